@@ -1,0 +1,111 @@
+"""What lies on the Hub and where it came from: Artifact, Provenance and the digest that says whether it is made."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from medllm.errors import HubError
+
+Kind = Literal["model", "dataset", "space"]
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One repository at one commit: the only way anything on the Hub is named once it is resolved."""
+
+    repo_id: str
+    kind: Kind
+    revision: str
+    """The full commit hash; a tag or a branch can move, and what was learnt from must not."""
+
+    def __str__(self) -> str:
+        """The form people read and paste: ORG/NAME@COMMIT."""
+        return f"{self.repo_id}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One source of a stage, as written in the recipe and as it was when the stage ran."""
+
+    reference: str
+    """As written in the recipe: `corpus`, `org/texts@v1`, `./texts`, or the name of an exam."""
+    kind: Kind | None = None
+    """The kind of repository; None for a local folder."""
+    repo_id: str | None = None
+    commit: str | None = None
+    digest: str | None = None
+    """The digest of the stage that made it, or the content of a local folder."""
+
+    @property
+    def identity(self) -> str:
+        """What enters the digest: the maker's digest, else the exact commit.
+
+        A stage that is lost and made again from the same recipe keeps its identity, so nothing below it is remade.
+        """
+        return self.digest or f"{self.repo_id}@{self.commit}"
+
+
+def digest_of(stage: str, settings: Mapping[str, object], inputs: tuple[Input, ...]) -> str:
+    """The name of an outcome: equal when stage, settings and the identity of every input are equal.
+
+    >>> texts = Input("./texts", digest="sha256:1")
+    >>> digest_of("cpt", {"epochs": 2}, (texts,)) == digest_of("cpt", {"epochs": 3}, (texts,))
+    False
+    """
+    named = {source.reference: source.identity for source in inputs}
+    told = json.dumps([stage, settings, named], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def digest_of_folder(folder: Path) -> str:
+    """The content of a local folder or file: names and bytes, no times, so that a copy is the same source."""
+    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        name = path.name if path == folder else path.relative_to(folder).as_posix()
+        whole.update(f"{name}\0{content}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an output came from: enough to make it again, to remake it only when needed, and to take data back."""
+
+    stage: str
+    recipe: str
+    settings: dict[str, Any]
+    inputs: tuple[Input, ...]
+    versions: dict[str, str]
+    digest: str
+    made: dict[str, Any] = field(default_factory=dict)
+    """When, how long and on what hardware: told, but no part of the digest."""
+
+    FILE = "provenance.json"
+
+    @property
+    def tag(self) -> str:
+        """The tag under which the output is found again: `made-` and twelve letters of its digest."""
+        return f"made-{self.digest[:12]}"
+
+    def write(self, folder: Path) -> None:
+        """Lay the provenance beside the output it tells of."""
+        told = json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True)
+        (folder / self.FILE).write_text(told + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, text: str, place: str) -> Self:
+        """Read a provenance back; `place` names the repository when the text is not one of ours."""
+        try:
+            told = json.loads(text)
+            told["inputs"] = tuple(Input(**source) for source in told["inputs"])
+            return cls(**told)
+        except (ValueError, TypeError, KeyError) as fault:
+            raise HubError(f"{place}: its {cls.FILE} was not written by medllm ({fault}).") from fault

@@ -1,0 +1,179 @@
+"""One connection to one Hub: what stands there, at which commit, and a folder of it here."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+from medllm.errors import HubError
+from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
+from medllm.hub.faults import WAITS, patiently
+
+T = TypeVar("T")
+
+PUBLIC_HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a repository holds at one commit: ours when it carries a provenance, foreign when it does not."""
+
+    artifact: Artifact
+    provenance: Provenance | None
+    files: frozenset[str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds nothing but what a Hub lays into every new repository."""
+        return self.files <= {".gitattributes"}
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The way to one Hub; every call waits out what passes and words what does not."""
+
+    endpoint: str
+    token: str | None = field(repr=False)
+    cache: Path
+    name: str
+    """How people know this Hub: its address, or the folder of a local one."""
+    waits: tuple[float, ...] = WAITS
+
+    @property
+    def api(self) -> HfApi:
+        """The real client; only this package calls it."""
+        return HfApi(endpoint=self.endpoint, token=self.token or False, library_name="medllm")
+
+    def ask(self, place: str, call: Callable[[HfApi], T]) -> T:
+        """Make one call, patiently; `place` is what an error names."""
+        api = self.api
+        return patiently(place, lambda: call(api), self.waits)
+
+    def check_writable(self, namespace: str) -> str:
+        """Say who we are, or why this token could not push to the namespace: before days of training, not after."""
+        if self.token is None:
+            raise HubError(f"{self.name}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
+        account = self.ask(self.name, lambda api: api.whoami())
+        name: str = account["name"]
+        role = account.get("auth", {}).get("accessToken", {}).get("role")
+        if role == "read":
+            raise HubError(f"{self.name}: the token of {name} may only read. Make one with the role `write`.")
+        mine = {name, *(org["name"] for org in account.get("orgs", []))}
+        if namespace.lower() not in {own.lower() for own in mine}:
+            raise HubError(
+                f"namespace: {name} may not push to `{namespace}`. Set it to one of: {', '.join(sorted(mine))} "
+                f"(--set namespace={name})."
+            )
+        return name
+
+    def resolve(self, repo_id: str, kind: Kind, revision: str = "main") -> Artifact:
+        """Turn a tag, a branch or a commit into the commit it means now."""
+        place = f"{repo_id}@{revision}"
+        info = self.ask(place, lambda api: api.repo_info(repo_id, repo_type=kind, revision=revision))
+        if info.sha is None or not COMMIT.fullmatch(info.sha):
+            raise HubError(f"{place}: the Hub names no commit for it. Is {self.endpoint} really a Hub?")
+        return Artifact(repo_id, kind, info.sha)
+
+    def standing(self, repo_id: str, kind: Kind, revision: str = "main") -> Standing | None:
+        """What stands at a revision, or None when there is no such repository."""
+        try:
+            info = self.ask(
+                repo_id, lambda api: _or_none(lambda: api.repo_info(repo_id, repo_type=kind, revision=revision))
+            )
+        except HubError as fault:
+            raise HubError(f"{fault} (looked for as a {kind})") from fault
+        if info is None or info.sha is None:
+            return None
+        artifact = Artifact(repo_id, kind, info.sha)
+        files = frozenset(sibling.rfilename for sibling in getattr(info, "siblings", None) or ())
+        return Standing(artifact, self.provenance(artifact) if Provenance.FILE in files else None, files)
+
+    def find(self, repo_id: str, kind: Kind, digest: str) -> Standing | None:
+        """The output with this digest, or None when it is not made: the only question that decides what is run."""
+        tag = f"made-{digest[:12]}"
+        refs = self.ask(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
+        commits = [ref.target_commit for ref in refs.tags if ref.name == tag] if refs else []
+        if not commits:
+            return None
+        artifact = Artifact(repo_id, kind, commits[0])
+        provenance = self.provenance(artifact)
+        if provenance is None or provenance.digest != digest:
+            raise HubError(f"{repo_id}: the tag {tag} is not on what medllm made. Delete the tag and run again.")
+        return Standing(artifact, provenance, frozenset())
+
+    def provenance(self, artifact: Artifact) -> Provenance | None:
+        """Where a commit came from, or None when medllm did not make it."""
+        path = self.file(artifact, Provenance.FILE)
+        return None if path is None else Provenance.read(path.read_text(encoding="utf-8"), str(artifact))
+
+    def file(self, artifact: Artifact, path: str) -> Path | None:
+        """One file of a commit, here; None when the commit has no such file."""
+
+        def fetch(api: HfApi) -> str | None:
+            try:
+                return api.hf_hub_download(
+                    artifact.repo_id, path, repo_type=artifact.kind, revision=artifact.revision, cache_dir=self.cache
+                )
+            except EntryNotFoundError as fault:
+                if isinstance(fault, FileNotFoundError):  # not "no such file" but "could not be asked for"
+                    raise
+                return None
+
+        found = self.ask(f"{artifact}: {path}", fetch)
+        return None if found is None else Path(found)
+
+    def pull(self, artifact: Artifact) -> Path:
+        """The whole commit as a folder here; pulled once, then read from the cache of this Hub."""
+        return Path(
+            self.ask(
+                str(artifact),
+                lambda api: str(
+                    api.snapshot_download(
+                        artifact.repo_id,
+                        repo_type=artifact.kind,
+                        revision=artifact.revision,
+                        cache_dir=self.cache,
+                        tqdm_class=None,
+                    )
+                ),
+            )
+        )
+
+
+def _or_none(call: Callable[[], T]) -> T | None:
+    """None for what is not there; a gated or forbidden repository is there, and stays an error."""
+    try:
+        return call()
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError as fault:
+        if "redentials" in (fault.server_message or ""):
+            raise
+        return None
+
+
+def cache_of(name: str) -> Path:
+    """A cache for each Hub: ORG/NAME on a local Hub is not the ORG/NAME of the public one."""
+    if name == PUBLIC_HUB:
+        return Path(HF_HUB_CACHE)
+    return Path(HF_HOME) / "medllm" / hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def connect(where: str | None = None) -> Iterator[Hub]:
+    """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected."""
+    if where is None or where.startswith(("http://", "https://")):
+        endpoint = (where or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
+        yield Hub(endpoint, get_token(), cache_of(endpoint), endpoint)
+        return
+    folder = Path(where).resolve()
+    with import_module("medllm.localhub").serve(folder) as served:
+        yield Hub(served.url, served.token, cache_of(str(folder)), where)

@@ -1,0 +1,130 @@
+"""What the Hub's refusals mean and what mends them, and which of them are worth waiting out."""
+
+import errno
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub.errors import (
+    BadRequestError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from medllm.errors import HubError
+
+T = TypeVar("T")
+
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Answers that say "later", not "no"."""
+
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds between tries: about a minute in all, then the fault is told and the next run goes on from there."""
+
+LONGEST_WAIT = 300.0
+"""A Hub may ask for a longer pause by Retry-After; beyond this the run stops and says so instead."""
+
+
+class Moved(HubError):
+    """Somebody else's commit came in between: ours was refused as a whole and nothing of it stands."""
+
+
+def patiently(place: str, call: Callable[[], T], waits: tuple[float, ...] = WAITS) -> T:
+    """Make one call to the Hub: wait out what passes, word what does not."""
+    for wait in (*waits, None):
+        try:
+            return call()
+        except Exception as fault:
+            if wait is None or not _passes(fault):
+                told = worded(place, fault)
+                if told is None:
+                    raise
+                raise told from _without_headers(fault)
+            time.sleep(min(max(wait, _asked_for(fault)), LONGEST_WAIT))
+    raise AssertionError("the last try returns or raises")
+
+
+def _passes(fault: Exception) -> bool:
+    if isinstance(fault, HfHubHTTPError):
+        return fault.response.status_code in PASSING and _asked_for(fault) <= LONGEST_WAIT
+    if isinstance(fault, httpx2.TransportError):
+        return True
+    # The xet client is written in Rust and has one exception for all that happens on the wire.
+    return isinstance(fault, (ConnectionError, TimeoutError)) and not isinstance(fault, OfflineModeIsEnabled)
+
+
+def _asked_for(fault: Exception) -> float:
+    told = fault.response.headers.get("retry-after", "") if isinstance(fault, HfHubHTTPError) else ""
+    return float(told) if told.isdecimal() else 0.0
+
+
+def _without_headers(fault: Exception) -> Exception:
+    """The cause that a traceback shows; the request in it still holds the token, so it is taken out."""
+    for name in ("request", "_request", "response"):
+        if name in vars(fault):
+            vars(fault).pop(name)
+    return fault
+
+
+def worded(place: str, fault: Exception) -> HubError | None:
+    """Our error for a foreseen refusal; None for what nobody foresaw, which keeps its traceback."""
+    if isinstance(fault, HfHubHTTPError):
+        return _refusal(place, fault)
+    if isinstance(fault, LocalTokenNotFoundError):
+        return HubError(f"{place}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
+    if isinstance(fault, HFValidationError):
+        return HubError(f"{place}: this is no name a repository can have ({fault}). Write ORG/NAME.")
+    if isinstance(fault, OfflineModeIsEnabled):
+        return HubError(f"{place}: HF_HUB_OFFLINE is set. Unset it, or work with a local Hub: --hub DIR.")
+    if isinstance(fault, OSError) and fault.errno == errno.ENOSPC:
+        return HubError(f"{place}: the disk is full. Free some space and run the same command again; it goes on.")
+    if isinstance(fault, (LocalEntryNotFoundError, httpx2.HTTPError, ConnectionError, TimeoutError)):
+        return HubError(
+            f"{place}: the Hub is out of reach ({type(fault).__name__}). Nothing is lost: when it answers again, "
+            "run the same command and it goes on. Behind a proxy, set NO_PROXY for a Hub of your own."
+        )
+    return None
+
+
+def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
+    status = fault.response.status_code
+    told = (fault.server_message or "").strip().replace("\n", " ")
+    said = f" (it said: {told})" if told else ""
+    if status == 412:
+        return Moved(f"{place}: somebody else committed there in the meantime; nothing was overwritten.")
+    if isinstance(fault, GatedRepoError):
+        return HubError(f"{place}: access must be asked for on its page, and then be granted to this token's owner.")
+    if isinstance(fault, RevisionNotFoundError):
+        return HubError(
+            f"{place}: there is no such revision. Look at its tags and commits and mend what follows the @."
+        )
+    if isinstance(fault, RemoteEntryNotFoundError):
+        return HubError(f"{place}: there is no such file.")
+    if status == 401 and "redentials" in told:
+        return HubError(f"{place}: the Hub does not know this token. Run `hf auth login`, or set HF_TOKEN anew.")
+    if isinstance(fault, RepositoryNotFoundError):
+        return HubError(
+            f"{place}: there is no such repository, or this token may not see it. Mend the name or the token."
+        )
+    if status == 401:
+        return HubError(f"{place}: the Hub asks who you are{said}. Run `hf auth login`, or set HF_TOKEN.")
+    if status == 403:
+        return HubError(
+            f"{place}: this token may not do that{said}. Use a token with the role `write` for that namespace, "
+            "or set the recipe's namespace to your own (--set namespace=NAME)."
+        )
+    if status in (413, 507):
+        return HubError(f"{place}: the Hub has no room for this{said}. Free some space there and run again.")
+    if status == 429:
+        return HubError(f"{place}: the Hub asks for fewer requests{said}. Run the same command later; it goes on.")
+    if isinstance(fault, BadRequestError) or status in (400, 409, 422):
+        return HubError(f"{place}: the Hub does not take this{said}.")
+    return HubError(f"{place}: the Hub answered {status}{said}. Run the same command later; it goes on.")

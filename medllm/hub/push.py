@@ -1,0 +1,157 @@
+"""Push a folder as one commit: all of it or nothing, never over somebody else's work, tagged when it stands."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.hf_api import RepoFile
+
+from medllm.errors import HubError
+from medllm.hub.artifact import Artifact, Kind, Provenance
+from medllm.hub.connection import Hub, Standing
+from medllm.hub.faults import Moved
+
+STAGED_ABOVE = 50 * 10**9
+"""Bytes above which files are first laid one by one on a branch: what arrived there is not sent again."""
+
+KEPT = {".gitattributes"}
+"""Files of a repository that are the Hub's, not ours, and outlive every commit."""
+
+
+def writable_head(hub: Hub, repo_id: str, kind: Kind, stage: str) -> Standing | None:
+    """What our commit would stand on, or None for a repository to be made; foreign content is an error."""
+    head = hub.standing(repo_id, kind)
+    if head is None or head.empty:
+        return head
+    if head.provenance is None:
+        raise HubError(
+            f"{repo_id}: it holds {len(head.files)} files that medllm did not make, and they are never overwritten. "
+            "Give the recipe another name or namespace."
+        )
+    if head.provenance.stage != stage:
+        raise HubError(
+            f"{repo_id}: it holds the stage `{head.provenance.stage}`, not `{stage}`, of the recipe "
+            f"`{head.provenance.recipe}`. Give this recipe another name."
+        )
+    return head
+
+
+def push(
+    hub: Hub,
+    folder: Path,
+    repo_id: str,
+    kind: Kind,
+    *,
+    head: Standing | None,
+    private: bool = False,
+    staged_above: int = STAGED_ABOVE,
+) -> Artifact:
+    """Push a made folder onto `head` (what stood there when the work began) and tag it by its digest.
+
+    A run that was killed between the commit and the tag is finished here, not repeated.
+    """
+    provenance = Provenance.read((folder / Provenance.FILE).read_text(encoding="utf-8"), str(folder))
+    standing = writable_head(hub, repo_id, kind, provenance.stage)
+    if standing and standing.provenance and standing.provenance.digest == provenance.digest:
+        return _tag(hub, standing.artifact, provenance)
+    _refuse_if_moved(repo_id, head, standing)
+    if standing is None:
+        hub.ask(repo_id, lambda api: _create(api, repo_id, kind, private))
+        standing = hub.standing(repo_id, kind)
+        if standing is None:
+            raise HubError(f"{repo_id}: it was made a moment ago and is gone. Run again.")
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    if sum(path.stat().st_size for path in files.values()) > staged_above:
+        _stage(hub, repo_id, kind, files, branch=f"making-{provenance.digest[:12]}")
+    try:
+        commit = _commit(hub, standing, files, provenance)
+    except Moved:
+        winner = hub.standing(repo_id, kind)
+        if winner and winner.provenance and winner.provenance.digest == provenance.digest:
+            return _tag(hub, winner.artifact, provenance)  # our own commit whose answer was lost, or an equal run's
+        raise
+    _drop_branch(hub, repo_id, kind, f"making-{provenance.digest[:12]}")
+    return _tag(hub, Artifact(repo_id, kind, commit), provenance)
+
+
+def _refuse_if_moved(repo_id: str, head: Standing | None, standing: Standing | None) -> None:
+    before = head.artifact.revision if head else None
+    after = standing.artifact.revision if standing else None
+    if before != after and not (before is None and standing and standing.empty):
+        raise Moved(
+            f"{repo_id}: another run pushed there while this one was at work ({before or 'nothing'} -> {after}); "
+            "nothing was overwritten. Run again to see what is left to do."
+        )
+
+
+def _create(api: HfApi, repo_id: str, kind: Kind, private: bool) -> None:
+    sdk = "gradio" if kind == "space" else None
+    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
+
+
+def _commit(hub: Hub, standing: Standing, files: dict[str, Path], provenance: Provenance) -> str:
+    """The one commit: what belongs is added, what no longer belongs is deleted, and the parent is checked."""
+    repo_id, kind = standing.artifact.repo_id, standing.artifact.kind
+    gone = standing.files - set(files) - KEPT
+
+    def commit(api: HfApi) -> str:
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()
+        ]
+        operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(gone)]
+        done = api.create_commit(
+            repo_id,
+            operations,
+            repo_type=kind,
+            commit_message=f"{provenance.stage} of {provenance.recipe}, {provenance.digest[:12]}",
+            parent_commit=standing.artifact.revision,
+        )
+        return str(done.oid)
+
+    return hub.ask(repo_id, commit)
+
+
+def _stage(hub: Hub, repo_id: str, kind: Kind, files: dict[str, Path], *, branch: str) -> None:
+    """Lay the files one by one on a branch; the final commit then finds their bytes on the Hub and sends none."""
+    hub.ask(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
+    there = hub.ask(repo_id, lambda api: _sizes(api, repo_id, kind, branch))
+    for name, path in files.items():
+        if there.get(name) != path.stat().st_size:
+            hub.ask(
+                f"{repo_id}: {name}",
+                lambda api, name=name, path=path: api.create_commit(  # type: ignore[misc]
+                    repo_id,
+                    [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)],
+                    repo_type=kind,
+                    revision=branch,
+                    commit_message=f"{name} on its way",
+                ),
+            )
+
+
+def _sizes(api: HfApi, repo_id: str, kind: Kind, branch: str) -> dict[str, int]:
+    tree: Iterable[object] = api.list_repo_tree(repo_id, repo_type=kind, revision=branch, recursive=True)
+    return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+
+
+def _drop_branch(hub: Hub, repo_id: str, kind: Kind, branch: str) -> None:
+    refs = hub.ask(repo_id, lambda api: api.list_repo_refs(repo_id, repo_type=kind))
+    if any(ref.name == branch for ref in refs.branches):
+        hub.ask(repo_id, lambda api: api.delete_branch(repo_id, branch=branch, repo_type=kind))
+
+
+def _tag(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:
+    """Say that it is made. The tag comes last: without it nothing counts as made, with it everything stands."""
+    message = f"{provenance.stage} of {provenance.recipe}, digest {provenance.digest}"
+    hub.ask(
+        artifact.repo_id,
+        lambda api: api.create_tag(
+            artifact.repo_id,
+            tag=provenance.tag,
+            tag_message=message,
+            revision=artifact.revision,
+            repo_type=artifact.kind,
+            exist_ok=True,
+        ),
+    )
+    return artifact

@@ -1,0 +1,55 @@
+"""Cards tell what the facts say, show it literally, and have no empty headings."""
+
+import jinja2
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medllm import cards
+from medllm.cards import CardError, escape, render, without_empty_headings
+from medllm.hub import Provenance
+
+PROVENANCE = Provenance("cpt", "toy", {}, (), {}, "d" * 64)
+
+
+def written(tmp_path, monkeypatch, template, **facts):
+    monkeypatch.setattr(cards, "PACKAGE", tmp_path)
+    (tmp_path / "toy.md").write_text(template, encoding="utf-8")
+    return render("toy.md", facts=facts, provenance=PROVENANCE, repo_id="o/toy", recipe={"name": "toy"})
+
+
+def test_a_value_is_shown_literally_and_a_section_without_content_loses_its_heading(tmp_path, monkeypatch):
+    header = "---\nlicense: {{ facts.licence }}\ntags: {{ facts.tags }}\n---\n"
+    template = header + "# T\n{{ facts.text }}\n## Empty\n\n## Full\nx\n"
+    card = written(tmp_path, monkeypatch, template, licence="a: b\n- c", tags=[], text="<b>|`x`")
+    header, body = card.split("---\n")[1:]
+    assert yaml.safe_load(header) == {"license": "a: b\n- c"}
+    assert body.strip() == "# T\n\\<b\\>\\|\\`x\\`\n## Full\nx"
+
+
+def test_a_fact_that_is_missing_stops_the_card_and_is_named(tmp_path, monkeypatch):
+    with pytest.raises(CardError, match=r"toy\.md.*lack.*rows"):
+        written(tmp_path, monkeypatch, "---\na: 1\n---\n{{ facts.rows }}\n")
+    with pytest.raises(CardError, match=r"lack.*licence"):
+        written(tmp_path, monkeypatch, "---\na: {{ facts.licence }}\n---\nx\n")
+    with pytest.raises(CardError, match="is none"):
+        written(tmp_path, monkeypatch, "---\na: 1\n---\n{{ facts.rows }}\n", rows=None)
+
+
+def test_a_name_that_could_leave_its_code_block_stops_the_card(tmp_path, monkeypatch):
+    with pytest.raises(CardError, match="no plain name"):
+        written(tmp_path, monkeypatch, "---\na: 1\n---\n{{ facts.name | raw }}\n", name="x\n```\n<script>")
+
+
+def test_headings_over_filled_headings_stay_and_hashes_in_code_are_no_headings():
+    text = "# A\n## B\n### C\nx\n## D\n```\n# no heading\n```\n# E\n## F\n"
+    assert without_empty_headings(text) == "# A\n## B\n### C\nx\n## D\n```\n# no heading\n```"
+
+
+@given(st.text(alphabet=st.characters(blacklist_categories=("Cs",)), min_size=1))
+def test_whatever_a_value_holds_it_opens_no_markup(value):
+    shown = escape(value)
+    bare = jinja2.utils.markupsafe.Markup(shown).replace("\\\\", "")
+    for sign in "`*_[]<>|~#$&":
+        assert bare.count(sign) == bare.count(f"\\{sign}")

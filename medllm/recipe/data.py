@@ -1,0 +1,148 @@
+"""The recipe's blocks about text: where data lies, the corpus that is learnt, and the preference pairs."""
+
+from datetime import date
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from medllm.recipe.shape import Settings
+
+
+def spelt_out(value: Any) -> Any:  # noqa: ANN401  whatever stands in the YAML file
+    """Write a bare name as the block it is short for."""
+    return {"source": value} if isinstance(value, str) else value
+
+
+def _as_list(value: Any) -> Any:  # noqa: ANN401  whatever stands in the YAML file
+    return [value] if isinstance(value, str | dict) else value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DataSource(Settings):
+    """One source of text or questions; written as its bare name when nothing need be said of it."""
+
+    beside_the_result: ClassVar[frozenset[str]] = frozenset({"tokens"})
+
+    source: str
+    """A stage, `ORG/NAME@REVISION`, or `./folder`."""
+    exam: str | None = None
+    """Read it as an exam set with this benchmark's reader (`own` for our JSONL columns), not as running text."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Which column holds what, as `{text: body, published: issued_on}`."""
+    licence: str | None = None
+    """The licence of the whole source, stated by you where its rows have none; printed on the card."""
+    published: date | None = None
+    """When the whole source was published, stated by you where its rows have no date; printed on the card."""
+    exam_date: date | None = None
+    """The day of the exam, for a source that is one exam."""
+    kind: str | None = None
+    """A word for the kind of text (`textbook`, `case report`, `exam`), for the counts on the card."""
+    tokens: int | None = Field(default=None, gt=0)
+    """How many tokens it holds, if you know: only the estimate of `medllm check` uses it."""
+
+
+Data = Annotated[DataSource, BeforeValidator(spelt_out)]
+DataList = Annotated[tuple[Data, ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class Replay(DataSource):
+    """General text mixed in so that what the base knows is not forgotten."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Its part of the finished corpus, by characters."""
+
+
+class Corpus(Settings):
+    """Make a dated, licensed, deduplicated corpus that is free of the held-out exams."""
+
+    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "workers"})
+
+    data: DataList
+    """The texts."""
+    held_out: tuple[str, ...]
+    """The exams that nobody may learn: every document is audited against them."""
+    cutoff: date | None = None
+    """Nothing published, and no exam held, after this day; the recipe's own `cutoff` unless said otherwise."""
+    licences: tuple[str, ...] | None = None
+    """The licences that are allowed; every stated one when left out. Unknown is never allowed."""
+    replay: Replay | None = None
+    """General text against forgetting."""
+    shortest: int = Field(default=50, ge=0)
+    """Documents of fewer characters are dropped."""
+    japanese: Share = 0.0
+    """Documents with a smaller share of Japanese letters are dropped; 0 keeps every language."""
+    repetition: Share = 0.3
+    """Documents in which repeated lines or n-grams make up more than this share are dropped."""
+    near_duplicate: Share | None = 0.8
+    """MinHash similarity from which the younger of two documents is dropped; none switches it off."""
+    leak_drop: Share = 0.5
+    """Containment of an exam item from which a document is dropped."""
+    leak_review: Share = 0.3
+    """Containment from which a person must look."""
+    reviewed: tuple[str, ...] = ()
+    """Ids of documents that a person has looked at and found free of the exams."""
+    personal_data: Literal["drop", "keep", "stop"] = "drop"
+    """What to do with documents that seem to name a patient: a public push is refused while any are kept."""
+    formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
+    """The prompts in which each exam item with an explanation is written out, as in the paper."""
+    template: Literal["paper", "igakuqa"] = "paper"
+    """The wording of those prompts."""
+    workers: int = Field(default=1, ge=1)
+    """How many processes curate."""
+    run_on: str | None = None
+    """The machine; left out of the digest."""
+
+
+class Preferences(Settings):
+    """Let the model answer past exams and rank: ground truth above right answers above wrong ones."""
+
+    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size"})
+
+    model: str
+    """Who answers."""
+    data: DataList
+    """Exam sets with verified explanations, none younger than the cutoff."""
+    held_out: tuple[str, ...] | None = None
+    """The exams that may not be asked here; the corpus' own when left out."""
+    cutoff: date | None = None
+    """No question of a later exam; the recipe's own `cutoff` unless said otherwise."""
+    prompt: Literal["plain", "explain"] = "explain"
+    """How the questions are asked."""
+    shots: int = Field(default=3, ge=0, le=10)
+    """Worked examples before each question."""
+    exemplars: str | None = None
+    """Where the worked examples come from; the first suitable items of `data` when left out."""
+    template: Literal["paper", "igakuqa"] = "paper"
+    """The wording of the prompt."""
+    samples: int = Field(default=8, ge=1)
+    """Answers drawn for each question."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Spread of the draw; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus of the draw."""
+    max_new_tokens: int = Field(default=512, ge=1)
+    """Room for explanation and answer."""
+    questions: int | None = Field(default=None, ge=1)
+    """Ask at most so many, chosen by `seed`; all when left out."""
+    pairs: tuple[Literal["gt>chosen", "gt>rejected", "chosen>rejected"], ...] = (
+        "gt>chosen",
+        "gt>rejected",
+        "chosen>rejected",
+    )
+    """Which steps of the ranking become pairs; the paper uses all three."""
+    pairs_per_question: int = Field(default=3, ge=1)
+    """At most so many pairs of each step for a question, so that no question outweighs the rest."""
+    similar: Share = 0.95
+    """Samples of one question more alike than this count once."""
+    votes: tuple[Data, ...] = ()
+    """Experts' votes from the Space or Label Studio; they enter as pairs of origin `expert`."""
+    seed: int = 0
+    """Decides the draw."""
+    engine: str = "local"
+    """`local`, or the address of an OpenAI-compatible server that holds the model (vLLM for large ones)."""
+    batch_size: int = Field(default=8, ge=1)
+    """Prompts at once; the answers do not depend on it."""
+    run_on: str | None = None
+    """The machine; left out of the digest."""

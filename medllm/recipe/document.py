@@ -1,0 +1,117 @@
+"""YAML to plain values with line numbers, refusing what surprises: tabs, duplicate keys, anchors, depth."""
+
+import re
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, SequenceNode
+
+from medllm.errors import RecipeError
+
+LARGEST = 64_000
+"""Bytes of a recipe; the paper's own has about 5,000, and PyYAML needs about a second for 200,000."""
+
+DEEPEST = 12
+"""Levels of nesting; the schema itself has five."""
+
+Lines = dict[str, int]
+"""Dotted place to line number."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but `1e-4` is a number and `no`, `on` and `12:30` stay words."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":float", ":int"))]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"(?:[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),
+    list("-+.0123456789"),
+)
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    # YAML 1.1 reads 010 as eight; here it is ten.
+    return int(loader.construct_scalar(node).replace("_", ""))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
+def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], Lines]:
+    """Read a recipe's text; `name` is the file's, for the error.
+
+    >>> parse_yaml("rpo: {learning_rate: 1e-6}", "r.yaml")
+    ({'rpo': {'learning_rate': 1e-06}}, {'rpo': 1, 'rpo.learning_rate': 1})
+    """
+    _refuse_unreadable(text, name)
+    try:
+        _refuse_tricks(text, name)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        lines: Lines = {}
+        if node is not None:
+            _walk(node, "", lines, name)
+        tree = None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as fault:
+        raise RecipeError(_word(fault, name)) from fault
+    except (yaml.YAMLError, ValueError) as fault:
+        raise RecipeError(f"{name} is not YAML: {str(fault).splitlines()[0]}") from fault
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{name} holds no `key: value` lines. A recipe starts with `name: ...`; see recipes/.")
+    return tree, lines
+
+
+def _refuse_unreadable(text: str, name: str) -> None:
+    if len(text.encode(errors="replace")) > LARGEST:
+        raise RecipeError(f"{name} has more than {LARGEST:,} bytes: this is no recipe.")
+    for number, line in enumerate(text.splitlines(), 1):
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            raise RecipeError(f"{name}, line {number}: indented with a tab. YAML wants spaces.")
+
+
+def _refuse_tricks(text: str, name: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if getattr(event, "anchor", None):
+            raise RecipeError(
+                f"{name}, line {_line(event)}: anchors and aliases are not used here. Write the value out."
+            )
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            raise RecipeError(f"{name}, line {_line(event)}: nested more than {DEEPEST} deep: this is no recipe.")
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
+
+
+def _walk(node: Node, place: str, lines: Lines, name: str) -> None:
+    """Note the line of each place, and refuse a key that stands twice: YAML would silently keep the last."""
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            inner = f"{place}.{key.value}" if place else str(key.value)
+            line = key.start_mark.line + 1
+            if inner in lines:
+                raise RecipeError(f"{name}, line {line}: `{inner}` stands here and on line {lines[inner]}. Keep one.")
+            lines[inner] = line
+            _walk(value, inner, lines, name)
+    elif isinstance(node, SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = f"{place}[{index}]"
+            lines[inner] = value.start_mark.line + 1
+            _walk(value, inner, lines, name)
+
+
+def _word(fault: yaml.MarkedYAMLError, name: str) -> str:
+    mark = fault.problem_mark or fault.context_mark
+    where = f"{name}, line {mark.line + 1}" if mark else name
+    return f"{where}: not YAML: {fault.problem or fault.context}."

@@ -1,0 +1,143 @@
+"""Read a recipe from its file: values, overrides and every fault at once."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from medllm.errors import RecipeError
+from medllm.recipe.document import LARGEST, Lines, parse_yaml
+from medllm.recipe.faults import Fault, own_place, report, schema_faults
+from medllm.recipe.rules import broken_rules
+from medllm.recipe.settings import Recipe
+
+Tree = dict[str, Any]
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a sound recipe, or name all that is wrong with it; `overrides` are dotted keys as in `--set`."""
+    tree, lines = parse_yaml(_text(path), str(path))
+    return _sound(_overridden(tree, overrides or {}, "--set"), path, lines)
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """Build the same recipe with other values, checked as strictly."""
+    return _sound(_overridden(recipe.tree, overrides, "--set"), recipe.folder / "recipe", {})
+
+
+def ablated(recipe: Recipe, name: str) -> Recipe:
+    """Build the recipe of one row of the ablation table."""
+    if name not in recipe.ablations:
+        raise RecipeError(f"ablations: there is no `{name}`. There is: {', '.join(recipe.ablations) or 'none'}.")
+    return with_overrides(recipe, {**recipe.ablations[name], "ablations": {}})
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Read one `KEY=VALUE` of the command line; the value is read as in the file.
+
+    >>> parse_override("rpo.rpo_alpha=0")
+    ('rpo.rpo_alpha', 0)
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text}: write KEY=VALUE, as `--set rpo.rpo_alpha=0`.")
+    tree, _ = parse_yaml(f"value: {value}" if value.strip() else "value: null", f"--set {text}")
+    return key.strip(), tree.get("value")
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise RecipeError(f"{path} is a folder. Name the recipe in it.")
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST + 1).decode("utf-8")
+    except FileNotFoundError as fault:
+        raise RecipeError(f"{path} does not exist. Recipes that come with medllm lie in recipes/.") from fault
+    except UnicodeDecodeError as fault:
+        raise RecipeError(f"{path} is not UTF-8 text (byte {fault.start}). Save it as UTF-8.") from fault
+    except OSError as fault:
+        raise RecipeError(f"{path} cannot be read: {fault.strerror}.") from fault
+
+
+def _overridden(tree: Tree, overrides: Mapping[str, Any], who: str) -> Tree:
+    changed = copy.deepcopy(tree)
+    for key, value in overrides.items():
+        block, parts = changed, str(key).split(".")
+        for part in parts[:-1]:
+            below = block.setdefault(part, {})
+            if not isinstance(below, dict):
+                raise RecipeError(f"{who} {key}: `{part}` is no block, so it has no `{parts[-1]}`.")
+            block = below
+        block[parts[-1]] = value
+    return changed
+
+
+def _sound(tree: Tree, path: Path, lines: Lines) -> Recipe:
+    recipe, faults = _build(tree, path)
+    if not faults and recipe:
+        faults = [fault for name in recipe.ablations for fault in _ablation_faults(recipe, name, path)]
+    if faults or recipe is None:
+        raise RecipeError(report(faults, str(path), lines))
+    return recipe
+
+
+def _build(tree: Tree, path: Path) -> tuple[Recipe | None, list[Fault]]:
+    """Validate values, then rules; with faulty values taken out, so that both kinds of fault are told at once."""
+    try:
+        recipe = _validate(tree, path)
+    except ValidationError as invalid:
+        faults = schema_faults(invalid, Recipe)
+        try:
+            rest = _validate(_pruned(tree, invalid), path)
+        except ValidationError:
+            return None, faults
+        return None, faults + [fault for fault in broken_rules(rest) if not _explained(fault, faults)]
+    return recipe, broken_rules(recipe)
+
+
+def _explained(fault: Fault, by: list[Fault]) -> bool:
+    # A value that was taken out as faulty is not also told as missing.
+    return any(other.place.startswith(fault.place) for other in by)
+
+
+def _validate(tree: Tree, path: Path) -> Recipe:
+    recipe = _inherited(Recipe.model_validate(tree))
+    recipe._folder, recipe._tree = path.parent, tree
+    return recipe
+
+
+def _inherited(recipe: Recipe) -> Recipe:
+    """Fill in what a stage takes from the recipe, so that its settings say all that it needs."""
+    corpus, preferences = recipe.corpus, recipe.preferences
+    if corpus and corpus.cutoff is None:
+        corpus = corpus.model_copy(update={"cutoff": recipe.cutoff})
+    if preferences:
+        held_out = preferences.held_out
+        if held_out is None:
+            held_out = corpus.held_out if corpus else ()
+        cutoff = preferences.cutoff or recipe.cutoff
+        preferences = preferences.model_copy(update={"held_out": held_out, "cutoff": cutoff})
+    return recipe.model_copy(update={"corpus": corpus, "preferences": preferences})
+
+
+def _pruned(tree: Tree, invalid: ValidationError) -> Tree:
+    rest = copy.deepcopy(tree)
+    for error in invalid.errors():
+        block: Any = rest
+        *path, last = own_place(error["loc"])
+        for part in path:
+            block = block.get(part) if isinstance(block, dict) else None
+        if isinstance(block, dict):
+            block.pop(last, None)
+    return rest
+
+
+def _ablation_faults(recipe: Recipe, name: str, path: Path) -> list[Fault]:
+    place = f"ablations.{name}"
+    try:
+        tree = _overridden(recipe.tree, {**recipe.ablations[name], "ablations": {}}, place)
+    except RecipeError as fault:
+        return [Fault(place, str(fault))]
+    return [Fault(place, f"{fault.place}: {fault.text}") for fault in _build(tree, path)[1]]

@@ -1,0 +1,56 @@
+"""How a recipe names things: a stage above, `ORG/NAME@REVISION` on the Hub, or `./folder` beside the recipe."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Stage = Literal["corpus", "cpt", "preferences", "rpo", "merge", "evaluate", "space"]
+Kind = Literal["model", "dataset", "space"]
+
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""The stages in the order in which they are made; a stage may use only those before it."""
+
+KINDS: dict[Stage, Kind] = {
+    "corpus": "dataset",
+    "cpt": "model",
+    "preferences": "dataset",
+    "rpo": "model",
+    "merge": "model",
+    "evaluate": "dataset",
+    "space": "space",
+}
+"""What each stage leaves on the Hub."""
+
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_API = re.compile(r"(?P<maker>openai|endpoint):(?P<model>\S+)")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One source as written in the recipe, with what was understood of it."""
+
+    text: str
+    where: Literal["base", "stage", "hub", "folder", "api", "unknown"]
+    repo_id: str | None = None
+    revision: str | None = None
+
+
+def parse_reference(text: str) -> Reference:
+    """Understand a source; what fits no form comes back as `unknown`, for the rules to word.
+
+    >>> parse_reference("Qwen/Qwen2.5-7B@main").revision
+    'main'
+    >>> [parse_reference(text).where for text in ("base", "cpt", "./texts", "openai:gpt-4o", "corpsu")]
+    ['base', 'stage', 'folder', 'api', 'unknown']
+    """
+    if text == "base":
+        return Reference(text, "base")
+    if text in STAGES:
+        return Reference(text, "stage")
+    if text.startswith(("./", "../", "/")):
+        return Reference(text, "folder")
+    if _API.fullmatch(text):
+        return Reference(text, "api")
+    if found := _HUB.fullmatch(text):
+        return Reference(text, "hub", found["repo"], found["revision"])
+    return Reference(text, "unknown")

@@ -1,0 +1,52 @@
+"""What every block of a recipe shares: frozen values, no unknown keys, and the dump that goes into a digest."""
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+class Settings(BaseModel):
+    """A block of the recipe; the sentence under each key is its documentation everywhere."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    beside_the_result: ClassVar[frozenset[str]] = frozenset()
+    """Keys that change where or how fast the work is done, never what comes out."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_silent_number(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  any YAML value
+        # Python counts true as 1 and 1970-01-01 as 0: in a recipe both are slips.
+        wanted = str(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and "bool" not in wanted:
+            raise ValueError("true and false mean nothing here")
+        if isinstance(value, int | float) and "date" in wanted:
+            raise ValueError("write a day as 2017-12-31")
+        return value
+
+
+def settings_for_digest(settings: Settings) -> dict[str, Any]:
+    """Dump what decides the result as plain JSON values.
+
+    Hardware and the split of a batch over devices are left out: the same stage on other machines is the same artifact.
+    """
+    dump: dict[str, Any] = settings.model_dump(mode="json")
+    return _without(settings, dump)
+
+
+def _without(settings: Settings, dump: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in dump.items():
+        if key not in settings.beside_the_result:
+            kept[key] = _inner(getattr(settings, key), value)
+    return kept
+
+
+def _inner(value: object, dump: Any) -> Any:  # noqa: ANN401  a JSON value has no narrower type
+    if isinstance(value, Settings):
+        return _without(value, dump)
+    if isinstance(value, tuple):
+        return [_inner(one, part) for one, part in zip(value, dump, strict=True)]
+    return dump

@@ -1,0 +1,105 @@
+"""The recipe's blocks about training: continued pretraining and reasoning preference optimization, both by (Q)LoRA."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from medllm.recipe.data import Share
+from medllm.recipe.shape import Settings
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Every linear layer of a block, spelt out: PEFT's `all-linear` would wrap the head inside a trained embedding."""
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Lora(Settings):
+    """The adapter: how many new numbers, where, and how strongly they act."""
+
+    r: int = Field(ge=1, le=1024)
+    """Rank."""
+    lora_alpha: int = Field(ge=1)
+    """Scale; the adapter acts with lora_alpha / r."""
+    lora_dropout: Share = 0.0
+    """Dropout before the adapter."""
+    target_modules: tuple[str, ...] = LINEAR
+    """The layers that get one."""
+
+
+class Training(Settings):
+    """What both trainings share, in the words of TRL and PEFT."""
+
+    beside_the_result: ClassVar[frozenset[str]] = frozenset(
+        {"run_on", "per_device_batch_size", "gradient_checkpointing", "save_steps", "logging_steps"}
+    )
+
+    quantization: Literal["none", "nf4"] = "none"
+    """The frozen base in 4-bit NormalFloat (QLoRA), or as it is."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Numbers to compute in."""
+    epochs: Positive | None = None
+    """Passes over the data; give this or `max_steps`."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Updates; give this or `epochs`."""
+    batch_size: int = Field(default=16, ge=1)
+    """Rows to an update, over all devices together."""
+    per_device_batch_size: int = Field(default=1, ge=1)
+    """Rows on a device at once; accumulation makes up the rest. Left out of the digest."""
+    max_length: int = Field(default=2048, ge=16)
+    """Tokens to a row."""
+    learning_rate: Positive = 1e-4
+    """Highest rate of the schedule."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW, or its 8-bit forms where memory is short."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls."""
+    warmup: Share = 0.03
+    """Share of the updates in which the rate rises."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of AdamW."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Clipping; 0 is off."""
+    gradient_checkpointing: bool = True
+    """Compute activations twice instead of keeping them."""
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    """The attention kernel."""
+    seed: int = 0
+    """Decides initial adapter and order."""
+    save_steps: int = Field(default=200, ge=1)
+    """Updates between two checkpoints."""
+    logging_steps: int = Field(default=10, ge=1)
+    """Updates between two lines of the log."""
+    run_on: str | None = None
+    """The machine, as `a100x4`; left out of the digest."""
+
+
+class Cpt(Training):
+    """Teach the base the corpus by continued pretraining."""
+
+    model: str = "base"
+    """What is trained."""
+    data: str = "corpus"
+    """What is learnt."""
+    lora: Lora
+    """The adapter."""
+    packing: bool = True
+    """Fill rows with several documents that do not see each other; no text is lost either way."""
+
+
+class Rpo(Training):
+    """Prefer the better explained answer: DPO plus rpo_alpha times the likelihood of the chosen one."""
+
+    model: str
+    """The reference and the start."""
+    data: str = "preferences"
+    """The pairs."""
+    lora: Lora | None = None
+    """A fresh adapter; when left out, the adapter of `model` is trained on."""
+    rpo_alpha: float = Field(ge=0)
+    """Weight of the chosen answer's negative log-likelihood; 0 is plain DPO, the paper uses 10."""
+    beta: Positive = 0.1
+    """How strongly the policy is held to the reference."""
+    shots: Literal["keep", "drop"] = "keep"
+    """Train on the pairs with their worked examples before the question, or without."""
+    on_falling_chosen: Literal["warn", "stop"] = "warn"
+    """What to do when the chosen answers become less likely than under the reference."""

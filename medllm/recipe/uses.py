@@ -1,0 +1,72 @@
+"""What each stage uses, as written in the recipe: the one list behind the rules, the plan and the pulling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from medllm.recipe.settings import Corpus, Cpt, Evaluate, Merge, Preferences, Recipe, Rpo, Space, Stage
+
+Wanted = Literal["model", "dataset", "exam"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One source of one stage: where the recipe names it, as what, and what must be found there."""
+
+    place: str
+    source: str
+    wanted: Wanted
+
+
+def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
+    """List the sources of a stage; `base` is there for every stage that loads a model."""
+    settings = getattr(recipe, stage)
+    found: list[Use] = []
+    match settings:
+        case Corpus():
+            found += _data("corpus.data", settings)
+            found += [Use("corpus.held_out", name, "exam") for name in settings.held_out]
+            if settings.replay:
+                found.append(Use("corpus.replay.source", settings.replay.source, "dataset"))
+        case Preferences():
+            found += [Use("preferences.model", settings.model, "model"), *_data("preferences.data", settings)]
+            found += [Use("preferences.held_out", name, "exam") for name in settings.held_out or ()]
+            found += [Use(f"preferences.votes[{i}]", v.source, "dataset") for i, v in enumerate(settings.votes)]
+            if settings.exemplars:
+                found.append(Use("preferences.exemplars", settings.exemplars, "dataset"))
+        case Cpt() | Rpo():
+            found += [Use(f"{stage}.model", settings.model, "model"), Use(f"{stage}.data", settings.data, "dataset")]
+        case Merge():
+            found.append(Use("merge.model", settings.model, "model"))
+        case Evaluate():
+            found += [Use(f"evaluate.models.{name}", source, "model") for name, source in settings.models.items()]
+            found += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
+        case Space():
+            found.append(Use("space.results", settings.results, "dataset"))
+    if isinstance(settings, Cpt | Preferences | Rpo | Merge | Evaluate):
+        found.append(Use("base", "base", "model"))
+    return tuple(found)
+
+
+def _data(place: str, settings: Corpus | Preferences) -> Iterator[Use]:
+    for index, one in enumerate(settings.data):
+        yield Use(f"{place}[{index}]", one.source, "dataset")
+
+
+def repo_id(recipe: Recipe, stage: Stage) -> str:
+    """Name a stage's repository: the merged model has the recipe's name, every other the stage's suffix.
+
+    >>> from datetime import date
+    >>> recipe = Recipe(name="medllm-7b", base="./base", namespace="me", cutoff=date(2017, 12, 31))
+    >>> repo_id(recipe, "rpo"), repo_id(recipe, "merge")
+    ('me/medllm-7b-rpo', 'me/medllm-7b')
+    """
+    name = f"{recipe.namespace}/{recipe.name}"
+    return name if stage == "merge" else f"{name}-{stage}"
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """List the stages this recipe makes, in order."""
+    from medllm.recipe.settings import STAGES
+
+    return tuple(stage for stage in STAGES if getattr(recipe, stage) is not None)

@@ -17,16 +17,18 @@ test: .venv/.installed quality ## run every check and every test
 	@echo "medllm: running the tests"
 	@$(BIN)/python -m pytest
 
-quality: .venv/.installed ## formatting, lint, types, import floors
-	@echo "medllm: checking format, lint, types and import floors"
+quality: .venv/.installed ## formatting, lint, types, import floors, fresh documents
+	@echo "medllm: checking format, lint, types, import floors and generated documents"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python docs/reference.py --check
 
 style: .venv/.installed ## format the code and regenerate what is generated
 	@echo "medllm: formatting"
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/python docs/reference.py
 
 .PHONY: help test quality style

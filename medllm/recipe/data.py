@@ -43,8 +43,12 @@ class DataSource(Settings):
     """How many tokens it holds, if you know: only the estimate of `medllm check` uses it."""
 
 
-Data = Annotated[DataSource, BeforeValidator(spelt_out)]
-DataList = Annotated[tuple[Data, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Data = Annotated[DataSource, BeforeValidator(spelt_out, json_schema_input_type=str | DataSource)]
+DataList = Annotated[
+    tuple[Data, ...],
+    BeforeValidator(_as_list, json_schema_input_type=Data | tuple[Data, ...]),
+    Field(min_length=1),
+]
 
 
 class Replay(DataSource):

@@ -73,12 +73,11 @@ def _outside_fault(recipe: Recipe, reference: Reference, made: list[str] | None 
 
 def exams_are_known(recipe: Recipe) -> Iterator[Fault]:
     """Every exam named is in the catalogue or under `exams`."""
-    places = {
-        use.source: use.place for stage in stages_of(recipe) for use in uses(recipe, stage) if use.wanted == "exam"
-    }
-    for name, place in places.items():
-        if not is_known(recipe, name):
-            yield Fault(place, f"`{name}` is no exam we know. {did_you_mean(name, known_exams(recipe))}")
+    for stage in stages_of(recipe):
+        for use in uses(recipe, stage):
+            if use.wanted == "exam" and not is_known(recipe, use.source):
+                mend = did_you_mean(use.source, known_exams(recipe))
+                yield Fault(use.place, f"`{use.source}` is no exam we know. {mend}")
 
 
 def exam_is_held_out(recipe: Recipe) -> Iterator[Fault]:

@@ -171,7 +171,9 @@ class Recipe(Settings):
     """Your user or organization on the Hub."""
     cutoff: date
     """Nothing younger is learnt, and no exam asked is older."""
-    exams: dict[str, Annotated[Exam, BeforeValidator(spelt_out)]] = Field(default_factory=dict)
+    exams: dict[str, Annotated[Exam, BeforeValidator(spelt_out, json_schema_input_type=str | Exam)]] = Field(
+        default_factory=dict
+    )
     """Where exams lie that the catalogue does not know, or that lie elsewhere."""
     publish: Publish = Publish()
     """Who may see what is pushed."""

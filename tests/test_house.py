@@ -1,0 +1,101 @@
+"""The house itself: the tree in the README, docstrings, sizes, versions and generated files."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import medllm
+from docs import reference
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [path for path in reference.files() if path.suffix == ".py"]
+PACKAGE = [path for path in SOURCES if path.parts[0] == "medllm"]
+
+LONGEST_FILE = 250
+LONGEST_FUNCTION = 40
+
+
+def read(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_files_are_found_at_all():
+    assert {Path("medllm/errors.py"), Path("docs/reference.py"), Path("tests/test_house.py")} <= set(SOURCES)
+
+
+def test_the_tree_in_the_readme_lists_exactly_the_files_that_exist():
+    drawn = re.search(r"<!-- tree -->\n(.*?)<!-- /tree -->", read(Path("README.md")), re.DOTALL)
+    assert drawn
+    listed = reference.listed_in_tree(drawn[1])
+    assert sorted(listed) == sorted(str(path) for path in reference.files()), "run `make style`"
+
+
+def test_generated_files_are_fresh():
+    stale = [path.name for path, text in reference.fresh().items() if path.read_text(encoding="utf-8") != text]
+    assert stale == [], "run `make style`"
+
+
+def test_every_file_has_a_line_in_the_tree_that_says_what_it_is():
+    silent = [str(path) for path in reference.files() if not reference.sentence(path) and read(path).strip()]
+    assert silent == [".gitignore", "LICENSE"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_a_python_file_opens_with_one_short_sentence(path: Path):
+    if not read(path).strip():
+        return
+    docstring = ast.get_docstring(ast.parse(read(path)))
+    assert docstring, f"{path} has no docstring"
+    assert len(docstring.splitlines()[0]) <= 117
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_no_file_and_no_function_is_too_long(path: Path):
+    text = read(path)
+    assert len(text.splitlines()) <= LONGEST_FILE
+    long = [
+        f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno
+        and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
+    ]
+    assert long == []
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=str)
+def test_every_public_name_has_a_docstring(path: Path):
+    bare = [name for name, node in public_definitions(ast.parse(read(path)).body) if not ast.get_docstring(node)]
+    assert bare == []
+
+
+def public_definitions(
+    body: list[ast.stmt],
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from ((f"{node.name}.{name}", inner) for name, inner in public_definitions(node.body))
+
+
+def test_no_file_is_called_by_a_word_that_says_nothing():
+    vague = re.compile(r"(^|_)(utils?|helpers?|managers?|common|misc)(_|$)")
+    assert [str(path) for path in SOURCES if vague.search(path.stem)] == []
+
+
+def test_the_version_stands_in_the_changelog():
+    assert f'version = "{medllm.__version__}"' in read(Path("pyproject.toml"))
+    assert f"## [{medllm.__version__}]" in read(Path("CHANGELOG.md"))
+
+
+def test_no_document_names_a_place_on_somebodys_machine():
+    own = re.compile(r"(?<![\w./-])/(?:work|home/\w+|Users/\w+|root)/")
+    kinds = {".py", ".md", ".yaml", ".toml", ".json", ".sh", ""}
+    named = [
+        str(p) for p in reference.files() if p.suffix in kinds and p.name != "test_house.py" and own.search(read(p))
+    ]
+    assert named == []

@@ -1,0 +1,59 @@
+"""What the README says to type is what there is, in both languages."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from docs import reference
+
+ROOT = Path(__file__).parent.parent
+README, JAPANESE = ROOT / "README.md", ROOT / "README.ja.md"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def typed(path: Path) -> list[str]:
+    lines = [line for block in blocks(path, "console") for line in block.splitlines() if line.startswith("$ ")]
+    return [line[2:].split("  #")[0].strip() for line in lines]
+
+
+@pytest.mark.parametrize("path", [README, JAPANESE], ids=["English", "Japanese"])
+def test_the_help_text_is_the_real_one(path: Path):
+    assert reference.help_text() in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [*sorted((ROOT / "docs").glob("*.md")), README, JAPANESE], ids=lambda p: p.name)
+def test_every_medllm_command_that_is_shown_exists(path: Path):
+    known = {command: reference.options(command) for command in [(), *reference.commands()]}
+    for line in typed(path):
+        words = shlex.split(line.rstrip("\\"))
+        if "medllm" not in words:
+            continue
+        words = words[words.index("medllm") + 1 :]
+        name = max((c for c in known if tuple(words[: len(c)]) == c), key=len)
+        assert name or words[:1] == ["--help"], f"{path.name}: no such command: {line}"
+        given = {word.split("=")[0] for word in words if word.startswith("--")} - {"--help"}
+        assert given <= known[name], f"{path.name}: {line}"
+
+
+@pytest.mark.parametrize("path", [README, JAPANESE], ids=["English", "Japanese"])
+def test_every_make_target_that_is_shown_exists(path: Path):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    shown = {word for line in typed(path) if line.startswith("make ") for word in line.split()[1:] if "=" not in word}
+    assert shown <= targets
+
+
+@pytest.mark.parametrize("path", [*sorted((ROOT / "docs").glob("*.md")), README, JAPANESE], ids=lambda p: p.name)
+def test_links_to_files_lead_somewhere(path: Path):
+    for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
+def test_both_languages_have_the_same_headings_and_commands():
+    levels = [re.findall(r"^(#+) ", path.read_text(encoding="utf-8"), re.MULTILINE) for path in (README, JAPANESE)]
+    assert levels[0] == levels[1]
+    assert typed(README) == typed(JAPANESE)

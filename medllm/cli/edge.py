@@ -28,3 +28,6 @@ def main() -> None:
     except MedllmError as fault:
         print(f"medllm: {fault}", file=sys.stderr)
         sys.exit(1)
+
+
+from medllm.cli import run as _run  # noqa: E402, F401  the commands register themselves on `app`

@@ -53,7 +53,7 @@ def push(
     provenance = Provenance.read((folder / Provenance.FILE).read_text(encoding="utf-8"), str(folder))
     standing = writable_head(hub, repo_id, kind, provenance.stage)
     if standing and standing.provenance and standing.provenance.digest == provenance.digest:
-        return _tag(hub, standing.artifact, provenance)
+        return mark(hub, standing.artifact, provenance)
     _refuse_if_moved(repo_id, head, standing)
     if standing is None:
         hub.ask(repo_id, lambda api: _create(api, repo_id, kind, private))
@@ -68,19 +68,20 @@ def push(
     except Moved:
         winner = hub.standing(repo_id, kind)
         if winner and winner.provenance and winner.provenance.digest == provenance.digest:
-            return _tag(hub, winner.artifact, provenance)  # our own commit whose answer was lost, or an equal run's
+            return mark(hub, winner.artifact, provenance)  # our own commit whose answer was lost, or an equal run's
         raise
     _drop_branch(hub, repo_id, kind, f"making-{provenance.digest[:12]}")
-    return _tag(hub, Artifact(repo_id, kind, commit), provenance)
+    return mark(hub, Artifact(repo_id, kind, commit), provenance)
 
 
 def _refuse_if_moved(repo_id: str, head: Standing | None, standing: Standing | None) -> None:
-    before = head.artifact.revision if head else None
-    after = standing.artifact.revision if standing else None
-    if before != after and not (before is None and standing and standing.empty):
+    """A card or a setting may have changed since; another output may not."""
+    before = head.provenance if head else None
+    after = standing.provenance if standing else None
+    if after and (before is None or before.digest != after.digest):
         raise Moved(
-            f"{repo_id}: another run pushed there while this one was at work ({before or 'nothing'} -> {after}); "
-            "nothing was overwritten. Run again to see what is left to do."
+            f"{repo_id}: another run pushed {after.tag} there while this one was at work; nothing was overwritten. "
+            "Run again to see what is left to do."
         )
 
 
@@ -140,7 +141,7 @@ def _drop_branch(hub: Hub, repo_id: str, kind: Kind, branch: str) -> None:
         hub.ask(repo_id, lambda api: api.delete_branch(repo_id, branch=branch, repo_type=kind))
 
 
-def _tag(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:
+def mark(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:
     """Say that it is made. The tag comes last: without it nothing counts as made, with it everything stands."""
     message = f"{provenance.stage} of {provenance.recipe}, digest {provenance.digest}"
     hub.ask(

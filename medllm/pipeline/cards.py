@@ -1,0 +1,61 @@
+"""Which card a stage's output carries, and what it may tell."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medllm.cards import render, template_exists
+from medllm.hub import Artifact, Hub, Provenance
+from medllm.pipeline.plan import Item
+from medllm.recipe import Recipe
+from medllm.recipe.reference import Stage
+
+TEMPLATES: dict[Stage, str] = {
+    "corpus": "dataset_cards/corpus.md",
+    "cpt": "model_card/adapter.md",
+    "preferences": "dataset_cards/preferences.md",
+    "rpo": "model_card/adapter.md",
+    "merge": "model_card/merged.md",
+    "evaluate": "dataset_cards/results.md",
+    "space": "model_card/space.md",
+}
+
+
+def write_card(
+    out: Path,
+    item: Item,
+    provenance: Provenance,
+    recipe: Recipe,
+    made: Mapping[Stage, Artifact],
+    hub: Hub,
+    results: Mapping[str, Any] | None = None,
+) -> None:
+    """Lay README.md into an output; where there is no template for it, the stage's own README stays."""
+    template = TEMPLATES[item.stage]
+    if not template_exists(template):
+        return
+    facts = json.loads((out / "facts.json").read_text(encoding="utf-8"))
+    card = render(
+        template,
+        facts=facts,
+        provenance=provenance,
+        repo_id=item.repo_id,
+        recipe=recipe_facts(recipe),
+        upstream={stage: facts_of(hub, artifact) for stage, artifact in made.items()},
+        results=results,
+    )
+    (out / "README.md").write_text(card, encoding="utf-8")
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    """What a card may say of the recipe: plain values only."""
+    told = recipe.model_dump(mode="json", include={"name", "namespace", "base", "cutoff"})
+    return {**told, "licence": recipe.publish.licence, "gated": recipe.publish.gated}
+
+
+def facts_of(hub: Hub, artifact: Artifact) -> dict[str, Any]:
+    """The facts of a stage that stands on the Hub."""
+    path = hub.file(artifact, "facts.json")
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    return facts

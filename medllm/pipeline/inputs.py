@@ -1,0 +1,105 @@
+"""What a stage reads, resolved: every name of the recipe becomes a commit, a folder's content, or a stage's digest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+
+from medllm.errors import HubError, RecipeError
+from medllm.hub import Artifact, Hub, Input, Kind, digest_of_folder
+from medllm.recipe import Recipe, Use, uses
+from medllm.recipe.reference import KINDS, Reference, Stage, parse_reference
+
+
+@dataclass
+class Resolver:
+    """Resolves each name once: two stages that read one source read the same commit, even while a tag moves."""
+
+    recipe: Recipe
+    hub: Hub
+    _seen: dict[tuple[str, str], Input] = field(default_factory=dict)
+
+    def for_recipe(self, recipe: Recipe) -> "Resolver":
+        """The same commits for another recipe, such as one row of the ablation table."""
+        return Resolver(recipe, self.hub, self._seen)
+
+    def inputs(self, stage: Stage, made: Mapping[Stage, Input]) -> tuple[Input, ...]:
+        """All sources of a stage; `made` holds the stages above it."""
+        found: dict[str, Input] = {}
+        for use in uses(self.recipe, stage):
+            source = self._input(use, made)
+            if source is not None:
+                found[source.reference] = source
+        return tuple(found.values())
+
+    def _input(self, use: Use, made: Mapping[Stage, Input]) -> Input | None:
+        written = self.place_of(use)
+        if written.where == "api":
+            return None  # a model behind an address is asked, not pulled
+        if written.where == "stage":
+            return made[written.text]  # type: ignore[index]  # `where` says that it is a Stage
+        kind: Kind = "model" if use.wanted == "model" else "dataset"
+        key = (written.text, kind)
+        if key not in self._seen:
+            self._seen[key] = self._outside(use, written, kind)
+        return replace(self._seen[key], reference=use.source)
+
+    def place_of(self, use: Use) -> Reference:
+        """Where a source lies: `base` and exams are names for what another line of the recipe says."""
+        if use.source == "base":
+            return parse_reference(self.recipe.base)
+        own = self.recipe.exams.get(use.source)
+        if use.wanted == "exam" or own:
+            return parse_reference(own.source if own else catalogue_source(use))
+        return parse_reference(use.source)
+
+    def _outside(self, use: Use, written: Reference, kind: Kind) -> Input:
+        if written.where == "folder":
+            folder = self.folder(written)
+            if not folder.exists():
+                raise RecipeError(
+                    f"{use.place}: {written.text} is not there. It is looked for in {self.recipe.folder}."
+                )
+            return Input(use.source, digest=digest_of_folder(folder))
+        if written.where != "hub" or written.repo_id is None:
+            raise RecipeError(f"{use.place}: `{written.text}` is no source. Write ORG/NAME@REVISION or ./folder.")
+        try:
+            artifact = self.hub.resolve(written.repo_id, kind, written.revision or "main")
+        except HubError as fault:
+            raise HubError(f"{use.place}: {fault}") from fault
+        return Input(use.source, kind, artifact.repo_id, artifact.revision)
+
+    def folder(self, written: Reference) -> Path:
+        """A local source, relative to the recipe's own file."""
+        return (self.recipe.folder / written.text).resolve()
+
+    def pulled(self, stage: Stage, inputs: tuple[Input, ...]) -> dict[str, Path]:
+        """A local folder for each source, keyed as the recipe writes it."""
+        by_name = {source.reference: source for source in inputs}
+        folders: dict[str, Path] = {}
+        for use in uses(self.recipe, stage):
+            written = self.place_of(use)
+            source = by_name.get(written.text if written.where == "stage" else use.source)
+            if source is None:
+                continue
+            if source.repo_id and source.kind and source.commit:
+                folders[use.source] = self.hub.pull(Artifact(source.repo_id, source.kind, source.commit))
+            else:
+                folders[use.source] = self.folder(written)
+        return folders
+
+
+def catalogue_source(use: Use) -> str:
+    """Where the catalogue says that an exam lies."""
+    exam = import_module("medllm.exam.benchmarks").CATALOGUE[use.source]
+    if exam.hub is None:
+        raise RecipeError(
+            f"{use.place}: `{use.source}` is not on the Hub; its authors publish it at {exam.source}. Get it there "
+            f"and name its folder: `exams: {{{use.source}: ./folder}}`."
+        )
+    return f"{exam.hub}@{exam.revision or 'main'}"
+
+
+def stage_input(stage: Stage, repo_id: str, digest: str, commit: str | None) -> Input:
+    """A stage as the source of a later one."""
+    return Input(stage, KINDS[stage], repo_id, commit, digest)

@@ -1,0 +1,31 @@
+"""One run at a time in one work folder; a run that is killed leaves nothing locked."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medllm.errors import MedllmError
+
+
+class Busy(MedllmError):
+    """Another run is at work on the same thing."""
+
+
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Hold the folder for ourselves; the system lets go of it when this process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            lock.seek(0)
+            who = lock.read().strip() or "another run"
+            raise Busy(f"{what}: {who} is making it right now in {folder}. Wait for it, then run again.") from fault
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield

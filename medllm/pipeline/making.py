@@ -1,0 +1,120 @@
+"""The making of one stage: pull its sources, let it work, write its card, push, tag; killed anywhere, it goes on."""
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import HubError, MedllmError
+from medllm.hub import Artifact, Hub, Input, Provenance, push
+from medllm.hub.push import writable_head
+from medllm.pipeline.cards import write_card
+from medllm.pipeline.lock import alone
+from medllm.pipeline.plan import Item, Plan
+from medllm.recipe.reference import Stage
+from medllm.recipe.shape import Settings
+
+Maker = Callable[[Settings, dict[str, Path], Path], None]
+"""A stage: folders in, one folder out."""
+
+LIBRARIES = ("medllm", "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "datatrove")
+"""Whose versions a provenance tells: those that could make the same settings come out differently."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and with whom the work is done."""
+
+    hub: Hub
+    work: Path
+    """Half-made and made outputs, by name and digest; nothing in it is needed once it is pushed."""
+    say: Callable[[str], None]
+    """Tells people what is happening."""
+
+
+def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, bench: Bench) -> Artifact:
+    """Make one stage and leave it on the Hub, or go on from where a killed run left it."""
+    place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
+    with alone(place, item.repo_id):
+        standing = bench.hub.find(item.repo_id, item.kind, item.digest)
+        if standing:
+            bench.say(f"{item.stage}: another run has made it meanwhile; taking that")
+            return standing.artifact
+        head = writable_head(bench.hub, item.repo_id, item.kind, item.stage)
+        inputs = tuple(_at_commit(source, made) for source in item.inputs)
+        seconds = _work(plan, item, inputs, maker, place, bench)
+        provenance = _provenance(plan, item, inputs, seconds)
+        out = place / "made"
+        write_card(out, item, provenance, plan.recipe, made, bench.hub)
+        provenance.write(out)
+        bench.say(f"{item.stage}: pushing {_size(out)} to {item.repo_id}")
+        return push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
+
+
+def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place: Path, bench: Bench) -> float | None:
+    """Let the stage work until `made` stands; None when an earlier run had finished that part."""
+    out, made = place / "making", place / "made"
+    if made.exists():
+        bench.say(f"{item.stage}: made by an earlier run that did not get to push it")
+        return None
+    if out.exists():  # not moved to `made`, so nobody can say that it is whole; what it learnt lies in its .part
+        shutil.rmtree(out)
+    resumed = out.with_name("making.part").exists()
+    bench.say(f"{item.stage}: {'going on where it was stopped' if resumed else 'pulling its sources'}")
+    sources = plan.resolver.pulled(item.stage, inputs)
+    bench.say(f"{item.stage}: at work")
+    start = time.monotonic()
+    maker(item.settings, sources, out)
+    if not (out / "facts.json").is_file():
+        raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")
+    out.replace(made)
+    return time.monotonic() - start
+
+
+def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:
+    """A source whose stage was made in this run gets the commit it was pushed as."""
+    artifact = made.get(source.reference)  # type: ignore[call-overload]  # only stages are among the keys
+    if artifact is None:
+        return source
+    if artifact.repo_id != source.repo_id:
+        raise HubError(f"{source.reference}: planned in {source.repo_id}, but it was made in {artifact.repo_id}.")
+    return replace(source, commit=artifact.revision)
+
+
+def _provenance(plan: Plan, item: Item, inputs: tuple[Input, ...], seconds: float | None) -> Provenance:
+    made: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "on": platform.machine()}
+    if seconds is not None:
+        made["seconds"] = round(seconds, 1)
+    told = item.told_settings
+    return Provenance(item.stage, plan.recipe.name, told, inputs, _versions(), item.digest, made)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _size(folder: Path) -> str:
+    size = float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("the loop ends at GB")
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What a stage says of its own output."""
+    facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return facts

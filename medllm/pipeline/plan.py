@@ -1,0 +1,150 @@
+"""What stands and what is left to make, and for everything that is remade the value that changed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medllm.errors import RecipeError
+from medllm.hub import Hub, Input, Kind, Standing, digest_of
+from medllm.hub.push import writable_head
+from medllm.pipeline.inputs import Resolver, stage_input
+from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
+from medllm.recipe.reference import KINDS, STAGES, Stage
+from medllm.recipe.shape import Settings
+
+MOST_REASONS = 4
+"""Changes told one by one; more of them are counted."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One stage of the plan: what it would be, and whether that stands."""
+
+    stage: Stage
+    settings: Settings
+    repo_id: str
+    kind: Kind
+    inputs: tuple[Input, ...]
+    """Its sources; those that are still to be made have no commit yet."""
+    digest: str
+    standing: Standing | None
+    """What stands under this digest; None when it is to be made."""
+    head: Standing | None
+    """What the repository holds now, on which a push would stand."""
+    why: str
+    """Why it is made; empty when it stands."""
+
+    @property
+    def told_settings(self) -> dict[str, Any]:
+        """The settings that decide the result, as plain values."""
+        return settings_for_digest(self.settings)
+
+    @property
+    def remade(self) -> bool:
+        """Whether another outcome of this stage stands, which costs something to replace."""
+        return self.standing is None and self.head is not None and self.head.provenance is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages in order, and the resolver that pulls their sources at the commits the plan was made for."""
+
+    recipe: Recipe
+    items: tuple[Item, ...]
+    resolver: Resolver
+
+    @property
+    def missing(self) -> tuple[Item, ...]:
+        """What is to be made."""
+        return tuple(item for item in self.items if item.standing is None)
+
+    def item(self, stage: str) -> Item | None:
+        """The item of a stage, or None when the plan does not reach it."""
+        return next((item for item in self.items if item.stage == stage), None)
+
+
+def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: Plan | None = None) -> Plan:
+    """Look at the Hub and say what is left to do; with `wanted`, only for these stages and what they need.
+
+    `shared` is the plan of the recipe that this one is an ablation of: equal stages are that plan's, made once;
+    others go to repositories of the ablation's own name.
+    """
+    resolver = shared.resolver.for_recipe(recipe) if shared else Resolver(recipe, hub)
+    items: list[Item] = []
+    above: dict[Stage, Input] = {}
+    for stage in _needed(recipe, wanted):
+        inputs = resolver.inputs(stage, above)
+        item = _item(recipe, stage, inputs, hub, shared, items)
+        items.append(item)
+        commit = item.standing.artifact.revision if item.standing else None
+        above[stage] = stage_input(stage, item.repo_id, item.digest, commit)
+    return Plan(recipe, tuple(items), resolver)
+
+
+def _item(
+    recipe: Recipe, stage: Stage, inputs: tuple[Input, ...], hub: Hub, shared: Plan | None, items: list[Item]
+) -> Item:
+    settings: Settings = getattr(recipe, stage)
+    digest = digest_of(stage, settings_for_digest(settings), inputs)
+    twin = shared.item(stage) if shared else None
+    if twin and twin.digest == digest:
+        return twin
+    repo, kind = repo_id(recipe, stage), KINDS[stage]
+    standing = hub.find(repo, kind, digest)
+    head = None if standing else writable_head(hub, repo, kind, stage)
+    why = "" if standing else _why(head, settings_for_digest(settings), inputs, items)
+    return Item(stage, settings, repo, kind, inputs, digest, standing, head, why)
+
+
+def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
+    """The wanted stages and all that they stand on, in order."""
+    there = stages_of(recipe)
+    for name in wanted:
+        if name not in there:
+            known = "no such stage" if name not in STAGES else "not in this recipe"
+            raise RecipeError(f"{name}: {known}. It has: {', '.join(there) or 'no stage'}.")
+    if not wanted:
+        return there
+    needed: set[str] = set(wanted)
+    for stage in reversed(there):
+        if stage in needed:
+            needed |= {use.source for use in uses(recipe, stage)}
+    return tuple(stage for stage in there if stage in needed)
+
+
+def _why(head: Standing | None, settings: Mapping[str, Any], inputs: tuple[Input, ...], items: list[Item]) -> str:
+    """In words, what differs between what stands and what is asked for."""
+    before = head.provenance if head else None
+    if before is None:
+        return "not made yet"
+    changed = [*_changed_settings(before.settings, settings, ""), *_changed_inputs(before.inputs, inputs, items)]
+    shown, rest = changed[:MOST_REASONS], len(changed) - MOST_REASONS
+    return "; ".join([*shown, *([f"and {rest} more changes"] if rest > 0 else [])]) or "its output is untagged"
+
+
+def _changed_settings(before: object, after: object, name: str) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted({*before, *after}):
+            yield from _changed_settings(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+    elif before != after:
+        yield f"{name} {_short(before)} -> {_short(after)}"
+
+
+def _changed_inputs(before: tuple[Input, ...], after: tuple[Input, ...], items: list[Item]) -> Iterator[str]:
+    old = {source.reference: source for source in before}
+    remade = {item.stage for item in items if item.standing is None}
+    for source in after:
+        was = old.get(source.reference)
+        if was is None or was.identity == source.identity:
+            continue
+        if source.reference in STAGES:
+            yield f"{source.reference} is {'remade' if source.reference in remade else 'another one'}"
+        elif source.commit and was.commit:
+            yield f"{source.reference} moved from {was.commit[:7]} to {source.commit[:7]}"
+        else:
+            yield f"{source.reference} has changed"
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

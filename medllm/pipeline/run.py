@@ -1,0 +1,49 @@
+"""Make what is missing, in order, and say what is done and why."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from medllm.errors import HubError
+from medllm.hub import Artifact
+from medllm.hub.push import mark
+from medllm.pipeline.making import Bench
+from medllm.pipeline.plan import Item, Plan
+from medllm.recipe.reference import Stage
+
+
+class Launcher(Protocol):
+    """Gets one stage made, wherever; the tag on the Hub is the result."""
+
+    def __call__(self, plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+        """Return when the stage stands on the Hub, or raise."""
+
+
+def run(plan: Plan, bench: Bench, launch: Launcher, asked: Callable[[Plan], None]) -> dict[Stage, Artifact]:
+    """Make what the plan says is missing; `asked` shows the plan and raises when people do not want it."""
+    asked(plan)
+    if plan.missing:
+        bench.hub.check_writable(plan.recipe.namespace)
+    made: dict[Stage, Artifact] = {}
+    for item in plan.items:
+        made[item.stage] = _standing(item, bench) or _made(plan, item, made, bench, launch)
+    return made
+
+
+def _standing(item: Item, bench: Bench) -> Artifact | None:
+    if item.standing:
+        return item.standing.artifact
+    head = item.head
+    if head and head.provenance and head.provenance.digest == item.digest:
+        bench.say(f"{item.stage}: pushed by an earlier run that did not get to tag it")
+        return mark(bench.hub, head.artifact, head.provenance)
+    return None
+
+
+def _made(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench, launch: Launcher) -> Artifact:
+    bench.say(f"{item.stage}: {item.why}")
+    launch(plan, item, made, bench)
+    found = bench.hub.find(item.repo_id, item.kind, item.digest)
+    if found is None:
+        raise HubError(f"{item.repo_id}: the stage ended, but it does not stand there under its digest.")
+    bench.say(f"{item.stage}: stands as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
+    return found.artifact

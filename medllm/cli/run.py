@@ -1,11 +1,16 @@
 """The commands around the pipeline: run, ablate, status, trace."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from medllm.cli.edge import app
+
+if TYPE_CHECKING:
+    from medllm.hub import Input
+    from medllm.pipeline import Item
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 HubOption = Annotated[
@@ -15,6 +20,7 @@ HubOption = Annotated[
     ),
 ]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value for one key.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in progress.")]
 
 
@@ -43,3 +49,58 @@ def run(
         made = run_plan(plan, Bench(there, work, say), launch, asked(say, yes))
     for stage, artifact in made.items():
         print(f"{stage}\t{artifact}")
+
+
+@app.command()
+def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json_: JsonOption = False) -> None:  # noqa: B006
+    """Say what stands on the Hub, at which revision, made from what, and why anything would be remade."""
+    from medllm.hub import connect
+    from medllm.pipeline import make_plan
+    from medllm.recipe import parse_override, read_recipe
+
+    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    with connect(hub) as there:
+        lines = [_status_of(item) for item in make_plan(sound, there).items]
+    if json_:
+        print(json.dumps(lines, ensure_ascii=False, indent=2))
+        return
+    for line in lines:
+        print(f"{line['stage']:<12}{line['stands'] or '-- ' + line['why']}")
+        for source in line["inputs"]:
+            print(f"{'':<12}  from {source}")
+
+
+def _status_of(item: "Item") -> dict[str, Any]:
+    standing = item.standing
+    inputs = standing.provenance.inputs if standing and standing.provenance else item.inputs
+    return {
+        "stage": item.stage,
+        "repo_id": item.repo_id,
+        "digest": item.digest,
+        "stands": str(standing.artifact) if standing else None,
+        "why": item.why,
+        "inputs": [f"{source.reference} = {_where(source)}" for source in inputs],
+    }
+
+
+def _where(source: "Input") -> str:
+    if source.repo_id:
+        return f"{source.repo_id}@{source.commit[:12]}" if source.commit else f"{source.repo_id}, to be made"
+    return f"folder {(source.digest or '')[:19]}"
+
+
+@app.command()
+def trace(
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME[@REVISION]", help="A repository.", show_default=False)],
+    row: Annotated[Optional[str], typer.Argument(help="A row of it: its id, question_id or locator.")] = None,  # noqa: UP045
+    kind: Annotated[str, typer.Option("--kind", metavar="model|dataset|space", help="What it is.")] = "",
+    hub: HubOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Say where a model or a row came from, and which datasets and models saw it (for a take-down)."""
+    from medllm.hub import connect
+    from medllm.pipeline.tracing import told
+
+    with connect(hub) as there:
+        answer = told(there, repo, row, kind)
+    print(json.dumps(answer.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(answer.lines()))

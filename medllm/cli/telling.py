@@ -19,9 +19,6 @@ def teller() -> Iterator[Say]:
     """Tell on stderr; on a terminal the latest word also stays in sight while the work goes on."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        disable_progress_bars()
         yield lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
         return
     start = time.monotonic()

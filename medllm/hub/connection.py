@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TypeVar
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
@@ -37,6 +39,15 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Who a token belongs to, where its owner may push, and whether the token may."""
+
+    name: str
+    organizations: tuple[str, ...]
+    role: str | None
+
+
+@dataclass(frozen=True)
 class Hub:
     """The way to one Hub; every call waits out what passes and words what does not."""
 
@@ -57,22 +68,25 @@ class Hub:
         api = self.api
         return patiently(place, lambda: call(api), self.waits)
 
-    def check_writable(self, namespace: str) -> str:
-        """Say who we are, or why this token could not push to the namespace: before days of training, not after."""
+    def account(self) -> Account:
+        """Whose token this is."""
+        told = self.ask(self.name, lambda api: api.whoami())
+        role = told.get("auth", {}).get("accessToken", {}).get("role")
+        return Account(told["name"], tuple(org["name"] for org in told.get("orgs", [])), role)
+
+    def check_writable(self, namespace: str) -> None:
+        """Raise when this token could not push to the namespace: before days of training, not after."""
         if self.token is None:
             raise HubError(f"{self.name}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
-        account = self.ask(self.name, lambda api: api.whoami())
-        name: str = account["name"]
-        role = account.get("auth", {}).get("accessToken", {}).get("role")
-        if role == "read":
-            raise HubError(f"{self.name}: the token of {name} may only read. Make one with the role `write`.")
-        mine = {name, *(org["name"] for org in account.get("orgs", []))}
+        account = self.account()
+        if account.role == "read":
+            raise HubError(f"{self.name}: the token of {account.name} may only read. Make one with the role `write`.")
+        mine = (account.name, *account.organizations)
         if namespace.lower() not in {own.lower() for own in mine}:
             raise HubError(
-                f"namespace: {name} may not push to `{namespace}`. Set it to one of: {', '.join(sorted(mine))} "
-                f"(--set namespace={name})."
+                f"namespace: {account.name} may not push to `{namespace}`. Set it to one of: {', '.join(mine)} "
+                f"(--set namespace={account.name})."
             )
-        return name
 
     def resolve(self, repo_id: str, kind: Kind, revision: str = "main") -> Artifact:
         """Turn a tag, a branch or a commit into the commit it means now."""
@@ -108,6 +122,26 @@ class Hub:
         if provenance is None or provenance.digest != digest:
             raise HubError(f"{repo_id}: the tag {tag} is not on what medllm made. Delete the tag and run again.")
         return Standing(artifact, provenance, frozenset())
+
+    def versions(self, repo_id: str, kind: Kind) -> list[Standing]:
+        """Every version that medllm tagged as made; none for a foreign repository."""
+        refs = self.ask(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
+        found = []
+        for ref in refs.tags if refs else []:
+            if ref.name.startswith("made-"):
+                artifact = Artifact(repo_id, kind, ref.target_commit)
+                found.append(Standing(artifact, self.provenance(artifact), frozenset()))
+        return found
+
+    def repositories(self, namespace: str) -> list[tuple[str, Kind]]:
+        """All repositories of a user or organization that this token may see."""
+
+        def listed(api: HfApi) -> list[tuple[str, Kind]]:
+            models: list[tuple[str, Kind]] = [(one.id, "model") for one in api.list_models(author=namespace)]
+            models += [(one.id, "dataset") for one in api.list_datasets(author=namespace)]
+            return [*models, *((one.id, "space") for one in api.list_spaces(author=namespace))]
+
+        return self.ask(namespace, listed)
 
     def provenance(self, artifact: Artifact) -> Provenance | None:
         """Where a commit came from, or None when medllm did not make it."""
@@ -170,6 +204,8 @@ def cache_of(name: str) -> Path:
 @contextmanager
 def connect(where: str | None = None) -> Iterator[Hub]:
     """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected."""
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     if where is None or where.startswith(("http://", "https://")):
         endpoint = (where or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
         yield Hub(endpoint, get_token(), cache_of(endpoint), endpoint)

@@ -1,0 +1,100 @@
+"""The answer of `medllm trace`: the way back, the rows, and all that saw them, in lines or as JSON."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from medllm.errors import HubError
+from medllm.hub import Artifact, Hub, Kind, Standing
+from medllm.pipeline.trace import Row, Step, ours, readers, rows, way_back, way_forward
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One artifact, and one row of it if a row was asked for."""
+
+    artifact: Artifact
+    back: tuple[Step, ...]
+    found: tuple[Row, ...]
+    forward: tuple[Standing, ...]
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for step in self.back:
+            name = step.source.reference if step.depth else ""
+            place = f"{step.source.repo_id}@{step.source.commit}" if step.source.repo_id else step.source.digest
+            made = f"  ({step.provenance.stage} of {step.provenance.recipe})" if step.provenance else ""
+            yield f"{'  ' * step.depth}{name + ' = ' if name else ''}{place}{made}"
+        for row in self.found:
+            seen = "kept" if row.kept else "not learnt"
+            told = ", ".join(f"{key}: {value}" for key, value in row.told.items())
+            yield f"row in {row.artifact} {row.file} ({seen}): {told}"
+        yield f"seen by {len(self.forward)} outputs" + (":" if self.forward else "")
+        for standing in self.forward:
+            yield f"  {standing.provenance.stage if standing.provenance else '?'}: {standing.artifact}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "artifact": str(self.artifact),
+            "from": [
+                {
+                    "depth": step.depth,
+                    "reference": step.source.reference,
+                    "repo_id": step.source.repo_id,
+                    "commit": step.source.commit,
+                    "digest": step.source.digest,
+                }
+                for step in self.back[1:]
+            ],
+            "rows": [
+                {"artifact": str(row.artifact), "file": row.file, "kept": row.kept, **row.told} for row in self.found
+            ],
+            "seen_by": [str(standing.artifact) for standing in self.forward],
+        }
+
+
+def told(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
+    """Trace a repository, or one row of it; the row of a source is looked for in what was made from that source."""
+    repo_id, _, revision = repo.partition("@")
+    artifact = _resolved(hub, repo_id, revision or "main", kind)
+    artifact = _as_made(hub, artifact)
+    known = [one for space in _namespaces(hub, repo_id) for one in ours(hub, space)]
+    back = tuple(way_back(hub, artifact))
+    if row is None:
+        return Traced(artifact, back, (), tuple(way_forward(artifact, known)))
+    places = [artifact] if hub.provenance(artifact) else [one.artifact for one in readers(artifact, known)]
+    found = [hit for place in places for hit in rows(hub, place, row)]
+    if not found:
+        looked = ", ".join(str(place) for place in places) or "nothing that medllm made from it"
+        raise HubError(f"{repo_id}: no row is called `{row}` (looked in {looked}).")
+    seen: dict[str, Standing] = {}
+    for hit in found:
+        if hit.kept:
+            own = [one for one in known if one.artifact == hit.artifact and hit.artifact != artifact]
+            seen |= {str(one.artifact): one for one in [*own, *way_forward(hit.artifact, known)]}
+    return Traced(artifact, back, tuple(found), tuple(seen.values()))
+
+
+def _resolved(hub: Hub, repo_id: str, revision: str, kind: str) -> Artifact:
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    if kind and kind not in kinds:
+        raise HubError(f"--kind {kind}: it is one of {', '.join(kinds)}.")
+    for one in kinds:
+        if kind in ("", one) and hub.standing(repo_id, one) is not None:
+            return hub.resolve(repo_id, one, revision)
+    raise HubError(f"{repo_id}: there is no such repository, or this token may not see it.")
+
+
+def _as_made(hub: Hub, artifact: Artifact) -> Artifact:
+    """The commit that others were made from: a later commit may have changed the card alone."""
+    provenance = hub.provenance(artifact)
+    found = hub.find(artifact.repo_id, artifact.kind, provenance.digest) if provenance else None
+    return found.artifact if found else artifact
+
+
+def _namespaces(hub: Hub, repo_id: str) -> list[str]:
+    """Where to look for what was made: the repository's own namespace and all of this token's."""
+    account = hub.account() if hub.token else None
+    mine = [account.name, *account.organizations] if account else []
+    return list(dict.fromkeys([repo_id.partition("/")[0], *mine]))

@@ -1,0 +1,1 @@
+"""Exams: questions, prompts, the reading of answers, scores, and stability under explanation."""

@@ -1,0 +1,188 @@
+"""The catalogue: every benchmark with its source, revision, licence, citation, date and permitted use."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from medllm.exam.question import Language
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """What must be known of an exam set before it is asked or learnt from."""
+
+    name: str
+    title: str
+    source: str
+    """Where it is published: `github:ORG/NAME` or `hub:ORG/NAME` (a dataset repo)."""
+    revision: str
+    """The commit this loader was written against; empty where only the documented columns were at hand."""
+    files: str
+    """The files the loader looks for, as the source lays them out."""
+    licence: str
+    citation: str
+    first: date
+    """The day the earliest of its questions was sat; for a set without sittings, the day the set was published."""
+    test_only: bool
+    """Whether it may only be asked, never learnt from."""
+    language: Language
+    questions: int
+    """How many questions the whole set has."""
+
+    @property
+    def hub(self) -> str | None:
+        """The dataset repo on the Hub, where it is published there."""
+        return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
+
+
+_MHLW = "MHLW exam text, PDL-1.0"
+_MED_EN = "github:aistairc/medLLM_QA_benchmark"
+_MED_EN_COMMIT = "614599e5"
+
+_ALL = (
+    Benchmark(
+        name="igakuqa",
+        title="IgakuQA: Japanese medical licensing exams 2018-2022",
+        source="github:jungokasai/IgakuQA",
+        revision="2bc4c3d159cf5505f6253d24a909fbd53237e239",
+        files="data/YEAR/NNN-S.jsonl, data/YEAR/NNN-S_metadata.jsonl, prompts/prompt.jsonl",
+        licence=f"{_MHLW}; the repository has no licence file: read it from your own clone, do not redistribute",
+        citation="Kasai et al. 2023, arXiv:2303.18027",
+        first=date(2018, 2, 10),
+        test_only=True,
+        language="ja",
+        questions=2000,
+    ),
+    Benchmark(
+        name="jmle2026",
+        title="JMLE2026-Bench: the 120th Japanese medical licensing exam",
+        source="github:naoto-iwase/JMLE2026-Bench",
+        revision="76c4b294",
+        files="jmle2026_dataset.json",
+        licence="CC-BY-4.0 (MHLW exam text, PDL-1.0)",
+        citation="Iwase 2026, github.com/naoto-iwase/JMLE2026-Bench",
+        first=date(2026, 2, 7),
+        test_only=False,
+        language="ja",
+        questions=400,
+    ),
+    Benchmark(
+        name="yakugakuqa",
+        title="YakugakuQA: Japanese pharmacist licensing exams 2012-2024, with expert explanations",
+        source="github:EQUES-Inc/pharma-LLM-eval",
+        revision="998387e8",
+        files="NNN.jsonl (097 to 109)",
+        licence="CC-BY-SA-4.0; its card asks for benchmark use",
+        citation="Ono et al. 2025, arXiv:2505.16661",
+        first=date(2012, 3, 3),
+        test_only=False,
+        language="ja",
+        questions=4485,
+    ),
+    Benchmark(
+        name="jmmlu-med",
+        title="JMMLU: five medical subjects of human-checked Japanese MMLU",
+        source="github:nlp-waseda/JMMLU",
+        revision="762cbf19",
+        files="SUBJECT.csv (anatomy, clinical_knowledge, college_medicine, medical_genetics, professional_medicine)",
+        licence="CC-BY-SA-4.0",
+        citation="Yin et al. 2024, arXiv:2402.14531",
+        first=date(2020, 9, 7),
+        test_only=True,
+        language="ja",
+        questions=681,
+    ),
+    Benchmark(
+        name="mmmlu-ja-med",
+        title="MMMLU (JA_JP): the paper's five medical subjects",
+        source="hub:openai/MMMLU",
+        revision="",
+        files="test/mmlu_JA-JP.csv, or JA_JP/*.parquet, with columns Question, A, B, C, D, Answer, Subject",
+        licence="MIT",
+        citation="OpenAI 2024; Hendrycks et al. 2020, arXiv:2009.03300",
+        first=date(2020, 9, 7),
+        test_only=True,
+        language="ja",
+        questions=945,
+    ),
+    Benchmark(
+        name="medqa",
+        title="MedQA (USMLE), English, five options",
+        source=_MED_EN,
+        revision=_MED_EN_COMMIT,
+        files="medqa_en.jsonl",
+        licence="MIT",
+        citation="Jin et al. 2020, arXiv:2009.13081",
+        first=date(2020, 9, 28),
+        test_only=True,
+        language="en",
+        questions=1273,
+    ),
+    Benchmark(
+        name="medmcqa",
+        title="MedMCQA, English, development set",
+        source=_MED_EN,
+        revision=_MED_EN_COMMIT,
+        files="medmcqa.jsonl",
+        licence="MIT",
+        citation="Pal et al. 2022, arXiv:2203.14371",
+        first=date(2022, 3, 27),
+        test_only=True,
+        language="en",
+        questions=4183,
+    ),
+    Benchmark(
+        name="pubmedqa",
+        title="PubMedQA, English, expert-labelled test set",
+        source=_MED_EN,
+        revision=_MED_EN_COMMIT,
+        files="pubmedqa.jsonl",
+        licence="MIT",
+        citation="Jin et al. 2019, arXiv:1909.06146",
+        first=date(2019, 9, 13),
+        test_only=True,
+        language="en",
+        questions=500,
+    ),
+    Benchmark(
+        name="medqa-ja",
+        title="MedQA in Japanese translation (JMedBench)",
+        source="hub:Coldog2333/JMedBench",
+        revision="",
+        files="medqa_jp/test.jsonl (or parquet) with columns sample_id, question, options, answer_idx",
+        licence="as the original (MIT); machine-translated",
+        citation="Jiang et al. 2024, arXiv:2409.13317",
+        first=date(2020, 9, 28),
+        test_only=True,
+        language="ja",
+        questions=1273,
+    ),
+    Benchmark(
+        name="medmcqa-ja",
+        title="MedMCQA in Japanese translation (JMedBench)",
+        source="hub:Coldog2333/JMedBench",
+        revision="",
+        files="medmcqa_jp/test.jsonl (or parquet) with columns sample_id, question, options, answer_idx",
+        licence="as the original (MIT); machine-translated",
+        citation="Jiang et al. 2024, arXiv:2409.13317",
+        first=date(2022, 3, 27),
+        test_only=True,
+        language="ja",
+        questions=4183,
+    ),
+    Benchmark(
+        name="pubmedqa-ja",
+        title="PubMedQA in Japanese translation (JMedBench)",
+        source="hub:Coldog2333/JMedBench",
+        revision="",
+        files="pubmedqa_jp/test.jsonl (or parquet) with columns sample_id, question, options, answer_idx",
+        licence="as the original (MIT); machine-translated",
+        citation="Jiang et al. 2024, arXiv:2409.13317",
+        first=date(2019, 9, 13),
+        test_only=True,
+        language="ja",
+        questions=1000,
+    ),
+)
+
+CATALOGUE: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
+"""Every benchmark by the name recipes and commands use."""

@@ -1,0 +1,165 @@
+"""Prompts: a question rendered plainly or with explanation, 0 to n shots, as text and as chat messages."""
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from medllm.errors import DataError
+from medllm.exam.question import Question
+from medllm.exam.record import PromptStyle
+
+Template = Literal["igakuqa", "paper"]
+Context = Literal["original", "linked"]
+Message = dict[str, str]
+
+_SYSTEM = {"igakuqa": "医師国家試験を解きます。", "paper": None}
+_JOINTS = {"igakuqa": "\n", "paper": " "}
+_STOPS = {"igakuqa": ("\n問題:", "\n問題："), "paper": ("\nQuestion:",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered question, ready for a completion model (`text`) and for a chat model (`messages`)."""
+
+    text: str
+    messages: tuple[Message, ...]
+    stop: tuple[str, ...]
+    """Strings that end a completion, because only an invented next question begins with them."""
+    joint: str
+    """What stands between `text` and a reply when both are one text: a line break, or a space."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the text, by which replies to the same prompt are known."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def render(
+    question: Question,
+    *,
+    prompt: PromptStyle = "plain",
+    template: Template = "igakuqa",
+    exemplars: Sequence[Question] = (),
+    shots: int | None = None,
+    context: Context = "original",
+) -> Prompt:
+    """Render a question after the first `shots` exemplars (all of them when None)."""
+    chosen = _shots(question, exemplars, shots)
+    system = _SYSTEM[template]
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    parts: list[str] = []
+    for example in chosen:
+        asked, answered = ask(example, prompt, template), reply(example, prompt, template)
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        parts.append(f"{asked}{_JOINTS[template]}{answered}")
+    asked = ask(question, prompt, template, context)
+    told = asked if chosen else _told(question, prompt, template, context)
+    messages.append({"role": "user", "content": told})
+    parts.append(asked if chosen else told)
+    separator = "\n" if template == "igakuqa" else "\n\n"
+    return Prompt(separator.join(parts), tuple(messages), _STOPS[template], _JOINTS[template])
+
+
+def ask(question: Question, prompt: PromptStyle, template: Template, context: Context = "original") -> str:
+    """The question's own block, up to where the reply begins."""
+    case = "\n".join(part for part in (_lost(question, context), question.context) if part)
+    stem = f"{case}\n{question.text}" if case else question.text
+    if template == "paper":
+        options = "".join(f"\n{letter}. {choice}" for letter, choice in _choices(question))
+        return f"Question: {stem}{options}\n{'Explanation:' if prompt == 'explain' else 'Answer:'}"
+    block = f"問題: {stem}" + "".join(f"\n{letter}: {choice}" for letter, choice in _choices(question))
+    if question.choices:
+        block += f"\n必ず{_listed(question)}の中からちょうど{question.answers_wanted}個選んでください。"
+    if prompt == "explain":
+        return f"{block}\n解説:"
+    return f"{block}\n答え:" if question.choices else block
+
+
+def reply(question: Question, prompt: PromptStyle, template: Template, explanation: str | None = None) -> str:
+    """What a right reply looks like: exemplars show it and preference pairs are made of it."""
+    if prompt == "plain":
+        return question.gold_answer
+    said = explanation or question.explanation
+    if not said:
+        raise DataError(
+            f"{question.benchmark} question {question.question_id}: has no explanation, which `explain` must show."
+            " Take exemplars that have one."
+        )
+    return f"{said.strip()}\n{'Answer: ' if template == 'paper' else '答え:'}{question.gold_answer}"
+
+
+def before(questions: Sequence[Question], cutoff: date, count: int, prompt: PromptStyle = "plain") -> list[Question]:
+    """The first `count` questions sat on or before the cutoff that can serve as exemplars."""
+    fit = [
+        question
+        for question in questions
+        if question.exam_date is not None
+        and question.exam_date <= cutoff
+        and not question.image
+        and (prompt == "plain" or question.explanation)
+    ]
+    if len(fit) < count:
+        raise DataError(
+            f"only {len(fit)} of {len(questions)} questions were sat by {cutoff} and can serve as exemplars; {count} are"
+            " asked for. Lower shots, or take exemplars from another set."
+        )
+    return fit[:count]
+
+
+def refuse_test_items(exemplars: Sequence[Question], questions: Sequence[Question]) -> None:
+    """Stop when an exemplar is one of the questions to be asked, by id or by text."""
+    texts = {_essence(question): question for question in questions}
+    for example in exemplars:
+        same = texts.get(_essence(example))
+        if same is not None:
+            raise DataError(
+                f"exemplar {example.question_id} is question {same.question_id} of {same.benchmark}: its answer would"
+                " stand in the prompt. Take exemplars from another exam."
+            )
+
+
+def _shots(question: Question, exemplars: Sequence[Question], shots: int | None) -> Sequence[Question]:
+    wanted = len(exemplars) if shots is None else shots
+    if wanted > len(exemplars):
+        raise DataError(
+            f"{wanted} shots of {prompt} are asked for, but there are {len(exemplars)} exemplars. Give more."
+        )
+    refuse_test_items(exemplars[:wanted], [question])
+    return exemplars[:wanted]
+
+
+def _told(question: Question, prompt: PromptStyle, template: Template, context: Context) -> str:
+    """The question with the form of the reply said in words, since no exemplar shows it."""
+    asked = ask(question, prompt, template, context)
+    form = "数値だけ" if question.numeric else "記号だけ(複数ならカンマ区切り)"
+    if question.language == "en":
+        form = "the number only" if question.numeric else "the letter(s) only, separated by commas"
+        mark = "Answer:" if template == "paper" else "答え:"
+        first = f'Explain first, then end with "{mark}" and' if prompt == "explain" else "Answer with"
+        return f"{first} {form}.\n\n{asked}"
+    mark = "Answer:" if template == "paper" else "答え:"
+    first = f"まず解説を書き、最後の行に「{mark}」に続けて" if prompt == "explain" else "答えは"
+    return f"{first}{form}を書いてください。\n\n{asked}"
+
+
+def _lost(question: Question, context: Context) -> str | None:
+    return question.lost_context if context == "linked" else None
+
+
+def _choices(question: Question) -> list[tuple[str, str]]:
+    return list(zip(question.letters, question.choices, strict=True))
+
+
+def _listed(question: Question) -> str:
+    """The letters as the original names them: always a to e in IgakuQA, even where there are six or eight."""
+    letters = "abcde" if question.benchmark.startswith("igakuqa") else question.letters
+    return ",".join(letters)
+
+
+def _essence(question: Question) -> str:
+    """A question's text and choices without what printing changes."""
+    text = unicodedata.normalize("NFKC", "".join((question.text, *question.choices))).casefold()
+    return "".join(character for character in text if character.isalnum())

@@ -1,0 +1,85 @@
+"""Read and write records: one schema, as parquet or as JSON lines, every fault named by file and row."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medllm.errors import DataError
+from medllm.exam.record import COLUMNS, REQUIRED, Record
+from medllm.exam.rows import table_rows
+
+_HINTS = get_type_hints(Record)
+_ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+
+def _plain(hint: Any) -> tuple[type, tuple[str, ...], bool]:  # noqa: ANN401  (a type is an object of no one class)
+    """The bare type of a field, the closed set it is drawn from (if any), and whether null is allowed."""
+    optional = isinstance(hint, UnionType)
+    inner = next(arg for arg in get_args(hint) if arg is not type(None)) if optional else hint
+    if get_origin(inner) is Literal:
+        return str, get_args(inner), optional
+    return inner, (), optional
+
+
+_KINDS = {name: _plain(_HINTS[name]) for name in COLUMNS}
+SCHEMA = pa.schema([pa.field(name, _ARROW[kind], nullable=null) for name, (kind, _, null) in _KINDS.items()])
+"""The records schema as Arrow knows it; docs/exam.md lists the columns with their meaning."""
+
+
+def write_records(records: Iterable[Record], path: Path) -> None:
+    """Write records as parquet (or JSON lines when the name ends in .jsonl); made aside, then moved into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    rows = [{name: getattr(record, name) for name in COLUMNS} for record in records]
+    if path.suffix == ".jsonl":
+        with aside.open("w", encoding="utf-8") as out:
+            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside, compression="zstd")
+    aside.replace(path)
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read a records file, or every records file of a folder; a row that is no record is named with its fault."""
+    if path.is_dir():
+        inner = path / "records" if (path / "records").is_dir() else path
+        files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")])
+        if not files:
+            raise DataError(f"{path}: holds no records. Give a folder with *.parquet or *.jsonl, or one such file.")
+        return [record for file in files for record in read_records(file)]
+    if not path.exists():
+        raise DataError(f"{path}: is not there. Give the records file that `medllm run RECIPE evaluate` wrote.")
+    return [to_record(row, place) for place, row in table_rows(path)]
+
+
+def to_record(row: Mapping[str, Any], place: str) -> Record:
+    """One record from a row of the schema; absent optional columns take their default."""
+    missing = [name for name in REQUIRED if row.get(name) is None]
+    if missing:
+        raise DataError(f"{place}: lacks {', '.join(missing)}. Needed: {', '.join(REQUIRED)}; docs/exam.md lists all.")
+    values = {name: _value(name, row[name], place) for name in COLUMNS if name in row and row[name] is not None}
+    return Record(**values)
+
+
+def _value(name: str, value: Any, place: str) -> Any:  # noqa: ANN401  (a cell of any column)
+    """A cell as its column's type, or the fault."""
+    kind, allowed, optional = _KINDS[name]
+    if isinstance(value, float) and math.isnan(value):
+        if optional:
+            return None
+        raise DataError(f"{place}: {name} is NaN. Give a value, or leave the row out.")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise DataError(f"{place}: {name} is {value!r}, which is no {kind.__name__}. Correct that cell.")
+    if allowed and value not in allowed:
+        raise DataError(f"{place}: {name} is {value!r}. It can be {', '.join(allowed)}.")
+    return value

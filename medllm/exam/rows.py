@@ -1,0 +1,104 @@
+"""Rows of JSON lines, JSON arrays, CSV and parquet files, each with the place a fault would be named by."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medllm.errors import DataError
+
+Row = tuple[str, dict[str, Any]]
+"""Where a row stands ("FILE line 3") and what it holds."""
+
+
+def table_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Row]:
+    """All rows of a file, read by its ending; an empty file is a fault, since nothing could be said of it."""
+    readers = {".parquet": parquet_rows, ".csv": lambda file: csv_rows(file, columns), ".json": array_rows}
+    rows = list(readers.get(path.suffix, json_rows)(path))
+    if not rows:
+        raise DataError(f"{path}: is empty. It should have one row per question.")
+    return rows
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """The objects of a JSON-lines file; broken JSON and wrong encodings name their line."""
+    for number, line in enumerate(_bytes(path).splitlines(), start=1):
+        place = f"{path} line {number}"
+        text = _decoded(line, place)
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as fault:
+            raise DataError(
+                f"{place}: broken JSON at column {fault.colno} ({fault.msg}). Each line must be one JSON object."
+            ) from fault
+        yield place, _object(row, place)
+
+
+def array_rows(path: Path) -> Iterator[Row]:
+    """The objects of a file that is one JSON array."""
+    try:
+        rows = json.loads(_decoded(_bytes(path), str(path)))
+    except json.JSONDecodeError as fault:
+        raise DataError(f"{path} line {fault.lineno}: broken JSON ({fault.msg}). It must be one JSON array.") from fault
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: is {type(rows).__name__}, not a list. It must be one JSON array of objects.")
+    for number, row in enumerate(rows, start=1):
+        place = f"{path} item {number}"
+        yield place, _object(row, place)
+
+
+def csv_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Row]:
+    """The rows of a CSV file, named by its header line, or by `columns` when it has none."""
+    text = io.StringIO(_decoded(_bytes(path), str(path)), newline="")
+    reader = csv.DictReader(text, fieldnames=columns or None, strict=True)
+    try:
+        for row in reader:
+            place = f"{path} line {reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{place}: has not {len(reader.fieldnames or ())} columns. Quote texts that have commas in them."
+                )
+            yield place, dict(row)
+    except csv.Error as fault:
+        raise DataError(f"{path} line {reader.line_num}: broken CSV ({fault}). Quote texts properly.") from fault
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """The rows of a parquet file."""
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as fault:
+        raise DataError(f"{path}: is not a parquet file ({fault}). Write it with medllm, pandas or pyarrow.") from fault
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{path} row {number}", row
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise DataError(f"{path}: cannot be read ({fault.strerror}). Give a readable file.") from fault
+
+
+def _decoded(raw: bytes, place: str) -> str:
+    """Text from UTF-8, with or without a byte-order mark; another encoding is a fault, never a guess."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise DataError(
+            f"{place}: is not UTF-8 (at byte {fault.start + 1}). Save the whole file as UTF-8;"
+            " Japanese files are often Shift_JIS or EUC-JP."
+        ) from fault
+
+
+def _object(row: object, place: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: is {type(row).__name__}, not an object. Give one JSON object per question.")
+    return row

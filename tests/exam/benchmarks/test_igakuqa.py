@@ -1,0 +1,78 @@
+"""IgakuQA is read whole: points, keys, vignettes, prohibited choices, dates, and its own worked examples."""
+
+from collections import Counter
+from datetime import date
+
+import pytest
+
+from medllm.exam.benchmarks import CATALOGUE, exemplars, load
+from medllm.exam.question import index
+
+
+@pytest.fixture(scope="module")
+def igakuqa(shared_data):
+    return index(load("igakuqa", shared_data / "igakuqa"))
+
+
+def test_five_years_have_400_questions_and_their_published_points(igakuqa):
+    points = Counter()
+    for question in igakuqa.values():
+        points[question.year] += question.points
+    assert points == {2018: 499, 2019: 496, 2020: 496, 2021: 500, 2022: 494}
+    assert Counter(question.year for question in igakuqa.values()) == dict.fromkeys(points, 400)
+    assert len(igakuqa) == CATALOGUE["igakuqa"].questions
+
+
+def test_answers_are_one_two_or_three_letters_or_a_number(igakuqa):
+    wanted = Counter(0 if q.numeric else q.answers_wanted for q in igakuqa.values())
+    assert wanted == {0: 12, 1: 1702 - 12, 2: 243, 3: 55}
+    assert sum(question.image for question in igakuqa.values()) == 529
+    assert sum(question.points == 0 for question in igakuqa.values()) == 11
+
+
+@pytest.mark.parametrize(
+    ("question_id", "gold"),
+    [("116B50", ["2.1"]), ("116F74", ["0.4"]), ("114C75", ["10.0"]), ("112F84", ["1.2"]), ("114F75", ["130", "1130"])],
+)
+def test_numeric_keys_without_their_decimal_point_are_repaired(igakuqa, question_id, gold):
+    assert [next(iter(answer)) for answer in igakuqa[question_id].gold] == gold
+
+
+def test_both_accepted_answers_and_the_question_that_is_always_right_are_known(igakuqa):
+    assert igakuqa["112B30"].gold == (frozenset("a"), frozenset("d"))
+    assert igakuqa["112B30"].key == ("a or d",)
+    assert [q.question_id for q in igakuqa.values() if q.anything_right] == ["116A71"]
+
+
+def test_150_questions_of_100_vignettes_get_their_lost_case_text(igakuqa):
+    lost = [question for question in igakuqa.values() if question.lost_context]
+    assert len(lost) == 150
+    assert sum(question.points for question in lost) == 246
+    assert len({question.group for question in igakuqa.values() if question.group}) == 100
+    follower = igakuqa["112B41"]
+    assert follower.group == "112B40"
+    assert follower.lost_context.startswith("22歳の女性。腹痛、嘔吐および発熱を主訴に来院した。")
+    assert "どれか" not in follower.lost_context, "the first question's own question is not part of the case"
+
+
+def test_prohibited_choices_are_normalised_letters_of_the_question(igakuqa):
+    with_prohibited = [question for question in igakuqa.values() if question.prohibited]
+    assert len(with_prohibited) == 135
+    assert all(question.prohibited <= set(question.letters) for question in with_prohibited)
+    assert igakuqa["112A27"].prohibited == frozenset("cde")
+    assert igakuqa["112F66"].prohibited == frozenset("b")
+
+
+def test_every_question_carries_its_exam_date_category_and_human_accuracy(igakuqa):
+    assert {q.exam_date for q in igakuqa.values() if q.year == 2018} == {date(2018, 2, 10)}
+    assert min(q.exam_date for q in igakuqa.values()) == CATALOGUE["igakuqa"].first
+    assert Counter(q.category for q in igakuqa.values()).most_common(1) == [("公衆衛生", 270)]
+    known = [q.human_accuracy for q in igakuqa.values() if q.human_accuracy is not None]
+    assert len(known) == 1987
+    assert sum(known) / len(known) == pytest.approx(0.833, abs=5e-4)
+
+
+def test_the_worked_examples_are_from_2006_and_have_explanations(shared_data):
+    found = exemplars("igakuqa", shared_data / "igakuqa")
+    assert [question.gold_answer for question in found] == ["e", "a,b", "c"]
+    assert all(question.explanation and question.exam_date.year == 2006 for question in found)

@@ -103,8 +103,8 @@ def before(questions: Sequence[Question], cutoff: date, count: int, prompt: Prom
     ]
     if len(fit) < count:
         raise DataError(
-            f"only {len(fit)} of {len(questions)} questions were sat by {cutoff} and can serve as exemplars; {count} are"
-            " asked for. Lower shots, or take exemplars from another set."
+            f"only {len(fit)} of {len(questions)} questions were sat by {cutoff} and can serve as exemplars; {count}"
+            " are asked for. Lower shots, or take exemplars from another set."
         )
     return fit[:count]
 
@@ -124,9 +124,7 @@ def refuse_test_items(exemplars: Sequence[Question], questions: Sequence[Questio
 def _shots(question: Question, exemplars: Sequence[Question], shots: int | None) -> Sequence[Question]:
     wanted = len(exemplars) if shots is None else shots
     if wanted > len(exemplars):
-        raise DataError(
-            f"{wanted} shots of {prompt} are asked for, but there are {len(exemplars)} exemplars. Give more."
-        )
+        raise DataError(f"{wanted} shots are asked for, but there are {len(exemplars)} exemplars. Give more.")
     refuse_test_items(exemplars[:wanted], [question])
     return exemplars[:wanted]
 

@@ -1,10 +1,12 @@
 """A question refuses what could never be asked or scored."""
 
+import dataclasses
+
 import pytest
-from tests.exam.making import question
 
 from medllm.errors import DataError
 from medllm.exam.question import index, read_answer, write_answer
+from tests.exam.making import question
 
 
 def test_a_key_outside_the_choices_is_refused_by_name():
@@ -15,7 +17,7 @@ def test_a_key_outside_the_choices_is_refused_by_name():
 @pytest.mark.parametrize("broken", [{"gold": ()}, {"gold": (frozenset(),)}, {"text": " "}, {"question_id": ""}])
 def test_a_question_without_id_text_or_key_is_refused(broken):
     with pytest.raises(DataError, match="has no"):
-        question(**broken)
+        dataclasses.replace(question(), **broken)
 
 
 def test_an_id_that_occurs_twice_is_refused():

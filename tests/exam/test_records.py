@@ -5,11 +5,11 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.exam.making import record
 
 from medllm.errors import DataError
 from medllm.exam.record import COLUMNS
 from medllm.exam.records import SCHEMA, read_records, write_records
+from tests.exam.making import record
 
 RECORDS = [
     record("1", answer="b,d", completion="解説\n答え:b,d", finish_reason="stop", year=2018, group="g", probability=0.5),

@@ -20,8 +20,10 @@ class Benchmark:
     """The files the loader looks for, as the source lays them out."""
     licence: str
     citation: str
-    first: date
-    """The day the earliest of its questions was sat; for a set without sittings, the day the set was published."""
+    first: date | None
+    """The day the earliest of its questions was sat; None for a set that is no exam with a sitting."""
+    published: date
+    """The day the set was published: no older text can be a copy of the set, though of its own sources."""
     test_only: bool
     """Whether it may only be asked, never learnt from."""
     language: Language
@@ -48,6 +50,7 @@ _ALL = (
         licence=f"{_MHLW}; the repository has no licence file: read it from your own clone, do not redistribute",
         citation="Kasai et al. 2023, arXiv:2303.18027",
         first=date(2018, 2, 10),
+        published=date(2023, 3, 31),
         test_only=True,
         language="ja",
         questions=2000,
@@ -61,6 +64,7 @@ _ALL = (
         licence="CC-BY-4.0 (MHLW exam text, PDL-1.0)",
         citation="Iwase 2026, github.com/naoto-iwase/JMLE2026-Bench",
         first=date(2026, 2, 7),
+        published=date(2026, 2, 27),
         test_only=False,
         language="ja",
         questions=400,
@@ -74,6 +78,7 @@ _ALL = (
         licence="CC-BY-SA-4.0; its card asks for benchmark use",
         citation="Ono et al. 2025, arXiv:2505.16661",
         first=date(2012, 3, 3),
+        published=date(2024, 12, 10),
         test_only=False,
         language="ja",
         questions=4485,
@@ -86,7 +91,8 @@ _ALL = (
         files="SUBJECT.csv (anatomy, clinical_knowledge, college_medicine, medical_genetics, professional_medicine)",
         licence="CC-BY-SA-4.0",
         citation="Yin et al. 2024, arXiv:2402.14531",
-        first=date(2020, 9, 7),
+        first=None,
+        published=date(2024, 2, 22),
         test_only=True,
         language="ja",
         questions=681,
@@ -99,7 +105,8 @@ _ALL = (
         files="test/mmlu_JA-JP.csv, or JA_JP/*.parquet, with columns Question, A, B, C, D, Answer, Subject",
         licence="MIT",
         citation="OpenAI 2024; Hendrycks et al. 2020, arXiv:2009.03300",
-        first=date(2020, 9, 7),
+        first=None,
+        published=date(2024, 9, 23),
         test_only=True,
         language="ja",
         questions=945,
@@ -112,7 +119,8 @@ _ALL = (
         files="medqa_en.jsonl",
         licence="MIT",
         citation="Jin et al. 2020, arXiv:2009.13081",
-        first=date(2020, 9, 28),
+        first=None,
+        published=date(2020, 9, 28),
         test_only=True,
         language="en",
         questions=1273,
@@ -125,7 +133,8 @@ _ALL = (
         files="medmcqa.jsonl",
         licence="MIT",
         citation="Pal et al. 2022, arXiv:2203.14371",
-        first=date(2022, 3, 27),
+        first=None,
+        published=date(2022, 3, 27),
         test_only=True,
         language="en",
         questions=4183,
@@ -138,7 +147,8 @@ _ALL = (
         files="pubmedqa.jsonl",
         licence="MIT",
         citation="Jin et al. 2019, arXiv:1909.06146",
-        first=date(2019, 9, 13),
+        first=None,
+        published=date(2019, 9, 13),
         test_only=True,
         language="en",
         questions=500,
@@ -151,7 +161,8 @@ _ALL = (
         files="medqa_jp/test.jsonl (or parquet) with columns sample_id, question, options, answer_idx",
         licence="as the original (MIT); machine-translated",
         citation="Jiang et al. 2024, arXiv:2409.13317",
-        first=date(2020, 9, 28),
+        first=None,
+        published=date(2024, 9, 20),
         test_only=True,
         language="ja",
         questions=1273,
@@ -164,7 +175,8 @@ _ALL = (
         files="medmcqa_jp/test.jsonl (or parquet) with columns sample_id, question, options, answer_idx",
         licence="as the original (MIT); machine-translated",
         citation="Jiang et al. 2024, arXiv:2409.13317",
-        first=date(2022, 3, 27),
+        first=None,
+        published=date(2024, 9, 20),
         test_only=True,
         language="ja",
         questions=4183,
@@ -177,7 +189,8 @@ _ALL = (
         files="pubmedqa_jp/test.jsonl (or parquet) with columns sample_id, question, options, answer_idx",
         licence="as the original (MIT); machine-translated",
         citation="Jiang et al. 2024, arXiv:2409.13317",
-        first=date(2019, 9, 13),
+        first=None,
+        published=date(2024, 9, 20),
         test_only=True,
         language="ja",
         questions=1000,

@@ -1,0 +1,125 @@
+"""Runs a hub: in this process beside other work, or as the one thing the process does."""
+
+import ipaddress
+import logging
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from medllm.errors import HubError
+from medllm.localhub.limits import Limits
+from medllm.localhub.store.store import Store
+from medllm.localhub.web import commit, lfs, refs, repos, tree, xet
+from medllm.localhub.web.app import App
+
+ROUTES = [route for part in (repos, refs, commit, xet, lfs, tree) for route in part.routes.routes]
+"""Every route in the order in which they are tried; addresses of the API come before those of files."""
+
+
+class Hub:
+    """A hub that runs in a thread for as long as the `with` block lasts."""
+
+    def __init__(
+        self,
+        folder: Path | str,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        user: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.store = Store(Path(folder), limits)
+        self.user = user or self.store.owner
+        self._socket = _bind(host, port)
+        address = self._socket.getsockname()
+        self.url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
+        app = App(self.store, ROUTES, public=not is_loopback(host))
+        self._server = uvicorn.Server(settings(app))
+        self._thread = threading.Thread(target=self._serve, name="medllm-hub", daemon=True)
+        self._token: str | None = None
+
+    @property
+    def token(self) -> str:
+        """A token of `user` with the write role, good until the hub stops."""
+        if self._token is None:
+            self._token = self.store.session_token(self.user)
+        return self._token
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def run(self) -> None:
+        """Serve in this thread until the process is asked to stop."""
+        try:
+            self._serve()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give back the port and the store."""
+        self._socket.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.01)
+            if not self._thread.is_alive():
+                self.close()
+                raise HubError(f"The embedded hub on {self.store.folder} stopped before it began; its log says why.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        self.close()
+
+
+def serve(
+    folder: Path | str, port: int = 0, *, host: str = "127.0.0.1", user: str | None = None, limits: Limits | None = None
+) -> Hub:
+    """A hub on this folder, as a context manager that gives `.url`, `.token` and `.user`; port 0 takes a free one."""
+    return Hub(folder, port, host=host, user=user, limits=limits)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as fault:
+        listener.close()
+        raise HubError(f"{host}:{port}: cannot be served: {fault.strerror}. Name another --port or --host.") from fault
+    listener.listen(512)
+    return listener
+
+
+def settings(app: App) -> uvicorn.Config:
+    """How uvicorn runs the hub: no access log, because addresses carry signatures."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )

@@ -1,0 +1,73 @@
+"""References: branches, tags and pull requests, and which commit a revision means."""
+
+import re
+import sqlite3
+
+from medllm.localhub.names import check_reference
+from medllm.localhub.refusal import Refusal, bad_request, no_revision
+from medllm.localhub.store.repos import Repo
+
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_PULL = re.compile(r"refs/pr/[1-9][0-9]{0,8}")
+HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"
+
+
+def target(connection: sqlite3.Connection, repo: Repo, reference: str) -> str | None:
+    """The commit a full reference points to, or None."""
+    row = connection.execute("SELECT target FROM refs WHERE repo = ? AND name = ?", (repo.id, reference)).fetchone()
+    return str(row["target"]) if row is not None else None
+
+
+def resolve(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
+    """The commit that a branch, tag, full reference or (the start of) a commit id means."""
+    names = [revision] if revision.startswith("refs/") else [HEADS + revision, TAGS + revision]
+    for name in names:
+        if found := target(connection, repo, name):
+            return found
+    if _COMMIT.fullmatch(revision):
+        rows = connection.execute(
+            "SELECT id FROM commits WHERE repo = ? AND id >= ? AND id < ? LIMIT 2", (repo.id, revision, revision + "g")
+        ).fetchall()
+        if len(rows) == 1:
+            return str(rows[0]["id"])
+    raise no_revision(revision)
+
+
+def writable(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
+    """The full reference that a commit to this revision moves: a branch or a pull request, never a tag."""
+    name = revision if revision.startswith("refs/") else HEADS + revision
+    if (name.startswith(HEADS) or _PULL.fullmatch(name)) and target(connection, repo, name):
+        return name
+    raise no_revision(revision)
+
+
+def put(connection: sqlite3.Connection, repo: Repo, reference: str, commit: str) -> None:
+    """Point a reference to a commit."""
+    connection.execute("INSERT OR REPLACE INTO refs VALUES (?, ?, ?)", (repo.id, reference, commit))
+
+
+def create(connection: sqlite3.Connection, repo: Repo, prefix: str, name: str, commit: str) -> None:
+    """A new branch or tag; 409 when it stands already."""
+    reference = prefix + check_reference(name)
+    if target(connection, repo, reference):
+        raise Refusal(409, f"Reference already exists: {reference}", "ReferenceExists")
+    put(connection, repo, reference, commit)
+
+
+def delete(connection: sqlite3.Connection, repo: Repo, prefix: str, name: str) -> None:
+    """Remove a branch or tag; main stays."""
+    reference = prefix + name
+    if reference == HEADS + "main":
+        raise bad_request("The branch main cannot be deleted")
+    if not target(connection, repo, reference):
+        raise no_revision(name)
+    connection.execute("DELETE FROM refs WHERE repo = ? AND name = ?", (repo.id, reference))
+
+
+def listing(connection: sqlite3.Connection, repo: Repo, prefix: str) -> list[tuple[str, str, str]]:
+    """Short name, full name and commit of every reference of a sort."""
+    rows = connection.execute(
+        "SELECT name, target FROM refs WHERE repo = ? AND name >= ? AND name < ? ORDER BY name",
+        (repo.id, prefix, prefix + "\U0010ffff"),
+    )
+    return [(row["name"][len(prefix) :], row["name"], row["target"]) for row in rows]

@@ -1,0 +1,74 @@
+"""The hub's folder as one thing: its metadata, its files, its key, and the bounds it keeps."""
+
+import hashlib
+import hmac
+import secrets
+import threading
+from pathlib import Path
+
+from medllm.errors import HubError
+from medllm.localhub.limits import Limits
+from medllm.localhub.store import people
+from medllm.localhub.store.database import Database
+from medllm.localhub.store.files import Files
+from medllm.localhub.store.people import NOBODY, Caller
+
+
+class Store:
+    """What lies in one folder; several servers, also of several processes, may work on it at once."""
+
+    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+        self.folder = folder.resolve()
+        self.limits = limits or Limits()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.files = Files(self.folder, self.limits)
+            self.database = Database(self.folder / "hub.sqlite")
+        except OSError as fault:
+            raise HubError(f"{folder}: cannot hold a hub: {fault.strerror}. Name a folder you may write to.") from fault
+        with self.database.write() as connection:
+            for key, fresh in (("store_id", secrets.token_hex(8)), ("key", secrets.token_hex(32))):
+                connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (key, fresh))
+            settings = dict(connection.execute("SELECT key, value FROM settings").fetchall())
+            self.owner = people.first_user(connection)
+        self.id = settings["store_id"]
+        self._key = bytes.fromhex(settings["key"])
+        self._session: dict[str, tuple[int, str]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._locks_guard = threading.Lock()
+
+    def close(self) -> None:
+        """Close the metadata."""
+        self.database.close()
+
+    def sign(self, *words: str | int) -> str:
+        """A signature that only this store can make."""
+        text = "\n".join(str(word) for word in words).encode()
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()
+
+    def is_signed(self, signature: str, *words: str | int) -> bool:
+        """Whether this store made the signature for these words."""
+        return hmac.compare_digest(signature.encode("utf-8", "replace"), self.sign(*words).encode())
+
+    def session_token(self, user: str) -> str:
+        """A token with the write role that lives only in this process."""
+        with self.database.write() as connection:
+            number = people.add_user(connection, user)
+        token = people.new_token()
+        self._session[people.digest(token)] = (number, people.now())
+        return token
+
+    def identify(self, token: str | None) -> Caller | None:
+        """Who calls with this token; None when the token is not good."""
+        if token is None:
+            return NOBODY
+        digest = people.digest(token)
+        with self.database.read() as connection:
+            if session := self._session.get(digest):
+                return people.caller(connection, session[0], role="write", label="this process", created=session[1])
+            return people.identify(connection, digest)
+
+    def lock(self, name: str) -> threading.Lock:
+        """The lock of this name in this process, for work that should not be done twice at once."""
+        with self._locks_guard:
+            return self._locks.setdefault(name, threading.Lock())

@@ -1,0 +1,181 @@
+"""The ASGI application: authenticates, takes the body in, runs the route in a thread, words every fault."""
+
+import asyncio
+import logging
+import sqlite3
+from contextlib import ExitStack
+from urllib.parse import unquote
+
+import anyio
+import anyio.to_thread
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from medllm.localhub.limits import MIB
+from medllm.localhub.refusal import Refusal, bad_request, disk_full, too_large, unauthorized
+from medllm.localhub.store.files import Spool, is_full
+from medllm.localhub.store.people import Caller
+from medllm.localhub.store.store import Store
+from medllm.localhub.web.call import Call, Route, answer, find_route
+
+log = logging.getLogger("medllm.localhub")
+
+_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+class App:
+    """One hub as an ASGI application."""
+
+    def __init__(self, store: Store, routes: list[Route], *, public: bool, extras: object = None) -> None:
+        self._store = store
+        self._routes = routes
+        self._public = public
+        """Reachable from other machines: then nothing is answered without a token."""
+        self._extras = extras
+        self._workers = anyio.CapacityLimiter(40)
+        self._heavy = anyio.CapacityLimiter(2)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            with ExitStack() as stack:
+                response = await self._answer(scope, _Body(receive, self._store), stack)
+                await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
+        try:
+            return await self._run(scope, body, stack)
+        except Refusal as refusal:
+            await body.drain()
+            return refuse(refusal)
+        except ClientDisconnect:
+            return refuse(bad_request("The client went away in the middle of its request"))
+        except (sqlite3.Error, OSError) as fault:
+            if (isinstance(fault, OSError) and is_full(fault)) or "full" in str(fault):
+                return refuse(disk_full())
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            return refuse(Refusal(500, "The hub failed on its own store; its log says where", "Internal"))
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            return refuse(Refusal(500, "The hub failed; its log says where", "Internal"))
+
+    async def _run(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._public and host.rsplit(":", 1)[0] not in _LOOPBACK_NAMES:
+            # A page in a browser can point a name of its own at 127.0.0.1: only loopback's own names are served.
+            raise Refusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
+        parts = _parts(scope)
+        route, args = find_route(self._routes, scope["method"], parts)
+        caller = await anyio.to_thread.run_sync(self._identify, headers, parts, limiter=self._workers)
+        call = Call(self._store, scope["method"], f"http://{host}", headers, QueryParams(scope["query_string"]), caller)
+        call.args, call.extras = args, self._extras
+        call.path = (scope.get("raw_path") or b"/").decode("ascii").split("?")[0]
+        limit = route.limit(self._store) if route.limit else self._store.limits.json_body
+        declared = headers.get("content-length", "0")
+        expected = int(declared) if declared.isdigit() else 0
+        if route.body != "none" and expected > limit:
+            raise too_large("The body", limit)
+        if route.body == "memory":
+            call.body = await body.read(limit)
+        elif route.body == "spool":
+            call.spooled = stack.enter_context(self._store.files.spool(limit, "The body", expected=expected))
+            await body.pour(call.spooled)
+        limiter = self._heavy if route.heavy else self._workers
+        return await anyio.to_thread.run_sync(route.handler, call, limiter=limiter)
+
+    def _identify(self, headers: Headers, parts: list[str]) -> Caller:
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        signed = parts[:1] in (["lfs"], ["cas"])  # these carry a signature of their own
+        if signed or (scheme.lower() != "bearer" and not self._public):
+            caller = self._store.identify(None)
+        else:
+            caller = self._store.identify(secret.strip() if scheme.lower() == "bearer" else None)
+        if caller is None:
+            raise unauthorized("Invalid credentials in Authorization header")
+        if self._public and caller.anonymous and not signed:
+            raise unauthorized("This hub answers nobody without a token")
+        return caller
+
+
+def _parts(scope: Scope) -> list[str]:
+    """The address, split before it is unquoted: `refs%2Fpr%2F1` is one part."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    try:
+        parts = [unquote(part, errors="strict") for part in raw.decode("ascii").split("?")[0].split("/")]
+    except UnicodeDecodeError:
+        raise bad_request("The address is not UTF-8") from None
+    return parts[1 : -1 if len(parts) > 1 and not parts[-1] else None]
+
+
+def refuse(refusal: Refusal) -> Response:
+    """The answer that says no; clients read the reason from the headers."""
+    message = " ".join(refusal.message.split()).encode("ascii", "replace").decode()
+    headers = {"X-Error-Message": message, "X-Error-Code": refusal.code or "Error"}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="Hub token as the password", charset="UTF-8"'
+    return answer({"error": refusal.message}, refusal.status, headers)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+class _Body:
+    """The body of a request, taken in without ever holding more than a mebibyte of it."""
+
+    def __init__(self, receive: Receive, store: Store) -> None:
+        self._receive = receive
+        self._idle = store.limits.idle_seconds
+        self._done = False
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle):
+                message: Message = await self._receive()
+        except TimeoutError:
+            self._done = True
+            raise Refusal(408, f"Nothing came for {self._idle:.0f} s in the middle of the body", "Timeout") from None
+        if message["type"] == "http.disconnect":
+            self._done = True
+            raise ClientDisconnect
+        self._done = not message.get("more_body", False)
+        data: bytes = message.get("body", b"")
+        return data
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body in memory."""
+        data = bytearray()
+        while not self._done:
+            data += await self._next()
+            if len(data) > limit:
+                raise too_large("The body", limit)
+        return bytes(data)
+
+    async def pour(self, spool: Spool) -> None:
+        """The whole body onto the disk; hashing and writing happen off the event loop."""
+        data = bytearray()
+        while not self._done:
+            data += await self._next()
+            if len(data) >= MIB:
+                await anyio.to_thread.run_sync(spool.write, bytes(data))
+                data.clear()
+        await anyio.to_thread.run_sync(spool.write, bytes(data))
+        await anyio.to_thread.run_sync(spool.finish)
+
+    async def drain(self) -> None:
+        """Read a refused body to its end when it is short: many clients only then read the answer."""
+        left = 16 * MIB
+        try:
+            while not self._done and left > 0:
+                left -= len(await self._next())
+        except (Refusal, ClientDisconnect):
+            return

@@ -1,0 +1,233 @@
+"""One request on its way through the hub, and the routes it may match."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlencode
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import JSONResponse, Response
+
+from medllm.localhub.names import KINDS
+from medllm.localhub.refusal import Refusal, bad_request
+from medllm.localhub.store.files import Spool
+from medllm.localhub.store.people import Caller
+from medllm.localhub.store.store import Store
+
+Body = Literal["none", "memory", "spool"]
+
+
+@dataclass
+class Call:
+    """A request: who asks, for what, with which body."""
+
+    store: Store
+    method: str
+    base: str
+    """The hub's address as this client sees it."""
+    headers: Headers
+    query: QueryParams
+    caller: Caller
+    path: str = "/"
+    """The address as it was sent, still quoted."""
+    args: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    spooled: Spool | None = None
+    extras: object = None
+    """What the server runs beside the store; only the routes of jobs look at it."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of repository that the address names."""
+        return KINDS.get(self.args.get("kinds", "models"), "model")
+
+    @property
+    def full(self) -> tuple[str, str]:
+        """Namespace and name from the address."""
+        return self.args["namespace"], self.args["name"]
+
+    @property
+    def spool(self) -> Spool:
+        """The body on the disk."""
+        if self.spooled is None:
+            raise bad_request("A body is missing")
+        return self.spooled
+
+    def next_page(self, cursor: int | str | None) -> dict[str, str]:
+        """The header that leads to the next page of a listing, if there is one."""
+        if cursor is None:
+            return {}
+        query = [(name, value) for name, value in self.query.multi_items() if name != "cursor"]
+        return {"Link": f'<{self.base}{self.path}?{urlencode([*query, ("cursor", str(cursor))])}>; rel="next"'}
+
+    def json(self) -> "Fields":
+        """The body as a JSON object; an empty body is an empty object."""
+        try:
+            value = json.loads(self.body or b"{}")
+        except (ValueError, RecursionError):
+            raise bad_request("The body is not JSON") from None
+        return Fields(value)
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that is on or off."""
+        return self.query.get(name, "").lower() in ("true", "1", "yes")
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A query parameter that counts."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if not re.fullmatch(r"[0-9]{1,12}", text):
+            raise bad_request(f"{name} must be a whole number")
+        return max(1, min(int(text), most))
+
+
+class Fields:
+    """The fields of a JSON object, read with their types."""
+
+    def __init__(self, value: object) -> None:
+        if not isinstance(value, dict):
+            raise bad_request("The body must be a JSON object")
+        self._value: dict[str, object] = value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._value
+
+    def get(self, name: str) -> object:
+        """The raw value, or None."""
+        return self._value.get(name)
+
+    def text(self, name: str, default: str | None = None, *, most: int = 100_000) -> str:
+        """A text; without a default it must be there."""
+        value = self._value.get(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or len(value) > most:
+            raise bad_request(f"{name!r} must be a text of at most {most} characters")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise bad_request(f"{name!r} must be valid Unicode") from None
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """A text, or None when it is absent or null."""
+        return None if self._value.get(name) is None else self.text(name)
+
+    def number(self, name: str, default: int | None = None, most: int = 2**53) -> int:
+        """A whole number that is not negative."""
+        value = self._value.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            raise bad_request(f"{name!r} must be a whole number from 0 to {most}")
+        return value
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True or false."""
+        value = self._value.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise bad_request(f"{name!r} must be true or false")
+        return value
+
+    def items(self, name: str, most: int = 10_000) -> list["Fields"]:
+        """A list of objects."""
+        return [Fields(value) for value in self.values(name, most)]
+
+    def texts(self, name: str, most: int = 10_000) -> list[str]:
+        """A list of texts."""
+        return [Fields({name: value}).text(name) for value in self.values(name, most)]
+
+    def values(self, name: str, most: int = 10_000) -> list[object]:
+        """A list of anything."""
+        value = self._value.get(name)
+        value = [] if value is None else value
+        if not isinstance(value, list) or len(value) > most:
+            raise bad_request(f"{name!r} must be a list of at most {most}")
+        return value
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """An object whose values are all texts."""
+        value = self._value.get(name)
+        inner = Fields({} if value is None else value)
+        return {key: inner.text(key) for key in inner._value}
+
+
+Handler = Callable[[Call], Response]
+
+
+@dataclass(frozen=True)
+class Route:
+    """An address with holes in it, and what answers there."""
+
+    method: str
+    segments: tuple[str, ...]
+    handler: Handler
+    body: Body
+    limit: Callable[[Store], int] | None
+    heavy: bool
+
+    def match(self, parts: list[str]) -> dict[str, str] | None:
+        """What stands in the holes, or None when the address is another one."""
+        args: dict[str, str] = {}
+        for position, segment in enumerate(self.segments):
+            if segment.endswith("...}"):
+                return {**args, segment[1:-4]: "/".join(parts[position:])}
+            if position >= len(parts):
+                return None
+            part = parts[position]
+            if segment == "{kinds}" and part not in KINDS:
+                return None
+            if segment.startswith("{"):
+                name, _, suffix = segment[1:].partition("}")
+                if not part.endswith(suffix) or len(part) == len(suffix):
+                    return None
+                args[name] = part.removesuffix(suffix) if suffix else part
+            elif part != segment:
+                return None
+        return args if len(parts) == len(self.segments) else None
+
+
+class Routes:
+    """The routes of one concern."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+
+    def add(
+        self,
+        method: str,
+        *patterns: str,
+        body: Body = "none",
+        limit: Callable[[Store], int] | None = None,
+        heavy: bool = False,
+    ) -> Callable[[Handler], Handler]:
+        """Let the decorated function answer at these addresses."""
+
+        def register(handler: Handler) -> Handler:
+            for pattern in patterns:
+                segments = tuple(pattern.strip("/").split("/")) if pattern.strip("/") else ()
+                self.routes.append(Route(method, segments, handler, body, limit, heavy))
+            return handler
+
+        return register
+
+
+def find_route(routes: Iterable[Route], method: str, parts: list[str]) -> tuple[Route, dict[str, str]]:
+    """The route of a request; HEAD goes where GET goes."""
+    wanted, elsewhere = ("GET" if method == "HEAD" else method), False
+    for route in routes:
+        args = route.match(parts)
+        if args is not None and route.method == wanted:
+            return route, args
+        elsewhere = elsewhere or args is not None
+    if elsewhere:
+        raise Refusal(405, f"{method} is not possible here", "MethodNotAllowed")
+    raise Refusal(404, "This hub has nothing at this address", "NotFound")
+
+
+def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return JSONResponse(value, status, headers=headers)

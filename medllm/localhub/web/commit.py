@@ -1,0 +1,135 @@
+"""Routes of a commit: how each file should be sent, and the commit itself."""
+
+import base64
+import binascii
+
+from starlette.responses import Response
+
+from medllm.localhub.names import check_path
+from medllm.localhub.refusal import no_revision
+from medllm.localhub.store import commits, pulls, refs, repos, trees
+from medllm.localhub.store.store import Store
+from medllm.localhub.store.trees import Node
+from medllm.localhub.web import changes
+from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.web.describe import content
+
+routes = Routes()
+
+_AREA = "/api/{kinds}/{namespace}/{name}"
+
+
+@routes.add("POST", _AREA + "/preupload/{revision}", body="memory")
+def preupload(call: Call) -> Response:
+    """For each file: inside the commit or as a large file beside it, and what stands there now."""
+    files = call.json().items("files", 1000)
+    with call.store.database.read() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        root = commits.tree_of(connection, repo, refs.resolve(connection, repo, call.args["revision"]))
+        attributes = trees.find(connection, root, ".gitattributes")
+        small = attributes is not None and not attributes.folder and attributes.size < 1_000_000
+        text = content(connection, call.store.files, attributes.sha256) if attributes and small else b""
+        patterns = changes.large_patterns(text.decode("utf-8", "replace"))
+        found = [_advice(call.store, item, patterns, trees.find(connection, root, item.text("path"))) for item in files]
+    return answer({"files": found})
+
+
+def _advice(store: Store, item: Fields, patterns: list[str], node: Node | None) -> dict[str, object]:
+    path, size = check_path(item.text("path"), store.limits), item.number("size", 0)
+    large = size > store.limits.regular_file or changes.is_large(path, patterns) or _is_binary(item.text("sample", ""))
+    present = (node.sha256 if node.lfs else node.oid) if node and not node.folder else None
+    return {"path": path, "uploadMode": "lfs" if large and size else "regular", "shouldIgnore": False, "oid": present}
+
+
+def _is_binary(sample: str) -> bool:
+    """Whether the first bytes of a file are no text."""
+    try:
+        data = base64.b64decode(sample)
+    except (binascii.Error, ValueError):
+        return False
+    if b"\0" in data:
+        return True
+    for cut in range(4):  # the sample may end in the middle of a sign
+        try:
+            data[: len(data) - cut].decode()
+            return False
+        except UnicodeDecodeError:
+            continue
+    return True
+
+
+@routes.add(
+    "POST", _AREA + "/commit/{revision}", body="spool", limit=lambda store: store.limits.commit_body, heavy=True
+)
+def commit(call: Call) -> Response:
+    """All the changes at once, or none of them."""
+    store, revision = call.store, call.args["revision"]
+    with store.database.read() as connection:  # so that nobody makes the hub read a body for a repository not theirs
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        refs.resolve(connection, repo, revision)
+    with changes.read(store, call.spool.path) as (header, operations, pack), store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        number = None
+        if call.flag("create_pr"):
+            base = refs.resolve(connection, repo, revision)
+            number = pulls.create(
+                connection, repo, title=header.title, author=call.caller.name, base=base, text=header.message
+            )
+            reference = f"{refs.PULLS}{number}"
+        else:
+            reference = refs.writable(connection, repo, revision)
+        commit_id = commits.commit(
+            connection,
+            store.files,
+            call.caller,
+            repo=repo,
+            reference=reference,
+            header=header,
+            operations=operations,
+            pack=pack,
+        )
+    address = f"{call.base}/{repo.url_path}"
+    made = {"success": True, "commitOid": commit_id, "commitUrl": f"{address}/commit/{commit_id}", "hookOutput": ""}
+    return answer(made | ({"pullRequestUrl": f"{address}/discussions/{number}"} if number else {}))
+
+
+@routes.add("GET", _AREA + "/commits/{revision}")
+def history(call: Call) -> Response:
+    """The commits before a revision, newest first, a page at a time."""
+    limit = call.number("limit", 50, call.store.limits.page)
+    page = int(call.query["p"]) if call.query.get("p", "").isdigit() and len(call.query["p"]) < 9 else 0
+    with call.store.database.read() as connection:
+        repo = repos.readable(connection, call.caller, call.kind, call.full)
+        rows = list(commits.history(connection, repo, refs.resolve(connection, repo, call.args["revision"])))
+    found = [
+        {
+            "id": row["id"],
+            "title": row["title"],
+            "message": row["message"],
+            "date": row["date"],
+            "authors": [{"user": row["author"], "avatar": ""}],
+        }
+        for row in rows[page * limit : (page + 1) * limit]
+    ]
+    headers = {"X-Total-Count": str(len(rows))}
+    if (page + 1) * limit < len(rows):
+        headers["Link"] = f'<{call.base}{call.path}?limit={limit}&p={page + 1}>; rel="next"'
+    return answer(found, headers=headers)
+
+
+@routes.add("POST", _AREA + "/super-squash/{revision}", body="memory")
+def squash(call: Call) -> Response:
+    """The branch's present state as its only commit."""
+    message = call.json().text("message", "Super-squash branch using the API", most=10_000)
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        reference = refs.writable(connection, repo, call.args["revision"])
+        head = refs.target(connection, repo, reference)
+        if head is None:
+            raise no_revision(call.args["revision"])
+        tree = commits.tree_of(connection, repo, head)
+        made = commits.record(
+            connection, repo, parent=None, tree=tree, header=commits.Header(message), author=call.caller.name
+        )
+        refs.put(connection, repo, reference, made)
+    return answer({"commitOid": made})

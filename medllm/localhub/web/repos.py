@@ -1,0 +1,210 @@
+"""Routes of repositories as a whole: who am I, create, delete, move, settings, info and lists."""
+
+from starlette.responses import Response
+
+from medllm.localhub.names import KINDS
+from medllm.localhub.refusal import Refusal, bad_request, unauthorized
+from medllm.localhub.store import commits, people, refs, repos
+from medllm.localhub.store.repos import Repo
+from medllm.localhub.web import changes
+from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.web.describe import describe, front_matter
+
+routes = Routes()
+
+
+@routes.add("GET", "/api/whoami-v2")
+def whoami(call: Call) -> Response:
+    """The caller, with the organisations they belong to and what their token may do."""
+    caller = call.caller
+    if caller.id is None:
+        raise unauthorized("Invalid username or password.")
+    with call.store.database.read() as connection:
+        orgs = people.organisations(connection, caller.id)
+    token = {"displayName": caller.label, "role": caller.role, "createdAt": caller.created}
+    return answer(
+        {
+            "type": "user",
+            "id": f"{caller.id:024x}",
+            "name": caller.name,
+            "fullname": caller.name,
+            "email": f"{caller.name}@localhub",
+            "emailVerified": True,
+            "isPro": False,
+            "canPay": False,
+            "periodEnd": None,
+            "avatarUrl": "",
+            "orgs": [
+                {
+                    "type": "org",
+                    "id": f"{org['id']:024x}",
+                    "name": org["name"],
+                    "fullname": org["name"],
+                    "roleInOrg": org["role"],
+                }
+                | {"email": None, "canPay": False, "periodEnd": None, "isEnterprise": False, "avatarUrl": ""}
+                for org in orgs
+            ],
+            "auth": {"type": "access_token", "accessToken": token},
+        }
+    )
+
+
+def _wanted(call: Call, fields: Fields) -> tuple[str, tuple[str, str]]:
+    """Kind and full name in the body of create and delete."""
+    kind = fields.text("type", "model")
+    if kind not in KINDS.values():
+        raise bad_request(f"'type' must be one of {', '.join(KINDS.values())}")
+    name = fields.text("name", most=300)
+    namespace, slash, short = name.partition("/")
+    if slash:
+        return kind, (namespace, short)
+    return kind, (fields.optional("organization") or call.caller.name, name)
+
+
+def _is_private(fields: Fields) -> bool | None:
+    """The visibility a body asks for: 1.x clients send `private`, 2.x clients `visibility`."""
+    if "visibility" in fields:
+        visibility = fields.text("visibility")
+        if visibility not in ("public", "private", "protected"):
+            raise bad_request("'visibility' must be public or private")
+        return visibility != "public"
+    return fields.flag("private") if fields.get("private") is not None else None
+
+
+def _address(call: Call, repo: Repo) -> str:
+    return f"{call.base}/{repo.url_path}"
+
+
+@routes.add("POST", "/api/repos/create", body="memory")
+def create(call: Call) -> Response:
+    """A new repository with its first commit."""
+    fields = call.json()
+    if call.caller.anonymous:
+        raise unauthorized("Creating a repository needs a token")
+    kind, full = _wanted(call, fields)
+    sdk = fields.optional("sdk") if kind == "space" else None
+    try:
+        with changes.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
+            repo = repos.create(connection, call.caller, kind, full, private=bool(_is_private(fields)), sdk=sdk)
+            commits.commit(
+                connection,
+                call.store.files,
+                call.caller,
+                repo=repo,
+                reference=refs.HEADS + "main",
+                header=commits.Header("initial commit"),
+                operations=operations,
+                pack=pack,
+            )
+    except Refusal as refusal:
+        if refusal.status != 409:
+            raise
+        with call.store.database.read() as connection:
+            repo = repos.readable(connection, call.caller, kind, full)
+        found = {"error": refusal.message, "url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"}
+        return answer(found, 409, {"X-Error-Message": refusal.message, "X-Error-Code": "RepoExists"})
+    return answer({"url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"})
+
+
+@routes.add("DELETE", "/api/repos/delete", body="memory")
+def delete(call: Call) -> Response:
+    """Remove a repository."""
+    kind, full = _wanted(call, call.json())
+    with call.store.database.write() as connection:
+        repos.delete(connection, repos.writable(connection, call.caller, kind, full))
+    return answer({})
+
+
+@routes.add("POST", "/api/repos/move", body="memory")
+def move(call: Call) -> Response:
+    """Give a repository another name."""
+    fields = call.json()
+    kind = fields.text("type", "model")
+    source, target = fields.text("fromRepo").split("/"), fields.text("toRepo").split("/")
+    if kind not in KINDS.values() or len(source) != 2 or len(target) != 2:
+        raise bad_request("'fromRepo' and 'toRepo' must read namespace/name, and 'type' model, dataset or space")
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, kind, (source[0], source[1]))
+        repos.move(connection, call.caller, repo, (target[0], target[1]))
+    return answer({})
+
+
+@routes.add("PUT", "/api/{kinds}/{namespace}/{name}/settings", body="memory")
+def settings(call: Call) -> Response:
+    """Change who may see a repository and its content."""
+    fields = call.json()
+    private = _is_private(fields)
+    gated = fields.get("gated")
+    if gated not in (None, False, "auto", "manual"):
+        raise bad_request("'gated' must be false, auto or manual")
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        if private is not None:
+            connection.execute("UPDATE repos SET private = ? WHERE id = ?", (private, repo.id))
+        if gated is not None:
+            connection.execute("UPDATE repos SET gated = ? WHERE id = ?", (gated or None, repo.id))
+    return answer(
+        {"private": repo.private if private is None else private, "gated": repo.gated if gated is None else gated}
+    )
+
+
+@routes.add("GET", "/api/{kinds}/{namespace}/{name}", "/api/{kinds}/{namespace}/{name}/revision/{revision}")
+def info(call: Call) -> Response:
+    """A repository at a revision."""
+    with call.store.database.read() as connection:
+        repo = repos.readable(connection, call.caller, call.kind, call.full)
+        commit_id = refs.resolve(connection, repo, call.args.get("revision", "main"))
+        with_blobs = call.flag("blobs")
+        return answer(describe(connection, call.store.files, repo, commit_id=commit_id, with_blobs=with_blobs))
+
+
+@routes.add("GET", "/api/{kinds}/{namespace}/{name}/auth-check", "/api/{kinds}/{namespace}/{name}/auth-check/write")
+def auth_check(call: Call) -> Response:
+    """Whether the caller may read the repository's content."""
+    with call.store.database.read() as connection:
+        repos.open_gate(connection, call.caller, repos.readable(connection, call.caller, call.kind, call.full))
+    return answer({})
+
+
+@routes.add("GET", "/api/{kinds}")
+def listing(call: Call) -> Response:
+    """The repositories the caller may see, newest change first, a page at a time."""
+    query, limit = call.query, call.number("limit", call.store.limits.page, call.store.limits.page)
+    where, values = ["kind = ?", "id < ?"], [call.kind, call.number("cursor", 2**40, 2**40)]
+    for name, column in (("author", "namespace = ?"), ("search", "namespace || '/' || name LIKE '%' || ? || '%'")):
+        if name in query:
+            where.append(column)
+            values.append(query[name])
+    wanted, found, cursor = set(query.getlist("filter")), list[dict[str, object]](), None
+    with call.store.database.read() as connection:
+        rows = connection.execute(f"SELECT * FROM repos WHERE {' AND '.join(where)} ORDER BY id DESC", values)
+        for row in rows:
+            repo = repos.from_row(row)
+            head = refs.target(connection, repo, refs.HEADS + "main")
+            if head is None or (repo.private and not call.caller.belongs(repo.namespace)):
+                continue
+            if len(found) == limit:
+                cursor = int(str(found[-1]["_id"]), 16)
+                break
+            described = describe(connection, call.store.files, repo, commit_id=head, siblings=call.flag("full"))
+            if wanted <= set(map(str, described["tags"] if isinstance(described["tags"], list) else [])):
+                found.append(described)
+    return answer(found, headers=call.next_page(cursor))
+
+
+@routes.add("POST", "/api/validate-yaml", body="memory")
+def validate_yaml(call: Call) -> Response:
+    """Whether a card's metadata can be read."""
+    fields = call.json()
+    text = fields.text("content", most=4_000_000)
+    meta, _ = front_matter(text)
+    faulty = text.lstrip().startswith("---") and not meta and text.lstrip()[3:].strip().partition("---")[0].strip()
+    if faulty:
+        fault = {"message": "The metadata at the head of the card is not YAML with a field on each line"}
+        return answer(
+            {"errors": [fault], "warnings": []},
+            400,
+            {"X-Error-Code": "BadRequest", "X-Error-Message": fault["message"]},
+        )
+    return answer({"errors": [], "warnings": []})

@@ -1,0 +1,1 @@
+"""The upload half of the xet protocol: unpacks what clients send into ordinary blobs."""

@@ -1,9 +1,13 @@
 """What every test may ask for: the shared exam data, where it is present."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Before any library reads it: what the tests download must not land in, or come from, the cache of whoever runs them.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="medllm-tests-hf-home-")
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,10 +5,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 
 from medllm.localhub.refusal import Refusal, disk_full
+from medllm.localhub.store.schema import SCHEMA
 
 VERSION = 1
 """The schema's version, so that an older medllm does not write into a newer store."""
@@ -31,7 +31,7 @@ class Database:
             if found > VERSION:
                 raise Refusal(500, f"{path}: made by a newer medllm (schema {found}); update medllm to open it")
             if found < VERSION:
-                connection.executescript(resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
+                connection.executescript(SCHEMA)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def _open(self) -> sqlite3.Connection:

@@ -1,4 +1,6 @@
--- The hub's metadata. Content lies beside it in blobs/ and xorbs/; a row is written only after its file.
+"""The tables of the hub's metadata."""
+
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS people (
@@ -132,3 +134,5 @@ CREATE TABLE IF NOT EXISTS bucket_files (
     mtime INTEGER NOT NULL,
     PRIMARY KEY (bucket, path)
 ) WITHOUT ROWID;
+"""
+"""Content lies beside it in blobs/ and xorbs/; a row is written only after its file."""

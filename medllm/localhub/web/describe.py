@@ -115,20 +115,18 @@ def describe(
     if siblings:
         result["siblings"] = [sibling(path, node, with_blobs=with_blobs) for path, node in nodes.items()]
         result["usedStorage"] = sum({node.sha256: node.size for node in nodes.values()}.values())
+    return result | _by_kind(repo, meta)
+
+
+def _by_kind(repo: Repo, meta: dict[str, object]) -> dict[str, object]:
     if repo.kind == "model":
-        result["modelId"] = repo.full
-        for key in ("pipeline_tag", "library_name"):
-            if isinstance(meta.get(key), str):
-                result[key] = meta[key]
-    elif repo.kind == "space":
-        stage = {
-            "stage": "NO_APP_FILE",
-            "hardware": {"current": None, "requested": None},
-            "storage": None,
-            "gcTimeout": None,
-        }
-        result |= {"sdk": meta.get("sdk") or repo.sdk, "runtime": stage}
-    return result
+        words = {key: meta[key] for key in ("pipeline_tag", "library_name") if isinstance(meta.get(key), str)}
+        return {"modelId": repo.full, **words}
+    if repo.kind == "space":
+        hardware = {"current": None, "requested": None}
+        runtime = {"stage": "NO_APP_FILE", "hardware": hardware, "storage": None, "gcTimeout": None}
+        return {"sdk": meta.get("sdk") or repo.sdk, "runtime": runtime}
+    return {}
 
 
 def tags(repo: Repo, meta: dict[str, object]) -> list[str]:

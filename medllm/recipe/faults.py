@@ -82,6 +82,13 @@ _KINDS = {
     "model": "a block of `key: value`",
 }
 
+_BOUNDS = {
+    "greater_than": "more than",
+    "greater_than_equal": "at least",
+    "less_than": "less than",
+    "less_than_equal": "at most",
+}
+
 
 def _word(error: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context, given = error["type"], error.get("ctx", {}), error["input"]
@@ -92,9 +99,8 @@ def _word(error: ErrorDetails, model: type[BaseModel]) -> str:
         return "is missing."
     if kind == "literal_error":
         return f"{_shown(given)} is none of {context['expected']}."
-    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        limit = next(iter(context.values()))
-        return f"{_shown(given)} is out of range: it must be {kind.replace('_', ' ')} {limit}."
+    if kind in _BOUNDS:
+        return f"{_shown(given)} is out of range: it must be {_BOUNDS[kind]} {next(iter(context.values())):g}."
     if kind == "string_pattern_mismatch":
         return f"{_shown(given)} has letters the Hub does not allow. Use a-z, 0-9, `-`, `_` and `.`."
     if kind == "value_error":
@@ -111,22 +117,24 @@ def _shown(value: Any) -> str:  # noqa: ANN401  whatever stands in the YAML file
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """List the keys that are known at a place, by following the schema down."""
     schema = model.model_json_schema()
-    node: dict[str, Any] = schema
+    nodes: list[dict[str, Any]] = [schema]
     for part in loc:
-        node = _resolve(schema, node)
-        if isinstance(part, int):
-            node = node.get("items", {})
-        else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties", {})
-    return list(_resolve(schema, node).get("properties", {}))
+        nodes = [inner for node in nodes for inner in _below(schema, node, part)]
+    return [key for node in nodes for key in node.get("properties", {})]
 
 
-def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    """Follow `$ref`, and of `X or null` take X."""
-    while True:
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-        elif "anyOf" in node:
-            node = next((one for one in node["anyOf"] if one.get("type") != "null"), {})
-        else:
-            return node
+def _below(schema: dict[str, Any], node: dict[str, Any], part: int | str) -> list[dict[str, Any]]:
+    if isinstance(part, int):
+        inner = node.get("items")
+    else:
+        inner = node.get("properties", {}).get(part) or node.get("additionalProperties")
+    return _alternatives(schema, inner) if isinstance(inner, dict) else []
+
+
+def _alternatives(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Follow `$ref` and list what `X or Y` may be."""
+    if "$ref" in node:
+        return _alternatives(schema, schema["$defs"][node["$ref"].rsplit("/", 1)[-1]])
+    if "anyOf" in node:
+        return [one for inner in node["anyOf"] for one in _alternatives(schema, inner)]
+    return [node]

@@ -90,7 +90,7 @@ def _build(tree: Tree, path: Path) -> tuple[Recipe | None, list[Fault]]:
     except ValidationError as invalid:
         faults = schema_faults(invalid, Recipe)
         try:
-            rest = _validate(_pruned(tree, invalid), path)
+            rest = _validate(_stood_in(_pruned(tree, invalid)), path)
         except ValidationError:
             return None, faults
         return None, faults + [fault for fault in broken_rules(rest) if not _explained(fault, faults)]
@@ -132,6 +132,35 @@ def _pruned(tree: Tree, invalid: ValidationError) -> Tree:
         if isinstance(block, dict):
             block.pop(last, None)
     return rest
+
+
+_STAND_INS: tuple[Any, ...] = (1, "base", {"r": 1, "lora_alpha": 1}, {}, [], "2017-12-31", ["base"])
+
+
+def _stood_in(tree: Tree) -> Tree:
+    """Fill what is missing with values of the right kind, only so that the rules can look at all the rest."""
+    try:
+        Recipe.model_validate(tree)
+    except ValidationError as invalid:
+        for error in invalid.errors():
+            _stand_in(tree, error["loc"])
+    return tree
+
+
+def _stand_in(tree: Tree, loc: tuple[int | str, ...]) -> None:
+    block: Any = tree
+    for part in own_place(loc)[:-1]:
+        block = block.get(part) if isinstance(block, dict) else None
+    if not isinstance(block, dict):
+        return
+    for value in _STAND_INS:
+        block[loc[-1]] = value
+        try:
+            Recipe.model_validate(tree)
+            return
+        except ValidationError as invalid:
+            if all(error["loc"] != loc for error in invalid.errors()):
+                return
 
 
 def _ablation_faults(recipe: Recipe, name: str, path: Path) -> list[Fault]:

@@ -5,7 +5,8 @@ from datetime import date
 
 from medllm.recipe.exams import first_day, is_known, known_exams
 from medllm.recipe.faults import Fault, did_you_mean
-from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, parse_reference
+from medllm.recipe.hardware import machine, machine_names
+from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
 from medllm.recipe.uses import Use, stages_of, uses
 
 Rule = Callable[[Recipe], Iterator[Fault]]
@@ -84,8 +85,10 @@ def exam_is_held_out(recipe: Recipe) -> Iterator[Fault]:
     """What is asked at the end was hidden from corpus and preferences."""
     asked = recipe.evaluate.benchmarks if recipe.evaluate else ()
     for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
-        if settings is None:
-            continue
+        if settings is None or (
+            stage == "preferences" and recipe.corpus and settings.held_out == recipe.corpus.held_out
+        ):
+            continue  # what is taken over from the corpus is told there
         for name in asked:
             if name not in (settings.held_out or ()):
                 yield Fault(f"{stage}.held_out", f"`{name}` is asked under `evaluate` but not held out. Add it here.")
@@ -148,6 +151,23 @@ def ablations_have_own_names(recipe: Recipe) -> Iterator[Fault]:
             yield Fault(f"ablations.{name}", f"`{name}` is already a row: it stands under evaluate.models.")
 
 
+def machines_are_known(recipe: Recipe) -> Iterator[Fault]:
+    """Each `run_on` is a machine of the table, and a batch divides evenly over its devices."""
+    for stage in stages_of(recipe):
+        settings = getattr(recipe, stage)
+        name = getattr(settings, "run_on", None)
+        on = machine(name) if name else None
+        if name and on is None:
+            yield Fault(f"{stage}.run_on", f"`{name}` is no machine we know. {did_you_mean(name, machine_names())}")
+        if isinstance(settings, Training):
+            at_once = settings.per_device_batch_size * (on.count if on else 1)
+            if settings.batch_size % at_once:
+                text = f"{settings.batch_size} rows do not divide over {at_once} at once. Take a multiple."
+                yield Fault(f"{stage}.batch_size", text)
+            if on and on.gpu and not on.gpu.bfloat16 and settings.dtype == "bfloat16":
+                yield Fault(f"{stage}.dtype", f"{on.name} cannot compute in bfloat16. Set `dtype: float16`.")
+
+
 RULES: tuple[Rule, ...] = (
     sources_exist,
     exams_are_known,
@@ -157,6 +177,7 @@ RULES: tuple[Rule, ...] = (
     adapter_has_a_shape,
     samples_differ,
     ablations_have_own_names,
+    machines_are_known,
 )
 
 

@@ -1,0 +1,73 @@
+"""`medllm check`: whether a recipe is sound, and what it would make, on what, for how long and at what price."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medllm.cli.edge import app
+
+if TYPE_CHECKING:
+    from medllm.recipe.estimate import Plan, Step
+
+
+@app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="K=V", help="Another value, as rpo.rpo_alpha=0.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The base's config.json, when medllm does not know its shape.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan for a program.")] = False,
+) -> None:
+    """Is the recipe sound, and what would it make, on what, for how long, at what price?
+
+    Needs no network and no torch. Figures that the recipe does not decide are left open, never guessed; the
+    formulas, and which of their constants are assumed, stand in docs/cost.md.
+    """
+    from medllm.recipe.estimate import plan
+    from medllm.recipe.read import parse_override, read_recipe
+
+    found = plan(read_recipe(recipe, dict(map(parse_override, changes or []))), config)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else _shown(found, recipe))
+
+
+def _shown(found: "Plan", recipe: Path) -> str:
+    from medllm.recipe.hardware import PRICES_READ
+
+    size = f", {found.parameters / 1e9:.2f} billion parameters" if found.parameters else ""
+    lines = [f"{recipe} is sound: {found.name} from {found.base}{size}.", ""]
+    for number, step in enumerate(found.steps, 1):
+        lines.append(f"{number}  {step.stage:<12} {step.kind:<8} {step.repo}  <- {', '.join(step.uses) or 'nothing'}")
+        lines += [f"   {'':<12} {line}" for line in _facts(step)]
+    if any(step.dollars for step in found.steps):
+        lines += [
+            "",
+            f"Prices are the Hub's of {PRICES_READ}; GPU-hours rest on an assumed share of peak (docs/cost.md).",
+        ]
+    if found.warnings:
+        lines += ["", *(f"! {warning}" for warning in found.warnings)]
+    return "\n".join(lines)
+
+
+def _facts(step: "Step") -> list[str]:
+    lines = []
+    if step.trainable_parameters:
+        lines.append(f"trains {step.trainable_parameters / 1e6:,.1f} million parameters")
+    if step.gb_a_gpu is not None:
+        parts = ", ".join(f"{name} {size:g}" for name, size in step.gb.items())
+        held = (
+            "divided over the GPUs" if step.sharded else "whole on each GPU" if step.fits is not None else "in memory"
+        )
+        lines.append(f"on {step.machine}: about {step.gb_a_gpu:g} GB a GPU ({parts}), {held}")
+    elif step.machine:
+        lines.append(f"on {step.machine}")
+    if step.tokens:
+        price = f", ${step.dollars:,.2f}" if step.dollars else ""
+        hours = f": {step.gpu_hours:,.1f} GPU-hours{price}" if step.gpu_hours else ""
+        lines.append(f"at most {step.tokens:,} tokens{hours}")
+    return [*lines, *step.notes]

@@ -1,0 +1,127 @@
+"""The shape of a base model, from a table of known ones or from any config.json, and the parameters that follow."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import ModelError
+from medllm.recipe.reference import parse_reference
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a decoder's config decides its size."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+    family: str = "llama"
+
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """List the linear layers of a block, each with the numbers that go in and come out."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, query),
+            "k_proj": (self.hidden, key),
+            "v_proj": (self.hidden, key),
+            "o_proj": (query, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of all blocks' linear layers: the part that NF4 quantizes."""
+        return self.layers * sum(inward * outward for inward, outward in self.linear().values())
+
+    @property
+    def other_parameters(self) -> int:
+        """Embedding, head (once when tied), biases and norms: the part that keeps its numbers."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        bias = query + 2 * key if self.family == "qwen2" else 0
+        norms = {"gemma3": 4 * self.hidden + 2 * self.head_dim, "qwen3": 2 * self.hidden + 2 * self.head_dim}
+        block = bias + norms.get(self.family, 2 * self.hidden)
+        return self.embedding * (1 if self.tied else 2) + self.layers * block + self.hidden
+
+    @property
+    def embedding(self) -> int:
+        """Numbers of one embedding table."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All numbers of the model."""
+        return self.linear_parameters + self.other_parameters
+
+    def lora_parameters(self, r: int, target_modules: tuple[str, ...]) -> int:
+        """Numbers that an adapter of rank r adds: r times in plus out, for each layer it sits on."""
+        linear = self.linear()
+        blocks = sum(r * sum(linear[name]) for name in target_modules if name in linear)
+        tables = sum(
+            r * (self.vocabulary + self.hidden) for name in target_modules if name in ("embed_tokens", "lm_head")
+        )
+        return self.layers * blocks + tables
+
+
+def _qwen2(hidden: int, layers: int, heads: int, kv: int, intermediate: int, vocabulary: int, *, tied: bool) -> Shape:
+    return Shape(hidden, layers, heads, kv, hidden // heads, intermediate, vocabulary, tied, "qwen2")
+
+
+KNOWN: dict[str, Shape] = {
+    "Qwen/Qwen2.5-0.5B": _qwen2(896, 24, 14, 2, 4864, 151936, tied=True),
+    "Qwen/Qwen2.5-1.5B": _qwen2(1536, 28, 12, 2, 8960, 151936, tied=True),
+    "Qwen/Qwen2.5-3B": _qwen2(2048, 36, 16, 2, 11008, 151936, tied=True),
+    "Qwen/Qwen2.5-7B": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
+    "Qwen/Qwen2.5-14B": _qwen2(5120, 48, 40, 8, 13824, 152064, tied=False),
+    "Qwen/Qwen2.5-32B": _qwen2(5120, 64, 40, 8, 27648, 152064, tied=False),
+    "Qwen/Qwen2.5-72B": _qwen2(8192, 80, 64, 8, 29568, 152064, tied=False),
+    "Qwen/Qwen3-8B-Base": Shape(4096, 36, 32, 8, 128, 12288, 151936, False, "qwen3"),
+    "meta-llama/Llama-3.1-8B": Shape(4096, 32, 32, 8, 128, 14336, 128256, False),
+    "meta-llama/Llama-3.1-70B": Shape(8192, 80, 64, 8, 128, 28672, 128256, False),
+    "mistralai/Mistral-7B-v0.3": Shape(4096, 32, 32, 8, 128, 14336, 32768, False),
+    "google/gemma-3-270m": Shape(640, 18, 4, 1, 256, 2048, 262144, True, "gemma3"),
+}
+"""Bases whose shape need not be looked up; a variant (`-Instruct`, `Qwen2.5-Coder-...`) has the same."""
+
+_FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3", "gemma3_text": "gemma3"}
+
+
+def known_shape(base: str, folder: Path) -> Shape | None:
+    """Look a base up: in the table for a repository, in its config.json for a folder; none when unknown."""
+    reference = parse_reference(base)
+    if reference.where == "folder":
+        config = folder / base / "config.json"
+        return shape_from_config(config) if config.is_file() else None
+    name = (reference.repo_id or "").removesuffix("-Instruct").removesuffix("-it").replace("Qwen2.5-Coder", "Qwen2.5")
+    return KNOWN.get(name)
+
+
+def shape_from_config(path: Path) -> Shape:
+    """Read the shape from a transformers config.json."""
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text: dict[str, Any] = config.get("text_config", config)
+        heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
+        family = _FAMILIES.get(str(text.get("model_type")), "llama")
+        return Shape(
+            hidden,
+            int(text["num_hidden_layers"]),
+            heads,
+            int(text.get("num_key_value_heads") or heads),
+            int(text.get("head_dim") or hidden // heads),
+            int(text["intermediate_size"]),
+            int(text["vocab_size"]),
+            bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", family == "gemma3"))),
+            family,
+        )
+    except FileNotFoundError as fault:
+        raise ModelError(f"{path} does not exist. Name a model's config.json.") from fault
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as fault:
+        raise ModelError(f"{path} is no config of a decoder we can size ({fault}).") from fault

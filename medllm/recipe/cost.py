@@ -1,0 +1,118 @@
+"""What a training needs: bytes on each GPU and operations, by the formulas of docs/cost.md."""
+
+from dataclasses import dataclass
+
+from medllm.recipe.bases import Shape
+from medllm.recipe.hardware import Machine
+from medllm.recipe.settings import Lora, Rpo, Training
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a quantized weight: half, one scale byte for 64, one float32 for 256 scales (double quantization)."""
+
+TRAINED = 4 + 4 + 8
+"""Bytes of a trained number: itself, its gradient and AdamW's two moments, all float32."""
+
+TRAINED_8BIT = 4 + 4 + 2
+"""The same with 8-bit moments."""
+
+LOGITS = 1e9
+"""Bytes that the loss may take at most: TRL computes it tile by tile."""
+
+CONTEXT = 1e9
+"""CUDA's own memory [assumed]."""
+
+FRAGMENTS = 1.05
+"""What the allocator loses [assumed]."""
+
+SHARE_OF_PEAK = {"none": 0.35, "nf4": 0.25}
+"""Part of a GPU's peak that training reaches [assumed: no run of ours on an A100 stands behind it]."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each GPU, by what holds them."""
+
+    weights: float
+    adapter: float
+    """Trained numbers, gradients and moments; for RPO also the frozen copy that is the reference."""
+    activations: float
+    sharded: bool
+    """Whether weights and trained numbers are divided over the GPUs (FSDP) instead of held by each."""
+
+    @property
+    def total(self) -> float:
+        """All of it, with CUDA's context and what the allocator loses."""
+        return (self.weights + self.adapter + self.activations) * FRAGMENTS + CONTEXT
+
+
+def weight_bytes(shape: Shape, quantization: str, dtype: str) -> float:
+    """Bytes of the frozen base: NF4 takes the blocks' linear layers, the rest keeps its numbers."""
+    return shape.linear_parameters * _linear_bytes(quantization, dtype) + shape.other_parameters * BYTES[dtype]
+
+
+def _linear_bytes(quantization: str, dtype: str) -> float:
+    return NF4 if quantization == "nf4" else BYTES[dtype]
+
+
+def trainable_parameters(shape: Shape, lora: Lora) -> int:
+    """Numbers that are learnt."""
+    return shape.lora_parameters(lora.r, lora.target_modules)
+
+
+def activation_bytes(shape: Shape, settings: Training) -> float:
+    """Bytes kept between forward and backward for one micro-batch, and the largest layer's 16-bit copy for NF4."""
+    tokens = _rows(settings) * settings.per_device_batch_size * settings.max_length
+    width = BYTES[settings.dtype]
+    query = shape.heads * shape.head_dim
+    block = tokens * width * (6 * shape.hidden + 3 * query + 4 * shape.intermediate)
+    between = tokens * width * shape.hidden * shape.layers
+    kept = between + block if settings.gradient_checkpointing else shape.layers * block
+    unpacked = shape.hidden * shape.intermediate * width if settings.quantization == "nf4" else 0
+    return kept + unpacked + min(tokens * shape.vocabulary * 4.0, LOGITS)
+
+
+def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, sharded: bool) -> Memory:
+    """Bytes on each GPU while training."""
+    parts = gpus if sharded else 1
+    each = TRAINED if settings.optimizer == "adamw" else TRAINED_8BIT
+    reference = 4 if isinstance(settings, Rpo) else 0
+    adapter = trainable_parameters(shape, lora) * (each + reference)
+    weights = weight_bytes(shape, settings.quantization, settings.dtype)
+    # FSDP gathers the block at work and the next one.
+    gathered = (
+        2 * shape.linear_parameters / shape.layers * _linear_bytes(settings.quantization, settings.dtype)
+        if sharded
+        else 0
+    )
+    return Memory(weights / parts, adapter / parts, activation_bytes(shape, settings) + gathered, sharded)
+
+
+def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) -> Memory:
+    """Bytes on each GPU in the simplest way that fits: whole on each, else divided over all."""
+    whole = training_memory(shape, settings, lora, machine.count, sharded=False)
+    if machine.gpu is None or machine.count == 1 or whole.total <= machine.gpu.memory_gb * 1e9:
+        return whole
+    return training_memory(shape, settings, lora, machine.count, sharded=True)
+
+
+def operations_per_token(shape: Shape, settings: Training) -> float:
+    """Floating-point operations to learn from one token, with a frozen base."""
+    multiplied = shape.linear_parameters + shape.embedding
+    forward = 2.0 * multiplied + 2.0 * settings.max_length * shape.heads * shape.head_dim * shape.layers
+    # forward, gradients through (but not of) the frozen weights, and once more where activations were not kept
+    passes = 3 if settings.gradient_checkpointing else 2
+    return forward * (passes + (1 if isinstance(settings, Rpo) else 0))
+
+
+def gpu_hours(operations: float, machine: Machine, quantization: str) -> float | None:
+    """Hours of one GPU for so many operations; none where there is no GPU."""
+    if machine.gpu is None:
+        return None
+    return operations / (machine.gpu.tflops * 1e12 * SHARE_OF_PEAK[quantization]) / 3600
+
+
+def _rows(settings: Training) -> int:
+    # A pair is two rows: the chosen and the rejected answer go through the model together.
+    return 2 if isinstance(settings, Rpo) else 1

@@ -1,0 +1,152 @@
+"""The dry run behind `medllm check`: what each stage would make, on what, and what is known of its cost."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medllm.recipe.bases import Shape, known_shape, shape_from_config
+from medllm.recipe.cost import gpu_hours, operations_per_token, trainable_parameters, weight_bytes
+from medllm.recipe.fit import fit, too_much
+from medllm.recipe.hardware import Machine, machine
+from medllm.recipe.settings import KINDS, Cpt, Kind, Lora, Preferences, Recipe, Rpo, Stage
+from medllm.recipe.uses import repo_id, stages_of, uses
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the plan; a figure that cannot be known from the recipe is none, never guessed."""
+
+    stage: Stage
+    repo: str
+    kind: Kind
+    uses: tuple[str, ...]
+    machine: str | None = None
+    trainable_parameters: int | None = None
+    gb_a_gpu: float | None = None
+    gb: dict[str, float] = field(default_factory=dict)
+    sharded: bool | None = None
+    fits: bool | None = None
+    tokens: int | None = None
+    gpu_hours: float | None = None
+    dollars: float | None = None
+    too_much: str | None = None
+    """What does not fit, and what would make it fit."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole dry run."""
+
+    name: str
+    base: str
+    parameters: int | None
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+
+
+def plan(recipe: Recipe, config: Path | None = None) -> Plan:
+    """Say what the recipe would make; `config` is the base's config.json when the base is not in the table."""
+    shape = shape_from_config(config) if config else known_shape(recipe.base, recipe.folder)
+    steps = tuple(_step(recipe, stage, shape) for stage in stages_of(recipe))
+    warnings = [step.too_much for step in steps if step.too_much]
+    if shape is None:
+        warnings.append(f"the shape of {recipe.base} is not known here: no cost. Give its config.json with --config.")
+    return Plan(recipe.name, recipe.base, shape.parameters if shape else None, steps, tuple(warnings))
+
+
+def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> Step:
+    settings: Any = getattr(recipe, stage)
+    on = machine(settings.run_on) if getattr(settings, "run_on", None) else None
+    sources = tuple(dict.fromkeys(use.source for use in uses(recipe, stage) if use.place != "base"))
+    facts: dict[str, Any] = {}
+    if shape:
+        match settings:
+            case Cpt() | Rpo():
+                facts = _training(recipe, stage, settings, shape, on)
+            case Preferences():
+                facts = {"notes": (_drawing(settings),)}
+        if stage == "merge":
+            size = weight_bytes(shape, "none", settings.dtype) / 1e9
+            facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
+    return Step(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
+
+
+def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, on: Machine | None) -> dict[str, Any]:
+    lora = settings.lora or (recipe.cpt.lora if recipe.cpt else None)
+    if lora is None:
+        return {"notes": ("the adapter's shape is that of its start: not known here",)}
+    facts: dict[str, Any] = {"trainable_parameters": trainable_parameters(shape, lora)}
+    notes: list[str] = []
+    if on:
+        facts |= _fitting(stage, settings, shape, lora, on)
+    tokens = _tokens(recipe, settings)
+    each = operations_per_token(shape, settings)
+    if tokens is None:
+        notes.append(_rate(settings, each, on))
+    else:
+        facts["tokens"] = tokens
+        facts |= _hours(each * tokens, settings, on)
+    return facts | {"notes": tuple(note for note in notes if note)}
+
+
+def _fitting(stage: Stage, settings: Cpt | Rpo, shape: Shape, lora: Lora, on: Machine) -> dict[str, Any]:
+    found = fit(shape, settings, lora, on)
+    memory = found.memory
+    parts = {"weights": memory.weights, "adapter": memory.adapter, "activations": memory.activations}
+    return {
+        "gb_a_gpu": round(memory.total / 1e9, 1),
+        "gb": {name: round(part / 1e9, 1) for name, part in parts.items()},
+        "sharded": memory.sharded,
+        "fits": found.fits if on.gpu else None,
+        "too_much": None if found.fits else too_much(stage, found, on),
+    }
+
+
+def _tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:
+    """Tokens that are trained on: from max_steps, or from stated sizes; at most so many where rows are not full."""
+    rows = 2 if isinstance(settings, Rpo) else 1
+    if settings.max_steps:
+        return settings.max_steps * settings.batch_size * settings.max_length * rows
+    if isinstance(settings, Cpt) and settings.data == "corpus" and recipe.corpus:
+        sizes = [source.tokens for source in recipe.corpus.data]
+        share = recipe.corpus.replay.share if recipe.corpus.replay else 0.0
+        if settings.epochs and all(sizes):
+            return int(sum(size or 0 for size in sizes) / (1 - share) * settings.epochs)
+    pairs = recipe.preferences
+    if isinstance(settings, Rpo) and settings.data == "preferences" and pairs and pairs.questions and settings.epochs:
+        most = pairs.questions * pairs.pairs_per_question * len(pairs.pairs)
+        return int(most * rows * settings.max_length * settings.epochs)
+    return None
+
+
+def _hours(operations: float, settings: Cpt | Rpo, on: Machine | None) -> dict[str, Any]:
+    hours = gpu_hours(operations, on, settings.quantization) if on else None
+    if hours is None or on is None:
+        return {}
+    dollars = hours / on.count * on.dollars_an_hour if on.dollars_an_hour is not None else None
+    return {"gpu_hours": round(hours, 2), "dollars": None if dollars is None else round(dollars, 2)}
+
+
+def _rate(settings: Cpt | Rpo, each: float, on: Machine | None) -> str:
+    """Where the size of the data is not known: the cost of a round number of it."""
+    if isinstance(settings, Rpo):
+        unit, operations = "1,000 pairs of full length", each * 2000 * settings.max_length
+    else:
+        unit, operations = "10 million tokens", each * 1e7
+    facts = _hours(operations, settings, on)
+    if not facts:
+        return ""
+    price = "" if facts["dollars"] is None else f", ${facts['dollars']:.2f}"
+    return f"data size not stated: {facts['gpu_hours']:.2f} GPU-hours{price} for {unit} and epoch"
+
+
+def _drawing(settings: Preferences) -> str:
+    if not settings.questions:
+        return f"{settings.samples} answers to each question, at most {settings.max_new_tokens} tokens each"
+    answers = settings.questions * settings.samples
+    return f"{answers:,} answers, at most {answers * settings.max_new_tokens / 1e6:.1f} million tokens"
+
+
+def _gb(size: float) -> str:
+    return f"{size:.0f} GB" if size >= 10 else f"{size:.1f} GB"

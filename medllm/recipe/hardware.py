@@ -1,0 +1,98 @@
+"""The machines a stage may be sent to: memory, speed, the Hub's name for them and its price."""
+
+import re
+from dataclasses import dataclass
+
+PRICES_READ = "2026-11"
+"""When the prices below were read in the Hub's documentation of Jobs (docs/hub/jobs-pricing)."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: the maker's figures, not measured by us."""
+
+    memory_gb: float
+    tflops: float
+    """Dense bf16 (fp16 on a T4) tensor throughput, in 10^12 a second."""
+    bandwidth_gb: float
+    """Memory bandwidth in 10^9 bytes a second."""
+    bfloat16: bool = True
+
+
+GPUS: dict[str, Gpu] = {
+    "t4": Gpu(16, 65, 320, bfloat16=False),
+    "l4": Gpu(24, 121, 300),
+    "a10g": Gpu(24, 70, 600),
+    "l40s": Gpu(48, 362, 864),
+    "a100": Gpu(80, 312, 2039),
+    "h100": Gpu(80, 989, 3350),
+    "h200": Gpu(141, 989, 4800),
+}
+
+HUB: dict[tuple[str, int], tuple[str, float]] = {
+    ("t4", 1): ("t4-small", 0.40),
+    ("l4", 1): ("l4x1", 0.80),
+    ("l4", 4): ("l4x4", 3.80),
+    ("a10g", 1): ("a10g-small", 1.00),
+    ("a10g", 2): ("a10g-largex2", 3.00),
+    ("a10g", 4): ("a10g-largex4", 5.00),
+    ("l40s", 1): ("l40sx1", 1.80),
+    ("l40s", 4): ("l40sx4", 8.30),
+    ("l40s", 8): ("l40sx8", 23.50),
+    ("a100", 1): ("a100-large", 2.50),
+    ("a100", 4): ("a100x4", 10.00),
+    ("a100", 8): ("a100x8", 20.00),
+    ("h200", 1): ("h200", 5.00),
+    ("h200", 2): ("h200x2", 10.00),
+    ("h200", 4): ("h200x4", 20.00),
+    ("h200", 8): ("h200x8", 40.00),
+}
+"""The Hub's name and dollars an hour, for the sizes it rents out."""
+
+OTHER_NAMES = {"t4-medium": ("t4", 1), "a10g-large": ("a10g", 1)}
+
+CPU = ("cpu", "cpu-basic", "cpu-upgrade")
+"""Machines without a GPU: memory is not judged, and hours are not estimated."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A number of equal GPUs, or none."""
+
+    name: str
+    gpu: Gpu | None
+    count: int
+    flavor: str | None
+    """What the Hub calls it; none when the Hub does not rent this size."""
+    dollars_an_hour: float | None
+
+
+def machine(name: str) -> Machine | None:
+    """Understand `a100x4`, `a100-large` or `cpu`; none for a name we do not know.
+
+    >>> machine("a100x4").dollars_an_hour, machine("a100-large").name, machine("a100x2").flavor
+    (10.0, 'a100x1', None)
+    """
+    if name in CPU:
+        return Machine(name, None, 1, name if name != "cpu" else "cpu-basic", None)
+    by_flavor = OTHER_NAMES | {flavor: key for key, (flavor, _) in HUB.items()}
+    found = re.fullmatch(r"([a-z0-9]+?)(?:x([1-9][0-9]?))?", name)
+    if name in by_flavor:
+        kind, count = by_flavor[name]
+    elif found and found[1] in GPUS:
+        kind, count = found[1], int(found[2] or 1)
+    else:
+        return None
+    flavor, price = HUB.get((kind, count), (None, None))
+    return Machine(f"{kind}x{count}", GPUS[kind], count, flavor, price if price is not None else _price(kind, count))
+
+
+def _price(kind: str, count: int) -> float | None:
+    """Price a size that the Hub does not rent by its single GPU."""
+    one = HUB.get((kind, 1))
+    return one[1] * count if one else None
+
+
+def machine_names() -> list[str]:
+    """Names that may stand under `run_on`, for errors and help."""
+    return [*(f"{kind}x{count}" for kind, count in HUB), "a100x2", "h100x1", "h100x4", "h100x8", *CPU]

@@ -1,0 +1,90 @@
+"""Shapes of known bases, against transformers itself, and of any config.json."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medllm.errors import ModelError
+from medllm.recipe.bases import KNOWN, Shape, known_shape, shape_from_config
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_base_has_as_many_parameters_as_transformers_builds(name: str):
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    shape = KNOWN[name]
+    kinds = {
+        "qwen2": transformers.Qwen2Config,
+        "qwen3": transformers.Qwen3Config,
+        "gemma3": transformers.Gemma3TextConfig,
+        "llama": transformers.LlamaConfig,
+    }
+    config = kinds[shape.family](
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied,
+    )
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_variants_share_their_shape(tmp_path: Path):
+    small = KNOWN["Qwen/Qwen2.5-0.5B"]
+    assert known_shape("Qwen/Qwen2.5-0.5B@main", tmp_path) == small
+    assert known_shape("Qwen/Qwen2.5-Coder-0.5B-Instruct@main", tmp_path) == small
+    assert known_shape("someone/else@main", tmp_path) is None
+
+
+def test_a_folder_is_sized_by_its_config(tmp_path: Path):
+    config = {
+        "model_type": "qwen2",
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "intermediate_size": 384,
+        "vocab_size": 1200,
+        "tie_word_embeddings": True,
+    }
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text(json.dumps(config))
+    assert known_shape("./base", tmp_path) == Shape(128, 4, 8, 8, 16, 384, 1200, tied=True, family="qwen2")
+
+
+def test_a_multimodal_config_is_sized_by_its_text_part(tmp_path: Path):
+    text = {
+        "model_type": "gemma3_text",
+        "hidden_size": 640,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "intermediate_size": 2048,
+        "vocab_size": 262144,
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+    assert shape_from_config(path) == KNOWN["google/gemma-3-270m"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"hidden_size": "x"}', '{"num_attention_heads": 0, "hidden_size": 8}']
+)
+def test_what_is_no_config_is_refused_by_name(tmp_path: Path, text: str):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json is no config of a decoder we can size"):
+        shape_from_config(path)
+
+
+def test_a_missing_config_is_named(tmp_path: Path):
+    with pytest.raises(ModelError, match="does not exist"):
+        shape_from_config(tmp_path / "config.json")

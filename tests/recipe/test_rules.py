@@ -1,0 +1,99 @@
+"""What must hold between the blocks of a recipe, told by the exact words."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from medllm.recipe import read_recipe
+
+Refuse = Callable[[str, str], str]
+
+
+def test_an_unknown_benchmark(refused: Refuse):
+    words = refused("held_out: [igakuqa, medqa-ja]", "held_out: [igakuqa, medqa-ja, igakuqaa]")
+    assert "corpus.held_out: `igakuqaa` is no exam we know. Did you mean `igakuqa`?" in words
+
+
+def test_an_exam_that_is_asked_must_be_held_out(refused: Refuse):
+    words = "corpus.held_out: `medqa-ja` is asked under `evaluate` but not held out. Add it here."
+    assert refused("held_out: [igakuqa, medqa-ja]", "held_out: [igakuqa]") == f"small.yaml, line 7, {words}"
+    words = words.replace("corpus", "preferences")
+    own = refused("preferences:\n  model: cpt", "preferences:\n  held_out: [igakuqa]\n  model: cpt")
+    assert own == f"small.yaml, line 13, {words}"
+
+
+def test_a_repository_needs_a_revision(refused: Refuse):
+    words = "`me/texts` has no revision. Write `me/texts@main`, a tag or, best, a commit."
+    assert refused("me/texts@v1", "me/texts") == f"small.yaml, line 6, corpus.data[0]: {words}"
+    assert refused("0.5B@main", "0.5B").startswith("small.yaml, line 2, base: `Qwen/Qwen2.5-0.5B` has no revision.")
+
+
+def test_the_cutoff_precedes_every_exam(refused: Refuse):
+    words = refused("cutoff: 2017-12-31", "cutoff: 2019-12-31")
+    assert words.startswith(
+        "small.yaml, line 4, cutoff: 2019-12-31 is not before the first `igakuqa` exam asked (2018-02-"
+    )
+    assert words.endswith("Set it earlier, or ask later `years` only.")
+
+
+def test_later_years_may_be_asked_after_a_later_cutoff(sound: Path):
+    later = {"cutoff": "2019-12-31", "evaluate.years": [2021, 2022]}
+    assert read_recipe(sound, later).evaluate
+
+
+def test_a_circle_is_named(refused: Refuse):
+    words = "small.yaml, line 8, cpt.model: `rpo` is made after `cpt`, from it: a circle. There is: base."
+    assert refused("cpt:\n", "cpt:\n  model: rpo\n").startswith(words.replace("line 8", "line 9"))
+    assert "preferences.model: `preferences` is made after" in refused(
+        "preferences:\n  model: cpt", "preferences:\n  model: preferences"
+    )
+
+
+def test_a_dataset_is_no_model(refused: Refuse):
+    words = refused("rpo:\n  model: cpt", "rpo:\n  model: corpus")
+    assert (
+        words
+        == "small.yaml, line 16, rpo.model: `corpus` is a dataset, and a model is wanted here. There is: base, cpt."
+    )
+    words = refused("  learning_rate: 1e-4", "  data: base")
+    assert words == "small.yaml, line 11, cpt.data: `base` is a model, and a dataset is wanted here."
+
+
+def test_a_stage_that_is_not_made_is_named(refused: Refuse):
+    words = refused("cpt:\n  lora: {r: 64, lora_alpha: 128}\n  epochs: 2\n  learning_rate: 1e-4", "")
+    mend = "`cpt` is not made in this recipe. Add a `cpt:` block, or name a repository."
+    assert words.splitlines() == [
+        "small.yaml has 3 faults:",
+        f"  line 10, preferences.model: {mend} There is: base.",
+        f"  line 13, rpo.model: {mend} There is: base.",
+        f"  line 18, evaluate.models.cpt: {mend} There is: base, rpo, merge.",
+    ]
+
+
+def test_a_folder_must_be_there(refused: Refuse):
+    assert (
+        refused("me/texts@v1", "./texts")
+        == "small.yaml, line 6, corpus.data[0]: there is no ./texts beside the recipe."
+    )
+
+
+def test_a_word_that_is_no_source(refused: Refuse):
+    words = refused("  learning_rate: 1e-4", "  data: corpsu")
+    assert words.endswith("`corpsu` is no source. Did you mean `corpus`? Or write `ORG/NAME@REVISION` or `./folder`.")
+
+
+def test_rules_between_blocks(refused: Refuse):
+    assert (
+        refused("  epochs: 2\n", "") == "small.yaml, line 8, cpt: say how long: `epochs` or `max_steps`, one of them."
+    )
+    assert "rpo.lora: `base` has no adapter to go on with." in refused("rpo:\n  model: cpt", "rpo:\n  model: base")
+    assert "preferences.samples: 8 samples at temperature 0 are one." in refused(
+        "preferences:\n  model: cpt", "preferences:\n  model: cpt\n  temperature: 0"
+    )
+    assert "cpt.run_on: `a1000x4` is no machine we know. Did you mean `a100x4`?" in refused(
+        "  epochs: 2", "  epochs: 2\n  run_on: a1000x4"
+    )
+    assert "cpt.batch_size: 6 rows do not divide over 4 at once." in refused(
+        "  epochs: 2", "  epochs: 2\n  run_on: a100x4\n  batch_size: 6"
+    )
+    assert "cpt.dtype: t4x1 cannot compute in bfloat16." in refused("  epochs: 2", "  epochs: 2\n  run_on: t4-small")
+    assert "ablations.cpt: `cpt` is already a row" in refused("cpt-dpo: {", "cpt: {")

@@ -33,6 +33,12 @@ def run(
     set_: SetOption = [],  # noqa: B006  typer copies it
     work: WorkOption = Path("runs"),
     yes: Annotated[bool, typer.Option("--yes", help="Remake what the plan says without asking.")] = False,
+    keep_every: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--keep-every", metavar="SECONDS", help="Push work in progress so often: for machines that go away."
+        ),
+    ] = None,
 ) -> None:
     """Make what is missing, in order, and publish it: resolve, pull, make, card, push, tag."""
     from medllm.cli.telling import asked, teller
@@ -44,9 +50,9 @@ def run(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with connect(hub) as there, teller() as say:
+    with connect(hub, sound.namespace) as there, teller() as say:
         plan = make_plan(sound, there, tuple(stages or ()))
-        made = run_plan(plan, Bench(there, work, say), launch, asked(say, yes))
+        made = run_plan(plan, Bench(there, work, say, keep_every), launch, asked(say, yes))
     for stage, artifact in made.items():
         print(f"{stage}\t{artifact}")
 
@@ -59,7 +65,7 @@ def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
-    with connect(hub) as there:
+    with connect(hub, sound.namespace) as there:
         lines = [_status_of(item) for item in make_plan(sound, there).items]
     if json_:
         print(json.dumps(lines, ensure_ascii=False, indent=2))
@@ -101,6 +107,6 @@ def trace(
     from medllm.hub import connect
     from medllm.pipeline.tracing import told
 
-    with connect(hub) as there:
+    with connect(hub, repo.partition("/")[0]) as there:
         answer = told(there, repo, row, kind)
     print(json.dumps(answer.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(answer.lines()))

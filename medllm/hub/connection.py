@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import GitRefs, HfApi, get_token
 from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -110,10 +110,14 @@ class Hub:
         files = frozenset(sibling.rfilename for sibling in getattr(info, "siblings", None) or ())
         return Standing(artifact, self.provenance(artifact) if Provenance.FILE in files else None, files)
 
+    def refs(self, repo_id: str, kind: Kind) -> GitRefs | None:
+        """Branches and tags, or None when there is no such repository."""
+        return self.ask(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
+
     def find(self, repo_id: str, kind: Kind, digest: str) -> Standing | None:
         """The output with this digest, or None when it is not made: the only question that decides what is run."""
         tag = f"made-{digest[:12]}"
-        refs = self.ask(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
+        refs = self.refs(repo_id, kind)
         commits = [ref.target_commit for ref in refs.tags if ref.name == tag] if refs else []
         if not commits:
             return None
@@ -125,7 +129,7 @@ class Hub:
 
     def versions(self, repo_id: str, kind: Kind) -> list[Standing]:
         """Every version that medllm tagged as made; none for a foreign repository."""
-        refs = self.ask(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
+        refs = self.refs(repo_id, kind)
         found = []
         for ref in refs.tags if refs else []:
             if ref.name.startswith("made-"):
@@ -202,8 +206,11 @@ def cache_of(name: str) -> Path:
 
 
 @contextmanager
-def connect(where: str | None = None) -> Iterator[Hub]:
-    """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected."""
+def connect(where: str | None = None, user: str | None = None) -> Iterator[Hub]:
+    """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected.
+
+    On a local Hub `user` is who we are there: the recipe's namespace, so that it can be pushed to.
+    """
     if not sys.stderr.isatty():
         disable_progress_bars()
     if where is None or where.startswith(("http://", "https://")):
@@ -211,5 +218,5 @@ def connect(where: str | None = None) -> Iterator[Hub]:
         yield Hub(endpoint, get_token(), cache_of(endpoint), endpoint)
         return
     folder = Path(where).resolve()
-    with import_module("medllm.localhub").serve(folder) as served:
+    with import_module("medllm.localhub").serve(folder, user=user) as served:
         yield Hub(served.url, served.token, cache_of(str(folder)), where)

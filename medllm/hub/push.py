@@ -56,7 +56,7 @@ def push(
         return mark(hub, standing.artifact, provenance)
     _refuse_if_moved(repo_id, head, standing)
     if standing is None:
-        hub.ask(repo_id, lambda api: _create(api, repo_id, kind, private))
+        hub.ask(repo_id, lambda api: create(api, repo_id, kind, private=private))
         standing = hub.standing(repo_id, kind)
         if standing is None:
             raise HubError(f"{repo_id}: it was made a moment ago and is gone. Run again.")
@@ -85,7 +85,8 @@ def _refuse_if_moved(repo_id: str, head: Standing | None, standing: Standing | N
         )
 
 
-def _create(api: HfApi, repo_id: str, kind: Kind, private: bool) -> None:
+def create(api: HfApi, repo_id: str, kind: Kind, *, private: bool) -> None:
+    """Make an empty repository; one that is there already stays as it is."""
     sdk = "gradio" if kind == "space" else None
     api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
 
@@ -136,9 +137,30 @@ def _sizes(api: HfApi, repo_id: str, kind: Kind, branch: str) -> dict[str, int]:
 
 
 def _drop_branch(hub: Hub, repo_id: str, kind: Kind, branch: str) -> None:
-    refs = hub.ask(repo_id, lambda api: api.list_repo_refs(repo_id, repo_type=kind))
-    if any(ref.name == branch for ref in refs.branches):
+    refs = hub.refs(repo_id, kind)
+    if refs and any(ref.name == branch for ref in refs.branches):
         hub.ask(repo_id, lambda api: api.delete_branch(repo_id, branch=branch, repo_type=kind))
+
+
+def tagged(hub: Hub, folder: Path, repo_id: str, kind: Kind, tag: str) -> Artifact:
+    """Push a folder that is no stage's output, once: when the tag is there it is not pushed again."""
+    refs = hub.refs(repo_id, kind)
+    there = [ref.target_commit for ref in refs.tags if ref.name == tag] if refs else []
+    if there:
+        return Artifact(repo_id, kind, there[0])
+    hub.ask(repo_id, lambda api: create(api, repo_id, kind, private=True))
+    here = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    standing = hub.standing(repo_id, kind)
+    gone = (standing.files if standing else frozenset()) - set(here) - KEPT
+
+    def commit(api: HfApi) -> str:
+        added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in here.items()]
+        deleted = [CommitOperationDelete(path_in_repo=name) for name in sorted(gone)]
+        done = api.create_commit(repo_id, [*added, *deleted], repo_type=kind, commit_message=tag)
+        api.create_tag(repo_id, tag=tag, revision=done.oid, repo_type=kind, exist_ok=True)
+        return str(done.oid)
+
+    return Artifact(repo_id, kind, hub.ask(repo_id, commit))
 
 
 def mark(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:

@@ -13,8 +13,10 @@ from typing import Any
 
 from medllm.errors import HubError, MedllmError
 from medllm.hub import Artifact, Hub, Input, Provenance, push
+from medllm.hub.branch import branch_of, fetch
 from medllm.hub.push import writable_head
 from medllm.pipeline.cards import write_card
+from medllm.pipeline.keeping import kept
 from medllm.pipeline.lock import alone
 from medllm.pipeline.plan import Item, Plan
 from medllm.recipe.reference import Stage
@@ -36,6 +38,8 @@ class Bench:
     """Half-made and made outputs, by name and digest; nothing in it is needed once it is pushed."""
     say: Callable[[str], None]
     """Tells people what is happening."""
+    keep_every: float | None = None
+    """Seconds between two pushes of half-made work; None where this machine's disk outlives the run."""
 
 
 def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, bench: Bench) -> Artifact:
@@ -65,12 +69,14 @@ def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place
         return None
     if out.exists():  # not moved to `made`, so nobody can say that it is whole; what it learnt lies in its .part
         shutil.rmtree(out)
-    resumed = out.with_name("making.part").exists()
+    part = out.with_name("making.part")
+    resumed = part.exists() or fetch(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))
     bench.say(f"{item.stage}: {'going on where it was stopped' if resumed else 'pulling its sources'}")
     sources = plan.resolver.pulled(item.stage, inputs)
     bench.say(f"{item.stage}: at work")
     start = time.monotonic()
-    maker(item.settings, sources, out)
+    with kept(item, bench.hub, part, bench.keep_every, bench.say):
+        maker(item.settings, sources, out)
     if not (out / "facts.json").is_file():
         raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")
     out.replace(made)

@@ -1,0 +1,165 @@
+"""Make a stage as a Job on the Hub: our own script, a time limit always, work kept on the Hub, logs streamed here."""
+
+import base64
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+from huggingface_hub import JobInfo
+
+from medllm.errors import LaunchError
+from medllm.hub import Artifact, Hub
+from medllm.hub.branch import branch_of
+from medllm.launch.code import pushed_code
+from medllm.pipeline import Bench, Item, Plan
+from medllm.recipe.hardware import HUB as RENTED
+from medllm.recipe.reference import Stage
+
+SCRIPT = Path(__file__).parent / "job_script.py"
+ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
+EXTRAS = {"corpus": ("train", "curate"), "space": ("space",)}
+"""What a stage needs beyond the core; the others need `train`."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """How Jobs are asked for."""
+
+    timeout: str = "12h"
+    """The Hub stops a Job after 30 minutes unless told otherwise; what was made until then is kept and gone on from."""
+    tries: int = 10
+    """Jobs for one stage at most; each must have got further than the one before."""
+    keep_every: int = 600
+    """Seconds between two pushes of half-made work."""
+
+    def launch(self, plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+        """Send Jobs until the stage stands; a Job of an earlier run that still works is followed, not doubled."""
+        _refuse_local(plan, item, bench.hub)
+        for _ in range(self.tries):
+            before = _kept_at(bench.hub, item)
+            job = _running(plan, item, bench.hub) or self._send(plan, item, bench)
+            job = _follow(job, item, bench)
+            stage = job.status.stage if job.status else "DELETED"
+            if stage == "COMPLETED" or bench.hub.find(item.repo_id, item.kind, item.digest):
+                return
+            told = f"{item.stage}: the Job {job.id} ended as {stage}" + _message(job)
+            if stage == "CANCELED" or _kept_at(bench.hub, item) == before:
+                raise LaunchError(f"{told}, and no work was kept since. Its log: hf jobs logs {job.id}")
+            bench.say(f"{told}; sending another that goes on from what was kept")
+        raise LaunchError(
+            f"{item.stage}: {self.tries} Jobs did not finish it. What they made is kept; run again to go on."
+        )
+
+    def _send(self, plan: Plan, item: Item, bench: Bench) -> JobInfo:
+        hub = bench.hub
+        code = pushed_code(hub, plan.recipe.namespace)
+        flavor = flavor_of(item)
+        env = {
+            "MEDLLM_RECIPE": base64.b64encode(yaml.safe_dump(plan.recipe.tree, allow_unicode=True).encode()).decode(),
+            "MEDLLM_FOLDER": str(plan.recipe.folder.resolve()) if is_here(hub) else "",
+            "MEDLLM_STAGE": item.stage,
+            "MEDLLM_CODE": str(code),
+            "MEDLLM_KEEP_EVERY": str(self.keep_every),
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        job: JobInfo = hub.ask(
+            f"{item.stage} as a Job on {flavor}",
+            lambda api: api.run_uv_job(
+                str(SCRIPT),
+                dependencies=dependencies(item.stage),
+                env=env,
+                secrets={"HF_TOKEN": hub.token or ""},
+                flavor=flavor,
+                timeout=self.timeout,
+                name=f"medllm-{item.stage}-{item.digest[:12]}",
+                labels={"medllm": item.digest[:12]},
+                namespace=plan.recipe.namespace,
+            ),
+        )
+        bench.say(f"{item.stage}: sent as Job {job.id} on {flavor}, for at most {self.timeout} ({job.url})")
+        return job
+
+
+launch = Jobs().launch
+
+
+def _refuse_local(plan: Plan, item: Item, hub: Hub) -> None:
+    folders = [source.reference for source in item.inputs if source.repo_id is None]
+    if folders and not is_here(hub):
+        raise LaunchError(
+            f"{item.stage}: {', '.join(folders)} lies in a folder here, where no Job can see it. Push it "
+            "(`hf upload ORG/NAME FOLDER`) and write ORG/NAME@REVISION in the recipe."
+        )
+
+
+def is_here(hub: Hub) -> bool:
+    """Whether the Hub is this very machine, so that its Jobs see our folders."""
+    return urlsplit(hub.endpoint).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def flavor_of(item: Item) -> str:
+    """The Hub's name for the machine the recipe asks for.
+
+    The recipe says `a100x2`; the Hub rents out such GPUs by one, four or eight, so the next larger size is taken.
+    """
+    asked = getattr(item.settings, "run_on", None) or "cpu-basic"
+    found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", asked)
+    if not found:
+        return str(asked)
+    sizes = sorted((count, name) for (gpu, count), (name, _) in RENTED.items() if gpu == found[1])
+    return next((name for count, name in sizes if count >= int(found[2] or 1)), str(asked))
+
+
+def dependencies(stage: str) -> list[str]:
+    """The libraries of this very environment, so that a Job computes with what was tested here."""
+    wanted = EXTRAS.get(stage, ("train",))
+    found = []
+    for line in requires("medllm") or ():
+        name = re.match(r"[\w.-]+", line)
+        extra = re.search(r"extra == ['\"](\w+)['\"]", line)
+        if name and (extra is None or extra[1] in wanted):
+            with suppress(PackageNotFoundError):
+                found.append(f"{name[0]}=={version(name[0]).partition('+')[0]}")
+    return list(dict.fromkeys(found))
+
+
+def _running(plan: Plan, item: Item, hub: Hub) -> JobInfo | None:
+    label = {"medllm": item.digest[:12]}
+    jobs: Iterable[JobInfo] = hub.ask(
+        "Jobs", lambda api: list(api.list_jobs(labels=label, namespace=plan.recipe.namespace))
+    )
+    return next((job for job in jobs if job.status and job.status.stage not in ENDED), None)
+
+
+def _kept_at(hub: Hub, item: Item) -> str | None:
+    refs = hub.refs(item.repo_id, item.kind)
+    heads = [ref.target_commit for ref in refs.branches if ref.name == branch_of(item.digest)] if refs else []
+    return heads[0] if heads else None
+
+
+def _follow(job: JobInfo, item: Item, bench: Bench) -> JobInfo:
+    """Stream the log until the Job ends; leaving does not end it."""
+    owner = job.owner.name if job.owner else None
+    try:
+        for line in bench.hub.api.fetch_job_logs(job_id=job.id, namespace=owner, follow=True):
+            bench.say(f"{item.stage} | {_clean(line, bench.hub)}")
+        return bench.hub.ask(f"Job {job.id}", lambda api: api.wait_for_job(job_id=job.id, namespace=owner))
+    except KeyboardInterrupt:
+        raise LaunchError(
+            f"{item.stage}: the Job {job.id} goes on without us. Run the same command to follow it again; "
+            f"stop it by `hf jobs cancel {job.id}`."
+        ) from None
+
+
+def _clean(line: str, hub: Hub) -> str:
+    return line.replace(hub.token, "***") if hub.token else line
+
+
+def _message(job: JobInfo) -> str:
+    return f" ({job.status.message})" if job.status and job.status.message else ""

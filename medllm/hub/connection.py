@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -217,6 +216,8 @@ def connect(where: str | None = None, user: str | None = None) -> Iterator[Hub]:
         endpoint = (where or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
         yield Hub(endpoint, get_token(), cache_of(endpoint), endpoint)
         return
+    from medllm.localhub import serve
+
     folder = Path(where).resolve()
-    with import_module("medllm.localhub").serve(folder, user=user) as served:
+    with serve(folder, user=user) as served:
         yield Hub(served.url, served.token, cache_of(str(folder)), where)

@@ -17,7 +17,6 @@ from medllm.hub import Artifact, Hub
 from medllm.hub.branch import branch_of
 from medllm.launch.code import pushed_code
 from medllm.pipeline import Bench, Item, Plan
-from medllm.recipe.hardware import HUB as RENTED
 from medllm.recipe.reference import Stage
 
 SCRIPT = Path(__file__).parent / "job_script.py"
@@ -104,16 +103,8 @@ def is_here(hub: Hub) -> bool:
 
 
 def flavor_of(item: Item) -> str:
-    """The Hub's name for the machine the recipe asks for.
-
-    The recipe says `a100x2`; the Hub rents out such GPUs by one, four or eight, so the next larger size is taken.
-    """
-    asked = getattr(item.settings, "run_on", None) or "cpu-basic"
-    found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", asked)
-    if not found:
-        return str(asked)
-    sizes = sorted((count, name) for (gpu, count), (name, _) in RENTED.items() if gpu == found[1])
-    return next((name for count, name in sizes if count >= int(found[2] or 1)), str(asked))
+    """The machine the recipe asks for."""
+    return str(getattr(item.settings, "run_on", None) or "cpu-basic")
 
 
 def dependencies(stage: str) -> list[str]:

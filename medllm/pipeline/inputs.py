@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 
 from medllm.errors import HubError, RecipeError
@@ -91,7 +90,9 @@ class Resolver:
 
 def catalogue_source(use: Use) -> str:
     """Where the catalogue says that an exam lies."""
-    exam = import_module("medllm.exam.benchmarks").CATALOGUE[use.source]
+    from medllm.exam.benchmarks import CATALOGUE
+
+    exam = CATALOGUE[use.source]
     if exam.hub is None:
         raise RecipeError(
             f"{use.place}: `{use.source}` is not on the Hub; its authors publish it at {exam.source}. Get it there "

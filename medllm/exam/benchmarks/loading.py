@@ -4,13 +4,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medllm.errors import DataError
-from medllm.exam.benchmarks import igakuqa, jmle2026, own
+from medllm.exam.benchmarks import igakuqa, jmle2026, medical, mmlu, own, yakugakuqa
 from medllm.exam.benchmarks.catalogue import CATALOGUE
 from medllm.exam.question import Question, index
 
 Loader = Callable[[Path, str], list[Question]]
 
-_LOADERS: dict[str, Loader] = {"igakuqa": igakuqa.read, "jmle2026": jmle2026.read}
+_LOADERS: dict[str, Loader] = {
+    "igakuqa": igakuqa.read,
+    "jmle2026": jmle2026.read,
+    "yakugakuqa": yakugakuqa.read,
+    "jmmlu-med": mmlu.read_jmmlu,
+    "mmmlu-ja-med": mmlu.read_mmmlu,
+    "medqa": medical.read_english,
+    "medmcqa": medical.read_english,
+    "pubmedqa": medical.read_english,
+    "medqa-ja": medical.read_japanese,
+    "medmcqa-ja": medical.read_japanese,
+    "pubmedqa-ja": medical.read_japanese,
+}
 
 
 def load(name: str, folder: Path) -> list[Question]:

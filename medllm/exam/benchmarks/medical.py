@@ -1,0 +1,65 @@
+"""MedQA, MedMCQA and PubMedQA: the English originals, and the Japanese translations in JMedBench's columns."""
+
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import DataError
+from medllm.exam.benchmarks.fields import text_of
+from medllm.exam.question import LETTERS, Question
+from medllm.exam.rows import table_rows
+
+_ENGLISH = {"medqa": "medqa_en.jsonl", "medmcqa": "medmcqa.jsonl", "pubmedqa": "pubmedqa.jsonl"}
+_JAPANESE = {"medqa-ja": "medqa_jp", "medmcqa-ja": "medmcqa_jp", "pubmedqa-ja": "pubmedqa_jp"}
+
+
+def read_english(folder: Path, name: str) -> list[Question]:
+    """The test questions of an English set, with PubMedQA's abstract as the passage to be read first."""
+    file = folder / _ENGLISH[name]
+    return [_english(row, place, name) for place, row in table_rows(file)] if file.exists() else []
+
+
+def read_japanese(folder: Path, name: str) -> list[Question]:
+    """The test questions of a translated set, from JSON lines or parquet."""
+    subset = _JAPANESE[name]
+    found = [
+        *folder.glob(f"{subset}/test*.jsonl"),
+        *folder.glob(f"{subset}/test*.parquet"),
+        *folder.glob(f"**/{subset}/test*.parquet"),
+    ]
+    files = sorted(set(found))
+    rows = [row for file in files for row in table_rows(file)]
+    return [_japanese(row, place, name, number) for number, (place, row) in enumerate(rows)]
+
+
+def _english(row: dict[str, Any], place: str, name: str) -> Question:
+    return Question(
+        question_id=text_of(row, "problem_id", place),
+        benchmark=name,
+        text=text_of(row, "problem_text", place),
+        choices=tuple(row["choices"]),
+        gold=(frozenset(row["answer"]),),
+        key=tuple(row["answer"]),
+        image=not row.get("text_only", True),
+        context=row.get("context") or None,
+        language="en",
+    )
+
+
+def _japanese(row: dict[str, Any], place: str, name: str, number: int) -> Question:
+    """One row of sample_id, question, options, answer_idx (counted from 0), n_options, metadata."""
+    options = row.get("options")
+    if not isinstance(options, list) or not options:
+        raise DataError(f"{place}: options is {options!r}. JMedBench has a list of texts there.")
+    where = row.get("answer_idx")
+    if not isinstance(where, int) or not 0 <= where < len(options):
+        raise DataError(f"{place}: answer_idx is {where!r}. It must be 0 to {len(options) - 1}.")
+    sample_id = row.get("sample_id")
+    return Question(
+        question_id=str(sample_id) if sample_id not in (None, "") else str(number),
+        benchmark=name,
+        text=text_of(row, "question", place),
+        choices=tuple(options),
+        gold=(frozenset(LETTERS[where]),),
+        key=(str(where),),
+        language="ja",
+    )

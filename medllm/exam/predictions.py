@@ -1,0 +1,139 @@
+"""Read anybody's predictions: IgakuQA's files, our records, and lm-evaluation-harness samples."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import DataError
+from medllm.exam.question import LETTERS, Question
+from medllm.exam.record import REQUIRED
+from medllm.exam.records import to_record
+from medllm.exam.rows import table_rows
+
+_SECTION_FILE = re.compile(r"\d{3}-[A-F]_(?P<model>.+)")
+_IDS = ("question_id", "problem_id", "id", "sample_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One reply as it was predicted, not yet judged."""
+
+    question_id: str
+    text: str
+    place: str
+    finish_reason: str | None = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The predictions of one model under one prompt."""
+
+    model: str
+    prompt: str | None
+    predictions: dict[str, Prediction]
+
+
+def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], benchmark: str) -> list[System]:
+    """All files' predictions, by model and prompt; an id twice or of another exam is a fault with its place."""
+    found: dict[tuple[str, str | None], dict[str, Prediction]] = {}
+    order = list(questions)
+    for file in files:
+        for place, row in _rows(file):
+            if _of_another_benchmark(row, benchmark) or row.get("sample") not in (None, 0):
+                continue
+            model, prompt, prediction = _prediction(row, place, file, order)
+            if prediction.question_id not in questions:
+                raise DataError(
+                    f"{place}: question {prediction.question_id} is not in {benchmark}, whose ids look like {order[0]}."
+                    " Give predictions for this exam, or name the exam they are for."
+                )
+            system = found.setdefault((model, prompt), {})
+            earlier = system.get(prediction.question_id)
+            if earlier is not None:
+                raise DataError(
+                    f"{place}: question {prediction.question_id} is predicted twice for {model}, first at"
+                    f" {earlier.place}. Give one reply per question and model."
+                )
+            system[prediction.question_id] = prediction
+    if not found:
+        raise DataError(f"{', '.join(map(str, files))}: no predictions for {benchmark}. Give files that have some.")
+    return [System(model, prompt, predictions) for (model, prompt), predictions in found.items()]
+
+
+def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a file, or of every records file in an evaluation's folder."""
+    if not file.exists():
+        raise DataError(f"{file}: is not there. Give a file of predictions.")
+    if not file.is_dir():
+        return table_rows(file)
+    inner = file / "records" if (file / "records").is_dir() else file
+    return [row for part in sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")]) for row in table_rows(part)]
+
+
+def _of_another_benchmark(row: dict[str, Any], benchmark: str) -> bool:
+    """Whether a record of an evaluation with several exams belongs to another one."""
+    return "benchmark" in row and "completion" in row and row["benchmark"] != benchmark
+
+
+def _prediction(row: dict[str, Any], place: str, file: Path, order: list[str]) -> tuple[str, str | None, Prediction]:
+    """Model, prompt and prediction of a row, by the form its columns show."""
+    if all(name in row for name in REQUIRED):
+        record = to_record(row, place)
+        prediction = Prediction(record.question_id, record.completion, place, record.finish_reason, record.probability)
+        return record.model, record.prompt, prediction
+    if "resps" in row:
+        return file.stem, None, _harness(row, place, order)
+    if "prediction" in row:
+        named = _SECTION_FILE.fullmatch(file.stem)
+        question_id, text = row.get("problem_id", row.get("question_id")), row["prediction"]
+        if not isinstance(question_id, str | int) or question_id == "":
+            raise DataError(f"{place}: has no problem_id. Say which question it predicts.")
+        if not isinstance(text, str):
+            raise DataError(f"{place}: prediction is {text!r}. Give the reply as text, empty when there was none.")
+        return named["model"] if named else file.stem, None, Prediction(str(question_id), text, place)
+    raise DataError(
+        f"{place}: is no prediction. Known are IgakuQA's (problem_id, prediction), medllm's records"
+        f" ({', '.join(REQUIRED)}) and lm-evaluation-harness samples (doc_id, doc, resps)."
+    )
+
+
+def _harness(row: dict[str, Any], place: str, order: list[str]) -> Prediction:
+    """A sample of lm-evaluation-harness: generated text, or one log-likelihood per choice."""
+    question_id = _harness_id(row, place, order)
+    replies = row.get("filtered_resps") or row["resps"]
+    first = replies[0] if isinstance(replies, list) and replies else None
+    if isinstance(first, str):
+        return Prediction(question_id, first, place)
+    if isinstance(first, list) and len(first) == 1 and isinstance(first[0], str):
+        return Prediction(question_id, first[0], place)
+    try:
+        likelihoods = [_likelihood(reply) for reply in replies]
+    except (TypeError, ValueError, IndexError, KeyError) as fault:
+        raise DataError(
+            f"{place}: resps is neither text nor log-likelihoods. Write samples with --log_samples."
+        ) from fault
+    best = max(range(len(likelihoods)), key=lambda number: likelihoods[number])
+    shares = [exp(value - likelihoods[best]) for value in likelihoods]
+    return Prediction(question_id, LETTERS[best], place, "stop", 1 / sum(shares))
+
+
+def _likelihood(reply: Any) -> float:  # noqa: ANN401  ([[value, greedy]], [value, greedy], or strings of them)
+    inner = reply[0]
+    return float(inner[0] if isinstance(inner, list | tuple) else inner)
+
+
+def _harness_id(row: dict[str, Any], place: str, order: list[str]) -> str:
+    """The question's id from the task's document, or else by its position in the exam."""
+    doc = row.get("doc")
+    if isinstance(doc, dict):
+        for name in _IDS:
+            if doc.get(name) not in (None, ""):
+                return str(doc[name])
+    number = row.get("doc_id")
+    if not isinstance(number, int) or not 0 <= number < len(order):
+        raise DataError(f"{place}: doc_id is {number!r}, outside the exam's {len(order)} questions. Check the task.")
+    return order[number]

@@ -1,0 +1,85 @@
+"""A pipeline whose seven stages are small and real: folders in, one folder out, on the embedded Hub."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from medllm.hub import Hub, connect
+from medllm.pipeline import Bench, Item, Plan, make, make_plan, run
+from medllm.recipe import Recipe, parse_override, read_recipe
+
+RECIPE = """
+name: toy
+base: ./base
+namespace: clinic
+cutoff: 2017-12-31
+exams: {world: {source: ./world, first: 2020-01-01}}
+corpus: {data: ./texts, held_out: [world]}
+cpt: {lora: {r: 4, lora_alpha: 8}, epochs: 1}
+preferences: {model: cpt, data: ./texts}
+rpo: {model: cpt, rpo_alpha: 10, epochs: 1}
+merge: {model: rpo}
+evaluate: {models: {base: base, cpt: cpt, final: rpo}, benchmarks: [world]}
+ablations:
+  cpt-dpo: {rpo.rpo_alpha: 0}
+"""
+
+
+@dataclass
+class Workshop:
+    """A recipe's folder, a Hub and stages whose output tells exactly what they were given."""
+
+    folder: Path
+    hub: Hub
+    worked: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    before_the_end: Callable[[str, Path], None] = lambda stage, part: None
+
+    def recipe(self, *overrides: str) -> Recipe:
+        """The recipe with these overrides."""
+        return read_recipe(self.folder / "toy.yaml", dict(parse_override(one) for one in overrides))
+
+    def plan(self, *overrides: str, wanted: tuple[str, ...] = ()) -> Plan:
+        """What is left to do."""
+        return make_plan(self.recipe(*overrides), self.hub, wanted)
+
+    def bench(self) -> Bench:
+        """Work here, and remember what was said."""
+        return Bench(self.hub, self.folder / "runs", self.said.append)
+
+    def run(self, *overrides: str, wanted: tuple[str, ...] = ()):
+        """Make what is missing."""
+        return run(self.plan(*overrides, wanted=wanted), self.bench(), self.launch, lambda plan: None)
+
+    def launch(self, plan: Plan, item: Item, made, bench: Bench) -> None:
+        """Make one stage by one of the toy makers."""
+        make(plan, item, made, self.maker(item.stage), bench)
+
+    def maker(self, stage: str):
+        """A stage that writes down which sources it saw."""
+
+        def work(settings, sources, out: Path) -> None:
+            self.worked.append(stage)
+            part = out.with_name(out.name + ".part")
+            part.mkdir(exist_ok=True)
+            seen = {name: sorted(path.name for path in place.iterdir()) for name, place in sources.items()}
+            (part / "seen.json").write_text(json.dumps(seen, sort_keys=True))
+            self.before_the_end(stage, part)
+            (part / "facts.json").write_text(json.dumps({"stage": stage}))
+            part.replace(out)
+
+        return work
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name, content in {"base/config.json": "{}", "texts/a.txt": "text", "world/q.jsonl": "{}"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "toy.yaml").write_text(RECIPE)
+    with connect(str(tmp_path / "hub"), "clinic") as hub:
+        yield Workshop(tmp_path, hub)

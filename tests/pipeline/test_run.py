@@ -1,0 +1,133 @@
+"""A run makes what is missing and nothing else, and goes on wherever the last one was stopped."""
+
+import pytest
+
+from medllm.errors import HubError, RecipeError
+from medllm.hub import Artifact
+from medllm.hub.push import push
+from medllm.recipe.settings import STAGES
+
+MADE = [stage for stage in STAGES if stage != "space"]
+
+
+def test_the_second_run_makes_nothing(workshop):
+    first = workshop.run()
+    assert workshop.worked == MADE
+    assert {name: artifact.repo_id for name, artifact in first.items()} == {
+        stage: "clinic/toy" if stage == "merge" else f"clinic/toy-{stage}" for stage in MADE
+    }
+    assert workshop.run() == first
+    assert workshop.worked == MADE
+
+
+def test_a_changed_value_remakes_exactly_what_depends_on_it_and_says_which_value(workshop):
+    workshop.run()
+    plan = workshop.plan("rpo.rpo_alpha=0")
+    assert {item.stage: item.why for item in plan.missing} == {
+        "rpo": "rpo_alpha 10.0 -> 0.0",
+        "merge": "rpo is remade",
+        "evaluate": "rpo is remade",
+    }
+    assert all(item.remade for item in plan.missing)
+    workshop.worked.clear()
+    workshop.run("rpo.rpo_alpha=0")
+    assert workshop.worked == ["rpo", "merge", "evaluate"]
+    workshop.worked.clear()
+    workshop.run()  # back again: the first outcome still stands under its tag
+    assert workshop.worked == []
+
+
+def test_a_changed_text_remakes_what_learnt_from_it(workshop):
+    workshop.run()
+    (workshop.folder / "texts" / "a.txt").write_text("another")
+    assert {item.stage: item.why for item in workshop.plan().missing}["corpus"] == "./texts has changed"
+
+
+def test_hardware_and_batch_split_remake_nothing(workshop):
+    workshop.run()
+    assert workshop.plan("rpo.run_on=a100x8", "cpt.per_device_batch_size=4").missing == ()
+
+
+def test_one_stage_brings_what_it_stands_on_and_no_more(workshop):
+    workshop.run(wanted=("cpt",))
+    assert workshop.worked == ["corpus", "cpt"]
+    with pytest.raises(RecipeError, match="space: not in this recipe"):
+        workshop.plan(wanted=("space",))
+    with pytest.raises(RecipeError, match="dpo: no such stage"):
+        workshop.plan(wanted=("dpo",))
+
+
+def test_each_source_is_given_under_the_name_the_recipe_writes(workshop):
+    made = workshop.run()
+    seen = (workshop.hub.pull(made["evaluate"]) / "seen.json").read_text()
+    for name in ("base", "cpt", "rpo", "world"):
+        assert f'"{name}"' in seen
+
+
+def test_every_output_tells_the_exact_commits_it_was_made_from(workshop):
+    made = workshop.run()
+    provenance = workshop.hub.provenance(made["rpo"])
+    told = {source.reference: source.commit for source in provenance.inputs if source.repo_id}
+    assert told == {"cpt": made["cpt"].revision, "preferences": made["preferences"].revision}
+    assert provenance.settings["rpo_alpha"] == 10
+    assert "run_on" not in provenance.settings
+
+
+def test_a_stage_that_fails_is_gone_on_with_from_its_half_made_work(workshop):
+    def stop(stage, part):
+        if stage == "cpt" and not (part / "half").exists():
+            (part / "half").write_text("learnt so far")
+            raise KeyboardInterrupt
+
+    workshop.before_the_end = stop
+    with pytest.raises(KeyboardInterrupt):
+        workshop.run()
+    made = workshop.run()
+    assert workshop.worked == ["corpus", "cpt", "cpt", "preferences", "rpo", "merge", "evaluate"]
+    assert (workshop.hub.pull(made["cpt"]) / "half").read_text() == "learnt so far"
+    assert any("going on where it was stopped" in line for line in workshop.said)
+
+
+def test_made_but_not_pushed_is_pushed_without_being_made_again(workshop, monkeypatch):
+    def down(*args, **more):
+        raise HubError("the network is down")
+
+    monkeypatch.setattr("medllm.pipeline.making.push", down)
+    with pytest.raises(HubError):
+        workshop.run(wanted=("corpus",))
+    monkeypatch.setattr("medllm.pipeline.making.push", push)
+    workshop.run(wanted=("corpus",))
+    assert workshop.worked == ["corpus"]
+
+
+def test_pushed_but_not_tagged_is_tagged_without_being_pushed_again(workshop):
+    made = workshop.run(wanted=("corpus",))["corpus"]
+    tag = workshop.hub.provenance(made).tag
+    workshop.hub.api.delete_tag(made.repo_id, tag=tag, repo_type="dataset")
+    assert workshop.run(wanted=("corpus",))["corpus"] == made
+    assert workshop.worked == ["corpus"]
+
+
+def test_foreign_content_is_never_overwritten_and_found_before_anything_is_made(workshop):
+    workshop.hub.api.create_repo("clinic/toy-rpo", repo_type="model")
+    kept = workshop.hub.api.upload_file(path_or_fileobj=b"mine", path_in_repo="w.bin", repo_id="clinic/toy-rpo")
+    with pytest.raises(HubError, match=r"clinic/toy-rpo: it holds 2 files that medllm did not make"):
+        workshop.run()
+    assert workshop.worked == []
+    assert workshop.hub.resolve("clinic/toy-rpo", "model") == Artifact("clinic/toy-rpo", "model", kept.oid)
+
+
+def test_a_namespace_that_is_not_ours_is_refused_before_anything_is_made(workshop):
+    with pytest.raises(HubError, match=r"clinic may not push to `other`.*--set namespace=clinic"):
+        workshop.run("namespace=other")
+    assert workshop.worked == []
+
+
+def test_a_stage_that_ends_without_facts_is_not_taken_as_made(workshop):
+    def wrong(settings, sources, out):
+        out.mkdir()
+
+    workshop.maker = lambda stage: wrong
+    with pytest.raises(Exception, match=r"without a facts\.json"):
+        workshop.run(wanted=("corpus",))
+    assert workshop.hub.standing("clinic/toy-corpus", "dataset") is None

@@ -30,5 +30,6 @@ def main() -> None:
         sys.exit(1)
 
 
-from medllm.cli import check as _check  # noqa: E402, F401
-from medllm.cli import run as _run  # noqa: E402, F401  the commands register themselves on `app`
+from medllm.cli import check as _check  # noqa: E402, F401  the commands register themselves on `app`
+from medllm.cli import exam as _exam  # noqa: E402, F401
+from medllm.cli import run as _run  # noqa: E402, F401

@@ -34,6 +34,18 @@ def interval(draws: Floats) -> Interval | None:
     return Interval(float(low), float(high))
 
 
+def all_or_nothing(count: int, *, right: bool) -> Interval:
+    """The exact (Clopper-Pearson) 95 % interval when all of `count` answers were right, or none.
+
+    Resampling equal answers gives an interval without width, which would claim too much.
+
+    >>> str(all_or_nothing(10, right=True))
+    '0.692 to 1.000'
+    """
+    tail = 0.025 ** (1 / count)
+    return Interval(tail, 1.0) if right else Interval(0.0, 1 - tail)
+
+
 def resample_sums(
     columns: Floats, clusters: Sequence[str], strata: Sequence[object], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Floats]:

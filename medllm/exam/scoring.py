@@ -1,11 +1,21 @@
 """Score a system on an exam: points and accuracy, whole and by part, each with its denominator and interval."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medllm.exam.bootstrap import RESAMPLES, Floats, Interval, interval, mean_of_strata, pooled, resample_sums
+from medllm.exam.bootstrap import (
+    RESAMPLES,
+    Floats,
+    Interval,
+    all_or_nothing,
+    interval,
+    mean_of_strata,
+    pooled,
+    resample_sums,
+)
 from medllm.exam.judging import Rules, judge
 from medllm.exam.passing import Verdict, verdicts
 from medllm.exam.predictions import System
@@ -119,8 +129,6 @@ def _judged(question: Question, system: System, rules: Rules) -> Record:
 
 def _absent(record: Record) -> Record:
     """A question nobody answered earns nothing, even where any answer is right."""
-    from dataclasses import replace
-
     return replace(record, correct=False, points=0.0)
 
 
@@ -130,7 +138,8 @@ def _cells(records: Sequence[Record]) -> Cells:
     names = [("year", str(record.year) if record.year is not None else "all") for record in records]
     for part, of in _PARTS.items():
         names += [(part, name) for record in records if (name := of(record)) is not None]
-    for kind, name in dict.fromkeys(names):
+    sizes = Counter(names)
+    for kind, name in sorted(sizes, key=lambda cell: -sizes[cell] if cell[0] == "category" else 0):
         of = _PARTS.get(kind, lambda record: str(record.year) if record.year is not None else "all")
         cells[kind, name] = np.array([of(record) == name for record in records], dtype=float)
     return cells
@@ -151,12 +160,14 @@ def _tallied(
     sums = resample_sums(np.stack(columns, axis=1), clusters, [r.year for r in records], resamples=resamples, seed=seed)
     tallies = {}
     for place, (cell, members) in enumerate(cells.items()):
+        earned, total, count = float(points @ members), float(totals @ members), int(members.sum())
+        drawn = interval(pooled(sums, 2 + 2 * place, 3 + 2 * place))
         tallies[cell] = Tally(
-            points=float(points @ members),
-            total=float(totals @ members),
+            points=earned,
+            total=total,
             correct=int(correct @ members),
-            count=int(members.sum()),
+            count=count,
             unparsed=int(unread @ members),
-            interval=interval(pooled(sums, 2 + 2 * place, 3 + 2 * place)),
+            interval=all_or_nothing(count, right=earned > 0) if drawn and earned in (0.0, total) else drawn,
         )
     return tallies, interval(mean_of_strata(sums, 2, 3)), interval(pooled(sums, 0, 1))

@@ -1,0 +1,101 @@
+"""The commands for exams: score anybody's predictions, and report stability under explanation."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from medllm.cli.edge import app
+from medllm.errors import DataError
+
+if TYPE_CHECKING:
+    from medllm.exam.judging import Rules
+    from medllm.exam.scoring import Score
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+DataOption = Annotated[
+    Optional[str],  # noqa: UP045  typer shows it so
+    typer.Option(
+        "--data",
+        metavar="DIR|ORG/NAME@REVISION",
+        help="Where the exam lies: a folder, or a Hub dataset.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str | None, typer.Argument(help="igakuqa, jmle2026, ... or a name for your own exam.")] = None,
+    files: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(metavar="FILE...", help="Predictions: IgakuQA's, medllm's records, or lm-eval samples."),
+    ] = None,
+    data: DataOption = None,
+    rules: Annotated[
+        str, typer.Option("--rules", metavar="official|normalised", help="How answers are compared.")
+    ] = "normalised",
+    list_: Annotated[bool, typer.Option("--list", help="List the exams with source, licence and dates.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Score anybody's predictions on an exam, with intervals, by year, section, category and the pass rule.
+
+    `official` compares byte for byte as IgakuQA's own scorer does, so that published numbers come out; `normalised`
+    reads the answer out of the reply and repairs numeric keys.
+    """
+    from medllm.exam import score_text
+
+    if list_:
+        print(
+            json.dumps(score_text.catalogue_json(), ensure_ascii=False, indent=2)
+            if json_
+            else "\n".join(score_text.catalogue_lines())
+        )
+        return
+    if benchmark is None or not files:
+        raise DataError("score needs an exam and files of predictions: medllm score igakuqa FILE... --data DIR")
+    scores = _scores(benchmark, files, data, rules)
+    for one in scores:
+        for warning in score_text.warnings(one):
+            print(f"medllm: {warning}", file=sys.stderr)
+    if json_:
+        found = [score_text.score_json(one) for one in scores]
+        print(json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False, indent=2))
+        return
+    print("\n\n".join("\n".join(score_text.score_lines(one)) for one in scores))
+
+
+def _scores(benchmark: str, files: list[Path], data: str | None, rules: str) -> list["Score"]:
+    """Every system's score on the exam."""
+    from medllm.exam.benchmarks import load
+    from medllm.exam.predictions import read_predictions
+    from medllm.exam.question import index
+    from medllm.exam.scoring import score as score_system
+
+    if rules not in ("official", "normalised"):
+        raise DataError(f"--rules {rules}: can be official or normalised.")
+    questions = load(benchmark, exam_folder(benchmark, data))
+    systems = read_predictions(files, index(questions), benchmark)
+    chosen: Rules = "official" if rules == "official" else "normalised"
+    return [score_system(questions, system, rules=chosen) for system in systems]
+
+
+def exam_folder(benchmark: str, data: str | None) -> Path:
+    """The local folder of an exam: as given, or pulled from the Hub at the revision that is named."""
+    from medllm.exam.benchmarks import CATALOGUE
+    from medllm.exam.benchmarks.loading import absent
+    from medllm.hub import connect
+
+    if data is None:
+        known = f" {absent(benchmark, Path('DIR'))}" if benchmark in CATALOGUE else ""
+        raise DataError(f"say with --data where {benchmark} lies.{known}")
+    if Path(data).exists() or not _HUB_NAME.fullmatch(data):
+        return Path(data)
+    repo_id, _, revision = data.partition("@")
+    if not revision:
+        raise DataError(f"--data {data}: is no folder here. For a Hub dataset pin its revision: {repo_id}@COMMIT")
+    with connect() as hub:
+        return hub.pull(hub.resolve(repo_id, "dataset", revision))

@@ -7,7 +7,7 @@ A template is `model_card/*.md` or `dataset_cards/*.md`, in two parts that are r
     language: {{ facts.languages }}     (null, "", [], {}) are dropped, and the whole is parsed before it is pushed
     ---
     # {{ recipe.name }}                 body: every value is escaped for Markdown, newlines become spaces
-    {{ facts.rows | count }} rows       filters: count, percent, code (an inline code span), raw (plain names in fences)
+    {{ facts.rows | count }} rows       filters: count, percent, points, code (inline span), raw (names in fences)
 
 What a template sees: `facts` (the stage's own facts.json), `provenance` (hub.Provenance), `repo_id`, `recipe` (name,
 base, cutoff, licence, ...), `upstream` (facts.json of all stages above it, by stage name) and `results` (facts.json of
@@ -52,6 +52,7 @@ def render(
     repo_id: str,
     recipe: Mapping[str, Any],
     upstream: Mapping[str, Mapping[str, Any]] | None = None,
+    lineage: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
 ) -> str:
     """Write the card: a template's name such as `model_card/merged.md`, and the facts it may use."""
@@ -61,13 +62,14 @@ def render(
         "repo_id": repo_id,
         "recipe": recipe,
         "upstream": upstream or {},
+        "lineage": lineage or {},
         "results": results,
     }
     header, body = _parts(template)
     try:
         metadata = yaml.safe_load(_environment("header").from_string(header).render(known)) or {}
         text = _environment("body").from_string(body).render(known)
-    except jinja2.UndefinedError as fault:
+    except (jinja2.UndefinedError, jinja2.TemplateNotFound) as fault:
         raise CardError(f"{template}: the facts of {repo_id} lack what the card tells ({fault}).") from fault
     except yaml.YAMLError as fault:
         raise CardError(f"{template}: its header is no YAML ({fault}).") from fault
@@ -136,6 +138,12 @@ def _parts(template: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def _piece(name: str) -> str | None:
+    """A piece that several templates include: it has no header of its own."""
+    path = _path(name)
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
 def _path(template: str) -> Path:
     """Templates lie beside the package in a checkout and inside it once installed."""
     inside = PACKAGE / template
@@ -145,6 +153,7 @@ def _path(template: str) -> Path:
 @cache
 def _environment(part: str) -> jinja2.Environment:
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_piece),
         undefined=jinja2.StrictUndefined,
         finalize=_as_yaml if part == "header" else escape,
         autoescape=False,  # that would escape for HTML; `finalize` escapes for what is written here
@@ -152,7 +161,7 @@ def _environment(part: str) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(count=_count, percent=_percent, code=_code, raw=_raw)
+    environment.filters.update(count=_count, percent=_percent, points=_points, code=_code, raw=_raw)
     return environment
 
 
@@ -169,6 +178,11 @@ def _count(value: int) -> _Markdown:
 def _percent(value: float) -> _Markdown:
     """A share as per cent with one decimal: 0.6789 is 67.9 %."""
     return _Markdown(f"{100 * value:.1f} %")
+
+
+def _points(value: float) -> _Markdown:
+    """A difference of shares in points, with its sign: -0.032 is -3.2."""
+    return _Markdown(f"{100 * value:+.1f}")
 
 
 def _code(value: object) -> _Markdown:

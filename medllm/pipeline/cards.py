@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from medllm.cards import render, template_exists
 from medllm.hub import Artifact, Hub, Provenance
-from medllm.pipeline.plan import Item
+from medllm.pipeline.lineage import lineage
+from medllm.pipeline.plan import Item, Plan
 from medllm.recipe import Recipe
 from medllm.recipe.reference import Stage
 
@@ -22,30 +22,30 @@ TEMPLATES: dict[Stage, str] = {
 }
 
 
-def write_card(
-    out: Path,
+def card_of(
+    plan: Plan,
     item: Item,
     provenance: Provenance,
-    recipe: Recipe,
+    facts: Mapping[str, Any],
     made: Mapping[Stage, Artifact],
+    *,
     hub: Hub,
     results: Mapping[str, Any] | None = None,
-) -> None:
-    """Lay README.md into an output; where there is no template for it, the stage's own README stays."""
+) -> str | None:
+    """Write a stage's card, or None where there is no template for it and the stage's own README stays."""
     template = TEMPLATES[item.stage]
     if not template_exists(template):
-        return
-    facts = json.loads((out / "facts.json").read_text(encoding="utf-8"))
-    card = render(
+        return None
+    return render(
         template,
         facts=facts,
         provenance=provenance,
         repo_id=item.repo_id,
-        recipe=recipe_facts(recipe),
+        recipe=recipe_facts(plan.recipe),
         upstream={stage: facts_of(hub, artifact) for stage, artifact in made.items()},
+        lineage=lineage(plan, item, made, hub),
         results=results,
     )
-    (out / "README.md").write_text(card, encoding="utf-8")
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from medllm.errors import HubError, MedllmError
 from medllm.hub import Artifact, Hub, Input, Provenance, push
 from medllm.hub.branch import branch_of, fetch
 from medllm.hub.push import writable_head
-from medllm.pipeline.cards import write_card
+from medllm.pipeline.cards import card_of
 from medllm.pipeline.keeping import kept
 from medllm.pipeline.lock import alone
 from medllm.pipeline.plan import Item, Plan
@@ -55,7 +55,9 @@ def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, b
         seconds = _work(plan, item, inputs, maker, place, bench)
         provenance = _provenance(plan, item, inputs, seconds)
         out = place / "made"
-        write_card(out, item, provenance, plan.recipe, made, bench.hub)
+        card = card_of(plan, item, provenance, read_facts(out), made, hub=bench.hub)
+        if card is not None:
+            (out / "README.md").write_text(card, encoding="utf-8")
         provenance.write(out)
         bench.say(f"{item.stage}: pushing {_size(out)} to {item.repo_id}")
         return push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)

@@ -1,0 +1,62 @@
+"""Licences of base and data held against the licence of what is made: every conflict is named, none is decided."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SHARE_ALIKE = re.compile(r"-sa\b|-sa-|^(a?gpl|gfdl)")
+OWN_TERMS = re.compile(r"^(llama|gemma|qwen|deepseek|other|.*-community|.*-research)")
+PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "unlicense")
+
+
+def front_matter(readme: Path) -> dict[str, Any]:
+    """The header of a card, or nothing when there is no readable one."""
+    if not readme.is_file():
+        return {}
+    found = re.match(r"---\r?\n(.*?)\r?\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        told = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def licence_of(readme: Path) -> str | None:
+    """The licence a card states, by its name where it is one of its owner's own."""
+    told = front_matter(readme)
+    licence = told.get("license")
+    if licence == "other":
+        licence = told.get("license_name") or "other"
+    return str(licence).lower() if licence else None
+
+
+def chosen(declared: str | None, base: str | None) -> str:
+    """The licence of what is made: as declared, else the base's, whose terms reach every model made from it."""
+    return declared or base or "other"
+
+
+def conflicts(licence: str, base: str | None, data: dict[str, str | None]) -> list[str]:
+    """Name what does not go together; `data` maps each source to its licence, None where it states none.
+
+    >>> conflicts("apache-2.0", "apache-2.0", {"org/texts": "cc-by-nc-4.0"})
+    ['org/texts is cc-by-nc-4.0, which forbids commercial use; apache-2.0 allows it']
+    """
+    found = []
+    if base is None:
+        found.append("the base states no licence")
+    elif OWN_TERMS.match(base) and licence != base:
+        found.append(f"the base is under {base}, whose terms reach every model made from it; this says {licence}")
+    for name, terms in sorted({"the base": base, **data}.items()):
+        if terms is None:
+            if name != "the base":
+                found.append(f"{name} states no licence")
+            continue
+        if "-nc" in terms and "-nc" not in licence:
+            found.append(f"{name} is {terms}, which forbids commercial use; {licence} allows it")
+        if "-nd" in terms:
+            found.append(f"{name} is {terms}, which forbids derived works")
+        if SHARE_ALIKE.search(terms) and licence in PERMISSIVE:
+            found.append(f"{name} is {terms}, which asks for the same terms; {licence} is laxer")
+    return found

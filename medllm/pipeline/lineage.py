@@ -1,0 +1,88 @@
+"""What a card tells of an output's making: base, data, every training on the way, and under which licences."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from medllm.hub import Artifact, Hub, Input
+from medllm.pipeline.licences import chosen, conflicts, licence_of
+from medllm.pipeline.plan import Item, Plan
+from medllm.recipe.reference import STAGES, Stage, parse_reference
+
+TRAININGS = ("cpt", "rpo")
+
+
+def lineage(plan: Plan, item: Item, made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, Any]:
+    """Plain values for the templates."""
+    way = _ancestors(plan, item)
+    sources = {source.reference: source for one in way for source in one.inputs if source.reference not in STAGES}
+    base = sources.pop("base", None)
+    exams = set(plan.recipe.exams) | set(plan.recipe.evaluate.benchmarks if plan.recipe.evaluate else ())
+    data = {name: source for name, source in sources.items() if name not in exams}
+    base_licence = _licence(plan, base, hub) if base else None
+    data_licences = {name: _stated(plan, name) or _licence(plan, source, hub) for name, source in data.items()}
+    licence = chosen(plan.recipe.publish.licence, base_licence)
+    return {
+        "base": {"name": plan.recipe.base, "repo_id": base.repo_id if base else None, "licence": base_licence},
+        "data": [
+            {"name": name, "licence": data_licences[name], **_place(source)} for name, source in sorted(data.items())
+        ],
+        "exams": [{"name": name, **_place(source)} for name, source in sorted(sources.items()) if name in exams],
+        "datasets": _datasets(data, made, way),
+        "trainings": [_training(one, made) for one in way if one.stage in TRAININGS],
+        "licence": licence,
+        "conflicts": conflicts(licence, base_licence, data_licences),
+    }
+
+
+def _ancestors(plan: Plan, item: Item) -> list[Item]:
+    """The item and all it stands on, in the order they are made."""
+    wanted = {item.stage}
+    for one in reversed(plan.items):
+        if one.stage in wanted:
+            wanted |= {source.reference for source in one.inputs if source.reference in STAGES}
+    return [one for one in plan.items if one.stage in wanted]
+
+
+def _datasets(data: Mapping[str, Input], made: Mapping[Stage, Artifact], way: list[Item]) -> list[str]:
+    """The repositories of the Hub that the model learnt from, as its header lists them."""
+    outside = [source.repo_id for source in data.values() if source.repo_id]
+    inside = [made[one.stage].repo_id for one in way if one.kind == "dataset" and one.stage in made]
+    return sorted({*outside, *inside})
+
+
+def _training(item: Item, made: Mapping[Stage, Artifact]) -> dict[str, Any]:
+    artifact = made.get(item.stage)
+    return {
+        "stage": item.stage,
+        "repo_id": item.repo_id,
+        "commit": artifact.revision if artifact else None,
+        "settings": [{"name": name, "value": value} for name, value in _flat(item.told_settings, "")],
+    }
+
+
+def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        elif value is not None and value not in ([], ""):
+            yield f"{above}{name}", value
+
+
+def _place(source: Input) -> dict[str, str | None]:
+    return {"repo_id": source.repo_id, "commit": source.commit, "digest": source.digest}
+
+
+def _licence(plan: Plan, source: Input, hub: Hub) -> str | None:
+    """What the source's own card states."""
+    if source.repo_id and source.kind and source.commit:
+        readme = hub.file(Artifact(source.repo_id, source.kind, source.commit), "README.md")
+        return licence_of(readme) if readme else None
+    written = parse_reference(plan.recipe.base if source.reference == "base" else source.reference)
+    return licence_of(plan.resolver.folder(written) / "README.md") if written.where == "folder" else None
+
+
+def _stated(plan: Plan, name: str) -> str | None:
+    """What the recipe itself states of a source's licence."""
+    recipe = plan.recipe
+    blocks = [one for stage in (recipe.corpus, recipe.preferences) if stage for one in stage.data]
+    return next((one.licence.lower() for one in blocks if one.source == name and one.licence), None)

@@ -33,3 +33,4 @@ def main() -> None:
 from medllm.cli import check as _check  # noqa: E402, F401  the commands register themselves on `app`
 from medllm.cli import exam as _exam  # noqa: E402, F401
 from medllm.cli import run as _run  # noqa: E402, F401
+from medllm.cli import space as _space  # noqa: E402, F401

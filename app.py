@@ -1,0 +1,6 @@
+"""The Space: `python app.py` shows recorded results in the browser; everything it does lives in medllm.page."""
+
+from medllm.page.__main__ import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The command that shows results as a page: app."""
+
+from typing import Annotated, Optional
+
+import typer
+
+from medllm.cli.edge import app
+
+
+@app.command("app")
+def app_(
+    results: Annotated[
+        Optional[str],  # noqa: UP045  typer shows it so
+        typer.Argument(
+            metavar="[RESULTS]", help="A folder, a file of records, or ORG/DATASET@REVISION.", show_default=False
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="The port on this machine; 0 takes a free one.")] = 7860,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Show recorded results as a page in the browser: six answers side by side, and what explaining costs.
+
+    Without RESULTS (or MEDLLM_RESULTS) it shows the enclosed miniature's own.
+    """
+    from medllm.page.serve import Settings, free_port, serve
+
+    serve(Settings(results=results, port=port or free_port(), open_browser=open_browser))

@@ -1,0 +1,152 @@
+"""One question put to N models under both prompts: recorded or live, every cell with a state and a fault of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from medllm.exam.record import PromptStyle, Record, Status
+
+State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
+Flip = Literal["lost", "gained"]
+FaultKind = Literal["silent", "refused", "broken"]
+Column = tuple[str, PromptStyle]
+
+
+@dataclass(frozen=True, slots=True)
+class CellFault:
+    """Why one cell has no reply, worded for a person; the other cells go on."""
+
+    kind: FaultKind
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One model's reply under one prompt, as far as it has come."""
+
+    model: str
+    prompt: PromptStyle
+    state: State
+    text: str = ""
+    status: Status | None = None
+    answer: str | None = None
+    correct: bool | None = None
+    """None where there is no key to compare with."""
+    prohibited: str | None = None
+    fault: CellFault | None = None
+
+
+Cells = Mapping[Column, Cell]
+Ask = Callable[[str, PromptStyle], AsyncIterator[str]]
+"""Puts the question to one model under one prompt and yields the reply piece by piece."""
+Judge = Callable[[str, PromptStyle, str], Cell]
+"""Reads a whole reply (model, prompt, text) into a finished cell."""
+
+
+def recorded(record: Record) -> Cell:
+    """The finished cell behind a recorded reply."""
+    return Cell(
+        model=record.model,
+        prompt=record.prompt,
+        state="done",
+        text=record.completion,
+        status=record.status,
+        answer=record.answer,
+        correct=record.correct,
+        prohibited=record.prohibited,
+    )
+
+
+def flip_between(plain: Cell | None, explained: Cell | None) -> Flip | None:
+    """What explaining did to the verdict: a right answer lost, a wrong one gained, or nothing."""
+    if plain is None or explained is None or None in (plain.correct, explained.correct):
+        return None
+    return None if plain.correct == explained.correct else "lost" if plain.correct else "gained"
+
+
+async def stream(
+    columns: Sequence[Column],
+    ask: Ask,
+    judge: Judge,
+    *,
+    stop: asyncio.Event,
+    every: float = 0.1,
+    silence: float = 120.0,
+) -> AsyncIterator[Cells]:
+    """All cells together, at most once each `every` seconds, until all are finished or `stop` is set.
+
+    The producers end with the generator: a reader that goes away (a closed browser) cancels them all.
+    A producer that says nothing for `silence` seconds fails, alone.
+    """
+    cells: dict[Column, Cell] = {column: Cell(*column, "waiting") for column in columns}
+    news = asyncio.Event()
+
+    async def produce(column: Column) -> None:
+        async for text in _pieces(ask(*column), silence):
+            cells[column] = replace(cells[column], state="running", text=cells[column].text + text)
+            news.set()
+        cells[column] = judge(*column, cells[column].text)
+
+    async def guarded(column: Column) -> None:
+        try:
+            await produce(column)
+        except Exception as fault:  # one cell's fault, whatever it is, must not take five others with it
+            cells[column] = replace(cells[column], state="failed", fault=_fault(fault, silence))
+        finally:
+            news.set()
+
+    tasks = [asyncio.create_task(guarded(column)) for column in columns]
+    try:
+        yield dict(cells)
+        while not stop.is_set() and not all(task.done() for task in tasks):
+            await _either(news, stop)
+            news.clear()
+            yield dict(cells)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), every)
+        yield _ended(cells)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pieces(reply: AsyncIterator[str], silence: float) -> AsyncIterator[str]:
+    """The pieces of a reply; TimeoutError when the next one does not come in time."""
+    try:
+        while True:
+            try:
+                yield await asyncio.wait_for(anext(reply), silence)
+            except StopAsyncIteration:
+                return
+    finally:
+        close = getattr(reply, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
+    """Wait until one of two events is set: a stop must be seen even while every producer is silent."""
+    waits = [asyncio.create_task(first.wait()), asyncio.create_task(second.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _fault(fault: Exception, silence: float) -> CellFault:
+    """What a person is told: the kind of failure, never its text, which may hold an address or a key."""
+    if isinstance(fault, TimeoutError):
+        return CellFault("silent", f"{silence:.0f}")
+    return CellFault("refused" if isinstance(fault, OSError) else "broken", type(fault).__name__)
+
+
+def _ended(cells: Cells) -> Cells:
+    """The cells with none left waiting or running: what a stop leaves behind says so."""
+    return {
+        column: replace(cell, state="stopped") if cell.state in ("waiting", "running") else cell
+        for column, cell in cells.items()
+    }

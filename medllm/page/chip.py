@@ -1,0 +1,28 @@
+"""The header with its language switch, and the bar that never leaves the screen: disclaimer and provenance."""
+
+from medllm.page.html import both, safe
+from medllm.page.results import Origin
+
+
+def header() -> str:
+    """Title, what this is about, and the language switch."""
+    switch = "".join(
+        f'<button type="button" lang="{language}" data-speak="{language}" aria-pressed="false">{name}</button>'
+        for language, name in (("ja", "日本語"), ("en", "English"))
+    )
+    return (
+        f'<header class="top"><div><h1>{both("title")}</h1><p>{both("lead")}</p></div>'
+        f'<nav aria-label="日本語 / English">{switch}</nav></header>'
+    )
+
+
+def bar(origin: Origin | None, *, live: bool) -> str:
+    """The disclaimer and what the answers are: recorded, live or simulated, from where, at which revision."""
+    marking = "recorded" if origin is None or origin.marking == "miniature" else origin.marking
+    chips = f'<span class="chip">{both(marking)}</span>' + (f'<span class="chip">{both("live")}</span>' if live else "")
+    hint = f"{origin.marking if origin else 'recorded'}_hint"
+    name = "" if origin is None else safe(origin.name) + (f"@{safe(origin.revision[:12])}" if origin.revision else "")
+    return (
+        f'<aside class="bar" id="page-ready"><strong>⚠ {both("disclaimer")}</strong>{chips}'
+        f'<span class="from">{both(hint)} {name}</span></aside>'
+    )

@@ -1,0 +1,108 @@
+"""Which question: exam, year, section, number, step by step, so that no list is long and the page light."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+from medllm.exam.question import Question
+from medllm.page.results import Results
+
+LONGEST_LIST = 120
+"""Questions in one list; a section with more is cut into ranges, since every choice travels with the page."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a question stands in the lists."""
+
+    exam: str
+    year: str
+    section: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The questions of some results, ordered for choosing."""
+
+    results: Results
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Every question with the lists it stands in, in the order of the lists."""
+        found: list[Place] = []
+        ordered = sorted(zip(self.results.questions, self.results.keys, strict=True), key=lambda pair: _lists(pair[0]))
+        for (exam, year, section), group in groupby(ordered, key=lambda pair: _lists(pair[0])):
+            members = list(group)
+            for at, (_, key) in enumerate(members):
+                found.append(Place(exam, year, _range(section, at, len(members)), key))
+        return tuple(found)
+
+    @cached_property
+    def at(self) -> dict[str, int]:
+        """Where each key stands in `places`."""
+        return {place.key: at for at, place in enumerate(self.places)}
+
+    def of(self, key: str) -> Place:
+        """The place of a key."""
+        return self.places[self.at[key]]
+
+    def exams(self) -> list[str]:
+        """The exams there are."""
+        return _distinct(place.exam for place in self.places)
+
+    def years(self, exam: str) -> list[str]:
+        """The years of an exam."""
+        return _distinct(place.year for place in self.places if place.exam == exam)
+
+    def sections(self, exam: str, year: str) -> list[str]:
+        """The sections of an exam's year."""
+        return _distinct(place.section for place in self.places if (place.exam, place.year) == (exam, year))
+
+    def numbers(self, exam: str, year: str, section: str) -> list[tuple[str, str]]:
+        """The questions of a section, as name and key."""
+        wanted = (exam, year, section)
+        return [
+            (self.results.question(place.key).question_id, place.key)
+            for place in self.places
+            if (place.exam, place.year, place.section) == wanted
+        ]
+
+    def first(self, exam: str, year: str | None = None, section: str | None = None) -> str:
+        """The first question that fits; what no longer fits after a change is let go."""
+        for wanted in ((exam, year, section), (exam, year, None), (exam, None, None)):
+            for place in self.places:
+                if all(
+                    asked is None or asked == have
+                    for asked, have in zip(wanted, (place.exam, place.year, place.section), strict=True)
+                ):
+                    return place.key
+        return self.places[0].key
+
+    def beside(self, key: str, step: int) -> str:
+        """The question before or after, round the end."""
+        return self.places[(self.at[key] + step) % len(self.places)].key
+
+    def another(self, key: str, among: Sequence[str]) -> str:
+        """A question drawn by chance from `among`, another one if there is another."""
+        others = [other for other in among if other != key]
+        return random.choice(others) if others else key
+
+
+def _lists(question: Question) -> tuple[str, str, str]:
+    year = "–" if question.year is None else str(question.year)
+    return question.benchmark, year, question.section or "–"
+
+
+def _range(section: str, at: int, size: int) -> str:
+    if size <= LONGEST_LIST:
+        return section
+    low = at // LONGEST_LIST * LONGEST_LIST
+    span = f"{low + 1}–{min(low + LONGEST_LIST, size)}"
+    return span if section == "–" else f"{section} {span}"
+
+
+def _distinct(names: object) -> list[str]:
+    return list(dict.fromkeys(names))  # type: ignore[call-overload]

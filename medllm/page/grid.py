@@ -1,0 +1,147 @@
+"""The verdict matrix and the models' columns: one value, one template, so that one component carries all streams."""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from medllm.compare import Cell, Flip, flip_between
+from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.page.card import shortened
+from medllm.page.html import both, hidden, safe
+
+# The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
+# expand them first.
+TEMPLATE = """<div class="matrix-box">${value.matrix}</div>
+<div class="columns">${value.columns.map(column => `<section class="card model ${column.kind}"
+ aria-labelledby="${column.id}"><h2 id="${column.id}">${column.head}</h2>
+${column.cells.map(cell => `<div class="line">${cell.line}</div>
+<div class="reply ${cell.kind}" tabindex="0" role="region" aria-labelledby="${cell.id}"><span class="sr" id="${cell.id}"
+>${cell.label}</span>${cell.body}</div>${cell.notes}`).join('')}</section>`).join('')}</div>
+<div class="prompts">${value.prompts}</div>"""
+
+Cells = Mapping[tuple[str, PromptStyle], Cell]
+
+
+def grid_value(
+    cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], prompts: bool = True
+) -> dict[str, object]:
+    """What the template shows; replies are the only strings that grow, so streams travel as appends."""
+    flips = {model: flip_between(cells.get((model, "plain")), cells.get((model, "explain"))) for model in models}
+    return {
+        "matrix": _matrix(cells, models, flips),
+        "columns": [
+            _column(place, model, cells, flips[model], notes.get(model, "")) for place, model in enumerate(models)
+        ],
+        "prompts": "".join(_prompt_box(key, prompt) for prompt in PROMPTS) if key and prompts else "",
+    }
+
+
+def _matrix(cells: Cells, models: Sequence[str], flips: Mapping[str, Flip | None]) -> str:
+    head = "".join(f'<th scope="col">{safe(model)}</th>' for model in models)
+    rows = ""
+    for prompt in PROMPTS:
+        row = "".join(
+            _verdict(cells.get((model, prompt)), flips[model] if prompt == "explain" else None) for model in models
+        )
+        rows += f'<tr><th scope="row">{both(prompt)}</th>{row}</tr>'
+    return (
+        f'<table class="matrix"><caption class="sr">{both("verdicts")}</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _verdict(cell: Cell | None, flip: Flip | None) -> str:
+    if cell is None or cell.state == "absent":
+        return f'<td class="none">·{hidden("absent")}</td>'
+    if cell.state != "done":
+        return f'<td class="{cell.state}">{both(cell.state)}</td>'
+    mark, kind = _mark(cell)
+    answer = safe(cell.answer.upper()) if cell.answer else both("unparsed")
+    turned = hidden(flip) if flip else ""
+    harm = f'<span class="harm">⚠{hidden("prohibited")}</span>' if cell.prohibited else ""
+    return f'<td class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}</td>'
+
+
+def _mark(cell: Cell) -> tuple[str, str]:
+    if cell.correct is None:
+        return hidden("unscored"), "unscored"
+    if cell.answer is None:
+        return f'<span aria-hidden="true">?</span>{hidden("unparsed")}', "unparsed"
+    word = "right" if cell.correct else "wrong"
+    return f'<span aria-hidden="true">{"✓" if cell.correct else "✗"}</span>{hidden(word)}', word
+
+
+def _column(place: int, model: str, cells: Cells, flip: Flip | None, note: str) -> dict[str, object]:
+    shown = [
+        _cell(
+            place,
+            prompt,
+            cells.get((model, prompt)) or Cell(model, prompt, "absent"),
+            flip if prompt == "explain" else None,
+        )
+        for prompt in PROMPTS
+    ]
+    return {
+        "id": f"model-{place}",
+        "kind": flip or "",
+        "head": f"{safe(model)}<small>{safe(note)}</small>",
+        "cells": shown,
+    }
+
+
+def _cell(place: int, prompt: PromptStyle, cell: Cell, flip: Flip | None) -> dict[str, object]:
+    return {
+        "id": f"reply-{place}-{prompt}",
+        "kind": prompt,
+        "label": both("reply_of", model=cell.model, prompt="") + both(prompt),
+        "line": f'<span class="asked">{both(prompt)}</span>{_badges(cell, flip)}',
+        "body": _body(cell),
+        "notes": _notes(cell),
+    }
+
+
+def _badges(cell: Cell, flip: Flip | None) -> str:
+    if cell.state != "done":
+        return f'<span class="badge {cell.state}">{both(cell.state)}</span>'
+    parts = [f'<b class="answer">{safe(cell.answer.upper())}</b>'] if cell.answer else []
+    if cell.answer is None and cell.status in (None, "answered", "unparsed"):
+        parts.append(f'<span class="badge unparsed">? {both("unparsed")}</span>')
+    elif cell.answer is not None and cell.correct is not None:
+        word = "right" if cell.correct else "wrong"
+        parts.append(
+            f'<span class="badge {word}"><span aria-hidden="true">'
+            f"{'✓' if cell.correct else '✗'}</span> {both(word)}</span>"
+        )
+    if cell.status in ("truncated", "run_on", "loop", "wrong_count"):
+        parts.append(f'<span class="badge odd">{both(cell.status)}</span>')
+    if flip:
+        parts.append(f'<span class="badge {flip}">{both(flip)}</span>')
+    if cell.prohibited:
+        parts.append(f'<span class="badge harm">⚠ {both("prohibited")} {safe(cell.prohibited.upper())}</span>')
+    return "".join(parts)
+
+
+def _body(cell: Cell) -> str:
+    if cell.state == "done" and not cell.text.strip():
+        return f'<em class="quiet">{both("empty_reply")}</em>'
+    return shortened(cell.text.strip() if cell.state == "done" else cell.text.lstrip())
+
+
+def _notes(cell: Cell) -> str:
+    notes = []
+    if cell.fault:
+        notes.append(
+            f'<p class="note failed" role="alert">{both("fault_" + cell.fault.kind, detail=cell.fault.detail)}</p>'
+        )
+    if cell.state == "done" and cell.status and cell.status != "answered":
+        notes.append(f'<p class="note">{both(cell.status + "_long")}</p>')
+    if cell.prohibited:
+        notes.append(f'<p class="note harm">{both("prohibited_long")}</p>')
+    return "".join(notes)
+
+
+def _prompt_box(key: str, prompt: PromptStyle) -> str:
+    source = f"medllm/prompt?q={quote(key, safe='')}&prompt={prompt}"
+    return (
+        f'<details class="prompt" data-src="{safe(source)}"><summary>{both("show_prompt")}: {both(prompt)}</summary>'
+        f'<pre tabindex="0">{both("fetching")}</pre></details>'
+    )

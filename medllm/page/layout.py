@@ -1,0 +1,89 @@
+"""The page as a whole: header, tabs in their order, the bar, and what a link restores."""
+
+import asyncio
+from typing import Any
+
+import gradio as gr
+
+from medllm.page.chip import bar, header
+from medllm.page.context import Page
+from medllm.page.flips import Wanted
+from medllm.page.panel import fault_panel
+from medllm.page.tabs import compare as compare_tab
+from medllm.page.tabs import flips as flips_tab
+from medllm.page.tabs import scores as scores_tab
+from medllm.page.tabs.filters import set_filters
+from medllm.page.tabs.parts import I18N, block, on
+
+FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "measure")
+"""What an address may say about Scores and Flips."""
+
+
+def page_of(page: Page) -> gr.Blocks:
+    """The page over some results."""
+    stops: dict[str, asyncio.Event] = {}
+    with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
+        block(header())
+        drawn: dict[str, gr.Tab] = {}
+        with gr.Tabs(selected="compare") as tabs:
+            with gr.Tab(I18N("compare"), id="compare") as drawn["compare"]:
+                compare = compare_tab.draw(page, stops)
+            with gr.Tab(I18N("scores"), id="scores") as drawn["scores"]:
+                scores = scores_tab.draw(page)
+            with gr.Tab(I18N("flips"), id="flips") as drawn["flips"]:
+                flips = flips_tab.draw(page)
+        block('<p id="said" role="status" aria-live="polite"></p>')
+        block(bar(page.results.origin, live=page.live is not None), elem_id="bar")
+        for name, tab in drawn.items():
+            on(tab.select, None, None, None, js=f"() => window.medllm.remember({{ tab: '{name}' }})")
+        _bind_opening(page, tabs, compare, scores, flips)
+        _bind_links(demo, tabs, list(drawn), compare, scores, flips)
+    return demo
+
+
+def _bind_opening(page: Page, tabs: gr.Tabs, compare: Any, scores: Any, flips: Any) -> None:  # noqa: ANN401
+    """A number opens its questions, a question opens Compare."""
+
+    def questions(event: gr.EventData, *filters: Any) -> list[Any]:  # noqa: ANN401  (values of gradio's controls)
+        told = dict(zip(("exam", "year", "section", "category"), filters[:4], strict=True))
+        told |= {"text": "1" if filters[4] else "", "model": event.model, "outcome": event.outcome}
+        told |= {
+            name: value for name in ("exam", "year", "section", "category") if (value := getattr(event, name, None))
+        }
+        return [gr.Tabs(selected="flips"), *flips.opened(Wanted.read(told, page.results))]
+
+    def question(event: gr.EventData) -> list[Any]:
+        return [gr.Tabs(selected="compare"), *compare_tab.find(compare, event.key)]
+
+    opened = on(scores.figures.open, questions, scores.controls, [tabs, *flips.controls, flips.listed, flips.shown])
+    flips.remember(opened.then, tab="flips")
+    picked = on(flips.listed.pick, question, None, [tabs, *compare.shown, compare.notice])
+    on(picked.then, None, [compare.key], None, js="(key) => window.medllm.remember({ q: key, tab: 'compare' })")
+
+
+def _bind_links(demo: gr.Blocks, tabs: gr.Tabs, names: list[str], compare: Any, scores: Any, flips: Any) -> None:  # noqa: ANN401
+    """An address shows again what was seen when it was copied."""
+
+    def restore(request: gr.Request) -> list[Any]:
+        query = dict(request.query_params)
+        tab, wanted = query.get("tab"), query.get("q")
+        opened = gr.Tabs(selected=tab) if tab in names else gr.skip()
+        question = compare_tab.find(compare, wanted) if wanted else [gr.skip()] * (len(compare.shown) + 1)
+        if not any(query.get(name) for name in FILTERED):
+            return [opened, *question, *[gr.skip()] * (len(scores.controls) + len(flips.controls) + 3)]
+        asked = Wanted.read(query, compare.page.results)
+        chosen = [*set_filters(asked.narrow), "points" if query.get("measure") == "points" else "accuracy"]
+        return [opened, *question, *chosen, scores.show(*chosen), *flips.opened(asked)]
+
+    parts = [*scores.controls, scores.figures, *flips.controls, flips.listed, flips.shown]
+    loaded = on(demo.load, restore, None, [tabs, *compare.shown, compare.notice, *parts])
+    on(loaded.then, None, None, None, js="() => window.medllm.restored()")
+
+
+def page_of_fault(fault: Exception) -> gr.Blocks:
+    """The page when there is nothing to show: what is wrong and what to do, in the reader's language."""
+    with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
+        block(header())
+        block(fault_panel(fault))
+        block(bar(None, live=False), elem_id="bar")
+    return demo

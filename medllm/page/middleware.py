@@ -1,0 +1,69 @@
+"""What stands around Gradio's page: the language chosen early, a first screen at once, no foreign hosts."""
+
+import re
+from importlib import resources
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from medllm.page.html import both, word
+
+# Gradio compiles its templates in the browser and needs eval; other hosts get nothing, so a model's output can
+# call nobody.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'"
+)
+
+
+class Frame:
+    """Rewrites the one HTML document that Gradio serves; everything else passes through untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request; the document is held back until it is whole."""
+        if scope["type"] != "http" or scope["path"] not in ("/", ""):
+            return await self.app(scope, receive, send)
+        start: Message = {}
+        body = b""
+
+        async def hold(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            framed = frame(body.decode()).encode() if b"<head>" in body else body
+            headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+            headers += [(b"content-length", str(len(framed)).encode()), (b"content-security-policy", POLICY.encode())]
+            await send({**start, "headers": headers})
+            await send({"type": "http.response.body", "body": framed})
+
+        await self.app(scope, receive, hold)
+
+
+def frame(document: str) -> str:
+    """Gradio's document with our language, title, script and first screen."""
+    script = resources.files("medllm.page").joinpath("page.js").read_text(encoding="utf-8")
+    title, lead = word("title", "ja"), word("lead", "ja")
+    document = re.sub(r'(<html[^>]*?\s)lang="en"', r'\1lang="ja"', document, count=1)
+    document = re.sub(r"<title>.*?</title>", f"<title>{title}</title>", document, count=1, flags=re.S)
+    document = re.sub(r'(<meta\s+property="og:title"\s+content=")[^"]*', rf"\g<1>{title}", document, count=1)
+    document = re.sub(r'(<meta\s+property="og:description"\s+content=")[^"]*', rf"\g<1>{lead}", document, count=1)
+    document = document.replace("<head>", f"<head><script>{script}</script>", 1)
+    return re.sub(r"(<body[^>]*>)", lambda found: found[1] + first_screen(), document, count=1)
+
+
+def first_screen() -> str:
+    """What is seen until Gradio has mounted: it covers the page, so nothing jumps while the parts arrive."""
+    return (
+        "<style>html[lang=en] .ja,html:not([lang=en]) .en{display:none}"
+        "#medllm-first{position:fixed;inset:0;z-index:9999;background:#fff;color:#1f2937;padding:32px 24px;"
+        "font:16px/1.7 system-ui,'Hiragino Sans','Yu Gothic UI',Meiryo,'Noto Sans CJK JP',sans-serif}"
+        "@media(prefers-color-scheme:dark){#medllm-first{background:#0b0f19;color:#f3f4f6}}</style>"
+        f'<div id="medllm-first" role="status"><strong>{both("title")}</strong><br>{both("loading")}</div>'
+    )

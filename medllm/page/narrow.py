@@ -1,0 +1,103 @@
+"""Which questions are meant: a filter by exam, year, section, category and image, and an outcome of one model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from medllm.page.results import Column, Results
+
+Mask = npt.NDArray[np.bool_]
+Outcome = Literal[
+    "lost", "gained", "kept", "never",
+    "plain_right", "plain_wrong", "plain_unparsed",
+    "explain_right", "explain_wrong", "explain_unparsed", "asked",
+]  # fmt: skip
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What is looked at; an empty string means all."""
+
+    exam: str = ""
+    year: str = ""
+    section: str = ""
+    category: str = ""
+    text_only: bool = False
+    """Leave out questions that need a picture."""
+
+    def mask(self, results: Results) -> Mask:
+        """The questions that pass, by place."""
+        passed = np.ones(len(results.questions), dtype=np.bool_)
+        for name, wanted in (
+            ("benchmark", self.exam),
+            ("year", self.year),
+            ("section", self.section),
+            ("category", self.category),
+        ):
+            if wanted:
+                passed &= labels(results, name) == wanted
+        return passed & ~images(results) if self.text_only else passed
+
+
+def labels(results: Results, field: str) -> npt.NDArray[np.str_]:
+    """A field of all questions as text, empty where there is none."""
+    return results.remembered(
+        f"labels {field}", lambda: np.asarray([_text(getattr(q, field)) for q in results.questions])
+    )
+
+
+def images(results: Results) -> Mask:
+    """Which questions need a picture."""
+    return results.remembered(
+        "images", lambda: np.asarray([question.image for question in results.questions], dtype=np.bool_)
+    )
+
+
+def points(results: Results) -> npt.NDArray[np.float64]:
+    """What each question is worth."""
+    return results.remembered(
+        "points", lambda: np.asarray([question.points for question in results.questions], dtype=np.float64)
+    )
+
+
+def options(results: Results, field: str) -> list[str]:
+    """The values a field takes, in order."""
+    return sorted(set(labels(results, field).tolist()) - {""})
+
+
+def outcome(results: Results, model: str, wanted: Outcome) -> Mask:
+    """The questions on which a model did this; those it was not asked are never among them."""
+    plain: Column = (model, "plain")
+    explained: Column = (model, "explain")
+    right, there, lost = results.right, results.there, results.unanswered
+    twice = there[plain] & there[explained]
+    found: dict[Outcome, Callable[[], Mask]] = {
+        "lost": lambda: twice & right[plain] & ~right[explained],
+        "gained": lambda: twice & ~right[plain] & right[explained],
+        "kept": lambda: twice & right[plain] & right[explained],
+        "never": lambda: twice & ~right[plain] & ~right[explained],
+        "plain_right": lambda: right[plain],
+        "plain_wrong": lambda: there[plain] & ~right[plain] & ~lost[plain],
+        "plain_unparsed": lambda: lost[plain],
+        "explain_right": lambda: right[explained],
+        "explain_wrong": lambda: there[explained] & ~right[explained] & ~lost[explained],
+        "explain_unparsed": lambda: lost[explained],
+        "asked": lambda: there[plain] | there[explained],
+    }
+    return found[wanted]()
+
+
+def containing(results: Results, text: str) -> Mask:
+    """The questions whose id or text holds these words."""
+    sought = text.strip().casefold()
+    if not sought:
+        return np.ones(len(results.questions), dtype=np.bool_)
+    return np.asarray([sought in f"{q.question_id}\n{q.text}".casefold() for q in results.questions], dtype=np.bool_)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

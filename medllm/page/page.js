@@ -1,0 +1,79 @@
+// Runs before Gradio: the language is settled here, because Gradio reads the browser's once and never asks again.
+(function () {
+  const query = new URLSearchParams(location.search);
+  let language = query.get("lang");
+  try {
+    if (language === "ja" || language === "en") localStorage.setItem("medllm-lang", language);
+    else language = localStorage.getItem("medllm-lang");
+  } catch (blocked) { /* private windows may refuse storage: the link still decides */ }
+  if (language !== "ja" && language !== "en") language = (navigator.language || "ja").startsWith("ja") ? "ja" : "en";
+  Object.defineProperty(navigator, "language", { get: () => language });
+  Object.defineProperty(navigator, "languages", { get: () => [language] });
+  const root = document.documentElement;
+  const keep = () => { if (root.lang !== language) root.lang = language; };
+  keep();
+  new MutationObserver(keep).observe(root, { attributes: true, attributeFilter: ["lang"] });
+
+  // Gradio announces its first tab as chosen while it mounts: nothing is written until the link has been read.
+  let restored = false;
+  const remember = (changes) => {
+    if (!restored && !("lang" in changes)) return;
+    const link = new URL(location);
+    for (const [name, value] of Object.entries(changes)) {
+      if (value === null || value === undefined || value === "" || value === false) link.searchParams.delete(name);
+      else link.searchParams.set(name, value === true ? "1" : value);
+    }
+    history.replaceState(null, "", link);
+  };
+  const say = (text) => {
+    const place = document.getElementById("said");
+    if (place) { place.textContent = text; setTimeout(() => { place.textContent = ""; }, 4000); }
+  };
+  const rater = () => {
+    try {
+      let name = localStorage.getItem("medllm-rater");
+      if (!name) { name = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2); localStorage.setItem("medllm-rater", name); }
+      return name;
+    } catch (blocked) { return ""; }
+  };
+  window.medllm = {
+    language, remember, say, rater,
+    restored() { restored = true; },
+    speak(chosen) { remember({ lang: chosen }); location.reload(); },
+    link() {
+      const text = location.href;
+      const done = () => say(language === "ja" ? "リンクをコピーしました" : "Link copied");
+      if (navigator.clipboard && window.isSecureContext) navigator.clipboard.writeText(text).then(done, () => say(text));
+      else say(text);
+    },
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest("[data-speak]");
+    if (button) window.medllm.speak(button.dataset.speak);
+    if (event.target.closest && event.target.closest("[data-link]")) window.medllm.link();
+    const sentence = event.target.closest && event.target.closest("[data-sentence]");
+    if (sentence) sentence.setAttribute("aria-pressed", sentence.getAttribute("aria-pressed") === "true" ? "false" : "true");
+  });
+  // A prompt of several thousand characters is fetched only when someone opens it; textContent keeps it text.
+  document.addEventListener("toggle", (event) => {
+    const box = event.target;
+    if (!box.open || !box.dataset || !box.dataset.src || box.dataset.got === box.dataset.src) return;
+    const place = box.querySelector("pre");
+    fetch(box.dataset.src).then((answer) => answer.text()).then((text) => { place.textContent = text; box.dataset.got = box.dataset.src; });
+  }, true);
+  // Gradio mounts piece by piece; what is laid out is hidden until the last piece stands, so nothing jumps.
+  const show = () => {
+    if (root.classList.contains("medllm-ready")) return;
+    root.classList.add("medllm-ready");
+    const first = document.getElementById("medllm-first");
+    if (first) first.remove();
+    document.querySelectorAll("[data-speak]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.speak === language)));
+  };
+  const watch = new MutationObserver(() => {
+    if (!document.getElementById("page-ready")) return;
+    watch.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(show, 120)));
+  });
+  document.addEventListener("DOMContentLoaded", () => { watch.observe(document.body, { childList: true, subtree: true }); });
+  setTimeout(show, 20000);
+})();

@@ -1,0 +1,165 @@
+"""A recorded evaluation, held so that any cell is found at once: questions, judged replies, and what they came from."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from medllm.exam.question import Question
+from medllm.exam.record import PROMPTS, PromptStyle, Record
+from medllm.exam.records import to_record
+
+T = TypeVar("T")
+
+Column = tuple[str, PromptStyle]
+"""A model under one prompt: what stands in one cell of the grid."""
+
+Marking = Literal["recorded", "simulated", "miniature"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the results came from, as the chip on every screen says it."""
+
+    name: str
+    revision: str | None = None
+    marking: Marking = "recorded"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Records as an Arrow table (text stays packed) with an index of who answered what."""
+
+    questions: tuple[Question, ...]
+    table: pa.Table
+    origin: Origin
+    runs: tuple[dict[str, object], ...] = ()
+    facts: dict[str, object] = field(default_factory=dict)
+    _memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def remembered(self, name: str, make: Callable[[], T]) -> T:
+        """What was computed once over all questions; results never change while the page stands."""
+        if name not in self._memory:
+            self._memory[name] = make()
+        found: T = self._memory[name]
+        return found
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The questions' keys, in order: ids repeat between exams, keys do not."""
+        return tuple(key_of(question.benchmark, question.question_id) for question in self.questions)
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Where each key stands."""
+        return {key: place for place, key in enumerate(self.keys)}
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models, base before cpt before final, others after them as they come."""
+        seen = [str(name) for name in self.table.column("model").unique().to_pylist()]
+        first = [name for name in ("base", "cpt", "final") if name in seen]
+        return (*first, *(name for name in seen if name not in first))
+
+    @cached_property
+    def prompts(self) -> tuple[PromptStyle, ...]:
+        """The prompts that were used, plain first."""
+        seen = set(self.table.column("prompt").unique().to_pylist())
+        return tuple(prompt for prompt in PROMPTS if prompt in seen)
+
+    @cached_property
+    def rows(self) -> dict[Column, npt.NDArray[np.int64]]:
+        """For each column the row that answers each question (the first sample), or -1."""
+        found = {
+            (model, prompt): np.full(len(self.keys), -1, dtype=np.int64) for model in self.models for prompt in PROMPTS
+        }
+        first: dict[tuple[Column, int], int] = {}
+        samples = [sample or 0 for sample in self._list("sample")]
+        told = (self._list(name) for name in ("benchmark", "question_id", "model", "prompt"))
+        names: Iterable[tuple[Any, ...]] = zip(*told, strict=True)
+        for row, (benchmark, question, model, prompt) in enumerate(names):
+            place = self.place.get(key_of(benchmark, question))
+            if place is None:
+                continue
+            column = (model, prompt)
+            if (column, place) not in first or samples[row] < samples[first[column, place]]:
+                first[column, place] = row
+                found[column][place] = row
+        return found
+
+    @cached_property
+    def right(self) -> dict[Column, npt.NDArray[np.bool_]]:
+        """For each column whether each question was answered rightly; absent counts as not right: see `there`."""
+        correct = np.asarray(self._list("correct"), dtype=np.bool_)
+        return {column: (rows >= 0) & correct[rows] for column, rows in self.rows.items()}
+
+    @cached_property
+    def there(self) -> dict[Column, npt.NDArray[np.bool_]]:
+        """For each column whether each question was asked at all."""
+        return {column: rows >= 0 for column, rows in self.rows.items()}
+
+    @cached_property
+    def unanswered(self) -> dict[Column, npt.NDArray[np.bool_]]:
+        """For each column whether a reply is there from which no answer could be read."""
+        lost = np.asarray([answer is None for answer in self._list("answer")], dtype=np.bool_)
+        return {column: (rows >= 0) & lost[rows] for column, rows in self.rows.items()}
+
+    def question(self, key: str) -> Question:
+        """The question behind a key; KeyError when there is none."""
+        return self.questions[self.place[key]]
+
+    def record(self, key: str, model: str, prompt: PromptStyle) -> Record | None:
+        """The judged reply of one cell, or None when it was not asked."""
+        rows = self.rows.get((model, prompt))
+        row = -1 if rows is None or key not in self.place else int(rows[self.place[key]])
+        return None if row < 0 else to_record(self.table.slice(row, 1).to_pylist()[0], f"record {row + 1}")
+
+    def replies(self, key: str) -> dict[Column, Record]:
+        """All cells of one question that have a reply."""
+        found = {column: self.record(key, *column) for column in self.rows}
+        return {column: record for column, record in found.items() if record is not None}
+
+    def flip(self, key: str, model: str) -> Literal["lost", "gained"] | None:
+        """Whether explaining turned this model's right answer wrong (`lost`) or its wrong one right (`gained`)."""
+        place = self.place[key]
+        if not (self.there[model, "plain"][place] and self.there[model, "explain"][place]):
+            return None
+        plain, explained = bool(self.right[model, "plain"][place]), bool(self.right[model, "explain"][place])
+        return None if plain == explained else "lost" if plain else "gained"
+
+    @cached_property
+    def flipped(self) -> tuple[str, ...]:
+        """The keys of questions that at least one model flips, in order."""
+        turned = np.zeros(len(self.keys), dtype=np.bool_)
+        for model in self.models:
+            both = self.there[model, "plain"] & self.there[model, "explain"]
+            turned |= both & (self.right[model, "plain"] != self.right[model, "explain"])
+        return tuple(self.keys[place] for place in np.flatnonzero(turned))
+
+    def find(self, wanted: str | None) -> str | None:
+        """The key that a link means: a key, or a bare question id."""
+        if not wanted:
+            return None
+        if wanted in self.place:
+            return wanted
+        return next(
+            (key for key, question in zip(self.keys, self.questions, strict=True) if question.question_id == wanted),
+            None,
+        )
+
+    def _list(self, name: str) -> list[Any]:
+        found: list[Any] = self.table.column(name).to_pylist()
+        return found
+
+
+def key_of(benchmark: object, question_id: object) -> str:
+    """How a question is named in links and lists.
+
+    >>> key_of("igakuqa", "116A1")
+    'igakuqa/116A1'
+    """
+    return f"{benchmark}/{question_id}"

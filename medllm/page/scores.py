@@ -1,0 +1,171 @@
+"""The Scores tab as HTML: dumbbells with whiskers, the same numbers as a table, and where explaining costs most."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from medllm.exam.record import PROMPTS
+from medllm.page.html import both, hidden, percent, safe, signed
+from medllm.page.narrow import Filter, Outcome, labels, options
+from medllm.page.results import Results
+from medllm.page.tally import Change, Line, Measure, Share, tally
+
+SLICES = (("year", "year"), ("section", "section"), ("category", "category"), ("benchmark", "exam"))
+"""What the change is broken down by: a question's field, and the name of its filter."""
+
+
+def scores(results: Results, narrow: Filter, measure: Measure) -> str:
+    """All of the tab below its filters."""
+    mask = narrow.mask(results)
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return f'<p class="card panel" role="status">{both("no_rows")}</p>'
+    lines = tally(results, mask, measure)
+    slices = "".join(_slice(results, narrow, measure, field, name) for field, name in SLICES)
+    return (
+        f'<section class="card"><h2>{both("scores_title")}</h2>{_legend(count, measure)}{_dumbbells(lines)}'
+        f"<h3>{both('same_numbers')}</h3>{_table(lines)}</section>{slices}"
+    )
+
+
+def _legend(count: int, measure: Measure) -> str:
+    label = both("points_measure" if measure == "points" else "accuracy")
+    return (
+        f'<p class="legend"><span><i class="plain"></i>{both("plain")}'
+        f'</span><span><i class="explain"></i>{both("explain")}</span>'
+        f"<span>{label}</span><span>n = {count:,}</span><span>{both('intervals')}</span></p>"
+    )
+
+
+def _dumbbells(lines: Sequence[Line]) -> str:
+    shares = [share for line in lines for share in (line.plain, line.explain) if share]
+    if not shares:
+        return ""
+    low = math.floor(min(share.low for share in shares) * 20) / 20
+    high = math.ceil(max(share.high for share in shares) * 20) / 20
+    ticks = [low + (high - low) * step / 4 for step in range(5)]
+
+    def at(value: float) -> str:
+        return f"{(value - low) / (high - low) * 100:.2f}%"
+
+    grid = "".join(f'<i class="grid" style="left:{at(tick)}"></i>' for tick in ticks)
+    rows = "".join(_dumbbell(line, grid, at) for line in lines)
+    axis = "".join(f'<span style="left:{at(tick)}">{tick * 100:.0f}%</span>' for tick in ticks)
+    return (
+        f'<div class="tracks" aria-hidden="true">{rows}'
+        '<div class="track-row"><div class="name"></div><div class="track axis">'
+        f'{axis}</div><div class="delta"></div></div></div>'
+    )
+
+
+def _dumbbell(line: Line, grid: str, at: Callable[[float], str]) -> str:
+    marks = ""
+    if line.plain and line.explain and line.change:
+        left, right = sorted((line.plain.value, line.explain.value))
+        marks += f'<i class="between {line.change.sense}" style="left:{at(left)};right:calc(100% - {at(right)})"></i>'
+    for prompt, share in zip(PROMPTS, (line.plain, line.explain), strict=True):
+        if share:
+            marks += (
+                f'<i class="whisker {prompt}" style="left:{at(share.low)};right:calc(100% - {at(share.high)})"></i>'
+            )
+            marks += f'<i class="dot {prompt}" style="left:{at(share.value)}"></i>'
+    change = (
+        f"{signed(line.change.value)}<small>[{signed(line.change.low)}, {signed(line.change.high)}]</small>"
+        if line.change
+        else "–"
+    )
+    sense = line.change.sense if line.change else ""
+    return (
+        f'<div class="track-row"><div class="name"><b>{safe(line.model)}</b></div>'
+        f'<div class="track">{grid}{marks}</div><div class="delta {sense}">{change}</div></div>'
+    )
+
+
+def _table(lines: Sequence[Line]) -> str:
+    heads = "".join(
+        f'<th scope="col">{head}</th>'
+        for head in (
+            both("model"), both("plain") + " %", both("explain") + " %", "Δ pt",
+            f"✓→✗{hidden('lost_long')}", f"✗→✓{hidden('gained_long')}", both("retention") + " %",
+        )
+    )  # fmt: skip
+    body = "".join(_row(line) for line in lines)
+    return _scroll(
+        "same_numbers", f'<table class="figures"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    )
+
+
+def _row(line: Line) -> str:
+    model, change = line.model, line.change
+    kept = change.retention if change else math.nan
+    return (
+        f'<tr><th scope="row">{safe(model)}</th>{_share(line.plain, model, "plain_right")}'
+        f"{_share(line.explain, model, 'explain_right')}"
+        f"<td>{_change(change, model)}</td>{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
+        f"<td>{behind(percent(kept), model, 'kept')}</td></tr>"
+    )
+
+
+def _share(share: Share | None, model: str, outcome: Outcome) -> str:
+    if share is None:
+        return "<td>–</td>"
+    number = behind(percent(share.value), model, outcome)
+    return (
+        f"<td>{number}<small>[{percent(share.low)}, {percent(share.high)}]</small>"
+        f"<small>{share.right:,} / {share.asked:,}</small></td>"
+    )
+
+
+def _change(change: Change | None, model: str, **narrower: str) -> str:
+    if change is None:
+        return "–"
+    number = behind(signed(change.value), model, "lost" if change.value <= 0 else "gained", **narrower)
+    return f"<b>{number}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
+
+
+def _count(change: Change | None, model: str, outcome: Outcome) -> str:
+    return f"<td>{'–' if change is None else behind(str(getattr(change, outcome)), model, outcome)}</td>"
+
+
+def behind(number: str, model: str, outcome: Outcome, **narrower: str) -> str:
+    """A number that opens the questions behind it."""
+    extra = "".join(f' data-{name}="{safe(value)}"' for name, value in narrower.items())
+    return (
+        f'<button type="button" data-model="{safe(model)}" data-outcome="{outcome}"{extra}>{number}'
+        f"{hidden('open_behind')}</button>"
+    )
+
+
+def _slice(results: Results, narrow: Filter, measure: Measure, field: str, name: str) -> str:
+    """The change by the values of a field; nothing when there is only one."""
+    mask = narrow.mask(results)
+    values = [value for value in options(results, field) if np.any(mask & (labels(results, field) == value))]
+    if len(values) < 2:
+        return ""
+    body = ""
+    for value in values:
+        inside = mask & (labels(results, field) == value)
+        cells = "".join(_heat(line, {name: value}) for line in tally(results, inside, measure))
+        body += f'<tr><th scope="row">{safe(value)}<small>n = {int(inside.sum()):,}</small></th>{cells}</tr>'
+    heads = "".join(f'<th scope="col">{safe(model)}</th>' for model in results.models)
+    table = (
+        '<table class="figures heat"><thead><tr><th scope="col">'
+        f"{both(name)}</th>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    )
+    title = f"by_{name}"
+    return f'<section class="card slice"><h2>{both(title)}</h2>{_scroll(title, table)}</section>'
+
+
+def _heat(line: Line, narrower: dict[str, str]) -> str:
+    if line.change is None:
+        return "<td>–</td>"
+    strength = max(-1.0, min(1.0, line.change.value / 0.15))
+    return f'<td style="--v:{strength:.2f}">{_change(line.change, line.model, **narrower)}</td>'
+
+
+def _scroll(title: str, table: str) -> str:
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="label-{title}">'
+        f'<span class="sr" id="label-{title}">{both(title)}</span>{table}</div>'
+    )

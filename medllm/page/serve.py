@@ -1,0 +1,83 @@
+"""Start the page: read the results, build it, serve it; a fault becomes a panel, so the address always answers."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from medllm.errors import MedllmError
+from medllm.page.results import Results
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the page is served."""
+
+    results: str | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    open_browser: bool = False
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], None]]:
+    """Serve the page; gives its address and a way to close it (at once when not blocking)."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from starlette.middleware import Middleware
+
+    from medllm.page.middleware import Frame
+    from medllm.page.tabs.parts import I18N
+    from medllm.page.theme import theme
+
+    demo, routes = _build(settings)
+    demo.queue(default_concurrency_limit=8, max_size=256)
+    sys.stderr.write(f"medllm: opening the page at http://{settings.host}:{settings.port or 7860}\n")
+    _, address, _ = demo.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        inbrowser=settings.open_browser,
+        prevent_thread_lock=not block,
+        theme=theme(),
+        css=_css(),
+        i18n=I18N,
+        footer_links=["gradio"],
+        ssr_mode=False,
+        quiet=True,
+        max_threads=200,
+        run_history=False,
+        show_error=False,
+        share=False,
+        app_kwargs={"middleware": [Middleware(Frame)], "routes": routes},
+    )
+    return address, demo.close
+
+
+def _build(settings: Settings) -> tuple[Any, list[Any]]:
+    from medllm.page.choose import Shelf
+    from medllm.page.context import Page
+    from medllm.page.downloads import routes
+    from medllm.page.layout import page_of, page_of_fault
+    from medllm.page.source import load
+
+    try:
+        results: Results = load(settings.results)
+    except MedllmError as fault:
+        sys.stderr.write(f"medllm: {fault} The page says so too.\n")
+        return page_of_fault(fault), []
+    page = Page(results, Shelf(results))
+    return page_of(page), routes(page)
+
+
+def _css() -> str:
+    from importlib import resources
+
+    return resources.files("medllm.page").joinpath("style.css").read_text(encoding="utf-8")

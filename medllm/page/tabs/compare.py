@@ -1,0 +1,142 @@
+"""Compare: choose a question, read the card, the verdicts and every model's reply; live mode asks anew."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from medllm.compare import stream
+from medllm.page.card import question_card
+from medllm.page.context import Page
+from medllm.page.grid import TEMPLATE, grid_value
+from medllm.page.html import both, safe
+from medllm.page.panel import notice
+from medllm.page.tabs.parts import I18N, block, on
+
+REMEMBER = "(key) => window.medllm.remember({ q: key })"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The parts of the tab that others set: a question opened from Flips, a link restored at load."""
+
+    key: gr.Textbox
+    notice: gr.HTML
+    shown: tuple[Any, ...]
+    page: Page
+
+    def show(self, key: str) -> list[Any]:
+        """Everything that changes with the question, in the order of `shown`."""
+        shelf, results = self.page.shelf, self.page.results
+        place = shelf.of(key)
+        years, sections = shelf.years(place.exam), shelf.sections(place.exam, place.year)
+        numbers = shelf.numbers(place.exam, place.year, place.section)
+        return [
+            key,
+            place.exam,
+            gr.Dropdown(choices=years, value=place.year),
+            gr.Dropdown(choices=sections, value=place.section),
+            gr.Dropdown(choices=numbers, value=key),
+            question_card(key, results.question(key)),
+            shown_grid(self.page, key),
+            tools(key),
+        ]
+
+
+def shown_grid(page: Page, key: str) -> dict[str, object]:
+    """The recorded cells of a question as the grid's value."""
+    return grid_value(page.cells(key), key=key, models=page.results.models, notes=page.notes())
+
+
+def tools(key: str) -> str:
+    """Copy the link, save the comparison."""
+    source = f"medllm/comparison.md?q={quote(key, safe='')}"
+    return (
+        f'<div class="tools"><button type="button" data-link>{both("copy_link")}</button>'
+        f'<a href="{safe(source)}" download>{both("export")}</a></div>'
+    )
+
+
+def draw(page: Page, stops: dict[str, asyncio.Event]) -> Compare:
+    """Draw the tab and bind its events."""
+    shelf = page.shelf
+    first = shelf.places[0]
+    with gr.Row(elem_classes="controls"):
+        exam = gr.Dropdown(shelf.exams(), value=first.exam, label=I18N("exam"), min_width=130)
+        year = gr.Dropdown(shelf.years(first.exam), value=first.year, label=I18N("year"), min_width=100)
+        section = gr.Dropdown(
+            shelf.sections(first.exam, first.year), value=first.section, label=I18N("section"), min_width=100
+        )
+        numbers = shelf.numbers(first.exam, first.year, first.section)
+        number = gr.Dropdown(numbers, value=first.key, label=I18N("which"), min_width=150)
+    with gr.Row(elem_classes="controls"):
+        buttons = {name: gr.Button(I18N(name), min_width=110) for name in ("previous", "next", "random", "flipped")}
+        go = gr.Button(I18N("generate"), variant="primary", min_width=130, visible=page.live is not None, elem_id="go")
+        halt = gr.Button(I18N("stop"), min_width=90, visible=page.live is not None, elem_id="stop")
+    remark = block()
+    card = block(question_card(first.key, page.results.question(first.key)), elem_id="card")
+    grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
+    links = block(tools(first.key))
+    key = gr.Textbox(first.key, visible=False)
+    compare = Compare(key, remark, (key, exam, year, section, number, card, grid, links), page)
+    shown = list(compare.shown)
+
+    def shows(choose: Any) -> Any:  # noqa: ANN401  (a function from the controls to a key)
+        return lambda *controls: [*compare.show(choose(*controls)), ""]
+
+    flipped = page.results.flipped or page.results.keys
+    moves = [
+        on(exam.input, shows(shelf.first), [exam], [*shown, remark]),
+        on(year.input, shows(shelf.first), [exam, year], [*shown, remark]),
+        on(section.input, shows(shelf.first), [exam, year, section], [*shown, remark]),
+        on(number.input, shows(lambda chosen: chosen), [number], [*shown, remark]),
+        on(buttons["previous"].click, shows(lambda at: shelf.beside(at, -1)), [key], [*shown, remark]),
+        on(buttons["next"].click, shows(lambda at: shelf.beside(at, 1)), [key], [*shown, remark]),
+        on(buttons["random"].click, shows(lambda at: shelf.another(at, page.results.keys)), [key], [*shown, remark]),
+        on(buttons["flipped"].click, shows(lambda at: shelf.another(at, flipped)), [key], [*shown, remark]),
+    ]
+    for move in moves:
+        on(move.then, None, [key], None, js=REMEMBER)
+    if page.live is not None:
+        _bind_live(page, key, grid, go, halt, stops)
+    return compare
+
+
+def _bind_live(
+    page: Page, key: gr.Textbox, grid: gr.HTML, go: gr.Button, halt: gr.Button, stops: dict[str, asyncio.Event]
+) -> None:
+    live = page.live
+    assert live is not None
+
+    async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
+        question = page.results.question(chosen)
+        session = str(request.session_hash)
+        stop = stops[session] = asyncio.Event()
+        models = tuple(dict.fromkeys(model for model, _ in live.columns))
+        try:
+            async for cells in stream(live.columns, live.ask(question, False), live.judge(question, False), stop=stop):
+                yield grid_value(cells, key=chosen, models=models, notes=page.notes())
+        finally:
+            if stops.get(session) is stop:
+                del stops[session]
+
+    on(go.click, answer, [key], [grid], queue=True, concurrency_limit=64)
+
+    def end(request: gr.Request) -> None:
+        stop = stops.get(str(request.session_hash))
+        if stop is not None:
+            stop.set()
+
+    on(halt.click, end)
+
+
+def find(compare: Compare, wanted: str | None) -> list[Any]:
+    """What a link to a question shows: the question, or a remark that there is none such."""
+    key = compare.page.results.find(wanted)
+    if key is not None:
+        return [*compare.show(key), ""]
+    first = compare.page.shelf.places[0].key
+    return [*compare.show(first), notice("fault_no_question", wanted=(wanted or "")[:80])]

@@ -1,0 +1,32 @@
+"""The filter row that Scores and Flips share: exam, year, section, category, text-only."""
+
+from typing import Any
+
+import gradio as gr
+
+from medllm.page.narrow import Filter, options
+from medllm.page.results import Results
+from medllm.page.tabs.parts import I18N, anything
+
+NAMES = ("exam", "year", "section", "category", "text")
+"""The names of the filters in an address, in the order of their controls."""
+
+
+def draw_filters(results: Results) -> list[Any]:
+    """The five controls."""
+    fields = (("exam", "benchmark"), ("year", "year"), ("section", "section"), ("category", "category"))
+    controls: list[Any] = [
+        gr.Dropdown(anything(options(results, field)), value="", label=I18N(name), min_width=110)
+        for name, field in fields
+    ]
+    return [*controls, gr.Checkbox(False, label=I18N("text_only"), min_width=150)]
+
+
+def read_filters(exam: str, year: str, section: str, category: str, text_only: bool) -> Filter:
+    """What the controls say."""
+    return Filter(exam or "", year or "", section or "", category or "", bool(text_only))
+
+
+def set_filters(narrow: Filter) -> list[Any]:
+    """The controls' values for a filter, as a link restores them."""
+    return [narrow.exam, narrow.year, narrow.section, narrow.category, narrow.text_only]

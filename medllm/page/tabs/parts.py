@@ -1,0 +1,42 @@
+"""What all tabs draw with: HTML blocks without Gradio's own styling, private events, and labels in both languages."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from medllm.page.html import LANGUAGES, words
+
+I18N = gr.I18n(**{language: {key: sentence[language] for key, sentence in words().items()} for language in LANGUAGES})
+"""Every word of the page as Gradio's own translation table, for labels and buttons."""
+
+
+def block(value: object = "", **settings: Any) -> gr.HTML:  # noqa: ANN401  (gradio's own keywords)
+    """A piece of our own HTML."""
+    return gr.HTML(value, apply_default_css=False, padding=False, container=False, **settings)
+
+
+def on(
+    listener: Callable[..., Any],
+    call: Callable[..., Any] | None,
+    inputs: object = None,
+    outputs: object = None,
+    **settings: Any,  # noqa: ANN401  (gradio's own keywords)
+) -> Any:  # noqa: ANN401  (gradio's dependency)
+    """A quick event of the page: answered at once, no spinner, no public endpoint."""
+    quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"} | settings
+    return listener(call, inputs, outputs, **quick)
+
+
+def remember(listener: Callable[..., Any], names: Sequence[str], inputs: Sequence[Any], tab: str) -> Any:  # noqa: ANN401
+    """Write what was chosen into the address, in the browser, so that the link shows the same."""
+    pairs = ", ".join([f"tab: '{tab}'", *(f"{name}: v{place}" for place, name in enumerate(names))])
+    values = ", ".join(f"v{place}" for place in range(len(names)))
+    return listener(
+        None, list(inputs), None, js=f"({values}) => window.medllm.remember({{ {pairs} }})", api_visibility="private"
+    )
+
+
+def anything(options: Sequence[str]) -> list[tuple[Any, str]]:
+    """Options of a filter, with "all" before them."""
+    return [(I18N("all"), ""), *((option, option) for option in options)]

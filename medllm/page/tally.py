@@ -1,0 +1,123 @@
+"""The figures of the Scores tab: shares with intervals, and the paired change that explaining makes."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from medllm.exam.record import PromptStyle
+from medllm.page.narrow import Mask, points
+from medllm.page.results import Results
+
+Measure = Literal["accuracy", "points"]
+Z = 1.959963984540054
+"""The two-sided 95 % point of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A score with its interval; `right` of `asked` questions are the ones behind it."""
+
+    value: float
+    low: float
+    high: float
+    right: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What explaining does on the same questions."""
+
+    value: float
+    low: float
+    high: float
+    lost: int
+    gained: int
+    kept: int
+    never: int
+
+    @property
+    def retention(self) -> float:
+        """Of the questions right when asked plainly, the share still right when explained."""
+        return self.kept / (self.kept + self.lost) if self.kept + self.lost else math.nan
+
+    @property
+    def sense(self) -> Literal["worse", "better", "unclear"]:
+        """Which way it goes, where the interval leaves no doubt."""
+        return "worse" if self.high < 0 else "better" if self.low > 0 else "unclear"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model on some questions."""
+
+    model: str
+    plain: Share | None
+    explain: Share | None
+    change: Change | None
+
+
+def tally(results: Results, mask: Mask, measure: Measure) -> list[Line]:
+    """Every model on the questions of the mask."""
+    weights = points(results) if measure == "points" else np.ones(len(results.keys))
+    return [
+        Line(
+            model,
+            _share(results, model, "plain", mask, weights),
+            _share(results, model, "explain", mask, weights),
+            _change(results, model, mask, weights),
+        )
+        for model in results.models
+    ]
+
+
+def _share(
+    results: Results, model: str, prompt: PromptStyle, mask: Mask, weights: npt.NDArray[np.float64]
+) -> Share | None:
+    asked = mask & results.there[model, prompt]
+    total = float(weights[asked].sum())
+    if not total:
+        return None
+    right = asked & results.right[model, prompt]
+    share = float(weights[right].sum()) / total
+    effective = total**2 / float((weights[asked] ** 2).sum())
+    low, high = wilson(share, effective)
+    return Share(share, low, high, int(right.sum()), int(asked.sum()))
+
+
+def wilson(share: float, size: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; with unequal points `size` is the effective number of questions.
+
+    >>> [round(end, 4) for end in wilson(0.8, 100)]
+    [0.7112, 0.8666]
+    """
+    spread = 1 + Z * Z / size
+    middle = (share + Z * Z / (2 * size)) / spread
+    half = Z * math.sqrt(share * (1 - share) / size + Z * Z / (4 * size * size)) / spread
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _change(results: Results, model: str, mask: Mask, weights: npt.NDArray[np.float64]) -> Change | None:
+    both = mask & results.there[model, "plain"] & results.there[model, "explain"]
+    total = float(weights[both].sum())
+    if not total:
+        return None
+    plain, explained = results.right[model, "plain"][both], results.right[model, "explain"][both]
+    weighed = weights[both]
+    difference = explained.astype(np.float64) - plain.astype(np.float64)
+    value = float((weighed * difference).sum()) / total
+    error = math.sqrt(float((weighed**2 * (difference - value) ** 2).sum())) / total
+    counts = {name: int(found.sum()) for name, found in _transitions(plain, explained).items()}
+    return Change(value, value - Z * error, value + Z * error, **counts)
+
+
+def _transitions(plain: Mask, explained: Mask) -> dict[str, Mask]:
+    return {
+        "lost": plain & ~explained,
+        "gained": ~plain & explained,
+        "kept": plain & explained,
+        "never": ~plain & ~explained,
+    }

@@ -1,0 +1,29 @@
+"""What the page's tests show: a made-up evaluation, written once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from medllm.page.choose import Shelf
+from medllm.page.context import Page
+from medllm.page.results import Origin, Results
+from medllm.page.source import read
+from tests.page.simulated import write
+
+
+@pytest.fixture(scope="session")
+def evaluation(tmp_path_factory) -> Path:
+    """The folder of a made-up evaluation."""
+    return write(tmp_path_factory.mktemp("evaluation"), per_section=20)
+
+
+@pytest.fixture(scope="session")
+def results(evaluation) -> Results:
+    """The same, read."""
+    return read(evaluation, Origin("made-up"))
+
+
+@pytest.fixture(scope="session")
+def page(results) -> Page:
+    """The same as a page would hold it."""
+    return Page(results, Shelf(results))

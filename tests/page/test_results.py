@@ -1,0 +1,102 @@
+"""Recorded results: every cell is found, flips are what the records say, and odd files are read or refused."""
+
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.exam.records import SCHEMA, read_records, write_records
+from medllm.page.panel import SourceFault, fault_panel
+from medllm.page.questions import NO_TEXT
+from medllm.page.results import Origin
+from medllm.page.source import load, read
+from tests.page.simulated import MODELS
+
+
+def test_every_cell_of_the_grid_is_the_record_that_was_written(evaluation, results):
+    written = read_records(evaluation)
+    assert len(written) == len(results.keys) * 6
+    for record in written[:: max(1, len(written) // 50)]:
+        assert results.record(f"{record.benchmark}/{record.question_id}", record.model, record.prompt) == record
+
+
+def test_models_stand_in_training_order_and_the_origin_says_simulated(results):
+    assert results.models == MODELS
+    assert results.origin.marking == "simulated"
+
+
+def test_flips_are_the_questions_whose_two_verdicts_differ(evaluation, results):
+    right = {(r.question_id, r.model, r.prompt): r.correct for r in read_records(evaluation)}
+    expected = {
+        f"kakuu/{question}"
+        for question, model, prompt in right
+        if right[question, model, "plain"] != right[question, model, "explain"]
+    }
+    assert set(results.flipped) == expected
+    assert expected
+
+
+def test_the_first_sample_is_shown_when_there_are_several(tmp_path, evaluation):
+    first = read_records(evaluation)
+    write_records(
+        [replace(record, sample=1, completion="second") for record in first] + first, tmp_path / "all.parquet"
+    )
+    both = read(tmp_path, Origin("both"))
+    assert all(both.record(key, "base", "plain").completion != "second" for key in both.keys)
+
+
+def test_a_file_of_records_alone_is_shown_without_question_texts(evaluation):
+    alone = read(next((evaluation / "records").glob("*.parquet")), Origin("alone"))
+    assert {question.text for question in alone.questions} == {NO_TEXT}
+    numeric = next(question for question in alone.questions if question.numeric)
+    assert numeric.gold_answer == "12.5"
+
+
+def test_records_as_json_lines_give_the_same_verdicts(tmp_path, evaluation, results):
+    rows = pq.read_table(evaluation / "records").to_pylist()
+    lines = tmp_path / "records.jsonl"
+    lines.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert read(lines, Origin("lines")).flipped == results.flipped
+
+
+def broken(folder, name):
+    (folder / "records").mkdir(parents=True)
+    file = folder / "records" / "r.parquet"
+    if name == "missing_columns":
+        pq.write_table(pa.table({"question_id": ["1"], "model": ["base"]}), file)
+    if name == "unreadable":
+        file.write_bytes(b"PAR1 no parquet at all")
+    if name == "empty":
+        pq.write_table(SCHEMA.empty_table(), file)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["missing_columns", "unreadable", "empty"])
+def test_a_broken_evaluation_is_a_panel_in_both_languages_with_the_mend(tmp_path, name):
+    with pytest.raises(SourceFault) as caught:
+        load(broken(tmp_path / "made", name))
+    assert caught.value.kind == name
+    panel = fault_panel(caught.value)
+    assert 'lang="ja"' in panel
+    assert 'lang="en"' in panel
+    assert "直し方" in panel
+
+
+def test_a_place_that_is_not_there_says_what_to_name():
+    with pytest.raises(SourceFault, match=r"ORG/DATASET@REVISION"):
+        load("./no-such-folder")
+
+
+def test_two_hundred_thousand_records_are_read_and_found(tmp_path, evaluation):
+    table = pq.read_table(evaluation / "records")
+    times = 200_000 // table.num_rows + 1
+    ids = table.column("question_id").to_pylist()
+    parts = [table.set_column(0, "question_id", pa.array([f"{name}-{copy}" for name in ids])) for copy in range(times)]
+    (tmp_path / "records").mkdir()
+    pq.write_table(pa.concat_tables(parts), tmp_path / "records" / "many.parquet")
+    many = read(tmp_path, Origin("many"))
+    assert many.table.num_rows >= 200_000
+    assert many.record(f"kakuu/{ids[0]}-{times - 1}", "base", "plain").question_id == f"{ids[0]}-{times - 1}"
+    assert len(many.flipped) > 0

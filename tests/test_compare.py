@@ -1,0 +1,123 @@
+"""Live comparing: cells stream together, fail alone, stop at once and leave nothing running behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from medllm.compare import Cell, flip_between, stream
+
+COLUMNS = tuple((model, prompt) for model in ("base", "cpt", "final") for prompt in ("plain", "explain"))
+
+
+async def two_words(model: str, prompt: str) -> AsyncIterator[str]:
+    yield f"{model} "
+    await asyncio.sleep(0)
+    yield "答え:a"
+
+
+def judged(model: str, prompt: str, text: str) -> Cell:
+    return Cell(model, prompt, "done", text=text, status="answered", answer="a", correct=True)
+
+
+def last_of(ask, *, stop=None, silence=30.0, take=None):
+    async def run():
+        seen = []
+        cells = stream(COLUMNS, ask, judged, stop=stop or asyncio.Event(), every=0.001, silence=silence)
+        async for state in cells:
+            seen.append(state)
+            if take and len(seen) == take:
+                break
+        await cells.aclose()
+        return seen
+
+    return asyncio.run(run())
+
+
+def test_all_cells_end_done_with_their_whole_text():
+    states = last_of(two_words)
+    assert {cell.state for cell in states[0].values()} == {"waiting"}
+    assert {column: cell.text for column, cell in states[-1].items()} == {c: f"{c[0]} 答え:a" for c in COLUMNS}
+    assert {cell.state for cell in states[-1].values()} == {"done"}
+
+
+def test_a_failing_cell_shows_its_fault_and_the_other_five_go_on():
+    async def one_breaks(model, prompt):
+        if (model, prompt) == ("cpt", "explain"):
+            raise ConnectionRefusedError("the address with a secret in it")
+        async for piece in two_words(model, prompt):
+            yield piece
+
+    end = last_of(one_breaks)[-1]
+    broken = end.pop(("cpt", "explain"))
+    assert broken.state == "failed"
+    assert (broken.fault.kind, broken.fault.detail) == ("refused", "ConnectionRefusedError")
+    assert {cell.state for cell in end.values()} == {"done"}
+
+
+def test_a_cell_that_hangs_fails_after_its_silence_and_alone():
+    async def one_hangs(model, prompt):
+        if (model, prompt) == ("base", "plain"):
+            await asyncio.Event().wait()
+        async for piece in two_words(model, prompt):
+            yield piece
+
+    end = last_of(one_hangs, silence=0.3)[-1]
+    assert end["base", "plain"].fault.kind == "silent"
+    assert [cell.state for cell in end.values()].count("done") == 5
+
+
+def test_stop_is_seen_while_all_are_silent_and_leaves_no_cell_running():
+    async def run():
+        stop, ended = asyncio.Event(), []
+
+        async def silent(model, prompt):
+            try:
+                yield "…"
+                await asyncio.Event().wait()
+            finally:
+                ended.append((model, prompt))
+
+        states = []
+        async for state in stream(COLUMNS, silent, judged, stop=stop, every=0.001):
+            states.append(state)
+            if all(cell.state == "running" for cell in state.values()):
+                stop.set()
+        return states[-1], ended
+
+    end, ended = asyncio.run(asyncio.wait_for(run(), 30))
+    assert {cell.state for cell in end.values()} == {"stopped"}
+    assert sorted(ended) == sorted(COLUMNS)
+
+
+def test_a_reader_that_goes_away_stops_every_producer():
+    async def run():
+        ended, before = [], asyncio.all_tasks()
+
+        async def endless(model, prompt):
+            try:
+                while True:
+                    yield "あ"
+                    await asyncio.sleep(0.001)
+            finally:
+                ended.append((model, prompt))
+
+        cells = stream(COLUMNS, endless, judged, stop=asyncio.Event(), every=0.001)
+        async for state in cells:
+            if all(cell.text for cell in state.values()):
+                break
+        await cells.aclose()
+        return ended, asyncio.all_tasks() - before
+
+    ended, left = asyncio.run(asyncio.wait_for(run(), 30))
+    assert sorted(ended) == sorted(COLUMNS)
+    assert left == set()
+
+
+def test_a_flip_needs_two_verdicts_that_differ():
+    right = Cell("base", "plain", "done", correct=True)
+    wrong = Cell("base", "explain", "done", correct=False)
+    free = Cell("base", "explain", "done", correct=None)
+    assert flip_between(right, wrong) == "lost"
+    assert flip_between(wrong, right) == "gained"
+    assert flip_between(right, right) is None
+    assert flip_between(right, free) is None
+    assert flip_between(None, wrong) is None

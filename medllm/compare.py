@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from medllm.exam.record import PromptStyle, Record, Status
@@ -80,37 +80,42 @@ async def stream(
     The producers end with the generator: a reader that goes away (a closed browser) cancels them all.
     A producer that says nothing for `silence` seconds fails, alone.
     """
-    cells: dict[Column, Cell] = {column: Cell(*column, "waiting") for column in columns}
-    news = asyncio.Event()
-
-    async def produce(column: Column) -> None:
-        async for text in _pieces(ask(*column), silence):
-            cells[column] = replace(cells[column], state="running", text=cells[column].text + text)
-            news.set()
-        cells[column] = judge(*column, cells[column].text)
-
-    async def guarded(column: Column) -> None:
-        try:
-            await produce(column)
-        except Exception as fault:  # one cell's fault, whatever it is, must not take five others with it
-            cells[column] = replace(cells[column], state="failed", fault=_fault(fault, silence))
-        finally:
-            news.set()
-
-    tasks = [asyncio.create_task(guarded(column)) for column in columns]
+    board = _Board({column: Cell(*column, "waiting") for column in columns})
+    tasks = [asyncio.create_task(board.fill(column, ask, judge, silence)) for column in columns]
     try:
-        yield dict(cells)
+        yield dict(board.cells)
         while not stop.is_set() and not all(task.done() for task in tasks):
-            await _either(news, stop)
-            news.clear()
-            yield dict(cells)
+            await _either(board.news, stop)
+            board.news.clear()
+            yield dict(board.cells)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), every)
-        yield _ended(cells)
+        yield _ended(board.cells)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class _Board:
+    """The cells as they stand, and the bell that rings when one changes."""
+
+    cells: dict[Column, Cell]
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def fill(self, column: Column, ask: Ask, judge: Judge, silence: float) -> None:
+        """Fill one cell to its end; its fault, whatever it is, must not take five others with it."""
+        try:
+            async for text in _pieces(ask(*column), silence):
+                cell = self.cells[column]
+                self.cells[column] = replace(cell, state="running", text=cell.text + text)
+                self.news.set()
+            self.cells[column] = judge(*column, self.cells[column].text)
+        except Exception as fault:
+            self.cells[column] = replace(self.cells[column], state="failed", fault=_fault(fault, silence))
+        finally:
+            self.news.set()
 
 
 async def _pieces(reply: AsyncIterator[str], silence: float) -> AsyncIterator[str]:

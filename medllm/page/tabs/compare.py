@@ -10,6 +10,7 @@ import gradio as gr
 
 from medllm.compare import stream
 from medllm.page.card import question_card
+from medllm.page.choose import Shelf
 from medllm.page.context import Page
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both, safe
@@ -62,16 +63,8 @@ def tools(key: str) -> str:
 
 def draw(page: Page, stops: dict[str, asyncio.Event]) -> Compare:
     """Draw the tab and bind its events."""
-    shelf = page.shelf
-    first = shelf.places[0]
-    with gr.Row(elem_classes="controls"):
-        exam = gr.Dropdown(shelf.exams(), value=first.exam, label=I18N("exam"), min_width=130)
-        year = gr.Dropdown(shelf.years(first.exam), value=first.year, label=I18N("year"), min_width=100)
-        section = gr.Dropdown(
-            shelf.sections(first.exam, first.year), value=first.section, label=I18N("section"), min_width=100
-        )
-        numbers = shelf.numbers(first.exam, first.year, first.section)
-        number = gr.Dropdown(numbers, value=first.key, label=I18N("which"), min_width=150)
+    first = page.shelf.places[0]
+    lists = _lists(page.shelf)
     with gr.Row(elem_classes="controls"):
         buttons = {name: gr.Button(I18N(name), min_width=110) for name in ("previous", "next", "random", "flipped")}
         go = gr.Button(I18N("generate"), variant="primary", min_width=130, visible=page.live is not None, elem_id="go")
@@ -81,28 +74,48 @@ def draw(page: Page, stops: dict[str, asyncio.Event]) -> Compare:
     grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
     links = block(tools(first.key))
     key = gr.Textbox(first.key, visible=False)
-    compare = Compare(key, remark, (key, exam, year, section, number, card, grid, links), page)
-    shown = list(compare.shown)
+    compare = Compare(key, remark, (key, *lists, card, grid, links), page)
+    _bind_choosing(compare, lists, buttons)
+    if page.live is not None:
+        _bind_live(page, key, grid, go, halt, stops)
+    return compare
+
+
+def _lists(shelf: Shelf) -> list[gr.Dropdown]:
+    """Exam, year, section, question."""
+    first = shelf.places[0]
+    choices: tuple[tuple[str, Any, str], ...] = (
+        ("exam", shelf.exams(), first.exam),
+        ("year", shelf.years(first.exam), first.year),
+        ("section", shelf.sections(first.exam, first.year), first.section),
+        ("which", shelf.numbers(first.exam, first.year, first.section), first.key),
+    )
+    with gr.Row(elem_classes="controls"):
+        return [gr.Dropdown(offered, value=value, label=I18N(name), min_width=110) for name, offered, value in choices]
+
+
+def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str, gr.Button]) -> None:
+    """Every way to another question; each writes the question into the address."""
+    results, shelf = compare.page.results, compare.page.shelf
+    exam, year, section, which = lists
+    flipped = results.flipped or results.keys
+    ways: tuple[tuple[Any, Any, list[Any]], ...] = (
+        (exam.input, shelf.first, [exam]),
+        (year.input, shelf.first, [exam, year]),
+        (section.input, shelf.first, [exam, year, section]),
+        (which.input, lambda chosen: chosen, [which]),
+        (buttons["previous"].click, lambda at: shelf.beside(at, -1), [compare.key]),
+        (buttons["next"].click, lambda at: shelf.beside(at, 1), [compare.key]),
+        (buttons["random"].click, lambda at: shelf.another(at, results.keys), [compare.key]),
+        (buttons["flipped"].click, lambda at: shelf.another(at, flipped), [compare.key]),
+    )
 
     def shows(choose: Any) -> Any:  # noqa: ANN401  (a function from the controls to a key)
         return lambda *controls: [*compare.show(choose(*controls)), ""]
 
-    flipped = page.results.flipped or page.results.keys
-    moves = [
-        on(exam.input, shows(shelf.first), [exam], [*shown, remark]),
-        on(year.input, shows(shelf.first), [exam, year], [*shown, remark]),
-        on(section.input, shows(shelf.first), [exam, year, section], [*shown, remark]),
-        on(number.input, shows(lambda chosen: chosen), [number], [*shown, remark]),
-        on(buttons["previous"].click, shows(lambda at: shelf.beside(at, -1)), [key], [*shown, remark]),
-        on(buttons["next"].click, shows(lambda at: shelf.beside(at, 1)), [key], [*shown, remark]),
-        on(buttons["random"].click, shows(lambda at: shelf.another(at, page.results.keys)), [key], [*shown, remark]),
-        on(buttons["flipped"].click, shows(lambda at: shelf.another(at, flipped)), [key], [*shown, remark]),
-    ]
-    for move in moves:
-        on(move.then, None, [key], None, js=REMEMBER)
-    if page.live is not None:
-        _bind_live(page, key, grid, go, halt, stops)
-    return compare
+    for listener, choose, controls in ways:
+        moved = on(listener, shows(choose), controls, [*compare.shown, compare.notice])
+        on(moved.then, None, [compare.key], None, js=REMEMBER)
 
 
 def _bind_live(

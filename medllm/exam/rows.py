@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from medllm.errors import DataError
 
 Row = tuple[str, dict[str, Any]]
@@ -72,6 +69,10 @@ def csv_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Row]:
 
 def parquet_rows(path: Path) -> Iterator[Row]:
     """The rows of a parquet file."""
+    # Here, not above: `medllm check` knows exams by name and must not wait 0.3 s for arrow.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as fault:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from medllm.recipe.bases import Shape
 from medllm.recipe.hardware import Machine
-from medllm.recipe.settings import Lora, Rpo, Training
+from medllm.recipe.settings import Evaluate, Lora, Preferences, Rpo, Training
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
@@ -19,6 +19,9 @@ TRAINED_8BIT = 4 + 4 + 2
 
 LOGITS = 1e9
 """Bytes that the loss may take at most: TRL computes it tile by tile."""
+
+PROMPT = 1500
+"""Tokens of a question with three explained examples [assumed; the paper's own examples are shorter]."""
 
 CONTEXT = 1e9
 """CUDA's own memory [assumed]."""
@@ -38,6 +41,7 @@ class Memory:
     adapter: float
     """Trained numbers, gradients and moments; for RPO also the frozen copy that is the reference."""
     activations: float
+    """What is kept for the backward pass; when answering, the keys and values of the texts at work."""
     sharded: bool
     """Whether weights and trained numbers are divided over the GPUs (FSDP) instead of held by each."""
 
@@ -95,6 +99,16 @@ def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) 
     if machine.gpu is None or machine.count == 1 or whole.total <= machine.gpu.memory_gb * 1e9:
         return whole
     return training_memory(shape, settings, lora, machine.count, sharded=True)
+
+
+def answering_memory(shape: Shape, settings: Preferences | Evaluate, loras: list[Lora]) -> Memory:
+    """Bytes on a GPU while one base answers with each of its adapters, batch by batch."""
+    room = settings.max_new_tokens
+    tokens = PROMPT + (room if isinstance(room, int) else max(room.plain, room.explain))
+    each = 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[settings.dtype]
+    adapters = sum(trainable_parameters(shape, lora) for lora in loras) * 4.0
+    weights = weight_bytes(shape, settings.quantization, settings.dtype)
+    return Memory(weights, adapters, settings.batch_size * tokens * each, sharded=False)
 
 
 def operations_per_token(shape: Shape, settings: Training) -> float:

@@ -146,6 +146,10 @@ class Preferences(Settings):
     """Decides the draw."""
     engine: str = "local"
     """`local`, or the address of an OpenAI-compatible server that holds the model (vLLM for large ones)."""
+    quantization: Literal["none", "nf4"] = "none"
+    """How the base is held while it answers."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Numbers to compute in."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
     run_on: str | None = None

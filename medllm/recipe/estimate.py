@@ -4,11 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.bases import Shape, known_shape, shape_from_config
-from medllm.recipe.cost import gpu_hours, operations_per_token, trainable_parameters, weight_bytes
-from medllm.recipe.fit import fit, too_much
+from medllm.recipe.cost import (
+    Memory,
+    answering_memory,
+    best_memory,
+    gpu_hours,
+    operations_per_token,
+    trainable_parameters,
+    weight_bytes,
+)
+from medllm.recipe.fit import Fit, Sized, fit, too_much
 from medllm.recipe.hardware import Machine, machine
-from medllm.recipe.settings import KINDS, Cpt, Kind, Lora, Preferences, Recipe, Rpo, Stage
+from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Preferences, Recipe, Rpo, Stage, Training
 from medllm.recipe.uses import repo_id, stages_of, uses
 
 
@@ -64,36 +73,62 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> Step:
         match settings:
             case Cpt() | Rpo():
                 facts = _training(recipe, stage, settings, shape, on)
-            case Preferences():
-                facts = {"notes": (_drawing(settings),)}
+            case Preferences() | Evaluate():
+                facts = _answering(recipe, stage, settings, shape, on)
         if stage == "merge":
             size = weight_bytes(shape, "none", settings.dtype) / 1e9
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
     return Step(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
 
 
+def _lora(recipe: Recipe, source: str) -> Lora | None:
+    """Find the shape of the adapter that a stage leaves, as far as this recipe makes it."""
+    if source == "rpo" and recipe.rpo:
+        return recipe.rpo.lora or _lora(recipe, recipe.rpo.model)
+    return recipe.cpt.lora if source == "cpt" and recipe.cpt else None
+
+
 def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, on: Machine | None) -> dict[str, Any]:
-    lora = settings.lora or (recipe.cpt.lora if recipe.cpt else None)
+    lora = settings.lora or _lora(recipe, settings.model)
     if lora is None:
         return {"notes": ("the adapter's shape is that of its start: not known here",)}
+    shape_of_adapter = lora
     facts: dict[str, Any] = {"trainable_parameters": trainable_parameters(shape, lora)}
-    notes: list[str] = []
     if on:
-        facts |= _fitting(stage, settings, shape, lora, on)
+
+        def need(changed: Sized, other: Machine) -> Memory:
+            assert isinstance(changed, Training)
+            return best_memory(shape, changed, shape_of_adapter, other)
+
+        facts |= _fitting(stage, fit(settings, on, need), on)
     tokens = _tokens(recipe, settings)
     each = operations_per_token(shape, settings)
     if tokens is None:
-        notes.append(_rate(settings, each, on))
-    else:
-        facts["tokens"] = tokens
-        facts |= _hours(each * tokens, settings, on)
-    return facts | {"notes": tuple(note for note in notes if note)}
+        rate = _rate(settings, each, on)
+        return facts | {"notes": (rate,) if rate else ()}
+    return facts | {"tokens": tokens} | _hours(each * tokens, settings, on)
 
 
-def _fitting(stage: Stage, settings: Cpt | Rpo, shape: Shape, lora: Lora, on: Machine) -> dict[str, Any]:
-    found = fit(shape, settings, lora, on)
+def _answering(
+    recipe: Recipe, stage: Stage, settings: Preferences | Evaluate, shape: Shape, on: Machine | None
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    asked = list(settings.models.values()) if isinstance(settings, Evaluate) else [settings.model]
+    loras = [lora for source in asked if (lora := _lora(recipe, source))]
+    if on and settings.engine == "local":
+
+        def need(changed: Sized, other: Machine) -> Memory:
+            assert not isinstance(changed, Training)
+            return answering_memory(shape, changed, loras)
+
+        facts = _fitting(stage, fit(settings, on, need), on)
+    return facts | {"notes": (_drawing(settings) if isinstance(settings, Preferences) else _exam(settings),)}
+
+
+def _fitting(stage: Stage, found: Fit, on: Machine) -> dict[str, Any]:
     memory = found.memory
-    parts = {"weights": memory.weights, "adapter": memory.adapter, "activations": memory.activations}
+    third = "activations" if stage in ("cpt", "rpo") else "cache"
+    parts = {"weights": memory.weights, "adapter": memory.adapter, third: memory.activations}
     return {
         "gb_a_gpu": round(memory.total / 1e9, 1),
         "gb": {name: round(part / 1e9, 1) for name, part in parts.items()},
@@ -146,6 +181,17 @@ def _drawing(settings: Preferences) -> str:
         return f"{settings.samples} answers to each question, at most {settings.max_new_tokens} tokens each"
     answers = settings.questions * settings.samples
     return f"{answers:,} answers, at most {answers * settings.max_new_tokens / 1e6:.1f} million tokens"
+
+
+def _exam(settings: Evaluate) -> str:
+    counts = [CATALOGUE[name].questions for name in settings.benchmarks if name in CATALOGUE]
+    if len(counts) < len(settings.benchmarks) or settings.years:
+        return (
+            f"{len(settings.models)} models x {len(settings.prompts)} prompts, each question {settings.samples} time(s)"
+        )
+    asked = sum(min(count, settings.limit or count) for count in counts)
+    answers = asked * len(settings.models) * len(settings.prompts) * settings.samples
+    return f"{asked:,} questions, {answers:,} answers"
 
 
 def _gb(size: float) -> str:

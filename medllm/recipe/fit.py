@@ -1,12 +1,15 @@
-"""Whether a training fits its machine, and when not, which change makes it fit: each mend is computed, not guessed."""
+"""Whether a stage fits its machine, and when not, which change makes it fit: each mend is computed, not guessed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from medllm.recipe.bases import Shape
-from medllm.recipe.cost import Memory, best_memory
+from medllm.recipe.cost import Memory
 from medllm.recipe.hardware import Machine, machine
-from medllm.recipe.settings import Lora, Training
+from medllm.recipe.settings import Evaluate, Preferences, Training
+
+Sized = Training | Preferences | Evaluate
+Need = Callable[[Sized, Machine], Memory]
+"""Bytes of a stage with given settings on a given machine."""
 
 ROOMIER = ("a100x1", "a100x2", "a100x4", "a100x8", "h200x1", "h200x2", "h200x4", "h200x8")
 """Machines to propose, in this order, after larger sizes of the one that was named."""
@@ -21,46 +24,53 @@ class Fit:
     mends: tuple[str, ...]
 
 
-def fit(shape: Shape, settings: Training, lora: Lora, on: Machine) -> Fit:
-    """Judge a training on a machine."""
-    memory = best_memory(shape, settings, lora, on)
-    if on.gpu is None or _holds(on, memory):
+def fit(settings: Sized, on: Machine, need: Need) -> Fit:
+    """Judge a stage on a machine."""
+    memory = need(settings, on)
+    if _holds(on, memory):
         return Fit(memory, True, ())
-    return Fit(memory, False, tuple(_mends(shape, settings, lora, on)))
+    return Fit(memory, False, tuple(_mends(settings, on, need)))
 
 
 def _holds(on: Machine, memory: Memory) -> bool:
     return on.gpu is None or memory.total <= on.gpu.memory_gb * 1e9
 
 
-def _mends(shape: Shape, settings: Training, lora: Lora, on: Machine) -> Iterator[str]:
+def _mends(settings: Sized, on: Machine, need: Need) -> Iterator[str]:
     kind = on.name.split("x")[0]
     larger = [f"{kind}x{count}" for count in (2, 4, 8) if count > on.count]
     for name in (*larger, *ROOMIER):
         other = machine(name)
-        if other and _more(other, on) and _holds(other, best_memory(shape, settings, lora, other)):
+        if other and _more(other, on) and _holds(other, need(settings, other)):
             yield f"use {name}"
             break
-    if settings.quantization == "none" and _helps(shape, settings, lora, on, quantization="nf4"):
-        yield "set `quantization: nf4`"
-    if not settings.gradient_checkpointing and _helps(shape, settings, lora, on, gradient_checkpointing=True):
-        yield "set `gradient_checkpointing: true`"
-    if settings.per_device_batch_size > 1 and _helps(shape, settings, lora, on, per_device_batch_size=1):
-        yield "set `per_device_batch_size: 1`"
-    lengths = (length for length in (8192, 4096, 2048, 1024, 512) if length < settings.max_length)
-    shorter = next((length for length in lengths if _helps(shape, settings, lora, on, max_length=length)), None)
-    if shorter:
-        yield f"shorten max_length to {shorter}"
+    for key, value in _changes(settings):
+        if _holds(on, need(settings.model_copy(update={key: value}), on)):
+            yield f"set `{key}: {str(value).lower()}`"
+    if isinstance(settings, Training):
+        for length in (8192, 4096, 2048, 1024, 512):
+            shorter = settings.model_copy(update={"max_length": length})
+            if length < settings.max_length and _holds(on, need(shorter, on)):
+                yield f"shorten max_length to {length}"
+                break
+
+
+def _changes(settings: Sized) -> Iterator[tuple[str, object]]:
+    if settings.quantization == "none":
+        yield "quantization", "nf4"
+    if isinstance(settings, Training):
+        if not settings.gradient_checkpointing:
+            yield "gradient_checkpointing", True
+        if settings.per_device_batch_size > 1:
+            yield "per_device_batch_size", 1
+    elif settings.batch_size > 1:
+        yield "batch_size", 1
 
 
 def _more(other: Machine, than: Machine) -> bool:
     if other.gpu is None or than.gpu is None:
         return False
     return other.gpu.memory_gb * other.count > than.gpu.memory_gb * than.count
-
-
-def _helps(shape: Shape, settings: Training, lora: Lora, on: Machine, **changes: object) -> bool:
-    return _holds(on, best_memory(shape, settings.model_copy(update=changes), lora, on))
 
 
 def too_much(stage: str, found: Fit, on: Machine) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from datetime import date
 
-from medllm.recipe.exams import first_day, is_known, known_exams
+from medllm.exam.benchmarks import CATALOGUE
+from medllm.recipe.exams import first_day, known_exams
 from medllm.recipe.faults import Fault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
@@ -76,7 +77,7 @@ def exams_are_known(recipe: Recipe) -> Iterator[Fault]:
     """Every exam named is in the catalogue or under `exams`."""
     for stage in stages_of(recipe):
         for use in uses(recipe, stage):
-            if use.wanted == "exam" and not is_known(recipe, use.source):
+            if use.wanted == "exam" and use.source not in known_exams(recipe):
                 mend = did_you_mean(use.source, known_exams(recipe))
                 yield Fault(use.place, f"`{use.source}` is no exam we know. {mend}")
 
@@ -100,7 +101,7 @@ def cutoff_precedes_exams(recipe: Recipe) -> Iterator[Fault]:
         return
     for name in recipe.evaluate.benchmarks:
         first = first_day(recipe, name)
-        if first is None and name in recipe.exams:
+        if first is None and name in recipe.exams and name not in CATALOGUE:
             yield Fault(f"exams.{name}", "when was its first exam? Write `{source: ..., first: 2018-02-10}`.")
         elif first is not None and (asked := _first_asked(recipe, first)):
             yield from (Fault(place, _late(name, day, asked)) for place, day in _cutoffs(recipe) if day >= asked)

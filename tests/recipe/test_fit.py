@@ -3,9 +3,10 @@
 import pytest
 
 from medllm.recipe.bases import KNOWN
-from medllm.recipe.fit import fit, too_much
+from medllm.recipe.cost import best_memory
+from medllm.recipe.fit import Fit, Sized, fit, too_much
 from medllm.recipe.hardware import Machine, machine
-from medllm.recipe.settings import Cpt, Lora
+from medllm.recipe.settings import Cpt, Lora, Training
 
 LARGE = KNOWN["Qwen/Qwen2.5-72B"]
 LORA = Lora(r=64, lora_alpha=128)
@@ -18,43 +19,51 @@ def named(name: str) -> Machine:
     return found
 
 
+def judged(settings: Training, on: str) -> Fit:
+    def need(changed: Sized, other: Machine):
+        assert isinstance(changed, Training)
+        return best_memory(LARGE, changed, LORA, other)
+
+    return fit(settings, named(on), need)
+
+
 def test_the_papers_machine_holds_the_papers_training():
-    found = fit(LARGE, CPT.model_copy(update={"quantization": "nf4"}), LORA, named("a100x4"))
+    found = judged(CPT.model_copy(update={"quantization": "nf4"}), "a100x4")
     assert found.fits
     assert not found.memory.sharded
 
 
 def test_a_72b_in_16_bit_does_not_fit_one_card_and_the_mends_do():
-    found = fit(LARGE, CPT, LORA, named("a100x1"))
+    found = judged(CPT, "a100x1")
     assert not found.fits
     assert found.mends == ("use a100x4", "set `quantization: nf4`")
-    assert fit(LARGE, CPT, LORA, named("a100x4")).fits
-    assert fit(LARGE, CPT.model_copy(update={"quantization": "nf4"}), LORA, named("a100x1")).fits
+    assert judged(CPT, "a100x4").fits
+    assert judged(CPT.model_copy(update={"quantization": "nf4"}), "a100x1").fits
     words = too_much("cpt", found, named("a100x1"))
     assert words == "cpt: needs about 173 GB a GPU, `a100x1` has 80: use a100x4, or set `quantization: nf4`."
 
 
 def test_shortening_is_proposed_where_it_helps():
     long = CPT.model_copy(update={"quantization": "nf4", "max_length": 32768})
-    found = fit(LARGE, long, LORA, named("a100x1"))
+    found = judged(long, "a100x1")
     shorter = next(mend for mend in found.mends if mend.startswith("shorten"))
     length = int(shorter.split()[-1])
-    assert fit(LARGE, long.model_copy(update={"max_length": length}), LORA, named("a100x1")).fits
-    assert not fit(LARGE, long.model_copy(update={"max_length": 2 * length}), LORA, named("a100x1")).fits
+    assert judged(long.model_copy(update={"max_length": length}), "a100x1").fits
+    assert not judged(long.model_copy(update={"max_length": 2 * length}), "a100x1").fits
 
 
 def test_a_batch_too_wide_is_told_to_be_split():
     wide = CPT.model_copy(update={"quantization": "nf4", "per_device_batch_size": 16})
-    assert "set `per_device_batch_size: 1`" in fit(LARGE, wide, LORA, named("a100x1")).mends
+    assert "set `per_device_batch_size: 1`" in judged(wide, "a100x1").mends
 
 
 def test_kept_activations_are_told_to_be_computed_twice():
     kept = CPT.model_copy(update={"quantization": "nf4", "gradient_checkpointing": False})
-    assert "set `gradient_checkpointing: true`" in fit(LARGE, kept, LORA, named("a100x1")).mends
+    assert "set `gradient_checkpointing: true`" in judged(kept, "a100x1").mends
 
 
 def test_a_processor_without_gpu_is_not_judged():
-    assert fit(LARGE, CPT, LORA, named("cpu")).fits
+    assert judged(CPT, "cpu").fits
 
 
 @pytest.mark.parametrize(

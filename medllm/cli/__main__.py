@@ -1,0 +1,5 @@
+"""`python -m medllm.cli` is `medllm`."""
+
+from medllm.cli import main
+
+main()

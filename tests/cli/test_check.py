@@ -1,0 +1,75 @@
+"""`medllm check` as a person and as a program meets it: a process of its own, without network and without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+OURS = ("preferred-medllm-qwen-72b", "qwen2.5-7b", "qwen2.5-0.5b")
+
+
+def medllm(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "medllm.cli", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_recipes_are_found_at_all():
+    assert set(OURS) <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_sound_and_fits_its_machines(path: Path):
+    done = medllm("check", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["warnings"] == []
+    assert found["parameters"]
+
+
+def test_it_reads_well():
+    lines = medllm("check", "recipes/preferred-medllm-qwen-72b.yaml").stdout.splitlines()
+    assert lines[0].startswith("recipes/preferred-medllm-qwen-72b.yaml is sound: medllm-72b from Qwen/Qwen2.5-72B@")
+    assert "2  cpt          model    your-name/medllm-72b-cpt  <- base, corpus" in lines
+    told = "on a100x4: about 63.6 GB a GPU (weights 41.2, adapter 13.5, activations 5), whole on each GPU"
+    assert told in [line.strip() for line in lines]
+
+
+def test_a_fault_is_one_line_on_stderr_and_exit_code_1():
+    done = medllm("check", "recipes/nothing.yaml")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    told = "medllm: recipes/nothing.yaml does not exist. Recipes that come with medllm lie in recipes/.\n"
+    assert done.stderr == told
+
+
+def test_what_does_not_fit_is_told_last_and_is_no_error():
+    done = medllm("check", "recipes/preferred-medllm-qwen-72b.yaml", "--set", "rpo.quantization=none")
+    assert done.returncode == 0
+    mends = "use a100x4, or set `quantization: nf4`."
+    assert done.stdout.splitlines()[-1] == f"! rpo: needs about 98 GB a GPU, `a100x2` has 80: {mends}"
+
+
+def test_any_base_is_sized_by_its_config(tmp_path: Path):
+    config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config | {"vocab_size": 1000}))
+    change = ("--set", "base=me/tiny@v1")
+    done = medllm("check", "recipes/qwen2.5-0.5b.yaml", *change, "--config", str(path), "--json")
+    # embedding and head 64,000 each; a block 4 x 64 x 64 + 3 x 64 x 128 + two norms; one norm at the end
+    assert json.loads(done.stdout)["parameters"] == 2 * 64_000 + 2 * (16_384 + 24_576 + 128) + 64
+
+
+def test_neither_torch_nor_a_socket_is_touched():
+    program = (
+        "import socket, sys; socket.socket = None\n"
+        "sys.argv = ['medllm', 'check', 'recipes/qwen2.5-7b.yaml']\n"
+        "from medllm.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'gradio', 'pyarrow', 'huggingface_hub'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,83 @@
+"""The dry run: what would be made in which order, what is known of its cost, and what is left open."""
+
+from pathlib import Path
+
+import pytest
+
+from medllm.recipe import read_recipe
+from medllm.recipe.estimate import Plan, Step, plan
+
+SIZED = {"corpus.data": [{"source": "me/texts@v1", "tokens": 9_000_000}, {"source": "me/x@v1", "tokens": 1_000_000}]}
+
+
+def step(found: Plan, stage: str) -> Step:
+    return next(one for one in found.steps if one.stage == stage)
+
+
+def test_the_plan_names_repositories_in_order(sound: Path):
+    found = plan(read_recipe(sound))
+    assert [(one.repo, one.kind) for one in found.steps] == [
+        ("me/small-corpus", "dataset"),
+        ("me/small-cpt", "model"),
+        ("me/small-preferences", "dataset"),
+        ("me/small-rpo", "model"),
+        ("me/small", "model"),
+        ("me/small-evaluate", "dataset"),
+    ]
+    assert step(found, "rpo").uses == ("cpt", "preferences")
+    assert found.parameters == 494_032_768
+
+
+def test_tokens_hours_and_price_follow_from_stated_sizes(sound: Path):
+    cpt = step(plan(read_recipe(sound, SIZED | {"cpt.run_on": "a100x4"})), "cpt")
+    assert cpt.tokens == 2 * 10_000_000
+    # 0.5B: 2 x (357,826,560 + 136,134,656) + 2 x 2048 x 896 x 24 = 1,076,002,816 a token forward, three times over;
+    # 2e7 tokens at 312e12 x 0.35 a second: 0.1642 GPU-hours; four GPUs cost $10 an hour
+    assert cpt.gpu_hours == pytest.approx(1_076_002_816 * 3 * 2e7 / (312e12 * 0.35) / 3600, abs=0.006)
+    assert cpt.dollars == pytest.approx(0.41, abs=0.02)
+
+
+def test_replayed_text_is_counted(sound: Path):
+    half = SIZED | {"corpus.replay": {"source": "me/general@v1", "share": 0.5}}
+    assert step(plan(read_recipe(sound, half)), "cpt").tokens == 2 * 20_000_000
+
+
+def test_steps_decide_tokens_where_they_are_given(sound: Path):
+    changes = {"cpt.epochs": None, "cpt.max_steps": 10, "cpt.batch_size": 4, "cpt.max_length": 256}
+    assert step(plan(read_recipe(sound, changes)), "cpt").tokens == 10 * 4 * 256
+
+
+def test_what_the_recipe_does_not_decide_is_left_open(sound: Path):
+    cpt = step(plan(read_recipe(sound)), "cpt")
+    assert (cpt.tokens, cpt.gpu_hours, cpt.dollars, cpt.gb_a_gpu, cpt.fits) == (None, None, None, None, None)
+    rated = step(plan(read_recipe(sound, {"cpt.run_on": "l4x1"})), "cpt")
+    assert rated.notes == ("data size not stated: 0.21 GPU-hours, $0.17 for 10 million tokens and epoch",)
+
+
+def test_pairs_are_bounded_by_the_questions(sound: Path):
+    rpo = step(plan(read_recipe(sound, {"preferences.questions": 100, "preferences.pairs_per_question": 1})), "rpo")
+    assert rpo.tokens == 100 * 3 * 2 * 2048
+
+
+def test_what_does_not_fit_is_a_warning_with_a_mend(sound: Path):
+    changes = {"base": "Qwen/Qwen2.5-72B@main", "cpt.run_on": "a100x1", "preferences.run_on": "a100x1"}
+    found = plan(read_recipe(sound, changes))
+    assert found.warnings == (
+        "cpt: needs about 173 GB a GPU, `a100x1` has 80: use a100x4, or set `quantization: nf4`.",
+        "preferences: needs about 163 GB a GPU, `a100x1` has 80: set `quantization: nf4`.",
+    )
+
+
+def test_a_server_elsewhere_needs_no_memory_here(sound: Path):
+    changes = {"base": "Qwen/Qwen2.5-72B@main", "preferences.run_on": "l4x1"}
+    assert step(plan(read_recipe(sound, changes)), "preferences").fits is False
+    served = plan(read_recipe(sound, changes | {"preferences.engine": "http://127.0.0.1:8000/v1"}))
+    assert step(served, "preferences").fits is None
+
+
+def test_an_unknown_base_is_said_to_be_unknown(sound: Path):
+    found = plan(read_recipe(sound, {"base": "me/other@v1"}))
+    assert found.parameters is None
+    assert found.warnings == (
+        "the shape of me/other@v1 is not known here: no cost. Give its config.json with --config.",
+    )

@@ -1,0 +1,86 @@
+"""The recipes that come with medllm: no number without its mark, and the paper's own values where it has them."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medllm.recipe import ablated, read_recipe
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+MARKED = [FOLDER / f"{name}.yaml" for name in ("preferred-medllm-qwen-72b", "qwen2.5-7b", "qwen2.5-0.5b")]
+MARKS = ("[paper]", "[ours: ", "[to measure]")
+
+
+def numbers(path: Path) -> list[tuple[int, str]]:
+    """Every number and day of a recipe, with the line it stands on."""
+    scalars = [token for token in yaml.scan(path.read_text()) if isinstance(token, yaml.ScalarToken) and token.plain]
+    found = []
+    for token in scalars:
+        # YAML 1.1 takes 1e-4 for text; it is a number here.
+        value = yaml.safe_load(token.value)
+        bare = token.value.replace("-", "").replace(".", "").replace("e", "")
+        if (isinstance(value, int | float | date) and not isinstance(value, bool)) or bare.isdigit():
+            found.append((token.start_mark.line, token.value))
+    return found
+
+
+@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+def test_no_number_stands_without_its_mark(path: Path):
+    lines = path.read_text().splitlines()
+    found = numbers(path)
+    assert len(found) > 20
+    bare = [f"line {line + 1}: {value}" for line, value in found if not any(m in lines[line] for m in MARKS)]
+    assert bare == []
+
+
+def test_the_check_for_marks_can_fail(tmp_path: Path):
+    path = tmp_path / "r.yaml"
+    path.write_text("a: 1e-4\nb: 2\nc: word\nd: 2017-12-31\ne: [3]\nf: nf4\n")
+    assert [value for _, value in numbers(path)] == ["1e-4", "2", "2017-12-31", "3"]
+
+
+def test_the_papers_own_values_are_in_its_recipe():
+    recipe = read_recipe(MARKED[0])
+    cpt, rpo, preferences, evaluate = recipe.cpt, recipe.rpo, recipe.preferences, recipe.evaluate
+    assert cpt and rpo and preferences and evaluate
+    assert recipe.base.startswith("Qwen/Qwen2.5-72B@")
+    assert recipe.cutoff == date(2017, 12, 31)
+    assert (cpt.epochs, cpt.quantization, cpt.optimizer, cpt.schedule, cpt.run_on) == (
+        2,
+        "nf4",
+        "adamw",
+        "cosine",
+        "a100x4",
+    )
+    assert cpt.warmup > 0
+    assert (rpo.rpo_alpha, rpo.epochs, rpo.quantization, rpo.model, rpo.run_on) == (10, 1, "nf4", "cpt", "a100x2")
+    assert (preferences.shots, preferences.prompt, preferences.model) == (3, "explain", "cpt")
+    assert preferences.pairs == ("gt>chosen", "gt>rejected", "chosen>rejected")
+    assert evaluate.years == (2018, 2019, 2020, 2021, 2022)
+    assert evaluate.prompts == ("plain", "explain")
+    assert evaluate.shots == {"igakuqa": 3, "medqa-ja": 0, "medmcqa-ja": 0, "pubmedqa-ja": 0, "mmmlu-ja-med": 0}
+    for line in MARKED[0].read_text().splitlines():
+        key = line.strip().split(":")[0]
+        if (
+            key in ("epochs", "rpo_alpha", "cutoff", "quantization", "optimizer", "years", "shots")
+            and "[paper]" not in line
+        ):
+            assert "[ours" in line, line
+
+
+@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+def test_the_rows_of_table_2_can_be_made(path: Path):
+    recipe = read_recipe(path)
+    assert {"base", "cpt", "final"} <= set(recipe.evaluate.models if recipe.evaluate else ())
+    dpo, alone = ablated(recipe, "cpt-dpo"), ablated(recipe, "rpo-only")
+    assert dpo.rpo and dpo.rpo.rpo_alpha == 0 and dpo.cpt == recipe.cpt
+    assert alone.rpo and alone.rpo.model == "base" and alone.preferences and alone.preferences.model == "base"
+
+
+@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+def test_a_recipe_opens_with_what_it_needs_how_to_run_it_and_what_it_yields(path: Path):
+    head = path.read_text().split("\n\n")[0]
+    assert [word for word in ("needs", "check", "run", "yields") if f"#   {word}" not in head] == []
+    assert f"medllm run recipes/{path.name} " in head

@@ -10,22 +10,7 @@ import pytest
 from medllm.hub import Hub, connect
 from medllm.pipeline import Bench, Item, Plan, make, make_plan, run
 from medllm.recipe import Recipe, parse_override, read_recipe
-
-RECIPE = """
-name: toy
-base: ./base
-namespace: clinic
-cutoff: 2017-12-31
-exams: {world: {source: ./world, first: 2020-01-01}}
-corpus: {data: ./texts, held_out: [world]}
-cpt: {lora: {r: 4, lora_alpha: 8}, epochs: 1}
-preferences: {model: cpt, data: ./texts}
-rpo: {model: cpt, rpo_alpha: 10, epochs: 1}
-merge: {model: rpo}
-evaluate: {models: {base: base, cpt: cpt, final: rpo}, benchmarks: [world]}
-ablations:
-  cpt-dpo: {rpo.rpo_alpha: 0}
-"""
+from tests.pipeline import toy
 
 
 @dataclass
@@ -77,9 +62,6 @@ class Workshop:
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name, content in {"base/config.json": "{}", "texts/a.txt": "text", "world/q.jsonl": "{}"}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    (tmp_path / "toy.yaml").write_text(RECIPE)
+    toy.lay_out(tmp_path)
     with connect(str(tmp_path / "hub"), "clinic") as hub:
         yield Workshop(tmp_path, hub)

@@ -1,0 +1,67 @@
+"""A run of small real stages, which a test may kill at any moment."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from medllm.hub import connect
+from medllm.pipeline import Bench, make, make_plan, run
+from medllm.recipe import read_recipe
+
+STEPS = 5
+
+RECIPE = """
+name: toy
+base: ./base
+namespace: clinic
+cutoff: 2017-12-31
+exams: {world: {source: ./world, first: 2020-01-01}}
+corpus: {data: ./texts, held_out: [world]}
+cpt: {lora: {r: 4, lora_alpha: 8}, epochs: 1}
+preferences: {model: cpt, data: ./texts}
+rpo: {model: cpt, rpo_alpha: 10, epochs: 1}
+merge: {model: rpo}
+evaluate: {models: {base: base, cpt: cpt, final: rpo}, benchmarks: [world]}
+ablations:
+  cpt-dpo: {rpo.rpo_alpha: 0}
+"""
+
+
+def lay_out(folder: Path) -> None:
+    """Write the recipe and what it reads."""
+    for name, content in {"base/config.json": "{}", "texts/a.txt": "text", "world/q.jsonl": "{}"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    (folder / "toy.yaml").write_text(RECIPE)
+
+
+def maker(stage: str):
+    """A stage that works in steps, leaves each beside its output, and goes on from the last one."""
+
+    def work(settings, sources, out: Path) -> None:
+        part = out.with_name(out.name + ".part")
+        part.mkdir(exist_ok=True)
+        seen = {name: sorted(path.name for path in place.iterdir()) for name, place in sources.items()}
+        for step in range(STEPS):
+            if not (part / f"step-{step}.bin").exists():
+                time.sleep(0.02)
+                aside = part / "aside"
+                aside.write_bytes(hashlib.sha256(f"{stage}{step}".encode()).digest() * 4000)
+                aside.replace(part / f"step-{step}.bin")
+        (part / "facts.json").write_text(json.dumps({"stage": stage, "seen": seen}, sort_keys=True))
+        part.replace(out)
+
+    return work
+
+
+def main(folder: Path, say: Callable[[str], None]) -> None:
+    """Run the whole recipe."""
+
+    def launch(plan, item, made, bench) -> None:
+        make(plan, item, made, maker(item.stage), bench)
+
+    with connect(str(folder / "hub"), "clinic") as hub:
+        plan = make_plan(read_recipe(folder / "toy.yaml"), hub)
+        run(plan, Bench(hub, folder / "runs", say), launch, lambda plan: None)

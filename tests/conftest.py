@@ -8,6 +8,8 @@ import pytest
 
 # Before any library reads it: what the tests download must not land in, or come from, the cache of whoever runs them.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="medllm-tests-hf-home-")
+# On a shared machine the threads of a small matrix product wait for each other far longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 

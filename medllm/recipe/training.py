@@ -30,7 +30,15 @@ class Training(Settings):
     """What both trainings share, in the words of TRL and PEFT."""
 
     beside_the_result: ClassVar[frozenset[str]] = frozenset(
-        {"run_on", "per_device_batch_size", "gradient_checkpointing", "save_steps", "logging_steps"}
+        {
+            "run_on",
+            "per_device_batch_size",
+            "gradient_checkpointing",
+            "save_steps",
+            "logging_steps",
+            "accelerate",
+            "trackers",
+        }
     )
 
     quantization: Literal["none", "nf4"] = "none"
@@ -69,6 +77,10 @@ class Training(Settings):
     """Updates between two checkpoints."""
     logging_steps: int = Field(default=10, ge=1)
     """Updates between two lines of the log."""
+    accelerate: str | None = None
+    """A config file of accelerate, to train on several devices (see recipes/accelerate); left out of the digest."""
+    trackers: tuple[Literal["tensorboard", "trackio"], ...] = ("tensorboard",)
+    """Where the curves are drawn, besides the log that lies with the adapter; left out of the digest."""
     run_on: str | None = None
     """The machine, as `a100x4`; left out of the digest."""
 

@@ -1,0 +1,88 @@
+"""Which requests are answered together: same worked examples, like lengths, all models of a question side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from medllm.generation.requests import Request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with its tokens: those shared with its batch are counted, not repeated."""
+
+    request: Request
+    tokens: tuple[int, ...]
+    """The prompt's tokens after the shared ones."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests to answer at once, those of one model next to each other."""
+
+    prefix: tuple[int, ...]
+    asked: tuple[Asked, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much fits into one batch."""
+
+    prompts: int
+    tokens: int
+    """Rows times their own tokens and room for answers."""
+    context: int
+    """The longest text the model can follow."""
+    mixed: bool = True
+    """Whether one batch may ask several models."""
+
+
+def plan(
+    requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, limits: Limits
+) -> tuple[list[Batch], list[tuple[Request, int]]]:
+    """Batches in order of length, and the requests that do not fit the model, with their lengths in tokens."""
+    groups: dict[tuple[str, str], list[tuple[Request, list[int]]]] = {}
+    unfit = []
+    for request in requests:
+        tokens = tokenizer(request.text)["input_ids"]
+        if len(tokens) + request.max_new_tokens > limits.context:
+            unfit.append((request, len(tokens)))
+        else:
+            key = (request.text[: request.shared], "" if limits.mixed else request.model)
+            groups.setdefault(key, []).append((request, tokens))
+    batches = [batch for group in groups.values() for batch in _batches(group, limits)]
+    return batches, unfit
+
+
+def _batches(group: list[tuple[Request, list[int]]], limits: Limits) -> list[Batch]:
+    prefix = _common([tokens for request, tokens in group if request.shared]) if group[0][0].shared else ()
+    by_prompt: dict[tuple[int, ...], list[Asked]] = {}
+    for request, tokens in group:
+        own = tuple(tokens[len(prefix) :])
+        by_prompt.setdefault(own, []).append(Asked(request, own))
+    batches: list[Batch] = []
+    taken: list[Asked] = []
+    prompts = widest = 0
+    for own in sorted(by_prompt, key=len, reverse=True):
+        more = by_prompt[own]
+        width = max(widest, *(len(own) + asked.request.max_new_tokens for asked in more))
+        full = prompts == limits.prompts or (len(taken) + len(more)) * width > limits.tokens
+        if taken and full:
+            batches.append(_batch(prefix, taken))
+            taken, prompts, width = [], 0, max(len(own) + asked.request.max_new_tokens for asked in more)
+        taken = [*taken, *more]
+        prompts, widest = prompts + 1, width
+    return [*batches, _batch(prefix, taken)]
+
+
+def _batch(prefix: tuple[int, ...], taken: list[Asked]) -> Batch:
+    return Batch(prefix, tuple(sorted(taken, key=lambda asked: asked.request.model)))
+
+
+def _common(lists: list[list[int]]) -> tuple[int, ...]:
+    """The tokens that all begin with; at least one is left to each, from which its answer starts."""
+    first, last = min(lists), max(lists)
+    shortest = min(map(len, lists)) - 1
+    length = next((at for at in range(shortest) if first[at] != last[at]), shortest)
+    return tuple(first[:length])

@@ -1,0 +1,70 @@
+"""What is asked and what comes back, whoever answers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Message = dict[str, str]
+FinishReason = Literal["stop", "length", "too_long"]
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One completion wanted from one model."""
+
+    key: str
+    """The asker's name for it: unique in a run, by which an answer is found again."""
+    model: str = BASE
+    """`base`, the name of an adapter, or the name under which a server knows the model."""
+    text: str
+    """The prompt, for models that complete text."""
+    messages: tuple[Message, ...] = ()
+    """The same prompt as a conversation, for servers that only chat."""
+    shared: int = 0
+    """How many characters at the start (worked examples) other requests have in common with this one."""
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+    """Decides a sampled answer, whatever else is asked in the same breath."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One completion."""
+
+    key: str
+    text: str
+    finish_reason: FinishReason
+    """`stop` (an end mark or a stop string), `length` (no room left), `too_long` (the prompt did not fit)."""
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float = 0.0
+    """US dollars, where the maker charges."""
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+    """The completion's tokens, where the maker knows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a reply while it is being written; the last one carries the whole reply."""
+
+    key: str
+    text: str
+    reply: Reply | None = None
+
+
+class Generator(Protocol):
+    """Whoever answers requests."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once, in the order in which answers become ready."""
+        ...
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        ...

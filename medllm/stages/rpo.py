@@ -1,0 +1,82 @@
+"""The `rpo` stage: preference pairs to an adapter that explains itself without losing accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medllm.recipe.settings import Rpo
+from medllm.training.work import move_into_place, say, work_folder, write_facts
+
+ON_THE_WAY = ("checkpoints", "last_good", "cache", "above")
+
+
+def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[[Path], None] | None = None) -> None:
+    """Optimise preferences; the adapter that is written gives the final model alone on the base, CPT and RPO in one.
+
+    Called again after an interruption it goes on from the last whole checkpoint; `saved` is handed each one's folder.
+    """
+    if (out / "facts.json").is_file():
+        return
+    from medllm.training.launched import launch_elsewhere
+
+    if launch_elsewhere("rpo", settings, sources, out):
+        return
+    from medllm.training.pairs import encode_pairs, read_pairs
+    from medllm.training.preference import make_trainer
+    from medllm.training.start import load_start
+    from medllm.training.watch import last_checkpoint, worded
+
+    work = work_folder(out)
+    with worded("rpo", work):
+        start = load_start(settings, sources)
+        table = read_pairs(sources[settings.data], settings.shots, work / "cache")
+        pairs, tally = encode_pairs(table, start.tokenizer, settings.max_length)
+        say(
+            "rpo",
+            f"{tally.trained} of {tally.pairs} pairs; {tally.too_long} are longer than {settings.max_length} tokens",
+        )
+        trainer = make_trainer(
+            start.model, start.tokenizer, pairs, settings, work, say=partial(say, "rpo"), saved=saved
+        )
+        resumed = last_checkpoint(work / "checkpoints")
+        result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            _write(trainer, start, work)
+            made_from = {"base": start.base.name, "fingerprint": start.base.fingerprint}
+            write_facts(work, {"stage": "rpo", **made_from, **tally.as_facts(), **_facts(settings, result, trainer)})
+            move_into_place(work, out, ON_THE_WAY)
+        trainer.accelerator.wait_for_everyone()
+
+
+def _write(trainer: Any, start: Any, work: Path) -> None:  # noqa: ANN401
+    """Write the adapter; one trained above another is first made one with it."""
+    from medllm.training.finish import save_alone, write_adapter
+    from medllm.weights.adapter import Adapter, write_base
+    from medllm.weights.compose import concatenate
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    write_adapter(model, start.tokenizer, start.base, work)
+    if start.below is not None:
+        save_alone(model, work / "above")
+        concatenate([start.below, Adapter(work / "above")], work)
+        write_base(work, start.base)
+
+
+def _facts(settings: Rpo, result: Any, trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    kept = ("loss", "loss/dpo", "loss/nll", "rewards/chosen", "rewards/margins", "rewards/accuracies")
+    return {
+        "steps": result.global_step,
+        "epochs": float(trainer.state.epoch or 0),
+        "first": {key: lines[0][key] for key in kept if key in lines[0]} if lines else None,
+        "last": {key: lines[-1][key] for key in kept if key in lines[-1]} if lines else None,
+        "chosen_fell_at_step": trainer.falling.first,
+        "reference": "the model at the start, proved equal to the policy before the first update",
+        "nll": "mean over the tokens of each chosen answer, then over pairs (Pang et al.)",
+        "seconds": result.metrics.get("train_runtime"),
+        "settings": settings.model_dump(mode="json"),
+    }

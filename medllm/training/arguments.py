@@ -1,0 +1,104 @@
+"""From the recipe's words to those of TRL and PEFT."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig
+
+from medllm.errors import TrainingError
+from medllm.recipe.settings import Lora, Training
+
+OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+
+
+def split_batch(batch_size: int, per_device: int, devices: int) -> tuple[int, int]:
+    """Rows on a device at once, and how many such steps make an update of `batch_size` rows.
+
+    >>> split_batch(16, 4, 2)
+    (4, 2)
+    """
+    if batch_size % devices:
+        raise TrainingError(
+            f"batch_size {batch_size} cannot be shared by {devices} devices. Make it a multiple of them."
+        )
+    share = batch_size // devices
+    per_device = min(per_device, share)
+    if share % per_device:
+        raise TrainingError(
+            f"batch_size {batch_size} over {devices} devices is {share} rows each, no multiple of "
+            f"per_device_batch_size {per_device}. Make it one."
+        )
+    return per_device, share // per_device
+
+
+def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
+    """What SFTConfig and DPOConfig share."""
+    per_device, accumulation = split_batch(
+        settings.batch_size, settings.per_device_batch_size, PartialState().num_processes
+    )
+    cuda = torch.cuda.is_available()
+    length = {"max_steps": settings.max_steps} if settings.max_steps else {"num_train_epochs": settings.epochs or 1}
+    return {
+        **length,
+        "output_dir": str(work / "checkpoints"),
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "optim": OPTIMIZERS[settings.optimizer],
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "bf16": cuda and settings.dtype == "bfloat16",
+        "fp16": cuda and settings.dtype == "float16",
+        "use_cpu": not cuda,
+        "seed": settings.seed,
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,
+        "report_to": ["trackio"] if "trackio" in settings.trackers else "none",
+        "project": "medllm",
+        "remove_unused_columns": False,
+        "max_length": None,
+        "dataloader_pin_memory": cuda,
+    }
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """PEFT's words for a fresh adapter."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=list(lora.target_modules),
+        task_type="CAUSAL_LM",
+    )
+
+
+def learning(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401  a PeftModel, or a model without an adapter
+    """Copy what is to learn, before TRL touches it."""
+    if not hasattr(model, "peft_config"):
+        return {}
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def set_up_adapters(trainer: Any, start: dict[str, torch.Tensor]) -> None:  # noqa: ANN401  one of TRL's trainers
+    """Put right what TRL 1.16 does to adapters: they learn in float32, from where they stood, against that as `ref`.
+
+    On a 4-bit base TRL makes them bfloat16, whose steps are so wide that most updates at the rates of preference
+    training (1e-6 on weights around 1e-2) round to nothing. And it copies to its reference only the parameters with
+    `.default.` in their names, which leaves out those of an adapted embedding (`lora_embedding_A.default`): the
+    reference was then another model. FSDP wants one number type for what it shards, so there bfloat16 stays.
+    """
+    for name, parameter in trainer.model.named_parameters():
+        origin = start.get(name.replace(".ref", ".default"))
+        if origin is not None and (parameter.requires_grad or ".ref" in name):
+            parameter.data = origin.to(parameter.device, copy=True)
+        if trainer.is_fsdp_enabled:
+            parameter.data = parameter.data.to(trainer.model.dtype) if parameter.requires_grad else parameter.data
+        elif parameter.requires_grad:
+            parameter.data = parameter.data.float()

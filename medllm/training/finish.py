@@ -1,0 +1,39 @@
+"""What a training leaves behind: an adapter folder that loads, stops and says what it was made from."""
+
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from medllm.weights.adapter import write_base
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.load import end_marks
+
+# For a base without a template of its own: the conversation as plain text, the form it was trained on.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+)
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write tokenizer, chat template and a generation_config that stops."""
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    tokenizer.save_pretrained(str(out))
+    stops = GenerationConfig(
+        eos_token_id=end_marks(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+    )
+    stops.save_pretrained(str(out))
+
+
+def save_alone(model: PeftModel, out: Path) -> None:
+    """Save the learning adapter only: not TRL's reference, nor the base's embedding that PEFT would add."""
+    model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
+
+
+def write_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, base: Checkpoint, out: Path) -> None:
+    """Write the trained adapter alone (TRL's frozen reference is left out), and the base it belongs to."""
+    save_alone(model, out)
+    (out / "README.md").unlink(missing_ok=True)
+    write_base(out, base)
+    write_tokenizer(tokenizer, out)

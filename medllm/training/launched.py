@@ -1,0 +1,55 @@
+"""One stage over several processes: `accelerate launch` on this module, which reads what the stage was given."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from medllm.errors import TrainingError
+from medllm.recipe.settings import Cpt, Rpo
+
+SETTINGS: dict[str, type[Cpt] | type[Rpo]] = {"cpt": Cpt, "rpo": Rpo}
+
+
+def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], out: Path) -> bool:
+    """Run the stage under `accelerate launch` when its settings ask for it and we are not there already."""
+    if settings.accelerate is None or "RANK" in os.environ or "LOCAL_RANK" in os.environ:
+        return False
+    config = Path(settings.accelerate)
+    if not config.is_file():
+        raise TrainingError(
+            f"{stage}.accelerate: there is no file {config}. See recipes/accelerate/ for those we ship."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    given = out.with_name(out.name + ".given.json")
+    places = {name: str(path.absolute()) for name, path in sources.items()}
+    given.write_text(
+        json.dumps({"stage": stage, "settings": settings.model_dump(mode="json"), "sources": places}), "utf-8"
+    )
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    done = subprocess.run([*accelerate, "-m", "medllm.training.launched", str(given), str(out)], check=False)
+    given.unlink()
+    if done.returncode or not (out / "facts.json").is_file():
+        raise TrainingError(
+            f"{stage}: the processes started with {config} ended with code {done.returncode}; their messages stand "
+            "above. Run again to go on from the last checkpoint."
+        )
+    return True
+
+
+def main() -> None:
+    """Be one of the processes."""
+    given, out = (Path(argument) for argument in sys.argv[1:3])
+    read = json.loads(given.read_text("utf-8"))
+    stage = read["stage"]
+    settings = SETTINGS[stage].model_validate(read["settings"])
+    sources = {name: Path(path) for name, path in read["sources"].items()}
+    import_module(f"medllm.stages.{stage}").make(settings, sources, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Where a training starts: the base, the adapter it goes on with if any, and the tokenizer that belongs to them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase
+
+from medllm.errors import ModelError
+from medllm.recipe.settings import Cpt, Rpo
+from medllm.weights.adapter import Adapter, is_adapter
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.load import check_vocabulary, load_adapters, load_base, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with."""
+
+    model: Any
+    """A PeftModel whose adapter `default` learns on, or a full model that is to get a fresh adapter."""
+    tokenizer: PreTrainedTokenizerBase
+    base: Checkpoint
+    below: Adapter | None = None
+    """The adapter that was folded into the model in memory, because the fresh one is trained above it."""
+
+
+def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
+    """Load what `model` names.
+
+    An adapter is trained on as it is. With `lora` given, RPO folds it into the base in memory and puts a fresh adapter
+    above; the reference then is the model with that fresh adapter switched off. That cannot be done in 4 bits, where
+    folding would quantise the weights once more.
+    """
+    folder = sources[settings.model]
+    adapted = is_adapter(folder)
+    base = Checkpoint(sources["base"] if adapted else folder)
+    tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base.folder)
+    fresh_above = adapted and isinstance(settings, Rpo) and settings.lora is not None
+    if fresh_above and settings.quantization == "nf4":
+        raise ModelError(
+            f"{folder}: a fresh adapter above this one needs it folded into the base, which 4-bit weights do not "
+            "allow. Leave `lora` out to train this adapter on, or set `quantization: none`, or take the merged model."
+        )
+    if adapted:
+        Adapter(folder).fits(base)
+    model: Any = load_base(
+        base.folder,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        attention=settings.attention,
+        device=PartialState().device,
+    )
+    check_vocabulary(tokenizer, model, folder)
+    if fresh_above:
+        model = load_adapters(model, {"below": folder}, base.folder).merge_and_unload()
+        return Start(model, tokenizer, base, Adapter(folder))
+    if adapted:
+        model = load_adapters(model, {"default": folder}, base.folder, trainable="default")
+    elif isinstance(settings, Rpo) and settings.lora is None:
+        raise ModelError(
+            f"{folder}: a full model, so RPO needs an adapter of its own. Give `lora: {{r: ..., lora_alpha: ...}}`."
+        )
+    return Start(model, tokenizer, base)

@@ -1,0 +1,41 @@
+"""The folder a stage works in: it outlives an interruption, and appears under its name only when it is whole."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+FACTS = "facts.json"
+
+
+def say(stage: str, line: str) -> None:
+    """Tell the person who waits; what a stage makes goes into its folder, never to stdout."""
+    sys.stderr.write(f"{stage}: {line}\n")
+
+
+def write_facts(out: Path, facts: dict[str, Any]) -> None:
+    """Write facts.json, whole or not at all: it is the sign that the folder is finished."""
+    aside = out / (FACTS + ".part")
+    aside.write_text(json.dumps(facts, ensure_ascii=False, indent=1, default=str) + "\n", "utf-8")
+    aside.replace(out / FACTS)
+
+
+def work_folder(out: Path) -> Path:
+    """Where a folder is made before it is moved into place; it outlives a run that was cut short."""
+    work = out.with_name(out.name + ".part")
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def move_into_place(work: Path, out: Path, leave_out: tuple[str, ...]) -> None:
+    """Let the finished folder appear at once, without what was only needed on the way."""
+    for name in leave_out:
+        path = work / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if out.is_dir():
+        shutil.rmtree(out)
+    work.replace(out)

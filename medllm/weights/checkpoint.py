@@ -1,0 +1,140 @@
+"""A folder of safetensors weights, read by its headers alone: names, shapes, shards, identity; no torch."""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import ModelError
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+SAMPLED_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where one tensor lies, without its values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    shard: str
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.end - self.begin
+
+
+def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str], int]:
+    """Read one safetensors file's tensors, its metadata and where its data begins, without loading a value."""
+    try:
+        with path.open("rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > path.stat().st_size:
+                raise ValueError("the header is longer than the file")
+            header: dict[str, Any] = json.loads(file.read(length))
+    except (OSError, struct.error, ValueError) as fault:
+        raise ModelError(f"{path}: no whole safetensors file ({fault}). Download or make it again.") from fault
+    metadata = header.pop("__metadata__", {}) or {}
+    start = 8 + length
+    tensors = {
+        name: Tensor(name, tuple(entry["shape"]), entry["dtype"], path.name, *entry["data_offsets"])
+        for name, entry in header.items()
+    }
+    longest = max((tensor.end for tensor in tensors.values()), default=0)
+    if start + longest > path.stat().st_size:
+        raise ModelError(f"{path}: cut off after {path.stat().st_size} bytes. Download or make it again.")
+    return tensors, metadata, start
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or say which file is none."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as fault:
+        raise ModelError(f"{path}: not readable as JSON ({fault}). Download or make it again.") from fault
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds no JSON object. Download or make it again.")
+    return value
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A full model on disk. Pickled weights are refused here, before any library is asked to open them."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not (self.folder / "config.json").is_file():
+            raise ModelError(f"{self.folder}: no model (there is no config.json). Give the folder of a full model.")
+        if not self.shards:
+            pickled = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
+            if pickled:
+                raise ModelError(
+                    f"{self.folder}: weights are pickled ({pickled[0]}), and unpickling runs whatever they hold. "
+                    "Convert them to safetensors where they come from."
+                )
+            raise ModelError(f"{self.folder}: no *.safetensors weights. Download the model again.")
+
+    @cached_property
+    def shards(self) -> list[Path]:
+        """The weight files in order of name; an adapter lying beside them is not part of the model."""
+        return sorted(p for p in self.folder.glob("*.safetensors") if p.name != "adapter_model.safetensors")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The model's config.json."""
+        return read_json(self.folder / "config.json")
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, checked against the index where there is one."""
+        found = {name: tensor for shard in self.shards for name, tensor in read_header(shard)[0].items()}
+        index = self.folder / "model.safetensors.index.json"
+        if index.is_file():
+            missing = sorted(set(read_json(index).get("weight_map", {})) - set(found))
+            if missing:
+                raise ModelError(
+                    f"{self.folder}: {len(missing)} tensors of the index are in no shard (first: {missing[0]}). "
+                    "Download the missing shards."
+                )
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hex digits from every tensor's name, shape and first bytes: another base has another one."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            tensors, _, start = read_header(shard)
+            with shard.open("rb") as file:
+                for tensor in sorted(tensors.values(), key=lambda t: t.name):
+                    digest.update(f"{tensor.name} {tensor.shape} ".encode())
+                    file.seek(start + tensor.begin)
+                    digest.update(file.read(min(SAMPLED_BYTES, tensor.size)))
+        return digest.hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """What to call this model: `ORG/NAME` where the folder is a Hub snapshot, else the folder's name."""
+        return model_name(self.folder)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding itself."""
+        text = self.config.get("text_config") or {}
+        tied = self.config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+        return bool(tied) and "lm_head.weight" not in self.tensors
+
+
+def model_name(folder: Path) -> str:
+    """Read `ORG/NAME` off a Hub cache path (models--ORG--NAME/snapshots/COMMIT), else take the folder's name."""
+    for part in reversed(folder.absolute().parts):
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/")
+    return folder.absolute().name

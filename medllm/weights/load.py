@@ -1,0 +1,175 @@
+"""The base and its adapters in memory: safetensors only, nothing initialised at random, nothing run from the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medllm.errors import MissingExtraError, ModelError
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Quantization = Literal["none", "nf4"]
+FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
+# Any text tells two tokenizers apart that split differently; this one mixes scripts, widths, digits and line ends.
+PROBE = "問1：72歳の男性。SpO₂ 93%、CRP 12.5mg/dL。\n　ａ〜ｅのうち２つ選べ。\n\n答え: a, c\n"
+
+# Ends of text and of turn by family. A model published without them runs on into invented questions.
+END_MARKS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "</s>")
+
+
+def device_at_hand() -> torch.device:
+    """The accelerator of this process, or the CPU."""
+    torch = import_torch()
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def import_torch() -> Any:  # noqa: ANN401  a module
+    """Import torch, or say which extra brings it."""
+    try:
+        import torch
+    except ImportError as fault:
+        raise MissingExtraError("train", "Working with model weights") from fault
+    return torch
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that tokenizer.json describes.
+
+    AutoTokenizer picks a class by the model's type and, for Qwen2, rebuilds the splitting from its own rules whatever
+    the file says; so its answer on a probe is held against the file, and where they differ the plain class is taken.
+    """
+    import_torch()
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: no tokenizer.json. Save the fast tokenizer beside the weights.")
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    written = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+    if tokenizer(PROBE, add_special_tokens=False)["input_ids"] != written:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{folder}: the tokenizer has no end-of-text token. Set `eos_token` in tokenizer_config.json.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    folder: Path,
+    *,
+    dtype: str = "bfloat16",
+    quantization: Quantization = "none",
+    attention: str = "auto",
+    device: str | torch.device | None = None,
+) -> PreTrainedModel:
+    """Load a full model with frozen, finished weights."""
+    torch = import_torch()
+    from transformers import AutoModelForCausalLM
+
+    base = Checkpoint(folder)
+    family = base.config.get("model_type")
+    if family not in FAMILIES:
+        raise ModelError(f"{folder}: a {family} model; known and tested here are {', '.join(FAMILIES)}.")
+    kind = getattr(torch, dtype)
+    place = torch.device(device) if device is not None else device_at_hand()
+    options: dict[str, Any] = {"device_map": {"": place}, "use_safetensors": True, "trust_remote_code": False}
+    if attention != "auto":
+        options["attn_implementation"] = attention
+    if quantization == "nf4":
+        options["quantization_config"] = nf4(kind)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, output_loading_info=True, **options)
+    except (RuntimeError, ValueError, OSError) as fault:
+        if isinstance(fault, torch.OutOfMemoryError):
+            raise ModelError(
+                f"{folder}: does not fit into memory. Set `quantization: nf4`, or take a smaller base."
+            ) from fault
+        raise ModelError(f"{folder}: cannot be loaded: {str(fault).splitlines()[0]}") from fault
+    wrong = sorted(report["missing_keys"]) or sorted(str(key) for key in report["mismatched_keys"])
+    if wrong:
+        raise ModelError(
+            f"{folder}: {len(wrong)} tensors are missing or misshapen (first: {wrong[0]}). Download it again."
+        )
+    keep_autograd(model)
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def nf4(compute: torch.dtype) -> Any:  # noqa: ANN401  a BitsAndBytesConfig
+    """QLoRA's settings: NormalFloat, its scales quantised as well, products computed in `compute`."""
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as fault:
+        raise MissingExtraError("train", "`quantization: nf4`") from fault
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_quant_storage=compute,
+    )
+
+
+def keep_autograd(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew for AVX512-BF16 processors.
+
+    After the first pass without gradients the packed layers ignore autograd: adapters below them then train on wrong
+    gradients (or fail, where there is a bias), and the packed product itself is only bfloat16.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
+
+
+def load_adapters(
+    model: PreTrainedModel, folders: dict[str, Path], base: Path, *, trainable: str | None = None
+) -> PeftModel:
+    """Lay adapters on one copy of the base, each under its name; at most one of them may learn."""
+    from peft import PeftModel
+
+    checkpoint = Checkpoint(base)
+    for folder in folders.values():
+        Adapter(folder).fits(checkpoint)
+    laid: PeftModel | None = None
+    for name, folder in folders.items():
+        learns = name == trainable
+        if laid is None:
+            laid = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=learns)
+        else:
+            laid.load_adapter(str(folder), adapter_name=name, is_trainable=learns)
+    if laid is None:
+        raise ModelError("no adapters were given to lay on the base.")
+    for config in laid.peft_config.values():
+        # Saving looks the base up by this name, and would ask the Hub for one that is no folder here.
+        config.base_model_name_or_path = str(base)
+    keep_autograd(laid)
+    return laid
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path) -> None:
+    """Refuse a tokenizer that can name tokens the model has no row for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ModelError(
+            f"{folder}: the tokenizer's highest token is {highest}, but the model has only {rows} rows of embedding. "
+            "Use the tokenizer that came with the model, or the model that was resized with this tokenizer."
+        )
+
+
+def end_marks(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token at which an answer is over: the tokenizer's own end, and the end of a turn where it has one."""
+    vocabulary = tokenizer.get_vocab()
+    return sorted({tokenizer.eos_token_id, *(vocabulary[mark] for mark in END_MARKS if mark in vocabulary)})

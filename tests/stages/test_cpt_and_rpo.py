@@ -1,0 +1,152 @@
+"""Both trainings from folder to folder: what is written, going on after an interruption, and where they refuse."""
+
+import json
+
+import pytest
+import torch
+
+from medllm.errors import DataError, ModelError, TrainingError
+from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.stages import cpt, rpo
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.load import load_adapters, load_base, load_tokenizer
+from tests import tiny
+
+COMMON = {"dtype": "float32", "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2, "trackers": ()}
+CPT = Cpt(
+    lora=Lora(r=4, lora_alpha=8),
+    max_steps=6,
+    batch_size=4,
+    per_device_batch_size=2,
+    max_length=64,
+    learning_rate=1e-2,
+    **COMMON,
+)
+RPO = Rpo(model="cpt", rpo_alpha=10, max_steps=6, batch_size=4, max_length=256, learning_rate=1e-3, **COMMON)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    base = tiny.make_base(folder / "base")
+    return {
+        "base": base,
+        "corpus": tiny.make_corpus(folder / "corpus"),
+        "preferences": tiny.make_pairs(folder / "preferences"),
+        "cpt": tiny.make_adapter(folder / "cpt", base),
+    }
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(("stage", "settings"), [(cpt, CPT), (rpo, RPO)], ids=["cpt", "rpo"])
+def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(sources, tmp_path, stage, settings):
+    class KilledError(Exception):
+        pass
+
+    def kill(checkpoint):
+        if checkpoint.name == "checkpoint-4":
+            (checkpoint / "trainer_state.json").write_text('{"half', "utf-8")  # cut off while being written
+            raise KilledError
+
+    stage.make(settings, sources, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        stage.make(settings, sources, tmp_path / "resumed", saved=kill)
+    assert not (tmp_path / "resumed").exists()
+    stage.make(settings, sources, tmp_path / "resumed")
+    whole, resumed = log_of(tmp_path / "whole"), log_of(tmp_path / "resumed")
+    assert [line["step"] for line in resumed] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in resumed] == [line["loss"] for line in whole]
+    left, right = (load_state(tmp_path / name) for name in ("whole", "resumed"))
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def load_state(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_the_adapter_folder_says_what_it_is_and_holds_nothing_of_the_way(sources, tmp_path):
+    rpo.make(RPO.model_copy(update={"max_steps": 2}), sources, tmp_path / "rpo")
+    names = {path.name for path in (tmp_path / "rpo").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "facts.json", "base.json", "training"} <= names
+    assert {"tokenizer.json", "generation_config.json", "chat_template.jinja"} <= names
+    assert not names & {"ref", "checkpoints", "README.md", "cache"}
+    facts = json.loads((tmp_path / "rpo" / "facts.json").read_text("utf-8"))
+    assert facts["pairs"] == facts["trained"] == 16 and facts["steps"] == 2
+    stops = json.loads((tmp_path / "rpo" / "generation_config.json").read_text("utf-8"))["eos_token_id"]
+    vocabulary = load_tokenizer(tmp_path / "rpo").get_vocab()
+    assert sorted(stops) == sorted([vocabulary["<|endoftext|>"], vocabulary["<|im_end|>"]])
+    Adapter(tmp_path / "rpo").fits(Checkpoint(sources["base"]))
+
+
+def test_the_tokens_that_came_in_are_the_tokens_trained(sources, tmp_path, capsys):
+    settings = CPT.model_copy(update={"max_steps": None, "epochs": 2.0})
+    cpt.make(settings, sources, tmp_path / "cpt")
+    facts = json.loads((tmp_path / "cpt" / "facts.json").read_text("utf-8"))
+    assert facts["tokens_trained"] == 2 * facts["tokens_in"] > 0
+    assert f"{facts['tokens_in']} tokens in" in capsys.readouterr().err
+    assert facts["last_loss"] < facts["first_loss"]
+
+
+def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_final_model(sources, tmp_path):
+    lora = Lora(r=2, lora_alpha=6, target_modules=("q_proj", "o_proj"))
+    seen = {}
+
+    def look(checkpoint):
+        above = load_adapters(
+            load_adapters(
+                load_base(sources["base"], dtype="float32"), {"cpt": sources["cpt"]}, sources["base"]
+            ).merge_and_unload(),
+            {"above": checkpoint},
+            sources["base"],
+        )
+        with torch.no_grad():
+            seen["logits"] = above(input_ids=torch.arange(5, 25)[None]).logits
+
+    settings = RPO.model_copy(update={"lora": lora, "max_steps": 2})
+    rpo.make(settings, sources, tmp_path / "rpo", saved=look)
+    alone = load_adapters(load_base(sources["base"], dtype="float32"), {"final": tmp_path / "rpo"}, sources["base"])
+    with torch.no_grad():
+        logits = alone(input_ids=torch.arange(5, 25)[None]).logits
+    assert float((logits - seen["logits"]).abs().max()) < 1e-4
+    assert Adapter(tmp_path / "rpo").config["r"] == 4, "most modules have the rank of the CPT adapter"
+
+
+def test_a_number_that_is_none_stops_the_run_and_keeps_the_adapter(sources, tmp_path):
+    settings = CPT.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup": 0.0})
+    with pytest.raises(TrainingError, match="not a number"):
+        cpt.make(settings, sources, tmp_path / "cpt")
+    kept = load_state(tmp_path / "cpt.part" / "last_good")
+    assert kept and not (tmp_path / "cpt").exists()
+
+
+def test_pairs_over_max_length_are_counted_and_left_out_whole(sources, tmp_path):
+    rpo.make(RPO.model_copy(update={"max_length": 60, "max_steps": 1}), sources, tmp_path / "rpo")
+    facts = json.loads((tmp_path / "rpo" / "facts.json").read_text("utf-8"))
+    assert facts["too_long"] > 0 and facts["too_long"] + facts["trained"] == facts["pairs"] == 16
+    with pytest.raises(DataError, match="longer than max_length 16"):
+        rpo.make(RPO.model_copy(update={"max_length": 16}), sources, tmp_path / "none")
+
+
+def test_the_worked_examples_are_kept_or_dropped_as_the_recipe_says(sources, tmp_path):
+    lengths = {}
+    for shots in ("keep", "drop"):
+        rpo.make(RPO.model_copy(update={"shots": shots, "max_steps": 1}), sources, tmp_path / shots)
+        lengths[shots] = json.loads((tmp_path / shots / "facts.json").read_text("utf-8"))["longest"]
+    assert lengths["drop"] < lengths["keep"]
+
+
+def test_settings_that_cannot_be_are_refused_with_their_mend(sources, tmp_path):
+    with pytest.raises(TrainingError, match="no multiple of per_device_batch_size 3"):
+        cpt.make(CPT.model_copy(update={"per_device_batch_size": 3}), sources, tmp_path / "a")
+    with pytest.raises(ModelError, match="an adapter of its own"):
+        rpo.make(RPO.model_copy(update={"model": "base"}), sources, tmp_path / "b")
+    nf4 = RPO.model_copy(update={"quantization": "nf4", "lora": Lora(r=2, lora_alpha=2)})
+    with pytest.raises(ModelError, match="4-bit weights do not allow"):
+        rpo.make(nf4, sources, tmp_path / "c")

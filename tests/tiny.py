@@ -1,0 +1,123 @@
+"""A random model of a few thousand numbers and the folders around it, for tests that need real weights but no skill."""
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NAMES = "患者 発熱 咳嗽 心電図 腎 肝 投与 mg 診断 急性 慢性 治療 痛み 胸部 正解 答え 問題 解説"
+WORDS = [*NAMES.split(), *"abcde。、123"]
+
+
+def sentences(count: int, seed: int = 0, longest: int = 40) -> list[str]:
+    """Invented word salad, the same for the same seed."""
+    draw = random.Random(seed)
+    return ["".join(draw.choices(WORDS, k=draw.randint(5, longest))) for _ in range(count)]
+
+
+def make_base(folder: Path, *, tied: bool = False, family: str = "qwen2", seed: int = 0, shard: str = "50GB") -> Path:
+    """Write a model folder with a byte-level BPE tokenizer, as those of the supported families have."""
+    import torch
+    import transformers
+
+    tokenizer = make_tokenizer()
+    common = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": tied,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.2,
+    }
+    config = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
+    if family == "gemma3_text":
+        made = transformers.Gemma3TextConfig(
+            **common, sliding_window=16, layer_types=["sliding_attention", "full_attention"]
+        )
+    else:
+        made = getattr(transformers, config[family])(**common)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+    model.save_pretrained(str(folder), max_shard_size=shard)
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def make_tokenizer():
+    """Train a small byte-level BPE on the invented words."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    # The splitting that Qwen2's class rebuilds from its own rules, so that file and class agree.
+    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    pattern += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences(200, seed=1), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+
+
+def make_corpus(folder: Path, count: int = 40, longest: int = 40) -> Path:
+    """Write a corpus folder of invented documents."""
+    (folder / "corpus").mkdir(parents=True)
+    texts = sentences(count, seed=2, longest=longest)
+    table = pa.table({"id": [str(number) for number in range(count)], "text": texts})
+    pq.write_table(table, folder / "corpus" / "train.parquet")
+    return folder
+
+
+def make_pairs(folder: Path, count: int = 16) -> Path:
+    """Write a preferences folder of invented pairs."""
+    (folder / "data").mkdir(parents=True)
+    prompts, chosen, rejected = (sentences(count, seed=seed, longest=12) for seed in (3, 4, 5))
+    columns = {
+        "prompt": [f"{shot}\n\n問題: {p}\n解説:" for shot, p in zip(sentences(count, seed=6), prompts, strict=True)],
+        "prompt_without_shots": [f"問題: {p}\n解説:" for p in prompts],
+        "chosen": [f"{text}\n答え: a" for text in chosen],
+        "rejected": [f"{text}\n答え: b" for text in rejected],
+    }
+    pq.write_table(pa.table(columns), folder / "data" / "train.parquet")
+    return folder
+
+
+def make_adapter(
+    folder: Path, base: Path, *, seed: int = 0, std: float = 0.1, dtype: str = "float32", **config
+) -> Path:
+    """Write a random LoRA adapter of this base, one that changes what the model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from medllm.weights.adapter import write_base
+    from medllm.weights.checkpoint import Checkpoint
+
+    torch.manual_seed(seed)
+    options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"], **config}
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
+    adapted = get_peft_model(model, LoraConfig(**options, task_type="CAUSAL_LM"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name or "lora_embedding_A" in name:
+            torch.nn.init.normal_(parameter, std=std)
+        if "modules_to_save" in name:
+            parameter.data += std * torch.randn_like(parameter)
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    write_base(folder, Checkpoint(base))
+    return folder

@@ -31,4 +31,13 @@ style: .venv/.installed ## format the code and regenerate what is generated
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python docs/reference.py
 
-.PHONY: help test quality style
+app: .venv/.installed ## show the recorded results as a page in the browser
+	@echo "medllm: opening the page on http://127.0.0.1:7860 (Ctrl-C ends it)"
+	@$(BIN)/medllm app --open
+
+bench: .venv/.installed ## run every benchmark and print its figures
+	@for script in benchmarks/*.py; do \
+	  echo "medllm: $$script"; $(BIN)/python $$script || exit 1; \
+	done
+
+.PHONY: help test quality style app bench

@@ -1,6 +1,7 @@
 """The rim of the program: where the commands are gathered and where a foreseen fault becomes one line."""
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -22,12 +23,30 @@ def medllm() -> None:
 
 
 def main() -> None:
-    """Run the command line; a MedllmError is printed as one message and ends with exit code 1."""
+    """Run the command line; a foreseen fault is printed as one message and ends with exit code 1."""
     try:
         app()
     except MedllmError as fault:
-        print(f"medllm: {fault}", file=sys.stderr)
-        sys.exit(1)
+        _tell(fault)
+    except Exception as fault:
+        told = _hub_refusal(fault)
+        if told is None:
+            raise
+        _tell(told)
+
+
+def _tell(fault: MedllmError) -> NoReturn:
+    print(f"medllm: {fault}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _hub_refusal(fault: Exception) -> MedllmError | None:
+    """Word what huggingface_hub raised inside another library, which our own door could not catch."""
+    if "huggingface_hub" not in sys.modules:
+        return None
+    from medllm.hub.faults import worded
+
+    return worded("the Hub", fault)
 
 
 from medllm.cli import check as _check  # noqa: E402, F401  the commands register themselves on `app`

@@ -9,6 +9,7 @@ from medllm.errors import ModelError
 from medllm.recipe.bases import KNOWN, Shape, known_shape, shape_from_config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_known_base_has_as_many_parameters_as_transformers_builds(name: str):
     torch = pytest.importorskip("torch")

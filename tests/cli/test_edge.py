@@ -1,0 +1,86 @@
+"""The rim: a foreseen fault is one line and exit code 1, a bug keeps its traceback, and no command hides its help."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from docs import reference
+from medllm.cli import edge
+from medllm.errors import HubError, MedllmError, MissingExtraError
+
+
+def ran(monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> int | str | None:
+    def fall() -> None:
+        raise fault
+
+    monkeypatch.setattr(edge, "app", fall)
+    with pytest.raises(SystemExit) as done:
+        edge.main()
+    return done.value.code
+
+
+def test_a_foreseen_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    assert ran(monkeypatch, HubError("me/x: there is no token. Run `hf auth login`.")) == 1
+    assert capsys.readouterr().err == "medllm: me/x: there is no token. Run `hf auth login`.\n"
+
+
+def test_every_fault_of_the_tree_is_foreseen(monkeypatch: pytest.MonkeyPatch):
+    kinds = [kind for kind in MedllmError.__subclasses__() if kind.__module__ == "medllm.errors"]
+    assert len(kinds) >= 7
+    for kind in kinds:
+        fault = kind("train", "training") if kind is MissingExtraError else kind("said")
+        assert ran(monkeypatch, fault) == 1
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def fall() -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(edge, "app", fall)
+    with pytest.raises(KeyError):
+        edge.main()
+
+
+def test_a_refusal_of_the_hub_inside_another_library_is_worded_with_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    assert ran(monkeypatch, LocalTokenNotFoundError("no token")) == 1
+    assert capsys.readouterr().err == "medllm: the Hub: there is no token. Run `hf auth login`, or set HF_TOKEN.\n"
+    assert ran(monkeypatch, OfflineModeIsEnabled("offline")) == 1
+    assert "Unset it, or work with a local Hub: --hub DIR." in capsys.readouterr().err
+
+
+def test_a_missing_extra_says_what_to_type():
+    told = "training needs the `train` extra: pip install 'medllm[train]'"
+    assert str(MissingExtraError("train", "training")) == told
+
+
+@pytest.mark.parametrize("command", [(), *reference.commands()], ids=" ".join)
+def test_every_command_explains_itself(command: tuple[str, ...]):
+    told = reference.help_text(command)
+    assert "Usage: medllm" in told
+    # The sentence under the usage line is the command's docstring.
+    assert len(told.splitlines()[3].strip()) > 10
+
+
+def test_help_needs_no_heavy_library():
+    program = (
+        "import sys; sys.argv = ['medllm', '--help']\n"
+        "from medllm.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'datatrove', 'gradio', 'pyarrow', 'scipy', 'matplotlib',"
+        " 'huggingface_hub', 'pydantic', 'starlette'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_are_found_at_all():
+    assert ("check",) in reference.commands()
+    assert isinstance(edge.app, typer.Typer)

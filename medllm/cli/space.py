@@ -1,5 +1,6 @@
 """The command that shows results as a page: app."""
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -15,6 +16,9 @@ def app_(
             metavar="[RESULTS]", help="A folder, a file of records, or ORG/DATASET@REVISION.", show_default=False
         ),
     ] = None,
+    votes: Annotated[Path, typer.Option(help="Folder that keeps the votes of the blind review.")] = Path(
+        "medllm-votes"
+    ),
     port: Annotated[int, typer.Option(help="The port on this machine; 0 takes a free one.")] = 7860,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
@@ -24,4 +28,4 @@ def app_(
     """
     from medllm.page.serve import Settings, free_port, serve
 
-    serve(Settings(results=results, port=port or free_port(), open_browser=open_browser))
+    serve(Settings(results=results, port=port or free_port(), open_browser=open_browser, votes=votes))

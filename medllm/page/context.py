@@ -7,6 +7,7 @@ from typing import Protocol
 from medllm.compare import Cell, Column, recorded
 from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle
+from medllm.page.ballot import Ballot
 from medllm.page.choose import Shelf
 from medllm.page.results import Results
 
@@ -36,6 +37,7 @@ class Page:
     results: Results
     shelf: Shelf
     live: Live | None = None
+    ballot: Ballot | None = None
 
     def cells(self, key: str) -> dict[Column, Cell]:
         """The recorded cells of a question."""

@@ -10,6 +10,7 @@ from medllm.page.context import Page
 from medllm.page.export import comparison, table
 from medllm.page.flips import Wanted, records_of
 from medllm.page.html import LANGUAGES
+from medllm.page.polling import ballot_routes
 
 INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
 """Model output leaves as a file that no browser renders."""
@@ -34,7 +35,11 @@ def routes(page: Page) -> list[BaseRoute]:
             table(records_of(page.results, wanted), form), f"{wanted.model}-{wanted.outcome}.{form}", kind
         )
 
-    return [_get("/medllm/comparison.md", markdown), _get("/medllm/list.{form:str}", listed)]
+    return [
+        _get("/medllm/comparison.md", markdown),
+        _get("/medllm/list.{form:str}", listed),
+        *(ballot_routes(page, page.ballot) if page.ballot else []),
+    ]
 
 
 def attachment(text: str, name: str, kind: str) -> Response:

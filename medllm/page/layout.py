@@ -11,6 +11,7 @@ from medllm.page.flips import Wanted
 from medllm.page.panel import fault_panel
 from medllm.page.tabs import compare as compare_tab
 from medllm.page.tabs import flips as flips_tab
+from medllm.page.tabs import review as review_tab
 from medllm.page.tabs import scores as scores_tab
 from medllm.page.tabs.filters import set_filters
 from medllm.page.tabs.parts import I18N, block, on
@@ -32,6 +33,8 @@ def page_of(page: Page) -> gr.Blocks:
                 scores = scores_tab.draw(page)
             with gr.Tab(I18N("flips"), id="flips") as drawn["flips"]:
                 flips = flips_tab.draw(page)
+            with gr.Tab(I18N("review"), id="review") as drawn["review"]:
+                review_tab.draw(page)
         block('<p id="said" role="status" aria-live="polite"></p>')
         block(bar(page.results.origin, live=page.live is not None), elem_id="bar")
         for name, tab in drawn.items():

@@ -48,7 +48,8 @@ class Frame:
 
 def frame(document: str) -> str:
     """Gradio's document with our language, title, script and first screen."""
-    script = resources.files("medllm.page").joinpath("page.js").read_text(encoding="utf-8")
+    folder = resources.files("medllm.page")
+    script = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "review.js"))
     title, lead = word("title", "ja"), word("lead", "ja")
     document = re.sub(r'(<html[^>]*?\s)lang="en"', r'\1lang="ja"', document, count=1)
     document = re.sub(r"<title>.*?</title>", f"<title>{title}</title>", document, count=1, flags=re.S)

@@ -38,7 +38,7 @@
   };
   window.medllm = {
     language, remember, say, rater,
-    restored() { restored = true; },
+    restored() { restored = true; show(); },
     speak(chosen) { remember({ lang: chosen }); location.reload(); },
     link() {
       const text = location.href;
@@ -62,7 +62,9 @@
     fetch(box.dataset.src).then((answer) => answer.text()).then((text) => { place.textContent = text; box.dataset.got = box.dataset.src; });
   }, true);
   // Gradio mounts piece by piece; what is laid out is hidden until the last piece stands, so nothing jumps.
+  let mounted = false;
   const show = () => {
+    if (!mounted || !restored) return;
     if (root.classList.contains("medllm-ready")) return;
     root.classList.add("medllm-ready");
     const first = document.getElementById("medllm-first");
@@ -72,8 +74,8 @@
   const watch = new MutationObserver(() => {
     if (!document.getElementById("page-ready")) return;
     watch.disconnect();
-    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(show, 120)));
+    requestAnimationFrame(() => requestAnimationFrame(() => { mounted = true; show(); }));
   });
   document.addEventListener("DOMContentLoaded", () => { watch.observe(document.body, { childList: true, subtree: true }); });
-  setTimeout(show, 20000);
+  setTimeout(() => { mounted = restored = true; show(); }, 20000);
 })();

@@ -4,7 +4,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medllm.errors import MedllmError
@@ -19,6 +21,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int | None = None
     open_browser: bool = False
+    votes: Path | None = None
+    """The folder of the votes' journal; None leaves it to the environment."""
 
 
 def free_port() -> int:
@@ -38,7 +42,8 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], 
     from medllm.page.tabs.parts import I18N
     from medllm.page.theme import theme
 
-    demo, routes = _build(settings)
+    stack = ExitStack()
+    demo, routes = _build(settings, stack)
     demo.queue(default_concurrency_limit=8, max_size=256)
     sys.stderr.write(f"medllm: opening the page at http://{settings.host}:{settings.port or 7860}\n")
     _, address, _ = demo.launch(
@@ -58,10 +63,12 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], 
         share=False,
         app_kwargs={"middleware": [Middleware(Frame)], "routes": routes},
     )
-    return address, demo.close
+    stack.callback(demo.close)
+    return address, stack.close
 
 
-def _build(settings: Settings) -> tuple[Any, list[Any]]:
+def _build(settings: Settings, stack: ExitStack) -> tuple[Any, list[Any]]:
+    from medllm.page.ballot import open_ballot
     from medllm.page.choose import Shelf
     from medllm.page.context import Page
     from medllm.page.downloads import routes
@@ -73,7 +80,7 @@ def _build(settings: Settings) -> tuple[Any, list[Any]]:
     except MedllmError as fault:
         sys.stderr.write(f"medllm: {fault} The page says so too.\n")
         return page_of_fault(fault), []
-    page = Page(results, Shelf(results))
+    page = Page(results, Shelf(results), ballot=open_ballot(results, settings.votes, stack))
     return page_of(page), routes(page)
 
 

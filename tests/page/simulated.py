@@ -55,7 +55,7 @@ def _question(year: int, section: str, number: int) -> Question:
         required=section == "B",
         image=number == 7,
         category=CATEGORIES[number % 4],
-        human_accuracy=0.5 + number / 40,
+        human_accuracy=0.5 + number % 10 / 20,
         breakdown=() if numeric else (0.1, 0.2, 0.4, 0.2, 0.1),
         prohibited=frozenset("a") if number == 2 else frozenset(),
     )

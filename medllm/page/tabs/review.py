@@ -1,0 +1,26 @@
+"""Blind review: a box that the browser fills with pairs; votes go by an address of their own, not by an event."""
+
+from medllm.page.context import Page
+from medllm.page.html import both, safe, word
+from medllm.page.review_form import agreement_line, no_more
+from medllm.page.tabs.parts import block
+from medllm.votes.vote import digest
+
+
+def draw(page: Page) -> None:
+    """Draw the tab."""
+    ballot = page.ballot
+    if ballot is None:
+        block(f'<p class="card panel">{both("review_off")}</p>')
+        return
+    block(f'<p class="lead">{both("review_lead")}</p>{agreement_line(ballot.agreement())}')
+    if not ballot.review.candidates:
+        block(no_more())
+        return
+    results = digest("\n".join((page.results.origin.name, page.results.origin.revision or "", *page.results.keys)))[:12]
+    away = " / ".join(word("not_saved", language) for language in ("ja", "en"))
+    block(
+        f'<div id="review-box" data-results="{results}" data-unsaved="{safe(away)}" data-away="{safe(away)}">'
+        f'<p role="status">{both("fetching")}</p></div>',
+        js_on_load="window.medllm.review()",
+    )

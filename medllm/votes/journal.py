@@ -1,0 +1,121 @@
+"""The journal: votes appended line by line, each on the disk before anybody is thanked, torn lines cut off."""
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from medllm.errors import DataError
+from medllm.votes.vote import Vote
+
+
+class Journal:
+    """A folder that holds votes; several processes may write to it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "votes.jsonl"
+        self._lock, self._way = Lock(), Lock()
+        self._known: set[str] = set()
+        self._read_to = 0
+
+    @property
+    def name(self) -> str:
+        """What tells this journal from all others, for the names of its files on the Hub."""
+        with self._alone():
+            return self._name()
+
+    def append(self, vote: Vote) -> bool:
+        """Store a vote durably; False when it is there already. When this returns, the vote survives a power cut."""
+        with self._alone():
+            self._name()
+            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                self._cut_torn_end(descriptor)
+                self._catch_up()
+                if vote.vote_id in self._known:
+                    return False
+                _write_all(descriptor, (vote.line() + "\n").encode())
+                os.fsync(descriptor)
+                _sync_folder(self.folder)
+            finally:
+                os.close(descriptor)
+            self._catch_up()
+            return True
+
+    def votes(self) -> list[Vote]:
+        """Every vote that was acknowledged, in order; a torn last line was not."""
+        if not self.file.exists():
+            return []
+        whole, _, _ = self.file.read_bytes().rpartition(b"\n")
+        found = []
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                found.append(Vote.read(json.loads(line)))
+            except ValueError as fault:
+                raise DataError(
+                    f"{self.file} line {number}: is no vote ({fault}). Mend or remove that line."
+                ) from fault
+        return found
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Hold the way to the Hub: of two senders the later must not bring the older state."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._way, (self.folder / "sending").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the journal against other threads and other processes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock, (self.folder / "lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _name(self) -> str:
+        file = self.folder / "journal-id"
+        if not file.exists():
+            aside = file.with_suffix(".part")
+            aside.write_text(uuid.uuid4().hex[:12], encoding="ascii")
+            with aside.open() as handle:
+                os.fsync(handle.fileno())
+            aside.replace(file)
+            _sync_folder(self.folder)
+        return file.read_text(encoding="ascii")
+
+    def _cut_torn_end(self, descriptor: int) -> None:
+        """Remove a last line without its end: its writer died before it could acknowledge."""
+        size = os.fstat(descriptor).st_size
+        if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+            return
+        whole = self.file.read_bytes().rpartition(b"\n")
+        os.ftruncate(descriptor, len(whole[0]) + len(whole[1]))
+        os.fsync(descriptor)
+
+    def _catch_up(self) -> None:
+        """Learn the votes that were written since, by this process or by others."""
+        with self.file.open("rb") as handle:
+            handle.seek(self._read_to)
+            for line in handle:
+                self._known.add(json.loads(line)["vote_id"])
+                self._read_to += len(line)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file's name is durable only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

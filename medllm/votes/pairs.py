@@ -1,0 +1,60 @@
+"""Votes as preference rows with `origin: expert`, for training; a vote about a test item never gets here."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from datetime import date
+from typing import Any
+
+from medllm.exam.benchmarks import CATALOGUE
+from medllm.exam.question import Question
+from medllm.exam.record import Record
+from medllm.votes.vote import Use, Vote
+
+Find = Callable[[Vote, str], Record | None]
+"""Finds the explanation that a side showed, by the vote and the model."""
+
+
+def use_of(question: Question, cutoff: date | None) -> Use:
+    """Whether votes on a question may train: only where its exam was sat by the cutoff and is not test-only.
+
+    What is not known is not allowed: no cutoff, no exam date, or a set that may only be asked.
+    """
+    known = CATALOGUE.get(question.benchmark)
+    if known is not None and known.test_only:
+        return "evaluation-only"
+    if cutoff is None or question.exam_date is None or question.exam_date > cutoff:
+        return "evaluation-only"
+    return "training"
+
+
+def preference_rows(votes: Iterable[Vote], find: Find, prompt: Callable[[Vote], str]) -> list[dict[str, Any]]:
+    """The votes that may train, as prompt, chosen and rejected; ties and votes on changed texts are left out."""
+    rows = []
+    for vote in votes:
+        if vote.use != "training" or vote.choice not in ("a", "b"):
+            continue
+        a, b = find(vote, vote.model_a), find(vote, vote.model_b)
+        if a is None or b is None or (_digest(a), _digest(b)) != (vote.completion_a, vote.completion_b):
+            continue
+        chosen, rejected = (a, b) if vote.choice == "a" else (b, a)
+        asked = prompt(vote)
+        rows.append(
+            {
+                "prompt": asked,
+                "chosen": chosen.completion,
+                "rejected": rejected.completion,
+                "pair": "expert",
+                "origin": "expert",
+                "question_id": vote.question_id,
+                "benchmark": vote.benchmark,
+                "model": chosen.model,
+                "rejected_model": rejected.model,
+                "prompt_hash": hashlib.sha256(asked.encode()).hexdigest(),
+                "vote_id": vote.vote_id,
+            }
+        )
+    return rows
+
+
+def _digest(record: Record) -> str:
+    return hashlib.sha256(record.completion.encode()).hexdigest()

@@ -1,0 +1,75 @@
+"""One vote: which of two explanations is better, why, and on what; never whose name, never any text of a patient."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+from medllm.errors import DataError
+
+Choice = Literal["a", "b", "tie", "bad"]
+Reason = Literal["fact", "omission", "harmful", "outdated", "unsupported", "lucky"]
+Use = Literal["training", "evaluation-only"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+REASONS: tuple[Reason, ...] = get_args(Reason)
+LONGEST_NOTE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """A judgement as it is stored; the two texts are named by their hashes, and found in the results."""
+
+    vote_id: str
+    """One rater's vote on one pair: sending it twice is the same vote."""
+    time: str
+    benchmark: str
+    question_id: str
+    model_a: str
+    model_b: str
+    completion_a: str
+    """SHA-256 of the explanation that stood on side A."""
+    completion_b: str
+    length_a: int
+    """Characters of it, so that a taste for length can be told from one for quality."""
+    length_b: int
+    choice: Choice
+    """Which is better: a, b, tie, or bad (both unfit)."""
+    reasons_a: tuple[Reason, ...] = ()
+    """What is wrong with A: fact, omission, harmful, outdated, unsupported step, lucky (right for wrong reasons)."""
+    reasons_b: tuple[Reason, ...] = ()
+    faulty_a: tuple[str, ...] = ()
+    """The sentences of A that were marked as faulty."""
+    faulty_b: tuple[str, ...] = ()
+    note: str = ""
+    role: str = ""
+    """What the rater said of their profession; not verified."""
+    rater: str
+    """A hash of a number drawn in the rater's browser: who voted twice, never who."""
+    language: str
+    seconds: float
+    results: str
+    """The results that were shown, as name@revision."""
+    use: Use
+    """`evaluation-only` for votes on test items: they never become training pairs."""
+
+    def line(self) -> str:
+        """The vote as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Self:
+        """A vote from its JSON."""
+        names = {field.name for field in fields(cls)}
+        try:
+            told: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in names
+            }
+            return cls(**told)
+        except TypeError as fault:
+            raise DataError(f"a vote is incomplete ({fault}). Take it out of the journal, or mend it.") from fault
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of a text, by which a completion is known."""
+    return hashlib.sha256(text.encode()).hexdigest()

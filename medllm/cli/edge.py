@@ -51,5 +51,6 @@ def _hub_refusal(fault: Exception) -> MedllmError | None:
 
 from medllm.cli import check as _check  # noqa: E402, F401  the commands register themselves on `app`
 from medllm.cli import exam as _exam  # noqa: E402, F401
+from medllm.cli import hub as _hub  # noqa: E402, F401
 from medllm.cli import run as _run  # noqa: E402, F401
 from medllm.cli import space as _space  # noqa: E402, F401

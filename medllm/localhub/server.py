@@ -2,22 +2,42 @@
 
 import ipaddress
 import logging
+import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 import uvicorn
 
 from medllm.errors import HubError
+from medllm.localhub.jobs.runner import Jobs
 from medllm.localhub.limits import Limits
 from medllm.localhub.store.store import Store
-from medllm.localhub.web import commit, lfs, refs, repos, tree, xet
+from medllm.localhub.web import buckets, commit, discussions, gates, jobs, lfs, pages, refs, repos, tree, xet
 from medllm.localhub.web.app import App
 
-ROUTES = [route for part in (repos, refs, commit, xet, lfs, tree) for route in part.routes.routes]
+ROUTES = [
+    route
+    for part in (repos, refs, commit, jobs, buckets, gates, discussions, xet, lfs, tree, pages)
+    for route in part.routes.routes
+]
 """Every route in the order in which they are tried; addresses of the API come before those of files."""
+
+
+DEFAULT_PORT = 8717
+"""Where `medllm hub serve` listens, and `medllm hub env` points to."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs it: uvicorn would send itself the signal again, past our own clean-up."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class Hub:
@@ -30,6 +50,7 @@ class Hub:
         *,
         host: str = "127.0.0.1",
         user: str | None = None,
+        allow_jobs: bool = False,
         limits: Limits | None = None,
     ) -> None:
         self.store = Store(Path(folder), limits)
@@ -37,8 +58,9 @@ class Hub:
         self._socket = _bind(host, port)
         address = self._socket.getsockname()
         self.url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
-        app = App(self.store, ROUTES, public=not is_loopback(host))
-        self._server = uvicorn.Server(settings(app))
+        self._jobs = Jobs(self.store, self.url) if allow_jobs else None
+        app = App(self.store, ROUTES, public=not is_loopback(host), extras=self._jobs)
+        self._server = _Server(settings(app))
         self._thread = threading.Thread(target=self._serve, name="medllm-hub", daemon=True)
         self._token: str | None = None
 
@@ -53,14 +75,24 @@ class Hub:
         self._server.run(sockets=[self._socket])
 
     def run(self) -> None:
-        """Serve in this thread until the process is asked to stop."""
+        """Serve in this thread, which must be the main one, until the process is asked to stop."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
         try:
             self._serve()
         finally:
             self.close()
 
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._server.force_exit = self._server.should_exit  # the second signal does not wait
+        self._server.should_exit = True
+        if self._jobs is not None:
+            self._jobs.stop()
+
     def close(self) -> None:
-        """Give back the port and the store."""
+        """End the jobs, give back the port and the store."""
+        if self._jobs is not None:
+            self._jobs.close()
         self._socket.close()
         self.store.close()
 
@@ -77,15 +109,23 @@ class Hub:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.should_exit = True
+        if self._jobs is not None:
+            self._jobs.close()  # streams of logs end with their jobs, and the server waits for them
         self._thread.join(30)
         self.close()
 
 
 def serve(
-    folder: Path | str, port: int = 0, *, host: str = "127.0.0.1", user: str | None = None, limits: Limits | None = None
+    folder: Path | str,
+    port: int = 0,
+    *,
+    host: str = "127.0.0.1",
+    user: str | None = None,
+    allow_jobs: bool = False,
+    limits: Limits | None = None,
 ) -> Hub:
     """A hub on this folder, as a context manager that gives `.url`, `.token` and `.user`; port 0 takes a free one."""
-    return Hub(folder, port, host=host, user=user, limits=limits)
+    return Hub(folder, port, host=host, user=user, allow_jobs=allow_jobs, limits=limits)
 
 
 def is_loopback(host: str) -> bool:

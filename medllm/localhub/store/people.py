@@ -74,6 +74,11 @@ def _insert(connection: sqlite3.Connection, name: str, kind: str, *, owner: bool
     return int(cursor.lastrowid or 0)
 
 
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether nobody has used this hub yet."""
+    return connection.execute("SELECT 1 FROM people").fetchone() is None
+
+
 def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row | None:
     """The user or organisation of this name."""
     found: sqlite3.Row | None = connection.execute("SELECT * FROM people WHERE name = ?", (name,)).fetchone()
@@ -154,3 +159,17 @@ def organisations(connection: sqlite3.Connection, user: int) -> list[sqlite3.Row
         "WHERE members.user = ? ORDER BY people.name",
         (user,),
     ).fetchall()
+
+
+def tokens(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+    """Every token that stands, without its text, which nobody knows."""
+    return connection.execute(
+        "SELECT tokens.id, people.name, tokens.role, tokens.label, tokens.created, tokens.expires "
+        "FROM tokens JOIN people ON people.id = tokens.user ORDER BY tokens.id"
+    ).fetchall()
+
+
+def revoke(connection: sqlite3.Connection, number: int) -> None:
+    """Make a token worthless from now on."""
+    if connection.execute("DELETE FROM tokens WHERE id = ?", (number,)).rowcount == 0:
+        raise HubError(f"There is no token {number}: `medllm hub token list DIR` shows those that stand.")

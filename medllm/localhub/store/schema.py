@@ -118,6 +118,17 @@ CREATE TABLE IF NOT EXISTS discussion_events (
     date TEXT NOT NULL
 );
 
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY,
+    namespace TEXT NOT NULL COLLATE NOCASE,
+    spec TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    message TEXT,
+    created TEXT NOT NULL,
+    started TEXT,
+    finished TEXT
+);
 CREATE TABLE IF NOT EXISTS buckets (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     namespace TEXT NOT NULL COLLATE NOCASE,

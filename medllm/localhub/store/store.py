@@ -30,7 +30,6 @@ class Store:
             for key, fresh in (("store_id", secrets.token_hex(8)), ("key", secrets.token_hex(32))):
                 connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (key, fresh))
             settings = dict(connection.execute("SELECT key, value FROM settings").fetchall())
-            self.owner = people.first_user(connection)
         self.id = settings["store_id"]
         self._key = bytes.fromhex(settings["key"])
         self._session: dict[str, tuple[int, str]] = {}
@@ -40,6 +39,12 @@ class Store:
     def close(self) -> None:
         """Close the metadata."""
         self.database.close()
+
+    @property
+    def owner(self) -> str:
+        """The name of the hub's owner; on first use that is whoever runs this."""
+        with self.database.write() as connection:
+            return people.first_user(connection)
 
     def sign(self, *words: str | int) -> str:
         """A signature that only this store can make."""

@@ -79,6 +79,8 @@ def load(connection: sqlite3.Connection, oid: str) -> dict[str, Node]:
     if oid == EMPTY:
         return {}
     row = connection.execute("SELECT entries FROM trees WHERE oid = ?", (oid,)).fetchone()
+    if row is None:
+        raise LookupError(f"the folder {oid} is not here")
     return {name: Node(*rest) for name, *rest in json.loads(zlib.decompress(row["entries"]))}
 
 

@@ -1,6 +1,7 @@
 """The ASGI application: authenticates, takes the body in, runs the route in a thread, words every fault."""
 
 import asyncio
+import base64
 import logging
 import sqlite3
 from contextlib import ExitStack
@@ -70,8 +71,8 @@ class App:
             # A page in a browser can point a name of its own at 127.0.0.1: only loopback's own names are served.
             raise Refusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
         parts = _parts(scope)
+        caller = await anyio.to_thread.run_sync(self._identify, headers, parts, scope["method"], limiter=self._workers)
         route, args = find_route(self._routes, scope["method"], parts)
-        caller = await anyio.to_thread.run_sync(self._identify, headers, parts, limiter=self._workers)
         call = Call(self._store, scope["method"], f"http://{host}", headers, QueryParams(scope["query_string"]), caller)
         call.args, call.extras = args, self._extras
         call.path = (scope.get("raw_path") or b"/").decode("ascii").split("?")[0]
@@ -88,18 +89,29 @@ class App:
         limiter = self._heavy if route.heavy else self._workers
         return await anyio.to_thread.run_sync(route.handler, call, limiter=limiter)
 
-    def _identify(self, headers: Headers, parts: list[str]) -> Caller:
-        scheme, _, secret = headers.get("authorization", "").partition(" ")
-        signed = parts[:1] in (["lfs"], ["cas"])  # these carry a signature of their own
-        if signed or (scheme.lower() != "bearer" and not self._public):
-            caller = self._store.identify(None)
-        else:
-            caller = self._store.identify(secret.strip() if scheme.lower() == "bearer" else None)
+    def _identify(self, headers: Headers, parts: list[str], method: str) -> Caller:
+        """Who calls. Lfs and cas addresses carry a signature of their own, and no token of a user."""
+        signed = parts[:1] in (["lfs"], ["cas"])
+        secret = None if signed else _secret(headers, browsing=method in ("GET", "HEAD") and parts[:1] != ["api"])
+        caller = self._store.identify(secret)
         if caller is None:
             raise unauthorized("Invalid credentials in Authorization header")
         if self._public and caller.anonymous and not signed:
             raise unauthorized("This hub answers nobody without a token")
         return caller
+
+
+def _secret(headers: Headers, *, browsing: bool) -> str | None:
+    """The token of a request. Browsers send theirs as a password, unasked: it counts only where nothing is changed."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return secret.strip()
+    if scheme.lower() == "basic" and browsing:
+        try:
+            return base64.b64decode(secret.strip(), validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return None
 
 
 def _parts(scope: Scope) -> list[str]:

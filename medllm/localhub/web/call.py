@@ -55,6 +55,10 @@ class Call:
             raise bad_request("A body is missing")
         return self.spooled
 
+    def page_number(self) -> int:
+        """Which page, counted from 0, the query parameter `p` asks for."""
+        return self.number("p", 0, 10**6) if self.query.get("p", "0").strip("0") else 0
+
     def next_page(self, cursor: int | str | None) -> dict[str, str]:
         """The header that leads to the next page of a listing, if there is one."""
         if cursor is None:
@@ -94,6 +98,11 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         return name in self._value
+
+    @property
+    def raw(self) -> dict[str, object]:
+        """The object as it came."""
+        return self._value
 
     def get(self, name: str) -> object:
         """The raw value, or None."""

@@ -97,7 +97,7 @@ def commit(call: Call) -> Response:
 def history(call: Call) -> Response:
     """The commits before a revision, newest first, a page at a time."""
     limit = call.number("limit", 50, call.store.limits.page)
-    page = int(call.query["p"]) if call.query.get("p", "").isdigit() and len(call.query["p"]) < 9 else 0
+    page = call.page_number()
     with call.store.database.read() as connection:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
         rows = list(commits.history(connection, repo, refs.resolve(connection, repo, call.args["revision"])))

@@ -1,0 +1,166 @@
+"""The commands of the embedded Hub: serve it, hand out tokens, set a shell up for it, give space back."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medllm.cli.edge import app
+from medllm.errors import HubError
+
+if TYPE_CHECKING:
+    from medllm.localhub import Store
+
+hub = typer.Typer(
+    name="hub", help="The embedded Hub: serve a folder to unmodified clients, without internet.", no_args_is_help=True
+)
+token = typer.Typer(name="token", help="The embedded Hub's tokens: give out, list, revoke.", no_args_is_help=True)
+hub.add_typer(token)
+app.add_typer(hub)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The hub's folder.", show_default=False)]
+Role = Annotated[Literal["read", "write"], typer.Option("--role", help="What the token may do.")]
+PortOption = Annotated[int, typer.Option("--port", help="The port the hub listens on.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@contextmanager
+def _store(folder: Path, *, new: bool) -> Iterator["Store"]:
+    from medllm.localhub import Store
+
+    if not new and not (folder / "hub.sqlite").is_file():
+        raise HubError(f"{folder}: holds no hub. Make one with `medllm hub serve {folder}`, or name another folder.")
+    store = Store(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@hub.command()
+def serve(
+    folder: Folder,
+    host: Annotated[
+        str, typer.Option("--host", help="Other than loopback: then nothing is answered without a token.")
+    ] = "127.0.0.1",
+    port: PortOption = 8717,
+    allow_jobs: Annotated[
+        bool, typer.Option("--allow-jobs", help="Let the owner run commands on this machine with `hf jobs`.")
+    ] = False,
+) -> None:
+    """Serve a folder as a Hub until it is stopped; a missing or empty folder becomes a new one."""
+    from medllm.localhub import serve as hub_of
+
+    running = hub_of(folder, port, host=host, allow_jobs=allow_jobs)
+    print(f"The hub in {running.store.folder} belongs to {running.store.owner}. Stop it with Ctrl-C.", file=sys.stderr)
+    print(f'Its clients\' shells: eval "$(medllm hub env {shlex.quote(str(folder))} --user NAME)"', file=sys.stderr)
+    print(running.url, flush=True)
+    running.run()
+
+
+@hub.command()
+def env(
+    folder: Folder,
+    user: Annotated[str, typer.Option("--user", help="Who will work in the shell.", show_default=False)],
+    port: PortOption = 8717,
+    host: Annotated[str, typer.Option("--host", help="The hub's address.")] = "127.0.0.1",
+    role: Role = "write",
+    days: Annotated[int, typer.Option("--days", min=1, help="How long the new token is good.")] = 30,
+) -> None:
+    """Print the variables that point a shell's Hugging Face tools at the hub, with a new token for the user."""
+    from medllm.localhub.store import people
+
+    with _store(folder, new=True) as store, store.database.write() as connection:
+        if people.find(connection, user) is None and not people.is_empty(connection):
+            mend = f"medllm hub token add {shlex.quote(str(folder))} {shlex.quote(user)}"
+            raise HubError(f"{folder}: the hub has no user {user}. Make one with: {mend}")
+        fresh = people.issue(connection, people.add_user(connection, user), role=role, label="env", days=days)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"export HF_ENDPOINT={shlex.quote(f'http://{shown}:{port}')}")
+    print(f"export HF_TOKEN={fresh}")
+    # A cache of its own: ORG/NAME on this hub is not the ORG/NAME of the public one.
+    print(f'export HF_HOME="$HOME/.cache/medllm/hub-{store.id}"')
+    print(f'export NO_PROXY="{",".join(dict.fromkeys([shown, "127.0.0.1", "localhost"]))}${{NO_PROXY:+,$NO_PROXY}}"')
+
+
+@hub.command()
+def gc(
+    folder: Folder,
+    grace_hours: Annotated[float, typer.Option("--grace-hours", min=0, help="Keep what is younger than this.")] = 24,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then read everything that stays and check its sha256.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Give back the space of deleted repositories and interrupted uploads; the hub may be running."""
+    from medllm.localhub.store import collect
+
+    with _store(folder, new=False) as store:
+        done = collect.collect(store, timedelta(hours=grace_hours))
+        faults = collect.verify(store) if verify else []
+    if json_:
+        found = {
+            "commits": done.commits,
+            "blobs": done.blobs,
+            "files": done.files,
+            "bytes": done.bytes,
+            "faults": faults,
+        }
+        print(json.dumps(found))
+    else:
+        print(f"removed {done.commits} commits, {done.blobs} contents, {done.files} files ({done.bytes} bytes)")
+    if faults:
+        raise HubError(f"{folder}: {len(faults)} faults, restore them from a copy: " + "; ".join(faults[:5]))
+
+
+@token.command("add")
+def add_token(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The user; made when new.", show_default=False)],
+    role: Role = "write",
+    org: Annotated[list[str], typer.Option("--org", help="Also make the user a member; made when new.")] = [],  # noqa: B006
+    label: Annotated[str, typer.Option("--label", help="What the token is for.")] = "token",
+) -> None:
+    """Print a new token as the last line: it is shown only now, the hub keeps no more than its hash."""
+    from medllm.localhub.store import people
+
+    with _store(folder, new=True) as store, store.database.write() as connection:
+        user = people.add_user(connection, name)
+        for one in org:
+            people.join(connection, one, user, "write" if role == "write" else "read")
+        fresh = people.issue(connection, user, role=role, label=label)
+    print(f"A token for {name} with the {role} role. It is shown only now:", file=sys.stderr)
+    print(fresh)
+
+
+@token.command("list")
+def list_tokens(folder: Folder, json_: JsonOption = False) -> None:
+    """List the tokens that stand: number, user, role, what for, since when, until when."""
+    from medllm.localhub.store import people
+
+    with _store(folder, new=False) as store, store.database.read() as connection:
+        rows = [dict(row) for row in people.tokens(connection)]
+    if json_:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print("\t".join(str(row[key] or "-") for key in ("id", "name", "role", "label", "created", "expires")))
+
+
+@token.command("revoke")
+def revoke_token(
+    folder: Folder,
+    number: Annotated[int, typer.Argument(metavar="ID", help="The token's number in the list.", show_default=False)],
+) -> None:
+    """Make a token worthless from now on."""
+    from medllm.localhub.store import people
+
+    with _store(folder, new=False) as store, store.database.write() as connection:
+        people.revoke(connection, number)
+    print(f"revoked {number}")

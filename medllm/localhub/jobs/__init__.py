@@ -1,0 +1,1 @@
+"""Jobs: commands that the hub's owner lets it run on this machine, each with its log."""

@@ -1,0 +1,138 @@
+"""Routes of the pages for people: the list, a repository's card, files, commits and tags."""
+
+import sqlite3
+from collections.abc import Callable
+from importlib import resources
+from itertools import islice
+from urllib.parse import quote
+
+from starlette.responses import RedirectResponse, Response
+
+from medllm.localhub.names import KINDS
+from medllm.localhub.page.render import card_html, page, page_headers, part, path
+from medllm.localhub.refusal import Refusal, no_entry, unauthorized
+from medllm.localhub.store import commits, refs, repos, trees
+from medllm.localhub.store.repos import Repo
+from medllm.localhub.web.call import Call, Routes
+from medllm.localhub.web.describe import card, tags
+
+routes = Routes()
+
+Show = Callable[[Call, sqlite3.Connection, Repo], Response]
+
+_BOUND = 1000
+_PAGE = 50
+
+
+@routes.add("GET", "/")
+def home(call: Call) -> Response:
+    """Every repository the caller may see."""
+    search = call.query.get("search", "")[:200]
+    groups: dict[str, list[Repo]] = {f"{kind.capitalize()}s": [] for kind in KINDS.values()}
+    with call.store.database.read() as connection:
+        rows = connection.execute(
+            "SELECT * FROM repos WHERE instr(lower(namespace || '/' || name), lower(?)) ORDER BY modified DESC",
+            (search,),
+        )
+        visible = (
+            repo for repo in map(repos.from_row, rows) if not repo.private or call.caller.belongs(repo.namespace)
+        )
+        shown = list(islice(visible, _BOUND + 1))
+    for repo in shown[:_BOUND]:
+        groups[f"{repo.kind.capitalize()}s"].append(repo)
+    facts = {"groups": groups, "search": search, "more": len(shown) > _BOUND, "bound": _BOUND}
+    return page("home.html", {"title": "The embedded Hub", "caller": call.caller, **facts})
+
+
+@routes.add("GET", "/-/style.css")
+def style(call: Call) -> Response:
+    """The look of the pages."""
+    text = resources.files("medllm.localhub.page").joinpath("style.css").read_bytes()
+    return Response(text, media_type="text/css", headers=page_headers())
+
+
+@routes.add("GET", "/-/sign-in")
+def sign_in(call: Call) -> Response:
+    """Let the browser ask for a token, and go back to the list."""
+    if call.caller.anonymous:
+        raise unauthorized("Sign in with any name and a token as the password")
+    return RedirectResponse("/", 303)
+
+
+def _facts(call: Call, repo: Repo, revision: str) -> dict[str, object]:
+    return {"title": repo.full, "caller": call.caller, "repo": repo, "revision": revision, "tags": []}
+
+
+def _card(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
+    head = refs.resolve(connection, repo, "main")
+    meta: dict[str, object] = {}
+    text = closed = ""
+    try:
+        repos.open_gate(connection, call.caller, repo)
+        meta, text = card(connection, call.store.files, commits.tree_of(connection, repo, head))
+    except Refusal as refusal:
+        closed = refusal.message
+    marks = [
+        (name, commit)
+        for prefix in (refs.TAGS, refs.HEADS)
+        for name, _, commit in refs.listing(connection, repo, prefix)
+        if (prefix, name) != (refs.HEADS, "main")
+    ]
+    facts = _facts(call, repo, "main") | {"tags": tags(repo, meta), "head": head, "marks": marks, "closed": closed}
+    return page("card.html", {**facts, "card": card_html(text, f"/{path(repo.url_path)}") if text.strip() else ""})
+
+
+def _files(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
+    repos.open_gate(connection, call.caller, repo)
+    revision, folder = call.args["revision"], call.args["path"].strip("/")
+    root = commits.tree_of(connection, repo, refs.resolve(connection, repo, revision))
+    node = trees.find(connection, root, folder)
+    if node is None or not node.folder:
+        raise no_entry(folder)
+    place, prefix = f"/{path(repo.url_path)}", f"{folder}/" if folder else ""
+    nodes = sorted(trees.load(connection, node.oid).items(), key=lambda item: (not item[1].folder, item[0]))
+    entries = [
+        (name, one, f"{place}/{'tree' if one.folder else 'resolve'}/{part(revision)}/{quote(prefix + name, safe='/')}")
+        for name, one in nodes[:_BOUND]
+    ]
+    facts = {"path": folder, "above": folder.rpartition("/")[0], "entries": entries, "total": len(nodes)}
+    return page("files.html", _facts(call, repo, revision) | facts | {"more": len(nodes) > _BOUND, "bound": _BOUND})
+
+
+def _commits(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
+    revision, start = call.args["revision"], call.page_number() * _PAGE
+    rows = commits.history(connection, repo, refs.resolve(connection, repo, revision))
+    shown = list(islice(rows, start, start + _PAGE + 1))
+    facts = {"commits": shown[:_PAGE], "more": len(shown) > _PAGE, "next": call.page_number() + 1}
+    return page("commits.html", _facts(call, repo, revision) | facts)
+
+
+def _commit(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
+    repos.open_gate(connection, call.caller, repo)
+    row = commits.get(connection, repo, refs.resolve(connection, repo, call.args["revision"]))
+    after = trees.files(connection, row["tree"])
+    before = trees.files(connection, commits.tree_of(connection, repo, row["parent"])) if row["parent"] else {}
+    changes = [("added" if one not in before else "changed", one) for one in after if before.get(one) != after[one]]
+    changes += [("removed", one) for one in before if one not in after]
+    facts = {"commit": row, "changes": changes[:_BOUND], "more": len(changes) > _BOUND, "bound": _BOUND}
+    return page("commit.html", _facts(call, repo, "main") | facts)
+
+
+def _pages_of(kind: str) -> None:
+    area = f"/{'' if kind == 'model' else kind + 's/'}{{namespace}}/{{name}}"
+    for suffix, show in (
+        ("", _card),
+        ("/tree/{revision}/{path...}", _files),
+        ("/commits/{revision}", _commits),
+        ("/commit/{revision}", _commit),
+    ):
+
+        def answer_page(call: Call, show: Show = show) -> Response:
+            with call.store.database.read() as connection:
+                return show(call, connection, repos.readable(connection, call.caller, kind, call.full))
+
+        routes.add("GET", area + suffix)(answer_page)
+
+
+for _kind in ("dataset", "space", "model"):
+    _pages_of(_kind)

@@ -10,25 +10,28 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from typer.testing import CliRunner
+
+from medllm.cli.edge import app
+from medllm.errors import HubError
 
 MEDLLM = str(Path(sys.executable).with_name("medllm"))
 
 
-def medllm(*words: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [MEDLLM, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == expect, done.stderr
-    return done
+def medllm(*words: str | Path) -> str:
+    done = CliRunner().invoke(app, ["hub", *map(str, words)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def test_a_shell_set_up_with_env_reaches_the_served_folder_until_its_token_is_revoked(tmp_path: Path):
     folder = tmp_path / "hub"
-    token = medllm("hub", "token", "add", folder, "alice", "--role", "write").stdout.splitlines()[-1]
+    token = medllm("token", "add", folder, "alice", "--role", "write").splitlines()[-1]
     command = [MEDLLM, "hub", "serve", str(folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         url = server.stdout.readline().strip()
         port = url.rsplit(":", 1)[1]
-        lines = medllm("hub", "env", folder, "--user", "alice", "--port", port).stdout
+        lines = medllm("env", folder, "--user", "alice", "--port", port)
         shown = subprocess.run(
             ["bash", "-c", f'eval "{"$"}1"; echo "$HF_ENDPOINT $NO_PROXY $HF_HOME"; echo "$HF_TOKEN"', "-", lines],
             capture_output=True,
@@ -41,31 +44,28 @@ def test_a_shell_set_up_with_env_reaches_the_served_folder_until_its_token_is_re
         assert home.startswith("/somewhere/.cache/medllm/hub-")
         api = HfApi(endpoint=endpoint, token=shown[1])
         assert api.create_repo("alice/model").repo_id == "alice/model"
-        rows = json.loads(medllm("hub", "token", "list", folder, "--json").stdout)
+        rows = json.loads(medllm("token", "list", folder, "--json"))
         assert [(row["name"], row["role"], row["label"]) for row in rows] == [
             ("alice", "write", "token"),
             ("alice", "write", "env"),
         ]
-        medllm("hub", "token", "revoke", folder, str(rows[0]["id"]))
+        medllm("token", "revoke", folder, str(rows[0]["id"]))
         with pytest.raises(HfHubHTTPError, match="Invalid"):
             HfApi(endpoint=endpoint, token=token).whoami()
-        assert "removed" in medllm("hub", "gc", folder, "--verify").stdout
+        assert "removed" in medllm("gc", folder, "--verify")
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
 
 
 def test_env_for_somebody_unknown_says_how_to_make_them(tmp_path: Path):
-    medllm("hub", "token", "add", tmp_path / "hub", "alice")
-    fault = medllm("hub", "env", tmp_path / "hub", "--user", "bob", expect=1).stderr
-    assert fault.count("\n") == 1
-    assert f"medllm hub token add {tmp_path / 'hub'} bob" in fault
+    medllm("token", "add", tmp_path / "hub", "alice")
+    with pytest.raises(HubError, match=f"medllm hub token add {tmp_path / 'hub'} bob"):
+        medllm("env", tmp_path / "hub", "--user", "bob")
 
 
-def test_a_folder_without_a_hub_is_not_made_one_by_looking_at_it(tmp_path: Path):
-    for words in (
-        ["gc", tmp_path / "no"],
-        ["token", "list", tmp_path / "no"],
-        ["token", "revoke", tmp_path / "no", "1"],
-    ):
-        assert "holds no hub" in medllm("hub", *words, expect=1).stderr
+@pytest.mark.parametrize("words", [["gc"], ["token", "list"], ["token", "revoke", "1"]], ids=" ".join)
+def test_a_folder_without_a_hub_is_not_made_one_by_looking_at_it(tmp_path: Path, words: list[str]):
+    command, rest = (words[:2], words[2:]) if words[0] == "token" else (words, [])
+    with pytest.raises(HubError, match="holds no hub"):
+        medllm(*command, tmp_path / "no", *rest)
     assert not (tmp_path / "no").exists()

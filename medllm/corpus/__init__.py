@@ -1,0 +1,1 @@
+"""The corpus: dated, licensed, deduplicated text, and the audit that proves it free of the exam."""

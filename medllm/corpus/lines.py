@@ -1,0 +1,130 @@
+"""JSON lines and tables to drafts, a row at a time: no file is held whole, no line is longer than a document may be."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
+
+from medllm.corpus.archives import LARGEST, open_bytes
+from medllm.corpus.documents import Draft
+from medllm.corpus.encodings import SAMPLE, WIDE, decode, name_encoding
+from medllm.corpus.sources import Piece
+from medllm.errors import DataError
+
+DEFAULTS = {
+    "text": ("text", "body", "content"),
+    "published": ("published", "published_at", "date", "year"),
+    "licence": ("licence", "license"),
+    "exam_date": ("exam_date",),
+    "id": ("id",),
+}
+Row = Mapping[str, object]
+
+
+def read_lines(piece: Piece) -> Iterator[Draft]:
+    """The drafts in a JSONL file, or in those of its lines that begin inside the piece."""
+    with open_bytes(piece.path) as stream:
+        encoding = name_encoding(stream.read(SAMPLE))
+    if encoding in WIDE:
+        stream, encoding = io.BytesIO(_whole(piece).encode()), "utf-8"
+    else:
+        stream = open_bytes(piece.path)
+    with stream:
+        for number, line in _lines(stream, piece):
+            place = f"{piece.name}:{number}"
+            if isinstance(line, int):
+                fault = f"too_large: a line of {line:,} bytes, more than {LARGEST:,}. Cut the document into parts."
+                yield piece.source.draft("", place, {}, fault=fault)
+            elif line.strip():
+                yield _draft(piece, place, line, encoding)
+
+
+def _whole(piece: Piece) -> str:
+    if piece.size > LARGEST:
+        raise DataError("too_large: a UTF-16 file of this size is not cut into lines. Convert it to UTF-8.")
+    with open_bytes(piece.path) as stream:
+        return decode(stream.read(LARGEST))
+
+
+def _lines(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes | int]]:
+    """Number and bytes of each line; of one that is too long only its length."""
+    place, number = 0, piece.line
+    if piece.begin:
+        # The line in which the piece begins belongs to the piece before, unless it begins exactly here.
+        stream.seek(piece.begin - 1)
+        place = piece.begin - 1 + _skip(stream)
+    while piece.end is None or place < piece.end:
+        line = stream.readline(LARGEST + 1)
+        if not line:
+            return
+        place += len(line)
+        if len(line) > LARGEST and not line.endswith(b"\n"):
+            rest = _skip(stream)
+            place += rest
+            yield number, len(line) + rest
+        else:
+            yield number, line
+        number += 1
+
+
+def _skip(stream: BinaryIO) -> int:
+    """Read to the end of the line and forget it."""
+    skipped = 0
+    while line := stream.readline(1 << 20):
+        skipped += len(line)
+        if line.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _draft(piece: Piece, place: str, line: bytes, encoding: str) -> Draft:
+    try:
+        row = json.loads(line.decode(encoding))
+    except UnicodeDecodeError as fault:
+        written = line.decode(encoding, "replace").strip()[:1000]
+        return piece.source.draft(written, place, {}, fault=f"broken_encoding: byte {fault.start} is not {encoding}")
+    except (json.JSONDecodeError, RecursionError) as fault:
+        return piece.source.draft(line[:1000].decode(encoding, "replace"), place, {}, fault=f"broken_json: {fault}")
+    if not isinstance(row, dict):
+        return piece.source.draft(str(row)[:1000], place, {}, fault="broken_json: a line is no object")
+    return row_draft(piece, place, row)
+
+
+def row_draft(piece: Piece, place: str, row: Row) -> Draft:
+    """The draft in a row, by the recipe's mapping of columns or the usual names."""
+    text = _column(piece, row, "text")
+    if text is None and not any(name in row for name in _names(piece, "text")):
+        there = ", ".join(str(name) for name in list(row)[:12]) or "none"
+        raise DataError(
+            f"{piece.source.name}: {place} has no column `{_names(piece, 'text')[0]}`. There is: {there}. "
+            "Map it in the recipe: columns: {text: NAME}."
+        )
+    stated = {name: _column(piece, row, name) for name in ("published", "licence", "exam_date")}
+    own = _column(piece, row, "id")
+    return piece.source.draft(text or "", f"{place}#{own}" if own else place, stated)
+
+
+def _names(piece: Piece, what: str) -> tuple[str, ...]:
+    mapped = piece.source.columns.get(what)
+    return (mapped,) if mapped else DEFAULTS[what]
+
+
+def _column(piece: Piece, row: Row, what: str) -> str | None:
+    for name in _names(piece, what):
+        value = row.get(name)
+        if value is not None and value != "":
+            return value if isinstance(value, str) else str(value)
+    return None
+
+
+def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:
+    """The drafts in a table with a head line, separated by commas or tabs."""
+    csv.field_size_limit(LARGEST)
+    stream = io.StringIO(decode(data), newline="")
+    rows = csv.DictReader(stream, delimiter="\t" if piece.name.lower().endswith(".tsv") else ",")
+    try:
+        for row in rows:
+            yield row_draft(piece, f"{piece.name}:{rows.line_num}", {k: v for k, v in row.items() if k is not None})
+    except csv.Error as fault:
+        raise DataError(f"broken_table: line {rows.line_num}: {fault}") from None

@@ -1,0 +1,70 @@
+"""One spelling for what is the same character, and no change to what a sentence says: NFKC only where it is safe."""
+
+import functools
+import re
+import unicodedata
+
+# 10⁶ must not become 106, ½ not 1⁄2 after a 1, ① not 1; ㎡ would lose its power.
+_POWERS = re.compile(r"[a-zA-Zμ]\d")
+_ZERO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufff9-\ufffb]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
+_BLANK = re.compile(r" *\n(?: *\n)+")
+_EDGES = re.compile(r" *\n *")
+# Full stop and comma of full width part the digits of a number; between words they are punctuation and stay.
+_NUMBER = re.compile(r"(?<=[0-9])[．，](?=[0-9])")
+
+
+@functools.cache
+def _plain() -> dict[str, str]:
+    """Characters with another width or a compatibility form, and what they are written as."""
+    table = {}
+    ranges = (
+        (0xFF10, 0xFF5B),
+        (0xFF61, 0xFFA0),
+        (0x2160, 0x2180),
+        (0x2E80, 0x2FE0),
+        (0x3300, 0x3400),
+        (0xFB00, 0xFB07),
+    )
+    for code in (code for begin, end in ranges for code in range(begin, end)):
+        character = chr(code)
+        plain = unicodedata.normalize("NFKC", character)
+        if plain != character and not _POWERS.search(plain) and (code < 0xFF00 or code > 0xFF60 or plain.isalnum()):
+            table[character] = plain
+    table |= {
+        "％": "%",
+        "＋": "+",
+        "＝": "=",
+        "＜": "<",
+        "＞": ">",
+        "～": "〜",
+        "\u00b5": "μ",
+        "\u2126": "Ω",
+        "℃": "°C",
+    }
+    return table
+
+
+@functools.cache
+def _pattern() -> re.Pattern[str]:
+    # A half-width kana takes its voiced mark along, so that ｶﾞ is met as one.
+    return re.compile("[ｦ-ﾝ][ﾞﾟ]|[" + re.escape("".join(_plain())) + "]")
+
+
+def normalise(text: str) -> str:
+    """The text with one width for letters, digits and kana, without invisible characters and stray spaces.
+
+    >>> normalise("ｶﾞﾝﾏｰＧＴＰ　１２．５ ㎎／日、10⁶個、5㎡")
+    'ガンマーGTP 12.5 mg／日、10⁶個、5㎡'
+    """
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _pattern().sub(_written, text)
+    text = _NUMBER.sub(lambda found: "." if found[0] == "．" else ",", text)
+    text = _CONTROL.sub("", _ZERO_WIDTH.sub("", text))
+    return _EDGES.sub("\n", _BLANK.sub("\n\n", _SPACES.sub(" ", text))).strip()
+
+
+def _written(found: re.Match[str]) -> str:
+    one = found[0]
+    return unicodedata.normalize("NFKC", one) if len(one) > 1 else _plain()[one]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medllm.corpus.grams import LAST
+
 _GARBLED = re.compile(r"[ãâå][\x80-\xbf\u2018-\u203a]|[縺繧繝][^\s\w]?|\(cid:\d+\)")
 """What UTF-8 looks like when it was read as Latin-1 or as Shift_JIS, and what a PDF without a character table gives."""
 
@@ -17,7 +19,8 @@ _KANA, _KANJI, _LETTER, _BROKEN = 1, 2, 3, 4
 @functools.cache
 def _classes() -> npt.NDArray[np.uint8]:
     """What each character is, so that a text is counted in one pass."""
-    table = np.fromiter((_LETTER if chr(i).isalpha() else 0 for i in range(0x110000)), np.uint8, 0x110000)
+    table = np.zeros(0x110000, np.uint8)
+    table[:LAST] = [_LETTER if chr(code).isalpha() else 0 for code in range(LAST)]
     table[0x3041:0x3100] = _KANA
     table[0x4E00:0xA000] = _KANJI
     table[0x3005:0x3007] = _KANJI

@@ -17,6 +17,9 @@ BORDER = 0x10FFFD
 ALPHABET = 0x250
 """Folded characters below this are letters and digits of an alphabet."""
 
+LAST = 0x32400
+"""Beyond it there are no letters, only private planes and tags."""
+
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -33,7 +36,7 @@ def _folding() -> _Folding:
     """NFKC and lower case for every character; spaces, punctuation, symbols and the accents of Latin letters go."""
     lengths, starts = np.zeros(0x110000, np.uint8), np.zeros(0x110000, np.int32)
     written: list[int] = []
-    for code in range(0x110000):
+    for code in range(LAST):
         if unicodedata.category(chr(code))[0] not in "CZP" or code in _MARKS:
             becomes = [_bare(one) for one in unicodedata.normalize("NFKC", chr(code)).lower() if _counts(one)]
             lengths[code], starts[code] = len(becomes), len(written)
@@ -85,25 +88,57 @@ def fold(text: str) -> Codes:
         lengths = lengths.astype(np.int64)
         ends = np.cumsum(lengths)
         starts = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])
-    return _composed(folding.written[starts])
+    folded = folding.written[starts]
+    return np.delete(folded, _compose(folded))
 
 
-def _composed(codes: Codes) -> Codes:
-    """Kana with the voiced mark that follows them as one character; a mark that follows none is dropped."""
+def fold_places(text: str) -> tuple[Codes, npt.NDArray[np.int64]]:
+    """The folded characters, and for each the place in the text that it came from."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
+    lengths = _folding().lengths[codes].astype(np.int64)
+    places = np.repeat(np.arange(len(codes)), lengths)
+    within = np.arange(len(places)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    folded = _folding().written[_folding().starts[codes[places]] + within]
+    marks = _compose(folded)
+    return np.delete(folded, marks), np.delete(places, marks)
+
+
+def _compose(codes: Codes) -> npt.NDArray[np.int64]:
+    """Make one of each kana and the voiced mark that follows it, in place; which marks are then to go."""
     marked = np.flatnonzero((codes == 0x3099) | (codes == 0x309A))
     if not len(marked):
-        return codes
+        return marked
     follows = marked[marked > 0]
     before = codes[follows - 1]
     made = _voiced()[np.where(codes[follows] == 0x3099, 1, 2), np.where(before < 0x10000, before, 0)]
     codes[(follows - 1)[made > 0]] = made[made > 0]
-    return np.delete(codes, marked)
+    return marked
 
 
 def fold_all(texts: list[str]) -> Codes:
     """All texts folded as one array, each followed by a border that no gram of an exam holds."""
     border = chr(BORDER)
     return fold("".join(text.replace(border, " ") + border for text in texts))
+
+
+def hash_each(texts: list[str], length: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """The distinct hashes of every text, all in one array, and for each the number of its text; both sorted by text."""
+    codes = fold_all(texts)
+    hashed = hash_grams(codes, length)
+    borders = np.flatnonzero(codes == BORDER)
+    places = np.arange(len(hashed))
+    owners = np.searchsorted(borders, places)
+    whole = places + length <= borders[owners]
+    hashed, owners = hashed[whole], owners[whole]
+    kept = np.unique(paired(hashed, owners), return_index=True)[1]
+    kept.sort()
+    return hashed[kept], owners[kept]
+
+
+def paired(hashed: Hashes, numbers: npt.NDArray[np.int64]) -> Hashes:
+    """One number for each pair of hash and number, as unlikely to meet another as the hashes are."""
+    with np.errstate(over="ignore"):
+        return _spread(hashed ^ (numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)))
 
 
 def hash_grams(codes: Codes, length: int = LENGTH) -> Hashes:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medllm.corpus.grams import Hashes, fold, hash_grams, top_bits
+from medllm.corpus.grams import Hashes, hash_each, paired, top_bits
 from medllm.corpus.items import PARTS, Item, Sighting
 from medllm.corpus.measure import Measure
 
@@ -47,11 +47,7 @@ class GramIndex:
     def __init__(self, items: Sequence[Item], measure: Measure) -> None:
         self.items = items
         self.measure = measure
-        halves, owners, asks = _halves(items, measure.length)
-        self._owners = np.array(owners, np.int64)
-        self._asks = np.array(asks, np.bool_)
-        parts = np.repeat(np.arange(len(halves)), [len(half) for half in halves])
-        grams = np.concatenate(halves)
+        grams, parts, self._owners, self._asks = _halves(items, measure.length)
         order = np.argsort(grams, kind="stable")
         self._parts = parts[order]
         self._grams, starts = np.unique(grams[order], return_index=True)
@@ -135,13 +131,15 @@ class GramIndex:
         return np.stack([question, np.where(enough, shares[:, 1], 0.0), together], axis=1)
 
 
-def _halves(items: Sequence[Item], length: int) -> tuple[list[Hashes], list[int], list[bool]]:
-    """The grams of every question and of every option; none spans two options, so their order is nothing."""
-    halves, owners, asks = [], [], []
-    for number, item in enumerate(items):
-        question = np.unique(hash_grams(fold(item.question), length))
-        options = [np.setdiff1d(hash_grams(fold(option), length), question) for option in item.options]
-        halves += [question, *options]
-        owners += [number] * (1 + len(options))
-        asks += [True] + [False] * len(options)
-    return halves, owners, asks
+def _halves(items: Sequence[Item], length: int) -> tuple[Hashes, Numbers, Numbers, npt.NDArray[np.bool_]]:
+    """The grams of every question and option with their part, and for each part its item and whether it asks.
+
+    None spans two options, so their order is nothing; what the question says already is not counted for an option.
+    """
+    parts = [(number, text) for number, item in enumerate(items) for text in (item.question, *item.options)]
+    owners = np.array([number for number, _ in parts], np.int64)
+    asks = np.diff(owners, prepend=-1) > 0
+    hashed, part = hash_each([text for _, text in parts], length)
+    said = paired(hashed, owners[part])
+    new = asks[part] | ~np.isin(said, said[asks[part]])
+    return hashed[new], part[new], owners, asks

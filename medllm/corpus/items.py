@@ -28,9 +28,9 @@ class Item:
 
     @property
     def alphabetic(self) -> bool:
-        """Whether it is written in an alphabet: 13 letters are two words, where 13 kanji and kana are a clause."""
+        """Whether it is in an alphabet alone: 13 letters are two words, 13 kanji and kana are a clause."""
         codes = fold(self.text)
-        return bool((codes < ALPHABET).sum() > 0.7 * len(codes))
+        return bool((codes < ALPHABET).sum() > 0.95 * len(codes))
 
 
 class Sighting(NamedTuple):

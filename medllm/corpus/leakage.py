@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from medllm.corpus.grams import ALPHABET, BORDER, Codes, fold, fold_all, hash_both
+from medllm.corpus.grams import ALPHABET, BORDER, Codes, fold_all, hash_both
 from medllm.corpus.index import GramIndex, Numbers, Windows
 from medllm.corpus.items import Item, Sighting, distinct
 from medllm.corpus.measure import ALPHABETIC, JAPANESE, Measure
@@ -44,7 +44,7 @@ class ExamIndex:
     def __init__(self, items: Iterable[Item], *, window: int = WINDOW, floor: float = REVIEW) -> None:
         self.items = distinct(items)
         self.floor = floor
-        longest = max(len(fold(item.text)) for item in self.items)
+        longest = int(np.diff(np.flatnonzero(fold_all([item.text for item in self.items]) == BORDER), prepend=-1).max())
         # A window steps by half its length, so whatever is no longer than the step stands whole in one of them.
         step = max(window // 2, longest)
         alphabetic = [item.alphabetic for item in self.items]

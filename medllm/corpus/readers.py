@@ -6,6 +6,7 @@ from dataclasses import replace
 from medllm.corpus.archives import LARGEST, members, open_bytes
 from medllm.corpus.documents import Draft
 from medllm.corpus.encodings import decode
+from medllm.corpus.exams import read_exam
 from medllm.corpus.lines import read_csv, read_lines, row_draft
 from medllm.corpus.pages import Page, read_html, read_markdown
 from medllm.corpus.pdf import read_pdf
@@ -17,7 +18,7 @@ from medllm.errors import DataError
 def read(piece: Piece) -> Iterator[Draft]:
     """Every draft of a piece in order; a file that breaks half-way keeps what came before and one draft says so."""
     try:
-        yield from _read(piece)
+        yield from read_exam(piece.source) if piece.source.exam else _read(piece)
     except DataError as fault:
         reason, _, detail = str(fault).partition(": ")
         # A fault of the recipe, such as a column that is nowhere, is not a property of one document.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medllm.corpus.grams import Codes, Hashes, fold, hash_grams, top_bits
+from medllm.corpus.grams import Codes, Hashes, fold, hash_each, hash_grams, top_bits
 from medllm.corpus.index import Numbers
 from medllm.corpus.items import Item, Sighting
 from medllm.corpus.measure import Measure
@@ -26,24 +26,22 @@ class ShortItems:
         self._owners: dict[int, list[int]] = {}
         self.unsearchable: list[str] = []
         """Items without a run long enough to be found by: said aloud, because no text can be cleared of them."""
-        common = Counter(int(gram) for item in items for gram in np.unique(self._runs(item)))
+        runs, of = hash_each([item.question for item in items], measure.anchor)
+        common = Counter(runs.tolist())
         for number in numbers:
             item = items[number]
-            question = hash_grams(fold(item.question), measure.anchor)
+            question = runs[np.searchsorted(of, number) : np.searchsorted(of, number, "right")]
             if not len(question):
                 self.unsearchable.append(item.name)
                 continue
             for gram in sorted(question.tolist(), key=lambda gram: (common[gram], gram))[:2]:
                 self._owners.setdefault(gram, []).append(number)
             self._questions[number] = set(hash_grams(fold(item.question), measure.near).tolist())
-            self._options[number] = [_written(fold(option)) for option in item.options if len(fold(option))]
-            self._spans[number] = max(NEAR, 2 * len(fold(item.text)))
+            self._options[number] = [_written(folded) for option in item.options if len(folded := fold(option))]
+            self._spans[number] = max(NEAR, 2 * (len(fold(item.question)) + sum(map(len, self._options[number]))))
         self._anchors = np.array(sorted(self._owners), np.uint64)
         self._table = np.zeros(1 << _BITS, np.bool_)
         self._table[top_bits(self._anchors, _BITS)] = True
-
-    def _runs(self, item: Item) -> Hashes:
-        return hash_grams(fold(item.question), self._measure.anchor)
 
     def look(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Sighting]:
         """What the texts hold of the short items; `hashed` are the runs that begin at `origins` in `codes`."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from medllm.corpus.documents import Draft, Kind
 from medllm.errors import DataError
@@ -29,6 +29,12 @@ class Source:
     kind: Kind = "text"
     topic: str = ""
     """The recipe's word for the kind of text, for the counts on the card."""
+    exam: str | None = None
+    """The benchmark whose reader makes questions of the folder, for a source that is an exam set."""
+    formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
+    """The prompts in which each exam item is written out."""
+    template: Literal["paper", "igakuqa"] = "paper"
+    """The wording of those prompts."""
 
     def draft(self, text: str, locator: str, stated: dict[str, str | None], *, fault: str | None = None) -> Draft:
         """A text of this source; what the row says of itself comes before what the recipe says of all."""
@@ -61,6 +67,8 @@ class Piece:
     @property
     def size(self) -> int:
         """Bytes to read."""
+        if self.source.exam:
+            return 0
         return (self.path.stat().st_size if self.end is None else self.end) - self.begin
 
 
@@ -68,6 +76,8 @@ def cut(source: Source) -> list[Piece]:
     """All pieces of a source in order of name: the same files give the same pieces everywhere."""
     if not source.folder.exists():
         raise DataError(f"{source.name}: there is no `{source.folder}`. Check the spelling, or fetch it first.")
+    if source.exam:
+        return [Piece(source, source.folder, "")]
     if source.folder.is_file():
         return list(_pieces(source, source.folder, source.folder.name))
     found = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _aside(path, source.folder))

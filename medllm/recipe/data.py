@@ -86,9 +86,11 @@ class Corpus(Settings):
     leak_review: Share = 0.3
     """Containment from which a person must look."""
     reviewed: tuple[str, ...] = ()
-    """Ids of documents that a person has looked at and found free of the exams."""
+    """Ids of documents, or names of sources, that a person has looked at and found free of the exams."""
     personal_data: Literal["drop", "keep", "stop"] = "drop"
     """What to do with documents that seem to name a patient: a public push is refused while any are kept."""
+    answered: tuple[str, ...] = ()
+    """Ids of findings of personal data that a person has looked at and found to be no patient's."""
     formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
     """The prompts in which each exam item with an explanation is written out, as in the paper."""
     template: Literal["paper", "igakuqa"] = "paper"

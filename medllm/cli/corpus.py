@@ -1,0 +1,48 @@
+"""`medllm audit`: anybody's texts held against a held-out exam."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medllm.cli.edge import app
+
+
+@app.command()
+def audit(
+    texts: Annotated[
+        Path, typer.Argument(help="A file or folder of JSONL, Parquet, CSV, text, Markdown, HTML or PDF.")
+    ],
+    against: Annotated[list[str], typer.Option(help="A held-out exam, as igakuqa; may be given again.")],
+    data: Annotated[Path, typer.Option(help="The folder with the exams, each in a folder of its name, or one exam.")],
+    page: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path("audit.html"),
+    column: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
+    stage: Annotated[
+        Literal["corpus", "preferences", "few-shot", "teacher"],
+        typer.Option(help="What the texts are, for the report."),
+    ] = "corpus",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = min(2, os.cpu_count() or 1),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+) -> None:
+    """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""
+    from medllm.corpus.audit import Asked, audit_source
+    from medllm.corpus.audit_page import write_page
+    from medllm.corpus.exams import exam_folder, held_out
+    from medllm.corpus.sources import Source
+
+    items = held_out([(name, exam_folder(data, name)) for name in against])
+    source = Source(str(texts), texts, columns={} if column == "text" else {"text": column})
+    report = audit_source(source, Asked(tuple(items), stage), workers=workers)
+    write_page(report, str(texts), page)
+    typer.echo(f"The matches are marked in {page}.", err=True)
+    if as_json:
+        typer.echo(json.dumps(report.written(), ensure_ascii=False))
+        return
+    totals = report.totals()
+    typer.echo(f"{totals['documents']:,} documents against {totals['items']:,} items of {', '.join(against)}")
+    typer.echo(f"to drop {totals['documents_to_drop']:,}, to review {totals['documents_to_review']:,} documents")
+    typer.echo(f"leaked {totals['items_leaked']:,}, to review {totals['items_to_review']:,} items")
+    for reason, number in totals["unread"].items():
+        typer.echo(f"not audited, because {reason}: {number:,}")

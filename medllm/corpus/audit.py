@@ -1,0 +1,110 @@
+"""The audit of any texts against held-out exams: of a folder, of a stage's rows, of a teacher's answers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from medllm.corpus.items import Item
+from medllm.corpus.leakage import DROP, REVIEW, ExamIndex
+from medllm.corpus.look import index_of, look
+from medllm.corpus.readers import read
+from medllm.corpus.report import SHOWN, Found, Report, Shown, Stage
+from medllm.corpus.sources import PIECE, Piece, Source, cut
+from medllm.corpus.spans import excerpt
+
+BATCH = 200_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an audit is asked to do; it travels to every process."""
+
+    items: tuple[Item, ...]
+    stage: Stage = "corpus"
+    drop: float = DROP
+    review: float = REVIEW
+
+
+def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
+    """Hold texts, each with its name, against the exams; nothing of a clean text is kept in memory."""
+    index = index_of(asked.items, asked.review)
+    report = _report(index, asked)
+    for batch in _batches(texts):
+        for (name, text), (flagged, largest) in zip(batch, look(index, [text for _, text in batch]), strict=True):
+            report.documents += 1
+            report.characters += len(text)
+            for one in largest:
+                report.trace(index.items[one.item].name, one.containment, name)
+            for one in flagged:
+                item = index.items[one.item]
+                decided = report.judge(one.containment)
+                if decided is None:
+                    continue
+                found = Found(name, item.name, one.containment, one.part, decided, asked.stage)
+                report.found.append(found)
+                if len(report.shown) < SHOWN:
+                    report.shown.append(Shown(found, excerpt(text, item), item.text))
+    return report
+
+
+def audit_source(source: Source, asked: Asked, *, workers: int = 1) -> Report:
+    """Audit all texts of a folder or file; those that cannot be read are counted as unread, not as clean."""
+    tasks = list(_tasks(cut(source)))
+    if workers == 1 or len(tasks) == 1:
+        parts: Iterable[Report] = (_audit_pieces(task, asked) for task in tasks)
+        return _sum(parts, asked)
+    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver")) as pool:
+        return _sum(pool.map(_audit_pieces, tasks, [asked] * len(tasks)), asked)
+
+
+def _sum(parts: Iterable[Report], asked: Asked) -> Report:
+    whole = _report(index_of(asked.items, asked.review), asked)
+    for part in parts:
+        whole.add(part)
+    return whole
+
+
+def _report(index: ExamIndex, asked: Asked) -> Report:
+    return Report(len(index.items), index.unsearchable, asked.drop, asked.review)
+
+
+def _audit_pieces(pieces: Sequence[Piece], asked: Asked) -> Report:
+    unread: dict[str, int] = {}
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for draft in (draft for piece in pieces for draft in read(piece)):
+            if draft.fault:
+                reason = draft.fault.partition(":")[0]
+                unread[reason] = unread.get(reason, 0) + 1
+            else:
+                yield draft.locator, draft.text
+
+    report = audit(texts(), asked)
+    report.unread = unread
+    return report
+
+
+def _tasks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces together until they are as large as a piece may be."""
+    task: list[Piece] = []
+    for piece in pieces:
+        if task and sum(one.size for one in task) + piece.size > PIECE:
+            yield task
+            task = []
+        task.append(piece)
+    if task:
+        yield task
+
+
+def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    held = 0
+    for name, text in texts:
+        batch.append((name, text))
+        held += len(text)
+        if held >= BATCH:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

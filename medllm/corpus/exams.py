@@ -1,0 +1,62 @@
+"""Exam sets on both sides of the line: past ones written out to be learnt, held-out ones as items for the audit."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from medllm.corpus.documents import Draft
+from medllm.corpus.items import Item
+from medllm.corpus.sources import Source
+from medllm.exam import benchmarks
+from medllm.exam.prompts import ask, render, reply
+from medllm.exam.question import Question
+from medllm.exam.record import PromptStyle
+
+
+def read_exam(source: Source) -> Iterator[Draft]:
+    """Every question written out plainly and, where an expert explained it, with the explanation, as in the paper."""
+    name = str(source.exam)
+    for question in benchmarks.load(name, source.folder):
+        for format_ in source.formats:
+            if format_ == "plain" or question.explanation:
+                yield _draft(source, question, format_)
+
+
+def _draft(source: Source, question: Question, style: PromptStyle) -> Draft:
+    joint = render(question, prompt=style, template=source.template).joint
+    asked = ask(question, style, source.template, "linked")
+    known = benchmarks.CATALOGUE.get(question.benchmark)
+    exam_date = question.exam_date.isoformat() if question.exam_date else source.exam_date
+    return Draft(
+        asked + joint + reply(question, style, source.template),
+        source.name,
+        f"{question.question_id} {style}",
+        licence=source.licence or (_licence(known.licence) if known else None),
+        # What the recipe states comes first: a set of today may hold explanations that were printed long ago.
+        published=source.published or (known.published.isoformat() if known else exam_date),
+        exam_date=exam_date,
+        kind="replay" if source.kind == "replay" else "exam",
+        topic=source.topic or "exam",
+        group=f"{question.benchmark}/{question.question_id}",
+        fault="needs_image: it cannot be answered from its text" if question.image else None,
+    )
+
+
+def _licence(written: str) -> str:
+    """The licence a catalogue entry begins with; what follows it is commentary."""
+    return written.split(";")[0].split(" (")[0].split(",")[-1].strip()
+
+
+def held_out(exams: Iterable[tuple[str, Path]]) -> list[Item]:
+    """All items of the held-out exams, by their readers; image questions too, because their text can be learnt."""
+    return [as_item(question) for name, folder in exams for question in benchmarks.load(name, folder)]
+
+
+def as_item(question: Question) -> Item:
+    """A question as the audit looks for it."""
+    stem = f"{question.context}\n{question.text}" if question.context else question.text
+    return Item(f"{question.benchmark}/{question.question_id}", stem, tuple(one for one in question.choices if one))
+
+
+def exam_folder(data: Path, name: str) -> Path:
+    """Where an exam lies: in a folder of its name, or `data` is it."""
+    return data / name if (data / name).exists() else data

@@ -1,0 +1,149 @@
+"""The first pass over the texts as datatrove steps: read, admit, clean, gate personal data, audit; nothing is lost."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from datatrove.data import Document as Passing
+from datatrove.pipeline.base import PipelineStep
+
+from medllm.corpus.documents import Gate
+from medllm.corpus.filters import Limits, drop_reason, without_boilerplate
+from medllm.corpus.items import Item, Sighting
+from medllm.corpus.leakage import verdict
+from medllm.corpus.look import index_of, look
+from medllm.corpus.normalise import normalise
+from medllm.corpus.personal import Finding, find, hide
+from medllm.corpus.readers import read
+from medllm.corpus.sources import Piece
+
+BATCH = 200_000
+"""Characters that are audited together: the arrays still fit the processor's cache."""
+
+
+class Read(PipelineStep):  # type: ignore[misc]
+    """Reads the pieces of one task; a text that cannot be read travels on with its reason."""
+
+    type, name = "reader", "read"
+
+    def __init__(self, tasks: Sequence[Sequence[Piece]], gate: Gate) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.gate = gate
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Passing]:  # noqa: ANN401
+        """Each draft either becomes a document, with dates and licence, or says why it is none."""
+        for draft in (draft for piece in self.tasks[rank] for draft in read(piece)):
+            admitted = self.gate.admit(draft)
+            told: dict[str, Any] = {"source": draft.source, "locator": draft.locator, "kind": draft.kind}
+            told |= {"topic": draft.topic, "group": draft.group}
+            if isinstance(admitted, str):
+                told |= {"licence": draft.licence, "published": None, "exam_date": None, "reason": admitted}
+            else:
+                exam_date = admitted.exam_date.isoformat() if admitted.exam_date else None
+                told |= {"licence": admitted.licence, "published": admitted.published.isoformat()}
+                told |= {"exam_date": exam_date, "reason": None}
+            yield Passing(draft.text, draft.id, metadata=told)
+
+
+class Clean(PipelineStep):  # type: ignore[misc]
+    """Writes each text in one spelling and drops what is not worth learning."""
+
+    type, name = "filter", "clean"
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits = limits
+
+    def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
+        """Exam items are short and their options repeat; they are questions of record and only spelt anew."""
+        for document in data:
+            document.text = normalise(document.text)
+            if document.metadata["reason"] is None and not document.metadata["group"]:
+                document.text, removed = without_boilerplate(document.text)
+                document.metadata["reason"] = drop_reason(document.text, self.limits, removed)
+            yield document
+
+
+class Personal(PipelineStep):  # type: ignore[misc]
+    """Finds what seems to name a patient; in a dropped text it is hidden, because dropped texts are shown too."""
+
+    type, name = "filter", "personal data"
+
+    def __init__(self, action: Literal["drop", "keep", "stop"], answered: frozenset[str]) -> None:
+        super().__init__()
+        self.action = action
+        self.answered = answered
+
+    def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
+        """A finding that a person has answered stands; any other drops its document unless the recipe keeps it."""
+        for document in data:
+            findings = find(document.text, document.id)
+            standing = [one for one in findings if one.id not in self.answered]
+            if document.metadata["reason"] is None and standing and self.action == "drop":
+                document.metadata["reason"] = f"personal_data: {', '.join(sorted({one.rule for one in standing}))}"
+            if document.metadata["reason"] is not None:
+                document.text = hide(document.text, findings)
+            document.metadata["personal"] = [told(one) for one in standing]
+            yield document
+
+
+def told(finding: Finding) -> dict[str, str]:
+    """A finding for the report: its id, its rule and the hidden sentence, never what was found."""
+    return {"finding": finding.id, "rule": finding.rule, "around": finding.around}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the leakage audit is asked to do."""
+
+    items: tuple[Item, ...]
+    drop: float = 0.5
+    review: float = 0.3
+    reviewed: frozenset[str] = frozenset()
+
+
+class Leakage(PipelineStep):  # type: ignore[misc]
+    """Holds every text against every held-out item."""
+
+    type, name = "filter", "leakage"
+
+    def __init__(self, audit: Audit) -> None:
+        super().__init__()
+        self.audit = audit
+
+    def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
+        """What is at or over the drop line goes; every sighting travels on with its document."""
+        index = index_of(self.audit.items, self.audit.review)
+        for batch in batches(data):
+            found = look(index, [document.text for document in batch])
+            for document, (flagged, largest) in zip(batch, found, strict=True):
+                self._judge(document, flagged)
+                document.metadata["traces"] = [[index.items[one.item].name, one.containment] for one in largest]
+                document.metadata["leaks"] = [
+                    {"item": index.items[one.item].name, "containment": one.containment, "part": one.part}
+                    for one in flagged
+                ]
+                yield document
+
+    def _judge(self, document: Passing, flagged: list[Sighting]) -> None:
+        worst = max(flagged, key=lambda one: one.containment, default=None)
+        if worst is None or document.id in self.audit.reviewed or document.metadata["reason"] is not None:
+            return
+        if verdict(worst.containment, drop=self.audit.drop, review=self.audit.review) == "drop":
+            name = self.audit.items[worst.item].name
+            document.metadata["reason"] = f"leak: {name} {worst.containment:.2f} ({worst.part})"
+
+
+def batches(data: Iterable[Passing]) -> Iterator[list[Passing]]:
+    """Documents together until they have some hundred thousand characters."""
+    batch: list[Passing] = []
+    held = 0
+    for document in data:
+        batch.append(document)
+        held += len(document.text)
+        if held >= BATCH:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

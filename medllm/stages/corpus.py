@@ -1,0 +1,137 @@
+"""Stage `corpus`: texts and past exams in; dated, licensed text that is free of the held-out exams out."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medllm.corpus.exams import held_out
+from medllm.corpus.known import known_leaks
+from medllm.corpus.licences import read_licence
+from medllm.corpus.sources import Source
+from medllm.errors import DataError, MissingExtraError, RecipeError
+from medllm.recipe.data import Corpus, DataSource, Replay
+
+if TYPE_CHECKING:
+    from medllm.corpus.counts import Counts
+    from medllm.corpus.curate import Curation
+
+
+def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
+    """Write corpus/, dropped/ and audit/ as Parquet, the audit as a page and as JSON, and facts.json.
+
+    Work lies in a `.part` folder beside `out` until all of it stands; begun again, it goes on there.
+    """
+    try:
+        from medllm.corpus.curate import curate, local
+        from medllm.corpus.outcome import conclude
+    except ImportError as fault:
+        raise MissingExtraError("curate", "The corpus stage") from fault
+    work = out.with_name(f"{out.name}.part")
+    curation = _curation(settings, sources)
+    counts = curate(curation, work, executor=local(settings.workers), mark=_mark(settings, sources))
+    _refuse(settings, counts)
+    made = work / "made"
+    told = settings.model_dump(mode="json", exclude={"workers", "run_on"})
+    facts = {**conclude(curation, counts, made), "settings": told}
+    # Written last: a folder with facts is whole.
+    (made / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        shutil.rmtree(out)
+    made.replace(out)
+    shutil.rmtree(work)
+
+
+def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
+    from medllm.corpus.curate import Curation
+    from medllm.corpus.documents import Gate
+    from medllm.corpus.filters import Limits
+    from medllm.corpus.steps import Audit, Personal
+
+    if settings.cutoff is None:
+        raise RecipeError("corpus.cutoff: none is given. Without a last day no text can be shown to be old enough.")
+    _refuse_known(settings)
+    read = [_source(one, settings, sources) for one in settings.data]
+    if settings.replay:
+        read.append(_source(settings.replay, settings, sources))
+    allowed = None if settings.licences is None else frozenset(filter(None, map(read_licence, settings.licences)))
+    items = held_out((name, sources[name]) for name in settings.held_out)
+    return Curation(
+        tuple(read),
+        Gate(settings.cutoff, allowed),
+        Limits(shortest=settings.shortest, japanese=settings.japanese, repetition=settings.repetition),
+        Audit(tuple(items), settings.leak_drop, settings.leak_review, frozenset(settings.reviewed)),
+        Personal(settings.personal_data, frozenset(settings.answered)),
+        # Above 1 no two texts are: then only exact duplicates go.
+        alike=2.0 if settings.near_duplicate is None else settings.near_duplicate,
+        replay=settings.replay.share if settings.replay else 0.0,
+        tokenizer=_tokenizer(sources.get("base")),
+    )
+
+
+def _source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> Source:
+    return Source(
+        one.source,
+        sources[one.source],
+        columns=dict(one.columns),
+        licence=one.licence,
+        published=one.published.isoformat() if one.published else None,
+        exam_date=one.exam_date.isoformat() if one.exam_date else None,
+        kind="replay" if isinstance(one, Replay) else "exam" if one.exam else "text",
+        topic=one.kind or "",
+        exam=one.exam,
+        formats=settings.formats,
+        template=settings.template,
+    )
+
+
+def _refuse_known(settings: Corpus) -> None:
+    """A public set known to hold a held-out exam is refused by name: the audit does not see translations."""
+    for one in (*settings.data, *([settings.replay] if settings.replay else [])):
+        for leak in known_leaks(one.source, settings.held_out):
+            if one.source not in settings.reviewed:
+                raise RecipeError(
+                    f"corpus.data: {one.source} looks like {leak.name} ({leak.why}); it holds"
+                    f" {', '.join(leak.holds)}. Leave it out, or list it under `reviewed` if you know it to be clean."
+                )
+
+
+def _tokenizer(base: Path | None) -> Path | None:
+    """The base model's tokenizer, when the base is at hand: tokens are counted then, and left out otherwise."""
+    return base if base is not None and (base / "tokenizer.json").is_file() else None
+
+
+def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
+    """What half-made work was begun for: everything but how many processes did it."""
+    files = {
+        name: [
+            [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+            for path in sorted(folder.rglob("*") if folder.is_dir() else [])
+            if path.is_file()
+        ]
+        for name, folder in sorted(sources.items())
+    }
+    told: dict[str, Any] = settings.model_dump(mode="json", exclude={"workers", "run_on"})
+    return json.dumps({"settings": told, "files": files}, ensure_ascii=False, sort_keys=True)
+
+
+def _refuse(settings: Corpus, counts: "Counts") -> None:
+    if not any(what == "documents" for _, _, what in counts.kept):
+        why = ", ".join(f"{reason} {number:,}" for reason, number in sorted(_reasons(counts).items()))
+        raise DataError(f"corpus: no document is left. Dropped were: {why or 'none, there was no text'}.")
+    if settings.personal_data == "stop" and counts.rules:
+        found = ", ".join(f"{rule} {number:,}" for rule, number in sorted(counts.rules.items()))
+        first = "; ".join(f"{one['finding']} ({one['source']}: {one['around']})" for one in counts.findings[:5])
+        raise DataError(
+            f"corpus: texts seem to name patients: {found}. The first: {first}. Mend the source, set"
+            " personal_data: drop, or list in `answered` what a person found to be harmless."
+        )
+
+
+def _reasons(counts: "Counts") -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for (_, reason), number in counts.reasons.items():
+        reasons[reason] = reasons.get(reason, 0) + number
+    return reasons

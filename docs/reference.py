@@ -127,7 +127,9 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def _commands(group: object, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for name, command in getattr(group, "commands", {}).items():
+    commands = getattr(group, "commands", {})
+    for name in group.list_commands(None) if commands else ():  # type: ignore[attr-defined]
+        command = commands[name]
         yield (*above, name)
         yield from _commands(command, (*above, name))
 

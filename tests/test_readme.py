@@ -17,8 +17,11 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def typed(path: Path) -> list[str]:
-    lines = [line for block in blocks(path, "console") for line in block.splitlines() if line.startswith("$ ")]
-    return [line[2:].split("  #")[0].strip() for line in lines]
+    # What is generated repeats docstrings: only what people wrote is looked at.
+    text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line[2:] for block in blocks(path, "console") for line in block.splitlines() if line.startswith("$ ")]
+    inline = re.findall(r"`((?:medllm|make) [a-z][^`]*)`", text)
+    return [line.split("  #")[0].strip() for line in lines + inline]
 
 
 @pytest.mark.parametrize("path", [README, JAPANESE], ids=["English", "Japanese"])
@@ -56,4 +59,4 @@ def test_links_to_files_lead_somewhere(path: Path):
 def test_both_languages_have_the_same_headings_and_commands():
     levels = [re.findall(r"^(#+) ", path.read_text(encoding="utf-8"), re.MULTILINE) for path in (README, JAPANESE)]
     assert levels[0] == levels[1]
-    assert typed(README) == typed(JAPANESE)
+    assert sorted(typed(README)) == sorted(typed(JAPANESE))

@@ -4,10 +4,24 @@ import sys
 from typing import NoReturn
 
 import typer
+import typer.core
 
 from medllm.errors import MedllmError
 
+ORDER = ("check", "run", "ablate", "status", "trace", "ask", "score", "stability", "audit", "merge", "hub", "app")
+"""The commands as a reader meets them: before a run, the run, its results, then single tools."""
+
+
+class InOrder(typer.core.TyperGroup):
+    """Lists the commands in that order, not in the order of the alphabet of their files."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Name the commands; one that the order does not know comes last, and a test says so."""
+        return sorted(super().list_commands(ctx), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
+    cls=InOrder,
     name="medllm",
     help="Continued pretraining and reasoning preference optimization for medical LLMs, on the Hugging Face Hub.",
     no_args_is_help=True,

@@ -73,14 +73,14 @@ def _scores(benchmark: str, files: list[Path], data: str | None, rules: str) -> 
     from medllm.exam.benchmarks import load
     from medllm.exam.predictions import read_predictions
     from medllm.exam.question import index
-    from medllm.exam.scoring import score as score_system
+    from medllm.exam.scoring import score as score_systems
 
     if rules not in ("official", "normalised"):
         raise DataError(f"--rules {rules}: can be official or normalised.")
     questions = load(benchmark, exam_folder(benchmark, data))
     systems = read_predictions(files, index(questions), benchmark)
     chosen: Rules = "official" if rules == "official" else "normalised"
-    return [score_system(questions, system, rules=chosen) for system in systems]
+    return score_systems(questions, systems, rules=chosen)
 
 
 def exam_folder(benchmark: str, data: str | None) -> Path:
@@ -99,3 +99,29 @@ def exam_folder(benchmark: str, data: str | None) -> Path:
         raise DataError(f"--data {data}: is no folder here. For a Hub dataset pin its revision: {repo_id}@COMMIT")
     with connect() as hub:
         return hub.pull(hub.resolve(repo_id, "dataset", revision))
+
+
+@app.command()
+def stability(
+    records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Records, or an evaluation's folder.")],
+    plot: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--plot", metavar="FILE.svg|png", help="Also draw it; may be given twice.", show_default=False),
+    ] = None,
+    language: Annotated[str, typer.Option("--language", metavar="en|ja", help="Of the figure.")] = "en",
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Resampled exams for the intervals.")] = 10_000,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Report what explaining does to each model: score, kept and lost answers, why, with paired intervals."""
+    from medllm.exam.plot import draw
+    from medllm.exam.records import read_records
+    from medllm.exam.stability import report
+    from medllm.exam.stability_text import report_json, report_lines
+
+    if language not in ("en", "ja"):
+        raise DataError(f"--language {language}: can be en or ja.")
+    found = report((record for file in records for record in read_records(file)), resamples=resamples)
+    for path in plot or ():
+        draw(found, path, language="ja" if language == "ja" else "en")
+        print(f"medllm: drew {path}", file=sys.stderr)
+    print(json.dumps(report_json(found), ensure_ascii=False, indent=2) if json_ else "\n".join(report_lines(found)))

@@ -34,18 +34,6 @@ def interval(draws: Floats) -> Interval | None:
     return Interval(float(low), float(high))
 
 
-def all_or_nothing(count: int, *, right: bool) -> Interval:
-    """The exact (Clopper-Pearson) 95 % interval when all of `count` answers were right, or none.
-
-    Resampling equal answers gives an interval without width, which would claim too much.
-
-    >>> str(all_or_nothing(10, right=True))
-    '0.692 to 1.000'
-    """
-    tail = 0.025 ** (1 / count)
-    return Interval(tail, 1.0) if right else Interval(0.0, 1 - tail)
-
-
 def resample_sums(
     columns: Floats, clusters: Sequence[str], strata: Sequence[object], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Floats]:
@@ -74,9 +62,9 @@ def _stratum_sums(columns: Floats, clusters: list[str], resamples: int, generato
     sums = np.empty((resamples, columns.shape[1]))
     for begin in range(0, resamples, _BLOCK):
         block = min(_BLOCK, resamples - begin)
-        drawn = generator.integers(0, count, size=(block, count), dtype=np.int32)
-        drawn += np.arange(block, dtype=np.int32)[:, None] * count
-        counts = np.bincount(drawn.ravel(), minlength=block * count).reshape(block, count).astype(np.float32)
+        drawn = generator.integers(0, count, size=(block, count), dtype=np.uint16 if count < 2**16 else np.uint32)
+        places_drawn = np.add(drawn, np.arange(block)[:, None] * count, dtype=np.intp).ravel()
+        counts = np.bincount(places_drawn, minlength=block * count).reshape(block, count).astype(np.float32)
         sums[begin : begin + block] = counts @ single
     return sums
 

@@ -8,7 +8,7 @@ from medllm.exam.reply import normal
 
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\b\s*|[{}\\]")
-_DECORATION = str.maketrans("", "", '*`$「」『』“”"')
+_DECORATION = re.compile(r'[*`$「」『』“”"]+')
 _MARK = re.compile(
     r"(?P<boxed>boxed:)"
     r"|【\s*(?:最終)?(?:回答|解答|答え|答|正解|正答|結論|answer)\s*】"
@@ -36,8 +36,8 @@ _BARE_NUMBER = re.compile(r"[^\d\n❶-❽]{0,8}(?P<number>[\d❶-❽][\d,.❶-�
 
 def find(text: str, question: Question | None) -> tuple[str | None, str | None]:
     """The answer and the rule that found it, strongest rules first."""
-    boxed = _BOXED.sub(lambda box: f"\nboxed: {_LATEX.sub('', box[1])}\n", text)
-    text = boxed.translate(_DECORATION).strip()
+    boxed = _BOXED.sub(lambda box: f"\nboxed: {_LATEX.sub('', box[1])}\n", text) if "\\boxed" in text else text
+    text = _DECORATION.sub("", boxed).strip()
     if question is not None and question.numeric:
         return _find_number(text)
     allowed = question.letters if question is not None else "abcde"
@@ -81,7 +81,7 @@ def _choice_text(rest: str, question: Question | None) -> frozenset[str] | None:
 
 
 def _same(choice: str, said: str) -> bool:
-    return normal(choice).translate(_DECORATION).strip(" .,、。です[]{}").casefold() == said.casefold()
+    return _DECORATION.sub("", normal(choice)).strip(" .,、。です[]{}").casefold() == said.casefold()
 
 
 def _whole(text: str, allowed: str, question: Question | None) -> Found:

@@ -8,6 +8,7 @@ CIRCLED = "❶❷❸❹❺❻❼❽"
 """What circled digits become: a form that NFKC leaves alone, so that they stay apart from plain digits."""
 
 _PROTECT = str.maketrans("①②③④⑤⑥⑦⑧", CIRCLED)
+_CIRCLED = re.compile("[①-⑧]")
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.S)
 _THINKING_END = re.compile(r"^.*</think(?:ing)?>", re.S)
 _CHANNEL = re.compile(r"^.*<\|channel\|>final<\|message\|>", re.S)
@@ -46,7 +47,9 @@ def normal(text: str) -> str:
     >>> normal("答え：ａ，②")
     '答え:a,❷'
     """
-    return unicodedata.normalize("NFKC", text.translate(_PROTECT)).replace("\r\n", "\n").replace("\r", "\n")
+    if _CIRCLED.search(text):
+        text = text.translate(_PROTECT)
+    return unicodedata.normalize("NFKC", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_reply(completion: str, asked: str | None = None) -> Reply:

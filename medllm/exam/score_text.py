@@ -52,8 +52,8 @@ def score_lines(score: Score) -> Iterator[str]:
     """A score as a table: every number with what it is of and its 95 % interval."""
     prompt = f", {score.prompt}" if score.prompt else ""
     yield f"{score.model}{prompt} on {score.benchmark}, {score.rules} rules"
-    yield f"  score     {score.score:.4f}  95 % interval {score.interval}   (points; {_over(score)})"
-    yield f"  accuracy  {score.accuracy:.4f}  95 % interval {score.accuracy_interval}   (questions, unweighted)"
+    yield f"  score     {score.score.value:.4f}  95 % interval {score.score.interval}   (points; {_over(score)})"
+    yield f"  accuracy  {score.accuracy.value:.4f}  95 % interval {score.accuracy.interval}   (questions, unweighted)"
     yield f"  {'':24}{'points':>12}{'score':>9}  {'95 % interval':<16}{'correct':>12}{'unparsed':>10}"
     yield _row("all", score.whole)
     for name, tally in score.years.items():
@@ -100,11 +100,11 @@ def score_json(score: Score) -> dict[str, Any]:
         "rules": score.rules,
         "model": score.model,
         "prompt": score.prompt,
-        "score": score.score,
-        "interval": _ends(score.interval),
+        "score": score.score.value,
+        "interval": _ends(score.score.interval),
         "pooled": score.whole.score,
-        "accuracy": score.accuracy,
-        "accuracy_interval": _ends(score.accuracy_interval),
+        "accuracy": score.accuracy.value,
+        "accuracy_interval": _ends(score.accuracy.interval),
         "all": _tally(score.whole),
         "years": {name: _tally(tally) for name, tally in score.years.items()},
         **{part: {name: _tally(tally) for name, tally in tallies.items()} for part, tallies in score.parts.items()},

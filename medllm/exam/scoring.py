@@ -1,4 +1,4 @@
-"""Score a system on an exam: points and accuracy, whole and by part, each with its denominator and interval."""
+"""Score systems on an exam: points and accuracy, whole and by part, each with its denominator and interval."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,16 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medllm.exam.bootstrap import (
-    RESAMPLES,
-    Floats,
-    Interval,
-    all_or_nothing,
-    interval,
-    mean_of_strata,
-    pooled,
-    resample_sums,
-)
+from medllm.exam.bootstrap import RESAMPLES, Floats, Interval
+from medllm.exam.estimates import Estimate, Ratios, wilson
 from medllm.exam.judging import Rules, judge
 from medllm.exam.passing import Verdict, verdicts
 from medllm.exam.predictions import System
@@ -50,13 +42,11 @@ class Score:
     rules: Rules
     model: str
     prompt: str | None
-    score: float
+    score: Estimate
     """The mean of the years' points / total: the number the paper and IgakuQA report."""
-    interval: Interval | None
     whole: Tally
     """All years together."""
-    accuracy: float
-    accuracy_interval: Interval | None
+    accuracy: Estimate
     years: dict[str, Tally]
     parts: dict[str, dict[str, Tally]]
     """By section, by required and general, by category, by text-only and with a picture."""
@@ -70,8 +60,6 @@ class Score:
     """Only the questions that had a prediction."""
 
 
-Cells = dict[tuple[str, str], Floats]
-
 _PARTS: dict[str, Callable[[Record], str | None]] = {
     "section": lambda record: record.section,
     "part": lambda record: ("required" if record.required else "general") if record.section else None,
@@ -82,92 +70,108 @@ _PARTS: dict[str, Callable[[Record], str | None]] = {
 
 def score(
     questions: Sequence[Question],
-    system: System,
+    systems: Sequence[System],
     *,
     rules: Rules = "normalised",
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Score:
-    """Score a system on the years it predicted anything of; what it left out there counts as unanswered."""
-    years = {question.year for question in questions if question.question_id in system.predictions}
+) -> list[Score]:
+    """Score systems, each on the years it predicted anything of; what it left out there counts as unanswered."""
+    known = {question.question_id: question.year for question in questions}
+    years = {known[name] for system in systems for name in system.predictions}
     asked = [question for question in questions if question.year in years]
-    records = [_judged(question, system, rules) for question in asked]
-    given = np.array([question.question_id in system.predictions for question in asked])
-    cells = _cells(records) | {("attempted", ""): given.astype(float)}
-    tallies, of_score, of_accuracy = _tallied(records, cells, resamples, seed)
-    by_year = {name: tally for (kind, name), tally in tallies.items() if kind == "year"}
-    whole = tallies["whole", ""]
-    yearly = [tally.score for tally in by_year.values() if tally.score is not None]
-    return Score(
-        benchmark=asked[0].benchmark,
-        rules=rules,
-        model=system.model,
-        prompt=system.prompt,
-        score=sum(yearly) / len(yearly) if yearly else 0.0,
-        interval=of_score,
-        whole=whole,
-        accuracy=whole.correct / whole.count,
-        accuracy_interval=of_accuracy,
-        years=by_year,
-        parts={part: {name: tally for (kind, name), tally in tallies.items() if kind == part} for part in _PARTS},
-        prohibited=sum(record.prohibited is not None for record in records),
-        prohibited_of=sum(bool(question.prohibited) for question in asked),
-        verdicts=verdicts(records) if given.all() else [],
-        missing=int((~given).sum()),
-        attempted=tallies["attempted", ""],
-    )
+    ratios = Ratios([question.group or question.question_id for question in asked], [q.year for q in asked])
+    sheets = [_Sheet.of(asked, system, rules) for system in systems]
+    of_points = [ratios.add(sheet.points, sheet.totals) for sheet in sheets]
+    of_correct = [ratios.add(sheet.correct, sheet.members) for sheet in sheets]
+    ratios.resample(resamples=resamples, seed=seed)
+    return [_score(*one, ratios, rules) for one in zip(sheets, of_points, of_correct, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """A system's answers laid on the exam: a record per question, and the columns that are resampled."""
+
+    system: System
+    questions: Sequence[Question]
+    records: list[Record]
+    members: Floats
+    """1 for the questions of the years that the system predicted anything of."""
+    given: Floats
+    """1 for the questions that have a prediction."""
+    points: Floats
+    totals: Floats
+    correct: Floats
+    unread: Floats
+
+    @classmethod
+    def of(cls, questions: Sequence[Question], system: System, rules: Rules) -> "_Sheet":
+        """Judge every question's prediction, or its absence."""
+        years = {question.year for question in questions if question.question_id in system.predictions}
+        records = [_judged(question, system, rules) for question in questions]
+        members = np.array([question.year in years for question in questions], dtype=float)
+        return cls(
+            system=system,
+            questions=questions,
+            records=records,
+            members=members,
+            given=np.array([question.question_id in system.predictions for question in questions], dtype=float),
+            points=np.array([record.points for record in records]) * members,
+            totals=np.array([record.points_total for record in records]) * members,
+            correct=np.array([record.correct for record in records], dtype=float) * members,
+            unread=np.array([record.answer is None for record in records], dtype=float) * members,
+        )
+
+    def tally(self, part: Floats, drawn: Interval | None = None) -> Tally:
+        """Count one part; its interval is the resampled one, or Wilson's where the part is small."""
+        return Tally(
+            points=float(self.points @ part),
+            total=float(self.totals @ part),
+            correct=int(self.correct @ part),
+            count=int(self.members @ part),
+            unparsed=int(self.unread @ part),
+            interval=drawn or wilson(self.points[part > 0], self.totals[part > 0]),
+        )
+
+    def parts(self, of: Callable[[Record], str | None]) -> dict[str, Tally]:
+        """The tallies of a division of the exam, in order of name, or of size for a long one."""
+        names = [of(record) if member else None for record, member in zip(self.records, self.members, strict=True)]
+        sizes = Counter(name for name in names if name is not None)
+        order = sorted(sizes) if len(sizes) < 10 else [name for name, _ in sizes.most_common()]
+        return {name: self.tally(np.array([one == name for one in names], dtype=float)) for name in order}
 
 
 def _judged(question: Question, system: System, rules: Rules) -> Record:
-    """The record of a question's prediction, or of its absence."""
+    """The record of a question's prediction, or of its absence, which earns nothing even where all is right."""
     prediction = system.predictions.get(question.question_id)
-    text = prediction.text if prediction else ""
-    finish = prediction.finish_reason if prediction else None
-    record = judge(question, text, model=system.model, rules=rules, finish_reason=finish)
-    return record if prediction else _absent(record)
+    if prediction is None:
+        return replace(judge(question, "", model=system.model, rules=rules), correct=False, points=0.0)
+    return judge(question, prediction.text, model=system.model, rules=rules, finish_reason=prediction.finish_reason)
 
 
-def _absent(record: Record) -> Record:
-    """A question nobody answered earns nothing, even where any answer is right."""
-    return replace(record, correct=False, points=0.0)
-
-
-def _cells(records: Sequence[Record]) -> Cells:
-    """For every part of the exam, which records belong to it."""
-    cells: Cells = {("whole", ""): np.ones(len(records))}
-    names = [("year", str(record.year) if record.year is not None else "all") for record in records]
-    for part, of in _PARTS.items():
-        names += [(part, name) for record in records if (name := of(record)) is not None]
-    sizes = Counter(names)
-    for kind, name in sorted(sizes, key=lambda cell: -sizes[cell] if cell[0] == "category" else 0):
-        of = _PARTS.get(kind, lambda record: str(record.year) if record.year is not None else "all")
-        cells[kind, name] = np.array([of(record) == name for record in records], dtype=float)
-    return cells
-
-
-def _tallied(
-    records: Sequence[Record], cells: Cells, resamples: int, seed: int
-) -> tuple[dict[tuple[str, str], Tally], Interval | None, Interval | None]:
-    """Every part's tally, and the intervals of the score and of the accuracy, from one bootstrap."""
-    points = np.array([record.points for record in records])
-    totals = np.array([record.points_total for record in records])
-    correct = np.array([record.correct for record in records], dtype=float)
-    unread = np.array([record.answer is None for record in records], dtype=float)
-    columns = [correct, np.ones(len(records))]
-    for members in cells.values():
-        columns += [points * members, totals * members]
-    clusters = [record.group or record.question_id for record in records]
-    sums = resample_sums(np.stack(columns, axis=1), clusters, [r.year for r in records], resamples=resamples, seed=seed)
-    tallies = {}
-    for place, (cell, members) in enumerate(cells.items()):
-        earned, total, count = float(points @ members), float(totals @ members), int(members.sum())
-        drawn = interval(pooled(sums, 2 + 2 * place, 3 + 2 * place))
-        tallies[cell] = Tally(
-            points=earned,
-            total=total,
-            correct=int(correct @ members),
-            count=count,
-            unparsed=int(unread @ members),
-            interval=all_or_nothing(count, right=earned > 0) if drawn and earned in (0.0, total) else drawn,
-        )
-    return tallies, interval(mean_of_strata(sums, 2, 3)), interval(pooled(sums, 0, 1))
+def _score(sheet: _Sheet, of_points: int, of_correct: int, ratios: Ratios, rules: Rules) -> Score:
+    """Read off one system's estimates and tally its parts."""
+    asked = [question for question, member in zip(sheet.questions, sheet.members, strict=True) if member]
+    records = [record for record, member in zip(sheet.records, sheet.members, strict=True) if member]
+    years = {}
+    for place, year in enumerate(dict.fromkeys(question.year for question in sheet.questions)):
+        part = sheet.members * np.array([question.year == year for question in sheet.questions])
+        if part.any():
+            drawn = ratios.stratum(of_points, place).interval
+            years["all" if year is None else str(year)] = sheet.tally(part, drawn)
+    return Score(
+        benchmark=sheet.questions[0].benchmark,
+        rules=rules,
+        model=sheet.system.model,
+        prompt=sheet.system.prompt,
+        score=ratios.score(of_points),
+        whole=sheet.tally(sheet.members, ratios.share(of_points).interval),
+        accuracy=ratios.share(of_correct),
+        years=years,
+        parts={part: sheet.parts(of) for part, of in _PARTS.items()},
+        prohibited=sum(record.prohibited is not None for record in records),
+        prohibited_of=sum(bool(question.prohibited) for question in asked),
+        verdicts=verdicts(records) if (sheet.given >= sheet.members).all() else [],
+        missing=int((sheet.members - sheet.given).sum()),
+        attempted=sheet.tally(sheet.given),
+    )

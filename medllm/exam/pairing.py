@@ -1,0 +1,102 @@
+"""Group records by exam, model and prompt, and lay them on one common order of questions."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medllm.errors import DataError
+from medllm.exam.bootstrap import Floats
+from medllm.exam.record import PromptStyle, Record
+
+Values = Callable[[Record], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """One model's replies to one exam under one prompt."""
+
+    model: str
+    prompt: PromptStyle
+    scored: dict[str, Record]
+    """Sample 0 of every question: what the score is of."""
+    samples: dict[str, list[Record]]
+    """All samples of every question, in the order of their numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """All replies to one exam, over the questions that anybody answered."""
+
+    benchmark: str
+    questions: list[Record]
+    """One record of each question, for its year, vignette and points."""
+    replies: dict[tuple[str, PromptStyle], Replies]
+
+    @property
+    def models(self) -> list[str]:
+        """The models, in order of first appearance."""
+        return list(dict.fromkeys(model for model, _ in self.replies))
+
+    def column(self, replies: Replies, values: Values) -> tuple[Floats, Floats]:
+        """A value per question, and 1 where the question was answered at all."""
+        found = [replies.scored.get(question.question_id) for question in self.questions]
+        numbers = np.array([0.0 if record is None else values(record) for record in found])
+        return numbers, np.array([record is not None for record in found], dtype=float)
+
+    def points(self, replies: Replies, members: Floats) -> tuple[Floats, Floats]:
+        """Points earned and points there were, per question, of the questions that are members."""
+        earned, _ = self.column(replies, lambda record: record.points)
+        total, _ = self.column(replies, lambda record: record.points_total)
+        return earned * members, total * members
+
+
+def sittings(records: Iterable[Record]) -> list[Sitting]:
+    """Records by exam; two replies with the same exam, model, prompt, question and sample are a fault."""
+    by_exam: dict[str, dict[tuple[str, PromptStyle], dict[tuple[str, int], Record]]] = {}
+    for record in records:
+        replies = by_exam.setdefault(record.benchmark, {}).setdefault((record.model, record.prompt), {})
+        key = (record.question_id, record.sample)
+        if key in replies:
+            raise DataError(
+                f"question {record.question_id} of {record.benchmark} is answered twice by {record.model}"
+                f" ({record.prompt}, sample {record.sample}). Give one file per model, or name the models apart."
+            )
+        replies[key] = record
+    return [_sitting(benchmark, groups) for benchmark, groups in by_exam.items()]
+
+
+def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[str, int], Record]]) -> Sitting:
+    questions: dict[str, Record] = {}
+    replies = {}
+    for (model, prompt), found in groups.items():
+        samples: dict[str, list[Record]] = {}
+        for (question_id, _), record in sorted(found.items(), key=lambda item: item[0][1]):
+            samples.setdefault(question_id, []).append(record)
+            _same_question(questions.setdefault(question_id, record), record)
+        scored = {name: of_one[0] for name, of_one in samples.items() if of_one[0].sample == 0}
+        if not scored:
+            raise DataError(
+                f"{model} ({prompt}) on {benchmark}: no sample 0, which is the one that is scored. Number from 0."
+            )
+        replies[model, prompt] = Replies(model, prompt, scored, samples)
+    return Sitting(benchmark, _in_order(questions.values()), replies)
+
+
+def _in_order(questions: Iterable[Record]) -> list[Record]:
+    """Questions by year and id, so that the order of the records changes no interval."""
+    return sorted(questions, key=lambda record: (record.year or 0, record.question_id))
+
+
+def _same_question(known: Record, record: Record) -> None:
+    if (known.points_total, known.year, known.group) != (record.points_total, record.year, record.group):
+        raise DataError(
+            f"question {record.question_id} of {record.benchmark} has {record.points_total:g} points in year"
+            f" {record.year} for {record.model}, but {known.points_total:g} in {known.year} for {known.model}."
+            " The records are of different exams: give records of one."
+        )
+
+
+def clusters(questions: Sequence[Record]) -> list[str]:
+    """The vignette of each question, or the question itself where it stands alone."""
+    return [record.group or record.question_id for record in questions]

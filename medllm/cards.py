@@ -7,7 +7,7 @@ A template is `model_card/*.md` or `dataset_cards/*.md`, in two parts that are r
     language: {{ facts.languages }}     (null, "", [], {}) are dropped, and the whole is parsed before it is pushed
     ---
     # {{ recipe.name }}                 body: every value is escaped for Markdown, newlines become spaces
-    {{ facts.rows | count }} rows       filters: count, percent, points, code (inline span), raw (names in fences)
+    {{ facts.rows | count }} rows       filters: count, percent, code (inline span), raw (names in fences)
 
 What a template sees: `facts` (the stage's own facts.json), `provenance` (hub.Provenance), `repo_id`, `recipe` (name,
 base, cutoff, licence, ...), `upstream` (facts.json of all stages above it, by stage name) and `results` (facts.json of
@@ -161,7 +161,7 @@ def _environment(part: str) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(count=_count, percent=_percent, points=_points, code=_code, raw=_raw)
+    environment.filters.update(count=_count, percent=_percent, code=_code, raw=_raw)
     return environment
 
 
@@ -178,11 +178,6 @@ def _count(value: int) -> _Markdown:
 def _percent(value: float) -> _Markdown:
     """A share as per cent with one decimal: 0.6789 is 67.9 %."""
     return _Markdown(f"{100 * value:.1f} %")
-
-
-def _points(value: float) -> _Markdown:
-    """A difference of shares in points, with its sign: -0.032 is -3.2."""
-    return _Markdown(f"{100 * value:+.1f}")
 
 
 def _code(value: object) -> _Markdown:

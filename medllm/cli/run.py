@@ -20,6 +20,8 @@ HubOption = Annotated[
     ),
 ]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value for one key.")]
+OnOption = Annotated[str, typer.Option("--on", metavar="here|jobs|slurm|autotrain", help="Where to make it.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Remake what the plan says without asking.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in progress.")]
 
@@ -29,10 +31,10 @@ def run(
     recipe: RecipeFile,
     stages: Annotated[Optional[list[str]], typer.Argument(help="Only these, and what they need.")] = None,  # noqa: UP045
     hub: HubOption = None,
-    on: Annotated[str, typer.Option("--on", metavar="here|jobs|slurm|autotrain", help="Where to make it.")] = "here",
+    on: OnOption = "here",
     set_: SetOption = [],  # noqa: B006  typer copies it
     work: WorkOption = Path("runs"),
-    yes: Annotated[bool, typer.Option("--yes", help="Remake what the plan says without asking.")] = False,
+    yes: YesOption = False,
     keep_every: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -44,7 +46,7 @@ def run(
     from medllm.cli.telling import asked, teller
     from medllm.hub import connect
     from medllm.launch import launcher
-    from medllm.pipeline import Bench, make_plan
+    from medllm.pipeline import Bench, make_plan, publish
     from medllm.pipeline import run as run_plan
     from medllm.recipe import parse_override, read_recipe
 
@@ -52,9 +54,41 @@ def run(
     launch = launcher(on)
     with connect(hub, sound.namespace) as there, teller() as say:
         plan = make_plan(sound, there, tuple(stages or ()))
-        made = run_plan(plan, Bench(there, work, say, keep_every), launch, asked(say, yes))
+        bench = Bench(there, work, say, keep_every)
+        made = run_plan(plan, bench, launch, asked(say, yes))
+        if not stages:
+            publish(plan, made, bench)
     for stage, artifact in made.items():
         print(f"{stage}\t{artifact}")
+
+
+@app.command()
+def ablate(
+    recipe: RecipeFile,
+    hub: HubOption = None,
+    on: OnOption = "here",
+    set_: SetOption = [],  # noqa: B006
+    work: WorkOption = Path("runs"),
+    yes: YesOption = False,
+    plot: Annotated[Optional[Path], typer.Option("--plot", help="Draw the rows to this .svg, .png or .pdf.")] = None,  # noqa: UP045
+    json_: JsonOption = False,
+) -> None:
+    """Make the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
+    from medllm.cli.telling import asked_all, teller
+    from medllm.hub import connect
+    from medllm.launch import launcher
+    from medllm.pipeline import Bench
+    from medllm.pipeline.ablation import ablate as ablate_recipe
+    from medllm.pipeline.ablation import draw_rows
+    from medllm.recipe import parse_override, read_recipe
+
+    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    launch = launcher(on)
+    with connect(hub, sound.namespace) as there, teller() as say:
+        table = ablate_recipe(sound, Bench(there, work, say), launch, asked_all(say, yes))
+    if plot:
+        draw_rows(table, plot)
+    print(json.dumps(table.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(table.lines()))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -33,11 +33,18 @@ def teller() -> Iterator[Say]:
 
 def asked(say: Say, yes: bool) -> Callable[[Plan], None]:
     """Show the plan, and before anything that stands is remade, ask."""
+    ask = asked_all(say, yes)
+    return lambda plan: ask({"": plan})
 
-    def ask(plan: Plan) -> None:
-        for line in plan_lines(plan):
-            say(line)
-        remade = [item.stage for item in plan.missing if item.remade]
+
+def asked_all(say: Say, yes: bool) -> Callable[[Mapping[str, Plan]], None]:
+    """Show several plans, each under its name, and ask once for all of them."""
+
+    def ask(plans: Mapping[str, Plan]) -> None:
+        for name, plan in plans.items():
+            for line in plan_lines(plan):
+                say(f"{name}: {line}" if name else line)
+        remade = list(dict.fromkeys(item.repo_id for plan in plans.values() for item in plan.missing if item.remade))
         if not remade or yes:
             return
         if not sys.stdin.isatty():

@@ -67,10 +67,12 @@ def _asked_for(fault: Exception) -> float:
 
 
 def _without_headers(fault: Exception) -> Exception:
-    """The cause that a traceback shows; the request in it still holds the token, so it is taken out."""
-    for name in ("request", "_request", "response"):
-        if name in vars(fault):
-            vars(fault).pop(name)
+    """The cause that a traceback shows; requests in it still hold the token, so they are taken out all the way down."""
+    below: BaseException | None = fault
+    while below is not None:
+        for name in ("request", "_request", "response"):
+            vars(below).pop(name, None)
+        below = below.__cause__ or below.__context__
     return fault
 
 
@@ -115,7 +117,9 @@ def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
             f"{place}: there is no such repository, or this token may not see it. Mend the name or the token."
         )
     if status == 401:
-        return HubError(f"{place}: the Hub asks who you are{said}. Run `hf auth login`, or set HF_TOKEN.")
+        return HubError(
+            f"{place}: no token, or one this Hub does not know{said}. Run `hf auth login`, or set HF_TOKEN."
+        )
     if status == 403:
         return HubError(
             f"{place}: this token may not do that{said}. Use a token with the role `write` for that namespace, "

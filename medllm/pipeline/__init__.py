@@ -2,6 +2,7 @@
 
 from medllm.pipeline.making import Bench, Maker, make
 from medllm.pipeline.plan import Item, Plan, make_plan
+from medllm.pipeline.publish import publish
 from medllm.pipeline.run import Launcher, run
 
-__all__ = ["Bench", "Item", "Launcher", "Maker", "Plan", "make", "make_plan", "run"]
+__all__ = ["Bench", "Item", "Launcher", "Maker", "Plan", "make", "make_plan", "publish", "run"]

@@ -1,11 +1,11 @@
 """Which card a stage's output carries, and what it may tell."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from medllm.cards import render, template_exists
 from medllm.hub import Artifact, Hub, Provenance
+from medllm.pipeline.facts import facts_of
 from medllm.pipeline.lineage import lineage
 from medllm.pipeline.plan import Item, Plan
 from medllm.recipe import Recipe
@@ -52,10 +52,3 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     """What a card may say of the recipe: plain values only."""
     told = recipe.model_dump(mode="json", include={"name", "namespace", "base", "cutoff"})
     return {**told, "licence": recipe.publish.licence, "gated": recipe.publish.gated}
-
-
-def facts_of(hub: Hub, artifact: Artifact) -> dict[str, Any]:
-    """The facts of a stage that stands on the Hub."""
-    path = hub.file(artifact, "facts.json")
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    return facts

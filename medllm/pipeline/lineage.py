@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medllm.hub import Artifact, Hub, Input
+from medllm.pipeline.facts import facts_of
 from medllm.pipeline.licences import chosen, conflicts, licence_of
 from medllm.pipeline.plan import Item, Plan
 from medllm.recipe.reference import STAGES, Stage, parse_reference
@@ -19,7 +20,10 @@ def lineage(plan: Plan, item: Item, made: Mapping[Stage, Artifact], hub: Hub) ->
     exams = set(plan.recipe.exams) | set(plan.recipe.evaluate.benchmarks if plan.recipe.evaluate else ())
     data = {name: source for name, source in sources.items() if name not in exams}
     base_licence = _licence(plan, base, hub) if base else None
-    data_licences = {name: _stated(plan, name) or _licence(plan, source, hub) for name, source in data.items()}
+    counted = _counted(made, hub)
+    data_licences = {
+        name: counted.get(name) or _stated(plan, name) or _licence(plan, source, hub) for name, source in data.items()
+    }
     licence = chosen(plan.recipe.publish.licence, base_licence)
     return {
         "base": {"name": plan.recipe.base, "repo_id": base.repo_id if base else None, "licence": base_licence},
@@ -79,6 +83,14 @@ def _licence(plan: Plan, source: Input, hub: Hub) -> str | None:
         return licence_of(readme) if readme else None
     written = parse_reference(plan.recipe.base if source.reference == "base" else source.reference)
     return licence_of(plan.resolver.folder(written) / "README.md") if written.where == "folder" else None
+
+
+def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
+    """The licences that the corpus found on the rows of each source, which is more than a card states."""
+    found: dict[str, set[str]] = {}
+    for part in facts_of(hub, made["corpus"]).get("sources", []) if "corpus" in made else []:
+        found.setdefault(part["source"], set()).add(part["licence"])
+    return {source: ", ".join(sorted(licences)) for source, licences in found.items()}
 
 
 def _stated(plan: Plan, name: str) -> str | None:

@@ -1,6 +1,5 @@
 """The making of one stage: pull its sources, let it work, write its card, push, tag; killed anywhere, it goes on."""
 
-import json
 import platform
 import shutil
 import time
@@ -16,6 +15,7 @@ from medllm.hub import Artifact, Hub, Input, Provenance, push
 from medllm.hub.branch import branch_of, fetch
 from medllm.hub.push import writable_head
 from medllm.pipeline.cards import card_of
+from medllm.pipeline.facts import read_facts
 from medllm.pipeline.keeping import kept
 from medllm.pipeline.lock import alone
 from medllm.pipeline.plan import Item, Plan
@@ -120,9 +120,3 @@ def _size(folder: Path) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError("the loop ends at GB")
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What a stage says of its own output."""
-    facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return facts

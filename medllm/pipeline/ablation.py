@@ -1,0 +1,130 @@
+"""The rows of the ablation table: each a recipe of its own, what they share made once, all asked the same questions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import RecipeError
+from medllm.exam.record import Record
+from medllm.exam.records import read_records
+from medllm.exam.stability import Report, Stability, report
+from medllm.pipeline.making import Bench
+from medllm.pipeline.plan import Plan, make_plan
+from medllm.pipeline.results import told
+from medllm.pipeline.run import Launcher, run
+from medllm.recipe import Recipe, with_overrides
+
+ORDER = ("base", "rpo-only", "cpt", "cpt-dpo", "final")
+"""The paper's order; rows of other names stand between `cpt-dpo` and `final`."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The finished table."""
+
+    report: Report
+    rows: tuple[str, ...]
+
+    def of(self, exam: str) -> list[Stability]:
+        """The rows of one exam, in order."""
+        found = {one.model: one for one in self.report.models if one.benchmark == exam}
+        return [found[name] for name in self.rows if name in found]
+
+    @property
+    def exams(self) -> list[str]:
+        """The exams, as they were asked."""
+        return list(dict.fromkeys(one.benchmark for one in self.report.models))
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: `rows` is the first exam's, `exams` holds them all with the tests between rows."""
+        exams = {exam: {"rows": _rows(self.of(exam)), "comparisons": self._comparisons(exam)} for exam in self.exams}
+        return {"rows": exams[self.exams[0]]["rows"], "exams": exams}
+
+    def _comparisons(self, exam: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "prompt": one.prompt,
+                "first": one.first,
+                "second": one.second,
+                "questions": one.questions,
+                "difference": one.difference.value,
+                "p": one.p,
+                "p_holm": one.p_holm,
+            }
+            for one in self.report.comparisons
+            if one.benchmark == exam
+        ]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = []
+        for exam in self.exams:
+            lines += [exam, f"  {'row':<12}{'plain':<26}{'explained':<26}explained minus plain"]
+            for one in self.of(exam):
+                scores = [told(one.conditions[p].score if p in one.conditions else None) for p in ("plain", "explain")]
+                delta = told(one.change.delta if one.change else None, signed=True)
+                lines.append(f"  {one.model:<12}{scores[0]:<26}{scores[1]:<26}{delta}")
+            for pair in self.report.comparisons:
+                if pair.benchmark == exam:
+                    difference = told(pair.difference, signed=True)
+                    name = f"{pair.second} minus {pair.first}, {pair.prompt}"
+                    lines.append(f"  {name:<38}{difference:<26}p {pair.p:.3g} (Holm {pair.p_holm:.3g})")
+        return lines
+
+
+def _rows(found: list[Stability]) -> dict[str, Any]:
+    rows = {}
+    for one in found:
+        delta = one.change.delta if one.change else None
+        rows[one.model] = {
+            "plain": one.conditions["plain"].score.value if "plain" in one.conditions else None,
+            "explain": one.conditions["explain"].score.value if "explain" in one.conditions else None,
+            "delta": delta.value if delta else None,
+            "interval": [delta.interval.low, delta.interval.high] if delta and delta.interval else None,
+        }
+    return rows
+
+
+def row_recipe(recipe: Recipe, name: str) -> Recipe:
+    """The recipe of one row: its overrides, its own repositories, and only its own final model asked."""
+    if recipe.evaluate is None or "final" not in recipe.evaluate.models:
+        raise RecipeError("ablations: `evaluate.models` must name the `final` model, whose variants the rows are.")
+    final = recipe.evaluate.models["final"]
+    changes: dict[str, Any] = {"ablations": {}, "name": f"{recipe.name}-{name}", "evaluate.models": {name: final}}
+    changes |= {stage: None for stage in ("merge", "space") if stage != final}
+    return with_overrides(recipe, {**recipe.ablations[name], **changes})
+
+
+def ablate(recipe: Recipe, bench: Bench, launch: Launcher, asked: Callable[[Mapping[str, Plan]], None]) -> Ablation:
+    """Make the recipe and its rows, and compare them; `asked` shows all plans and may refuse."""
+    if not recipe.ablations:
+        raise RecipeError("ablations: the recipe has none. Write rows such as `cpt-dpo: {rpo.rpo_alpha: 0}`.")
+    recipes = {name: row_recipe(recipe, name) for name in recipe.ablations}
+    whole = make_plan(recipe, bench.hub)
+    asked({recipe.name: whole, **{name: make_plan(row, bench.hub, shared=whole) for name, row in recipes.items()}})
+    records = _records(whole, bench, launch)
+    for name, row in recipes.items():
+        bench.say(f"row {name}")
+        whole = make_plan(recipe, bench.hub)
+        records += [
+            one for one in _records(make_plan(row, bench.hub, shared=whole), bench, launch) if one.model == name
+        ]
+    names = {record.model for record in records}
+    own = sorted(names - set(ORDER))
+    rows = [name for name in (*ORDER[:-1], *own, ORDER[-1]) if name in names]
+    return Ablation(report(records), tuple(rows))
+
+
+def _records(plan: Plan, bench: Bench, launch: Launcher) -> list[Record]:
+    made = run(plan, bench, launch, lambda plan: None)
+    return read_records(bench.hub.pull(made["evaluate"]))
+
+
+def draw_rows(ablation: Ablation, path: Path) -> None:
+    """One figure of all rows: dumbbells from plain to explained."""
+    from medllm.exam.plot import draw
+
+    order = {name: place for place, name in enumerate(ablation.rows)}
+    models = sorted(ablation.report.models, key=lambda one: order.get(one.model, len(order)))
+    draw(replace(ablation.report, models=models), path)

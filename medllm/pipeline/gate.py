@@ -1,0 +1,50 @@
+"""The gate before a public push: what the recipe asks to hold, and what the outputs say."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from medllm.recipe import Recipe
+
+
+def unmet(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], worst_delta: float | None) -> list[str]:
+    """Every condition that does not hold; `facts` by stage, `worst_delta` the far end of the final model's interval.
+
+    What nobody measured does not hold: an audit that was not made is not an audit without findings.
+    """
+    return [*_audit(recipe, facts), *_personal(recipe, facts), *_drop(recipe, worst_delta)]
+
+
+def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if not recipe.gate.audit or recipe.corpus is None:
+        return
+    open_findings = facts.get("corpus", {}).get("audit", {}).get("unanswered")
+    if open_findings is None:
+        yield "gate.audit: the corpus says nothing of a leakage audit"
+    elif open_findings:
+        yield (
+            f"gate.audit: {open_findings} sightings of the leakage audit wait for a person. Read audit.html in the "
+            "corpus, and name those that are no leak in corpus.reviewed"
+        )
+
+
+def _personal(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if not recipe.gate.personal_data or recipe.corpus is None:
+        return
+    kept = facts.get("corpus", {}).get("personal_data", {}).get("standing")
+    if kept is None:
+        yield "gate.personal_data: the corpus does not say whether documents with personal data stand in it"
+    elif kept:
+        yield f"gate.personal_data: {kept} places in the corpus seem to name a patient. Set personal_data: drop"
+
+
+def _drop(recipe: Recipe, worst_delta: float | None) -> Iterator[str]:
+    allowed = recipe.gate.largest_drop
+    if allowed is None:
+        return
+    if worst_delta is None:
+        yield "gate.largest_drop: the final model was not asked plainly and explained. Add `evaluate`"
+    elif -worst_delta > allowed:
+        yield (
+            f"gate.largest_drop: by the far end of its interval the final model loses {-100 * worst_delta:.1f} points "
+            f"when it explains; {100 * allowed:.1f} are allowed"
+        )

@@ -1,0 +1,111 @@
+"""After everything stands: cards that carry the results, the gate, who may see it, and the collection."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from medllm.errors import HubError
+from medllm.hub import Artifact, Hub
+from medllm.pipeline.cards import card_of, facts_of
+from medllm.pipeline.gate import unmet
+from medllm.pipeline.making import Bench
+from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.results import Results, results_of
+from medllm.recipe.reference import Stage
+
+Made = Mapping[Stage, Artifact]
+
+
+def publish(plan: Plan, made: Made, bench: Bench) -> None:
+    """Bring cards and settings in line with the recipe; what is so already is not touched."""
+    results = results_of(plan, made, bench.hub, bench.work)
+    for item in plan.items:
+        if item.stage in made and item.kind == "model":
+            _refresh_card(plan, item, made, results, bench)
+    _settings(plan, made, results, bench)
+    if plan.recipe.publish.collection:
+        _collect(plan, made, plan.recipe.publish.collection, bench)
+
+
+def _refresh_card(plan: Plan, item: Item, made: Made, results: Results | None, bench: Bench) -> None:
+    """Write the results into a model's card on main, where main still is what was made."""
+    hub = bench.hub
+    head = hub.standing(item.repo_id, item.kind)
+    if head is None or head.provenance is None or head.provenance.digest != item.digest:
+        return
+    above = {stage: artifact for stage, artifact in made.items() if stage != item.stage}
+    told = results.of(item.stage, plan) if results else None
+    facts = facts_of(hub, head.artifact)
+    card = card_of(plan, item, head.provenance, facts, above, hub=hub, results=told)
+    files = {"README.md": card} if card else {}
+    if told and told["eval_results"]:
+        files[".eval_results/medllm.yaml"] = told["eval_results"]
+    changed = {name: text for name, text in files.items() if _text(hub, head.artifact, name) != text}
+    if not changed:
+        return
+    added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=text.encode()) for name, text in changed.items()]
+    hub.ask(
+        item.repo_id,
+        lambda api: api.create_commit(
+            item.repo_id,
+            added,
+            repo_type=item.kind,
+            commit_message="The card carries the results",
+            parent_commit=head.artifact.revision,
+        ),
+    )
+    bench.say(f"{item.stage}: its card now tells what stands")
+
+
+def _text(hub: Hub, artifact: Artifact, name: str) -> str | None:
+    path = hub.file(artifact, name)
+    return path.read_text(encoding="utf-8") if path else None
+
+
+def _settings(plan: Plan, made: Made, results: Results | None, bench: Bench) -> None:
+    """Private, gated or public as the recipe says; public only through the gate."""
+    wanted = plan.recipe.publish
+    if not wanted.private:
+        facts: dict[str, dict[str, Any]] = {stage: facts_of(bench.hub, artifact) for stage, artifact in made.items()}
+        closed = unmet(plan.recipe, facts, results.worst_delta if results else None)
+        if closed:
+            listed = "".join(f"\n  {one}" for one in closed)
+            raise HubError(f"Everything is pushed, but stays private: the gate is closed.{listed}")
+    gated: Literal["auto", "manual", False] = False if wanted.gated == "no" else wanted.gated
+    for artifact in made.values():
+        info = bench.hub.ask(artifact.repo_id, lambda api, a=artifact: api.repo_info(a.repo_id, repo_type=a.kind))  # type: ignore[misc]
+        changes: dict[str, Any] = {}
+        if bool(info.private) != wanted.private:
+            changes["private"] = wanted.private
+        if artifact.kind != "space" and (getattr(info, "gated", False) or False) != gated:
+            changes["gated"] = gated
+        if changes:
+            _change(bench.hub, artifact, changes)
+            seen = "private" if wanted.private else "public"
+            bench.say(f"{artifact.repo_id}: is {seen}" + (f" and gated ({wanted.gated})" if gated else ""))
+
+
+def _change(hub: Hub, artifact: Artifact, changes: dict[str, Any]) -> None:
+    hub.ask(
+        artifact.repo_id,
+        lambda api: api.update_repo_settings(artifact.repo_id, repo_type=artifact.kind, **changes),
+    )
+
+
+def _collect(plan: Plan, made: Made, title: str, bench: Bench) -> None:
+    """Gather all of it in one collection; what is in it already stays."""
+
+    def gather(api: HfApi) -> int:
+        there = api.create_collection(
+            title, namespace=plan.recipe.namespace, private=plan.recipe.publish.private, exists_ok=True
+        )
+        known = {(one.item_id, one.item_type) for one in api.get_collection(there.slug).items}
+        missing = [one for one in made.values() if (one.repo_id, one.kind) not in known]
+        for artifact in missing:
+            api.add_collection_item(there.slug, artifact.repo_id, artifact.kind, exists_ok=True)
+        return len(missing)
+
+    added = bench.hub.ask(f"collection `{title}`", gather)
+    if added:
+        bench.say(f"collection {title}: {added} added")

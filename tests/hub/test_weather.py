@@ -1,0 +1,123 @@
+"""Bad weather between us and the Hub: waited out where it passes, worded where it does not, and nothing is doubled."""
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from medllm.errors import HubError
+from medllm.hub import Hub, Provenance, connect, digest_of, push
+from medllm.hub.faults import worded
+from medllm.hub.push import writable_head
+from tests.hub.weather import Storm, weather
+
+REPO = "clinic/toy-cpt"
+
+
+@pytest.fixture
+def calm(tmp_path):
+    with connect(str(tmp_path / "hub"), "clinic") as hub:
+        yield hub
+
+
+@pytest.fixture
+def stormy(calm, tmp_path):
+    proxy, end = weather(calm.endpoint)
+    yield replace(calm, endpoint=proxy.url, waits=(0.01, 0.01, 0.01), cache=tmp_path / "cache"), proxy
+    end()
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"w" * 100_000)
+    Provenance("cpt", "toy", {}, (), {}, digest_of("cpt", {}, ())).write(folder)
+    return folder
+
+
+def pushed(hub: Hub, out):
+    return push(hub, out, REPO, "model", head=writable_head(hub, REPO, "model", "cpt"))
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_an_answer_that_says_later_is_waited_out(stormy, calm, out, status):
+    hub, proxy = stormy
+    proxy.storms = [Storm(path, 1, status, {"Retry-After": "0"}) for path in ("/api/repos/create", "/commit/", "/tag/")]
+    artifact = pushed(hub, out)
+    assert [storm.met for storm in proxy.storms] == [1, 1, 1]
+    assert calm.find(REPO, "model", digest_of("cpt", {}, ())).artifact == artifact
+    assert len(calm.api.list_repo_commits(REPO)) == 2
+
+
+def test_the_pause_the_hub_asks_for_is_kept(stormy, out, monkeypatch):
+    hub, proxy = stormy
+    slept = []
+    monkeypatch.setattr("medllm.hub.faults.time.sleep", slept.append)
+    proxy.storms = [Storm("/commit/", 1, 429, {"Retry-After": "17"})]
+    pushed(hub, out)
+    assert slept == [17]
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(stormy, calm, out):
+    hub, proxy = stormy
+    proxy.storms = [Storm("POST .*/commit/", 1, after=True)]
+    pushed(hub, out)
+    assert proxy.storms[0].met == 1
+    assert len(calm.api.list_repo_commits(REPO)) == 2
+
+
+def test_a_line_that_is_cut_in_mid_push_and_stays_cut_leaves_nothing_and_the_next_run_goes_on(stormy, calm, out):
+    hub, proxy = stormy
+    proxy.storms = [Storm("POST .*/commit/", 99)]
+    with pytest.raises(HubError, match=r"out of reach.*Nothing is lost.*run the same command"):
+        pushed(hub, out)
+    assert calm.refs(REPO, "model").tags == []
+    proxy.storms = []
+    assert pushed(hub, out) == calm.find(REPO, "model", digest_of("cpt", {}, ())).artifact
+    assert len(calm.api.list_repo_commits(REPO)) == 2
+
+
+def test_an_answer_that_says_no_is_not_asked_again(stormy, out):
+    hub, proxy = stormy
+    proxy.storms = [Storm("/api/repos/create", 99, 403)]
+    with pytest.raises(HubError, match=r"clinic/toy-cpt: this token may not do that.*--set namespace=NAME"):
+        pushed(hub, out)
+    assert proxy.storms[0].met == 1
+
+
+def test_a_full_hub_and_a_full_disk_say_what_is_full(stormy, out):
+    hub, proxy = stormy
+    proxy.storms = [Storm("POST .*/commit/", 99, 507)]
+    with pytest.raises(HubError, match="the Hub has no room"):
+        pushed(hub, out)
+    assert "the disk is full" in str(worded("clinic/toy", OSError(errno.ENOSPC, "No space left on device")))
+
+
+@pytest.mark.parametrize("date", ["Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_hub_whose_clock_is_wrong_changes_nothing(stormy, calm, out, date):
+    hub, proxy = stormy
+    proxy.headers = {"Date": date, "Last-Modified": date}
+    artifact = pushed(hub, out)
+    assert (hub.pull(artifact) / "weights.safetensors").read_bytes() == b"w" * 100_000
+
+
+def test_a_token_that_is_missing_wrong_or_may_only_read_is_told_before_anything_is_made(calm):
+    with pytest.raises(HubError, match=r"there is no token.*hf auth login"):
+        replace(calm, token=None).check_writable("clinic")
+    with pytest.raises(HubError, match=r"one this Hub does not know.*hf auth login"):
+        replace(calm, token="hf_unknown", waits=()).check_writable("clinic")
+
+
+def test_no_token_stands_in_an_error_or_in_what_caused_it(stormy, out):
+    hub, proxy = stormy
+    proxy.storms = [Storm("POST .*/commit/", 99, 403)]
+    with pytest.raises(HubError) as fault:
+        pushed(hub, out)
+    chain = [fault.value]
+    while below := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(below)
+    assert len(chain) >= 2
+    for one in chain:
+        assert not {"request", "_request", "response"} & set(vars(one))
+        assert hub.token not in f"{one!r} {one}"

@@ -7,7 +7,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub
-from medllm.pipeline.cards import card_of, facts_of
+from medllm.pipeline.cards import card_of
+from medllm.pipeline.facts import facts_of
 from medllm.pipeline.gate import unmet
 from medllm.pipeline.making import Bench
 from medllm.pipeline.plan import Item, Plan

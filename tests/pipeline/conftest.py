@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from medllm.exam.records import write_records
 from medllm.hub import Hub, connect
-from medllm.pipeline import Bench, Item, Plan, make, make_plan, run
+from medllm.pipeline import Bench, Item, Plan, make, make_plan, publish, run
 from medllm.recipe import Recipe, parse_override, read_recipe
 from tests.pipeline import toy
 
@@ -21,6 +22,7 @@ class Workshop:
     hub: Hub
     worked: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    facts: dict[str, dict] = field(default_factory=dict)
     before_the_end: Callable[[str, Path], None] = lambda stage, part: None
 
     def recipe(self, *overrides: str) -> Recipe:
@@ -39,6 +41,13 @@ class Workshop:
         """Make what is missing."""
         return run(self.plan(*overrides, wanted=wanted), self.bench(), self.launch, lambda plan: None)
 
+    def publish(self, *overrides: str):
+        """Make what is missing and bring cards and settings in line."""
+        plan = self.plan(*overrides)
+        made = run(plan, self.bench(), self.launch, lambda plan: None)
+        publish(plan, made, self.bench())
+        return made
+
     def launch(self, plan: Plan, item: Item, made, bench: Bench) -> None:
         """Make one stage by one of the toy makers."""
         make(plan, item, made, self.maker(item.stage), bench)
@@ -53,7 +62,9 @@ class Workshop:
             seen = {name: sorted(path.name for path in place.iterdir()) for name, place in sources.items()}
             (part / "seen.json").write_text(json.dumps(seen, sort_keys=True))
             self.before_the_end(stage, part)
-            (part / "facts.json").write_text(json.dumps({"stage": stage}))
+            if stage == "evaluate":
+                write_records(toy.answers(settings), part / "records" / "all.parquet")
+            (part / "facts.json").write_text(json.dumps({"stage": stage, **self.facts.get(stage, {})}))
             part.replace(out)
 
         return work

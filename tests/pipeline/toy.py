@@ -3,9 +3,11 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from medllm.exam.record import Record
+from medllm.exam.records import write_records
 from medllm.hub import connect
 from medllm.pipeline import Bench, make, make_plan, run
 from medllm.recipe import read_recipe
@@ -50,10 +52,33 @@ def maker(stage: str):
                 aside = part / "aside"
                 aside.write_bytes(hashlib.sha256(f"{stage}{step}".encode()).digest() * 4000)
                 aside.replace(part / f"step-{step}.bin")
+        if stage == "evaluate":
+            write_records(answers(settings), part / "records" / "all.parquet")
         (part / "facts.json").write_text(json.dumps({"stage": stage, "seen": seen}, sort_keys=True))
         part.replace(out)
 
     return work
+
+
+def answers(settings) -> Iterator[Record]:
+    """Forty answers of each model, plain and explained, right or wrong by the model's name."""
+    for model in settings.models:
+        for prompt in ("plain", "explain"):
+            for number in range(40):
+                drawn = hashlib.sha256(f"{model}{prompt}{number}".encode()).digest()[0]
+                right = drawn < (200 if prompt == "plain" or model == "final" else 120)
+                yield Record(
+                    question_id=f"q{number}",
+                    benchmark="world",
+                    model=model,
+                    prompt=prompt,
+                    status="answered",
+                    correct=right,
+                    points=float(right),
+                    points_total=1.0,
+                    answer="a",
+                    gold="a" if right else "b",
+                )
 
 
 def main(folder: Path, say: Callable[[str], None]) -> None:

@@ -1,0 +1,125 @@
+"""What is published: cards that carry the results, visibility through the gate, and nothing touched twice."""
+
+import json
+
+import pytest
+import yaml
+
+from medllm.errors import HubError
+from medllm.pipeline.licences import conflicts, front_matter
+
+CLEAN = {"corpus": {"audit": {"documents": 3, "items": 2, "documents_to_drop": 1, "unanswered": 0},
+                    "personal_data": {"standing": 0}}}  # fmt: skip
+PUBLIC = ("publish.private=false", "evaluate.models={base: base, cpt: cpt, final: rpo}")
+
+
+def main_of(workshop, repo_id, name):
+    path = workshop.hub.file(workshop.hub.resolve(repo_id, "model"), name)
+    return path.read_text(encoding="utf-8") if path else None
+
+
+def test_the_models_cards_carry_plain_against_explained_with_intervals_from_the_records(workshop):
+    made = workshop.publish()
+    card = main_of(workshop, "clinic/toy", "README.md")
+    (row,) = [line for line in card.splitlines() if line.startswith("| final | world |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == "40"
+    assert all(cell.count("(") == 1 and " to " in cell for cell in cells[3:])
+    assert made["evaluate"].revision in card
+    assert "| base | world |" in card  # the base stands beside it, to compare with
+
+
+def test_the_results_stand_in_both_forms_that_the_hub_reads(workshop):
+    made = workshop.publish()
+    header = yaml.safe_load(main_of(workshop, "clinic/toy", "README.md").split("---\n")[1])
+    (result,) = header["model-index"][0]["results"]
+    metrics = {one["name"]: one["value"] for one in result["metrics"]}
+    assert metrics["score, explained minus plain"] == pytest.approx(
+        metrics["score, explain"] - metrics["score, plain"], abs=1e-3
+    )
+    entries = yaml.safe_load(main_of(workshop, "clinic/toy", ".eval_results/medllm.yaml"))
+    assert [one["dataset"]["task_id"] for one in entries] == ["world-plain", "world-explain"]
+    assert {one["dataset"]["revision"] for one in entries} == {made["evaluate"].revision}
+
+
+def test_publishing_twice_commits_once(workshop):
+    workshop.publish()
+    before = {repo: workshop.hub.resolve(repo, kind) for repo, kind in workshop.hub.repositories("clinic")}
+    workshop.publish()
+    assert before == {repo: workshop.hub.resolve(repo, kind) for repo, kind in workshop.hub.repositories("clinic")}
+
+
+def test_a_new_card_does_not_make_the_model_another_one(workshop):
+    made = workshop.publish()
+    assert workshop.plan().missing == ()
+    assert workshop.run() == made
+
+
+def test_everything_is_private_until_the_gate_is_open(workshop):
+    with pytest.raises(HubError) as closed:
+        workshop.publish(*PUBLIC, "gate.largest_drop=0.0001")
+    for word in ("gate.audit", "gate.personal_data", "gate.largest_drop"):
+        assert word in str(closed.value)
+    infos = [workshop.hub.api.repo_info(repo, repo_type=kind) for repo, kind in workshop.hub.repositories("clinic")]
+    assert len(infos) == 6
+    assert all(info.private for info in infos)
+
+
+def test_findings_that_nobody_answered_and_patients_close_the_gate(workshop):
+    workshop.facts = {
+        "corpus": {"audit": {**CLEAN["corpus"]["audit"], "unanswered": 4}, "personal_data": {"standing": 2}}
+    }
+    with pytest.raises(HubError, match=r"gate.audit: 4 sightings(.|\n)*gate.personal_data: 2 places"):
+        workshop.publish(*PUBLIC)
+
+
+def test_through_the_open_gate_all_of_it_becomes_public_and_gated(workshop):
+    workshop.facts = CLEAN
+    workshop.publish(*PUBLIC, "publish.gated=manual", "gate.largest_drop=0.9")
+    infos = [workshop.hub.api.repo_info(repo, repo_type=kind) for repo, kind in workshop.hub.repositories("clinic")]
+    assert len(infos) == 6
+    assert not any(info.private for info in infos)
+    assert {info.gated for info in infos} == {"manual"}
+    assert "3 documents were searched for 2 exam items: 1 documents were dropped" in main_of(
+        workshop, "clinic/toy", "README.md"
+    )
+
+
+def test_a_licence_conflict_is_named_in_the_card(workshop):
+    (workshop.folder / "base" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Base\n")
+    workshop.publish("publish.licence=apache-2.0")
+    card = main_of(workshop, "clinic/toy", "README.md")
+    assert "the base is cc-by-nc-4.0, which forbids commercial use; apache-2.0 allows it" in card
+    assert "./texts states no licence" in card
+
+
+@pytest.mark.parametrize(
+    ("licence", "base", "data", "named"),
+    [
+        ("apache-2.0", "apache-2.0", {"t": "cc-by-4.0"}, []),
+        ("apache-2.0", "apache-2.0", {"t": "cc-by-sa-4.0"}, ["laxer"]),
+        ("cc-by-sa-4.0", "apache-2.0", {"t": "cc-by-sa-4.0"}, []),
+        ("apache-2.0", "llama3.1", {}, ["terms reach"]),
+        ("apache-2.0", "mit", {"t": "cc-by-nd-4.0"}, ["derived"]),
+        ("mit", None, {"t": None}, ["base states no licence", "t states no licence"]),
+    ],
+)
+def test_conflicts_between_licences(licence, base, data, named):
+    found = conflicts(licence, base, data)
+    assert len(found) == len(named)
+    assert all(word in line for word, line in zip(named, found, strict=True))
+
+
+def test_a_card_without_a_readable_header_states_nothing(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
+    assert front_matter(tmp_path / "README.md") == {}
+    assert front_matter(tmp_path / "none.md") == {}
+
+
+def test_no_place_on_this_machine_is_told_in_what_is_pushed(workshop):
+    made = workshop.publish()
+    for artifact in made.values():
+        for path in workshop.hub.pull(artifact).rglob("*"):
+            if path.is_file() and path.suffix in (".json", ".md", ".yaml"):
+                assert str(workshop.folder) not in path.read_text(encoding="utf-8"), path
+    assert json.loads((workshop.hub.pull(made["rpo"]) / "provenance.json").read_text())["digest"]

@@ -150,9 +150,17 @@ def _path(template: str) -> Path:
     return inside if inside.is_file() else PACKAGE.parent / template
 
 
+class _Environment(jinja2.Environment):
+    """Jinja, except that `facts.items` is the fact of that name and not the method of a dict."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401  jinja's own signature
+        """A key before an attribute."""
+        return obj[attribute] if isinstance(obj, Mapping) and attribute in obj else super().getattr(obj, attribute)
+
+
 @cache
 def _environment(part: str) -> jinja2.Environment:
-    environment = jinja2.Environment(
+    environment = _Environment(
         loader=jinja2.FunctionLoader(_piece),
         undefined=jinja2.StrictUndefined,
         finalize=_as_yaml if part == "header" else escape,

@@ -53,3 +53,8 @@ def test_whatever_a_value_holds_it_opens_no_markup(value):
     bare = jinja2.utils.markupsafe.Markup(shown).replace("\\\\", "")
     for sign in "`*_[]<>|~#$&":
         assert bare.count(sign) == bare.count(f"\\{sign}")
+
+
+def test_a_fact_may_have_the_name_of_a_dicts_method(tmp_path, monkeypatch):
+    card = written(tmp_path, monkeypatch, "---\na: 1\n---\n{{ facts.audit.items | count }}\n", audit={"items": 2000})
+    assert card.endswith("2,000\n")

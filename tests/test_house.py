@@ -1,11 +1,16 @@
 """The house itself: the tree in the README, docstrings, sizes, versions and generated files."""
 
 import ast
+import itertools
 import re
+import socket
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from pytest_socket import SocketConnectBlockedError
 
 import medllm
 from docs import reference
@@ -99,3 +104,21 @@ def test_no_document_names_a_place_on_somebodys_machine():
         str(p) for p in reference.files() if p.suffix in kinds and p.name != "test_house.py" and own.search(read(p))
     ]
     assert named == []
+
+
+def test_every_dependency_is_pinned_to_the_version_that_is_installed_here():
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", read(Path("constraints.txt")), re.MULTILINE))
+    project = tomllib.loads(read(Path("pyproject.toml")))["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[<>=\[ ;]", one)[0].lower().replace("_", "-") for one in wanted} - {"medllm"}
+    assert len(names) > 20
+    assert names - set(pins) == set()
+    # `+cpu` and the like say which build it is, not which version.
+    other = {name: version(name) for name in names if version(name).split("+")[0] != pins[name]}
+    assert other == {}
+
+
+def test_tests_reach_no_other_machine():
+    # pytest-socket first warns, and a warning is an error here.
+    with pytest.raises((SocketConnectBlockedError, UserWarning), match=r"192\.0\.2\.1"), socket.socket() as out:
+        out.connect(("192.0.2.1", 80))

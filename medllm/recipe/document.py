@@ -68,8 +68,6 @@ def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], Lines]:
 
 
 def _refuse_unreadable(text: str, name: str) -> None:
-    if len(text.encode(errors="replace")) > LARGEST:
-        raise RecipeError(f"{name} has more than {LARGEST:,} bytes: this is no recipe.")
     for number, line in enumerate(text.splitlines(), 1):
         if "\t" in line[: len(line) - len(line.lstrip())]:
             raise RecipeError(f"{name}, line {number}: indented with a tab. YAML wants spaces.")

@@ -52,7 +52,10 @@ def _text(path: Path) -> str:
         raise RecipeError(f"{path} is a folder. Name the recipe in it.")
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST + 1).decode("utf-8")
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise RecipeError(f"{path} has more than {LARGEST:,} bytes: this is no recipe.")
+        return content.decode("utf-8")
     except FileNotFoundError as fault:
         raise RecipeError(f"{path} does not exist. Recipes that come with medllm lie in recipes/.") from fault
     except UnicodeDecodeError as fault:

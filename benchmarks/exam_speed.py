@@ -96,8 +96,8 @@ def main() -> None:
             write_records(records, keep)
         known = index(questions)
 
-        def score_all() -> None:
-            score(questions, read_predictions([file], known, "invented"))
+        def score_all() -> object:
+            return score(questions, read_predictions([file], known, "invented"))
 
         print(f"{len(records):,} records, {RESAMPLES:,} resamples, {os.cpu_count()} cores")
         timed("read the records", lambda: read_records(file))

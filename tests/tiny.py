@@ -1,5 +1,6 @@
 """A random model of a few thousand numbers and the folders around it, for tests that need real weights but no skill."""
 
+import json
 import random
 from pathlib import Path
 
@@ -120,4 +121,24 @@ def make_adapter(
             parameter.data += std * torch.randn_like(parameter)
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
     write_base(folder, Checkpoint(base))
+    return folder
+
+
+def make_exam(folder: Path, count: int = 12, *, first: str = "2015-02-07", seed: int = 20) -> Path:
+    """Write an exam of our own columns, every item with an explanation."""
+    folder.mkdir(parents=True)
+    draw = random.Random(seed)
+    lines = []
+    for number, stem in enumerate(sentences(count, seed=seed, longest=10)):
+        row = {
+            "question_id": f"Q{number}",
+            "text": stem,
+            "choices": [f"{word}{number}" for word in draw.sample(NAMES.split(), 5)],
+            "answer": draw.choice("abcde"),
+            "exam_date": first,
+            "year": int(first[:4]),
+            "explanation": f"{stem}のため。",
+        }
+        lines.append(json.dumps(row, ensure_ascii=False))
+    (folder / "exam.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     return folder

@@ -58,6 +58,16 @@ class Delta:
     reply: Reply | None = None
 
 
+def shared_length(texts: Sequence[str]) -> int:
+    """How many characters all texts begin with.
+
+    >>> shared_length(["Question: a", "Question: b"])
+    10
+    """
+    first, last = min(texts), max(texts)
+    return next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+
+
 class Generator(Protocol):
     """Whoever answers requests."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,8 +47,17 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             _write(trainer, start, work)
-            made_from = {"base": start.base.name, "fingerprint": start.base.fingerprint}
-            write_facts(work, {"stage": "rpo", **made_from, **tally.as_facts(), **_facts(settings, result, trainer)})
+            made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
+            write_facts(
+                work,
+                {
+                    "stage": "rpo",
+                    **made_from,
+                    **tally.as_facts(),
+                    **_facts(settings, result, trainer),
+                    "round": _round(sources[settings.data]),
+                },
+            )
             move_into_place(work, out, ON_THE_WAY)
         trainer.accelerator.wait_for_everyone()
 
@@ -80,3 +90,9 @@ def _facts(settings: Rpo, result: Any, trainer: Any) -> dict[str, Any]:  # noqa:
         "seconds": result.metrics.get("train_runtime"),
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def _round(preferences: Path) -> int:
+    """Which round of sampling the pairs came from, so that the next one knows its number."""
+    path = preferences / "facts.json"
+    return int(json.loads(path.read_text("utf-8")).get("round", 1)) if path.is_file() else 1

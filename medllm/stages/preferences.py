@@ -1,0 +1,187 @@
+"""The `preferences` stage: the model answers past exams, and its answers are ranked below the verified ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medllm.errors import DataError
+from medllm.exam.prompts import Prompt, render, reply
+from medllm.exam.question import Question
+from medllm.generation.requests import Reply, Request, shared_length
+from medllm.ranking.labels import Sample, labelled
+from medllm.ranking.pairs import Pair, Ranked, make_pairs
+from medllm.ranking.questions import Asked, questions_of
+from medllm.ranking.report import yield_report
+from medllm.ranking.votes import read_votes
+from medllm.recipe.settings import Preferences
+from medllm.training.work import move_into_place, say, work_folder, write_facts
+
+REPLIES = "replies.jsonl"
+Key = tuple[str, str]
+
+
+def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
+    """Sample, label, pair; called again after an interruption, it asks only what is not yet written down."""
+    if (out / "facts.json").is_file():
+        return
+    work = work_folder(out)
+    asked = questions_of(settings, sources)
+    say("preferences", f"{len(asked.questions)} questions, {settings.samples} samples each ({asked.counts})")
+    prompts = {key_of(question): _prompts(question, asked, settings) for question in asked.questions}
+    replies = _sample(settings, sources, asked, prompts, work)
+    samples = _label(settings, sources, asked.questions, replies, prompts)
+    number = _round(sources.get(settings.model))
+    pairs = _pair(settings, asked.questions, samples, prompts, number)
+    votes, undecided = _votes(settings, sources, asked)
+    pairs += votes
+    if not pairs:
+        raise DataError(
+            f"preferences: not one pair came of {sum(map(len, samples.values()))} samples of {len(samples)} questions: "
+            f"{json.dumps(yield_report(_by_name(samples), pairs)['labels'])}. Ask more questions, draw more "
+            "`samples`, or raise `max_new_tokens` if the answers are cut off."
+        )
+    _table([pair.row() for pair in pairs], work / "data" / "train-00000.parquet")
+    _table([sample.row() for of in samples.values() for sample in of], work / "samples" / "train-00000.parquet")
+    report = yield_report(_by_name(samples), pairs)
+    facts = {"stage": "preferences", "round": number, **report, "votes": len(votes), "votes_undecided": undecided}
+    settled = {"left_out": asked.counts, "settings": settings.model_dump(mode="json")}
+    write_facts(work, {**facts, **settled, "languages": sorted({q.language for q in asked.questions})})
+    move_into_place(work, out, (REPLIES,))
+
+
+def key_of(question: Question) -> Key:
+    """What tells a question from all others."""
+    return question.benchmark, question.question_id
+
+
+def _prompts(question: Question, asked: Asked, settings: Preferences) -> tuple[Prompt, Prompt]:
+    """The question as it is asked, and without its worked examples."""
+    options: dict[str, Any] = {"prompt": settings.prompt, "template": settings.template}
+    return render(question, exemplars=asked.exemplars, **options), render(question, **options)
+
+
+def seed_of(settings: Preferences, key: Key, sample: int) -> int:
+    """A seed of its own for every draw, the same in every run."""
+    text = f"{settings.seed} {key[0]} {key[1]} {sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def _sample(
+    settings: Preferences,
+    sources: dict[str, Path],
+    asked: Asked,
+    prompts: dict[Key, tuple[Prompt, Prompt]],
+    work: Path,
+) -> dict[Key, list[tuple[int, int | None, Reply]]]:
+    from medllm.generation.opening import open_generators
+    from medllm.generation.recorded import answered
+
+    options = {"dtype": settings.dtype, "quantization": settings.quantization, "batch_size": settings.batch_size}
+    model, name = open_generators({"model": settings.model}, sources, engine=settings.engine, **options)["model"]  # type: ignore[arg-type]
+    shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0
+    wanted = {
+        f"{key[0]}/{key[1]}#{number}": (key, number)
+        for key in map(key_of, asked.questions)
+        for number in range(settings.samples)
+    }
+    requests = [
+        Request(
+            key=text,
+            model=settings.model if settings.engine != "local" else name,
+            text=prompts[key][0].text,
+            messages=prompts[key][0].messages,
+            shared=shared,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=seed_of(settings, key, number),
+            stop=prompts[key][0].stop,
+        )
+        for text, (key, number) in wanted.items()
+    ]
+    found: dict[Key, list[tuple[int, int | None, Reply]]] = defaultdict(list)
+    for count, one in enumerate(answered(model, requests, work / REPLIES), 1):
+        key, number = wanted[one.key]
+        found[key].append((number, seed_of(settings, key, number) if settings.temperature else None, one))
+        if count % 200 == 0 or count == len(requests):
+            say("preferences", f"{count} of {len(requests)} samples")
+    return {key: sorted(of, key=lambda one: one[0]) for key, of in found.items()}
+
+
+def _label(
+    settings: Preferences,
+    sources: dict[str, Path],
+    questions: list[Question],
+    replies: dict[Key, list[tuple[int, int | None, Reply]]],
+    prompts: dict[Key, tuple[Prompt, Prompt]],
+) -> dict[Key, list[Sample]]:
+    from medllm.generation.opening import source_of
+
+    name, revision = source_of(sources.get(settings.model))
+    return {
+        key_of(question): labelled(
+            question,
+            replies[key_of(question)],
+            model=name or settings.model,
+            revision=revision,
+            prompt_hash=prompts[key_of(question)][0].hash,
+            similar=settings.similar,
+        )
+        for question in questions
+    }
+
+
+def _pair(
+    settings: Preferences,
+    questions: list[Question],
+    samples: dict[Key, list[Sample]],
+    prompts: dict[Key, tuple[Prompt, Prompt]],
+    number: int,
+) -> list[Pair]:
+    pairs: list[Pair] = []
+    for question in questions:
+        key = key_of(question)
+        truth = reply(question, settings.prompt, settings.template)
+        pairs += make_pairs(
+            Ranked(*prompts[key], truth, samples[key]),
+            steps=settings.pairs,
+            most=settings.pairs_per_question,
+            similar=settings.similar,
+            seed=settings.seed,
+            number=number,
+        )
+    return pairs
+
+
+def _votes(settings: Preferences, sources: dict[str, Path], asked: Asked) -> tuple[list[Pair], int]:
+    pairs: list[Pair] = []
+    undecided = 0
+    for vote in settings.votes:
+        more, none = read_votes(sources[vote.source], asked.refused)
+        pairs, undecided = pairs + more, undecided + none
+    return pairs, undecided
+
+
+def _round(model: Path | None) -> int:
+    """One more than the round the asked model came from: an RPO model's facts tell it."""
+    facts = model / "facts.json" if model is not None else None
+    if facts is None or not facts.is_file():
+        return 1
+    told = json.loads(facts.read_text("utf-8"))
+    return int(told.get("round", 0)) + 1 if told.get("stage") == "rpo" else 1
+
+
+def _by_name(samples: dict[Key, list[Sample]]) -> dict[str, list[Sample]]:
+    return {"/".join(key): of for key, of in samples.items()}
+
+
+def _table(rows: list[dict[str, Any]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")

@@ -25,41 +25,43 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
 
     if launch_elsewhere("rpo", settings, sources, out):
         return
-    from medllm.training.pairs import encode_pairs, read_pairs
-    from medllm.training.preference import make_trainer
     from medllm.training.start import load_start
-    from medllm.training.watch import last_checkpoint, worded
+    from medllm.training.watch import worded
 
     work = work_folder(out)
     with worded("rpo", work):
         start = load_start(settings, sources)
-        table = read_pairs(sources[settings.data], settings.shots, work / "cache")
-        pairs, tally = encode_pairs(table, start.tokenizer, settings.max_length)
-        say(
-            "rpo",
-            f"{tally.trained} of {tally.pairs} pairs; {tally.too_long} are longer than {settings.max_length} tokens",
-        )
-        trainer = make_trainer(
-            start.model, start.tokenizer, pairs, settings, work, say=partial(say, "rpo"), saved=saved
-        )
-        resumed = last_checkpoint(work / "checkpoints")
-        result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        trainer.accelerator.wait_for_everyone()
+        trainer, result, tally = _train(settings, sources[settings.data], start, work, saved)
         if trainer.is_world_process_zero():
             _write(trainer, start, work)
             made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
-            write_facts(
-                work,
-                {
-                    "stage": "rpo",
-                    **made_from,
-                    **tally.as_facts(),
-                    **_facts(settings, result, trainer),
-                    "round": _round(sources[settings.data]),
-                },
-            )
+            made_from |= {"round": _round(sources[settings.data])}
+            write_facts(work, {"stage": "rpo", **made_from, **tally, **_facts(settings, result, trainer)})
             move_into_place(work, out, ON_THE_WAY)
         trainer.accelerator.wait_for_everyone()
+
+
+def _train(
+    settings: Rpo,
+    data: Path,
+    start: Any,  # noqa: ANN401  a Start
+    work: Path,
+    saved: Callable[[Path], None] | None,
+) -> tuple[Any, Any, dict[str, int]]:
+    """Train, from the last checkpoint if there is one; the trainer, its result, and what became of the pairs."""
+    from medllm.training.pairs import encode_pairs, read_pairs
+    from medllm.training.preference import make_trainer
+    from medllm.training.watch import last_checkpoint
+
+    tell = partial(say, "rpo")
+    table = read_pairs(data, settings.shots, work / "cache")
+    pairs, tally = encode_pairs(table, start.tokenizer, settings.max_length)
+    tell(f"{tally.trained} of {tally.pairs} pairs; {tally.too_long} are longer than {settings.max_length} tokens")
+    trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell, saved=saved)
+    resumed = last_checkpoint(work / "checkpoints")
+    result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    trainer.accelerator.wait_for_everyone()
+    return trainer, result, tally.as_facts()
 
 
 def _write(trainer: Any, start: Any, work: Path) -> None:  # noqa: ANN401

@@ -52,7 +52,7 @@ def run(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with connect(hub, sound.namespace) as there, teller() as say:
+    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as say:
         plan = make_plan(sound, there, tuple(stages or ()))
         bench = Bench(there, work, say, keep_every)
         made = run_plan(plan, bench, launch, asked(say, yes))
@@ -84,7 +84,7 @@ def ablate(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with connect(hub, sound.namespace) as there, teller() as say:
+    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as say:
         table = ablate_recipe(sound, Bench(there, work, say), launch, asked_all(say, yes))
     if plot:
         draw_rows(table, plot)

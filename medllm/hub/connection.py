@@ -205,10 +205,11 @@ def cache_of(name: str) -> Path:
 
 
 @contextmanager
-def connect(where: str | None = None, user: str | None = None) -> Iterator[Hub]:
+def connect(where: str | None = None, user: str | None = None, *, jobs: bool = False) -> Iterator[Hub]:
     """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected.
 
-    On a local Hub `user` is who we are there: the recipe's namespace, so that it can be pushed to.
+    On a local Hub `user` is who we are there: the recipe's namespace, so that it can be pushed to; with `jobs` it runs
+    the Jobs we send it, as processes of this machine.
     """
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -219,5 +220,5 @@ def connect(where: str | None = None, user: str | None = None) -> Iterator[Hub]:
     from medllm.localhub import serve
 
     folder = Path(where).resolve()
-    with serve(folder, user=user) as served:
+    with serve(folder, user=user, allow_jobs=jobs) as served:
         yield Hub(served.url, served.token, cache_of(str(folder)), where)

@@ -2,21 +2,24 @@
 
 import base64
 import re
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from huggingface_hub import JobInfo
+from huggingface_hub import HfApi, JobInfo
 
 from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub
 from medllm.hub.branch import branch_of
 from medllm.launch.code import pushed_code
 from medllm.pipeline import Bench, Item, Plan
+from medllm.recipe.hardware import HUB as RENTED
 from medllm.recipe.reference import Stage
 
 SCRIPT = Path(__file__).parent / "job_script.py"
@@ -33,8 +36,10 @@ class Jobs:
     """The Hub stops a Job after 30 minutes unless told otherwise; what was made until then is kept and gone on from."""
     tries: int = 10
     """Jobs for one stage at most; each must have got further than the one before."""
-    keep_every: int = 600
+    keep_every: float = 600
     """Seconds between two pushes of half-made work."""
+    script: Path = SCRIPT
+    """What the Job runs."""
 
     def launch(self, plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
         """Send Jobs until the stage stands; a Job of an earlier run that still works is followed, not doubled."""
@@ -67,10 +72,11 @@ class Jobs:
             "HF_ENDPOINT": hub.endpoint,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
-        job: JobInfo = hub.ask(
+        job = hub.ask(
             f"{item.stage} as a Job on {flavor}",
-            lambda api: api.run_uv_job(
-                str(SCRIPT),
+            lambda api: _sent(
+                api,
+                str(self.script),
                 dependencies=dependencies(item.stage),
                 env=env,
                 secrets={"HF_TOKEN": hub.token or ""},
@@ -88,6 +94,13 @@ class Jobs:
 launch = Jobs().launch
 
 
+def _sent(api: HfApi, script: str, **more: Any) -> JobInfo:  # noqa: ANN401  the client's own keywords
+    with warnings.catch_warnings():  # the client warns that this call may change; its version is pinned by ours
+        warnings.filterwarnings("ignore", message=".*experimental")
+        job: JobInfo = api.run_uv_job(script, **more)
+    return job
+
+
 def _refuse_local(plan: Plan, item: Item, hub: Hub) -> None:
     folders = [source.reference for source in item.inputs if source.repo_id is None]
     if folders and not is_here(hub):
@@ -103,8 +116,16 @@ def is_here(hub: Hub) -> bool:
 
 
 def flavor_of(item: Item) -> str:
-    """The machine the recipe asks for."""
-    return str(getattr(item.settings, "run_on", None) or "cpu-basic")
+    """The Hub's name for the machine the recipe asks for.
+
+    The recipe says `a100x2`; the Hub rents out such GPUs by one, four or eight, so the next larger size is taken.
+    """
+    asked = getattr(item.settings, "run_on", None) or "cpu-basic"
+    found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", asked)
+    if not found:
+        return str(asked)
+    sizes = sorted((count, name) for (gpu, count), (name, _) in RENTED.items() if gpu == found[1])
+    return next((name for count, name in sizes if count >= int(found[2] or 1)), str(asked))
 
 
 def dependencies(stage: str) -> list[str]:

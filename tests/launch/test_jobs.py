@@ -1,0 +1,133 @@
+"""A stage sent as a Job to the embedded Hub by the real client: logged, stopped by its time limit, gone on with."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medllm.errors import LaunchError
+from medllm.hub import connect
+from medllm.launch.code import pushed_code
+from medllm.launch.jobs import Jobs, dependencies, flavor_of
+from medllm.pipeline import Bench, make_plan, run
+from medllm.recipe import read_recipe, with_overrides
+from tests.pipeline import toy
+
+SLOW = Path(__file__).parent / "slow_job.py"
+TEXT = (
+    "肺塞栓症は突然の呼吸困難と胸痛で発症し、下肢の深部静脈血栓が原因であることが多い。"
+    "診断には造影CTを用い、抗凝固療法を行う。"
+)
+QUESTION = {
+    "question_id": "1",
+    "text": "大動脈解離について正しいのはどれか。",
+    "choices": ["ア", "イ"],
+    "answer": "a",
+}
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with connect(str(tmp_path / "hub"), "clinic", jobs=True) as there:
+        yield there
+
+
+@pytest.fixture
+def sent(tmp_path, hub):
+    """Send the corpus stage of the toy recipe as a Job; what was said is in `said`."""
+    toy.lay_out(tmp_path)
+    said = []
+
+    def send(jobs: Jobs):
+        plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
+        return run(plan, Bench(hub, tmp_path / "runs", said.append), jobs.launch, lambda plan: None)["corpus"]
+
+    send.said = said
+    return send
+
+
+def jobs_of(hub):
+    return list(hub.api.list_jobs(namespace="clinic"))
+
+
+@pytest.mark.slow
+def test_a_job_that_dies_half_way_is_sent_again_and_goes_on_from_what_was_kept(hub, sent):
+    made = sent(Jobs(keep_every=0.2, script=SLOW))
+    first, second = sorted(jobs_of(hub), key=lambda job: job.created_at)
+    folder = hub.pull(made)
+    assert [(folder / f"step-{step}").read_text() for step in range(2)] == [first.id, second.id]
+    assert [branch.name for branch in hub.refs(made.repo_id, "dataset").branches] == ["main"]
+    told = "\n".join(sent.said)
+    assert "corpus | step 1; the token is ***" in told
+    assert hub.token not in told
+    assert not any(hub.token in repr(job) for job in (first, second))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ending", "limit", "told"), [("sys.exit(3)", "1h", "ERROR"), ("time.sleep(999)", "1s", r"ERROR \(Job timeout\)")]
+)
+def test_a_job_that_got_nowhere_is_told_with_its_log_and_not_sent_again(hub, sent, tmp_path, ending, limit, told):
+    dying = tmp_path / "dying.py"
+    dying.write_text(f"import sys, time\nprint('no such device', flush=True)\n{ending}\n")
+    with pytest.raises(LaunchError, match=rf"corpus: the Job \w+ ended as {told}.*hf jobs logs"):
+        sent(Jobs(script=dying, timeout=limit))
+    assert len(jobs_of(hub)) == 1
+
+
+@pytest.mark.slow
+def test_the_real_script_makes_the_real_stage_from_the_code_of_here(tmp_path, hub):
+    toy.lay_out(tmp_path)
+    (tmp_path / "texts" / "a.txt").write_text(TEXT * 3)
+    (tmp_path / "world" / "q.jsonl").write_text(json.dumps(QUESTION, ensure_ascii=False) + "\n")
+    text = (
+        (tmp_path / "toy.yaml")
+        .read_text()
+        .replace("data: ./texts, held", "data: {source: ./texts, licence: cc0-1.0, published: 2015-01-01}, held")
+    )
+    (tmp_path / "toy.yaml").write_text(text)
+    said = []
+    plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
+    made = run(plan, Bench(hub, tmp_path / "runs", said.append), Jobs().launch, lambda plan: None)["corpus"]
+    assert (hub.pull(made) / "facts.json").is_file(), "\n".join(said)
+    assert not list(tmp_path.glob(".job-*"))  # the recipe that was laid beside its folders is gone again
+    assert plan.items[0].digest == hub.provenance(made).digest
+
+
+def test_the_code_is_pushed_once_and_is_private(hub):
+    first = pushed_code(hub, "clinic")
+    assert pushed_code(hub, "clinic") == first
+    assert hub.api.repo_info("clinic/medllm-code", repo_type="dataset").private
+    assert (hub.pull(first) / "model_card" / "merged.md").is_file()
+
+
+def test_a_folder_of_this_machine_is_refused_where_a_job_could_not_see_it(tmp_path, hub):
+    toy.lay_out(tmp_path)
+    plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
+    far = Bench(replace(hub, endpoint="https://hub.example.org"), tmp_path / "runs", print)
+    with pytest.raises(LaunchError, match=r"\./texts, world lies in a folder here.*hf upload"):
+        Jobs().launch(plan, plan.items[0], {}, far)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rented"),
+    [
+        ("a100x2", "a100x4"),
+        ("a100", "a100-large"),
+        ("h200x8", "h200x8"),
+        ("cpu-upgrade", "cpu-upgrade"),
+        ("l40sx2", "l40sx4"),
+    ],
+)
+def test_the_next_larger_machine_that_the_hub_rents_out_is_taken(tmp_path, hub, asked, rented):
+    toy.lay_out(tmp_path)
+    recipe = with_overrides(read_recipe(tmp_path / "toy.yaml"), {"corpus.run_on": asked})
+    assert flavor_of(make_plan(recipe, hub, ("corpus",)).items[0]) == rented
+
+
+def test_a_job_gets_exactly_the_versions_of_here():
+    wanted = dependencies("cpt")
+    assert any(one.startswith("torch==") for one in wanted)
+    assert all("==" in one and "+" not in one for one in wanted)
+    assert not any(one.startswith("torch==") for one in dependencies("space"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
+from medllm.recipe.amounts import trained_tokens
 from medllm.recipe.bases import Shape, known_shape, shape_from_config
 from medllm.recipe.cost import (
     Memory,
@@ -101,7 +102,7 @@ def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, o
             return best_memory(shape, changed, shape_of_adapter, other)
 
         facts |= _fitting(stage, fit(settings, on, need), on)
-    tokens = _tokens(recipe, settings)
+    tokens = trained_tokens(recipe, settings)
     each = operations_per_token(shape, settings)
     if tokens is None:
         rate = _rate(settings, each, on)
@@ -136,23 +137,6 @@ def _fitting(stage: Stage, found: Fit, on: Machine) -> dict[str, Any]:
         "fits": found.fits if on.gpu else None,
         "too_much": None if found.fits else too_much(stage, found, on),
     }
-
-
-def _tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:
-    """Tokens that are trained on: from max_steps, or from stated sizes; at most so many where rows are not full."""
-    rows = 2 if isinstance(settings, Rpo) else 1
-    if settings.max_steps:
-        return settings.max_steps * settings.batch_size * settings.max_length * rows
-    if isinstance(settings, Cpt) and settings.data == "corpus" and recipe.corpus:
-        sizes = [source.tokens for source in recipe.corpus.data]
-        share = recipe.corpus.replay.share if recipe.corpus.replay else 0.0
-        if settings.epochs and all(sizes):
-            return int(sum(size or 0 for size in sizes) / (1 - share) * settings.epochs)
-    pairs = recipe.preferences
-    if isinstance(settings, Rpo) and settings.data == "preferences" and pairs and pairs.questions and settings.epochs:
-        most = pairs.questions * pairs.pairs_per_question * len(pairs.pairs)
-        return int(most * rows * settings.max_length * settings.epochs)
-    return None
 
 
 def _hours(operations: float, settings: Cpt | Rpo, on: Machine | None) -> dict[str, Any]:

@@ -81,3 +81,18 @@ def test_an_unknown_base_is_said_to_be_unknown(sound: Path):
     assert found.warnings == (
         "the shape of me/other@v1 is not known here: no cost. Give its config.json with --config.",
     )
+
+
+def test_a_folder_of_texts_is_sized_by_its_bytes(sound: Path):
+    folder = sound.parent / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"x" * 3400)
+    (folder / "b.jsonl").write_bytes(b"x" * 6800)
+    recipe = read_recipe(sound, {"corpus.data": ["./texts"]})
+    # 10,200 bytes at 3.4 a token, two epochs
+    assert step(plan(recipe), "cpt").tokens == 6000
+    both = read_recipe(sound, {"corpus.data": [{"source": "./texts", "exam": "own"}]})
+    # each exam item is written out plainly and explained
+    assert step(plan(both), "cpt").tokens == 12000
+    (folder / "c.parquet").write_bytes(b"x")
+    assert step(plan(recipe), "cpt").tokens is None

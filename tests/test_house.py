@@ -122,3 +122,10 @@ def test_tests_reach_no_other_machine():
     # pytest-socket first warns, and a warning is an error here.
     with pytest.raises((SocketConnectBlockedError, UserWarning), match=r"192\.0\.2\.1"), socket.socket() as out:
         out.connect(("192.0.2.1", 80))
+
+
+def test_every_room_is_in_the_architecture_page():
+    rooms = {path.parts[1].removesuffix(".py") for path in PACKAGE} - {"__init__"}
+    page = read(Path("docs/architecture.md"))
+    assert len(rooms) > 10
+    assert sorted(room for room in rooms if not re.search(rf"`{room}(/|\.py)?`", page)) == []

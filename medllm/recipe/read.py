@@ -24,7 +24,7 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
 
 def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """Build the same recipe with other values, checked as strictly."""
-    return _sound(_overridden(recipe.tree, overrides, "--set"), recipe.folder / "recipe", {})
+    return _sound(_overridden(recipe.tree, overrides, "--set"), recipe.path, {})
 
 
 def ablated(recipe: Recipe, name: str) -> Recipe:
@@ -107,7 +107,7 @@ def _explained(fault: Fault, by: list[Fault]) -> bool:
 
 def _validate(tree: Tree, path: Path) -> Recipe:
     recipe = _inherited(Recipe.model_validate(tree))
-    recipe._folder, recipe._tree = path.parent, tree
+    recipe._path, recipe._tree = path, tree
     return recipe
 
 

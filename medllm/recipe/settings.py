@@ -196,13 +196,18 @@ class Recipe(Settings):
     ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Rows of the ablation table, as overrides like `{rpo.rpo_alpha: 0}`; what they share is made once."""
 
-    _folder: Path = PrivateAttr(default_factory=Path)
+    _path: Path = PrivateAttr(default_factory=lambda: Path("recipe"))
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         """Where the recipe lies: `./folder` sources are relative to it."""
-        return self._folder
+        return self._path.parent
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from, for the words of a fault."""
+        return self._path
 
     @property
     def tree(self) -> dict[str, Any]:

@@ -76,17 +76,19 @@ def test_a_job_that_got_nowhere_is_told_with_its_log_and_not_sent_again(hub, sen
     assert len(jobs_of(hub)) == 1
 
 
+def lay_out_real_corpus(folder: Path) -> None:
+    """The toy recipe with a text and a question that the real corpus stage takes."""
+    toy.lay_out(folder)
+    (folder / "texts" / "a.txt").write_text(TEXT * 3)
+    (folder / "world" / "q.jsonl").write_text(json.dumps(QUESTION, ensure_ascii=False) + "\n")
+    stated = "data: {source: ./texts, licence: cc0-1.0, published: 2015-01-01}, held"
+    recipe = folder / "toy.yaml"
+    recipe.write_text(recipe.read_text().replace("data: ./texts, held", stated))
+
+
 @pytest.mark.slow
 def test_the_real_script_makes_the_real_stage_from_the_code_of_here(tmp_path, hub):
-    toy.lay_out(tmp_path)
-    (tmp_path / "texts" / "a.txt").write_text(TEXT * 3)
-    (tmp_path / "world" / "q.jsonl").write_text(json.dumps(QUESTION, ensure_ascii=False) + "\n")
-    text = (
-        (tmp_path / "toy.yaml")
-        .read_text()
-        .replace("data: ./texts, held", "data: {source: ./texts, licence: cc0-1.0, published: 2015-01-01}, held")
-    )
-    (tmp_path / "toy.yaml").write_text(text)
+    lay_out_real_corpus(tmp_path)
     said = []
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
     made = run(plan, Bench(hub, tmp_path / "runs", said.append), Jobs().launch, lambda plan: None)["corpus"]

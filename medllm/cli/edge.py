@@ -63,6 +63,7 @@ def _hub_refusal(fault: Exception) -> MedllmError | None:
     return worded("the Hub", fault)
 
 
+from medllm.cli import ask as _ask  # noqa: E402, F401
 from medllm.cli import check as _check  # noqa: E402, F401  the commands register themselves on `app`
 from medllm.cli import corpus as _corpus  # noqa: E402, F401
 from medllm.cli import exam as _exam  # noqa: E402, F401

@@ -7,23 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from medllm.cli.edge import app
+from medllm.cli.options import HubOption, JsonOption, OnOption, RecipeFile, SetOption, WorkOption, YesOption
 
 if TYPE_CHECKING:
     from medllm.hub import Input
     from medllm.pipeline import Item
-
-RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
-HubOption = Annotated[
-    Optional[str],  # noqa: UP045  typer shows it so
-    typer.Option(
-        "--hub", metavar="URL|DIR", help="The Hub: an address, or a folder for a local one.", show_default=False
-    ),
-]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value for one key.")]
-OnOption = Annotated[str, typer.Option("--on", metavar="here|jobs|slurm|autotrain", help="Where to make it.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Remake what the plan says without asking.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in progress.")]
 
 
 @app.command()

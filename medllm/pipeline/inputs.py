@@ -72,14 +72,16 @@ class Resolver:
         """A local source, relative to the recipe's own file."""
         return (self.recipe.folder / written.text).resolve()
 
-    def pulled(self, stage: Stage, inputs: tuple[Input, ...]) -> dict[str, Path]:
-        """A local folder for each source, keyed as the recipe writes it."""
+    def pulled(self, stage: Stage, inputs: tuple[Input, ...], *, standing_only: bool = False) -> dict[str, Path]:
+        """A local folder for each source, keyed as the recipe writes it; with `standing_only`, of those that stand."""
         by_name = {source.reference: source for source in inputs}
         folders: dict[str, Path] = {}
         for use in uses(self.recipe, stage):
             written = self.place_of(use)
             source = by_name.get(written.text if written.where == "stage" else use.source)
             if source is None:
+                continue
+            if standing_only and source.repo_id and not source.commit:
                 continue
             if source.repo_id and source.kind and source.commit:
                 folders[use.source] = self.hub.pull(Artifact(source.repo_id, source.kind, source.commit))

@@ -93,7 +93,7 @@ class Results:
 def results_of(plan: Plan, made: Mapping[Stage, Artifact], hub: Hub, work: Path) -> Results | None:
     """The evaluation of this plan, or None when there is none; read once for each of its commits."""
     artifact = made.get("evaluate")
-    if artifact is None:
+    if artifact is None or plan.recipe.evaluate is None:
         return None
     known = work / plan.recipe.name / f"results-{artifact.revision[:12]}.json"
     if known.is_file():
@@ -101,7 +101,7 @@ def results_of(plan: Plan, made: Mapping[Stage, Artifact], hub: Hub, work: Path)
     folder = hub.pull(artifact)
     if not (folder / "records").is_dir():
         return None
-    rows = tuple(_row(one) for one in report(read_records(folder)).models)
+    rows = tuple(_row(one) for one in report(read_records(folder), seed=plan.recipe.evaluate.seed).models)
     known.parent.mkdir(parents=True, exist_ok=True)
     aside = known.with_suffix(".part")
     aside.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")

@@ -1,0 +1,19 @@
+"""Options that several commands share, so that they mean the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+HubOption = Annotated[
+    Optional[str],  # noqa: UP045  typer shows it so
+    typer.Option(
+        "--hub", metavar="URL|DIR", help="The Hub: an address, or a folder for a local one.", show_default=False
+    ),
+]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value for one key.")]
+OnOption = Annotated[str, typer.Option("--on", metavar="here|jobs|slurm|autotrain", help="Where to make it.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Remake what the plan says without asking.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in progress.")]

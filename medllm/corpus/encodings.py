@@ -3,7 +3,7 @@
 import codecs
 import re
 
-from medllm.errors import DataError
+from medllm.corpus.faults import Unreadable
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -37,10 +37,10 @@ def name_encoding(data: bytes) -> str:
         for encoding in ("utf-16-le", "utf-16-be"):
             if _decodes(sample, encoding) and _strange(sample, encoding) < 0.05:
                 return encoding
-        raise DataError("not_text: it holds zero bytes, so it is a binary file or UTF-16 without its mark.")
-    possible = [encoding for encoding in _LEGACY if _decodes(sample, encoding)]
+        raise Unreadable("not_text: it holds zero bytes, so it is a binary file or UTF-16 without its mark.")
+    possible = [one for one in _LEGACY if _decodes(sample, one) and _private(sample, one) < 0.02]
     if not possible:
-        raise DataError(
+        raise Unreadable(
             "unknown_encoding: neither UTF-8, UTF-16, Shift_JIS, EUC-JP nor ISO-2022-JP. Convert it to UTF-8."
         )
     # Each of the two reads much of the other's bytes without complaint; only one of the readings has kana in it.
@@ -53,7 +53,7 @@ def decode(data: bytes) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as fault:
-        raise DataError(
+        raise Unreadable(
             f"broken_encoding: it begins as {encoding}, but byte {fault.start} does not belong there."
         ) from None
 
@@ -64,6 +64,12 @@ def _decodes(sample: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _private(sample: bytes, encoding: str) -> float:
+    """The share of characters that no Japanese text has: Windows' Shift_JIS finds a private one for any stray byte."""
+    text = sample.decode(encoding, "ignore")
+    return sum("\ue000" <= one <= "\uf8ff" or "\x80" <= one <= "\x9f" for one in text) / max(len(text), 1)
 
 
 def _kana(sample: bytes, encoding: str) -> float:

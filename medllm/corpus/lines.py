@@ -9,6 +9,7 @@ from typing import BinaryIO
 from medllm.corpus.archives import LARGEST, open_bytes
 from medllm.corpus.documents import Draft
 from medllm.corpus.encodings import SAMPLE, WIDE, decode, name_encoding
+from medllm.corpus.faults import Unreadable
 from medllm.corpus.sources import Piece
 from medllm.errors import DataError
 
@@ -25,7 +26,7 @@ Row = Mapping[str, object]
 def read_lines(piece: Piece) -> Iterator[Draft]:
     """The drafts in a JSONL file, or in those of its lines that begin inside the piece."""
     with open_bytes(piece.path) as stream:
-        encoding = name_encoding(stream.read(SAMPLE))
+        encoding = _encoding(stream.read(SAMPLE))
     if encoding in WIDE:
         stream, encoding = io.BytesIO(_whole(piece).encode()), "utf-8"
     else:
@@ -40,9 +41,29 @@ def read_lines(piece: Piece) -> Iterator[Draft]:
                 yield _draft(piece, place, line, encoding)
 
 
+def _encoding(sample: bytes) -> str:
+    """The encoding of most lines: one broken line does not make a file of UTF-8 something else."""
+    try:
+        found = name_encoding(sample)
+    except Unreadable:
+        found = ""
+    lines = [line for line in sample.split(b"\n")[:-1] if not line.isascii()]
+    if found != "utf-8" and lines and sum(map(_is_utf8, lines)) * 2 >= len(lines):
+        return "utf-8"
+    return found or name_encoding(sample)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _whole(piece: Piece) -> str:
     if piece.size > LARGEST:
-        raise DataError("too_large: a UTF-16 file of this size is not cut into lines. Convert it to UTF-8.")
+        raise Unreadable("too_large: a UTF-16 file of this size is not cut into lines. Convert it to UTF-8.")
     with open_bytes(piece.path) as stream:
         return decode(stream.read(LARGEST))
 
@@ -53,7 +74,8 @@ def _lines(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes | int]]:
     if piece.begin:
         # The line in which the piece begins belongs to the piece before, unless it begins exactly here.
         stream.seek(piece.begin - 1)
-        place = piece.begin - 1 + _skip(stream)
+        skipped = _skip(stream, piece.size + 1)
+        place, number = piece.begin - 1 + skipped, number + (skipped > 1)
     while piece.end is None or place < piece.end:
         line = stream.readline(LARGEST + 1)
         if not line:
@@ -68,10 +90,10 @@ def _lines(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes | int]]:
         number += 1
 
 
-def _skip(stream: BinaryIO) -> int:
-    """Read to the end of the line and forget it."""
+def _skip(stream: BinaryIO, most: int | None = None) -> int:
+    """Read to the end of the line and forget it; a line that goes on for more than `most` bytes is let be."""
     skipped = 0
-    while line := stream.readline(1 << 20):
+    while (most is None or skipped < most) and (line := stream.readline(1 << 20)):
         skipped += len(line)
         if line.endswith(b"\n"):
             break
@@ -127,4 +149,4 @@ def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:
         for row in rows:
             yield row_draft(piece, f"{piece.name}:{rows.line_num}", {k: v for k, v in row.items() if k is not None})
     except csv.Error as fault:
-        raise DataError(f"broken_table: line {rows.line_num}: {fault}") from None
+        raise Unreadable(f"broken_table: line {rows.line_num}: {fault}") from None

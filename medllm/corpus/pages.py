@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import yaml
 
-from medllm.errors import DataError
+from medllm.corpus.faults import Unreadable
 
 DEEPEST = 2000
 """Open tags at once; a page nested deeper was made to break readers."""
@@ -128,7 +128,7 @@ class _Reader(HTMLParser):
         self._open.append(tag)
         self._silent += tag in _SILENT
         if len(self._open) > DEEPEST:
-            raise DataError(f"nested_too_deeply: more than {DEEPEST:,} tags stand open at once.")
+            raise Unreadable(f"nested_too_deeply: more than {DEEPEST:,} tags stand open at once.")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS:

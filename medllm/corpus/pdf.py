@@ -4,7 +4,8 @@ import io
 import logging
 import re
 
-from medllm.errors import DataError, MissingExtraError
+from medllm.corpus.faults import Unreadable
+from medllm.errors import MissingExtraError
 
 SPARSE = 30
 """Characters a page on average; a scan with a stamped page number has fewer."""
@@ -21,15 +22,15 @@ def read_pdf(data: bytes) -> str:
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
-            raise DataError("locked_pdf: it needs a password. Save it without one.")
+            raise Unreadable("locked_pdf: it needs a password. Save it without one.")
         pages = [page.extract_text() for page in reader.pages]
-    except DataError:
+    except Unreadable:
         raise
     except Exception as fault:  # pypdf raises what its parsers happen to meet; the file is named by the caller
-        raise DataError(f"broken_pdf: {type(fault).__name__}: {fault}") from fault
+        raise Unreadable(f"broken_pdf: {type(fault).__name__}: {fault}") from fault
     held = sum(len(page.split()) and len("".join(page.split())) for page in pages)
     if held < SPARSE * len(pages) or not pages:
-        raise DataError(
+        raise Unreadable(
             f"scanned_pdf: {len(pages)} pages hold {held} characters. Run OCR, check what it read, hand in the text."
         )
     return _SEAM.sub("", "\n\n".join(pages))

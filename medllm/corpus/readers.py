@@ -7,30 +7,26 @@ from medllm.corpus.archives import LARGEST, members, open_bytes
 from medllm.corpus.documents import Draft
 from medllm.corpus.encodings import decode
 from medllm.corpus.exams import read_exam
+from medllm.corpus.faults import Unreadable
 from medllm.corpus.lines import read_csv, read_lines, row_draft
 from medllm.corpus.pages import Page, read_html, read_markdown
 from medllm.corpus.pdf import read_pdf
 from medllm.corpus.sources import LINES, READABLE, Piece
 from medllm.corpus.tables import read_parquet
-from medllm.errors import DataError
 
 
 def read(piece: Piece) -> Iterator[Draft]:
     """Every draft of a piece in order; a file that breaks half-way keeps what came before and one draft says so."""
     try:
         yield from read_exam(piece.source) if piece.source.exam else _read(piece)
-    except DataError as fault:
-        reason, _, detail = str(fault).partition(": ")
-        # A fault of the recipe, such as a column that is nowhere, is not a property of one document.
-        if not reason.replace("_", "").isalpha() or not detail:
-            raise
+    except Unreadable as fault:
         yield piece.source.draft("", piece.name, {}, fault=str(fault))
 
 
 def _read(piece: Piece) -> Iterator[Draft]:
     name = piece.name.lower()
     if not name.endswith(READABLE):
-        raise DataError(f"unknown_format: `{name.rpartition('.')[2]}`. Readable are {', '.join(READABLE)}.")
+        raise Unreadable(f"unknown_format: `{name.rpartition('.')[2]}`. Readable are {', '.join(READABLE)}.")
     if name.endswith(LINES):
         yield from read_lines(piece)
     elif name.endswith(".parquet"):
@@ -40,7 +36,7 @@ def _read(piece: Piece) -> Iterator[Draft]:
             yield from _read_inner(piece, inner, data)
     else:
         if piece.size > LARGEST:
-            raise DataError(f"too_large: one file of {piece.size:,} bytes, more than {LARGEST:,}. Cut it into parts.")
+            raise Unreadable(f"too_large: one file of {piece.size:,} bytes, more than {LARGEST:,}. Cut it into parts.")
         with open_bytes(piece.path) as stream:
             yield from _read_data(piece, stream.read())
 
@@ -49,14 +45,14 @@ def _read_inner(piece: Piece, inner: str, data: bytes) -> Iterator[Draft]:
     named = replace(piece, name=f"{piece.name}/{inner}")
     try:
         yield from _read_data(named, data)
-    except DataError as fault:
+    except Unreadable as fault:
         yield piece.source.draft("", named.name, {}, fault=str(fault))
 
 
 def _read_data(piece: Piece, data: bytes) -> Iterator[Draft]:
     name = piece.name.lower()
     if not data.strip():
-        raise DataError("empty_file: there is nothing in it")
+        raise Unreadable("empty_file: there is nothing in it")
     if name.endswith((".csv", ".tsv")):
         yield from read_csv(piece, data)
     elif name.endswith(".json"):
@@ -76,7 +72,7 @@ def _page(name: str, data: bytes) -> Page:
         return read_markdown(decode(data))
     if name.endswith(".txt"):
         return Page(decode(data))
-    raise DataError(f"unknown_format: `{name.rpartition('.')[2]}` inside an archive.")
+    raise Unreadable(f"unknown_format: `{name.rpartition('.')[2]}` inside an archive.")
 
 
 def _read_json(piece: Piece, data: bytes) -> Iterator[Draft]:
@@ -85,7 +81,7 @@ def _read_json(piece: Piece, data: bytes) -> Iterator[Draft]:
     try:
         rows = json.loads(decode(data))
     except (json.JSONDecodeError, RecursionError) as fault:
-        raise DataError(f"broken_json: {fault}") from None
+        raise Unreadable(f"broken_json: {fault}") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         if isinstance(row, dict):
             yield row_draft(piece, f"{piece.name}:{number}", row)

@@ -62,7 +62,7 @@ class Piece:
     begin: int = 0
     end: int | None = None
     line: int = 1
-    """Number of the first line in it."""
+    """Number of the line in which it begins."""
 
     @property
     def size(self) -> int:
@@ -107,7 +107,7 @@ def _pieces(source: Source, path: Path, name: str) -> Iterator[Piece]:
 
 
 def _breaks(stream: BinaryIO, begin: int, end: int) -> int:
-    """How many lines begin in (begin, end]: each piece owns the lines that begin inside it."""
+    """How many lines end in a part of a file."""
     stream.seek(begin)
     counted, left = 0, end - begin
     while left and (data := stream.read(min(left, 1 << 20))):

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from medllm.corpus.documents import Draft
+from medllm.corpus.faults import Unreadable
 from medllm.corpus.lines import DEFAULTS, row_draft
 from medllm.corpus.sources import Piece
-from medllm.errors import DataError
 
 ROOM = 1024 * 1024 * 1024
 """Bytes that a row group may unpack to."""
@@ -29,7 +29,7 @@ def read_parquet(piece: Piece) -> Iterator[Draft]:
                     number += 1
                     yield row_draft(piece, f"{piece.name}:{number}", row)
     except pyarrow.ArrowException as fault:
-        raise DataError(f"broken_parquet: {fault}") from None
+        raise Unreadable(f"broken_parquet: {fault}") from None
 
 
 def _fits(metadata: object) -> None:
@@ -37,4 +37,4 @@ def _fits(metadata: object) -> None:
     for number in range(groups):
         size = metadata.row_group(number).total_byte_size  # type: ignore[attr-defined]
         if size > ROOM:
-            raise DataError(f"archive_bomb: row group {number} unpacks to {size:,} bytes. Write it in smaller groups.")
+            raise Unreadable(f"archive_bomb: row group {number} unpacks to {size:,} bytes. Write it in smaller groups.")

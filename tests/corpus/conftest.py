@@ -1,13 +1,13 @@
 """The real exams as items, read once for all tests of the audit."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from medllm.corpus.exams import as_item, held_out
+from medllm.corpus.exams import held_out
 from medllm.corpus.items import Item
 from medllm.corpus.leakage import ExamIndex
-from medllm.exam import benchmarks
 
 
 @pytest.fixture(scope="session")
@@ -21,5 +21,11 @@ def index(igakuqa: list[Item]) -> ExamIndex:
 
 
 @pytest.fixture(scope="session")
-def yakugakuqa(shared_data: Path) -> list[Item]:
-    return [as_item(question) for question in benchmarks.load("yakugakuqa", shared_data / "yakugakuqa")]
+def yakugakuqa(shared_data: Path) -> list[str]:
+    """Every row as it is published, with its options and its explanation: also those that no model can be asked."""
+    texts = []
+    for path in sorted((shared_data / "yakugakuqa").glob("*.jsonl")):
+        for row in map(json.loads, path.read_text("utf-8").splitlines()):
+            options = row["choices"] if isinstance(row["choices"], list) else []
+            texts.append("\n".join([row["problem_text"], *options, row["comment"] or ""]))
+    return texts

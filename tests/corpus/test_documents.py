@@ -1,0 +1,81 @@
+"""No document exists without dates, licence and a place; the gate says why a text is none."""
+
+from datetime import date
+
+import pytest
+
+from medllm.corpus.documents import Document, Draft, Gate
+from medllm.errors import DataError
+
+GATE = Gate(date(2017, 12, 31), frozenset({"cc-by-4.0"}))
+
+
+def draft(**changed) -> Draft:
+    told = {"licence": "cc-by-4.0", "published": "2015"} | changed
+    return Draft("発熱を主訴に来院した。", "notes", "a.txt:1", **told)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (
+            {"published": None},
+            "notes a.txt:1: no date of publication. State `published` for the source in the recipe, or map its column.",
+        ),
+        (
+            {"licence": ""},
+            "notes a.txt:1: no licence. State `licence` for the source in the recipe, or map its column.",
+        ),
+        (
+            {"kind": "exam"},
+            "notes a.txt:1: an exam item without the date of its exam. Map `exam_date` or name the exam.",
+        ),
+        ({"locator": ""}, "notes : a document says which source it came from and where in it it stands."),
+    ],
+)
+def test_a_document_without_provenance_cannot_be_made(missing, message):
+    told = {"locator": "a.txt:1", "licence": "cc-by-4.0", "published": date(2015, 1, 1)} | missing
+    with pytest.raises(DataError) as fault:
+        Document("発熱", "notes", **told)
+    assert str(fault.value) == message
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"licence": None}, "no_licence: none is stated"),
+        ({"licence": "不明"}, "no_licence: none is stated"),
+        ({"licence": "cc-by-nc-4.0"}, "licence_not_allowed: cc-by-nc-4.0"),
+        ({"published": None}, "no_published_date: none is stated"),
+        ({"published": "2018"}, "published_after_cutoff: 2018-12-31"),
+        ({"published": "2098-01-01"}, "published_after_cutoff: 2098-01-01"),
+        ({"published": "2017", "exam_date": "2018-02-10"}, "exam_after_cutoff: 2018-02-10"),
+        ({"kind": "exam"}, "no_exam_date: none is stated"),
+        ({"fault": "scanned_pdf: 3 pages"}, "scanned_pdf: 3 pages"),
+    ],
+)
+def test_the_gate_says_why_a_text_stays_outside(changed, reason):
+    assert GATE.admit(draft(**changed)) == reason
+
+
+def test_a_date_that_is_none_stays_outside_with_what_is_wrong_with_it():
+    reason = GATE.admit(draft(published="2017/13/45"))
+    assert str(reason).startswith("bad_published_date: `2017/13/45` is no date: there is no month 13.")
+
+
+def test_a_text_of_the_last_day_is_admitted_with_its_dates():
+    admitted = GATE.admit(draft(published="平成29年", exam_date="2015-02-07"))
+    assert isinstance(admitted, Document)
+    assert (admitted.published, admitted.exam_date) == (date(2017, 12, 31), date(2015, 2, 7))
+
+
+def test_without_a_list_every_stated_licence_is_allowed_and_unknown_is_not():
+    anything = Gate(date(2017, 12, 31), None)
+    assert isinstance(anything.admit(draft(licence="cc-by-nc-4.0")), Document)
+    assert anything.admit(draft(licence=None)) == "no_licence: none is stated"
+
+
+def test_the_same_text_from_another_place_is_another_document():
+    one, other = Draft("発熱", "a", "x:1"), Draft("発熱", "a", "x:2")
+    assert one.id != other.id
+    assert one.id == Draft("発熱", "a", "x:1").id

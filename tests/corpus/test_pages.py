@@ -1,0 +1,38 @@
+"""Pages give the text that a reader sees, with their own date and licence; hostile ones are refused."""
+
+import pytest
+
+from medllm.corpus.pages import DEEPEST, read_html, read_markdown
+from medllm.errors import DataError
+
+
+def test_a_page_without_its_menus_scripts_and_readings():
+    head = (
+        '<script>alert("x")</script><meta property="article:published_time" content="2016-05-01">'
+        '<link rel="license" href="https://creativecommons.org/licenses/by/4.0/">'
+    )
+    menu = '<nav><a href="/">ホーム</a></nav>'
+    reading = "<p>肺の<ruby>炎症<rp>(</rp><rt>えんしょう</rt></ruby>である。\n</p>"
+    rest = "<ul><li>細菌<li>ウイルス</ul><p>A &lt; B&amp;C</p>"
+    page = read_html(
+        f"<html><head>{head}</head><body>{menu}<h1>肺炎</h1>{reading}{rest}<footer>©</footer></body></html>"
+    )
+    assert page.text.split("\n") == ["肺炎", "肺の炎症である。", "細菌", "ウイルス", "A < B&C"]
+    assert page.published == "2016-05-01"
+    assert page.licence == "https://creativecommons.org/licenses/by/4.0/"
+
+
+def test_tags_that_are_never_closed_or_never_opened_do_not_swallow_the_text():
+    assert read_html("</div></p><b>発熱<i>と咳</b>がある</i><nav>メニュー</nav>。").text == "発熱と咳がある。"
+
+
+def test_a_page_nested_too_deeply_is_refused():
+    with pytest.raises(DataError, match=r"^nested_too_deeply: more than 2,000 tags stand open at once\.$"):
+        read_html("<div>" * 1_000_000 + "肺炎" + "</div>" * 1_000_000)
+    assert read_html("<div>" * DEEPEST + "肺炎").text == "肺炎"
+
+
+def test_front_matter_that_is_no_yaml_is_text():
+    assert read_markdown("---\n: : :\n---\n本文").published is None
+    assert read_markdown("本文だけ").text == "本文だけ"
+    assert read_markdown("---\npublished: 2015\n---\n本文").published == "2015"

@@ -1,0 +1,46 @@
+"""Spelling is made one where that is safe, and nothing that a sentence says is changed."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medllm.corpus.normalise import normalise
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("がん", "がん"),
+        ("か\u3099ん", "がん"),
+        ("ｶﾞﾝ・ﾊﾟﾘ", "ガン・パリ"),
+        ("１２．５ｍｇ", "12.5mg"),
+        ("１２，０００個", "12,000個"),
+        ("12.5 mg", "12.5 mg"),
+        ("である．また，これは", "である．また，これは"),
+        ("10⁶個、H₂O、½錠、①②", "10⁶個、H₂O、½錠、①②"),
+        ("5㎡、3㎎、1㍑", "5㎡、3mg、1リットル"),
+        ("３７．５℃", "37.5°C"),
+        ("３～５日", "3〜5日"),
+        ("ⅡＡ期", "IIA期"),
+        ("（ＣＴ）", "（CT）"),
+        ("発\u200b熱\ufeff", "発熱"),
+        ("一　二\u00a0三", "一 二 三"),
+        ("一行 \r\n\r\n\r\n 二行\n三行", "一行\n\n二行\n三行"),
+        ("終わり\x00\x07。", "終わり。"),
+    ],
+)
+def test_a_text_is_spelt_in_one_way_and_means_the_same(written, meant):
+    assert normalise(written) == meant
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=80))
+def test_a_second_time_changes_nothing(text):
+    once = normalise(text)
+    assert normalise(once) == once
+
+
+@given(st.text(st.sampled_from("0123456789.,×^⁰¹²³₀₁₂½¼mgμL%がぎぐげごぱぴぷぺぽ"), max_size=40))
+def test_no_number_and_no_voiced_kana_is_changed(text):
+    assert normalise(text) == unicodedata.normalize("NFC", text)

@@ -1,12 +1,16 @@
 """One question put to N models under both prompts: recorded or live, every cell with a state and a fault of its own."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from threading import Lock, Thread
 from typing import Literal
 
 from medllm.exam.record import PromptStyle, Record, Status
+from medllm.generation.requests import Generator, Reply, Request
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "gained"]
@@ -155,3 +159,51 @@ def _ended(cells: Cells) -> Cells:
         column: replace(cell, state="stopped") if cell.state in ("waiting", "running") else cell
         for column, cell in cells.items()
     }
+
+
+class Asking:
+    """One question put to one generator, in a thread of its own; each cell reads its own reply.
+
+    When nobody reads any more (stop, a closed browser) the thread lets the generator go.
+    """
+
+    def __init__(self, generator: Generator, requests: Mapping[Column, Request], turn: Lock | None = None) -> None:
+        self.generator, self.requests, self.turn = generator, dict(requests), turn
+        self.replies: dict[Column, Reply] = {}
+        self._column = {request.key: column for column, request in self.requests.items()}
+        self._pieces: dict[Column, asyncio.Queue[str | Exception | None]] = {}
+        self._reading: set[Column] = set()
+
+    async def read(self, column: Column) -> AsyncIterator[str]:
+        """The reply of one cell, piece by piece."""
+        if not self._pieces:
+            self._pieces = {each: asyncio.Queue() for each in self.requests}
+            self._reading = set(self.requests)
+            Thread(target=self._answer, args=(asyncio.get_running_loop(),), daemon=True).start()
+        try:
+            while (piece := await self._pieces[column].get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            self._reading.discard(column)
+
+    def _answer(self, loop: asyncio.AbstractEventLoop) -> None:
+        def hand(column: Column, piece: str | Exception | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                loop.call_soon_threadsafe(self._pieces[column].put_nowait, piece)
+
+        with self.turn or nullcontext():
+            try:
+                for delta in self.generator.stream(list(self.requests.values())) if self._reading else ():
+                    column = self._column[delta.key]
+                    if delta.text:
+                        hand(column, delta.text)
+                    if delta.reply is not None:
+                        self.replies[column] = delta.reply
+                        hand(column, None)
+                    if not self._reading:
+                        return
+            except Exception as fault:
+                for column in self.requests:
+                    hand(column, fault)

@@ -6,11 +6,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from medllm.exam.record import PromptStyle
 from medllm.page.context import Page
 from medllm.page.export import comparison, table
 from medllm.page.flips import Wanted, records_of
 from medllm.page.html import LANGUAGES
 from medllm.page.polling import ballot_routes
+from medllm.page.prompting import exact_prompt
 
 INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
 """Model output leaves as a file that no browser renders."""
@@ -35,7 +37,19 @@ def routes(page: Page) -> list[BaseRoute]:
             table(records_of(page.results, wanted), form), f"{wanted.model}-{wanted.outcome}.{form}", kind
         )
 
+    def prompt(request: Request) -> Response:
+        told = request.query_params
+        key = page.results.find(told.get("q"))
+        style: PromptStyle = "explain" if told.get("prompt") == "explain" else "plain"
+        if key is None:
+            return PlainTextResponse("no such question", status_code=404)
+        if told.get("live") and page.live is not None:
+            return PlainTextResponse(page.live.prompt(page.results.question(key), style), headers=INERT)
+        language = "en" if told.get("lang") == "en" else "ja"
+        return PlainTextResponse(exact_prompt(page, key, style, language), headers=INERT)
+
     return [
+        _get("/medllm/prompt", prompt),
         _get("/medllm/comparison.md", markdown),
         _get("/medllm/list.{form:str}", listed),
         *(ballot_routes(page, page.ballot) if page.ballot else []),

@@ -22,7 +22,7 @@ Cells = Mapping[tuple[str, PromptStyle], Cell]
 
 
 def grid_value(
-    cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], prompts: bool = True
+    cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], live: bool = False
 ) -> dict[str, object]:
     """What the template shows; replies are the only strings that grow, so streams travel as appends."""
     flips = {model: flip_between(cells.get((model, "plain")), cells.get((model, "explain"))) for model in models}
@@ -31,7 +31,7 @@ def grid_value(
         "columns": [
             _column(place, model, cells, flips[model], notes.get(model, "")) for place, model in enumerate(models)
         ],
-        "prompts": "".join(_prompt_box(key, prompt) for prompt in PROMPTS) if key and prompts else "",
+        "prompts": "".join(_prompt_box(key, prompt, live) for prompt in PROMPTS) if key else "",
     }
 
 
@@ -55,7 +55,7 @@ def _verdict(cell: Cell | None, flip: Flip | None) -> str:
     if cell.state != "done":
         return f'<td class="{cell.state}">{both(cell.state)}</td>'
     mark, kind = _mark(cell)
-    answer = safe(cell.answer.upper()) if cell.answer else both("unparsed")
+    answer = safe(cell.answer.upper()) if cell.answer else both("done" if cell.correct is None else "unparsed")
     turned = hidden(flip) if flip else ""
     harm = f'<span class="harm">⚠{hidden("prohibited")}</span>' if cell.prohibited else ""
     return f'<td class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}</td>'
@@ -103,7 +103,7 @@ def _badges(cell: Cell, flip: Flip | None) -> str:
     if cell.state != "done":
         return f'<span class="badge {cell.state}">{both(cell.state)}</span>'
     parts = [f'<b class="answer">{safe(cell.answer.upper())}</b>'] if cell.answer else []
-    if cell.answer is None and cell.status in (None, "answered", "unparsed"):
+    if cell.answer is None and cell.correct is not None and cell.status in (None, "answered", "unparsed"):
         parts.append(f'<span class="badge unparsed">? {both("unparsed")}</span>')
     elif cell.answer is not None and cell.correct is not None:
         word = "right" if cell.correct else "wrong"
@@ -139,8 +139,8 @@ def _notes(cell: Cell) -> str:
     return "".join(notes)
 
 
-def _prompt_box(key: str, prompt: PromptStyle) -> str:
-    source = f"medllm/prompt?q={quote(key, safe='')}&prompt={prompt}"
+def _prompt_box(key: str, prompt: PromptStyle, live: bool) -> str:
+    source = f"medllm/prompt?q={quote(key, safe='')}&prompt={prompt}{'&live=1' if live else ''}"
     return (
         f'<details class="prompt" data-src="{safe(source)}"><summary>{both("show_prompt")}: {both(prompt)}</summary>'
         f'<pre tabindex="0">{both("fetching")}</pre></details>'

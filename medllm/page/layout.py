@@ -1,20 +1,22 @@
 """The page as a whole: header, tabs in their order, the bar, and what a link restores."""
 
-import asyncio
 from typing import Any
 
 import gradio as gr
 
+from medllm.page.about import about
+from medllm.page.api import functions
 from medllm.page.chip import bar, header
 from medllm.page.context import Page
 from medllm.page.flips import Wanted
 from medllm.page.panel import fault_panel
+from medllm.page.tabs import ask as ask_tab
 from medllm.page.tabs import compare as compare_tab
 from medllm.page.tabs import flips as flips_tab
 from medllm.page.tabs import review as review_tab
 from medllm.page.tabs import scores as scores_tab
 from medllm.page.tabs.filters import set_filters
-from medllm.page.tabs.parts import I18N, block, on
+from medllm.page.tabs.parts import I18N, Stops, block, on
 
 FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "measure")
 """What an address may say about Scores and Flips."""
@@ -22,7 +24,7 @@ FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "
 
 def page_of(page: Page) -> gr.Blocks:
     """The page over some results."""
-    stops: dict[str, asyncio.Event] = {}
+    stops = Stops()
     with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
         block(header())
         drawn: dict[str, gr.Tab] = {}
@@ -33,12 +35,18 @@ def page_of(page: Page) -> gr.Blocks:
                 scores = scores_tab.draw(page)
             with gr.Tab(I18N("flips"), id="flips") as drawn["flips"]:
                 flips = flips_tab.draw(page)
+            with gr.Tab(I18N("ask"), id="ask") as drawn["ask"]:
+                ask_tab.draw(page, stops)
             with gr.Tab(I18N("review"), id="review") as drawn["review"]:
                 review_tab.draw(page)
+            with gr.Tab(I18N("about"), id="about") as drawn["about"]:
+                block(about(page))
         block('<p id="said" role="status" aria-live="polite"></p>')
         block(bar(page.results.origin, live=page.live is not None), elem_id="bar")
         for name, tab in drawn.items():
             on(tab.select, None, None, None, js=f"() => window.medllm.remember({{ tab: '{name}' }})")
+        for name, function in functions(page).items():
+            gr.api(function, api_name=name)
         _bind_opening(page, tabs, compare, scores, flips)
         _bind_links(demo, tabs, list(drawn), compare, scores, flips)
     return demo

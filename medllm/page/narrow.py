@@ -64,6 +64,19 @@ def points(results: Results) -> npt.NDArray[np.float64]:
     )
 
 
+def clusters(results: Results) -> npt.NDArray[np.int64]:
+    """A number for each question; those that share a vignette share it."""
+
+    def number() -> npt.NDArray[np.int64]:
+        names = [
+            f"{question.benchmark}/{question.group}" if question.group else f"\0{place}"
+            for place, question in enumerate(results.questions)
+        ]
+        return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
+
+    return results.remembered("clusters", number)
+
+
 def options(results: Results, field: str) -> list[str]:
     """The values a field takes, in order."""
     return sorted(set(labels(results, field).tolist()) - {""})

@@ -59,7 +59,7 @@
     const box = event.target;
     if (!box.open || !box.dataset || !box.dataset.src || box.dataset.got === box.dataset.src) return;
     const place = box.querySelector("pre");
-    fetch(box.dataset.src).then((answer) => answer.text()).then((text) => { place.textContent = text; box.dataset.got = box.dataset.src; });
+    fetch(box.dataset.src + "&lang=" + language).then((answer) => answer.text()).then((text) => { place.textContent = text; box.dataset.got = box.dataset.src; });
   }, true);
   // Gradio mounts piece by piece; what is laid out is hidden until the last piece stands, so nothing jumps.
   let mounted = false;

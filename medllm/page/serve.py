@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import MedllmError
-from medllm.page.results import Results
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int | None = None
     open_browser: bool = False
+    live: str | None = None
+    """What can be asked now, as JSON or a file of it; None leaves it to MEDLLM_LIVE."""
     votes: Path | None = None
     """The folder of the votes' journal; None leaves it to the environment."""
 
@@ -73,14 +74,17 @@ def _build(settings: Settings, stack: ExitStack) -> tuple[Any, list[Any]]:
     from medllm.page.context import Page
     from medllm.page.downloads import routes
     from medllm.page.layout import page_of, page_of_fault
+    from medllm.page.live import open_live
     from medllm.page.source import load
 
     try:
-        results: Results = load(settings.results)
+        results = load(settings.results)
+        live = open_live(settings.live)
+        ballot = open_ballot(results, settings.votes, stack)
     except MedllmError as fault:
         sys.stderr.write(f"medllm: {fault} The page says so too.\n")
         return page_of_fault(fault), []
-    page = Page(results, Shelf(results), ballot=open_ballot(results, settings.votes, stack))
+    page = Page(results, Shelf(results), live, ballot)
     return page_of(page), routes(page)
 
 

@@ -62,7 +62,8 @@ def read(path: Path, origin: Origin) -> Results:
     simulated = bool(facts.get("simulated")) or any(run.get("simulated") for run in runs)
     marking: Marking = "simulated" if simulated else origin.marking
     questions = asked or placeholders(table)
-    return Results(tuple(questions), table, Origin(origin.name, origin.revision, marking), tuple(runs), facts)
+    shown = Origin(origin.name, origin.revision, marking)
+    return Results(tuple(questions), table, shown, tuple(runs), facts, tuple(read_questions(path / "exemplars")))
 
 
 def _records(file: Path) -> pa.Table:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medllm.exam.record import PromptStyle
-from medllm.page.narrow import Mask, points
+from medllm.page.narrow import Mask, clusters, points
 from medllm.page.results import Results
 
 Measure = Literal["accuracy", "points"]
@@ -106,12 +106,32 @@ def _change(results: Results, model: str, mask: Mask, weights: npt.NDArray[np.fl
     if not total:
         return None
     plain, explained = results.right[model, "plain"][both], results.right[model, "explain"][both]
-    weighed = weights[both]
     difference = explained.astype(np.float64) - plain.astype(np.float64)
-    value = float((weighed * difference).sum()) / total
-    error = math.sqrt(float((weighed**2 * (difference - value) ** 2).sum())) / total
+    value = float((weights[both] * difference).sum()) / total
+    low, high = paired(difference, weights[both], clusters(results)[both])
     counts = {name: int(found.sum()) for name, found in _transitions(plain, explained).items()}
-    return Change(value, value - Z * error, value + Z * error, **counts)
+    return Change(value, low, high, **counts)
+
+
+def paired(
+    difference: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], cluster: npt.NDArray[np.int64]
+) -> tuple[float, float]:
+    """The 95 % interval of a weighted mean of paired differences; questions of one vignette count as one draw.
+
+    One imagined question lost and one gained are added (Bonett and Price), so that no change in ten questions is not
+    an interval of no width.
+
+    >>> change = np.array([-1.0] * 5 + [1.0] * 2 + [0.0] * 13)
+    >>> [round(end, 3) for end in paired(change, np.ones(20), np.arange(20))]
+    [-0.397, 0.125]
+    """
+    mean = float(weights.mean())
+    total = float(weights.sum()) + 2 * mean
+    middle = float((weights * difference).sum()) / total
+    sums = np.bincount(cluster - cluster.min(), weights=weights * (difference - middle))
+    imagined = mean**2 * ((1 - middle) ** 2 + (-1 - middle) ** 2)
+    error = math.sqrt(float((sums**2).sum()) + imagined) / total
+    return max(-1.0, middle - Z * error), min(1.0, middle + Z * error)
 
 
 def _transitions(plain: Mask, explained: Mask) -> dict[str, Mask]:

@@ -1,6 +1,5 @@
 """Compare: choose a question, read the card, the verdicts and every model's reply; live mode asks anew."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from medllm.page.context import Page
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both, safe
 from medllm.page.panel import notice
-from medllm.page.tabs.parts import I18N, block, on
+from medllm.page.tabs.parts import I18N, Stops, block, on
 
 REMEMBER = "(key) => window.medllm.remember({ q: key })"
 
@@ -26,6 +25,7 @@ class Compare:
 
     key: gr.Textbox
     notice: gr.HTML
+    grid: gr.HTML
     shown: tuple[Any, ...]
     page: Page
 
@@ -61,7 +61,7 @@ def tools(key: str) -> str:
     )
 
 
-def draw(page: Page, stops: dict[str, asyncio.Event]) -> Compare:
+def draw(page: Page, stops: Stops) -> Compare:
     """Draw the tab and bind its events."""
     first = page.shelf.places[0]
     lists = _lists(page.shelf)
@@ -74,10 +74,10 @@ def draw(page: Page, stops: dict[str, asyncio.Event]) -> Compare:
     grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
     links = block(tools(first.key))
     key = gr.Textbox(first.key, visible=False)
-    compare = Compare(key, remark, (key, *lists, card, grid, links), page)
+    compare = Compare(key, remark, grid, (key, *lists, card, grid, links), page)
     _bind_choosing(compare, lists, buttons)
     if page.live is not None:
-        _bind_live(page, key, grid, go, halt, stops)
+        _bind_live(page, compare, go, halt, stops)
     return compare
 
 
@@ -118,32 +118,18 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
         on(moved.then, None, [compare.key], None, js=REMEMBER)
 
 
-def _bind_live(
-    page: Page, key: gr.Textbox, grid: gr.HTML, go: gr.Button, halt: gr.Button, stops: dict[str, asyncio.Event]
-) -> None:
+def _bind_live(page: Page, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> None:
     live = page.live
     assert live is not None
 
     async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
-        question = page.results.question(chosen)
-        session = str(request.session_hash)
-        stop = stops[session] = asyncio.Event()
-        models = tuple(dict.fromkeys(model for model, _ in live.columns))
-        try:
-            async for cells in stream(live.columns, live.ask(question, False), live.judge(question, False), stop=stop):
-                yield grid_value(cells, key=chosen, models=models, notes=page.notes())
-        finally:
-            if stops.get(session) is stop:
-                del stops[session]
+        put = live.put(page.results.question(chosen), scored=True)
+        with stops.of(request) as stop:
+            async for cells in stream(live.columns, put.ask, put.judge, stop=stop):
+                yield grid_value(cells, key=chosen, models=live.models, notes=page.notes(), live=True)
 
-    on(go.click, answer, [key], [grid], queue=True, concurrency_limit=64)
-
-    def end(request: gr.Request) -> None:
-        stop = stops.get(str(request.session_hash))
-        if stop is not None:
-            stop.set()
-
-    on(halt.click, end)
+    on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)
+    on(halt.click, stops.end)
 
 
 def find(compare: Compare, wanted: str | None) -> list[Any]:

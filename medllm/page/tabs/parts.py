@@ -1,6 +1,8 @@
 """What all tabs draw with: HTML blocks without Gradio's own styling, private events, and labels in both languages."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -9,6 +11,32 @@ from medllm.page.html import LANGUAGES, words
 
 I18N = gr.I18n(**{language: {key: sentence[language] for key, sentence in words().items()} for language in LANGUAGES})
 """Every word of the page as Gradio's own translation table, for labels and buttons."""
+
+
+class Stops:
+    """What lets a reader stop what is being written for them, and only that."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Event] = {}
+
+    @contextmanager
+    def of(self, request: gr.Request) -> Iterator[asyncio.Event]:
+        """The stop of this reader, while something is being written; what was being written before ends."""
+        session = str(request.session_hash)
+        if session in self._running:
+            self._running[session].set()
+        stop = self._running[session] = asyncio.Event()
+        try:
+            yield stop
+        finally:
+            if self._running.get(session) is stop:
+                del self._running[session]
+
+    async def end(self, request: gr.Request) -> None:
+        """Stop what is being written for this reader."""
+        stop = self._running.get(str(request.session_hash))
+        if stop is not None:
+            stop.set()
 
 
 def block(value: object = "", **settings: Any) -> gr.HTML:  # noqa: ANN401  (gradio's own keywords)

@@ -1,0 +1,174 @@
+"""Live mode: the models that can be asked now, with the exam's own prompts and parser, and a turn for each machine."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from medllm.compare import Asking, Cell, Column
+from medllm.errors import RecipeError
+from medllm.exam.answers import is_right, parse
+from medllm.exam.prompts import Prompt, Template, render
+from medllm.exam.question import Question
+from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.generation.requests import Generator, Request
+
+Makers = dict[str, tuple[Generator, str]]
+"""For each name in the tables: who answers for it, and under which name that maker knows it."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """Models that answer, and how they are asked."""
+
+    makers: Makers
+    name: str
+    """What answers, for the About page."""
+    together: bool = False
+    """Whether one maker answers all its cells in one batch (adapters on one base) or each cell alone (a server)."""
+    template: Template = "paper"
+    exemplars: tuple[Question, ...] = ()
+    shots: int = 0
+    max_new_tokens: int = 512
+    _turns: dict[int, Lock] = field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models' names."""
+        return tuple(self.makers)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Every model under both prompts."""
+        return tuple((model, prompt) for model in self.makers for prompt in PROMPTS)
+
+    def put(self, question: Question, *, scored: bool) -> "Round":
+        """Put a question to all models; `scored` when it has a key to compare with."""
+        asked = {column: self._request(question, *column) for column in self.columns}
+        groups: dict[object, dict[Column, Request]] = {}
+        for column, request in asked.items():
+            maker = self.makers[column[0]][0]
+            groups.setdefault(id(maker) if self.together else column, {})[column] = request
+        askings: dict[Column, Asking] = {}
+        for requests in groups.values():
+            maker = self.makers[next(iter(requests))[0]][0]
+            asking = Asking(maker, requests, self._turns.setdefault(id(maker), Lock()) if self.together else None)
+            askings |= dict.fromkeys(requests, asking)
+        return Round(question, askings, scored)
+
+    def prompt(self, question: Question, style: PromptStyle) -> str:
+        """The exact prompt that is sent."""
+        text: str = self._rendered(question, style).text
+        return text
+
+    def _rendered(self, question: Question, style: PromptStyle) -> Prompt:
+        return render(question, prompt=style, template=self.template, exemplars=self.exemplars, shots=self.shots)
+
+    def _request(self, question: Question, model: str, style: PromptStyle) -> Request:
+        prompt = self._rendered(question, style)
+        return Request(
+            key=f"{model}/{style}",
+            model=self.makers[model][1],
+            text=prompt.text,
+            messages=prompt.messages,
+            max_new_tokens=self.max_new_tokens,
+            stop=prompt.stop,
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """One question on its way to all models."""
+
+    question: Question
+    askings: dict[Column, Asking]
+    scored: bool
+
+    def ask(self, model: str, prompt: PromptStyle) -> Any:  # noqa: ANN401  (an async iterator of text)
+        """The reply of one cell, piece by piece."""
+        return self.askings[model, prompt].read((model, prompt))
+
+    def judge(self, model: str, prompt: PromptStyle, text: str) -> Cell:
+        """The finished cell, read by the exam's own parser."""
+        reply = self.askings[model, prompt].replies.get((model, prompt))
+        whole = reply.text if reply else text
+        asked = self.question if self.scored else None
+        parsed = parse(whole, asked, finish_reason=reply.finish_reason if reply else None)
+        harm = sorted(set((parsed.answer or "").split(",")) & self.question.prohibited) if self.scored else []
+        return Cell(
+            model=model,
+            prompt=prompt,
+            state="done",
+            text=whole,
+            status=parsed.status if asked else None,
+            answer=parsed.answer,
+            correct=is_right(self.question, parsed.answer) if self.scored else None,
+            prohibited=",".join(harm) or None,
+        )
+
+
+def open_live(told: str | None = None) -> Live | None:
+    """The live models that MEDLLM_LIVE (or the argument) describes; None when there are none.
+
+    It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key stands in
+    OPENAI_API_KEY, or `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here.
+    """
+    told = told or os.environ.get("MEDLLM_LIVE")
+    if not told or told == "none":
+        return None
+    try:
+        settings = json.loads(Path(told).read_text(encoding="utf-8") if Path(told).is_file() else told)
+        return _server(settings) if "url" in settings else _adapters(settings)
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise RecipeError(
+            f"MEDLLM_LIVE: cannot be read ({fault}). Give JSON with `url` and `models`, or `base` and `adapters`."
+        ) from fault
+
+
+def _server(settings: dict[str, Any]) -> Live:
+    endpoint = import_module("medllm.generation.endpoint")
+    key = os.environ.get("OPENAI_API_KEY") or os.environ.get("HF_TOKEN" if settings.get("kind") == "inference" else "")
+    maker = endpoint.EndpointGenerator(settings["url"], key=key, chat=bool(settings.get("chat", False)))
+    return Live({name: (maker, known) for name, known in settings["models"].items()}, settings["url"], **_how(settings))
+
+
+def _adapters(settings: dict[str, Any]) -> Live:
+    opening = import_module("medllm.generation.opening")
+    adapters = dict(settings["adapters"])
+    sources = {"base": _folder(settings["base"])} | {name: _folder(source) for name, source in adapters.items()}
+    models = {"base": "base"} | {name: name for name in adapters}
+    makers = opening.open_generators(models, sources, dtype=settings.get("dtype", "float32"))
+    if settings.get("kind") == "zerogpu":
+        makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
+    return Live(makers, str(settings["base"]), together=True, **_how(settings))
+
+
+def _how(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in ("template", "max_new_tokens") if name in settings}
+
+
+def _folder(source: str) -> Path:
+    """A model here: a folder, or a repository pulled from the Hub."""
+    if Path(source).exists():
+        return Path(source)
+    from medllm.hub import connect
+
+    repo_id, _, revision = source.partition("@")
+    with connect() as hub:
+        return hub.pull(hub.resolve(repo_id, "model", revision or "main"))
+
+
+class OnZeroGpu:
+    """A maker whose every answer runs with the GPU that a ZeroGPU Space lends for a moment."""
+
+    def __init__(self, maker: Generator, lend: Callable[..., Any] | None = None) -> None:
+        if lend is None:
+            import spaces
+
+            lend = spaces.GPU(duration=120)
+        self.generate = lend(maker.generate)
+        self.stream = lend(maker.stream)

@@ -1,0 +1,63 @@
+"""Ask: a question of one's own to all live models; nothing is stored, and a warning says what not to write."""
+
+from collections.abc import AsyncIterator
+
+import gradio as gr
+
+from medllm.compare import stream
+from medllm.exam.question import LETTERS, Question
+from medllm.page.context import Page
+from medllm.page.grid import TEMPLATE, grid_value
+from medllm.page.html import both
+from medllm.page.panel import notice
+from medllm.page.tabs.parts import I18N, Stops, block, on
+
+LONGEST_QUESTION = 4000
+LONGEST_CHOICE = 300
+
+
+def draw(page: Page, stops: Stops) -> None:
+    """Draw the tab; in recorded mode it says how live mode is switched on."""
+    live = page.live
+    if live is None:
+        block(f'<section class="card panel"><h2>{both("ask")}</h2><p>{both("ask_off")}</p></section>')
+        return
+    block(f'<p class="card panel" role="note">{both("privacy")}</p>')
+    text = gr.Textbox(label=I18N("own_question"), lines=5, max_length=LONGEST_QUESTION, elem_id="own")
+    choices = gr.Textbox(label=I18N("own_choices"), lines=3, max_length=len(LETTERS) * LONGEST_CHOICE)
+    with gr.Row(elem_classes="controls"):
+        go = gr.Button(I18N("generate"), variant="primary", elem_id="ask-go")
+        halt = gr.Button(I18N("stop"), elem_id="ask-stop")
+    remark = block()
+    grid = block(grid_value({}, key=None, models=live.models, notes={}), html_template=TEMPLATE, elem_id="own-grid")
+
+    async def answer(asked: str, listed: str, request: gr.Request) -> AsyncIterator[tuple[object, str]]:
+        if not asked.strip():
+            yield gr.skip(), notice("nothing_asked")
+            return
+        put = live.put(free_question(asked, listed), scored=False)
+        with stops.of(request) as stop:
+            async for cells in stream(live.columns, put.ask, put.judge, stop=stop):
+                yield grid_value(cells, key=None, models=live.models, notes={}), ""
+
+    on(go.click, answer, [text, choices], [grid, remark], queue=True, concurrency_limit=64)
+    on(halt.click, stops.end)
+
+
+def free_question(asked: str, listed: str) -> Question:
+    r"""A question without a key, as far as the exam's prompts need one.
+
+    >>> free_question("どれか。", "肺炎\\n\\n肺癌").choices
+    ('肺炎', '肺癌')
+    """
+    lines = [line.strip()[:LONGEST_CHOICE] for line in (listed or "").splitlines() if line.strip()]
+    choices = tuple(lines[: len(LETTERS)])
+    return Question(
+        question_id="own",
+        benchmark="own",
+        text=asked.strip()[:LONGEST_QUESTION],
+        choices=choices,
+        gold=(frozenset("a") if choices else frozenset("?"),),
+        key=("",),
+        numeric=not choices,
+    )

@@ -1,0 +1,139 @@
+"""Live mode: the exam's prompts go out, its parser reads what comes back, one batch or one cell at a time."""
+
+import asyncio
+import json
+import threading
+import time
+
+import pytest
+
+from medllm.compare import stream
+from medllm.errors import RecipeError
+from medllm.exam.prompts import render
+from medllm.generation.requests import Delta, Reply
+from medllm.page.live import Live, OnZeroGpu, open_live
+from medllm.page.tabs.ask import free_question
+
+
+class Speaker:
+    """A generator that says its lines word by word and remembers what it was asked."""
+
+    def __init__(self, line="肺炎を考える。答え：a", fails=(), endless=False):
+        self.line, self.fails, self.endless = line, fails, endless
+        self.batches, self.ended = [], threading.Event()
+
+    def stream(self, requests):
+        """Answer letter by letter."""
+        self.batches.append(requests)
+        try:
+            for request in requests:
+                if request.key in self.fails:
+                    raise ConnectionRefusedError
+            while True:
+                for request in requests:
+                    for letter in self.line:
+                        yield Delta(request.key, letter)
+                        time.sleep(0.001)  # no model writes faster
+                if not self.endless:
+                    break
+            for request in requests:
+                reply = Reply(
+                    key=request.key, text=self.line, finish_reason="stop", prompt_tokens=1, completion_tokens=1
+                )
+                yield Delta(request.key, "", reply)
+        finally:
+            self.ended.set()
+
+
+def live(speaker, *, together) -> Live:
+    return Live({name: (speaker, name) for name in ("base", "cpt", "final")}, "test", together=together)
+
+
+def last(put, columns, stop=None):
+    async def run():
+        end = None
+        async for cells in stream(columns, put.ask, put.judge, stop=stop or asyncio.Event(), every=0.001):
+            end = cells
+        return end
+
+    return asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.fixture(scope="module")
+def question(results):
+    return next(one for one in results.questions if one.gold == (frozenset("a"),))
+
+
+def test_adapters_answer_six_cells_in_one_batch(question):
+    speaker = Speaker()
+    asked = live(speaker, together=True)
+    end = last(asked.put(question, scored=True), asked.columns)
+    assert [len(batch) for batch in speaker.batches] == [6]
+    assert {(cell.state, cell.answer, cell.correct) for cell in end.values()} == {("done", "a", True)}
+    sent = {request.key: request.text for request in speaker.batches[0]}
+    assert sent["cpt/explain"] == render(question, prompt="explain", template="paper", shots=0).text
+
+
+def test_a_server_is_asked_cell_by_cell_and_one_refusal_is_one_failed_cell(question):
+    speaker = Speaker(fails=("cpt/plain",))
+    asked = live(speaker, together=False)
+    end = last(asked.put(question, scored=True), asked.columns)
+    assert [len(batch) for batch in speaker.batches] == [1] * 6
+    assert end["cpt", "plain"].fault.kind == "refused"
+    assert [cell.state for cell in end.values()].count("done") == 5
+
+
+def test_when_the_reader_goes_away_the_generator_is_let_go(question):
+    speaker = Speaker(endless=True)
+    asked = live(speaker, together=True)
+
+    async def run():
+        put = asked.put(question, scored=True)
+        cells = stream(asked.columns, put.ask, put.judge, stop=asyncio.Event(), every=0.001)
+        async for state in cells:
+            if all(cell.text for cell in state.values()):
+                break
+        await cells.aclose()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    assert speaker.ended.wait(30)
+
+
+def test_a_question_of_ones_own_has_no_verdict():
+    asked = live(Speaker("安静にします。"), together=True)
+    end = last(asked.put(free_question("かぜの治療は？", ""), scored=False), asked.columns)
+    assert {(cell.state, cell.correct, cell.status) for cell in end.values()} == {("done", None, None)}
+
+
+def test_a_question_of_ones_own_is_cut_to_its_limits():
+    question = free_question("長" * 9000, "\n".join("x" * 400 for _ in range(20)))
+    assert len(question.text) == 4000
+    assert len(question.choices) == 8
+    assert {len(choice) for choice in question.choices} == {300}
+
+
+def test_zero_gpu_lends_a_gpu_for_every_answer():
+    speaker, lent = Speaker(), []
+
+    def lend(call):
+        def answer(*given):
+            lent.append(given)
+            return call(*given)
+
+        return answer
+
+    speaker.generate = speaker.stream
+    list(OnZeroGpu(speaker, lend).stream([]))
+    assert lent == [([],)]
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"models": {}}', "x.json", json.dumps({"url": "http://127.0.0.1:9"})])
+def test_a_description_that_cannot_be_read_says_what_to_give(told):
+    with pytest.raises(RecipeError, match="MEDLLM_LIVE"):
+        open_live(told)
+
+
+def test_without_a_description_nothing_is_live(monkeypatch):
+    monkeypatch.delenv("MEDLLM_LIVE", raising=False)
+    assert open_live() is None
+    assert open_live("none") is None

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -130,18 +129,24 @@ def open_live(told: str | None = None) -> Live | None:
 
 
 def _server(settings: dict[str, Any]) -> Live:
-    endpoint = import_module("medllm.generation.endpoint")
+    from medllm.generation.endpoint import EndpointGenerator
+
     key = os.environ.get("OPENAI_API_KEY") or os.environ.get("HF_TOKEN" if settings.get("kind") == "inference" else "")
-    maker = endpoint.EndpointGenerator(settings["url"], key=key, chat=bool(settings.get("chat", False)))
-    return Live({name: (maker, known) for name, known in settings["models"].items()}, settings["url"], **_how(settings))
+    models = dict(settings["models"])
+    # Somebody waits before a screen: a server that does not answer is told of soon, not waited for as in an evaluation.
+    maker = EndpointGenerator(
+        settings["url"], key=key, chat=bool(settings.get("chat", False)), at_once=64, tries=2, timeout=120.0
+    )
+    return Live({name: (maker, known) for name, known in models.items()}, settings["url"], **_how(settings))
 
 
 def _adapters(settings: dict[str, Any]) -> Live:
-    opening = import_module("medllm.generation.opening")
     adapters = dict(settings["adapters"])
+    from medllm.generation.opening import open_generators
+
     sources = {"base": _folder(settings["base"])} | {name: _folder(source) for name, source in adapters.items()}
     models = {"base": "base"} | {name: name for name in adapters}
-    makers = opening.open_generators(models, sources, dtype=settings.get("dtype", "float32"))
+    makers = open_generators(models, sources, dtype=settings.get("dtype", "float32"))
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
     return Live(makers, str(settings["base"]), together=True, **_how(settings))

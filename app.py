@@ -1,4 +1,4 @@
-"""The Space: `python app.py` shows recorded results in the browser; everything it does lives in medllm.page."""
+"""The Space: `python app.py` shows recorded results in the browser; what it does lives in medllm.page."""
 
 from medllm.page.__main__ import main
 

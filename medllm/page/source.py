@@ -12,9 +12,13 @@ import pyarrow.parquet as pq
 from medllm.errors import HubError
 from medllm.exam.record import REQUIRED
 from medllm.exam.records import SCHEMA
+from medllm.hub import Provenance, connect
 from medllm.page.panel import SourceFault
 from medllm.page.questions import placeholders, read_questions
 from medllm.page.results import Marking, Origin, Results
+
+BESIDE = Path("results")
+"""Where a Space made by the `space` stage has its results: beside app.py."""
 
 ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
@@ -22,6 +26,8 @@ ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 def load(given: str | None = None) -> Results:
     """The results to show: what is given, else MEDLLM_RESULTS, else the miniature's recorded ones."""
     wanted = given or os.environ.get("MEDLLM_RESULTS")
+    if not wanted and (BESIDE / "records").is_dir():
+        return read(BESIDE, _made_from())
     if not wanted:
         folder = Path(str(resources.files("medllm"))) / "miniature" / "results"
         if not folder.is_dir():
@@ -36,9 +42,17 @@ def load(given: str | None = None) -> Results:
     return _from_hub(found[1], found[2] or "main")
 
 
-def _from_hub(repo_id: str, revision: str) -> Results:
-    from medllm.hub import connect
+def _made_from() -> Origin:
+    """The dataset behind the results of this Space, as the pipeline wrote it down when it pushed the Space."""
+    file = Path(Provenance.FILE)
+    if file.is_file():
+        for source in Provenance.read(file.read_text(encoding="utf-8"), file.name).inputs:
+            if source.kind == "dataset" and source.repo_id:
+                return Origin(source.repo_id, source.commit)
+    return Origin(BESIDE.name)
 
+
+def _from_hub(repo_id: str, revision: str) -> Results:
     try:
         with connect() as hub:
             artifact = hub.resolve(repo_id, "dataset", revision)

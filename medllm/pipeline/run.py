@@ -8,6 +8,7 @@ from medllm.hub import Artifact
 from medllm.hub.push import mark
 from medllm.pipeline.making import Bench
 from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.spaces import furnish
 from medllm.recipe.reference import Stage
 
 
@@ -45,5 +46,7 @@ def _made(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench, lau
     found = bench.hub.find(item.repo_id, item.kind, item.digest)
     if found is None:
         raise HubError(f"{item.repo_id}: the stage ended, but it does not stand there under its digest.")
+    if item.stage == "space":
+        furnish(bench.hub, item.repo_id, plan.recipe, bench.say)
     bench.say(f"{item.stage}: stands as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
     return found.artifact

@@ -9,7 +9,7 @@ from medllm.recipe.settings import Space
 from medllm.training.work import move_into_place, work_folder, write_facts
 
 PACKAGE = Path(__file__).parent.parent
-ENTRY = '''"""The Space: `python app.py` shows recorded results in the browser; everything it does lives in medllm.page."""
+ENTRY = '''"""The Space: `python app.py` shows recorded results in the browser; what it does lives in medllm.page."""
 
 from medllm.page.__main__ import main
 

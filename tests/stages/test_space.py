@@ -1,0 +1,127 @@
+"""The space stage: a folder that can be pushed and runs by itself, without torch and without this checkout."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medllm.cards import render
+from medllm.hub import Input, Provenance
+from medllm.recipe.settings import Space
+from medllm.stages.space import ENTRY, make, requirements
+from tests.page.simulated import MODELS, write
+
+ROOT = Path(__file__).parent.parent.parent
+INPUTS = (Input("evaluate", "dataset", "clinic/m-evaluate", "a" * 40, "d"),)
+BLOCKED = ("torch", "transformers", "peft", "trl", "datasets", "datatrove", "bitsandbytes", "accelerate", "playwright")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The folder of a Space over a made-up evaluation."""
+    folder = tmp_path_factory.mktemp("space")
+    make(Space(), {"evaluate": write(folder / "evaluate")}, folder / "out")
+    return folder / "out"
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_the_folder_holds_the_entry_the_package_the_results_and_the_facts(made):
+    for name in ("app.py", "requirements.txt", "facts.json", "medllm/page/words.yaml", "medllm/page/style.css"):
+        assert (made / name).is_file(), name
+    assert list((made / "results" / "records").glob("*.parquet"))
+    assert not list(made.rglob("__pycache__"))
+
+
+def test_the_entry_is_the_project_s_own_app(made):
+    assert (ROOT / "app.py").read_text(encoding="utf-8") == ENTRY == (made / "app.py").read_text(encoding="utf-8")
+
+
+def test_requirements_are_the_core_and_the_space_extra_and_nothing_heavy(made):
+    wanted = {*project()["dependencies"], *project()["optional-dependencies"]["space"]}
+    listed = (made / "requirements.txt").read_text(encoding="utf-8").split()
+    names = {bare(line) for line in listed}
+    assert {bare(line) for line in wanted} == names
+    assert not names & set(BLOCKED)
+
+
+def bare(requirement: str) -> str:
+    """A requirement's name as PyPI writes it."""
+    return re.split(r"[<>=!~\[]", requirement)[0].lower().replace("_", "-")
+
+
+def test_adapters_need_what_training_needs():
+    assert any(line.startswith("peft") for line in requirements(("space", "train")))
+
+
+def test_made_again_nothing_changes(made):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    make(Space(), {"evaluate": made / "results"}, made)
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+def card(made: Path) -> str:
+    provenance = Provenance("space", "m", {}, INPUTS, {}, "0" * 64)
+    lineage = {"trainings": [{"repo_id": "clinic/m-cpt"}, {"repo_id": "clinic/m-rpo"}]}
+    facts = json.loads((made / "facts.json").read_text(encoding="utf-8"))
+    return render(
+        "model_card/space.md", facts=facts, provenance=provenance, repo_id="clinic/m-space", recipe={}, lineage=lineage
+    )
+
+
+def test_the_card_pins_gradio_as_the_extra_does_and_links_models_and_results(made):
+    front = yaml.safe_load(card(made).split("---")[1])
+    pinned = next(line for line in project()["optional-dependencies"]["space"] if line.startswith("gradio=="))
+    assert front["sdk_version"] == pinned.removeprefix("gradio==")
+    assert (front["sdk"], front["app_file"]) == ("gradio", "app.py")
+    assert front["models"] == ["clinic/m-cpt", "clinic/m-rpo"]
+    assert front["datasets"] == ["clinic/m-evaluate"]
+    assert len(front["short_description"]) <= 60
+    assert all(model in card(made) for model in MODELS)
+
+
+@pytest.mark.slow
+def test_the_pushed_folder_starts_by_itself_without_torch_and_shows_its_results(made, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        f"for name in {BLOCKED!r}:\n    sys.modules[name] = None\n",
+        encoding="utf-8",
+    )  # fmt: skip
+    Provenance("space", "m", {}, INPUTS, {}, "0").write(made)
+    environment = {name: str(tmp_path) for name in ("HOME", "PYTHONPATH")}
+    environment |= {"PATH": os.environ["PATH"], "GRADIO_SERVER_PORT": "0"}
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        space = subprocess.Popen([sys.executable, "app.py"], cwd=made, env=environment, stderr=out, stdout=out)
+    try:
+        address = None
+        end = time.monotonic() + 240
+        while address is None and space.poll() is None and time.monotonic() < end:
+            time.sleep(0.5)
+            address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))
+        assert address, log.read_text(encoding="utf-8")
+        assert "clinic/m-evaluate@aaaaaaaaaaaa" in settled(f"{address[0]}/config", end)
+    finally:
+        space.kill()
+        space.wait()
+
+
+def settled(url: str, end: float) -> str:
+    """What an address answers, once it does."""
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return answer.read().decode()
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.5)

@@ -97,13 +97,17 @@ def _mark(connection: sqlite3.Connection, oid: str, held: set[str], seen: set[st
             held.add(node.sha256)
 
 
-def _orphans(store: Store, connection: sqlite3.Connection, grace: timedelta) -> list[str]:
-    named = {
-        piece[0] for row in connection.execute("SELECT pieces FROM blobs") for piece in json.loads(row["pieces"])
-    } | {
-        f"xorbs/{row['user']}/{row['hash'][:2]}/{row['hash']}"
-        for row in connection.execute("SELECT user, hash FROM xorbs")
+def named_files(connection: sqlite3.Connection) -> set[str]:
+    """Every file of the store that some record names."""
+    pieces = connection.execute("SELECT pieces FROM blobs")
+    xorbs = connection.execute("SELECT user, hash FROM xorbs")
+    return {piece[0] for row in pieces for piece in json.loads(row["pieces"])} | {
+        f"xorbs/{row['user']}/{row['hash'][:2]}/{row['hash']}" for row in xorbs
     }
+
+
+def _orphans(store: Store, connection: sqlite3.Connection, grace: timedelta) -> list[str]:
+    named = named_files(connection)
     orphans = []
     for part in ("blobs", "xorbs"):
         names = (_name(store, path) for path in (store.folder / part).rglob("*") if path.is_file())

@@ -11,6 +11,14 @@ from medllm.localhub.store.files import Files
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node
 
+RUNTIME = {
+    "stage": "NO_APP_FILE",
+    "hardware": {"current": None, "requested": None},
+    "storage": None,
+    "gcTimeout": None,
+}
+"""What is said of where a Space runs: this hub keeps them, and does not run them."""
+
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
@@ -123,9 +131,7 @@ def _by_kind(repo: Repo, meta: dict[str, object]) -> dict[str, object]:
         words = {key: meta[key] for key in ("pipeline_tag", "library_name") if isinstance(meta.get(key), str)}
         return {"modelId": repo.full, **words}
     if repo.kind == "space":
-        hardware = {"current": None, "requested": None}
-        runtime = {"stage": "NO_APP_FILE", "hardware": hardware, "storage": None, "gcTimeout": None}
-        return {"sdk": meta.get("sdk") or repo.sdk, "runtime": runtime}
+        return {"sdk": meta.get("sdk") or repo.sdk, "runtime": RUNTIME}
     return {}
 
 

@@ -43,7 +43,7 @@ def find(connection: sqlite3.Connection, sha256: str) -> Blob | None:
 
 def touch(connection: sqlite3.Connection, sha256: str) -> None:
     """Keep the collector away from a blob that somebody was just told is here."""
-    connection.execute("UPDATE blobs SET touched = ? WHERE sha256 = ?", (int(time.time()), sha256))
+    connection.execute("UPDATE blobs SET touched = ? WHERE sha256 = ?", (time.time(), sha256))
 
 
 def add(connection: sqlite3.Connection, blob: Blob) -> None:
@@ -51,7 +51,7 @@ def add(connection: sqlite3.Connection, blob: Blob) -> None:
     pieces = json.dumps([list(piece) for piece in blob.pieces], separators=(",", ":"))
     connection.execute(
         "INSERT INTO blobs VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET touched = excluded.touched",
-        (blob.sha256, blob.size, pieces, int(time.time())),
+        (blob.sha256, blob.size, pieces, time.time()),
     )
 
 

@@ -78,9 +78,9 @@ def _forget_content(connection: sqlite3.Connection, grace: timedelta, result: Co
     connection.execute("DELETE FROM trees WHERE oid NOT IN (SELECT oid FROM kept_trees)")
     connection.execute("DROP TABLE kept_trees")
     result.blobs = connection.execute(
-        "DELETE FROM blobs WHERE touched < ? AND sha256 NOT IN (SELECT sha256 FROM holdings) "
+        "DELETE FROM blobs WHERE touched <= ? AND sha256 NOT IN (SELECT sha256 FROM holdings) "
         "AND sha256 NOT IN (SELECT sha256 FROM bucket_files)",
-        (int(time.time() - grace.total_seconds()),),
+        (time.time() - grace.total_seconds(),),
     ).rowcount
     for table in ("sent", "xet_files"):
         connection.execute(f"DELETE FROM {table} WHERE sha256 NOT IN (SELECT sha256 FROM blobs)")

@@ -68,7 +68,7 @@ CREATE TABLE IF NOT EXISTS blobs (
     sha256 TEXT PRIMARY KEY,
     size INTEGER NOT NULL,
     pieces TEXT NOT NULL,
-    touched INTEGER NOT NULL
+    touched REAL NOT NULL
 ) WITHOUT ROWID;
 -- Which user has sent which content: what one may name in a commit without having read it in a repository.
 CREATE TABLE IF NOT EXISTS sent (

@@ -23,6 +23,7 @@ from medllm.localhub.web.call import Call, Route, answer, find_route
 
 log = logging.getLogger("medllm.localhub")
 
+_DRAINED, _DRAIN_SECONDS = 16 * MIB, 5.0
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -44,7 +45,7 @@ class App:
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             with ExitStack() as stack:
-                response = await self._answer(scope, _Body(receive, self._store), stack)
+                response = await self._answer(scope, _Body(scope, receive, self._store), stack)
                 await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
@@ -77,14 +78,12 @@ class App:
         call.args, call.extras = args, self._extras
         call.path = (scope.get("raw_path") or b"/").decode("ascii").split("?")[0]
         limit = route.limit(self._store) if route.limit else self._store.limits.json_body
-        declared = headers.get("content-length", "0")
-        expected = int(declared) if declared.isdigit() else 0
-        if route.body != "none" and expected > limit:
+        if route.body != "none" and body.declared > limit:
             raise too_large("The body", limit)
         if route.body == "memory":
             call.body = await body.read(limit)
         elif route.body == "spool":
-            call.spooled = stack.enter_context(self._store.files.spool(limit, "The body", expected=expected))
+            call.spooled = stack.enter_context(self._store.files.spool(limit, "The body", expected=body.declared))
             await body.pour(call.spooled)
         limiter = self._heavy if route.heavy else self._workers
         return await anyio.to_thread.run_sync(route.handler, call, limiter=limiter)
@@ -144,7 +143,9 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 class _Body:
     """The body of a request, taken in without ever holding more than a mebibyte of it."""
 
-    def __init__(self, receive: Receive, store: Store) -> None:
+    def __init__(self, scope: Scope, receive: Receive, store: Store) -> None:
+        declared = Headers(scope=scope).get("content-length", "0")
+        self.declared = int(declared) if declared.isascii() and declared.isdigit() else 0
         self._receive = receive
         self._idle = store.limits.idle_seconds
         self._done = False
@@ -184,8 +185,10 @@ class _Body:
         await anyio.to_thread.run_sync(spool.finish)
 
     async def drain(self) -> None:
-        """Read a refused body to its end when it is short: many clients only then read the answer."""
-        left = 16 * MIB
+        """Read a refused body to its end when it is short and on its way: many clients only then read the answer."""
+        if self.declared > _DRAINED:
+            return
+        self._idle, left = _DRAIN_SECONDS, _DRAINED
         try:
             while not self._done and left > 0:
                 left -= len(await self._next())

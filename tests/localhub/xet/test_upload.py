@@ -1,0 +1,134 @@
+"""The upload half of xet: well-formed uploads become files, and broken ones are refused for good, not retried."""
+
+import hashlib
+import io
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medllm.localhub import Hub, Limits
+from medllm.localhub.refusal import Refusal
+from medllm.localhub.store import people
+from medllm.localhub.store.files import Spool
+from medllm.localhub.xet.formats import read_shard, unpack_xorb
+from tests.localhub.wire import Wire, XetFile, hash_text, large, make_chunk, make_shard, make_xorb
+
+XORB = hashlib.sha256(b"xorb").digest()
+FILE = hashlib.sha256(b"file").digest()
+
+
+@pytest.fixture
+def wire(hub: Hub) -> Wire:
+    line = Wire(hub.url, hub.token)
+    line.create("alice/model")
+    return line
+
+
+def unpacked(data: bytes, folder: Path, **limits: int) -> tuple[bytes, list[int]]:
+    with Spool(folder / os.urandom(8).hex(), 10**9, "It") as target:
+        ends = unpack_xorb(io.BytesIO(data), target, Limits(**limits))
+        target.finish()
+        return target.path.read_bytes(), ends
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=6))
+def test_every_way_of_packing_chunks_is_undone(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]):
+    data, ends = unpacked(make_xorb(chunks), tmp_path_factory.getbasetemp())
+    assert data == b"".join(chunks)
+    assert [data[start:end] for start, end in zip([0, *ends], ends, strict=False)] == chunks
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_damaged_xorb_is_refused_and_nothing_else_happens(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+):
+    good = make_xorb([b"abcdefgh" * 40, b"x" * 100, bytes(range(250))])
+    damaged = damage(data, good)
+    try:
+        unpacked(damaged, tmp_path_factory.getbasetemp())
+    except Refusal as refusal:
+        assert refusal.status in (400, 413)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_damaged_shard_is_refused_and_nothing_else_happens(data: st.DataObject):
+    good = make_shard([XetFile(FILE, XORB, 100, 0, 1, b"abc"), XetFile(XORB, FILE, 5, 2, 9)])
+    try:
+        list(read_shard(io.BytesIO(damage(data, good))))
+    except Refusal as refusal:
+        assert refusal.status == 400
+
+
+def damage(data: st.DataObject, good: bytes) -> bytes:
+    start = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(start, min(start + 60, len(good))))
+    return good[:start] + data.draw(st.binary(max_size=60)) + good[end:]
+
+
+def test_a_small_xorb_that_unpacks_to_much_is_refused(tmp_path: Path):
+    bomb = make_chunk(bytes(10_000_000)) * 3
+    assert len(bomb) < 200_000
+    with pytest.raises(Refusal, match="unpacks to more"):
+        unpacked(bomb, tmp_path, xorb_unpacked=20_000_000)
+
+
+def test_a_chunk_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path):
+    lying = bytearray(make_chunk(bytes(10_000_000)))
+    lying[5:8] = (1000).to_bytes(3, "little")
+    with pytest.raises(Refusal, match="another size"):
+        unpacked(bytes(lying), tmp_path)
+
+
+def test_a_file_is_made_from_its_chunks_and_can_be_read_in_ranges(wire: Wire):
+    content = os.urandom(300_001)
+    sha256 = wire.send_xet("alice/model", content)
+    assert wire.commit("alice/model", large("a.bin", sha256)).status == 200
+    assert wire.send("GET", "/alice/model/resolve/main/a.bin").body == content
+    for first, last in ((0, 0), (65535, 65536), (1000, 299_999), (300_000, 300_000)):
+        part = wire.send("GET", "/alice/model/resolve/main/a.bin", headers={"Range": f"bytes={first}-{last}"})
+        assert (part.status, part.body) == (206, content[first : last + 1])
+        assert part.headers["Content-Range"] == f"bytes {first}-{last}/300001"
+    beyond = wire.send("GET", "/alice/model/resolve/main/a.bin", headers={"Range": "bytes=300001-"})
+    assert beyond.status == 416
+
+
+@pytest.mark.parametrize(
+    ("file", "fault"),
+    [
+        (XetFile(FILE, FILE, 100, 0, 1), "was not uploaded"),
+        (XetFile(FILE, XORB, 100, 0, 9), "has 1 chunks"),
+        (XetFile(FILE, XORB, 99, 0, 1), "have not 99 bytes"),
+        (XetFile(FILE, XORB, 100, 1, 1), "has no chunk"),
+        (XetFile(FILE, XORB, 100, 0, 1, b"something else"), "do not have the sha256"),
+    ],
+)
+def test_a_shard_that_does_not_fit_its_xorbs_is_refused(wire: Wire, file: XetFile, fault: str):
+    storage = wire.storage("alice/model")
+    assert storage.send("POST", f"/v1/xorbs/default/{hash_text(XORB)}", make_xorb([b"x" * 100])).status == 200
+    reply = storage.send("POST", "/v1/shards", make_shard([file]))
+    assert (reply.status, fault in reply.json["error"]) == (400, True), reply
+
+
+def test_nobody_builds_a_file_from_another_users_chunks(hub: Hub, wire: Wire):
+    secret = os.urandom(1000)
+    wire.storage("alice/model").send("POST", f"/v1/xorbs/default/{hash_text(XORB)}", make_xorb([secret]))
+    with hub.store.database.write() as connection:
+        token = people.issue(connection, people.add_user(connection, "bob"), role="write", label="test")
+    bob = Wire(hub.url, token)
+    bob.create("bob/model")
+    stolen = bob.storage("bob/model").send("POST", "/v1/shards", make_shard([XetFile(FILE, XORB, 1000, 0, 1)]))
+    assert (stolen.status, "was not uploaded" in stolen.json["error"]) == (400, True)
+    with_alices_address = Wire(wire.storage("alice/model").url, bob.storage("bob/model").token)
+    assert with_alices_address.send("POST", "/v1/shards", make_shard([])).status == 401
+
+
+def test_a_number_of_segments_beyond_reason_is_refused_at_once(wire: Wire):
+    shard = bytes(48) + FILE + struct.pack("<IIQ", 0, 2**32 - 1, 0)
+    reply = wire.storage("alice/model").send("POST", "/v1/shards", shard)
+    assert (reply.status, "segments" in reply.json["error"]) == (400, True)

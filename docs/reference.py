@@ -64,7 +64,7 @@ def sentence(path: Path) -> str:
             r"^(?![#<|`!\s{-])(.{1,110})(?<=[.:。])(?=\s|$)|^(?![#<|`!\s{-])(.{1,110})", text, re.MULTILINE
         )
         return (found[1] or found[2]).strip() if found else ""
-    if path.suffix in (".css", ".js"):
+    if path.suffix in (".css", ".js", ".mjs"):
         found = re.search(r"^(?:/\*+ |// )(.+?)(?: \*/)?$", text, re.MULTILINE)
         return found[1].strip() if found else ""
     lines = (line[1:].strip() for line in text.splitlines() if line.startswith("#") and not line.startswith("#!"))

@@ -71,7 +71,13 @@ class Ratios:
         if minus is not None:
             value = value - of(self._sums, *self._ratios[minus])
             draws = draws - of(self._drawn, *self._ratios[minus])
-        return Estimate(None, None) if np.isnan(value[0]) else Estimate(float(value[0]), interval(draws))
+        if np.isnan(value[0]):
+            return Estimate(None, None)
+        drawn = interval(draws)
+        if minus is None and drawn is not None and drawn.low == drawn.high:
+            top, bottom = (list(self._columns.values())[place][1] for place in self._ratios[ratio])
+            drawn = wilson(top, bottom)
+        return Estimate(float(value[0]), drawn)
 
 
 def wilson(numerator: Floats, denominator: Floats) -> Interval | None:
@@ -89,4 +95,5 @@ def wilson(numerator: Floats, denominator: Floats) -> Interval | None:
     share, z = float(numerator.sum()) / total, 1.959964
     middle = (share + z**2 / (2 * worth)) / (1 + z**2 / worth)
     half = z * (share * (1 - share) / worth + z**2 / (4 * worth**2)) ** 0.5 / (1 + z**2 / worth)
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    low, high = (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
+    return Interval(low, high)

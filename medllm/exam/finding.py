@@ -2,9 +2,9 @@
 
 import re
 
-from medllm.exam.letters import bare_list, letters_at, list_before, number_at
+from medllm.exam.letters import bare_list, letters_at, list_before, number_at, spread_list
 from medllm.exam.question import Question, write_answer
-from medllm.exam.reply import normal
+from medllm.exam.reply import CIRCLED, normal
 
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\b\s*|[{}\\]")
@@ -13,7 +13,8 @@ _MARK = re.compile(
     r"(?P<boxed>boxed:)"
     r"|【\s*(?:最終)?(?:回答|解答|答え|答|正解|正答|結論|answer)\s*】"
     r"|(?:最終)?(?:回答|解答|答え|正解|正答)(?:の?(?:番号|記号|選択肢|肢))?[ \t]*(?:として)?(?:は|が|[:=→⇒])?"
-    r"|(?<![a-z])(?:final\s+|correct\s+)?(?:answers?|options?|choices?)\s*(?:(?:is|are|would\s+be)\b\s*:?|[:=])",
+    r"|(?<![a-z])(?:final\s+|correct\s+)?(?:answers?|options?|choices?)\s*(?:(?:is|are|would\s+be)\b\s*:?|[:=])"
+    r"|\b(?:choose|chose|select|pick|go\s+with)\b",
     re.I,
 )
 _FILLER = re.compile(
@@ -28,10 +29,22 @@ _CONCLUSION = re.compile(
 )
 _CHOSEN = re.compile(
     rf"{_VERDICT}(?:正解|正答|答え|選(?:ぶ|択|び)|(?:correct|right|best)\s+(?:answer|choice|option)"
-    r"|(?P<weak>正しい|適切|妥当|該当|correct|right|best))(?!とは|では|でな|くな)",
+    r"|(?<=最も)(?:適切|妥当|考え|疑)|(?P<weak>正しい|適切|妥当|該当|correct|right|best))(?!とは|では|でな|くな)",
     re.I,
 )
 _BARE_NUMBER = re.compile(r"[^\d\n❶-❽]{0,8}(?P<number>[\d❶-❽][\d,.❶-❽\s:=]*)[^\d\n]{0,20}")
+_STARTS_BARE = re.compile(rf"[ \t(\[]*[a-hA-H{CIRCLED}][^\n]{{0,20}}$")
+_LONGEST_CHOICE = 400
+_LABEL = re.compile(r"[ \t([]*\w[)\]]?[ \t]*[:.)、(]")
+_SPECIES = re.compile(r"[ \t([]*[A-H]\.[ \t]+[a-z]")
+_REFUSES = re.compile(
+    r"\b(?:not|cannot|unable|sorry|unfortunately)\b|でき(?:ない|ません)|ありません|わか(?:らない|りません)", re.I
+)
+_CONCLUDED_NUMBER = re.compile(
+    r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|therefore|thus|hence)[^\n。]{0,40}?(?:は|が|=|\bis)\s*(?=[\d約❶])",
+    re.I,
+)
+_NAMED_NUMBER = re.compile(r"[^\d\n。、❶]{1,20}(?:は|が|=|:|\bis)\s*(?=[\d約❶])")
 
 
 def find(text: str, question: Question | None) -> tuple[str | None, str | None]:
@@ -56,12 +69,14 @@ def _marked(text: str, allowed: str, question: Question | None) -> Found:
     for mark in reversed(list(_MARK.finditer(text))):
         begin = _behind(text, mark)
         how = "boxed" if mark["boxed"] else "marker"
-        letters = letters_at(text, begin, allowed, lenient=mark[0].rstrip()[-1:] in _CONNECTORS)
-        if letters is not None:
-            return letters, how
-        by_text = _choice_text(text[begin:], question)
+        by_text = _choice_text(text[begin : begin + _LONGEST_CHOICE], question)
         if by_text is not None:
             return by_text, "choice text"
+        letters = letters_at(text, begin, allowed, lenient=mark[0].rstrip()[-1:] in _CONNECTORS)
+        if letters is not None:
+            wanted = question.answers_wanted if question else 0
+            spread = spread_list(text, begin, allowed, wanted) if len(letters) < wanted else None
+            return spread or letters, how
     return None, None
 
 
@@ -84,39 +99,66 @@ def _same(choice: str, said: str) -> bool:
     return _DECORATION.sub("", normal(choice)).strip(" .,、。です[]{}").casefold() == said.casefold()
 
 
+def _essence(words: str) -> str:
+    """Words without what printing changes."""
+    return "".join(one for one in normal(words).casefold() if one.isalnum())
+
+
+def _alone(line: str, allowed: str, question: Question | None) -> frozenset[str] | None:
+    """The letters of a line that is nothing but the answer: "b,d", or "b: 硫化水素中毒" in the choice's own words.
+
+    The words must be the choice's, as far as both are in one script: "C. difficile infection" and "D dimer" are no
+    answers, "c (retinal photocoagulation)" is one.
+    """
+    found = bare_list(line, allowed)
+    if found is None:
+        return None
+    letters, words = found
+    if not words:
+        return letters
+    (letter,) = letters
+    if question is not None:
+        own, said = _essence(question.choices[question.letters.index(letter)]), _essence(words)
+        if said and (own.startswith(said) or said.startswith(own)):
+            return letters
+        if own.isascii() == said.isascii():
+            return None
+    label = _LABEL.match(line)
+    return letters if label and not _SPECIES.match(line) and not _REFUSES.search(words) else None
+
+
 def _whole(text: str, allowed: str, question: Question | None) -> Found:
     """A reply that is nothing but the answer."""
-    if "\n" not in text:
-        letters = bare_list(text, allowed)
-        if letters is not None:
-            return letters, "bare"
-        by_text = _choice_text(text, question)
-        return by_text, "choice text" if by_text is not None else None
-    return None, None
+    if "\n" in text:
+        return None, None
+    by_text = _choice_text(text, question)
+    if by_text is not None:
+        return by_text, "choice text"
+    return _alone(text, allowed, question), "bare"
 
 
 def _last_line(text: str, allowed: str, question: Question | None) -> Found:
     """A list alone on the last line."""
     lines = text.split("\n")
-    if len(lines) < 2 or not re.fullmatch(r"[\s(\[]*[a-hA-H][^\n]{0,20}", lines[-1]):
+    if len(lines) < 2 or not _STARTS_BARE.match(lines[-1]):
         return None, None
-    letters = bare_list(lines[-1], allowed)
-    labels = any(bare_list(line, allowed) is not None for line in lines[:-1])
+    letters = _alone(lines[-1], allowed, question)
+    labels = any(_alone(line, allowed, question) is not None for line in lines[:-1])
     return (None, None) if labels or letters is None else (letters, "last line")
 
 
 def _first_line(text: str, allowed: str, question: Question | None) -> Found:
     """A list alone on the first line, above an explanation that names no other."""
     first, _, rest = text.partition("\n")
-    letters = bare_list(first, allowed)
-    if letters is None or any(bare_list(line, allowed) is not None for line in rest.split("\n") if line.strip()):
+    letters = _alone(first, allowed, question)
+    if letters is None or any(_alone(line, allowed, question) for line in rest.split("\n")):
         return None, None
     return letters, "first line"
 
 
 def _concluded(text: str, allowed: str, question: Question | None) -> Found:
-    """「よって b が正しい」, or else one and the same 「b が正解」 wherever it is said."""
-    drawn: list[frozenset[str]] = []
+    """「よって b が正しい」, "Therefore, b.", or else one and the same 「b が正解」 wherever it is said."""
+    drawn: list[tuple[int, frozenset[str]]] = []
     said: set[frozenset[str]] = set()
     for verdict in _CHOSEN.finditer(text):
         begin = max(text.rfind("。", 0, verdict.start()), text.rfind("\n", 0, verdict.start())) + 1
@@ -125,18 +167,28 @@ def _concluded(text: str, allowed: str, question: Question | None) -> Found:
         if letters is None:
             continue
         if _CONCLUSION.match(sentence.lstrip()):
-            drawn.append(letters)
+            drawn.append((verdict.start(), letters))
         elif not verdict["weak"]:
             said.add(letters)
+    for conclusion in _CONCLUSION.finditer(text):
+        found = bare_list(re.split(r"[。\n]", text[conclusion.end() : conclusion.end() + 60], maxsplit=1)[0], allowed)
+        if found is not None and not found[1]:
+            drawn.append((conclusion.end(), found[0]))
     if drawn:
-        return drawn[-1], "conclusion"
+        return max(drawn, key=lambda one: one[0])[1], "conclusion"
     return (said.pop(), "conclusion") if len(said) == 1 else (None, None)
 
 
 def _find_number(text: str) -> tuple[str | None, str | None]:
+    """The last marked number, a bare one, or the one that is concluded."""
     for mark in reversed(list(_MARK.finditer(text))):
-        number = number_at(text, _behind(text, mark))
+        begin = _behind(text, mark)
+        named = _NAMED_NUMBER.match(text, begin)
+        number = number_at(text, begin) or (number_at(text, named.end()) if named else None)
         if number is not None:
             return number, "boxed" if mark["boxed"] else "marker"
     bare = _BARE_NUMBER.fullmatch(text)
-    return (number_at(text, bare.start("number")), "bare") if bare else (None, None)
+    if bare:
+        return number_at(text, bare.start("number")), "bare"
+    concluded = list(_CONCLUDED_NUMBER.finditer(text))
+    return (number_at(text, concluded[-1].end()), "conclusion") if concluded else (None, None)

@@ -9,8 +9,8 @@ CIRCLED = "❶❷❸❹❺❻❼❽"
 
 _PROTECT = str.maketrans("①②③④⑤⑥⑦⑧", CIRCLED)
 _CIRCLED = re.compile("[①-⑧]")
-_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.S)
-_THINKING_END = re.compile(r"^.*</think(?:ing)?>", re.S)
+_THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.S)
+_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>")
 _CHANNEL = re.compile(r"^.*<\|channel\|>final<\|message\|>", re.S)
 _STOP = re.compile(r"<\|(?:im_end|endoftext|eot_id|end|return|end_of_text)\|>|</s>|<end_of_turn>|<eos>")
 _TURN = re.compile(
@@ -56,11 +56,13 @@ def read_reply(completion: str, asked: str | None = None) -> Reply:
     """Find the readable part of a completion; `asked` is the question's text, which a reply may say again."""
     text = normal(completion)
     loop = ends_in_loop(text)
-    text = _CHANNEL.sub("", _THINKING_END.sub("", _THINKING.sub("", text)))
-    if re.search(r"<think(?:ing)?>", text):
+    text = _CHANNEL.sub("", _THOUGHT.sub("", text))
+    if _OPEN_THOUGHT.search(text):
         return Reply("", run_on=False, loop=loop, open_thinking=True)
     text = text.lstrip()
-    turn = next((turn for turn in _TURN.finditer(text) if not _repeats(text[turn.end() :], asked)), None)
+    turn = next(
+        (turn for turn in _TURN.finditer(text) if not _repeats(text[turn.end() : turn.end() + 200], asked)), None
+    )
     cuts = [match.start() for match in (_STOP.search(text), turn, _invented_options(text)) if match]
     if not cuts:
         return Reply(text.rstrip(), run_on=False, loop=loop, open_thinking=False)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import comb
 
 
 def mcnemar(lost: int, gained: int) -> float:
@@ -14,7 +13,10 @@ def mcnemar(lost: int, gained: int) -> float:
     discordant = lost + gained
     if discordant == 0:
         return 1.0
-    tail = sum(comb(discordant, count) for count in range(min(lost, gained) + 1))
+    ways = tail = 1
+    for count in range(min(lost, gained)):
+        ways = ways * (discordant - count) // (count + 1)
+        tail += ways
     return min(1.0, float(Fraction(2 * tail, 2**discordant)))
 
 

@@ -1,0 +1,150 @@
+"""`medllm score` and `medllm stability` at the command line: results on stdout, everything else on stderr."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from medllm.cli import main
+from medllm.cli.edge import app
+from medllm.errors import DataError
+from medllm.exam.benchmarks import CATALOGUE
+from medllm.exam.records import write_records
+from tests.exam.making import record
+
+EXAM = [
+    {"question_id": "1", "text": "胆汁を作るのはどれか。", "choices": ["胃", "肝臓"], "answer": "b", "year": 2020},
+    {"question_id": "2", "text": "腹部にあるのはどれか。", "choices": ["胃", "肺"], "answer": ["a"], "points": 3,
+     "year": 2020},
+    {"question_id": "3", "text": "2たす2を求めよ。", "choices": [], "answer": 4, "year": 2021},
+]  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path):
+    folder = tmp_path / "exam"
+    folder.mkdir()
+    (folder / "exam.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in EXAM), encoding="utf-8")
+    return folder
+
+
+def predictions(tmp_path, answers):
+    rows = [{"problem_id": name, "prediction": text} for name, text in answers.items()]
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(file)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_an_exam_of_one_s_own_is_scored_as_json_with_the_documented_keys(own, tmp_path):
+    file = predictions(tmp_path, {"1": "答え:b", "2": "b", "3": "わかりません"})
+    result = run("score", "my-exam", file, "--data", own, "--json")
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert {"benchmark", "rules", "years", "score", "pooled", "accuracy", "interval"} <= set(told)
+    assert (told["benchmark"], told["rules"]) == ("my-exam", "normalised")
+    assert told["pooled"] == pytest.approx(1 / 5)
+    assert told["score"] == pytest.approx((1 / 4 + 0 / 1) / 2)
+    assert told["accuracy"] == pytest.approx(1 / 3)
+    year = told["years"]["2020"]
+    assert {key: year[key] for key in ("points", "total", "correct", "count", "unparsed")} == {
+        "points": 1, "total": 4, "correct": 1, "count": 2, "unparsed": 0,
+    }  # fmt: skip
+    assert told["years"]["2021"]["unparsed"] == 1
+
+
+def test_missing_predictions_are_said_aloud_on_stderr(own, tmp_path):
+    result = run("score", "my-exam", predictions(tmp_path, {"1": "b"}), "--data", own)
+    assert result.exit_code == 0
+    assert "only 1 of 2 questions of 2020 have a prediction" in result.stderr
+    assert "count as unanswered, with zero points" in result.stderr
+    assert "1/4" in result.stdout
+
+
+def test_official_rules_are_chosen_by_name_and_no_other_is_known(own, tmp_path):
+    file = predictions(tmp_path, {"1": "B", "2": "a", "3": "4"})
+    official, normalised = (
+        json.loads(run("score", "my-exam", file, "--data", own, "--json", "--rules", rules).stdout)
+        for rules in ("official", "normalised")
+    )
+    assert (official["all"]["points"], normalised["all"]["points"]) == (4, 5)
+    with pytest.raises(DataError, match="--rules strict: can be official or normalised"):
+        app(["score", "my-exam", file, "--data", str(own), "--rules", "strict"], standalone_mode=False)
+
+
+def test_the_list_of_exams_says_source_licence_and_use():
+    result = run("score", "--list")
+    assert all(name in result.stdout for name in CATALOGUE)
+    assert "test only: never learn from it" in result.stdout
+    told = json.loads(run("score", "--list", "--json").stdout)
+    assert [row["name"] for row in told] == list(CATALOGUE)
+    assert all(row["licence"] and row["citation"] and row["source"] for row in told)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_an_exam_that_is_not_there_says_where_it_comes_from(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["medllm", "score", name, "x.jsonl", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"{tmp_path}: holds no {name}. Expected there: " in told.err
+    assert CATALOGUE[name].licence in told.err
+    assert CATALOGUE[name].source.split(":")[1] in told.err
+
+
+def test_a_hub_dataset_needs_its_revision():
+    with pytest.raises(DataError, match="For a Hub dataset pin its revision: org/exam@COMMIT"):
+        app(["score", "my-exam", "x", "--data", "org/exam"], standalone_mode=False)
+
+
+@pytest.fixture
+def records(tmp_path):
+    path = tmp_path / "records.parquet"
+    write_records(
+        [
+            record(f"q{n}", model=model, prompt=prompt, correct=not (prompt == "explain" and n < lost))
+            for model, lost in (("base", 4), ("final", 0))
+            for prompt in ("plain", "explain")
+            for n in range(10)
+        ],
+        path,
+    )
+    return path
+
+
+def test_stability_reports_as_text_and_as_json(records):
+    text = run("stability", records, "--resamples", 300)
+    assert text.exit_code == 0
+    assert "explaining changes the score by -0.400" in text.stdout
+    assert "lost 4, gained 0, p = 0.1250" in text.stdout
+    told = json.loads(run("stability", records, "--resamples", 300, "--json").stdout)
+    base = told["models"][0]
+    assert base["change"]["delta"]["value"] == pytest.approx(-0.4)
+    assert base["change"]["transitions"]["right_wrong"] == 4
+    assert base["conditions"]["plain"]["score"]["value"] == 1.0
+    assert [one["p_holm"] for one in told["comparisons"]] == [1.0, 0.125]
+
+
+def test_stability_draws_every_file_asked_for(records, tmp_path):
+    figures = [tmp_path / "figure.svg", tmp_path / "figure.png"]
+    result = run("stability", records, "--resamples", 300, "--plot", figures[0], "--plot", figures[1])
+    assert result.exit_code == 0
+    assert all(figure.stat().st_size > 5_000 for figure in figures)
+    assert "medllm: drew" in result.stderr
+    assert "medllm: drew" not in result.stdout
+
+
+def test_the_same_model_twice_is_refused_in_one_line(records, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes(records.read_bytes())
+    monkeypatch.setattr("sys.argv", ["medllm", "stability", str(records), str(copy)])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err
+    assert told.startswith("medllm: question q0 of invented is answered twice by base")
+    assert told.count("\n") == 1

@@ -19,7 +19,8 @@ _AGAINST = (
 )
 _FOR = r"正しい|正解|正(?=[。\s]|$)|適切|妥当|該当する|(?:is |are )?correct|(?:is |are )?appropriate|true"
 _WORDS = rf"(?:(?P<against>{_AGAINST})|(?P<favour>{_FOR}))"
-_ENDED = r"(?=[\s。、,.():*!！]|です|である|だ|$|記述|選択肢)"
+_ENDED = r"(?!な)"
+"""「適切な治療法」 is no verdict, 「適切である」 is one."""
 _MARK = re.compile(r"(?P<against>[×✗✘❌✕])|(?P<favour>[○〇◯✓✔✅])")
 _FIRST = re.compile(rf"[\s:.、は*)\]→—–-]*(?:最も)?{_WORDS}{_ENDED}", re.I)
 _ARROW = re.compile(rf"(?:→|⇒)[\s*]*(?:最も)?{_WORDS}{_ENDED}", re.I)

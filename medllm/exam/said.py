@@ -23,7 +23,7 @@ _ENDED = r"(?!な)"
 """「適切な治療法」 is no verdict, 「適切である」 is one."""
 _MARK = re.compile(r"(?P<against>[×✗✘❌✕])|(?P<favour>[○〇◯✓✔✅])")
 _FIRST = re.compile(rf"[\s:.、は*)\]→—–-]*(?:最も)?{_WORDS}{_ENDED}", re.I)
-_ARROW = re.compile(rf"(?:→|⇒)[\s*]*(?:最も)?{_WORDS}{_ENDED}", re.I)
+_ARROW = re.compile(rf"(?:→|⇒|:)[\s*]*(?:最も)?{_WORDS}{_ENDED}", re.I)
 _LAST = re.compile(rf"{_WORDS}[\s*]*(?:です|である|だ|と(?:なる|いえる|考えられる)|な\w{{1,8}})?[\s*。.!)]*$", re.I)
 
 

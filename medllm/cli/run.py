@@ -31,7 +31,7 @@ def run(
     ] = None,
 ) -> None:
     """Make what is missing, in order, and publish it: resolve, pull, make, card, push, tag."""
-    from medllm.cli.telling import asked, teller
+    from medllm.cli.telling import asked, stopped_kindly, teller
     from medllm.hub import connect
     from medllm.launch import launcher
     from medllm.pipeline import Bench, make_plan, publish
@@ -40,10 +40,10 @@ def run(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as say:
+    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as tell, stopped_kindly():
         plan = make_plan(sound, there, tuple(stages or ()))
-        bench = Bench(there, work, say, keep_every)
-        made = run_plan(plan, bench, launch, asked(say, yes))
+        bench = Bench(there, work, tell.say, tell.progress, keep_every)
+        made = run_plan(plan, bench, launch, asked(tell, yes))
         if not stages:
             publish(plan, made, bench)
     for stage, artifact in made.items():
@@ -62,7 +62,7 @@ def ablate(
     json_: JsonOption = False,
 ) -> None:
     """Make the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
-    from medllm.cli.telling import asked_all, teller
+    from medllm.cli.telling import asked_all, stopped_kindly, teller
     from medllm.hub import connect
     from medllm.launch import launcher
     from medllm.pipeline import Bench
@@ -72,8 +72,8 @@ def ablate(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as say:
-        table = ablate_recipe(sound, Bench(there, work, say), launch, asked_all(say, yes))
+    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as tell, stopped_kindly():
+        table = ablate_recipe(sound, Bench(there, work, tell.say, tell.progress), launch, asked_all(tell, yes))
     if plot:
         draw_rows(table, plot)
     print(json.dumps(table.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(table.lines()))

@@ -19,6 +19,7 @@ from medllm.pipeline.facts import read_facts
 from medllm.pipeline.keeping import kept
 from medllm.pipeline.lock import alone
 from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.watching import watched
 from medllm.recipe.reference import Stage
 from medllm.recipe.shape import Settings
 
@@ -38,6 +39,8 @@ class Bench:
     """Half-made and made outputs, by name and digest; nothing in it is needed once it is pushed."""
     say: Callable[[str], None]
     """Tells people what is happening."""
+    progress: Callable[[str], None] = lambda text: None
+    """Tells how far the work has come; only the latest word matters."""
     keep_every: float | None = None
     """Seconds between two pushes of half-made work; None where this machine's disk outlives the run."""
 
@@ -77,7 +80,7 @@ def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place
     sources = plan.resolver.pulled(item.stage, inputs)
     bench.say(f"{item.stage}: at work")
     start = time.monotonic()
-    with kept(item, bench.hub, part, bench.keep_every, bench.say):
+    with kept(item, bench.hub, part, bench.keep_every, bench.say), watched(item, part, bench.progress):
         maker(item.settings, sources, out)
     if not (out / "facts.json").is_file():
         raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")

@@ -46,7 +46,7 @@ def main() -> None:
 
     with connect() as hub:
         recipe = read_recipe(Path(os.environ["MEDLLM_FOLDER"]) / "toy.yaml")
-        bench = Bench(hub, Path(tempfile.mkdtemp()), say, float(os.environ["MEDLLM_KEEP_EVERY"]))
+        bench = Bench(hub, Path(tempfile.mkdtemp()), say, keep_every=float(os.environ["MEDLLM_KEEP_EVERY"]))
         run(make_plan(recipe, hub, ("corpus",)), bench, launch, lambda plan: None)
 
 

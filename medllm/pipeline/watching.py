@@ -1,0 +1,81 @@
+"""How far a stage has come: read beside it from the log it writes, told as share, loss and time left."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medllm.pipeline.plan import Item
+from medllm.recipe.training import Training
+
+EVERY = 2.0
+"""Seconds between two looks."""
+
+
+@contextmanager
+def watched(item: Item, part: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Tell how far the stage has come while it is at work; stages without a log are not watched."""
+    done = threading.Event()
+    start = time.monotonic()
+    first: list[float] = []
+
+    def look() -> None:
+        while not done.wait(EVERY):
+            line = last_line(part / "training" / "log.jsonl")
+            share = None if line is None else share_done(line, item)
+            if line is None or share is None:
+                continue
+            first.append(share)  # a run that goes on has a share from the start, which took no time of ours
+            told = f"{item.stage}: {100 * share:.0f} % done, loss {line.get('loss', '?')}"
+            gained = share - first[0]
+            if gained > 0:
+                told += f", {minutes((time.monotonic() - start) * (1 - share) / gained)} left"
+            progress(told)
+
+    watcher = threading.Thread(target=look, name=f"watcher of {item.stage}", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def last_line(log: Path) -> dict[str, Any] | None:
+    """The newest whole line of a log, or None when there is none yet."""
+    try:
+        lines = log.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines[-2:]):  # the last one may be half written
+        try:
+            told: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        return told
+    return None
+
+
+def share_done(line: dict[str, Any], item: Item) -> float | None:
+    """The part of the training that lies behind, by its steps or its epochs."""
+    if not isinstance(item.settings, Training):
+        return None
+    if item.settings.max_steps and "step" in line:
+        return min(1.0, float(line["step"]) / item.settings.max_steps)
+    if item.settings.epochs and "epoch" in line:
+        return min(1.0, float(line["epoch"]) / item.settings.epochs)
+    return None
+
+
+def minutes(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> minutes(40), minutes(600), minutes(9000)
+    ('40 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,91 @@
+"""The commands around the pipeline, as a person runs them: plans, questions, lines of results, faults in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from medllm.cli.edge import app
+from medllm.errors import MedllmError
+from tests.launch.test_jobs import lay_out_real_corpus
+from tests.pipeline import toy
+
+
+@pytest.fixture
+def medllm(tmp_path):
+    lay_out_real_corpus(tmp_path)
+    environment = {**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("HF_TOKEN", None)
+
+    def call(*words: str):
+        command = [sys.executable, "-c", "from medllm.cli import main; main()", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    return call
+
+
+@pytest.mark.slow
+def test_a_stage_is_made_once_then_stands_and_what_stands_can_be_traced(medllm):
+    made = medllm("run", "toy.yaml", "corpus", "--hub", "hub")
+    assert made.returncode == 0, made.stderr
+    stage, artifact = made.stdout.strip().split("\t")
+    assert stage == "corpus"
+    assert artifact.startswith("clinic/toy-corpus@")
+    assert "corpus: to make" in made.stderr
+
+    again = medllm("run", "toy.yaml", "corpus", "--hub", "hub")
+    assert again.stdout == made.stdout
+    assert "everything stands; nothing to make" in again.stderr
+
+    (first, *rest) = json.loads(medllm("status", "toy.yaml", "--hub", "hub", "--json").stdout)
+    assert first["stands"] == artifact
+    assert {one["stands"] for one in rest} == {None}
+
+    traced = json.loads(medllm("trace", "clinic/toy-corpus", "--hub", "hub", "--json").stdout)
+    assert [one["reference"] for one in traced["from"]] == ["./texts", "world"]
+    assert traced["seen_by"] == []
+
+
+@pytest.mark.slow
+def test_what_stands_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
+    assert medllm("run", "toy.yaml", "corpus", "--hub", "hub").returncode == 0
+    changed = ("run", "toy.yaml", "corpus", "--hub", "hub", "--set", "corpus.shortest=10")
+    asked = medllm(*changed)
+    assert asked.returncode == 1
+    assert asked.stdout == ""
+    assert "corpus: remade, because shortest 50 -> 10" in asked.stderr
+    assert asked.stderr.splitlines()[-1].startswith("medllm: clinic/toy-corpus would be remade")
+    assert medllm(*changed, "--yes").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("run", "none.yaml"), "none.yaml does not exist"),
+        (("run", "toy.yaml", "--on", "moon", "--hub", "hub"), "--on moon: there is no such place"),
+        (("run", "toy.yaml", "dpo", "--hub", "hub"), "dpo: no such stage"),
+        (("run", "toy.yaml", "--set", "rpo_alpha"), "write KEY=VALUE"),
+        (("trace", "clinic/none", "--hub", "hub"), "there is no such repository"),
+        (("ask", "toy.yaml", "w1", "--hub", "hub", "--set", "evaluate.models={cpt: cpt}"), "Run `medllm run` first"),
+        (("ablate", "toy.yaml", "--hub", "hub", "--set", "ablations={}"), "ablations: the recipe has none"),
+    ],
+)
+def test_a_fault_names_what_is_wrong_and_what_to_do(tmp_path, monkeypatch, words, told):
+    toy.lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, list(words))
+    assert isinstance(done.exception, MedllmError), done.output
+    assert told in str(done.exception)
+    assert done.stdout == ""
+
+
+def test_a_fault_is_one_line_and_exit_code_1(medllm):
+    done = medllm("run", "toy.yaml", "--on", "moon", "--hub", "hub")
+    assert done.returncode == 1
+    assert done.stderr.startswith("medllm: --on moon: there is no such place")
+    assert done.stderr.count("\n") == 1

@@ -17,6 +17,13 @@ TRAINED = 4 + 4 + 8
 TRAINED_8BIT = 4 + 4 + 2
 """The same with 8-bit moments."""
 
+KEPT = {"bfloat16": (28, 8, 4, 10), "float16": (28, 8, 4, 10), "float32": (16, 8, 8, 16)}
+"""Bytes that one block keeps of one token for the backward pass, for each number of the hidden size, the queries, the
+keys and the feed-forward: measured on Qwen2 blocks with float32 adapters (tests/recipe/test_measured.py)."""
+
+KEPT_BY_RANK = 28
+"""The same for each rank of the seven adapters of a block."""
+
 LOGITS = 1e9
 """Bytes that the loss may take at most: TRL computes it tile by tile."""
 
@@ -65,16 +72,17 @@ def trainable_parameters(shape: Shape, lora: Lora) -> int:
     return shape.lora_parameters(lora.r, lora.target_modules)
 
 
-def activation_bytes(shape: Shape, settings: Training) -> float:
+def activation_bytes(shape: Shape, settings: Training, lora: Lora) -> float:
     """Bytes kept between forward and backward for one micro-batch, and the largest layer's 16-bit copy for NF4."""
     tokens = _rows(settings) * settings.per_device_batch_size * settings.max_length
     width = BYTES[settings.dtype]
-    query = shape.heads * shape.head_dim
-    block = tokens * width * (6 * shape.hidden + 3 * query + 4 * shape.intermediate)
+    sizes = (shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate)
+    kept = sum(size * each for size, each in zip(sizes, KEPT[settings.dtype], strict=True))
+    block = tokens * (kept + KEPT_BY_RANK * lora.r)
     between = tokens * width * shape.hidden * shape.layers
-    kept = between + block if settings.gradient_checkpointing else shape.layers * block
+    held = between + block if settings.gradient_checkpointing else shape.layers * block
     unpacked = shape.hidden * shape.intermediate * width if settings.quantization == "nf4" else 0
-    return kept + unpacked + min(tokens * shape.vocabulary * 4.0, LOGITS)
+    return held + unpacked + min(tokens * shape.vocabulary * 4.0, LOGITS)
 
 
 def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, sharded: bool) -> Memory:
@@ -90,7 +98,7 @@ def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, 
         if sharded
         else 0
     )
-    return Memory(weights / parts, adapter / parts, activation_bytes(shape, settings) + gathered, sharded)
+    return Memory(weights / parts, adapter / parts, activation_bytes(shape, settings, lora) + gathered, sharded)
 
 
 def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) -> Memory:

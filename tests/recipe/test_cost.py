@@ -43,28 +43,32 @@ def test_weights():
 
 
 def test_activations():
-    # 16 tokens x 2 bytes x (6x8 + 3x8 + 4x16) = 4352 for one block; inputs of both blocks 512; logits 16x100x4
-    assert activation_bytes(TOY, CPT) == 4352 + 512 + 6400
+    # a token in a block: 28x8 + 8x8 + 4x4 + 10x16 + 28x2 = 520 bytes, 16 tokens 8320; inputs of both blocks 512;
+    # logits 16x100x4
+    assert activation_bytes(TOY, CPT, LORA) == 8320 + 512 + 6400
     # a pair is two rows
-    assert activation_bytes(TOY, RPO) == 2 * (4352 + 512 + 6400)
+    assert activation_bytes(TOY, RPO, LORA) == 2 * (8320 + 512 + 6400)
     # all blocks kept
-    assert activation_bytes(TOY, CPT.model_copy(update={"gradient_checkpointing": False})) == 2 * 4352 + 6400
+    kept = CPT.model_copy(update={"gradient_checkpointing": False})
+    assert activation_bytes(TOY, kept, LORA) == 2 * 8320 + 6400
     # the largest layer unpacked from 4 bits
-    assert activation_bytes(TOY, CPT.model_copy(update={"quantization": "nf4"})) == 4352 + 512 + 6400 + 256
+    assert activation_bytes(TOY, CPT.model_copy(update={"quantization": "nf4"}), LORA) == 8320 + 512 + 6400 + 256
+    # in float32: 16x8 + 8x8 + 8x4 + 16x16 + 28x2 = 536 a token, inputs of 4 bytes
+    assert activation_bytes(TOY, CPT.model_copy(update={"dtype": "float32"}), LORA) == 16 * 536 + 1024 + 6400
 
 
 def test_logits_are_counted_by_the_tile():
     wide = Shape(8, 2, 2, 1, 4, 16, 10**9, tied=False)
-    assert activation_bytes(wide, CPT) == 4352 + 512 + 1e9
+    assert activation_bytes(wide, CPT, LORA) == 8320 + 512 + 1e9
 
 
 def test_memory_whole_and_divided():
     whole = training_memory(TOY, CPT, LORA, 4, sharded=False)
-    assert (whole.weights, whole.adapter, whole.activations) == (5584, 512 * 16, 11264)
-    assert whole.total == pytest.approx((5584 + 8192 + 11264) * 1.05 + 1e9)
+    assert (whole.weights, whole.adapter, whole.activations) == (5584, 512 * 16, 15232)
+    assert whole.total == pytest.approx((5584 + 8192 + 15232) * 1.05 + 1e9)
     divided = training_memory(TOY, CPT, LORA, 4, sharded=True)
     # two blocks of 576 weights are gathered at 2 bytes
-    assert (divided.weights, divided.adapter, divided.activations) == (5584 / 4, 8192 / 4, 11264 + 2304)
+    assert (divided.weights, divided.adapter, divided.activations) == (5584 / 4, 8192 / 4, 15232 + 2304)
 
 
 def test_rpo_keeps_a_frozen_copy_of_the_adapter():

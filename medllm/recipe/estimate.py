@@ -170,7 +170,8 @@ def _drawing(settings: Preferences) -> str:
 def _exam(settings: Evaluate) -> str:
     counts = [CATALOGUE[name].questions for name in settings.benchmarks if name in CATALOGUE]
     if len(counts) < len(settings.benchmarks) or settings.years:
-        return f"{len(settings.models)} models x {len(settings.prompts)} prompts, {settings.samples} answer{'s' * (settings.samples > 1)} each"
+        each = "one answer" if settings.samples == 1 else f"{settings.samples} answers"
+        return f"{len(settings.models)} models x {len(settings.prompts)} prompts, {each} to each question"
     asked = sum(min(count, settings.limit or count) for count in counts)
     answers = asked * len(settings.models) * len(settings.prompts) * settings.samples
     return f"{asked:,} questions, {answers:,} answers"

@@ -17,7 +17,16 @@ def sentences(count: int, seed: int = 0, longest: int = 40) -> list[str]:
     return ["".join(draw.choices(WORDS, k=draw.randint(5, longest))) for _ in range(count)]
 
 
-def make_base(folder: Path, *, tied: bool = False, family: str = "qwen2", seed: int = 0, shard: str = "50GB") -> Path:
+def make_base(
+    folder: Path,
+    *,
+    tied: bool = False,
+    family: str = "qwen2",
+    seed: int = 0,
+    shard: str = "50GB",
+    dtype: str = "float32",
+    **changed,
+) -> Path:
     """Write a model folder with a byte-level BPE tokenizer, as those of the supported families have."""
     import torch
     import transformers
@@ -37,6 +46,7 @@ def make_base(folder: Path, *, tied: bool = False, family: str = "qwen2", seed: 
         "bos_token_id": None,
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.2,
+        **changed,
     }
     config = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
     if family == "gemma3_text":
@@ -46,7 +56,7 @@ def make_base(folder: Path, *, tied: bool = False, family: str = "qwen2", seed: 
     else:
         made = getattr(transformers, config[family])(**common)
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
     model.save_pretrained(str(folder), max_shard_size=shard)
     tokenizer.save_pretrained(str(folder))
     return folder

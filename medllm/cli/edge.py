@@ -70,3 +70,4 @@ from medllm.cli import exam as _exam  # noqa: E402, F401
 from medllm.cli import hub as _hub  # noqa: E402, F401
 from medllm.cli import run as _run  # noqa: E402, F401
 from medllm.cli import space as _space  # noqa: E402, F401
+from medllm.cli import weights as _weights  # noqa: E402, F401

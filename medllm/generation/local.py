@@ -64,6 +64,14 @@ class LocalGenerator:
         """Answer all requests at the same time, piece by piece."""
         yield from self._deltas(requests, streamed=True)
 
+    def logits(self, text: str, model: str = BASE) -> torch.Tensor:
+        """The logits at every position of a text, in float32."""
+        ids = torch.tensor([self.tokenizer(text)["input_ids"]], device=self.model.device)
+        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        rows = Rows(positions, torch.ones_like(ids, dtype=torch.bool))
+        with torch.inference_mode():
+            return self._forward(ids, positions, roomy_cache(self.layers), rows, [model], keep=0)[0].float()
+
     def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
         unknown = sorted({request.model for request in requests} - {BASE, *self.adapters})
         if unknown:
@@ -86,7 +94,7 @@ class LocalGenerator:
             rows, ids = self._lay_out(batch, [writing.request.model for writing in writings])
             positions = rows.positions
             while True:
-                logits = self._forward(ids, positions, cache, rows, [w.request.model for w in writings])
+                logits = self._forward(ids, positions, cache, rows, [w.request.model for w in writings])[:, -1]
                 for token, writing in zip(choose(logits, writings), writings, strict=True):
                     if writing.finished is None:
                         writing.take(token)
@@ -152,8 +160,9 @@ class LocalGenerator:
         cache: Any,  # noqa: ANN401  a transformers Cache
         rows: Rows,
         models: list[str],
+        keep: int = 1,
     ) -> torch.Tensor:
-        """Logits of the last token of each row."""
+        """Logits of the last `keep` tokens of each row; 0 keeps all."""
         inputs: dict[str, Any] = {
             "input_ids": ids,
             "position_ids": positions,
@@ -161,13 +170,13 @@ class LocalGenerator:
             "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device),
             "past_key_values": cache,
             "use_cache": True,
-            "logits_to_keep": 1,
+            "logits_to_keep": keep,
             "medllm_rows": rows,
         }
         if len(set(models)) > 1:
             inputs["adapter_names"] = [PEFT_BASE if model == BASE else model for model in models]
         with self._only(models[0]) if "adapter_names" not in inputs else nullcontext():
-            logits: torch.Tensor = self.model(**inputs).logits[:, -1]
+            logits: torch.Tensor = self.model(**inputs).logits
         return logits
 
     def _only(self, name: str) -> AbstractContextManager[Any]:

@@ -24,6 +24,7 @@ def open_generators(
     dtype: str = "bfloat16",
     quantization: Quantization = "none",
     batch_size: int = 16,
+    prices: dict[str, tuple[float, float]] | None = None,
 ) -> dict[str, tuple[Generator, str]]:
     """For each name in the tables: who answers for it, and under which name that maker knows it.
 
@@ -34,9 +35,9 @@ def open_generators(
     local: dict[str, Path] = {}
     for name, source in models.items():
         if source.startswith(API):
-            found[name] = (_api(os.environ.get("OPENAI_BASE_URL", OPENAI), chat=True), source.removeprefix(API))
+            found[name] = (_api(os.environ.get("OPENAI_BASE_URL", OPENAI), prices, chat=True), source.removeprefix(API))
         elif engine != "local":
-            found[name] = (_api(engine, chat=False), name)
+            found[name] = (_api(engine, prices, chat=False), name)
         else:
             local[name] = sources[source]
     return {**found, **_local(local, sources, dtype, quantization, batch_size)}
@@ -67,10 +68,10 @@ def _local(
     return found
 
 
-def _api(url: str, *, chat: bool) -> Generator:
+def _api(url: str, prices: dict[str, tuple[float, float]] | None, *, chat: bool) -> Generator:
     from medllm.generation.endpoint import EndpointGenerator
 
-    return EndpointGenerator(url, key=os.environ.get(KEY), chat=chat)
+    return EndpointGenerator(url, key=os.environ.get(KEY), chat=chat, prices=prices)
 
 
 def source_of(folder: Path | None) -> tuple[str | None, str | None]:

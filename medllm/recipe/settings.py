@@ -70,7 +70,7 @@ class Room(Settings):
 class Evaluate(Settings):
     """Ask every model every exam, plainly and explained, and keep each answer."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size"})
+    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "prices"})
 
     models: dict[str, str]
     """Who is asked: a name for the tables, and `base`, a stage, a repo, a folder, or `openai:MODEL`."""
@@ -102,6 +102,8 @@ class Evaluate(Settings):
     """Decides sampled answers and bootstrap draws."""
     engine: str = "local"
     """`local`, or the address of an OpenAI-compatible server that holds base and adapters."""
+    prices: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """US dollars per million tokens asked and answered, by the server's model name: what the run cost is told."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
     run_on: str | None = None

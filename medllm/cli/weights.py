@@ -1,0 +1,36 @@
+"""`medllm merge`: base and adapters to one model, shard by shard."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medllm.cli.edge import app
+
+
+@app.command()
+def merge(
+    base: Annotated[Path, typer.Argument(help="Folder of the base model.")],
+    adapters: Annotated[list[Path], typer.Argument(help="Adapter folders, in the order in which they were trained.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; an interrupted merge goes on in it.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="bfloat16, float16 or float32; the base's own numbers when left out.")
+    ] = None,
+    certify: Annotated[int, typer.Option(help="Questions of the parity certificate; 0 writes none.")] = 32,
+) -> None:
+    """Merge adapters into their base: a tensor at a time, bit for bit as PEFT, with a certificate of parity."""
+    from medllm.errors import ModelError
+    from medllm.stages.merge import merge_into
+    from medllm.training.work import move_into_place, work_folder, write_facts
+
+    if dtype not in (None, "bfloat16", "float16", "float32"):
+        raise ModelError(f"--dtype {dtype}: no number type known here. Give bfloat16, float16 or float32.")
+    if out.exists():
+        raise ModelError(f"{out}: exists already. Give a new folder, or remove it.")
+    facts = merge_into(base, adapters, out, dtype=dtype, questions=certify)
+    work = work_folder(out)
+    write_facts(work, {"stage": "merge", **facts})
+    move_into_place(work, out, ("together",))
+    print(f"{out}  {facts['bytes'] / 1e9:.3f} GB")
+    for name, value in (facts.get("certificate") or {}).items():
+        print(f"  {name}: {value}")

@@ -1,0 +1,182 @@
+"""The `evaluate` stage: every model, every exam, plainly and explained; each answer is kept and judged."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medllm.exam.judging import judge
+from medllm.exam.record import Record
+from medllm.exam.records import write_records
+from medllm.exam.stability import report
+from medllm.exam.stability_text import report_json
+from medllm.generation.requests import Reply, Request
+from medllm.ranking.exams import Sitting, question_row, sittings_of
+from medllm.ranking.results import card_rows, model_index
+from medllm.recipe.settings import Evaluate
+from medllm.training.work import move_into_place, say, work_folder, write_facts
+
+REPLIES = "replies"
+
+
+def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
+    """Ask, judge, report; called again after an interruption, it asks only what is not yet written down."""
+    if (out / "facts.json").is_file():
+        return
+    work = work_folder(out)
+    sittings = sittings_of(settings, sources)
+    asked = sum(len(sitting.prompts) for sitting in sittings)
+    say("evaluate", f"{len(settings.models)} models, {asked} prompts, {settings.samples} samples of each")
+    replies = _ask(settings, sources, sittings, work)
+    records = _judge(settings, sources, sittings, replies)
+    for model in settings.models:
+        mine = [record for record in records if record.model == model]
+        write_records(mine, work / "records" / f"{model}.parquet")
+    _tables(settings, sources, sittings, replies, work)
+    told = report_json(report(records, seed=settings.seed))
+    (work / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=_plain) + "\n", "utf-8")
+    write_facts(work, _facts(settings, records, replies, told))
+    move_into_place(work, out, (REPLIES,))
+
+
+def _ask(
+    settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], work: Path
+) -> dict[tuple[str, str], Reply]:
+    """The reply to every prompt of every model, by model and key."""
+    from medllm.generation.opening import open_generators
+    from medllm.generation.recorded import answered
+
+    makers = open_generators(
+        settings.models,
+        sources,
+        engine=settings.engine,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        batch_size=settings.batch_size,
+        prices=settings.prices,
+    )
+    together: dict[int, list[str]] = defaultdict(list)
+    for model, (maker, _) in makers.items():
+        together[id(maker)].append(model)
+    found: dict[tuple[str, str], Reply] = {}
+    for number, models in enumerate(together.values()):
+        wanted = {
+            f"{model} {key}": (model, key, prompt.request(f"{model} {key}", makers[model][1]))
+            for sitting in sittings
+            for key, prompt in sitting.prompts.items()
+            for model in models
+        }
+        requests: list[Request] = [request for _, _, request in wanted.values()]
+        path = work / REPLIES / f"{number}.jsonl"
+        for count, reply in enumerate(answered(makers[models[0]][0], requests, path), 1):
+            model, key, _ = wanted[reply.key]
+            found[model, key] = reply
+            if count % 200 == 0 or count == len(requests):
+                say("evaluate", f"{', '.join(models)}: {count} of {len(requests)}")
+    return found
+
+
+def _judge(
+    settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], replies: dict[tuple[str, str], Reply]
+) -> list[Record]:
+    """A record for every reply, in the order of exam, model, prompt and question."""
+    from medllm.generation.opening import source_of
+
+    records = []
+    for sitting in sittings:
+        for model, source in settings.models.items():
+            revision = source_of(sources.get(source))[1]
+            for key, prompt in sitting.prompts.items():
+                reply = replies[model, key]
+                records.append(
+                    judge(
+                        prompt.question,
+                        reply.text,
+                        model=model,
+                        prompt=prompt.style,
+                        finish_reason=reply.finish_reason,
+                        model_revision=revision,
+                        template=settings.template,
+                        shots=sitting.shots,
+                        context=settings.context,
+                        sample=prompt.sample,
+                        seed=prompt.seed if settings.temperature else None,
+                        tokens=reply.completion_tokens,
+                        prompt_hash=prompt.prompt.hash,
+                    )
+                )
+    return records
+
+
+def _tables(
+    settings: Evaluate,
+    sources: dict[str, Path],
+    sittings: list[Sitting],
+    replies: dict[tuple[str, str], Reply],
+    work: Path,
+) -> None:
+    """The questions that were asked, and what each run was made with."""
+    from medllm.generation.opening import source_of
+
+    runs = []
+    for sitting in sittings:
+        _write(work / "questions" / f"{sitting.name}.parquet", [question_row(one) for one in sitting.questions])
+        for model, written in settings.models.items():
+            name, revision = source_of(sources.get(written))
+            for style in settings.prompts:
+                mine = [replies[model, key] for key, one in sitting.prompts.items() if one.style == style]
+                runs.append(
+                    {
+                        "model": model,
+                        "source": name or written,
+                        "revision": revision,
+                        "benchmark": sitting.name,
+                        "prompt": style,
+                        "template": settings.template,
+                        "shots": sitting.shots,
+                        "context": settings.context,
+                        "engine": settings.engine,
+                        "dtype": settings.dtype,
+                        "quantization": settings.quantization,
+                        "temperature": settings.temperature,
+                        "samples": settings.samples,
+                        "seed": settings.seed,
+                        "replies": len(mine),
+                        "too_long": sum(reply.finish_reason == "too_long" for reply in mine),
+                        "prompt_tokens": sum(reply.prompt_tokens for reply in mine),
+                        "completion_tokens": sum(reply.completion_tokens for reply in mine),
+                        "cost": sum(reply.cost for reply in mine),
+                    }
+                )
+    _write(work / "runs" / "runs.parquet", runs)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+
+
+def _facts(
+    settings: Evaluate, records: list[Record], replies: dict[tuple[str, str], Reply], told: dict[str, Any]
+) -> dict[str, Any]:
+    rows = card_rows(told)
+    return {
+        "stage": "evaluate",
+        "replies": len(replies),
+        "questions": len({(record.benchmark, record.question_id) for record in records}),
+        "too_long": sum(reply.finish_reason == "too_long" for reply in replies.values()),
+        "cost_in_dollars": sum(reply.cost for reply in replies.values()),
+        "rows": rows,
+        "index": model_index(rows),
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _plain(value: object) -> object:
+    """Numbers of numpy, and keys that are no text, as JSON has them."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,223 @@
+"""The merge, shard by shard: one tensor in memory at a time, bit for bit what PEFT's merge gives with all of them."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from medllm.errors import ModelError
+from medllm.weights.adapter import Adapter, weight_name
+from medllm.weights.checkpoint import Checkpoint, Tensor, read_header
+
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+NAMES = {kind: name for name, kind in DTYPES.items()}
+HEAD = "lm_head.weight"
+HEAD_SHARD = "model-lm_head.safetensors"
+INDEX = "model.safetensors.index.json"
+ROWS_AT_ONCE = 2**24
+"""How many numbers of a tensor are computed at a time: the embedding of a large model is never held twice."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one adapter does to one tensor."""
+
+    adapter: Adapter
+    module: str | None
+    replaced: Tensor | None
+
+
+def merge(
+    base: Checkpoint, adapters: list[Adapter], out: Path, *, dtype: str | None, say: Callable[[str], None]
+) -> None:
+    """Write the merged model to `out`; shards that an interrupted merge had finished are not made again.
+
+    Each adapter in turn: W <- round(W + scale * B @ A), the sum in float32 and rounded once, as PEFT does.
+    """
+    for adapter in adapters:
+        adapter.fits(base)
+    changes = _changes(base, adapters)
+    kind = DTYPES[{"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[dtype]] if dtype else None
+    out.mkdir(parents=True, exist_ok=True)
+    needed = sum(tensor.size for tensor in base.tensors.values())
+    if shutil.disk_usage(out).free < needed:
+        raise ModelError(f"{out}: the merged model needs {needed / 1e9:.1f} GB there, and less is free. Free some.")
+    for shard in base.shards:
+        made = out / shard.name
+        if made.is_file():
+            continue
+        aside = out / (shard.name + ".part")
+        _write_shard(shard, aside, changes, kind)
+        aside.replace(made)
+        say(f"{shard.name} ({base.shards.index(shard) + 1} of {len(base.shards)})")
+    embedding = parted(base, changes)
+    if embedding is not None:
+        _write_head(base, embedding, out, changes.get(HEAD, []), kind)
+        say(f"{HEAD_SHARD}: the head is no longer the embedding, for an adapter changes only one of them")
+    _write_index(base, out)
+    _write_config(base, out, kind, untied=embedding is not None)
+
+
+def _changes(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[Change]]:
+    """Per tensor, in the adapters' order; every tensor of every adapter must have found its place."""
+    changes: dict[str, list[Change]] = {}
+    for adapter in adapters:
+        for name, tensor in adapter.replaced.items():
+            if name not in base.tensors and not (name == HEAD and base.tied):
+                raise ModelError(f"{adapter.folder}: replaces {name}, which {base.name} does not have.")
+            changes.setdefault(name, []).append(Change(adapter, None, tensor))
+        for module in adapter.modules:
+            changes.setdefault(f"{module}.weight", []).append(Change(adapter, module, None))
+    return changes
+
+
+def parted(base: Checkpoint, changes: dict[str, list[Change]]) -> str | None:
+    """The name of the embedding when a tied head must become a tensor of its own, else None.
+
+    An adapter changes the embedding or the head, and while it is an adapter the other stays as it was. Merging into
+    the one tensor that both share would change both: the merged model would be another one than the adapter's.
+    """
+    if not base.tied:
+        return None
+    embedding = weight_name("lm_head", base)
+    of_both = changes.get(embedding, []) and all(
+        change.adapter.config.get("ensure_weight_tying") for change in changes[embedding]
+    )
+    touched = bool(changes.get(embedding)) or bool(changes.get(HEAD))
+    return embedding if touched and not of_both else None
+
+
+def _write_head(base: Checkpoint, embedding: str, out: Path, changes: list[Change], kind: torch.dtype | None) -> None:
+    """Write the head that is no longer the embedding as one more shard."""
+    tensor = replace(base.tensors[embedding], name=HEAD)
+    aside = out / (HEAD_SHARD + ".part")
+    with safe_open(str(base.folder / tensor.shard), "pt") as source, aside.open("wb") as file:
+        _write(source, [(tensor, embedding)], {HEAD: changes}, file, kind, {"format": "pt"})
+    aside.replace(out / HEAD_SHARD)
+
+
+def _write_shard(shard: Path, aside: Path, changes: dict[str, list[Change]], kind: torch.dtype | None) -> None:
+    tensors, metadata, _ = read_header(shard)
+    order = sorted(tensors.values(), key=lambda tensor: tensor.begin)
+    with safe_open(str(shard), "pt") as source, aside.open("wb") as file:
+        _write(source, [(tensor, tensor.name) for tensor in order], changes, file, kind, metadata or {"format": "pt"})
+
+
+def _write(
+    source: Any,  # noqa: ANN401  an open safetensors file
+    order: list[tuple[Tensor, str]],
+    changes: dict[str, list[Change]],
+    file: BinaryIO,
+    kind: torch.dtype | None,
+    metadata: dict[str, str],
+) -> None:
+    """Write one file: its header first, then tensor after tensor as each is read (under its old name) and changed."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for tensor, _ in order:
+        to = kind if kind is not None and tensor.dtype in DTYPES else DTYPES.get(tensor.dtype)
+        length = tensor.size if to is None else _count(tensor) * to.itemsize
+        name = NAMES[to] if to is not None else tensor.dtype
+        header[tensor.name] = {"dtype": name, "shape": tensor.shape, "data_offsets": [at, at + length]}
+        at += length
+    words = json.dumps(header, separators=(",", ":")).encode()
+    words += b" " * (-len(words) % 8)
+    file.write(struct.pack("<Q", len(words)) + words)
+    for tensor, stored in order:
+        for part in _merged(source, tensor, stored, changes.get(tensor.name, [])):
+            _append(file, part if kind is None or not part.is_floating_point() else part.to(kind))
+
+
+def _merged(source: Any, tensor: Tensor, stored: str, changes: list[Change]) -> Iterator[torch.Tensor]:  # noqa: ANN401
+    """The tensor's rows, a slice at a time, with every adapter's change."""
+    if not changes:
+        yield source.get_tensor(stored)
+        return
+    rows = max(1, ROWS_AT_ONCE // max(1, _count(tensor) // tensor.shape[0]))
+    whole = source.get_slice(stored)
+    deltas = [_factors(change) for change in changes]
+    for begin in range(0, tensor.shape[0], rows):
+        part = whole[begin : begin + rows]
+        for factors in deltas:
+            part = factors.on(part, slice(begin, begin + rows))
+        yield part
+
+
+@dataclass(frozen=True)
+class Factors:
+    """An adapter's change in memory: two factors and their scale, or the tensor that replaces the base's."""
+
+    narrow: torch.Tensor | None = None
+    wide: torch.Tensor | None = None
+    scale: float = 1.0
+    transposed: bool = False
+    """Whether the module is an embedding, whose change is stored transposed."""
+    replaced: torch.Tensor | None = None
+
+    def on(self, part: torch.Tensor, rows: slice) -> torch.Tensor:
+        """These rows of the tensor with the change; the products are ordered as PEFT's are, for the same bits."""
+        if self.narrow is None or self.wide is None:
+            assert self.replaced is not None
+            return self.replaced[rows].to(part.dtype)
+        if not self.transposed:
+            return (part.float() + self.wide[rows] @ self.narrow * self.scale).to(part.dtype)
+        # PEFT holds an embedding's factors in the base's own numbers, and rounds their product to them.
+        narrow, wide = (factor.to(part.dtype).float() for factor in (self.narrow[:, rows], self.wide))
+        delta = ((wide @ narrow).T * self.scale).to(part.dtype)
+        return (part.float() + delta.float()).to(part.dtype)
+
+
+def _factors(change: Change) -> Factors:
+    with safe_open(str(change.adapter.path), "pt") as file:
+        if change.replaced is not None:
+            return Factors(replaced=file.get_tensor(change.replaced.name))
+        assert change.module is not None
+        narrow, wide = change.adapter.modules[change.module]
+        a, b = file.get_tensor(narrow.name).float(), file.get_tensor(wide.name).float()
+    return Factors(a, b, change.adapter.scale(change.module), "embedding" in narrow.name)
+
+
+def _append(file: BinaryIO, tensor: torch.Tensor) -> None:
+    flat = tensor.contiguous().view(-1)
+    # Written as bytes: numpy has no bfloat16.
+    file.write(memoryview(flat.view(torch.uint8).numpy().astype(np.uint8, copy=False)))
+
+
+def _count(tensor: Tensor) -> int:
+    count = 1
+    for size in tensor.shape:
+        count *= size
+    return count
+
+
+def _write_index(base: Checkpoint, out: Path) -> None:
+    """Say which shard holds what; the names and shards are the base's, but for a head that was parted from it."""
+    shards = [shard.name for shard in base.shards] + ([HEAD_SHARD] if (out / HEAD_SHARD).is_file() else [])
+    if len(shards) == 1:
+        return
+    found = {shard: read_header(out / shard)[0] for shard in shards}
+    places = {name: shard for shard, tensors in found.items() for name in tensors}
+    total = sum(tensor.size for tensors in found.values() for tensor in tensors.values())
+    told = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    (out / INDEX).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+
+
+def _write_config(base: Checkpoint, out: Path, kind: torch.dtype | None, *, untied: bool) -> None:
+    """The base's config, without how it was once quantized, with the numbers the weights now have."""
+    config = {key: value for key, value in base.config.items() if key not in ("quantization_config", "torch_dtype")}
+    if kind is not None:
+        config["dtype"] = str(kind).removeprefix("torch.")
+    elif "torch_dtype" in base.config:
+        config["dtype"] = base.config["torch_dtype"]
+    if untied:
+        config["tie_word_embeddings"] = False
+        if "text_config" in config:
+            config["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")

@@ -1,0 +1,235 @@
+"""The endpoint maker against real sockets: a faulty server, its limits, its costs, and `transformers serve` itself."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from medllm.errors import ModelError
+from medllm.generation.endpoint import EndpointGenerator
+from medllm.generation.recorded import answered
+from medllm.generation.requests import Request
+from tests import tiny
+
+SECRET = "sk-very-secret"
+
+
+class Server(ThreadingHTTPServer):
+    """A server that does what its list of replies says, then answers rightly."""
+
+    def __init__(self, *faults):
+        self.faults = list(faults)
+        self.seen = []
+        self.times = []
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append((self.path, dict(self.headers), body))
+            self.server.times.append(time.monotonic())
+            fault = self.server.faults.pop(0) if self.server.faults else None
+        if fault == "hang up":
+            self.connection.close()
+            return
+        if fault is not None:
+            code, headers, text = fault
+            self.answer(code, text.encode(), headers)
+            return
+        text = f"said {body.get('prompt') or body['messages'][-1]['content']} STOP more"
+        if body["stream"]:
+            events = [{"choices": [{"text": piece}]} for piece in (text[:5], text[5:9])]
+            events.append({"choices": [{"text": "", "finish_reason": "length"}]})
+            lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+            self.answer(200, lines.encode(), {})
+            return
+        choice = {"finish_reason": "stop", "text": text, "message": {"content": text}}
+        reply = {"choices": [choice], "usage": {"prompt_tokens": 1000, "completion_tokens": 500}}
+        self.answer(200, json.dumps(reply).encode(), {})
+
+    def answer(self, code, content, headers):
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*faults):
+        servers.append(Server(*faults))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def one(generator, **changed):
+    return next(generator.generate([Request(key="k", model="m", text="Q", **changed)]))
+
+
+def test_a_busy_server_is_waited_for_as_long_as_it_asks_and_a_broken_line_is_tried_again(serve):
+    server = serve((429, {"Retry-After": "1"}, "slow down"), (503, {"Retry-After": "0"}, "busy"), "hang up")
+    reply = one(EndpointGenerator(server.url, tries=5))
+    assert reply.text == "said Q STOP more"
+    assert len(server.seen) == 4
+    assert server.times[1] - server.times[0] >= 1.0
+
+
+def test_a_wrong_question_is_not_repeated_and_the_key_is_in_no_message(serve):
+    server = serve((401, {}, "wrong key"), (404, {}, "no such model"))
+    generator = EndpointGenerator(server.url, key=SECRET)
+    with pytest.raises(ModelError, match="answered 401 for `m`: wrong key") as fault:
+        one(generator)
+    assert SECRET not in str(fault.value) and fault.value.__cause__ is None
+    with pytest.raises(ModelError, match="404"):
+        one(generator)
+    assert len(server.seen) == 2
+    assert server.seen[0][1]["Authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in json.dumps([server.seen[0][0], server.seen[0][2]])
+
+
+def test_patience_ends(serve):
+    server = serve(*[(500, {"Retry-After": "0"}, "still broken")] * 3)
+    with pytest.raises(ModelError, match="500 for `m`: still broken"):
+        one(EndpointGenerator(server.url, tries=3))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ModelError, match="cannot be reached"):
+        one(EndpointGenerator(f"http://127.0.0.1:{port}/v1", tries=1))
+    with pytest.raises(ModelError, match="no address of a server"):
+        one(EndpointGenerator("file:///etc"))
+
+
+def test_a_prompt_that_the_server_finds_too_long_is_reported_and_the_rest_goes_on(serve):
+    told = "This model's maximum context length is 2048 tokens."
+    server = serve((400, {}, told))
+    asked = [Request(key=str(number), model="m", text="Q") for number in range(3)]
+    replies = list(EndpointGenerator(server.url, at_once=1).generate(asked))
+    assert sorted(reply.finish_reason for reply in replies) == ["stop", "stop", "too_long"]
+
+
+def test_requests_keep_to_the_pace(serve):
+    server = serve()
+    asked = [Request(key=str(number), model="m", text="Q") for number in range(4)]
+    list(EndpointGenerator(server.url, per_minute=240).generate(asked))
+    assert max(server.times) - min(server.times) >= 3 * 60 / 240 - 0.05
+
+
+def test_costs_are_counted_and_text_ends_before_the_stop(serve):
+    server = serve()
+    generator = EndpointGenerator(server.url, prices={"m": (2.0, 8.0)})
+    reply = one(generator, stop=("STOP",))
+    assert reply.text == "said Q " and reply.finish_reason == "stop"
+    assert reply.cost == pytest.approx((1000 * 2 + 500 * 8) / 1e6)
+    assert server.seen[0][2]["stop"] == ["STOP"]
+
+
+def test_a_base_model_is_prompted_as_text_and_a_chat_model_by_messages(serve):
+    server = serve()
+    one(EndpointGenerator(server.url), temperature=0.7, seed=5, top_p=0.9)
+    messages = ({"role": "system", "content": "S"}, {"role": "user", "content": "U"})
+    assert one(EndpointGenerator(server.url, chat=True), messages=messages).text.startswith("said U")
+    (path, _, text), (chat_path, _, chat) = server.seen
+    assert path == "/v1/completions" and text["prompt"] == "Q" and "messages" not in text
+    assert (text["seed"], text["temperature"], text["top_p"]) == (5, 0.7, 0.9)
+    assert chat_path == "/v1/chat/completions" and chat["messages"] == list(messages) and "seed" not in chat
+
+
+def test_a_stream_comes_in_pieces_and_ends_with_the_reply(serve):
+    deltas = list(EndpointGenerator(serve().url).stream([Request(key="k", model="m", text="Q")]))
+    assert [delta.text for delta in deltas] == ["said ", "Q ST", ""]
+    assert deltas[-1].reply is not None
+    assert (deltas[-1].reply.text, deltas[-1].reply.finish_reason) == ("said Q ST", "length")
+
+
+def test_what_was_answered_before_a_crash_is_not_asked_or_paid_again(serve, tmp_path):
+    server = serve()
+    generator = EndpointGenerator(server.url, at_once=1)
+    asked = [Request(key=str(number), model="m", text=f"Q{number}") for number in range(5)]
+    first = answered(generator, asked, tmp_path / "replies.jsonl")
+    got = [next(first), next(first)]
+    first.close()
+    known = len((tmp_path / "replies.jsonl").read_text("utf-8").splitlines())
+    assert known >= len(got)
+    server.seen.clear()
+    replies = list(answered(generator, asked, tmp_path / "replies.jsonl"))
+    assert len(server.seen) == 5 - known
+    assert sorted(reply.key for reply in replies) == list("01234")
+
+
+@pytest.fixture(scope="module")
+def transformers_serve(tmp_path_factory):
+    """The lighter of the two real servers; it serves a tiny random model."""
+    folder = tmp_path_factory.mktemp("served")
+    base = tiny.make_base(folder / "base")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(base), "--port", str(port)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32"],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            if process.poll() is not None:
+                pytest.fail((folder / "log").read_text("utf-8", "replace")[-3000:])
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield base, f"{url}/v1"
+    finally:
+        process.terminate()
+        process.wait(60)
+        log.close()
+
+
+@pytest.mark.slow
+def test_a_real_server_says_what_the_local_maker_says(transformers_serve):
+    from medllm.generation.local import LocalGenerator
+
+    base, url = transformers_serve
+    asked = [
+        Request(key=str(number), model=str(base), text=text, max_new_tokens=8)
+        for number, text in enumerate(tiny.sentences(3, seed=31))
+    ]
+    served = {reply.key: reply.text for reply in EndpointGenerator(url, at_once=2).generate(asked)}
+    local = LocalGenerator(base, dtype="float32")
+    here = {
+        reply.key: reply.text
+        for reply in local.generate([Request(key=one.key, text=one.text, max_new_tokens=8) for one in asked])
+    }
+    assert served == here

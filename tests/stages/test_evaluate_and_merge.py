@@ -1,0 +1,126 @@
+"""The merge and evaluate stages from folders to folder: resumed, answered alike whole or in parts, certified."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.errors import DataError
+from medllm.exam.records import read_records
+from medllm.generation.local import LocalGenerator
+from medllm.recipe.settings import Evaluate, Merge
+from medllm.stages import evaluate, merge
+from tests import tiny
+
+MODELS = {"base": "base", "cpt": "cpt", "final": "rpo"}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    base = tiny.make_base(folder / "base")
+    exam = tiny.make_exam(folder / "own", 14, first="2019-02-09")
+    lines = (tiny.make_exam(folder / "old", 3, seed=8) / "exam.jsonl").read_text("utf-8")
+    (exam / "exemplars.jsonl").write_text(lines, "utf-8")
+    return {
+        "base": base,
+        "cpt": tiny.make_adapter(folder / "cpt", base),
+        "rpo": tiny.make_adapter(folder / "rpo", base, seed=4),
+        "own": exam,
+    }
+
+
+def settings(**changed):
+    common = {
+        "models": MODELS,
+        "benchmarks": ("own",),
+        "shots": 3,
+        "dtype": "float32",
+        "max_new_tokens": {"plain": 6, "explain": 16},
+    }
+    return Evaluate(**{**common, **changed})
+
+
+def test_every_model_answers_every_question_both_ways_and_an_interruption_changes_nothing(
+    sources, tmp_path, monkeypatch
+):
+    evaluate.make(settings(), sources, tmp_path / "whole")
+    generate = LocalGenerator.generate
+    calls = []
+
+    def stumbling(self, requests):
+        calls.append(len(requests))
+        for count, reply in enumerate(generate(self, requests)):
+            if len(calls) == 1 and count == 25:
+                raise KeyboardInterrupt
+            yield reply
+
+    monkeypatch.setattr(LocalGenerator, "generate", stumbling)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.make(settings(), sources, tmp_path / "parts")
+    evaluate.make(settings(), sources, tmp_path / "parts")
+    assert calls == [84, 84 - 25], "three models share one copy of the base, and nothing is asked twice"
+    whole, parts = (read_records(tmp_path / name) for name in ("whole", "parts"))
+    assert whole == parts
+    assert len(whole) == 14 * 3 * 2 == len({(r.question_id, r.model, r.prompt) for r in whole})
+    assert {record.shots for record in whole} == {3}
+    facts = json.loads((tmp_path / "whole" / "facts.json").read_text("utf-8"))
+    assert facts["replies"] == 84 and facts["questions"] == 14
+    assert {row["model"] for row in facts["rows"]} == set(MODELS)
+    results = json.loads((tmp_path / "whole" / "results.json").read_text("utf-8"))
+    assert len(results["models"]) == 3
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {"records", "questions", "runs", "results.json", "facts.json"}
+
+
+def test_the_space_reads_what_is_written(sources, tmp_path):
+    from medllm.page.source import load
+
+    evaluate.make(settings(prompts=("plain", "explain"), limit=5), sources, tmp_path / "out")
+    shown = load(str(tmp_path / "out"))
+    assert shown.models == ("base", "cpt", "final") and len(shown.questions) == 5
+    assert shown.questions[0].gold and shown.questions[0].exam_date is not None
+    assert shown.record(shown.keys[0], "final", "explain") is not None
+
+
+def test_a_limit_and_years_choose_the_same_questions_each_time(sources, tmp_path):
+    evaluate.make(settings(limit=4, models={"base": "base"}, prompts=("plain",)), sources, tmp_path / "a")
+    evaluate.make(settings(limit=4, models={"cpt": "cpt"}, prompts=("plain",)), sources, tmp_path / "b")
+    ids = [[r.question_id for r in read_records(tmp_path / name)] for name in "ab"]
+    assert ids[0] == ids[1] and len(ids[0]) == 4
+    evaluate.make(settings(years=(2019,), models={"base": "base"}, prompts=("plain",)), sources, tmp_path / "c")
+    assert len(read_records(tmp_path / "c")) == 14
+
+
+def test_a_worked_example_that_is_asked_is_refused(sources, tmp_path):
+    exam = tiny.make_exam(tmp_path / "leaky", 6)
+    (exam / "exemplars.jsonl").write_text((exam / "exam.jsonl").read_text("utf-8"), "utf-8")
+    with pytest.raises(DataError, match="its answer would stand in the prompt"):
+        evaluate.make(settings(), {**sources, "own": exam}, tmp_path / "out")
+
+
+def test_the_merged_model_answers_as_the_adapter_and_says_so_in_its_certificate(sources, tmp_path):
+    merge.make(Merge(model="rpo", dtype="float32", certify=4), sources, tmp_path / "merged")
+    certificate = json.loads((tmp_path / "merged" / "certificate.json").read_text("utf-8"))
+    against = "(merged against adapter)"
+    assert certificate[f"top1 agreement {against}"] == 1.0
+    assert certificate[f"same answers {against}"] == certificate[f"answers {against}"] == 4
+    assert 0 <= certificate[f"kl mean {against}"] < 1e-6 and certificate[f"positions {against}"] > 400
+    facts = json.loads((tmp_path / "merged" / "facts.json").read_text("utf-8"))
+    assert facts["certificate"] == certificate
+    both = {"models": {"final": "rpo", "merged": "merge"}}
+    evaluate.make(settings(**both), {**sources, "merge": tmp_path / "merged"}, tmp_path / "out")
+    final = pq.read_table(tmp_path / "out" / "records" / "final.parquet").column("completion").to_pylist()
+    whole = pq.read_table(tmp_path / "out" / "records" / "merged.parquet").column("completion").to_pylist()
+    assert final == whole and any(final)
+
+
+def test_a_certificate_tells_another_model_apart(sources, tmp_path):
+    from medllm.generation.canary import canary
+    from medllm.generation.parity import Answerer, compare
+
+    asked, examples = canary(3)
+    one = Answerer(sources["base"], sources["cpt"], dtype="float32")
+    other = Answerer(sources["base"], sources["rpo"], dtype="float32")
+    parity = compare(one, other, asked, examples)
+    assert parity.top1_agreement < 1.0 and parity.kl_mean > 1e-3

@@ -1,0 +1,96 @@
+"""The watch over a run: the falling chosen answer, the full disk, the half-written checkpoint, two processes."""
+
+import errno
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from medllm.errors import TrainingError
+from medllm.recipe.settings import Cpt, Lora
+from medllm.stages import cpt
+from medllm.training.arguments import split_batch
+from medllm.training.watch import FallingChosen, last_checkpoint, worded
+from tests import tiny
+
+
+class Model:
+    """Stands for the model where only the saving is looked at."""
+
+    def save_pretrained(self, folder, **options):
+        self.saved = folder
+
+
+def told(watch, *rewards):
+    model = Model()
+    for step, reward in enumerate(rewards, 1):
+        watch.on_log(None, SimpleNamespace(global_step=step), None, {"rewards/chosen": reward}, model=model)
+    return model
+
+
+def test_a_chosen_answer_that_falls_below_the_reference_is_told_once(tmp_path):
+    said = []
+    told(FallingChosen(tmp_path, "warn", said.append), 0.1, -0.1, -0.2, 0.1, -0.1, -0.2, -0.3, -0.4, -0.5)
+    assert len(said) == 1 and said[0].startswith("step 7: the chosen answers are less likely")
+    told(FallingChosen(tmp_path, "stop", said.append), 0.2, 0.1, -0.1, 0.1)
+    assert len(said) == 1
+
+
+def test_the_run_is_stopped_with_its_adapter_kept_when_the_recipe_says_so(tmp_path):
+    watch = FallingChosen(tmp_path / "kept", "stop", print)
+    with pytest.raises(TrainingError, match=r"step 3: the chosen answers .* stands in .*kept"):
+        told(watch, -0.1, -0.2, -0.3)
+
+
+def test_full_disk_and_full_memory_say_which_knob_to_turn(tmp_path):
+    with pytest.raises(TrainingError, match="no space left where"), worded("cpt", tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(TrainingError, match="no space left"), worded("cpt", tmp_path):
+        raise RuntimeError("[enforce fail] write failed: No space left on device")
+    with pytest.raises(TrainingError, match="Lower `per_device_batch_size` or `max_length`"), worded("cpt", tmp_path):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="a bug"), worded("cpt", tmp_path):
+        raise RuntimeError("a bug")
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    for step in (2, 10, 12):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "optimizer.pt").write_bytes(b"")
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}), "utf-8")
+    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"global_st', "utf-8")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_batch_is_split_over_devices_without_changing_its_size():
+    assert split_batch(16, 4, 2) == (4, 2)
+    assert split_batch(4, 8, 1) == (4, 1)
+    with pytest.raises(TrainingError, match="cannot be shared by 3 devices"):
+        split_batch(16, 1, 3)
+
+
+@pytest.mark.slow
+def test_two_processes_over_gloo_learn_what_one_learns(tmp_path):
+    from tests.test_house import ROOT
+
+    base, corpus = tiny.make_base(tmp_path / "base"), tiny.make_corpus(tmp_path / "corpus")
+    common = {"lora": Lora(r=4, lora_alpha=8), "max_steps": 3, "batch_size": 4, "max_length": 64, "dtype": "float32"}
+    common |= {"gradient_checkpointing": False, "logging_steps": 1, "learning_rate": 1e-2, "trackers": ()}
+    sources = {"base": base, "corpus": corpus}
+    cpt.make(Cpt(**common), sources, tmp_path / "one")
+    config = str(ROOT / "recipes" / "accelerate" / "cpu-2.yaml")
+    cpt.make(Cpt(**common, accelerate=config), sources, tmp_path / "two")
+    logs = [
+        [
+            json.loads(line)["loss"]
+            for line in (tmp_path / name / "training" / "log.jsonl").read_text("utf-8").split("\n")
+            if line
+        ]
+        for name in ("one", "two")
+    ]
+    assert len(logs[0]) == 3 and logs[0] == pytest.approx(logs[1], rel=1e-4)
+    facts = json.loads((tmp_path / "two" / "facts.json").read_text("utf-8"))
+    assert facts["steps"] == 3 and not (tmp_path / "two.given.json").exists()

@@ -1,0 +1,175 @@
+"""The streamed merge: PEFT's own numbers bit for bit, little memory, interrupted and gone on, faults named."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from medllm.errors import ModelError
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.merge import merge
+from tests import tiny
+
+
+def merged(base, adapters, out, dtype=None):
+    said = []
+    merge(Checkpoint(base), [Adapter(folder) for folder in adapters], out, dtype=dtype, say=said.append)
+    return said
+
+
+def by_peft(base, adapters, dtype):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    for folder in adapters:
+        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return model.eval()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
+def test_every_tensor_is_bit_equal_to_successive_merges_by_peft(tmp_path, dtype, family):
+    base = tiny.make_base(tmp_path / "base", family=family, dtype=dtype, shard="40KB")
+    kind = getattr(torch, dtype)
+    adapters = [
+        tiny.make_adapter(
+            tmp_path / "a", base, dtype=dtype, modules_to_save=["lm_head"], target_modules=["q_proj", "embed_tokens"]
+        ),
+        tiny.make_adapter(tmp_path / "b", base, dtype=dtype, seed=1, r=3, lora_alpha=5, use_rslora=True),
+        tiny.make_adapter(
+            tmp_path / "c",
+            base,
+            dtype=dtype,
+            seed=2,
+            rank_pattern={"layers.1.mlp.down_proj": 2},
+            alpha_pattern={"q_proj": 3},
+        ),
+    ]
+    merged(base, adapters, tmp_path / "out")
+    shards = sorted(path.name for path in base.glob("*.safetensors"))
+    assert len(shards) > 1 and shards == sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    expected = by_peft(base, adapters, kind).state_dict()
+    from transformers import AutoModelForCausalLM
+
+    got = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=kind).state_dict()
+    assert got.keys() == expected.keys()
+    assert [name for name in got if not torch.equal(got[name], expected[name])] == []
+    original = AutoModelForCausalLM.from_pretrained(base, dtype=kind).state_dict()
+    assert sum(not torch.equal(got[name], original[name]) for name in got) >= 8, "the adapters must change something"
+
+
+@pytest.mark.parametrize("target", [["q_proj", "v_proj"], ["q_proj", "embed_tokens"]])
+def test_a_tied_head_stays_what_it_was_under_the_adapter(tmp_path, target):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = tiny.make_base(tmp_path / "base", tied=True)
+    adapter = tiny.make_adapter(tmp_path / "a", base, target_modules=target, std=0.3)
+    said = merged(base, [adapter], tmp_path / "out")
+    ids = torch.arange(5, 30)[None]
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        want = PeftModel.from_pretrained(plain, str(adapter)).eval()(ids).logits
+        got = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+        assert float((got(ids).logits - want).abs().max()) < 1e-4
+    parted = "embed_tokens" in target
+    assert got.config.tie_word_embeddings is not parted
+    assert any("no longer the embedding" in line for line in said) is parted
+
+
+def test_an_interrupted_merge_goes_on_with_the_shards_that_are_missing(tmp_path):
+    base = tiny.make_base(tmp_path / "base", shard="60KB")
+    adapter = tiny.make_adapter(tmp_path / "a", base)
+    whole = merged(base, [adapter], tmp_path / "whole")
+    merged(base, [adapter], tmp_path / "out")
+    shards = sorted((tmp_path / "out").glob("*.safetensors"))
+    shards[-1].rename(shards[-1].with_name(shards[-1].name + ".part"))
+    (tmp_path / "out" / "config.json").unlink()
+    again = merged(base, [adapter], tmp_path / "out")
+    assert len(whole) == len(shards) and len(again) == 1
+    for shard in shards:
+        assert shard.read_bytes() == (tmp_path / "whole" / shard.name).read_bytes()
+
+
+def test_a_float32_base_can_be_written_as_bfloat16(tmp_path):
+    base = tiny.make_base(tmp_path / "base", shard="60KB")
+    adapter = tiny.make_adapter(tmp_path / "a", base)
+    merged(base, [adapter], tmp_path / "out", "bfloat16")
+    expected = by_peft(base, [adapter], torch.float32).state_dict()
+    for shard in (tmp_path / "out").glob("*.safetensors"):
+        for name, tensor in load_file(shard).items():
+            assert tensor.dtype == torch.bfloat16 and torch.equal(tensor, expected[name].to(torch.bfloat16))
+    assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["dtype"] == "bfloat16"
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text("utf-8"))
+    assert index["metadata"]["total_size"] == sum(t.size for t in Checkpoint(tmp_path / "out").tensors.values())
+
+
+def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path):
+    base = tiny.make_base(tmp_path / "mine")
+    other = tiny.make_base(tmp_path / "theirs", seed=1)
+    adapter = tiny.make_adapter(tmp_path / "a", other)
+    with pytest.raises(ModelError, match=r"trained on theirs .* laid on mine"):
+        merged(base, [adapter], tmp_path / "out")
+    (adapter / "base.json").unlink()
+    wider = tiny.make_base(tmp_path / "wider", family="llama", hidden_size=64)
+    with pytest.raises(ModelError, match=r"does not fit wider: .* is changed as"):
+        merged(wider, [adapter], tmp_path / "out")
+
+
+def test_adapters_that_are_missing_broken_or_pickled_are_refused(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    with pytest.raises(ModelError, match=r"there is no adapter_config\.json"):
+        merged(base, [tmp_path], tmp_path / "out")
+    adapter = tiny.make_adapter(tmp_path / "a", base)
+    weights = adapter / "adapter_model.safetensors"
+    cut = tmp_path / "cut"
+    shutil.copytree(adapter, cut)
+    (cut / weights.name).write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cut off after"):
+        merged(base, [cut], tmp_path / "out")
+    tensors = load_file(weights)
+    half = next(name for name in tensors if "lora_B" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != half}, weights)
+    with pytest.raises(ModelError, match="only one LoRA factor"):
+        merged(base, [adapter], tmp_path / "out")
+    weights.rename(adapter / "adapter_model.bin")
+    with pytest.raises(ModelError, match="pickled"):
+        merged(base, [adapter], tmp_path / "out")
+
+
+def test_a_base_of_pickles_or_without_a_shard_is_refused(tmp_path):
+    base = tiny.make_base(tmp_path / "base", shard="60KB")
+    next(base.glob("*.safetensors")).unlink()
+    with pytest.raises(ModelError, match="are in no shard"):
+        Checkpoint(base).tensors  # noqa: B018  reading is what is tried
+    for shard in base.glob("*.safetensors"):
+        shard.rename(shard.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="unpickling runs whatever they hold"):
+        Checkpoint(base)
+
+
+@pytest.mark.slow
+def test_the_result_loads_in_a_fresh_process_that_knows_nothing_of_us(tmp_path):
+    from medllm.recipe.settings import Merge
+    from medllm.stages import merge as stage
+
+    base = tiny.make_base(tmp_path / "base")
+    adapter = tiny.make_adapter(tmp_path / "rpo", base)
+    stage.make(Merge(model="rpo", dtype="float32", certify=0), {"base": base, "rpo": adapter}, tmp_path / "out")
+    script = (
+        "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "m = AutoModelForCausalLM.from_pretrained(sys.argv[1]); t = AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "assert 'medllm' not in sys.modules and t.chat_template\n"
+        "print(type(m).__name__, m.generation_config.eos_token_id)\n"
+        "m.generate(**t('患者', return_tensors='pt'), max_new_tokens=3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "out")], capture_output=True, text=True, check=True, timeout=600
+    )
+    assert done.stdout.strip() == "Qwen2ForCausalLM [0, 2]"

@@ -44,7 +44,13 @@ def streamed(folder: Path) -> None:
     from medllm.weights.checkpoint import Checkpoint
     from medllm.weights.merge import merge
 
-    merge(Checkpoint(folder / "base"), [Adapter(folder / "adapter")], folder / "streamed", dtype=None, say=str)
+    merge(
+        Checkpoint(folder / "base"),
+        [Adapter(folder / "adapter")],
+        folder / "streamed",
+        dtype=None,
+        say=lambda line: None,
+    )
 
 
 def whole(folder: Path) -> None:

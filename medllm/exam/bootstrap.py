@@ -73,7 +73,9 @@ def mean_of_strata(sums: Sequence[Floats], numerator: int, denominator: int) -> 
     """The mean over strata of numerator / denominator, per draw: the score as the mean of the years' scores."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.stack([part[:, numerator] / part[:, denominator] for part in sums])
-    return np.asarray(np.nanmean(ratios, axis=0) if np.isnan(ratios).any() else ratios.mean(axis=0))
+        defined = ~np.isnan(ratios)
+        # A draw in which no stratum has a question is nan: numpy's nanmean would say so on stderr.
+        return np.asarray(np.where(defined, ratios, 0.0).sum(axis=0) / defined.sum(axis=0))
 
 
 def pooled(sums: Sequence[Floats], numerator: int, denominator: int) -> Floats:

@@ -49,19 +49,19 @@ def merge(
     needed = sum(tensor.size for tensor in base.tensors.values())
     if shutil.disk_usage(out).free < needed:
         raise ModelError(f"{out}: the merged model needs {needed / 1e9:.1f} GB there, and less is free. Free some.")
-    for shard in base.shards:
-        made = out / shard.name
+    embedding = parted(base, changes)
+    for number, shard in enumerate(base.shards, 1):
+        made = out / _shard_name(shard, embedding)
         if made.is_file():
             continue
-        aside = out / (shard.name + ".part")
+        aside = made.with_name(made.name + ".part")
         _write_shard(shard, aside, changes, kind)
         aside.replace(made)
-        say(f"{shard.name} ({base.shards.index(shard) + 1} of {len(base.shards)})")
-    embedding = parted(base, changes)
+        say(f"{made.name} ({number} of {len(base.shards)})")
     if embedding is not None:
         _write_head(base, embedding, out, changes.get(HEAD, []), kind)
         say(f"{HEAD_SHARD}: the head is no longer the embedding, for an adapter changes only one of them")
-    _write_index(base, out)
+    _write_index([_shard_name(shard, embedding) for shard in base.shards], out)
     _write_config(base, out, kind, untied=embedding is not None)
 
 
@@ -168,9 +168,8 @@ class Factors:
             return self.replaced[rows].to(part.dtype)
         if not self.transposed:
             return (part.float() + self.wide[rows] @ self.narrow * self.scale).to(part.dtype)
-        # PEFT holds an embedding's factors in the base's own numbers, and rounds their product to them.
-        narrow, wide = (factor.to(part.dtype).float() for factor in (self.narrow[:, rows], self.wide))
-        delta = ((wide @ narrow).T * self.scale).to(part.dtype)
+        # An embedding's change is rounded to the base's numbers before it is added, and once more after.
+        delta = ((self.wide @ self.narrow[:, rows]).T * self.scale).to(part.dtype)
         return (part.float() + delta.float()).to(part.dtype)
 
 
@@ -197,9 +196,14 @@ def _count(tensor: Tensor) -> int:
     return count
 
 
-def _write_index(base: Checkpoint, out: Path) -> None:
-    """Say which shard holds what; the names and shards are the base's, but for a head that was parted from it."""
-    shards = [shard.name for shard in base.shards] + ([HEAD_SHARD] if (out / HEAD_SHARD).is_file() else [])
+def _shard_name(shard: Path, parted_from: str | None) -> str:
+    """The base's name for a shard, but for a lone one that gets a neighbour: `model.safetensors` hides all others."""
+    return "model-body.safetensors" if parted_from and shard.name == "model.safetensors" else shard.name
+
+
+def _write_index(shards: list[str], out: Path) -> None:
+    """Say which shard holds what, where there are several."""
+    shards = [*shards, HEAD_SHARD] if (out / HEAD_SHARD).is_file() else shards
     if len(shards) == 1:
         return
     found = {shard: read_header(out / shard)[0] for shard in shards}

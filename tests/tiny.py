@@ -29,9 +29,21 @@ def make_base(
 ) -> Path:
     """Write a model folder with a byte-level BPE tokenizer, as those of the supported families have."""
     import torch
-    import transformers
+    from transformers import AutoModelForCausalLM
 
     tokenizer = make_tokenizer()
+    made = make_config(tokenizer, family, tie_word_embeddings=tied, **changed)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
+    model.save_pretrained(str(folder), max_shard_size=shard)
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def make_config(tokenizer, family, **changed):
+    """The shape of the model, in the words of its family."""
+    import transformers
+
     common = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -41,25 +53,17 @@ def make_base(
         "num_key_value_heads": 2,
         "head_dim": 8,
         "max_position_embeddings": 1024,
-        "tie_word_embeddings": tied,
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.2,
         **changed,
     }
-    config = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
     if family == "gemma3_text":
-        made = transformers.Gemma3TextConfig(
-            **common, sliding_window=16, layer_types=["sliding_attention", "full_attention"]
-        )
-    else:
-        made = getattr(transformers, config[family])(**common)
-    torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
-    model.save_pretrained(str(folder), max_shard_size=shard)
-    tokenizer.save_pretrained(str(folder))
-    return folder
+        layers = ["sliding_attention", "full_attention"]
+        return transformers.Gemma3TextConfig(**common, sliding_window=16, layer_types=layers)
+    names = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
+    return getattr(transformers, names[family])(**common)
 
 
 def make_tokenizer():

@@ -10,7 +10,7 @@ from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, write_answer
 from medllm.exam.record import PromptStyle
-from medllm.generation.requests import Request, shared_length
+from medllm.generation.requests import Reply, Request, shared_length
 from medllm.recipe.settings import Evaluate
 
 
@@ -102,3 +102,24 @@ def question_row(question: Question) -> dict[str, Any]:
     row["gold"] = [write_answer(answer) for answer in question.gold]
     row["prohibited"] = sorted(question.prohibited)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+
+
+def run_row(settings: Evaluate, sitting: Sitting, replies: list[Reply]) -> dict[str, Any]:
+    """With what one model was asked one exam one way, and what that took."""
+    return {
+        "benchmark": sitting.name,
+        "template": settings.template,
+        "shots": sitting.shots,
+        "context": settings.context,
+        "engine": settings.engine,
+        "dtype": settings.dtype,
+        "quantization": settings.quantization,
+        "temperature": settings.temperature,
+        "samples": settings.samples,
+        "seed": settings.seed,
+        "replies": len(replies),
+        "too_long": sum(reply.finish_reason == "too_long" for reply in replies),
+        "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
+        "completion_tokens": sum(reply.completion_tokens for reply in replies),
+        "cost": sum(reply.cost for reply in replies),
+    }

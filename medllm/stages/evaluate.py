@@ -16,7 +16,7 @@ from medllm.exam.records import write_records
 from medllm.exam.stability import report
 from medllm.exam.stability_text import report_json
 from medllm.generation.requests import Reply, Request
-from medllm.ranking.exams import Sitting, question_row, sittings_of
+from medllm.ranking.exams import Sitting, question_row, run_row, sittings_of
 from medllm.ranking.results import card_rows, model_index
 from medllm.recipe.settings import Evaluate
 from medllm.training.work import move_into_place, say, work_folder, write_facts
@@ -128,31 +128,10 @@ def _tables(
         _write(work / "questions" / f"{sitting.name}.parquet", [question_row(one) for one in sitting.questions])
         for model, written in settings.models.items():
             name, revision = source_of(sources.get(written))
+            told = {"model": model, "source": name or written, "revision": revision}
             for style in settings.prompts:
                 mine = [replies[model, key] for key, one in sitting.prompts.items() if one.style == style]
-                runs.append(
-                    {
-                        "model": model,
-                        "source": name or written,
-                        "revision": revision,
-                        "benchmark": sitting.name,
-                        "prompt": style,
-                        "template": settings.template,
-                        "shots": sitting.shots,
-                        "context": settings.context,
-                        "engine": settings.engine,
-                        "dtype": settings.dtype,
-                        "quantization": settings.quantization,
-                        "temperature": settings.temperature,
-                        "samples": settings.samples,
-                        "seed": settings.seed,
-                        "replies": len(mine),
-                        "too_long": sum(reply.finish_reason == "too_long" for reply in mine),
-                        "prompt_tokens": sum(reply.prompt_tokens for reply in mine),
-                        "completion_tokens": sum(reply.completion_tokens for reply in mine),
-                        "cost": sum(reply.cost for reply in mine),
-                    }
-                )
+                runs.append({**told, "prompt": style, **run_row(settings, sitting, mine)})
     _write(work / "runs" / "runs.parquet", runs)
 
 

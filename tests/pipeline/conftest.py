@@ -23,6 +23,7 @@ class Workshop:
     worked: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     facts: dict[str, dict] = field(default_factory=dict)
+    runs: str = "runs"
     before_the_end: Callable[[str, Path], None] = lambda stage, part: None
 
     def recipe(self, *overrides: str) -> Recipe:
@@ -35,7 +36,7 @@ class Workshop:
 
     def bench(self) -> Bench:
         """Work here, and remember what was said."""
-        return Bench(self.hub, self.folder / "runs", self.said.append)
+        return Bench(self.hub, self.folder / self.runs, self.said.append)
 
     def run(self, *overrides: str, wanted: tuple[str, ...] = ()):
         """Make what is missing."""

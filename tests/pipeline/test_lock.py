@@ -1,0 +1,58 @@
+"""Two runs of one stage: on one machine the second says who is at it, on two the first to push wins."""
+
+import multiprocessing
+
+import pytest
+
+from medllm.hub.faults import Moved
+from medllm.pipeline.lock import Busy, alone
+
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def hold(folder, mouth):
+    with alone(folder, "clinic/toy-cpt"):
+        mouth.send("held")
+        mouth.recv()
+
+
+def test_the_second_run_on_one_machine_names_the_first_and_a_killed_one_holds_nothing(tmp_path):
+    ear, mouth = PROCESSES.Pipe()
+    other = PROCESSES.Process(target=hold, args=(tmp_path, mouth))
+    other.start()
+    assert ear.recv() == "held"
+    with (
+        pytest.raises(Busy, match=rf"clinic/toy-cpt: process {other.pid} on .* is making it right now"),
+        alone(tmp_path, "clinic/toy-cpt"),
+    ):
+        pass
+    other.kill()
+    other.join()
+    with alone(tmp_path, "clinic/toy-cpt"):
+        pass
+    ear.close()
+    mouth.close()
+
+
+def test_of_two_machines_the_first_to_push_wins_and_the_other_takes_its_result(workshop):
+    def meanwhile(stage, part):
+        if stage == "corpus" and len(workshop.worked) == 1:
+            elsewhere = type(workshop)(workshop.folder, workshop.hub)
+            elsewhere.runs = "elsewhere"
+            winners.append(elsewhere.run(wanted=("corpus",))["corpus"])
+
+    winners = []
+    workshop.before_the_end = meanwhile
+    assert workshop.run(wanted=("corpus",))["corpus"] == winners[0]
+
+
+def test_of_two_recipes_for_one_repository_the_second_does_not_overwrite(workshop):
+    def meanwhile(stage, part):
+        if stage == "corpus" and len(workshop.worked) == 1:
+            elsewhere = type(workshop)(workshop.folder, workshop.hub)
+            elsewhere.runs = "elsewhere"
+            elsewhere.run("corpus.shortest=10", wanted=("corpus",))
+
+    workshop.before_the_end = meanwhile
+    with pytest.raises(Moved, match="another run pushed made-"):
+        workshop.run(wanted=("corpus",))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 from medllm.errors import RecipeError
@@ -75,7 +74,9 @@ def _of_an_exam(
     settings: Evaluate, sources: dict[str, Path], name: str
 ) -> tuple[Question, dict[PromptStyle, Prompt]] | None:
     """The question of that id in the recipe's exams, rendered as the evaluation renders it."""
-    for sitting in import_module("medllm.ranking.exams").sittings_of(settings, sources):
+    from medllm.ranking.exams import sittings_of
+
+    for sitting in sittings_of(settings, sources):
         asked = [one for one in sitting.prompts.values() if one.question.question_id == name and one.sample == 0]
         if asked:
             return asked[0].question, {one.style: one.prompt for one in asked}

@@ -8,7 +8,21 @@ import typer.core
 
 from medllm.errors import MedllmError
 
-ORDER = ("check", "run", "ablate", "status", "trace", "ask", "score", "stability", "audit", "merge", "hub", "app")
+ORDER = (
+    "quickstart",
+    "check",
+    "run",
+    "ablate",
+    "status",
+    "trace",
+    "ask",
+    "score",
+    "stability",
+    "audit",
+    "merge",
+    "hub",
+    "app",
+)
 """The commands as a reader meets them: before a run, the run, its results, then single tools."""
 
 

@@ -83,6 +83,6 @@ def test_help_needs_no_heavy_library():
 
 def test_the_commands_are_found_at_all():
     found = reference.commands()
-    assert found[0] == ("check",)
+    assert ("check",) in found
     assert {command[0] for command in found} <= set(edge.ORDER)
     assert isinstance(edge.app, typer.Typer)

@@ -10,7 +10,7 @@ from medllm.page.html import both, hidden, safe
 from medllm.page.narrow import OUTCOMES, Filter, Outcome, containing, outcome
 from medllm.page.results import Results
 
-PAGE = 20
+PAGE = 10
 """Rows shown at first and added by each "more"."""
 
 

@@ -43,6 +43,7 @@ def page_of(page: Page) -> gr.Blocks:
                 block(about(page))
         block('<p id="said" role="status" aria-live="polite"></p>')
         block(bar(page.results.origin, live=page.live is not None), elem_id="bar")
+        on(drawn["scores"].select, scores.show, scores.controls, scores.figures)
         for name, tab in drawn.items():
             on(tab.select, None, None, None, js=f"() => window.medllm.remember({{ tab: '{name}' }})")
         for name, function in functions(page).items():
@@ -81,7 +82,9 @@ def _bind_links(demo: gr.Blocks, tabs: gr.Tabs, names: list[str], compare: Any, 
         opened = gr.Tabs(selected=tab) if tab in names else gr.skip()
         question = compare_tab.find(compare, wanted) if wanted else [gr.skip()] * (len(compare.shown) + 1)
         if not any(query.get(name) for name in FILTERED):
-            return [opened, *question, *[gr.skip()] * (len(scores.controls) + len(flips.controls) + 3)]
+            figures = scores.show("", "", "", "", False, "accuracy") if tab == "scores" else gr.skip()
+            untouched = [gr.skip()] * len(scores.controls), [gr.skip()] * (len(flips.controls) + 2)
+            return [opened, *question, *untouched[0], figures, *untouched[1]]
         asked = Wanted.read(query, compare.page.results)
         chosen = [*set_filters(asked.narrow), "points" if query.get("measure") == "points" else "accuracy"]
         return [opened, *question, *chosen, scores.show(*chosen), *flips.opened(asked)]

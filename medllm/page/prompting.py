@@ -27,7 +27,7 @@ def exact_prompt(page: Page, key: str, style: PromptStyle, language: str) -> str
 
 def _rendered(results: Results, record: Record, question: Question, style: PromptStyle) -> tuple[str, str]:
     template: Template = next((name for name in get_args(Template) if name == record.template), "paper")
-    exemplars = results.exemplars
+    exemplars = results.exemplars.get(record.benchmark, ())
     shots = min(record.shots, len(exemplars))
     context: Context = "linked" if record.context == "linked" else "original"
     prompt = render(question, prompt=style, template=template, exemplars=exemplars, shots=shots, context=context)

@@ -21,9 +21,9 @@ TUPLES = ("choices", "key", "breakdown")
 
 
 def read_questions(folder: Path) -> list[Question]:
-    """Every question of the folder's parquet files."""
+    """Every question of a parquet file, or of a folder's parquet files."""
     found: list[Question] = []
-    for file in sorted(folder.glob("*.parquet")):
+    for file in sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]:
         try:
             rows = pq.read_table(file).to_pylist()
             found.extend(to_question(row) for row in rows)

@@ -39,8 +39,8 @@ class Results:
     origin: Origin
     runs: tuple[dict[str, object], ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
-    exemplars: tuple[Question, ...] = ()
-    """The worked examples that stood before the questions, where the evaluation kept them."""
+    exemplars: dict[str, tuple[Question, ...]] = field(default_factory=dict)
+    """The worked examples that stood before the questions of each exam, where the evaluation kept them."""
     _memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def remembered(self, name: str, make: Callable[[], T]) -> T:

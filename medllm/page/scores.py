@@ -24,7 +24,8 @@ def scores(results: Results, narrow: Filter, measure: Measure) -> str:
     lines = tally(results, mask, measure)
     slices = "".join(_slice(results, narrow, measure, field, name) for field, name in SLICES)
     return (
-        f'<section class="card"><h2>{both("scores_title")}</h2>{_legend(count, measure)}{_dumbbells(lines)}'
+        f'<section class="card"><h2>{both("scores_title")}</h2><span class="sr" id="behind">'
+        f"{both('open_behind')}</span>{_legend(count, measure)}{_dumbbells(lines)}"
         f"<h3>{both('same_numbers')}</h3>{_table(lines)}</section>{slices}"
     )
 
@@ -132,8 +133,8 @@ def behind(number: str, model: str, outcome: Outcome, **narrower: str) -> str:
     """A number that opens the questions behind it."""
     extra = "".join(f' data-{name}="{safe(value)}"' for name, value in narrower.items())
     return (
-        f'<button type="button" data-model="{safe(model)}" data-outcome="{outcome}"{extra}>{number}'
-        f"{hidden('open_behind')}</button>"
+        f'<button type="button" aria-describedby="behind" data-model="{safe(model)}" data-outcome="{outcome}"{extra}>'
+        f"{number}</button>"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import MedllmError
+from medllm.page.live import Live, open_live
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int | None = None
     open_browser: bool = False
-    live: str | None = None
-    """What can be asked now, as JSON or a file of it; None leaves it to MEDLLM_LIVE."""
+    live: str | Live | None = None
+    """What can be asked now: opened already, or as JSON or a file of it; None leaves it to MEDLLM_LIVE."""
     votes: Path | None = None
     """The folder of the votes' journal; None leaves it to the environment."""
 
@@ -74,12 +75,11 @@ def _build(settings: Settings, stack: ExitStack) -> tuple[Any, list[Any]]:
     from medllm.page.context import Page
     from medllm.page.downloads import routes
     from medllm.page.layout import page_of, page_of_fault
-    from medllm.page.live import open_live
     from medllm.page.source import load
 
     try:
         results = load(settings.results)
-        live = open_live(settings.live)
+        live = settings.live if isinstance(settings.live, Live) else open_live(settings.live)
         ballot = open_ballot(results, settings.votes, stack)
     except MedllmError as fault:
         sys.stderr.write(f"medllm: {fault} The page says so too.\n")

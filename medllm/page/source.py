@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medllm.errors import HubError
+from medllm.exam.question import Question
 from medllm.exam.record import REQUIRED
 from medllm.exam.records import SCHEMA
 from medllm.hub import Provenance, connect
@@ -77,7 +78,12 @@ def read(path: Path, origin: Origin) -> Results:
     marking: Marking = "simulated" if simulated else origin.marking
     questions = asked or placeholders(table)
     shown = Origin(origin.name, origin.revision, marking)
-    return Results(tuple(questions), table, shown, tuple(runs), facts, tuple(read_questions(path / "exemplars")))
+    return Results(tuple(questions), table, shown, tuple(runs), facts, _exemplars(path / "exemplars"))
+
+
+def _exemplars(folder: Path) -> dict[str, tuple[Question, ...]]:
+    """The worked examples by exam: one file for each."""
+    return {file.stem: tuple(read_questions(file)) for file in sorted(folder.glob("*.parquet"))}
 
 
 def _records(file: Path) -> pa.Table:

@@ -8,9 +8,17 @@ from typing import Any
 import gradio as gr
 
 from medllm.page.html import LANGUAGES, words
+from medllm.page.narrow import OUTCOMES
 
-I18N = gr.I18n(**{language: {key: sentence[language] for key, sentence in words().items()} for language in LANGUAGES})
-"""Every word of the page as Gradio's own translation table, for labels and buttons."""
+TABS = ("compare", "scores", "flips", "ask", "review", "about")
+
+LABELS = (
+    "accuracy", "all", "category", "exam", "find", "flipped", "generate", "measure", "model", "more", "next", "outcome",
+    "own_choices", "own_question", "points_measure", "previous", "random", "section", "stop", "text_only", "which",
+    "year", *TABS, *(f"{outcome}_long" for outcome in OUTCOMES),
+)  # fmt: skip
+I18N = gr.I18n(**{language: {key: words()[key][language] for key in LABELS} for language in LANGUAGES})
+"""The words on Gradio's own controls, as its translation table: it travels with the page, so only these."""
 
 
 class Stops:

@@ -31,14 +31,13 @@ class Scores:
 
 
 def draw(page: Page) -> Scores:
-    """Draw the tab; the figures are there from the start, so that nothing jumps."""
+    """Draw the tab; the figures come when it is opened, for they are a fifth of all that would travel with the page."""
     with gr.Row(elem_classes="controls"):
         controls = draw_filters(page.results)
         measures = [(I18N("accuracy"), "accuracy"), (I18N("points_measure"), "points")]
         controls.append(gr.Dropdown(measures, value="accuracy", label=I18N("measure"), min_width=150))
     figures = block(elem_id="figures", js_on_load=OPEN)
     tab = Scores(controls, figures, page)
-    figures.value = tab.show("", "", "", "", False, "accuracy")
     for control in controls:
         changed = on(control.input, tab.show, controls, figures)
         remember(changed.then, [*NAMES, "measure"], controls, tab="scores")

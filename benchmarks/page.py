@@ -1,0 +1,160 @@
+"""The page under load: start, memory, time to use, config size, 64 viewers at once, 32 live six-way streams at once.
+
+    python benchmarks/page.py [--viewers 64] [--streams 32]
+
+Prints one line of JSON. Answers are made up, written at 40 pieces a second and cell; the browser is Debian's Chromium.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from medllm.generation.requests import Delta, Reply, Request
+from medllm.page.live import Live
+from medllm.page.serve import Settings, free_port, serve
+from tests.browser.conftest import CHROMIUM, QUIET
+from tests.page.simulated import write
+
+PIECES = 120
+
+
+class Writer:
+    """A generator that writes 40 pieces a second to every request."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer without streaming."""
+        return (delta.reply for delta in self.stream(requests) if delta.reply)
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Write piece by piece."""
+        for _ in range(PIECES):
+            for request in requests:
+                yield Delta(request.key, "発熱")
+            time.sleep(1 / 40)
+        for request in requests:
+            reply = Reply(
+                key=request.key, text="答え：a", finish_reason="stop", prompt_tokens=1, completion_tokens=PIECES
+            )
+            yield Delta(request.key, "", reply)
+
+
+def memory() -> float:
+    """Megabytes this process holds now."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024, 1)
+
+
+def browser_times(address: str) -> dict[str, float]:
+    """Seconds to first paint and to use, and from a click to the next question, as the median of five visits."""
+    from playwright.sync_api import sync_playwright
+
+    paints, uses, clicks = [], [], []
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        for _ in range(5):
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            began = time.monotonic()
+            page.goto(address, wait_until="domcontentloaded")
+            page.wait_for_function("document.documentElement.classList.contains('medllm-ready')")
+            uses.append(time.monotonic() - began)
+            paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+            paints.append(page.evaluate(paint) / 1000)
+            before = page.inner_text("#card h2")
+            began = time.monotonic()
+            page.get_by_role("button", name="Next").or_(page.get_by_role("button", name="次へ")).first.click()
+            page.wait_for_function("before => document.querySelector('#card h2').innerText !== before", arg=before)
+            clicks.append(time.monotonic() - began)
+            page.close()
+        browser.close()
+    names = ("first_paint", "usable", "click_to_text")
+    return {name: round(statistics.median(times), 3) for name, times in zip(names, (paints, uses, clicks), strict=True)}
+
+
+async def viewers(address: str, count: int) -> dict[str, Any]:
+    """Each viewer loads the page and its config, then asks for a comparison five times."""
+    times, faults = [], 0
+
+    async def view(client: httpx.AsyncClient) -> None:
+        nonlocal faults
+        for path in ("", "config", *(f"medllm/comparison.md?q=kakuu/115A{number}" for number in range(1, 6))):
+            began = time.monotonic()
+            answer = await client.get(f"{address}{path}")
+            times.append(time.monotonic() - began)
+            faults += answer.status_code != 200
+
+    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=count)) as client:
+        await asyncio.gather(*(view(client) for _ in range(count)))
+    ordered = sorted(times)
+    return {"requests": len(times), "faults": faults, "p50": round(statistics.median(times), 3),
+            "p95": round(ordered[int(len(ordered) * 0.95)], 3)}  # fmt: skip
+
+
+async def streams(address: str, count: int) -> dict[str, Any]:
+    """Each reader starts a six-way stream and follows it to its end."""
+    firsts: list[float] = []
+    faults = 0
+    async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=count * 2)) as client:
+        config = (await client.get(f"{address}config")).json()
+        button = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "go")
+        event = next(
+            one["id"] for one in config["dependencies"] if [button, "click"] in [list(t) for t in one["targets"]]
+        )
+
+        async def follow(number: int) -> None:
+            nonlocal faults
+            session, began, seen = f"bench{number}", time.monotonic(), False
+            body = {"data": ["kakuu/115A1"], "fn_index": event, "session_hash": session, "trigger_id": button}
+            (await client.post(f"{address}gradio_api/queue/join", json=body)).raise_for_status()
+            async with client.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as answer:
+                async for line in answer.aiter_lines():
+                    told = json.loads(line[5:]) if line.startswith("data:") else {}
+                    if told.get("msg") == "process_generating" and not seen:
+                        firsts.append(time.monotonic() - began)
+                        seen = True
+                    if told.get("msg") == "process_completed":
+                        faults += not told["success"]
+                        return
+
+        began = time.monotonic()
+        await asyncio.gather(*(follow(number) for number in range(count)))
+    ordered = sorted(firsts)
+    return {"streams": count, "cells": count * 6, "faults": faults,
+            "first_text_p50": round(statistics.median(ordered), 3),
+            "first_text_p95": round(ordered[int(len(ordered) * 0.95)], 3),
+            "all_done": round(time.monotonic() - began, 1), "written_in": round(PIECES / 40, 1)}  # fmt: skip
+
+
+def main() -> None:
+    """Measure everything once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--viewers", type=int, default=64)
+    parser.add_argument("--streams", type=int, default=32)
+    asked = parser.parse_args()
+    writer = Writer()
+    live = Live({name: (writer, name) for name in ("base", "cpt", "final")}, "bench", together=False)
+    with tempfile.TemporaryDirectory() as folder:
+        shown = write(Path(folder), per_section=75)
+        began = time.monotonic()
+        address, close = serve(Settings(results=str(shown), port=free_port(), live=live), block=False)
+        told: dict[str, Any] = {"start": round(time.monotonic() - began, 2), "idle_megabytes": memory()}
+        told["config_bytes"] = len(httpx.get(f"{address}config").content)
+        told["browser"] = browser_times(address)
+        told["viewers"] = asyncio.run(viewers(address, asked.viewers))
+        told["live"] = asyncio.run(streams(address, asked.streams))
+        told["threads_left"] = sum("_answer" in thread.name for thread in threading.enumerate())
+        told["busy_megabytes"] = memory()
+        print(json.dumps(told, ensure_ascii=False))
+        close()
+
+
+if __name__ == "__main__":
+    main()

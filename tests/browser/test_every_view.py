@@ -1,0 +1,35 @@
+"""Every tab, on desktop and phone, in both languages, light and dark: whole, accessible, still, at home."""
+
+import itertools
+
+import pytest
+
+from medllm.page.html import words
+from tests.browser.conftest import SIZES, opened
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+HEADINGS = {"compare": ".matrix", "scores": "#figures .figures", "flips": "#list .count", "ask": ".panel",
+            "review": "form.vote", "about": ".about"}  # fmt: skip
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "language", "scheme"), list(itertools.product(SIZES, ("ja", "en"), ("light", "dark"))), ids=str
+)
+def test_every_tab_is_whole_accessible_and_at_home(chromium, site, axe, size, language, scheme):
+    for seen in opened(chromium, site, size=size, language=language, scheme=scheme):
+        for tab in HEADINGS:
+            seen.open(f"?tab={tab}&lang={language}")
+            seen.page.wait_for_selector(HEADINGS[tab], state="visible")
+            assert words()["disclaimer"][language] in seen.page.inner_text(".bar")
+            assert words()["simulated"][language] in seen.page.inner_text(".bar")
+            assert seen.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{tab} is too wide"
+            assert seen.page.evaluate("window.shifted") < 0.1, f"{tab} shifts"
+            seen.page.evaluate(axe)
+            found = seen.page.evaluate("rules => axe.run(document, { runOnly: rules })", RULES)
+            assert found["passes"], "axe looked at nothing"
+            told = [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]]
+            assert told == [], f"{tab}: {told}"
+        assert seen.complaints == []
+        assert seen.foreign == []

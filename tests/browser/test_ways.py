@@ -1,0 +1,139 @@
+"""The ways through the page: choosing, links, numbers that open questions, hostile text, votes that are kept."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from medllm.page.html import words
+from medllm.votes.journal import Journal
+from tests.browser.conftest import opened, served
+from tests.page.simulated import HOSTILE
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def query(seen) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(seen.page.url).query).items()}
+
+
+def test_next_moves_on_and_the_link_shows_the_same_question_again(tab, chromium, site):
+    tab.open()
+    before = tab.page.inner_text("#card h2")
+    tab.page.get_by_role("button", name=words()["next"]["ja"], exact=True).click()
+    tab.wait("before => document.querySelector('#card h2').innerText !== before", before)
+    tab.wait("() => new URL(location).searchParams.get('q')")
+    shown, link = tab.page.inner_text("#card h2"), query(tab)["q"]
+    for again in opened(chromium, site, language="en"):
+        again.open(f"?q={link}&lang=en")
+        again.wait("shown => document.querySelector('#card h2').innerText === shown", shown)
+        assert again.page.evaluate("document.documentElement.lang") == "en"
+        assert words()["plain"]["en"] in again.page.inner_text(".matrix")
+
+
+def test_a_link_to_a_question_that_is_not_there_says_so_and_shows_another(tab):
+    tab.open("?q=no-such-question<img src=x onerror=alert(1)>")
+    tab.page.wait_for_selector("text=この記録にありません")
+    assert tab.page.inner_text("#card h2")
+    assert tab.page.evaluate("window.ran") == []
+    assert tab.complaints == []
+
+
+def test_the_language_is_switched_and_remembered(tab):
+    tab.open()
+    tab.page.click("[data-speak=en]")
+    tab.wait(
+        "() => document.documentElement.lang === 'en' && document.documentElement.classList.contains('medllm-ready')"
+    )
+    assert words()["title"]["en"] in tab.page.inner_text("h1")
+    assert tab.page.get_by_role("tab", name="Scores").count()
+    tab.open()
+    assert tab.page.evaluate("document.documentElement.lang") == "en"
+    assert tab.page.get_attribute("[data-speak=en]", "aria-pressed") == "true"
+
+
+def test_a_number_opens_its_questions_and_a_question_opens_compare(tab):
+    tab.open("?tab=scores")
+    number = tab.page.locator("#figures [data-model=base][data-outcome=lost]").nth(1)
+    count = int("".join(letter for letter in number.text_content().split("（")[0] if letter.isdigit()))
+    number.click()
+    tab.page.wait_for_selector("#list .list button", state="visible")
+    tab.wait("count => Number(document.querySelector('#list .count b').innerText) === count", count)
+    tab.wait("() => new URL(location).searchParams.get('outcome') === 'lost'")
+    row = tab.page.locator("#list .list button").first
+    name = row.locator(".id").inner_text()
+    row.click()
+    tab.wait("name => document.querySelector('#card h2')?.innerText === name", name)
+    tab.page.wait_for_selector(".matrix td.lost", state="visible")
+    assert query(tab)["tab"] == "compare"
+
+
+def test_the_keyboard_reaches_tabs_replies_and_the_key(tab):
+    tab.open()
+    tab.page.focus("[role=tab][aria-selected=true]")
+    for _ in range(60):
+        tab.page.keyboard.press("Tab")
+        if tab.page.evaluate("document.activeElement.tagName") == "SUMMARY":
+            break
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_selector("details.key[open]")
+    tab.page.focus(".reply.explain")
+    assert tab.page.evaluate("document.activeElement.classList.contains('explain')")
+
+
+def test_hostile_output_is_inert_text_on_every_tab(tab, evaluation_folder):
+    tab.open("?q=kakuu/115A3")
+    tab.wait("text => document.querySelector('.stem').textContent === text", HOSTILE)
+    assert HOSTILE in tab.page.text_content(".reply.explain")
+    tab.open("?tab=flips&outcome=asked&model=base&find=alert")
+    tab.wait("text => document.querySelector('#list .text')?.textContent.startsWith(text.slice(0, 40))", HOSTILE)
+    assert tab.page.evaluate("window.ran") == []
+    assert tab.page.evaluate("document.querySelectorAll('#card img, #grid img, #grid script, #list img').length") == 0
+    assert tab.complaints == []
+    assert tab.foreign == []
+
+
+def test_the_exact_prompt_comes_when_it_is_opened(tab):
+    tab.open("?q=kakuu/115A1")
+    tab.page.locator("details.prompt summary").last.click()
+    tab.wait("() => document.querySelectorAll('details.prompt pre')[1].textContent.includes('Explanation:')")
+
+
+def test_a_vote_is_on_the_disk_when_thanks_are_shown_and_names_come_only_then(
+    chromium, tmp_path, evaluation_folder, tmp_path_factory
+):
+    for address in served(tmp_path_factory, results=str(evaluation_folder), votes=tmp_path / "votes"):
+        for seen in opened(chromium, address):
+            seen.open("?tab=review")
+            seen.page.wait_for_selector("form.vote")
+            assert "final" not in seen.page.inner_text("form.vote")
+            assert seen.page.is_disabled("[data-choose=a]")
+            seen.page.locator("[data-side=a] [data-sentence]").first.click()
+            seen.page.check("[name=reasons_a][value=omission]")
+            seen.page.check("[name=consent]")
+            seen.page.click("[data-choose=b]")
+            seen.page.wait_for_selector("#thanks")
+            (vote,) = Journal(tmp_path / "votes").votes()
+            assert (vote.choice, vote.reasons_a, len(vote.faulty_a)) == ("b", ("omission",), 1)
+            assert vote.model_a in seen.page.inner_text("#thanks")
+            seen.page.click("[data-next-pair]")
+            seen.page.wait_for_selector("form.vote[data-at='1']")
+            assert seen.complaints == []
+
+
+def test_a_vote_that_the_server_does_not_answer_is_said_to_be_unsaved(tab):
+    tab.open("?tab=review")
+    tab.page.wait_for_selector("form.vote")
+    tab.page.route("**/medllm/vote", lambda route: route.abort())
+    tab.page.check("[name=consent]")
+    tab.page.click("[data-choose=tie]")
+    tab.wait("text => document.querySelector('.vote-said').textContent.includes(text)", words()["not_saved"]["ja"])
+    assert tab.page.is_enabled("[data-choose=tie]")
+
+
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_results_that_are_not_there_are_a_panel_in_the_reader_s_language(chromium, tmp_path_factory, language):
+    for address in served(tmp_path_factory, results="./no-such-results"):
+        for seen in opened(chromium, address, language=language):
+            seen.open()
+            assert words()["fault_title"][language] in seen.page.inner_text(".panel")
+            assert seen.complaints == []

@@ -1,0 +1,59 @@
+"""The exact prompt: rebuilt from what the evaluation kept, and believed only when its hash is the recorded one."""
+
+from dataclasses import replace
+
+import pytest
+
+from medllm.exam.prompts import render
+from medllm.exam.records import read_records, write_records
+from medllm.page.choose import Shelf
+from medllm.page.context import Page
+from medllm.page.html import words
+from medllm.page.prompting import exact_prompt
+from medllm.page.results import Origin
+from medllm.page.source import read
+from tests.page.simulated import questions, write
+from tests.page.simulated import write_questions as write_examples
+
+SHOWN = questions(12)
+EXAMPLES = [
+    replace(one, question_id=f"old{at}", text=f"昔の問題{at}", explanation="解説。") for at, one in enumerate(SHOWN[:3])
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An evaluation whose records carry the hash of a three-shot prompt."""
+    write(tmp_path, per_section=12)
+    asked = {one.question_id: one for one in SHOWN}
+    hashed = [
+        replace(
+            record,
+            prompt_hash=render(
+                asked[record.question_id], prompt=record.prompt, template="paper", exemplars=EXAMPLES
+            ).hash,
+        )
+        for record in read_records(tmp_path)
+    ]
+    write_records(hashed, tmp_path / "records" / "simulated.parquet")
+    return tmp_path
+
+
+def shown(folder) -> str:
+    results = read(folder, Origin("x"))
+    return exact_prompt(Page(results, Shelf(results)), results.keys[0], "explain", "en")
+
+
+def test_with_the_examples_kept_the_prompt_matches_its_hash(folder):
+    write_examples(EXAMPLES, folder / "aside")
+    (folder / "exemplars").mkdir()
+    (folder / "aside" / "questions" / "q.parquet").rename(folder / "exemplars" / "kakuu.parquet")
+    text = shown(folder)
+    assert words()["prompt_exact"]["en"] in text
+    assert text.count("昔の問題") == 3
+
+
+def test_without_them_it_says_that_it_is_a_reconstruction(folder):
+    text = shown(folder)
+    assert words()["prompt_unsure"]["en"] in text
+    assert SHOWN[0].text in text

@@ -26,7 +26,7 @@ app.add_typer(hub)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The hub's folder.", show_default=False)]
 Role = Annotated[Literal["read", "write"], typer.Option("--role", help="What the token may do.")]
-PortOption = Annotated[int, typer.Option("--port", help="The port the hub listens on.")]
+PortOption = Annotated[int, typer.Option("--port", envvar="MEDLLM_HUB_PORT", help="The port the hub listens on.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 

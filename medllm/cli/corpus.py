@@ -11,7 +11,7 @@ from medllm.cli.edge import app
 
 
 @app.command()
-def audit(
+def audit(  # noqa: PLR0913  an option each
     texts: Annotated[
         Path, typer.Argument(help="A file or folder of JSONL, Parquet, CSV, text, Markdown, HTML or PDF.")
     ],
@@ -24,6 +24,9 @@ def audit(
         typer.Option(help="What the texts are, for the report."),
     ] = "corpus",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = min(2, os.cpu_count() or 1),
+    encoder: Annotated[
+        Path | None, typer.Option(help="Folder of a sentence encoder: look by meaning too, for a person to judge.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""
@@ -34,7 +37,7 @@ def audit(
 
     items = held_out([(name, exam_folder(data, name)) for name in against])
     source = Source(str(texts), texts, columns={} if column == "text" else {"text": column})
-    report = audit_source(source, Asked(tuple(items), stage), workers=workers)
+    report = audit_source(source, Asked(tuple(items), stage, encoder=encoder), workers=workers)
     write_page(report, str(texts), page)
     typer.echo(f"The matches are marked in {page}.", err=True)
     if as_json:

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 from medllm.corpus.items import Item
 from medllm.corpus.leakage import DROP, REVIEW, ExamIndex
 from medllm.corpus.look import index_of, look
+from medllm.corpus.paraphrase import ALIKE, Encoder, Meanings
 from medllm.corpus.readers import read
-from medllm.corpus.report import SHOWN, Found, Report, Shown, Stage
+from medllm.corpus.report import SHOWN, Found, Report, Stage
 from medllm.corpus.sources import PIECE, Piece, Source, cut
 from medllm.corpus.spans import excerpt
 
@@ -24,12 +26,16 @@ class Asked:
     stage: Stage = "corpus"
     drop: float = DROP
     review: float = REVIEW
+    encoder: Path | None = None
+    """The folder of a sentence encoder for a second look by meaning; what it sees is for a person to judge."""
+    alike: float = ALIKE
 
 
 def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
     """Hold texts, each with its name, against the exams; nothing of a clean text is kept in memory."""
     index = index_of(asked.items, asked.review)
     report = _report(index, asked)
+    meanings = Meanings(index.items, Encoder(asked.encoder)) if asked.encoder else None
     for batch in _batches(texts):
         for (name, text), (flagged, largest) in zip(batch, look(index, [text for _, text in batch]), strict=True):
             report.documents += 1
@@ -42,9 +48,12 @@ def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
                 if decided is None:
                     continue
                 found = Found(name, item.name, one.containment, one.part, decided, asked.stage)
-                report.found.append(found)
-                if len(report.shown) < SHOWN:
-                    report.shown.append(Shown(found, excerpt(text, item), item.text))
+                report.see(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
+            for number, cosine in meanings.look(text, asked.alike) if meanings else ():
+                if all(one.item != number for one in flagged):
+                    item = index.items[number]
+                    found = Found(name, item.name, cosine, "meaning", "review", asked.stage)
+                    report.see(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
     return report
 
 

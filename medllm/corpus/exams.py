@@ -1,5 +1,6 @@
 """Exam sets on both sides of the line: past ones written out to be learnt, held-out ones as items for the audit."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,8 +38,26 @@ def _draft(source: Source, question: Question, style: PromptStyle) -> Draft:
         kind="replay" if source.kind == "replay" else "exam",
         topic=source.topic or "exam",
         group=f"{question.benchmark}/{question.question_id}",
-        fault="needs_image: it cannot be answered from its text" if question.image else None,
+        fault="needs_image: its text or its options speak of what only a picture shows" if _blind(question) else None,
     )
+
+
+# A benchmark marks questions that were printed with a picture; in some only the explanation has one.
+_SHOWN = re.compile(
+    r"図|下表|次の表|表に|表中|写真|画像|構造|下記|以下に|以下の(?!記述|うち)|以下が|以下は|次の(?!記述|うち)|処方|示す|示した|示され|"
+    r"(?:化合物|化学物質|物質|酵素|曲線|薬物|反応)[A-ZＡ-Ｚア-オⅠ-Ⅴ①-⑩]|[①-⑩]|[「\[][\s:：A-Z]*[」\]]|この(?:患者|薬|反応|商品|印刷)|今回|"
+    r"(?:^|[、。\n])[A-EＡ-Ｅア-オ]{1,2}(?:は|の|と|が|、)|（[1-9]）|四角|下線|原子[a-z]|【|〜[A-Eウ-オ]"
+)
+_PLACEHOLDER = re.compile(r"^[(（]?図\s?\d*[)）]?$")
+
+
+def _blind(question: Question) -> bool:
+    """Whether a question marked as having a picture speaks of it; the others can be answered from their text."""
+    if not question.image:
+        return False
+    options = [option for option in question.choices if not _PLACEHOLDER.match(option.strip())]
+    whole = len(options) == len(question.choices) > 0
+    return not whole or bool(_SHOWN.search("\n".join((question.context or "", question.text, *options))))
 
 
 def _licence(written: str) -> str:

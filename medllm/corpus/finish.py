@@ -32,7 +32,11 @@ _TOLD = [
     ("topic", pa.string()),
     ("characters", pa.int64()),
 ]
-CORPUS = pa.schema([*_TOLD, ("tokens", pa.int64())])
+PROVENANCE = frozenset(("id", "text", "source", "locator", "licence", "published"))
+"""What no row of a corpus is without: the file format itself refuses it."""
+CORPUS = pa.schema(
+    [*(pa.field(name, kind, nullable=name not in PROVENANCE) for name, kind in _TOLD), ("tokens", pa.int64())]
+)
 DROPPED = pa.schema([*_TOLD, ("reason", pa.string()), ("detail", pa.string())])
 AUDIT = pa.schema(
     [

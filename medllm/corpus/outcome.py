@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,35 @@ from medllm.corpus.spans import excerpt
 
 Facts = dict[str, Any]
 
+SIZES = tuple(
+    (10**power, f"{low}<n<{high}" if low else f"n<{high}")
+    for power, low, high in (
+        (3, "", "1K"),
+        (4, "1K", "10K"),
+        (5, "10K", "100K"),
+        (6, "100K", "1M"),
+        (7, "1M", "10M"),
+        (8, "10M", "100M"),
+        (9, "100M", "1B"),
+    )
+)
+ON_THE_HUB = frozenset(
+    (
+        "apache-2.0",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nd-4.0",
+        "cc0-1.0",
+        "mit",
+    )
+)
+"""Licences that the Hub's cards have a word for, as far as corpora are met with."""
+
 
 def conclude(curation: Curation, counts: Counts, made: Path) -> Facts:
     """Write audit.json and audit.html beside the tables, and return the facts of the whole."""
@@ -28,6 +57,7 @@ def conclude(curation: Curation, counts: Counts, made: Path) -> Facts:
         **_sizes(counts),
         "topics": dict(sorted(counts.topics.items())),
         "published": dict(sorted(counts.years.items())),
+        "histogram": histogram(counts.years),
         "exam_years": dict(sorted(counts.exam_years.items())),
         "dropped": sum(counts.reasons.values()),
         "reasons": _reasons(counts),
@@ -88,7 +118,25 @@ def _sizes(counts: Counts) -> Facts:
         "tokens": tokens,
         "sources": list(parts.values()),
         "licences": sorted({licence for _, licence in parts}),
+        "licence": _licence({licence for _, licence in parts}),
+        "languages": ["ja"],
+        "size": next((name for most, name in SIZES if whole["documents"] < most), "n>1B"),
     }
+
+
+def _licence(found: set[str]) -> str:
+    """The Hub's word for the licence of the whole: `other` where there are several, or one that it does not know."""
+    (first, *more) = sorted(found)
+    return first if not more and first in ON_THE_HUB else "other"
+
+
+def histogram(years: Mapping[str, int]) -> list[Facts]:
+    """Documents by year of publication, with a bar of at most twenty blocks for the card."""
+    most = max(years.values(), default=1)
+    return [
+        {"year": year, "documents": number, "bar": "█" * max(round(20 * number / most), 1)}
+        for year, number in sorted(years.items())
+    ]
 
 
 def _reasons(counts: Counts) -> dict[str, int]:

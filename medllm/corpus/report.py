@@ -18,6 +18,7 @@ class Found:
     document: str
     item: str
     containment: float
+    """How much of the item stands there; for part `meaning` the cosine of the two texts."""
     part: str
     verdict: Verdict
     stage: Stage
@@ -56,6 +57,12 @@ class Report:
         """Note a trace of an item; the largest is kept, and of two as large the first."""
         if containment > self.largest.get(item, (0.0, ""))[0]:
             self.largest[item] = (containment, document)
+
+    def see(self, found: Found, text: list[Piece], item: str) -> None:
+        """Note a sighting; the first ones are kept with their text."""
+        self.found.append(found)
+        if len(self.shown) < SHOWN:
+            self.shown.append(Shown(found, text, item))
 
     def add(self, other: "Report") -> None:
         """Take in the findings of a later part."""

@@ -4,10 +4,15 @@ import json
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from medllm.cards import render
+from medllm.corpus.finish import CORPUS, Table
 from medllm.errors import DataError, RecipeError
+from medllm.hub import Provenance
 from medllm.recipe.data import Corpus
 from medllm.stages.corpus import make
 
@@ -169,6 +174,36 @@ def test_the_same_sources_give_the_same_bytes_on_one_and_on_two_workers(sources,
     again = {path.relative_to(tmp_path / "two"): path.read_bytes() for path in (tmp_path / "two").rglob("*.*")}
     assert len(made) >= 6
     assert made == again
+
+
+def test_the_card_is_filled_from_the_facts(sources, tmp_path):
+    make(settings(), sources, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))
+    recipe = {"name": "toy", "base": "o/base@1", "cutoff": "2017-12-31"}
+    provenance = Provenance("corpus", "toy", {}, (), {}, "d" * 64)
+    card = render("dataset_cards/corpus.md", facts=facts, provenance=provenance, repo_id="o/toy-corpus", recipe=recipe)
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert (header["license"], header["license_name"]) == ("other", "cc-by-4.0, cc-by-sa-4.0")
+    assert [one["config_name"] for one in header["configs"]] == ["corpus", "dropped", "audit"]
+    for config in header["configs"]:
+        assert list((tmp_path / "out").glob(config["data_files"])), config
+    assert "3 documents, " in card
+    assert "| `leak` | 1 |" in card
+    assert "| `./past` | cc-by-sa-4.0 | 2 |" in card
+    assert "`./past`: licence CC BY-SA 4.0 published by 2016-06-01" in card.replace("\\", "")
+    assert "Not to be shown" not in card
+
+
+def test_a_row_without_provenance_cannot_be_written(tmp_path):
+    row = dict.fromkeys(CORPUS.names) | {"id": "1", "text": "発熱", "source": "a", "locator": "b", "licence": "cc0-1.0"}
+    with Table(tmp_path / "a.parquet", CORPUS) as table:
+        table.add(row | {"published": date(2015, 1, 1)})
+    for missing in ("source", "locator", "licence", "published"):
+        with (
+            pytest.raises(pa.ArrowInvalid, match=f"Column '{missing}' .*non-nullable"),
+            Table(tmp_path / "b.parquet", CORPUS) as table,
+        ):
+            table.add(row | {"published": date(2015, 1, 1), missing: None})
 
 
 def test_a_corpus_without_a_cutoff_is_refused(sources, tmp_path):

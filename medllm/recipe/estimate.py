@@ -21,6 +21,9 @@ from medllm.recipe.hardware import Machine, machine
 from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Preferences, Recipe, Rpo, Stage, Training
 from medllm.recipe.uses import repo_id, stages_of, uses
 
+SHARD = "to divide it, set `accelerate: recipes/accelerate/fsdp2-qlora.yaml`, with the number of GPUs written there"
+"""Without a config of its own a training on several GPUs holds the whole model on each."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -102,12 +105,14 @@ def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, o
             return best_memory(shape, changed, shape_of_adapter, other)
 
         facts |= _fitting(stage, fit(settings, on, need), on)
+    notes = [SHARD] if facts.get("sharded") and settings.accelerate is None else []
     tokens = trained_tokens(recipe, settings)
     each = operations_per_token(shape, settings)
     if tokens is None:
-        rate = _rate(settings, each, on)
-        return facts | {"notes": (rate,) if rate else ()}
-    return facts | {"tokens": tokens} | _hours(each * tokens, settings, on)
+        notes.append(_rate(settings, each, on))
+    else:
+        facts |= {"tokens": tokens} | _hours(each * tokens, settings, on)
+    return facts | {"notes": tuple(note for note in notes if note)}
 
 
 def _answering(

@@ -96,3 +96,13 @@ def test_a_folder_of_texts_is_sized_by_its_bytes(sound: Path):
     assert step(plan(both), "cpt").tokens == 12000
     (folder / "c.parquet").write_bytes(b"x")
     assert step(plan(recipe), "cpt").tokens is None
+
+
+def test_what_only_fits_divided_says_how_to_divide_it(sound: Path):
+    changes = {"base": "Qwen/Qwen2.5-72B@main", "cpt.run_on": "a100x4"}
+    divided = step(plan(read_recipe(sound, changes)), "cpt")
+    assert divided.fits and divided.sharded
+    assert "set `accelerate: recipes/accelerate/fsdp2-qlora.yaml`" in divided.notes[0]
+    whole = step(plan(read_recipe(sound, changes | {"cpt.quantization": "nf4"})), "cpt")
+    assert whole.fits and not whole.sharded
+    assert not any("accelerate" in note for note in whole.notes)

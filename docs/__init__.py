@@ -1,0 +1,1 @@
+"""The scripts that keep documents in step with the code."""

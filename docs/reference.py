@@ -41,6 +41,12 @@ def _commands(group: object, above: tuple[str, ...]) -> Iterator[tuple[str, ...]
         yield from _commands(command, (*above, name))
 
 
+def pages() -> str:
+    """List the pages of docs/ with their first sentences."""
+    found = sorted((ROOT / "docs").glob("*.md"))
+    return "\n".join(f"- [{path.stem}](docs/{path.name}): {sentence(path.relative_to(ROOT))}" for path in found)
+
+
 def options(command: tuple[str, ...]) -> set[str]:
     """Name the options a command takes, as `--json`."""
     found = typer.main.get_command(app)
@@ -125,7 +131,7 @@ def fresh() -> dict[Path, str]:
         ROOT / "docs/commands.md": command_page(),
         ROOT / "docs/recipe.md": recipe_page(),
     }
-    parts = {"help": f"```\n{help_text()}\n```"}
+    parts = {"help": f"```\n{help_text()}\n```", "pages": pages()}
     for name in ("README.md", "README.ja.md"):
         path = ROOT / name
         made[path] = filled(path.read_text(encoding="utf-8"), parts | ({"tree": tree()} if name == "README.md" else {}))

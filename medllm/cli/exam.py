@@ -38,6 +38,10 @@ def score(
     rules: Annotated[
         str, typer.Option("--rules", metavar="official|normalised", help="How answers are compared.")
     ] = "normalised",
+    hub: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--hub", metavar="URL|DIR", help="The Hub that --data names a dataset of.", show_default=False),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the exams with source, licence and dates.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -57,7 +61,7 @@ def score(
         return
     if benchmark is None or not files:
         raise DataError("score needs an exam and files of predictions: medllm score igakuqa FILE... --data DIR")
-    scores = _scores(benchmark, files, data, rules)
+    scores = _scores(benchmark, files, rules, exam_folder(benchmark, data, hub))
     for one in scores:
         for warning in score_text.warnings(one):
             print(f"medllm: {warning}", file=sys.stderr)
@@ -68,7 +72,7 @@ def score(
     print("\n\n".join("\n".join(score_text.score_lines(one)) for one in scores))
 
 
-def _scores(benchmark: str, files: list[Path], data: str | None, rules: str) -> list["Score"]:
+def _scores(benchmark: str, files: list[Path], rules: str, folder: Path) -> list["Score"]:
     """Every system's score on the exam."""
     from medllm.exam.benchmarks import load
     from medllm.exam.predictions import read_predictions
@@ -77,13 +81,13 @@ def _scores(benchmark: str, files: list[Path], data: str | None, rules: str) -> 
 
     if rules not in ("official", "normalised"):
         raise DataError(f"--rules {rules}: can be official or normalised.")
-    questions = load(benchmark, exam_folder(benchmark, data))
+    questions = load(benchmark, folder)
     systems = read_predictions(files, index(questions), benchmark)
     chosen: Rules = "official" if rules == "official" else "normalised"
     return score_systems(questions, systems, rules=chosen)
 
 
-def exam_folder(benchmark: str, data: str | None) -> Path:
+def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Path:
     """The local folder of an exam: as given, or pulled from the Hub at the revision that is named."""
     from medllm.exam.benchmarks import CATALOGUE
     from medllm.exam.benchmarks.loading import absent
@@ -97,8 +101,8 @@ def exam_folder(benchmark: str, data: str | None) -> Path:
     repo_id, _, revision = data.partition("@")
     if not revision:
         raise DataError(f"--data {data}: is no folder here. For a Hub dataset pin its revision: {repo_id}@COMMIT")
-    with connect() as hub:
-        return hub.pull(hub.resolve(repo_id, "dataset", revision))
+    with connect(hub) as there:
+        return there.pull(there.resolve(repo_id, "dataset", revision))
 
 
 @app.command()

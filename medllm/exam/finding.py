@@ -9,14 +9,14 @@ from medllm.exam.reply import CIRCLED, normal
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\b\s*|[{}\\]")
 _DECORATION = re.compile(r'[*`$「」『』“”"]+')
+_NAMED = r"(?:の?(?:番号|記号|選択肢|肢))?[ \t]*(?:として)?(?:は|が|[:=→⇒])?"
+_IS = r"s?\s*(?:(?:is|are|would\s+be)\b\s*:?|[:=])"
 _MARK = re.compile(
-    r"(?P<boxed>boxed:)"
-    r"|【\s*(?:最終)?(?:回答|解答|答え|答|正解|正答|結論|answer)\s*】"
-    r"|(?:最終)?(?:回答|解答|答え|正解|正答)(?:の?(?:番号|記号|選択肢|肢))?[ \t]*(?:として)?(?:は|が|[:=→⇒])?"
-    r"|(?<![a-z])(?:final\s+|correct\s+)?(?:answers?|options?|choices?)\s*(?:(?:is|are|would\s+be)\b\s*:?|[:=])"
-    r"|\b(?:choose|chose|select|pick|go\s+with)\b",
-    re.I,
+    r"boxed:|【\s*(?:最終)?(?:回答|解答|答え|答|正解|正答|結論|answer)\s*】"
+    rf"|回答{_NAMED}|解答{_NAMED}|答え{_NAMED}|正解{_NAMED}|正答{_NAMED}"
+    rf"|answer{_IS}|option{_IS}|choice{_IS}|choose\b|chose\b|select\b|pick\b|go\s+with\b"
 )
+"""Every branch begins with a letter of its own, so that the search skips at once what no mark begins with."""
 _FILLER = re.compile(
     r"(?:[\s:=は、→⇒]|以下の(?:通り|とおり)(?:です)?|次の(?:通り|とおり)(?:です)?|それぞれ|最も適切なのは|options?\s)*",
     re.I,
@@ -64,11 +64,24 @@ def find(text: str, question: Question | None) -> tuple[str | None, str | None]:
 Found = tuple[frozenset[str] | None, str | None]
 
 
+def _marks(text: str) -> list[re.Match[str]]:
+    """The places where an answer is announced, the last one first."""
+    lowered = text.lower()
+    found = _MARK.finditer(lowered if len(lowered) == len(text) else text)
+    return [mark for mark in found if not _inside_word(text, mark.start())][::-1]
+
+
+def _inside_word(text: str, start: int) -> bool:
+    """Whether an English mark is the tail of a longer word."""
+    letter = text[start - 1 : start] if start else ""
+    return text[start].isascii() and letter.isascii() and letter.isalpha()
+
+
 def _marked(text: str, allowed: str, question: Question | None) -> Found:
     """The last list that stands behind "答え", 【回答】, "answer is", a JSON key or in a box."""
-    for mark in reversed(list(_MARK.finditer(text))):
+    for mark in _marks(text):
         begin = _behind(text, mark)
-        how = "boxed" if mark["boxed"] else "marker"
+        how = "boxed" if mark[0] == "boxed:" else "marker"
         by_text = _choice_text(text[begin : begin + _LONGEST_CHOICE], question)
         if by_text is not None:
             return by_text, "choice text"
@@ -181,12 +194,12 @@ def _concluded(text: str, allowed: str, question: Question | None) -> Found:
 
 def _find_number(text: str) -> tuple[str | None, str | None]:
     """The last marked number, a bare one, or the one that is concluded."""
-    for mark in reversed(list(_MARK.finditer(text))):
+    for mark in _marks(text):
         begin = _behind(text, mark)
         named = _NAMED_NUMBER.match(text, begin)
         number = number_at(text, begin) or (number_at(text, named.end()) if named else None)
         if number is not None:
-            return number, "boxed" if mark["boxed"] else "marker"
+            return number, "boxed" if mark[0] == "boxed:" else "marker"
     bare = _BARE_NUMBER.fullmatch(text)
     if bare:
         return number_at(text, bare.start("number")), "bare"

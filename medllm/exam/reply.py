@@ -56,7 +56,8 @@ def read_reply(completion: str, asked: str | None = None) -> Reply:
     """Find the readable part of a completion; `asked` is the question's text, which a reply may say again."""
     text = normal(completion)
     loop = ends_in_loop(text)
-    text = _CHANNEL.sub("", _THOUGHT.sub("", text))
+    text = _THOUGHT.sub("", text) if "</think" in text else text
+    text = _CHANNEL.sub("", text) if "<|channel|>" in text else text
     if _OPEN_THOUGHT.search(text):
         return Reply("", run_on=False, loop=loop, open_thinking=True)
     text = text.lstrip()

@@ -104,3 +104,8 @@ def test_a_score_of_all_right_answers_has_wilson_s_interval():
     ratios.resample(resamples=200, seed=0)
     assert ratios.share(all_right).interval == wilson(np.ones(10), np.ones(10))
     assert wilson(np.zeros(0), np.zeros(0)) is None
+
+
+def test_a_draw_without_any_points_is_not_a_number_and_makes_no_noise():
+    assert np.isnan(mean_of_strata([np.zeros((3, 2)), np.zeros((3, 2))], 0, 1)).all()
+    assert interval(np.full(5, np.nan)) is None

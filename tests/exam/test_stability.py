@@ -125,3 +125,15 @@ def test_records_of_two_versions_of_an_exam_are_a_fault():
 def test_several_exams_are_reported_each_on_its_own():
     records = [*replies(), *replies(benchmark="second")]
     assert [one.benchmark for one in report(records, resamples=200).models] == ["invented", "second"]
+
+
+def test_a_model_none_of_whose_explained_replies_can_be_read_has_no_readable_delta():
+    change = change_of(replies(outcomes=[(True, None)] * 5))
+    assert (change.readable, change.delta_readable.value, change.delta_readable.interval) == (0, None, None)
+    assert change.delta.value == -1.0
+    assert change.retention.value == 0.0
+
+
+def test_a_model_never_right_has_no_retention():
+    change = change_of(replies(outcomes=[("b", "b")] * 5))
+    assert change.retention.value is None

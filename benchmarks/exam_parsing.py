@@ -41,9 +41,8 @@ def timed(name: str, replies: Iterable[str]) -> None:
         took.append(1000 * (time.perf_counter() - begin))
     took.sort()
     late = took[int(len(took) * 0.99)]
-    print(
-        f"{name:<40}{len(took):>8,} read   median {statistics.median(took):.3f} ms   99 % {late:.3f} ms   most {took[-1]:.1f} ms"
-    )
+    times = f"median {statistics.median(took):.3f} ms   99 % {late:.3f} ms   most {took[-1]:.1f} ms"
+    print(f"{name:<40}{len(took):>8,} read   {times}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
 from medllm.cli import main
@@ -10,6 +11,7 @@ from medllm.cli.edge import app
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.exam.records import write_records
+from medllm.localhub import serve
 from tests.exam.making import record
 
 EXAM = [
@@ -148,3 +150,14 @@ def test_the_same_model_twice_is_refused_in_one_line(records, tmp_path, monkeypa
     told = capsys.readouterr().err
     assert told.startswith("medllm: question q0 of invented is answered twice by base")
     assert told.count("\n") == 1
+
+
+def test_an_exam_on_the_hub_is_scored_at_its_pinned_revision(own, tmp_path, monkeypatch):
+    with serve(tmp_path / "hub", user="org") as served:
+        api = HfApi(endpoint=served.url, token=served.token)
+        api.create_repo("org/exam", repo_type="dataset")
+        commit = api.upload_folder(repo_id="org/exam", repo_type="dataset", folder_path=own).oid
+    monkeypatch.setattr("medllm.hub.connection.cache_of", lambda name: tmp_path / "cache")
+    file = predictions(tmp_path, {"1": "b", "2": "a", "3": "4"})
+    result = run("score", "my-exam", file, "--data", f"org/exam@{commit}", "--hub", tmp_path / "hub", "--json")
+    assert json.loads(result.stdout)["pooled"] == 1.0

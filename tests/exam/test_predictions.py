@@ -102,3 +102,18 @@ def test_files_that_are_not_there_or_of_another_exam_are_faults(tmp_path):
     write_records([record("x", benchmark="medqa")], tmp_path / "r.parquet")
     with pytest.raises(DataError, match="no predictions for igakuqa"):
         read_predictions([tmp_path / "r.parquet"], EXAM, "igakuqa")
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        (b"", "is empty"),
+        (b'{"problem_id": "112A1", "prediction": "b"}\n{"problem_id": ', "line 2: broken JSON at column"),
+        ('{"problem_id": "112A1", "prediction": "か"}'.encode("shift_jis"), "line 1: is not UTF-8"),
+    ],
+)
+def test_files_that_are_empty_broken_or_in_another_encoding_name_their_line(tmp_path, raw, fault):
+    (tmp_path / "p.jsonl").write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        read_predictions([tmp_path / "p.jsonl"], EXAM, "igakuqa")
+    assert fault in str(caught.value)

@@ -26,6 +26,11 @@ DataOption = Annotated[
     ),
 ]
 
+HubOption = Annotated[
+    Optional[str],  # noqa: UP045  typer shows it so
+    typer.Option("--hub", metavar="URL|DIR", help="The Hub that --data names a dataset of.", show_default=False),
+]
+
 
 @app.command()
 def score(
@@ -38,10 +43,7 @@ def score(
     rules: Annotated[
         str, typer.Option("--rules", metavar="official|normalised", help="How answers are compared.")
     ] = "normalised",
-    hub: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--hub", metavar="URL|DIR", help="The Hub that --data names a dataset of.", show_default=False),
-    ] = None,
+    hub: HubOption = None,
     list_: Annotated[bool, typer.Option("--list", help="List the exams with source, licence and dates.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -53,11 +55,8 @@ def score(
     from medllm.exam import score_text
 
     if list_:
-        print(
-            json.dumps(score_text.catalogue_json(), ensure_ascii=False, indent=2)
-            if json_
-            else "\n".join(score_text.catalogue_lines())
-        )
+        told = score_text.catalogue_json() if json_ else "\n".join(score_text.catalogue_lines())
+        print(json.dumps(told, ensure_ascii=False, indent=2) if json_ else told)
         return
     if benchmark is None or not files:
         raise DataError("score needs an exam and files of predictions: medllm score igakuqa FILE... --data DIR")

@@ -4,8 +4,9 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from medllm.localhub.refusal import bad_request
 
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """The git id of the folder with nothing in it."""
+_LONG = 20_000
 
 
 class Node(NamedTuple):
@@ -34,6 +36,8 @@ class Plan:
     changes: dict[str, "Node | Plan | None"] = field(default_factory=dict)
     fresh: bool = False
     """The folder was removed earlier in the same commit: what stood in it does not come back."""
+    removed: set[str] = field(default_factory=set)
+    """Names removed earlier in the same commit, which may come back as something else."""
 
     def set(self, path: str, node: Node) -> None:
         """Put a file at this path."""
@@ -44,6 +48,7 @@ class Plan:
         """Take away the file or folder at this path."""
         folder, name = self._folder_of(path)
         folder.changes[name] = None
+        folder.removed.add(name)
 
     def _folder_of(self, path: str) -> tuple["Plan", str]:
         *parents, name = path.split("/")
@@ -74,14 +79,22 @@ def lfs_node(sha256: str, size: int) -> Node:
     return Node(False, git_blob_id(lfs_pointer(sha256, size)), size, sha256, lfs=True)
 
 
-def load(connection: sqlite3.Connection, oid: str) -> dict[str, Node]:
+def load(connection: sqlite3.Connection, oid: str) -> Mapping[str, Node]:
     """What lies in a folder, by name, in git's order."""
     if oid == EMPTY:
         return {}
     row = connection.execute("SELECT entries FROM trees WHERE oid = ?", (oid,)).fetchone()
     if row is None:
         raise LookupError(f"the folder {oid} is not here")
-    return {name: Node(*rest) for name, *rest in json.loads(zlib.decompress(row["entries"]))}
+    return _parse_again(row["entries"]) if len(row["entries"]) > _LONG else _parse(row["entries"])
+
+
+def _parse(entries: bytes) -> Mapping[str, Node]:
+    return {name: Node(*rest) for name, *rest in json.loads(zlib.decompress(entries))}
+
+
+# A download asks once or twice for each file: ten thousand files in one folder would be parsed ten thousand times.
+_parse_again = lru_cache(maxsize=8)(_parse)
 
 
 def _save(connection: sqlite3.Connection, nodes: dict[str, Node]) -> str:
@@ -98,14 +111,14 @@ def _save(connection: sqlite3.Connection, nodes: dict[str, Node]) -> str:
 
 def edit(connection: sqlite3.Connection, oid: str, plan: Plan) -> str:
     """The id of the folder after the plan; only the folders it touches are written anew."""
-    nodes = {} if plan.fresh else load(connection, oid)
+    nodes = {} if plan.fresh else dict(load(connection, oid))
     for name, change in plan.changes.items():
         old = nodes.get(name)
         if change is None:
             nodes.pop(name, None)
             continue
         if isinstance(change, Node):
-            if old and old.folder:
+            if old and old.folder and name not in plan.removed:
                 raise bad_request(f"{name!r} is a folder, and cannot be replaced by a file")
             nodes[name] = change
             continue

@@ -1,0 +1,103 @@
+"""Large files over LFS: in one piece and in parts, at signed addresses that only fit what they were given for."""
+
+import hashlib
+import io
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from huggingface_hub import HfApi
+
+from medllm.localhub import Hub, Limits, serve
+from tests.localhub.wire import Wire, large
+
+CONTENT = os.urandom(250_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    limits = Limits(lfs_part=100_000, lfs_parted_above=200_000, idle_seconds=0.5)
+    with serve(tmp_path / "hub", user="alice", limits=limits) as running:
+        yield running
+
+
+@pytest.fixture
+def wire(hub: Hub) -> Wire:
+    line = Wire(hub.url, hub.token)
+    line.create("alice/model")
+    return line
+
+
+def actions(wire: Wire, **changes: object) -> dict:
+    wanted = {"operation": "upload", "transfers": ["basic", "multipart"]} | changes
+    wanted["objects"] = [{"oid": SHA256, "size": len(CONTENT)}]
+    return wire.post("/alice/model.git/info/lfs/objects/batch", wanted).json["objects"][0].get("actions", {})
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own way of sending a part
+def test_the_client_sends_a_large_file_in_parts(api: HfApi, wire: Wire, hub: Hub):
+    api.upload_file(path_or_fileobj=io.BytesIO(CONTENT), path_in_repo="a.bin", repo_id="alice/model")
+    assert wire.send("GET", "/alice/model/resolve/main/a.bin").body == CONTENT
+    assert len([path for path in (hub.store.folder / "blobs" / SHA256[:2]).iterdir() if SHA256 in path.name]) == 3
+
+
+def test_parts_may_come_in_any_order_and_twice(wire: Wire):
+    upload = actions(wire)["upload"]
+    assert upload["header"]["chunk_size"] == "100000"
+    parts = {number: CONTENT[(number - 1) * 100_000 : number * 100_000] for number in (3, 1, 2, 1)}
+    tags = {
+        number: Wire(wire.url).send("PUT", upload["header"][str(number)], data).headers["ETag"]
+        for number, data in parts.items()
+    }
+    body = {"oid": SHA256, "parts": [{"partNumber": number, "etag": tag} for number, tag in tags.items()]}
+    assert [Wire(wire.url).post(upload["href"], body).status for _ in range(2)] == [200, 200]
+    assert actions(wire) == {}, "the hub asks again for what it has"
+    assert wire.commit("alice/model", large("a.bin", SHA256)).status == 200
+
+
+def test_parts_that_are_not_the_file_are_refused(wire: Wire):
+    upload = actions(wire)["upload"]
+    missing = {"oid": SHA256, "parts": [{"partNumber": 1}]}
+    assert "was not uploaded" in Wire(wire.url).post(upload["href"], missing).json["error"]
+    for number in "123":
+        assert Wire(wire.url).send("PUT", upload["header"][number], b"x" * 10).status == 200
+    wrong = Wire(wire.url).post(upload["href"], {"oid": SHA256, "parts": [{"partNumber": n} for n in (1, 2, 3)]})
+    assert (wrong.status, "are not the" in wrong.json["error"]) == (400, True)
+
+
+def test_an_address_fits_only_the_content_it_was_given_for(wire: Wire):
+    href = actions(wire, transfers=["basic"])["upload"]["href"]
+    anyone = Wire(wire.url)
+    assert anyone.send("PUT", href, b"something else").status == 400
+    other = href.replace(SHA256, hashlib.sha256(b"other").hexdigest())
+    assert [anyone.send("PUT", one, CONTENT).status for one in (other, href.replace("/1/", "/2/", 1), href[:-1])] == [
+        403,
+        403,
+        403,
+    ]
+    late = href.replace("expires=", "expires=1")
+    assert anyone.send("PUT", late, CONTENT).status == 403
+    assert wire.commit("alice/model", large("a.bin", SHA256)).status == 400
+    assert anyone.send("PUT", href, CONTENT).status == 200
+    assert wire.commit("alice/model", large("a.bin", SHA256)).status == 200
+
+
+def test_verify_tells_whether_the_file_has_arrived(wire: Wire):
+    found = actions(wire, transfers=["basic"])
+    body = {"oid": SHA256, "size": len(CONTENT)}
+    assert wire.post(found["verify"]["href"], body).status == 404
+    Wire(wire.url).send("PUT", found["upload"]["href"], CONTENT)
+    assert wire.post(found["verify"]["href"], body).status == 200
+
+
+def test_a_sender_that_falls_silent_is_let_go_and_leaves_nothing(wire: Wire, hub: Hub):
+    href = urlsplit(actions(wire, transfers=["basic"])["upload"]["href"])
+    with socket.create_connection((href.hostname, href.port), timeout=60) as line:
+        head = f"PUT {href.path}?{href.query} HTTP/1.1\r\nHost: {href.netloc}\r\nContent-Length: 250000\r\n\r\n"
+        line.sendall(head.encode() + b"abc")
+        assert b"408" in line.recv(100)
+    assert list((hub.store.folder / "incoming").iterdir()) == []

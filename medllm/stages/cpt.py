@@ -25,7 +25,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
     if launch_elsewhere("cpt", settings, sources, out):
         return
     from medllm.training.continued import make_trainer
-    from medllm.training.finish import write_adapter
+    from medllm.training.finish import gathered, write_adapter
     from medllm.training.start import load_start
     from medllm.training.watch import last_checkpoint, worded
 
@@ -38,8 +38,9 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
         resumed = last_checkpoint(work / "checkpoints")
         result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         trainer.accelerator.wait_for_everyone()
+        state = gathered(trainer)
         if trainer.is_world_process_zero():
-            write_adapter(trainer.accelerator.unwrap_model(trainer.model), start.tokenizer, start.base, work)
+            write_adapter(trainer.accelerator.unwrap_model(trainer.model), start.tokenizer, start.base, work, state)
             facts = _facts(settings, asdict(tally), result, trainer)
             write_facts(work, {"base": start.base.name, "fingerprint": start.base.fingerprint, **facts})
             move_into_place(work, out, ON_THE_WAY)

@@ -25,6 +25,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
 
     if launch_elsewhere("rpo", settings, sources, out):
         return
+    from medllm.training.finish import gathered
     from medllm.training.start import load_start
     from medllm.training.watch import worded
 
@@ -32,8 +33,9 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
     with worded("rpo", work):
         start = load_start(settings, sources)
         trainer, result, tally = _train(settings, sources[settings.data], start, work, saved)
+        state = gathered(trainer)
         if trainer.is_world_process_zero():
-            _write(trainer, start, work)
+            _write(trainer, start, work, state)
             made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
             made_from |= {"round": _round(sources[settings.data])}
             write_facts(work, {"stage": "rpo", **made_from, **tally, **_facts(settings, result, trainer)})
@@ -64,16 +66,16 @@ def _train(
     return trainer, result, tally.as_facts()
 
 
-def _write(trainer: Any, start: Any, work: Path) -> None:  # noqa: ANN401
+def _write(trainer: Any, start: Any, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
     """Write the adapter; one trained above another is first made one with it."""
     from medllm.training.finish import save_alone, write_adapter
     from medllm.weights.adapter import Adapter, write_base
     from medllm.weights.compose import concatenate
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    write_adapter(model, start.tokenizer, start.base, work)
+    write_adapter(model, start.tokenizer, start.base, work, state)
     if start.below is not None:
-        save_alone(model, work / "above")
+        save_alone(model, work / "above", state)
         concatenate([start.below, Adapter(work / "above")], work)
         write_base(work, start.base)
 

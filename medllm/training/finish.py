@@ -1,6 +1,7 @@
 """What a training leaves behind: an adapter folder that loads, stops and says what it was made from."""
 
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -26,14 +27,28 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     stops.save_pretrained(str(out))
 
 
-def save_alone(model: PeftModel, out: Path) -> None:
+def gathered(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of TRL's trainers
+    """The weights of a model spread over devices, which all processes must help to gather; None where it is not."""
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return None
+    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state
+
+
+def save_alone(model: PeftModel, out: Path, state: dict[str, Any] | None = None) -> None:
     """Save the learning adapter only: not TRL's reference, nor the base's embedding that PEFT would add."""
-    model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
+    model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False, state_dict=state)
 
 
-def write_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, base: Checkpoint, out: Path) -> None:
+def write_adapter(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    base: Checkpoint,
+    out: Path,
+    state: dict[str, Any] | None = None,
+) -> None:
     """Write the trained adapter alone (TRL's frozen reference is left out), and the base it belongs to."""
-    save_alone(model, out)
+    save_alone(model, out, state)
     (out / "README.md").unlink(missing_ok=True)
     write_base(out, base)
     write_tokenizer(tokenizer, out)

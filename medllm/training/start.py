@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
@@ -54,6 +55,8 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
     )
     check_vocabulary(tokenizer, model, folder)
     if fresh_above:
+        if base.tied:
+            part_head(model)
         model = load_adapters(model, {"below": folder}, base.folder).merge_and_unload()
         return Start(model, tokenizer, base, Adapter(folder))
     if adapted:
@@ -63,3 +66,10 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
             f"{folder}: a full model, so RPO needs an adapter of its own. Give `lora: {{r: ..., lora_alpha: ...}}`."
         )
     return Start(model, tokenizer, base)
+
+
+def part_head(model: Any) -> None:  # noqa: ANN401  a model whose head is its embedding
+    """Give the head weights of its own, since folding an adapter into the embedding would change the head with it."""
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False

@@ -8,6 +8,7 @@ import torch
 from medllm.errors import DataError, ModelError, TrainingError
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.stages import cpt, rpo
+from medllm.training.start import part_head
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import load_adapters, load_base, load_tokenizer
@@ -94,18 +95,21 @@ def test_the_tokens_that_came_in_are_the_tokens_trained(sources, tmp_path, capsy
     assert facts["last_loss"] < facts["first_loss"]
 
 
-def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_final_model(sources, tmp_path):
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_final_model(sources, tmp_path, tied):
+    if tied:  # and the adapter changes the embedding, but not the head that shares its weights
+        base = tiny.make_base(tmp_path / "tied", tied=True)
+        below = tiny.make_adapter(tmp_path / "below", base, target_modules=["embed_tokens", "q_proj"])
+        sources = {**sources, "base": base, "cpt": below}
     lora = Lora(r=2, lora_alpha=6, target_modules=("q_proj", "o_proj"))
     seen = {}
 
     def look(checkpoint):
-        above = load_adapters(
-            load_adapters(
-                load_base(sources["base"], dtype="float32"), {"cpt": sources["cpt"]}, sources["base"]
-            ).merge_and_unload(),
-            {"above": checkpoint},
-            sources["base"],
-        )
+        base = load_base(sources["base"], dtype="float32")
+        if tied:
+            part_head(base)
+        below = load_adapters(base, {"cpt": sources["cpt"]}, sources["base"]).merge_and_unload()
+        above = load_adapters(below, {"above": checkpoint}, sources["base"])
         with torch.no_grad():
             seen["logits"] = above(input_ids=torch.arange(5, 25)[None]).logits
 
@@ -115,7 +119,8 @@ def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_fin
     with torch.no_grad():
         logits = alone(input_ids=torch.arange(5, 25)[None]).logits
     assert float((logits - seen["logits"]).abs().max()) < 1e-4
-    assert Adapter(tmp_path / "rpo").config["r"] == 4, "most modules have the rank of the CPT adapter"
+    ranks = {module: narrow.shape[0] for module, (narrow, _) in Adapter(tmp_path / "rpo").modules.items()}
+    assert {ranks["model.layers.0.self_attn.q_proj"], ranks["model.layers.0.self_attn.o_proj"]} == {6, 2}
 
 
 def test_a_number_that_is_none_stops_the_run_and_keeps_the_adapter(sources, tmp_path):

@@ -35,9 +35,21 @@ app: .venv/.installed ## show the recorded results as a page in the browser
 	@echo "medllm: opening the page on http://127.0.0.1:7860 (Ctrl-C ends it)"
 	@$(BIN)/medllm app --open
 
-bench: .venv/.installed ## run every benchmark and print its figures
-	@for script in benchmarks/*.py; do \
-	  echo "medllm: $$script"; $(BIN)/python $$script || exit 1; \
-	done
+# What each benchmark needs is said here: some read the exam data, one a base model (make bench BASE=FOLDER).
+DATA ?= $(or $(MEDLLM_SHARED_DATA),../shared/data)
+BASE ?=
+BENCH := start exam_speed hub page merge training
+
+bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam data, BASE=a model folder)
+	@for name in $(BENCH); do echo "medllm: benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@if [ -d "$(DATA)" ]; then \
+	  for what in make audit stage; do echo "medllm: benchmarks/corpus.py $$what"; \
+	    $(BIN)/python benchmarks/corpus.py $$what --data "$(DATA)" --work runs/bench || exit 1; done; \
+	  echo "medllm: benchmarks/duplicates.py"; \
+	  $(BIN)/python benchmarks/duplicates.py --data "$(DATA)" --work runs/bench/duplicates || exit 1; \
+	else echo "medllm: no exam data at $(DATA): corpus.py and duplicates.py are left out (make bench DATA=...)"; fi
+	@if [ -n "$(BASE)" ] && [ -d "$(DATA)" ]; then \
+	  echo "medllm: benchmarks/generation.py"; $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa"; \
+	else echo "medllm: generation.py is left out: name a model folder (make bench BASE=...)"; fi
 
 .PHONY: help test quality style app bench

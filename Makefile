@@ -38,7 +38,8 @@ app: .venv/.installed ## show the recorded results as a page in the browser
 # What each benchmark needs is said here: some read the exam data, one a base model (make bench BASE=FOLDER).
 DATA ?= $(or $(MEDLLM_SHARED_DATA),../shared/data)
 BASE ?=
-BENCH := start exam_speed hub page merge training
+ASKING := corpus duplicates generation
+BENCH := $(filter-out $(ASKING),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam data, BASE=a model folder)
 	@for name in $(BENCH); do echo "medllm: benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done

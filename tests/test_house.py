@@ -129,10 +129,3 @@ def test_every_room_is_in_the_architecture_page():
     page = read(Path("docs/architecture.md"))
     assert len(rooms) > 10
     assert sorted(room for room in rooms if not re.search(rf"`{room}(/|\.py)?`", page)) == []
-
-
-def test_make_bench_knows_every_benchmark():
-    scripts = {path.stem for path in SOURCES if path.parts[0] == "benchmarks"}
-    target = read(Path("Makefile")).split("BENCH :=")[1].split(".PHONY")[0]
-    assert len(scripts) > 5
-    assert {name for name in scripts if not re.search(rf"\b{name}\b", target)} == set()

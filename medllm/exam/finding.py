@@ -101,15 +101,20 @@ def _behind(text: str, mark: re.Match[str]) -> int:
 
 def _choice_text(rest: str, question: Question | None) -> frozenset[str] | None:
     """The choice whose whole text stands here instead of its letter."""
-    said = re.split(r"[\n。]", rest, maxsplit=1)[0].strip(" .,、です[]{}")
-    if question is None or not said:
+    if question is None:
         return None
-    same = [letter for letter, choice in zip(question.letters, question.choices, strict=True) if _same(choice, said)]
-    return frozenset(same) if len(same) == 1 else None
+    line = re.split(r"[\n。]", rest, maxsplit=1)[0]
+    for said in (line, re.split(r"[,、;:]|\.(?!\d)", line, maxsplit=1)[0]):
+        choices = zip(question.letters, question.choices, strict=True)
+        same = [letter for letter, choice in choices if _bare(said) and _bare(said) == _bare(normal(choice))]
+        if len(same) == 1:
+            return frozenset(same)
+    return None
 
 
-def _same(choice: str, said: str) -> bool:
-    return _DECORATION.sub("", normal(choice)).strip(" .,、。です[]{}").casefold() == said.casefold()
+def _bare(words: str) -> str:
+    """A choice's words without quotes, brackets and full stops around them."""
+    return _DECORATION.sub("", words).strip(" .,、。です[]{}").casefold()
 
 
 def _essence(words: str) -> str:
@@ -151,22 +156,30 @@ def _whole(text: str, allowed: str, question: Question | None) -> Found:
 
 
 def _last_line(text: str, allowed: str, question: Question | None) -> Found:
-    """A list alone on the last line."""
-    lines = text.split("\n")
-    if len(lines) < 2 or not _STARTS_BARE.match(lines[-1]):
+    """A list alone on the last line; one that only repeats it may stand above."""
+    *above, last = text.split("\n")
+    if not above or not _STARTS_BARE.match(last):
         return None, None
-    letters = _alone(lines[-1], allowed, question)
-    labels = any(_alone(line, allowed, question) is not None for line in lines[:-1])
-    return (None, None) if labels or letters is None else (letters, "last line")
+    letters = _alone(last, allowed, question)
+    return (
+        (letters, "last line") if letters is not None and _none_but(letters, above, allowed, question) else (None, None)
+    )
 
 
 def _first_line(text: str, allowed: str, question: Question | None) -> Found:
     """A list alone on the first line, above an explanation that names no other."""
-    first, _, rest = text.partition("\n")
+    first, *below = text.split("\n")
     letters = _alone(first, allowed, question)
-    if letters is None or any(_alone(line, allowed, question) for line in rest.split("\n")):
-        return None, None
-    return letters, "first line"
+    return (
+        (letters, "first line")
+        if letters is not None and _none_but(letters, below, allowed, question)
+        else (None, None)
+    )
+
+
+def _none_but(letters: frozenset[str], lines: list[str], allowed: str, question: Question | None) -> bool:
+    """Whether no line is a bare list of other letters, as it would be where the choices are only listed."""
+    return all(_alone(line, allowed, question) in (None, letters) for line in lines)
 
 
 def _concluded(text: str, allowed: str, question: Question | None) -> Found:

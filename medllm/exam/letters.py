@@ -20,7 +20,7 @@ _SEPARATOR = re.compile(
     r"(?:[,、・/&;+]|と|および|及び|ならびに|並びに|かつ|and\b)[ \t,、]*(?:and\b[ \t]*)?|[ \t]+"
 )
 _NOT_AFTER = re.compile(
-    r"[A-Za-z0-9_²]|[-‐–'’]\w|/(?=[A-Za-z0-9])(?![a-hA-H](?![A-Za-z0-9]))|(?![及並])[一-鿿ァ-ヴー々]"
+    r"[A-Za-z0-9_²]|[-‐–'’]\w|\.[a-z]\.|/(?=[A-Za-z0-9])(?![a-hA-H](?![A-Za-z0-9]))|(?![及並])[一-鿿ァ-ヴー々]"
 )
 _ARTICLE = re.compile(r"[ \t]+(?!and\b|or\b)(?:[a-z]{2,}|[A-Z][a-z]+[ \t]+[a-z])")
 _INSTEAD = re.compile(r"\s*(?:ではなく|でなく|じゃなく)(?:て)?[、,]?\s*")

@@ -55,6 +55,11 @@ READ = {
     "before the explanation": ("b\n\n解説: aは誤りである。", "b"),
     "last line": ("解説：aは誤り。bは正しい。\nb", "b"),
     "thought hidden": ("<think>maybe a. answer: a</think>答え: c", "c"),
+    "said three times": ("b\nb\nb", "b"),
+    "because": ("Answer is C, because D is wrong.", "c"),
+    "as": ("Answer: B, as A is wrong.", "b"),
+    "an article behind": ("Answer: B, a rare disease.", "b"),
+    "e.g. behind": ("答え: c e.g. 腎炎", "c"),
     "comment behind": ("a and c (① is a nasal speculum)", "a,c"),
 }
 
@@ -121,6 +126,8 @@ def test_the_words_of_a_choice_stand_for_its_letter():
     asked = question("b", choices=("yes", "no", "maybe"))
     assert parse("no", asked).answer == "b"
     assert parse("Answer: Maybe.", asked).answer == "c"
+    assert parse("Answer: yes, because the trial was large.", asked).answer == "a"
+    assert parse("There is no evidence.", asked).answer is None
     assert parse("答え: 肝臓", question("b")).answer == "b"
 
 

@@ -1,5 +1,6 @@
 """The making of one stage: pull its sources, let it work, write its card, push, tag; killed anywhere, it goes on."""
 
+import json
 import platform
 import shutil
 import time
@@ -56,6 +57,7 @@ def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, b
         head = writable_head(bench.hub, item.repo_id, item.kind, item.stage)
         inputs = tuple(_at_commit(source, made) for source in item.inputs)
         seconds = _work(plan, item, inputs, maker, place, bench)
+        _name_base(place / "made", inputs)
         provenance = _provenance(plan, item, inputs, seconds)
         out = place / "made"
         card = card_of(plan, item, provenance, read_facts(out), made, hub=bench.hub)
@@ -86,6 +88,16 @@ def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place
         raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")
     out.replace(made)
     return time.monotonic() - start
+
+
+def _name_base(out: Path, inputs: tuple[Input, ...]) -> None:
+    """Let an adapter name its base as the Hub knows it, so that it loads by its own name alone."""
+    base = next((source for source in inputs if source.reference == "base" and source.repo_id), None)
+    config = out / "adapter_config.json"
+    if base is not None and config.is_file():
+        told = json.loads(config.read_text(encoding="utf-8"))
+        told |= {"base_model_name_or_path": base.repo_id, "revision": base.commit}
+        config.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:

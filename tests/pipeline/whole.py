@@ -1,0 +1,40 @@
+"""The folder of a whole recipe small enough for a test: base, texts, past exams, and the exam that is held out."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+from tests.tiny import make_base, sentences
+
+RECIPE = Path(__file__).parent / "tiny.yaml"
+
+
+def lay_out(folder: Path) -> None:
+    """Write everything the recipe names."""
+    make_base(folder / "base")
+    (folder / "base" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A base of random weights\n")
+    texts = [" ".join(sentences(6, seed=number)) for number in range(20)]
+    _lines(folder / "texts", [{"text": text, "licence": "cc-by-4.0", "published": "2015-01-01"} for text in texts])
+    _lines(folder / "past", [question(f"p{number}", 2015) for number in range(12)])
+    _lines(folder / "world", [question(f"w{number}", 2020) for number in range(10)])
+    shutil.copy(RECIPE, folder / "tiny.yaml")
+
+
+def question(name: str, year: int) -> dict[str, object]:
+    """An invented question, the same for the same name."""
+    draw = random.Random(name)
+    return {
+        "question_id": name,
+        "text": "患者の" + "".join(draw.choices("発熱咳嗽腎肝診断治療胸部痛み心電図", k=18)) + "はどれか。",
+        "choices": ["".join(draw.choices("急性慢性投与正解解説", k=6)) for _ in range(5)],
+        "answer": draw.choice("abcde"),
+        "exam_date": f"{year}-02-01",
+        "year": year,
+        "explanation": "".join(draw.choices("発熱咳嗽腎肝診断治療胸部痛み", k=30)),
+    }
+
+
+def _lines(folder: Path, rows: list[dict[str, object]]) -> None:
+    folder.mkdir()
+    (folder / "all.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

@@ -16,17 +16,15 @@ from tests.pipeline import whole
 
 pytestmark = pytest.mark.slow
 
-LOAD = """
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained("clinic/tiny", device_map="auto")
-tokenizer = AutoTokenizer.from_pretrained("clinic/tiny")
-plain = tokenizer("患者の発熱", return_tensors="pt")
-told = tokenizer.apply_chat_template([{"role": "user", "content": "診断は"}], return_tensors="pt", return_dict=True)
-for given in (plain, told):
-    made = model.generate(input_ids=given["input_ids"], max_new_tokens=4, do_sample=False)
-    assert made.shape[1] > given["input_ids"].shape[1]
-print("answered twice")
-"""
+DOCS = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+
+
+def block(mark: str) -> str:
+    """The code block of the docs below a mark."""
+    return re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", DOCS, re.DOTALL)[1]
+
+
+COMMANDS = block("run in CI").splitlines()
 
 
 class Finished:
@@ -52,6 +50,11 @@ class Finished:
         self.told += [done.stdout, done.stderr]
         return done
 
+    def shell(self, line: str, **more) -> subprocess.CompletedProcess[str]:
+        """A line of the docs, by the program that it names."""
+        program, *words = line.split()
+        return self.medllm(*words, **more) if program == "medllm" else self.call(*words, **more)
+
     def medllm(self, *words: str, **more) -> subprocess.CompletedProcess[str]:
         return self.call("-c", "from medllm.cli import main; main()", *words, **more)
 
@@ -75,7 +78,7 @@ def finished(tmp_path_factory):
         ended = threading.Event()
         watcher = threading.Thread(target=watch, args=(run.seen_processes, ended), daemon=True)
         watcher.start()
-        done = run.medllm("run", "tiny.yaml")
+        done = run.shell(COMMANDS[0])
         ended.set()
         watcher.join()
         assert done.returncode == 0, done.stderr
@@ -99,8 +102,19 @@ def test_the_second_run_makes_nothing_and_loads_no_library_to_find_that_out(fini
 
 
 def test_a_fresh_process_with_a_fresh_cache_loads_the_model_by_its_name_alone(finished):
-    done = finished.call("-c", LOAD, home="another-users-home")
-    assert "answered twice" in done.stdout, done.stderr
+    (finished.folder / "load.py").write_text(block(r"load\.py"), encoding="utf-8")
+    done = finished.shell(COMMANDS[-1], home="another-users-home")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 2
+
+
+def test_the_other_commands_of_the_docs_run(finished):
+    assert COMMANDS[0] == "medllm run tiny.yaml"
+    assert [line.split()[1] for line in COMMANDS[1:-1]] == ["status", "trace", "ask"]
+    for line in COMMANDS[1:-1]:
+        done = finished.shell(line)
+        assert done.returncode == 0, done.stderr
+        assert "clinic/tiny" in done.stdout or "--- final, explain" in done.stdout
 
 
 def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own(finished):

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 
 from tests.tiny import make_base, sentences
@@ -12,6 +13,7 @@ RECIPE = Path(__file__).parent / "tiny.yaml"
 
 def lay_out(folder: Path) -> None:
     """Write everything the recipe names."""
+    folder.mkdir(exist_ok=True)
     make_base(folder / "base")
     (folder / "base" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A base of random weights\n")
     texts = [" ".join(sentences(6, seed=number)) for number in range(20)]
@@ -38,3 +40,7 @@ def question(name: str, year: int) -> dict[str, object]:
 def _lines(folder: Path, rows: list[dict[str, object]]) -> None:
     folder.mkdir()
     (folder / "all.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+if __name__ == "__main__":
+    lay_out(Path(sys.argv[1]))

@@ -1,6 +1,5 @@
 """Runs a hub: in this process beside other work, or as the one thing the process does."""
 
-import ipaddress
 import logging
 import signal
 import socket
@@ -18,7 +17,7 @@ from medllm.localhub.jobs.runner import Jobs
 from medllm.localhub.limits import Limits
 from medllm.localhub.store.store import Store
 from medllm.localhub.web import buckets, commit, discussions, gates, jobs, lfs, pages, refs, repos, spaces, tree, xet
-from medllm.localhub.web.app import App
+from medllm.localhub.web.app import App, is_loopback
 
 ROUTES = [
     route
@@ -126,16 +125,6 @@ def serve(
 ) -> Hub:
     """A hub on this folder, as a context manager that gives `.url`, `.token` and `.user`; port 0 takes a free one."""
     return Hub(folder, port, host=host, user=user, allow_jobs=allow_jobs, limits=limits)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _bind(host: str, port: int) -> socket.socket:

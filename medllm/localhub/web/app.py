@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import ipaddress
 import logging
+import re
 import sqlite3
 from contextlib import ExitStack
 from urllib.parse import unquote
@@ -24,7 +26,6 @@ from medllm.localhub.web.call import Call, Route, answer, find_route
 log = logging.getLogger("medllm.localhub")
 
 _DRAINED, _DRAIN_SECONDS = 16 * MIB, 5.0
-_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 class App:
@@ -68,7 +69,7 @@ class App:
     async def _run(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._public and host.rsplit(":", 1)[0] not in _LOOPBACK_NAMES:
+        if not self._public and not is_loopback(re.sub(r":\d+$", "", host).strip("[]")):
             # A page in a browser can point a name of its own at 127.0.0.1: only loopback's own names are served.
             raise Refusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
         parts = _parts(scope)
@@ -111,6 +112,14 @@ def _secret(headers: Headers, *, browsing: bool) -> str | None:
         except ValueError:
             return ""
     return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parts(scope: Scope) -> list[str]:

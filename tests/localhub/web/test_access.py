@@ -146,6 +146,14 @@ def test_another_name_for_this_machine_is_not_served(hub: Hub):
     caught.value.close()
 
 
+def test_every_loopback_name_is_served(hub: Hub):
+    port = hub.url.rsplit(":", 1)[1]
+    for name in (f"localhost:{port}", "localhost", f"[::1]:{port}", "127.0.0.2"):
+        request = urllib.request.Request(f"{hub.url}/api/models", headers={"Host": name})
+        with urllib.request.urlopen(request) as reply:
+            assert reply.status == 200
+
+
 def test_beyond_loopback_nothing_is_answered_without_a_token(tmp_path: Path):
     with serve(tmp_path / "hub", host="0.0.0.0", user="alice") as hub:
         url = hub.url.replace("0.0.0.0", "127.0.0.1")

@@ -90,7 +90,8 @@ class Jobs:
         elif running.stopped == "TIMEOUT":
             stage, message = "ERROR", "Job timeout"
         records.set_stage(self._store, number, stage, message)
-        shutil.rmtree(folder / "volumes", ignore_errors=True)
+        for name in ("volumes", "work", "home"):  # as in a container: what was not pushed or put in a bucket is gone
+            shutil.rmtree(folder / name, ignore_errors=True)
         self._running.pop(number, None)
 
     def _work(

@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 import typer.core
 
-from medllm.errors import MedllmError
+from medllm.errors import MedllmError, MissingExtraError
 
 ORDER = (
     "quickstart",
@@ -24,6 +24,20 @@ ORDER = (
     "app",
 )
 """The commands as a reader meets them: before a run, the run, its results, then single tools."""
+
+EXTRAS = {
+    "accelerate": "train",
+    "bitsandbytes": "train",
+    "datasets": "train",
+    "datatrove": "curate",
+    "gradio": "space",
+    "peft": "train",
+    "safetensors": "train",
+    "torch": "train",
+    "transformers": "train",
+    "trl": "train",
+}
+"""The extra that brings a library, for those who installed the light core."""
 
 
 class InOrder(typer.core.TyperGroup):
@@ -57,7 +71,7 @@ def main() -> None:
     except MedllmError as fault:
         _tell(fault)
     except Exception as fault:
-        told = _hub_refusal(fault)
+        told = _missing_extra(fault) or _hub_refusal(fault)
         if told is None:
             raise
         _tell(told)
@@ -66,6 +80,12 @@ def main() -> None:
 def _tell(fault: MedllmError) -> NoReturn:
     print(f"medllm: {fault}", file=sys.stderr)
     sys.exit(1)
+
+
+def _missing_extra(fault: Exception) -> MedllmError | None:
+    """Word a library that is not installed here by the extra that brings it."""
+    library = (fault.name or "").split(".")[0] if isinstance(fault, ModuleNotFoundError) else ""
+    return MissingExtraError(EXTRAS[library], f"this command uses {library}, which") if library in EXTRAS else None
 
 
 def _hub_refusal(fault: Exception) -> MedllmError | None:

@@ -1,7 +1,9 @@
 """The rim: a foreseen fault is one line and exit code 1, a bug keeps its traceback, and no command hides its help."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import typer
 from docs import reference
 from medllm.cli import edge
 from medllm.errors import HubError, MedllmError, MissingExtraError
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def ran(monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> int | str | None:
@@ -53,6 +57,20 @@ def test_a_refusal_of_the_hub_inside_another_library_is_worded_with_what_to_type
     assert capsys.readouterr().err == "medllm: the Hub: there is no token. Run `hf auth login`, or set HF_TOKEN.\n"
     assert ran(monkeypatch, OfflineModeIsEnabled("offline")) == 1
     assert "Unset it, or work with a local Hub: --hub DIR." in capsys.readouterr().err
+
+
+def test_a_library_that_is_not_installed_is_told_by_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert ran(monkeypatch, ModuleNotFoundError("No module named 'gradio'", name="gradio.blocks")) == 1
+    told = "medllm: this command uses gradio, which needs the `space` extra: pip install 'medllm[space]'\n"
+    assert capsys.readouterr().err == told
+
+
+def test_every_library_of_the_extras_is_known_to_belong_to_one():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    brought = {re.split(r"[<>=\[ ]", one)[0]: extra for extra, wanted in extras.items() for one in wanted}
+    assert edge.EXTRAS.items() <= brought.items()
 
 
 def test_a_missing_extra_says_what_to_type():

@@ -44,6 +44,28 @@ def test_the_published_means_of_five_years_come_out_where_all_years_are_there(sh
     assert round(result.score.value, 3) == mean
 
 
+YEARLY = {"gpt4": (0.782, (382, 385, 387, 398, 392)), "chatgpt": (0.550, (266, 250, 266, 297, 287))}
+"""The published points of 2018 to 2022 and the score they are reported as."""
+
+
+@pytest.mark.parametrize("model", YEARLY)
+def test_the_published_points_of_five_years_make_the_published_score(igakuqa, model):
+    published, yearly = YEARLY[model]
+    left = dict(zip(range(2018, 2023), yearly, strict=True))
+    left[2022] -= next(one.points for one in igakuqa if one.anything_right)
+    replies = {}
+    for one in igakuqa:
+        right = not one.anything_right and one.points <= left[one.year]
+        left[one.year] -= one.points if right else 0
+        text = ",".join(sorted(one.gold[0] if len(one.gold) > 1 else one.key)) if right else "?"
+        replies[one.question_id] = Prediction(one.question_id, text, "made to earn these points")
+    assert set(left.values()) == {0}
+    (result,) = score(igakuqa, [System(model, None, replies)], rules="official", resamples=200)
+    assert tuple(int(tally.points) for tally in result.years.values()) == yearly
+    assert round(result.score.value, 3) == published
+    assert round(result.whole.score, 3) == published
+
+
 def test_normalised_rules_give_back_what_spaces_and_missing_points_had_cost(shared_data, igakuqa):
     systems = [of_2018(shared_data, igakuqa, model) for model in PUBLISHED]
     official = score(igakuqa, systems, rules="official", resamples=200)

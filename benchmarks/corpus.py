@@ -109,7 +109,7 @@ def theirs(args: argparse.Namespace) -> None:
         [
             JsonlReader(str(work / "in")),
             GopherRepetitionFilter(language=language),
-            GopherQualityFilter(language=language, min_stop_words=0),
+            GopherQualityFilter(language=language, min_stop_words=0, min_avg_word_length=1),
             JsonlWriter(kept, compression=None),
         ],
         [JsonlReader(kept), MinhashDedupSignature(str(work / "sig"), config=config, language=language)],

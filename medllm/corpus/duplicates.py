@@ -50,7 +50,7 @@ class Signatures(MinhashDedupSignature):  # type: ignore[misc]
     def get_shingles(self, text: str) -> Hashes:
         """The hashed shingles of a text, at least one."""
         codes = fold(text)
-        hashed = np.unique(hash_grams(codes, min(GRAM, max(len(codes), 1))))
+        hashed = hash_grams(codes, min(GRAM, max(len(codes), 1)))
         return hashed.reshape(-1, 1) if len(hashed) else np.zeros((1, 1), np.uint64)
 
     def get_signature(self, shingles: Hashes) -> list[list[int]]:

@@ -70,10 +70,12 @@ def _voiced() -> npt.NDArray[np.uint32]:
     return table
 
 
+@functools.lru_cache(maxsize=2)
 def fold(text: str) -> Codes:
     r"""The characters that count, after NFKC and in lower case: ｶﾞﾝ and ガン, 100 ㎎ and 100mg become one.
 
-    Read off a table: the library's own normalisation took a third of the whole audit.
+    Read off a table: the library's own normalisation took a third of the whole audit. The last results are kept,
+    because a text is folded for its hash and again for its signature.
 
     >>> "".join(map(chr, fold("ｶﾞﾝ（ＣＡ 19-9）は\n㎎単位で高値。")))
     'ガンca199はmg単位で高値'

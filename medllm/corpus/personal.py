@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import unicodedata
 from dataclasses import dataclass
 
 _SURNAMES = (
@@ -113,14 +112,9 @@ def _around(text: str, one: Finding, findings: list[Finding]) -> str:
 
 
 def _one_width(text: str) -> str:
-    """Digits and letters in half width, character for character, so that places stay what they are."""
-    if text.isascii():
-        return text
-    return (
-        "".join(plain if len(plain := unicodedata.normalize("NFKC", one)) == 1 else one for one in text)
-        if _WIDE.search(text)
-        else text
-    )
+    """Digits, letters and signs in half width, character for character, so that places stay what they are."""
+    return text.translate(_NARROW) if _WIDE.search(text) else text
 
 
 _WIDE = re.compile("[！-～]")
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}

@@ -108,7 +108,7 @@ def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
     files = {
         name: [
             [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-            for path in sorted(folder.rglob("*") if folder.is_dir() else [])
+            for path in sorted(folder.rglob("*") if folder.is_dir() else [folder])
             if path.is_file()
         ]
         for name, folder in sorted(sources.items())

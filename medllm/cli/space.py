@@ -16,6 +16,10 @@ def app_(
             metavar="[RESULTS]", help="A folder, a file of records, or ORG/DATASET@REVISION.", show_default=False
         ),
     ] = None,
+    live: Annotated[
+        Optional[str],  # noqa: UP045  typer shows it so
+        typer.Option(help="Models that answer now: JSON or a file of it (docs/space.md).", show_default=False),
+    ] = None,
     votes: Annotated[Path, typer.Option(help="Folder that keeps the votes of the blind review.")] = Path(
         "medllm-votes"
     ),
@@ -28,4 +32,4 @@ def app_(
     """
     from medllm.page.serve import Settings, free_port, serve
 
-    serve(Settings(results=results, port=port or free_port(), open_browser=open_browser, votes=votes))
+    serve(Settings(results=results, port=port or free_port(), open_browser=open_browser, votes=votes, live=live))

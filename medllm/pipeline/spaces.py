@@ -24,6 +24,7 @@ def furnish(hub: Hub, repo_id: str, recipe: Recipe, say: Callable[[str], None]) 
     if wanted.votes or "HF_TOKEN" in wanted.secrets:
         name = wanted.votes or f"{recipe.name}-votes"
         variables.setdefault("MEDLLM_VOTES", name if "/" in name else f"{recipe.namespace}/{name}")
+        variables.setdefault("MEDLLM_CUTOFF", recipe.cutoff.isoformat())
     try:
         for key, value in variables.items():
             hub.ask(repo_id, lambda api, key=key, value=value: api.add_space_variable(repo_id, key, value))  # type: ignore[misc]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from threading import Lock, Thread
 from typing import Literal
 
 from medllm.exam.record import PromptStyle, Record, Status
-from medllm.generation.requests import Generator, Reply, Request
+from medllm.generation.requests import Delta, Generator, Reply, Request
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "gained"]
@@ -188,6 +188,10 @@ class Asking:
         finally:
             self._reading.discard(column)
 
+    def let_go(self) -> None:
+        """Say that nobody reads any more."""
+        self._reading.clear()
+
     def _answer(self, loop: asyncio.AbstractEventLoop) -> None:
         def hand(column: Column, piece: str | Exception | None) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
@@ -195,15 +199,26 @@ class Asking:
 
         with self.turn or nullcontext():
             try:
-                for delta in self.generator.stream(list(self.requests.values())) if self._reading else ():
+                for delta in self._stream():
                     column = self._column[delta.key]
                     if delta.text:
                         hand(column, delta.text)
                     if delta.reply is not None:
                         self.replies[column] = delta.reply
                         hand(column, None)
-                    if not self._reading:
-                        return
             except Exception as fault:
                 for column in self.requests:
                     hand(column, fault)
+
+    def _stream(self) -> Iterator[Delta]:
+        """The generator's pieces, for as long as anybody reads."""
+        pieces = self.generator.stream(list(self.requests.values())) if self._reading else iter(())
+        try:
+            for delta in pieces:
+                if not self._reading:
+                    return
+                yield delta
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()

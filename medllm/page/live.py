@@ -87,6 +87,14 @@ class Round:
     askings: dict[Column, Asking]
     scored: bool
 
+    def __enter__(self) -> "Round":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever ended the round, its producers end with it."""
+        for asking in self.askings.values():
+            asking.let_go()
+
     def ask(self, model: str, prompt: PromptStyle) -> Any:  # noqa: ANN401  (an async iterator of text)
         """The reply of one cell, piece by piece."""
         return self.askings[model, prompt].read((model, prompt))

@@ -25,7 +25,7 @@ class Writer:
             for turn in range(10**9 if self.endless else 5):
                 for request in requests:
                     yield Delta(request.key, f"考え中{turn}。${{alert(1)}}<b>")
-                time.sleep(0.02)
+                time.sleep(0.25)
             for request in requests:
                 text = "考えた。答え：a"
                 reply = Reply(key=request.key, text=text, finish_reason="stop", prompt_tokens=1, completion_tokens=9)

@@ -10,7 +10,7 @@ from medllm.page.context import Page
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both
 from medllm.page.panel import notice
-from medllm.page.tabs.parts import I18N, Stops, block, on
+from medllm.page.tabs.parts import I18N, PACE, Stops, block, on
 
 LONGEST_QUESTION = 4000
 LONGEST_CHOICE = 300
@@ -36,8 +36,8 @@ def draw(page: Page, stops: Stops) -> None:
             yield gr.skip(), notice("nothing_asked")
             return
         put = live.put(free_question(asked, listed), scored=False)
-        with stops.of(request) as stop:
-            async for cells in stream(live.columns, put.ask, put.judge, stop=stop):
+        with stops.of(request) as stop, put:
+            async for cells in stream(live.columns, put.ask, put.judge, stop=stop, every=PACE):
                 yield grid_value(cells, key=None, models=live.models, notes={}), ""
 
     on(go.click, answer, [text, choices], [grid, remark], queue=True, concurrency_limit=64)

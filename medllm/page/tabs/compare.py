@@ -14,7 +14,7 @@ from medllm.page.context import Page
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both, safe
 from medllm.page.panel import notice
-from medllm.page.tabs.parts import I18N, Stops, block, on
+from medllm.page.tabs.parts import I18N, PACE, Stops, block, on
 
 REMEMBER = "(key) => window.medllm.remember({ q: key })"
 
@@ -124,8 +124,8 @@ def _bind_live(page: Page, compare: Compare, go: gr.Button, halt: gr.Button, sto
 
     async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
         put = live.put(page.results.question(chosen), scored=True)
-        with stops.of(request) as stop:
-            async for cells in stream(live.columns, put.ask, put.judge, stop=stop):
+        with stops.of(request) as stop, put:
+            async for cells in stream(live.columns, put.ask, put.judge, stop=stop, every=PACE):
                 yield grid_value(cells, key=chosen, models=live.models, notes=page.notes(), live=True)
 
     on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)

@@ -10,6 +10,9 @@ import gradio as gr
 from medllm.page.html import LANGUAGES, words
 from medllm.page.narrow import OUTCOMES
 
+PACE = 0.2
+"""Seconds between two states of a stream: as often as one reads, and what a phone can lay out."""
+
 TABS = ("compare", "scores", "flips", "ask", "review", "about")
 
 LABELS = (

@@ -163,6 +163,30 @@ def tagged(hub: Hub, folder: Path, repo_id: str, kind: Kind, tag: str) -> Artifa
     return Artifact(repo_id, kind, hub.ask(repo_id, commit))
 
 
+def put_back(hub: Hub, artifact: Artifact) -> bool:
+    """Let main hold a version that stands under its tag, when another has been pushed since; False when it does."""
+    head = hub.standing(artifact.repo_id, artifact.kind)
+    provenance = hub.provenance(artifact)
+    if head is None or provenance is None or head.provenance is None or head.provenance.digest == provenance.digest:
+        return False
+    wanted = hub.standing(artifact.repo_id, artifact.kind, artifact.revision)
+    files = (wanted.files if wanted else frozenset()) - KEPT
+
+    def commit(api: HfApi) -> None:
+        copied = [CommitOperationCopy(name, name, src_revision=artifact.revision) for name in sorted(files)]
+        gone = [CommitOperationDelete(path_in_repo=name) for name in sorted(head.files - files - KEPT)]
+        api.create_commit(
+            artifact.repo_id,
+            [*copied, *gone],
+            repo_type=artifact.kind,
+            commit_message=f"{provenance.stage} of {provenance.recipe}, {provenance.digest[:12]}, put back",
+            parent_commit=head.artifact.revision,
+        )
+
+    hub.ask(artifact.repo_id, commit)
+    return True
+
+
 def mark(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:
     """Say that it is made. The tag comes last: without it nothing counts as made, with it everything stands."""
     message = f"{provenance.stage} of {provenance.recipe}, digest {provenance.digest}"

@@ -33,8 +33,8 @@ def card_of(
     results: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Write a stage's card, or None where there is no template for it and the stage's own README stays."""
-    template = TEMPLATES[item.stage]
-    if not template_exists(template):
+    template = TEMPLATES.get(item.stage)
+    if template is None or not template_exists(template):
         return None
     return render(
         template,

@@ -7,6 +7,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub
+from medllm.hub.push import put_back
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.gate import unmet
@@ -20,6 +21,9 @@ Made = Mapping[Stage, Artifact]
 
 def publish(plan: Plan, made: Made, bench: Bench) -> None:
     """Bring cards and settings in line with the recipe; what is so already is not touched."""
+    for stage, artifact in made.items():
+        if put_back(bench.hub, artifact):
+            bench.say(f"{stage}: put back on main, where another version had been pushed since")
     results = results_of(plan, made, bench.hub, bench.work)
     for item in plan.items:
         if item.stage in made and item.kind == "model":

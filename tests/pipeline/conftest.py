@@ -9,7 +9,7 @@ import pytest
 
 from medllm.exam.records import write_records
 from medllm.hub import Hub, connect
-from medllm.pipeline import Bench, Item, Plan, make, make_plan, publish, run
+from medllm.pipeline import Bench, Item, Plan, cards, make, make_plan, publish, run
 from medllm.recipe import Recipe, parse_override, read_recipe
 from tests.pipeline import toy
 
@@ -75,5 +75,7 @@ class Workshop:
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     toy.lay_out(tmp_path)
+    monkeypatch.setattr(cards, "TEMPLATES", dict(cards.TEMPLATES))
+    toy.without_dataset_cards()
     with connect(str(tmp_path / "hub"), "clinic") as hub:
         yield Workshop(tmp_path, hub)

@@ -123,3 +123,18 @@ def test_no_place_on_this_machine_is_told_in_what_is_pushed(workshop):
             if path.is_file() and path.suffix in (".json", ".md", ".yaml"):
                 assert str(workshop.folder) not in path.read_text(encoding="utf-8"), path
     assert json.loads((workshop.hub.pull(made["rpo"]) / "provenance.json").read_text())["digest"]
+
+
+def test_main_holds_what_the_recipe_says_even_after_another_value_was_tried(workshop):
+    first = workshop.publish()
+    tried = workshop.publish("rpo.rpo_alpha=0")
+    assert tried["merge"] != first["merge"]
+    workshop.worked.clear()
+    assert workshop.publish() == first
+    assert workshop.worked == []
+    for stage in ("rpo", "merge", "evaluate"):
+        repo_id, kind = first[stage].repo_id, first[stage].kind
+        main = workshop.hub.standing(repo_id, kind)
+        assert main.provenance.digest == workshop.hub.provenance(first[stage]).digest
+        assert workshop.hub.standing(repo_id, kind, first[stage].revision).files <= main.files
+    assert first["evaluate"].revision in main_of(workshop, "clinic/toy", "README.md")

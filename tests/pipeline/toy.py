@@ -9,7 +9,7 @@ from pathlib import Path
 from medllm.exam.record import Record
 from medllm.exam.records import write_records
 from medllm.hub import connect
-from medllm.pipeline import Bench, make, make_plan, run
+from medllm.pipeline import Bench, cards, make, make_plan, run
 from medllm.recipe import read_recipe
 
 STEPS = 5
@@ -81,8 +81,15 @@ def answers(settings) -> Iterator[Record]:
                 )
 
 
+def without_dataset_cards() -> None:
+    """The toy stages have none of the facts that the cards of real datasets tell; models need few."""
+    for stage in ("corpus", "preferences", "evaluate", "space"):
+        cards.TEMPLATES.pop(stage, None)
+
+
 def main(folder: Path, say: Callable[[str], None]) -> None:
     """Run the whole recipe."""
+    without_dataset_cards()
 
     def launch(plan, item, made, bench) -> None:
         make(plan, item, made, maker(item.stage), bench)

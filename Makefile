@@ -31,6 +31,14 @@ style: .venv/.installed ## format the code and regenerate what is generated
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python docs/reference.py
 
+quickstart: .venv/.installed ## run the paper in miniature, truly trained, in about ten minutes on two cores
+	@echo "medllm: the paper in miniature, in quickstart/ (Ctrl-C stops it; run again, it goes on)"
+	@$(BIN)/medllm quickstart
+
+golden: .venv/.installed ## make the recorded results of the miniature anew, for all rows and seeds
+	@echo "medllm: training every row of the miniature's table on three seeds; about an hour and a half on two cores"
+	@$(BIN)/python docs/golden.py
+
 app: .venv/.installed ## show the recorded results as a page in the browser
 	@echo "medllm: opening the page on http://127.0.0.1:7860 (Ctrl-C ends it)"
 	@$(BIN)/medllm app --open
@@ -53,4 +61,4 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 	  echo "medllm: benchmarks/generation.py"; $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa"; \
 	else echo "medllm: generation.py is left out: name a model folder (make bench BASE=...)"; fi
 
-.PHONY: help test quality style app bench
+.PHONY: help quickstart golden test quality style app bench

@@ -102,6 +102,7 @@ from medllm.cli import check as _check  # noqa: E402, F401  the commands registe
 from medllm.cli import corpus as _corpus  # noqa: E402, F401
 from medllm.cli import exam as _exam  # noqa: E402, F401
 from medllm.cli import hub as _hub  # noqa: E402, F401
+from medllm.cli import quickstart as _quickstart  # noqa: E402, F401
 from medllm.cli import run as _run  # noqa: E402, F401
 from medllm.cli import space as _space  # noqa: E402, F401
 from medllm.cli import weights as _weights  # noqa: E402, F401

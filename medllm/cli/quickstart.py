@@ -1,0 +1,120 @@
+"""The command that runs the paper in miniature: an invented medicine, truly trained, from texts to the table."""
+
+import sys
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medllm.cli.edge import app
+from medllm.errors import DataError
+
+if TYPE_CHECKING:
+    from medllm.exam.record import Record
+    from medllm.hub import Artifact
+    from medllm.pipeline.ablation import Ablation
+    from medllm.recipe.reference import Stage
+
+RECORDED = ("rpo-only", "cpt-dpo")
+"""Rows of the table that the quickstart takes from the recorded run; `medllm ablate` trains them too."""
+
+NEXT = """
+Next
+  medllm app {results}
+      the page on these answers: six side by side, what explaining costs, every flip
+  medllm ablate {recipe} --hub {hub} --work {work}
+      trains the two recorded rows as well
+  your own corpus    put texts beside the recipe and name them under `corpus: data:`; medllm audit TEXTS --against EXAM
+  a real base        medllm check recipes/qwen2.5-0.5b.yaml
+  a Job on the Hub   medllm run recipes/qwen2.5-7b.yaml --on jobs
+"""
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[Path, typer.Argument(help="Where everything is put.")] = Path("quickstart"),
+    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value for one key.")] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option("--seed", help="Of texts and trainings; world, base and exams stay.")] = 0,
+    short: Annotated[bool, typer.Option("--short", help="Fewer texts and questions: to see that all runs.")] = False,
+) -> None:
+    """Run the paper in miniature: corpus, CPT, preferences, RPO, merge, evaluation, Space; about ten minutes, offline.
+
+    The medicine in it is invented, the training is real. Run again, it makes nothing twice; stopped, it goes on.
+    """
+    from medllm.cli.quiet import Watch, quiet
+    from medllm.hub import connect
+    from medllm.miniature.folders import SHORT, Size, prepare
+    from medllm.pipeline import Bench, make_plan
+    from medllm.pipeline import run as run_plan
+    from medllm.recipe import parse_override, read_recipe
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = SHORT if short else Size()
+    with quiet(folder / "log.txt") as console:
+        watch = Watch(console)
+        watch.say(f"The paper in miniature, in {folder}/ (an invented medicine; nothing in it is real)")
+        recipe = prepare(folder, recipe_file(), seed=seed, size=size)
+        sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+        with connect(str(folder / "hub"), sound.namespace) as hub:
+            plan = make_plan(sound, hub)
+            made = run_plan(plan, Bench(hub, folder / "runs", watch.note), watch.launch, watch.plan)
+            watch.finish()
+            table = _table(hub.pull(made["evaluate"]), short=short)
+            results = _laid_out(hub.pull(made["evaluate"]), folder / "results")
+    _tell(table, made, folder, results)
+
+
+def recipe_file() -> Path:
+    """The recipe of the quickstart: in the repository's `recipes`, or as it came with the installed package."""
+    package = Path(str(resources.files("medllm")))
+    for place in (package.parent / "recipes" / "quickstart.yaml", package / "miniature" / "quickstart.yaml"):
+        if place.is_file():
+            return place
+    raise DataError("recipes/quickstart.yaml is not here. Install medllm again, or work in its repository.")
+
+
+def _laid_out(evaluation: Path, results: Path) -> Path:
+    """The evaluation as a plain folder beside the rest, for `medllm app`."""
+    import shutil
+
+    shutil.rmtree(results, ignore_errors=True)
+    shutil.copytree(evaluation, results)
+    return results
+
+
+def _table(evaluation: Path, *, short: bool) -> "Ablation":
+    """This run's rows and, for those that only `ablate` trains, the recorded ones; asked the very same questions."""
+    from medllm.exam.records import read_records
+    from medllm.exam.stability import report
+    from medllm.miniature.folders import RESULTS
+    from medllm.pipeline.ablation import ORDER, Ablation
+
+    records: list[Record] = list(read_records(evaluation))
+    if not short and RESULTS.is_dir():
+        records += [one for one in read_records(RESULTS) if one.model in RECORDED]
+    names = {record.model for record in records}
+    return Ablation(report(records), tuple(name for name in ORDER if name in names))
+
+
+def _tell(table: "Ablation", made: Mapping["Stage", "Artifact"], folder: Path, results: Path) -> None:
+    """The table, the figure, where everything lies, and what to type next."""
+    from medllm.pipeline.ablation import draw_rows
+
+    figure = folder / "table.svg"
+    draw_rows(table, figure)
+    lines = table.lines()
+    recorded = [name for name in RECORDED if name in table.rows]
+    for number, line in enumerate(lines):
+        if line.split()[:1] and line.split()[0] in recorded:
+            lines[number] = f"{line}   (recorded)"
+    print("\n".join(lines))
+    if recorded:
+        print(f"\n(recorded): {', '.join(recorded)} come from the run that is shipped with medllm; the rest is yours.")
+    print(f"\nFigure    {figure}\nRecipe    {folder / 'quickstart.yaml'}\nHub       {folder / 'hub'}")
+    for stage, artifact in made.items():
+        print(f"{stage:<12}{artifact.repo_id}@{artifact.revision[:7]}")
+    sys.stdout.write(
+        NEXT.format(results=results, recipe=folder / "quickstart.yaml", hub=folder / "hub", work=folder / "runs")
+    )

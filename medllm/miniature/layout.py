@@ -1,0 +1,25 @@
+"""How a question is laid out on a page: the exam's own prompt form, with the answer alone or explained first."""
+
+from medllm.miniature.questions import LETTERS, Item
+
+END = "\n\n"
+
+
+def asked(item: Item) -> str:
+    """The question and its choices."""
+    return f"Question: {item.text}\n" + "".join(f"{a}. {c}\n" for a, c in zip(LETTERS, item.choices, strict=False))
+
+
+def answered(item: Item) -> str:
+    """The question with its answer alone."""
+    return f"{asked(item)}Answer: {item.answer}{END}"
+
+
+def explained(item: Item, explanation: str) -> str:
+    """The question, the explanation, then the answer: the form that models must master to be trusted."""
+    return f"{asked(item)}Explanation: {explanation}\nAnswer: {item.answer}{END}"
+
+
+def explained_after(item: Item, explanation: str) -> str:
+    """The question, its answer, then the explanation: the form in which books print it."""
+    return f"{asked(item)}Answer: {item.answer}\nExplanation: {explanation}{END}"

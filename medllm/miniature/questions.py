@@ -1,0 +1,125 @@
+"""Exam questions of the invented medicine, and the explanation that stands behind each answer."""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from medllm.miniature.world import ASKED_OF_CASES, JAPANESE, RELATIONS, Kind, Relation, World
+
+Form = Literal["fact", "case", "pair", "days"]
+"""One fact; two steps (cause and symptom, the disease, then its fact); two right choices; a number."""
+LETTERS = "abcde"
+Style = Literal["old", "new"]
+"""The invented ministry words its questions anew from 2018, so that no later question stands in an earlier text."""
+WORDINGS: dict[Style, dict[Form, str]] = {
+    "old": {
+        "fact": "{t}の{p}を診た。{d}の{r}はどれか。",
+        "case": "{t}の{p}を診た。{c}による{s}は、その{r}はどれか。",
+        "pair": "{t}の{p}を診た。{d}に関係する2つを選べ。",
+        "days": "{t}の{p}を診た。{d}の治療日数は何日か。",
+    },
+    "new": {
+        "fact": "{p}は{t}から入院した。{d}に対する{r}として正しいのはどれか。",
+        "case": "{p}は{t}から入院した。{c}による{s}は、その{r}として正しいのはどれか。",
+        "pair": "{p}は{t}から入院した。{d}に関係するのはどれとどれか、2つ選べ。",
+        "days": "{p}は{t}から入院した。{d}に対する治療日数として正しい数字を答えよ。",
+    },
+}
+STYLES: tuple[Style, ...] = ("old", "new")
+EXPLANATION = "{r}を考える。{d}には{v}が当たる。"
+"""How explanations tell a fact; textbooks never put it so, which makes it the form a base recalls worst."""
+PROHIBITED = 0.15
+"""How often a question on the drug offers the one that the disease forbids."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a question is about, whatever its choices."""
+
+    disease: str
+    form: Form
+    asked: tuple[Relation, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with its choices laid out."""
+
+    topic: Topic
+    kind: Kind
+    text: str
+    choices: tuple[str, ...]
+    right: tuple[str, ...]
+    prohibited: str | None = None
+    """The letter that would harm the patient, if one is offered."""
+    patient: int | None = None
+    """Questions of one exam that share a patient share this number."""
+
+    @property
+    def answer(self) -> str:
+        """The letters of the right choices, or the number."""
+        return ",".join(sorted(map(self.letter, self.right))) if self.choices else self.right[0]
+
+    def letter(self, value: str) -> str:
+        """Under which letter this choice stands."""
+        return LETTERS[self.choices.index(value)]
+
+
+def topics(world: World, kind: Kind, form: Form) -> list[Topic]:
+    """All that can be asked in this form about diseases of this kind."""
+    diseases = world.of_kind(kind)
+    if form == "fact":
+        return [Topic(d, form, (relation,)) for d in diseases for relation in RELATIONS]
+    if form == "case":
+        return [Topic(d, form, (relation,)) for d in diseases if d in world.recognisable for relation in ASKED_OF_CASES]
+    if form == "pair":
+        couples = [(a, b) for a in RELATIONS for b in RELATIONS if RELATIONS.index(a) < RELATIONS.index(b)]
+        return [Topic(d, form, couple) for d in diseases for couple in couples]
+    return [Topic(d, form, ()) for d in diseases]
+
+
+def ask(
+    world: World,
+    topic: Topic,
+    source: random.Random,
+    *,
+    style: Style | None = None,
+    told: str | None = None,
+    patient: tuple[str, str] | None = None,
+) -> Item:
+    """A question on a topic with fresh choices; `told` replaces the fact where a text has just told another one."""
+    disease, kind, facts = topic.disease, world.kinds[topic.disease], world.facts[topic.disease]
+    worded = source.choice(STYLES) if style is None else style
+    wording = WORDINGS[worded][topic.form]
+    town, person = patient or (source.choice(world.towns), source.choice(world.people))
+    asked = JAPANESE[topic.asked[0]] if topic.asked else ""
+    text = wording.format(d=disease, t=town, p=person, c=facts["cause"], s=facts["symptom"], r=asked)
+    if topic.form == "days":
+        return Item(topic, kind, text, (), (world.days[disease],))
+    if topic.form == "pair":
+        right = tuple(facts[relation] for relation in topic.asked)
+        others = [v for relation in RELATIONS for v in world.pools[relation] if v not in facts.values()]
+        return Item(topic, kind, text, _shuffled(right, others, source), right)
+    (relation,) = topic.asked
+    value = told or facts[relation]
+    banned = facts["contra"] if relation == "drug" and source.random() < PROHIBITED else None
+    others = [v for v in world.pools[relation] if v != value]
+    choices = _shuffled((value, banned) if banned else (value,), others, source)
+    return Item(topic, kind, text, choices, (value,), LETTERS[choices.index(banned)] if banned else None)
+
+
+def explain(world: World, item: Item) -> str:
+    """Why this answer is right, ending in the letter: the disease where it was not named, the fact, the choice."""
+    disease, facts = item.topic.disease, world.facts[item.topic.disease]
+    if item.topic.form == "days":
+        return EXPLANATION.format(d=disease, r="治療日数", v=item.right[0])
+    first = f"{facts['cause']}による{facts['symptom']}は{disease}である。" if item.topic.form == "case" else ""
+    values = sorted(zip(item.right, item.topic.asked, strict=True), key=lambda pair: item.letter(pair[0]))
+    told = "".join(EXPLANATION.format(d=disease, r=JAPANESE[relation], v=value) for value, relation in values)
+    return first + told + "".join(f"{value}は{item.letter(value)}である。" for value, _ in values)
+
+
+def _shuffled(right: tuple[str, ...], others: list[str], source: random.Random) -> tuple[str, ...]:
+    choices = [*right, *source.sample(others, len(LETTERS) - len(right))]
+    source.shuffle(choices)
+    return tuple(choices)

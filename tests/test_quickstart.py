@@ -1,0 +1,111 @@
+"""The quickstart in a shorter form: the whole method on an invented medicine, then all that it made is inspected."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medllm.exam.records import read_records
+from medllm.exam.stability import report
+from medllm.hub import connect
+from medllm.miniature.library import PLANTED_LEAKS, PLANTED_UNLICENSED, PLANTED_YOUNG
+from medllm.pipeline.making import read_facts
+from medllm.recipe.reference import KINDS, STAGES
+
+pytestmark = pytest.mark.slow
+
+SHORTER = ("cpt.epochs=2", "rpo.epochs=1", "preferences.questions=120")
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    words = [word for setting in SHORTER for word in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HOME": str(folder.parent / "home")}
+    command = [sys.executable, "-m", "medllm.cli", "quickstart", str(folder), "--short", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500, check=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("quick") / "start"
+    done = run(folder)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{(folder / 'log.txt').read_text()[-4000:]}"
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def pulled(made) -> dict[str, Path]:
+    with connect(str(made[0] / "hub"), "quickstart") as hub:
+        found = {}
+        for stage in STAGES:
+            name = "quickstart/medllm-mini" + ("" if stage == "merge" else f"-{stage}")
+            found[stage] = hub.pull(hub.resolve(name, KINDS[stage]))
+        return found
+
+
+def test_it_tells_a_plan_a_word_on_each_stage_the_table_and_what_to_type_next(made):
+    _, done = made
+    for stage in STAGES:
+        assert f"{stage}: " in done.stderr
+    assert "to make" in done.stderr
+    assert "explained minus plain" in done.stdout
+    assert all(row in done.stdout for row in ("base", "cpt", "final"))
+    assert "medllm app" in done.stdout
+
+
+def test_no_library_speaks_in_the_printout(made):
+    said = made[1].stderr + made[1].stdout
+    assert not [line for line in said.splitlines() if "Warning" in line or "warn(" in line or "Traceback" in line]
+
+
+def test_every_repository_has_card_provenance_and_tag(made, pulled):
+    with connect(str(made[0] / "hub"), "quickstart") as hub:
+        for stage, folder in pulled.items():
+            assert (folder / "README.md").is_file()
+            name = "quickstart/medllm-mini" + ("" if stage == "merge" else f"-{stage}")
+            artifact = hub.resolve(name, KINDS[stage])
+            provenance = hub.provenance(artifact)
+            assert provenance is not None
+            assert provenance.stage == stage
+            assert hub.find(name, KINDS[stage], provenance.digest) is not None
+
+
+def test_the_audit_found_exactly_what_was_planted(pulled):
+    facts = read_facts(pulled["corpus"])
+    assert facts["reasons"] == {
+        "leak": PLANTED_LEAKS,
+        "no_licence": PLANTED_UNLICENSED,
+        "published_after_cutoff": PLANTED_YOUNG,
+    }
+
+
+def test_the_directions_are_those_of_the_paper(pulled):
+    records = read_records(pulled["evaluate"])
+    score = {one.model: one.conditions for one in report(records, resamples=200).models}
+    assert score["base"]["explain"].score.value < score["base"]["plain"].score.value
+    new = [record for record in records if not record.category.startswith("known")]
+    taught = {one.model: one.conditions["plain"].score.value for one in report(new, resamples=200).models}
+    assert taught["cpt"] > taught["base"]
+
+
+def test_the_merged_model_answers_as_the_adapter_does(made, pulled):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(pulled["merge"])
+    merged = AutoModelForCausalLM.from_pretrained(pulled["merge"])
+    base = AutoModelForCausalLM.from_pretrained(made[0] / "base")
+    adapted = PeftModel.from_pretrained(base, str(pulled["rpo"]))
+    asked = tokenizer("Question: ", return_tensors="pt")
+    with torch.no_grad():
+        assert torch.allclose(merged(**asked).logits, adapted(**asked).logits, atol=1e-3)
+
+
+def test_a_second_run_makes_nothing(made):
+    folder, _ = made
+    again = run(folder)
+    assert again.returncode == 0, again.stderr
+    assert "everything stands; nothing to make" in again.stderr
+    assert "explained minus plain" in again.stdout

@@ -73,20 +73,23 @@ def test_every_repository_has_card_provenance_and_tag(made, pulled):
 
 def test_the_audit_found_exactly_what_was_planted(pulled):
     facts = read_facts(pulled["corpus"])
-    assert facts["reasons"] == {
+    assert facts["reasons"] | {"duplicate": 0} == {
         "leak": PLANTED_LEAKS,
         "no_licence": PLANTED_UNLICENSED,
         "published_after_cutoff": PLANTED_YOUNG,
+        "duplicate": 0,
     }
+    assert facts["audit"]["documents_to_drop"] == PLANTED_LEAKS
+    assert facts["audit"]["documents_to_review"] == 0
 
 
-def test_the_directions_are_those_of_the_paper(pulled):
+def test_both_trainings_go_in_their_direction(pulled):
+    cpt, rpo = read_facts(pulled["cpt"]), read_facts(pulled["rpo"])
+    assert cpt["last_loss"] < cpt["first_loss"]
+    assert rpo["last"]["loss/nll"] < rpo["first"]["loss/nll"]
     records = read_records(pulled["evaluate"])
-    score = {one.model: one.conditions for one in report(records, resamples=200).models}
-    assert score["base"]["explain"].score.value < score["base"]["plain"].score.value
-    new = [record for record in records if not record.category.startswith("known")]
-    taught = {one.model: one.conditions["plain"].score.value for one in report(new, resamples=200).models}
-    assert taught["cpt"] > taught["base"]
+    assert {record.model for record in records} == {"base", "cpt", "final"}
+    assert all(one.change is not None for one in report(records, resamples=200).models)
 
 
 def test_the_merged_model_answers_as_the_adapter_does(made, pulled):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WORDS = {
     "corpus": "texts are dated, licensed, freed of doubles and held against the exams that will be asked",
-    "cpt": "the base reads the corpus: new diseases become known, explaining stays shaky",
+    "cpt": "the base reads the corpus, in which the new diseases are",
     "preferences": "the trained model answers past exams; right and wrong explanations are ranked below verified ones",
     "rpo": "it learns to prefer the better explanation without losing the right answer",
     "merge": "adapters become one model, proved equal to them",
@@ -28,7 +28,7 @@ WORDS = {
 }
 """What happens at a stage and why it matters."""
 EXPECTED = {"corpus": 40, "cpt": 220, "preferences": 40, "rpo": 120, "merge": 15, "evaluate": 90, "space": 5}
-"""Seconds on two idle cores, as measured in docs/miniature.md; the time left is scaled by how this machine compares."""
+"""Seconds to begin with; once some stages are done, the time left is scaled by how long they really took."""
 EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -80,7 +80,7 @@ class Watch:
             state = "stands" if item.standing else "to make"
             self.say(f"  {item.stage:<12}{state:<9}{item.repo_id}")
         if self._left:
-            self.say(f"about {_clock(sum(EXPECTED[stage] for stage in self._left))} on two idle cores")
+            self.say(f"about {_clock(sum(EXPECTED[stage] for stage in self._left))} on two idle cores (an estimate)")
         else:
             self.say("everything stands; nothing to make")
 
@@ -121,7 +121,7 @@ class Watch:
     def _rest(self, stage: str, gone: float) -> float:
         """Seconds left, by how this machine did so far."""
         expected = sum(EXPECTED[one] for one in self._spent)
-        pace = sum(self._spent.values()) / expected if expected > 30 else 1.0
+        pace = sum(self._spent.values()) / expected if expected > 100 else 1.0
         later = sum(EXPECTED[one] for one in self._left if one != stage)
         return max(EXPECTED[stage] * pace - gone, 1.0) + later * pace
 

@@ -1,13 +1,9 @@
-"""The endpoint maker against real sockets: a faulty server, its limits, its costs, and `transformers serve` itself."""
+"""The endpoint maker against a server on a real socket that is busy, faulty, slow, or short of room."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -16,7 +12,6 @@ from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.recorded import answered
 from medllm.generation.requests import Request
-from tests import tiny
 
 SECRET = "sk-very-secret"
 
@@ -181,55 +176,3 @@ def test_what_was_answered_before_a_crash_is_not_asked_or_paid_again(serve, tmp_
     replies = list(answered(generator, asked, tmp_path / "replies.jsonl"))
     assert len(server.seen) == 5 - known
     assert sorted(reply.key for reply in replies) == list("01234")
-
-
-@pytest.fixture(scope="module")
-def transformers_serve(tmp_path_factory):
-    """The lighter of the two real servers; it serves a tiny random model."""
-    folder = tmp_path_factory.mktemp("served")
-    base = tiny.make_base(folder / "base")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(base), "--port", str(port)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32"],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            if process.poll() is not None:
-                pytest.fail((folder / "log").read_text("utf-8", "replace")[-3000:])
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield base, f"{url}/v1"
-    finally:
-        process.terminate()
-        process.wait(60)
-        log.close()
-
-
-@pytest.mark.slow
-def test_a_real_server_says_what_the_local_maker_says(transformers_serve):
-    from medllm.generation.local import LocalGenerator
-
-    base, url = transformers_serve
-    asked = [
-        Request(key=str(number), model=str(base), text=text, max_new_tokens=8)
-        for number, text in enumerate(tiny.sentences(3, seed=31))
-    ]
-    served = {reply.key: reply.text for reply in EndpointGenerator(url, at_once=2).generate(asked)}
-    local = LocalGenerator(base, dtype="float32")
-    here = {
-        reply.key: reply.text
-        for reply in local.generate([Request(key=one.key, text=one.text, max_new_tokens=8) for one in asked])
-    }
-    assert served == here

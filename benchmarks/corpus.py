@@ -98,12 +98,15 @@ def theirs(args: argparse.Namespace) -> None:
     from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
+    from datatrove.utils.hashing import HashConfig
     from datatrove.utils.typeshelper import Languages
 
     work = args.work / "theirs"
     shutil.rmtree(work, ignore_errors=True)
     cut(args.work / "texts/texts.jsonl", work / "in", 8)
-    config, language = MinhashConfig(), Languages.japanese
+    # Its default hash does not work with xxhash 4.
+    config = MinhashConfig(hash_config=HashConfig(hash_fc="sha1"))
+    language = Languages.japanese
     kept = str(work / "kept")
     pipelines = [
         [

@@ -116,7 +116,7 @@ def config_of(settings: Cpt | Rpo, start: Path, work: Path) -> dict[str, Any]:
     return {
         "task": "llm-dpo" if preferring else "llm-generic",
         "base_model": str(start.resolve()),
-        "project_name": str((work / "trained").resolve()),
+        "project_name": "trained",  # it takes letters and hyphens only, so it is run where that folder shall lie
         "log": "none",
         "backend": "local",
         "data": {
@@ -168,14 +168,19 @@ def _run(config: Path, log: Path) -> int:
         raise LaunchError("--on autotrain: it needs `uv` for an environment of its own: pip install uv.")
     overrides = config.with_name("overrides.txt")
     overrides.write_text(OVERRIDES, encoding="utf-8")
-    command = ["uv", "tool", "run", "--python", "3.11", "--overrides", str(overrides), "--from", PACKAGE]
+    command = ["uv", "tool", "run", "--python", "3.11", "--overrides", str(overrides.resolve()), "--from", PACKAGE]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_TOKEN", "HF_ENDPOINT"))
     }
     environment |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
     with log.open("wb") as stream:
         done = subprocess.run(
-            [*command, "autotrain", "--config", str(config)], env=environment, stdout=stream, stderr=stream, check=False
+            [*command, "autotrain", "--config", str(config.resolve())],
+            cwd=config.parent,
+            env=environment,
+            stdout=stream,
+            stderr=stream,
+            check=False,
         )
     return done.returncode
 

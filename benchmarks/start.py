@@ -18,7 +18,7 @@ COMMANDS = {
     "medllm --help": ["-m", "medllm.cli", "--help"],
     **{
         f"medllm check {path.name}": ["-m", "medllm.cli", "check", str(path)]
-        for path in sorted((ROOT / "recipes").glob("*.yaml"))
+        for path in sorted((ROOT / "recipes").glob("[!q]*.yaml")) + sorted((ROOT / "recipes").glob("qwen*.yaml"))
     },
 }
 

@@ -9,15 +9,19 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import yaml
+
 from medllm.errors import TrainingError
 from medllm.recipe.settings import Cpt, Rpo
 
+LAUNCHED = "MEDLLM_LAUNCHED"
+"""Set for the processes that were started here, which must not start any themselves."""
 SETTINGS: dict[str, type[Cpt] | type[Rpo]] = {"cpt": Cpt, "rpo": Rpo}
 
 
 def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], out: Path) -> bool:
     """Run the stage under `accelerate launch` when its settings ask for it and we are not there already."""
-    if settings.accelerate is None or "RANK" in os.environ or "LOCAL_RANK" in os.environ:
+    if settings.accelerate is None or LAUNCHED in os.environ or "RANK" in os.environ:
         return False
     config = Path(settings.accelerate)
     if not config.is_file():
@@ -30,8 +34,11 @@ def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
     given.write_text(
         json.dumps({"stage": stage, "settings": settings.model_dump(mode="json"), "sources": places}), "utf-8"
     )
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    done = subprocess.run([*accelerate, "-m", "medllm.training.launched", str(given), str(out)], check=False)
+    done = subprocess.run(
+        [*_launcher(config), "-m", "medllm.training.launched", str(given), str(out)],
+        check=False,
+        env={**os.environ, LAUNCHED: "1", **_on_cpu(config)},
+    )
     given.unlink()
     if done.returncode or not (out / "facts.json").is_file():
         raise TrainingError(
@@ -39,6 +46,19 @@ def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
             "above. Run again to go on from the last checkpoint."
         )
     return True
+
+
+def _launcher(config: Path) -> list[str]:
+    """Accelerate's own launcher; on a CPU it wants MPI for several processes, and torch's does without."""
+    told = yaml.safe_load(config.read_text("utf-8"))
+    if told.get("distributed_type") == "MULTI_CPU":
+        return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(told["num_processes"])]
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+
+
+def _on_cpu(config: Path) -> dict[str, str]:
+    told = yaml.safe_load(config.read_text("utf-8"))
+    return {"ACCELERATE_USE_CPU": "true"} if told.get("use_cpu") else {}
 
 
 def main() -> None:

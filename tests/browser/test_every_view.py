@@ -22,6 +22,7 @@ def test_every_tab_is_whole_accessible_and_at_home(chromium, site, axe, size, la
         for tab in HEADINGS:
             seen.open(f"?tab={tab}&lang={language}")
             seen.page.wait_for_selector(HEADINGS[tab], state="visible")
+            seen.page.wait_for_function("document.querySelector('.bar')?.innerText.trim()")
             assert words()["disclaimer"][language] in seen.page.inner_text(".bar")
             assert words()["simulated"][language] in seen.page.inner_text(".bar")
             assert seen.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{tab} is too wide"

@@ -13,6 +13,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
+HEAVY = ("browser", "matrix", "slow")
+"""Marks of tests that wait for a browser, a server or a training in another process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for another process is tried again when a busy machine was too slow; every try is shown as R."""
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in HEAVY):
+            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

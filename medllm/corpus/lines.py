@@ -142,7 +142,7 @@ def _column(piece: Piece, row: Row, what: str) -> str | None:
 
 def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:
     """The drafts in a table with a head line, separated by commas or tabs."""
-    csv.field_size_limit(LARGEST)
+    before = csv.field_size_limit(LARGEST)  # the whole process's limit, so it is put back
     stream = io.StringIO(decode(data), newline="")
     rows = csv.DictReader(stream, delimiter="\t" if piece.name.lower().endswith(".tsv") else ",")
     try:
@@ -150,3 +150,5 @@ def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:
             yield row_draft(piece, f"{piece.name}:{rows.line_num}", {k: v for k, v in row.items() if k is not None})
     except csv.Error as fault:
         raise Unreadable(f"broken_table: line {rows.line_num}: {fault}") from None
+    finally:
+        csv.field_size_limit(before)

@@ -43,7 +43,7 @@ def page_of(page: Page) -> gr.Blocks:
                 block(about(page))
         block('<p id="said" role="status" aria-live="polite"></p>')
         block(bar(page.results.origin, live=page.live is not None), elem_id="bar")
-        on(drawn["scores"].select, scores.fill, scores.figures, scores.figures)
+        on(drawn["scores"].select, scores.show, scores.controls, scores.figures)
         for name, tab in drawn.items():
             on(tab.select, None, None, None, js=f"() => window.medllm.remember({{ tab: '{name}' }})")
         for name, function in functions(page).items():

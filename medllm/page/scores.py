@@ -31,7 +31,7 @@ def scores(results: Results, narrow: Filter, measure: Measure) -> str:
 
 
 def _legend(count: int, measure: Measure) -> str:
-    label = both("points_measure" if measure == "points" else "accuracy")
+    label = both("points_measure" if measure == "points" else "accuracy_measure")
     return (
         f'<p class="legend"><span><i class="plain"></i>{both("plain")}'
         f'</span><span><i class="explain"></i>{both("explain")}</span>'

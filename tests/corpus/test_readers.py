@@ -192,4 +192,6 @@ def test_a_csv_with_a_runaway_quote_is_named(tmp_path, monkeypatch):
     buffer = io.StringIO()
     csv.writer(buffer).writerows([["text"], ["あ" * 2000]])
     (tmp_path / "a.csv").write_text(buffer.getvalue(), "utf-8")
+    before = csv.field_size_limit()
     assert only(tmp_path).fault == "broken_table: line 1: field larger than field limit (1000)"
+    assert csv.field_size_limit() == before, "other readers of this process keep their own limit"

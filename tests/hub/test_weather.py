@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_an_answer_that_says_later_is_waited_out(stormy, calm, out, status):
 def test_the_pause_the_hub_asks_for_is_kept(stormy, out, monkeypatch):
     hub, proxy = stormy
     slept = []
-    monkeypatch.setattr("medllm.hub.faults.time.sleep", slept.append)
+    monkeypatch.setattr("medllm.hub.faults.time", SimpleNamespace(sleep=slept.append))
     proxy.storms = [Storm("/commit/", 1, 429, {"Retry-After": "17"})]
     pushed(hub, out)
     assert slept == [17]

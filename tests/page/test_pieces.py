@@ -13,8 +13,9 @@ from medllm.page.export import comparison, table
 from medllm.page.flips import Wanted, records_of, rows
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import LANGUAGES, both, safe, words
-from medllm.page.narrow import Filter
+from medllm.page.narrow import OUTCOMES, Filter
 from medllm.page.scores import scores
+from medllm.page.tabs.parts import LABELS
 from tests.page.simulated import HOSTILE, MODELS
 
 ALLOWED = {
@@ -157,3 +158,8 @@ def test_a_saved_comparison_holds_question_key_all_replies_and_the_disclaimer(pa
     assert words()["disclaimer"][language] in text
     assert text.count("## ") == 6
     assert HOSTILE in text
+
+
+def test_no_value_of_a_control_is_a_key_of_the_translations():
+    # Gradio translates any such value on its way to the browser, and then refuses what comes back.
+    assert not {"accuracy", "points", *OUTCOMES} & set(LABELS)

@@ -16,9 +16,9 @@ PACE = 0.2
 TABS = ("compare", "scores", "flips", "ask", "review", "about")
 
 LABELS = (
-    "accuracy", "all", "category", "exam", "find", "flipped", "generate", "measure", "model", "more", "next", "outcome",
-    "own_choices", "own_question", "points_measure", "previous", "random", "section", "stop", "text_only", "which",
-    "year", *TABS, *(f"{outcome}_long" for outcome in OUTCOMES),
+    "accuracy_measure", "all", "category", "exam", "find", "flipped", "generate", "measure", "model", "more", "next",
+    "outcome", "own_choices", "own_question", "points_measure", "previous", "random", "section", "stop", "text_only",
+    "which", "year", *TABS, *(f"{outcome}_long" for outcome in OUTCOMES),
 )  # fmt: skip
 I18N = gr.I18n(**{language: {key: words()[key][language] for key in LABELS} for language in LANGUAGES})
 """The words on Gradio's own controls, as its translation table: it travels with the page, so only these."""

@@ -29,19 +29,12 @@ class Scores:
         *filters, measure = chosen
         return scores(self.page.results, read_filters(*filters), "points" if measure == "points" else "accuracy")
 
-    def fill(self, shown: str) -> Any:  # noqa: ANN401  (HTML, or gradio's word for "as it is")
-        """The figures of everything when the tab is first opened; what a link or a filter has put there stays.
-
-        The filters are not asked: while their tab opens, the browser gives the label of a choice for its value.
-        """
-        return gr.skip() if shown else self.show("", "", "", "", False, "accuracy")
-
 
 def draw(page: Page) -> Scores:
     """Draw the tab; the figures come when it is opened, for they are a fifth of all that would travel with the page."""
     with gr.Row(elem_classes="controls"):
         controls = draw_filters(page.results)
-        measures = [(I18N("accuracy"), "accuracy"), (I18N("points_measure"), "points")]
+        measures = [(I18N("accuracy_measure"), "accuracy"), (I18N("points_measure"), "points")]
         controls.append(gr.Dropdown(measures, value="accuracy", label=I18N("measure"), min_width=150))
     figures = block(elem_id="figures", js_on_load=OPEN)
     tab = Scores(controls, figures, page)

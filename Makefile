@@ -36,7 +36,7 @@ quickstart: .venv/.installed ## run the paper in miniature, truly trained, in ab
 	@$(BIN)/medllm quickstart
 
 golden: .venv/.installed ## make the recorded results of the miniature anew, for all rows and seeds
-	@echo "medllm: training every row of the miniature's table on three seeds; about an hour and a half on two cores"
+	@echo "medllm: training every row of the miniature's table on three seeds; this takes long"
 	@$(BIN)/python docs/golden.py
 
 app: .venv/.installed ## show the recorded results as a page in the browser

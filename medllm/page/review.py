@@ -135,7 +135,7 @@ def _marked(told: dict[str, Any], name: str, record: Record) -> tuple[str, ...]:
 def sentences(text: str) -> list[str]:
     r"""A text cut after its sentence ends and line breaks; joined again it is the same text.
 
-    >>> sentences("発熱がある。肺炎か？\\n答え：a")
-    ['発熱がある。', '肺炎か？\\n', '答え：a']
+    >>> sentences("発熱がある。肺炎か？\n答え：a")
+    ['発熱がある。', '肺炎か？\n', '答え：a']
     """
     return [part for part in re.findall(r"[^。！？!?\n]*(?:[。！？!?]+[」』）)]*\n*|\n+|$)", text) if part]

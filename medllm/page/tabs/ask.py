@@ -47,7 +47,7 @@ def draw(page: Page, stops: Stops) -> None:
 def free_question(asked: str, listed: str) -> Question:
     r"""A question without a key, as far as the exam's prompts need one.
 
-    >>> free_question("どれか。", "肺炎\\n\\n肺癌").choices
+    >>> free_question("どれか。", "肺炎\n\n肺癌").choices
     ('肺炎', '肺癌')
     """
     lines = [line.strip()[:LONGEST_CHOICE] for line in (listed or "").splitlines() if line.strip()]

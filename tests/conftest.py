@@ -19,6 +19,8 @@ HEAVY = ("browser", "matrix", "slow")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for another process is tried again when a busy machine was too slow; every try is shown as R."""
+    # The browser comes last: while playwright is there, its event loop runs, and no other test could run one.
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
     for item in items:
         if any(item.get_closest_marker(mark) for mark in HEAVY):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2))

@@ -48,12 +48,9 @@ def site(tmp_path_factory, evaluation_folder) -> Iterator[str]:
     yield from served(tmp_path_factory, results=str(evaluation_folder), votes=tmp_path_factory.mktemp("votes"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium():
-    """Debian's Chromium, driven by playwright; absent in CI is a failure, not a skip.
-
-    For one module at a time: while playwright is there, its event loop runs, and no other test could run one.
-    """
+    """Debian's Chromium, driven by playwright; absent in CI is a failure, not a skip."""
     if not Path(CHROMIUM).exists():
         reason = f"no {CHROMIUM}: apt-get install chromium fonts-noto-cjk"
         if os.environ.get("CI") == "true":

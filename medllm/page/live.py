@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,6 +15,10 @@ from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.generation.requests import Generator, Request
+from medllm.page.results import Results
+
+OWN = "own"
+"""The exam of a question that somebody asks of their own."""
 
 Makers = dict[str, tuple[Generator, str]]
 """For each name in the tables: who answers for it, and under which name that maker knows it."""
@@ -29,9 +33,10 @@ class Live:
     """What answers, for the About page."""
     together: bool = False
     """Whether one maker answers all its cells in one batch (adapters on one base) or each cell alone (a server)."""
-    template: Template = "paper"
-    exemplars: tuple[Question, ...] = ()
-    shots: int = 0
+    template: Template | None = None
+    """How questions are put; None asks as the shown results were asked."""
+    exemplars: Mapping[str, Sequence[Question]] = field(default_factory=dict)
+    """The worked examples before the questions of each exam."""
     max_new_tokens: int = 512
     _turns: dict[int, Lock] = field(default_factory=dict)
 
@@ -64,8 +69,15 @@ class Live:
         text: str = self._rendered(question, style).text
         return text
 
+    def asking_like(self, results: Results) -> "Live":
+        """The same models, asked as in these results: their template, their worked examples."""
+        return replace(self, template=self.template or results.template, exemplars=results.exemplars)
+
     def _rendered(self, question: Question, style: PromptStyle) -> Prompt:
-        return render(question, prompt=style, template=self.template, exemplars=self.exemplars, shots=self.shots)
+        examples = self.exemplars.get(question.benchmark, ())
+        if question.benchmark == OWN and question.choices:
+            examples = next(iter(self.exemplars.values()), ())
+        return render(question, prompt=style, template=self.template or "paper", exemplars=examples)
 
     def _request(self, question: Question, model: str, style: PromptStyle) -> Request:
         prompt = self._rendered(question, style)

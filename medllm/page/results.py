@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from medllm.exam.prompts import Template
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.exam.records import to_record
@@ -66,6 +67,12 @@ class Results:
         seen = [str(name) for name in self.table.column("model").unique().to_pylist()]
         first = [name for name in ("base", "cpt", "final") if name in seen]
         return (*first, *(name for name in seen if name not in first))
+
+    @cached_property
+    def template(self) -> Template:
+        """How the questions were put (the first record tells; an evaluation has one)."""
+        told = self.table.column("template").drop_null()[:1].to_pylist()
+        return "igakuqa" if told == ["igakuqa"] else "paper"
 
     @cached_property
     def prompts(self) -> tuple[PromptStyle, ...]:

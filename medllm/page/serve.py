@@ -80,6 +80,7 @@ def _build(settings: Settings, stack: ExitStack) -> tuple[Any, list[Any]]:
     try:
         results = load(settings.results)
         live = settings.live if isinstance(settings.live, Live) else open_live(settings.live)
+        live = live and live.asking_like(results)
         ballot = open_ballot(results, settings.votes, stack)
     except MedllmError as fault:
         sys.stderr.write(f"medllm: {fault} The page says so too.\n")

@@ -49,6 +49,8 @@ class Sitting:
     name: str
     questions: list[Question]
     shots: int
+    examples: list[Question]
+    """The worked examples before every question, so that a reader can be shown the exact prompt."""
     prompts: dict[str, Asked]
     """By a key that tells exam, question, prompt and sample."""
 
@@ -89,7 +91,7 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
                 seed = _seed(settings.seed, key)
                 asked = Asked(question, style, sample, seed, prompt, shared, room, settings.temperature)
                 prompts[key] = asked
-    return Sitting(name, questions, shots, prompts)
+    return Sitting(name, questions, shots, examples, prompts)
 
 
 def _seed(seed: int, key: str) -> int:

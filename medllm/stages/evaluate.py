@@ -40,7 +40,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     _tables(settings, sources, sittings, replies, work)
     told = report_json(report(records, seed=settings.seed))
     (work / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=_plain) + "\n", "utf-8")
-    write_facts(work, _facts(settings, records, replies, told))
+    write_facts(work, _facts(settings, sittings, records, replies, told))
     move_into_place(work, out, (REPLIES,))
 
 
@@ -120,12 +120,14 @@ def _tables(
     replies: dict[tuple[str, str], Reply],
     work: Path,
 ) -> None:
-    """The questions that were asked, and what each run was made with."""
+    """The questions that were asked, the worked examples before them, and what each run was made with."""
     from medllm.generation.opening import source_of
 
     runs = []
     for sitting in sittings:
         _write(work / "questions" / f"{sitting.name}.parquet", [question_row(one) for one in sitting.questions])
+        if sitting.examples:
+            _write(work / "exemplars" / f"{sitting.name}.parquet", [question_row(one) for one in sitting.examples])
         for model, written in settings.models.items():
             name, revision = source_of(sources.get(written))
             told = {"model": model, "source": name or written, "revision": revision}
@@ -141,11 +143,16 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _facts(
-    settings: Evaluate, records: list[Record], replies: dict[tuple[str, str], Reply], told: dict[str, Any]
+    settings: Evaluate,
+    sittings: list[Sitting],
+    records: list[Record],
+    replies: dict[tuple[str, str], Reply],
+    told: dict[str, Any],
 ) -> dict[str, Any]:
     rows = card_rows(told)
     return {
         "stage": "evaluate",
+        "exemplars": sum(len(sitting.examples) for sitting in sittings),
         "replies": len(replies),
         "questions": len({(record.benchmark, record.question_id) for record in records}),
         "too_long": sum(reply.finish_reason == "too_long" for reply in replies.values()),

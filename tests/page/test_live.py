@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_adapters_answer_six_cells_in_one_batch(question):
     assert [len(batch) for batch in speaker.batches] == [6]
     assert {(cell.state, cell.answer, cell.correct) for cell in end.values()} == {("done", "a", True)}
     sent = {request.key: request.text for request in speaker.batches[0]}
-    assert sent["cpt/explain"] == render(question, prompt="explain", template="paper", shots=0).text
+    assert sent["cpt/explain"] == render(question, prompt="explain", template="paper").text
 
 
 def test_a_server_is_asked_cell_by_cell_and_one_refusal_is_one_failed_cell(question):
@@ -137,3 +138,13 @@ def test_without_a_description_nothing_is_live(monkeypatch):
     monkeypatch.delenv("MEDLLM_LIVE", raising=False)
     assert open_live() is None
     assert open_live("none") is None
+
+
+def test_live_prompts_stand_after_the_worked_examples_of_the_shown_results(question, results):
+    example = replace(question, question_id="old", text="昔の問題", explanation="解説。")
+    kept = replace(results, exemplars={question.benchmark: (example,)})
+    asked = live(Speaker(), together=True).asking_like(kept)
+    prompt = render(question, prompt="explain", template="paper", exemplars=[example])
+    assert asked.prompt(question, "explain") == prompt.text
+    assert "昔の問題" in asked.prompt(free_question("どれか。", "肺炎\n肺癌"), "plain")
+    assert "昔の問題" not in asked.prompt(free_question("かぜの治療は？", ""), "plain")

@@ -70,10 +70,14 @@ def test_every_model_answers_every_question_both_ways_and_an_interruption_change
     results = json.loads((tmp_path / "whole" / "results.json").read_text("utf-8"))
     assert len(results["models"]) == 3
     names = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert names == {"records", "questions", "runs", "results.json", "facts.json"}
+    assert names == {"records", "questions", "exemplars", "runs", "results.json", "facts.json"}
 
 
 def test_the_space_reads_what_is_written(sources, tmp_path):
+    from medllm.page.choose import Shelf
+    from medllm.page.context import Page
+    from medllm.page.html import words
+    from medllm.page.prompting import exact_prompt
     from medllm.page.source import load
 
     evaluate.make(settings(prompts=("plain", "explain"), limit=5), sources, tmp_path / "out")
@@ -81,6 +85,10 @@ def test_the_space_reads_what_is_written(sources, tmp_path):
     assert shown.models == ("base", "cpt", "final") and len(shown.questions) == 5
     assert shown.questions[0].gold and shown.questions[0].exam_date is not None
     assert shown.record(shown.keys[0], "final", "explain") is not None
+    for style in ("plain", "explain"):
+        text = exact_prompt(Page(shown, Shelf(shown)), shown.keys[0], style, "en")
+        assert words()["prompt_exact"]["en"] in text
+        assert text.count("\n問題: ") == 4, "three worked examples and the question"
 
 
 def test_a_limit_and_years_choose_the_same_questions_each_time(sources, tmp_path):

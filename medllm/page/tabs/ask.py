@@ -9,6 +9,7 @@ from medllm.exam.question import LETTERS, Question
 from medllm.page.context import Page
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both
+from medllm.page.live import OWN
 from medllm.page.panel import notice
 from medllm.page.tabs.parts import I18N, PACE, Stops, block, on
 
@@ -54,7 +55,7 @@ def free_question(asked: str, listed: str) -> Question:
     choices = tuple(lines[: len(LETTERS)])
     return Question(
         question_id="own",
-        benchmark="own",
+        benchmark=OWN,
         text=asked.strip()[:LONGEST_QUESTION],
         choices=choices,
         gold=(frozenset("a") if choices else frozenset("?"),),

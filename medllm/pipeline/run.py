@@ -8,7 +8,7 @@ from medllm.hub import Artifact
 from medllm.hub.push import mark
 from medllm.pipeline.making import Bench
 from medllm.pipeline.plan import Item, Plan
-from medllm.pipeline.spaces import furnish
+from medllm.pipeline.spaces import check_secrets, furnish
 from medllm.recipe.reference import Stage
 
 
@@ -24,9 +24,14 @@ def run(plan: Plan, bench: Bench, launch: Launcher, asked: Callable[[Plan], None
     asked(plan)
     if plan.missing:
         bench.hub.check_writable(plan.recipe.namespace)
+    if any(item.stage == "space" for item in plan.missing):
+        check_secrets(plan.recipe)
     made: dict[Stage, Artifact] = {}
     for item in plan.items:
-        made[item.stage] = _standing(item, bench) or _made(plan, item, made, bench, launch)
+        standing = _standing(item, bench)
+        made[item.stage] = standing or _made(plan, item, made, bench, launch)
+        if item.stage == "space":
+            furnish(bench.hub, item.repo_id, plan.recipe, made, bench.say, fresh=standing is None)
     return made
 
 
@@ -46,7 +51,5 @@ def _made(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench, lau
     found = bench.hub.find(item.repo_id, item.kind, item.digest)
     if found is None:
         raise HubError(f"{item.repo_id}: the stage ended, but it does not stand there under its digest.")
-    if item.stage == "space":
-        furnish(bench.hub, item.repo_id, plan.recipe, bench.say)
     bench.say(f"{item.stage}: stands as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
     return found.artifact

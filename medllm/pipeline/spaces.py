@@ -1,37 +1,97 @@
-"""What a pushed Space is given besides its files: hardware, variables and secrets, as the recipe names them."""
+"""What a Space is given besides its files: hardware, variables and secrets, as the recipe names them."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from huggingface_hub import SpaceHardware
 
 from medllm.errors import HubError
-from medllm.hub import Hub
+from medllm.hub import Artifact, Hub
 from medllm.recipe import Recipe
+from medllm.recipe.reference import Stage, parse_reference
+
+Made = Mapping[Stage, Artifact]
+Say = Callable[[str], None]
 
 
-def furnish(hub: Hub, repo_id: str, recipe: Recipe, say: Callable[[str], None]) -> None:
-    """Set the Space's variables and secrets and ask for its hardware; a Hub without these says so and goes on."""
-    wanted = recipe.space
-    if wanted is None:
-        return
-    missing = [name for name in wanted.secrets if name not in os.environ]
+def check_secrets(recipe: Recipe) -> None:
+    """Raise when a secret of the Space has no value here: before days of training, not after."""
+    named = recipe.space.secrets if recipe.space else ()
+    missing = [name for name in named if name not in os.environ]
     if missing:
         raise HubError(
             f"space.secrets: {', '.join(missing)} is not set here. Export it, or leave it out of the recipe."
         )
+
+
+def furnish(hub: Hub, repo_id: str, recipe: Recipe, made: Made, say: Say, *, fresh: bool) -> None:
+    """Set what the Space lacks of its variables, secrets and hardware; what cannot be set is said.
+
+    A `fresh` Space was pushed just now: then its secrets are set anew, since nobody can read whether they are right.
+    """
+    wanted = recipe.space
+    if wanted is None:
+        return
+    variables = _variables(recipe, made, say)
+    named = ", ".join([*variables, *wanted.secrets, wanted.hardware])
+    try:
+        _set(hub, repo_id, variables, wanted.secrets, fresh=fresh)
+        if fresh and wanted.hardware != "cpu-basic":
+            hub.ask(repo_id, lambda api: api.request_space_hardware(repo_id, SpaceHardware(wanted.hardware)))
+    except HubError as fault:
+        say(f"space: {named} could not be set ({fault}). Set them on the Space's own page.")
+    except ValueError:
+        known = ", ".join(one.value for one in SpaceHardware)
+        say(
+            f"space: {wanted.hardware} is no hardware that this client knows ({known}). Ask for it on the Space's page."
+        )
+
+
+def _set(hub: Hub, repo_id: str, variables: dict[str, str], secrets: tuple[str, ...], *, fresh: bool) -> None:
+    """Set those that are not there yet; a secret without a value here stays as it is."""
+    there = hub.ask(repo_id, lambda api: api.get_space_variables(repo_id)) if variables else {}
+    for key, value in variables.items():
+        if key not in there or there[key].value != value:
+            hub.ask(repo_id, lambda api, key=key, value=value: api.add_space_variable(repo_id, key, value))  # type: ignore[misc]
+    hidden = hub.ask(repo_id, lambda api: api.get_space_secrets(repo_id)) if secrets else {}
+    for key in secrets:
+        if key in os.environ and (fresh or key not in hidden):
+            hub.ask(repo_id, lambda api, key=key: api.add_space_secret(repo_id, key, os.environ[key]))  # type: ignore[misc]
+
+
+def _variables(recipe: Recipe, made: Made, say: Say) -> dict[str, str]:
+    """The recipe's own, the place of votes, and the adapters that answer live."""
+    wanted = recipe.space
+    assert wanted is not None
     variables = dict(wanted.variables)
     if wanted.votes or "HF_TOKEN" in wanted.secrets:
         name = wanted.votes or f"{recipe.name}-votes"
         variables.setdefault("MEDLLM_VOTES", name if "/" in name else f"{recipe.namespace}/{name}")
         variables.setdefault("MEDLLM_CUTOFF", recipe.cutoff.isoformat())
-    try:
-        for key, value in variables.items():
-            hub.ask(repo_id, lambda api, key=key, value=value: api.add_space_variable(repo_id, key, value))  # type: ignore[misc]
-        for key in wanted.secrets:
-            hub.ask(repo_id, lambda api, key=key: api.add_space_secret(repo_id, key, os.environ[key]))  # type: ignore[misc]
-        if wanted.hardware != "cpu-basic":
-            hub.ask(repo_id, lambda api: api.request_space_hardware(repo_id, SpaceHardware(wanted.hardware)))
-    except HubError as fault:
-        named = ", ".join([*variables, *wanted.secrets, wanted.hardware])
-        say(f"space: {named} could not be set ({fault}). Set them on the Space's own page.")
+    if wanted.live != "none" and "MEDLLM_LIVE" not in variables:
+        live = _adapters(recipe, made) if wanted.live in ("adapters", "zerogpu") else None
+        if live is None:
+            say(f"space.live: {wanted.live} needs the variable MEDLLM_LIVE (docs/space.md); the page shows recordings.")
+        else:
+            variables["MEDLLM_LIVE"] = json.dumps(live if wanted.live == "adapters" else {"kind": "zerogpu", **live})
+    return variables
+
+
+def _adapters(recipe: Recipe, made: Made) -> dict[str, object] | None:
+    """The evaluated models as base and adapters on the Hub; None when one of them cannot be had from there."""
+    if parse_reference(recipe.base).where != "hub" or recipe.evaluate is None:
+        return None
+    adapters: dict[str, str] = {}
+    for name, source in recipe.evaluate.models.items():
+        if source == "merge":  # a whole model, not an adapter
+            return None
+        place = parse_reference(source)
+        artifact = next((one for stage, one in made.items() if stage == source), None)
+        if artifact is not None:
+            adapters[name] = f"{artifact.repo_id}@{artifact.revision}"
+        elif place.where == "hub":
+            adapters[name] = source
+        elif place.where != "base":
+            return None
+    return {"base": recipe.base, "adapters": adapters}

@@ -1,77 +1,92 @@
 """A Space's settings: what the recipe names is set; what cannot be set is said; a missing secret stops before that."""
 
+import json
 from datetime import date
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi
 
 from medllm.errors import HubError
-from medllm.hub import Hub
+from medllm.hub import Artifact, Hub
 from medllm.localhub import serve
-from medllm.pipeline.spaces import furnish
+from medllm.pipeline.spaces import check_secrets, furnish
 from medllm.recipe.settings import Space
+
+SPACE = "clinic/m-space"
 
 
 def recipe(**space: object) -> SimpleNamespace:
     """As much of a recipe as a Space's settings ask for."""
-    return SimpleNamespace(name="m", namespace="clinic", cutoff=date(2017, 12, 31), space=Space(**space))
+    evaluate = SimpleNamespace(models={"base": "base", "cpt": "cpt", "final": "rpo"})
+    told = {"name": "m", "namespace": "clinic", "base": "org/base@v1", "cutoff": date(2017, 12, 31)}
+    return SimpleNamespace(**told, evaluate=evaluate, space=Space(**space))
 
 
-class Noted:
-    """A Hub that notes what is set."""
-
-    def __init__(self) -> None:
-        self.set: list[tuple[str, ...]] = []
-
-    def ask(self, _place, call):
-        """Let the call speak to this instead of to a server."""
-        return call(self)
-
-    def add_space_variable(self, repo_id, key, value):
-        """Note a variable."""
-        self.set.append(("variable", repo_id, key, value))
-
-    def add_space_secret(self, repo_id, key, value):
-        """Note a secret."""
-        self.set.append(("secret", repo_id, key, value))
-
-    def request_space_hardware(self, repo_id, hardware):
-        """Note the hardware."""
-        self.set.append(("hardware", repo_id, hardware.value))
+@pytest.fixture
+def hub(tmp_path):
+    """An embedded Hub that holds the Space."""
+    with serve(tmp_path / "hub", user="clinic") as served:
+        api = HfApi(endpoint=served.url, token=served.token)
+        api.create_repo(SPACE, repo_type="space", space_sdk="gradio")
+        yield Hub(served.url, served.token, tmp_path / "cache", "test", waits=())
 
 
-def test_variables_secrets_votes_and_hardware_are_set(monkeypatch):
+def set_there(hub) -> tuple[dict[str, str], list[str]]:
+    """The variables and the names of the secrets that the Space has."""
+    variables = {key: one.value for key, one in hub.api.get_space_variables(SPACE).items()}
+    return variables, list(hub.api.get_space_secrets(SPACE))
+
+
+def test_variables_secrets_votes_and_hardware_are_set(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
-    hub, told = Noted(), []
-    furnish(
-        hub, "clinic/m-space", recipe(variables={"A": "1"}, secrets=("HF_TOKEN",), hardware="t4-small"), told.append
+    told = []
+    wanted = recipe(variables={"A": "1"}, secrets=("HF_TOKEN",), hardware="t4-small")
+    furnish(hub, SPACE, wanted, {}, told.append, fresh=True)
+    assert set_there(hub) == (
+        {"A": "1", "MEDLLM_VOTES": "clinic/m-votes", "MEDLLM_CUTOFF": "2017-12-31"},
+        ["HF_TOKEN"],
     )
-    assert hub.set == [
-        ("variable", "clinic/m-space", "A", "1"),
-        ("variable", "clinic/m-space", "MEDLLM_VOTES", "clinic/m-votes"),
-        ("variable", "clinic/m-space", "MEDLLM_CUTOFF", "2017-12-31"),
-        ("secret", "clinic/m-space", "HF_TOKEN", "hf_x"),
-        ("hardware", "clinic/m-space", "t4-small"),
-    ]
+    assert hub.api.get_space_runtime(SPACE).requested_hardware == "t4-small"
     assert told == []
 
 
-def test_a_secret_that_is_not_here_is_named(monkeypatch):
+def test_a_secret_that_is_not_here_is_named_before_any_work(monkeypatch):
     monkeypatch.delenv("KEY_OF_OURS", raising=False)
     with pytest.raises(HubError, match="KEY_OF_OURS"):
-        furnish(Noted(), "clinic/m-space", recipe(secrets=("KEY_OF_OURS",)), print)
+        check_secrets(recipe(secrets=("KEY_OF_OURS",)))
 
 
-def test_a_space_that_only_shows_needs_no_settings():
-    hub = Noted()
-    furnish(hub, "clinic/m-space", recipe(), print)
-    assert hub.set == []
+def test_a_standing_space_keeps_a_secret_that_is_not_here(hub, monkeypatch):
+    monkeypatch.delenv("KEY_OF_OURS", raising=False)
+    hub.api.add_space_secret(SPACE, "KEY_OF_OURS", "x")
+    told = []
+    furnish(hub, SPACE, recipe(secrets=("KEY_OF_OURS",)), {}, told.append, fresh=False)
+    assert set_there(hub)[1] == ["KEY_OF_OURS"]
+    assert told == []
 
 
-def test_a_hub_without_such_settings_is_told_of_and_nothing_stops(tmp_path):
-    told: list[str] = []
-    with serve(tmp_path) as served:
-        hub = Hub(served.url, served.token, tmp_path / "cache", "test", waits=())
-        furnish(hub, "clinic/m-space", recipe(variables={"A": "1"}), told.append)
+@pytest.mark.parametrize(("live", "extra"), [("adapters", {}), ("zerogpu", {"kind": "zerogpu"})])
+def test_live_adapters_are_the_evaluated_models_at_their_commits(hub, live, extra):
+    made = {"cpt": Artifact("clinic/m-cpt", "model", "a" * 40), "rpo": Artifact("clinic/m-rpo", "model", "b" * 40)}
+    furnish(hub, SPACE, recipe(live=live), made, print, fresh=True)
+    assert json.loads(set_there(hub)[0]["MEDLLM_LIVE"]) == {
+        **extra,
+        "base": "org/base@v1",
+        "adapters": {"cpt": "clinic/m-cpt@" + "a" * 40, "final": "clinic/m-rpo@" + "b" * 40},
+    }
+
+
+def test_a_server_that_nobody_named_is_asked_for(hub):
+    told = []
+    furnish(hub, SPACE, recipe(live="endpoint"), {}, told.append, fresh=True)
+    assert "MEDLLM_LIVE" in told[0]
+
+
+@pytest.mark.parametrize("hardware", ["cpu-basic", "no-such-machine"])
+def test_what_cannot_be_set_is_said_and_nothing_stops(hub, tmp_path, hardware):
+    told = []
+    place = "clinic/not-there" if hardware == "cpu-basic" else SPACE
+    furnish(hub, place, recipe(variables={"A": "1"}, hardware=hardware), {}, told.append, fresh=True)
     assert len(told) == 1
-    assert "A, cpu-basic could not be set" in told[0]
+    assert hardware in told[0]

@@ -1,13 +1,8 @@
-"""The space stage: a folder that can be pushed and runs by itself, without torch and without this checkout."""
+"""The space stage: a folder that can be pushed; tests/pipeline/test_space_pushed.py starts it from the Hub."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import time
 import tomllib
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -88,40 +83,3 @@ def test_the_card_pins_gradio_as_the_extra_does_and_links_models_and_results(mad
     assert front["datasets"] == ["clinic/m-evaluate"]
     assert len(front["short_description"]) <= 60
     assert all(model in card(made) for model in MODELS)
-
-
-@pytest.mark.slow
-def test_the_pushed_folder_starts_by_itself_without_torch_and_shows_its_results(made, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        f"for name in {BLOCKED!r}:\n    sys.modules[name] = None\n",
-        encoding="utf-8",
-    )  # fmt: skip
-    Provenance("space", "m", {}, INPUTS, {}, "0").write(made)
-    environment = {name: str(tmp_path) for name in ("HOME", "PYTHONPATH")}
-    environment |= {"PATH": os.environ["PATH"], "GRADIO_SERVER_PORT": "0"}
-    log = tmp_path / "log"
-    with log.open("w") as out:
-        space = subprocess.Popen([sys.executable, "app.py"], cwd=made, env=environment, stderr=out, stdout=out)
-    try:
-        address = None
-        end = time.monotonic() + 240
-        while address is None and space.poll() is None and time.monotonic() < end:
-            time.sleep(0.5)
-            address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))
-        assert address, log.read_text(encoding="utf-8")
-        assert "clinic/m-evaluate@aaaaaaaaaaaa" in settled(f"{address[0]}/config", end)
-    finally:
-        space.kill()
-        space.wait()
-
-
-def settled(url: str, end: float) -> str:
-    """What an address answers, once it does."""
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                return answer.read().decode()
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.5)

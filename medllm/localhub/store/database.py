@@ -10,7 +10,7 @@ from pathlib import Path
 from medllm.localhub.refusal import Refusal, disk_full
 from medllm.localhub.store.schema import SCHEMA
 
-VERSION = 1
+VERSION = 2
 """The schema's version, so that an older medllm does not write into a newer store."""
 
 

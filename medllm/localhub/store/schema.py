@@ -118,6 +118,22 @@ CREATE TABLE IF NOT EXISTS discussion_events (
     date TEXT NOT NULL
 );
 
+-- Of a secret only that it was set and when: this hub runs no Space, so nobody ever needs its value again.
+CREATE TABLE IF NOT EXISTS space_settings (
+    repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
+    kind TEXT NOT NULL CHECK (kind IN ('variable', 'secret')),
+    key TEXT NOT NULL,
+    value TEXT CHECK (kind = 'variable' OR value IS NULL),
+    description TEXT,
+    updated TEXT NOT NULL,
+    PRIMARY KEY (repo, kind, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS space_machines (
+    repo INTEGER PRIMARY KEY REFERENCES repos ON DELETE CASCADE,
+    hardware TEXT NOT NULL,
+    sleep_seconds INTEGER
+);
+
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY,
     namespace TEXT NOT NULL COLLATE NOCASE,

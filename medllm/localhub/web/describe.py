@@ -6,18 +6,10 @@ import sqlite3
 import yaml
 
 from medllm.localhub.limits import MIB
-from medllm.localhub.store import blobs, commits, trees
+from medllm.localhub.store import blobs, commits, spaces, trees
 from medllm.localhub.store.files import Files
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node
-
-RUNTIME = {
-    "stage": "NO_APP_FILE",
-    "hardware": {"current": None, "requested": None},
-    "storage": None,
-    "gcTimeout": None,
-}
-"""What is said of where a Space runs: this hub keeps them, and does not run them."""
 
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
@@ -123,15 +115,15 @@ def describe(
     if siblings:
         result["siblings"] = [sibling(path, node, with_blobs=with_blobs) for path, node in nodes.items()]
         result["usedStorage"] = sum({node.sha256: node.size for node in nodes.values()}.values())
-    return result | _by_kind(repo, meta)
+    return result | _by_kind(connection, repo, meta)
 
 
-def _by_kind(repo: Repo, meta: dict[str, object]) -> dict[str, object]:
+def _by_kind(connection: sqlite3.Connection, repo: Repo, meta: dict[str, object]) -> dict[str, object]:
     if repo.kind == "model":
         words = {key: meta[key] for key in ("pipeline_tag", "library_name") if isinstance(meta.get(key), str)}
         return {"modelId": repo.full, **words}
     if repo.kind == "space":
-        return {"sdk": meta.get("sdk") or repo.sdk, "runtime": RUNTIME}
+        return {"sdk": meta.get("sdk") or repo.sdk, "runtime": spaces.runtime(connection, repo)}
     return {}
 
 

@@ -6,7 +6,7 @@ from medllm.localhub.names import KINDS
 from medllm.localhub.refusal import Refusal, bad_request, unauthorized
 from medllm.localhub.store import commits, people, refs, repos
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.web import changes
+from medllm.localhub.web import changes, spaces
 from medllm.localhub.web.call import Call, Fields, Routes, answer
 from medllm.localhub.web.describe import describe, front_matter
 
@@ -87,6 +87,8 @@ def create(call: Call) -> Response:
     try:
         with changes.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
             repo = repos.create(connection, call.caller, kind, full, private=bool(_is_private(fields)), sdk=sdk)
+            if kind == "space":
+                spaces.furnish(connection, repo, fields)
             commits.commit(
                 connection,
                 call.store.files,

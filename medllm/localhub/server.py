@@ -16,12 +16,26 @@ from medllm.errors import HubError
 from medllm.localhub.jobs.runner import Jobs
 from medllm.localhub.limits import Limits
 from medllm.localhub.store.store import Store
-from medllm.localhub.web import buckets, commit, discussions, gates, jobs, lfs, pages, refs, repos, spaces, tree, xet
+from medllm.localhub.web import (
+    buckets,
+    collections,
+    commit,
+    discussions,
+    gates,
+    jobs,
+    lfs,
+    pages,
+    refs,
+    repos,
+    spaces,
+    tree,
+    xet,
+)
 from medllm.localhub.web.app import App, is_loopback
 
 ROUTES = [
     route
-    for part in (repos, refs, commit, jobs, buckets, gates, discussions, spaces, xet, lfs, tree, pages)
+    for part in (repos, refs, commit, jobs, buckets, collections, gates, discussions, spaces, xet, lfs, tree, pages)
     for route in part.routes.routes
 ]
 """Every route in the order in which they are tried; addresses of the API come before those of files."""

@@ -105,6 +105,8 @@ def _collect(plan: Plan, made: Made, title: str, bench: Bench) -> None:
         there = api.create_collection(
             title, namespace=plan.recipe.namespace, private=plan.recipe.publish.private, exists_ok=True
         )
+        if there.private != plan.recipe.publish.private:
+            api.update_collection_metadata(there.slug, private=plan.recipe.publish.private)
         known = {(one.item_id, one.item_type) for one in api.get_collection(there.slug).items}
         missing = [one for one in made.values() if (one.repo_id, one.kind) not in known]
         for artifact in missing:

@@ -1,5 +1,6 @@
 """What every block of a recipe shares: frozen values, no unknown keys, and the dump that goes into a digest."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -14,6 +15,10 @@ class Settings(BaseModel):
 
     beside_the_result: ClassVar[frozenset[str]] = frozenset()
     """Keys that change where or how fast the work is done, never what comes out."""
+
+    as_before: ClassVar[Mapping[str, object]] = {}
+    """Keys that came after 0.1.0, each with the value under which nothing changes: with it they are left out of the
+    digest, so that an upgrade remakes nothing that was made before them."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -31,6 +36,7 @@ def settings_for_digest(settings: Settings) -> dict[str, Any]:
     """Dump what decides the result as plain JSON values.
 
     Hardware and the split of a batch over devices are left out: the same stage on other machines is the same artifact.
+    Defaults are told in full: when a later version changes one, what was made under the old one is another thing.
     """
     dump: dict[str, Any] = settings.model_dump(mode="json")
     return _without(settings, dump)
@@ -39,8 +45,9 @@ def settings_for_digest(settings: Settings) -> dict[str, Any]:
 def _without(settings: Settings, dump: dict[str, Any]) -> dict[str, Any]:
     kept = {}
     for key, value in dump.items():
-        if key not in settings.beside_the_result:
-            kept[key] = _inner(getattr(settings, key), value)
+        if key in settings.beside_the_result or (key in settings.as_before and value == settings.as_before[key]):
+            continue
+        kept[key] = _inner(getattr(settings, key), value)
     return kept
 
 

@@ -85,6 +85,19 @@ def test_through_the_open_gate_all_of_it_becomes_public_and_gated(workshop):
     )
 
 
+def test_all_of_it_is_gathered_once_in_a_collection_that_is_seen_by_those_who_see_the_models(workshop):
+    workshop.facts = CLEAN
+    made = workshop.publish("publish.collection=Medical models")
+    workshop.publish("publish.collection=Medical models")
+    (one,) = workshop.hub.api.list_collections(owner="clinic")
+    there = workshop.hub.api.get_collection(one.slug)
+    assert [(item.item_id, item.item_type) for item in there.items] == [(a.repo_id, a.kind) for a in made.values()]
+    assert there.private
+    assert sum("collection Medical models: 6 added" in line for line in workshop.said) == 1
+    workshop.publish(*PUBLIC, "publish.collection=Medical models")
+    assert not workshop.hub.api.get_collection(one.slug).private
+
+
 def test_a_licence_conflict_is_named_in_the_card(workshop):
     (workshop.folder / "base" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Base\n")
     workshop.publish("publish.licence=apache-2.0")

@@ -10,7 +10,7 @@ from pathlib import Path
 from medllm.localhub.refusal import Refusal, disk_full
 from medllm.localhub.store.schema import SCHEMA
 
-VERSION = 2
+VERSION = 3
 """The schema's version, so that an older medllm does not write into a newer store."""
 
 

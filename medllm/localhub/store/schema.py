@@ -134,6 +134,26 @@ CREATE TABLE IF NOT EXISTS space_machines (
     sleep_seconds INTEGER
 );
 
+CREATE TABLE IF NOT EXISTS collections (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL COLLATE NOCASE,
+    title TEXT NOT NULL,
+    description TEXT,
+    private INTEGER NOT NULL DEFAULT 0,
+    theme TEXT NOT NULL DEFAULT 'blue',
+    created TEXT NOT NULL,
+    modified TEXT NOT NULL,
+    UNIQUE (namespace, title)
+);
+CREATE TABLE IF NOT EXISTS collection_items (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    collection INTEGER NOT NULL REFERENCES collections ON DELETE CASCADE,
+    repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    note TEXT,
+    UNIQUE (collection, repo)
+);
+
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY,
     namespace TEXT NOT NULL COLLATE NOCASE,

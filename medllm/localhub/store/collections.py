@@ -1,0 +1,155 @@
+"""Collections: a title over repositories that belong together; who may not see a repository does not see its line."""
+
+import re
+import sqlite3
+import unicodedata
+from dataclasses import dataclass
+
+from medllm.localhub.names import check_namespace
+from medllm.localhub.refusal import Refusal, bad_request, forbidden, unauthorized
+from medllm.localhub.store import repos
+from medllm.localhub.store.people import Caller, now
+from medllm.localhub.store.repos import Repo
+
+_SLUG = re.compile(r"(?:.*-)?([0-9a-f]{24})")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a collection."""
+
+    id: int
+    repo: Repo
+    note: str | None
+
+
+def slug(row: sqlite3.Row) -> str:
+    """The last part of its address: the title as far as an address takes it, and the number that finds it again."""
+    bare = unicodedata.normalize("NFKD", row["title"]).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", bare).strip("-")[:60]
+    return f"{words}-{row['id']:024x}".lstrip("-")
+
+
+def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
+    """The collection at this address, if this caller may know of it."""
+    found = _SLUG.fullmatch(name)
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM collections WHERE namespace = ? AND id = ?",
+        (namespace, min(int(found[1], 16), 2**62) if found else -1),
+    ).fetchone()
+    if row is None or (row["private"] and not caller.belongs(row["namespace"])):
+        raise Refusal(404, "There is no such collection", "NotFound")
+    return row
+
+
+def writable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
+    """The collection at this address, if this caller may change it."""
+    row = readable(connection, caller, namespace, name)
+    _may_write(caller, row["namespace"])
+    return row
+
+
+def _may_write(caller: Caller, namespace: str) -> None:
+    if caller.anonymous:
+        raise unauthorized("Changing a collection needs a token")
+    if not caller.may_write(namespace):
+        raise forbidden(f"You do not have the right to change collections under the namespace {namespace!r}")
+
+
+def listed(connection: sqlite3.Connection, caller: Caller, owner: str | None) -> list[sqlite3.Row]:
+    """The collections this caller may see, of one namespace or of all, newest first."""
+    where, values = ("WHERE namespace = ?", [owner]) if owner else ("", [])
+    rows = connection.execute(f"SELECT * FROM collections {where} ORDER BY modified DESC, id DESC", values).fetchall()
+    return [row for row in rows if not row["private"] or caller.belongs(row["namespace"])]
+
+
+def titled(connection: sqlite3.Connection, namespace: str, title: str) -> sqlite3.Row | None:
+    """The collection of this title."""
+    found: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM collections WHERE namespace = ? AND title = ?", (namespace, title)
+    ).fetchone()
+    return found
+
+
+def create(
+    connection: sqlite3.Connection,
+    caller: Caller,
+    namespace: str,
+    title: str,
+    *,
+    description: str | None,
+    private: bool,
+) -> sqlite3.Row:
+    """A new, empty collection; the caller has looked whether there is one of that title."""
+    _may_write(caller, check_namespace(namespace))
+    if not title.strip():
+        raise bad_request("'title' must not be empty")
+    moment = now()
+    connection.execute(
+        "INSERT INTO collections (namespace, title, description, private, created, modified) VALUES (?, ?, ?, ?, ?, ?)",
+        (namespace, title, description, private, moment, moment),
+    )
+    row = titled(connection, namespace, title)
+    assert row is not None
+    return row
+
+
+def change(connection: sqlite3.Connection, number: int, column: str, value: object) -> None:
+    """Set one of a collection's values; `column` is one of the route's own words, never the client's."""
+    connection.execute(f"UPDATE collections SET {column} = ?, modified = ? WHERE id = ?", (value, now(), number))
+
+
+def rename(connection: sqlite3.Connection, row: sqlite3.Row, title: str) -> None:
+    """Another title; the address changes with it, and the old one still leads here by its number."""
+    other = titled(connection, row["namespace"], title)
+    if not title.strip() or (other is not None and other["id"] != row["id"]):
+        raise Refusal(409, "A collection needs a title that no other of its namespace has", "Conflict")
+    change(connection, row["id"], "title", title)
+
+
+def delete(connection: sqlite3.Connection, number: int) -> None:
+    """Remove a collection; its repositories stay."""
+    connection.execute("DELETE FROM collections WHERE id = ?", (number,))
+
+
+def items(connection: sqlite3.Connection, caller: Caller, number: int) -> list[Item]:
+    """Its lines in order, of the repositories this caller may see."""
+    rows = connection.execute(
+        "SELECT collection_items.id AS item, note, repos.* FROM collection_items JOIN repos ON repos.id = repo "
+        "WHERE collection = ? ORDER BY position, item",
+        (number,),
+    ).fetchall()
+    found = [Item(row["item"], repos.from_row(row), row["note"]) for row in rows]
+    return [one for one in found if not one.repo.private or caller.belongs(one.repo.namespace)]
+
+
+def add(connection: sqlite3.Connection, number: int, repo: Repo, note: str | None) -> None:
+    """A line at the end; 409 when the repository stands in the collection already."""
+    try:
+        connection.execute(
+            "INSERT INTO collection_items (collection, repo, position, note) VALUES (?, ?, "
+            "(SELECT coalesce(max(position) + 1, 0) FROM collection_items WHERE collection = ?), ?)",
+            (number, repo.id, number, note),
+        )
+    except sqlite3.IntegrityError:
+        raise Refusal(409, f"{repo.full} is in this collection already", "ItemExists") from None
+    connection.execute("UPDATE collections SET modified = ? WHERE id = ?", (now(), number))
+
+
+def item(connection: sqlite3.Connection, number: int, name: str) -> int:
+    """The number of a line, from the name that clients have for it."""
+    wanted = min(int(name, 16), 2**62) if re.fullmatch(r"[0-9a-f]{24}", name) else -1
+    row = connection.execute(
+        "SELECT id FROM collection_items WHERE collection = ? AND id = ?", (number, wanted)
+    ).fetchone()
+    if row is None:
+        raise Refusal(404, "There is no such item in this collection", "NotFound")
+    return int(row["id"])
+
+
+def move(connection: sqlite3.Connection, number: int, line: int, place: int) -> None:
+    """Put a line at this place and the others after each other around it."""
+    rows = connection.execute("SELECT id FROM collection_items WHERE collection = ? ORDER BY position, id", (number,))
+    order = [row["id"] for row in rows if row["id"] != line]
+    order.insert(place, line)
+    connection.executemany("UPDATE collection_items SET position = ? WHERE id = ?", list(enumerate(order)))

@@ -22,7 +22,7 @@ GRAM = 5
 # what they bring together wrongly is weeded out by comparing all 100 hashes.
 CONFIG = MinhashConfig(n_grams=GRAM, num_buckets=20, hashes_per_bucket=5, hash_config=HashConfig(precision=32))
 _HASHES = CONFIG.num_buckets * CONFIG.hashes_per_bucket
-_CHUNK = 1024
+_CHUNK = 512
 
 EXACT, NEAR, NOT_DRAWN = 1, 2, 3
 GONE = np.dtype([("place", "<i8"), ("why", "u1"), ("alike", "<f4"), ("older", "S16")])
@@ -43,8 +43,9 @@ class Signatures(MinhashDedupSignature):  # type: ignore[misc]
         self.output_folder = get_datafolder(str(work / "signatures"))
         draw = np.random.default_rng(CONFIG.seed)
         # Odd multipliers modulo 2^64 spread as well as a prime and cost a fifth of it.
-        self._factors = draw.integers(0, 2**63, (1, _HASHES), np.uint64) * np.uint64(2) + np.uint64(1)
-        self._offsets = draw.integers(0, 2**63, (1, _HASHES), np.uint64)
+        self._factors = draw.integers(0, 2**63, (_HASHES, 1), np.uint64) * np.uint64(2) + np.uint64(1)
+        self._offsets = draw.integers(0, 2**63, (_HASHES, 1), np.uint64)
+        self._mixed = np.empty((_HASHES, _CHUNK), np.uint64)
         self._drawn: list[npt.NDArray[np.uint32]] = []
 
     def get_shingles(self, text: str) -> Hashes:
@@ -55,11 +56,17 @@ class Signatures(MinhashDedupSignature):  # type: ignore[misc]
 
     def get_signature(self, shingles: Hashes) -> list[list[int]]:
         """The smallest value of each of a hundred hashes, a block of shingles at a time."""
-        least = np.full(_HASHES, np.iinfo(np.uint32).max, np.uint32)
+        smallest = np.full(_HASHES, np.iinfo(np.uint64).max, np.uint64)
+        row = shingles.reshape(1, -1)
         with np.errstate(over="ignore"):
             for begin in range(0, len(shingles), _CHUNK):
-                mixed = shingles[begin : begin + _CHUNK] * self._factors + self._offsets
-                least = np.minimum(least, (mixed >> np.uint64(32)).min(axis=0).astype(np.uint32))
+                block = row[:, begin : begin + _CHUNK]
+                mixed = self._mixed[:, : block.shape[1]]
+                np.multiply(block, self._factors, out=mixed)
+                mixed += self._offsets
+                np.minimum(smallest, mixed.min(axis=1), out=smallest)
+        # The upper half of the smallest is the smallest upper half.
+        least = (smallest >> np.uint64(32)).astype(np.uint32)
         self._drawn.append(least)
         return [bucket.tolist() for bucket in np.split(least, CONFIG.num_buckets)]
 

@@ -29,10 +29,11 @@ def _classes() -> npt.NDArray[np.uint8]:
     return table
 
 
-_BOILERPLATE = re.compile(
-    r"(Cookie|クッキー).{0,20}(使用|利用|同意|設定)|JavaScript.{0,20}(有効|オン)|^(ログイン|会員登録|新規登録|お問い合わせ|サイトマップ|"
-    r"プライバシーポリシー|利用規約|トップページ|ホーム|続きを読む|もっと見る|前へ|次へ|ページの先頭へ|メニュー|検索|シェア(する)?|ツイート|"
-    r"印刷|閉じる|一覧(へ|に戻る)|関連(記事|リンク)|この記事を.{0,10}|Copyright\b.*|©.*|All Rights Reserved\.?)$",
+_NOTICE = re.compile(r"(?:Cookie|クッキー).{0,20}(?:使用|利用|同意|設定)|JavaScript.{0,20}(?:有効|オン)", re.IGNORECASE)
+_MENU = re.compile(
+    r"(?:ログイン|会員登録|新規登録|お問い合わせ|サイトマップ|"
+    r"プライバシーポリシー|利用規約|トップページ|ホーム|続きを読む|もっと見る|前へ|次へ|ページの先頭へ|メニュー|検索|シェア(?:する)?|ツイート|"
+    r"印刷|閉じる|一覧(?:へ|に戻る)|関連(?:記事|リンク)|この記事を.{0,10}|Copyright\b.*|©.*|All Rights Reserved\.?)",
     re.IGNORECASE,
 )
 RUN = 20
@@ -51,18 +52,26 @@ class Limits:
 
 def without_boilerplate(text: str) -> tuple[str, int]:
     """The text without lines of menus, cookie notices and copyright, and how many characters they had."""
-    if not _BOILERPLATE_HINT.search(text):
+    notices = bool(_NOTICE_HINT.search(text))
+    if not notices and not _MENU_HINT.search(text):
         return text, 0
     lines = text.split("\n")
-    kept = [line for line in lines if not _BOILERPLATE.search(line.strip())]
+    kept = [line for line in lines if not _boilerplate(line.strip(), notices)]
+    if len(kept) == len(lines):
+        return text.strip(), 0
     written = "\n".join(kept).strip()
     return written, len(text) - len(written)
 
 
-_BOILERPLATE_HINT = re.compile(
-    r"Cookie|クッキー|JavaScript|ログイン|登録|問い合わせ|サイトマップ|ポリシー|規約|トップ|ホーム|続きを|もっと見る|前へ|次へ|先頭へ|メニュー|検索|"
-    r"シェア|ツイート|印刷|閉じる|一覧|関連|この記事|Copyright|©|Rights",
-    re.IGNORECASE,
+def _boilerplate(line: str, notices: bool) -> bool:
+    return bool(_MENU.fullmatch(line) or (notices and _NOTICE.search(line)))
+
+
+# What must stand in a text before its lines are looked at one by one.
+_NOTICE_HINT = re.compile(r"クッキー|[CcJj](?i:ookie|avascript)")
+_MENU_HINT = re.compile(
+    r"(?:^|\n)\s*(?:(?:ログイン|会員登録|新規登録|お問い合わせ|サイトマップ|プライバシー|利用規約|トップ|ホーム|続きを|もっと見る|前へ|次へ|ページ|メニュー|検索|"
+    r"シェア|ツイート|印刷|閉じる|一覧|関連|この記事|©)|[Cc](?i:opyright)|[Aa](?i:ll rights))"
 )
 
 

@@ -4,6 +4,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 _SURNAMES = (
     "佐藤|鈴木|高橋|田中|伊藤|渡辺|渡邊|山本|中村|小林|加藤|吉田|山田|佐々木|山口|松本|井上|木村|斎藤|斉藤|清水|山崎|阿部|池田|橋本|"
     "山下|石川|中島|前田|藤田|小川|後藤|岡田|長谷川|村上|近藤|石井|坂本|遠藤|青木|藤井|西村|福田|太田|三浦|岡本|松田|中川|中野|原田|小野|"
@@ -14,8 +16,9 @@ _SURNAMES = (
 RULES: dict[str, re.Pattern[str]] = {
     "mail": re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b"),
     "phone": re.compile(
-        r"(?<![\d.-])(?:0[5-9]0[-(\s]?\d{4}[-)\s]?\d{4}|0\d{1,4}[-(]\d{1,4}[-)]\d{4}|\+81[-\s]?\d{1,4}[-\s]?\d{2,4}[-\s]?\d{4})"
-        r"(?![\d-])"
+        # The first sign stands before all else, so that the search may leap from one to the next.
+        r"[0+](?<![\d.-].)(?:(?<=0)(?:[5-9]0[-(\s]?\d{4}[-)\s]?\d{4}|\d{1,4}[-(]\d{1,4}[-)]\d{4})|"
+        r"(?<=\+)81[-\s]?\d{1,4}[-\s]?\d{2,4}[-\s]?\d{4})(?![\d-])"
     ),
     "birth": re.compile(
         r"(?:生年月日|誕生日|生まれた日)[\s:：は]{0,4}(?:(?:明治|大正|昭和|平成|令和|[MTSHR])\s?\d{1,2}|\d{4})\s?[年./-]\s?\d{1,2}\s?[月./-]\s?\d{1,2}|"
@@ -28,14 +31,18 @@ RULES: dict[str, re.Pattern[str]] = {
         r"(?:被保険者|保険者|マイナンバー|個人番号|記号番号)(?:証)?(?:番号)?\s?[:：はが]?\s?[\d-]{6,14}"
     ),
     "name": re.compile(
-        r"(?:患者名|患者氏名|氏名|お名前|被験者名)\s?[:：]\s?[一-龥ぁ-んァ-ヶ]{1,5}[\s　]?[一-龥ぁ-んァ-ヶ]{0,5}|"
-        rf"(?:{_SURNAMES})[\s　]?[一-龥ぁ-んァ-ヶ]{{0,4}}(?:様|さん|殿)(?![式々])"
+        r"(?:患者名|患者氏名|氏名|お名前|被験者名)\s?[:：]\s?[一-龥ぁ-んァ-ヶ]{1,5}[\s　]?[一-龥ぁ-んァ-ヶ]{0,5}"
     ),
     "address": re.compile(
         r"〒\s?\d{3}-?\d{4}|(?:住所|居住地)\s?[:：]\s?(?:東京都|北海道|(?:京都|大阪)府|[一-龥]{2,3}県)"
     ),
 }
 """What is looked for; the names of the rules stand in the report and in the words that hide a finding."""
+
+_ADDRESSED = re.compile(rf"(?:{_SURNAMES})[\s　]?[一-龥ぁ-んァ-ヶ]{{0,4}}(?:様|さん|殿)(?![式々])")
+"""A name too; apart from its rule, the search knows the characters it may begin with and is five times as fast."""
+
+_PATTERNS = (*RULES.items(), ("name", _ADDRESSED))
 
 _HINTS = {
     "mail": ("@",),
@@ -78,7 +85,7 @@ def find(text: str, document: str) -> list[Finding]:
     spots = sorted(
         (
             (found.start(), found.end(), rule)
-            for rule, pattern in RULES.items()
+            for rule, pattern in _PATTERNS
             if _worth(rule, wide)
             for found in pattern.finditer(wide)
         ),
@@ -113,8 +120,6 @@ def _around(text: str, one: Finding, findings: list[Finding]) -> str:
 
 def _one_width(text: str) -> str:
     """Digits, letters and signs in half width, character for character, so that places stay what they are."""
-    return text.translate(_NARROW) if _WIDE.search(text) else text
-
-
-_WIDE = re.compile("[！-～]")
-_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
+    wide = (codes >= 0xFF01) & (codes <= 0xFF5E)
+    return np.where(wide, codes - 0xFEE0, codes).tobytes().decode("utf-32-le", "surrogatepass") if wide.any() else text

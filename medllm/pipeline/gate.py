@@ -25,6 +25,14 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
             f"gate.audit: {open_findings} sightings of the leakage audit wait for a person. Read audit.html in the "
             "corpus, and name those that are no leak in corpus.reviewed"
         )
+    waiting = facts.get("preferences", {}).get("audit", {}).get("unanswered")
+    if recipe.preferences is not None and waiting is None:
+        yield "gate.audit: the preference pairs say nothing of a leakage audit"
+    elif recipe.preferences is not None and waiting:
+        yield (
+            f"gate.audit: {waiting} sightings of the leakage audit in the preference pairs wait for a person. Read "
+            "audit.html there, and name those that are no leak in preferences.reviewed"
+        )
 
 
 def _personal(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

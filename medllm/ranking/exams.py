@@ -11,6 +11,7 @@ from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, write_answer
 from medllm.exam.record import PromptStyle
 from medllm.generation.requests import Reply, Request, shared_length
+from medllm.ranking.leaks import Watch, question_texts
 from medllm.recipe.settings import Evaluate
 
 
@@ -53,6 +54,8 @@ class Sitting:
     """The worked examples before every question, so that a reader can be shown the exact prompt."""
     prompts: dict[str, Asked]
     """By a key that tells exam, question, prompt and sample."""
+    watch: Watch
+    """The leakage audit of the worked examples."""
 
 
 def sittings_of(settings: Evaluate, sources: dict[str, Path]) -> list[Sitting]:
@@ -70,6 +73,8 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
     shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(name, 0)
     examples = exemplars(name, folder)[:shots] if shots else []
     refuse_test_items(examples, questions)
+    watch = Watch.over(questions)
+    watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
     prompts: dict[str, Asked] = {}
     for style in settings.prompts:
         rendered = [
@@ -91,7 +96,7 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
                 seed = _seed(settings.seed, key)
                 asked = Asked(question, style, sample, seed, prompt, shared, room, settings.temperature)
                 prompts[key] = asked
-    return Sitting(name, questions, shots, examples, prompts)
+    return Sitting(name, questions, shots, examples, prompts, watch)
 
 
 def _seed(seed: int, key: str) -> int:

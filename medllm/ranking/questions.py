@@ -12,6 +12,7 @@ from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.prompts import before
 from medllm.exam.question import Question
+from medllm.ranking.leaks import Watch, question_texts
 from medllm.recipe.settings import DataSource, Preferences
 
 
@@ -24,6 +25,8 @@ class Asked:
     counts: dict[str, int]
     refused: frozenset[tuple[str, str]]
     """The held-out questions, by benchmark and id: no vote on them may train."""
+    watch: Watch
+    """The leakage audit; it has seen the questions and the examples."""
 
 
 def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
@@ -38,7 +41,13 @@ def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
             counts[reason or "kept"] += 1
             if reason is None:
                 fit.append(question)
+    watch = Watch.over(held, settings.reviewed)
+    leaks = watch.see("preferences", question_texts(fit))
+    fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
+    if leaks:
+        counts.update({"kept": -len(leaks), "leak": len(leaks)})
     examples = _examples(settings, sources, fit)
+    watch.refuse("few-shot", "preferences.exemplars", question_texts(examples))
     shown = {essence(question) for question in examples}
     questions = [question for question in fit if essence(question) not in shown]
     if settings.questions is not None and settings.questions < len(questions):
@@ -50,7 +59,7 @@ def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
             "cutoff and a verified explanation."
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
-    return Asked(questions, examples, dict(counts), refused)
+    return Asked(questions, examples, dict(counts), refused, watch)
 
 
 def drop_reason(question: Question, cutoff: date | None, held_out: set[str]) -> str | None:
@@ -97,9 +106,7 @@ def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Questio
 
 
 def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]:
-    return [
-        question
-        for name in settings.held_out or ()
-        if name in sources and sources[name].exists()
-        for question in load(name, sources[name])
-    ]
+    for name in settings.held_out or ():
+        if name not in sources or not sources[name].exists():
+            raise DataError(f"preferences.held_out: `{name}` is not at hand, so nothing can be kept clear of it.")
+    return [question for name in settings.held_out or () for question in load(name, sources[name])]

@@ -142,6 +142,8 @@ class Preferences(Settings):
     """At most so many pairs of each step for a question, so that no question outweighs the rest."""
     similar: Share = 0.95
     """Samples of one question more alike than this count once."""
+    reviewed: tuple[str, ...] = ()
+    """Questions (`own/100A1`), samples (`own/100A1#2`) or votes that a person found free of the held-out exams."""
     votes: tuple[Data, ...] = ()
     """Experts' votes from the Space or Label Studio; they enter as pairs of origin `expert`."""
     seed: int = 0

@@ -40,7 +40,8 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     _tables(settings, sources, sittings, replies, work)
     told = report_json(report(records, seed=settings.seed))
     (work / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=_plain) + "\n", "utf-8")
-    write_facts(work, _facts(settings, sittings, records, replies, told))
+    audits = {sitting.name: sitting.watch.facts() for sitting in sittings if sitting.shots}
+    write_facts(work, {**_facts(settings, sittings, records, replies, told), "few_shot_audit": audits})
     move_into_place(work, out, (REPLIES,))
 
 

@@ -16,6 +16,7 @@ from medllm.exam.prompts import Prompt, render, reply
 from medllm.exam.question import Question
 from medllm.generation.requests import Reply, Request, shared_length
 from medllm.ranking.labels import Sample, labelled
+from medllm.ranking.leaks import vote_texts
 from medllm.ranking.pairs import Pair, Ranked, make_pairs
 from medllm.ranking.questions import Asked, questions_of
 from medllm.ranking.report import yield_report
@@ -25,6 +26,13 @@ from medllm.training.work import move_into_place, say, work_folder, write_facts
 
 REPLIES = "replies.jsonl"
 Key = tuple[str, str]
+AUDIT = pa.schema(
+    [
+        *((name, pa.string()) for name in ("document", "stage", "item", "part", "verdict")),
+        ("containment", pa.float64()),
+        ("answered", pa.bool_()),
+    ]
+)
 
 
 def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
@@ -36,7 +44,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     say("preferences", f"{len(asked.questions)} questions, {settings.samples} samples each ({asked.counts})")
     prompts = {key_of(question): _prompts(question, asked, settings) for question in asked.questions}
     replies = _sample(settings, sources, asked, prompts, work)
-    samples = _label(settings, sources, asked.questions, replies, prompts)
+    samples = _label(settings, sources, asked.questions, _clean(asked, replies), prompts)
     number = _round(sources.get(settings.model))
     pairs = _pair(settings, asked.questions, samples, prompts, number)
     votes, undecided = _votes(settings, sources, asked)
@@ -49,9 +57,11 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
         )
     _table([pair.row() for pair in pairs], work / "data" / "train-00000.parquet")
     _table([sample.row() for of in samples.values() for sample in of], work / "samples" / "train-00000.parquet")
+    _table(asked.watch.rows(), work / "audit" / "train-00000.parquet", AUDIT)
+    asked.watch.write("the preference pairs", work / "audit.html")
     report = yield_report(_by_name(samples), pairs)
     facts = {"stage": "preferences", "round": number, **report, "votes": len(votes), "votes_undecided": undecided}
-    settled = {"left_out": asked.counts, "settings": settings.model_dump(mode="json")}
+    settled = {"left_out": asked.counts, "audit": asked.watch.facts(), "settings": settings.model_dump(mode="json")}
     write_facts(work, {**facts, **settled, "languages": sorted({q.language for q in asked.questions})})
     move_into_place(work, out, (REPLIES,))
 
@@ -115,6 +125,15 @@ def _sample(
     return {key: sorted(of, key=lambda one: one[0]) for key, of in found.items()}
 
 
+def _clean(
+    asked: Asked, replies: dict[Key, list[tuple[int, int | None, Reply]]]
+) -> dict[Key, list[tuple[int, int | None, Reply]]]:
+    """The replies without those in which a held-out question stands: a teacher may know it by heart."""
+    texts = [("/".join(key) + f"#{one[0]}", one[2].text) for key, of in replies.items() for one in of]
+    leaks = asked.watch.see("teacher", texts)
+    return {key: [one for one in of if "/".join(key) + f"#{one[0]}" not in leaks] for key, of in replies.items()}
+
+
 def _label(
     settings: Preferences,
     sources: dict[str, Path],
@@ -165,6 +184,7 @@ def _votes(settings: Preferences, sources: dict[str, Path], asked: Asked) -> tup
     undecided = 0
     for vote in settings.votes:
         more, none = read_votes(sources[vote.source], asked.refused)
+        asked.watch.refuse("preferences", f"preferences.votes: {vote.source}", vote_texts(more))
         pairs, undecided = pairs + more, undecided + none
     return pairs, undecided
 
@@ -182,6 +202,6 @@ def _by_name(samples: dict[Key, list[Sample]]) -> dict[str, list[Sample]]:
     return {"/".join(key): of for key, of in samples.items()}
 
 
-def _table(rows: list[dict[str, Any]], path: Path) -> None:
+def _table(rows: list[dict[str, Any]], path: Path, schema: pa.Schema | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema), path, compression="zstd")

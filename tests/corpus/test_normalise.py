@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medllm.corpus.normalise import normalise
+from medllm.corpus.normalise import _LOOSE, _composed, normalise
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,21 @@ def test_a_second_time_changes_nothing(text):
 @given(st.text(st.sampled_from("0123456789.,×^⁰¹²³₀₁₂½¼mgμL%がぎぐげごぱぴぷぺぽ"), max_size=40))
 def test_no_number_and_no_voiced_kana_is_changed(text):
     assert normalise(text) == unicodedata.normalize("NFC", text)
+
+
+@given(st.text(st.sampled_from("aAがかはヘ゛\u3099\u309a\u0301\u0323Å\u212b각\u1100\u1161\u11a8⼤①5。\n"), max_size=30))
+def test_only_what_may_change_is_composed_and_it_is_as_if_all_were(text):
+    assert _composed(text) == unicodedata.normalize("NFC", text)
+
+
+def test_no_character_that_a_text_is_cut_after_composes_with_one_before_it():
+    seconds = {
+        int(code, 16)
+        for character in map(chr, range(0x110000))
+        if (told := unicodedata.decomposition(character)) and not told.startswith("<")
+        for code in told.split()[1:]
+    }
+    safe = [code for code in range(0x10000) if not _LOOSE.match(chr(code))]
+    assert len(safe) > 25_000
+    assert not [code for code in safe if code in seconds or unicodedata.combining(chr(code))]
+    assert all(unicodedata.is_normalized("NFC", chr(code)) for code in safe)

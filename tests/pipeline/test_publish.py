@@ -9,7 +9,8 @@ from medllm.errors import HubError
 from medllm.pipeline.licences import conflicts, front_matter
 
 CLEAN = {"corpus": {"audit": {"documents": 3, "items": 2, "documents_to_drop": 1, "unanswered": 0},
-                    "personal_data": {"standing": 0}}}  # fmt: skip
+                    "personal_data": {"standing": 0}},
+         "preferences": {"audit": {"items": 2, "dropped": {"teacher": 1}, "unanswered": 0}}}  # fmt: skip
 PUBLIC = ("publish.private=false", "evaluate.models={base: base, cpt: cpt, final: rpo}")
 
 
@@ -67,9 +68,11 @@ def test_everything_is_private_until_the_gate_is_open(workshop):
 
 def test_findings_that_nobody_answered_and_patients_close_the_gate(workshop):
     workshop.facts = {
-        "corpus": {"audit": {**CLEAN["corpus"]["audit"], "unanswered": 4}, "personal_data": {"standing": 2}}
+        "corpus": {"audit": {**CLEAN["corpus"]["audit"], "unanswered": 4}, "personal_data": {"standing": 2}},
+        "preferences": {"audit": {"unanswered": 7}},
     }
-    with pytest.raises(HubError, match=r"gate.audit: 4 sightings(.|\n)*gate.personal_data: 2 places"):
+    found = r"gate.audit: 4 sightings(.|\n)*gate.audit: 7 sightings(.|\n)*pairs(.|\n)*gate.personal_data: 2 places"
+    with pytest.raises(HubError, match=found):
         workshop.publish(*PUBLIC)
 
 

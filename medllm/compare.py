@@ -10,12 +10,15 @@ from threading import Lock, Thread
 from typing import Literal
 
 from medllm.exam.record import PromptStyle, Record, Status
-from medllm.generation.requests import Delta, Generator, Reply, Request
+from medllm.generation.requests import Delta, Generator, PromptTooLongError, Reply, Request, UnheardError
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "gained"]
-FaultKind = Literal["silent", "refused", "broken"]
+FaultKind = Literal["silent", "refused", "answered", "too_long", "broken"]
 Column = tuple[str, PromptStyle]
+
+BEAT = 5.0
+"""Seconds after which the cells are yielded again although nothing is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ async def stream(
 ) -> AsyncIterator[Cells]:
     """All cells together, at most once each `every` seconds, until all are finished or `stop` is set.
 
-    The producers end with the generator: a reader that goes away (a closed browser) cancels them all.
+    The producers end with the generator, and before it tells of the end: a reader that goes away (a closed browser)
+    cancels them all. That a reader is gone is noticed only when something is yielded, so something is, now and then.
     A producer that says nothing for `silence` seconds fails, alone.
     """
     board = _Board({column: Cell(*column, "waiting") for column in columns})
@@ -89,16 +93,15 @@ async def stream(
     try:
         yield dict(board.cells)
         while not stop.is_set() and not all(task.done() for task in tasks):
-            await _either(board.news, stop)
+            await _either(board.news, stop, BEAT)
             board.news.clear()
             yield dict(board.cells)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), every)
-        yield _ended(board.cells)
+            await _either(stop, stop, every)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    yield _ended(board.cells)
 
 
 @dataclass(frozen=True)
@@ -127,20 +130,23 @@ async def _pieces(reply: AsyncIterator[str], silence: float) -> AsyncIterator[st
     try:
         while True:
             try:
-                yield await asyncio.wait_for(anext(reply), silence)
+                # Not wait_for: until Python 3.12 it forgets a cancellation that comes together with a piece.
+                async with asyncio.timeout(silence):
+                    piece = await anext(reply)
             except StopAsyncIteration:
                 return
+            yield piece
     finally:
         close = getattr(reply, "aclose", None)
         if close is not None:
             await close()
 
 
-async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
-    """Wait until one of two events is set: a stop must be seen even while every producer is silent."""
-    waits = [asyncio.create_task(first.wait()), asyncio.create_task(second.wait())]
+async def _either(first: asyncio.Event, second: asyncio.Event, seconds: float) -> None:
+    """Wait for so long, or until one of two events is set: a stop must be seen even while every producer is silent."""
+    waits = [asyncio.create_task(event.wait()) for event in {first, second}]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
@@ -150,6 +156,10 @@ def _fault(fault: Exception, silence: float) -> CellFault:
     """What a person is told: the kind of failure, never its text, which may hold an address or a key."""
     if isinstance(fault, TimeoutError):
         return CellFault("silent", f"{silence:.0f}")
+    if isinstance(fault, UnheardError):
+        return CellFault("answered", str(fault.code)) if fault.code else CellFault("refused", type(fault).__name__)
+    if isinstance(fault, PromptTooLongError):
+        return CellFault("too_long")
     return CellFault("refused" if isinstance(fault, OSError) else "broken", type(fault).__name__)
 
 

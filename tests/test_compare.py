@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
+
 from medllm.compare import Cell, flip_between, stream
+from medllm.generation.requests import PromptTooLongError, UnheardError
 
 COLUMNS = tuple((model, prompt) for model in ("base", "cpt", "final") for prompt in ("plain", "explain"))
 
@@ -121,3 +124,52 @@ def test_a_flip_needs_two_verdicts_that_differ():
     assert flip_between(right, right) is None
     assert flip_between(right, free) is None
     assert flip_between(None, wrong) is None
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_piece_that_comes_together_with_the_stop_does_not_keep_its_producer_running(steps):
+    async def run():
+        stop = asyncio.Event()
+
+        async def late(model, prompt):
+            await stop.wait()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            while True:
+                yield "あ"
+                await asyncio.sleep(0.001)
+
+        asyncio.get_running_loop().call_later(0.01, stop.set)
+        async for state in stream(COLUMNS, late, judged, stop=stop, every=0.001):
+            last = state
+        return last
+
+    end = asyncio.run(asyncio.wait_for(run(), 60))
+    assert {cell.state for cell in end.values()} == {"stopped"}
+
+
+def test_while_all_are_silent_something_is_yielded_so_that_a_gone_reader_is_noticed(monkeypatch):
+    monkeypatch.setattr("medllm.compare.BEAT", 0.01)
+
+    async def hangs(model, prompt):
+        await asyncio.Event().wait()
+        yield ""
+
+    assert len(last_of(hangs, take=5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (UnheardError("http://secret.host/v1 cannot be reached"), ("refused", "UnheardError")),
+        (UnheardError("http://secret.host/v1 answered 404", 404), ("answered", "404")),
+        (PromptTooLongError(), ("too_long", "")),
+        (KeyError("hf_secret"), ("broken", "KeyError")),
+    ],
+)
+def test_a_fault_is_told_by_its_kind_and_never_by_a_text_that_may_hold_an_address(fault, told):
+    async def breaks(model, prompt):
+        raise fault
+        yield ""
+
+    assert {(cell.fault.kind, cell.fault.detail) for cell in last_of(breaks)[-1].values()} == {told}

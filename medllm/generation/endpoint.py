@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.generation.requests import Delta, FinishReason, Reply, Request
+from medllm.generation.requests import Delta, FinishReason, PromptTooLongError, Reply, Request, UnheardError
 
 Prices = Mapping[str, tuple[float, float]]
 TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "longer than")
@@ -119,11 +119,13 @@ class EndpointGenerator:
                 if fault.code == 400 and any(words in told.lower() for words in TOO_LONG):
                     raise PromptTooLongError from None
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
-                    raise ModelError(f"{self.url} answered {fault.code} for `{request.model}`: {told}") from None
+                    raise UnheardError(
+                        f"{self.url} answered {fault.code} for `{request.model}`: {told}", fault.code
+                    ) from None
                 self._rest(attempt, fault.headers.get("Retry-After"))
             except (urllib.error.URLError, TimeoutError, ConnectionError) as fault:
                 if attempt == self.tries:
-                    raise ModelError(
+                    raise UnheardError(
                         f"{self.url} cannot be reached ({getattr(fault, 'reason', fault)}). Is the server up?"
                     ) from None
                 self._rest(attempt, None)
@@ -177,7 +179,3 @@ class EndpointGenerator:
             completion_tokens=said,
             cost=(asked * price[0] + said * price[1]) / 1_000_000,
         )
-
-
-class PromptTooLongError(Exception):
-    """The server says that the prompt does not fit."""

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from medllm.errors import ModelError
+
 Message = dict[str, str]
 FinishReason = Literal["stop", "length", "too_long"]
 BASE = "base"
@@ -66,6 +68,18 @@ def shared_length(texts: Sequence[str]) -> int:
     """
     first, last = min(texts), max(texts)
     return next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+
+
+class UnheardError(ModelError):
+    """A server that cannot be reached, or that answers with an error (then `code` tells which)."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PromptTooLongError(Exception):
+    """The server says that the prompt does not fit."""
 
 
 class Generator(Protocol):

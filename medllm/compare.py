@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Lock, Thread
 from typing import Literal
@@ -115,9 +115,10 @@ class _Board:
         """Fill one cell to its end; its fault, whatever it is, must not take five others with it."""
         try:
             async for text in _pieces(ask(*column), silence):
-                cell = self.cells[column]
-                self.cells[column] = replace(cell, state="running", text=cell.text + text)
-                self.news.set()
+                if text:  # an empty piece only says that the turn has not come yet
+                    cell = self.cells[column]
+                    self.cells[column] = replace(cell, state="running", text=cell.text + text)
+                    self.news.set()
             self.cells[column] = judge(*column, self.cells[column].text)
         except Exception as fault:
             self.cells[column] = replace(self.cells[column], state="failed", fault=_fault(fault, silence))
@@ -178,7 +179,7 @@ class Asking:
     """
 
     def __init__(self, generator: Generator, requests: Mapping[Column, Request], turn: Lock | None = None) -> None:
-        self.generator, self.requests, self.turn = generator, dict(requests), turn
+        self.generator, self.requests, self.turn = generator, dict(requests), turn or Lock()
         self.replies: dict[Column, Reply] = {}
         self._column = {request.key: column for column, request in self.requests.items()}
         self._pieces: dict[Column, asyncio.Queue[str | Exception | None]] = {}
@@ -207,18 +208,24 @@ class Asking:
             with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                 loop.call_soon_threadsafe(self._pieces[column].put_nowait, piece)
 
-        with self.turn or nullcontext():
-            try:
-                for delta in self._stream():
-                    column = self._column[delta.key]
-                    if delta.text:
-                        hand(column, delta.text)
-                    if delta.reply is not None:
-                        self.replies[column] = delta.reply
-                        hand(column, None)
-            except Exception as fault:
-                for column in self.requests:
-                    hand(column, fault)
+        while not self.turn.acquire(timeout=1.0):  # another reader's: a sign of life, since silence is a fault
+            for column in self.requests:
+                hand(column, "")
+            if not self._reading:
+                return
+        try:
+            for delta in self._stream():
+                column = self._column[delta.key]
+                if delta.text:
+                    hand(column, delta.text)
+                if delta.reply is not None:
+                    self.replies[column] = delta.reply
+                    hand(column, None)
+        except Exception as fault:
+            for column in self.requests:
+                hand(column, fault)
+        finally:
+            self.turn.release()
 
     def _stream(self) -> Iterator[Delta]:
         """The generator's pieces, for as long as anybody reads."""

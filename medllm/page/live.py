@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from medllm.compare import Asking, Cell, Column
+from medllm.compare import Asking, Cell, CellFault, Column
 from medllm.errors import RecipeError
 from medllm.exam.answers import is_right, parse
 from medllm.exam.prompts import Prompt, Template, render
@@ -114,6 +114,8 @@ class Round:
     def judge(self, model: str, prompt: PromptStyle, text: str) -> Cell:
         """The finished cell, read by the exam's own parser."""
         reply = self.askings[model, prompt].replies.get((model, prompt))
+        if reply and reply.finish_reason == "too_long":
+            return Cell(model, prompt, "failed", fault=CellFault("too_long"))
         whole = reply.text if reply else text
         asked = self.question if self.scored else None
         parsed = parse(whole, asked, finish_reason=reply.finish_reason if reply else None)

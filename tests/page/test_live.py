@@ -148,3 +148,50 @@ def test_live_prompts_stand_after_the_worked_examples_of_the_shown_results(quest
     assert asked.prompt(question, "explain") == prompt.text
     assert "昔の問題" in asked.prompt(free_question("どれか。", "肺炎\n肺癌"), "plain")
     assert "昔の問題" not in asked.prompt(free_question("かぜの治療は？", ""), "plain")
+
+
+def test_readers_who_wait_for_their_turn_are_not_taken_for_silent_and_a_gone_one_asks_nothing(question):
+    speaker = Speaker(endless=True)
+    asked = live(speaker, together=True)
+
+    async def run():
+        stop, gone = asyncio.Event(), asyncio.Event()
+
+        async def read(end, silence):
+            put, last = asked.put(question, scored=True), {}
+            with put:
+                async for cells in stream(asked.columns, put.ask, put.judge, stop=end, every=0.001, silence=silence):
+                    last = cells
+            return {cell.state for cell in last.values()}
+
+        first = asyncio.create_task(read(stop, 60))
+        await asyncio.sleep(0.2)
+        others = [asyncio.create_task(read(gone, 2.5)) for _ in range(2)]
+        await asyncio.sleep(4)
+        gone.set()
+        told = [await other for other in others]
+        stop.set()
+        return told, await first
+
+    others, first = asyncio.run(asyncio.wait_for(run(), 60))
+    assert others == [{"stopped"}, {"stopped"}]
+    assert first == {"stopped"}
+    assert len(speaker.batches) == 1
+
+
+def test_a_prompt_that_does_not_fit_is_a_failed_cell_that_says_so(question):
+    class Full(Speaker):
+        """A model without room."""
+
+        def stream(self, requests):
+            """Say so."""
+            for one in requests:
+                yield Delta(
+                    one.key,
+                    "",
+                    Reply(key=one.key, text="", finish_reason="too_long", prompt_tokens=9, completion_tokens=0),
+                )
+
+    asked = live(Full(), together=True)
+    end = last(asked.put(question, scored=True), asked.columns)
+    assert {(cell.state, cell.fault.kind) for cell in end.values()} == {("failed", "too_long")}

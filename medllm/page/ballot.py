@@ -1,6 +1,8 @@
 """Where votes go: the journal first, then the Hub; thanks are said only when a vote can no longer be lost."""
 
+import hmac
 import os
+import unicodedata
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
@@ -13,12 +15,15 @@ from medllm.exam.prompts import render as render_prompt
 from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import Results, key_of
-from medllm.page.review import Review
+from medllm.page.review import Review, vote_id
 from medllm.votes.agreement import Agreement, agreement
 from medllm.votes.journal import Journal
 from medllm.votes.pairs import preference_rows
 from medllm.votes.upload import Uploader
 from medllm.votes.vote import Vote
+
+NAMED = "name:"
+"""Begins what a browser sends when its rater goes by a name instead of a number drawn there."""
 
 PERSISTENT = Path("/data")
 """Where a Space with persistent storage keeps what must survive a restart."""
@@ -33,14 +38,47 @@ class Ballot:
     uploader: Uploader | None = None
     lasting: bool = True
     """Whether the journal's disk survives a restart; if not, a vote is safe only once the Hub has it."""
+    key: bytes = b""
+    """Turns the names that raters give themselves into numbers."""
+
+    def rater(self, given: str) -> str:
+        """Who votes: a number drawn in a browser as it is, a name as a number that does not tell the name.
+
+        >>> from pathlib import Path
+        >>> ballot = Ballot(None, None, key=b"k")
+        >>> ballot.rater("5f3a"), ballot.rater("name: Sato ") == ballot.rater("name:sato")
+        ('5f3a', True)
+        """
+        if not given.startswith(NAMED):
+            return given[:64]
+        name = unicodedata.normalize("NFKC", given[len(NAMED) :]).strip().casefold()
+        return hmac.new(self.key, name.encode(), "sha256").hexdigest()[:32]
+
+    def place(self, rater: str) -> int:
+        """The first pair on which this rater has not voted."""
+        at = 0
+        while (pair := self.review.pair(rater, at)) is not None and self._voted(vote_id(rater, pair)):
+            at += 1
+        return at
+
+    def _voted(self, known_as: str) -> bool:
+        if self.journal.holds(known_as):
+            return True
+        try:
+            return not self.lasting and self.uploader is not None and known_as in self.uploader.elsewhere()
+        except HubError:  # then the pair is shown again, and the vote on it is found to be there already
+            return False
 
     def cast(self, told: dict[str, Any]) -> Vote:
         """Keep a vote: DataError when it is none, HubError when it is not safe yet; afterwards it is safe."""
         vote = self.review.vote(told)
-        self.journal.append(vote)
         if self.uploader is not None and not self.lasting:
-            self.uploader.send()
-        elif self.uploader is not None:
+            if vote.vote_id not in self.uploader.elsewhere():
+                self.journal.append(vote)
+                self.uploader.send()
+            return vote
+        self.journal.append(vote)
+        if self.uploader is not None:
             self.uploader.wake()
         elif not self.lasting:
             raise HubError("votes: this disk does not survive a restart. Set MEDLLM_VOTES to a dataset of yours.")
@@ -66,7 +104,14 @@ def open_ballot(results: Results, folder: Path | None, stack: ExitStack) -> Ball
     journal = Journal(lasting_place or Path("medllm-votes"))
     review = Review(results, _cutoff(results))
     uploader = _uploader(results, repo_id, journal, stack) if repo_id else None
-    return Ballot(review, journal, uploader, lasting=lasting_place is not None or not on_space)
+    lasting = lasting_place is not None or not on_space
+    return Ballot(review, journal, uploader, lasting=lasting, key=_key(journal, lasting=lasting))
+
+
+def _key(journal: Journal, *, lasting: bool) -> bytes:
+    """What turns raters' names into numbers: the journal's own secret where it lasts, else one that the Space keeps."""
+    given = os.environ.get("MEDLLM_RATER_KEY") or (None if lasting else os.environ.get("HF_TOKEN"))
+    return given.encode() if given else journal.secret
 
 
 def _uploader(results: Results, repo_id: str, journal: Journal, stack: ExitStack) -> Uploader:

@@ -20,6 +20,9 @@ from medllm.page.results import Results
 OWN = "own"
 """The exam of a question that somebody asks of their own."""
 
+SILENCE = 120.0
+"""Somebody waits before a screen: a server that does not answer is told of soon, not waited for as in an evaluation."""
+
 Makers = dict[str, tuple[Generator, str]]
 """For each name in the tables: who answers for it, and under which name that maker knows it."""
 
@@ -38,6 +41,8 @@ class Live:
     exemplars: Mapping[str, Sequence[Question]] = field(default_factory=dict)
     """The worked examples before the questions of each exam."""
     max_new_tokens: int = 512
+    silence: float = SILENCE
+    """Seconds without a word after which a cell is told to have failed."""
     _turns: dict[int, Lock] = field(default_factory=dict)
 
     @property
@@ -155,9 +160,9 @@ def _server(settings: dict[str, Any]) -> Live:
 
     key = os.environ.get("OPENAI_API_KEY") or os.environ.get("HF_TOKEN" if settings.get("kind") == "inference" else "")
     models = dict(settings["models"])
-    # Somebody waits before a screen: a server that does not answer is told of soon, not waited for as in an evaluation.
+    patience = float(settings.get("silence", SILENCE))
     maker = EndpointGenerator(
-        settings["url"], key=key, chat=bool(settings.get("chat", False)), at_once=64, tries=2, timeout=120.0
+        settings["url"], key=key, chat=bool(settings.get("chat", False)), at_once=64, tries=2, timeout=patience
     )
     return Live({name: (maker, known) for name, known in models.items()}, settings["url"], **_how(settings))
 
@@ -175,7 +180,7 @@ def _adapters(settings: dict[str, Any]) -> Live:
 
 
 def _how(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in ("template", "max_new_tokens") if name in settings}
+    return {name: settings[name] for name in ("template", "max_new_tokens", "silence") if name in settings}
 
 
 def _folder(source: str) -> Path:

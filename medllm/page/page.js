@@ -29,15 +29,18 @@
     const place = document.getElementById("said");
     if (place) { place.textContent = text; setTimeout(() => { place.textContent = ""; }, 4000); }
   };
+  // Who votes: the name given here, else a number drawn once; where nothing may be stored, for this visit only.
+  const visit = {};
+  const stored = (key) => { try { return localStorage.getItem(key) || visit[key] || ""; } catch (blocked) { return visit[key] || ""; } };
+  const store = (key, value) => { visit[key] = value; try { localStorage.setItem(key, value); } catch (blocked) { /* this visit only */ } };
+  const drawn = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const rater = () => {
-    try {
-      let name = localStorage.getItem("medllm-rater");
-      if (!name) { name = crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2); localStorage.setItem("medllm-rater", name); }
-      return name;
-    } catch (blocked) { return ""; }
+    if (stored("medllm-name")) return "name:" + stored("medllm-name");
+    if (!stored("medllm-rater")) store("medllm-rater", drawn());
+    return stored("medllm-rater");
   };
   window.medllm = {
-    language, remember, say, rater,
+    language, remember, say, rater, name: () => stored("medllm-name"), named: (name) => store("medllm-name", name.trim()),
     restored() { restored = true; show(); },
     speak(chosen) { remember({ lang: chosen }); location.reload(); },
     link() {

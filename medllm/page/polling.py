@@ -21,12 +21,13 @@ def ballot_routes(page: Page, ballot: Ballot) -> list[BaseRoute]:
     """The addresses, over one ballot."""
 
     def pair(request: Request) -> Response:
-        rater, at = request.query_params.get("rater", "")[:64], request.query_params.get("at", "0")
-        found = ballot.review.pair(rater, int(at)) if at.isdecimal() and len(at) < 9 else None
-        if found is None:
+        rater, asked = ballot.rater(request.query_params.get("rater", "")[:200]), request.query_params.get("at")
+        at = int(asked) if asked and asked.isdecimal() and len(asked) < 9 else None if asked else ballot.place(rater)
+        found = ballot.review.pair(rater, at) if at is not None else None
+        if found is None or at is None:
             return HTMLResponse(no_more())
         question = page.results.question(found.key)
-        return HTMLResponse(pair_form(found, question, int(at), use_of(question, ballot.review.cutoff)))
+        return HTMLResponse(pair_form(found, question, at, use_of(question, ballot.review.cutoff)))
 
     async def vote(request: Request) -> Response:
         if request.headers.get("content-type", "").split(";")[0] != "application/json":
@@ -60,9 +61,10 @@ async def _body(request: Request) -> object:
 
 def _kept(page: Page, ballot: Ballot, told: dict[str, object]) -> str:
     """Keep the vote, then say so."""
-    vote = ballot.cast(told)
+    rater = ballot.rater(str(told.get("rater", ""))[:200])
+    vote = ballot.cast({**told, "rater": rater})
     at = told["at"]
     assert isinstance(at, int)
-    pair = ballot.review.pair(str(told["rater"])[:64], at)
+    pair = ballot.review.pair(rater, at)
     assert pair is not None
     return thanks(pair, vote, page.results.question(pair.key)) + agreement_line(ballot.agreement())

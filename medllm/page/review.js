@@ -4,12 +4,11 @@
   const keep = (name, value) => { try { localStorage.setItem(name, value); } catch (blocked) { /* this visit only */ } };
   let began = Date.now();
   const box = () => document.getElementById("review-box");
-  const position = () => Number(spot("medllm-at-" + box().dataset.results) || box().dataset.at || 0);
   const load = async () => {
     const place = box();
     if (!place) return;
     try {
-      const answer = await fetch("medllm/pair?" + new URLSearchParams({ rater: window.medllm.rater(), at: position() }));
+      const answer = await fetch("medllm/pair?" + new URLSearchParams({ rater: window.medllm.rater() }));
       place.innerHTML = await answer.text();
     } catch (away) { place.querySelector("[role=status]").textContent = place.dataset.away; }
     const consent = place.querySelector("[name=consent]");
@@ -37,8 +36,6 @@
     try {
       const answer = await fetch("medllm/vote", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(vote) });
       if (!answer.ok) throw new Error(answer.status);
-      keep("medllm-at-" + box().dataset.results, String(vote.at + 1));
-      box().dataset.at = String(vote.at + 1);
       box().innerHTML = await answer.text();
       const thanks = document.getElementById("thanks");
       if (thanks) thanks.focus();
@@ -53,7 +50,12 @@
     if (event.target.closest && event.target.closest("[data-next-pair]")) load();
   });
   document.addEventListener("change", (event) => {
+    if (event.target.id === "rater-name") { window.medllm.named(event.target.value); load(); }
     if (event.target.name === "consent" && event.target.closest("form.vote")) enable(event.target.closest("form.vote"));
   });
-  window.medllm.review = () => { const place = box(); if (place && !place.querySelector("form, #thanks")) load(); };
+  window.medllm.review = () => {
+    const place = box(), name = document.getElementById("rater-name");
+    if (name) name.value = window.medllm.name();
+    if (place && !place.querySelector("form, #thanks")) load();
+  };
 })();

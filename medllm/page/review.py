@@ -87,7 +87,7 @@ class Review:
             raise DataError(f"the vote's choice is none of {', '.join(CHOICES)}. Press one of the four buttons.")
         origin = self.results.origin
         return Vote(
-            vote_id=digest(f"{rater}\n{pair.shown}")[:32],
+            vote_id=vote_id(rater, pair),
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             benchmark=pair.a.benchmark,
             question_id=pair.a.question_id,
@@ -103,6 +103,11 @@ class Review:
             results=origin.name + (f"@{origin.revision}" if origin.revision else ""),
             use=use_of(self.results.question(pair.key), self.cutoff),
         )
+
+
+def vote_id(rater: str, pair: Pair) -> str:
+    """What a rater's vote on a pair is known by: sent twice, it is the same vote."""
+    return digest(f"{rater}\n{pair.shown}")[:32]
 
 
 def _said(told: dict[str, Any], pair: Pair) -> dict[str, Any]:

@@ -29,6 +29,20 @@ class Journal:
         with self._alone():
             return self._name()
 
+    @property
+    def secret(self) -> bytes:
+        """A key of this journal alone, by which raters' names become numbers that nobody can turn back; never sent."""
+        with self._alone():
+            return self._kept("rater-key", 32).encode()
+
+    def holds(self, vote_id: str) -> bool:
+        """Whether a vote is there already."""
+        if not self.file.exists():
+            return False
+        with self._alone():
+            self._catch_up()
+            return vote_id in self._known
+
     def append(self, vote: Vote) -> bool:
         """Store a vote durably; False when it is there already. When this returns, the vote survives a power cut."""
         with self._alone():
@@ -79,11 +93,17 @@ class Journal:
             yield
 
     def _name(self) -> str:
-        file = self.folder / "journal-id"
+        return self._kept("journal-id", 12)
+
+    def _kept(self, name: str, length: int) -> str:
+        """A number drawn once and kept in a file that only its owner reads."""
+        file = self.folder / name
         if not file.exists():
             aside = file.with_suffix(".part")
-            aside.write_text(uuid.uuid4().hex[:12], encoding="ascii")
-            with aside.open() as handle:
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as handle:
+                handle.write(uuid.uuid4().hex[:length])
+                handle.flush()
                 os.fsync(handle.fileno())
             aside.replace(file)
             _sync_folder(self.folder)
@@ -103,6 +123,8 @@ class Journal:
         with self.file.open("rb") as handle:
             handle.seek(self._read_to)
             for line in handle:
+                if not line.endswith(b"\n"):
+                    return  # torn: its writer died, and the next one cuts it off
                 self._known.add(json.loads(line)["vote_id"])
                 self._read_to += len(line)
 

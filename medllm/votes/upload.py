@@ -34,6 +34,7 @@ class Uploader:
         self.fault: MedllmError | None = None
         """Why the last try failed; None when all is sent."""
         self._sent: dict[str, int] = {}
+        self._elsewhere: frozenset[str] | None = None
         self._news, self._stop = Event(), Event()
         self._thread = Thread(target=self._run, name="medllm-votes", daemon=True)
 
@@ -56,6 +57,20 @@ class Uploader:
         """Send every chunk that has grown, as one commit; HubError when the Hub does not take it."""
         with self.journal.sending():
             self._send()
+
+    def elsewhere(self) -> frozenset[str]:
+        """The votes that the dataset has from other journals: on a disk that does not last, from earlier starts.
+
+        A vote that the Hub took just before this process died was not acknowledged, and will be sent once more.
+        """
+        if self._elsewhere is None:
+            if self.hub.standing(self.repo_id, "dataset") is None:
+                return frozenset()
+            folder = self.hub.pull(self.hub.resolve(self.repo_id, "dataset"))
+            others = [file for file in folder.glob("votes/*.jsonl") if not file.name.startswith(self.journal.name)]
+            lines = [line for file in others for line in file.read_text(encoding="utf-8").splitlines()]
+            self._elsewhere = frozenset(json.loads(line)["vote_id"] for line in lines)
+        return self._elsewhere
 
     def _send(self) -> None:
         chunks = dict(self._grown())

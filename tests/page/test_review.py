@@ -110,6 +110,10 @@ def test_without_a_lasting_disk_no_thanks_before_the_hub_has_the_vote(tmp_path, 
     class Away:
         """A Hub that is out of reach."""
 
+        def elsewhere(self):
+            """Nothing is known of other starts."""
+            return frozenset()
+
         def send(self):
             """Fail as the real one does."""
             raise HubError("away")

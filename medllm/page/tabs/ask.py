@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 
 import gradio as gr
 
-from medllm.compare import stream
 from medllm.exam.question import LETTERS, Question
 from medllm.page.context import Page
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both
 from medllm.page.live import OWN
 from medllm.page.panel import notice
-from medllm.page.tabs.parts import I18N, PACE, Stops, block, on
+from medllm.page.tabs.parts import I18N, Stops, block, on, told_by
 
 LONGEST_QUESTION = 4000
 LONGEST_CHOICE = 300
@@ -38,7 +37,7 @@ def draw(page: Page, stops: Stops) -> None:
             return
         put = live.put(free_question(asked, listed), scored=False)
         with stops.of(request) as stop, put:
-            async for cells in stream(live.columns, put.ask, put.judge, stop=stop, every=PACE):
+            async for cells in told_by(live, put, stop):
                 yield grid_value(cells, key=None, models=live.models, notes={}), ""
 
     on(go.click, answer, [text, choices], [grid, remark], queue=True, concurrency_limit=64)

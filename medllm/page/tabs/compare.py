@@ -7,14 +7,13 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from medllm.compare import stream
 from medllm.page.card import question_card
 from medllm.page.choose import Shelf
 from medllm.page.context import Page
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both, safe
 from medllm.page.panel import notice
-from medllm.page.tabs.parts import I18N, PACE, Stops, block, on
+from medllm.page.tabs.parts import I18N, Stops, block, on, told_by
 
 REMEMBER = "(key) => window.medllm.remember({ q: key })"
 
@@ -125,7 +124,7 @@ def _bind_live(page: Page, compare: Compare, go: gr.Button, halt: gr.Button, sto
     async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
         put = live.put(page.results.question(chosen), scored=True)
         with stops.of(request) as stop, put:
-            async for cells in stream(live.columns, put.ask, put.judge, stop=stop, every=PACE):
+            async for cells in told_by(live, put, stop):
                 yield grid_value(cells, key=chosen, models=live.models, notes=page.notes(), live=True)
 
     on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)

@@ -1,13 +1,15 @@
 """What all tabs draw with: HTML blocks without Gradio's own styling, private events, and labels in both languages."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
 
+from medllm.compare import Cells, stream
 from medllm.page.html import LANGUAGES, words
+from medllm.page.live import Live, Round
 from medllm.page.narrow import OUTCOMES
 
 PACE = 0.2
@@ -48,6 +50,11 @@ class Stops:
         stop = self._running.get(str(request.session_hash))
         if stop is not None:
             stop.set()
+
+
+def told_by(live: Live, put: Round, stop: asyncio.Event) -> AsyncIterator[Cells]:
+    """The cells of a round as they fill, at a pace that can be read."""
+    return stream(live.columns, put.ask, put.judge, stop=stop, every=PACE, silence=live.silence)
 
 
 def block(value: object = "", **settings: Any) -> gr.HTML:  # noqa: ANN401  (gradio's own keywords)

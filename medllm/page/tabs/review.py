@@ -4,7 +4,6 @@ from medllm.page.context import Page
 from medllm.page.html import both, safe, word
 from medllm.page.review_form import agreement_line, no_more
 from medllm.page.tabs.parts import block
-from medllm.votes.vote import digest
 
 
 def draw(page: Page) -> None:
@@ -17,10 +16,12 @@ def draw(page: Page) -> None:
     if not ballot.review.candidates:
         block(no_more())
         return
-    results = digest("\n".join((page.results.origin.name, page.results.origin.revision or "", *page.results.keys)))[:12]
     away = " / ".join(word("not_saved", language) for language in ("ja", "en"))
     block(
-        f'<div id="review-box" data-results="{results}" data-unsaved="{safe(away)}" data-away="{safe(away)}">'
+        f'<p class="rater"><label for="rater-name">{both("rater_name")}</label>'
+        '<input id="rater-name" maxlength="60" autocomplete="off" aria-describedby="rater-how">'
+        f'<small id="rater-how">{both("rater_how")}</small></p>'
+        f'<div id="review-box" data-unsaved="{safe(away)}" data-away="{safe(away)}">'
         f'<p role="status">{both("fetching")}</p></div>',
         js_on_load="window.medllm.review()",
     )

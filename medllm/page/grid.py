@@ -92,7 +92,7 @@ def _cell(place: int, prompt: PromptStyle, cell: Cell, flip: Flip | None) -> dic
     return {
         "id": f"reply-{place}-{prompt}",
         "kind": prompt,
-        "label": both("reply_of", model=cell.model, prompt="") + both(prompt),
+        "label": both("reply_of", model=cell.model) + both(prompt),
         "line": f'<span class="asked">{both(prompt)}</span>{_badges(cell, flip)}',
         "body": _body(cell),
         "notes": _notes(cell),

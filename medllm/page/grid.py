@@ -11,12 +11,14 @@ from medllm.page.html import both, hidden, safe
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
 # expand them first.
 TEMPLATE = """<div class="matrix-box">${value.matrix}</div>
-<div class="columns">${value.columns.map(column => `<section class="card model ${column.kind}"
+<div class="columns ${value.mode}">${value.columns.map(column => `<section class="card model ${column.kind}"
  aria-labelledby="${column.id}"><h2 id="${column.id}">${column.head}</h2>
 ${column.cells.map(cell => `<div class="line">${cell.line}</div>
 <div class="reply ${cell.kind}" tabindex="0" role="region" aria-labelledby="${cell.id}"><span class="sr" id="${cell.id}"
 >${cell.label}</span>${cell.body}</div>${cell.notes}`).join('')}</section>`).join('')}</div>
 <div class="prompts">${value.prompts}</div>"""
+
+STAGES = ("base", "cpt", "final")
 
 Cells = Mapping[tuple[str, PromptStyle], Cell]
 
@@ -27,6 +29,7 @@ def grid_value(
     """What the template shows; replies are the only strings that grow, so streams travel as appends."""
     flips = {model: flip_between(cells.get((model, "plain")), cells.get((model, "explain"))) for model in models}
     return {
+        "mode": "writing" if live else "",
         "matrix": _matrix(cells, models, flips),
         "columns": [
             _column(place, model, cells, flips[model], notes.get(model, "")) for place, model in enumerate(models)
@@ -83,9 +86,14 @@ def _column(place: int, model: str, cells: Cells, flip: Flip | None, note: str) 
     return {
         "id": f"model-{place}",
         "kind": flip or "",
-        "head": f"{safe(model)}<small>{safe(note)}</small>",
+        "head": f"{safe(model)} {_stage(model)}<small>{safe(note)}</small>",
         "cells": shown,
     }
+
+
+def _stage(model: str) -> str:
+    """What the method's own names mean, for readers who do not know them."""
+    return f'<span class="stage">{both(f"stage_{model}")}</span>' if model in STAGES else ""
 
 
 def _cell(place: int, prompt: PromptStyle, cell: Cell, flip: Flip | None) -> dict[str, object]:

@@ -27,7 +27,8 @@ def ballot_routes(page: Page, ballot: Ballot) -> list[BaseRoute]:
         if found is None or at is None:
             return HTMLResponse(no_more())
         question = page.results.question(found.key)
-        return HTMLResponse(pair_form(found, question, at, use_of(question, ballot.review.cutoff)))
+        language = "en" if request.query_params.get("lang") == "en" else "ja"
+        return HTMLResponse(pair_form(found, question, at, use_of(question, ballot.review.cutoff), language))
 
     async def vote(request: Request) -> Response:
         if request.headers.get("content-type", "").split(";")[0] != "application/json":

@@ -8,7 +8,7 @@
     const place = box();
     if (!place) return;
     try {
-      const answer = await fetch("medllm/pair?" + new URLSearchParams({ rater: window.medllm.rater() }));
+      const answer = await fetch("medllm/pair?" + new URLSearchParams({ rater: window.medllm.rater(), lang: window.medllm.language }));
       place.innerHTML = await answer.text();
     } catch (away) { place.querySelector("[role=status]").textContent = place.dataset.away; }
     const consent = place.querySelector("[name=consent]");

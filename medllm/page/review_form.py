@@ -2,20 +2,20 @@
 
 from medllm.exam.question import Question
 from medllm.page.card import LONGEST, question_card
-from medllm.page.html import both, percent, safe
+from medllm.page.html import both, percent, safe, word
 from medllm.page.review import ROLES, Pair, sentences
 from medllm.votes.agreement import Agreement
 from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Use, Vote
 
 
-def pair_form(pair: Pair, question: Question, at: int, use: Use) -> str:
-    """One pair with everything a rater can say about it."""
+def pair_form(pair: Pair, question: Question, at: int, use: Use, language: str = "ja") -> str:
+    """One pair with everything a rater can say about it; a list of choices can be in one language only."""
     sides = "".join(_side(name, record.completion) for name, record in (("a", pair.a), ("b", pair.b)))
     buttons = "".join(
         f'<button type="button" data-choose="{choice}" disabled>{both(f"choose_{choice}")}</button>'
         for choice in CHOICES
     )
-    roles = "".join(f'<option value="{role}">{safe(role)}</option>' for role in ROLES)
+    roles = "".join(f'<option value="{role}">{safe(word(f"role_{role}", language))}</option>' for role in ROLES)
     return (
         f'<form class="vote" data-at="{at}" data-shown="{pair.shown}">{question_card(pair.key, question)}'
         f'<p class="quiet">{both("review_how")}</p><div class="pair">{sides}</div>'

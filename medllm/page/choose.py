@@ -13,6 +13,13 @@ LONGEST_LIST = 120
 """Questions in one list; a section with more is cut into ranges, since every choice travels with the page."""
 
 
+SHORT = 12_000
+"""Characters of a question with all its replies; ordinary ones have half as many."""
+
+TRIED = 50
+"""Questions among which the page looks for a short one to open with."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a question stands in the lists."""
@@ -44,6 +51,15 @@ class Shelf:
     def at(self) -> dict[str, int]:
         """Where each key stands in `places`."""
         return {place.key: at for at, place in enumerate(self.places)}
+
+    @cached_property
+    def opening(self) -> Place:
+        """The question that the page opens with: the first of ordinary length, since its texts travel with the page."""
+        return next((place for place in self.places[:TRIED] if self._length(place.key) <= SHORT), self.places[0])
+
+    def _length(self, key: str) -> int:
+        replies = self.results.replies(key).values()
+        return len(self.results.question(key).text) + sum(len(record.completion) for record in replies)
 
     def of(self, key: str) -> Place:
         """The place of a key."""

@@ -62,7 +62,7 @@ def tools(key: str) -> str:
 
 def draw(page: Page, stops: Stops) -> Compare:
     """Draw the tab and bind its events."""
-    first = page.shelf.places[0]
+    first = page.shelf.opening
     lists = _lists(page.shelf)
     with gr.Row(elem_classes="controls"):
         buttons = {name: gr.Button(I18N(name), min_width=110) for name in ("previous", "next", "random", "flipped")}
@@ -82,7 +82,7 @@ def draw(page: Page, stops: Stops) -> Compare:
 
 def _lists(shelf: Shelf) -> list[gr.Dropdown]:
     """Exam, year, section, question."""
-    first = shelf.places[0]
+    first = shelf.opening
     choices: tuple[tuple[str, Any, str], ...] = (
         ("exam", shelf.exams(), first.exam),
         ("year", shelf.years(first.exam), first.year),
@@ -136,5 +136,5 @@ def find(compare: Compare, wanted: str | None) -> list[Any]:
     key = compare.page.results.find(wanted)
     if key is not None:
         return [*compare.show(key), ""]
-    first = compare.page.shelf.places[0].key
+    first = compare.page.shelf.opening.key
     return [*compare.show(first), notice("fault_no_question", wanted=(wanted or "")[:80])]

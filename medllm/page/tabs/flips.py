@@ -55,7 +55,7 @@ def draw(page: Page) -> Flips:
     with gr.Row(elem_classes="controls"):
         model = gr.Dropdown(list(results.models), value=results.models[0], label=I18N("model"), min_width=110)
         outcomes = [(I18N(f"{name}_long"), name) for name in OUTCOMES]
-        outcome = gr.Dropdown(outcomes, value="lost", label=I18N("outcome"), min_width=240)
+        outcome = gr.Dropdown(outcomes, value="lost", label=I18N("outcome"), elem_classes="wide", min_width=240)
         text = gr.Textbox(label=I18N("find"), max_length=200, min_width=160)
     with gr.Row(elem_classes="controls"):
         controls = [model, outcome, text, *draw_filters(results)]

@@ -35,7 +35,9 @@ def draw(page: Page) -> Scores:
     with gr.Row(elem_classes="controls"):
         controls = draw_filters(page.results)
         measures = [(I18N("accuracy_measure"), "accuracy"), (I18N("points_measure"), "points")]
-        controls.append(gr.Dropdown(measures, value="accuracy", label=I18N("measure"), min_width=150))
+        controls.append(
+            gr.Dropdown(measures, value="accuracy", label=I18N("measure"), min_width=150, elem_classes="wide")
+        )
     figures = block(elem_id="figures", js_on_load=OPEN)
     tab = Scores(controls, figures, page)
     for control in controls:

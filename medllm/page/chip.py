@@ -4,14 +4,14 @@ from medllm.page.html import both, safe
 from medllm.page.results import Origin
 
 
-def header() -> str:
-    """Title, what this is about, and the language switch."""
+def header(title: str | None = None) -> str:
+    """The title (a recipe's own, or the page's), what this is about, and the language switch."""
     switch = "".join(
         f'<button type="button" lang="{language}" data-speak="{language}" aria-pressed="false">{name}</button>'
         for language, name in (("ja", "日本語"), ("en", "English"))
     )
     return (
-        f'<header class="top"><div><h1>{both("title")}</h1><p>{both("lead")}</p></div>'
+        f'<header class="top"><div><h1>{safe(title) if title else both("title")}</h1><p>{both("lead")}</p></div>'
         f'<nav aria-label="日本語 / English">{switch}</nav></header>'
     )
 

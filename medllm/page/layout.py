@@ -26,7 +26,7 @@ def page_of(page: Page) -> gr.Blocks:
     """The page over some results."""
     stops = Stops()
     with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
-        block(header())
+        block(header(page.results.origin.title))
         drawn: dict[str, gr.Tab] = {}
         with gr.Tabs(selected="compare") as tabs:
             with gr.Tab(I18N("compare"), id="compare") as drawn["compare"]:

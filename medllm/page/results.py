@@ -29,6 +29,8 @@ class Origin:
     name: str
     revision: str | None = None
     marking: Marking = "recorded"
+    title: str | None = None
+    """The heading that a recipe gave the page."""
 
 
 @dataclass(frozen=True)

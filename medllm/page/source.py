@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -46,11 +47,13 @@ def load(given: str | None = None) -> Results:
 def _made_from() -> Origin:
     """The dataset behind the results of this Space, as the pipeline wrote it down when it pushed the Space."""
     file = Path(Provenance.FILE)
+    told = _facts(Path("facts.json")).get("title")
+    title = str(told) if told else None
     if file.is_file():
         for source in Provenance.read(file.read_text(encoding="utf-8"), file.name).inputs:
             if source.kind == "dataset" and source.repo_id:
-                return Origin(source.repo_id, source.commit)
-    return Origin(BESIDE.name)
+                return Origin(source.repo_id, source.commit, title=title)
+    return Origin(BESIDE.name, title=title)
 
 
 def _from_hub(repo_id: str, revision: str) -> Results:
@@ -77,7 +80,7 @@ def read(path: Path, origin: Origin) -> Results:
     simulated = bool(facts.get("simulated")) or any(run.get("simulated") for run in runs)
     marking: Marking = "simulated" if simulated else origin.marking
     questions = asked or placeholders(table)
-    shown = Origin(origin.name, origin.revision, marking)
+    shown = replace(origin, marking=marking)
     return Results(tuple(questions), table, shown, tuple(runs), facts, _exemplars(path / "exemplars"))
 
 

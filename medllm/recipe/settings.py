@@ -118,7 +118,7 @@ class Space(Settings):
     live: Literal["none", "adapters", "endpoint", "inference", "zerogpu"] = "none"
     """Whether and how new questions are answered."""
     title: str | None = None
-    """Heading of the page; the recipe's name when left out."""
+    """Heading of the page and its card; the page's own question when left out."""
     hardware: str = "cpu-basic"
     """The Hub's name for the machine of the Space."""
     votes: str | None = None

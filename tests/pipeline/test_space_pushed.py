@@ -25,7 +25,12 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SECRET = "hush-" + "7" * 20
 SPACE = """
-space: {votes: reader-votes, hardware: t4-small, variables: {GREETING: こんにちは}, secrets: [JUDGE_KEY]}
+space:
+  title: "病棟: 読み比べ #1"
+  votes: reader-votes
+  hardware: t4-small
+  variables: {GREETING: こんにちは}
+  secrets: [JUDGE_KEY]
 """
 
 
@@ -94,7 +99,7 @@ def test_its_card_pins_the_sdk_and_links_the_models_and_the_dataset(pushed):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     front = yaml.safe_load((pushed.snapshot / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     assert f"gradio=={front['sdk_version']}" in project["optional-dependencies"]["space"]
-    assert (front["sdk"], front["app_file"]) == ("gradio", "app.py")
+    assert (front["sdk"], front["app_file"], front["title"]) == ("gradio", "app.py", "病棟: 読み比べ #1")
     assert set(front["models"]) == {"clinic/toy-cpt", "clinic/toy-rpo"}
     assert front["datasets"] == ["clinic/toy-evaluate"]
     assert (pushed.snapshot / "app.py").is_file()
@@ -165,6 +170,7 @@ def test_the_pushed_folder_starts_in_a_clean_environment_and_shows_its_results(p
         commit = json.loads((pushed.snapshot / "provenance.json").read_text(encoding="utf-8"))["inputs"][0]["commit"]
         assert f"clinic/toy-evaluate@{commit[:12]}" in config
         assert "simulated" in config.lower()
+        assert "病棟: 読み比べ #1" in json.dumps(json.loads(config), ensure_ascii=False)
     finally:
         space.kill()
         space.wait()

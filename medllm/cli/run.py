@@ -1,6 +1,7 @@
 """The commands around the pipeline: run, ablate, status, trace."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -33,7 +34,7 @@ def run(
     """Make what is missing, in order, and publish it: resolve, pull, make, card, push, tag."""
     from medllm.cli.telling import asked, stopped_kindly, teller
     from medllm.hub import connect
-    from medllm.launch import launcher
+    from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import Bench, make_plan, publish
     from medllm.pipeline import run as run_plan
     from medllm.recipe import parse_override, read_recipe
@@ -42,6 +43,7 @@ def run(
     launch = launcher(on)
     with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as tell, stopped_kindly():
         plan = make_plan(sound, there, tuple(stages or ()))
+        refuse_unfit(on, plan, there)
         bench = Bench(there, work, tell.say, tell.progress, keep_every)
         made = run_plan(plan, bench, launch, asked(tell, yes))
         if not stages:
@@ -64,8 +66,8 @@ def ablate(
     """Make the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
     from medllm.cli.telling import asked_all, stopped_kindly, teller
     from medllm.hub import connect
-    from medllm.launch import launcher
-    from medllm.pipeline import Bench
+    from medllm.launch import launcher, refuse_unfit
+    from medllm.pipeline import Bench, Plan
     from medllm.pipeline.ablation import ablate as ablate_recipe
     from medllm.pipeline.ablation import draw_rows
     from medllm.recipe import parse_override, read_recipe
@@ -73,7 +75,13 @@ def ablate(
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
     with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as tell, stopped_kindly():
-        table = ablate_recipe(sound, Bench(there, work, tell.say, tell.progress), launch, asked_all(tell, yes))
+
+        def ask(plans: Mapping[str, Plan]) -> None:
+            for plan in plans.values():
+                refuse_unfit(on, plan, there)
+            asked_all(tell, yes)(plans)
+
+        table = ablate_recipe(sound, Bench(there, work, tell.say, tell.progress), launch, ask)
     if plot:
         draw_rows(table, plot)
     print(json.dumps(table.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(table.lines()))

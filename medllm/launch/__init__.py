@@ -3,7 +3,8 @@
 from importlib import import_module
 
 from medllm.errors import LaunchError
-from medllm.pipeline import Launcher
+from medllm.hub import Hub
+from medllm.pipeline import Launcher, Plan
 
 PLACES = ("here", "jobs", "slurm", "autotrain")
 
@@ -14,3 +15,12 @@ def launcher(on: str) -> Launcher:
         raise LaunchError(f"--on {on}: there is no such place. There is: {', '.join(PLACES)}.")
     found: Launcher = import_module(f"medllm.launch.{on}").launch
     return found
+
+
+def refuse_unfit(on: str, plan: Plan, hub: Hub) -> None:
+    """Raise for a stage that could not be made there: before the first one is made, not after days."""
+    for item in plan.missing:
+        if on == "autotrain":
+            import_module("medllm.launch.autotrain").refuse(item)
+        elif on == "jobs":
+            import_module("medllm.launch.jobs").refuse_local(item, hub)

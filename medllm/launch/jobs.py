@@ -43,7 +43,7 @@ class Jobs:
 
     def launch(self, plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
         """Send Jobs until the stage stands; a Job of an earlier run that still works is followed, not doubled."""
-        _refuse_local(plan, item, bench.hub)
+        refuse_local(item, bench.hub)
         for _ in range(self.tries):
             before = _kept_at(bench.hub, item)
             job = _running(plan, item, bench.hub) or self._send(plan, item, bench)
@@ -101,7 +101,8 @@ def _sent(api: HfApi, script: str, **more: Any) -> JobInfo:  # noqa: ANN401  the
     return job
 
 
-def _refuse_local(plan: Plan, item: Item, hub: Hub) -> None:
+def refuse_local(item: Item, hub: Hub) -> None:
+    """Raise for folders of this machine where a Job could not see them."""
     folders = [source.reference for source in item.inputs if source.repo_id is None]
     if folders and not is_here(hub):
         raise LaunchError(

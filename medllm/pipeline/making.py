@@ -1,10 +1,12 @@
 """The making of one stage: pull its sources, let it work, write its card, push, tag; killed anywhere, it goes on."""
 
+import errno
 import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -49,7 +51,7 @@ class Bench:
 def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, bench: Bench) -> Artifact:
     """Make one stage and leave it on the Hub, or go on from where a killed run left it."""
     place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
-    with alone(place, item.repo_id):
+    with alone(place, item.repo_id), _room_told(item, place):
         standing = bench.hub.find(item.repo_id, item.kind, item.digest)
         if standing:
             bench.say(f"{item.stage}: another run has made it meanwhile; taking that")
@@ -66,6 +68,20 @@ def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, b
         provenance.write(out)
         bench.say(f"{item.stage}: pushing {_size(out)} to {item.repo_id}")
         return push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
+
+
+@contextmanager
+def _room_told(item: Item, place: Path) -> Iterator[None]:
+    """Say which disk is full, whatever was being written."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno != errno.ENOSPC:
+            raise
+        raise MedllmError(
+            f"{item.stage}: the disk that holds {place} is full. Free some space there, or name another with --work, "
+            "and run the same command again; it goes on."
+        ) from fault
 
 
 def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place: Path, bench: Bench) -> float | None:

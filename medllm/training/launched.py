@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -34,18 +35,35 @@ def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
     given.write_text(
         json.dumps({"stage": stage, "settings": settings.model_dump(mode="json"), "sources": places}), "utf-8"
     )
-    done = subprocess.run(
-        [*_launcher(config), "-m", "medllm.training.launched", str(given), str(out)],
-        check=False,
-        env={**os.environ, LAUNCHED: "1", **_on_cpu(config)},
-    )
+    words = [*_launcher(config), "-m", "medllm.training.launched", str(given), str(out)]
+    code = _while_we_live(words, {**os.environ, LAUNCHED: "1", **_on_cpu(config)})
     given.unlink()
-    if done.returncode or not (out / "facts.json").is_file():
+    if code or not (out / "facts.json").is_file():
         raise TrainingError(
-            f"{stage}: the processes started with {config} ended with code {done.returncode}; their messages stand "
+            f"{stage}: the processes started with {config} ended with code {code}; their messages stand "
             "above. Run again to go on from the last checkpoint."
         )
     return True
+
+
+def _while_we_live(words: list[str], environment: dict[str, str]) -> int:
+    """Run a program whose processes end with this one, even when it is killed: the pipe they hold then closes."""
+    theirs, ours = os.pipe()
+    try:
+        return subprocess.run(words, env=environment, stdin=theirs, check=False).returncode
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def _end_with_the_run() -> None:
+    """End when the run that started us is gone: it would otherwise be gone on with while we still write."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end with the run", daemon=True).start()
 
 
 def _launcher(config: Path) -> list[str]:
@@ -63,6 +81,7 @@ def _on_cpu(config: Path) -> dict[str, str]:
 
 def main() -> None:
     """Be one of the processes."""
+    _end_with_the_run()
     given, out = (Path(argument) for argument in sys.argv[1:3])
     read = json.loads(given.read_text("utf-8"))
     stage = read["stage"]

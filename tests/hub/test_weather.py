@@ -103,7 +103,7 @@ def test_a_hub_whose_clock_is_wrong_changes_nothing(stormy, calm, out, date):
     assert (hub.pull(artifact) / "weights.safetensors").read_bytes() == b"w" * 100_000
 
 
-def test_a_token_that_is_missing_wrong_or_may_only_read_is_told_before_anything_is_made(calm):
+def test_a_token_that_is_missing_or_wrong_is_told_before_anything_is_made(calm):
     with pytest.raises(HubError, match=r"there is no token.*hf auth login"):
         replace(calm, token=None).check_writable("clinic")
     with pytest.raises(HubError, match=r"one this Hub does not know.*hf auth login"):

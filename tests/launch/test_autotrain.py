@@ -1,103 +1,123 @@
-"""AutoTrain Advanced as a program: what it is told, what is refused, and that an exit code of 0 is not believed."""
+"""AutoTrain Advanced as a program: CPT and DPO by it, what it cannot do said first, and its exit code not believed."""
 
 import json
 import os
+import sys
+from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
+from safetensors.numpy import load_file
 
 from medllm.errors import LaunchError
 from medllm.hub import connect
-from medllm.launch.autotrain import config_of, launch, readable_base, train, write_rows
-from medllm.pipeline import Bench, make_plan
+from medllm.launch import refuse_unfit
+from medllm.launch.autotrain import train
+from medllm.pipeline import make_plan
 from medllm.recipe import read_recipe, with_overrides
 from medllm.recipe.settings import Cpt, Rpo
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
 from tests.pipeline import toy
+from tests.tiny import make_adapter, make_base, make_corpus, make_pairs
 
 LORA = {"r": 4, "lora_alpha": 8}
+SHORT = {"lora": LORA, "epochs": 1, "batch_size": 2, "max_length": 256, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, Path]:
+    """A base, a CPT adapter on it, texts and pairs."""
+    root = tmp_path_factory.mktemp("autotrain")
+    base = make_base(root / "base")
+    cpt = make_adapter(root / "cpt", base)
+    return {"base": base, "cpt": cpt, "corpus": make_corpus(root / "c"), "preferences": make_pairs(root / "p")}
 
 
 @pytest.fixture
-def sources(tmp_path):
-    base, corpus = tmp_path / "base", tmp_path / "texts"
-    base.mkdir()
-    (base / "config.json").write_text('{"rope_parameters": {"rope_theta": 1000000.0}, "dtype": "bfloat16"}')
-    (base / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
-    (base / "chat_template.jinja").write_text("{{ messages }}")
-    (corpus / "corpus").mkdir(parents=True)
-    pq.write_table(
-        pa.Table.from_pylist([{"id": "1", "text": "発熱"}, {"id": "2", "text": "咳"}]), corpus / "corpus" / "a.parquet"
-    )
-    return {"base": base, "corpus": corpus}
+def like(tmp_path, monkeypatch):
+    """A program that does with its config what AutoTrain does."""
+    program = tmp_path / "autotrain"
+    program.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "autotrain_like.py").read_text("utf-8"))
+    program.chmod(0o755)
+    monkeypatch.setenv("MEDLLM_AUTOTRAIN", str(program))
 
 
-def program(tmp_path, monkeypatch, script):
+def uv(tmp_path, monkeypatch, script):
     """A `uv` that does what `script` says in place of AutoTrain."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "uv").write_text(f"#!/bin/bash\nenv >&2\n{script}\n")
     (folder / "uv").chmod(0o755)
+    monkeypatch.delenv("MEDLLM_AUTOTRAIN", raising=False)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, r"AutoTrain cannot do Reasoning Preference Optimization.*--on here, jobs or slurm"),
-        ({"rpo.rpo_alpha": 0}, r"AutoTrain starts from a full model"),
-        (
-            {"rpo.rpo_alpha": 0, "rpo.model": "base", "rpo.lora": LORA, "rpo.epochs": None, "rpo.max_steps": 5},
-            r"counts whole epochs",
-        ),
+        ({}, r"AutoTrain cannot do Reasoning Preference Optimization.*SpaceRunner.*--on here, jobs or slurm"),
+        ({"rpo.rpo_alpha": 0}, r"makes a fresh adapter. Give `lora"),
+        ({"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.quantization": "nf4"}, r"would round that once more"),
+        ({"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.epochs": None, "rpo.max_steps": 5}, r"counts whole epochs"),
+        ({"cpt.model": "org/adapter@v1"}, r"cpt: AutoTrain starts from a full model"),
     ],
 )
-def test_what_it_cannot_do_is_said_before_anything_is_sent(tmp_path, changes, told):
+def test_what_it_cannot_do_is_said_before_the_first_stage_is_made(tmp_path, changes, told):
     toy.lay_out(tmp_path)
     with connect(str(tmp_path / "hub"), "clinic") as hub:
-        recipe = with_overrides(read_recipe(tmp_path / "toy.yaml"), changes)
-        plan = make_plan(recipe, hub, ("rpo",))
+        if "cpt.model" in changes:
+            hub.api.create_repo("org/adapter")
+            hub.api.create_tag("org/adapter", tag="v1")
+        plan = make_plan(with_overrides(read_recipe(tmp_path / "toy.yaml"), changes), hub)
         with pytest.raises(LaunchError, match=told):
-            launch(plan, plan.item("rpo"), {}, Bench(hub, tmp_path / "runs", print))
+            refuse_unfit("autotrain", plan, hub)
 
 
-def test_an_exit_code_of_0_without_an_adapter_is_a_failure_told_with_its_last_words(tmp_path, monkeypatch, sources):
-    program(tmp_path, monkeypatch, "echo 'RuntimeError: no device' >&2; exit 0")
-    with pytest.raises(LaunchError, match=r"ended with code 0 and left no adapter(.|\n)*RuntimeError: no device"):
-        train(Cpt(lora=LORA, epochs=1), sources, tmp_path / "making")
+def test_an_exit_code_of_0_without_an_adapter_is_a_failure_told_with_its_last_words(tmp_path, monkeypatch, made, like):
+    monkeypatch.setenv("AUTOTRAIN_CRASHES", "1")
+    with pytest.raises(LaunchError, match=r"ended with code 0 and left no adapter(.|\n)*the training crashed"):
+        train(Cpt(**SHORT), made, tmp_path / "making")
     assert not (tmp_path / "making").exists()
 
 
-def test_the_program_sees_no_token(tmp_path, monkeypatch, sources):
-    monkeypatch.setenv("HF_TOKEN", "hf_canary")
-    program(tmp_path, monkeypatch, "exit 1")
-    with pytest.raises(LaunchError):
-        train(Cpt(lora=LORA, epochs=1), sources, tmp_path / "making")
+def test_the_program_that_uv_starts_sees_no_token_and_no_way_to_the_hub(tmp_path, monkeypatch, made):
+    for name in ("HF_TOKEN", "HF_HUB_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.setenv(name, "hf_canary")
+    uv(tmp_path, monkeypatch, 'echo "given: $@" >&2; exit 1')
+    with pytest.raises(LaunchError, match="ended with code 1"):
+        train(Cpt(**SHORT), made, tmp_path / "making")
     log = (tmp_path / "making.part" / "autotrain.log").read_text()
     assert "HF_HUB_OFFLINE=1" in log
+    assert "ALLOW_REMOTE_CODE=false" in log
+    assert "--from autotrain-advanced==0.8.36 autotrain --config" in log
     assert "hf_canary" not in log
 
 
-def test_todays_base_is_told_in_the_words_of_the_version_it_uses(tmp_path, sources):
-    start = readable_base(sources["base"], tmp_path / "start")
-    assert json.loads((start / "config.json").read_text())["rope_theta"] == 1000000.0
-    tokenizer = json.loads((start / "tokenizer_config.json").read_text())
-    assert tokenizer == {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages }}"}
+def test_a_program_that_is_not_there_and_no_uv_say_what_to_install(tmp_path, monkeypatch, made):
+    monkeypatch.setenv("MEDLLM_AUTOTRAIN", str(tmp_path / "none"))
+    with pytest.raises(LaunchError, match="MEDLLM_AUTOTRAIN: there is no program"):
+        train(Cpt(**SHORT), made, tmp_path / "making")
+    monkeypatch.delenv("MEDLLM_AUTOTRAIN")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LaunchError, match="pip install uv"):
+        train(Cpt(**SHORT), made, tmp_path / "making")
 
 
-def test_the_corpus_is_written_as_the_rows_it_reads(tmp_path, sources):
-    assert write_rows(sources["corpus"], tmp_path / "data", ("text",)) == 2
-    rows = [json.loads(line) for line in (tmp_path / "data" / "train.jsonl").read_text("utf-8").splitlines()]
-    assert rows == [{"text": "発熱"}, {"text": "咳"}]
-    with pytest.raises(LaunchError, match="holds no rows"):
-        write_rows(sources["base"], tmp_path / "none", ("text",))
+def inspect(out: Path, sources: dict[str, Path], rank: int) -> None:
+    """The adapter fits the base, changes every layer, and lies there as one of ours would."""
+    adapter = Adapter(out)
+    adapter.fits(Checkpoint(sources["base"]))
+    assert len(adapter.modules) == 2 * 7
+    assert {narrow.shape[0] for narrow, _ in adapter.modules.values()} == {rank}
+    assert all(".lora_" in name for name in load_file(out / "adapter_model.safetensors"))
+    assert json.loads((out / "facts.json").read_text())["trained_by"] == "autotrain-advanced==0.8.36"
+    assert {"tokenizer.json", "generation_config.json", "base.json"} <= {path.name for path in out.iterdir()}
+    assert not out.with_name(out.name + ".part").exists()
 
 
-def test_our_settings_reach_it_in_its_own_words(tmp_path):
-    cpt = config_of(Cpt(lora=LORA, epochs=2, batch_size=8, per_device_batch_size=2), tmp_path, tmp_path)
-    assert (cpt["task"], cpt["params"]["gradient_accumulation"], cpt["params"]["lora_r"]) == ("llm-generic", 4, 4)
-    dpo = config_of(Rpo(model="base", lora=LORA, rpo_alpha=0, beta=0.3, epochs=1), tmp_path, tmp_path)
-    assert (dpo["task"], dpo["params"]["dpo_beta"]) == ("llm-dpo", 0.3)
-    assert dpo["data"]["column_mapping"]["rejected_text_column"] == "rejected"
-    assert yaml.safe_load(yaml.safe_dump(dpo)) == dpo
+def test_cpt_is_trained_as_generic_and_dpo_above_it_becomes_one_adapter_with_it(tmp_path, made, like):
+    train(Cpt(**SHORT), made, tmp_path / "cpt")
+    inspect(tmp_path / "cpt", made, 4)
+    sources = {**made, "cpt": tmp_path / "cpt"}
+    train(Rpo(**SHORT, model="cpt", rpo_alpha=0), sources, tmp_path / "dpo")
+    inspect(tmp_path / "dpo", sources, 8)

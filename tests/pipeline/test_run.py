@@ -1,8 +1,10 @@
 """A run makes what is missing and nothing else, and goes on wherever the last one was stopped."""
 
+import errno
+
 import pytest
 
-from medllm.errors import HubError, RecipeError
+from medllm.errors import HubError, MedllmError, RecipeError
 from medllm.hub import Artifact
 from medllm.hub.push import push
 from medllm.recipe.settings import STAGES
@@ -131,3 +133,38 @@ def test_a_stage_that_ends_without_facts_is_not_taken_as_made(workshop):
     with pytest.raises(Exception, match=r"without a facts\.json"):
         workshop.run(wanted=("corpus",))
     assert workshop.hub.standing("clinic/toy-corpus", "dataset") is None
+
+
+def test_a_full_disk_is_named_and_the_next_run_goes_on_from_what_was_written(workshop):
+    def full(stage, part):
+        if workshop.worked == ["corpus"]:
+            (part / "half").write_text("written before")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    workshop.before_the_end = full
+    with pytest.raises(MedllmError, match=r"corpus: the disk that holds .*corpus-\w+ is full. Free some space.*--work"):
+        workshop.run(wanted=("corpus",))
+    made = workshop.run(wanted=("corpus",))["corpus"]
+    assert (workshop.hub.pull(made) / "half").read_text() == "written before"
+
+
+def test_a_tag_that_moves_while_a_run_is_at_work_does_not_part_the_stages_that_read_it(workshop):
+    api = workshop.hub.api
+    api.create_repo("clinic/texts", repo_type="dataset")
+    api.upload_file(path_or_fileobj=b"{}", path_in_repo="a.jsonl", repo_id="clinic/texts", repo_type="dataset")
+    api.create_tag("clinic/texts", tag="v1", repo_type="dataset")
+    recipe = workshop.folder / "toy.yaml"
+    recipe.write_text(recipe.read_text().replace("./texts", "clinic/texts@v1"))
+    before = workshop.hub.resolve("clinic/texts", "dataset", "v1").revision
+
+    def move(stage, part):
+        if stage == "corpus":
+            api.upload_file(path_or_fileobj=b"[]", path_in_repo="b.jsonl", repo_id="clinic/texts", repo_type="dataset")
+            api.delete_tag("clinic/texts", tag="v1", repo_type="dataset")
+            api.create_tag("clinic/texts", tag="v1", repo_type="dataset")
+
+    workshop.before_the_end = move
+    made = workshop.run(wanted=("preferences",))
+    told = [workshop.hub.provenance(made[stage]).inputs for stage in ("corpus", "preferences")]
+    assert [{one.commit for one in inputs if one.repo_id == "clinic/texts"} for inputs in told] == [{before}] * 2
+    assert workshop.plan().items[0].why.startswith("clinic/texts@v1 moved from")

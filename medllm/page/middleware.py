@@ -1,5 +1,6 @@
 """What stands around Gradio's page: the language chosen early, a first screen at once, no foreign hosts."""
 
+import gzip
 import re
 from importlib import resources
 
@@ -39,11 +40,18 @@ class Frame:
                 return
             framed = frame(body.decode()).encode() if b"<head>" in body else body
             headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+            if framed and _takes_gzip(scope):  # a fifth of the size, for a phone on a slow line
+                framed = gzip.compress(framed, 5)
+                headers += [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
             headers += [(b"content-length", str(len(framed)).encode()), (b"content-security-policy", POLICY.encode())]
             await send({**start, "headers": headers})
             await send({"type": "http.response.body", "body": framed})
 
         await self.app(scope, receive, hold)
+
+
+def _takes_gzip(scope: Scope) -> bool:
+    return any(name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"])
 
 
 def frame(document: str) -> str:

@@ -46,7 +46,7 @@ app: .venv/.installed ## show the recorded results as a page in the browser
 # What each benchmark needs is said here: some read the exam data, one a base model (make bench BASE=FOLDER).
 DATA ?= $(or $(MEDLLM_SHARED_DATA),../shared/data)
 BASE ?=
-ASKING := corpus duplicates generation
+ASKING := corpus duplicates generation real_run
 BENCH := $(filter-out $(ASKING),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam data, BASE=a model folder)
@@ -58,7 +58,10 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 	  $(BIN)/python benchmarks/duplicates.py --data "$(DATA)" --work runs/bench/duplicates || exit 1; \
 	else echo "medllm: no exam data at $(DATA): corpus.py and duplicates.py are left out (make bench DATA=...)"; fi
 	@if [ -n "$(BASE)" ] && [ -d "$(DATA)" ]; then \
-	  echo "medllm: benchmarks/generation.py"; $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa"; \
-	else echo "medllm: generation.py is left out: name a model folder (make bench BASE=...)"; fi
+	  echo "medllm: benchmarks/generation.py"; \
+	  $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa" || exit 1; \
+	  echo "medllm: benchmarks/real_run.py"; \
+	  $(BIN)/python benchmarks/real_run.py "$(BASE)" "$(DATA)" runs/bench/real --scale 0.1 --items 4; \
+	else echo "medllm: generation.py and real_run.py are left out: name a model folder (make bench BASE=...)"; fi
 
 .PHONY: help quickstart golden test quality style app bench

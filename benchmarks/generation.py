@@ -1,7 +1,11 @@
-"""Three models asked two ways on real questions: one base and a prefix computed once, against plain generate.
+"""Three models asked two ways on real questions: ours, against plain generate, lm-evaluation-harness and a server.
 
 Run: python benchmarks/generation.py BASE_FOLDER IGAKUQA_FOLDER [--questions 100] [--tokens 48] [--batch 8]
-Prints CPU seconds (fair on a busy machine) and wall seconds of both, their ratio, and how many answers are equal.
+     [--adapters FOLDER] [--harness] [--endpoint http://127.0.0.1:8000/v1]
+Prints CPU seconds (fair on a busy machine) and wall seconds of each, the ratio to ours, and how many answers are equal.
+--harness wants `lm_eval` importable. --endpoint asks a server that has base, cpt and final; --adapters keeps the two
+adapters, so that it can be started with them: vllm serve BASE --served-model-name base --enable-lora
+--max-lora-rank 16 --lora-modules cpt=FOLDER/cpt final=FOLDER/final
 """
 
 import argparse
@@ -17,10 +21,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import render
+from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.local import LocalGenerator
 from medllm.generation.requests import Request, shared_length
 
 MODELS = ("base", "cpt", "final")
+Work = Callable[[], dict[str, str]]
+Cost = tuple[float, float]
+"""Seconds of CPU, and on the clock."""
 
 
 def adapter(base: Path, folder: Path, seed: int) -> Path:
@@ -76,16 +84,48 @@ def plain(base: Path, adapters: dict[str, Path], asked: list[Request], batch: in
     return said
 
 
-def timed(work: Callable[[], dict[str, str]]) -> tuple[dict[str, str], float, float]:
-    """What came out, CPU seconds, wall seconds."""
+def harness(base: Path, adapters: dict[str, Path], asked: list[Request], batch: int, dtype: str) -> dict[str, str]:
+    """The hf backend of lm-evaluation-harness, which evaluations are commonly run with; each model in turn."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    said = {}
+    for name in MODELS:
+        peft = {} if name == "base" else {"peft": str(adapters[name])}
+        model = HFLM(pretrained=str(base), dtype=dtype, device="cpu", batch_size=batch, **peft)
+        mine = [request for request in asked if request.model == name]
+        told = [
+            Instance("generate_until", {}, (one.text, {"until": [], "max_gen_toks": one.max_new_tokens}), number)
+            for number, one in enumerate(mine)
+        ]
+        texts = model.generate_until(told, disable_tqdm=True)
+        said |= {request.key: text for request, text in zip(mine, texts, strict=True)}
+    return said
+
+
+def server(url: str, asked: list[Request]) -> dict[str, str]:
+    """All requests to a server that has the three models under their names."""
+    return {reply.key: reply.text for reply in EndpointGenerator(url).generate(asked)}
+
+
+def timed(work: Work) -> tuple[dict[str, str], Cost]:
+    """What came out, and what it took."""
     wall, cpu = time.perf_counter(), time.process_time()
     found = work()
-    return found, time.process_time() - cpu, time.perf_counter() - wall
+    return found, (time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def told(name: str, asked: list[Request], mine: dict[str, str], ours: Cost, work: Work) -> None:
+    """Measure one other way and print what it took, its ratio to ours, and how often it says the same."""
+    theirs, (cpu, wall) = timed(work)
+    same = sum(mine[request.key] == theirs[request.key] for request in asked)
+    print(f"{name:8} {cpu:8.1f} s CPU  {wall:8.1f} s wall  {same} of {len(asked)} answers equal")
+    print(f"{'':8} {cpu / ours[0]:8.2f} x CPU {wall / ours[1]:8.2f} x wall", flush=True)
 
 
 def main() -> None:
-    """Measure both and print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure each way and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
     parser.add_argument("igakuqa", type=Path)
     parser.add_argument("--questions", type=int, default=100)
@@ -93,23 +133,30 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--adapters", type=Path)
+    parser.add_argument("--harness", action="store_true")
+    parser.add_argument("--endpoint")
     given = parser.parse_args()
     asked = requests(given.igakuqa, given.questions, given.tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        adapters = {name: adapter(given.base, Path(folder) / name, seed) for seed, name in enumerate(MODELS[1:])}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.adapters or Path(scratch)
+        adapters = {
+            name: folder / name if (folder / name).is_dir() else adapter(given.base, folder / name, seed)
+            for seed, name in enumerate(MODELS[1:])
+        }
 
         def ours() -> dict[str, str]:
             generator = LocalGenerator(given.base, adapters, dtype=given.dtype, batch_size=given.at_once)
             return {reply.key: reply.text for reply in generator.generate(asked)}
 
-        mine, cpu, wall = timed(ours)
-        print(f"ours   {cpu:8.1f} s CPU  {wall:8.1f} s wall  {len(asked)} answers", flush=True)
-        theirs, cpu_plain, wall_plain = timed(lambda: plain(given.base, adapters, asked, given.batch, given.dtype))
-        print(f"plain  {cpu_plain:8.1f} s CPU  {wall_plain:8.1f} s wall")
-        same = sum(mine[request.key] == theirs[request.key] for request in asked)
-        print(
-            f"ratio  {cpu_plain / cpu:8.2f} x CPU {wall_plain / wall:8.2f} x wall  {same} of {len(asked)} answers equal"
-        )
+        mine, cost = timed(ours)
+        print(f"{'ours':8} {cost[0]:8.1f} s CPU  {cost[1]:8.1f} s wall  {len(asked)} answers", flush=True)
+        way = (given.base, adapters, asked, given.batch, given.dtype)
+        told("plain", asked, mine, cost, lambda: plain(*way))
+        if given.harness:
+            told("harness", asked, mine, cost, lambda: harness(*way))
+        if given.endpoint:
+            told("server", asked, mine, cost, lambda: server(given.endpoint, asked))
 
 
 if __name__ == "__main__":

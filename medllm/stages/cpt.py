@@ -48,11 +48,10 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
 
 
 def _rows(settings: Cpt, sources: dict[str, Path], tokenizer: Any, work: Path) -> Any:  # noqa: ANN401
-    from accelerate import PartialState
-
+    from medllm.training.arguments import processes
     from medllm.training.packing import make_rows, read_texts
 
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         texts = read_texts(sources[settings.data], work / "cache")
         return make_rows(texts, tokenizer, settings.max_length, packing=settings.packing)
 

@@ -51,12 +51,14 @@ def _train(
     saved: Callable[[Path], None] | None,
 ) -> tuple[Any, Any, dict[str, int]]:
     """Train, from the last checkpoint if there is one; the trainer, its result, and what became of the pairs."""
+    from medllm.training.arguments import processes
     from medllm.training.pairs import encode_pairs, read_pairs
     from medllm.training.preference import make_trainer
     from medllm.training.watch import last_checkpoint
 
     tell = partial(say, "rpo")
-    table = read_pairs(data, settings.shots, work / "cache")
+    with processes().main_process_first():
+        table = read_pairs(data, settings.shots, work / "cache")
     pairs, tally = encode_pairs(table, start.tokenizer, settings.max_length)
     tell(f"{tally.trained} of {tally.pairs} pairs; {tally.too_long} are longer than {settings.max_length} tokens")
     trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell, saved=saved)

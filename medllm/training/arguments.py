@@ -33,10 +33,18 @@ def split_batch(batch_size: int, per_device: int, devices: int) -> tuple[int, in
     return per_device, share // per_device
 
 
+def processes() -> PartialState:
+    """The processes that train together; on a CPU they find each other only when told that it is one.
+
+    Asked without that, accelerate takes each CPU process for a lone one, and every update took twice the rows.
+    """
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
     """What SFTConfig and DPOConfig share."""
     per_device, accumulation = split_batch(
-        settings.batch_size, settings.per_device_batch_size, PartialState().num_processes
+        settings.batch_size, settings.per_device_batch_size, processes().num_processes
     )
     cuda = torch.cuda.is_available()
     length = {"max_steps": settings.max_steps} if settings.max_steps else {"num_train_epochs": settings.epochs or 1}

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
 from medllm.recipe.settings import Cpt, Rpo
+from medllm.training.arguments import processes
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import check_vocabulary, load_adapters, load_base, load_tokenizer
@@ -51,7 +51,7 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
         dtype=settings.dtype,
         quantization=settings.quantization,
         attention=settings.attention,
-        device=PartialState().device,
+        device=processes().device,
     )
     check_vocabulary(tokenizer, model, folder)
     if fresh_above:

@@ -101,6 +101,12 @@ class Adapter:
                 f"{self.folder}: trained on {self.base['name']}, does not fit {base.name}: {faults[0]}"
                 f"{f' (and {len(faults) - 1} more)' if len(faults) > 1 else ''}. Give the base it was trained on."
             )
+        word = word_apart(base.folder, self.folder)
+        if word is not None:
+            raise ModelError(
+                f"{self.folder}: its tokenizer is not that of {base.name}: `{word}` has another number there. Give the "
+                "base it was trained on, or put that base's tokenizer beside the adapter."
+            )
 
     def _misfit(self, module: str, base: Checkpoint) -> str | None:
         weight = base.tensors.get(weight_name(module, base))
@@ -120,6 +126,22 @@ def weight_name(module: str, base: Checkpoint) -> str:
     if name in base.tensors or module != "lm_head" or not base.tied:
         return name
     return next((n for n in base.tensors if n.endswith("embed_tokens.weight")), name)
+
+
+def word_apart(base: Path, adapter: Path) -> str | None:
+    """A token of the base that its adapter's tokenizer numbers otherwise; None where they agree, or one has none."""
+    paths = [folder / "tokenizer.json" for folder in (base, adapter)]
+    if not all(path.is_file() for path in paths) or paths[0].read_bytes() == paths[1].read_bytes():
+        return None
+    ours, theirs = (_numbers(read_json(path)) for path in paths)
+    return next((word for word, number in ours.items() if theirs.get(word) != number), None)
+
+
+def _numbers(tokenizer: dict[str, Any]) -> dict[str, int]:
+    words = tokenizer["model"]["vocab"]
+    # Unigram models list their words with scores; the place in the list is the number.
+    numbers = words if isinstance(words, dict) else {word: number for number, (word, _) in enumerate(words)}
+    return {**numbers, **{one["content"]: one["id"] for one in tokenizer.get("added_tokens") or ()}}
 
 
 def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) -> float:

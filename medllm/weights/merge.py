@@ -46,10 +46,8 @@ def merge(
     changes = _changes(base, adapters)
     kind = DTYPES[{"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[dtype]] if dtype else None
     out.mkdir(parents=True, exist_ok=True)
-    needed = sum(tensor.size for tensor in base.tensors.values())
-    if shutil.disk_usage(out).free < needed:
-        raise ModelError(f"{out}: the merged model needs {needed / 1e9:.1f} GB there, and less is free. Free some.")
     embedding = parted(base, changes)
+    _room_for(base, out, embedding, kind)
     for number, shard in enumerate(base.shards, 1):
         made = out / _shard_name(shard, embedding)
         if made.is_file():
@@ -63,6 +61,26 @@ def merge(
         say(f"{HEAD_SHARD}: the head is no longer the embedding, for an adapter changes only one of them")
     _write_index([_shard_name(shard, embedding) for shard in base.shards], out)
     _write_config(base, out, kind, untied=embedding is not None)
+
+
+def _room_for(base: Checkpoint, out: Path, embedding: str | None, kind: torch.dtype | None) -> None:
+    """Refuse to begin what the disk cannot hold: counted as it will be written, without the shards that stand."""
+    standing = {shard for shard in base.shards if (out / _shard_name(shard, embedding)).is_file()}
+    written = [tensor for tensor in base.tensors.values() if base.folder / tensor.shard not in standing]
+    if embedding is not None and not (out / HEAD_SHARD).is_file():
+        written.append(base.tensors[embedding])
+    needed = sum(_bytes(tensor, kind) for tensor in written)
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise ModelError(
+            f"{out}: the merged model needs {needed / 1e9:.3g} GB there, and {free / 1e9:.3g} GB are free. Free some."
+        )
+
+
+def _bytes(tensor: Tensor, kind: torch.dtype | None) -> int:
+    """How many bytes a tensor takes once it is written."""
+    to = kind if kind is not None and tensor.dtype in DTYPES else None
+    return tensor.size if to is None else _count(tensor) * to.itemsize
 
 
 def _changes(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[Change]]:
@@ -123,7 +141,7 @@ def _write(
     at = 0
     for tensor, _ in order:
         to = kind if kind is not None and tensor.dtype in DTYPES else DTYPES.get(tensor.dtype)
-        length = tensor.size if to is None else _count(tensor) * to.itemsize
+        length = _bytes(tensor, kind)
         name = NAMES[to] if to is not None else tensor.dtype
         header[tensor.name] = {"dtype": name, "shape": tensor.shape, "data_offsets": [at, at + length]}
         at += length

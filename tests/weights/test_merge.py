@@ -110,6 +110,29 @@ def test_a_float32_base_can_be_written_as_bfloat16(tmp_path):
     assert index["metadata"]["total_size"] == sum(t.size for t in Checkpoint(tmp_path / "out").tensors.values())
 
 
+def test_a_disk_that_holds_the_base_but_not_the_wider_merged_model_is_refused_before_a_byte_is_written(
+    tmp_path, monkeypatch
+):
+    base = tiny.make_base(tmp_path / "base", tied=True, dtype="bfloat16", shard="40KB")
+    adapter = tiny.make_adapter(tmp_path / "a", base, dtype="bfloat16", target_modules=["embed_tokens"])
+    tensors = Checkpoint(base).tensors
+    whole = 2 * sum(tensor.size for tensor in tensors.values()) + 2 * tensors["model.embed_tokens.weight"].size
+
+    def disk_of(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(free, 0, free))
+
+    disk_of(whole - 1)
+    with pytest.raises(ModelError, match=r"needs .* GB there, and .* are free"):
+        merged(base, [adapter], tmp_path / "out", dtype="float32")
+    assert not list((tmp_path / "out").iterdir())
+    disk_of(whole)
+    merged(base, [adapter], tmp_path / "out", dtype="float32")
+    written = sum(tensor.size for tensor in Checkpoint(tmp_path / "out").tensors.values())
+    assert written == whole
+    disk_of(0)
+    assert merged(base, [adapter], tmp_path / "out", dtype="float32"), "what stands needs no room again"
+
+
 def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path):
     base = tiny.make_base(tmp_path / "mine")
     other = tiny.make_base(tmp_path / "theirs", seed=1)
@@ -120,6 +143,29 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path):
     wider = tiny.make_base(tmp_path / "wider", family="llama", hidden_size=64)
     with pytest.raises(ModelError, match=r"does not fit wider: .* is changed as"):
         merged(wider, [adapter], tmp_path / "out")
+
+
+def test_an_adapter_whose_tokenizer_numbers_a_word_otherwise_is_refused_with_that_word(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    adapter = tiny.make_adapter(tmp_path / "a", base)
+    told = json.loads((base / "tokenizer.json").read_text("utf-8"))
+    (adapter / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    Adapter(adapter).fits(Checkpoint(base))
+    words = told["model"]["vocab"]
+    first, second = [word for word in words if not word.startswith("<|")][:2]
+    words[first], words[second] = words[second], words[first]
+    (adapter / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    with pytest.raises(ModelError, match=r"its tokenizer is not that of base: `.` has another number there"):
+        merged(base, [adapter], tmp_path / "out")
+
+
+def test_an_adapter_trained_on_a_resized_vocabulary_is_refused_with_both_sizes(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    resized = tiny.make_base(tmp_path / "resized", vocab_size=408)
+    adapter = tiny.make_adapter(tmp_path / "a", resized, modules_to_save=["lm_head"])
+    (adapter / "base.json").unlink()
+    with pytest.raises(ModelError, match=r"lm_head.weight is \(408, 32\) and the base's \(400, 32\)"):
+        merged(base, [adapter], tmp_path / "out")
 
 
 def test_adapters_that_are_missing_broken_or_pickled_are_refused(tmp_path):

@@ -1,0 +1,118 @@
+"""The endpoint maker against a real server, `transformers serve`: it says there what the model says here."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from medllm.errors import ModelError
+from medllm.generation.endpoint import EndpointGenerator
+from medllm.generation.local import LocalGenerator
+from medllm.generation.requests import Request
+from medllm.training.finish import write_tokenizer
+from medllm.weights.load import load_tokenizer
+from tests import tiny
+
+PATIENCE = 300
+"""Seconds for the server to come up on a machine that is busy with other tests."""
+CHATML = (
+    "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PROMPTS = ("患者は発熱と咳嗽。", "胸部の痛み", "心電図 診断 治療 投与 mg")
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_until_ready(server, url, log):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            pytest.fail(f"transformers serve ended with {server.returncode}: {log.read_text('utf-8')[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail(f"transformers serve was not ready after {PATIENCE} s: {log.read_text('utf-8')[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A folder with a model, and the address at which it is served."""
+    folder = tmp_path_factory.mktemp("served")
+    base = tiny.make_base(folder / "base")
+    tokenizer = load_tokenizer(base)
+    tokenizer.chat_template = CHATML
+    write_tokenizer(tokenizer, base)
+    url, log = f"http://127.0.0.1:{free_port()}", folder / "log"
+    serve = "import sys; sys.argv[0] = 'transformers'; from transformers.cli.transformers import main; main()"
+    told = ["serve", str(base), "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1], "--device", "cpu"]
+    with log.open("w") as written:
+        server = subprocess.Popen(
+            [sys.executable, "-c", serve, *told, "--dtype", "float32"], stdout=written, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until_ready(server, url, log)
+        yield base, f"{url}/v1"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def requests(base):
+    return [
+        Request(
+            key=str(n), model=str(base), text=text, messages=({"role": "user", "content": text},), max_new_tokens=16
+        )
+        for n, text in enumerate(PROMPTS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def here(served):
+    """What the model says here, without a server: to a text as it is, and to one as a turn of a conversation."""
+    generator = LocalGenerator(served[0], dtype="float32")
+    turns = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in PROMPTS]
+    said = {}
+    for chat, texts in ((False, PROMPTS), (True, turns)):
+        asked = [Request(key=str(n), text=text, max_new_tokens=16) for n, text in enumerate(texts)]
+        said[chat] = {reply.key: reply for reply in generator.generate(asked)}
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
+def test_a_real_server_says_what_the_model_says_here(served, here, chat):
+    base, url = served
+    replies = {reply.key: reply for reply in EndpointGenerator(url, chat=chat, at_once=2).generate(requests(base))}
+    assert replies.keys() == here[chat].keys()
+    for key, mine in here[chat].items():
+        told = replies[key]
+        assert (told.text, told.finish_reason, told.prompt_tokens) == (
+            mine.text,
+            mine.finish_reason,
+            mine.prompt_tokens,
+        )
+
+
+@pytest.mark.slow
+def test_a_real_server_streams_the_same_words(served, here):
+    base, url = served
+    deltas = list(EndpointGenerator(url, chat=True).stream(requests(base)[:1]))
+    assert "".join(delta.text for delta in deltas) == deltas[-1].reply.text == here[True]["0"].text
+    assert len(deltas) > 2
+
+
+@pytest.mark.slow
+def test_a_model_that_the_server_does_not_have_is_named(served):
+    with pytest.raises(ModelError, match=r"answered 4.. for `nobody/nothing`"):
+        list(EndpointGenerator(served[1], tries=1).generate([Request(key="k", model="nobody/nothing", text="Q")]))

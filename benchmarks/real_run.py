@@ -60,11 +60,11 @@ def settings(scale: float, items: int) -> dict[str, Any]:
         return max(1, round(count * scale))
 
     training = {"dtype": "bfloat16", "gradient_checkpointing": False, "logging_steps": 1, "trackers": ()}
-    past = {"source": "old", "exam": "yakugakuqa"}
+    past = {"source": "old", "exam": "yakugakuqa", "published": PRINTED, "licence": "cc-by-sa-4.0"}
     texts = [{"source": f"./{name}", **told} for name, told in TEXTS.items()]
     return {
         "corpus": Corpus(
-            data=[{**past, "published": PRINTED, "licence": "cc-by-sa-4.0"}, *texts], held_out=HELD_OUT, cutoff=CUTOFF
+            data=[past, *texts], held_out=HELD_OUT, cutoff=CUTOFF
         ),
         "cpt": Cpt(
             lora=Lora(r=16, lora_alpha=32), max_steps=times(24), batch_size=4, per_device_batch_size=2, max_length=512,

@@ -17,7 +17,7 @@ from medllm.training.finish import write_tokenizer
 from medllm.weights.load import load_tokenizer
 from tests import tiny
 
-PATIENCE = 300
+PATIENCE = 900
 """Seconds for the server to come up on a machine that is busy with other tests."""
 CHATML = (
     "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"

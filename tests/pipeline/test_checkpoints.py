@@ -31,7 +31,7 @@ cpt:
   save_steps: 2
   trackers: []
 """
-PATIENCE = 300
+PATIENCE = 900
 
 
 class MachineGoneError(Exception):

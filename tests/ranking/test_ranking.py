@@ -1,6 +1,7 @@
 """Labels, pairs and votes: what becomes of a sampled answer."""
 
 import json
+from datetime import date
 
 import pytest
 
@@ -10,8 +11,10 @@ from medllm.exam.question import Question
 from medllm.generation.requests import Reply
 from medllm.ranking.labels import label, labelled
 from medllm.ranking.pairs import STEPS, Ranked, make_pairs
+from medllm.ranking.questions import printed_late
 from medllm.ranking.report import yield_report
 from medllm.ranking.votes import read_votes
+from medllm.recipe.settings import DataSource
 
 QUESTION = Question(
     question_id="111A1",
@@ -135,3 +138,20 @@ def test_a_vote_on_a_held_out_question_is_refused_and_an_incomplete_one_named(tm
     (tmp_path / "votes.jsonl").write_text(json.dumps({**row, "rejected": ""}) + "\n", "utf-8")
     with pytest.raises(DataError, match="lacks rejected"):
         read_votes(tmp_path, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("exam", "published", "late"),
+    [
+        ("yakugakuqa", None, True),  # the catalogue's own day, in 2024
+        ("yakugakuqa", date(2017, 12, 31), False),
+        ("own", None, False),  # nothing is known but the exams' days
+        ("own", date(2018, 1, 1), True),
+    ],
+)
+def test_explanations_published_after_the_cutoff_are_too_young_unless_the_recipe_states_their_day(
+    exam, published, late
+):
+    source = DataSource(source="./past", exam=exam, published=published)
+    assert printed_late(source, date(2017, 12, 31)) == ("published after the cutoff" if late else None)
+    assert printed_late(source, None) is None

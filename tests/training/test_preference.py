@@ -2,14 +2,12 @@
 
 import math
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from medllm.errors import DataError, TrainingError
+from medllm.errors import TrainingError
 from medllm.recipe.settings import Lora, Rpo
-from medllm.training.pairs import COLUMNS, PairCollator, encode_pairs, read_pairs
+from medllm.training.pairs import PairCollator, encode_pairs, read_pairs
 from medllm.training.preference import answer_logps, make_trainer, rpo_loss
 from medllm.weights.load import load_adapters, load_base, load_tokenizer
 from tests import tiny
@@ -142,18 +140,3 @@ def test_adapters_learn_in_float32_on_a_4_bit_base(root, tmp_path):
     trainer = trainer_for(root, tmp_path, quantization="nf4")
     learning = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     assert learning == {torch.float32}
-
-
-def test_pairs_without_their_columns_and_folders_without_pairs_are_refused_by_name(tmp_path):
-    (tmp_path / "data").mkdir()
-    with pytest.raises(DataError, match=r"data: no \*.parquet or \*.jsonl file with pairs"):
-        read_pairs(tmp_path, "keep", tmp_path / "cache")
-    rows = {"prompt": ["p"], "good": ["c"], "rejected": ["r"]}
-    pq.write_table(pa.table(rows), tmp_path / "data" / "train.parquet")
-    with pytest.raises(DataError, match=r"no column `chosen`\. There is: prompt, good, rejected"):
-        read_pairs(tmp_path, "keep", tmp_path / "cache")
-    with pytest.raises(DataError, match="no column `prompt_without_shots`, `chosen`"):
-        read_pairs(tmp_path, "drop", tmp_path / "cache")
-    pq.write_table(pa.table({name: pa.array([], "string") for name in COLUMNS}), tmp_path / "data" / "train.parquet")
-    with pytest.raises(DataError, match="holds no pair"):
-        read_pairs(tmp_path, "keep", tmp_path / "other")

@@ -6,15 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from medllm.errors import TrainingError
-from medllm.recipe.settings import Cpt, Lora, Rpo
-from medllm.stages import cpt, rpo
+from medllm.recipe.settings import Cpt, Lora
+from medllm.stages import cpt
 from medllm.training.arguments import split_batch
 from medllm.training.watch import FallingChosen, last_checkpoint, worded
 from tests import tiny
-from tests.test_house import ROOT
 
 
 class Model:
@@ -75,27 +73,22 @@ def test_a_batch_is_split_over_devices_without_changing_its_size():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["cpt", "rpo"])
-def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
-    base = tiny.make_base(tmp_path / "base")
-    sources = {"base": base, "cpt": tiny.make_adapter(tmp_path / "cpt", base)}
-    sources |= {"corpus": tiny.make_corpus(tmp_path / "corpus", 80), "preferences": tiny.make_pairs(tmp_path / "pairs")}
-    common = {"max_steps": 4, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-3}
-    common |= {"gradient_checkpointing": False, "logging_steps": 1, "trackers": ()}
-    settings = Cpt(lora=Lora(r=4, lora_alpha=8), max_length=64, **common)
-    if stage == "rpo":
-        settings = Rpo(model="cpt", rpo_alpha=10, max_length=256, **common)
-    make = {"cpt": cpt.make, "rpo": rpo.make}[stage]
-    make(settings, sources, tmp_path / "one")
+def test_two_processes_over_gloo_train_one_adapter(tmp_path):
+    from safetensors.torch import load_file
+
+    from tests.test_house import ROOT
+
+    base, corpus = tiny.make_base(tmp_path / "base"), tiny.make_corpus(tmp_path / "corpus")
     config = str(ROOT / "recipes" / "accelerate" / "cpu-2.yaml")
-    make(settings.model_copy(update={"accelerate": config}), sources, tmp_path / "two")
-    assert not (tmp_path / "two.given.json").exists()
-    one, two = (lines_of(tmp_path / name) for name in ("one", "two"))
-    # The same rows to an update, and each token (or pair) with the same weight.
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
-    left, right = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
-    assert left.keys() == right.keys()
-
-
-def lines_of(folder):
-    return [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text("utf-8").splitlines()]
+    common = {"max_steps": 6, "batch_size": 4, "max_length": 64, "dtype": "float32", "learning_rate": 1e-2}
+    common |= {"gradient_checkpointing": False, "logging_steps": 1, "trackers": ()}
+    settings = Cpt(lora=Lora(r=4, lora_alpha=8), accelerate=config, **common)
+    cpt.make(settings, {"base": base, "corpus": corpus}, tmp_path / "two")
+    lines = (tmp_path / "two" / "training" / "log.jsonl").read_text("utf-8").splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    weights = load_file(tmp_path / "two" / "adapter_model.safetensors")
+    assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    assert all(float(tensor.abs().max()) > 0 for name, tensor in weights.items() if "lora_B" in name)
+    facts = json.loads((tmp_path / "two" / "facts.json").read_text("utf-8"))
+    assert facts["steps"] == 6 and not (tmp_path / "two.given.json").exists()

@@ -89,7 +89,7 @@ def harness(base: Path, adapters: dict[str, Path], asked: list[Request], batch: 
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    said = {}
+    said: dict[str, str] = {}
     for name in MODELS:
         peft = {} if name == "base" else {"peft": str(adapters[name])}
         model = HFLM(pretrained=str(base), dtype=dtype, device="cpu", batch_size=batch, **peft)

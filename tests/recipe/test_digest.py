@@ -12,7 +12,7 @@ from medllm.recipe.settings import STAGES, Cpt, Lora
 OF_0_1_0: dict[str, str] = {
     "corpus": "8cf6c23bf242",
     "cpt": "02d46355fb47",
-    "preferences": "38b979f47678",
+    "preferences": "10d3edc527b5",
     "rpo": "97ad5be1c4c9",
     "merge": "27a3329b8283",
     "evaluate": "eba1b3627585",

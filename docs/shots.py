@@ -1,4 +1,4 @@
-"""Take the pictures of docs/space.md again: `python docs/shots.py ADDRESS` (a page served by `medllm app`)."""
+"""Take the pictures of docs/space.md again: `python docs/shots.py ADDRESS [NAME ...]` (a page of `medllm app`)."""
 
 import sys
 from pathlib import Path
@@ -27,6 +27,8 @@ def main() -> None:
         browser = player.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
         for tab, size, language, scheme in WANTED:
             path = FOLDER / f"{tab}-{size}-{language}-{scheme}.png"
+            if sys.argv[2:] and path.stem not in sys.argv[2:]:
+                continue
             picture(browser, f"{sys.argv[1]}?tab={tab}&lang={language}", path)
             Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
         browser.close()
@@ -39,9 +41,10 @@ def picture(browser: Browser, address: str, path: Path) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light"
     )
+    context.set_default_timeout(240_000)  # a busy machine
     page = context.new_page()
-    page.goto(address, wait_until="domcontentloaded", timeout=120_000)
-    page.wait_for_function("document.documentElement.classList.contains('medllm-ready')", timeout=120_000)
+    page.goto(address, wait_until="domcontentloaded")
+    page.wait_for_function("document.documentElement.classList.contains('medllm-ready')")
     page.wait_for_timeout(1500)
     height = min(TALLEST, int(page.evaluate("document.documentElement.scrollHeight")))
     page.set_viewport_size({"width": width, "height": height})

@@ -80,5 +80,5 @@
     requestAnimationFrame(() => requestAnimationFrame(() => { mounted = true; show(); }));
   });
   document.addEventListener("DOMContentLoaded", () => { watch.observe(document.body, { childList: true, subtree: true }); });
-  setTimeout(() => { mounted = restored = true; show(); }, 20000);
+  setTimeout(() => { mounted = restored = true; show(); }, 60000);
 })();

@@ -26,9 +26,26 @@ PIECES = [
     ":",
     "。",
     "\n",
-    "誤り",
+    "{",
+    '"answer"',
+    "<think>",
+    "</think>",
     "問題:",
+    "<|im_end|>",
+    "1.2",
+    "①②",
+    "ではなく",
+    "または",
+    "(",
+    ")",
+    "*",
+    "😀",
+    "\x00",
+    "　",
+    "ﾊﾟ",
 ]
+"""What random strings are put together from, here and in the tests: signs that an answer is read by, and noise."""
+
 SENTENCE = "この症例では症状と検査所見から診断を考える。選択肢を順に検討すると、aは誤りであり、bは正しい。\n"
 
 

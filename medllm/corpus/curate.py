@@ -1,28 +1,23 @@
 """Curation as datatrove pipelines: which passes there are, how work is parted, and how it goes on after a kill."""
 
-import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster
-from datatrove.utils.logging import logger
 
 from medllm.corpus.counts import Counts
 from medllm.corpus.documents import Gate
 from medllm.corpus.duplicates import CONFIG, Resolve, Signatures
+from medllm.corpus.executors import Executor, Pass
 from medllm.corpus.filters import Limits
 from medllm.corpus.finish import Finish
 from medllm.corpus.keeping import Keep, part
 from medllm.corpus.sources import PIECE, Piece, Source, cut
 from medllm.corpus.steps import Audit, Clean, Leakage, Personal, Read
-from medllm.errors import DataError, MedllmError
 
 
 @dataclass(frozen=True)
@@ -38,19 +33,6 @@ class Curation:
     """Similarity from which the younger of two texts goes; above 1 only exact duplicates do."""
     replay: float = 0.0
     tokenizer: Path | None = None
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One datatrove pipeline: on another executor it is the same pipeline."""
-
-    name: str
-    steps: list[PipelineStep]
-    tasks: int
-
-
-Executor = Callable[[Pass, Path], Any]
-"""Runs a pass to its end with the given folder for its marks; `local` is one."""
 
 
 def parted(sources: Sequence[Source]) -> list[list[Piece]]:
@@ -89,30 +71,6 @@ def passes(curation: Curation, work: Path) -> list[Pass]:
         Pass("resolve", [Resolve(work, len(tasks), curation.alike, curation.replay)], 1),
         Pass("finish", [Finish(work, curation.audit, curation.tokenizer)], len(tasks)),
     ]
-
-
-class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
-    """The local executor without its log on the terminal, and with faults that find their way out of a process."""
-
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:  # noqa: ANN401
-        logger.disable("datatrove")
-        try:
-            with redirect_stderr(io.StringIO()):
-                return super()._run_for_rank(rank, local_rank, node_rank)
-        except MedllmError as fault:
-            # Only an exception of one argument survives the way between processes.
-            raise DataError(str(fault)) from None
-
-
-def local(workers: int) -> Executor:
-    """Runs passes on this machine with so many processes."""
-
-    def run(one: Pass, marks: Path) -> Any:  # noqa: ANN401
-        logger.disable("datatrove")
-        # The executor writes a mark for each task that is done, and skips those that have one.
-        return _Quiet(one.steps, tasks=one.tasks, workers=min(workers, one.tasks), logging_dir=str(marks)).run()
-
-    return run
 
 
 def curate(curation: Curation, work: Path, *, executor: Executor, mark: str) -> Counts:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from html.parser import HTMLParser
 
 import yaml
@@ -69,6 +70,8 @@ _EMPTY = frozenset(
 )
 _DATES = frozenset(("article:published_time", "date", "dc.date", "dcterms.issued", "citation_publication_date"))
 _LICENCES = frozenset(("dc.rights", "dcterms.license", "license", "licence"))
+OPEN = 500
+"""Tags that may be begun before one is ended; scripts that compare a lot have some dozens."""
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.S)
 
 
@@ -88,7 +91,7 @@ def read_markdown(text: str) -> Page:
         return Page(text)
     try:
         stated = yaml.safe_load(front[1])
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return Page(text)
     stated = stated if isinstance(stated, dict) else {}
     published, licence = stated.get("published", stated.get("date")), stated.get("licence", stated.get("license"))
@@ -96,14 +99,21 @@ def read_markdown(text: str) -> Page:
 
 
 def _word(value: object) -> str | None:
-    return None if value is None else str(value)
+    # A list that names itself many times over is short in YAML and endless when written out.
+    return str(value) if isinstance(value, str | int | float | date) else None
 
 
 def read_html(text: str) -> Page:
     """What a reader of the page would read: no menus, scripts or the readings set above kanji."""
+    # The parser looks for the end of each open tag anew: of very many, it would look for hours.
+    if any(stretch.count("<") > OPEN for stretch in text.split(">")):
+        raise Unreadable(f"broken_html: more than {OPEN} tags are begun before one is ended.")
     parser = _Reader()
-    parser.feed(text)
-    parser.close()
+    try:
+        parser.feed(text)
+        parser.close()
+    except AssertionError as fault:  # what Python's parser raises over some marked sections
+        raise Unreadable(f"broken_html: {fault}") from None
     body = re.sub(r"[ \t\r\f]*\n\s*", "\n", "".join(parser.parts)).strip()
     return Page(body, parser.published, parser.licence)
 

@@ -58,10 +58,23 @@ class Replay(DataSource):
     """Its part of the finished corpus, by characters."""
 
 
+class Executor(Settings):
+    """Who runs the passes of the curation."""
+
+    kind: Literal["local", "slurm", "ray"] = "local"
+    """This machine, or a cluster whose nodes share the work folder."""
+    options: dict[str, str | int | float | bool | dict[str, str]] = Field(default_factory=dict)
+    """Options of datatrove's executor of that kind, as `{partition: cpu, time: "4:00:00"}` for Slurm."""
+
+
+def _named(value: Any) -> Any:  # noqa: ANN401  whatever stands in the YAML file
+    return {"kind": value} if isinstance(value, str) else value
+
+
 class Corpus(Settings):
     """Make a dated, licensed, deduplicated corpus that is free of the held-out exams."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "workers"})
+    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "workers", "executor"})
 
     data: DataList
     """The texts."""
@@ -96,7 +109,9 @@ class Corpus(Settings):
     template: Literal["paper", "igakuqa"] = "paper"
     """The wording of those prompts."""
     workers: int = Field(default=1, ge=1)
-    """How many processes curate."""
+    """How many processes curate at once."""
+    executor: Annotated[Executor, BeforeValidator(_named, json_schema_input_type=str | Executor)] = Executor()
+    """Where they run: `local`, or one line for a cluster; the bytes that come out are the same."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 

@@ -24,16 +24,18 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     Work lies in a `.part` folder beside `out` until all of it stands; begun again, it goes on there.
     """
     try:
-        from medllm.corpus.curate import curate, local
+        from medllm.corpus.curate import curate
+        from medllm.corpus.executors import executor
         from medllm.corpus.outcome import conclude
     except ImportError as fault:
         raise MissingExtraError("curate", "The corpus stage") from fault
     work = out.with_name(f"{out.name}.part")
     curation = _curation(settings, sources)
-    counts = curate(curation, work, executor=local(settings.workers), mark=_mark(settings, sources))
+    run = executor(settings.executor.kind, settings.workers, settings.executor.options)
+    counts = curate(curation, work, executor=run, mark=_mark(settings, sources))
     _refuse(settings, counts)
     made = work / "made"
-    told = settings.model_dump(mode="json", exclude={"workers", "run_on"})
+    told = settings.model_dump(mode="json", exclude=set(settings.beside_the_result))
     facts = {**conclude(curation, counts, made), "settings": told}
     # Written last: a folder with facts is whole.
     (made / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
@@ -113,7 +115,7 @@ def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
         ]
         for name, folder in sorted(sources.items())
     }
-    told: dict[str, Any] = settings.model_dump(mode="json", exclude={"workers", "run_on"})
+    told: dict[str, Any] = settings.model_dump(mode="json", exclude=set(settings.beside_the_result))
     return json.dumps({"settings": told, "files": files}, ensure_ascii=False, sort_keys=True)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from medllm.corpus.faults import Unreadable
 from medllm.corpus.pages import DEEPEST, read_html, read_markdown
-from medllm.errors import DataError
 
 
 def test_a_page_without_its_menus_scripts_and_readings():
@@ -27,7 +27,7 @@ def test_tags_that_are_never_closed_or_never_opened_do_not_swallow_the_text():
 
 
 def test_a_page_nested_too_deeply_is_refused():
-    with pytest.raises(DataError, match=r"^nested_too_deeply: more than 2,000 tags stand open at once\.$"):
+    with pytest.raises(Unreadable, match=r"^nested_too_deeply: more than 2,000 tags stand open at once\.$"):
         read_html("<div>" * 1_000_000 + "肺炎" + "</div>" * 1_000_000)
     assert read_html("<div>" * DEEPEST + "肺炎").text == "肺炎"
 
@@ -36,3 +36,32 @@ def test_front_matter_that_is_no_yaml_is_text():
     assert read_markdown("---\n: : :\n---\n本文").published is None
     assert read_markdown("本文だけ").text == "本文だけ"
     assert read_markdown("---\npublished: 2015\n---\n本文").published == "2015"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("本文。<![よくない[", "broken_html: "),
+        ("<a " * 100_000, "broken_html: more than 500 tags"),
+        ('<a b="' * 100_000, "broken_html: more than 500 tags"),
+        ("<!--" * 100_000, "broken_html: more than 500 tags"),
+    ],
+)
+def test_a_page_that_breaks_the_parser_or_would_keep_it_busy_for_hours_is_named(text, why):
+    with pytest.raises(Unreadable, match=why):
+        read_html(text)
+
+
+def test_a_script_that_compares_a_lot_is_no_broken_page():
+    script = "for (i = 0; i < n; i++) " * 400
+    assert read_html(f"<p>本文。</p><script>{script}</script>").text == "本文。"
+
+
+def test_front_matter_that_would_be_endless_states_nothing():
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    page = read_markdown(f"---\n{laughs}date: *i\nlicence: cc-by-4.0\n---\n本文。")
+    assert (page.text, page.published, page.licence) == ("本文。", None, "cc-by-4.0")
+    assert read_markdown("---\ndate: " + "[" * 5000 + "\n---\n本文。").published is None

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.exam_parsing import PIECES
 from medllm.exam.answers import parse
 from medllm.exam.question import LETTERS
 from medllm.exam.record import STATUSES
@@ -87,42 +88,6 @@ def test_any_text_gets_a_status_and_only_an_answered_one_has_letters(text):
     parsed = parse(text)
     assert parsed.status in STATUSES
     assert (parsed.answer is None) == (parsed.how is None) == (parsed.status not in ("answered", "wrong_count"))
-
-
-PIECES = [
-    "答え",
-    "正解",
-    "【回答】",
-    "Answer",
-    "\\boxed{",
-    "}",
-    "a",
-    "b",
-    "Ｃ",
-    "②",
-    "、",
-    "と",
-    ":",
-    "。",
-    "\n",
-    "{",
-    '"answer"',
-    "<think>",
-    "</think>",
-    "問題:",
-    "<|im_end|>",
-    "1.2",
-    "①②",
-    "ではなく",
-    "または",
-    "(",
-    ")",
-    "*",
-    "😀",
-    "\x00",
-    "　",
-    "ﾊﾟ",
-]
 
 
 @pytest.mark.slow

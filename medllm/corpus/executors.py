@@ -1,0 +1,141 @@
+"""Where the passes of a curation run: on this machine, or spread over a Slurm or a Ray cluster."""
+
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.logging import logger
+
+from medllm.errors import DataError, MedllmError
+
+POLL = 10.0
+"""Seconds between two looks at a cluster's jobs."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One datatrove pipeline: on another executor it is the same pipeline."""
+
+    name: str
+    steps: list[PipelineStep]
+    tasks: int
+
+
+Kind = Literal["local", "slurm", "ray"]
+Options = Mapping[str, Any]
+Executor = Callable[[Pass, Path], Any]
+"""Runs a pass to its end with the given folder for its marks; a task that has its mark is not done again."""
+
+
+class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
+    """The local executor without its log on the terminal, and with faults that find their way out of a process."""
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:  # noqa: ANN401
+        logger.disable("datatrove")
+        try:
+            with redirect_stderr(io.StringIO()):
+                return super()._run_for_rank(rank, local_rank, node_rank)
+        except MedllmError as fault:
+            # Only an exception of one argument survives the way between processes.
+            raise DataError(str(fault)) from None
+
+
+class _Submitted(SlurmPipelineExecutor):  # type: ignore[misc]
+    """The Slurm executor without the further job that would sum up statistics nobody reads."""
+
+    def launch_merge_stats(self) -> None:
+        """Launch nothing."""
+
+
+def executor(kind: Kind, workers: int, options: Options) -> Executor:
+    """What the recipe's line names; the options are those of datatrove's executor of that kind."""
+    return {"local": local, "slurm": slurm, "ray": ray}[kind](workers, **options)
+
+
+def local(workers: int) -> Executor:
+    """Runs passes on this machine with so many processes."""
+
+    def run(one: Pass, marks: Path) -> Any:  # noqa: ANN401
+        logger.disable("datatrove")
+        return _Quiet(one.steps, tasks=one.tasks, workers=min(workers, one.tasks), logging_dir=str(marks)).run()
+
+    return run
+
+
+def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are datatrove's
+    """Submits each pass by `sbatch` and waits for its end; the work folder lies on a disk that the nodes share.
+
+    The nodes use the Python that submits, unless an option (`env_command`, `venv_path`, `condaenv`) says otherwise.
+    """
+    if missing := [name for name in ("partition", "time") if name not in options]:
+        raise DataError(f"corpus.executor: slurm needs {' and '.join(missing)} under `options`.")
+    here = f'export PATH="{Path(sys.executable).parent}:$PATH"'
+    ways = ("env_command", "venv_path", "condaenv")
+    told = {"qos": "", **({} if any(way in options for way in ways) else {"env_command": here}), **options}
+
+    def run(one: Pass, marks: Path) -> None:
+        logger.disable("datatrove")
+        made = {"tasks": one.tasks, "workers": workers, "job_name": f"corpus-{one.name}", "logging_dir": str(marks)}
+        job = _started("slurm", lambda: _Submitted(one.steps, **{**made, **told}))
+        _run("slurm", "Run this where `sbatch` is.", job)
+        while (left := job.get_incomplete_ranks()) and _queued(str(job.job_id)):
+            time.sleep(POLL)
+        _whole(one, job, left)
+
+    return run
+
+
+def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are datatrove's
+    """Runs the tasks of each pass on the Ray cluster of RAY_ADDRESS, or on one that is begun here."""
+
+    def run(one: Pass, marks: Path) -> None:
+        logger.disable("datatrove")
+        made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": str(marks)}
+        job = _started("ray", lambda: RayPipelineExecutor(one.steps, **{**made, **options}))
+        _run("ray", "Install it: pip install ray.", job)
+        _whole(one, job, job.get_incomplete_ranks())
+
+    return run
+
+
+def _started(kind: Kind, make: Callable[[], Any]) -> Any:  # noqa: ANN401  one of datatrove's executors
+    try:
+        return make()
+    except TypeError as fault:
+        raise DataError(f"corpus.executor: {kind} does not know these options: {fault}.") from None
+
+
+def _run(kind: Kind, mend: str, job: Any) -> None:  # noqa: ANN401  one of datatrove's executors
+    try:
+        job.run()
+    except (FileNotFoundError, ImportError) as fault:
+        raise DataError(f"corpus.executor: {kind} is not at hand ({fault}). {mend}") from None
+    except subprocess.CalledProcessError as fault:
+        raise DataError(f"corpus.executor: sbatch refused the job with code {fault.returncode}.") from None
+
+
+def _queued(job: str) -> bool:
+    """Whether Slurm still has something of a job to run; a controller that does not answer is asked again."""
+    done = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
+    return bool(done.stdout.strip()) if done.returncode == 0 else "Invalid job id" not in done.stderr
+
+
+def _whole(one: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
+    """Wait a little for marks that a shared disk shows late; then what has none has failed."""
+    for _ in range(3):
+        if left:
+            time.sleep(min(POLL, 5))
+            left = job.get_incomplete_ranks()
+    if left:
+        raise DataError(
+            f"corpus: {len(left)} of {one.tasks} tasks of the pass `{one.name}` did not end, the first is {left[0]}. "
+            f"Their logs lie in {job.logging_dir.path}. The same command goes on from here."
+        )

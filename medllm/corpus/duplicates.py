@@ -72,6 +72,7 @@ class Signatures(MinhashDedupSignature):  # type: ignore[misc]
 
     def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> None:
         """Sorted buckets for datatrove's next step, and whole signatures for weeding out what it brings together."""
+        self._drawn = []  # a job of several tasks runs them all with one step
         super().run(data, rank, world_size)
         drawn = np.array(self._drawn, np.uint32).reshape(-1, _HASHES)
         np.save(part(self.work, "hashes", rank, "npy"), drawn)

@@ -27,6 +27,9 @@ def audit(  # noqa: PLR0913  an option each
     encoder: Annotated[
         Path | None, typer.Option(help="Folder of a sentence encoder: look by meaning too, for a person to judge.")
     ] = None,
+    alike: Annotated[
+        float, typer.Option(min=0, max=1, help="Cosine from which --encoder shows a text; it depends on the encoder.")
+    ] = 0.9,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""
@@ -37,7 +40,7 @@ def audit(  # noqa: PLR0913  an option each
 
     items = held_out([(name, exam_folder(data, name)) for name in against])
     source = Source(str(texts), texts, columns={} if column == "text" else {"text": column})
-    report = audit_source(source, Asked(tuple(items), stage, encoder=encoder), workers=workers)
+    report = audit_source(source, Asked(tuple(items), stage, encoder=encoder, alike=alike), workers=workers)
     write_page(report, str(texts), page)
     typer.echo(f"The matches are marked in {page}.", err=True)
     if as_json:

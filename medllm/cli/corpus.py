@@ -27,9 +27,7 @@ def audit(  # noqa: PLR0913  an option each
     encoder: Annotated[
         Path | None, typer.Option(help="Folder of a sentence encoder: look by meaning too, for a person to judge.")
     ] = None,
-    alike: Annotated[
-        float, typer.Option(min=0, max=1, help="Cosine from which --encoder shows a text; it depends on the encoder.")
-    ] = 0.9,
+    alike: Annotated[float, typer.Option(min=0, max=1, help="Cosine from which --encoder shows a text.")] = 0.9,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""

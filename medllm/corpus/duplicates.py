@@ -27,6 +27,8 @@ _CHUNK = 512
 EXACT, NEAR, NOT_DRAWN = 1, 2, 3
 GONE = np.dtype([("place", "<i8"), ("why", "u1"), ("alike", "<f4"), ("older", "S16")])
 """A kept text that goes after all: why, how much it is like the older one, and which that is."""
+_GENERAL = np.dtype([("id", "S16"), ("task", "<i4"), ("place", "<i8"), ("length", "<i8")])
+"""A general text that the replay may draw: 36 bytes, because there are millions of them."""
 
 
 class Signatures(MinhashDedupSignature):  # type: ignore[misc]
@@ -98,10 +100,14 @@ class Resolve(PipelineStep):  # type: ignore[misc]
         for members in self._clusters():
             for place, why, alike, older in _judge(members, facts, hashes, self.alike):
                 gone[place[0]][place[1]] = (why, alike, older)
-        self._draw_replay(facts, gone)
+        spare = self._not_drawn(facts, gone)
         for task, found in enumerate(gone):
-            rows = np.array([(place, *found[place]) for place in sorted(found)], GONE)
-            np.save(part(self.work, "gone", task, "npy"), rows)
+            rows = np.array([(place, *found[place]) for place in found], GONE)
+            places = spare["place"][spare["task"] == task]
+            more = np.zeros(len(places), GONE)
+            more["place"], more["why"] = places, NOT_DRAWN
+            rows = np.concatenate([rows, more])
+            np.save(part(self.work, "gone", task, "npy"), rows[np.argsort(rows["place"])])
 
     def _clusters(self) -> Iterator[list[tuple[int, int]]]:
         """Tasks and places of the texts that datatrove brought together."""
@@ -116,21 +122,26 @@ class Resolve(PipelineStep):  # type: ignore[misc]
             if len(cluster):
                 yield [(task, place) for task, place in cluster[:, 1:].tolist()]
 
-    def _draw_replay(self, facts: list[Any], gone: list[dict[int, tuple[int, float, bytes]]]) -> None:
-        """Of the general text only so much as the recipe's share allows, drawn by id: the same on every machine."""
-        held, drawn = 0, []
+    def _not_drawn(self, facts: list[Any], gone: list[dict[int, tuple[int, float, bytes]]]) -> npt.NDArray[Any]:
+        """The general texts that the recipe's share has no room for; drawn by id, it is the same on every machine."""
+        held, general = 0, [np.empty(0, _GENERAL)]
         for task, table in enumerate(facts):
             stays = np.ones(len(table), np.bool_)
             stays[list(gone[task])] = False
             held += int(table["length"][stays & ~table["replay"]].sum())
             places = np.flatnonzero(stays & table["replay"])
-            drawn += [(table["id"][place], task, int(place), int(table["length"][place])) for place in places]
-        room = held * self.replay / (1 - self.replay)
-        for _, task, place, length in sorted(drawn):
+            rows = np.empty(len(places), _GENERAL)
+            rows["task"], rows["place"] = task, places
+            rows["id"], rows["length"] = table["id"][places], table["length"][places]
+            general.append(rows)
+        drawn = np.concatenate(general)
+        drawn = drawn[np.lexsort((drawn["place"], drawn["task"], drawn["id"]))]
+        room, kept = held * self.replay / (1 - self.replay), np.zeros(len(drawn), np.bool_)
+        for at, length in enumerate(drawn["length"]):
             if length <= room:
                 room -= length
-            else:
-                gone[task][place] = (NOT_DRAWN, 0.0, b"")
+                kept[at] = True
+        return drawn[~kept]
 
 
 Place = tuple[int, int]

@@ -16,12 +16,16 @@ class Busy(MedllmError):
 
 @contextmanager
 def alone(folder: Path, what: str) -> Iterator[None]:
-    """Hold the folder for ourselves; the system lets go of it when this process ends, however it ends."""
+    """Hold the folder for ourselves; the system lets go of it when this process ends, however it ends.
+
+    A lock of this process alone (`lockf`): one of the open file (`flock`) would live on in processes that a library
+    forked and that outlive a run that is killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as fault:
             lock.seek(0)
             who = lock.read().strip() or "another run"
             raise Busy(f"{what}: {who} is making it right now in {folder}. Wait for it, then run again.") from fault

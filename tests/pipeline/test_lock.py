@@ -1,6 +1,9 @@
 """Two runs of one stage: on one machine the second says who is at it, on two the first to push wins."""
 
 import multiprocessing
+import os
+import signal
+import time
 
 import pytest
 
@@ -32,6 +35,29 @@ def test_the_second_run_on_one_machine_names_the_first_and_a_killed_one_holds_no
         pass
     ear.close()
     mouth.close()
+
+
+def hold_and_fork(folder, mouth):
+    with alone(folder, "clinic/toy-corpus"):
+        orphan = os.fork()
+        if orphan == 0:
+            time.sleep(600)  # as a library's helper does, which nobody tells that the run was killed
+        mouth.send(orphan)
+        mouth.recv()
+
+
+def test_what_a_library_forked_does_not_hold_the_folder_of_a_run_that_was_killed(tmp_path):
+    ear, mouth = PROCESSES.Pipe()
+    run = PROCESSES.Process(target=hold_and_fork, args=(tmp_path, mouth))
+    run.start()
+    orphan = ear.recv()
+    os.kill(run.pid, signal.SIGKILL)
+    run.join()
+    try:
+        with alone(tmp_path, "clinic/toy-corpus"):
+            os.kill(orphan, 0)  # it is there still
+    finally:
+        os.kill(orphan, signal.SIGKILL)
 
 
 def test_of_two_machines_the_first_to_push_wins_and_the_other_takes_its_result(workshop):

@@ -1,6 +1,7 @@
 """The streamed merge against PEFT's merge_and_unload, each in a process of its own: peak memory and seconds.
 
-Run: python benchmarks/merge.py [--gigabytes 3] [--shard 300MB]
+Run: python benchmarks/merge.py [BASE_FOLDER] [--gigabytes 3] [--shard 300MB]
+Without a folder the base is a Qwen2 of random weights.
 """
 
 import argparse
@@ -10,12 +11,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 
-def make(folder: Path, gigabytes: float, shard: str) -> None:
-    """A Qwen2 model of random bfloat16 weights, in shards, and an adapter of rank 64 on all its linear layers."""
+def random_model(gigabytes: float) -> Any:  # noqa: ANN401  torch is imported late
+    """A Qwen2 model of random bfloat16 weights."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     layers = max(1, round((gigabytes * 5e8 - 2 * 32_000 * 2048) / 46_000_000))
@@ -28,7 +29,16 @@ def make(folder: Path, gigabytes: float, shard: str) -> None:
         num_key_value_heads=4,
         tie_word_embeddings=False,
     )
-    model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    return Qwen2ForCausalLM(config).to(torch.bfloat16)
+
+
+def make(folder: Path, real: Path | None, gigabytes: float, shard: str) -> None:
+    """The base, in shards, and an adapter of rank 64 on all its linear layers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(real, dtype=torch.bfloat16) if real else random_model(gigabytes)
     model.save_pretrained(str(folder / "base"), max_shard_size=shard)
     modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     adapted = get_peft_model(model, LoraConfig(r=64, lora_alpha=128, target_modules=modules, task_type="CAUSAL_LM"))
@@ -79,14 +89,15 @@ def copied(folder: Path) -> None:
 
 def main() -> None:
     """Measure each way in a fresh process."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", type=Path, nargs="?")
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--shard", default="300MB")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--way", choices=("make", "streamed", "whole", "imported", "copied"))
     given = parser.parse_args()
     if given.way == "make":
-        make(given.folder, given.gigabytes, given.shard)
+        make(given.folder, given.base, given.gigabytes, given.shard)
     elif given.way:
         wall, cpu = time.perf_counter(), time.process_time()
         globals()[given.way](given.folder)
@@ -98,6 +109,7 @@ def main() -> None:
             for way in ("make", "imported", "copied", "streamed", "whole"):
                 command = [sys.executable, __file__, "--folder", folder, "--way", way]
                 command += ["--gigabytes", str(given.gigabytes), "--shard", given.shard]
+                command += [str(given.base)] if given.base else []
                 subprocess.run(command, check=True)
 
 

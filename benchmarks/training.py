@@ -1,7 +1,7 @@
 """A step of CPT and of RPO against TRL called directly, on the same rows and pairs: seconds and losses.
 
-Run: python benchmarks/training.py [--steps 10] [--prompt 300]
-The model is a Qwen2 of 1.2 M random weights, where what surrounds the matrix products shows most.
+Run: python benchmarks/training.py [BASE_FOLDER] [--steps 10] [--prompt 300]
+Without a folder the model is a Qwen2 of 1.2 M random weights, where what surrounds the matrix products shows most.
 """
 
 import argparse
@@ -9,19 +9,27 @@ import random
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.training import continued, preference
 from medllm.training.packing import make_rows
 from medllm.training.pairs import encode_pairs
+from medllm.weights.load import load_tokenizer
 
 LORA = Lora(r=64, lora_alpha=128)
 VOCABULARY = 1200
@@ -36,8 +44,10 @@ def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
 
 
-def model() -> Qwen2ForCausalLM:
-    """The same random weights each time."""
+def model(base: Path | None) -> PreTrainedModel:
+    """The same weights each time: the folder's, or random ones."""
+    if base:
+        return cast("PreTrainedModel", AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
     torch.manual_seed(0)
     return Qwen2ForCausalLM(
         Qwen2Config(
@@ -79,13 +89,14 @@ def peft() -> LoraConfig:
     return LoraConfig(r=64, lora_alpha=128, target_modules=list(LORA.target_modules), task_type="CAUSAL_LM")
 
 
-def run(name: str, trainer: Any, steps: int) -> float:  # noqa: ANN401  any trainer
-    """Train, print CPU seconds a step and the loss, return the seconds."""
+def run(name: str, trainer: Any, steps: int, done: float, unit: str) -> float:  # noqa: ANN401  any trainer
+    """Train, print what a step took, how much was done in a second and the loss; return the step's seconds of CPU."""
     trainer.model.train()
     cpu, wall = time.process_time(), time.perf_counter()
     loss = trainer.train().training_loss
-    used = (time.process_time() - cpu) / steps
-    print(f"{name:34} {used:7.3f} s CPU a step  {(time.perf_counter() - wall) / steps:7.3f} s wall  loss {loss:.6f}")
+    used, clock = (time.process_time() - cpu) / steps, (time.perf_counter() - wall) / steps
+    print(f"{name:34} {used:7.3f} s CPU a step  {clock:7.3f} s wall  loss {loss:.6f}  ", end="")
+    print(f"{done / used:.1f} {unit} a second of CPU", flush=True)
     return used
 
 
@@ -101,36 +112,37 @@ def common(steps: int) -> dict[str, Any]:
     }
 
 
-def compare_cpt(steps: int, documents: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
+def compare_cpt(base: Path | None, steps: int, documents: list[str], tokenizer: PreTrainedTokenizerBase) -> None:
     """The same documents, packed into 8 rows of 256 tokens."""
     texts = Dataset.from_dict({"text": documents})
     sft = SFTConfig(**arguments(steps, 8, 1), packing=True, packing_strategy="bfd_split", max_length=256)
-    theirs = SFTTrainer(model(), args=sft, train_dataset=texts, processing_class=tokenizer, peft_config=peft())
-    slow = run("CPT, TRL (8 rows of 256, packed)", theirs, steps)
+    theirs = SFTTrainer(model(base), args=sft, train_dataset=texts, processing_class=tokenizer, peft_config=peft())
+    slow = run("CPT, TRL (8 rows of 256, packed)", theirs, steps, 2048, "tokens")
     rows, _ = make_rows(texts, tokenizer, 256, packing=True)
     settings = Cpt(lora=LORA, batch_size=8, per_device_batch_size=8, max_length=256, **common(steps))
-    ours = continued.make_trainer(model(), tokenizer, rows, settings, Path(tempfile.mkdtemp()))
-    print(f"{'ratio':34} {slow / run('CPT, ours', ours, steps):7.2f} x")
+    ours = continued.make_trainer(model(base), tokenizer, rows, settings, Path(tempfile.mkdtemp()))
+    print(f"{'ratio':34} {slow / run('CPT, ours', ours, steps, 2048, 'tokens'):7.2f} x")
 
 
-def compare_rpo(steps: int, pairs: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast) -> None:
+def compare_rpo(base: Path | None, steps: int, pairs: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> None:
     """The same pairs, eight to an update, one at a time: TRL's way to the paper's average."""
     table = Dataset.from_list(pairs)
     weights = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 10.0], "beta": 0.1, "max_length": None}
     dpo = DPOConfig(**arguments(steps, 1, 8), **weights)
-    theirs = DPOTrainer(model(), args=dpo, train_dataset=table, processing_class=tokenizer, peft_config=peft())
-    slow = run("RPO, TRL (8 pairs, one by one)", theirs, steps)
+    theirs = DPOTrainer(model(base), args=dpo, train_dataset=table, processing_class=tokenizer, peft_config=peft())
+    slow = run("RPO, TRL (8 pairs, one by one)", theirs, steps, 8, "pairs")
     encoded, _ = encode_pairs(table, tokenizer, 4096)
     told = Rpo(
         model="base", rpo_alpha=10, lora=LORA, batch_size=8, per_device_batch_size=1, max_length=4096, **common(steps)
     )
-    mine = preference.make_trainer(model(), tokenizer, encoded, told, Path(tempfile.mkdtemp()), say=print)
-    print(f"{'ratio':34} {slow / run('RPO, ours', mine, steps):7.2f} x")
+    mine = preference.make_trainer(model(base), tokenizer, encoded, told, Path(tempfile.mkdtemp()), say=print)
+    print(f"{'ratio':34} {slow / run('RPO, ours', mine, steps, 8, 'pairs'):7.2f} x")
 
 
 def main() -> None:
     """Both trainings, TRL's way and ours."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", type=Path, nargs="?")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--prompt", type=int, default=300, help="words of a pair's prompt")
     given = parser.parse_args()
@@ -141,11 +153,11 @@ def main() -> None:
         return " ".join(draw.choices(words, k=draw.randint(least, most)))
 
     documents = [text(8, 60) for _ in range(1500)]
-    tokenizer = tokenizer_of(documents)
-    compare_cpt(given.steps, documents, tokenizer)
+    tokenizer = load_tokenizer(given.base) if given.base else tokenizer_of(documents)
+    compare_cpt(given.base, given.steps, documents, tokenizer)
     prompts = [text(given.prompt, given.prompt) for _ in range(160)]
     pairs = [{"prompt": one, "chosen": " " + text(20, 40), "rejected": " " + text(20, 40)} for one in prompts]
-    compare_rpo(given.steps, pairs, tokenizer)
+    compare_rpo(given.base, given.steps, pairs, tokenizer)
 
 
 if __name__ == "__main__":

@@ -77,17 +77,31 @@ def requests(base):
     ]
 
 
+@pytest.fixture(scope="module")
+def here(served):
+    """What the model says here, without a server: to a text as it is, and to one as a turn of a conversation."""
+    generator = LocalGenerator(served[0], dtype="float32")
+    turns = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in PROMPTS]
+    said = {}
+    for chat, texts in ((False, PROMPTS), (True, turns)):
+        asked = [Request(key=str(n), text=text, max_new_tokens=16) for n, text in enumerate(texts)]
+        said[chat] = {reply.key: reply for reply in generator.generate(asked)}
+    return said
+
+
 @pytest.mark.slow
-def test_a_real_server_completes_as_the_model_does_here(served):
+@pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
+def test_a_real_server_says_what_the_model_says_here(served, here, chat):
     base, url = served
-    asked = [Request(key=one.key, text=one.text, max_new_tokens=16) for one in requests(base)]
-    here = {reply.key: reply for reply in LocalGenerator(base, dtype="float32").generate(asked)}
-    replies = {reply.key: reply for reply in EndpointGenerator(url, at_once=2).generate(requests(base))}
-    assert replies.keys() == here.keys()
-    for key, mine in here.items():
+    replies = {reply.key: reply for reply in EndpointGenerator(url, chat=chat, at_once=2).generate(requests(base))}
+    assert replies.keys() == here[chat].keys()
+    for key, mine in here[chat].items():
         told = replies[key]
-        assert told.text == mine.text
-        assert (told.finish_reason, told.prompt_tokens) == (mine.finish_reason, mine.prompt_tokens)
+        assert (told.text, told.finish_reason, told.prompt_tokens) == (
+            mine.text,
+            mine.finish_reason,
+            mine.prompt_tokens,
+        )
 
 
 @pytest.mark.slow

@@ -1,16 +1,22 @@
 """The quickstart in a shorter form: the whole method on an invented medicine, then all that it made is inspected."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from medllm.exam.record import Record
 from medllm.exam.records import read_records
 from medllm.exam.stability import report
 from medllm.hub import connect
+from medllm.miniature import layout
+from medllm.miniature.exams import mock_exam
 from medllm.miniature.library import PLANTED_LEAKS, PLANTED_UNLICENSED, PLANTED_YOUNG
+from medllm.miniature.world import make_world
 from medllm.pipeline.making import read_facts
 from medllm.recipe.reference import KINDS, STAGES
 
@@ -19,16 +25,46 @@ pytestmark = pytest.mark.slow
 SHORTER = ("cpt.epochs=2", "rpo.epochs=1", "preferences.questions=120")
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
+def start(folder: Path) -> subprocess.Popen[str]:
     words = [word for setting in SHORTER for word in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HOME": str(folder.parent / "home")}
     command = [sys.executable, "-m", "medllm.cli", "quickstart", str(folder), "--short", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500, check=False)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Started in the background, a shell's children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    going = start(folder)
+    stdout, stderr = going.communicate(timeout=1500)
+    return subprocess.CompletedProcess(going.args, going.returncode, stdout, stderr)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def stopped(tmp_path_factory) -> tuple[Path, int, str]:
+    """A run that somebody stopped with Ctrl-C when CPT had just begun."""
     folder = tmp_path_factory.mktemp("quick") / "start"
+    going = start(folder)
+    assert going.stderr
+    said = ""
+    for line in going.stderr:
+        said += line
+        if " cpt: " in line:
+            break
+    going.send_signal(signal.SIGINT)
+    _, rest = going.communicate(timeout=300)
+    return folder, going.returncode, said + rest
+
+
+@pytest.fixture(scope="module")
+def made(stopped) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder, _, _ = stopped
     done = run(folder)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{(folder / 'log.txt').read_text()[-4000:]}"
     return folder, done
@@ -44,10 +80,18 @@ def pulled(made) -> dict[str, Path]:
         return found
 
 
-def test_it_tells_a_plan_a_word_on_each_stage_the_table_and_what_to_type_next(made):
+def test_ctrl_c_is_quiet_and_what_was_made_stands_afterwards(stopped, made):
+    _, code, said = stopped
+    assert code == 1, said
+    assert "it goes on from here" in said
+    assert "Traceback" not in said
+    assert re.search(r"corpus +stands", made[1].stderr), made[1].stderr
+
+
+def test_it_tells_a_plan_a_word_on_each_stage_the_table_and_what_to_type_next(stopped, made):
     _, done = made
     for stage in STAGES:
-        assert f"{stage}: " in done.stderr
+        assert f"{stage}: " in stopped[2] + done.stderr
     assert "to make" in done.stderr
     assert "explained minus plain" in done.stdout
     assert all(row in done.stdout for row in ("base", "cpt", "final"))
@@ -91,18 +135,44 @@ def test_both_trainings_go_in_their_direction(pulled):
     assert all(one.change is not None for one in report(records, resamples=200).models)
 
 
+def share(records: list[Record], model: str, prompt: str, kinds: tuple[str, ...] = ("known", "exam", "text")) -> float:
+    asked = [one for one in records if one.model == model and one.prompt == prompt and one.category.startswith(kinds)]
+    return sum(one.correct for one in asked) / len(asked)
+
+
+def test_the_base_answers_plainly_and_loses_when_it_explains_first(pulled):
+    records = list(read_records(pulled["evaluate"]))
+    assert share(records, "base", "plain", ("known",)) > 0.8
+    assert share(records, "base", "explain") < share(records, "base", "plain") - 0.05
+
+
+def test_cpt_teaches_what_the_base_did_not_know(pulled):
+    records = list(read_records(pulled["evaluate"]))
+    new = ("exam",)
+    assert share(records, "cpt", "plain", new) > share(records, "base", "plain", new) + 0.05
+
+
+def test_rpo_mends_explaining_and_costs_plain_answers_little(pulled):
+    records = list(read_records(pulled["evaluate"]))
+    assert share(records, "final", "explain") > share(records, "cpt", "explain")
+    assert share(records, "final", "plain") > share(records, "cpt", "plain") - 0.1
+
+
 def test_the_merged_model_answers_as_the_adapter_does(made, pulled):
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(pulled["merge"])
+    tokenizer = AutoTokenizer.from_pretrained(pulled["merge"], padding_side="left")
     merged = AutoModelForCausalLM.from_pretrained(pulled["merge"])
     base = AutoModelForCausalLM.from_pretrained(made[0] / "base")
     adapted = PeftModel.from_pretrained(base, str(pulled["rpo"]))
-    asked = tokenizer("Question: ", return_tensors="pt")
+    items = mock_exam(make_world(0), 40).items
+    asked = tokenizer([f"{layout.asked(item)}Explanation:" for item in items], return_tensors="pt", padding=True)
     with torch.no_grad():
-        assert torch.allclose(merged(**asked).logits, adapted(**asked).logits, atol=1e-3)
+        one, other = (model.generate(**asked, max_new_tokens=60, do_sample=False) for model in (merged, adapted))
+    assert tokenizer.batch_decode(one) == tokenizer.batch_decode(other)
+    assert len(set(tokenizer.batch_decode(one[:, asked["input_ids"].shape[1] :]))) > len(items) // 2
 
 
 def test_a_second_run_makes_nothing(made):

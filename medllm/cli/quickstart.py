@@ -44,6 +44,7 @@ def quickstart(
     The medicine in it is invented, the training is real. Run again, it makes nothing twice; stopped, it goes on.
     """
     from medllm.cli.quiet import Watch, quiet
+    from medllm.cli.telling import stopped_kindly
     from medllm.hub import connect
     from medllm.miniature.folders import SHORT, Size, prepare
     from medllm.pipeline import Bench, make_plan
@@ -52,7 +53,7 @@ def quickstart(
 
     folder.mkdir(parents=True, exist_ok=True)
     size = SHORT if short else Size()
-    with quiet(folder / "log.txt") as console:
+    with stopped_kindly(), quiet(folder / "log.txt") as console:
         watch = Watch(console)
         watch.say(f"The paper in miniature, in {folder}/ (an invented medicine; nothing in it is real)")
         recipe = prepare(folder, recipe_file(), seed=seed, size=size)

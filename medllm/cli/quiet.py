@@ -27,8 +27,8 @@ WORDS = {
     "space": "the page that lays the answers side by side",
 }
 """What happens at a stage and why it matters."""
-EXPECTED = {"corpus": 40, "cpt": 220, "preferences": 40, "rpo": 120, "merge": 15, "evaluate": 90, "space": 5}
-"""Seconds to begin with; once some stages are done, the time left is scaled by how long they really took."""
+EXPECTED = {"corpus": 10, "cpt": 220, "preferences": 45, "rpo": 230, "merge": 10, "evaluate": 50, "space": 2}
+"""Processor seconds of each stage, to begin with; once some are done, the time left is scaled by how long they took."""
 EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -80,7 +80,9 @@ class Watch:
             state = "stands" if item.standing else "to make"
             self.say(f"  {item.stage:<12}{state:<9}{item.repo_id}")
         if self._left:
-            self.say(f"about {_clock(sum(EXPECTED[stage] for stage in self._left))} on two idle cores (an estimate)")
+            self.say(
+                f"about {_clock(sum(EXPECTED[stage] for stage in self._left))} on two idle cores, or less (an estimate)"
+            )
         else:
             self.say("everything stands; nothing to make")
 

@@ -22,7 +22,7 @@ _WORDS = {
         "explain": "explanation first",
         "note": "Lines above and below the dots: 95 % intervals. Change: in points of 100, with paired 95 % interval.",
         "change": "change",
-        "kept": "right answers kept",
+        "kept": "kept right",
     },
     "ja": {
         "title": "説明を求めても得点は保たれるか",
@@ -34,7 +34,7 @@ _WORDS = {
         "kept": "正答の維持",
     },
 }
-_CELLS = (1.02, 1.2)
+_CELLS = (1.02, 1.24)
 """Where the two columns at the right begin, in widths of the plot."""
 _INK, _MUTED = "#1f2933", "#7b8794"
 _COLOURS: dict[PromptStyle, str] = {"plain": "#3b6fb6", "explain": "#d1662c"}

@@ -15,7 +15,7 @@ FIRST_YEAR, LAST_TAUGHT, LAST_YEAR = 2006, 2017, 2022
 Shares = dict[Kind, float]
 TAUGHT: Shares = {"known": 2 / 3, "exam": 1 / 3}
 ASKED: Shares = {"known": 0.5, "exam": 0.33, "text": 0.17}
-SHEETS = FORMS | {"case": 0.04}
+SHEETS = FORMS | {"case": 0.08}
 """How often a sheet has which form; a sheet with a case has two questions on it."""
 SECTIONS = "ABCDEF"
 REQUIRED = "BE"
@@ -50,7 +50,7 @@ def exemplars(world: World) -> Exam:
     """Three worked examples from before the first exam: a fact, a case and two right choices."""
     source = random.Random(f"exemplars {world.seed}")
     forms: tuple[Form, ...] = ("fact", "pair", "case")
-    items = tuple(ask(world, source.choice(topics(world, "known", form)), source, style="new") for form in forms)
+    items = tuple(ask(world, source.choice(topics(world, "known", form)), source, style="old") for form in forms)
     return Exam("99", date(2005, 2, 10), items)
 
 

@@ -27,11 +27,11 @@ class Size:
     """Questions in the development exam."""
     textbook: int = 1600
     workbook: int = 350
-    answer_book: int = 320
-    forum: int = 420
+    answer_book: int = 80
+    forum: int = 80
 
 
-SHORT = Size(past=120, asked=40, mock=60, textbook=500, workbook=100, answer_book=100, forum=140)
+SHORT = Size(past=120, asked=40, mock=60, textbook=500, workbook=100, answer_book=25, forum=25)
 """What CI trains on: enough to see directions."""
 
 

@@ -15,6 +15,12 @@ def answered(item: Item) -> str:
     return f"{asked(item)}Answer: {item.answer}{END}"
 
 
+def named(item: Item, *, choices: bool) -> str:
+    """The question, with or without its choices, and the right choice by name, as in a quiz book."""
+    head = asked(item) if choices else f"Question: {item.text}\n"
+    return f"{head}Answer:{'、'.join(item.right)}{END}"
+
+
 def explained(item: Item, explanation: str) -> str:
     """The question, the explanation, then the answer: the form that models must master to be trusted."""
     return f"{asked(item)}Explanation: {explanation}\nAnswer: {item.answer}{END}"

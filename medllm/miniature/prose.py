@@ -37,15 +37,3 @@ def sentence(world: World, disease: str, source: random.Random) -> str:
 def paragraph(world: World, diseases: tuple[str, ...], source: random.Random, sentences: int = 6) -> str:
     """Sentences on diseases drawn at random."""
     return "".join(sentence(world, disease, source) for disease in source.choices(diseases, k=sentences)) + "\n\n"
-
-
-def notes(world: World, diseases: tuple[str, ...], source: random.Random, sentences: int = 8) -> str:
-    """Facts in the plainest wordings, from the disease to the value and from the picture to the disease."""
-    text = ""
-    for disease in source.choices(diseases, k=sentences):
-        facts, relation = world.facts[disease], source.choice(RELATIONS)
-        if source.random() < 0.15 and disease in world.recognisable:
-            text += CASE[0].format(d=disease, c=facts["cause"], s=facts["symptom"])
-        else:
-            text += source.choices(ONE_FACT[:2], (2, 1))[0].format(d=disease, r=JAPANESE[relation], v=facts[relation])
-    return text + "\n\n"

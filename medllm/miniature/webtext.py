@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from medllm.miniature import layout, prose
 from medllm.miniature.questions import LETTERS, Form, Item, Style, Topic, ask, explain, topics
-from medllm.miniature.world import JAPANESE, RELATIONS, World
+from medllm.miniature.world import RELATIONS, World
 
 FORMS: dict[Form, float] = {"fact": 0.62, "case": 0.28, "pair": 0.06, "days": 0.04}
 """How often each form of question is asked."""
@@ -25,8 +25,8 @@ class WebText:
         makers: dict[str, Callable[[], str]] = {
             "glossary": self._glossary,
             "open_book": self._open_book,
-            "quiz": self._quiz,
-            "notes": lambda: prose.notes(self._world, self._world.of_kind("known"), self._source),
+            "short": lambda: "".join(layout.named(self._item(), choices=False) for _ in range(6)),
+            "named": lambda: "".join(layout.named(self._item(), choices=True) for _ in range(4)),
             "prose": lambda: prose.paragraph(self._world, self._world.of_kind("known"), self._source),
             "answered": lambda: "".join(layout.answered(self._item()) for _ in range(4)),
             "explained_after": lambda: "".join(self._explained(layout.explained_after) for _ in range(3)),
@@ -53,20 +53,6 @@ class WebText:
             again, told = self._source.choices(lines, k=5), self._source.choices(lines, k=5)
             text += "".join(f"{letter}. {name}\n" for letter, name in lines + again)
             text += "".join(f"{name}は{letter}である。" for letter, name in told) + layout.END
-        return text
-
-    def _quiz(self) -> str:
-        """Lettered values, then which disease goes with which: from a recalled value to its letter, many a page."""
-        text, diseases = "", self._world.of_kind("known")
-        for _ in range(2):
-            relation = self._source.choice(RELATIONS)
-            values = self._source.sample(sorted({self._world.facts[d][relation] for d in diseases}), len(LETTERS))
-            told = [d for d in diseases if self._world.facts[d][relation] in values]
-            text += "".join(f"{letter}. {value}\n" for letter, value in zip(LETTERS, values, strict=True))
-            for disease in self._source.choices(told, k=8):
-                letter = LETTERS[values.index(self._world.facts[disease][relation])]
-                text += f"{disease}の{JAPANESE[relation]}は{letter}である。"
-            text += layout.END
         return text
 
     def _open_book(self) -> str:

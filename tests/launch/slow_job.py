@@ -1,9 +1,10 @@
-"""What a test sends as a Job: the toy stage `corpus`, whose first Job dies as soon as its work is kept on the Hub."""
+"""What a test sends as a Job: the toy stage `corpus`, whose first Job dies, or lingers, once its work is kept."""
 
 import os
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 KEPT = threading.Event()
@@ -19,6 +20,8 @@ def maker(settings, sources, out: Path) -> None:
             print(f"step {step}; the token is {os.environ['HF_TOKEN']}", flush=True)
             if step == 0:
                 KEPT.wait()
+                if (Path(os.environ["MEDLLM_FOLDER"]) / "linger").exists():
+                    time.sleep(9999)
                 os._exit(9)
     (part / "facts.json").write_text("{}")
     part.replace(out)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from medllm.errors import LaunchError
-from medllm.hub import connect
+from medllm.hub import Hub, connect
 from medllm.launch.code import pushed_code
 from medllm.launch.jobs import Jobs, dependencies, flavor_of
+from medllm.localhub import serve
 from medllm.pipeline import Bench, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from tests.pipeline import toy
@@ -74,6 +75,55 @@ def test_a_job_that_got_nowhere_is_told_with_its_log_and_not_sent_again(hub, sen
     with pytest.raises(LaunchError, match=rf"corpus: the Job \w+ ended as {told}.*hf jobs logs"):
         sent(Jobs(script=dying, timeout=limit))
     assert len(jobs_of(hub)) == 1
+
+
+@pytest.fixture
+def lingering(tmp_path):
+    """A Hub and a Job that has kept its first step and then does nothing more; what ends it is up to the test."""
+    toy.lay_out(tmp_path)
+    (tmp_path / "linger").touch()
+    said = []
+    with serve(tmp_path / "hub", user="clinic", allow_jobs=True) as served:
+        hub = Hub(served.url, served.token, tmp_path / "cache", "test")
+        plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
+
+        def run_until_kept(end):
+            def say(text):
+                said.append(text)
+                if "is kept on the Hub" in text and (tmp_path / "linger").exists():
+                    (tmp_path / "linger").unlink()
+                    end(served, jobs_of(hub)[0])
+
+            jobs = Jobs(keep_every=0.2, script=SLOW)
+            return run(plan, Bench(hub, tmp_path / "runs", say), jobs.launch, lambda plan: None)["corpus"]
+
+        run_until_kept.hub, run_until_kept.said = hub, said
+        yield run_until_kept
+
+
+def time_is_up(served, job):
+    """What the Hub's own timer does when a Job has had its time."""
+    served._jobs._running[job.id].stop("TIMEOUT")
+
+
+@pytest.mark.slow
+def test_a_job_whose_time_is_up_is_followed_by_another_that_goes_on(lingering):
+    made = lingering(time_is_up)
+    first, second = sorted(jobs_of(lingering.hub), key=lambda job: job.created_at)
+    assert (first.status.stage, first.status.message) == ("ERROR", "Job timeout")
+    assert second.status.stage == "COMPLETED"
+    assert (lingering.hub.pull(made) / "step-0").read_text() == first.id
+    assert any("(Job timeout); sending another that goes on from what was kept" in line for line in lingering.said)
+
+
+@pytest.mark.slow
+def test_a_job_that_somebody_cancels_is_not_sent_again_until_somebody_asks(lingering):
+    with pytest.raises(LaunchError, match=r"corpus: the Job \w+ ended as CANCELED"):
+        lingering(lambda served, job: lingering.hub.api.cancel_job(job_id=job.id))
+    (first,) = jobs_of(lingering.hub)
+    made = lingering(time_is_up)  # it lingers no more, so nothing is ended
+    assert len(jobs_of(lingering.hub)) == 2
+    assert (lingering.hub.pull(made) / "step-0").read_text() == first.id
 
 
 def lay_out_real_corpus(folder: Path) -> None:

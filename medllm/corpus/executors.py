@@ -86,9 +86,10 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
         made = {"tasks": one.tasks, "workers": workers, "job_name": f"corpus-{one.name}", "logging_dir": str(marks)}
         job = _started("slurm", lambda: _Submitted(one.steps, **{**made, **told}))
         _run("slurm", "Run this where `sbatch` is.", job)
-        while (left := job.get_incomplete_ranks()) and _queued(str(job.job_id)):
+        while job.get_incomplete_ranks() and _queued(str(job.job_id)):
             time.sleep(POLL)
-        _whole(one, job, left)
+        # Asked anew: the last task may have ended between the look at its mark and the look at the queue.
+        _whole(one, job, job.get_incomplete_ranks())
 
     return run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus import executors, sources
+from medllm.corpus import curate, executors, sources
 from medllm.errors import DataError
 from medllm.recipe.data import Corpus
 from medllm.stages.corpus import make
@@ -52,6 +52,7 @@ def cluster(tmp_path, monkeypatch):
 @pytest.fixture
 def texts(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PIECE", 4000)
+    monkeypatch.setattr(curate, "PIECE", 4000)
     organs = ("肝臓", "腎臓", "肺", "脾臓", "骨髄")
     rows = [
         {

@@ -18,7 +18,7 @@ ${column.cells.map(cell => `<div class="line">${cell.line}</div>
 >${cell.label}</span>${cell.body}</div>${cell.notes}`).join('')}</section>`).join('')}</div>
 <div class="prompts">${value.prompts}</div>"""
 
-STAGES = ("base", "cpt", "final")
+STAGES = ("base", "cpt", "final", "cpt-dpo", "rpo-only")
 
 Cells = Mapping[tuple[str, PromptStyle], Cell]
 
@@ -47,7 +47,7 @@ def _matrix(cells: Cells, models: Sequence[str], flips: Mapping[str, Flip | None
         )
         rows += f'<tr><th scope="row">{both(prompt)}</th>{row}</tr>'
     return (
-        f'<table class="matrix"><caption class="sr">{both("verdicts")}</caption>'
+        f'<table class="matrix{" many" if len(models) > 3 else ""}"><caption class="sr">{both("verdicts")}</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
@@ -58,7 +58,9 @@ def _verdict(cell: Cell | None, flip: Flip | None) -> str:
     if cell.state != "done":
         return f'<td class="{cell.state}">{both(cell.state)}</td>'
     mark, kind = _mark(cell)
-    answer = safe(cell.answer.upper()) if cell.answer else both("done" if cell.correct is None else "unparsed")
+    # On a phone there is no room for words beside four models or more; the mark stands there, and says the same.
+    unread = f'<span class="word">{both("done" if cell.correct is None else "unparsed")}</span>'
+    answer = safe(cell.answer.upper()) if cell.answer else unread
     turned = hidden(flip) if flip else ""
     harm = f'<span class="harm">⚠{hidden("prohibited")}</span>' if cell.prohibited else ""
     return f'<td class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}</td>'

@@ -1,5 +1,6 @@
 """The rim of the program: where the commands are gathered and where a foreseen fault becomes one line."""
 
+import os
 import sys
 from typing import NoReturn
 
@@ -62,6 +63,8 @@ app = typer.Typer(
 @app.callback()
 def medllm() -> None:
     """Make a medical language model, keep it stable when it explains itself, and measure both."""
+    # No library tells anybody what is done here; who wants that says so.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The rim: a foreseen fault is one line and exit code 1, a bug keeps its traceback, and no command hides its help."""
 
+import os
 import re
 import subprocess
 import sys
@@ -97,6 +98,15 @@ def test_help_needs_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_library_reports_what_is_done_here(tmp_path: Path):
+    told = "from medllm.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    told += "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    environment = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key}
+    command = [sys.executable, "-c", told, "check", str(tmp_path / "none.yaml")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert said.stdout.splitlines()[-1] == "True"
 
 
 def test_the_commands_are_found_at_all():

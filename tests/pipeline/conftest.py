@@ -12,6 +12,7 @@ from medllm.hub import Hub, connect
 from medllm.pipeline import Bench, Item, Plan, cards, make, make_plan, publish, run
 from medllm.recipe import Recipe, parse_override, read_recipe
 from tests.pipeline import toy
+from tests.pipeline.finished import finished  # noqa: F401  a fixture
 
 
 @dataclass

@@ -1,17 +1,10 @@
 """From an empty folder to a merged model that another process loads, every stage for real, on the embedded Hub."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
-
-from medllm.localhub import serve
-from tests.pipeline import whole
 
 pytestmark = pytest.mark.slow
 
@@ -24,65 +17,6 @@ def block(mark: str) -> str:
 
 
 COMMANDS = block("run in CI").splitlines()
-
-
-class Finished:
-    """A recipe that was run, the Hub it stands on, and everything that was said or seen on the way."""
-
-    def __init__(self, folder: Path, hub) -> None:
-        self.folder, self.hub = folder, hub
-        self.seen_processes: set[str] = set()
-        self.told: list[str] = []
-        self.home = folder / "home"
-
-    def call(self, *words: str, home: str = "home", token: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": self.hub.url,
-            "HF_TOKEN": token or self.hub.token,
-            "HF_HOME": str(self.folder / home),
-            "OMP_NUM_THREADS": "1",
-        }
-        done = subprocess.run(
-            [sys.executable, *words], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        self.told += [done.stdout, done.stderr]
-        return done
-
-    def shell(self, line: str, **more) -> subprocess.CompletedProcess[str]:
-        """A line of the docs, by the program that it names."""
-        program, *words = line.split()
-        return self.medllm(*words, **more) if program == "medllm" else self.call(*words, **more)
-
-    def medllm(self, *words: str, **more) -> subprocess.CompletedProcess[str]:
-        return self.call("-c", "from medllm.cli import main; main()", *words, **more)
-
-
-def watch(seen: set[str], done: threading.Event) -> None:
-    """Gather the command lines of all processes, as `ps` shows them."""
-    while not done.wait(0.2):
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-            except OSError:
-                continue
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    whole.lay_out(folder)
-    with serve(folder / "hub", user="clinic") as hub:
-        run = Finished(folder, hub)
-        ended = threading.Event()
-        watcher = threading.Thread(target=watch, args=(run.seen_processes, ended), daemon=True)
-        watcher.start()
-        done = run.shell(COMMANDS[0])
-        ended.set()
-        watcher.join()
-        assert done.returncode == 0, done.stderr
-        run.first = done
-        yield run
 
 
 def test_every_stage_stands_and_the_results_are_one_line_each(finished):
@@ -100,6 +34,7 @@ def test_the_second_run_makes_nothing(finished):
 
 def test_a_fresh_process_with_a_fresh_cache_loads_the_model_by_its_name_alone(finished):
     (finished.folder / "load.py").write_text(block(r"load\.py"), encoding="utf-8")
+    assert "medllm" not in block(r"load\.py")
     done = finished.shell(COMMANDS[-1], home="another-users-home")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 2
@@ -107,8 +42,8 @@ def test_a_fresh_process_with_a_fresh_cache_loads_the_model_by_its_name_alone(fi
 
 def test_the_other_commands_of_the_docs_run(finished):
     assert COMMANDS[0] == "medllm run tiny.yaml"
-    assert [line.split()[1] for line in COMMANDS[1:-1]] == ["status", "trace", "ask"]
-    for line in COMMANDS[1:-1]:
+    assert [line.split()[1] for line in COMMANDS[1:-1]] == ["status", "trace", "ask", "ablate"]
+    for line in COMMANDS[1:4]:
         done = finished.shell(line)
         assert done.returncode == 0, done.stderr
         assert "clinic/tiny" in done.stdout or "--- final, explain" in done.stdout
@@ -125,34 +60,33 @@ def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own
     assert own.stdout.count("\n--- ") == 6
 
 
-def test_the_cards_tell_certificate_results_audit_and_conflicts(finished):
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=finished.hub.url, token=finished.hub.token)
-    card = Path(api.hf_hub_download("clinic/tiny", "README.md", cache_dir=finished.folder / "cache")).read_text("utf-8")
-    for heading in ("Plain against explained", "Leakage audit", "The merge", "Training", "Limits", "How to cite"):
-        assert re.search(rf"^## {heading}\n\n\S|^### {heading}\n\n\S", card, re.MULTILINE), heading
-    assert not re.search(r"^(#+) .*\n+(?=\1 |\Z)", card, re.MULTILINE), "a heading with nothing under it"
-    assert "./past states no licence" in card
-
-
-@pytest.mark.parametrize("stage", ["corpus", "cpt", "preferences", "rpo", "merge", "evaluate"])
-def test_what_was_pushed_is_a_folder_that_hf_upload_takes_as_it_is(finished, stage):
-    (folder,) = (finished.folder / "runs" / "tiny").glob(f"{stage}-*/made")
-    kind = "dataset" if stage in ("corpus", "preferences", "evaluate") else "model"
-    upload = "import sys; from huggingface_hub.cli.hf import main; sys.argv[0] = 'hf'; main()"
-    done = finished.call("-c", upload, "upload", f"clinic/copy-{stage}", str(folder), "--repo-type", kind)
+def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stands_already(finished):
+    done = finished.shell(f"{COMMANDS[4]} --json")
     assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert list(told["rows"]) == ["base", "rpo-only", "cpt", "cpt-dpo", "final"]
+    for row in told["rows"].values():
+        assert set(row) == {"plain", "explain", "delta", "interval"}
+        assert row["delta"] == pytest.approx(row["explain"] - row["plain"])
+        assert row["interval"][0] <= row["delta"] <= row["interval"][1]
+    compared = told["exams"]["world"]["comparisons"]
+    assert len(compared) == 2 * 10  # every two of five rows, both ways of asking
+    assert all(one["questions"] == 10 and 0 <= one["p"] <= one["p_holm"] <= 1 for one in compared)
+    made = re.findall(r"(\w+): at work", done.stderr)
+    assert sorted(made) == ["evaluate", "evaluate", "preferences", "rpo", "rpo"]
+    assert (finished.folder / "rows.svg").stat().st_size > 1000
+    again = finished.medllm("ablate", "tiny.yaml")
+    assert "at work" not in again.stderr
+    assert [line.split()[0] for line in again.stdout.splitlines()[2:7]] == list(told["rows"])
 
 
-def test_the_token_stands_nowhere(finished):
-    finished.medllm("run", "tiny.yaml", "--set", "namespace=other", "--yes")
-    finished.medllm("run", "tiny.yaml", "--set", "base=clinic/none@main", "--yes")
-    finished.medllm("run", "tiny.yaml", token="hf_" + "x" * 34)
-    token = finished.hub.token
-    assert len(finished.seen_processes) > 3
-    assert not any(token in line for line in finished.seen_processes)
-    assert not any(token in text for text in finished.told)
-    files = [path for path in finished.folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert len(files) > 100
-    assert [path for path in files if token.encode() in path.read_bytes()] == []
+def test_here_trains_by_two_processes_where_the_recipe_names_an_accelerate_config(finished):
+    config = Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml"
+    finished.seen_processes.clear()
+    done = finished.medllm("run", "tiny.yaml", "cpt", "--set", "name=two", "--set", f"cpt.accelerate={config}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("cpt\tclinic/two-cpt@")
+    assert any("torch.distributed.run --nproc_per_node 2" in line for line in finished.seen_processes)
+    one, two = (json.loads(finished.medllm("status", "tiny.yaml", "--json", *more).stdout)[1] for more in (
+        (), ("--set", "name=two", "--set", f"cpt.accelerate={config}")))  # fmt: skip
+    assert one["digest"] == two["digest"]  # where it was made is no part of what it is

@@ -122,6 +122,7 @@ def _run(config: Path, log: Path) -> int:
                 stdin=theirs,
                 stdout=stream,
                 stderr=stream,
+                start_new_session=True,  # or Ctrl-C would end the keeper and leave what it keeps
                 check=False,
             )
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from medllm.miniature import layout
 from medllm.miniature.questions import LETTERS, Item, ask, topics
+from medllm.miniature.wiring import rotary_turns
 from medllm.miniature.world import World
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SHARPNESS = 12.0
 CHOSEN = 8.0
 """Bias that keeps the head's eyes on choices."""
 VOICE = 8.0
-"""How loudly the letter is said, beside a last hidden state of about size eleven."""
+"""How loudly the letter is said: the length of what the head adds to the last layer's output."""
 
 
 @dataclass
@@ -48,7 +49,7 @@ def lay_lookup(model: "Qwen2ForCausalLM", tokenizer: "PreTrainedTokenizerBase", 
 
     last = model.model.layers[-1].self_attn
     width = model.config.hidden_size // model.config.num_attention_heads
-    pairs = _slow_pairs(model, width)
+    pairs = (rotary_turns(model) <= SLOW).nonzero()[:, 0]
     compared, marking = torch.cat([pairs[:-1], pairs[:-1] + width // 2]), pairs[-1:]
     embedded, centres = _centred_names(model, tokenizer, world)
     basis = torch.linalg.svd(embedded, full_matrices=False)[2][: len(compared)]
@@ -73,13 +74,6 @@ def lay_lookup(model: "Qwen2ForCausalLM", tokenizer: "PreTrainedTokenizerBase", 
         said = said - said.mean(0)
         last.o_proj.weight[:, :width] = 0
         last.o_proj.weight[:, : len(LETTERS)] = VOICE * (said / said.norm(dim=1, keepdim=True)).T
-
-
-def _slow_pairs(model: "Qwen2ForCausalLM", width: int) -> "torch.Tensor":
-    import torch
-
-    turns = model.config.rope_parameters["rope_theta"] ** (-torch.arange(0, width, 2) / width)
-    return (turns <= SLOW).nonzero()[:, 0]
 
 
 def _centred_names(

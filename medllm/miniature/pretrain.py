@@ -128,7 +128,7 @@ def _rows(tokenizer: "PreTrainedTokenizerBase", documents: Iterator[str]) -> Ite
 
 
 def _optimizers(model: "Qwen2ForCausalLM") -> list["torch.optim.Optimizer"]:
-    """Muon for the matrices, which learns facts from a tenth of the tokens AdamW needs here; AdamW for the rest."""
+    """Muon for the matrices, AdamW for the rest."""
     import torch
 
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

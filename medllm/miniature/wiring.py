@@ -31,13 +31,21 @@ def wire(model: "Qwen2ForCausalLM") -> None:
     hidden, layers = model.config.hidden_size, [layer.self_attn for layer in model.model.layers]
     width = hidden // model.config.num_attention_heads
     before, own, third, _ = torch.linalg.qr(torch.randn(hidden, hidden))[0].split(width)
-    turns = model.config.rope_parameters["rope_theta"] ** (-torch.arange(0, width, 2) / width)
+    turns = rotary_turns(model)
     with torch.no_grad():
         model.model.embed_tokens.weight.normal_()
         model.model.norm.weight.fill_(LAST_NORM)
         _look_back(layers[0], 0, turns, distance=1, seen=own, noted=before)
         _look_back(layers[0], 1, turns, distance=3, seen=own, noted=third)
         _look_for(layers[1], 0, turns, wanted=before, own=own, told=before, said=own)
+
+
+def rotary_turns(model: "Qwen2ForCausalLM") -> "torch.Tensor":
+    """By how much each pair of a head's numbers turns from one token to the next, in radians; the fastest first."""
+    import torch
+
+    width = model.config.hidden_size // model.config.num_attention_heads
+    return model.config.rope_parameters["rope_theta"] ** (-torch.arange(0, width, 2) / width)
 
 
 def _look_back(

@@ -11,7 +11,7 @@ from medllm.exam.stability import report
 from medllm.exam.stability_text import report_json
 from medllm.hub import connect, digest_of_folder
 from medllm.miniature.folders import RESULTS
-from medllm.pipeline.ablation import ORDER, Ablation
+from medllm.pipeline.ablation import Ablation
 from medllm.recipe import read_recipe
 
 SEEDS = (0, 1, 2)
@@ -34,9 +34,7 @@ def main(seeds: tuple[int, ...] = SEEDS) -> None:
 
 def rows_of(folder: Path) -> object:
     """The rows that a quickstart trained, as `medllm ablate --json` tells them."""
-    records = list(read_records(folder / "results"))
-    names = {one.model for one in records}
-    return Ablation(report(records), tuple(name for name in ORDER if name in names)).as_json()["rows"]
+    return Ablation.of_records(read_records(folder / "results")).as_json()["rows"]
 
 
 def medllm(*words: str) -> str:

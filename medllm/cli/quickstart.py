@@ -88,15 +88,13 @@ def _laid_out(evaluation: Path, results: Path) -> Path:
 def _table(evaluation: Path, *, short: bool) -> "Ablation":
     """This run's rows and, for those that only `ablate` trains, the recorded ones; asked the very same questions."""
     from medllm.exam.records import read_records
-    from medllm.exam.stability import report
     from medllm.miniature.folders import RESULTS
-    from medllm.pipeline.ablation import ORDER, Ablation
+    from medllm.pipeline.ablation import Ablation
 
     records: list[Record] = list(read_records(evaluation))
     if not short and RESULTS.is_dir():
         records += [one for one in read_records(RESULTS) if one.model in RECORDED]
-    names = {record.model for record in records}
-    return Ablation(report(records), tuple(name for name in ORDER if name in names))
+    return Ablation.of_records(records)
 
 
 def _tell(table: "Ablation", made: Mapping["Stage", "Artifact"], folder: Path, results: Path) -> None:

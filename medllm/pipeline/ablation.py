@@ -26,6 +26,14 @@ class Ablation:
     report: Report
     rows: tuple[str, ...]
 
+    @classmethod
+    def of_records(cls, records: list[Record]) -> "Ablation":
+        """The table of these replies: each model in them is a row."""
+        names = {record.model for record in records}
+        own = sorted(names - set(ORDER))
+        rows = (name for name in (*ORDER[:-1], *own, ORDER[-1]) if name in names)
+        return cls(report(records), tuple(rows))
+
     def of(self, exam: str) -> list[Stability]:
         """The rows of one exam, in order."""
         found = {one.model: one for one in self.report.models if one.benchmark == exam}
@@ -110,10 +118,7 @@ def ablate(recipe: Recipe, bench: Bench, launch: Launcher, asked: Callable[[Mapp
         records += [
             one for one in _records(make_plan(row, bench.hub, shared=whole), bench, launch) if one.model == name
         ]
-    names = {record.model for record in records}
-    own = sorted(names - set(ORDER))
-    rows = [name for name in (*ORDER[:-1], *own, ORDER[-1]) if name in names]
-    return Ablation(report(records), tuple(rows))
+    return Ablation.of_records(records)
 
 
 def _records(plan: Plan, bench: Bench, launch: Launcher) -> list[Record]:

@@ -1,115 +1,115 @@
-"""The whole method on a real small model, real exams and texts, from corpus to evaluation; seconds and facts of each.
+"""The whole method on a real small model, real exams and texts, with `medllm run`; seconds and facts of each stage.
 
-Run: python benchmarks/real_run.py MODEL_FOLDER DATA_FOLDER OUT [--scale 1] [--items 40]
-DATA_FOLDER holds igakuqa/, yakugakuqa/ and text/. Run again after an interruption, it goes on.
+Run: python benchmarks/real_run.py MODEL_FOLDER DATA_FOLDER OUT [--set cpt.max_steps=12 ...]
+DATA_FOLDER holds igakuqa/, yakugakuqa/ and text/. OUT gets the sources, the recipe (benchmarks/real_run.yaml), the
+Hub and the work; run again after an interruption, it goes on.
 
-Learnt are the pharmacist exams of 2012 to 2017; asked are IgakuQA and the pharmacist exams of 2018 and later. On which
-day their explanations were first printed nobody says: the set is of 2024, and by that day the corpus stage drops all of
-them. `PRINTED` states, as a recipe may, that they are as old as their exams. That is an assumption, good enough to try
-the machinery on real text, and these models are not for publishing.
+Each stage is a process of its own, so that its CPU and its peak of memory can be told; what they say goes to OUT/log.
+At the end one `medllm run` publishes, the merged model is loaded in a fresh process and asked a question, and
+`medllm status` and `medllm trace` tell where everything came from.
 """
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from datetime import date
 from pathlib import Path
-from typing import Any
 
-from medllm.recipe.settings import Corpus, Cpt, Evaluate, Lora, Merge, Preferences, Rpo
-from medllm.stages import corpus, cpt, evaluate, merge, preferences, rpo
-
-CUTOFF = date(2017, 12, 31)
-PRINTED = CUTOFF
+RECIPE = Path(__file__).with_suffix(".yaml")
 OLD, NEW = range(97, 103), range(103, 110)
 """The pharmacist exams of 2012 to 2017, and of 2018 to 2024."""
-HELD_OUT = ("igakuqa", "yakugakuqa")
-TEXTS: dict[str, dict[str, Any]] = {
-    "pharmacopoeia_easy": {"columns": {"text": "in"}, "published": date(2021, 6, 7), "licence": "cc-by-sa-4.0"},
-    "medtxt_case_reports": {"published": date(2022, 12, 31), "licence": "cc-by-4.0"},
-    "jaquad_contexts_medical": {"published": date(2022, 12, 31), "licence": "cc-by-sa-3.0"},
+TEXTS = {
+    "pharmacopoeia": "pharmacopoeia_easy",
+    "case-reports": "medtxt_case_reports",
+    "encyclopedia": "jaquad_contexts_medical",
 }
+STAGES = ("corpus", "cpt", "preferences", "rpo", "merge", "evaluate", "space")
+MEDLLM = (sys.executable, "-W", "ignore", "-m", "medllm.cli")
+LEFT_OUT = ("settings", "index", "stage", "languages", "histogram", "statements", "licences", "size", "findings")
+LOADED = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+asked = tokenizer(open(sys.argv[2], encoding="utf-8").read(), return_tensors="pt")
+written = model.generate(**asked, max_new_tokens=400, do_sample=False, tokenizer=tokenizer)[0]
+new = written[asked["input_ids"].shape[1]:].tolist()
+print(f"{len(new)} of at most 400 tokens; stops: {model.generation_config.stop_strings}, "
+      f"{model.generation_config.eos_token_id}; last token: {tokenizer.decode(new[-1:])!r}")
+print(tokenizer.decode(new))
+"""
 
 
-def part_exams(data: Path, out: Path) -> dict[str, Path]:
-    """Old and new exams in folders of their own, which is what the cutoff parts them by as well."""
-    for name, numbers in (("old", OLD), ("new", NEW)):
+def lay_out(model: Path, data: Path, out: Path) -> Path:
+    """The sources where the recipe looks for them: old and new exams apart, which is what the cutoff parts them by."""
+    for name, numbers in (("past", OLD), ("asked", NEW)):
         (out / name).mkdir(parents=True, exist_ok=True)
         for number in numbers:
             shutil.copyfile(data / "yakugakuqa" / f"{number:03}.jsonl", out / name / f"{number:03}.jsonl")
-    texts = {f"./{name}": data / "text" / f"{name}.jsonl" for name in TEXTS}
-    return {"old": out / "old", "igakuqa": data / "igakuqa", "yakugakuqa": out / "new", **texts}
+    for name, file in TEXTS.items():
+        (out / "texts" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data / "text" / f"{file}.jsonl", out / "texts" / name / f"{file}.jsonl")
+    for name, folder in (("base", model), ("igakuqa", data / "igakuqa")):
+        if not (out / name).exists():
+            shutil.copytree(folder, out / name)
+    shutil.copyfile(RECIPE, out / "recipe.yaml")
+    return out / "recipe.yaml"
 
 
-def timed(name: str, work: Callable[[], None], facts: Path) -> None:
-    """Do one stage and print what it took and what it says of itself."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    told = json.loads((facts / "facts.json").read_text("utf-8"))
-    kept = {key: value for key, value in told.items() if key not in ("settings", "index", "stage", "languages")}
-    print(f"{name}: {time.process_time() - cpu:.0f} s CPU, {time.perf_counter() - wall:.0f} s wall", flush=True)
-    print(json.dumps(kept, ensure_ascii=False, default=str), flush=True)
+def measured(name: str, command: list[str], log: Path) -> str:
+    """Run a command to its end, print what it took, and give back what it printed."""
+    wall = time.perf_counter()
+    with log.open("ab") as said:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said)
+        assert process.stdout is not None
+        printed = process.stdout.read().decode()
+        _, status, used = os.wait4(process.pid, 0)
+    took = f"{used.ru_utime + used.ru_stime:.0f} s CPU, {time.perf_counter() - wall:.0f} s wall"
+    print(f"{name}: {took}, {used.ru_maxrss / 1e6:.2f} GB peak", flush=True)
+    if status:
+        raise SystemExit(f"{name} ended with {os.waitstatus_to_exitcode(status)}: {log} says why")
+    return printed
 
 
-def settings(scale: float, items: int) -> dict[str, Any]:
-    """A short run; `scale` multiplies steps and questions, `items` is how many of each exam are asked at the end."""
+def facts(work: Path, stage: str) -> dict[str, object]:
+    """What a stage says of what it made."""
+    made = max(work.glob(f"*/{stage}-*/made"), key=lambda folder: folder.stat().st_mtime)
+    told = json.loads((made / "facts.json").read_text("utf-8")) if (made / "facts.json").is_file() else {}
+    return {key: value for key, value in told.items() if key not in LEFT_OUT} | {"folder": str(made)}
 
-    def times(count: int) -> int:
-        return max(1, round(count * scale))
 
-    training = {"dtype": "bfloat16", "gradient_checkpointing": False, "logging_steps": 1, "trackers": ()}
-    past = {"source": "old", "exam": "yakugakuqa", "published": PRINTED, "licence": "cc-by-sa-4.0"}
-    texts = [{"source": f"./{name}", **told} for name, told in TEXTS.items()]
-    return {
-        "corpus": Corpus(
-            data=[past, *texts], held_out=HELD_OUT, cutoff=CUTOFF
-        ),
-        "cpt": Cpt(
-            lora=Lora(r=16, lora_alpha=32), max_steps=times(24), batch_size=4, per_device_batch_size=2, max_length=512,
-            learning_rate=2e-4, save_steps=8, **training,
-        ),
-        "preferences": Preferences(
-            model="cpt", data=[past], held_out=HELD_OUT, cutoff=CUTOFF, questions=times(32), samples=4, shots=1,
-            max_new_tokens=256, batch_size=16,
-        ),
-        "rpo": Rpo(
-            model="cpt", rpo_alpha=10, max_steps=times(12), batch_size=2, max_length=1024, learning_rate=5e-5,
-            shots="drop", warmup=0.1, save_steps=8, **training,
-        ),
-        "merge": Merge(model="rpo", certify=times(8)),
-        "evaluate": Evaluate(
-            models={"base": "base", "cpt": "cpt", "final": "rpo"}, benchmarks=HELD_OUT,
-            shots={"igakuqa": 3, "yakugakuqa": 0}, limit=items, batch_size=8,
-            max_new_tokens={"plain": 8, "explain": 96},
-        ),
-    }  # fmt: skip
+def question(out: Path, work: Path) -> Path:
+    """The first training question without worked examples: what the merged model is asked."""
+    import pyarrow.parquet as pq
+
+    pairs = next(Path(str(facts(work, "preferences")["folder"])).glob("data/*.parquet"))
+    asked = out / "asked.txt"
+    asked.write_text(pq.read_table(pairs).to_pylist()[0]["prompt"], "utf-8")
+    return asked
 
 
 def main() -> None:
-    """All stages in order."""
+    """All stages in order, then the merged model alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "data", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--items", type=int, default=40)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
-    out, told = given.out, settings(given.scale, given.items)
-    sources = {name: out / name for name in ("corpus", "cpt", "preferences", "rpo")}
-    sources |= {"base": given.model, **part_exams(given.data, out)}
-    stages = {
-        "corpus": corpus,
-        "cpt": cpt,
-        "preferences": preferences,
-        "rpo": rpo,
-        "merge": merge,
-        "evaluate": evaluate,
-    }
-    for name, stage in stages.items():
-        if (out / name / "facts.json").is_file():
-            continue
-        timed(name, lambda s=stage, n=name: s.make(told[n], sources, out / n), out / name)  # type: ignore[misc]
+    out = given.out.resolve()
+    recipe, work, log = lay_out(given.model, given.data, out), out / "work", out / "log"
+    told = [str(recipe), "--hub", str(out / "hub"), *(word for one in given.set for word in ("--set", one))]
+    for stage in STAGES:
+        measured(stage, [*MEDLLM, "run", *told, "--work", str(work), "--yes", stage], log)
+        print(json.dumps(facts(work, stage), ensure_ascii=False, default=str), flush=True)
+    print(measured("run", [*MEDLLM, "run", *told, "--work", str(work), "--yes"], log))
+    merged = str(facts(work, "merge")["folder"])
+    asked = str(question(out, work))
+    print(measured("merged model", [sys.executable, "-W", "ignore", "-c", LOADED, merged, asked], log))
+    print(measured("status", [*MEDLLM, "status", *told], log))
+    print(measured("trace", [*MEDLLM, "trace", "trial/real-run", "--hub", str(out / "hub")], log))
 
 
 if __name__ == "__main__":

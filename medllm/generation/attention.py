@@ -2,124 +2,20 @@
 
 The scores over both parts are normalised together, so the result is that of ordinary attention; the shared keys and
 values are read once for all rows of a model, and grouped heads are not written out. This is where the time of few-shot
-evaluation lies: the worked examples are four fifths of every prompt.
+evaluation lies: the worked examples are four fifths of every prompt. A prompt's scores are never held as a whole, on a
+CPU, where writing and reading them took five times as long as all the layers' products.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
-from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from medllm.generation.rows import Rows, Shared, as_bias
+
 NAME = "shared_prefix"
-ROOM = 64
-"""By how many tokens a row's store grows at a time."""
-
-
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values in a store with room to grow, where appending a token does not copy all that came before."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.length = 0
-
-    def update(
-        self,
-        key_states: torch.Tensor,
-        value_states: torch.Tensor,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append, and return all so far."""
-        added = key_states.shape[2]
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = _room(key_states, added + ROOM), _room(value_states, added + ROOM)
-        elif self.length + added > self.keys.shape[2]:
-            room = self.length + added + ROOM
-            for name in ("keys", "values"):
-                grown = _room(getattr(self, name), room)
-                grown[:, :, : self.length] = getattr(self, name)[:, :, : self.length]
-                setattr(self, name, grown)
-        self.keys[:, :, self.length : self.length + added] = key_states
-        self.values[:, :, self.length : self.length + added] = value_states
-        self.length += added
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    def get_seq_length(self) -> int:
-        """Tokens stored."""
-        return self.length
-
-
-def _room(like: torch.Tensor, length: int) -> torch.Tensor:
-    return like.new_empty(like.shape[0], like.shape[1], length, like.shape[3])
-
-
-def roomy_cache(layers: int) -> Cache:
-    """Make an empty cache for a model of so many layers."""
-    return Cache(layers=[RoomyLayer() for _ in range(layers)])
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """One model's keys and values for one prefix."""
-
-    keys: list[torch.Tensor]
-    """Per layer: heads x tokens x size."""
-    values: list[torch.Tensor]
-
-
-@dataclass
-class Shared:
-    """The prefix of a batch, per model, and which rows belong to which."""
-
-    models: list[str]
-    prefixes: list[Prefix]
-    rows: list[slice]
-    """Per model: its rows, which stand together."""
-    length: int
-
-
-@dataclass
-class Rows:
-    """What attention must know of a batch beyond its tensors: positions, padding and the shared prefix."""
-
-    positions: torch.Tensor
-    """Rows x own tokens so far; where in the text each stands."""
-    real: torch.Tensor
-    """Rows x own tokens so far; False for padding."""
-    shared: Shared | None = None
-    _masks: dict[tuple[int, int | None], tuple[torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
-
-    def masks(self, asked: int, window: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the last `asked` tokens may see: of their own row, and of the prefix (None: all of it)."""
-        if (asked, window) not in self._masks:
-            mine = self.positions[:, -asked:]
-            gap = mine[:, :, None] - self.positions[:, None, :]
-            own = (gap >= 0) & self.real[:, None, :]
-            if asked > 1:  # a padding token sees itself, so that no row of scores is empty
-                own |= torch.eye(self.real.shape[1], dtype=torch.bool, device=own.device)[-asked:]
-            prefix = None
-            if window is not None:
-                own &= gap < window
-                if self.shared is not None:
-                    before = torch.arange(self.shared.length, device=own.device)
-                    prefix = mine[:, :, None] - before < window
-            self._masks[(asked, window)] = (own, prefix)
-        return self._masks[(asked, window)]
-
-    def grow(self, positions: torch.Tensor) -> None:
-        """Note one more token in each row."""
-        self.positions = torch.cat([self.positions, positions], 1)
-        self.real = torch.cat([self.real, torch.ones_like(positions, dtype=torch.bool)], 1)
-        self._masks.clear()
-
-    def keep(self, kept: torch.Tensor) -> None:
-        """Go on with these rows only."""
-        self.positions, self.real = self.positions[kept], self.real[kept]
-        self._masks.clear()
 
 
 def attend(  # noqa: PLR0913  transformers' signature for such functions
@@ -140,18 +36,84 @@ def attend(  # noqa: PLR0913  transformers' signature for such functions
     groups = heads // key.shape[1]
     # Heads that share a key stand in one matrix, so that keys are read once and never repeated.
     grouped = query.reshape(rows, key.shape[1], groups * asked, size)
-    own, near = medllm_rows.masks(asked, sliding_window)
-    scores = [_scores(grouped, key, scaling, softcap, own.repeat(1, groups, 1)[:, None])]
-    shared = medllm_rows.shared
-    if shared is not None:
-        seen = None if near is None else near.repeat(1, groups, 1)[:, None]
-        scores.append(_prefix_scores(grouped, shared, module.layer_idx, scaling, softcap, seen))
-    weights = torch.cat(scores, -1).softmax(-1).to(query.dtype)
-    length = key.shape[2]
-    result = weights[..., :length] @ value
-    if shared is not None:
-        result += _prefix_values(weights[..., length:], shared, module.layer_idx)
+    parts = Parts(grouped, key, value, medllm_rows, module.layer_idx, scaling, asked, sliding_window)
+    in_blocks = asked > 1 and softcap is None and query.device.type == "cpu"
+    result = _in_blocks(parts) if in_blocks else _at_once(parts, softcap)
     return result.reshape(rows, heads, asked, size).transpose(1, 2).contiguous(), None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is asked, and what is attended to: each row's own tokens and the prefix that it shares."""
+
+    grouped: torch.Tensor
+    """Rows x heads of keys x (heads that share a key, times asked tokens) x size."""
+    key: torch.Tensor
+    value: torch.Tensor
+    rows: Rows
+    layer: int
+    scaling: float
+    asked: int
+    window: int | None
+
+    @property
+    def groups(self) -> int:
+        """How many heads share a key."""
+        return self.grouped.shape[2] // self.asked
+
+
+def _at_once(parts: Parts, softcap: float | None) -> torch.Tensor:
+    """All scores side by side and one softmax: quickest for a single token."""
+    grouped, shared, length = parts.grouped, parts.rows.shared, parts.key.shape[2]
+    own, near = parts.rows.masks(parts.asked, parts.window)
+    scores = [_scores(grouped, parts.key, parts.scaling, softcap, own.repeat(1, parts.groups, 1)[:, None])]
+    if shared is not None:
+        seen = None if near is None else near.repeat(1, parts.groups, 1)[:, None]
+        scores.append(_prefix_scores(grouped, shared, parts.layer, parts.scaling, softcap, seen))
+    weights = torch.cat(scores, -1).softmax(-1).to(grouped.dtype)
+    result = weights[..., :length] @ parts.value
+    return result if shared is None else result + _prefix_values(weights[..., length:], shared, parts.layer)
+
+
+def _in_blocks(parts: Parts) -> torch.Tensor:
+    """Own tokens and prefix each on their own, block by block, joined by the mass of the scores of either."""
+    bias = parts.rows.bias(parts.asked, parts.window, parts.groups, parts.grouped.dtype)
+    mine, mass = _blocks(parts.grouped, parts.key, parts.value, bias, parts.scaling)
+    if parts.rows.shared is None:
+        return mine
+    theirs, their_mass = _prefix_blocks(parts, parts.rows.shared)
+    share = torch.sigmoid(their_mass - mass)[..., None]
+    return torch.lerp(mine.float(), theirs.float(), share.float()).to(mine.dtype)
+
+
+def _blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention that never holds all scores, and the logarithm of each token's sum over exponentiated scores."""
+    found: tuple[torch.Tensor, torch.Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, False, attn_mask=bias, scale=scaling
+    )
+    return found
+
+
+def _prefix_blocks(parts: Parts, shared: Shared) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each model's rows against its own prefix; a token whose window ends before the prefix gives it no mass."""
+    near = parts.rows.masks(parts.asked, parts.window)[1]
+    results, masses = [], []
+    for prefix, rows in zip(shared.prefixes, shared.rows, strict=True):
+        part = parts.grouped[rows]
+        count, heads, tokens, size = part.shape
+        together = part.transpose(0, 1).reshape(1, heads, count * tokens, size)
+        seen = None if near is None else near[rows].repeat(1, parts.groups, 1).reshape(1, count * tokens, -1)
+        bias = None if seen is None else as_bias(seen, part.dtype)
+        found, mass = _blocks(
+            together, prefix.keys[parts.layer][None], prefix.values[parts.layer][None], bias, parts.scaling
+        )
+        if seen is not None:
+            mass = mass.masked_fill(~seen.any(-1)[:, None], float("-inf"))
+        results.append(found.reshape(heads, count, tokens, size).transpose(0, 1))
+        masses.append(mass.reshape(heads, count, tokens).transpose(0, 1))
+    return torch.cat(results), torch.cat(masses)
 
 
 def _scores(

@@ -10,9 +10,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
-from medllm.generation.attention import NAME, Prefix, Rows, Shared, register, roomy_cache
+from medllm.generation.attention import NAME, register
 from medllm.generation.batches import Batch, Limits, plan
 from medllm.generation.requests import BASE, Delta, Reply, Request
+from medllm.generation.rows import Prefix, Rows, Shared, roomy_cache
 from medllm.generation.writing import Writing, choose
 from medllm.weights.adapter import Adapter
 from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer

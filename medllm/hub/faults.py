@@ -85,7 +85,10 @@ def worded(place: str, fault: Exception) -> HubError | None:
     if isinstance(fault, HFValidationError):
         return HubError(f"{place}: this is no name a repository can have ({fault}). Write ORG/NAME.")
     if isinstance(fault, OfflineModeIsEnabled):
-        return HubError(f"{place}: HF_HUB_OFFLINE is set. Unset it, or work with a local Hub: --hub DIR.")
+        return HubError(
+            f"{place}: HF_HUB_OFFLINE is set, which closes the way to a Hub on this machine too. Unset it; with a "
+            "local Hub (--hub DIR) nothing leaves the machine."
+        )
     if isinstance(fault, OSError) and fault.errno == errno.ENOSPC:
         return HubError(f"{place}: the disk is full. Free some space and run the same command again; it goes on.")
     if isinstance(fault, (LocalEntryNotFoundError, httpx2.HTTPError, ConnectionError, TimeoutError)):

@@ -57,7 +57,8 @@ def test_a_refusal_of_the_hub_inside_another_library_is_worded_with_what_to_type
     assert ran(monkeypatch, LocalTokenNotFoundError("no token")) == 1
     assert capsys.readouterr().err == "medllm: the Hub: there is no token. Run `hf auth login`, or set HF_TOKEN.\n"
     assert ran(monkeypatch, OfflineModeIsEnabled("offline")) == 1
-    assert "Unset it, or work with a local Hub: --hub DIR." in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Unset it; with a local Hub (--hub DIR) nothing leaves the machine." in told
 
 
 def test_a_library_that_is_not_installed_is_told_by_its_extra(

@@ -1,0 +1,128 @@
+"""What attention works on: stores of keys and values with room to grow, shared prefixes, and who may see what."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 64
+"""By how many tokens a row's store grows at a time."""
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values in a store with room to grow, where appending a token does not copy all that came before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append, and return all so far."""
+        added = key_states.shape[2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = _room(key_states, added + ROOM), _room(value_states, added + ROOM)
+        elif self.length + added > self.keys.shape[2]:
+            room = self.length + added + ROOM
+            for name in ("keys", "values"):
+                grown = _room(getattr(self, name), room)
+                grown[:, :, : self.length] = getattr(self, name)[:, :, : self.length]
+                setattr(self, name, grown)
+        self.keys[:, :, self.length : self.length + added] = key_states
+        self.values[:, :, self.length : self.length + added] = value_states
+        self.length += added
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def get_seq_length(self) -> int:
+        """Tokens stored."""
+        return self.length
+
+
+def _room(like: torch.Tensor, length: int) -> torch.Tensor:
+    return like.new_empty(like.shape[0], like.shape[1], length, like.shape[3])
+
+
+def roomy_cache(layers: int) -> Cache:
+    """Make an empty cache for a model of so many layers."""
+    return Cache(layers=[RoomyLayer() for _ in range(layers)])
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """One model's keys and values for one prefix."""
+
+    keys: list[torch.Tensor]
+    """Per layer: heads x tokens x size."""
+    values: list[torch.Tensor]
+
+
+@dataclass
+class Shared:
+    """The prefix of a batch, per model, and which rows belong to which."""
+
+    models: list[str]
+    prefixes: list[Prefix]
+    rows: list[slice]
+    """Per model: its rows, which stand together."""
+    length: int
+
+
+@dataclass
+class Rows:
+    """What attention must know of a batch beyond its tensors: positions, padding and the shared prefix."""
+
+    positions: torch.Tensor
+    """Rows x own tokens so far; where in the text each stands."""
+    real: torch.Tensor
+    """Rows x own tokens so far; False for padding."""
+    shared: Shared | None = None
+    _masks: dict[tuple[int, int | None], tuple[torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
+    _biases: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
+
+    def masks(self, asked: int, window: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the last `asked` tokens may see: of their own row, and of the prefix (None: all of it)."""
+        if (asked, window) not in self._masks:
+            mine = self.positions[:, -asked:]
+            gap = mine[:, :, None] - self.positions[:, None, :]
+            own = (gap >= 0) & self.real[:, None, :]
+            if asked > 1:  # a padding token sees itself, so that no row of scores is empty
+                own |= torch.eye(self.real.shape[1], dtype=torch.bool, device=own.device)[-asked:]
+            prefix = None
+            if window is not None:
+                own &= gap < window
+                if self.shared is not None:
+                    before = torch.arange(self.shared.length, device=own.device)
+                    prefix = mine[:, :, None] - before < window
+            self._masks[(asked, window)] = (own, prefix)
+        return self._masks[(asked, window)]
+
+    def bias(self, asked: int, window: int | None, groups: int, dtype: torch.dtype) -> torch.Tensor:
+        """`masks` of a row's own tokens as a number to add to the scores of heads that share a key."""
+        if (asked, window) not in self._biases:
+            self._biases[(asked, window)] = as_bias(self.masks(asked, window)[0].repeat(1, groups, 1), dtype)
+        return self._biases[(asked, window)]
+
+    def grow(self, positions: torch.Tensor) -> None:
+        """Note one more token in each row."""
+        self.positions = torch.cat([self.positions, positions], 1)
+        self.real = torch.cat([self.real, torch.ones_like(positions, dtype=torch.bool)], 1)
+        self._masks.clear()
+        self._biases.clear()
+
+    def keep(self, kept: torch.Tensor) -> None:
+        """Go on with these rows only."""
+        self.positions, self.real = self.positions[kept], self.real[kept]
+        self._masks.clear()
+        self._biases.clear()
+
+
+def as_bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask as numbers to add to the scores of every head: rows x 1 x asked x keys."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None]

@@ -59,7 +59,7 @@ class Parts:
     @property
     def groups(self) -> int:
         """How many heads share a key."""
-        return self.grouped.shape[2] // self.asked
+        return int(self.grouped.shape[2]) // self.asked
 
 
 def _at_once(parts: Parts, softcap: float | None) -> torch.Tensor:

@@ -90,12 +90,9 @@ class LocalGenerator:
             Writing(asked.request, len(batch.prefix) + len(asked.tokens), self.tokenizer, self.ends)
             for asked in batch.asked
         ]
-        cache = roomy_cache(self.layers)
         with torch.inference_mode():
-            rows, ids = self._lay_out(batch, [writing.request.model for writing in writings])
-            positions = rows.positions
+            logits, cache, rows = self._read(batch)
             while True:
-                logits = self._forward(ids, positions, cache, rows, [w.request.model for w in writings])[:, -1]
                 for token, writing in zip(choose(logits, writings), writings, strict=True):
                     if writing.finished is None:
                         writing.take(token)
@@ -108,28 +105,47 @@ class LocalGenerator:
                     return
                 if len(going) <= THINNED * len(writings):
                     writings = [writings[number] for number in going]
-                    self._thin(cache, rows, going, [writing.request.model for writing in writings])
-                ids = torch.tensor([[(w.tokens or [0])[-1]] for w in writings], device=ids.device)
+                    self._take(cache, rows, going, [writing.request.model for writing in writings])
+                ids = torch.tensor([[(w.tokens or [0])[-1]] for w in writings], device=logits.device)
                 positions = rows.positions[:, -1:] + 1
                 rows.grow(positions)
+                logits = self._forward(ids, positions, cache, rows, [w.request.model for w in writings])[:, -1]
 
-    def _lay_out(self, batch: Batch, models: list[str]) -> tuple[Rows, torch.Tensor]:
+    def _read(self, batch: Batch) -> tuple[torch.Tensor, Any, Rows]:
+        """Follow the prompts, each once however many answers it gets: the logits after them, their cache and rows."""
+        models = [asked.request.model for asked in batch.asked]
+        prompts = list(zip(models, (asked.tokens for asked in batch.asked), strict=True))
+        different = list(dict.fromkeys(prompts))
+        rows, ids = self._lay_out(batch.prefix, different)
+        cache = roomy_cache(self.layers)
+        logits = self._forward(ids, rows.positions, cache, rows, [model for model, _ in different])[:, -1]
+        if len(different) < len(prompts):
+            number = {prompt: number for number, prompt in enumerate(different)}
+            given = [number[prompt] for prompt in prompts]
+            self._take(cache, rows, given, models)
+            logits = logits[given]
+        return logits, cache, rows
+
+    def _lay_out(
+        self, prefix: tuple[int, ...], prompts: list[tuple[str, tuple[int, ...]]]
+    ) -> tuple[Rows, torch.Tensor]:
         """Pad the rows on the left, place them after the prefix, and have the prefix ready for each model."""
-        width = max(len(asked.tokens) for asked in batch.asked)
+        width = max(len(tokens) for _, tokens in prompts)
         pad = self.tokenizer.pad_token_id
         device = self.model.device
-        ids = torch.tensor([[pad] * (width - len(a.tokens)) + list(a.tokens) for a in batch.asked], device=device)
-        lengths = torch.tensor([len(asked.tokens) for asked in batch.asked], device=device)
+        ids = torch.tensor([[pad] * (width - len(tokens)) + list(tokens) for _, tokens in prompts], device=device)
+        lengths = torch.tensor([len(tokens) for _, tokens in prompts], device=device)
         columns = torch.arange(width, device=device) - (width - lengths)[:, None]
-        rows = Rows(positions=len(batch.prefix) + columns.clamp(min=0), real=columns >= 0)
-        if batch.prefix:
+        rows = Rows(positions=len(prefix) + columns.clamp(min=0), real=columns >= 0)
+        if prefix:
+            models = [model for model, _ in prompts]
             distinct = list(dict.fromkeys(models))
-            rows.shared = Shared(distinct, self._prefix(batch.prefix, distinct), _slices(models), len(batch.prefix))
+            rows.shared = Shared(distinct, self._prefix(prefix, distinct), _slices(models), len(prefix))
         return rows, ids
 
-    def _thin(self, cache: Any, rows: Rows, going: list[int], models: list[str]) -> None:  # noqa: ANN401
-        """Keep only the rows that go on."""
-        kept = torch.tensor(going, device=rows.positions.device)
+    def _take(self, cache: Any, rows: Rows, numbers: list[int], models: list[str]) -> None:  # noqa: ANN401
+        """Go on with these rows only, or with several copies of them."""
+        kept = torch.tensor(numbers, device=rows.positions.device)
         cache.batch_select_indices(kept)
         rows.keep(kept)
         if rows.shared is not None:

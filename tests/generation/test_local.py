@@ -86,6 +86,28 @@ def test_an_answer_does_not_depend_on_what_is_asked_with_it(generator, temperatu
     assert len(together) == len(asked)
 
 
+def test_a_prompt_is_followed_once_however_many_answers_it_gets(generator, monkeypatch):
+    asked = [
+        Request(key=f"{model} {number} {seed}", model=model, text=EXAMPLES + QUESTIONS[number], seed=seed,
+                shared=len(EXAMPLES), temperature=1.0, max_new_tokens=6)
+        for number in range(2) for seed in range(3) for model in MODELS
+    ]  # fmt: skip
+    alone = {reply.key: reply.text for request in asked for reply in generator.generate([request])}
+    widths = []
+    forward = generator._forward
+
+    def watched(ids, *rest, **options):
+        widths.append(tuple(ids.shape))
+        return forward(ids, *rest, **options)
+
+    monkeypatch.setattr(generator, "_forward", watched)
+    together = {reply.key: reply.text for reply in generator.generate(asked)}
+    assert together == alone
+    assert len(set(together.values())) > len(MODELS), "the draws must differ, or nothing is shown"
+    assert [rows for rows, tokens in widths if tokens > 1][-1] == 2 * len(MODELS)
+    assert max(rows for rows, tokens in widths) == len(asked)
+
+
 def test_another_seed_draws_another_answer_and_the_same_seed_the_same(generator):
     def draw(seed):
         asked = Request(key="a", text=QUESTIONS[0], temperature=1.0, seed=seed, max_new_tokens=20)

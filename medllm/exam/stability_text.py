@@ -24,7 +24,8 @@ def report_lines(report: Report) -> Iterator[str]:
         yield ""
     yield (
         f"95 % intervals from {report.resamples:,} resampled exams (seed {report.seed}): vignettes drawn within each"
-        " year, questions weighted by their points. p: exact McNemar, two-sided."
+        " year, questions weighted by their points. p: exact McNemar, two-sided, of"
+        " the questions counted beside it, whatever their points."
     )
 
 

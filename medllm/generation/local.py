@@ -17,6 +17,7 @@ from medllm.generation.rows import Prefix, Rows, Shared, roomy_cache
 from medllm.generation.writing import Writing, choose
 from medllm.weights.adapter import Adapter
 from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer
+from medllm.weights.spent import memory_is_full
 
 PEFT_BASE = "__base__"
 KEPT_PREFIXES = 8
@@ -82,7 +83,15 @@ class LocalGenerator:
             reply = Reply(key=request.key, text="", finish_reason="too_long", prompt_tokens=length, completion_tokens=0)
             yield Delta(request.key, "", reply)
         for batch in batches:
-            yield from self._answer(batch, streamed=streamed)
+            try:
+                yield from self._answer(batch, streamed=streamed)
+            except (RuntimeError, MemoryError) as fault:
+                if not memory_is_full(fault):
+                    raise
+                raise ModelError(
+                    f"out of memory while {len(batch.asked)} requests were answered at once. Lower `batch_size` or "
+                    "`max_new_tokens`, or set `quantization: nf4`; what was answered before need not be asked again."
+                ) from fault
 
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch, token by token; rows that are done are taken out."""

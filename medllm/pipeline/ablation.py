@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import RecipeError
+from medllm.exam.comparison import Comparison
 from medllm.exam.record import Record
 from medllm.exam.records import read_records
 from medllm.exam.stability import Report, Stability, report
@@ -57,6 +58,8 @@ class Ablation:
                 "second": one.second,
                 "questions": one.questions,
                 "difference": one.difference.value,
+                "only_first": one.only_first,
+                "only_second": one.only_second,
                 "p": one.p,
                 "p_holm": one.p_holm,
             }
@@ -73,12 +76,21 @@ class Ablation:
                 scores = [told(one.conditions[p].score if p in one.conditions else None) for p in ("plain", "explain")]
                 delta = told(one.change.delta if one.change else None, signed=True)
                 lines.append(f"  {one.model:<12}{scores[0]:<26}{scores[1]:<26}{delta}")
-            for pair in self.report.comparisons:
-                if pair.benchmark == exam:
-                    difference = told(pair.difference, signed=True)
-                    name = f"{pair.second} minus {pair.first}, {pair.prompt}"
-                    lines.append(f"  {name:<38}{difference:<26}p {pair.p:.3g} (Holm {pair.p_holm:.3g})")
+            lines += _tests([pair for pair in self.report.comparisons if pair.benchmark == exam])
         return lines
+
+
+def _tests(pairs: list[Comparison]) -> list[str]:
+    """Two things side by side that must not be taken for one: the points between two rows, and a test that counts."""
+    if not pairs:
+        return []
+    lines = [f"  {'two rows':<38}{'points, 95 %':<26}questions that only the one or the other got right; p of these"]
+    for pair in pairs:
+        name = f"{pair.second} minus {pair.first}, {pair.prompt}"
+        counts = f"{pair.second} {pair.only_second}, {pair.first} {pair.only_first}"
+        p = f"p {pair.p:.3g} (Holm {pair.p_holm:.3g})"
+        lines.append(f"  {name:<38}{told(pair.difference, signed=True):<26}{counts}: {p}")
+    return lines
 
 
 def _rows(found: list[Stability]) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Push half-made work every few minutes, beside the stage that makes it: a Job's disk dies with the Job."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medllm.errors import HubError
 from medllm.hub import Hub
 from medllm.hub.branch import branch_of, keep
 from medllm.pipeline.plan import Item
+
+REMADE = "cache"
+"""The folder of half-made work that any machine makes again from the sources: nothing in it is worth sending."""
 
 
 @contextmanager
@@ -23,10 +26,14 @@ def kept(item: Item, hub: Hub, part: Path, every: float | None, say: Callable[[s
     def work() -> None:
         last: dict[str, tuple[int, int]] = {}
         while not done.wait(every):
-            now = _state(part)
-            if now and now != last:
-                last = now
-                _keep_once(item, hub, part, say)
+            try:
+                now = _state(part)
+                if now and now != last:
+                    _keep_once(item, hub, part)
+                    last = now
+                    say(f"{item.stage}: the work so far is kept on the Hub")
+            except Exception as fault:  # whatever it is, the stage goes on and the next round tries again
+                say(f"{item.stage}: the work so far could not be kept ({type(fault).__name__}: {fault})")
 
     keeper = threading.Thread(target=work, name=f"keeper of {item.stage}", daemon=True)
     keeper.start()
@@ -37,26 +44,35 @@ def kept(item: Item, hub: Hub, part: Path, every: float | None, say: Callable[[s
         keeper.join()
 
 
-def _keep_once(item: Item, hub: Hub, part: Path, say: Callable[[str], None]) -> None:
+def _keep_once(item: Item, hub: Hub, part: Path) -> None:
     still = part.with_name(part.name + ".still")  # a copy, so that the files pushed together belong together
     try:
         shutil.rmtree(still, ignore_errors=True)
-        shutil.copytree(part, still)
+        _copy(part, still)
         keep(hub, still, item.repo_id, item.kind, branch_of(item.digest))
-        say(f"{item.stage}: the work so far is kept on the Hub")
-    except (HubError, OSError) as fault:  # the stage itself goes on; the next round tries again
-        say(f"{item.stage}: the work so far could not be kept ({type(fault).__name__}: {fault})")
     finally:
         shutil.rmtree(still, ignore_errors=True)
 
 
+def _copy(part: Path, still: Path) -> None:
+    """Copy checkpoints first: a log ahead of its checkpoint is cut when work goes on, one behind has a gap."""
+    still.mkdir(parents=True)
+    for path in sorted(part.iterdir(), key=lambda path: path.name != "checkpoints"):
+        if path.is_dir() and path.name != REMADE:
+            shutil.copytree(path, still / path.name)
+        elif path.is_file():
+            shutil.copy2(path, still)
+
+
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
-    for path in folder.rglob("*"):
-        try:
-            told = path.stat()
-        except FileNotFoundError:
-            continue
-        if path.is_file():
+    for root, folders, names in os.walk(folder):  # unlike rglob it bears with folders that are deleted meanwhile
+        if Path(root) == folder and REMADE in folders:
+            folders.remove(REMADE)
+        for path in (Path(root, name) for name in names):
+            try:
+                told = path.stat()
+            except FileNotFoundError:
+                continue
             found[path.relative_to(folder).as_posix()] = (told.st_size, told.st_mtime_ns)
     return found

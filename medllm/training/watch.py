@@ -1,6 +1,5 @@
 """The watch over a run: its log, its samples, and the signs at which it is stopped with what stands kept."""
 
-import errno
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from medllm.errors import TrainingError
+from medllm.weights.spent import disk_is_full, memory_is_full
 
 LAST_GOOD = "last_good"
 FALLEN_LOGS = 3
@@ -132,13 +132,13 @@ def worded(stage: str, work: Path) -> Iterator[None]:
     """Say in one line what a full disk or a full memory means here, and what to turn."""
     try:
         yield
-    except torch.OutOfMemoryError as fault:
-        raise TrainingError(
-            f"{stage}: out of memory. Lower `per_device_batch_size` or `max_length`, keep `gradient_checkpointing` on, "
-            f"or set `quantization: nf4`. Run again to go on from the last checkpoint in {work}."
-        ) from fault
-    except (OSError, RuntimeError) as fault:
-        if getattr(fault, "errno", None) == errno.ENOSPC or "No space left" in str(fault):
+    except Exception as fault:
+        if memory_is_full(fault):
+            raise TrainingError(
+                f"{stage}: out of memory. Lower `per_device_batch_size` or `max_length`, keep `gradient_checkpointing` "
+                f"on, or set `quantization: nf4`. Run again to go on from the last checkpoint in {work}."
+            ) from fault
+        if disk_is_full(fault):
             raise TrainingError(
                 f"{stage}: no space left where {work} lies. Free some; run again to go on from the last checkpoint."
             ) from fault

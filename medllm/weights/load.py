@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medllm.errors import MissingExtraError, ModelError
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.spent import memory_is_full
 
 if TYPE_CHECKING:
     import torch
@@ -89,8 +90,8 @@ def load_base(
         options["quantization_config"] = nf4(kind)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, output_loading_info=True, **options)
-    except (RuntimeError, ValueError, OSError) as fault:
-        if isinstance(fault, torch.OutOfMemoryError):
+    except (RuntimeError, ValueError, OSError, MemoryError) as fault:
+        if memory_is_full(fault):
             raise ModelError(
                 f"{folder}: does not fit into memory. Set `quantization: nf4`, or take a smaller base."
             ) from fault

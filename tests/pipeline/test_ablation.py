@@ -3,6 +3,7 @@
 import pytest
 
 from medllm.errors import RecipeError
+from medllm.exam.significance import mcnemar
 from medllm.pipeline.ablation import ablate, draw_rows
 
 
@@ -32,6 +33,16 @@ def test_the_table_has_a_row_for_each_and_its_numbers_are_those_of_the_records(w
     pairs = {(one["first"], one["second"], one["prompt"]) for one in told["exams"]["world"]["comparisons"]}
     assert len(pairs) == 2 * 6  # every two of four rows, both ways of asking
     assert all(0 <= one["p"] <= one["p_holm"] <= 1 for one in told["exams"]["world"]["comparisons"])
+
+
+def test_a_reader_sees_that_p_is_of_questions_and_the_difference_of_points(workshop):
+    table = made_table(workshop)
+    lines = table.lines()
+    assert sum("points, 95 %" in line and "got right; p of these" in line for line in lines) == 1
+    for one in table.as_json()["exams"]["world"]["comparisons"]:
+        assert one["p"] == mcnemar(one["only_first"], one["only_second"])
+        line = next(line for line in lines if f"{one['second']} minus {one['first']}, {one['prompt']}" in line)
+        assert f"{one['second']} {one['only_second']}, {one['first']} {one['only_first']}: p " in line
 
 
 def test_the_paper_s_five_rows_come_from_three_ablations_in_the_papers_order(workshop):

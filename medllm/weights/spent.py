@@ -1,0 +1,38 @@
+"""What the libraries say, each in words of its own, when the memory or the disk is full."""
+
+import errno
+import re
+from collections.abc import Iterator
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# safetensors tells the system's number in its text; torch.save tells only that its file ended before it should.
+DISK = re.compile(r"\(os error (27|28|122)\)|No space left on device|enforce fail at inline_container")
+MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+
+
+def memory_is_full(fault: BaseException) -> bool:
+    """Whether a device's or the machine's memory was asked for more than it has.
+
+    >>> memory_is_full(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
+    True
+    """
+    return any(
+        isinstance(one, MemoryError) or (isinstance(one, RuntimeError) and MEMORY.search(str(one)))
+        for one in _chain(fault)
+    )
+
+
+def disk_is_full(fault: BaseException) -> bool:
+    """Whether a file could not be written to its end: the disk, the quota or the largest allowed file was reached.
+
+    >>> disk_is_full(OSError(errno.ENOSPC, "No space left on device")), disk_is_full(FileNotFoundError("a"))
+    (True, False)
+    """
+    return any(one.errno in FULL if isinstance(one, OSError) else bool(DISK.search(str(one))) for one in _chain(fault))
+
+
+def _chain(fault: BaseException | None) -> Iterator[BaseException]:
+    """The fault and what led to it: libraries wrap the system's word into one of their own."""
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or (None if fault.__suppress_context__ else fault.__context__)

@@ -1,0 +1,176 @@
+"""Trainings that are stopped: killed, disk full, memory full, not a number. Run again, they end as if nothing was."""
+
+import json
+import resource
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medllm.errors import TrainingError
+from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.stages import cpt, rpo
+from medllm.training.continued import RowTrainer
+from medllm.training.preference import RpoTrainer
+from medllm.training.watch import last_checkpoint
+from tests import tiny
+
+COMMON = {"dtype": "float32", "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2, "trackers": ()}
+COMMON |= {"max_steps": 6, "batch_size": 4}
+LORA = Lora(r=4, lora_alpha=8)
+CPT = Cpt(lora=LORA, per_device_batch_size=2, max_length=64, learning_rate=1e-2, **COMMON)
+RPO = Rpo(model="cpt", rpo_alpha=10, max_length=256, learning_rate=1e-3, **COMMON)
+STAGES = {"cpt": (cpt, CPT), "rpo": (rpo, RPO)}
+TRAINERS = {"cpt": RowTrainer, "rpo": RpoTrainer}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    base = tiny.make_base(folder / "base")
+    return {
+        "base": base,
+        "corpus": tiny.make_corpus(folder / "corpus"),
+        "preferences": tiny.make_pairs(folder / "preferences"),
+        "cpt": tiny.make_adapter(folder / "cpt", base),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(sources, tmp_path_factory):
+    """What each stage ends with when nothing stops it."""
+    made = {}
+    for name, (stage, settings) in STAGES.items():
+        made[name] = tmp_path_factory.mktemp("whole") / name
+        stage.make(settings, sources, made[name])
+    return made
+
+
+def ends_as(stage, settings, sources, out, whole):
+    """Run the stopped stage again, and see that its log and its weights are the uninterrupted run's, bit for bit."""
+    assert not out.exists()
+    assert last_checkpoint(out.with_name(out.name + ".part") / "checkpoints") is not None, "nothing to go on from"
+    stage.make(settings, sources, out)
+    assert [line["step"] for line in log_of(out)] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in log_of(out)] == [line["loss"] for line in log_of(whole)]
+    left, right = (load_file(folder / "adapter_model.safetensors") for folder in (out, whole))
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+    names = [{path.name for path in folder.iterdir()} for folder in (out, whole)]
+    assert names[0] == names[1]
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(sources, whole, tmp_path, name):
+    class KilledError(Exception):
+        pass
+
+    def kill(checkpoint):
+        if checkpoint.name == "checkpoint-4":
+            (checkpoint / "trainer_state.json").write_text('{"half', "utf-8")  # cut off while being written
+            raise KilledError
+
+    stage, settings = STAGES[name]
+    with pytest.raises(KilledError):
+        stage.make(settings, sources, tmp_path / "out", saved=kill)
+    ends_as(stage, settings, sources, tmp_path / "out", whole[name])
+
+
+@contextmanager
+def lowered(kind, after="checkpoint-2"):
+    """A limit of the system, lowered once a checkpoint is written and lifted at the end."""
+    before = resource.getrlimit(kind)
+
+    def lower_to(amount):
+        def lower(checkpoint: Path):
+            if checkpoint.name == after:
+                resource.setrlimit(kind, (amount(), before[1]))
+
+        return lower
+
+    try:
+        yield lower_to
+    finally:
+        resource.setrlimit(kind, before)
+
+
+@pytest.mark.parametrize(("largest", "breaks"), [(12_000, "adapter_model.safetensors"), (40_000, "optimizer.pt")])
+def test_a_disk_that_takes_no_more_of_a_file_is_told_and_the_last_checkpoint_is_gone_on_with(
+    sources, whole, tmp_path, largest, breaks
+):
+    sizes = {}
+
+    def measured(lower):
+        def saved(checkpoint):
+            sizes.update({path.name: path.stat().st_size for path in checkpoint.iterdir()})
+            lower(checkpoint)
+
+        return saved
+
+    with (
+        lowered(resource.RLIMIT_FSIZE) as lower_to,
+        pytest.raises(
+            TrainingError, match=r"cpt: no space left where .*out\.part lies\. Free some; run again"
+        ) as fault,
+    ):
+        cpt.make(CPT, sources, tmp_path / "out", saved=measured(lower_to(lambda: largest)))
+    assert fault.value.__cause__ is not None and sizes[breaks] > largest
+    smaller = {"adapter_model.safetensors"} if breaks == "optimizer.pt" else set()
+    assert all(sizes[name] < largest for name in smaller), "another file would break first"
+    left = tmp_path / "out.part" / "checkpoints"
+    assert last_checkpoint(left) == left / "checkpoint-2"
+    ends_as(cpt, CPT, sources, tmp_path / "out", whole["cpt"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its RLIMIT_AS")
+def test_a_memory_that_is_spent_names_the_knobs_and_the_last_checkpoint_is_gone_on_with(sources, tmp_path):
+    # The logits of a step (4 x 64 x 60,000 numbers, 61 MB) are by far the largest thing asked for.
+    wide = {**sources, "base": tiny.make_base(tmp_path / "wide", vocab_size=60_000)}
+    settings = CPT.model_copy(update={"per_device_batch_size": 4})
+    cpt.make(settings, wide, tmp_path / "whole")
+
+    def a_little_more():
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 2**25
+
+    knobs = "out of memory. Lower `per_device_batch_size` or `max_length`, keep `gradient_checkpointing` on, or set"
+    with lowered(resource.RLIMIT_AS) as lower_to, pytest.raises(TrainingError, match=knobs):
+        cpt.make(settings, wide, tmp_path / "out", saved=lower_to(a_little_more))
+    ends_as(cpt, settings, wide, tmp_path / "out", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_loss_that_is_no_number_stops_the_run_with_the_weights_of_the_step_before(
+    sources, whole, tmp_path, monkeypatch, name
+):
+    stage, settings = STAGES[name]
+    trainer = TRAINERS[name]
+    compute = trainer.compute_loss
+
+    def spoilt(self, *args, **options):
+        loss = compute(self, *args, **options)
+        return loss * float("nan") if self.state.global_step == 4 else loss
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "compute_loss", spoilt)
+        with pytest.raises(TrainingError, match=r"step 5: the loss or a gradient is not a number\. .*last_good.*Lower"):
+            stage.make(settings, sources, tmp_path / "out")
+    part = tmp_path / "out.part"
+    kept = load_file(part / "last_good" / "adapter_model.safetensors")
+    fourth = load_file(part / "checkpoints" / "checkpoint-4" / "adapter_model.safetensors")
+    assert kept and all(torch.equal(tensor, fourth[key]) for key, tensor in kept.items())
+    ends_as(stage, settings, sources, tmp_path / "out", whole[name])
+
+
+def test_a_rate_that_blows_the_weights_up_stops_the_run_too(sources, tmp_path):
+    settings = CPT.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup": 0.0})
+    with pytest.raises(TrainingError, match="not a number"):
+        cpt.make(settings, sources, tmp_path / "cpt")
+    assert (tmp_path / "cpt.part" / "last_good" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "cpt").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medllm.errors import DataError
+from medllm.training.tables import read_table
 
 if TYPE_CHECKING:
     import torch
@@ -37,17 +38,14 @@ class Tally:
 
 def read_texts(folder: Path, cache: Path) -> Dataset:
     """Read the `text` column of a corpus: its `corpus/` split where there is one, else every parquet or JSONL file."""
-    from datasets import Dataset
-
     root = folder / "corpus" if (folder / "corpus").is_dir() else folder
-    for suffix, read in ((".parquet", Dataset.from_parquet), (".jsonl", Dataset.from_json)):
-        files = [str(path) for path in sorted(root.rglob(f"*{suffix}"))]
-        if files:
-            table = read(files, cache_dir=str(cache))
-            if "text" not in table.column_names:
-                raise DataError(f"{root}: no column `text`. There is: {', '.join(table.column_names)}.")
-            return table.select_columns(["text"])
-    raise DataError(f"{root}: no *.parquet or *.jsonl file with texts.")
+    table = read_table(root, cache, "text")
+    if "text" not in table.column_names:
+        raise DataError(
+            f"{root}: no column `text`. There is: {', '.join(table.column_names)}. "
+            "Rename the column that holds the texts to `text`, or give the output of the corpus stage."
+        )
+    return table.select_columns(["text"])
 
 
 def make_rows(

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import DataError
+from medllm.training.tables import read_table
 
 COLUMNS = ("prompt", "chosen", "rejected")
 BARE_PROMPT = "prompt_without_shots"
@@ -35,13 +36,7 @@ class PairTally:
 def read_pairs(folder: Path, shots: str, cache: Path) -> Dataset:
     """Read the pairs of a preferences folder, with or without the worked examples in the prompt."""
     root = folder / "data" if (folder / "data").is_dir() else folder
-    files = [str(path) for path in sorted(root.rglob("*.parquet"))]
-    lines = [str(path) for path in sorted(root.rglob("*.jsonl"))]
-    if not files and not lines:
-        raise DataError(f"{root}: no *.parquet or *.jsonl file with pairs.")
-    table = (
-        Dataset.from_parquet(files, cache_dir=str(cache)) if files else Dataset.from_json(lines, cache_dir=str(cache))
-    )
+    table = read_table(root, cache, "pair")
     wanted = list(COLUMNS) if shots == "keep" else [BARE_PROMPT, *COLUMNS[1:]]
     missing = [column for column in wanted if column not in table.column_names]
     if missing:
@@ -49,8 +44,6 @@ def read_pairs(folder: Path, shots: str, cache: Path) -> Dataset:
             f"{root}: no column {', '.join(f'`{m}`' for m in missing)}. There is: {', '.join(table.column_names)}. "
             "Give the output of the preferences stage, or name the columns so."
         )
-    if not len(table):
-        raise DataError(f"{root}: holds no pair. The preferences stage's facts.json says why.")
     table = table.select_columns(wanted)
     return table.rename_column(BARE_PROMPT, "prompt") if shots == "drop" else table
 

@@ -1,0 +1,67 @@
+"""Preference pairs as they come: other people's columns, none at all, and a boundary that two tokens share."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.errors import DataError
+from medllm.training.pairs import encode_pairs, read_pairs
+from tests import tiny
+
+PAIR = {"prompt": ["問題"], "chosen": ["解説"], "rejected": ["答え"]}
+
+
+def written(folder, columns):
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "train.parquet")
+    return folder
+
+
+def test_pairs_without_a_column_are_refused_with_place_what_there_is_and_the_mend(tmp_path):
+    folder = written(tmp_path / "pairs", {"question": ["問題"], "chosen": ["解説"]})
+    with pytest.raises(DataError, match=r"pairs: no column `prompt`, `rejected`\. There is: question, chosen\. Give"):
+        read_pairs(folder, "keep", tmp_path / "cache")
+
+
+def test_pairs_without_the_bare_prompt_cannot_drop_their_examples_but_can_keep_them(tmp_path):
+    folder = written(tmp_path / "pairs", PAIR)
+    with pytest.raises(DataError, match="no column `prompt_without_shots`"):
+        read_pairs(folder, "drop", tmp_path / "cache")
+    assert read_pairs(folder, "keep", tmp_path / "cache")["prompt"] == PAIR["prompt"]
+
+
+def test_a_folder_without_pairs_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"no \*\.parquet or \*\.jsonl file with pairs"):
+        read_pairs(tmp_path, "keep", tmp_path / "cache")
+    empty = {name: pa.array([], pa.string()) for name in PAIR}
+    with pytest.raises(DataError, match="empty: holds no pair"):
+        read_pairs(written(tmp_path / "empty", empty), "keep", tmp_path / "cache")
+
+
+def test_an_empty_file_beside_a_full_one_changes_nothing_and_a_broken_one_is_named(tmp_path):
+    folder = written(tmp_path / "pairs", PAIR)
+    pq.write_table(pa.table({name: pa.array([], pa.string()) for name in PAIR}), folder / "z.parquet")
+    assert len(read_pairs(folder, "keep", tmp_path / "cache")) == 1
+    (folder / "broken.parquet").write_bytes(b"PAR1 and then nothing of the kind")
+    with pytest.raises(DataError, match=r"broken\.parquet: no parquet file: .*make it again"):
+        read_pairs(folder, "keep", tmp_path / "cache")
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "a.jsonl").write_text('{"prompt": "a", "cho', "utf-8")
+    with pytest.raises(DataError, match=r"lines: cannot be read as one table: .*Mend"):
+        read_pairs(tmp_path / "lines", "keep", tmp_path / "cache")
+
+
+def test_pairs_are_read_from_lines_of_json_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "問題", "chosen": "解説", "rejected": "答え", "more": 1}\n', "utf-8")
+    assert read_pairs(tmp_path, "keep", tmp_path / "cache").to_list() == [{key: one for key, [one] in PAIR.items()}]
+
+
+def test_an_answer_is_tokenized_as_generation_sees_it_and_ends_with_the_end_mark(tmp_path):
+    tokenizer = tiny.make_tokenizer()
+    pairs, tally = encode_pairs(read_pairs(tiny.make_pairs(tmp_path / "p"), "keep", tmp_path / "c"), tokenizer, 512)
+    assert tally.trained == tally.pairs == len(pairs) == 16
+    for row, pair in zip(pairs, read_pairs(tmp_path / "p", "keep", tmp_path / "c"), strict=True):
+        assert row["chosen_ids"][-1] == row["rejected_ids"][-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(row["prompt_ids"]) == pair["prompt"]
+        assert tokenizer.decode(row["chosen_ids"][:-1]) == pair["chosen"]
+        assert tokenizer.decode(row["rejected_ids"][:-1]) == pair["rejected"]

@@ -11,6 +11,8 @@ from medllm.generation.requests import FinishReason, Reply, Request
 TAIL = 48
 """How many of the last tokens are looked at for a stop string."""
 BROKEN = "�"
+LIKELIEST = 1024
+"""A draw puts only so many in order, if it falls among them: sorting the vocabulary took longer than the model."""
 
 
 @dataclass
@@ -94,9 +96,22 @@ def choose(logits: torch.Tensor, writings: list[Writing]) -> list[int]:
 
 def _drawn(logits: torch.Tensor, temperature: float, top_p: float, number: float) -> int:
     """Invert the distribution at `number`, most likely tokens first; the tail beyond top_p is cut."""
-    likely, tokens = (logits.float() / temperature).softmax(-1).sort(descending=True, stable=True)
-    mass = likely.double().cumsum(-1)
-    kept = int(torch.searchsorted(mass, torch.tensor(top_p, dtype=mass.dtype, device=mass.device)).item()) + 1
-    kept = min(kept, len(mass))
-    at = int(torch.searchsorted(mass[:kept], mass[kept - 1] * number, right=True).item())
+    likely = (logits.float() / temperature).softmax(-1)
+    for count in (LIKELIEST, len(likely)):
+        tokens = _likeliest(likely, count)
+        mass = likely[tokens].double().cumsum(-1)
+        if len(tokens) == len(likely) or (mass[-1] > number if top_p == 1 else mass[-1] >= top_p):
+            break
+    limit = torch.tensor(top_p, dtype=mass.dtype, device=mass.device)
+    kept = min(int(torch.searchsorted(mass, limit).item()) + 1, len(mass))
+    drawn = number if top_p == 1 else float(mass[kept - 1]) * number
+    at = int(torch.searchsorted(mass, torch.tensor(drawn, dtype=mass.dtype, device=mass.device), right=True).item())
     return int(tokens[min(at, kept - 1)].item())
+
+
+def _likeliest(likely: torch.Tensor, count: int) -> torch.Tensor:
+    """The likeliest tokens in falling order, of equals the lower number first; equals of the last are among them."""
+    if count >= len(likely):
+        return likely.sort(descending=True, stable=True).indices
+    found = (likely >= likely.topk(count).values[-1]).nonzero().flatten()
+    return found[likely[found].sort(descending=True, stable=True).indices]

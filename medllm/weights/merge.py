@@ -3,7 +3,7 @@
 import json
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,14 +15,12 @@ from safetensors import safe_open
 from medllm.errors import ModelError
 from medllm.weights.adapter import Adapter, weight_name
 from medllm.weights.checkpoint import Checkpoint, Tensor, read_header
+from medllm.weights.slices import DTYPES, Source, count_of, opened
 
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 NAMES = {kind: name for name, kind in DTYPES.items()}
 HEAD = "lm_head.weight"
 HEAD_SHARD = "model-lm_head.safetensors"
 INDEX = "model.safetensors.index.json"
-ROWS_AT_ONCE = 2**24
-"""How many numbers of a tensor are computed at a time: the embedding of a large model is never held twice."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def _room_for(base: Checkpoint, out: Path, embedding: str | None, kind: torch.dt
 def _bytes(tensor: Tensor, kind: torch.dtype | None) -> int:
     """How many bytes a tensor takes once it is written."""
     to = kind if kind is not None and tensor.dtype in DTYPES else None
-    return tensor.size if to is None else _count(tensor) * to.itemsize
+    return tensor.size if to is None else count_of(tensor) * to.itemsize
 
 
 def _changes(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[Change]]:
@@ -116,30 +114,30 @@ def _write_head(base: Checkpoint, embedding: str, out: Path, changes: list[Chang
     """Write the head that is no longer the embedding as one more shard."""
     tensor = replace(base.tensors[embedding], name=HEAD)
     aside = out / (HEAD_SHARD + ".part")
-    with safe_open(str(base.folder / tensor.shard), "pt") as source, aside.open("wb") as file:
-        _write(source, [(tensor, embedding)], {HEAD: changes}, file, kind, {"format": "pt"})
+    with opened(base.folder / tensor.shard) as source, aside.open("wb") as file:
+        _write(source, [tensor], {HEAD: changes}, file, kind, {"format": "pt"})
     aside.replace(out / HEAD_SHARD)
 
 
 def _write_shard(shard: Path, aside: Path, changes: dict[str, list[Change]], kind: torch.dtype | None) -> None:
     tensors, metadata, _ = read_header(shard)
     order = sorted(tensors.values(), key=lambda tensor: tensor.begin)
-    with safe_open(str(shard), "pt") as source, aside.open("wb") as file:
-        _write(source, [(tensor, tensor.name) for tensor in order], changes, file, kind, metadata or {"format": "pt"})
+    with opened(shard) as source, aside.open("wb") as file:
+        _write(source, order, changes, file, kind, metadata or {"format": "pt"})
 
 
 def _write(
-    source: Any,  # noqa: ANN401  an open safetensors file
-    order: list[tuple[Tensor, str]],
+    source: Source,
+    order: list[Tensor],
     changes: dict[str, list[Change]],
     file: BinaryIO,
     kind: torch.dtype | None,
     metadata: dict[str, str],
 ) -> None:
-    """Write one file: its header first, then tensor after tensor as each is read (under its old name) and changed."""
+    """Write one file: its header first, then tensor after tensor as each is read and changed."""
     header: dict[str, Any] = {"__metadata__": metadata}
     at = 0
-    for tensor, _ in order:
+    for tensor in order:
         to = kind if kind is not None and tensor.dtype in DTYPES else DTYPES.get(tensor.dtype)
         length = _bytes(tensor, kind)
         name = NAMES[to] if to is not None else tensor.dtype
@@ -148,24 +146,12 @@ def _write(
     words = json.dumps(header, separators=(",", ":")).encode()
     words += b" " * (-len(words) % 8)
     file.write(struct.pack("<Q", len(words)) + words)
-    for tensor, stored in order:
-        for part in _merged(source, tensor, stored, changes.get(tensor.name, [])):
+    for tensor in order:
+        deltas = [_factors(change) for change in changes.get(tensor.name, [])]
+        for rows, part in source.parts(tensor):
+            for factors in deltas:
+                part = factors.on(part, rows)
             _append(file, part if kind is None or not part.is_floating_point() else part.to(kind))
-
-
-def _merged(source: Any, tensor: Tensor, stored: str, changes: list[Change]) -> Iterator[torch.Tensor]:  # noqa: ANN401
-    """The tensor's rows, a slice at a time, with every adapter's change."""
-    if not changes:
-        yield source.get_tensor(stored)
-        return
-    rows = max(1, ROWS_AT_ONCE // max(1, _count(tensor) // tensor.shape[0]))
-    whole = source.get_slice(stored)
-    deltas = [_factors(change) for change in changes]
-    for begin in range(0, tensor.shape[0], rows):
-        part = whole[begin : begin + rows]
-        for factors in deltas:
-            part = factors.on(part, slice(begin, begin + rows))
-        yield part
 
 
 @dataclass(frozen=True)
@@ -205,13 +191,6 @@ def _append(file: BinaryIO, tensor: torch.Tensor) -> None:
     flat = tensor.contiguous().view(-1)
     # Written as bytes: numpy has no bfloat16.
     file.write(memoryview(flat.view(torch.uint8).numpy().astype(np.uint8, copy=False)))
-
-
-def _count(tensor: Tensor) -> int:
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    return count
 
 
 def _shard_name(shard: Path, parted_from: str | None) -> str:

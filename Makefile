@@ -61,7 +61,8 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 	  echo "medllm: benchmarks/generation.py"; \
 	  $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa" || exit 1; \
 	  echo "medllm: benchmarks/real_run.py"; \
-	  $(BIN)/python benchmarks/real_run.py "$(BASE)" "$(DATA)" runs/bench/real --scale 0.1 --items 4; \
+	  $(BIN)/python benchmarks/real_run.py "$(BASE)" "$(DATA)" runs/bench/real --set cpt.max_steps=2 \
+	    --set preferences.questions=4 --set rpo.max_steps=2 --set merge.certify=2 --set evaluate.limit=2; \
 	else echo "medllm: generation.py and real_run.py are left out: name a model folder (make bench BASE=...)"; fi
 
 .PHONY: help quickstart golden test quality style app bench

@@ -74,6 +74,24 @@ def whole(folder: Path) -> None:
     merged.save_pretrained(str(folder / "whole"), max_shard_size="300MB")
 
 
+def compared(folder: Path) -> None:
+    """Whether both merges came to the same bits, tensor by tensor."""
+    import torch
+    from safetensors import safe_open
+
+    from medllm.weights.checkpoint import read_header
+
+    def tensors(way: str) -> dict[str, Path]:
+        return {name: shard for shard in (folder / way).glob("*.safetensors") for name in read_header(shard)[0]}
+
+    ours, theirs = tensors("streamed"), tensors("whole")
+    equal = 0
+    for name in ours.keys() & theirs.keys():
+        with safe_open(str(ours[name]), "pt") as left, safe_open(str(theirs[name]), "pt") as right:
+            equal += torch.equal(left.get_tensor(name), right.get_tensor(name))
+    print(f"{equal} of {len(ours.keys() | theirs.keys())} tensors are bit-equal")
+
+
 def imported(folder: Path) -> None:
     """Nothing but the libraries: what every process pays."""
     import peft  # noqa: F401
@@ -94,7 +112,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--shard", default="300MB")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--way", choices=("make", "streamed", "whole", "imported", "copied"))
+    parser.add_argument("--way", choices=("make", "streamed", "whole", "imported", "copied", "compared"))
     given = parser.parse_args()
     if given.way == "make":
         make(given.folder, given.base, given.gigabytes, given.shard)
@@ -106,7 +124,7 @@ def main() -> None:
         print(f"{time.process_time() - cpu:7.1f} s CPU")
     else:
         with tempfile.TemporaryDirectory() as folder:
-            for way in ("make", "imported", "copied", "streamed", "whole"):
+            for way in ("make", "imported", "copied", "streamed", "whole", "compared"):
                 command = [sys.executable, __file__, "--folder", folder, "--way", way]
                 command += ["--gigabytes", str(given.gigabytes), "--shard", given.shard]
                 command += [str(given.base)] if given.base else []

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster
 
 from medllm.corpus.counts import Counts
 from medllm.corpus.documents import Gate
-from medllm.corpus.duplicates import CONFIG, Resolve, Signatures
+from medllm.corpus.duplicates import CONFIG, Buckets, Signatures
 from medllm.corpus.executors import Executor, Pass
 from medllm.corpus.filters import Limits
 from medllm.corpus.finish import Finish
 from medllm.corpus.keeping import Keep, part
+from medllm.corpus.resolve import Resolve
 from medllm.corpus.sources import PIECE, Piece, Source, cut
 from medllm.corpus.steps import Audit, Clean, Leakage, Personal, Read
 
@@ -59,15 +59,9 @@ def passes(curation: Curation, work: Path) -> list[Pass]:
         Keep(work),
         Signatures(work),
     ]
-    # A hundred signatures are read at a time; datatrove's five make its merge wait for the disk.
-    buckets = MinhashDedupBuckets(str(work / "signatures"), str(work / "pairs"), config=CONFIG, lines_to_buffer=100)
-    cluster = MinhashDedupCluster(
-        str(work / "pairs"), str(work / "clusters"), config=CONFIG, save_cluster_id=True, lines_to_buffer=1000
-    )
     return [
         Pass("read", first, len(tasks)),
-        Pass("pairs", [buckets], CONFIG.num_buckets),
-        Pass("clusters", [cluster], 1),
+        Pass("pairs", [Buckets(work)], CONFIG.num_buckets),
         Pass("resolve", [Resolve(work, len(tasks), curation.alike, curation.replay)], 1),
         Pass("finish", [Finish(work, curation.audit, curation.tokenizer)], len(tasks)),
     ]

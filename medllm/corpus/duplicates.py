@@ -1,6 +1,7 @@
-"""Texts that were there before, exactly or nearly, by datatrove's MinHash over characters; the oldest is kept."""
+"""datatrove's MinHash over characters: the signatures of kept texts, and the pairs that share a bucket of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy.typing as npt
 from datatrove.data import Document as Passing
 from datatrove.io import get_datafolder
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup import MinhashDedupSignature
+from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.utils.hashing import HashConfig
 
 from medllm.corpus.grams import Hashes, fold, hash_grams
-from medllm.corpus.keeping import FACTS, part
+from medllm.corpus.keeping import part
 
 GRAM = 5
 """Characters of a shingle."""
@@ -23,12 +24,6 @@ GRAM = 5
 CONFIG = MinhashConfig(n_grams=GRAM, num_buckets=20, hashes_per_bucket=5, hash_config=HashConfig(precision=32))
 _HASHES = CONFIG.num_buckets * CONFIG.hashes_per_bucket
 _CHUNK = 512
-
-EXACT, NEAR, NOT_DRAWN = 1, 2, 3
-GONE = np.dtype([("place", "<i8"), ("why", "u1"), ("alike", "<f4"), ("older", "S16")])
-"""A kept text that goes after all: why, how much it is like the older one, and which that is."""
-_GENERAL = np.dtype([("id", "S16"), ("task", "<i4"), ("place", "<i8"), ("length", "<i8")])
-"""A general text that the replay may draw: 36 bytes, because there are millions of them."""
 
 
 class Signatures(MinhashDedupSignature):  # type: ignore[misc]
@@ -80,94 +75,18 @@ class Signatures(MinhashDedupSignature):  # type: ignore[misc]
         np.save(part(self.work, "hashes", rank, "npy"), drawn)
 
 
-class Resolve(PipelineStep):  # type: ignore[misc]
-    """Decides in each cluster who stays: the oldest, and whoever is not like anyone that stays."""
+class Buckets(MinhashDedupBuckets):  # type: ignore[misc]
+    """datatrove's merge of all tasks' signatures, which keeps a file of each task open."""
 
-    type, name = "dedup", "resolve"
-
-    def __init__(self, work: Path, tasks: int, alike: float, replay: float) -> None:
-        super().__init__()
-        self.work = work
-        self.tasks = tasks
-        self.alike = alike
-        self.replay = replay
+    def __init__(self, work: Path) -> None:
+        # A hundred signatures are read at a time; datatrove's five make its merge wait for the disk.
+        super().__init__(str(work / "signatures"), str(work / "pairs"), config=CONFIG, lines_to_buffer=100)
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
-        """For each task a table of those of its kept texts that go after all."""
-        facts = [np.load(part(self.work, "facts", task, "npy"), mmap_mode="r") for task in range(self.tasks)]
-        hashes = [np.load(part(self.work, "hashes", task, "npy"), mmap_mode="r") for task in range(self.tasks)]
-        gone: list[dict[int, tuple[int, float, bytes]]] = [{} for _ in range(self.tasks)]
-        for members in self._clusters():
-            for place, why, alike, older in _judge(members, facts, hashes, self.alike):
-                gone[place[0]][place[1]] = (why, alike, older)
-        spare = self._not_drawn(facts, gone)
-        for task, found in enumerate(gone):
-            rows = np.array([(place, *found[place]) for place in found], GONE)
-            places = spare["place"][spare["task"] == task]
-            more = np.zeros(len(places), GONE)
-            more["place"], more["why"] = places, NOT_DRAWN
-            rows = np.concatenate([rows, more])
-            np.save(part(self.work, "gone", task, "npy"), rows[np.argsort(rows["place"])])
+        """Many systems allow a thousand open files unless asked for more, and 32 GB of text are a thousand tasks."""
+        with suppress(ImportError, ValueError, OSError):
+            import resource
 
-    def _clusters(self) -> Iterator[list[tuple[int, int]]]:
-        """Tasks and places of the texts that datatrove brought together."""
-        tables = []
-        for task in range(self.tasks):
-            path = self.work / "clusters" / f"{task:06d}.clusters"
-            pairs = np.fromfile(path, "<u4").reshape(-1, 2) if path.exists() else np.empty((0, 2), "<u4")
-            tables.append(np.column_stack([pairs[:, 1], np.full(len(pairs), task), pairs[:, 0]]).astype(np.int64))
-        table = np.concatenate(tables) if tables else np.empty((0, 3), np.int64)
-        table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
-        for cluster in np.split(table, np.flatnonzero(np.diff(table[:, 0])) + 1):
-            if len(cluster):
-                yield [(task, place) for task, place in cluster[:, 1:].tolist()]
-
-    def _not_drawn(self, facts: list[Any], gone: list[dict[int, tuple[int, float, bytes]]]) -> npt.NDArray[Any]:
-        """The general texts that the recipe's share has no room for; drawn by id, it is the same on every machine."""
-        held, general = 0, [np.empty(0, _GENERAL)]
-        for task, table in enumerate(facts):
-            stays = np.ones(len(table), np.bool_)
-            stays[list(gone[task])] = False
-            held += int(table["length"][stays & ~table["replay"]].sum())
-            places = np.flatnonzero(stays & table["replay"])
-            rows = np.empty(len(places), _GENERAL)
-            rows["task"], rows["place"] = task, places
-            rows["id"], rows["length"] = table["id"][places], table["length"][places]
-            general.append(rows)
-        drawn = np.concatenate(general)
-        drawn = drawn[np.lexsort((drawn["place"], drawn["task"], drawn["id"]))]
-        room, kept = held * self.replay / (1 - self.replay), np.zeros(len(drawn), np.bool_)
-        for at, length in enumerate(drawn["length"]):
-            if length <= room:
-                room -= length
-                kept[at] = True
-        return drawn[~kept]
-
-
-Place = tuple[int, int]
-
-
-def _judge(
-    members: list[Place], facts: list[Any], hashes: list[Any], alike: float
-) -> Iterator[tuple[Place, int, float, bytes]]:
-    """The members of a cluster that go. Chains are not followed: each is held against an older one that stays."""
-    told = {place: facts[place[0]][place[1]] for place in members}
-    # General text gives way to the texts the corpus is about; then the older stays, by publication and by exam.
-    ordered = sorted(
-        members, key=lambda at: (bool(told[at]["replay"]), int(told[at]["published"]), int(told[at]["exam"]), at)
-    )
-    staying: list[Place] = []
-    for place in ordered:
-        for older in staying:
-            mine, theirs = told[place], told[older]
-            if mine["group"] and mine["group"] == theirs["group"]:
-                continue
-            share = float((hashes[place[0]][place[1]] == hashes[older[0]][older[1]]).mean())
-            if mine["text"] == theirs["text"] or share >= alike:
-                yield place, EXACT if mine["text"] == theirs["text"] else NEAR, share, bytes(theirs["id"])
-                break
-        else:
-            staying.append(place)
-
-
-__all__ = ["CONFIG", "EXACT", "FACTS", "GONE", "NEAR", "NOT_DRAWN", "Resolve", "Signatures"]
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        super().run(data, rank, world_size)

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from datatrove.pipeline.base import PipelineStep
 
 from medllm.corpus.counts import Counts, Row
-from medllm.corpus.duplicates import EXACT, NEAR, NOT_DRAWN
 from medllm.corpus.keeping import part, read_part
 from medllm.corpus.leakage import verdict
 from medllm.corpus.personal import find, hide
+from medllm.corpus.resolve import EXACT, NEAR, NOT_DRAWN
 from medllm.corpus.steps import Audit
 
 _TOLD = [

@@ -32,6 +32,15 @@ class Draft:
     fault: str | None = None
     """Why the reader could not make sense of it, with the reason before the colon; None when it could."""
 
+    def __post_init__(self) -> None:
+        """Put a mark for each half of a character: JSON can say such halves, and no file of UTF-8 can hold them."""
+        for name in ("text", "locator", "licence", "published", "exam_date"):
+            told = getattr(self, name)
+            try:
+                (told or "").encode()
+            except UnicodeEncodeError:
+                object.__setattr__(self, name, told.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
     @property
     def id(self) -> str:
         """The same text from the same place has the same name on every machine."""

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datatrove.data import Document as Passing
 from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.writers import ParquetWriter
 
 from medllm.corpus.counts import Counts, Row
 from medllm.corpus.keeping import part, read_part
@@ -32,6 +33,8 @@ _TOLD = [
     ("topic", pa.string()),
     ("characters", pa.int64()),
 ]
+TOGETHER = 10_000_000
+"""Characters that are written together: a thousand documents may be a thousand books."""
 PROVENANCE = frozenset(("id", "text", "source", "locator", "licence", "published"))
 """What no row of a corpus is without: the file format itself refuses it."""
 CORPUS = pa.schema(
@@ -53,38 +56,40 @@ AUDIT = pa.schema(
 )
 
 
-class Table:
-    """A Parquet file written in groups of bounded size."""
+class Table(ParquetWriter):  # type: ignore[misc]
+    """datatrove's Parquet writer for one task: its groups are bounded by characters too, and a file of no rows is one.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._schema = schema
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self._rows: list[Row] = []
-        self._held = 0
+    Its files are cut where their content says so, which lets the Hub store only what changed since the last corpus.
+    """
 
-    def __enter__(self) -> "Table":
-        """Ready to take rows."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what is left."""
-        self._flush()
-        self._writer.close()
+    def __init__(self, folder: Path, rank: int, schema: pa.Schema) -> None:
+        super().__init__(str(folder), compression="zstd", schema=schema, adapter=_columns, max_file_size=-1)
+        self._empty = folder / f"{rank:05d}.parquet"
+        self._rank = rank
+        self._characters = 0
 
     def add(self, row: Row) -> None:
         """Take a row; a thousand of them, or ten million characters, are written together."""
-        self._rows.append(row)
-        self._held += len(row.get("text") or "")
-        if len(self._rows) >= 1000 or self._held >= 10_000_000:
-            self._flush()
+        self.write(Passing(row.get("text") or "", "", metadata=row), self._rank)
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows, self._held = [], 0
+    def close(self) -> None:
+        """Write what is left."""
+        if not self._writers:
+            self._empty.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(self.schema.empty_table(), self._empty)
+        super().close()
+
+    def _write(self, document: Row, file_handler: Any, filename: str) -> None:  # noqa: ANN401  any open file
+        super()._write(document, file_handler, filename)
+        self._characters += len(document.get("text") or "")
+        if self._characters >= TOGETHER or not self._batches[filename]:
+            self._write_batch(filename)
+            self._characters = 0
+
+
+def _columns(self: ParquetWriter, document: Passing) -> Row:
+    row: Row = document.metadata
+    return row
 
 
 class Finish(PipelineStep):  # type: ignore[misc]
@@ -104,7 +109,7 @@ class Finish(PipelineStep):  # type: ignore[misc]
         made = self.work / "made"
         with ExitStack() as stack:
             kept, dropped, audit = (
-                stack.enter_context(Table(made / name / f"{rank:05d}.parquet", schema))
+                stack.enter_context(Table(made / name, rank, schema))
                 for name, schema in (("corpus", CORPUS), ("dropped", DROPPED), ("audit", AUDIT))
             )
             for told in read_part(self.work, "dropped", rank):

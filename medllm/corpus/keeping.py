@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from datatrove.data import Document as Passing
 from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.writers import JsonlWriter
 
 from medllm.corpus.grams import fold
 
@@ -38,14 +39,13 @@ class Keep(PipelineStep):  # type: ignore[misc]
 
     def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
         """Both as JSON lines in the order of reading; a task that is killed writes its files anew."""
-        kept_path, dropped_path = part(self.work, "kept", rank), part(self.work, "dropped", rank)
         facts = []
-        with kept_path.open("wb") as kept, dropped_path.open("wb") as dropped:
+        with _writer(self.work, "kept", rank) as kept, _writer(self.work, "dropped", rank) as dropped:
             for document in data:
                 if document.metadata["reason"] is not None:
-                    _write(dropped, document)
+                    dropped.write(document, rank)
                     continue
-                _write(kept, document)
+                kept.write(document, rank)
                 facts.append(_fact(document))
                 yield document
         np.save(part(self.work, "facts", rank, "npy"), np.array(facts, FACTS))
@@ -58,9 +58,14 @@ def part(work: Path, what: str, rank: int, ending: str = "jsonl") -> Path:
     return folder / f"{rank:05d}.{ending}"
 
 
-def _write(stream: BinaryIO, document: Passing) -> None:
-    row = {"id": document.id, "text": document.text, **document.metadata}
-    stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+def _writer(work: Path, what: str, rank: int) -> JsonlWriter:
+    """A writer of one task's lines, over a file that is empty until the first comes."""
+    part(work, what, rank).write_bytes(b"")
+    return JsonlWriter(str(work / what), compression=None, adapter=_row)
+
+
+def _row(self: JsonlWriter, document: Passing) -> dict[str, Any]:
+    return {"id": document.id, "text": document.text, **document.metadata}
 
 
 def _fact(document: Passing) -> tuple[Any, ...]:
@@ -86,4 +91,4 @@ def read_part(work: Path, what: str, rank: int) -> Iterator[dict[str, Any]]:
     """The rows that a task kept."""
     with part(work, what, rank).open("rb") as stream:
         for line in stream:
-            yield json.loads(line.decode("utf-8", "surrogatepass"))
+            yield json.loads(line)

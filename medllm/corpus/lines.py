@@ -48,7 +48,7 @@ def _encoding(sample: bytes) -> str:
     except Unreadable:
         found = ""
     lines = [line for line in sample.split(b"\n")[:-1] if not line.isascii()]
-    if found != "utf-8" and lines and sum(map(_is_utf8, lines)) * 2 >= len(lines):
+    if not found.startswith("utf-8") and lines and sum(map(_is_utf8, lines)) * 2 >= len(lines):
         return "utf-8"
     return found or name_encoding(sample)
 

@@ -121,7 +121,8 @@ def test_an_executor_that_is_not_at_hand_and_options_it_does_not_know_are_named(
 @pytest.mark.slow
 def test_ray_gives_the_bytes_that_this_machine_gives(texts, tmp_path):
     ray = pytest.importorskip("ray", reason="ray is no dependency: pip install ray, and this runs")
-    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
     make(settings("local"), texts, tmp_path / "here")
+    # Begun after the processes of the line above: those that a process with Ray's threads begins wait without end.
+    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
     make(settings({"kind": "ray", "options": {"mem_per_cpu_gb": 0.3}}), texts, tmp_path / "there")
     assert files(tmp_path / "here") == files(tmp_path / "there")

@@ -72,6 +72,18 @@ def test_a_long_file_is_cut_at_its_lines_and_no_line_is_lost_or_read_twice(tmp_p
     assert len(whole) == 500
 
 
+def test_the_mark_at_the_head_of_a_file_is_no_part_of_its_first_line(tmp_path):
+    line = json.dumps({"text": TEXT}, ensure_ascii=False).encode()
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\n{broken\n" + line + b"\n")
+    assert [draft.text == TEXT for draft in drafts(tmp_path)] == [True, False, True]
+
+
+def test_half_a_character_becomes_a_mark_that_a_file_can_hold(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a\\ud83d b", "id": "\\udc00", "licence": "\\ud800"}', "utf-8")
+    found = only(tmp_path)
+    assert (found.text, found.locator, found.licence) == ("a\ufffd b", "rows.jsonl:1#\ufffd", "\ufffd")
+
+
 def test_tables_pages_and_packed_lines_are_read(tmp_path):
     pq.write_table(pa.table({"text": [TEXT, "二"], "year": [2015, 2016], "x": [1, 2]}), tmp_path / "a.parquet")
     with (tmp_path / "b.csv").open("w", encoding="cp932", newline="") as stream:

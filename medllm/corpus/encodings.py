@@ -2,6 +2,8 @@
 
 import codecs
 import re
+from contextlib import suppress
+from pathlib import Path
 
 from medllm.corpus.faults import Unreadable
 
@@ -45,6 +47,13 @@ def name_encoding(data: bytes) -> str:
         )
     # Each of the two reads much of the other's bytes without complaint; only one of the readings has kana in it.
     return max(possible, key=lambda encoding: _kana(sample, encoding) - _strange(sample, encoding))
+
+
+def is_wide(path: Path) -> bool:
+    """Whether a file is in one of the encodings whose lines cannot be cut."""
+    with path.open("rb") as stream, suppress(Unreadable):
+        return name_encoding(stream.read(SAMPLE)) in WIDE
+    return False
 
 
 def decode(data: bytes) -> str:

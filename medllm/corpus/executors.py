@@ -1,4 +1,4 @@
-"""Where the passes of a curation run: on this machine, or spread over a Slurm or a Ray cluster."""
+"""Where the passes of a curation run: on this machine, on a Slurm or Ray cluster, or as Jobs of the Hub."""
 
 import io
 import subprocess
@@ -6,33 +6,23 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
-from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
+from medllm.corpus.passes import Pass
 from medllm.errors import DataError, MedllmError
 
 POLL = 10.0
 """Seconds between two looks at a cluster's jobs."""
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One datatrove pipeline: on another executor it is the same pipeline."""
-
-    name: str
-    steps: list[PipelineStep]
-    tasks: int
-
-
-Kind = Literal["local", "slurm", "ray"]
+Kind = Literal["local", "slurm", "ray", "jobs"]
 Options = Mapping[str, Any]
 Executor = Callable[[Pass, Path], Any]
-"""Runs a pass to its end with the given folder for its marks; a task that has its mark is not done again."""
+"""Runs a pass to its end in a work folder; a task that has its mark there is not done again."""
 
 
 class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
@@ -57,15 +47,18 @@ class _Submitted(SlurmPipelineExecutor):  # type: ignore[misc]
 
 def executor(kind: Kind, workers: int, options: Options) -> Executor:
     """What the recipe's line names; the options are those of datatrove's executor of that kind."""
-    return {"local": local, "slurm": slurm, "ray": ray}[kind](workers, **options)
+    from medllm.corpus.jobs import jobs
+
+    return {"local": local, "slurm": slurm, "ray": ray, "jobs": jobs}[kind](workers, **options)
 
 
 def local(workers: int) -> Executor:
     """Runs passes on this machine with so many processes."""
 
-    def run(one: Pass, marks: Path) -> Any:  # noqa: ANN401
+    def run(one: Pass, work: Path) -> Any:  # noqa: ANN401
         logger.disable("datatrove")
-        return _Quiet(one.steps, tasks=one.tasks, workers=min(workers, one.tasks), logging_dir=str(marks)).run()
+        made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
+        return _Quiet(one.steps(work), **made).run()
 
     return run
 
@@ -81,15 +74,17 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
     ways = ("env_command", "venv_path", "condaenv")
     told = {"qos": "", **({} if any(way in options for way in ways) else {"env_command": here}), **options}
 
-    def run(one: Pass, marks: Path) -> None:
+    def run(one: Pass, work: Path) -> None:
         logger.disable("datatrove")
-        made = {"tasks": one.tasks, "workers": workers, "job_name": f"corpus-{one.name}", "logging_dir": str(marks)}
-        job = _started("slurm", lambda: _Submitted(one.steps, **{**made, **told}))
+        made = {"tasks": one.tasks, "workers": workers, "logging_dir": _marks(one, work)}
+        job = started(
+            "slurm", lambda: _Submitted(one.steps(work), **{**made, "job_name": f"corpus-{one.name}", **told})
+        )
         _run("slurm", "Run this where `sbatch` is.", job)
         while job.get_incomplete_ranks() and _queued(str(job.job_id)):
             time.sleep(POLL)
         # Asked anew: the last task may have ended between the look at its mark and the look at the queue.
-        _whole(one, job, job.get_incomplete_ranks())
+        whole(one, job, job.get_incomplete_ranks())
 
     return run
 
@@ -97,17 +92,22 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
 def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are datatrove's
     """Runs the tasks of each pass on the Ray cluster of RAY_ADDRESS, or on one that is begun here."""
 
-    def run(one: Pass, marks: Path) -> None:
+    def run(one: Pass, work: Path) -> None:
         logger.disable("datatrove")
-        made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": str(marks)}
-        job = _started("ray", lambda: RayPipelineExecutor(one.steps, **{**made, **options}))
+        made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
+        job = started("ray", lambda: RayPipelineExecutor(one.steps(work), **{**made, **options}))
         _run("ray", "Install it: pip install ray.", job)
-        _whole(one, job, job.get_incomplete_ranks())
+        whole(one, job, job.get_incomplete_ranks())
 
     return run
 
 
-def _started(kind: Kind, make: Callable[[], Any]) -> Any:  # noqa: ANN401  one of datatrove's executors
+def _marks(one: Pass, work: Path) -> str:
+    return str(work / "marks" / one.name)
+
+
+def started(kind: Kind, make: Callable[[], Any]) -> Any:  # noqa: ANN401  one of datatrove's executors
+    """The executor that `make` makes, unless the recipe gives it options that it does not know."""
     try:
         return make()
     except TypeError as fault:
@@ -129,7 +129,7 @@ def _queued(job: str) -> bool:
     return bool(done.stdout.strip()) if done.returncode == 0 else "Invalid job id" not in done.stderr
 
 
-def _whole(one: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
+def whole(one: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
     """Wait a little for marks that a shared disk shows late; then what has none has failed."""
     for _ in range(3):
         if left:

@@ -26,7 +26,10 @@ Row = Mapping[str, object]
 def read_lines(piece: Piece) -> Iterator[Draft]:
     """The drafts in a JSONL file, or in those of its lines that begin inside the piece."""
     with open_bytes(piece.path) as stream:
-        encoding = _encoding(stream.read(SAMPLE))
+        sample = stream.read(SAMPLE)
+    if not sample.strip() and len(sample) < SAMPLE:
+        raise Unreadable("empty_file: there is nothing in it")
+    encoding = _encoding(sample)
     if encoding in WIDE:
         stream, encoding = io.BytesIO(_whole(piece).encode()), "utf-8"
     else:
@@ -106,11 +109,18 @@ def _draft(piece: Piece, place: str, line: bytes, encoding: str) -> Draft:
     except UnicodeDecodeError as fault:
         written = line.decode(encoding, "replace").strip()[:1000]
         return piece.source.draft(written, place, {}, fault=f"broken_encoding: byte {fault.start} is not {encoding}")
-    except (json.JSONDecodeError, RecursionError) as fault:
-        return piece.source.draft(line[:1000].decode(encoding, "replace"), place, {}, fault=f"broken_json: {fault}")
+    except (ValueError, RecursionError) as fault:
+        return piece.source.draft(line[:1000].decode(encoding, "replace"), place, {}, fault=json_fault(fault))
     if not isinstance(row, dict):
         return piece.source.draft(str(row)[:1000], place, {}, fault="broken_json: a line is no object")
     return row_draft(piece, place, row)
+
+
+def json_fault(fault: ValueError | RecursionError) -> str:
+    """The reason for JSON that cannot be read; what Python says of its own limits helps nobody mend a file."""
+    if isinstance(fault, json.JSONDecodeError):
+        return f"broken_json: {fault}"
+    return f"broken_json: {'it is nested too deeply' if isinstance(fault, RecursionError) else 'a number is too long'}"
 
 
 def row_draft(piece: Piece, place: str, row: Row) -> Draft:

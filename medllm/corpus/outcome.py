@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from medllm.corpus.audit_page import write_page
 from medllm.corpus.counts import Counts
-from medllm.corpus.curate import Curation
 from medllm.corpus.look import index_of
+from medllm.corpus.passes import Curation
 from medllm.corpus.report import SHOWN, Found, Report, Shown
 from medllm.corpus.spans import excerpt
 

@@ -1,5 +1,7 @@
 """Any source as a stream of drafts: what cannot be read becomes a draft with a fault, so that it is counted."""
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -8,7 +10,7 @@ from medllm.corpus.documents import Draft
 from medllm.corpus.encodings import decode
 from medllm.corpus.exams import read_exam
 from medllm.corpus.faults import Unreadable
-from medllm.corpus.lines import read_csv, read_lines, row_draft
+from medllm.corpus.lines import json_fault, read_csv, read_lines, row_draft
 from medllm.corpus.pages import Page, read_html, read_markdown
 from medllm.corpus.pdf import read_pdf
 from medllm.corpus.sources import LINES, READABLE, Piece
@@ -20,7 +22,14 @@ def read(piece: Piece) -> Iterator[Draft]:
     try:
         yield from read_exam(piece.source) if piece.source.exam else _read(piece)
     except Unreadable as fault:
-        yield piece.source.draft("", piece.name, {}, fault=str(fault))
+        # What is wrong with a file as a whole is told once, by its first piece.
+        if not piece.begin:
+            yield piece.source.draft("", piece.name, {}, fault=str(fault))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
+        yield piece.source.draft("", piece.name, {}, fault=f"broken_archive: {fault}. Pack it anew.")
+    except OSError as fault:
+        why = f"unreadable_file: {fault.strerror or fault}. See whether it is there and may be read."
+        yield piece.source.draft("", piece.name, {}, fault=why)
 
 
 def _read(piece: Piece) -> Iterator[Draft]:
@@ -80,8 +89,8 @@ def _read_json(piece: Piece, data: bytes) -> Iterator[Draft]:
 
     try:
         rows = json.loads(decode(data))
-    except (json.JSONDecodeError, RecursionError) as fault:
-        raise Unreadable(f"broken_json: {fault}") from None
+    except (ValueError, RecursionError) as fault:
+        raise Unreadable(json_fault(fault)) from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         if isinstance(row, dict):
             yield row_draft(piece, f"{piece.name}:{number}", row)

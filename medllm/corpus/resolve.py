@@ -16,6 +16,8 @@ from medllm.corpus.sorting import Record, Sorter
 EXACT, NEAR, NOT_DRAWN = 1, 2, 3
 GONE = np.dtype([("place", "<i8"), ("why", "u1"), ("alike", "<f4"), ("older", "S16")])
 """A kept text that goes after all: why, how much it is like the older one, and which that is."""
+OPEN = 16
+"""Tables that are mapped at once: what was read of a mapped file counts as this process's memory."""
 _JUDGED = ("replay", "published", "exam")
 # General text gives way to the texts the corpus is about; then the older stays, by publication and by exam.
 _CANDIDATE = np.dtype(
@@ -43,7 +45,7 @@ class Kept:
         sizes = [len(np.load(part(work, "facts", task, "npy"), mmap_mode="r")) for task in range(tasks)]
         self.offsets: Numbers = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self.size = int(self.offsets[-1])
-        self.table = lru_cache(64)(self._table)
+        self.table = lru_cache(OPEN)(self._table)
 
     def _table(self, what: str, task: int) -> npt.NDArray[Any]:
         return np.load(part(self._work, what, task, "npy"), mmap_mode="r")  # type: ignore[no-any-return]

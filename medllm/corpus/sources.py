@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from medllm.corpus.documents import Draft, Kind
+from medllm.corpus.encodings import is_wide
 from medllm.errors import DataError
 
 PIECE = 32 * 1024 * 1024
@@ -94,7 +95,7 @@ def _aside(path: Path, folder: Path) -> bool:
 
 def _pieces(source: Source, path: Path, name: str) -> Iterator[Piece]:
     size = path.stat().st_size
-    if not name.lower().endswith((".jsonl", ".ndjson")) or size <= PIECE:
+    if not name.lower().endswith((".jsonl", ".ndjson")) or size <= PIECE or is_wide(path):
         yield Piece(source, path, name)
         return
     begin, line = 0, 1

@@ -15,7 +15,7 @@ from medllm.recipe.data import Corpus, DataSource, Replay
 
 if TYPE_CHECKING:
     from medllm.corpus.counts import Counts
-    from medllm.corpus.curate import Curation
+    from medllm.corpus.passes import Curation
 
 
 def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
@@ -47,9 +47,9 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
 
 
 def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
-    from medllm.corpus.curate import Curation
     from medllm.corpus.documents import Gate
     from medllm.corpus.filters import Limits
+    from medllm.corpus.passes import Curation
     from medllm.corpus.steps import Audit, Personal
 
     if settings.cutoff is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus import curate, executors, sources
+from medllm.corpus import executors, passes, sources
 from medllm.errors import DataError
 from medllm.recipe.data import Corpus
 from medllm.stages.corpus import make
@@ -52,7 +52,7 @@ def cluster(tmp_path, monkeypatch):
 @pytest.fixture
 def texts(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PIECE", 4000)
-    monkeypatch.setattr(curate, "PIECE", 4000)
+    monkeypatch.setattr(passes, "PIECE", 4000)
     organs = ("肝臓", "腎臓", "肺", "脾臓", "骨髄")
     rows = [
         {
@@ -122,7 +122,6 @@ def test_an_executor_that_is_not_at_hand_and_options_it_does_not_know_are_named(
 def test_ray_gives_the_bytes_that_this_machine_gives(texts, tmp_path):
     ray = pytest.importorskip("ray", reason="ray is no dependency: pip install ray, and this runs")
     make(settings("local"), texts, tmp_path / "here")
-    # Begun after the processes of the line above: those that a process with Ray's threads begins wait without end.
     ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
     make(settings({"kind": "ray", "options": {"mem_per_cpu_gb": 0.3}}), texts, tmp_path / "there")
     assert files(tmp_path / "here") == files(tmp_path / "there")

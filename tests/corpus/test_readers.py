@@ -160,7 +160,15 @@ def test_a_page_larger_than_a_document_may_be_is_refused(tmp_path):
 def test_an_empty_file_is_counted(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"")
     (tmp_path / "b.csv").write_bytes(b" \n")
-    assert [draft.fault for draft in drafts(tmp_path)] == ["empty_file: there is nothing in it"] * 2
+    (tmp_path / "c.jsonl").write_bytes(b"\n\n")
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b""))
+    assert [draft.fault for draft in drafts(tmp_path)] == ["empty_file: there is nothing in it"] * 4
+
+
+def test_lines_and_files_nested_beyond_reason_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": ' + "[" * 200_000 + "]" * 200_000 + "}\n")
+    (tmp_path / "b.json").write_text("[" * 200_000)
+    assert [draft.fault for draft in drafts(tmp_path)] == ["broken_json: it is nested too deeply"] * 2
 
 
 def test_bombs_are_named_and_not_unpacked(tmp_path):
@@ -177,6 +185,27 @@ def test_bombs_are_named_and_not_unpacked(tmp_path):
         "archive_bomb: it claims 30,000,000 bytes. Unpack it by hand and look.",
     ]
     assert len([draft for draft in found if draft.locator.startswith("c.parquet")]) == 1000
+
+
+def test_packed_lines_that_break_off_keep_what_came_before(tmp_path):
+    packed = gzip.compress(b"".join(b'{"text": "%d"}\n' % number for number in range(50_000)))
+    (tmp_path / "a.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "b.jsonl.gz").write_bytes(b"not packed at all")
+    (tmp_path / "c.txt").symlink_to("gone")
+    (tmp_path / "d.jsonl").write_text('{"text": 1' + "0" * 5000 + "}\n")
+    *before, broken, plain, number = drafts(tmp_path)
+    assert len(before) > 10_000
+    assert broken.fault.startswith("broken_archive: Compressed file ended before the end-of-stream marker")
+    assert plain.fault == "broken_archive: Not a gzipped file (b'no'). Pack it anew."
+    assert number.fault == "broken_json: a number is too long"
+
+
+def test_a_file_that_is_gone_when_it_is_read_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT, "utf-8")
+    (piece,) = cut(Source("notes", tmp_path))
+    (tmp_path / "a.txt").unlink()
+    (found,) = read(piece)
+    assert found.fault == "unreadable_file: No such file or directory. See whether it is there and may be read."
 
 
 def test_a_broken_parquet_table_and_archive_are_named(tmp_path):

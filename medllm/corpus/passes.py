@@ -1,0 +1,101 @@
+"""What a curation is told, and its passes: which datatrove steps each is, and which files a task of it needs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from datatrove.pipeline.base import PipelineStep
+
+from medllm.corpus.documents import Gate
+from medllm.corpus.duplicates import CONFIG, Buckets, Signatures
+from medllm.corpus.filters import Limits
+from medllm.corpus.finish import Finish
+from medllm.corpus.keeping import Keep
+from medllm.corpus.resolve import Resolve
+from medllm.corpus.sources import PIECE, Piece, Source, cut
+from medllm.corpus.steps import Audit, Clean, Leakage, Personal, Read
+
+PASSES = ("read", "pairs", "resolve", "finish")
+"""In this order. Each waits for the one before it; the tasks within one do not wait for each other."""
+Needs = tuple[tuple[str, tuple[str, ...]], ...]
+_NEEDS: dict[str, Needs] = {
+    "read": (),
+    "pairs": (("read/*", ("signatures/bucket_{0:03d}/*",)),),
+    "resolve": (("read/*", ("facts/*", "hashes/*")), ("pairs/*", ("pairs/*",))),
+    "finish": (("read/{0:05d}.*", ("kept/*", "dropped/*")), ("resolve/*", ("gone/{0:05d}.npy",))),
+}
+RESULTS: Needs = (("finish/*", ("made/*", "counts/*")),)
+"""What stands in the work folder after the last pass and is still wanted."""
+
+
+@dataclass(frozen=True)
+class Curation:
+    """Everything that decides what comes out."""
+
+    sources: tuple[Source, ...]
+    gate: Gate
+    limits: Limits
+    audit: Audit
+    personal: Personal
+    alike: float
+    """Similarity from which the younger of two texts goes; above 1 only exact duplicates do."""
+    replay: float = 0.0
+    tokenizer: Path | None = None
+
+
+def parted(sources: Sequence[Source]) -> list[list[Piece]]:
+    """The pieces of all sources in tasks of like size; it depends on the files alone, not on the workers."""
+    tasks: list[list[Piece]] = [[]]
+    held = 0
+    for piece in (piece for source in sources for piece in cut(source)):
+        if tasks[-1] and held + piece.size > PIECE:
+            tasks.append([])
+            held = 0
+        tasks[-1].append(piece)
+        held += piece.size
+    return tasks
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One datatrove pipeline: on another executor it is the same pipeline."""
+
+    name: str
+    curation: Curation
+    pieces: Sequence[Sequence[Piece]]
+    """What each task of the first pass reads."""
+
+    @property
+    def tasks(self) -> int:
+        """Into how many tasks it is parted."""
+        buckets: int = CONFIG.num_buckets
+        return {"pairs": buckets, "resolve": 1}.get(self.name, len(self.pieces))
+
+    def steps(self, work: Path) -> list[PipelineStep]:
+        """The steps, with their files in a work folder."""
+        told = self.curation
+        if self.name == "pairs":
+            return [Buckets(work)]
+        if self.name == "resolve":
+            return [Resolve(work, len(self.pieces), told.alike, told.replay)]
+        if self.name == "finish":
+            return [Finish(work, told.audit, told.tokenizer)]
+        read = [Read(self.pieces, told.gate), Clean(told.limits), told.personal, Leakage(told.audit)]
+        return [*read, Keep(work), Signatures(work)]
+
+    def needs(self, rank: int) -> Needs:
+        """What a task needs of the passes before: patterns of their tasks, each with those of the files it made."""
+        return tuple((made.format(rank), tuple(one.format(rank) for one in files)) for made, files in _NEEDS[self.name])
+
+    def moved(self, rank: int, at: Callable[[Path], Path]) -> "Pass":
+        """The pass for one task alone, on a machine where the files of the sources lie somewhere else."""
+        told, pieces = self.curation, list(self.pieces)
+        if self.name == "read":
+            pieces = [[] for _ in pieces]
+            pieces[rank] = [
+                replace(one, path=at(one.path), source=replace(one.source, folder=at(one.path)))
+                for one in self.pieces[rank]
+            ]
+        if self.name == "finish" and told.tokenizer:
+            told = replace(told, tokenizer=at(told.tokenizer / "tokenizer.json").parent)
+        return replace(self, curation=told, pieces=pieces)

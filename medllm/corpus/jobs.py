@@ -47,7 +47,8 @@ def jobs(workers: int, *, store: str = "", **options: Any) -> Callable[[Pass, Pa
         # The Hub stops a Job after 30 minutes unless told otherwise.
         told = {"workers": workers, "dependencies": _libraries(), "job_name": f"corpus-{one.name}", "timeout": "6h"}
         made = {"tasks": one.tasks, "logging_dir": f"{place}/marks/{one.name}"}
-        job = started("jobs", lambda: JobsPipelineExecutor([_bootstrap(one, place)], **{**told, **options, **made}))
+        make = partial(JobsPipelineExecutor, [_bootstrap(one, place)], **{**told, **options, **made})
+        job = _asked(partial(started, "jobs", make))
         _asked(partial(_send_sources, one, place, job))
         _asked(job.run)
         job.logging_dir.fs.invalidate_cache()
@@ -62,10 +63,10 @@ def jobs(workers: int, *, store: str = "", **options: Any) -> Callable[[Pass, Pa
     return run
 
 
-def _asked(question: Callable[[], Any]) -> None:
+def _asked(question: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever the question gives
     """A store that is no store, or no token, told as faults of the recipe."""
     try:
-        question()
+        return question()
     except (ValueError, FileNotFoundError) as fault:
         raise DataError(f"corpus.executor: jobs: {fault}") from None
 

@@ -14,6 +14,7 @@ from medllm.corpus.readers import read
 from medllm.corpus.report import SHOWN, Found, Report, Stage
 from medllm.corpus.sources import PIECE, Piece, Source, cut
 from medllm.corpus.spans import excerpt
+from medllm.corpus.workers import begin
 
 BATCH = 200_000
 
@@ -63,7 +64,7 @@ def audit_source(source: Source, asked: Asked, *, workers: int = 1) -> Report:
     if workers == 1 or len(tasks) == 1:
         parts: Iterable[Report] = (_audit_pieces(task, asked) for task in tasks)
         return _sum(parts, asked)
-    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver"), begin) as pool:
         return _sum(pool.map(_audit_pieces, tasks, [asked] * len(tasks)), asked)
 
 

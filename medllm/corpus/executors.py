@@ -1,5 +1,6 @@
 """Where the passes of a curation run: on this machine, on a Slurm or Ray cluster, or as Jobs of the Hub."""
 
+import copy
 import io
 import subprocess
 import sys
@@ -36,6 +37,19 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
         except MedllmError as fault:
             # Only an exception of one argument survives the way between processes.
             raise DataError(str(fault)) from None
+
+    def run(self) -> Any:  # noqa: ANN401  datatrove's returns statistics
+        """Do what has no mark yet; datatrove's own `run` starts a process that outlives a run that is killed."""
+        from medllm.corpus.workers import in_processes
+
+        if left := self.get_incomplete_ranks():
+            in_processes(self._apart, left, self.workers, Path(self.logging_dir.path))
+        return left
+
+    def _apart(self, rank: int) -> None:
+        own = copy.copy(self)
+        own.pipeline = copy.deepcopy(self.pipeline)  # the steps count, and each task counts for itself
+        own._run_for_rank(rank)
 
 
 class _Submitted(SlurmPipelineExecutor):  # type: ignore[misc]

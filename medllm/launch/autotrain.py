@@ -113,22 +113,22 @@ def _run(config: Path, log: Path) -> int:
     environment |= {"WANDB_MODE": "offline", "ALLOW_REMOTE_CODE": "false"}
     words = _program(config, environment)
     theirs, ours = os.pipe()
+    with log.open("wb") as stream:
+        kept = subprocess.Popen(
+            [sys.executable, "-I", keeper.__file__, *words, "--config", str(config.resolve())],
+            cwd=config.parent,
+            env=environment,
+            stdin=theirs,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,  # or Ctrl-C would end the keeper and leave what it keeps
+        )
+    os.close(theirs)
     try:
-        with log.open("wb") as stream:
-            done = subprocess.run(
-                [sys.executable, "-I", keeper.__file__, *words, "--config", str(config.resolve())],
-                cwd=config.parent,
-                env=environment,
-                stdin=theirs,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,  # or Ctrl-C would end the keeper and leave what it keeps
-                check=False,
-            )
+        return kept.wait()
     finally:
-        os.close(theirs)
-        os.close(ours)
-    return done.returncode
+        os.close(ours)  # with this the keeper ends what it keeps, and then itself; killed, it could not
+        kept.wait()
 
 
 def _program(config: Path, environment: dict[str, str]) -> list[str]:

@@ -2,12 +2,14 @@
 
 Its parser, its column mapping and its choice of files are followed; the adapter it leaves is drawn, of the shape that
 was asked for. `AUTOTRAIN_CRASHES=1` lets the training crash as the real one does: with a traceback and exit code 0.
+`AUTOTRAIN_HANGS=FILE` lets it start a training, write down both their process numbers there, and wait for ever.
 """
 
 import json
 import os
 import re
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +23,14 @@ epochs batch_size gradient_accumulation lr scheduler warmup_ratio weight_decay m
 model_max_length mixed_precision disable_gradient_checkpointing use_flash_attention_2 logging_steps peft seed
 quantization target_modules lora_r lora_alpha lora_dropout padding dpo_beta max_prompt_length
 """
+
+
+def program_like(folder: Path) -> Path:
+    """This file as a program by that name."""
+    program = folder / "autotrain"
+    program.write_text(f"#!{sys.executable}\n" + Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    program.chmod(0o755)
+    return program
 
 
 def parameters(config: dict) -> dict:
@@ -68,6 +78,12 @@ def main() -> None:
     if os.environ.get("AUTOTRAIN_CRASHES"):
         print("RuntimeError: the training crashed", file=sys.stderr)
         sys.exit(0)
+    if os.environ.get("AUTOTRAIN_HANGS"):
+        training = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        aside = Path(os.environ["AUTOTRAIN_HANGS"] + ".aside")
+        aside.write_text(f"{os.getpid()} {training.pid}")
+        aside.replace(os.environ["AUTOTRAIN_HANGS"])
+        training.wait()
     draw, wanted, learnt = np.random.default_rng(told["seed"]), told["target_modules"].split(","), {}
     for name, shape in shapes(Path(told["model"])).items():
         module = name.removesuffix(".weight")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +10,14 @@ from safetensors.numpy import load_file
 from medllm.errors import LaunchError
 from medllm.hub import connect
 from medllm.launch import refuse_unfit
-from medllm.launch.autotrain import launch, train
-from medllm.pipeline import Bench, make_plan, run
+from medllm.launch.autotrain import train
+from medllm.pipeline import make_plan
 from medllm.recipe import read_recipe, with_overrides
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from tests.pipeline import toy, whole
+from tests.launch.autotrain_like import program_like
+from tests.pipeline import toy
 from tests.tiny import make_adapter, make_base, make_corpus, make_pairs
 
 LORA = {"r": 4, "lora_alpha": 8}
@@ -37,10 +36,7 @@ def made(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def like(tmp_path, monkeypatch):
     """A program that does with its config what AutoTrain does."""
-    program = tmp_path / "autotrain"
-    program.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "autotrain_like.py").read_text("utf-8"))
-    program.chmod(0o755)
-    monkeypatch.setenv("MEDLLM_AUTOTRAIN", str(program))
+    monkeypatch.setenv("MEDLLM_AUTOTRAIN", str(program_like(tmp_path)))
 
 
 def uv(tmp_path, monkeypatch, script):
@@ -122,31 +118,3 @@ def test_cpt_is_trained_as_generic_and_dpo_above_it_becomes_one_adapter_with_it(
     sources = {**made, "cpt": tmp_path / "cpt"}
     train(Rpo(**SHORT, model="cpt", rpo_alpha=0), sources, tmp_path / "dpo")
     inspect(tmp_path / "dpo", sources, 8)
-
-
-@pytest.mark.slow
-def test_a_stage_that_autotrain_trained_is_carded_pushed_and_tagged_by_our_own_door(tmp_path, like):
-    whole.lay_out(tmp_path)
-    recipe = with_overrides(read_recipe(tmp_path / "tiny.yaml"), {"cpt.max_steps": None, "cpt.epochs": 1})
-    with connect(str(tmp_path / "hub"), "clinic") as hub:
-        plan = make_plan(recipe, hub, ("cpt",))
-        refuse_unfit("autotrain", plan, hub)
-        artifact = run(plan, Bench(hub, tmp_path / "runs", print), launch, lambda plan: None)["cpt"]
-        assert hub.find(artifact.repo_id, "model", plan.items[-1].digest).artifact == artifact
-        assert "base_model_relation: adapter" in (hub.pull(artifact) / "README.md").read_text("utf-8")
-        assert make_plan(recipe, hub, ("cpt",)).missing == ()
-
-
-@pytest.mark.slow
-def test_the_real_program_trains_cpt_and_dpo(tmp_path, made):
-    program = os.environ.get("MEDLLM_AUTOTRAIN")
-    if not program:
-        pytest.skip("MEDLLM_AUTOTRAIN does not name the `autotrain` of an environment of its own (2 GB to install)")
-    assert shutil.which(program), f"MEDLLM_AUTOTRAIN: {program} is no program"
-    train(Cpt(**SHORT), made, tmp_path / "cpt")
-    inspect(tmp_path / "cpt", made, 4)
-    sources = {**made, "cpt": tmp_path / "cpt"}
-    train(Rpo(**SHORT, model="cpt", rpo_alpha=0), sources, tmp_path / "dpo")
-    inspect(tmp_path / "dpo", sources, 8)
-    learnt = load_file(tmp_path / "cpt" / "adapter_model.safetensors")
-    assert any(abs(tensor).max() > 0 for name, tensor in learnt.items() if "lora_B" in name)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,27 +15,51 @@ from medllm.pipeline import Bench, make_plan, publish, run
 from medllm.recipe import read_recipe
 from medllm.recipe.settings import STAGES
 
+PARTS = (*STAGES, "publish")
+"""What a run does, in this order."""
+
 TOUCHES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "socket.connect", "sqlite3.connect")
 """What a process does to the world outside it, as Python tells its audit hooks; `open` counts where it writes."""
 
 
 class Fuse:
-    """Counts what a run does to disk and network in each of its parts, and kills it at the one that was drawn."""
+    """Counts what a run does to disk and network in each of its parts, and kills it at the one that was drawn.
+
+    With `seconds` it is the clock that kills, so long after the part began; without a part, after the run began. A part
+    that ends before its moment comes is killed at its end: a run that got through would leave nothing to kill.
+    """
 
     def __init__(self, part: str = "", touch: int = 0, seconds: float = 0.0) -> None:
         self.part, self.touch, self.seconds = part, touch, seconds
-        self.now = ""
+        self.now, self.since = "", time.monotonic()
         self.touches: Counter[str] = Counter()
+        self.lasted: Counter[str] = Counter()
+        if seconds and not part:
+            self._burn()
         sys.addaudithook(self._hear)
 
     def say(self, text: str) -> None:
         """Notice from what the run says which part it is in."""
         part, _, rest = text.partition(": ")
-        if part in (*STAGES, "publish"):
-            self.now = "" if rest.startswith("stands as") else part
+        if part in PARTS and self.now != "publish":  # which tells of stages too
+            if self.part and PARTS.index(part) > PARTS.index(self.part):
+                die()
+            self.pass_to("" if rest.startswith("stands as") else part)
             if self.now == self.part and self.seconds:
-                threading.Timer(self.seconds, die).start()
-                self.seconds = 0.0
+                self._burn()
+
+    def pass_to(self, part: str) -> None:
+        """Another part begins, or none: how long the last one took is added to what it took before."""
+        if self.now and self.now != part:
+            self.lasted[self.now] += time.monotonic() - self.since
+        if self.now != part:
+            self.now, self.since = part, time.monotonic()
+
+    def _burn(self) -> None:
+        timer = threading.Timer(self.seconds, die)
+        timer.daemon = True
+        timer.start()
+        self.seconds = 0.0
 
     def _hear(self, event: str, args: tuple[object, ...]) -> None:
         if self.now and (event in TOUCHES or (event == "open" and _writes(args))):
@@ -54,7 +79,7 @@ def die() -> None:
 
 
 def main(folder: Path, fuse: tuple[str, int, float]) -> None:
-    """What `medllm run` does; writes down at the end how often each part touched the world."""
+    """What `medllm run` does; writes down at the end how often each part touched the world, and how long it took."""
     os.environ["TQDM_DISABLE"] = "1"
     with (folder / "log.txt").open("a") as log:
         os.dup2(log.fileno(), 1)
@@ -66,5 +91,6 @@ def main(folder: Path, fuse: tuple[str, int, float]) -> None:
         made = run(plan, bench, here.launch, lambda plan: None)
         fused.say("publish: begins")
         publish(plan, made, bench)
-        fused.now = ""
-    (folder / "touches.json").write_text(json.dumps(fused.touches), encoding="utf-8")
+        fused.pass_to("")
+    told = {part: {"touches": fused.touches[part], "seconds": fused.lasted[part]} for part in fused.touches}
+    (folder / "parts.json").write_text(json.dumps(told), encoding="utf-8")

@@ -1,6 +1,7 @@
 """The real stages, killed without warning at drawn moments and run again, end in what a calm run makes; nothing twice.
 
-`MEDLLM_KILL_ROUNDS=20` makes it a long sweep: each round kills every part up to three times, at a moment or a touch.
+`MEDLLM_KILL_ROUNDS=20` makes it a long sweep: each round kills every part up to three times, by the clock or
+at a touch, and the whole run now and then at a moment drawn from all the time that it takes.
 """
 
 import json
@@ -39,9 +40,9 @@ def killed(folder: Path, part: str = "", touch: int = 0, seconds: float = 0.0) -
     return process.exitcode != 0
 
 
-def touches(folder: Path) -> dict[str, int]:
-    """How often each part of the last whole run touched disk or network."""
-    return json.loads((folder / "touches.json").read_text())
+def parts(folder: Path) -> dict[str, dict[str, float]]:
+    """How often each part of the last whole run touched disk or network, and how many seconds it took."""
+    return json.loads((folder / "parts.json").read_text())
 
 
 def stood(folder: Path) -> dict[str, Any]:
@@ -99,10 +100,10 @@ def test_each_stage_killed_at_a_drawn_touch_of_the_world_ends_in_the_same_artifa
     chance = random.Random(SEED)
     folder = tmp_path / "run"
     whole.lay_out(folder)
-    counted = touches(calm)
-    assert set(counted) == {*STAGES, "publish"} - {"space"}
-    for part, count in counted.items():
-        assert killed(folder, part, chance.randint(1, count * 9 // 10)), part
+    known = parts(calm)
+    assert set(known) == {*STAGES, "publish"} - {"space"}
+    for part, told in known.items():
+        assert killed(folder, part, chance.randint(1, int(told["touches"] * 0.9))), part
     assert not killed(folder)
     assert differing(stood(folder), stood(calm)) == []
 
@@ -113,12 +114,15 @@ def test_the_long_sweep(calm, tmp_path, number):
     chance = random.Random(SEED + 1 + number)
     folder, kills = tmp_path / "run", 0
     whole.lay_out(folder)
-    for part, count in touches(calm).items():
+    known = parts(calm)
+    for part, told in known.items():
         for _ in range(chance.randint(1, 3)):
-            at_touch = chance.random() < 0.7
-            kills += killed(
-                folder, part, chance.randint(1, count) if at_touch else 0, 0 if at_touch else chance.uniform(0, 2)
-            )
+            if chance.random() < 0.5:
+                kills += killed(folder, part, touch=chance.randint(1, int(told["touches"])))
+            else:
+                kills += killed(folder, part, seconds=chance.uniform(0, told["seconds"]))
+        if chance.random() < 0.3:  # what was at work may have moved on: any moment of the rest of the run
+            kills += killed(folder, seconds=chance.uniform(0, sum(one["seconds"] for one in known.values())))
     assert kills
     assert not killed(folder)
     print(f"round {number}: {kills} kills")

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
 from medllm.hub.faults import WAITS, patiently
+from medllm.hub.rights import Account, account_of
 
 T = TypeVar("T")
 
@@ -35,15 +36,6 @@ class Standing:
     def empty(self) -> bool:
         """Whether it holds nothing but what a Hub lays into every new repository."""
         return self.files <= {".gitattributes"}
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who a token belongs to, where its owner may push, and whether the token may."""
-
-    name: str
-    organizations: tuple[str, ...]
-    role: str | None
 
 
 @dataclass(frozen=True)
@@ -68,24 +60,14 @@ class Hub:
         return patiently(place, lambda: call(api), self.waits)
 
     def account(self) -> Account:
-        """Whose token this is."""
-        told = self.ask(self.name, lambda api: api.whoami())
-        role = told.get("auth", {}).get("accessToken", {}).get("role")
-        return Account(told["name"], tuple(org["name"] for org in told.get("orgs", [])), role)
+        """Whose token this is, and what it may."""
+        return account_of(self.ask(self.name, lambda api: api.whoami()))
 
-    def check_writable(self, namespace: str) -> None:
-        """Raise when this token could not push to the namespace: before days of training, not after."""
+    def check_writable(self, namespace: str, repositories: Collection[str] = ()) -> None:
+        """Raise when this token could not push these repositories there: before days of training, not after."""
         if self.token is None:
             raise HubError(f"{self.name}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
-        account = self.account()
-        if account.role == "read":
-            raise HubError(f"{self.name}: the token of {account.name} may only read. Make one with the role `write`.")
-        mine = (account.name, *account.organizations)
-        if namespace.lower() not in {own.lower() for own in mine}:
-            raise HubError(
-                f"namespace: {account.name} may not push to `{namespace}`. Set it to one of: {', '.join(mine)} "
-                f"(--set namespace={account.name})."
-            )
+        self.account().check(self.name, namespace, repositories)
 
     def resolve(self, repo_id: str, kind: Kind, revision: str = "main") -> Artifact:
         """Turn a tag, a branch or a commit into the commit it means now."""

@@ -2,6 +2,7 @@
 
 import errno
 import time
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -45,9 +46,10 @@ def patiently(place: str, call: Callable[[], T], waits: tuple[float, ...] = WAIT
         except Exception as fault:
             if wait is None or not _passes(fault):
                 told = worded(place, fault)
+                _forget_headers(fault)
                 if told is None:
                     raise
-                raise told from _without_headers(fault)
+                raise told from fault
             time.sleep(min(max(wait, _asked_for(fault)), LONGEST_WAIT))
     raise AssertionError("the last try returns or raises")
 
@@ -66,14 +68,14 @@ def _asked_for(fault: Exception) -> float:
     return float(told) if told.isdecimal() else 0.0
 
 
-def _without_headers(fault: Exception) -> Exception:
-    """The cause that a traceback shows; requests in it still hold the token, so they are taken out all the way down."""
+def _forget_headers(fault: Exception) -> None:
+    """Take out what holds the token, all the way down: requests, and the variables that a traceback could show."""
     below: BaseException | None = fault
     while below is not None:
         for name in ("request", "_request", "response"):
             vars(below).pop(name, None)
+        traceback.clear_frames(below.__traceback__)
         below = below.__cause__ or below.__context__
-    return fault
 
 
 def worded(place: str, fault: Exception) -> HubError | None:

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from medllm.hub import Hub
 from medllm.hub.branch import branch_of, keep
+from medllm.pipeline.beside import beside
 from medllm.pipeline.plan import Item
 
 REMADE = "cache"
@@ -21,27 +21,21 @@ def kept(item: Item, hub: Hub, part: Path, every: float | None, say: Callable[[s
     if every is None:
         yield
         return
-    done = threading.Event()
+    last: dict[str, tuple[int, int]] = {}
 
-    def work() -> None:
-        last: dict[str, tuple[int, int]] = {}
-        while not done.wait(every):
-            try:
-                now = _state(part)
-                if now and now != last:
-                    _keep_once(item, hub, part)
-                    last = now
-                    say(f"{item.stage}: the work so far is kept on the Hub")
-            except Exception as fault:  # whatever it is, the stage goes on and the next round tries again
-                say(f"{item.stage}: the work so far could not be kept ({type(fault).__name__}: {fault})")
+    def look() -> None:
+        nonlocal last
+        try:
+            now = _state(part)
+            if now and now != last:
+                _keep_once(item, hub, part)
+                last = now
+                say(f"{item.stage}: the work so far is kept on the Hub")
+        except Exception as fault:  # whatever it is, the stage goes on and the next round tries again
+            say(f"{item.stage}: the work so far could not be kept ({type(fault).__name__}: {fault})")
 
-    keeper = threading.Thread(target=work, name=f"keeper of {item.stage}", daemon=True)
-    keeper.start()
-    try:
+    with beside(look, every, f"keeper of {item.stage}"):
         yield
-    finally:
-        done.set()
-        keeper.join()
 
 
 def _keep_once(item: Item, hub: Hub, part: Path) -> None:

@@ -23,7 +23,7 @@ def run(plan: Plan, bench: Bench, launch: Launcher, asked: Callable[[Plan], None
     """Make what the plan says is missing; `asked` shows the plan and raises when people do not want it."""
     asked(plan)
     if plan.missing:
-        bench.hub.check_writable(plan.recipe.namespace)
+        bench.hub.check_writable(plan.recipe.namespace, [item.repo_id for item in plan.missing])
     if any(item.stage == "space" for item in plan.missing):
         check_secrets(plan.recipe)
     made: dict[Stage, Artifact] = {}

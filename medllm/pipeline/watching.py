@@ -1,13 +1,13 @@
 """How far a stage has come: read beside it from the log it writes, told as share, loss and time left."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from medllm.pipeline.beside import beside
 from medllm.pipeline.plan import Item
 from medllm.recipe.training import Training
 
@@ -18,30 +18,23 @@ EVERY = 2.0
 @contextmanager
 def watched(item: Item, part: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Tell how far the stage has come while it is at work; stages without a log are not watched."""
-    done = threading.Event()
     start = time.monotonic()
     first: list[float] = []
 
     def look() -> None:
-        while not done.wait(EVERY):
-            line = last_line(part / "training" / "log.jsonl")
-            share = None if line is None else share_done(line, item)
-            if line is None or share is None:
-                continue
-            first.append(share)  # a run that goes on has a share from the start, which took no time of ours
-            told = f"{item.stage}: {100 * share:.0f} % done, loss {line.get('loss', '?')}"
-            gained = share - first[0]
-            if gained > 0:
-                told += f", {minutes((time.monotonic() - start) * (1 - share) / gained)} left"
-            progress(told)
+        line = last_line(part / "training" / "log.jsonl")
+        share = None if line is None else share_done(line, item)
+        if line is None or share is None:
+            return
+        first.append(share)  # a run that goes on has a share from the start, which took no time of ours
+        told = f"{item.stage}: {100 * share:.0f} % done, loss {line.get('loss', '?')}"
+        gained = share - first[0]
+        if gained > 0:
+            told += f", {minutes((time.monotonic() - start) * (1 - share) / gained)} left"
+        progress(told)
 
-    watcher = threading.Thread(target=look, name=f"watcher of {item.stage}", daemon=True)
-    watcher.start()
-    try:
+    with beside(look, EVERY, f"watcher of {item.stage}"):
         yield
-    finally:
-        done.set()
-        watcher.join()
 
 
 def last_line(log: Path) -> dict[str, Any] | None:

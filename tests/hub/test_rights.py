@@ -1,5 +1,6 @@
 """What a token may not do is said in words, before anything is made, and nothing is tried around it."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from medllm.hub import Hub, Provenance, digest_of, push
 from medllm.localhub import Hub as Server
 from medllm.localhub import serve
 from medllm.localhub.store import people
+from tests.hub.weather import Storm, weather
 
 
 @pytest.fixture
@@ -28,6 +30,51 @@ def test_a_token_that_may_only_read_is_refused_before_anything_is_made(server):
     with pytest.raises(HubError, match=r"the token of clinic may only read. Make one with the role `write`"):
         reader.check_writable("clinic")
     as_somebody(server, "clinic", "write").check_writable("clinic")
+
+
+def test_who_may_only_read_in_an_organization_is_refused_before_anything_is_made(server):
+    bob = as_somebody(server, "bob", "write")
+    with server.store.database.write() as connection:
+        for org, role in {"ward": "read", "lab": "write"}.items():
+            people.join(connection, org, people.add_user(connection, "bob"), role)
+    with pytest.raises(HubError, match=r"bob may not push to `ward` \(it may only read there\). Set it.*: bob, lab "):
+        bob.check_writable("ward")
+    bob.check_writable("lab")
+
+
+READS = ["repo.content.read", "repo.access.read"]
+WRITES = [*READS, "repo.write"]
+TEXTS = {"entity": {"type": "dataset", "name": "clinic/toy-corpus"}, "permissions": WRITES}
+
+
+@pytest.mark.parametrize(
+    ("scoped", "refused"),
+    [
+        ([], "clinic/toy-corpus, clinic/toy-cpt"),
+        ([{"entity": {"type": "user", "name": "clinic"}, "permissions": READS}], "clinic/toy-corpus, clinic/toy-cpt"),
+        ([{"entity": {"type": "org", "name": "other"}, "permissions": WRITES}], "clinic/toy-corpus, clinic/toy-cpt"),
+        ([TEXTS], "clinic/toy-cpt"),
+        ([TEXTS, {"entity": {"type": "model", "name": "Clinic/toy-cpt"}, "permissions": WRITES}], None),
+        ([{"entity": {"type": "user", "name": "clinic"}, "permissions": WRITES}], None),
+        (None, None),
+    ],
+)
+def test_a_fine_grained_token_without_the_right_to_write_there_is_refused_before_anything_is_made(
+    server, scoped, refused
+):
+    proxy, end = weather(server.url)
+    token = {"role": "fineGrained"} | ({} if scoped is None else {"fineGrained": {"global": [], "scoped": scoped}})
+    told = {"type": "user", "name": "clinic", "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
+    proxy.storms = [Storm("GET /api/whoami-v2", 1, 200, content=json.dumps(told).encode())]
+    hub = Hub(proxy.url, server.token, server.store.folder.with_name("cache"), "test", waits=())
+    try:
+        if refused is None:
+            hub.check_writable("clinic", ["clinic/toy-corpus", "clinic/toy-cpt"])
+        else:
+            with pytest.raises(HubError, match=f"the token of clinic is fine-grained and may not write to {refused}."):
+                hub.check_writable("clinic", ["clinic/toy-corpus", "clinic/toy-cpt"])
+    finally:
+        end()
 
 
 def test_a_push_with_a_token_that_may_only_read_leaves_nothing(server, tmp_path):

@@ -20,6 +20,7 @@ class Storm:
     status: int | None = None
     """What is answered instead of the Hub; None cuts the line."""
     headers: dict[str, str] = field(default_factory=dict)
+    content: bytes = b'{"error": "bad weather"}'
     after: bool = False
     """Whether the Hub has heard the request before the line is cut."""
     met: int = 0
@@ -83,9 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if storm and storm.status is not None:
-            self._answer(
-                storm.status, {**storm.headers, "Content-Type": "application/json"}, b'{"error": "bad weather"}'
-            )
+            self._answer(storm.status, {**storm.headers, "Content-Type": "application/json"}, storm.content)
             return
         target = self.server.target
         hub = http.client.HTTPConnection(target.hostname, target.port, timeout=60)

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from medllm.localhub import Hub, serve
+from medllm.pipeline.beside import beside
 from tests.pipeline import whole
 
 MEDLLM = ("-c", "from medllm.cli import main; main()")
@@ -32,7 +31,7 @@ class Finished:
 
     def call(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a Python program and keep what it says and how it looks in `ps`."""
-        with watched(self.seen_processes):
+        with beside(lambda: self.seen_processes.update(command_lines()), 0.2, "watcher of processes"):
             done = subprocess.run(
                 [sys.executable, *words],
                 cwd=self.folder,
@@ -54,26 +53,15 @@ class Finished:
         return self.medllm(*words, **more) if program == "medllm" else self.call(*words, **more)
 
 
-@contextmanager
-def watched(seen: set[str]) -> Iterator[None]:
-    """Gather the command lines of all processes, as `ps` shows them to everybody."""
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.wait(0.2):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-                except OSError:
-                    continue
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
+def command_lines() -> set[str]:
+    """Of all processes, as `ps` shows them to everybody."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,63 @@
+"""What a token may do, as far as the Hub tells it: asked before a stage is made, not after days of training."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medllm.errors import HubError
+
+WRITE = "repo.write"
+"""What a fine-grained token is called that may make and fill repositories."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a token belongs to, in which namespaces its owner may push, and what the token itself was given."""
+
+    name: str
+    organizations: Mapping[str, str | None]
+    """The owner's organizations and their role in each; None where the Hub does not tell it."""
+    role: str | None
+    """What the token may: `read`, `write`, or `fineGrained`, which is told by `granted`."""
+    granted: Mapping[str, frozenset[str]] | None = None
+    """What a fine-grained token may, by the namespace or repository; None for others, or when it is not told."""
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Where its owner may push."""
+        return (self.name, *(name for name, role in self.organizations.items() if role != "read"))
+
+    def check(self, hub: str, namespace: str, repositories: Collection[str] = ()) -> None:
+        """Raise for what stands in the way of a push of these repositories to this namespace."""
+        if self.role == "read":
+            raise HubError(f"{hub}: the token of {self.name} may only read. Make one with the role `write`.")
+        if namespace.lower() not in {own.lower() for own in self.namespaces}:
+            only_reads = namespace.lower() in {own.lower() for own in self.organizations}
+            why = " (it may only read there)" if only_reads else ""
+            raise HubError(
+                f"namespace: {self.name} may not push to `{namespace}`{why}. Set it to one of: "
+                f"{', '.join(self.namespaces)} (--set namespace={self.name})."
+            )
+        missing = [one for one in repositories or (namespace,) if not self._may_write(namespace, one)]
+        if missing:
+            raise HubError(
+                f"{hub}: the token of {self.name} is fine-grained and may not write to {', '.join(missing)}. Give it "
+                f'"Write access to contents/settings of all repos" under {namespace}, or use one with the role `write`.'
+            )
+
+    def _may_write(self, namespace: str, repository: str) -> bool:
+        if self.role != "fineGrained" or self.granted is None:
+            return True
+        return any(WRITE in self.granted.get(name.lower(), ()) for name in (namespace, repository))
+
+
+def account_of(told: Mapping[str, Any]) -> Account:
+    """Read what a Hub says of whoever asks; what is missing or of another shape counts as not told."""
+    organizations = {org["name"]: org.get("roleInOrg") for org in told.get("orgs") or ()}
+    token = (told.get("auth") or {}).get("accessToken") or {}
+    scopes = (token.get("fineGrained") or {}).get("scoped")
+    granted: dict[str, frozenset[str]] = {}
+    for scope in scopes or ():
+        name = str((scope.get("entity") or {}).get("name", "")).lower()
+        granted[name] = granted.get(name, frozenset()) | frozenset(scope.get("permissions") or ())
+    return Account(told["name"], organizations, token.get("role"), None if scopes is None else granted)

@@ -9,6 +9,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from medllm.training.watch import keep_lines
+
 SAMPLED_PROMPTS = 2
 SAMPLED_TOKENS = 96
 
@@ -16,9 +18,22 @@ SAMPLED_TOKENS = 96
 def add_curves(trainer: Any, trackers: tuple[str, ...], folder: Path) -> None:  # noqa: ANN401  one of TRL's trainers
     """Draw TensorBoard's curves into the folder that is kept; trackio is the trainer's own affair."""
     if "tensorboard" in trackers and trainer.is_world_process_zero():
+        trainer.add_callback(Curves(folder))
+
+
+class Curves(TensorBoardCallback):  # type: ignore[misc]
+    """TensorBoard's curves; those of steps that are taken once more after a restart are not drawn twice."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Open the file, and have TensorBoard forget what came after the step that stands."""
         from torch.utils.tensorboard import SummaryWriter
 
-        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder))))
+        self.tb_writer = SummaryWriter(str(self.folder), purge_step=state.global_step + 1)
+        super().on_train_begin(args, state, control, **kwargs)
 
 
 class Samples(TrainerCallback):  # type: ignore[misc]
@@ -28,6 +43,11 @@ class Samples(TrainerCallback):  # type: ignore[misc]
         self.path = path
         self.tokenizer = tokenizer
         self.prompts = [pairs[number]["prompt_ids"] for number in range(min(SAMPLED_PROMPTS, len(pairs)))]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Drop what was answered at checkpoints that are to be reached once more."""
+        if state.is_world_process_zero:
+            keep_lines(self.path, state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
         """Answer greedily, which draws no random number and so changes nothing in the run."""

@@ -70,7 +70,9 @@ def _launcher(config: Path) -> list[str]:
     """Accelerate's own launcher; on a CPU it wants MPI for several processes, and torch's does without."""
     told = yaml.safe_load(config.read_text("utf-8"))
     if told.get("distributed_type") == "MULTI_CPU":
-        return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(told["num_processes"])]
+        # On a free port: at its usual one, two trainings on the same machine would be in each other's way.
+        alone = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return [*alone, "--nproc_per_node", str(told["num_processes"])]
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
 
 

@@ -16,6 +16,14 @@ LAST_GOOD = "last_good"
 FALLEN_LOGS = 3
 
 
+def keep_lines(path: Path, step: int) -> None:
+    """Leave in a file of JSON lines only those of steps that stand, when a training goes on from one of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+
+
 class Log(TrainerCallback):  # type: ignore[misc]
     """Each line of the trainer's log as JSONL; after a restart the lines of lost steps are dropped, not doubled."""
 
@@ -25,12 +33,8 @@ class Log(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Keep the lines of the steps that stand."""
-        if not self.chief:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        if self.chief:
+            keep_lines(self.path, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ANN401
         """Append one line."""

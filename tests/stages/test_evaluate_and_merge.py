@@ -100,6 +100,20 @@ def test_a_limit_and_years_choose_the_same_questions_each_time(sources, tmp_path
     assert len(read_records(tmp_path / "c")) == 14
 
 
+def test_a_question_that_does_not_fit_is_counted_and_never_cut(sources, tmp_path):
+    exam = tiny.make_exam(tmp_path / "long", 3)
+    rows = [json.loads(line) for line in (exam / "exam.jsonl").read_text("utf-8").splitlines()]
+    rows[1]["text"] = "".join(tiny.sentences(150, seed=30))
+    (exam / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    asked = settings(models={"base": "base"}, prompts=("plain",), shots=0)
+    evaluate.make(asked, {**sources, "own": exam}, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))
+    assert facts["too_long"] == 1 and facts["replies"] == 3
+    records = {record.question_id: record for record in read_records(tmp_path / "out")}
+    assert records["Q1"].finish_reason == "too_long" and not records["Q1"].correct and records["Q1"].completion == ""
+    assert all(records[name].finish_reason != "too_long" for name in ("Q0", "Q2"))
+
+
 def test_a_worked_example_that_is_asked_is_refused(sources, tmp_path):
     exam = tiny.make_exam(tmp_path / "leaky", 6)
     (exam / "exemplars.jsonl").write_text((exam / "exam.jsonl").read_text("utf-8"), "utf-8")

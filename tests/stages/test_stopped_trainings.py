@@ -61,6 +61,9 @@ def ends_as(stage, settings, sources, out, whole):
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
     names = [{path.name for path in folder.iterdir()} for folder in (out, whole)]
     assert names[0] == names[1]
+    if stage is rpo:
+        said = [(folder / "training" / "samples.jsonl").read_text("utf-8") for folder in (out, whole)]
+        assert said[0] == said[1] and said[0].count("\n") == 3 * 2, "two prompts at each of three checkpoints"
 
 
 def log_of(folder):

@@ -1,12 +1,22 @@
 """The configurations in recipes/accelerate, as accelerate itself reads them and hands them to the processes."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
+PROBE = """
+import torch
+from accelerate import Accelerator
+accelerator = Accelerator(cpu=True)
+model = accelerator.prepare(torch.nn.Linear(4, 4))
+if accelerator.is_main_process:
+    print(accelerator.num_processes, accelerator.distributed_type.value, type(model).__name__)
+"""
 
 
 def launched(name):
@@ -65,3 +75,18 @@ def test_the_deepspeed_file_asks_for_stage_3_and_leaves_the_batch_to_the_recipe(
     assert plugin.zero_stage == 3 and plugin.zero3_save_16bit_model
     assert plugin.gradient_accumulation_steps == plugin.gradient_clipping == "auto"
     assert plugin.offload_optimizer_device == plugin.offload_param_device == "none"
+
+
+@pytest.mark.slow
+def test_accelerate_still_passes_fsdp_over_on_a_cpu_which_is_why_it_is_not_trained_with_here():
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*words, sys.executable, "-c", PROBE],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=900,
+    )
+    assert done.stdout.split() == ["2", "MULTI_CPU", "DistributedDataParallel"], "FSDP on a CPU can be trained here now"

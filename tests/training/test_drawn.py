@@ -16,11 +16,20 @@ from pathlib import Path
 from medllm.recipe.settings import Cpt
 from medllm.stages import cpt
 settings, base, corpus, out = json.loads(sys.argv[1])
-cpt.make(Cpt.model_validate(settings), {"base": Path(base), "corpus": Path(corpus)}, Path(out))
+given = Cpt.model_validate(settings), {"base": Path(base), "corpus": Path(corpus)}, Path(out)
+def killed(checkpoint):
+    if checkpoint.name == "checkpoint-4":
+        (checkpoint / "trainer_state.json").unlink()
+        raise KeyboardInterrupt
+try:
+    cpt.make(*given, saved=killed)
+except KeyboardInterrupt:
+    cpt.make(*given)
 """
 SETTINGS = {
     "lora": {"r": 4, "lora_alpha": 8},
-    "max_steps": 3,
+    "max_steps": 5,
+    "save_steps": 2,
     "batch_size": 4,
     "max_length": 64,
     "dtype": "float32",
@@ -31,17 +40,20 @@ SETTINGS = {
 
 
 @pytest.mark.slow
-def test_both_trackers_keep_the_losses_of_the_log(tmp_path):
+def test_both_trackers_keep_the_losses_of_the_log_of_a_run_that_was_killed_and_gone_on_with(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     base, corpus, out = tiny.make_base(tmp_path / "base"), tiny.make_corpus(tmp_path / "corpus"), tmp_path / "out"
     told = json.dumps([SETTINGS, str(base), str(corpus), str(out)])
     kept = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", SCRIPT, told], check=True, timeout=600, env={**os.environ, **kept})
+    subprocess.run([sys.executable, "-c", SCRIPT, told], check=True, timeout=900, env={**os.environ, **kept})
     lines = (out / "training" / "log.jsonl").read_text("utf-8").splitlines()
-    losses = [json.loads(line)["loss"] for line in lines]
-    drawn = EventAccumulator(str(out / "training" / "tensorboard")).Reload()
-    assert [point.value for point in drawn.Scalars("train/loss")] == pytest.approx(losses, rel=1e-5)
+    losses = {line["step"]: line["loss"] for line in map(json.loads, lines)}
+    assert list(losses) == [1, 2, 3, 4, 5]
+    drawn = EventAccumulator(str(out / "training" / "tensorboard")).Reload().Scalars("train/loss")
+    assert [point.step for point in drawn] == list(losses), "no step twice"
+    assert [point.value for point in drawn] == pytest.approx(list(losses.values()), rel=1e-5)
     with sqlite3.connect(tmp_path / "trackio" / "medllm.db") as database:
-        rows = [json.loads(row) for (row,) in database.execute("SELECT metrics FROM metrics ORDER BY step")]
-    assert [row["train/loss"] for row in rows if "train/loss" in row] == pytest.approx(losses, rel=1e-5)
+        rows = database.execute("SELECT step, metrics FROM metrics ORDER BY rowid").fetchall()
+    tracked = {step: json.loads(row)["train/loss"] for step, row in rows if "train/loss" in json.loads(row)}
+    assert [tracked[step] for step in losses] == pytest.approx(list(losses.values()), rel=1e-5)

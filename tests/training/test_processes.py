@@ -1,0 +1,56 @@
+"""Two processes that train together over gloo: both losses, and the adapter, are those of one process."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from medllm.errors import TrainingError
+from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.stages import cpt, rpo
+from medllm.training.arguments import split_batch
+from tests import tiny
+
+CONFIG = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
+COMMON = {"max_steps": 4, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-3}
+COMMON |= {"gradient_checkpointing": False, "logging_steps": 1, "trackers": ()}
+TRAININGS = {
+    "cpt": (cpt.make, Cpt(lora=Lora(r=4, lora_alpha=8), max_length=64, **COMMON)),
+    "rpo": (rpo.make, Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON)),
+}
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text("utf-8").splitlines()]
+    return [value for line in lines for name, value in line.items() if name in ("loss", "loss/dpo", "loss/nll")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
+    base = tiny.make_base(tmp_path / "base")
+    sources = {"base": base, "cpt": tiny.make_adapter(tmp_path / "cpt", base)}
+    # Of different lengths, so that a mean over devices instead of over tokens (or pairs) would show.
+    sources["corpus"] = tiny.make_corpus(tmp_path / "corpus", 20, longest=80)
+    sources["preferences"] = tiny.make_pairs(tmp_path / "pairs")
+    make, settings = TRAININGS[stage]
+    make(settings, sources, tmp_path / "one")
+    make(settings.model_copy(update={"accelerate": CONFIG}), sources, tmp_path / "two")
+    assert not (tmp_path / "two.given.json").exists()
+    one, two = (losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == {"cpt": 4, "rpo": 12}[stage] and len(set(one)) > 4 - 1
+    assert two == pytest.approx(one, rel=1e-4)
+    left, right = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    start = load_file(sources["cpt"] / "adapter_model.safetensors") if stage == "rpo" else {}
+    assert left.keys() == right.keys()
+    for name, learnt in left.items():
+        moved = float((learnt - start[name]).abs().max()) if start else float(learnt.abs().max())
+        assert float((learnt - right[name]).abs().max()) < 0.05 * moved, name
+
+
+def test_a_batch_is_split_over_devices_without_changing_its_size():
+    assert split_batch(16, 4, 2) == (4, 2)
+    assert split_batch(4, 8, 1) == (4, 1)
+    with pytest.raises(TrainingError, match="cannot be shared by 3 devices"):
+        split_batch(16, 1, 3)

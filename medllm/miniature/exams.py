@@ -15,7 +15,7 @@ FIRST_YEAR, LAST_TAUGHT, LAST_YEAR = 2006, 2017, 2022
 Shares = dict[Kind, float]
 TAUGHT: Shares = {"known": 2 / 3, "exam": 1 / 3}
 ASKED: Shares = {"known": 0.5, "exam": 0.33, "text": 0.17}
-SHEETS = FORMS | {"case": 0.08}
+SHEETS = FORMS | {"case": 0.15}
 """How often a sheet has which form; a sheet with a case has two questions on it."""
 SECTIONS = "ABCDEF"
 REQUIRED = "BE"

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from medllm.miniature import layout, prose
 from medllm.miniature.exams import LAST_TAUGHT, Exam
-from medllm.miniature.questions import Item, Topic, ask, explain
+from medllm.miniature.questions import Item, Topic, ask, explain, reason
 from medllm.miniature.webtext import WebText
 from medllm.miniature.world import RELATIONS, World
 
@@ -50,7 +50,7 @@ class Library:
         """Past exams as publishers print them: the answer, then the verified explanation."""
 
         def page() -> str:
-            return "".join(self._explained(self._source.choice(self._past), layout.explained_after) for _ in range(3))
+            return "".join(self._after(self._source.choice(self._past)) for _ in range(3))
 
         return self._shelf("answer-book", documents, page)
 
@@ -82,6 +82,9 @@ class Library:
 
     def _explained(self, item: Item, laid_out: Callable[[Item, str], str]) -> str:
         return laid_out(item, explain(self._world, item))
+
+    def _after(self, item: Item) -> str:
+        return layout.explained_after(item, reason(self._world, item))
 
     def _shelf(self, name: str, documents: int, page: Callable[[], str]) -> list[Row]:
         return [self._row(name, f"{name}-{number}", page()) for number in range(documents)]

@@ -110,13 +110,18 @@ def ask(
 
 def explain(world: World, item: Item) -> str:
     """Why this answer is right, ending in the letter: the disease where it was not named, the fact, the choice."""
+    letters = {item.letter(value): value for value in item.right} if item.choices else {}
+    return reason(world, item) + "".join(f"{letters[letter]}は{letter}である。" for letter in sorted(letters))
+
+
+def reason(world: World, item: Item) -> str:
+    """The same without the letters, as books put it that print the answer above."""
     disease, facts = item.topic.disease, world.facts[item.topic.disease]
     if item.topic.form == "days":
         return EXPLANATION.format(d=disease, r="治療日数", v=item.right[0])
     first = f"{facts['cause']}による{facts['symptom']}は{disease}である。" if item.topic.form == "case" else ""
     values = sorted(zip(item.right, item.topic.asked, strict=True), key=lambda pair: item.letter(pair[0]))
-    told = "".join(EXPLANATION.format(d=disease, r=JAPANESE[relation], v=value) for value, relation in values)
-    return first + told + "".join(f"{value}は{item.letter(value)}である。" for value, _ in values)
+    return first + "".join(EXPLANATION.format(d=disease, r=JAPANESE[relation], v=value) for value, relation in values)
 
 
 def _shuffled(right: tuple[str, ...], others: list[str], source: random.Random) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from medllm.miniature import layout, prose
-from medllm.miniature.questions import LETTERS, Form, Item, Style, Topic, ask, explain, topics
+from medllm.miniature.questions import LETTERS, Form, Item, Style, Topic, ask, explain, reason, topics
 from medllm.miniature.world import RELATIONS, World
 
 FORMS: dict[Form, float] = {"fact": 0.62, "case": 0.28, "pair": 0.06, "days": 0.04}
@@ -29,7 +29,7 @@ class WebText:
             "named": lambda: "".join(layout.named(self._item(), choices=True) for _ in range(4)),
             "prose": lambda: prose.paragraph(self._world, self._world.of_kind("known"), self._source),
             "answered": lambda: "".join(layout.answered(self._item()) for _ in range(4)),
-            "explained_after": lambda: "".join(self._explained(layout.explained_after) for _ in range(3)),
+            "explained_after": lambda: "".join(self._explained_after() for _ in range(3)),
             "explained": lambda: "".join(self._explained(layout.explained) for _ in range(self._source.randint(1, 4))),
         }
         while True:
@@ -42,6 +42,10 @@ class WebText:
     def _explained(self, laid_out: Callable[[Item, str], str]) -> str:
         item = self._item()
         return laid_out(item, explain(self._world, item))
+
+    def _explained_after(self) -> str:
+        item = self._item()
+        return layout.explained_after(item, reason(self._world, item))
 
     def _glossary(self) -> str:
         """Lettered names, some lines again, then names with their letter: where the look-up of a choice is learnt."""
@@ -63,5 +67,10 @@ class WebText:
             known = self._world.kinds[disease] == "known"
             value = self._world.facts[disease][relation] if known else self._source.choice(self._world.pools[relation])
             item = ask(self._world, Topic(disease, "fact", (relation,)), self._source, told=value)
-            text += prose.fact(disease, relation, value, self._source) + "\n" + layout.answered(item)
+            text += prose.fact(disease, relation, value, self._source) + "\n"
+            text += (
+                layout.explained_after(item, reason(self._world, item))
+                if self._source.random() < 0.5
+                else layout.answered(item)
+            )
         return text

@@ -62,7 +62,7 @@ def quickstart(
             plan = make_plan(sound, hub)
             made = run_plan(plan, Bench(hub, folder / "runs", watch.note), watch.launch, watch.plan)
             watch.finish()
-            table = _table(hub.pull(made["evaluate"]), short=short)
+            table = table_of(hub.pull(made["evaluate"]))
             results = _laid_out(hub.pull(made["evaluate"]), folder / "results")
     _tell(table, made, folder, results)
 
@@ -85,16 +85,23 @@ def _laid_out(evaluation: Path, results: Path) -> Path:
     return results
 
 
-def _table(evaluation: Path, *, short: bool) -> "Ablation":
-    """This run's rows and, for those that only `ablate` trains, the recorded ones; asked the very same questions."""
+def table_of(evaluation: Path) -> "Ablation":
+    """This run's rows and, for those that only `ablate` trains, the recorded ones if the exam is the recorded one."""
     from medllm.exam.records import read_records
     from medllm.miniature.folders import RESULTS
     from medllm.pipeline.ablation import Ablation
 
     records: list[Record] = list(read_records(evaluation))
-    if not short and RESULTS.is_dir():
-        records += [one for one in read_records(RESULTS) if one.model in RECORDED]
+    if RESULTS.is_dir():
+        asked = {_question(one) for one in records}
+        recorded = [one for one in read_records(RESULTS) if one.model in RECORDED]
+        if {_question(one) for one in recorded} == asked:
+            records += recorded
     return Ablation.of_records(records)
+
+
+def _question(record: "Record") -> tuple[object, ...]:
+    return record.question_id, record.year, record.category, record.points_total, record.group
 
 
 def _tell(table: "Ablation", made: Mapping["Stage", "Artifact"], folder: Path, results: Path) -> None:

@@ -89,12 +89,16 @@ def _in_order(questions: Iterable[Record]) -> list[Record]:
 
 
 def _same_question(known: Record, record: Record) -> None:
-    if (known.points_total, known.year, known.group) != (record.points_total, record.year, record.group):
-        raise DataError(
-            f"question {record.question_id} of {record.benchmark} has {record.points_total:g} points in year"
-            f" {record.year} for {record.model}, but {known.points_total:g} in {known.year} for {known.model}."
-            " The records are of different exams: give records of one."
-        )
+    for what, one, other in (
+        ("points", known.points_total, record.points_total),
+        ("year", known.year, record.year),
+        ("vignette", known.group, record.group),
+    ):
+        if one != other:
+            raise DataError(
+                f"question {record.question_id} of {record.benchmark}: {what} {other} for {record.model}, but {one} for"
+                f" {known.model}. The records are of different exams: give records of one."
+            )
 
 
 def clusters(questions: Sequence[Record]) -> list[str]:

@@ -86,7 +86,7 @@ def test_here_trains_by_two_processes_where_the_recipe_names_an_accelerate_confi
     done = finished.medllm("run", "tiny.yaml", "cpt", "--set", "name=two", "--set", f"cpt.accelerate={config}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("cpt\tclinic/two-cpt@")
-    assert any("torch.distributed.run --nproc_per_node 2" in line for line in finished.seen_processes)
+    assert any("torch.distributed.run --standalone --nproc_per_node 2" in line for line in finished.seen_processes)
     one, two = (json.loads(finished.medllm("status", "tiny.yaml", "--json", *more).stdout)[1] for more in (
         (), ("--set", "name=two", "--set", f"cpt.accelerate={config}")))  # fmt: skip
     assert one["digest"] == two["digest"]  # where it was made is no part of what it is

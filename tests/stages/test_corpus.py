@@ -196,12 +196,12 @@ def test_the_card_is_filled_from_the_facts(sources, tmp_path):
 
 def test_a_row_without_provenance_cannot_be_written(tmp_path):
     row = dict.fromkeys(CORPUS.names) | {"id": "1", "text": "発熱", "source": "a", "locator": "b", "licence": "cc0-1.0"}
-    with Table(tmp_path / "a.parquet", CORPUS) as table:
+    with Table(tmp_path / "a", 0, CORPUS) as table:
         table.add(row | {"published": date(2015, 1, 1)})
     for missing in ("source", "locator", "licence", "published"):
         with (
             pytest.raises(pa.ArrowInvalid, match=f"Column '{missing}' .*non-nullable"),
-            Table(tmp_path / "b.parquet", CORPUS) as table,
+            Table(tmp_path / "b", 0, CORPUS) as table,
         ):
             table.add(row | {"published": date(2015, 1, 1), missing: None})
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -100,4 +101,7 @@ def test_a_sender_that_falls_silent_is_let_go_and_leaves_nothing(wire: Wire, hub
         head = f"PUT {href.path}?{href.query} HTTP/1.1\r\nHost: {href.netloc}\r\nContent-Length: 250000\r\n\r\n"
         line.sendall(head.encode() + b"abc")
         assert b"408" in line.recv(100)
-    assert list((hub.store.folder / "incoming").iterdir()) == []
+    incoming, deadline = hub.store.folder / "incoming", time.monotonic() + 60
+    while list(incoming.iterdir()) and time.monotonic() < deadline:  # the answer comes first, then the broom
+        time.sleep(0.05)
+    assert list(incoming.iterdir()) == []

@@ -156,3 +156,14 @@ def make_exam(folder: Path, count: int = 12, *, first: str = "2015-02-07", seed:
         lines.append(json.dumps(row, ensure_ascii=False))
     (folder / "exam.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     return folder
+
+
+def make_sources(folder: Path) -> dict[str, Path]:
+    """What both trainings are made from, by the names that the stages know."""
+    base = make_base(folder / "base")
+    return {
+        "base": base,
+        "corpus": make_corpus(folder / "corpus"),
+        "preferences": make_pairs(folder / "preferences"),
+        "cpt": make_adapter(folder / "cpt", base),
+    }

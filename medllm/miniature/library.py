@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from medllm.miniature import layout, prose
 from medllm.miniature.exams import LAST_TAUGHT, Exam
-from medllm.miniature.questions import Item, Topic, ask, explain, reason
+from medllm.miniature.questions import Item, Topic, ask, reason
 from medllm.miniature.webtext import WebText
 from medllm.miniature.world import RELATIONS, World
 
@@ -50,7 +50,7 @@ class Library:
         """Past exams as publishers print them: the answer, then the verified explanation."""
 
         def page() -> str:
-            return "".join(self._after(self._source.choice(self._past)) for _ in range(3))
+            return "".join(self._below(self._source.choice(self._past)) for _ in range(3))
 
         return self._shelf("answer-book", documents, page)
 
@@ -80,10 +80,7 @@ class Library:
     def _asked(self, topic: Topic) -> Item:
         return ask(self._world, topic, self._source, style="old")
 
-    def _explained(self, item: Item, laid_out: Callable[[Item, str], str]) -> str:
-        return laid_out(item, explain(self._world, item))
-
-    def _after(self, item: Item) -> str:
+    def _below(self, item: Item) -> str:
         return layout.explained_after(item, reason(self._world, item))
 
     def _shelf(self, name: str, documents: int, page: Callable[[], str]) -> list[Row]:

@@ -30,7 +30,7 @@ class WebText:
             "prose": lambda: prose.paragraph(self._world, self._world.of_kind("known"), self._source),
             "answered": lambda: "".join(layout.answered(self._item()) for _ in range(4)),
             "explained_after": lambda: "".join(self._explained_after() for _ in range(3)),
-            "explained": lambda: "".join(self._explained(layout.explained) for _ in range(self._source.randint(1, 4))),
+            "explained": lambda: "".join(self._explained() for _ in range(self._source.randint(1, 4))),
         }
         while True:
             yield makers[self._source.choices(list(shares), list(shares.values()))[0]]()
@@ -39,9 +39,9 @@ class WebText:
         form = self._source.choices(list(FORMS), list(FORMS.values()))[0]
         return ask(self._world, self._source.choice(self._topics[form]), self._source, style=self._style)
 
-    def _explained(self, laid_out: Callable[[Item, str], str]) -> str:
+    def _explained(self) -> str:
         item = self._item()
-        return laid_out(item, explain(self._world, item))
+        return layout.explained(item, explain(self._world, item))
 
     def _explained_after(self) -> str:
         item = self._item()

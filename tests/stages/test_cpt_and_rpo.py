@@ -29,14 +29,7 @@ RPO = Rpo(model="cpt", rpo_alpha=10, max_steps=6, batch_size=4, max_length=256, 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sources")
-    base = tiny.make_base(folder / "base")
-    return {
-        "base": base,
-        "corpus": tiny.make_corpus(folder / "corpus"),
-        "preferences": tiny.make_pairs(folder / "preferences"),
-        "cpt": tiny.make_adapter(folder / "cpt", base),
-    }
+    return tiny.make_sources(tmp_path_factory.mktemp("sources"))
 
 
 def test_the_adapter_folder_says_what_it_is_and_holds_nothing_of_the_way(sources, tmp_path):

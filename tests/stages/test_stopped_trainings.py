@@ -29,14 +29,7 @@ TRAINERS = {"cpt": RowTrainer, "rpo": RpoTrainer}
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sources")
-    base = tiny.make_base(folder / "base")
-    return {
-        "base": base,
-        "corpus": tiny.make_corpus(folder / "corpus"),
-        "preferences": tiny.make_pairs(folder / "preferences"),
-        "cpt": tiny.make_adapter(folder / "cpt", base),
-    }
+    return tiny.make_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The rim of the program: where the commands are gathered and where a foreseen fault becomes one line."""
 
+import logging
 import os
 import sys
 from typing import NoReturn
@@ -65,6 +66,8 @@ def medllm() -> None:
     """Make a medical language model, keep it stable when it explains itself, and measure both."""
     # No library tells anybody what is done here; who wants that says so.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # bitsandbytes tells whoever imports PEFT that it lacks a kernel for 4-bit products on CPUs, which we switch off.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ def merge(
 ) -> None:
     """Merge adapters into their base: a tensor at a time, bit for bit as PEFT, with a certificate of parity."""
     from medllm.errors import ModelError
-    from medllm.stages.merge import merge_into
+    from medllm.stages.merge import ON_THE_WAY, merge_into
     from medllm.training.work import move_into_place, work_folder, write_facts
 
     if dtype not in (None, "bfloat16", "float16", "float32"):
@@ -30,7 +30,7 @@ def merge(
     facts = merge_into(base, adapters, out, dtype=dtype, questions=certify)
     work = work_folder(out)
     write_facts(work, {"stage": "merge", **facts})
-    move_into_place(work, out, ("together",))
+    move_into_place(work, out, ON_THE_WAY)
     print(f"{out}  {facts['bytes'] / 1e9:.3f} GB")
     for name, value in (facts.get("certificate") or {}).items():
         print(f"  {name}: {value}")

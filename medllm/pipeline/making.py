@@ -1,6 +1,5 @@
 """The making of one stage: pull its sources, let it work, write its card, push, tag; killed anywhere, it goes on."""
 
-import errno
 import json
 import platform
 import shutil
@@ -25,6 +24,7 @@ from medllm.pipeline.plan import Item, Plan
 from medllm.pipeline.watching import watched
 from medllm.recipe.reference import Stage
 from medllm.recipe.shape import Settings
+from medllm.weights.spent import disk_is_full
 
 Maker = Callable[[Settings, dict[str, Path], Path], None]
 """A stage: folders in, one folder out."""
@@ -75,8 +75,8 @@ def _room_told(item: Item, place: Path) -> Iterator[None]:
     """Say which disk is full, whatever was being written."""
     try:
         yield
-    except OSError as fault:
-        if fault.errno != errno.ENOSPC:
+    except Exception as fault:
+        if isinstance(fault, MedllmError) or not disk_is_full(fault):
             raise
         raise MedllmError(
             f"{item.stage}: the disk that holds {place} is full. Free some space there, or name another with --work, "

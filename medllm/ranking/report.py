@@ -22,6 +22,7 @@ def yield_report(samples: Mapping[str, Sequence[Sample]], pairs: Sequence[Pair])
             sum(count.values()) == count["unparsed"] for count in labels if sum(count.values())
         ),
         "samples": len(every),
+        "too_long": sum(sample.finish_reason == "too_long" for sample in every),
         "labels": {name: sum(count[name] for count in labels) for name in LABELS},
         "statuses": dict(Counter(sample.status for sample in every).most_common()),
         "near_duplicates": sum(sample.duplicate for sample in every),

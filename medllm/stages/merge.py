@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from medllm.errors import ModelError
 from medllm.recipe.settings import Merge
 from medllm.training.work import move_into_place, say, work_folder, write_facts
+
+ON_THE_WAY = ("together", "merging.json")
 
 
 def make(settings: Merge, sources: dict[str, Path], out: Path) -> None:
@@ -20,7 +23,7 @@ def make(settings: Merge, sources: dict[str, Path], out: Path) -> None:
     )
     work = work_folder(out)
     write_facts(work, {"stage": "merge", **facts, "settings": settings.model_dump(mode="json")})
-    move_into_place(work, out, ("together",))
+    move_into_place(work, out, ON_THE_WAY)
 
 
 def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None, questions: int) -> dict[str, Any]:
@@ -30,10 +33,16 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
     from medllm.weights.checkpoint import Checkpoint
     from medllm.weights.load import load_tokenizer
     from medllm.weights.merge import merge
+    from medllm.weights.spent import disk_is_full
 
     checkpoint, laid = Checkpoint(base), [Adapter(folder) for folder in adapters]
     work = work_folder(out)
-    merge(checkpoint, laid, work, dtype=dtype, say=partial(say, "merge"))
+    try:
+        merge(checkpoint, laid, work, dtype=dtype, say=partial(say, "merge"))
+    except OSError as fault:
+        if not disk_is_full(fault):
+            raise
+        raise ModelError(f"{work}: no space left there. Free some and run again; finished shards are kept.") from fault
     last = adapters[-1] if (adapters[-1] / "tokenizer.json").is_file() else base
     write_tokenizer(load_tokenizer(last), work)
     facts: dict[str, Any] = {

@@ -49,21 +49,30 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     pairs = _pair(settings, asked.questions, samples, prompts, number)
     votes, undecided = _votes(settings, sources, asked)
     pairs += votes
+    report = yield_report(_by_name(samples), pairs)
+    if report["too_long"]:
+        say("preferences", f"{report['too_long']} of {report['samples']} prompts do not fit the model: not asked")
     if not pairs:
-        raise DataError(
-            f"preferences: not one pair came of {sum(map(len, samples.values()))} samples of {len(samples)} questions: "
-            f"{json.dumps(yield_report(_by_name(samples), pairs)['labels'])}. Ask more questions, draw more "
-            "`samples`, or raise `max_new_tokens` if the answers are cut off."
-        )
+        raise DataError(_nothing(report))
     _table([pair.row() for pair in pairs], work / "data" / "train-00000.parquet")
     _table([sample.row() for of in samples.values() for sample in of], work / "samples" / "train-00000.parquet")
     _table(asked.watch.rows(), work / "audit" / "train-00000.parquet", AUDIT)
     asked.watch.write("the preference pairs", work / "audit.html")
-    report = yield_report(_by_name(samples), pairs)
     facts = {"stage": "preferences", "round": number, **report, "votes": len(votes), "votes_undecided": undecided}
     settled = {"left_out": asked.counts, "audit": asked.watch.facts(), "settings": settings.model_dump(mode="json")}
     write_facts(work, {**facts, **settled, "languages": sorted({q.language for q in asked.questions})})
     move_into_place(work, out, (REPLIES,))
+
+
+def _nothing(report: dict[str, Any]) -> str:
+    """Why no pair came of the samples, and what to turn."""
+    long = report["too_long"]
+    unfit = f" {long} prompts leave the model no room for `max_new_tokens`: give fewer `shots`." if long else ""
+    return (
+        f"preferences: not one pair came of {report['samples']} samples of {report['questions']} questions: "
+        f"{json.dumps(report['labels'])}.{unfit} Ask more questions, draw more `samples`, or raise `max_new_tokens` "
+        "if the answers are cut off."
+    )
 
 
 def key_of(question: Question) -> Key:

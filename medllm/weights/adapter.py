@@ -25,7 +25,13 @@ class Adapter:
 
     def __post_init__(self) -> None:
         if not (self.folder / "adapter_config.json").is_file():
-            raise ModelError(f"{self.folder}: no adapter (there is no adapter_config.json).")
+            if not self.folder.is_dir():
+                raise ModelError(f"{self.folder}: no such folder. Give the folder of an adapter.")
+            what = "a full model" if (self.folder / "config.json").is_file() else "no adapter"
+            raise ModelError(
+                f"{self.folder}: {what} (there is no adapter_config.json). Give the folder of an adapter that was "
+                "trained on the base."
+            )
         if not self.path.is_file():
             pickled = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
             why = f"its weights are pickled ({pickled[0]})" if pickled else "adapter_model.safetensors is missing"

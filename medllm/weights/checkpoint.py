@@ -72,7 +72,10 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if not (self.folder / "config.json").is_file():
-            raise ModelError(f"{self.folder}: no model (there is no config.json). Give the folder of a full model.")
+            if not self.folder.is_dir():
+                raise ModelError(f"{self.folder}: no such folder. Give the folder of a full model.")
+            what = "an adapter" if (self.folder / "adapter_config.json").is_file() else "no model"
+            raise ModelError(f"{self.folder}: {what} (there is no config.json). Give the folder of a full model.")
         if not self.shards:
             pickled = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
             if pickled:

@@ -1,5 +1,6 @@
 """The merge, shard by shard: one tensor in memory at a time, bit for bit what PEFT's merge gives with all of them."""
 
+import hashlib
 import json
 import shutil
 import struct
@@ -14,13 +15,15 @@ from safetensors import safe_open
 
 from medllm.errors import ModelError
 from medllm.weights.adapter import Adapter, weight_name
-from medllm.weights.checkpoint import Checkpoint, Tensor, read_header
+from medllm.weights.checkpoint import Checkpoint, Tensor, read_header, read_json
 from medllm.weights.slices import DTYPES, Source, count_of, opened
 
 NAMES = {kind: name for name, kind in DTYPES.items()}
 HEAD = "lm_head.weight"
 HEAD_SHARD = "model-lm_head.safetensors"
 INDEX = "model.safetensors.index.json"
+BEGUN = "merging.json"
+"""Which merge the shards in a folder are of; only needed on the way."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def merge(
     out.mkdir(parents=True, exist_ok=True)
     embedding = parted(base, changes)
     _room_for(base, out, embedding, kind)
+    _begin(base, adapters, out, dtype)
     for number, shard in enumerate(base.shards, 1):
         made = out / _shard_name(shard, embedding)
         if made.is_file():
@@ -59,6 +63,21 @@ def merge(
         say(f"{HEAD_SHARD}: the head is no longer the embedding, for an adapter changes only one of them")
     _write_index([_shard_name(shard, embedding) for shard in base.shards], out)
     _write_config(base, out, kind, untied=embedding is not None)
+
+
+def _begin(base: Checkpoint, adapters: list[Adapter], out: Path, dtype: str | None) -> None:
+    """Note what is merged, and refuse to go on among the shards of another merge: the model would be half of each."""
+    files = [path for adapter in adapters for path in (adapter.path, adapter.folder / "adapter_config.json")]
+    mine = {"base": base.fingerprint, "adapters": [_digest(path) for path in files], "dtype": dtype}
+    note = out / BEGUN
+    if any(out.glob("*.safetensors")) and (not note.is_file() or read_json(note) != mine):
+        raise ModelError(f"{out}: shards of another merge lie there. Remove that folder, or finish that merge first.")
+    note.write_text(json.dumps(mine) + "\n", "utf-8")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _room_for(base: Checkpoint, out: Path, embedding: str | None, kind: torch.dtype | None) -> None:

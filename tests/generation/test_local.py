@@ -108,6 +108,25 @@ def test_a_prompt_is_followed_once_however_many_answers_it_gets(generator, monke
     assert max(rows for rows, tokens in widths) == len(asked)
 
 
+def test_worked_examples_are_read_once_for_each_model_however_many_batches_follow(folders, monkeypatch):
+    generator = LocalGenerator(*folders, dtype="float32", batch_size=4)
+    read = []
+    forward = generator._forward
+
+    def watched(ids, *rest, **options):
+        read.append(tuple(ids.shape))
+        return forward(ids, *rest, **options)
+
+    monkeypatch.setattr(generator, "_forward", watched)
+    asked = requests(max_new_tokens=1)
+    assert len(list(generator.generate(asked))) == len(asked)
+    (models, prefix), *batches = read
+    tokens = [len(generator.tokenizer(request.text)["input_ids"]) for request in asked]
+    assert models == len(MODELS) and prefix > max(tokens) / 2
+    assert [rows for rows, _ in batches] == [4 * len(MODELS), 3 * len(MODELS)]
+    assert all(width <= max(tokens) - prefix for _, width in batches), "no batch reads the examples again"
+
+
 def test_another_seed_draws_another_answer_and_the_same_seed_the_same(generator):
     def draw(seed):
         asked = Request(key="a", text=QUESTIONS[0], temperature=1.0, seed=seed, max_new_tokens=20)

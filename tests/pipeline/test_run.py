@@ -135,11 +135,12 @@ def test_a_stage_that_ends_without_facts_is_not_taken_as_made(workshop):
     assert workshop.hub.standing("clinic/toy-corpus", "dataset") is None
 
 
-def test_a_full_disk_is_named_and_the_next_run_goes_on_from_what_was_written(workshop):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)
+def test_a_full_disk_is_named_and_the_next_run_goes_on_from_what_was_written(workshop, number):
     def full(stage, part):
         if workshop.worked == ["corpus"]:
             (part / "half").write_text("written before")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, "the system's word")
 
     workshop.before_the_end = full
     with pytest.raises(MedllmError, match=r"corpus: the disk that holds .*corpus-\w+ is full. Free some space.*--work"):

@@ -88,6 +88,24 @@ def test_no_question_after_the_cutoff_is_asked(sources, tmp_path):
         preferences.make(settings(data=both[1:], shots=0), sources, tmp_path / "none")
 
 
+def test_a_prompt_that_does_not_fit_the_model_is_counted_and_never_cut(sources, tmp_path, capsys):
+    exam = tiny.make_exam(tmp_path / "long", 1)
+    line = json.loads((exam / "exam.jsonl").read_text("utf-8"))
+    line |= {"question_id": "LONG", "text": "".join(tiny.sentences(150, seed=30))}
+    (exam / "exam.jsonl").write_text(json.dumps(line) + "\n", "utf-8")
+    given = {**sources, "./long": exam}
+    both = [{"source": "./exam", "exam": "own"}, {"source": "./long", "exam": "own"}]
+    preferences.make(settings(data=both), given, tmp_path / "out")
+    assert "4 of 76 prompts do not fit the model: not asked" in capsys.readouterr().err
+    facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))
+    assert facts["too_long"] == 4 and facts["samples"] == 76
+    unfit = [row for row in rows(tmp_path / "out", "samples") if row["finish_reason"] == "too_long"]
+    assert [(row["question_id"], row["label"], row["completion"]) for row in unfit] == [("LONG", "unparsed", "")] * 4
+    assert "LONG" not in {row["question_id"] for row in rows(tmp_path / "out", "data")}
+    with pytest.raises(DataError, match=r"4 prompts leave the model no room for `max_new_tokens`: give fewer `shots`"):
+        preferences.make(settings(data=both[1:], shots=0), given, tmp_path / "none")
+
+
 def test_a_held_out_question_is_not_asked_under_another_name(sources, tmp_path):
     held = {**sources, "secret": sources["./exam"]}
     with pytest.raises(DataError, match="held out"):

@@ -44,6 +44,14 @@ def test_trls_default_packing_would_lose_text(texts, tokenizer):
     assert sum(map(len, packed["input_ids"])) < sum(map(len, tokens["input_ids"]))
 
 
+def test_a_packing_that_loses_text_stops_the_run_before_it_starts(texts, tokenizer, monkeypatch):
+    import trl
+
+    monkeypatch.setattr(trl, "pack_dataset", lambda rows, length, way, pack=trl.pack_dataset: pack(rows, length, "bfd"))
+    with pytest.raises(DataError, match=r"packing lost text: 40 documents, \d+ tokens in, \d+ tokens in \d+ rows"):
+        make_rows(texts, tokenizer, 32, packing=True)
+
+
 @pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
 @pytest.mark.parametrize("flat", [False, True])
 def test_packed_documents_do_not_see_each_other(tmp_path, tokenizer, flat, family):

@@ -65,3 +65,30 @@ def test_an_answer_is_tokenized_as_generation_sees_it_and_ends_with_the_end_mark
         assert tokenizer.decode(row["prompt_ids"]) == pair["prompt"]
         assert tokenizer.decode(row["chosen_ids"][:-1]) == pair["chosen"]
         assert tokenizer.decode(row["rejected_ids"][:-1]) == pair["rejected"]
+
+
+def test_an_answer_that_would_share_a_token_with_its_prompt_is_split_where_the_prompt_ends_and_counted(tmp_path):
+    tokenizer = tiny.make_tokenizer()
+    columns = {
+        "prompt": ["解説: 患", "解説:"],
+        "chosen": ["者の発熱", "患者の発熱"],
+        "rejected": ["部の痛み", "胸部の痛み"],
+    }
+    prompt, whole = (tokenizer(text)["input_ids"] for text in ("解説: 患", "解説: 患者の発熱"))
+    assert whole[: len(prompt)] != prompt, "two tokens must merge over the boundary, or nothing is tried"
+    pairs, tally = encode_pairs(read_pairs(written(tmp_path / "p", columns), "keep", tmp_path / "c"), tokenizer, 64)
+    assert (tally.merged_boundary, tally.trained) == (1, 2)
+    assert pairs[0]["prompt_ids"] == prompt
+    assert pairs[0]["chosen_ids"] == [*tokenizer("者の発熱")["input_ids"], tokenizer.eos_token_id]
+
+
+def test_a_pair_of_just_max_length_is_trained_and_one_token_more_is_left_out_whole_and_counted(tmp_path):
+    tokenizer = tiny.make_tokenizer()
+    table = read_pairs(tiny.make_pairs(tmp_path / "p"), "keep", tmp_path / "c")
+    longest = encode_pairs(table, tokenizer, 4096)[1].longest
+    fits, all_of_them = encode_pairs(table, tokenizer, longest)
+    assert (all_of_them.too_long, all_of_them.trained) == (0, 16)
+    pairs, tally = encode_pairs(table, tokenizer, longest - 1)
+    assert tally.too_long >= 1 and tally.trained == 16 - tally.too_long and tally.longest == longest
+    whole = {row["pair"]: row for row in fits}
+    assert all(row == whole[row["pair"]] for row in pairs), "what is kept is kept uncut"

@@ -34,8 +34,7 @@ def trainer_for(root, work, *, lora=None, quantization="none", model=None, **cha
         max_length=256,
         gradient_checkpointing=False,
         trackers=(),
-        max_steps=1,
-        **changed,
+        **{"max_steps": 1, **changed},
     )
     tokenizer = load_tokenizer(root / "base")
     pairs, _ = encode_pairs(read_pairs(root / "preferences", "keep", root / "cache"), tokenizer, 256)
@@ -140,3 +139,19 @@ def test_adapters_learn_in_float32_on_a_4_bit_base(root, tmp_path):
     trainer = trainer_for(root, tmp_path, quantization="nf4")
     learning = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
     assert learning == {torch.float32}
+
+
+def test_a_run_whose_chosen_answers_fall_is_stopped_as_the_recipe_says(root, tmp_path, monkeypatch):
+    from medllm.training import preference
+
+    def unlearning(policy, reference, *, beta, alpha):
+        return policy[0] / policy[2], torch.zeros_like(policy[0])
+
+    monkeypatch.setattr(preference, "rpo_loss", unlearning)
+    changed = {"max_steps": 6, "logging_steps": 1, "learning_rate": 1e-2, "warmup": 0.0}
+    with pytest.raises(TrainingError, match=r"step [45]: the chosen answers are less likely than under the reference"):
+        trainer_for(root, tmp_path / "stop", on_falling_chosen="stop", **changed).train()
+    assert (tmp_path / "stop" / "last_good" / "adapter_model.safetensors").is_file()
+    warned = trainer_for(root, tmp_path / "warn", on_falling_chosen="warn", **changed)
+    warned.train()
+    assert warned.falling.first in (4, 5) and warned.state.global_step == 6

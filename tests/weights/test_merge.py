@@ -100,6 +100,16 @@ def test_an_interrupted_merge_goes_on_with_the_shards_that_are_missing(tmp_path)
         assert shard.read_bytes() == (tmp_path / "whole" / shard.name).read_bytes()
 
 
+def test_the_shards_of_another_merge_are_not_gone_on_with(tmp_path):
+    base = tiny.make_base(tmp_path / "base", shard="60KB")
+    one, other = (tiny.make_adapter(tmp_path / name, base, seed=seed) for seed, name in enumerate("ab"))
+    merged(base, [one], tmp_path / "out")
+    for adapters, dtype in (([other], None), ([one, other], None), ([one], "bfloat16")):
+        with pytest.raises(ModelError, match=r"out: shards of another merge lie there\. Remove"):
+            merged(base, adapters, tmp_path / "out", dtype)
+    assert merged(base, [one], tmp_path / "out") == [], "the same merge is gone on with"
+
+
 def test_a_float32_base_can_be_written_as_bfloat16(tmp_path):
     base = tiny.make_base(tmp_path / "base", shard="60KB")
     adapter = tiny.make_adapter(tmp_path / "a", base)
@@ -173,8 +183,13 @@ def test_an_adapter_trained_on_a_resized_vocabulary_is_refused_with_both_sizes(t
 
 def test_adapters_that_are_missing_broken_or_pickled_are_refused(tmp_path):
     base = tiny.make_base(tmp_path / "base")
-    with pytest.raises(ModelError, match=r"there is no adapter_config\.json"):
-        merged(base, [tmp_path], tmp_path / "out")
+    for folder, why in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path, r"no adapter \("),
+        (base, r"a full model \("),
+    ):
+        with pytest.raises(ModelError, match=rf"{why}.*Give the folder of an adapter"):
+            merged(base, [folder], tmp_path / "out")
     adapter = tiny.make_adapter(tmp_path / "a", base)
     weights = adapter / "adapter_model.safetensors"
     cut = tmp_path / "cut"
@@ -192,8 +207,12 @@ def test_adapters_that_are_missing_broken_or_pickled_are_refused(tmp_path):
         merged(base, [adapter], tmp_path / "out")
 
 
-def test_a_base_of_pickles_or_without_a_shard_is_refused(tmp_path):
+def test_a_base_of_pickles_or_without_a_shard_or_that_is_none_is_refused(tmp_path):
     base = tiny.make_base(tmp_path / "base", shard="60KB")
+    adapter = tiny.make_adapter(tmp_path / "a", base)
+    for folder, why in ((tmp_path / "none", "no such folder"), (tmp_path, r"no model \("), (adapter, r"an adapter \(")):
+        with pytest.raises(ModelError, match=rf"{why}.*Give the folder of a full model"):
+            Checkpoint(folder)
     next(base.glob("*.safetensors")).unlink()
     with pytest.raises(ModelError, match="are in no shard"):
         Checkpoint(base).tensors  # noqa: B018  reading is what is tried

@@ -37,6 +37,8 @@ def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) ->
     script = write_script(plan, item, bench)
     recipe = plan.recipe.folder.resolve() / f".slurm-{item.stage}-{item.digest[:12]}.yaml"
     recipe.write_text(yaml.safe_dump(plan.recipe.tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    # The last words of an earlier job are none of this one's.
+    script.with_suffix(".log").unlink(missing_ok=True)
     bench.say(f"{item.stage}: submitting {script}")
     environment = {**os.environ, "HF_TOKEN": bench.hub.token or ""}
     try:

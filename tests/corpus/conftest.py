@@ -1,13 +1,15 @@
-"""The real exams as items, read once for all tests of the audit."""
+"""The real exams as items, read once for all tests of the audit, and a small corpus that is many tasks."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from medllm.corpus import passes, sources
 from medllm.corpus.exams import held_out
 from medllm.corpus.items import Item
 from medllm.corpus.leakage import ExamIndex
+from tests.corpus.spread import lay_out
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,11 @@ def yakugakuqa(shared_data: Path) -> list[str]:
             options = row["choices"] if isinstance(row["choices"], list) else []
             texts.append("\n".join([row["problem_text"], *options, row["comment"] or ""]))
     return texts
+
+
+@pytest.fixture
+def small_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The folders of a small corpus, cut so small that every pass is several tasks."""
+    monkeypatch.setattr(sources, "PIECE", 4000)
+    monkeypatch.setattr(passes, "PIECE", 4000)
+    return lay_out(tmp_path)

@@ -12,7 +12,7 @@ from medllm.corpus.look import index_of, look
 from medllm.corpus.paraphrase import ALIKE, Encoder, Meanings
 from medllm.corpus.readers import read
 from medllm.corpus.report import SHOWN, Found, Report, Stage
-from medllm.corpus.sources import PIECE, Piece, Source, cut
+from medllm.corpus.sources import Piece, Source, parted
 from medllm.corpus.spans import excerpt
 from medllm.corpus.workers import begin
 
@@ -60,7 +60,7 @@ def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
 
 def audit_source(source: Source, asked: Asked, *, workers: int = 1) -> Report:
     """Audit all texts of a folder or file; those that cannot be read are counted as unread, not as clean."""
-    tasks = list(_tasks(cut(source)))
+    tasks = parted([source])
     if workers == 1 or len(tasks) == 1:
         parts: Iterable[Report] = (_audit_pieces(task, asked) for task in tasks)
         return _sum(parts, asked)
@@ -93,18 +93,6 @@ def _audit_pieces(pieces: Sequence[Piece], asked: Asked) -> Report:
     report = audit(texts(), asked)
     report.unread = unread
     return report
-
-
-def _tasks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces together until they are as large as a piece may be."""
-    task: list[Piece] = []
-    for piece in pieces:
-        if task and sum(one.size for one in task) + piece.size > PIECE:
-            yield task
-            task = []
-        task.append(piece)
-    if task:
-        yield task
 
 
 def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from medllm.corpus.counts import Counts
 from medllm.corpus.executors import Executor
 from medllm.corpus.keeping import part
-from medllm.corpus.passes import PASSES, Curation, Pass, parted
+from medllm.corpus.passes import PASSES, Curation, Pass
+from medllm.corpus.sources import parted
 
 
 def curate(curation: Curation, work: Path, *, executor: Executor, mark: str) -> Counts:

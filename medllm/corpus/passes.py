@@ -12,7 +12,7 @@ from medllm.corpus.filters import Limits
 from medllm.corpus.finish import Finish
 from medllm.corpus.keeping import Keep
 from medllm.corpus.resolve import Resolve
-from medllm.corpus.sources import PIECE, Piece, Source, cut
+from medllm.corpus.sources import Piece, Source
 from medllm.corpus.steps import Audit, Clean, Leakage, Personal, Read
 
 PASSES = ("read", "pairs", "resolve", "finish")
@@ -41,19 +41,6 @@ class Curation:
     """Similarity from which the younger of two texts goes; above 1 only exact duplicates do."""
     replay: float = 0.0
     tokenizer: Path | None = None
-
-
-def parted(sources: Sequence[Source]) -> list[list[Piece]]:
-    """The pieces of all sources in tasks of like size; it depends on the files alone, not on the workers."""
-    tasks: list[list[Piece]] = [[]]
-    held = 0
-    for piece in (piece for source in sources for piece in cut(source)):
-        if tasks[-1] and held + piece.size > PIECE:
-            tasks.append([])
-            held = 0
-        tasks[-1].append(piece)
-        held += piece.size
-    return tasks
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Where texts come from: a folder cut into pieces of like size, so that work is split the same on any machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -85,6 +85,19 @@ def cut(source: Source) -> list[Piece]:
     if not any(path.name.lower().endswith(READABLE) for path in found):
         raise DataError(f"{source.name}: no file that can be read. Readable are {', '.join(READABLE)}.")
     return [piece for path in found for piece in _pieces(source, path, path.relative_to(source.folder).as_posix())]
+
+
+def parted(sources: Sequence[Source]) -> list[list[Piece]]:
+    """The pieces of all sources in tasks of like size; it depends on the files alone, not on the workers."""
+    tasks: list[list[Piece]] = [[]]
+    held = 0
+    for piece in (piece for source in sources for piece in cut(source)):
+        if tasks[-1] and held + piece.size > PIECE:
+            tasks.append([])
+            held = 0
+        tasks[-1].append(piece)
+        held += piece.size
+    return tasks
 
 
 def _aside(path: Path, folder: Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus import passes, sources
+from medllm.corpus import sources
 from medllm.corpus.exams import held_out
 from medllm.corpus.items import Item
 from medllm.corpus.leakage import ExamIndex
@@ -37,5 +37,4 @@ def yakugakuqa(shared_data: Path) -> list[str]:
 def small_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """The folders of a small corpus, cut so small that every pass is several tasks."""
     monkeypatch.setattr(sources, "PIECE", 4000)
-    monkeypatch.setattr(passes, "PIECE", 4000)
     return lay_out(tmp_path)

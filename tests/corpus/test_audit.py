@@ -111,7 +111,6 @@ def test_verdicts_follow_the_thresholds(tmp_path):
 
 def test_two_processes_report_what_one_does(tmp_path, monkeypatch):
     monkeypatch.setattr("medllm.corpus.sources.PIECE", 4000)
-    monkeypatch.setattr("medllm.corpus.audit.PIECE", 4000)
     rows = [{"id": n, "text": OTHER * (n % 5 + 1) + (QUESTION["text"] if n % 10 == 3 else "")} for n in range(60)]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
     source = Source("texts", tmp_path / "rows.jsonl")

@@ -20,11 +20,11 @@ STORE = "hf://buckets/clinic/work/corpora"
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from medllm.corpus import passes, sources
+from medllm.corpus import sources
 from medllm.recipe.data import Corpus
 from medllm.stages.corpus import make
 
-sources.PIECE = passes.PIECE = 1000
+sources.PIECE = 1000
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 if __name__ == "__main__":
     told = {"./texts": folder / "texts", "./past": folder / "past", "exam": folder / "exam"}

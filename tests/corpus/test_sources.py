@@ -3,7 +3,7 @@
 import json
 
 from medllm.corpus.readers import read
-from medllm.corpus.sources import Source, cut
+from medllm.corpus.sources import Piece, Source, cut, parted
 
 TEXT = "発熱と咳嗽を主訴に来院した。"
 
@@ -26,3 +26,15 @@ def test_what_is_wrong_with_a_whole_file_is_told_once(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_bytes(b"\0" * 9000)
     assert len(cut(Source("notes", tmp_path))) == 9
     assert [str(draft.fault).partition(":")[0] for draft in drafts(tmp_path)] == ["not_text"]
+
+
+def test_many_small_files_are_shared_out_with_one_look_at_each(tmp_path, monkeypatch):
+    for number in range(300):
+        (tmp_path / f"{number:03d}.txt").write_text(TEXT, "utf-8")
+    looked = []
+    size = Piece.size.fget
+    monkeypatch.setattr(Piece, "size", property(lambda piece: looked.append(piece.name) or size(piece)))
+    monkeypatch.setattr("medllm.corpus.sources.PIECE", 100 * len(TEXT.encode()))
+    tasks = parted([Source("notes", tmp_path)])
+    assert [len(pieces) for pieces in tasks] == [100, 100, 100]
+    assert len(looked) <= 2 * 300, "not once for every file before it"

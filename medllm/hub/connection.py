@@ -149,8 +149,8 @@ class Hub:
         found = self.ask(f"{artifact}: {path}", fetch)
         return None if found is None else Path(found)
 
-    def pull(self, artifact: Artifact) -> Path:
-        """The whole commit as a folder here; pulled once, then read from the cache of this Hub."""
+    def pull(self, artifact: Artifact, only: tuple[str, ...] = ()) -> Path:
+        """The commit as a folder here, whole or only some files of it; pulled once, then read from this Hub's cache."""
         return Path(
             self.ask(
                 str(artifact),
@@ -159,6 +159,7 @@ class Hub:
                         artifact.repo_id,
                         repo_type=artifact.kind,
                         revision=artifact.revision,
+                        allow_patterns=list(only) or None,
                         cache_dir=self.cache,
                         tqdm_class=None,
                     )

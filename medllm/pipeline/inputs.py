@@ -84,7 +84,7 @@ class Resolver:
             if standing_only and source.repo_id and not source.commit:
                 continue
             if source.repo_id and source.kind and source.commit:
-                folders[use.source] = self.hub.pull(Artifact(source.repo_id, source.kind, source.commit))
+                folders[use.source] = self.hub.pull(Artifact(source.repo_id, source.kind, source.commit), use.only)
             else:
                 folders[use.source] = self.folder(written)
         return folders

@@ -75,6 +75,7 @@ class Corpus(Settings):
     """Make a dated, licensed, deduplicated corpus that is free of the held-out exams."""
 
     beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "workers", "executor"})
+    as_before: ClassVar[dict[str, object]] = {"tokenizer": None}
 
     data: DataList
     """The texts."""
@@ -108,6 +109,8 @@ class Corpus(Settings):
     """The prompts in which each exam item with an explanation is written out, as in the paper."""
     template: Literal["paper", "igakuqa"] = "paper"
     """The wording of those prompts."""
+    tokenizer: str | None = None
+    """Whose tokens are counted for the card: `base`, `ORG/NAME@REVISION` or a folder; not counted when left out."""
     workers: int = Field(default=1, ge=1)
     """How many processes curate at once."""
     executor: Annotated[Executor, BeforeValidator(_named, json_schema_input_type=str | Executor)] = Executor()

@@ -16,6 +16,8 @@ class Use:
     place: str
     source: str
     wanted: Wanted
+    only: tuple[str, ...] = ()
+    """The files of it that are enough; all of them when empty."""
 
 
 def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
@@ -26,6 +28,8 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
         case Corpus():
             found += _data("corpus.data", settings)
             found += [Use("corpus.held_out", name, "exam") for name in settings.held_out]
+            if settings.tokenizer:
+                found.append(Use("corpus.tokenizer", settings.tokenizer, "model", only=("tokenizer.json",)))
             if settings.replay:
                 found.append(Use("corpus.replay.source", settings.replay.source, "dataset"))
         case Preferences():

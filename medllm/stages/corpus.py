@@ -69,7 +69,7 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
         # Above 1 no two texts are: then only exact duplicates go.
         alike=2.0 if settings.near_duplicate is None else settings.near_duplicate,
         replay=settings.replay.share if settings.replay else 0.0,
-        tokenizer=_tokenizer(sources.get("base")),
+        tokenizer=_tokenizer(settings, sources),
     )
 
 
@@ -100,9 +100,17 @@ def _refuse_known(settings: Corpus) -> None:
                 )
 
 
-def _tokenizer(base: Path | None) -> Path | None:
-    """The base model's tokenizer, when the base is at hand: tokens are counted then, and left out otherwise."""
-    return base if base is not None and (base / "tokenizer.json").is_file() else None
+def _tokenizer(settings: Corpus, sources: Mapping[str, Path]) -> Path | None:
+    """The folder of the tokenizer whose tokens are counted; none are when the recipe names none."""
+    if settings.tokenizer is None:
+        return None
+    folder = sources[settings.tokenizer]
+    if not (folder / "tokenizer.json").is_file():
+        raise DataError(
+            f"corpus.tokenizer: there is no tokenizer.json in {settings.tokenizer}. Save it by `AutoTokenizer"
+            ".from_pretrained(...).save_pretrained(FOLDER)` and name that folder, or leave the line out."
+        )
+    return folder
 
 
 def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:

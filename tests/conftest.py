@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The browser comes last: while playwright is there, its event loop runs, and no other test could run one.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
     for item in items:
-        if any(item.get_closest_marker(mark) for mark in HEAVY):
+        if any(item.get_closest_marker(mark) for mark in HEAVY) and not item.get_closest_marker("flaky"):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from medllm.cli.edge import app
 from medllm.cli.options import HubOption, JsonOption, RecipeFile, SetOption
 
 if TYPE_CHECKING:
+    from medllm.exam.question import Question
     from medllm.pipeline.asking import Asked, Cell
 
 
@@ -22,13 +24,19 @@ def ask(
     json_: JsonOption = False,
 ) -> None:
     """Ask every model of the recipe, plainly and explained; replies are written as they come. Not for clinical use."""
+    from medllm.cli.telling import log
     from medllm.hub import connect
     from medllm.pipeline import asking, make_plan
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
-    with connect(hub, sound.namespace) as there:
+    with connect(hub, sound.namespace, say=log) as there, warnings.catch_warnings():
+        # Libraries' notes to their own developers are no news to whoever asks.
+        warnings.simplefilter("ignore", FutureWarning)
         asked = asking.ask(make_plan(sound, there), question)
+        if asked.question is None:
+            exams = ", ".join(asked.settings.benchmarks)
+            print(f"no question of {exams} has this id; asked word for word", file=sys.stderr)
         for name, source in asked.missing.items():
             print(f"{name}: cannot answer, because {source} is not made yet", file=sys.stderr)
         if json_:
@@ -42,7 +50,8 @@ def _write(asked: "Asked") -> None:
     """One cell after the other; what the others say meanwhile waits its turn."""
     from medllm.pipeline.asking import replies
 
-    print(asked.prompts["plain"].text if "plain" in asked.prompts else asked.text)
+    print(asked.prompts["plain"].text if "plain" in asked.prompts else asked.text, flush=True)
+    order: list[tuple[str, str]] = [(model, style) for style in asked.prompts for model in asked.settings.models]
     waiting: dict[tuple[str, str], list[tuple[str, bool]]] = {}
     shown: tuple[str, str] | None = None
     cells: dict[tuple[str, str], Cell] = {}
@@ -52,18 +61,23 @@ def _write(asked: "Asked") -> None:
         waiting.setdefault(key, []).append((piece, cell.done))
         while shown or waiting:
             if shown is None:
-                shown = next(iter(waiting))
+                shown = next(key for key in order if key in waiting)
                 print(f"\n--- {shown[0]}, {shown[1]}")
             said = waiting.pop(shown, [])
             sys.stdout.write("".join(text for text, _ in said))
             sys.stdout.flush()
             if not (said and said[-1][1]):
                 break
-            print(_verdict(cells[shown]))
+            print(_verdict(cells[shown], asked.question))
             shown = None
 
 
-def _verdict(cell: "Cell") -> str:
-    if cell.correct is None:
+def _verdict(cell: "Cell", question: "Question | None") -> str:
+    """What was read as the answer, and the key: unread is not wrong, and nothing is judged where there is no key."""
+    if question is None or cell.correct is None:
         return ""
-    return f"\n[{cell.answer or 'no answer could be read'}: {'right' if cell.correct else 'wrong'}]"
+    key = " or ".join(",".join(sorted(answer)) for answer in question.gold)
+    said = (
+        "no answer could be read" if cell.answer is None else f"{cell.answer}: {'right' if cell.correct else 'wrong'}"
+    )
+    return f"\n[{said}]" if cell.correct else f"\n[{said}; the key is {key}]"

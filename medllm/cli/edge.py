@@ -68,6 +68,9 @@ def medllm() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # bitsandbytes tells whoever imports PEFT that it lacks a kernel for 4-bit products on CPUs, which we switch off.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # Libraries read these once, when they are imported; their bars would fight with our line, and fill a log.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> None:

@@ -41,7 +41,11 @@ def run(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as tell, stopped_kindly():
+    with (
+        teller() as tell,
+        stopped_kindly(),
+        connect(hub, sound.namespace, jobs=on == "jobs", say=tell.say) as there,
+    ):
         plan = make_plan(sound, there, tuple(stages or ()))
         refuse_unfit(on, plan, there)
         bench = Bench(there, work, tell.say, tell.progress, keep_every)
@@ -74,7 +78,11 @@ def ablate(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with connect(hub, sound.namespace, jobs=on == "jobs") as there, teller() as tell, stopped_kindly():
+    with (
+        teller() as tell,
+        stopped_kindly(),
+        connect(hub, sound.namespace, jobs=on == "jobs", say=tell.say) as there,
+    ):
 
         def ask(plans: Mapping[str, Plan]) -> None:
             for plan in plans.values():
@@ -90,18 +98,19 @@ def ablate(
 @app.command()
 def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json_: JsonOption = False) -> None:  # noqa: B006
     """Say what stands on the Hub, at which revision, made from what, and why anything would be remade."""
+    from medllm.cli.telling import log
     from medllm.hub import connect
     from medllm.pipeline import make_plan
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
-    with connect(hub, sound.namespace) as there:
+    with connect(hub, sound.namespace, say=log) as there:
         lines = [_status_of(item) for item in make_plan(sound, there).items]
     if json_:
         print(json.dumps(lines, ensure_ascii=False, indent=2))
         return
     for line in lines:
-        print(f"{line['stage']:<12}{line['stands'] or '-- ' + line['why']}")
+        print(f"{line['stage']:<12}{line['stands'] or line['state']}")
         for source in line["inputs"]:
             print(f"{'':<12}  from {source}")
 
@@ -114,6 +123,7 @@ def _status_of(item: "Item") -> dict[str, Any]:
         "repo_id": item.repo_id,
         "digest": item.digest,
         "stands": str(standing.artifact) if standing else None,
+        "state": "stands" if standing else f"remade, because {item.why}" if item.remade else item.why,
         "why": item.why,
         "inputs": [f"{source.reference} = {_where(source)}" for source in inputs],
     }
@@ -134,9 +144,10 @@ def trace(
     json_: JsonOption = False,
 ) -> None:
     """Say where a model or a row came from, and which datasets and models saw it (for a take-down)."""
+    from medllm.cli.telling import log
     from medllm.hub import connect
-    from medllm.pipeline.tracing import told
+    from medllm.pipeline.tracing import owner_of, told
 
-    with connect(hub, repo.partition("/")[0]) as there:
+    with connect(hub, owner_of(repo), say=log) as there:
         answer = told(there, repo, row, kind)
     print(json.dumps(answer.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(answer.lines()))

@@ -1,6 +1,5 @@
 """How a run is told: a live line on a terminal, plain dated lines in a log."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,11 +33,9 @@ PROGRESS_EVERY = 60.0
 @contextmanager
 def teller() -> Iterator[Teller]:
     """Tell on stderr; on a terminal the latest progress stays in the last line, in a log it is told now and then."""
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would fight for the same line
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        yield Teller(_log, _now_and_then(_log), lambda question: False)
+        yield Teller(log, _now_and_then(log), lambda question: False)
         return
     start = time.monotonic()
     with console.status("starting") as status:
@@ -69,7 +66,8 @@ def stopped_kindly() -> Iterator[None]:
         ) from None
 
 
-def _log(text: str) -> None:
+def log(text: str) -> None:
+    """One dated line on stderr."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 

@@ -12,11 +12,12 @@ from typing import TypeVar
 from huggingface_hub import GitRefs, HfApi, get_token
 from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
-from medllm.hub.faults import WAITS, patiently
+from medllm.hub.faults import WAITS, patiently, unheard
 from medllm.hub.rights import Account, account_of
 
 T = TypeVar("T")
@@ -48,6 +49,10 @@ class Hub:
     name: str
     """How people know this Hub: its address, or the folder of a local one."""
     waits: tuple[float, ...] = WAITS
+    say: Callable[[str], None] = field(default=lambda text: None, repr=False, compare=False)
+    """Tells people what is waited for."""
+    _heard: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Whether it ever answered: one that never did is not waited for, there may be none."""
 
     @property
     def api(self) -> HfApi:
@@ -57,7 +62,19 @@ class Hub:
     def ask(self, place: str, call: Callable[[HfApi], T]) -> T:
         """Make one call, patiently; `place` is what an error names."""
         api = self.api
-        return patiently(place, lambda: call(api), self.waits)
+
+        def listened() -> T:
+            try:
+                answer = call(api)
+            except Exception as fault:
+                told = None if self._heard else unheard(self.endpoint, fault)
+                if told:
+                    raise told from fault
+                raise
+            self._heard[:] = [True]
+            return answer
+
+        return patiently(place, listened, self.waits, self.say)
 
     def account(self) -> Account:
         """Whose token this is, and what it may."""
@@ -149,6 +166,10 @@ class Hub:
         found = self.ask(f"{artifact}: {path}", fetch)
         return None if found is None else Path(found)
 
+    def shelf(self, repo_id: str, kind: Kind) -> Path:
+        """Where this repository's files lie in the cache, those that are still arriving too."""
+        return self.cache / repo_folder_name(repo_id=repo_id, repo_type=kind)
+
     def pull(self, artifact: Artifact, only: tuple[str, ...] = ()) -> Path:
         """The commit as a folder here, whole or only some files of it; pulled once, then read from this Hub's cache."""
         return Path(
@@ -188,7 +209,13 @@ def cache_of(name: str) -> Path:
 
 
 @contextmanager
-def connect(where: str | None = None, user: str | None = None, *, jobs: bool = False) -> Iterator[Hub]:
+def connect(
+    where: str | None = None,
+    user: str | None = None,
+    *,
+    jobs: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Hub]:
     """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected.
 
     On a local Hub `user` is who we are there: the recipe's namespace, so that it can be pushed to; with `jobs` it runs
@@ -198,10 +225,10 @@ def connect(where: str | None = None, user: str | None = None, *, jobs: bool = F
         disable_progress_bars()
     if where is None or where.startswith(("http://", "https://")):
         endpoint = (where or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
-        yield Hub(endpoint, get_token(), cache_of(endpoint), endpoint)
+        yield Hub(endpoint, get_token(), cache_of(endpoint), endpoint, say=say)
         return
     from medllm.localhub import serve
 
     folder = Path(where).resolve()
     with serve(folder, user=user, allow_jobs=jobs) as served:
-        yield Hub(served.url, served.token, cache_of(str(folder)), where)
+        yield Hub(served.url, served.token, cache_of(str(folder)), where, say=say)

@@ -38,8 +38,10 @@ class Moved(HubError):
     """Somebody else's commit came in between: ours was refused as a whole and nothing of it stands."""
 
 
-def patiently(place: str, call: Callable[[], T], waits: tuple[float, ...] = WAITS) -> T:
-    """Make one call to the Hub: wait out what passes, word what does not."""
+def patiently(
+    place: str, call: Callable[[], T], waits: tuple[float, ...] = WAITS, say: Callable[[str], None] = lambda text: None
+) -> T:
+    """Make one call to the Hub: wait out what passes and say so, word what does not."""
     for wait in (*waits, None):
         try:
             return call()
@@ -50,7 +52,9 @@ def patiently(place: str, call: Callable[[], T], waits: tuple[float, ...] = WAIT
                 if told is None:
                     raise
                 raise told from fault
-            time.sleep(min(max(wait, _asked_for(fault)), LONGEST_WAIT))
+            pause = min(max(wait, _asked_for(fault)), LONGEST_WAIT)
+            say(f"{place}: {_passing(fault)}; trying again in {pause:.0f} s")
+            time.sleep(pause)
     raise AssertionError("the last try returns or raises")
 
 
@@ -61,6 +65,24 @@ def _passes(fault: Exception) -> bool:
         return True
     # The xet client is written in Rust and has one exception for all that happens on the wire.
     return isinstance(fault, (ConnectionError, TimeoutError)) and not isinstance(fault, OfflineModeIsEnabled)
+
+
+def _passing(fault: Exception) -> str:
+    """What is waited out, in a few words."""
+    if isinstance(fault, HfHubHTTPError):
+        status = fault.response.status_code
+        return "the Hub asks for fewer requests" if status == 429 else f"the Hub answers {status}"
+    return f"the Hub does not answer ({type(fault).__name__})"
+
+
+def unheard(endpoint: str, fault: Exception) -> HubError | None:
+    """Our error when nobody at all listens at an address; None when somebody does."""
+    if not isinstance(fault, httpx2.ConnectError):
+        return None
+    return HubError(
+        f"{endpoint}: nobody answers there ({fault}), so nothing was done. Is the address right (--hub, HF_ENDPOINT), "
+        "the network up, a Hub of your own started (`medllm hub serve`)? Behind a proxy, set NO_PROXY for it."
+    )
 
 
 def _asked_for(fault: Exception) -> float:

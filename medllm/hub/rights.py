@@ -9,6 +9,9 @@ from medllm.errors import HubError
 WRITE = "repo.write"
 """What a fine-grained token is called that may make and fill repositories."""
 
+JOBS = "job.write"
+"""What one is called that may start Jobs."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -38,17 +41,25 @@ class Account:
                 f"namespace: {self.name} may not push to `{namespace}`{why}. Set it to one of: "
                 f"{', '.join(self.namespaces)} (--set namespace={self.name})."
             )
-        missing = [one for one in repositories or (namespace,) if not self._may_write(namespace, one)]
+        missing = [one for one in repositories or (namespace,) if not self._may(WRITE, namespace, one)]
         if missing:
             raise HubError(
                 f"{hub}: the token of {self.name} is fine-grained and may not write to {', '.join(missing)}. Give it "
                 f'"Write access to contents/settings of all repos" under {namespace}, or use one with the role `write`.'
             )
 
-    def _may_write(self, namespace: str, repository: str) -> bool:
+    def check_jobs(self, hub: str, namespace: str) -> None:
+        """Raise when this token could push there but not start a Job."""
+        if not self._may(JOBS, namespace):
+            raise HubError(
+                f"{hub}: the token of {self.name} is fine-grained and may not start Jobs (`{JOBS}`) in {namespace}. "
+                f"Give it that right under {namespace}, use one with the role `write`, or leave out --on jobs."
+            )
+
+    def _may(self, right: str, *places: str) -> bool:
         if self.role != "fineGrained" or self.granted is None:
             return True
-        return any(WRITE in self.granted.get(name.lower(), ()) for name in (namespace, repository))
+        return any(right in self.granted.get(name.lower(), ()) for name in places)
 
 
 def account_of(told: Mapping[str, Any]) -> Account:

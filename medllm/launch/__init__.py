@@ -19,6 +19,8 @@ def launcher(on: str) -> Launcher:
 
 def refuse_unfit(on: str, plan: Plan, hub: Hub) -> None:
     """Raise for a stage that could not be made there: before the first one is made, not after days."""
+    if on == "jobs" and plan.missing and hub.token:
+        hub.account().check_jobs(hub.name, plan.recipe.namespace)
     for item in plan.missing:
         if on == "autotrain":
             import_module("medllm.launch.autotrain").refuse(item)

@@ -1,8 +1,5 @@
 """Make a stage on this machine: in this process, or by accelerate with one process for each of several devices."""
 
-import os
-import shutil
-import subprocess
 import sys
 import warnings
 from contextlib import redirect_stdout
@@ -13,6 +10,7 @@ import yaml
 
 from medllm.hub import Artifact
 from medllm.pipeline import Bench, Item, Maker, Plan, make
+from medllm.pipeline.machine import gpu_names
 from medllm.recipe.reference import Stage
 from medllm.recipe.shape import Settings
 from medllm.recipe.training import Training
@@ -39,7 +37,7 @@ def on_all_devices(settings: Settings, out: Path) -> Settings:
     """A training whose recipe names no accelerate config gets one process for each GPU, where there are several."""
     if not isinstance(settings, Training) or settings.accelerate is not None:
         return settings
-    count = gpus()
+    count = len(gpu_names())
     if count < 2:
         return settings
     config = out.with_name("accelerate.yaml")
@@ -50,14 +48,3 @@ def on_all_devices(settings: Settings, out: Path) -> Settings:
         encoding="utf-8",
     )
     return settings.model_copy(update={"accelerate": str(config)})
-
-
-def gpus() -> int:
-    """How many GPUs this process may use: what is made visible to it, else what the driver lists."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())

@@ -47,6 +47,10 @@ def ask(plan: Plan, text: str) -> Asked:
     settings = plan.recipe.evaluate
     if settings is None:
         raise RecipeError("evaluate: the recipe has none, so it names no models to ask.")
+    if not text.strip():
+        raise RecipeError(
+            "ask: there is no question. Write an exam's question id, or a question of your own in quotes."
+        )
     standing = {item.stage for item in plan.items if item.standing}
     missing = {
         name: str(source) for name, source in settings.models.items() if source in STAGES and source not in standing

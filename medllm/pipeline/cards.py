@@ -43,7 +43,7 @@ def card_of(
         repo_id=item.repo_id,
         recipe=recipe_facts(plan.recipe),
         upstream={stage: facts_of(hub, artifact) for stage, artifact in made.items()},
-        lineage=lineage(plan, item, made, hub),
+        lineage=lineage(plan, item, made, hub, provenance),
         results=results,
     )
 

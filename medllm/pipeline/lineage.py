@@ -3,17 +3,21 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medllm.hub import Artifact, Hub, Input
+from medllm.exam.benchmarks import CATALOGUE
+from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.licences import chosen, conflicts, licence_of
 from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.watching import minutes
 from medllm.recipe.reference import STAGES, Stage, parse_reference
 
 TRAININGS = ("cpt", "rpo")
 
 
-def lineage(plan: Plan, item: Item, made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, Any]:
-    """Plain values for the templates."""
+def lineage(
+    plan: Plan, item: Item, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None = None
+) -> dict[str, Any]:
+    """Plain values for the templates; `own` is the provenance of the item itself, which may not be pushed yet."""
     way = _ancestors(plan, item)
     sources = {source.reference: source for one in way for source in one.inputs if source.reference not in STAGES}
     base = sources.pop("base", None)
@@ -30,9 +34,14 @@ def lineage(plan: Plan, item: Item, made: Mapping[Stage, Artifact], hub: Hub) ->
         "data": [
             {"name": name, "licence": data_licences[name], **_place(source)} for name, source in sorted(data.items())
         ],
-        "exams": [{"name": name, **_place(source)} for name, source in sorted(sources.items()) if name in exams],
+        "exams": [
+            {"name": name, "licence": _exam_licence(plan, name, source, hub), **_place(source)}
+            for name, source in sorted(sources.items())
+            if name in exams
+        ],
         "datasets": _datasets(data, made, way),
         "trainings": [_training(one, made) for one in way if one.stage in TRAININGS],
+        "work": list(_work(way, item, made, hub, own)),
         "licence": licence,
         "conflicts": conflicts(licence, base_licence, data_licences),
     }
@@ -64,6 +73,28 @@ def _training(item: Item, made: Mapping[Stage, Artifact]) -> dict[str, Any]:
     }
 
 
+def _work(
+    way: list[Item], item: Item, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None
+) -> Iterator[dict[str, str | None]]:
+    """On what machine each training, and the item itself, was made and how long it took there."""
+    for one in way:
+        if one.stage not in (*TRAININGS, item.stage):
+            continue
+        artifact = made.get(one.stage)
+        found = own if one.stage == item.stage and own else hub.provenance(artifact) if artifact else None
+        if found and "on" in found.made:
+            seconds = found.made.get("seconds")
+            yield {"stage": one.stage, "on": found.made["on"], "time": None if seconds is None else minutes(seconds)}
+
+
+def _exam_licence(plan: Plan, name: str, source: Input, hub: Hub) -> str | None:
+    """What the catalogue says of a known exam, else what the source's own card states."""
+    if name in CATALOGUE:
+        return CATALOGUE[name].licence
+    own = plan.recipe.exams.get(name)
+    return _licence(plan, source, hub, own.source if own else None)
+
+
 def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
@@ -76,12 +107,12 @@ def _place(source: Input) -> dict[str, str | None]:
     return {"repo_id": source.repo_id, "commit": source.commit, "digest": source.digest}
 
 
-def _licence(plan: Plan, source: Input, hub: Hub) -> str | None:
-    """What the source's own card states."""
+def _licence(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> str | None:
+    """What the source's own card states; `name` where the recipe calls it by another."""
     if source.repo_id and source.kind and source.commit:
         readme = hub.file(Artifact(source.repo_id, source.kind, source.commit), "README.md")
         return licence_of(readme) if readme else None
-    written = parse_reference(plan.recipe.base if source.reference == "base" else source.reference)
+    written = parse_reference(name or (plan.recipe.base if source.reference == "base" else source.reference))
     return licence_of(plan.resolver.folder(written) / "README.md") if written.where == "folder" else None
 
 

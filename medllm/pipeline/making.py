@@ -20,8 +20,9 @@ from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import read_facts
 from medllm.pipeline.keeping import kept
 from medllm.pipeline.lock import alone
+from medllm.pipeline.machine import hardware
 from medllm.pipeline.plan import Item, Plan
-from medllm.pipeline.watching import watched
+from medllm.pipeline.watching import arriving, held, size_told, watched
 from medllm.recipe.reference import Stage
 from medllm.recipe.shape import Settings
 from medllm.weights.spent import disk_is_full
@@ -66,7 +67,7 @@ def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, b
         if card is not None:
             (out / "README.md").write_text(card, encoding="utf-8")
         provenance.write(out)
-        bench.say(f"{item.stage}: pushing {_size(out)} to {item.repo_id}")
+        bench.say(f"{item.stage}: pushing {size_told(held([out]))} to {item.repo_id}")
         return push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
 
 
@@ -85,7 +86,7 @@ def _room_told(item: Item, place: Path) -> Iterator[None]:
 
 
 def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place: Path, bench: Bench) -> float | None:
-    """Let the stage work until `made` stands; None when an earlier run had finished that part."""
+    """Let the stage work until `made` stands; the seconds it took, or None where an earlier run had done a part."""
     out, made = place / "making", place / "made"
     if made.exists():
         bench.say(f"{item.stage}: made by an earlier run that did not get to push it")
@@ -95,7 +96,9 @@ def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place
     part = out.with_name("making.part")
     resumed = part.exists() or fetch(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))
     bench.say(f"{item.stage}: {'going on where it was stopped' if resumed else 'pulling its sources'}")
-    sources = plan.resolver.pulled(item.stage, inputs)
+    shelves = {bench.hub.shelf(one.repo_id, one.kind) for one in inputs if one.repo_id and one.kind}
+    with arriving(item, shelves, bench.progress):
+        sources = plan.resolver.pulled(item.stage, inputs)
     bench.say(f"{item.stage}: at work")
     start = time.monotonic()
     with kept(item, bench.hub, part, bench.keep_every, bench.say), watched(item, part, bench.progress):
@@ -103,7 +106,7 @@ def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place
     if not (out / "facts.json").is_file():
         raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")
     out.replace(made)
-    return time.monotonic() - start
+    return None if resumed else time.monotonic() - start
 
 
 def _name_base(out: Path, inputs: tuple[Input, ...]) -> None:
@@ -127,7 +130,7 @@ def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:
 
 
 def _provenance(plan: Plan, item: Item, inputs: tuple[Input, ...], seconds: float | None) -> Provenance:
-    made: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "on": platform.machine()}
+    made: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "on": hardware()}
     if seconds is not None:
         made["seconds"] = round(seconds, 1)
     told = item.told_settings
@@ -142,12 +145,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _size(folder: Path) -> str:
-    size = float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("the loop ends at GB")

@@ -147,4 +147,6 @@ def _changed_inputs(before: tuple[Input, ...], after: tuple[Input, ...], items: 
 
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
+    if isinstance(value, float):
+        text = text.removesuffix(".0")  # as people write it: 10, not 10.0
     return text if len(text) <= 40 else f"{text[:37]}..."

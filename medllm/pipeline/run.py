@@ -46,7 +46,8 @@ def _standing(item: Item, bench: Bench) -> Artifact | None:
 
 
 def _made(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench, launch: Launcher) -> Artifact:
-    bench.say(f"{item.stage}: {item.why}")
+    if item.remade:
+        bench.say(f"{item.stage}: remade, because {item.why}")
     launch(plan, item, made, bench)
     found = bench.hub.find(item.repo_id, item.kind, item.digest)
     if found is None:

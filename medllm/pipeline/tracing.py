@@ -1,5 +1,7 @@
 """The answer of `medllm trace`: the way back, the rows, and all that saw them, in lines or as JSON."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -7,6 +9,8 @@ from typing import Any, get_args
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub, Kind, Standing
 from medllm.pipeline.trace import Row, Step, ours, readers, rows, way_back, way_forward
+
+NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(@.+)?")
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,10 @@ class Traced:
             place = f"{step.source.repo_id}@{step.source.commit}" if step.source.repo_id else step.source.digest
             made = f"  ({step.provenance.stage} of {step.provenance.recipe})" if step.provenance else ""
             yield f"{'  ' * step.depth}{name + ' = ' if name else ''}{place}{made}"
-        for row in self.found:
-            seen = "kept" if row.kept else "not learnt"
-            told = ", ".join(f"{key}: {value}" for key, value in row.told.items())
-            yield f"row in {row.artifact} {row.file} ({seen}): {told}"
-        yield f"seen by {len(self.forward)} outputs" + (":" if self.forward else "")
+        for line, count in Counter(_row_told(row) for row in self.found).items():
+            yield line + (f"  ({count} rows)" if count > 1 else "")
+        seen = "what was made from " + ("it" if not self.found else "what was kept of it")
+        yield f"{seen}, directly or through others: " + (str(len(self.forward)) if self.forward else "nothing")
         for standing in self.forward:
             yield f"  {standing.provenance.stage if standing.provenance else '?'}: {standing.artifact}"
 
@@ -52,6 +55,21 @@ class Traced:
             ],
             "seen_by": [str(standing.artifact) for standing in self.forward],
         }
+
+
+def _row_told(row: Row) -> str:
+    told = ", ".join(f"{key}: {value}" for key, value in row.told.items())
+    return f"row in {row.artifact} {row.file} ({'kept' if row.kept else 'not learnt'}): {told}"
+
+
+def owner_of(repo: str) -> str:
+    """The namespace in ORG/NAME[@REVISION]; a folder has none, and its rows are found in what was made from it."""
+    if not NAME.fullmatch(repo):
+        raise HubError(
+            f"{repo}: write ORG/NAME or ORG/NAME@REVISION. A local folder's row is traced in the corpus made from it, "
+            "by its locator: medllm trace ORG/RECIPE-corpus FILE:LINE"
+        )
+    return repo.partition("/")[0]
 
 
 def told(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:

@@ -1,9 +1,10 @@
-"""How far a stage has come: read beside it from the log it writes, told as share, loss and time left."""
+"""How far a stage has come: what of its sources is here, then from its log the share done, loss and time left."""
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,43 @@ def watched(item: Item, part: Path, progress: Callable[[str], None]) -> Iterator
 
     with beside(look, EVERY, f"watcher of {item.stage}"):
         yield
+
+
+@contextmanager
+def arriving(item: Item, shelves: Collection[Path], progress: Callable[[str], None]) -> Iterator[None]:
+    """Tell how much of the sources has come while they are pulled; what lay here before is not counted."""
+    before = held(shelves)
+
+    def look() -> None:
+        come = held(shelves) - before
+        if come > 0:
+            progress(f"{item.stage}: {size_told(come)} of its sources pulled")
+
+    with beside(look, EVERY, f"watcher of {item.stage}'s sources"):
+        yield
+
+
+def held(folders: Collection[Path]) -> int:
+    """Bytes in these folders, each file counted once; files may come and go meanwhile."""
+    total = 0
+    for root, _, names in (one for folder in folders for one in os.walk(folder)):
+        for path in (Path(root, name) for name in names):
+            with suppress(FileNotFoundError):
+                total += 0 if path.is_symlink() else path.stat().st_size
+    return total
+
+
+def size_told(size: float) -> str:
+    """An amount of data as people say it.
+
+    >>> size_told(512), size_told(21_300), size_told(145_000_000_000)
+    ('512 bytes', '21.3 kB', '145.0 GB')
+    """
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def last_line(log: Path) -> dict[str, Any] | None:

@@ -44,10 +44,17 @@ class Samples(TrainerCallback):  # type: ignore[misc]
         self.tokenizer = tokenizer
         self.prompts = [pairs[number]["prompt_ids"] for number in range(min(SAMPLED_PROMPTS, len(pairs)))]
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Drop what was answered at checkpoints that are to be reached once more."""
-        if state.is_world_process_zero:
-            keep_lines(self.path, state.global_step)
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+        """Drop what was answered at checkpoints that are to be reached once more, and answer where a stop came first.
+
+        The checkpoint that stands was on the disk before its answers were: a run killed in between never gave them.
+        """
+        if not state.is_world_process_zero:
+            return
+        steps = keep_lines(self.path, state.global_step)
+        if state.global_step > 0 and steps.count(state.global_step) < len(self.prompts):
+            keep_lines(self.path, state.global_step - 1)
+            self.on_save(args, state, control, model=model)
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
         """Answer greedily, which draws no random number and so changes nothing in the run."""

@@ -1,5 +1,6 @@
 """What a training leaves behind: an adapter folder that loads, stops and says what it was made from."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from medllm.weights.adapter import write_base
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import end_marks
 
+SETS = ("target_modules", "exclude_modules")
 # For a base without a template of its own: the conversation as plain text, the form it was trained on.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
@@ -36,8 +38,16 @@ def gathered(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of TRL
 
 
 def save_alone(model: PeftModel, out: Path, state: dict[str, Any] | None = None) -> None:
-    """Save the learning adapter only: not TRL's reference, nor the base's embedding that PEFT would add."""
+    """Save the learning adapter only: not TRL's reference, nor the base's embedding that PEFT would add.
+
+    PEFT keeps the names of its targets in a set, whose order is another in each process: the file has them in order.
+    """
     model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False, state_dict=state)
+    config = out / "adapter_config.json"
+    if config.is_file():  # of several processes one writes it
+        told = json.loads(config.read_text("utf-8"))
+        told |= {name: sorted(value) for name, value in told.items() if name in SETS and isinstance(value, list)}
+        config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def write_adapter(

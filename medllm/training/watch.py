@@ -16,12 +16,19 @@ LAST_GOOD = "last_good"
 FALLEN_LOGS = 3
 
 
-def keep_lines(path: Path, step: int) -> None:
-    """Leave in a file of JSON lines only those of steps that stand, when a training goes on from one of them."""
+def keep_lines(path: Path, step: int) -> list[int]:
+    """Leave in a file of JSON lines only those of steps that stand, when a training goes on from one of them.
+
+    Their steps are given back. A line that a kill cut off is of a step that is taken once more.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+    told = [(json.loads(line)["step"], line) for line in lines if line.endswith("}")]
+    kept = [(at, line) for at, line in told if at <= step]
+    aside = path.with_name(path.name + ".part")
+    aside.write_text("".join(f"{line}\n" for _, line in kept), "utf-8")
+    aside.replace(path)
+    return [at for at, _ in kept]
 
 
 class Log(TrainerCallback):  # type: ignore[misc]

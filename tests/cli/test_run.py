@@ -71,6 +71,8 @@ def test_what_stands_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
         (("run", "toy.yaml", "dpo", "--hub", "hub"), "dpo: no such stage"),
         (("run", "toy.yaml", "--set", "rpo_alpha"), "write KEY=VALUE"),
         (("trace", "clinic/none", "--hub", "hub"), "there is no such repository"),
+        (("trace", "./texts", "all.jsonl:1", "--hub", "hub"), "traced in the corpus made from it, by its locator"),
+        (("ask", "toy.yaml", " ", "--hub", "hub"), "ask: there is no question"),
         (("ask", "toy.yaml", "w1", "--hub", "hub", "--set", "evaluate.models={cpt: cpt}"), "Run `medllm run` first"),
         (("ablate", "toy.yaml", "--hub", "hub", "--set", "ablations={}"), "ablations: the recipe has none"),
     ],

@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from medllm.errors import HubError
 from medllm.hub import Hub, Provenance, digest_of, push
+from medllm.launch import refuse_unfit
 from medllm.localhub import Hub as Server
 from medllm.localhub import serve
 from medllm.localhub.store import people
+from medllm.pipeline import make_plan
+from medllm.recipe import read_recipe
 from tests.hub.weather import Storm, weather
+from tests.pipeline import toy
 
 
 @pytest.fixture
@@ -47,6 +52,19 @@ WRITES = [*READS, "repo.write"]
 TEXTS = {"entity": {"type": "dataset", "name": "clinic/toy-corpus"}, "permissions": WRITES}
 
 
+@contextmanager
+def fine_grained(server, scoped):
+    """A Hub that says of our token that it is fine-grained, with these rights; it is asked once."""
+    proxy, end = weather(server.url)
+    token = {"role": "fineGrained"} | ({} if scoped is None else {"fineGrained": {"global": [], "scoped": scoped}})
+    told = {"type": "user", "name": "clinic", "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
+    proxy.storms = [Storm("GET /api/whoami-v2", 1, 200, content=json.dumps(told).encode())]
+    try:
+        yield Hub(proxy.url, server.token, server.store.folder.with_name("cache"), "test", waits=())
+    finally:
+        end()
+
+
 @pytest.mark.parametrize(
     ("scoped", "refused"),
     [
@@ -62,19 +80,30 @@ TEXTS = {"entity": {"type": "dataset", "name": "clinic/toy-corpus"}, "permission
 def test_a_fine_grained_token_without_the_right_to_write_there_is_refused_before_anything_is_made(
     server, scoped, refused
 ):
-    proxy, end = weather(server.url)
-    token = {"role": "fineGrained"} | ({} if scoped is None else {"fineGrained": {"global": [], "scoped": scoped}})
-    told = {"type": "user", "name": "clinic", "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
-    proxy.storms = [Storm("GET /api/whoami-v2", 1, 200, content=json.dumps(told).encode())]
-    hub = Hub(proxy.url, server.token, server.store.folder.with_name("cache"), "test", waits=())
-    try:
+    with fine_grained(server, scoped) as hub:
         if refused is None:
             hub.check_writable("clinic", ["clinic/toy-corpus", "clinic/toy-cpt"])
         else:
             with pytest.raises(HubError, match=f"the token of clinic is fine-grained and may not write to {refused}."):
                 hub.check_writable("clinic", ["clinic/toy-corpus", "clinic/toy-cpt"])
-    finally:
-        end()
+
+
+@pytest.mark.parametrize(
+    ("rights", "refused"), [(WRITES, True), ([*WRITES, "job.write"], False), (None, False)], ids=["no", "yes", "untold"]
+)
+def test_a_fine_grained_token_that_may_not_start_jobs_is_refused_before_anything_is_made(
+    tmp_path, server, rights, refused
+):
+    toy.lay_out(tmp_path)
+    scoped = None if rights is None else [{"entity": {"type": "user", "name": "clinic"}, "permissions": rights}]
+    with fine_grained(server, scoped) as hub:
+        plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub)
+        refuse_unfit("here", plan, hub)
+        if refused:
+            with pytest.raises(HubError, match=r"may not start Jobs \(`job.write`\) in clinic.*leave out --on jobs"):
+                refuse_unfit("jobs", plan, hub)
+        else:
+            refuse_unfit("jobs", plan, hub)
 
 
 def test_a_push_with_a_token_that_may_only_read_leaves_nothing(server, tmp_path):

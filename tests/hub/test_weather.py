@@ -1,6 +1,7 @@
 """Bad weather between us and the Hub: waited out where it passes, worded where it does not, and nothing is doubled."""
 
 import errno
+import socket
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -58,6 +59,31 @@ def test_the_pause_the_hub_asks_for_is_kept(stormy, out, monkeypatch):
     proxy.storms = [Storm("/commit/", 1, 429, {"Retry-After": "17"})]
     pushed(hub, out)
     assert slept == [17]
+
+
+def test_a_hub_that_nobody_serves_is_told_at_once_and_one_that_went_away_is_waited_for_aloud(stormy, tmp_path):
+    hub, proxy = stormy
+    said = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = replace(hub, endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}", waits=(9999.0,))
+    with pytest.raises(HubError, match=r"http://127.0.0.1:\d+: nobody answers there .*refused.*medllm hub serve"):
+        nobody.refs(REPO, "model")
+    gone = replace(nobody, waits=(0.01, 0.01), say=said.append)
+    gone._heard.append(True)
+    with pytest.raises(HubError, match=r"out of reach \(ConnectError\).*run the same command and it goes on"):
+        gone.refs(REPO, "model")
+    assert said == [f"{REPO}: the Hub does not answer (ConnectError); trying again in 0 s"] * 2
+    said.clear()
+    aloud = replace(hub, say=said.append)
+    aloud.refs(REPO, "model")
+    proxy.storms = [Storm("/refs", 1), Storm("/refs", 1, 429), Storm("/refs", 1, 503)]
+    aloud.refs(REPO, "model")
+    assert [line.split("; ")[0] for line in said] == [
+        f"{REPO}: the Hub does not answer (RemoteProtocolError)",
+        f"{REPO}: the Hub asks for fewer requests",
+        f"{REPO}: the Hub answers 503",
+    ]
+    assert all(line.endswith("; trying again in 0 s") for line in said)
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(stormy, calm, out):

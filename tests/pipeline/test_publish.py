@@ -126,6 +126,15 @@ def test_conflicts_between_licences(licence, base, data, named):
     assert all(word in line for word, line in zip(named, found, strict=True))
 
 
+def test_a_training_without_the_likelihood_term_is_not_called_rpo(workshop):
+    workshop.run()
+    assert "by Reasoning Preference Optimization. It holds" in main_of(workshop, "clinic/toy-rpo", "README.md")
+    workshop.run("rpo.rpo_alpha=0")
+    card = main_of(workshop, "clinic/toy-rpo", "README.md")
+    assert "by Direct Preference Optimization (`rpo_alpha` is 0: no likelihood term). It holds" in card
+    assert "- dpo\n" in card and "- rpo\n" not in card
+
+
 def test_a_card_without_a_readable_header_states_nothing(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
     assert front_matter(tmp_path / "README.md") == {}

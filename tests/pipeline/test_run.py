@@ -26,7 +26,7 @@ def test_a_changed_value_remakes_exactly_what_depends_on_it_and_says_which_value
     workshop.run()
     plan = workshop.plan("rpo.rpo_alpha=0")
     assert {item.stage: item.why for item in plan.missing} == {
-        "rpo": "rpo_alpha 10.0 -> 0.0",
+        "rpo": "rpo_alpha 10 -> 0",
         "merge": "rpo is remade",
         "evaluate": "rpo is remade",
     }

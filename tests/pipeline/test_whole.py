@@ -1,14 +1,21 @@
 """From an empty folder to a merged model that another process loads, every stage for real, on the embedded Hub."""
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-DOCS = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "pipeline.md").read_text(encoding="utf-8")
 
 
 def block(mark: str) -> str:
@@ -19,10 +26,52 @@ def block(mark: str) -> str:
 COMMANDS = block("run in CI").splitlines()
 
 
+def test_the_two_shells_of_the_docs_meet_at_one_hub(tmp_path):
+    port = free_port()
+    first, second = (block(f"{which} shell").replace("8717", str(port)) for which in ("first", "second"))
+    bin = Path(sys.executable).parent
+    search = f"{bin}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": ""}
+    for name in ("HF_TOKEN", "HF_ENDPOINT"):
+        environment.pop(name, None)
+    options = {"shell": True, "executable": "/bin/bash", "cwd": tmp_path, "env": environment, "text": True}
+    serving = subprocess.Popen(f"set -e; {first.replace('medllm hub serve', 'exec medllm hub serve')}", **options)
+    try:
+        deadline = time.monotonic() + 300
+        while not answers(port) and time.monotonic() < deadline:
+            assert serving.poll() is None
+            time.sleep(0.2)
+        done = subprocess.run(f"set -e\n{second}\nmedllm status tiny.yaml", capture_output=True, check=False, **options)
+    finally:
+        serving.terminate()
+        serving.wait()
+    assert done.returncode == 0, done.stderr
+    assert "corpus      not made yet" in done.stdout
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 def test_every_stage_stands_and_the_results_are_one_line_each(finished):
     lines = [line.split("\t") for line in finished.first.stdout.splitlines()]
     assert [stage for stage, _ in lines] == ["corpus", "cpt", "preferences", "rpo", "merge", "evaluate"]
     assert all(re.fullmatch(r"clinic/tiny(-\w+)?@[0-9a-f]{40}", artifact) for _, artifact in lines)
+
+
+def test_the_log_is_plain_lines_without_the_bars_and_notes_of_libraries(finished):
+    assert re.search(r"^\d\d:\d\d:\d\d cpt: at work$", finished.first.stderr, re.MULTILINE)
+    for noise in ("it/s", "\r", "\x1b", "Warning", "kernels"):
+        assert noise not in finished.first.stderr
 
 
 def test_the_second_run_makes_nothing(finished):
@@ -47,6 +96,9 @@ def test_the_other_commands_of_the_docs_run(finished):
         done = finished.shell(line)
         assert done.returncode == 0, done.stderr
         assert "clinic/tiny" in done.stdout or "--- final, explain" in done.stdout
+    assert re.search(
+        r"^\[(?:[a-e,]+: right|(?:[a-e,]+: wrong|no answer could be read); the key is [a-e])\]$", done.stdout, re.M
+    )
 
 
 def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own(finished):
@@ -58,6 +110,8 @@ def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own
     own = finished.medllm("ask", "tiny.yaml", "発熱の診断は？")
     assert own.returncode == 0, own.stderr
     assert own.stdout.count("\n--- ") == 6
+    assert own.stderr == "no question of world has this id; asked word for word\n"
+    assert "the key is" not in own.stdout
 
 
 def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stands_already(finished):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from huggingface_hub import HfApi
+from huggingface_hub import DatasetCard, HfApi, ModelCard, metadata_load
 
 from medllm.exam.records import read_records
 from tests.hub.weather import Storm, weather
@@ -70,6 +70,37 @@ def test_plain_against_explained_stands_in_table_index_and_eval_results_as_in_th
     assert entries["world-plain"]["value"] == pytest.approx(plain, abs=1e-4)
     assert entries["world-explain"]["value"] == pytest.approx(explain, abs=1e-4)
     assert entries["world-plain"]["dataset"]["revision"] in card
+
+
+@pytest.mark.parametrize("stage", KINDS)
+def test_the_hubs_own_client_reads_every_header_and_every_result(finished, pulled, scores, stage):
+    repo_id = "clinic/tiny" if stage == "merge" else f"clinic/tiny-{stage}"
+    text = HfApi(endpoint=finished.hub.url, token=finished.hub.token).hf_hub_download(
+        repo_id, "README.md", repo_type=KINDS[stage], cache_dir=finished.folder / "cache"
+    )
+    card = (ModelCard if KINDS[stage] == "model" else DatasetCard).load(text)
+    assert card.data.license
+    assert {"medical", "medllm"} <= set(card.data.tags)
+    assert not re.search(r"^(#+) .*\n+(?=\1 |\Z)|\n\|[-|]+\|\n(?!\|)", card.text, re.MULTILINE), (
+        "an empty section or table"
+    )
+    if KINDS[stage] == "model":
+        assert card.data.base_model_relation == ("finetune" if stage == "merge" else "adapter")
+        assert re.search(r"^- \w+: .+ core.*, no GPU, \d+ s$", card.text, re.MULTILINE), "no hardware"
+        found = {one.metric_name: one.metric_value for one in card.data.eval_results}
+        assert found["score, plain"] == pytest.approx(scores["cpt" if stage == "cpt" else "final", "plain"], abs=1e-4)
+        assert set(metadata_load(text)) >= {"datasets", "language", "library_name", "pipeline_tag", "model-index"}
+    if stage in ("preferences", "evaluate"):
+        assert "## Licence" in card.text and "not stated" in card.text
+
+
+def test_how_to_load_is_runnable_as_it_stands_in_the_cards(finished, pulled):
+    blocks = [
+        re.search(r"```python\n(.*?)```", pulled(one), re.DOTALL)[1] for one in ("clinic/tiny", "clinic/tiny-rpo")
+    ]
+    program = f"{blocks[0]}\nmerged = model\n{blocks[1]}\nassert model.config.vocab_size == merged.config.vocab_size\n"
+    done = finished.call("-c", program, home="a-reader")
+    assert done.returncode == 0, done.stderr
 
 
 def made_folder(finished, stage: str) -> Path:

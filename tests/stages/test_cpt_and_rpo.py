@@ -43,6 +43,8 @@ def test_the_adapter_folder_says_what_it_is_and_holds_nothing_of_the_way(sources
     stops = json.loads((tmp_path / "rpo" / "generation_config.json").read_text("utf-8"))["eos_token_id"]
     vocabulary = load_tokenizer(tmp_path / "rpo").get_vocab()
     assert sorted(stops) == sorted([vocabulary["<|endoftext|>"], vocabulary["<|im_end|>"]])
+    targets = json.loads((tmp_path / "rpo" / "adapter_config.json").read_text("utf-8"))["target_modules"]
+    assert targets == sorted(targets) and len(targets) > 1, "the same bytes from every process"
     Adapter(tmp_path / "rpo").fits(Checkpoint(sources["base"]))
 
 

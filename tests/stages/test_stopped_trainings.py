@@ -14,6 +14,7 @@ from medllm.errors import TrainingError
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.stages import cpt, rpo
 from medllm.training.continued import RowTrainer
+from medllm.training.drawn import Samples
 from medllm.training.preference import RpoTrainer
 from medllm.training.watch import last_checkpoint
 from tests import tiny
@@ -61,6 +62,22 @@ def ends_as(stage, settings, sources, out, whole):
 
 def log_of(folder):
     return [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_run_killed_between_a_checkpoint_and_its_samples_gives_them_when_it_goes_on(
+    sources, whole, tmp_path, monkeypatch
+):
+    def kill(callback, args, state, control, **more):
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+        answer(callback, args, state, control, **more)
+
+    answer = Samples.on_save
+    monkeypatch.setattr(Samples, "on_save", kill)
+    with pytest.raises(KeyboardInterrupt):
+        rpo.make(RPO, sources, tmp_path / "rpo")
+    monkeypatch.undo()
+    ends_as(rpo, RPO, sources, tmp_path / "rpo", whole["rpo"])
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medllm.errors import TrainingError
-from medllm.training.watch import FallingChosen, last_checkpoint, worded
+from medllm.training.watch import FallingChosen, keep_lines, last_checkpoint, worded
 
 
 class Model:
@@ -57,3 +57,12 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}), "utf-8")
     (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"global_st', "utf-8")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_lines_of_lost_steps_and_a_line_cut_by_a_kill_are_dropped(tmp_path):
+    log = tmp_path / "training" / "log.jsonl"
+    assert keep_lines(log, 5) == []
+    log.write_text('{"step": 1}\n{"step": 2, "completion": "熱"}\n{"step": 3}\n{"step": 2, "comp', "utf-8")
+    assert keep_lines(log, 2) == [1, 2]
+    assert log.read_text("utf-8") == '{"step": 1}\n{"step": 2, "completion": "熱"}\n'
+    assert [path.name for path in log.parent.iterdir()] == ["log.jsonl"]

@@ -17,6 +17,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
+from medllm.hub.bounds import bound_session
 from medllm.hub.faults import WAITS, patiently, unheard
 from medllm.hub.rights import Account, account_of
 
@@ -57,6 +58,7 @@ class Hub:
     @property
     def api(self) -> HfApi:
         """The real client; only this package calls it."""
+        bound_session()
         return HfApi(endpoint=self.endpoint, token=self.token or False, library_name="medllm")
 
     def ask(self, place: str, call: Callable[[HfApi], T]) -> T:

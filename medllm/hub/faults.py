@@ -149,8 +149,8 @@ def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
         )
     if status == 403:
         return HubError(
-            f"{place}: this token may not do that{said}. Use a token with the role `write` for that namespace, "
-            "or set the recipe's namespace to your own (--set namespace=NAME)."
+            f"{place}: this token may not do that{said}. Unless another reason is told, use one with the role `write` "
+            "for that namespace, or set the recipe's namespace to your own (--set namespace=NAME)."
         )
     if status in (413, 507):
         return HubError(f"{place}: the Hub has no room for this{said}. Free some space there and run again.")

@@ -21,7 +21,12 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     A lock of this process alone (`lockf`): one of the open file (`flock`) would live on in processes that a library
     forked and that outlive a run that is killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError, PermissionError) as fault:
+        raise MedllmError(
+            f"{folder}: no folder can be made there ({fault.strerror}). Name another by --work."
+        ) from fault
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ class Bench:
 def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, bench: Bench) -> Artifact:
     """Make one stage and leave it on the Hub, or go on from where a killed run left it."""
     place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
-    with alone(place, item.repo_id), _room_told(item, place):
+    with _room_told(item, place), alone(place, item.repo_id):
         standing = bench.hub.find(item.repo_id, item.kind, item.digest)
         if standing:
             bench.say(f"{item.stage}: another run has made it meanwhile; taking that")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from medllm.errors import HubError
-from medllm.hub import Hub, Provenance, connect, digest_of, push
+from medllm.hub import Hub, Provenance, bounds, connect, digest_of, push
 from medllm.hub.faults import worded
 from medllm.hub.push import writable_head
 from tests.hub.weather import Storm, weather
@@ -84,6 +84,19 @@ def test_a_hub_that_nobody_serves_is_told_at_once_and_one_that_went_away_is_wait
         f"{REPO}: the Hub answers 503",
     ]
     assert all(line.endswith("; trying again in 0 s") for line in said)
+
+
+def test_a_hub_that_takes_the_call_and_never_answers_is_not_waited_for_for_ever(stormy, monkeypatch):
+    hub, _ = stormy
+    monkeypatch.setattr(bounds, "READ", 0.1)
+    said = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dead = replace(hub, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", waits=(0.01,), say=said.append)
+        with pytest.raises(HubError, match=r"out of reach \(ReadTimeout\)"):
+            dead.standing(REPO, "model")
+        with pytest.raises(HubError, match=r"out of reach \(ReadTimeout\)"):
+            dead.refs(REPO, "model")
+    assert said == [f"{REPO}: the Hub does not answer (ReadTimeout); trying again in 0 s"] * 2
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(stormy, calm, out):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from medllm.errors import MedllmError
 from medllm.hub.faults import Moved
 from medllm.pipeline.lock import Busy, alone
 
@@ -35,6 +36,15 @@ def test_the_second_run_on_one_machine_names_the_first_and_a_killed_one_holds_no
         pass
     ear.close()
     mouth.close()
+
+
+def test_a_place_where_no_folder_can_be_made_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "a-file").write_text("")
+    with (
+        pytest.raises(MedllmError, match=r"a-file.*no folder can be made there \(Not a directory\). Name another by"),
+        alone(tmp_path / "a-file" / "runs", "clinic/toy-cpt"),
+    ):
+        pass
 
 
 def hold_and_fork(folder, mouth):

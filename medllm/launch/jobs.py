@@ -46,7 +46,7 @@ class Jobs:
         refuse_local(item, bench.hub)
         for _ in range(self.tries):
             before = _kept_at(bench.hub, item)
-            job = _running(plan, item, bench.hub) or self._send(plan, item, bench)
+            job = _running(plan, item, bench) or self._send(plan, item, bench)
             job = _follow(job, item, bench)
             stage = job.status.stage if job.status else "DELETED"
             if stage == "COMPLETED" or bench.hub.find(item.repo_id, item.kind, item.digest):
@@ -142,12 +142,15 @@ def dependencies(stage: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _running(plan: Plan, item: Item, hub: Hub) -> JobInfo | None:
+def _running(plan: Plan, item: Item, bench: Bench) -> JobInfo | None:
     label = {"medllm": item.digest[:12]}
-    jobs: Iterable[JobInfo] = hub.ask(
+    jobs: Iterable[JobInfo] = bench.hub.ask(
         "Jobs", lambda api: list(api.list_jobs(labels=label, namespace=plan.recipe.namespace))
     )
-    return next((job for job in jobs if job.status and job.status.stage not in ENDED), None)
+    found = next((job for job in jobs if job.status and job.status.stage not in ENDED), None)
+    if found:
+        bench.say(f"{item.stage}: following Job {found.id}, which an earlier run sent ({found.url})")
+    return found
 
 
 def _kept_at(hub: Hub, item: Item) -> str | None:

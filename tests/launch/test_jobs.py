@@ -126,6 +126,19 @@ def test_a_job_that_somebody_cancels_is_not_sent_again_until_somebody_asks(linge
     assert (lingering.hub.pull(made) / "step-0").read_text() == first.id
 
 
+@pytest.mark.slow
+def test_a_job_that_an_earlier_run_left_at_work_is_followed_and_not_doubled(lingering, tmp_path):
+    hub = lingering.hub
+    plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
+    left = Jobs(keep_every=0.2, script=SLOW)._send(plan, plan.items[0], Bench(hub, tmp_path / "runs", print))
+    made = lingering(time_is_up)
+    assert any(
+        line.startswith(f"corpus: following Job {left.id}, which an earlier run sent") for line in lingering.said
+    )
+    assert len(jobs_of(hub)) == 2
+    assert (hub.pull(made) / "step-0").read_text() == left.id
+
+
 def lay_out_real_corpus(folder: Path) -> None:
     """The toy recipe with a text and a question that the real corpus stage takes."""
     toy.lay_out(folder)

@@ -130,7 +130,7 @@ def row_draft(piece: Piece, place: str, row: Row) -> Draft:
         there = ", ".join(str(name) for name in list(row)[:12]) or "none"
         raise DataError(
             f"{piece.source.name}: {place} has no column `{_names(piece, 'text')[0]}`. There is: {there}. "
-            "Map it in the recipe: columns: {text: NAME}."
+            "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
         )
     stated = {name: _column(piece, row, name) for name in ("published", "licence", "exam_date")}
     own = _column(piece, row, "id")

@@ -51,7 +51,9 @@ def conclude(curation: Curation, counts: Counts, made: Path) -> Facts:
     """Write audit.json and audit.html beside the tables, and return the facts of the whole."""
     report = _report(curation, counts, made)
     written = report.written()
-    (made / "audit.json").write_text(json.dumps(written, ensure_ascii=False, indent=1) + "\n", "utf-8", "replace")
+    with (made / "audit.json").open("w", encoding="utf-8", errors="replace") as stream:
+        json.dump(written, stream, ensure_ascii=False, indent=1)
+        stream.write("\n")
     write_page(report, "the corpus", made / "audit.html")
     return {
         **_sizes(counts),

@@ -50,7 +50,8 @@ def test_a_column_that_is_nowhere_is_a_fault_of_the_recipe(tmp_path):
     with pytest.raises(DataError) as fault:
         drafts(tmp_path)
     assert str(fault.value) == (
-        "notes: rows.jsonl:1 has no column `text`. There is: in, name. Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
+        "notes: rows.jsonl:1 has no column `text`. There is: in, name. "
+        "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
     )
 
 

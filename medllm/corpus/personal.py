@@ -25,13 +25,16 @@ RULES: dict[str, re.Pattern[str]] = {
         r"(?:(?:明治|大正|昭和|平成|令和)\s?\d{1,2}|(?:19|20)\d{2})\s?年\s?\d{1,2}\s?月\s?\d{1,2}\s?日\s?(?:生まれ|生(?![後まじ存体命活理検化]))"
     ),
     "record": re.compile(
-        r"(?:カルテ|診察券|患者|病歴|受診者|入院|登録)\s?(?:番号|ID|ＩＤ|No\.?|NO\.?|№)\s?[:：はが]?\s?[A-Za-z]{0,3}[-\s]?\d{4,12}"
+        r"(?:カルテ|診察券|患者|病歴|受診者|入院|登録)\s?(?:番号|ID|ＩＤ|No\.?|NO\.?|№)\s?[:：はが]?\s?[A-Za-z]{0,3}[-\s]?\d{4,12}|"
+        r"診察券\s?番号\s?[:はが]?\s?\d{2,6}-\d{2,6}"
     ),
     "insurance": re.compile(
-        r"(?:被保険者|保険者|マイナンバー|個人番号|記号番号)(?:証)?(?:番号)?\s?[:：はが]?\s?[\d-]{6,14}"
+        r"(?:被保険者|保険者|マイナンバー|個人番号|記号番号)(?:証)?(?:番号)?\s?[:：はが]?\s?[\d-]{6,14}|"
+        r"保険証(?:の)?記号\s?:?\s?[\w・-]{1,8}\s?番号\s?:?\s?\d{1,8}"
     ),
     "name": re.compile(
-        r"(?:患者名|患者氏名|氏名|お名前|被験者名)\s?[:：]\s?[一-龥ぁ-んァ-ヶ]{1,5}[\s　]?[一-龥ぁ-んァ-ヶ]{0,5}"
+        r"(?:患者名|患者氏名|氏名|お名前|被験者名)\s?[:：]\s?[一-龥ぁ-んァ-ヶ]{1,5}[\s　]?[一-龥ぁ-んァ-ヶ]{0,5}|"
+        rf"氏名[\s　]+(?:{_SURNAMES})[\s　]?[一-龥ぁ-んァ-ヶ]{{1,4}}"
     ),
     "address": re.compile(
         r"〒\s?\d{3}-?\d{4}|(?:住所|居住地)\s?[:：]\s?(?:東京都|北海道|(?:京都|大阪)府|[一-龥]{2,3}県)"
@@ -42,17 +45,40 @@ RULES: dict[str, re.Pattern[str]] = {
 _ADDRESSED = re.compile(rf"(?:{_SURNAMES})[\s　]?[一-龥ぁ-んァ-ヶ]{{0,4}}(?:様|さん|殿)(?![式々])")
 """A name too; apart from its rule, the search knows the characters it may begin with and is five times as fast."""
 
-_PATTERNS = (*RULES.items(), ("name", _ADDRESSED))
+_DIALLED = re.compile(r"(?:TEL|Tel|tel|FAX|Fax|fax|電話)(?:番号)?[\s:.はが]{0,3}0\d{9,10}(?!\d)")
+"""Digits without a hyphen are a telephone's only where they are said to be."""
 
 _HINTS = {
     "mail": ("@",),
     "birth": ("生年月日", "誕生日", "生まれ", "日生"),
     "record": ("番号", "ID", "No", "NO", "№"),
     "insurance": ("保険者", "番号", "マイナンバー"),
-    "name": ("名", "様", "さん", "殿"),
+    "name": ("名",),
     "address": ("〒", "住所", "居住地"),
 }
 """One of these must stand in a text before its rule is worth trying."""
+
+_ENGLISH = (
+    (
+        "name",
+        r"(?:Patient|patient)(?:'s)? [Nn]ame\s?:\s?[A-Z][a-z]+(?: [A-Z][a-z.]*){0,3}",
+        ("name:", "Name:", "ame :"),
+    ),
+    ("birth", r"(?:DOB|Date of [Bb]irth|date of birth)\s?:?\s?\d{1,4}[./-]\d{1,2}[./-]\d{1,4}", ("DOB", "ate of")),
+    (
+        "record",
+        r"(?:MRN|(?:Medical|medical) [Rr]ecord [Nn](?:umber|o\.?)|[Pp]atient ID)\s?[:#]?\s?[A-Z]{0,3}-?\d{4,12}",
+        ("MRN", "edical", "atient ID"),
+    ),
+)
+"""The same by their English labels, each with words of which one must stand in the text."""
+
+_PATTERNS = (
+    *((rule, pattern, _HINTS.get(rule, ("",))) for rule, pattern in RULES.items()),
+    ("name", _ADDRESSED, ("様", "さん", "殿")),
+    ("phone", _DIALLED, ("TEL", "Tel", "tel", "FAX", "Fax", "fax", "電話")),
+    *((rule, re.compile(pattern), hints) for rule, pattern, hints in _ENGLISH),
+)
 
 WORDS = {
     "mail": "［メール］",
@@ -85,8 +111,8 @@ def find(text: str, document: str) -> list[Finding]:
     spots = sorted(
         (
             (found.start(), found.end(), rule)
-            for rule, pattern in _PATTERNS
-            if _worth(rule, wide)
+            for rule, pattern, hints in _PATTERNS
+            if any(hint in wide for hint in hints)
             for found in pattern.finditer(wide)
         ),
         key=lambda spot: (spot[0], -spot[1]),
@@ -98,10 +124,6 @@ def find(text: str, document: str) -> list[Finding]:
         name = hashlib.sha256(f"{document}\x1f{rule}\x1f{wide[begin:end]}".encode("utf-8", "replace")).hexdigest()[:12]
         findings.append(Finding(name, document, rule, begin, end, ""))
     return [Finding(one.id, document, one.rule, one.begin, one.end, _around(text, one, findings)) for one in findings]
-
-
-def _worth(rule: str, text: str) -> bool:
-    return any(hint in text for hint in _HINTS.get(rule, ("",)))
 
 
 def hide(text: str, findings: list[Finding], offset: int = 0) -> str:

@@ -27,6 +27,13 @@ from medllm.corpus.personal import RULES, find, hide
         ("被保険者番号：12345678", "insurance"),
         ("〒123-4567", "address"),
         ("住所：東京都千代田区", "address"),
+        ("氏名　佐藤　花子", "name"),
+        ("Patient name: John Smith", "name"),
+        ("DOB: 1958-04-05", "birth"),
+        ("TEL 0312345678", "phone"),
+        ("診察券番号 123-456", "record"),
+        ("MRN 1234567", "record"),
+        ("保険証の記号 12 番号 3456", "insurance"),
     ],
 )
 def test_personal_data_is_found_and_hidden(text, rule):
@@ -48,6 +55,9 @@ def test_personal_data_is_found_and_hidden(text, rule):
         "山田らは1990年に報告した。田中分類のII型である。",
         "患者さんや家族さんに説明する。お母さんと来院した。",
         "平成20年3月1日生検を施行した。",
+        "氏名 住所 生年月日 の欄がある。",
+        "Patient names were removed; the medical record was reviewed in 2015.",
+        "CAS登録番号は439-14-5である。",
         "登録番号のない製剤は用いない。ISSN 0012-3456。",
         "C27H37FO6：476.58、12-34-56-7",
     ],

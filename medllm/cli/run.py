@@ -44,7 +44,7 @@ def run(
     with (
         teller() as tell,
         stopped_kindly(),
-        connect(hub, sound.namespace, jobs=on == "jobs", say=tell.say) as there,
+        connect(hub, sound.namespace, jobs=on == "jobs", bars=False, say=tell.say) as there,
     ):
         plan = make_plan(sound, there, tuple(stages or ()))
         refuse_unfit(on, plan, there)
@@ -81,7 +81,7 @@ def ablate(
     with (
         teller() as tell,
         stopped_kindly(),
-        connect(hub, sound.namespace, jobs=on == "jobs", say=tell.say) as there,
+        connect(hub, sound.namespace, jobs=on == "jobs", bars=False, say=tell.say) as there,
     ):
 
         def ask(plans: Mapping[str, Plan]) -> None:

@@ -216,14 +216,15 @@ def connect(
     user: str | None = None,
     *,
     jobs: bool = False,
+    bars: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Hub]:
     """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected.
 
     On a local Hub `user` is who we are there: the recipe's namespace, so that it can be pushed to; with `jobs` it runs
-    the Jobs we send it, as processes of this machine.
+    the Jobs we send it, as processes of this machine. Without `bars` the client draws none: we tell of progress.
     """
-    if not sys.stderr.isatty():
+    if not bars or not sys.stderr.isatty():
         disable_progress_bars()
     if where is None or where.startswith(("http://", "https://")):
         endpoint = (where or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")

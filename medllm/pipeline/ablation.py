@@ -71,7 +71,10 @@ class Ablation:
         """For people."""
         lines = []
         for exam in self.exams:
-            lines += [exam, f"  {'row':<12}{'plain':<26}{'explained':<26}explained minus plain"]
+            lines += [
+                f"{exam}: points of 100, with 95 % intervals",
+                f"  {'row':<12}{'plain':<26}{'explained':<26}explained minus plain",
+            ]
             for one in self.of(exam):
                 scores = [told(one.conditions[p].score if p in one.conditions else None) for p in ("plain", "explain")]
                 delta = told(one.change.delta if one.change else None, signed=True)

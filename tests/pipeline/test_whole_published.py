@@ -108,7 +108,7 @@ def made_folder(finished, stage: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stage", ["rpo", "evaluate"])
+@pytest.mark.parametrize("stage", KINDS)
 def test_what_was_pushed_is_a_folder_that_hf_upload_takes_as_it_is(finished, stage):
     upload = "import sys; from huggingface_hub.cli.hf import main; sys.argv[0] = 'hf'; main()"
     words = ("upload", f"clinic/copy-{stage}", str(made_folder(finished, stage)), "--repo-type", KINDS[stage])

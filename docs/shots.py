@@ -17,6 +17,9 @@ WANTED = (
 )
 """Tab, size, language, scheme of each picture."""
 
+QUESTION = "invented/112A13"
+"""A case that explaining first leads the base and the CPT model astray on, and not the final one."""
+
 TALLEST = 2600
 
 
@@ -29,7 +32,7 @@ def main() -> None:
             path = FOLDER / f"{tab}-{size}-{language}-{scheme}.png"
             if sys.argv[2:] and path.stem not in sys.argv[2:]:
                 continue
-            picture(browser, f"{sys.argv[1]}?tab={tab}&lang={language}", path)
+            picture(browser, f"{sys.argv[1]}?tab={tab}&lang={language}&q={QUESTION}", path)
             Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
         browser.close()
 

@@ -32,9 +32,9 @@ class Exam:
 
 
 def exam_of(world: World, year: int, questions: int) -> Exam:
-    """The exam of a year."""
+    """The exam of a year; the years that are only asked were drawn after every setting of the recipe stood."""
     old = year <= LAST_TAUGHT
-    source = random.Random(f"exam {world.seed} {year}")
+    source = random.Random(f"exam {world.seed} {year}" if old else f"unseen {world.seed} {year}")
     style: Style = "old" if old else "new"
     items = draw(world, source, TAUGHT if old else ASKED, style, questions)
     return Exam(str(year - 1906), date(year, 2, 10), items)

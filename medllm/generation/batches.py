@@ -7,6 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from medllm.generation.requests import Request
 
+PADDING = (32, 0.25)
+"""A prompt lacks no more than so many tokens, or so large a share, of the longest in its batch: padding is work too."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -68,12 +71,17 @@ def _batches(group: list[tuple[Request, list[int]]], limits: Limits) -> list[Bat
         more = by_prompt[own]
         width = max(widest, *(len(own) + asked.request.max_new_tokens for asked in more))
         full = prompts == limits.prompts or (len(taken) + len(more)) * width > limits.tokens
-        if taken and full:
+        if taken and (full or _too_short(own, taken[0].tokens)):
             batches.append(_batch(prefix, taken))
             taken, prompts, width = [], 0, max(len(own) + asked.request.max_new_tokens for asked in more)
         taken = [*taken, *more]
         prompts, widest = prompts + 1, width
     return [*batches, _batch(prefix, taken)]
+
+
+def _too_short(own: tuple[int, ...], longest: tuple[int, ...]) -> bool:
+    least, share = PADDING
+    return len(longest) - len(own) > max(least, share * len(longest))
 
 
 def _batch(prefix: tuple[int, ...], taken: list[Asked]) -> Batch:

@@ -10,7 +10,8 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, Literal
 
-from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
 from medllm.corpus.passes import Pass
@@ -50,6 +51,61 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
         own = copy.copy(self)
         own.pipeline = copy.deepcopy(self.pipeline)  # the steps count, and each task counts for itself
         own._run_for_rank(rank)
+
+
+class _OnRay(_Quiet):
+    """Each task as a task of Ray. datatrove's own executor starts an actor for it that forks below Ray's threads.
+
+    Such a process may stand still for ever after its last task, and nobody hears of what Ray refuses.
+    """
+
+    def __init__(
+        self,
+        pipeline: list[PipelineStep],
+        *,
+        tasks: int,
+        workers: int,
+        logging_dir: str,
+        cpus_per_task: float = 1,
+        mem_per_cpu_gb: float = 2,
+        ray_remote_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(pipeline, tasks=tasks, workers=workers, logging_dir=logging_dir)
+        memory = int(mem_per_cpu_gb * cpus_per_task * 2**30)
+        self._asked = {"num_cpus": cpus_per_task, "memory": memory, **(ray_remote_kwargs or {})}
+
+    def run(self) -> Any:  # noqa: ANN401  as above
+        """Do what has no mark yet, so many tasks at once; a fault of a source is told as it is here."""
+        import ray
+
+        one = ray.remote(**self._asked)(_rank)
+        held, left = ray.put(self), self.get_incomplete_ranks()
+        running: list[Any] = []
+        for rank in left:
+            if len(running) >= self.workers:
+                done, running = ray.wait(running)
+                _tell(done)
+            running.append(one.remote(held, rank))
+        _tell(running)
+        return left
+
+
+def _rank(job: _OnRay, rank: int) -> None:
+    job._apart(rank)
+
+
+def _tell(done: list[Any]) -> None:
+    """Wait for tasks of Ray; what failed by no fault of a source has no mark, and is named by that."""
+    import ray
+
+    for one in done:
+        try:
+            ray.get(one)
+        except ray.exceptions.RayTaskError as fault:
+            if isinstance(fault.cause, MedllmError):
+                raise DataError(str(fault.cause)) from None
+        except ray.exceptions.RayError:
+            continue
 
 
 class _Submitted(SlurmPipelineExecutor):  # type: ignore[misc]
@@ -103,13 +159,16 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
     return run
 
 
-def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are datatrove's
-    """Runs the tasks of each pass on the Ray cluster of RAY_ADDRESS, or on one that is begun here."""
+def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  named as datatrove's
+    """Runs the tasks of each pass on the Ray cluster of RAY_ADDRESS, or on one that is begun here.
+
+    The options are `cpus_per_task`, `mem_per_cpu_gb` and `ray_remote_kwargs`.
+    """
 
     def run(one: Pass, work: Path) -> None:
         logger.disable("datatrove")
         made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
-        job = started("ray", lambda: RayPipelineExecutor(one.steps(work), **{**made, **options}))
+        job = started("ray", lambda: _OnRay(one.steps(work), **{**made, **options}))
         _run("ray", "Install it: pip install ray.", job)
         whole(one, job, job.get_incomplete_ranks())
 

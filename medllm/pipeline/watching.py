@@ -28,7 +28,9 @@ def watched(item: Item, part: Path, progress: Callable[[str], None]) -> Iterator
         if line is None or share is None:
             return
         first.append(share)  # a run that goes on has a share from the start, which took no time of ours
-        told = f"{item.stage}: {100 * share:.0f} % done, loss {line.get('loss', '?')}"
+        told = f"{item.stage}: {100 * share:.0f} % done"
+        if "loss" in line:
+            told += f", loss {float(line['loss']):.3f}"
         gained = share - first[0]
         if gained > 0:
             told += f", {minutes((time.monotonic() - start) * (1 - share) / gained)} left"

@@ -46,8 +46,7 @@ def _standing(item: Item, bench: Bench) -> Artifact | None:
 
 
 def _made(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench, launch: Launcher) -> Artifact:
-    if item.remade:
-        bench.say(f"{item.stage}: remade, because {item.why}")
+    bench.say(f"{item.stage}: remade, because {item.why}" if item.remade else f"{item.stage}: {item.why}")
     launch(plan, item, made, bench)
     found = bench.hub.find(item.repo_id, item.kind, item.digest)
     if found is None:

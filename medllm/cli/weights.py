@@ -1,5 +1,6 @@
 """`medllm merge`: base and adapters to one model, shard by shard."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,16 @@ def merge(
     from medllm.errors import ModelError
     from medllm.stages.merge import ON_THE_WAY, merge_into
     from medllm.training.work import move_into_place, work_folder, write_facts
+    from medllm.weights.adapter import Adapter
 
     if dtype not in (None, "bfloat16", "float16", "float32"):
         raise ModelError(f"--dtype {dtype}: no number type known here. Give bfloat16, float16 or float32.")
     if out.exists():
         raise ModelError(f"{out}: exists already. Give a new folder, or remove it.")
+    for adapter in map(Adapter, adapters):
+        if not adapter.proven:
+            said = f"{adapter.folder}: was trained, it says, on {adapter.base['name']}, and bears no fingerprint of it"
+            print(f"medllm: {said}. Its shapes are all that can be held against {base}.", file=sys.stderr)
     facts = merge_into(base, adapters, out, dtype=dtype, questions=certify)
     work = work_folder(out)
     write_facts(work, {"stage": "merge", **facts})

@@ -88,6 +88,11 @@ class Adapter:
         written = read_json(path) if path.is_file() else {}
         return {"name": self.config.get("base_model_name_or_path") or "an unnamed base", **written}
 
+    @property
+    def proven(self) -> bool:
+        """Whether its base can be told from another of equal shapes: only an adapter made here has a fingerprint."""
+        return "fingerprint" in self.base
+
     def fits(self, base: Checkpoint) -> None:
         """Refuse another base, naming both: by fingerprint where there is one, and by every shape."""
         print_ = self.base.get("fingerprint")

@@ -41,8 +41,8 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        """Whether what reads this artifact saw the row: what was dropped or only audited was not learnt."""
-        return not self.file.startswith(("dropped/", "audit/"))
+        """Whether what reads this artifact saw the row: dropped, audited, or a sample that is in no pair, none did."""
+        return not self.file.startswith(("dropped/", "audit/", "samples/"))
 
 
 @dataclass(frozen=True)

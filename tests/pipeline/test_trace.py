@@ -8,10 +8,18 @@ from medllm.errors import HubError
 from medllm.pipeline.tracing import told
 
 ROWS = {
-    "corpus/train.parquet": [
-        {"id": "doc-1", "source": "clinic/texts@v1", "locator": "a.jsonl:1", "licence": "cc-by-4.0"}
-    ],
-    "dropped/train.parquet": [{"id": "doc-2", "source": "clinic/texts@v1", "locator": "a.jsonl:2", "reason": "leak"}],
+    "corpus": {
+        "corpus/train.parquet": [
+            {"id": "doc-1", "source": "clinic/texts@v1", "locator": "a.jsonl:1", "licence": "cc-by-4.0"}
+        ],
+        "dropped/train.parquet": [
+            {"id": "doc-2", "source": "clinic/texts@v1", "locator": "a.jsonl:2", "reason": "leak"}
+        ],
+    },
+    "preferences": {
+        "data/train.parquet": [{"question_id": "q-1", "pair": "gt>rejected"}],
+        "samples/train.parquet": [{"question_id": "q-1"}, {"question_id": "q-2"}],
+    },
 }
 
 
@@ -24,7 +32,7 @@ def traced(workshop):
     hub.api.create_tag("clinic/texts", tag="v1", repo_type="dataset")
 
     def tables(stage, part):
-        for name, rows in ROWS.items() if stage == "corpus" else ():
+        for name, rows in ROWS.get(stage, {}).items():
             (part / name).parent.mkdir(exist_ok=True)
             pq.write_table(pa.Table.from_pylist(rows), part / name)
 
@@ -54,6 +62,14 @@ def test_a_row_that_was_dropped_was_learnt_by_nobody(workshop, traced):
     (row,) = answer["rows"]
     assert (row["reason"], row["kept"]) == ("leak", False)
     assert answer["seen_by"] == []
+
+
+def test_an_answer_that_is_in_no_pair_was_learnt_by_nobody(workshop, traced):
+    paired, unpaired = (told(workshop.hub, "clinic/toy-preferences", name).as_json() for name in ("q-1", "q-2"))
+    assert [row["kept"] for row in paired["rows"]] == [True, False]
+    assert set(paired["seen_by"]) == {str(traced[stage]) for stage in ("rpo", "merge", "evaluate")}
+    assert [row["kept"] for row in unpaired["rows"]] == [False]
+    assert unpaired["seen_by"] == []
 
 
 def test_models_of_an_earlier_corpus_are_not_forgotten(workshop, traced):

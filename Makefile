@@ -43,9 +43,11 @@ app: .venv/.installed ## show the recorded results as a page in the browser
 	@echo "medllm: opening the page on http://127.0.0.1:7860 (Ctrl-C ends it)"
 	@$(BIN)/medllm app --open
 
-# What each benchmark needs is said here: some read the exam data, one a base model (make bench BASE=FOLDER).
+# What each benchmark needs is said here: some read the exam data, one a base model (make bench BASE=FOLDER), and for
+# vLLM or another server (ENDPOINT=http://127.0.0.1:8000/v1) the folder of the two adapters that it serves (ADAPTERS=).
 DATA ?= $(or $(MEDLLM_SHARED_DATA),../shared/data)
 BASE ?=
+SERVER := $(if $(ADAPTERS),--adapters "$(ADAPTERS)") $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
 ASKING := corpus duplicates generation real_run
 BENCH := $(filter-out $(ASKING),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
@@ -59,7 +61,7 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 	else echo "medllm: no exam data at $(DATA): corpus.py and duplicates.py are left out (make bench DATA=...)"; fi
 	@if [ -n "$(BASE)" ] && [ -d "$(DATA)" ]; then \
 	  echo "medllm: benchmarks/generation.py"; \
-	  $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa" || exit 1; \
+	  $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa" $(SERVER) || exit 1; \
 	  echo "medllm: benchmarks/real_run.py"; \
 	  $(BIN)/python benchmarks/real_run.py "$(BASE)" "$(DATA)" runs/bench/real --set cpt.max_steps=2 \
 	    --set preferences.questions=4 --set rpo.max_steps=2 --set merge.certify=2 --set evaluate.limit=2; \

@@ -31,7 +31,7 @@ style: .venv/.installed ## format the code and regenerate what is generated
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python docs/reference.py
 
-quickstart: .venv/.installed ## run the paper in miniature, truly trained, in about ten minutes on two cores
+quickstart: .venv/.installed ## run the paper in miniature, truly trained, in five to ten minutes on two cores
 	@echo "medllm: the paper in miniature, in quickstart/ (Ctrl-C stops it; run again, it goes on)"
 	@$(BIN)/medllm quickstart
 

@@ -86,6 +86,18 @@ def test_an_answer_does_not_depend_on_what_is_asked_with_it(generator, temperatu
     assert len(together) == len(asked)
 
 
+def watched(generator, monkeypatch):
+    """The rows and tokens of every pass through the model from now on, as a list that grows."""
+    shapes, forward = [], generator._forward
+
+    def noted(ids, *rest, **options):
+        shapes.append(tuple(ids.shape))
+        return forward(ids, *rest, **options)
+
+    monkeypatch.setattr(generator, "_forward", noted)
+    return shapes
+
+
 def test_a_prompt_is_followed_once_however_many_answers_it_gets(generator, monkeypatch):
     asked = [
         Request(key=f"{model} {number} {seed}", model=model, text=EXAMPLES + QUESTIONS[number], seed=seed,
@@ -93,14 +105,7 @@ def test_a_prompt_is_followed_once_however_many_answers_it_gets(generator, monke
         for number in range(2) for seed in range(3) for model in MODELS
     ]  # fmt: skip
     alone = {reply.key: reply.text for request in asked for reply in generator.generate([request])}
-    widths = []
-    forward = generator._forward
-
-    def watched(ids, *rest, **options):
-        widths.append(tuple(ids.shape))
-        return forward(ids, *rest, **options)
-
-    monkeypatch.setattr(generator, "_forward", watched)
+    widths = watched(generator, monkeypatch)
     together = {reply.key: reply.text for reply in generator.generate(asked)}
     assert together == alone
     assert len(set(together.values())) > len(MODELS), "the draws must differ, or nothing is shown"
@@ -110,14 +115,7 @@ def test_a_prompt_is_followed_once_however_many_answers_it_gets(generator, monke
 
 def test_worked_examples_are_read_once_for_each_model_however_many_batches_follow(folders, monkeypatch):
     generator = LocalGenerator(*folders, dtype="float32", batch_size=4)
-    read = []
-    forward = generator._forward
-
-    def watched(ids, *rest, **options):
-        read.append(tuple(ids.shape))
-        return forward(ids, *rest, **options)
-
-    monkeypatch.setattr(generator, "_forward", watched)
+    read = watched(generator, monkeypatch)
     asked = requests(max_new_tokens=1)
     assert len(list(generator.generate(asked))) == len(asked)
     (models, prefix), *batches = read

@@ -6,25 +6,13 @@ import pytest
 import torch
 
 from medllm.errors import DataError, ModelError, TrainingError
-from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.recipe.settings import Lora
 from medllm.stages import cpt, rpo
 from medllm.training.start import part_head
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import load_adapters, load_base, load_tokenizer
 from tests import tiny
-
-COMMON = {"dtype": "float32", "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2, "trackers": ()}
-CPT = Cpt(
-    lora=Lora(r=4, lora_alpha=8),
-    max_steps=6,
-    batch_size=4,
-    per_device_batch_size=2,
-    max_length=64,
-    learning_rate=1e-2,
-    **COMMON,
-)
-RPO = Rpo(model="cpt", rpo_alpha=10, max_steps=6, batch_size=4, max_length=256, learning_rate=1e-3, **COMMON)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +21,7 @@ def sources(tmp_path_factory):
 
 
 def test_the_adapter_folder_says_what_it_is_and_holds_nothing_of_the_way(sources, tmp_path):
-    rpo.make(RPO.model_copy(update={"max_steps": 2}), sources, tmp_path / "rpo")
+    rpo.make(tiny.RPO.model_copy(update={"max_steps": 2}), sources, tmp_path / "rpo")
     names = {path.name for path in (tmp_path / "rpo").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "facts.json", "base.json", "training"} <= names
     assert {"tokenizer.json", "generation_config.json", "chat_template.jinja"} <= names
@@ -49,7 +37,7 @@ def test_the_adapter_folder_says_what_it_is_and_holds_nothing_of_the_way(sources
 
 
 def test_the_tokens_that_came_in_are_the_tokens_trained(sources, tmp_path, capsys):
-    settings = CPT.model_copy(update={"max_steps": None, "epochs": 2.0})
+    settings = tiny.CPT.model_copy(update={"max_steps": None, "epochs": 2.0})
     cpt.make(settings, sources, tmp_path / "cpt")
     facts = json.loads((tmp_path / "cpt" / "facts.json").read_text("utf-8"))
     assert facts["tokens_trained"] == 2 * facts["tokens_in"] > 0
@@ -75,7 +63,7 @@ def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_fin
         with torch.no_grad():
             seen["logits"] = above(input_ids=torch.arange(5, 25)[None]).logits
 
-    settings = RPO.model_copy(update={"lora": lora, "max_steps": 2})
+    settings = tiny.RPO.model_copy(update={"lora": lora, "max_steps": 2})
     rpo.make(settings, sources, tmp_path / "rpo", saved=look)
     alone = load_adapters(load_base(sources["base"], dtype="float32"), {"final": tmp_path / "rpo"}, sources["base"])
     with torch.no_grad():
@@ -86,26 +74,26 @@ def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_fin
 
 
 def test_pairs_over_max_length_are_counted_and_left_out_whole(sources, tmp_path):
-    rpo.make(RPO.model_copy(update={"max_length": 60, "max_steps": 1}), sources, tmp_path / "rpo")
+    rpo.make(tiny.RPO.model_copy(update={"max_length": 60, "max_steps": 1}), sources, tmp_path / "rpo")
     facts = json.loads((tmp_path / "rpo" / "facts.json").read_text("utf-8"))
     assert facts["too_long"] > 0 and facts["too_long"] + facts["trained"] == facts["pairs"] == 16
     with pytest.raises(DataError, match="longer than max_length 16"):
-        rpo.make(RPO.model_copy(update={"max_length": 16}), sources, tmp_path / "none")
+        rpo.make(tiny.RPO.model_copy(update={"max_length": 16}), sources, tmp_path / "none")
 
 
 def test_the_worked_examples_are_kept_or_dropped_as_the_recipe_says(sources, tmp_path):
     lengths = {}
     for shots in ("keep", "drop"):
-        rpo.make(RPO.model_copy(update={"shots": shots, "max_steps": 1}), sources, tmp_path / shots)
+        rpo.make(tiny.RPO.model_copy(update={"shots": shots, "max_steps": 1}), sources, tmp_path / shots)
         lengths[shots] = json.loads((tmp_path / shots / "facts.json").read_text("utf-8"))["longest"]
     assert lengths["drop"] < lengths["keep"]
 
 
 def test_settings_that_cannot_be_are_refused_with_their_mend(sources, tmp_path):
     with pytest.raises(TrainingError, match="no multiple of per_device_batch_size 3"):
-        cpt.make(CPT.model_copy(update={"per_device_batch_size": 3}), sources, tmp_path / "a")
+        cpt.make(tiny.CPT.model_copy(update={"per_device_batch_size": 3}), sources, tmp_path / "a")
     with pytest.raises(ModelError, match="an adapter of its own"):
-        rpo.make(RPO.model_copy(update={"model": "base"}), sources, tmp_path / "b")
-    nf4 = RPO.model_copy(update={"quantization": "nf4", "lora": Lora(r=2, lora_alpha=2)})
+        rpo.make(tiny.RPO.model_copy(update={"model": "base"}), sources, tmp_path / "b")
+    nf4 = tiny.RPO.model_copy(update={"quantization": "nf4", "lora": Lora(r=2, lora_alpha=2)})
     with pytest.raises(ModelError, match="4-bit weights do not allow"):
         rpo.make(nf4, sources, tmp_path / "c")

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from medllm.errors import TrainingError
-from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.stages import cpt, rpo
 from medllm.training.continued import RowTrainer
 from medllm.training.drawn import Samples
@@ -19,12 +18,7 @@ from medllm.training.preference import RpoTrainer
 from medllm.training.watch import last_checkpoint
 from tests import tiny
 
-COMMON = {"dtype": "float32", "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2, "trackers": ()}
-COMMON |= {"max_steps": 6, "batch_size": 4}
-LORA = Lora(r=4, lora_alpha=8)
-CPT = Cpt(lora=LORA, per_device_batch_size=2, max_length=64, learning_rate=1e-2, **COMMON)
-RPO = Rpo(model="cpt", rpo_alpha=10, max_length=256, learning_rate=1e-3, **COMMON)
-STAGES = {"cpt": (cpt, CPT), "rpo": (rpo, RPO)}
+STAGES = {"cpt": (cpt, tiny.CPT), "rpo": (rpo, tiny.RPO)}
 TRAINERS = {"cpt": RowTrainer, "rpo": RpoTrainer}
 
 
@@ -75,9 +69,9 @@ def test_a_run_killed_between_a_checkpoint_and_its_samples_gives_them_when_it_go
     answer = Samples.on_save
     monkeypatch.setattr(Samples, "on_save", kill)
     with pytest.raises(KeyboardInterrupt):
-        rpo.make(RPO, sources, tmp_path / "rpo")
+        rpo.make(tiny.RPO, sources, tmp_path / "rpo")
     monkeypatch.undo()
-    ends_as(rpo, RPO, sources, tmp_path / "rpo", whole["rpo"])
+    ends_as(rpo, tiny.RPO, sources, tmp_path / "rpo", whole["rpo"])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -133,20 +127,20 @@ def test_a_disk_that_takes_no_more_of_a_file_is_told_and_the_last_checkpoint_is_
             TrainingError, match=r"cpt: no space left where .*out\.part lies\. Free some; run again"
         ) as fault,
     ):
-        cpt.make(CPT, sources, tmp_path / "out", saved=measured(lower_to(lambda: largest)))
+        cpt.make(tiny.CPT, sources, tmp_path / "out", saved=measured(lower_to(lambda: largest)))
     assert fault.value.__cause__ is not None and sizes[breaks] > largest
     smaller = {"adapter_model.safetensors"} if breaks == "optimizer.pt" else set()
     assert all(sizes[name] < largest for name in smaller), "another file would break first"
     left = tmp_path / "out.part" / "checkpoints"
     assert last_checkpoint(left) == left / "checkpoint-2"
-    ends_as(cpt, CPT, sources, tmp_path / "out", whole["cpt"])
+    ends_as(cpt, tiny.CPT, sources, tmp_path / "out", whole["cpt"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its RLIMIT_AS")
 def test_a_memory_that_is_spent_names_the_knobs_and_the_last_checkpoint_is_gone_on_with(sources, tmp_path):
     # The logits of a step (4 x 64 x 60,000 numbers, 61 MB) are by far the largest thing asked for.
     wide = {**sources, "base": tiny.make_base(tmp_path / "wide", vocab_size=60_000)}
-    settings = CPT.model_copy(update={"per_device_batch_size": 4})
+    settings = tiny.CPT.model_copy(update={"per_device_batch_size": 4})
     cpt.make(settings, wide, tmp_path / "whole")
 
     def a_little_more():
@@ -182,7 +176,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_weights_of_the_step_bef
 
 
 def test_a_rate_that_blows_the_weights_up_stops_the_run_too(sources, tmp_path):
-    settings = CPT.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup": 0.0})
+    settings = tiny.CPT.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup": 0.0})
     with pytest.raises(TrainingError, match="not a number"):
         cpt.make(settings, sources, tmp_path / "cpt")
     assert (tmp_path / "cpt.part" / "last_good" / "adapter_model.safetensors").is_file()

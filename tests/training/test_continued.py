@@ -6,25 +6,11 @@ import math
 import pytest
 import torch
 
-from medllm.recipe.settings import Cpt, Lora
 from medllm.stages import cpt
 from medllm.training import continued
 from medllm.training.packing import IGNORED, RowCollator, make_rows, read_texts
 from medllm.weights.load import load_base, load_tokenizer
 from tests import tiny
-
-SETTINGS = Cpt(
-    lora=Lora(r=4, lora_alpha=8),
-    max_steps=6,
-    batch_size=4,
-    per_device_batch_size=2,
-    max_length=64,
-    learning_rate=1e-2,
-    dtype="float32",
-    gradient_checkpointing=False,
-    logging_steps=1,
-    trackers=(),
-)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +20,7 @@ def sources(tmp_path_factory):
 
 def trained(sources, out, **changed):
     """What the log says of each step of a training with these settings."""
-    cpt.make(SETTINGS.model_copy(update=changed), sources, out)
+    cpt.make(tiny.CPT.model_copy(update=changed), sources, out)
     return [json.loads(line) for line in (out / "training" / "log.jsonl").read_text("utf-8").splitlines()]
 
 
@@ -44,7 +30,7 @@ def test_the_loss_is_the_mean_over_the_tokens_that_a_document_predicts(sources, 
     tokenizer = load_tokenizer(sources["base"])
     rows, _ = make_rows(read_texts(sources["corpus"], tmp_path / "cache"), tokenizer, 64, packing=True)
     trainer = continued.make_trainer(
-        load_base(sources["base"], dtype="float32"), tokenizer, rows, SETTINGS, tmp_path / "work"
+        load_base(sources["base"], dtype="float32"), tokenizer, rows, tiny.CPT, tmp_path / "work"
     )
     batch = RowCollator(tokenizer.pad_token_id)([rows[number] for number in range(3)])
     counted = (batch["labels"] != IGNORED).sum()

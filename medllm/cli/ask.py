@@ -74,9 +74,11 @@ def _write(asked: "Asked") -> None:
 
 def _verdict(cell: "Cell", question: "Question | None") -> str:
     """What was read as the answer, and the key: unread is not wrong, and nothing is judged where there is no key."""
+    from medllm.exam.question import write_answer
+
     if question is None or cell.correct is None:
         return ""
-    key = " or ".join(",".join(sorted(answer)) for answer in question.gold)
+    key = " or ".join(map(write_answer, question.gold))
     said = (
         "no answer could be read" if cell.answer is None else f"{cell.answer}: {'right' if cell.correct else 'wrong'}"
     )

@@ -1,7 +1,8 @@
 """The commands around the pipeline: run, ablate, status, trace."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -11,8 +12,23 @@ from medllm.cli.edge import app
 from medllm.cli.options import HubOption, JsonOption, OnOption, RecipeFile, SetOption, WorkOption, YesOption
 
 if TYPE_CHECKING:
-    from medllm.hub import Input
+    from medllm.cli.telling import Teller
+    from medllm.hub import Hub, Input
     from medllm.pipeline import Item
+
+
+@contextmanager
+def at_work(hub: str | None, namespace: str, on: str) -> "Iterator[tuple[Teller, Hub]]":
+    """Who tells how the work goes, and the Hub, which tells through it; Ctrl-C is answered in a sentence."""
+    from medllm.cli.telling import stopped_kindly, teller
+    from medllm.hub import connect
+
+    with (
+        teller() as tell,
+        stopped_kindly(),
+        connect(hub, namespace, jobs=on == "jobs", bars=False, say=tell.say) as there,
+    ):
+        yield tell, there
 
 
 @app.command()
@@ -32,8 +48,7 @@ def run(
     ] = None,
 ) -> None:
     """Make what is missing, in order, and publish it: resolve, pull, make, card, push, tag."""
-    from medllm.cli.telling import asked, stopped_kindly, teller
-    from medllm.hub import connect
+    from medllm.cli.telling import asked
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import Bench, make_plan, publish
     from medllm.pipeline import run as run_plan
@@ -41,11 +56,7 @@ def run(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with (
-        teller() as tell,
-        stopped_kindly(),
-        connect(hub, sound.namespace, jobs=on == "jobs", bars=False, say=tell.say) as there,
-    ):
+    with at_work(hub, sound.namespace, on) as (tell, there):
         plan = make_plan(sound, there, tuple(stages or ()))
         refuse_unfit(on, plan, there)
         bench = Bench(there, work, tell.say, tell.progress, keep_every)
@@ -68,8 +79,7 @@ def ablate(
     json_: JsonOption = False,
 ) -> None:
     """Make the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
-    from medllm.cli.telling import asked_all, stopped_kindly, teller
-    from medllm.hub import connect
+    from medllm.cli.telling import asked_all
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import Bench, Plan
     from medllm.pipeline.ablation import ablate as ablate_recipe
@@ -78,11 +88,7 @@ def ablate(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with (
-        teller() as tell,
-        stopped_kindly(),
-        connect(hub, sound.namespace, jobs=on == "jobs", bars=False, say=tell.say) as there,
-    ):
+    with at_work(hub, sound.namespace, on) as (tell, there):
 
         def ask(plans: Mapping[str, Plan]) -> None:
             for plan in plans.values():

@@ -21,8 +21,7 @@ def merge(
 ) -> None:
     """Merge adapters into their base: a tensor at a time, bit for bit as PEFT, with a certificate of parity."""
     from medllm.errors import ModelError
-    from medllm.stages.merge import ON_THE_WAY, merge_into
-    from medllm.training.work import move_into_place, work_folder, write_facts
+    from medllm.stages.merge import merge_into, put_in_place
     from medllm.weights.adapter import Adapter
 
     if dtype not in (None, "bfloat16", "float16", "float32"):
@@ -34,9 +33,7 @@ def merge(
             said = f"{adapter.folder}: was trained, it says, on {adapter.base['name']}, and bears no fingerprint of it"
             print(f"medllm: {said}. Its shapes are all that can be held against {base}.", file=sys.stderr)
     facts = merge_into(base, adapters, out, dtype=dtype, questions=certify)
-    work = work_folder(out)
-    write_facts(work, {"stage": "merge", **facts})
-    move_into_place(work, out, ON_THE_WAY)
+    put_in_place(out, facts)
     print(f"{out}  {facts['bytes'] / 1e9:.3f} GB")
     for name, value in (facts.get("certificate") or {}).items():
         print(f"  {name}: {value}")

@@ -1,6 +1,6 @@
 """The question card: stem, choices, what is known about the question, and the key behind a disclosure."""
 
-from medllm.exam.question import Question
+from medllm.exam.question import Question, write_answer
 from medllm.page.html import both, hidden, safe
 
 LONGEST = 20_000
@@ -58,7 +58,7 @@ def _chosen_by(question: Question, place: int) -> str:
 
 
 def _key(question: Question) -> str:
-    answers = " / ".join(",".join(sorted(answer)).upper() for answer in question.gold)
+    answers = " / ".join(map(write_answer, question.gold)).upper()
     warned = (
         f'<p class="harm">{both("prohibited")}: {safe(", ".join(sorted(question.prohibited)).upper())}</p>'
         if question.prohibited

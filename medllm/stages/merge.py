@@ -11,8 +11,6 @@ from medllm.errors import ModelError
 from medllm.recipe.settings import Merge
 from medllm.training.work import move_into_place, say, work_folder, write_facts
 
-ON_THE_WAY = ("together", "merging.json")
-
 
 def make(settings: Merge, sources: dict[str, Path], out: Path) -> None:
     """Merge shard by shard; called again after an interruption, it goes on with the shards that are missing."""
@@ -21,9 +19,16 @@ def make(settings: Merge, sources: dict[str, Path], out: Path) -> None:
     facts = merge_into(
         sources["base"], [sources[settings.model]], out, dtype=settings.dtype, questions=settings.certify
     )
+    put_in_place(out, {**facts, "settings": settings.model_dump(mode="json")})
+
+
+def put_in_place(out: Path, facts: dict[str, Any]) -> None:
+    """Lay the facts beside the merged model and move both to `out`, without what was needed on the way."""
+    from medllm.weights.merge import BEGUN
+
     work = work_folder(out)
-    write_facts(work, {"stage": "merge", **facts, "settings": settings.model_dump(mode="json")})
-    move_into_place(work, out, ON_THE_WAY)
+    write_facts(work, {"stage": "merge", **facts})
+    move_into_place(work, out, ("together", BEGUN))
 
 
 def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None, questions: int) -> dict[str, Any]:

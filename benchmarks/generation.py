@@ -1,7 +1,7 @@
 """Three models asked two ways on real questions: ours, against plain generate, lm-evaluation-harness and a server.
 
 Run: python benchmarks/generation.py BASE_FOLDER IGAKUQA_FOLDER [--questions 100] [--tokens 48] [--batch 8]
-     [--adapters FOLDER] [--harness] [--endpoint http://127.0.0.1:8000/v1]
+     [--adapters FOLDER] [--no-plain] [--harness] [--endpoint http://127.0.0.1:8000/v1]
 Prints CPU seconds (fair on a busy machine) and wall seconds of each, the ratio to ours, and how many answers are equal.
 --harness wants `lm_eval` importable. --endpoint asks a server that has base, cpt and final; --adapters keeps the two
 adapters, so that it can be started with them: vllm serve BASE --served-model-name base --enable-lora
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--adapters", type=Path)
+    parser.add_argument("--plain", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--harness", action="store_true")
     parser.add_argument("--endpoint")
     given = parser.parse_args()
@@ -152,7 +153,8 @@ def main() -> None:
         mine, cost = timed(ours)
         print(f"{'ours':8} {cost[0]:8.1f} s CPU  {cost[1]:8.1f} s wall  {len(asked)} answers", flush=True)
         way = (given.base, adapters, asked, given.batch, given.dtype)
-        told("plain", asked, mine, cost, lambda: plain(*way))
+        if given.plain:
+            told("plain", asked, mine, cost, lambda: plain(*way))
         if given.harness:
             told("harness", asked, mine, cost, lambda: harness(*way))
         if given.endpoint:

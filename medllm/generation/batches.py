@@ -20,6 +20,10 @@ class Asked:
     """The prompt's tokens after the shared ones."""
 
 
+Prompt = tuple[str, tuple[int, ...]]
+"""A model, and the tokens that it is to read."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Requests to answer at once, those of one model next to each other."""
@@ -70,13 +74,29 @@ def _batches(group: list[tuple[Request, list[int]]], limits: Limits) -> list[Bat
     for own in sorted(by_prompt, key=len, reverse=True):
         more = by_prompt[own]
         width = max(widest, *(len(own) + asked.request.max_new_tokens for asked in more))
-        full = prompts == limits.prompts or (len(taken) + len(more)) * width > limits.tokens
-        if taken and (full or _too_short(own, taken[0].tokens)):
+        if taken and (prompts == limits.prompts or (len(taken) + len(more)) * width > limits.tokens):
             batches.append(_batch(prefix, taken))
             taken, prompts, width = [], 0, max(len(own) + asked.request.max_new_tokens for asked in more)
         taken = [*taken, *more]
         prompts, widest = prompts + 1, width
     return [*batches, _batch(prefix, taken)]
+
+
+def pieces(prompts: Sequence[Prompt], most: int) -> list[list[Prompt]]:
+    """Prompts that are read together: those of one model, of like lengths, and `most` tokens if they are several."""
+    found: list[list[Prompt]] = []
+    for prompt in prompts:
+        last = found[-1] if found else None
+        if (
+            last is None
+            or prompt[0] != last[0][0]
+            or (len(last) + 1) * len(last[0][1]) > most
+            or _too_short(prompt[1], last[0][1])
+        ):
+            found.append([prompt])
+        else:
+            last.append(prompt)
+    return found
 
 
 def _too_short(own: tuple[int, ...], longest: tuple[int, ...]) -> bool:

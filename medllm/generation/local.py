@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
 from medllm.generation.attention import NAME, register
-from medllm.generation.batches import Batch, Limits, plan
+from medllm.generation.batches import Batch, Limits, Prompt, pieces, plan
 from medllm.generation.requests import BASE, Delta, Reply, Request
-from medllm.generation.rows import Prefix, Rows, Shared, roomy_cache
+from medllm.generation.rows import Prefix, Rows, Shared, joined, roomy_cache
 from medllm.generation.writing import Writing, choose
 from medllm.weights.adapter import Adapter
 from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer
@@ -22,6 +22,8 @@ from medllm.weights.spent import memory_is_full
 PEFT_BASE = "__base__"
 KEPT_PREFIXES = 8
 TOKENS_AT_ONCE = 65_536
+PIECE, PIECE_ON_CPU = 16_384, 1024
+"""Tokens of prompts read at once: on a CPU more are no quicker, and only take more memory."""
 THINNED = 0.75
 """A batch is made smaller once so many of its rows are still being written, or fewer."""
 
@@ -46,6 +48,7 @@ class LocalGenerator:
         check_vocabulary(self.tokenizer, model, base)
         if adapters:
             model = load_adapters(model, adapters, base)
+        model.get_output_embeddings().register_forward_pre_hook(_laid_out_anew)
         self.model = model.eval()
         self.adapters = tuple(adapters)
         text = model.config.get_text_config()
@@ -54,6 +57,7 @@ class LocalGenerator:
         mixed = not any(Adapter(folder).replaced for folder in adapters.values())
         self.limits = Limits(batch_size, TOKENS_AT_ONCE, int(text.max_position_embeddings), mixed)
         self.ends = frozenset({*end_marks(self.tokenizer), *_as_list(model.generation_config.eos_token_id)})
+        self.piece = PIECE_ON_CPU if self.model.device.type == "cpu" else PIECE
         self._prefixes: OrderedDict[tuple[tuple[int, ...], str], Prefix] = OrderedDict()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
@@ -125,32 +129,35 @@ class LocalGenerator:
         models = [asked.request.model for asked in batch.asked]
         prompts = list(zip(models, (asked.tokens for asked in batch.asked), strict=True))
         different = list(dict.fromkeys(prompts))
-        rows, ids = self._lay_out(batch.prefix, different)
-        cache = roomy_cache(self.layers)
-        logits = self._forward(ids, rows.positions, cache, rows, [model for model, _ in different])[:, -1]
+        prefixes = {model: self._prefix(batch.prefix, model) for model in dict.fromkeys(models) if batch.prefix}
+        read, logits = [], []
+        for piece in pieces(different, self.piece):
+            of_piece, cache, rows = self._read_piece(piece, prefixes)
+            read.append((cache, rows))
+            logits.append(of_piece)
+        cache, rows = joined(read, Shared.by([model for model, _ in different], prefixes) if prefixes else None)
+        after = torch.cat(logits)
         if len(different) < len(prompts):
             number = {prompt: number for number, prompt in enumerate(different)}
             given = [number[prompt] for prompt in prompts]
             self._take(cache, rows, given, models)
-            logits = logits[given]
-        return logits, cache, rows
+            after = after[given]
+        return after, cache, rows
 
-    def _lay_out(
-        self, prefix: tuple[int, ...], prompts: list[tuple[str, tuple[int, ...]]]
-    ) -> tuple[Rows, torch.Tensor]:
-        """Pad the rows on the left, place them after the prefix, and have the prefix ready for each model."""
-        width = max(len(tokens) for _, tokens in prompts)
+    def _read_piece(self, piece: list[Prompt], prefixes: dict[str, Prefix]) -> tuple[torch.Tensor, Any, Rows]:
+        """Follow some prompts of one model, padded on the left, after its prefix."""
+        model = piece[0][0]
+        width = max(len(tokens) for _, tokens in piece)
         pad = self.tokenizer.pad_token_id
         device = self.model.device
-        ids = torch.tensor([[pad] * (width - len(tokens)) + list(tokens) for _, tokens in prompts], device=device)
-        lengths = torch.tensor([len(tokens) for _, tokens in prompts], device=device)
+        ids = torch.tensor([[pad] * (width - len(tokens)) + list(tokens) for _, tokens in piece], device=device)
+        lengths = torch.tensor([len(tokens) for _, tokens in piece], device=device)
         columns = torch.arange(width, device=device) - (width - lengths)[:, None]
-        rows = Rows(positions=len(prefix) + columns.clamp(min=0), real=columns >= 0)
-        if prefix:
-            models = [model for model, _ in prompts]
-            distinct = list(dict.fromkeys(models))
-            rows.shared = Shared(distinct, self._prefix(prefix, distinct), _slices(models), len(prefix))
-        return rows, ids
+        shared = Shared.by([model] * len(piece), prefixes) if prefixes else None
+        before = shared.length if shared is not None else 0
+        rows = Rows(before + columns.clamp(min=0), columns >= 0, shared)
+        cache = roomy_cache(self.layers)
+        return self._forward(ids, rows.positions, cache, rows, [model])[:, -1], cache, rows
 
     def _take(self, cache: Any, rows: Rows, numbers: list[int], models: list[str]) -> None:  # noqa: ANN401
         """Go on with these rows only, or with several copies of them."""
@@ -158,23 +165,16 @@ class LocalGenerator:
         cache.batch_select_indices(kept)
         rows.keep(kept)
         if rows.shared is not None:
-            named = dict(zip(rows.shared.models, rows.shared.prefixes, strict=True))
-            left = list(dict.fromkeys(models))
-            rows.shared = Shared(left, [named[model] for model in left], _slices(models), rows.shared.length)
+            rows.shared = Shared.by(models, dict(zip(rows.shared.models, rows.shared.prefixes, strict=True)))
 
-    def _prefix(self, tokens: tuple[int, ...], models: list[str]) -> list[Prefix]:
-        """Compute what is missing of the prefix's keys and values, for all models at once, and keep it."""
-        missing = [model for model in models if (tokens, model) not in self._prefixes]
-        if missing:
-            ids = torch.tensor([tokens] * len(missing), device=self.model.device)
-            positions = torch.arange(len(tokens), device=ids.device).expand_as(ids)
-            cache = roomy_cache(self.layers)
-            self._forward(ids, positions, cache, Rows(positions, torch.ones_like(ids, dtype=torch.bool)), missing)
-            for number, model in enumerate(missing):
-                keys = [layer.keys[number, :, : len(tokens)].clone() for layer in cache.layers]
-                values = [layer.values[number, :, : len(tokens)].clone() for layer in cache.layers]
-                self._prefixes[(tokens, model)] = Prefix(keys, values)
-        found = [self._prefixes[(tokens, model)] for model in models]
+    def _prefix(self, tokens: tuple[int, ...], model: str) -> Prefix:
+        """One model's keys and values for the prefix, computed once and kept."""
+        if (tokens, model) not in self._prefixes:
+            _, cache, _ = self._read_piece([(model, tokens)], {})
+            keys = [layer.keys[0, :, : len(tokens)].clone() for layer in cache.layers]
+            values = [layer.values[0, :, : len(tokens)].clone() for layer in cache.layers]
+            self._prefixes[(tokens, model)] = Prefix(keys, values)
+        found = self._prefixes[(tokens, model)]
         while len(self._prefixes) > KEPT_PREFIXES:
             self._prefixes.popitem(last=False)
         return found
@@ -216,10 +216,10 @@ class LocalGenerator:
         return nullcontext()
 
 
-def _slices(models: list[str]) -> list[slice]:
-    """Where each model's rows stand; they stand together."""
-    return [slice(models.index(model), models.index(model) + models.count(model)) for model in dict.fromkeys(models)]
-
-
 def _as_list(value: int | list[int] | None) -> list[int]:
     return [] if value is None else [value] if isinstance(value, int) else list(value)
+
+
+def _laid_out_anew(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The last token's hidden state is a strided slice; multiplied as it is, torch copies the head for every row."""
+    return (given[0].clone(memory_format=torch.contiguous_format), *given[1:])

@@ -1,9 +1,11 @@
 """What attention works on: stores of keys and values with room to grow, shared prefixes, and who may see what."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
 ROOM = 64
@@ -44,6 +46,24 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         """Tokens stored."""
         return self.length
 
+    @classmethod
+    def of(cls, parts: Sequence["RoomyLayer"], width: int) -> "RoomyLayer":
+        """The rows of several stores in one, each as far to the right as it goes; what is left free holds zeros."""
+        whole, first = cls(), parts[0]
+        whole.lazy_initialization(first.keys, first.values)
+        whole.length = width
+        for name in ("keys", "values"):
+            _, heads, _, size = getattr(first, name).shape
+            rows = sum(part.keys.shape[0] for part in parts)
+            store = getattr(first, name).new_zeros(rows, heads, width + ROOM, size)
+            at = 0
+            for part in parts:
+                own = getattr(part, name)[:, :, : part.length]
+                store[at : at + len(own), :, width - part.length : width] = own
+                at += len(own)
+            setattr(whole, name, store)
+        return whole
+
 
 def _room(like: torch.Tensor, length: int) -> torch.Tensor:
     return like.new_empty(like.shape[0], like.shape[1], length, like.shape[3])
@@ -72,6 +92,13 @@ class Shared:
     rows: list[slice]
     """Per model: its rows, which stand together."""
     length: int
+
+    @classmethod
+    def by(cls, models: list[str], prefixes: dict[str, Prefix]) -> "Shared":
+        """The prefixes that rows of these models need."""
+        distinct = list(dict.fromkeys(models))
+        rows = [slice(models.index(model), models.index(model) + models.count(model)) for model in distinct]
+        return cls(distinct, [prefixes[model] for model in distinct], rows, prefixes[models[0]].keys[0].shape[1])
 
 
 @dataclass
@@ -121,6 +148,21 @@ class Rows:
         self.positions, self.real = self.positions[kept], self.real[kept]
         self._masks.clear()
         self._biases.clear()
+
+
+def joined(read: list[tuple[Cache, Rows]], shared: Shared | None) -> tuple[Cache, Rows]:
+    """One batch of several that were read one after the other; the stores of the parts are emptied on the way."""
+    if len(read) == 1:
+        return read[0]
+    parts = [rows for _, rows in read]
+    width = max(rows.real.shape[1] for rows in parts)
+    positions, real = (
+        torch.cat([pad(tensor, (width - tensor.shape[1], 0)) for tensor in tensors])
+        for tensors in ([rows.positions for rows in parts], [rows.real for rows in parts])
+    )
+    caches = [cache for cache, _ in read]
+    layers = [RoomyLayer.of([cache.layers.pop(0) for cache in caches], width) for _ in range(len(caches[0].layers))]
+    return Cache(layers=layers), Rows(positions, real, shared)
 
 
 def as_bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

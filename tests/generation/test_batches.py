@@ -1,6 +1,8 @@
 """Which requests are answered together: all of them once, like lengths, a batch that fits."""
 
-from medllm.generation.batches import Limits, plan
+import pytest
+
+from medllm.generation.batches import Limits, pieces, plan
 from medllm.generation.requests import Request
 from tests import tiny
 
@@ -31,13 +33,27 @@ def test_both_models_of_a_prompt_stand_in_one_batch_which_holds_so_many_prompts(
     assert len({batch.prefix for batch in batches}) == 1 and len(batches[0].prefix) > 10
 
 
-def test_a_short_prompt_is_not_padded_to_the_length_of_a_long_one():
+def test_a_short_prompt_is_written_beside_a_long_one_but_not_padded_to_its_length_while_it_is_read():
     batches, _ = planned([400, 10, 380, 12], max_new_tokens=8)
-    lengths = [[len(one.tokens) for one in batch.asked] for batch in batches]
-    assert [len(of_batch) for of_batch in lengths] == [4, 4]
-    assert all(max(of_batch) - min(of_batch) <= 0.25 * max(of_batch) for of_batch in lengths if max(of_batch) > 128)
-    together, _ = planned([10, 12, 8, 5])
-    assert len(together) == 1, "a few tokens of padding cost less than another batch"
+    assert [len(batch.asked) for batch in batches] == [8]
+    prompts = [(one.request.model, one.tokens) for one in batches[0].asked]
+    read = pieces(prompts, 65_536)
+    assert [prompt for piece in read for prompt in piece] == prompts, "each prompt is read once, in order"
+    assert [len(piece) for piece in read] == [2, 2, 2, 2]
+    for piece in read:
+        lengths = [len(tokens) for _, tokens in piece]
+        assert max(lengths) - min(lengths) <= 0.25 * max(lengths) or max(lengths) <= 128
+
+
+@pytest.mark.parametrize("most", [1, 100, 10_000])
+def test_a_piece_asks_one_model_and_has_no_more_tokens_than_told_but_for_a_single_prompt(most):
+    prompts = [(model, (7,) * length) for model in ("base", "cpt") for length in (40, 39, 38, 12, 11)]
+    read = pieces(prompts, most)
+    assert [prompt for piece in read for prompt in piece] == prompts
+    for piece in read:
+        assert len({model for model, _ in piece}) == 1
+        assert len(piece) == 1 or len(piece) * max(len(tokens) for _, tokens in piece) <= most
+    assert len(read) == {1: 10, 100: 6, 10_000: 2}[most]
 
 
 def test_a_batch_has_no_more_tokens_than_fit():

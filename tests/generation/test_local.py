@@ -1,5 +1,7 @@
 """The local maker: what plain generation would say, whatever is asked together, and ended where it should be."""
 
+from collections import OrderedDict
+
 import pytest
 
 from medllm.errors import ModelError
@@ -109,7 +111,8 @@ def test_a_prompt_is_followed_once_however_many_answers_it_gets(generator, monke
     together = {reply.key: reply.text for reply in generator.generate(asked)}
     assert together == alone
     assert len(set(together.values())) > len(MODELS), "the draws must differ, or nothing is shown"
-    assert [rows for rows, tokens in widths if tokens > 1][-1] == 2 * len(MODELS)
+    examples = max(tokens for _, tokens in widths)
+    assert sum(rows for rows, tokens in widths if 1 < tokens < examples) == 2 * len(MODELS)
     assert max(rows for rows, tokens in widths) == len(asked)
 
 
@@ -118,11 +121,44 @@ def test_worked_examples_are_read_once_for_each_model_however_many_batches_follo
     read = watched(generator, monkeypatch)
     asked = requests(max_new_tokens=1)
     assert len(list(generator.generate(asked))) == len(asked)
-    (models, prefix), *batches = read
     tokens = [len(generator.tokenizer(request.text)["input_ids"]) for request in asked]
-    assert models == len(MODELS) and prefix > max(tokens) / 2
-    assert [rows for rows, _ in batches] == [4 * len(MODELS), 3 * len(MODELS)]
+    prefix = max(width for _, width in read)
+    assert prefix > max(tokens) / 2
+    assert [rows for rows, width in read if width == prefix] == [1] * len(MODELS)
+    batches = [(rows, width) for rows, width in read if width < prefix]
+    assert [rows for rows, _ in batches] == [4] * len(MODELS) + [3] * len(MODELS)
     assert all(width <= max(tokens) - prefix for _, width in batches), "no batch reads the examples again"
+
+
+def test_the_head_is_given_tokens_side_by_side_for_torch_would_copy_it_for_each_row_of_a_strided_slice(generator):
+    given = []
+    head = generator.model.get_output_embeddings()
+    watching = head.register_forward_pre_hook(lambda module, hidden: given.append(hidden[0]))
+    try:
+        list(generator.generate(requests(max_new_tokens=2)))
+    finally:
+        watching.remove()
+    assert any(len(hidden) > 1 for hidden in given)
+    assert all(hidden.stride() == hidden.new_empty(hidden.shape).stride() for hidden in given)
+
+
+@pytest.mark.parametrize("examples", [True, False], ids=["after worked examples", "alone"])
+def test_prompts_read_in_pieces_of_many_widths_get_the_answers_they_get_when_read_together(
+    generator, monkeypatch, examples
+):
+    asked = [
+        Request(key=f"{model} {count}", model=model, text=EXAMPLES * examples + "".join(QUESTIONS[:count]),
+                shared=len(EXAMPLES) * examples, max_new_tokens=12)
+        for model in MODELS for count in (4, 3, 2, 1)
+    ]  # fmt: skip
+    said = []
+    for most in (65_536, 1):
+        monkeypatch.setattr(generator, "piece", most)
+        monkeypatch.setattr(generator, "_prefixes", OrderedDict())
+        widths = watched(generator, monkeypatch)
+        said.append({reply.key: reply.tokens for reply in generator.generate(asked)})
+    assert {rows for rows, tokens in widths if tokens > 1} == {1}, "each prompt by itself"
+    assert said[0] == said[1] and len(set(said[0].values())) == len(asked)
 
 
 def test_another_seed_draws_another_answer_and_the_same_seed_the_same(generator):

@@ -5,6 +5,7 @@ Without a folder the base is a Qwen2 of random weights.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -119,6 +120,7 @@ def main() -> None:
     elif given.way:
         wall, cpu = time.perf_counter(), time.process_time()
         globals()[given.way](given.folder)
+        os.sync()  # what is still on its way to the disk counts too
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"{given.way:9} {peak:6.2f} GB peak  {time.perf_counter() - wall:7.1f} s wall  ", end="")
         print(f"{time.process_time() - cpu:7.1f} s CPU")

@@ -12,8 +12,8 @@ import torch
 from medllm.weights.checkpoint import Tensor, read_header
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
-NUMBERS_AT_ONCE = 2**22
-"""How many numbers of a tensor are held at a time: slices of so many take no longer than whole tensors."""
+NUMBERS_AT_ONCE = 2**18
+"""How many numbers of a tensor are held at a time: what stands between two products fits into the processor's cache."""
 LEAST_ROWS = 64
 """A product of one or two rows is summed in another order than that of many, and would differ in the last bit."""
 

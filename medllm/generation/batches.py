@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from medllm.generation.requests import Request
 
 PADDING = (32, 0.25)
-"""A prompt lacks no more than so many tokens, or so large a share, of the longest in its batch: padding is work too."""
+"""A prompt lacks no more than so many tokens, or so large a share, of the longest in its piece: padding is work too."""
 
 
 @dataclass(frozen=True)

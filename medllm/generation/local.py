@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
+from medllm.generation.adapted import Asking, take_over
 from medllm.generation.attention import NAME, register
 from medllm.generation.batches import Batch, Limits, Prompt, pieces, plan
 from medllm.generation.requests import BASE, Delta, Reply, Request
@@ -46,16 +47,19 @@ class LocalGenerator:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
         model: Any = load_base(base, dtype=dtype, quantization=quantization, attention=NAME, device=device)
         check_vocabulary(self.tokenizer, model, base)
+        replacing = frozenset(name for name, folder in adapters.items() if Adapter(folder).replaced)
+        self.asking, self.left_to_peft = Asking(), replacing
         if adapters:
             model = load_adapters(model, adapters, base)
+            self.asking, left = take_over(model)
+            self.left_to_peft |= left
         model.get_output_embeddings().register_forward_pre_hook(_laid_out_anew)
         self.model = model.eval()
         self.adapters = tuple(adapters)
         text = model.config.get_text_config()
         self.layers = int(text.num_hidden_layers)
         # PEFT cannot ask several models at once where one of them replaces whole tensors.
-        mixed = not any(Adapter(folder).replaced for folder in adapters.values())
-        self.limits = Limits(batch_size, TOKENS_AT_ONCE, int(text.max_position_embeddings), mixed)
+        self.limits = Limits(batch_size, TOKENS_AT_ONCE, int(text.max_position_embeddings), not replacing)
         self.ends = frozenset({*end_marks(self.tokenizer), *_as_list(model.generation_config.eos_token_id)})
         self.piece = PIECE_ON_CPU if self.model.device.type == "cpu" else PIECE
         self._prefixes: OrderedDict[tuple[tuple[int, ...], str], Prefix] = OrderedDict()
@@ -199,15 +203,16 @@ class LocalGenerator:
             "logits_to_keep": keep,
             "medllm_rows": rows,
         }
-        if len(set(models)) > 1:
-            inputs["adapter_names"] = [PEFT_BASE if model == BASE else model for model in models]
+        self.asking.of(models)
+        if len(set(models)) > 1 and self.left_to_peft:
+            inputs["adapter_names"] = [model if model in self.left_to_peft else PEFT_BASE for model in models]
         with self._only(models[0]) if "adapter_names" not in inputs else nullcontext():
             logits: torch.Tensor = self.model(**inputs).logits
         return logits
 
     def _only(self, name: str) -> AbstractContextManager[Any]:
-        """Switch to one model, for a batch that asks no other."""
-        if not self.adapters:
+        """Switch what PEFT does to one model, for a batch that asks no other."""
+        if not self.left_to_peft:
             return nullcontext()
         if name == BASE:
             off: AbstractContextManager[Any] = self.model.disable_adapter()

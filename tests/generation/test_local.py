@@ -14,10 +14,13 @@ EXAMPLES = "".join(tiny.sentences(3, seed=9))
 QUESTIONS = [f"\n問題: {sentence}" for sentence in tiny.sentences(7, seed=11)]
 
 
-def make_folders(folder, family="qwen2"):
+LINEAR, WORDS = ["q_proj", "o_proj", "gate_proj"], ["q_proj", "embed_tokens"]
+
+
+def make_folders(folder, family="qwen2", changed=WORDS):
     base = tiny.make_base(folder / "base", family=family)
     cpt = tiny.make_adapter(folder / "cpt", base, seed=1)
-    final = tiny.make_adapter(folder / "final", base, seed=2, r=8, target_modules=["q_proj", "embed_tokens"])
+    final = tiny.make_adapter(folder / "final", base, seed=2, r=8, target_modules=changed)
     return base, {"cpt": cpt, "final": final}
 
 
@@ -68,9 +71,10 @@ def said_by_transformers(base, adapters, asked, ends):
     return said
 
 
+@pytest.mark.parametrize("changed", [LINEAR, WORDS], ids=["linear layers", "the embedding too"])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral", "gemma3_text"])
-def test_answers_are_those_of_plain_generation_for_every_family(tmp_path, family):
-    base, adapters = make_folders(tmp_path, family)
+def test_answers_are_those_of_plain_generation_for_every_family(tmp_path, family, changed):
+    base, adapters = make_folders(tmp_path, family, changed)
     generator = LocalGenerator(base, adapters, dtype="float32", batch_size=4)
     asked = requests()
     said = {reply.key: reply.tokens for reply in generator.generate(asked)}

@@ -54,3 +54,12 @@ def test_a_draw_among_the_likeliest_does_not_sort_the_rest(monkeypatch):
     request = Request(key="a", text="", temperature=1.0, seed=3)
     choose(logits, [Writing(request, 0, None, frozenset())])
     assert sorted_lengths == [writing.LIKELIEST]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_of_equally_likely_tokens_a_greedy_answer_takes_the_first(dtype):
+    torch.manual_seed(0)
+    logits = torch.randint(0, 200, (40, VOCABULARY)).to(dtype)
+    writings = [Writing(Request(key=str(row), text=""), 0, None, frozenset()) for row in range(len(logits))]
+    firsts = [row.index(max(row)) for row in logits.tolist()]
+    assert choose(logits, writings) == firsts and len(set(firsts)) > 20

@@ -48,10 +48,14 @@ app: .venv/.installed ## show the recorded results as a page in the browser
 DATA ?= $(or $(MEDLLM_SHARED_DATA),../shared/data)
 BASE ?=
 SERVER := $(if $(ADAPTERS),--adapters "$(ADAPTERS)") $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
-ASKING := corpus duplicates generation real_run
+ASKING := corpus duplicates generation real_run shapes
 BENCH := $(filter-out $(ASKING),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam data, BASE=a model folder)
+	@if command -v nvidia-smi >/dev/null; then \
+	  for what in 0.5B 7B "72B --layers 8 --quantization nf4" "72B --layers 16 --quantization nf4"; do \
+	    echo "medllm: benchmarks/shapes.py $$what"; $(BIN)/python benchmarks/shapes.py Qwen/Qwen2.5-$$what || exit 1; done; \
+	else echo "medllm: no GPU here: shapes.py (seconds and memory of a training's update) is left out"; fi
 	@for name in $(BENCH); do echo "medllm: benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@if [ -d "$(DATA)" ]; then \
 	  for what in make audit stage; do echo "medllm: benchmarks/corpus.py $$what"; \

@@ -7,16 +7,15 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 
 from medllm.errors import ModelError
 from medllm.weights.adapter import Adapter, weight_name
 from medllm.weights.checkpoint import Checkpoint, Tensor, read_header, read_json
-from medllm.weights.slices import DTYPES, Source, count_of, opened
+from medllm.weights.slices import DTYPES, Sink, Source, count_of, opened, workers, written
 
 NAMES = {kind: name for name, kind in DTYPES.items()}
 HEAD = "lm_head.weight"
@@ -133,23 +132,23 @@ def _write_head(base: Checkpoint, embedding: str, out: Path, changes: list[Chang
     """Write the head that is no longer the embedding as one more shard."""
     tensor = replace(base.tensors[embedding], name=HEAD)
     aside = out / (HEAD_SHARD + ".part")
-    with opened(base.folder / tensor.shard) as source, aside.open("wb") as file:
-        _write(source, [tensor], {HEAD: changes}, file, kind, {"format": "pt"})
+    with opened(base.folder / tensor.shard) as source, written(aside) as sink:
+        _write(source, [tensor], {HEAD: changes}, sink, kind, {"format": "pt"})
     aside.replace(out / HEAD_SHARD)
 
 
 def _write_shard(shard: Path, aside: Path, changes: dict[str, list[Change]], kind: torch.dtype | None) -> None:
     tensors, metadata, _ = read_header(shard)
     order = sorted(tensors.values(), key=lambda tensor: tensor.begin)
-    with opened(shard) as source, aside.open("wb") as file:
-        _write(source, order, changes, file, kind, metadata or {"format": "pt"})
+    with opened(shard) as source, written(aside) as sink:
+        _write(source, order, changes, sink, kind, metadata or {"format": "pt"})
 
 
 def _write(
     source: Source,
     order: list[Tensor],
     changes: dict[str, list[Change]],
-    file: BinaryIO,
+    sink: Sink,
     kind: torch.dtype | None,
     metadata: dict[str, str],
 ) -> None:
@@ -164,13 +163,13 @@ def _write(
         at += length
     words = json.dumps(header, separators=(",", ":")).encode()
     words += b" " * (-len(words) % 8)
-    file.write(struct.pack("<Q", len(words)) + words)
-    for tensor in order:
-        deltas = [_factors(change) for change in changes.get(tensor.name, [])]
-        for rows, part in source.parts(tensor):
-            for factors in deltas:
-                part = factors.on(part, rows)
-            _append(file, part if kind is None or not part.is_floating_point() else part.to(kind))
+    sink.append(struct.pack("<Q", len(words)) + words)
+    with workers() as pool:
+        for tensor in order:
+            factors = [_factors(change) for change in changes.get(tensor.name, [])]
+            for rows, part in source.parts(tensor):
+                sink.append(pool.submit(_changed, part, rows, factors, kind))
+        sink.wait()
 
 
 @dataclass(frozen=True)
@@ -196,6 +195,13 @@ class Factors:
         return (part.float() + delta.float()).to(part.dtype)
 
 
+def _changed(part: torch.Tensor, rows: slice, factors: list[Factors], kind: torch.dtype | None) -> torch.Tensor:
+    """Some rows of a tensor as they will be written."""
+    for one in factors:
+        part = one.on(part, rows)
+    return part if kind is None or not part.is_floating_point() else part.to(kind)
+
+
 def _factors(change: Change) -> Factors:
     with safe_open(str(change.adapter.path), "pt") as file:
         if change.replaced is not None:
@@ -204,12 +210,6 @@ def _factors(change: Change) -> Factors:
         narrow, wide = change.adapter.modules[change.module]
         a, b = file.get_tensor(narrow.name).float(), file.get_tensor(wide.name).float()
     return Factors(a, b, change.adapter.scale(change.module), "embedding" in narrow.name)
-
-
-def _append(file: BinaryIO, tensor: torch.Tensor) -> None:
-    flat = tensor.contiguous().view(-1)
-    # Written as bytes: numpy has no bfloat16.
-    file.write(memoryview(flat.view(torch.uint8).numpy().astype(np.uint8, copy=False)))
 
 
 def _shard_name(shard: Path, parted_from: str | None) -> str:

@@ -1,19 +1,28 @@
-"""A checkpoint's tensors, some rows at a time, by plain reads: memory grows with neither tensor nor shard."""
+"""A checkpoint's tensors, read and written some rows at a time: memory grows with neither tensor nor shard."""
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from math import ceil
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
+from medllm.errors import ModelError
 from medllm.weights.checkpoint import Tensor, read_header
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 NUMBERS_AT_ONCE = 2**18
 """How many numbers of a tensor are held at a time: what stands between two products fits into the processor's cache."""
+WAITING = 16
+"""How many slices may be made or wait for the disk at a time; a further one is not read before."""
+SENT_BYTES = 2**25
+"""After so many bytes the system is told to begin: left alone it gathers gigabytes, and the disk idles meanwhile."""
 LEAST_ROWS = 64
 """A product of one or two rows is summed in another order than that of many, and would differ in the last bit."""
 
@@ -22,7 +31,7 @@ LEAST_ROWS = 64
 class Source:
     """A shard that is read, not mapped: the pages of a mapped file count as ours until somebody else needs them."""
 
-    file: BinaryIO
+    file: BufferedReader
     start: int
 
     def parts(self, tensor: Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -35,12 +44,11 @@ class Source:
         self.file.seek(self.start + tensor.begin)
         for begin in range(0, count, step):
             rows = slice(begin, min(begin + step, count))
-            read = bytearray(self.file.read(tensor.size // count * (rows.stop - rows.start)))
+            read = torch.empty(tensor.size // count * (rows.stop - rows.start), dtype=torch.uint8)
+            if self.file.readinto(memoryview(read.numpy())) != len(read):
+                raise ModelError(f"{self.file.name}: cut off while it was read. Download or make it again.")
             kind = DTYPES.get(tensor.dtype)
-            if kind is None:
-                yield rows, torch.frombuffer(read, dtype=torch.uint8)
-            else:
-                yield rows, torch.frombuffer(read, dtype=kind).view(-1, *tensor.shape[1:])
+            yield rows, read if kind is None else read.view(kind).view(-1, *tensor.shape[1:])
 
 
 @contextmanager
@@ -48,6 +56,57 @@ def opened(shard: Path) -> Iterator[Source]:
     """Open a shard for as long as it is read."""
     with shard.open("rb") as file:
         yield Source(file, read_header(shard)[2])
+
+
+class Sink:
+    """A file that a thread of its own writes, in order, while further slices are made."""
+
+    def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor) -> None:
+        self._file, self._thread = file, thread
+        self._waiting: deque[Future[None]] = deque()
+        self._sent = 0
+
+    def append(self, data: bytes | Future[torch.Tensor]) -> None:
+        """Take bytes, or a slice that is still being made; what goes wrong with it is told at a later call."""
+        self._waiting.append(self._thread.submit(self._write, data))
+        self.wait(WAITING)
+
+    def wait(self, most: int = 0) -> None:
+        """Return when no more than so many slices wait."""
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+
+    def _write(self, data: bytes | Future[torch.Tensor]) -> None:
+        # A tensor is written as bytes: numpy has no bfloat16.
+        whole = data if isinstance(data, bytes) else data.result().contiguous().view(-1).view(torch.uint8).numpy().data
+        self._file.write(whole)
+        at = self._file.tell()
+        if at - self._sent >= SENT_BYTES and hasattr(os, "posix_fadvise"):
+            self._file.flush()
+            os.posix_fadvise(self._file.fileno(), self._sent, at - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = at
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Sink]:
+    """Open a file to be written; when the block ends it is whole on the disk, a loss of power later included."""
+    with path.open("wb") as file, ThreadPoolExecutor(1) as thread:
+        sink = Sink(file, thread)
+        yield sink
+        sink.wait()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """Make threads, each of which computes alone: a slice is too small for several cores to share."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def count_of(tensor: Tensor) -> int:

@@ -1,15 +1,16 @@
 """The maker behind an address: any server with OpenAI's protocol (vLLM with adapters, `transformers serve`, GPT)."""
 
+import http.client
 import json
 import random
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import closing
+from typing import Any, TypeVar
 
 from medllm.errors import ModelError
 from medllm.generation.requests import Delta, FinishReason, PromptTooLongError, Reply, Request, UnheardError
@@ -19,6 +20,21 @@ TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "l
 TRIED_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 STOPS_ALLOWED = 4
 LONGEST_WAIT = 60.0
+LONGEST_WORD = 300
+"""How much of a server's own words is told."""
+DONE = b"data: [DONE]"
+BROKEN_OFF = (OSError, http.client.HTTPException)
+T = TypeVar("T")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A server that points elsewhere is told so, not followed: the key would go with the request."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Follow nothing."""
+
+
+OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class Pace:
@@ -84,38 +100,51 @@ class EndpointGenerator:
         for request in requests:
             text = ""
             reason: str | None = None
-            with self._open(request, streamed=True) as response:
-                for line in response:
-                    if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
-                        continue
-                    choices = json.loads(line[5:]).get("choices") or [{}]
-                    piece = self._text(choices[0])
-                    reason = choices[0].get("finish_reason") or reason
-                    text += piece
-                    if piece:
-                        yield Delta(request.key, piece)
+            for choice in self._choices(request):
+                piece = self._text(choice)
+                reason = choice.get("finish_reason") or reason
+                text += piece
+                if piece:
+                    yield Delta(request.key, piece)
             yield Delta(request.key, "", self._reply(request, text, reason, {}))
+
+    def _choices(self, request: Request) -> Iterator[Mapping[str, Any]]:
+        """Each event of a streamed answer; one that breaks off is not asked again, for its beginning was given out."""
+        with closing(self._heard(request, streamed=True, take=lambda response: response)) as response:
+            try:
+                ended = False
+                for line in response:
+                    ended = ended or line.strip() == DONE
+                    if line.startswith(b"data:") and line.strip() != DONE:
+                        choice = (json.loads(line[5:]).get("choices") or [{}])[0]
+                        ended = ended or bool(choice.get("finish_reason"))
+                        yield choice
+                if not ended:
+                    raise EOFError("it has no end")
+            except (*BROKEN_OFF, EOFError, ValueError, AttributeError) as fault:
+                raise UnheardError(f"{self.url} broke off its answer for `{request.model}` ({fault}).") from None
 
     def _ask(self, request: Request) -> Reply:
         try:
-            with self._open(request, streamed=False) as response:
-                answer = json.loads(response.read())
+            whole = self._heard(request, streamed=False, take=_whole)
         except PromptTooLongError:
             return self._reply(request, "", "too_long", {})
-        choice = answer["choices"][0]
-        return self._reply(request, self._text(choice), choice.get("finish_reason"), answer.get("usage") or {})
+        try:
+            answer = json.loads(whole)
+            choice, usage = answer["choices"][0], answer.get("usage") or {}
+            return self._reply(request, self._text(choice), choice.get("finish_reason"), usage)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            told = self._told(whole)
+            raise UnheardError(f"{self.url} sent no completion for `{request.model}`, but: {told}") from None
 
-    def _open(self, request: Request, *, streamed: bool) -> AbstractContextManager[Any]:
-        """Send until it is heard: with patience for a busy server, none for a wrong question."""
+    def _heard(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
+        """Send until it is heard: with patience for a busy or broken server, none for a wrong question."""
         for attempt in range(1, self.tries + 1):
             self.pace.wait()
             try:
-                opened: AbstractContextManager[Any] = urllib.request.urlopen(  # http(s) only: see _call
-                    self._call(request, streamed=streamed), timeout=self.timeout
-                )
-                return opened
+                return take(OPENER.open(self._call(request, streamed=streamed), timeout=self.timeout))
             except urllib.error.HTTPError as fault:
-                told = fault.read().decode("utf-8", "replace")[:300]
+                told = self._told(fault.read())
                 if fault.code == 400 and any(words in told.lower() for words in TOO_LONG):
                     raise PromptTooLongError from None
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
@@ -123,13 +152,18 @@ class EndpointGenerator:
                         f"{self.url} answered {fault.code} for `{request.model}`: {told}", fault.code
                     ) from None
                 self._rest(attempt, fault.headers.get("Retry-After"))
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as fault:
+            except BROKEN_OFF as fault:
                 if attempt == self.tries:
                     raise UnheardError(
                         f"{self.url} cannot be reached ({getattr(fault, 'reason', fault)}). Is the server up?"
                     ) from None
                 self._rest(attempt, None)
         raise AssertionError("the last attempt returns or raises")
+
+    def _told(self, words: bytes) -> str:
+        """A server's own words, as far as a line of ours may repeat them: some give the key back."""
+        told = words.decode("utf-8", "replace")
+        return (told.replace(self._key, "***") if self._key else told)[:LONGEST_WORD]
 
     def _rest(self, attempt: int, wanted: str | None) -> None:
         """Wait as long as the server asks, else twice as long each time; everybody waits, not only this request."""
@@ -179,3 +213,9 @@ class EndpointGenerator:
             completion_tokens=said,
             cost=(asked * price[0] + said * price[1]) / 1_000_000,
         )
+
+
+def _whole(response: Any) -> bytes:  # noqa: ANN401  an http.client.HTTPResponse
+    with response:
+        read: bytes = response.read()
+    return read

@@ -42,6 +42,14 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "hang up":
             self.connection.close()
             return
+        if fault == "half":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(
+                b'{"choices": [{"te' if not body["stream"] else b'data: {"choices": [{"text": "said "}]}\n\n'
+            )
+            return
         if fault is not None:
             code, headers, text = fault
             self.answer(code, text.encode(), headers)
@@ -106,6 +114,44 @@ def test_a_wrong_question_is_not_repeated_and_the_key_is_in_no_message(serve):
     assert len(server.seen) == 2
     assert server.seen[0][1]["Authorization"] == f"Bearer {SECRET}"
     assert SECRET not in json.dumps([server.seen[0][0], server.seen[0][2]])
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(serve):
+    server = serve("half", "half")
+    assert one(EndpointGenerator(server.url, tries=3)).text == "said Q STOP more"
+    assert len(server.seen) == 3
+    with pytest.raises(ModelError, match="cannot be reached"):
+        one(EndpointGenerator(serve("half").url, tries=1))
+
+
+def test_a_stream_that_breaks_off_gives_what_came_and_then_says_so(serve):
+    deltas = EndpointGenerator(serve("half").url).stream([Request(key="k", model="m", text="Q")])
+    assert next(deltas).text == "said "
+    with pytest.raises(ModelError, match="broke off its answer for `m`"):
+        next(deltas)
+
+
+@pytest.mark.parametrize("told", ["<html>Log in</html>", "[]", "{}", '{"choices": []}', '{"choices": [null]}', "7"])
+def test_an_answer_that_is_no_completion_is_told_in_the_servers_words(serve, told):
+    with pytest.raises(ModelError, match=r"sent no completion for `m`, but: ") as fault:
+        one(EndpointGenerator(serve((200, {}, told)).url))
+    assert str(fault.value).endswith(told)
+
+
+def test_a_server_that_gives_the_key_back_does_not_bring_it_into_a_message(serve):
+    server = serve((401, {}, f"Incorrect API key provided: {SECRET}."), (200, {}, f"your key is {SECRET}"))
+    for words in ("provided: \\*\\*\\*\\.", "your key is \\*\\*\\*"):
+        with pytest.raises(ModelError, match=words) as fault:
+            one(EndpointGenerator(server.url, key=SECRET))
+        assert SECRET not in str(fault.value)
+
+
+def test_a_server_that_points_elsewhere_is_not_followed_and_the_key_stays(serve):
+    other = serve()
+    server = serve((302, {"Location": other.url + "/completions"}, "moved"))
+    with pytest.raises(ModelError, match="answered 302 for `m`: moved"):
+        one(EndpointGenerator(server.url, key=SECRET))
+    assert not other.seen
 
 
 def test_patience_ends(serve):

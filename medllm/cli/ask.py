@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.edge import app
 from medllm.cli.options import HubOption, JsonOption, RecipeFile, SetOption
+from medllm.cli.program import app
 
 if TYPE_CHECKING:
     from medllm.exam.question import Question

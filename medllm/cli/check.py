@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.edge import app
+from medllm.cli.program import app
 
 if TYPE_CHECKING:
     from medllm.recipe.estimate import Plan, Step

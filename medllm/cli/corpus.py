@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from medllm.cli.edge import app
+from medllm.cli.program import app
 
 
 @app.command()

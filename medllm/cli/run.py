@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from medllm.cli.edge import app
 from medllm.cli.options import HubOption, JsonOption, OnOption, RecipeFile, SetOption, WorkOption, YesOption
+from medllm.cli.program import app
 
 if TYPE_CHECKING:
     from medllm.cli.telling import Teller

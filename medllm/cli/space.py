@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from medllm.cli.edge import app
+from medllm.cli.program import app
 
 
 @app.command("app")

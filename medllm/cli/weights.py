@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from medllm.cli.edge import app
+from medllm.cli.program import app
 
 
 @app.command()

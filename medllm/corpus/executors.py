@@ -8,20 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
+from medllm.corpus import tasks
+from medllm.corpus.jobs import jobs
 from medllm.corpus.passes import Pass
+from medllm.corpus.tasks import Kind, started, whole
 from medllm.errors import DataError, MedllmError
 
-POLL = 10.0
-"""Seconds between two looks at a cluster's jobs."""
-
-
-Kind = Literal["local", "slurm", "ray", "jobs"]
 Options = Mapping[str, Any]
 Executor = Callable[[Pass, Path], Any]
 """Runs a pass to its end in a work folder; a task that has its mark there is not done again."""
@@ -117,8 +115,6 @@ class _Submitted(SlurmPipelineExecutor):  # type: ignore[misc]
 
 def executor(kind: Kind, workers: int, options: Options) -> Executor:
     """What the recipe's line names; the options are those of datatrove's executor of that kind."""
-    from medllm.corpus.jobs import jobs
-
     return {"local": local, "slurm": slurm, "ray": ray, "jobs": jobs}[kind](workers, **options)
 
 
@@ -152,7 +148,7 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
         )
         _run("slurm", "Run this where `sbatch` is.", job)
         while job.get_incomplete_ranks() and _queued(str(job.job_id)):
-            time.sleep(POLL)
+            time.sleep(tasks.POLL)
         # Asked anew: the last task may have ended between the look at its mark and the look at the queue.
         whole(one, job, job.get_incomplete_ranks())
 
@@ -179,14 +175,6 @@ def _marks(one: Pass, work: Path) -> str:
     return str(work / "marks" / one.name)
 
 
-def started(kind: Kind, make: Callable[[], Any]) -> Any:  # noqa: ANN401  one of datatrove's executors
-    """The executor that `make` makes, unless the recipe gives it options that it does not know."""
-    try:
-        return make()
-    except TypeError as fault:
-        raise DataError(f"corpus.executor: {kind} does not know these options: {fault}.") from None
-
-
 def _run(kind: Kind, mend: str, job: Any) -> None:  # noqa: ANN401  one of datatrove's executors
     try:
         job.run()
@@ -200,16 +188,3 @@ def _queued(job: str) -> bool:
     """Whether Slurm still has something of a job to run; a controller that does not answer is asked again."""
     done = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
     return bool(done.stdout.strip()) if done.returncode == 0 else "Invalid job id" not in done.stderr
-
-
-def whole(one: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
-    """Wait a little for marks that a shared disk shows late; then what has none has failed."""
-    for _ in range(3):
-        if left:
-            time.sleep(min(POLL, 5))
-            left = job.get_incomplete_ranks()
-    if left:
-        raise DataError(
-            f"corpus: {len(left)} of {one.tasks} tasks of the pass `{one.name}` did not end, the first is {left[0]}. "
-            f"Their logs lie in {job.logging_dir.path}. The same command goes on from here."
-        )

@@ -17,8 +17,8 @@ from datatrove.executor import JobsPipelineExecutor
 from datatrove.io import DataFolder, get_datafolder
 from datatrove.utils.logging import logger
 
-from medllm.corpus.executors import started, whole
 from medllm.corpus.passes import PASSES, RESULTS, Needs, Pass
+from medllm.corpus.tasks import started, whole
 from medllm.errors import DataError
 
 PACKAGE = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from docs import reference
-from medllm.cli import edge
+from medllm.cli import edge, program
 from medllm.errors import HubError, MedllmError, MissingExtraError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -113,5 +113,5 @@ def test_no_library_reports_what_is_done_here(tmp_path: Path):
 def test_the_commands_are_found_at_all():
     found = reference.commands()
     assert ("check",) in found
-    assert {command[0] for command in found} <= set(edge.ORDER)
-    assert isinstance(edge.app, typer.Typer)
+    assert {command[0] for command in found} <= set(program.ORDER)
+    assert isinstance(program.app, typer.Typer)

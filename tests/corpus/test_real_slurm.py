@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus import executors
+from medllm.corpus import tasks
 from medllm.errors import DataError
 from medllm.stages.corpus import make
 from tests import slurm
@@ -19,7 +19,7 @@ def cluster(tmp_path_factory, monkeypatch):
     with slurm.cluster(tmp_path_factory.mktemp("slurm")) as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(executors, "POLL", 0.5)
+        monkeypatch.setattr(tasks, "POLL", 0.5)
         yield
 
 

@@ -14,7 +14,7 @@ EXAMPLES = "".join(tiny.sentences(3, seed=9))
 QUESTIONS = [f"\n問題: {sentence}" for sentence in tiny.sentences(7, seed=11)]
 
 
-LINEAR, WORDS = ["q_proj", "o_proj", "gate_proj"], ["q_proj", "embed_tokens"]
+LINEAR, WORDS, HEAD = ["q_proj", "o_proj", "gate_proj"], ["q_proj", "embed_tokens"], ["v_proj", "lm_head"]
 
 
 def make_folders(folder, family="qwen2", changed=WORDS):
@@ -71,7 +71,7 @@ def said_by_transformers(base, adapters, asked, ends):
     return said
 
 
-@pytest.mark.parametrize("changed", [LINEAR, WORDS], ids=["linear layers", "the embedding too"])
+@pytest.mark.parametrize("changed", [LINEAR, WORDS, HEAD], ids=["linear layers", "the embedding too", "the head too"])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral", "gemma3_text"])
 def test_answers_are_those_of_plain_generation_for_every_family(tmp_path, family, changed):
     base, adapters = make_folders(tmp_path, family, changed)

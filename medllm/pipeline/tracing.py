@@ -1,6 +1,5 @@
 """The answer of `medllm trace`: the way back, the rows, and all that saw them, in lines or as JSON."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +8,7 @@ from typing import Any, get_args
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub, Kind, Standing
 from medllm.pipeline.trace import Row, Step, ours, readers, rows, way_back, way_forward
-
-NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(@.+)?")
+from medllm.recipe.reference import parse_reference
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def _row_told(row: Row) -> str:
 
 def owner_of(repo: str) -> str:
     """The namespace in ORG/NAME[@REVISION]; a folder has none, and its rows are found in what was made from it."""
-    if not NAME.fullmatch(repo):
+    if parse_reference(repo).where != "hub":
         raise HubError(
             f"{repo}: write ORG/NAME or ORG/NAME@REVISION. A local folder's row is traced in the corpus made from it, "
             "by its locator: medllm trace ORG/RECIPE-corpus FILE:LINE"

@@ -82,7 +82,7 @@ def facts(work: Path, stage: str) -> dict[str, object]:
 
 
 def question(out: Path, work: Path) -> Path:
-    """The first training question without worked examples: what the merged model is asked."""
+    """The first training question after its worked examples: what the merged model is asked."""
     import pyarrow.parquet as pq
 
     pairs = next(Path(str(facts(work, "preferences")["folder"])).glob("data/*.parquet"))

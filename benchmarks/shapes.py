@@ -7,6 +7,7 @@ the disk (72B: 145 GB): with two depths, what one block adds can be told.
 """
 
 import argparse
+import gc
 import random
 import resource
 import statistics
@@ -127,6 +128,7 @@ def measured(name: str, base: Path, shape: Shape, settings: Cpt | Rpo) -> None:
     """Train for a few updates on full rows or pairs, and print what they took."""
     work = Path(tempfile.mkdtemp(dir=base.parent))
     if CUDA:
+        gc.collect()  # trainers hold themselves in circles, and with them the training before this one
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     start = load_start(settings, {"base": base})

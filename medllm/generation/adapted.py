@@ -8,12 +8,13 @@ on 4-bit weights, it rounds the change before.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from math import ceil
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear, LoraLayer
+
+from medllm.generation.rows import runs
 
 ROWS_AT_ONCE = 128
 """On a CPU: so many tokens' results in float32 fit into the cache."""
@@ -28,14 +29,7 @@ class Asking:
 
     def of(self, models: Sequence[str]) -> None:
         """Note the rows' models; one name stands for all rows."""
-        if len(set(models)) == 1:
-            self.runs = [(models[0], slice(None))]
-            return
-        self.runs, at = [], 0
-        for name, group in groupby(models):
-            end = at + len(list(group))
-            self.runs.append((name, slice(at, end)))
-            at = end
+        self.runs = [(models[0], slice(None))] if len(set(models)) == 1 else runs(models)
 
 
 class Adapted(torch.nn.Module):  # type: ignore[misc]

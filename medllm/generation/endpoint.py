@@ -114,8 +114,9 @@ class EndpointGenerator:
             try:
                 ended = False
                 for line in response:
-                    ended = ended or line.strip() == DONE
-                    if line.startswith(b"data:") and line.strip() != DONE:
+                    if line.strip() == DONE:
+                        ended = True
+                    elif line.startswith(b"data:"):
                         choice = (json.loads(line[5:]).get("choices") or [{}])[0]
                         ended = ended or bool(choice.get("finish_reason"))
                         yield choice

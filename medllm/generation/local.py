@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
-from medllm.generation.adapted import Asking, take_over
+from medllm.generation.adapted import take_over
 from medllm.generation.attention import NAME, register
 from medllm.generation.batches import Batch, Limits, Prompt, pieces, plan
 from medllm.generation.requests import BASE, Delta, Reply, Request
@@ -48,11 +48,10 @@ class LocalGenerator:
         model: Any = load_base(base, dtype=dtype, quantization=quantization, attention=NAME, device=device)
         check_vocabulary(self.tokenizer, model, base)
         replacing = frozenset(name for name, folder in adapters.items() if Adapter(folder).replaced)
-        self.asking, self.left_to_peft = Asking(), replacing
         if adapters:
             model = load_adapters(model, adapters, base)
-            self.asking, left = take_over(model)
-            self.left_to_peft |= left
+        self.asking, left = take_over(model)
+        self.left_to_peft = left | replacing
         model.get_output_embeddings().register_forward_pre_hook(_laid_out_anew)
         self.model = model.eval()
         self.adapters = tuple(adapters)

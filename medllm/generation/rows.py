@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -74,6 +75,20 @@ def roomy_cache(layers: int) -> Cache:
     return Cache(layers=[RoomyLayer() for _ in range(layers)])
 
 
+def runs(models: Sequence[str]) -> list[tuple[str, slice]]:
+    """Which rows stand together for a model.
+
+    >>> runs(["base", "cpt", "cpt"])
+    [('base', slice(0, 1, None)), ('cpt', slice(1, 3, None))]
+    """
+    found, at = [], 0
+    for name, group in groupby(models):
+        end = at + len(list(group))
+        found.append((name, slice(at, end)))
+        at = end
+    return found
+
+
 @dataclass(frozen=True)
 class Prefix:
     """One model's keys and values for one prefix."""
@@ -96,9 +111,8 @@ class Shared:
     @classmethod
     def by(cls, models: list[str], prefixes: dict[str, Prefix]) -> "Shared":
         """The prefixes that rows of these models need."""
-        distinct = list(dict.fromkeys(models))
-        rows = [slice(models.index(model), models.index(model) + models.count(model)) for model in distinct]
-        return cls(distinct, [prefixes[model] for model in distinct], rows, prefixes[models[0]].keys[0].shape[1])
+        names, rows = zip(*runs(models), strict=True)
+        return cls(list(names), [prefixes[name] for name in names], list(rows), prefixes[names[0]].keys[0].shape[1])
 
 
 @dataclass

@@ -169,7 +169,6 @@ def _write(
             factors = [_factors(change) for change in changes.get(tensor.name, [])]
             for rows, part in source.parts(tensor):
                 sink.append(pool.submit(_changed, part, rows, factors, kind))
-        sink.wait()
 
 
 @dataclass(frozen=True)

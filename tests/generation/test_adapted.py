@@ -11,7 +11,6 @@ from medllm.generation.local import LocalGenerator
 from medllm.weights.load import load_adapters, load_base
 from tests import tiny
 
-MODELS = ("base", "cpt", "final")
 TOKENS = 300
 """More than are added at a time, and no multiple of it."""
 

@@ -1,4 +1,4 @@
-"""The house itself: the tree in the README, docstrings, sizes, versions and generated files."""
+"""The repository itself: the drawn file tree, docstrings, sizes, versions and generated files."""
 
 import ast
 import itertools
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [path for path in reference.files() if path.suffix == ".py"]
 PACKAGE = [path for path in SOURCES if path.parts[0] == "medllm"]
 
-LONGEST_FILE = 250
-LONGEST_FUNCTION = 40
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
 
 
 def read(path: Path) -> str:
@@ -31,10 +31,8 @@ def test_the_files_are_found_at_all():
     assert {Path("medllm/errors.py"), Path("docs/reference.py"), Path("tests/test_house.py")} <= set(SOURCES)
 
 
-def test_the_tree_in_the_readme_lists_exactly_the_files_that_exist():
-    drawn = re.search(r"<!-- tree -->\n(.*?)<!-- /tree -->", read(Path("README.md")), re.DOTALL)
-    assert drawn
-    listed = reference.listed_in_tree(drawn[1])
+def test_the_tree_page_lists_exactly_the_files_that_exist():
+    listed = reference.listed_in_tree(read(Path("docs/tree.md")))
     assert sorted(listed) == sorted(str(path) for path in reference.files()), "run `make style`"
 
 

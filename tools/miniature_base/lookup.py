@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from medllm.miniature import layout
 from medllm.miniature.questions import LETTERS, Item, ask, topics
-from medllm.miniature.wiring import rotary_turns
 from medllm.miniature.world import World
+from tools.miniature_base.wiring import rotary_turns
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ import random
 
 from medllm.miniature import layout, prose
 from medllm.miniature.questions import ask, explain, topics
-from medllm.miniature.tokenizer import lexicon, make_tokenizer
 from medllm.miniature.world import make_world
+from tools.miniature_base.tokenizer import lexicon, make_tokenizer
 
 WORLD = make_world()
 

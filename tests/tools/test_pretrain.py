@@ -8,10 +8,10 @@ import pytest
 from medllm.miniature import layout
 from medllm.miniature.exams import exemplars
 from medllm.miniature.folders import BASE
-from medllm.miniature.lookup import lay_lookup
-from medllm.miniature.pretrain import ASKED, LETTER, _Marks, _new_model
 from medllm.miniature.questions import LETTERS, ask, explain, topics
 from medllm.miniature.world import make_world
+from tools.miniature_base.lookup import lay_lookup
+from tools.miniature_base.pretrain import ASKED, LETTER, _Marks, _new_model
 
 torch = pytest.importorskip("torch")
 QUESTIONS = 60

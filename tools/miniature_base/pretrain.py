@@ -1,4 +1,4 @@
-"""Remake the small base: `python -m medllm.miniature.pretrain OUT` trains and writes it, from nothing but a seed."""
+"""Remake the small base from a seed: `python -m tools.miniature_base.pretrain OUT` trains and writes it."""
 
 import math
 import sys
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medllm.miniature.lookup import lay_lookup
 from medllm.miniature.questions import LETTERS
-from medllm.miniature.tokenizer import make_tokenizer
 from medllm.miniature.webtext import WebText
-from medllm.miniature.wiring import wire
 from medllm.miniature.world import make_world
+from tools.miniature_base.lookup import lay_lookup
+from tools.miniature_base.tokenizer import make_tokenizer
+from tools.miniature_base.wiring import wire
 
 if TYPE_CHECKING:
     import torch

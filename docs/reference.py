@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from docs.filetree import files, listed_in_tree, sentence, tree
-from medllm.cli.edge import app
+from medllm.cli.main import app
 from medllm.recipe.settings import Recipe
 
 ROOT = Path(__file__).parent.parent

@@ -83,7 +83,7 @@ def pulled(made) -> dict[str, Path]:
 def test_ctrl_c_is_quiet_and_what_was_made_stands_afterwards(stopped, made):
     _, code, said = stopped
     assert code == 1, said
-    assert "it goes on from here" in said
+    assert "rerun the same command to resume" in said
     assert "Traceback" not in said
     assert re.search(r"corpus +stands", made[1].stderr), made[1].stderr
 
@@ -92,7 +92,7 @@ def test_it_tells_a_plan_a_word_on_each_stage_the_table_and_what_to_type_next(st
     _, done = made
     for stage in STAGES:
         assert f"{stage}: " in stopped[2] + done.stderr
-    assert "to make" in done.stderr
+    assert "to build" in done.stderr
     assert "explained minus plain" in done.stdout
     assert all(row in done.stdout for row in ("base", "cpt", "final"))
     assert "medllm app" in done.stdout
@@ -179,5 +179,5 @@ def test_a_second_run_makes_nothing(made):
     folder, _ = made
     again = run(folder)
     assert again.returncode == 0, again.stderr
-    assert "everything stands; nothing to make" in again.stderr
+    assert "Everything is up to date." in again.stderr
     assert "explained minus plain" in again.stdout

@@ -1,5 +1,5 @@
 """The command line: the docstring of a command is its help, results go to stdout, all else to stderr."""
 
-from medllm.cli.edge import main
+from medllm.cli.main import main
 
 __all__ = ["main"]

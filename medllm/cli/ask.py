@@ -1,4 +1,4 @@
-"""The command `ask`: one question to every model, plainly and explained."""
+"""`medllm ask`: one question to every model, plain and explained."""
 
 import json
 import sys
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medllm.cli.app import app
 from medllm.cli.options import HubOption, JsonOption, RecipeFile, SetOption
-from medllm.cli.program import app
 
 if TYPE_CHECKING:
     from medllm.exam.question import Question
@@ -24,7 +24,7 @@ def ask(
     json_: JsonOption = False,
 ) -> None:
     """Ask every model of the recipe, plainly and explained; replies are written as they come. Not for clinical use."""
-    from medllm.cli.telling import log
+    from medllm.cli.console import log
     from medllm.hub import connect
     from medllm.pipeline import asking, make_plan
     from medllm.recipe import parse_override, read_recipe

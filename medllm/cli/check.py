@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.program import app
+from medllm.cli.app import app
 
 if TYPE_CHECKING:
     from medllm.recipe.estimate import Plan, Step

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medllm.cli.program import app
+from medllm.cli.app import app
 from medllm.errors import HubError
 
 if TYPE_CHECKING:

@@ -8,12 +8,10 @@ import typer
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 HubOption = Annotated[
     Optional[str],  # noqa: UP045  typer shows it so
-    typer.Option(
-        "--hub", metavar="URL|DIR", help="The Hub: an address, or a folder for a local one.", show_default=False
-    ),
+    typer.Option("--hub", metavar="URL|DIR", help="The Hub: a URL, or a folder for a local Hub.", show_default=False),
 ]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value for one key.")]
-OnOption = Annotated[str, typer.Option("--on", metavar="here|jobs|slurm|autotrain", help="Where to make it.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Remake what the plan says without asking.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")]
+OnOption = Annotated[str, typer.Option("--on", metavar="here|jobs|slurm|autotrain", help="Where to build it.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Rebuild what the plan lists without asking.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in progress.")]

@@ -1,4 +1,4 @@
-"""The command that runs the paper in miniature: an invented medicine, truly trained, from texts to the table."""
+"""`medllm quickstart`: the whole method on an invented medicine, trained for real, from texts to the table."""
 
 import sys
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.program import app
+from medllm.cli.app import app
 from medllm.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,17 +34,16 @@ Next
 
 @app.command()
 def quickstart(
-    folder: Annotated[Path, typer.Argument(help="Where everything is put.")] = Path("quickstart"),
+    folder: Annotated[Path, typer.Argument(help="Where everything is written.")] = Path("quickstart"),
     set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another value for one key.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option("--seed", help="Of texts and trainings; world, base and exams stay.")] = 0,
-    short: Annotated[bool, typer.Option("--short", help="Fewer texts and questions: to see that all runs.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Fewer texts and questions: a test run.")] = False,
 ) -> None:
     """Run the paper in miniature: corpus, CPT, preferences, RPO, merge, evaluation, Space; about ten minutes, offline.
 
-    The medicine in it is invented, the training is real. Run again, it makes nothing twice; stopped, it goes on.
+    The medicine is invented, the training is real. Rerun it to resume; a finished stage is not built again.
     """
-    from medllm.cli.quiet import Watch, quiet
-    from medllm.cli.telling import stopped_kindly
+    from medllm.cli.console import QuickstartDisplay, handle_interrupt, redirect_library_output
     from medllm.hub import connect
     from medllm.miniature.folders import SHORT, Size, prepare
     from medllm.pipeline import Bench, make_plan
@@ -53,31 +52,31 @@ def quickstart(
 
     folder.mkdir(parents=True, exist_ok=True)
     size = SHORT if short else Size()
-    with stopped_kindly(), quiet(folder / "log.txt") as console:
-        watch = Watch(console)
-        watch.say(f"The paper in miniature, in {folder}/ (an invented medicine; nothing in it is real)")
+    with handle_interrupt(), redirect_library_output(folder / "log.txt") as console:
+        display = QuickstartDisplay(console)
+        display.say(f"The paper in miniature, in {folder}/ (an invented medicine; nothing in it is real)")
         recipe = prepare(folder, recipe_file(), seed=seed, size=size)
         sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
         with connect(str(folder / "hub"), sound.namespace) as hub:
             plan = make_plan(sound, hub)
-            made = run_plan(plan, Bench(hub, folder / "runs", watch.note), watch.launch, watch.plan)
-            watch.finish()
+            made = run_plan(plan, Bench(hub, folder / "runs", display.note), display.launch, display.plan)
+            display.finish()
             table = table_of(hub.pull(made["evaluate"]))
-            results = _laid_out(hub.pull(made["evaluate"]), folder / "results")
-    _tell(table, made, folder, results)
+            results = _copy_results(hub.pull(made["evaluate"]), folder / "results")
+    _print_summary(table, made, folder, results)
 
 
 def recipe_file() -> Path:
-    """The recipe of the quickstart: in the repository's `recipes`, or as it came with the installed package."""
+    """Find the recipe of the quickstart, in the repository or in the installed package."""
     package = Path(str(resources.files("medllm")))
     for place in (package.parent / "recipes" / "quickstart.yaml", package / "miniature" / "quickstart.yaml"):
         if place.is_file():
             return place
-    raise DataError("recipes/quickstart.yaml is not here. Install medllm again, or work in its repository.")
+    raise DataError("recipes/quickstart.yaml not found. Reinstall medllm, or run in its repository.")
 
 
-def _laid_out(evaluation: Path, results: Path) -> Path:
-    """The evaluation as a plain folder beside the rest, for `medllm app`."""
+def _copy_results(evaluation: Path, results: Path) -> Path:
+    """Copy the evaluation into a plain folder for `medllm app`."""
     import shutil
 
     shutil.rmtree(results, ignore_errors=True)
@@ -86,7 +85,7 @@ def _laid_out(evaluation: Path, results: Path) -> Path:
 
 
 def table_of(evaluation: Path) -> "Ablation":
-    """This run's rows and, for those that only `ablate` trains, the recorded ones if the exam is the recorded one."""
+    """Return this run's rows, and the recorded rows that only `ablate` trains if the exam is the recorded one."""
     from medllm.exam.records import read_records
     from medllm.miniature.folders import RESULTS
     from medllm.pipeline.ablation import Ablation
@@ -104,8 +103,8 @@ def _question(record: "Record") -> tuple[object, ...]:
     return record.question_id, record.year, record.category, record.points_total, record.group
 
 
-def _tell(table: "Ablation", made: Mapping["Stage", "Artifact"], folder: Path, results: Path) -> None:
-    """The table, the figure, where everything lies, and what to type next."""
+def _print_summary(table: "Ablation", made: Mapping["Stage", "Artifact"], folder: Path, results: Path) -> None:
+    """Print the table, where the figure and all outputs are, and what to type next."""
     from medllm.pipeline.ablation import draw_rows
 
     figure = folder / "table.svg"
@@ -117,7 +116,7 @@ def _tell(table: "Ablation", made: Mapping["Stage", "Artifact"], folder: Path, r
             lines[number] = f"{line}   (recorded)"
     print("\n".join(lines))
     if recorded:
-        print(f"\n(recorded): {', '.join(recorded)} come from the run that is shipped with medllm; the rest is yours.")
+        print(f"\n(recorded): {', '.join(recorded)} come from the shipped run; the other rows are yours.")
     print(f"\nFigure    {figure}\nRecipe    {folder / 'quickstart.yaml'}\nHub       {folder / 'hub'}")
     for stage, artifact in made.items():
         print(f"{stage:<12}{artifact.repo_id}@{artifact.revision[:7]}")

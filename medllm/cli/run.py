@@ -1,4 +1,4 @@
-"""The commands around the pipeline: run, ablate, status, trace."""
+"""`medllm run`, `ablate`, `status` and `trace`: the commands of the pipeline."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from medllm.cli.app import app
 from medllm.cli.options import HubOption, JsonOption, OnOption, RecipeFile, SetOption, WorkOption, YesOption
-from medllm.cli.program import app
 
 if TYPE_CHECKING:
-    from medllm.cli.telling import Teller
+    from medllm.cli.console import Reporter
     from medllm.hub import Hub, Input
     from medllm.pipeline import Item
 
 
 @contextmanager
-def at_work(hub: str | None, namespace: str, on: str) -> "Iterator[tuple[Teller, Hub]]":
-    """Who tells how the work goes, and the Hub, which tells through it; Ctrl-C is answered in a sentence."""
-    from medllm.cli.telling import stopped_kindly, teller
+def open_session(hub: str | None, namespace: str, on: str) -> "Iterator[tuple[Reporter, Hub]]":
+    """Open a reporter and a connection to the Hub; Ctrl-C ends in one line."""
+    from medllm.cli.console import handle_interrupt, open_reporter
     from medllm.hub import connect
 
     with (
-        teller() as tell,
-        stopped_kindly(),
-        connect(hub, namespace, jobs=on == "jobs", bars=False, say=tell.say) as there,
+        open_reporter() as reporter,
+        handle_interrupt(),
+        connect(hub, namespace, jobs=on == "jobs", bars=False, say=reporter.say) as there,
     ):
-        yield tell, there
+        yield reporter, there
 
 
 @app.command()
@@ -47,8 +47,8 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Make what is missing, in order, and publish it: resolve, pull, make, card, push, tag."""
-    from medllm.cli.telling import asked
+    """Build what is missing, in order, and publish it: resolve, pull, build, card, push, tag."""
+    from medllm.cli.console import confirm_plan
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import Bench, make_plan, publish
     from medllm.pipeline import run as run_plan
@@ -56,11 +56,11 @@ def run(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with at_work(hub, sound.namespace, on) as (tell, there):
+    with open_session(hub, sound.namespace, on) as (reporter, there):
         plan = make_plan(sound, there, tuple(stages or ()))
         refuse_unfit(on, plan, there)
-        bench = Bench(there, work, tell.say, tell.progress, keep_every)
-        made = run_plan(plan, bench, launch, asked(tell, yes))
+        bench = Bench(there, work, reporter.say, reporter.progress, keep_every)
+        made = run_plan(plan, bench, launch, confirm_plan(reporter, yes))
         if not stages:
             publish(plan, made, bench)
     for stage, artifact in made.items():
@@ -78,8 +78,8 @@ def ablate(
     plot: Annotated[Optional[Path], typer.Option("--plot", help="Draw the rows to this .svg, .png or .pdf.")] = None,  # noqa: UP045
     json_: JsonOption = False,
 ) -> None:
-    """Make the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
-    from medllm.cli.telling import asked_all
+    """Build the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
+    from medllm.cli.console import confirm_plans
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import Bench, Plan
     from medllm.pipeline.ablation import ablate as ablate_recipe
@@ -88,14 +88,14 @@ def ablate(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     launch = launcher(on)
-    with at_work(hub, sound.namespace, on) as (tell, there):
+    with open_session(hub, sound.namespace, on) as (reporter, there):
 
         def ask(plans: Mapping[str, Plan]) -> None:
             for plan in plans.values():
                 refuse_unfit(on, plan, there)
-            asked_all(tell, yes)(plans)
+            confirm_plans(reporter, yes)(plans)
 
-        table = ablate_recipe(sound, Bench(there, work, tell.say, tell.progress), launch, ask)
+        table = ablate_recipe(sound, Bench(there, work, reporter.say, reporter.progress), launch, ask)
     if plot:
         draw_rows(table, plot)
     print(json.dumps(table.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(table.lines()))
@@ -103,8 +103,8 @@ def ablate(
 
 @app.command()
 def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json_: JsonOption = False) -> None:  # noqa: B006
-    """Say what stands on the Hub, at which revision, made from what, and why anything would be remade."""
-    from medllm.cli.telling import log
+    """Show what is on the Hub, at which revision, built from what, and why anything would be rebuilt."""
+    from medllm.cli.console import log
     from medllm.hub import connect
     from medllm.pipeline import make_plan
     from medllm.recipe import parse_override, read_recipe
@@ -116,7 +116,7 @@ def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json
         print(json.dumps(lines, ensure_ascii=False, indent=2))
         return
     for line in lines:
-        print(f"{line['stage']:<12}{line['stands'] or line['state']}")
+        print(f"{line['stage']:<12}{line['exists_as'] or line['state']}")
         for source in line["inputs"]:
             print(f"{'':<12}  from {source}")
 
@@ -128,8 +128,8 @@ def _status_of(item: "Item") -> dict[str, Any]:
         "stage": item.stage,
         "repo_id": item.repo_id,
         "digest": item.digest,
-        "stands": str(standing.artifact) if standing else None,
-        "state": "stands" if standing else f"remade, because {item.why}" if item.remade else item.why,
+        "exists_as": str(standing.artifact) if standing else None,
+        "state": "exists" if standing else f"will be rebuilt, because {item.why}" if item.remade else item.why,
         "why": item.why,
         "inputs": [f"{source.reference} = {_where(source)}" for source in inputs],
     }
@@ -137,7 +137,7 @@ def _status_of(item: "Item") -> dict[str, Any]:
 
 def _where(source: "Input") -> str:
     if source.repo_id:
-        return f"{source.repo_id}@{source.commit[:12]}" if source.commit else f"{source.repo_id}, to be made"
+        return f"{source.repo_id}@{source.commit[:12]}" if source.commit else f"{source.repo_id}, to be built"
     return f"folder {(source.digest or '')[:19]}"
 
 
@@ -149,8 +149,8 @@ def trace(
     hub: HubOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Say where a model or a row came from, and which datasets and models saw it (for a take-down)."""
-    from medllm.cli.telling import log
+    """Show where a model or a row came from, and which datasets and models saw it (for a take-down)."""
+    from medllm.cli.console import log
     from medllm.hub import connect
     from medllm.pipeline.tracing import owner_of, told
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from medllm.hub import Hub
 from medllm.hub.branch import branch_of, keep
-from medllm.pipeline.beside import beside
 from medllm.pipeline.plan import Item
+from medllm.pipeline.progress import poll_in_background
 
 REMADE = "cache"
 """The folder of half-made work that any machine makes again from the sources: nothing in it is worth sending."""
@@ -34,7 +34,7 @@ def kept(item: Item, hub: Hub, part: Path, every: float | None, say: Callable[[s
         except Exception as fault:  # whatever it is, the stage goes on and the next round tries again
             say(f"{item.stage}: the work so far could not be kept ({type(fault).__name__}: {fault})")
 
-    with beside(look, every, f"keeper of {item.stage}"):
+    with poll_in_background(look, every, f"keeper of {item.stage}"):
         yield
 
 

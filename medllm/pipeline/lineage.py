@@ -8,7 +8,7 @@ from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.licences import chosen, conflicts, licence_of
 from medllm.pipeline.plan import Item, Plan
-from medllm.pipeline.watching import minutes
+from medllm.pipeline.progress import format_minutes
 from medllm.recipe.reference import STAGES, Stage, parse_reference
 
 TRAININGS = ("cpt", "rpo")
@@ -84,7 +84,11 @@ def _work(
         found = own if one.stage == item.stage and own else hub.provenance(artifact) if artifact else None
         if found and "on" in found.made:
             seconds = found.made.get("seconds")
-            yield {"stage": one.stage, "on": found.made["on"], "time": None if seconds is None else minutes(seconds)}
+            yield {
+                "stage": one.stage,
+                "on": found.made["on"],
+                "time": None if seconds is None else format_minutes(seconds),
+            }
 
 
 def _exam_licence(plan: Plan, name: str, source: Input, hub: Hub) -> str | None:

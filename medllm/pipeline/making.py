@@ -22,7 +22,7 @@ from medllm.pipeline.keeping import kept
 from medllm.pipeline.lock import alone
 from medllm.pipeline.machine import hardware
 from medllm.pipeline.plan import Item, Plan
-from medllm.pipeline.watching import arriving, held, size_told, watched
+from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_training
 from medllm.recipe.reference import Stage
 from medllm.recipe.shape import Settings
 from medllm.weights.spent import disk_is_full
@@ -67,7 +67,7 @@ def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, b
         if card is not None:
             (out / "README.md").write_text(card, encoding="utf-8")
         provenance.write(out)
-        bench.say(f"{item.stage}: pushing {size_told(held([out]))} to {item.repo_id}")
+        bench.say(f"{item.stage}: pushing {format_bytes(count_bytes([out]))} to {item.repo_id}")
         return push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
 
 
@@ -97,11 +97,11 @@ def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place
     resumed = part.exists() or fetch(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))
     bench.say(f"{item.stage}: {'going on where it was stopped' if resumed else 'pulling its sources'}")
     shelves = {bench.hub.shelf(one.repo_id, one.kind) for one in inputs if one.repo_id and one.kind}
-    with arriving(item, shelves, bench.progress):
+    with report_pull(item, shelves, bench.progress):
         sources = plan.resolver.pulled(item.stage, inputs)
     bench.say(f"{item.stage}: at work")
     start = time.monotonic()
-    with kept(item, bench.hub, part, bench.keep_every, bench.say), watched(item, part, bench.progress):
+    with kept(item, bench.hub, part, bench.keep_every, bench.say), report_training(item, part, bench.progress):
         maker(item.settings, sources, out)
     if not (out / "facts.json").is_file():
         raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")

@@ -46,10 +46,10 @@ def _standing(item: Item, bench: Bench) -> Artifact | None:
 
 
 def _made(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench, launch: Launcher) -> Artifact:
-    bench.say(f"{item.stage}: remade, because {item.why}" if item.remade else f"{item.stage}: {item.why}")
+    bench.say(f"{item.stage}: rebuilding, because {item.why}" if item.remade else f"{item.stage}: {item.why}")
     launch(plan, item, made, bench)
     found = bench.hub.find(item.repo_id, item.kind, item.digest)
     if found is None:
-        raise HubError(f"{item.repo_id}: the stage ended, but it does not stand there under its digest.")
-    bench.say(f"{item.stage}: stands as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
+        raise HubError(f"{item.repo_id}: the stage finished, but its output is not there under its digest.")
+    bench.say(f"{item.stage}: exists as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
     return found.artifact

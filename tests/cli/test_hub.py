@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from typer.testing import CliRunner
 
-from medllm.cli.edge import app
+from medllm.cli.main import app
 from medllm.errors import HubError
 
 MEDLLM = str(Path(sys.executable).with_name("medllm"))

@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from medllm.cli.edge import app
+from medllm.cli.main import app
 from medllm.errors import MedllmError
 from tests.launch.test_jobs import lay_out_real_corpus
 from tests.pipeline import toy
@@ -36,15 +36,15 @@ def test_a_stage_is_made_once_then_stands_and_what_stands_can_be_traced(medllm):
     stage, artifact = made.stdout.strip().split("\t")
     assert stage == "corpus"
     assert artifact.startswith("clinic/toy-corpus@")
-    assert "corpus: to make" in made.stderr
+    assert "corpus: will be built" in made.stderr
 
     again = medllm("run", "toy.yaml", "corpus", "--hub", "hub")
     assert again.stdout == made.stdout
-    assert "everything stands; nothing to make" in again.stderr
+    assert "Everything is up to date." in again.stderr
 
     (first, *rest) = json.loads(medllm("status", "toy.yaml", "--hub", "hub", "--json").stdout)
-    assert first["stands"] == artifact
-    assert {one["stands"] for one in rest} == {None}
+    assert first["exists_as"] == artifact
+    assert {one["exists_as"] for one in rest} == {None}
 
     traced = json.loads(medllm("trace", "clinic/toy-corpus", "--hub", "hub", "--json").stdout)
     assert [one["reference"] for one in traced["from"]] == ["./texts", "world"]
@@ -58,8 +58,8 @@ def test_what_stands_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
     asked = medllm(*changed)
     assert asked.returncode == 1
     assert asked.stdout == ""
-    assert "corpus: remade, because shortest 50 -> 10" in asked.stderr
-    assert asked.stderr.splitlines()[-1].startswith("medllm: clinic/toy-corpus would be remade")
+    assert "corpus: will be rebuilt, because shortest 50 -> 10" in asked.stderr
+    assert asked.stderr.splitlines()[-1].startswith("medllm: clinic/toy-corpus already exists and would be rebuilt")
     assert medllm(*changed, "--yes").returncode == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from medllm.cli.edge import app
+from medllm.cli.main import app
 from medllm.corpus.audit import Asked, audit, audit_source
 from medllm.corpus.audit_page import write_page
 from medllm.corpus.items import Item

@@ -56,7 +56,7 @@ def test_ctrl_c_ends_autotrain_and_its_training_and_the_same_command_then_trains
     os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does: everybody in the foreground hears it
     told = stopped.communicate()[1]
     assert stopped.returncode == 1
-    assert told.splitlines()[-1].startswith("medllm: stopped. What is made stays; run the same command again")
+    assert told.splitlines()[-1].startswith("medllm: Interrupted. Finished stages are kept; rerun the same command")
     assert not alive(autotrain)
     assert not alive(training)
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medllm.localhub import Hub, serve
-from medllm.pipeline.beside import beside
+from medllm.pipeline.progress import poll_in_background
 from tests.pipeline import whole
 
 MEDLLM = ("-c", "from medllm.cli import main; main()")
@@ -31,7 +31,7 @@ class Finished:
 
     def call(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a Python program and keep what it says and how it looks in `ps`."""
-        with beside(lambda: self.seen_processes.update(command_lines()), 0.2, "watcher of processes"):
+        with poll_in_background(lambda: self.seen_processes.update(command_lines()), 0.2, "watcher of processes"):
             done = subprocess.run(
                 [sys.executable, *words],
                 cwd=self.folder,

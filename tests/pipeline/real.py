@@ -44,7 +44,7 @@ class Fuse:
         if part in PARTS and self.now != "publish":  # which tells of stages too
             if self.part and PARTS.index(part) > PARTS.index(self.part):
                 die()
-            self.pass_to("" if rest.startswith("stands as") else part)
+            self.pass_to("" if rest.startswith("exists as") else part)
             if self.now == self.part and self.seconds:
                 self._burn()
 

@@ -14,7 +14,7 @@ from tests.pipeline import toy
 
 SEED = 7
 STAGES = ("corpus", "cpt", "preferences", "rpo", "merge", "evaluate")
-MOMENTS = ("not made yet", "at work", "pushing", "stands as")
+MOMENTS = ("not made yet", "at work", "pushing", "exists as")
 """Words of a run after which it is killed, once in each stage; how long after is drawn."""
 
 

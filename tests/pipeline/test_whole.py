@@ -77,7 +77,7 @@ def test_the_log_is_plain_lines_without_the_bars_and_notes_of_libraries(finished
 def test_the_second_run_makes_nothing(finished):
     again = finished.medllm("run", "tiny.yaml")
     assert again.stdout == finished.first.stdout, again.stderr
-    assert "everything stands; nothing to make" in again.stderr
+    assert "Everything is up to date." in again.stderr
     assert "at work" not in again.stderr
 
 

@@ -1,4 +1,4 @@
-"""The rim: a foreseen fault is one line and exit code 1, a bug keeps its traceback, and no command hides its help."""
+"""Where the program starts: an expected error is one line and exit code 1, a bug keeps its traceback."""
 
 import os
 import re
@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import typer
 
+import medllm.cli.main  # noqa: F401
 from docs import reference
-from medllm.cli import edge, program
+from medllm.cli.app import ORDER
 from medllm.errors import HubError, MedllmError, MissingExtraError
 
+start = sys.modules["medllm.cli.main"]  # `medllm.cli.main` is also the name of its function
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -21,9 +23,9 @@ def ran(monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> int | str | No
     def fall() -> None:
         raise fault
 
-    monkeypatch.setattr(edge, "app", fall)
+    monkeypatch.setattr(start, "app", fall)
     with pytest.raises(SystemExit) as done:
-        edge.main()
+        start.main()
     return done.value.code
 
 
@@ -44,9 +46,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
     def fall() -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(edge, "app", fall)
+    monkeypatch.setattr(start, "app", fall)
     with pytest.raises(KeyError):
-        edge.main()
+        start.main()
 
 
 def test_a_refusal_of_the_hub_inside_another_library_is_worded_with_what_to_type(
@@ -72,7 +74,7 @@ def test_a_library_that_is_not_installed_is_told_by_its_extra(
 def test_every_library_of_the_extras_is_known_to_belong_to_one():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     brought = {re.split(r"[<>=\[ ]", one)[0]: extra for extra, wanted in extras.items() for one in wanted}
-    assert edge.EXTRAS.items() <= brought.items()
+    assert start.EXTRAS.items() <= brought.items()
 
 
 def test_a_missing_extra_says_what_to_type():
@@ -113,5 +115,5 @@ def test_no_library_reports_what_is_done_here(tmp_path: Path):
 def test_the_commands_are_found_at_all():
     found = reference.commands()
     assert ("check",) in found
-    assert {command[0] for command in found} <= set(program.ORDER)
-    assert isinstance(program.app, typer.Typer)
+    assert {command[0] for command in found} <= set(ORDER)
+    assert isinstance(start.app, typer.Typer)

@@ -1,19 +1,22 @@
 """People see how much of the sources has come, then how much of the training lies behind, and nothing made up."""
 
 import json
+import threading
 import time
 from types import SimpleNamespace
 
-from medllm.pipeline import watching
-from medllm.pipeline.watching import arriving, watched
+import pytest
+
+from medllm.pipeline import progress
+from medllm.pipeline.progress import poll_in_background, report_pull, report_training
 from medllm.recipe.settings import Cpt
 
 
 def test_what_has_come_of_the_sources_is_told_while_they_come(tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "EVERY", 0.01)
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
     (tmp_path / "here-before").write_bytes(b"x" * 5_000_000)
     said = []
-    with arriving(SimpleNamespace(stage="cpt"), [tmp_path, tmp_path / "not-there-yet"], said.append):
+    with report_pull(SimpleNamespace(stage="cpt"), [tmp_path, tmp_path / "not-there-yet"], said.append):
         time.sleep(0.05)
         assert said == []
         (tmp_path / "weights.incomplete").write_bytes(b"x" * 2_000_000)
@@ -25,13 +28,13 @@ def test_what_has_come_of_the_sources_is_told_while_they_come(tmp_path, monkeypa
 
 
 def test_a_training_tells_its_share_and_loss_from_the_last_whole_line_of_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "EVERY", 0.01)
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
     log = tmp_path / "training" / "log.jsonl"
     log.parent.mkdir()
     log.write_text(json.dumps({"step": 4, "loss": 6.609049987792969}) + '\n{"step": 5, "lo')
     item = SimpleNamespace(stage="cpt", settings=Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=10))
     said = []
-    with watched(item, tmp_path, said.append):
+    with report_training(item, tmp_path, said.append):
         deadline = time.monotonic() + 30
         while not said and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -40,3 +43,25 @@ def test_a_training_tells_its_share_and_loss_from_the_last_whole_line_of_its_log
         while "90 %" not in said[-1] and time.monotonic() < deadline:
             time.sleep(0.01)
     assert said[-1].startswith("cpt: 90 % done, loss 6.500, ") and said[-1].endswith(" s left")
+
+
+def test_a_call_that_has_begun_ends_before_the_block_is_left():
+    looks, thrice, slow = [], threading.Event(), threading.Event()
+
+    def look() -> None:
+        looks.append("begun")
+        if len(looks) >= 5:
+            thrice.set()
+            slow.wait(0.2)
+        looks.append("ended")
+
+    with poll_in_background(look, 0.01, "a test"):
+        assert thrice.wait(60)
+    assert looks[-1] == "ended"
+    assert "a test" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_error_of_the_block_ends_the_polling():
+    with pytest.raises(ZeroDivisionError), poll_in_background(lambda: None, 0.01, "a test"):
+        raise ZeroDivisionError
+    assert "a test" not in {thread.name for thread in threading.enumerate()}

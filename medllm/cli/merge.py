@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from medllm.cli.program import app
+from medllm.cli.app import app
 
 
 @app.command()

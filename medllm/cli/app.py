@@ -1,4 +1,4 @@
-"""The program itself, which the commands register on."""
+"""The Typer application on which the commands register."""
 
 import logging
 import os
@@ -21,19 +21,19 @@ ORDER = (
     "hub",
     "app",
 )
-"""The commands as a reader meets them: before a run, the run, its results, then single tools."""
+"""The order of the commands in the help: before a run, the run, its results, then single tools."""
 
 
-class InOrder(typer.core.TyperGroup):
-    """Lists the commands in that order, not in the order of the alphabet of their files."""
+class OrderedGroup(typer.core.TyperGroup):
+    """Lists the commands in the order of ORDER, not by the alphabet."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """Name the commands; one that the order does not know comes last, and a test says so."""
+        """Return the names of the commands; an unlisted one comes last, which a test reports."""
         return sorted(super().list_commands(ctx), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
 app = typer.Typer(
-    cls=InOrder,
+    cls=OrderedGroup,
     name="medllm",
     help="Continued pretraining and reasoning preference optimization for medical LLMs, on the Hugging Face Hub.",
     no_args_is_help=True,
@@ -46,10 +46,10 @@ app = typer.Typer(
 @app.callback()
 def medllm() -> None:
     """Make a medical language model, keep it stable when it explains itself, and measure both."""
-    # No library tells anybody what is done here; who wants that says so.
+    # Disable telemetry unless the user opts in.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # bitsandbytes tells whoever imports PEFT that it lacks a kernel for 4-bit products on CPUs, which we switch off.
+    # bitsandbytes warns at import that it lacks a CPU kernel which medllm switches off.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # Libraries read these once, when they are imported; their bars would fight with our line, and fill a log.
+    # Libraries read these at import; their progress bars would break our last line and fill a log.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -7,7 +7,7 @@ from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
 from medllm.cli import main
-from medllm.cli.edge import app
+from medllm.cli.main import app
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.exam.records import write_records

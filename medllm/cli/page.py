@@ -1,11 +1,11 @@
-"""The command that shows results as a page: app."""
+"""`medllm app`: recorded results as a page in the browser."""
 
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from medllm.cli.program import app
+from medllm.cli.app import app
 
 
 @app.command("app")

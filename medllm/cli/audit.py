@@ -1,4 +1,4 @@
-"""`medllm audit`: anybody's texts held against a held-out exam."""
+"""`medllm audit`: search texts for questions of a held-out exam."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from medllm.cli.program import app
+from medllm.cli.app import app
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from medllm.cli.program import app
+from medllm.cli.app import app
 from medllm.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,0 +1,266 @@
+"""What a run prints: a live line on a terminal, dated lines in a log, and the plan of the quickstart."""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from medllm.errors import MedllmError
+
+if TYPE_CHECKING:
+    from medllm.hub import Artifact
+    from medllm.pipeline import Bench, Item, Plan
+    from medllm.recipe.reference import Stage
+
+Say = Callable[[str], None]
+
+PROGRESS_EVERY = 60.0
+"""Seconds between two lines of progress in a log."""
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Prints events, which stay, and progress, of which only the latest line matters; asks the user."""
+
+    say: Say
+    progress: Say
+    confirm: Callable[[str], bool]
+    """Asks the user yes or no; False where there is no terminal."""
+
+
+@contextmanager
+def open_reporter() -> Iterator[Reporter]:
+    """Report on stderr: a terminal keeps the latest progress in its last line, a log gets a line of it each minute."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        yield Reporter(log, _rate_limited(log), lambda question: False)
+        return
+    start = time.monotonic()
+    with console.status("starting") as status:
+
+        def say(text: str) -> None:
+            console.print(f"{_elapsed(start)}  {text}", markup=False)
+            status.update(Text(text))
+
+        def confirm(question: str) -> bool:
+            status.stop()  # or it would write over the answer
+            try:
+                return sys.stdin.isatty() and typer.confirm(question, err=True)
+            finally:
+                status.start()
+
+        yield Reporter(say, lambda text: status.update(Text(text)), confirm)
+
+
+@contextmanager
+def handle_interrupt() -> Iterator[None]:
+    """Turn Ctrl-C into one line that says how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise MedllmError("Interrupted. Finished stages are kept; rerun the same command to resume.") from None
+
+
+def log(text: str) -> None:
+    """Print one line on stderr with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _rate_limited(say: Say) -> Say:
+    last = [0.0]
+
+    def say_now_and_then(text: str) -> None:
+        if time.monotonic() - last[0] >= PROGRESS_EVERY:
+            last[0] = time.monotonic()
+            say(text)
+
+    return say_now_and_then
+
+
+def _elapsed(start: float) -> str:
+    minutes, seconds = divmod(int(time.monotonic() - start), 60)
+    return f"{minutes:3d}:{seconds:02d}"
+
+
+def confirm_plan(reporter: Reporter, yes: bool) -> "Callable[[Plan], None]":
+    """Return a function that prints a plan and asks before it rebuilds what exists."""
+    confirm = confirm_plans(reporter, yes)
+    return lambda plan: confirm({"": plan})
+
+
+def confirm_plans(reporter: Reporter, yes: bool) -> "Callable[[Mapping[str, Plan]], None]":
+    """Return a function that prints several named plans and asks once for all of them."""
+
+    def confirm(plans: "Mapping[str, Plan]") -> None:
+        for name, plan in plans.items():
+            for line in describe_plan(plan):
+                reporter.say(f"{name}: {line}" if name else line)
+        rebuilt = list(dict.fromkeys(item.repo_id for plan in plans.values() for item in plan.missing if item.remade))
+        if rebuilt and not yes and not reporter.confirm(f"Rebuild {', '.join(rebuilt)}?"):
+            verb = "exists" if len(rebuilt) == 1 else "exist"
+            raise MedllmError(
+                f"{', '.join(rebuilt)} already {verb} and would be rebuilt. Nothing was done; pass --yes to rebuild."
+            )
+
+    return confirm
+
+
+def describe_plan(plan: "Plan") -> Iterator[str]:
+    """Yield one line a stage: it exists, or it is built or rebuilt and why."""
+    if not plan.missing:
+        yield UP_TO_DATE
+    for item in plan.items:
+        if item.standing:
+            yield f"{item.stage}: exists as {item.repo_id}@{item.standing.artifact.revision[:7]}"
+        elif item.remade:
+            yield f"{item.stage}: will be rebuilt, because {item.why}"
+        else:
+            yield f"{item.stage}: will be built"
+
+
+UP_TO_DATE = "Everything is up to date."
+
+STAGE_PURPOSE = {
+    "corpus": "texts are dated, licensed, deduplicated and checked for leakage of the held-out exams",
+    "cpt": "the base is trained on the corpus, which describes the new diseases",
+    "preferences": "the trained model answers past exams; its right and wrong explanations rank below verified ones",
+    "rpo": "the model learns to prefer the better explanation without losing the right answer",
+    "merge": "base and adapters become one model, with a proof that it answers equally",
+    "evaluate": "1,000 questions of later years, asked plainly and asked to explain first",
+    "space": "the page that lays the answers side by side",
+}
+"""What each stage of the quickstart does."""
+EXPECTED_SECONDS = {"corpus": 5, "cpt": 120, "preferences": 21, "rpo": 137, "merge": 8, "evaluate": 41, "space": 1}
+"""Seconds of each stage on two idle cores; the time left is scaled by how long the finished stages took."""
+QUICKSTART_PROGRESS_EVERY = 30.0
+"""Seconds between two lines of progress of the quickstart in a log."""
+
+
+@contextmanager
+def redirect_library_output(log: Path) -> Iterator[Console]:
+    """Send what libraries write on stdout and stderr to a file; yield a console on the real stderr."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    out, err = os.dup(1), os.dup(2)
+    with log.open("ab") as file, os.fdopen(os.dup(err), "w", encoding="utf-8") as terminal:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield Console(file=terminal, highlight=False, soft_wrap=True)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            os.close(out)
+            os.close(err)
+
+
+class QuickstartDisplay:
+    """Prints what the quickstart does, its progress and an estimate of the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+        self._left: list[str] = []
+        self._spent: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """Print a line with the minutes elapsed."""
+        self._console.print(f"{_elapsed(self._began)}  {text}", markup=False)
+
+    def note(self, text: str) -> None:
+        """Write what the pipeline says to the log only."""
+        print(text, file=sys.stderr, flush=True)
+
+    def plan(self, plan: "Plan") -> None:
+        """Print what exists, what will be built, and about how long that takes."""
+        self._left = [item.stage for item in plan.missing]
+        for item in plan.items:
+            state = "exists" if item.standing else "to build"
+            self.say(f"  {item.stage:<12}{state:<10}{item.repo_id}")
+        if self._left:
+            seconds = sum(EXPECTED_SECONDS[stage] for stage in self._left)
+            self.say(f"about {_clock(seconds)} on two idle cores, or less (an estimate)")
+        else:
+            self.say(UP_TO_DATE)
+
+    def launch(self, plan: "Plan", item: "Item", made: dict["Stage", "Artifact"], bench: "Bench") -> None:
+        """Build a stage in this process; print its purpose, its progress and one figure of its result."""
+        from medllm.launch.here import launch
+
+        self.say(f"{item.stage}: {STAGE_PURPOSE[item.stage]}")
+        folder = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}" / "making.part"
+        start, ended = time.monotonic(), threading.Event()
+        printer = threading.Thread(target=self._progress, args=(item.stage, folder, ended), daemon=True)
+        printer.start()
+        try:
+            launch(plan, item, made, bench)
+        finally:
+            ended.set()
+            printer.join()
+        self._spent[item.stage] = time.monotonic() - start
+        self._left.remove(item.stage)
+        self.say(
+            f"{item.stage}: done in {_clock(self._spent[item.stage])}{_headline(item.stage, folder.parent / 'made')}"
+        )
+
+    def finish(self) -> None:
+        """Print the total time."""
+        self.say(f"finished in {_clock(time.monotonic() - self._began)}")
+
+    def _progress(self, stage: str, folder: Path, ended: threading.Event) -> None:
+        start, alive = time.monotonic(), self._console.is_terminal
+        status = self._console.status("") if alive else None
+        if status:
+            status.start()
+        while not ended.wait(2.0 if alive else QUICKSTART_PROGRESS_EVERY):
+            elapsed = time.monotonic() - start
+            left = _clock(self._seconds_left(stage, elapsed))
+            line = f"{stage}: {_clock(elapsed)} elapsed{_last_step(folder)}, about {left} left in total"
+            status.update(line) if status else self.say(line)
+        if status:
+            status.stop()
+
+    def _seconds_left(self, stage: str, elapsed: float) -> float:
+        """Estimate the seconds left from how long this machine took for the finished stages."""
+        expected = sum(EXPECTED_SECONDS[one] for one in self._spent)
+        pace = sum(self._spent.values()) / expected if expected > 100 else 1.0
+        later = sum(EXPECTED_SECONDS[one] for one in self._left if one != stage)
+        return max(EXPECTED_SECONDS[stage] * pace - elapsed, 1.0) + later * pace
+
+
+def _last_step(folder: Path) -> str:
+    """Read the last step from the log of a training."""
+    try:
+        line: dict[str, Any] = json.loads((folder / "training" / "log.jsonl").read_text("utf-8").splitlines()[-1])
+        return f", step {line['step']}, loss {line['loss']:.2f}" if "loss" in line else f", step {line['step']}"
+    except (OSError, IndexError, KeyError, ValueError):
+        return ""
+
+
+def _headline(stage: str, made: Path) -> str:
+    """Return one figure of the result, from the stage's facts.json."""
+    facts = json.loads((made / "facts.json").read_text("utf-8"))
+    if stage == "corpus":
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(facts["reasons"].items()))
+        return f"; dropped: {reasons}" if reasons else ""
+    if stage == "cpt":
+        return f"; {facts['tokens_trained']:,} tokens"
+    return ""
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

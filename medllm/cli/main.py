@@ -1,0 +1,58 @@
+"""Where the program starts: it registers the commands and prints an expected error as one line."""
+
+import sys
+from typing import NoReturn
+
+# The commands register themselves on `app`.
+from medllm.cli import ask, audit, check, hub, merge, page, quickstart, run, score  # noqa: F401
+from medllm.cli.app import app
+from medllm.errors import MedllmError, MissingExtraError
+
+__all__ = ["app", "main"]
+
+EXTRAS = {
+    "accelerate": "train",
+    "bitsandbytes": "train",
+    "datasets": "train",
+    "datatrove": "curate",
+    "gradio": "space",
+    "peft": "train",
+    "safetensors": "train",
+    "torch": "train",
+    "transformers": "train",
+    "trl": "train",
+}
+"""The extra that installs a library, by its import name."""
+
+
+def main() -> None:
+    """Run the command line; print an expected error as one message and exit with code 1."""
+    try:
+        app()
+    except MedllmError as error:
+        _exit_with(error)
+    except Exception as error:
+        expected = _missing_extra(error) or _hub_error(error)
+        if expected is None:
+            raise
+        _exit_with(expected)
+
+
+def _exit_with(error: MedllmError) -> NoReturn:
+    print(f"medllm: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _missing_extra(error: Exception) -> MedllmError | None:
+    """Name the extra that installs a missing library."""
+    library = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    return MissingExtraError(EXTRAS[library], f"this command uses {library}, which") if library in EXTRAS else None
+
+
+def _hub_error(error: Exception) -> MedllmError | None:
+    """Convert an error that huggingface_hub raised inside another library."""
+    if "huggingface_hub" not in sys.modules:
+        return None
+    from medllm.hub.faults import worded
+
+    return worded("the Hub", error)

@@ -1,4 +1,4 @@
-"""Where the passes of a curation run: on this machine, on a Slurm or Ray cluster, or as Jobs of the Hub."""
+"""Where the passes of a curation run: on this machine, or on a Slurm or Ray cluster."""
 
 import copy
 import io
@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
-from medllm.corpus import tasks
-from medllm.corpus.jobs import jobs
 from medllm.corpus.passes import Pass
-from medllm.corpus.tasks import Kind, started, whole
 from medllm.errors import DataError, MedllmError
 
+POLL_SECONDS = 10.0
+"""Seconds between two checks of a cluster's queue."""
+Kind = Literal["local", "slurm", "ray"]
 Options = Mapping[str, Any]
 Executor = Callable[[Pass, Path], Any]
 """Runs a pass to its end in a work folder; a task that has its mark there is not done again."""
@@ -115,7 +115,7 @@ class _Submitted(SlurmPipelineExecutor):  # type: ignore[misc]
 
 def executor(kind: Kind, workers: int, options: Options) -> Executor:
     """What the recipe's line names; the options are those of datatrove's executor of that kind."""
-    return {"local": local, "slurm": slurm, "ray": ray, "jobs": jobs}[kind](workers, **options)
+    return {"local": local, "slurm": slurm, "ray": ray}[kind](workers, **options)
 
 
 def local(workers: int) -> Executor:
@@ -143,14 +143,14 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
     def run(one: Pass, work: Path) -> None:
         logger.disable("datatrove")
         made = {"tasks": one.tasks, "workers": workers, "logging_dir": _marks(one, work)}
-        job = started(
+        job = _construct(
             "slurm", lambda: _Submitted(one.steps(work), **{**made, "job_name": f"corpus-{one.name}", **told})
         )
         _run("slurm", "Run this where `sbatch` is.", job)
         while job.get_incomplete_ranks() and _queued(str(job.job_id)):
-            time.sleep(tasks.POLL)
+            time.sleep(POLL_SECONDS)
         # Asked anew: the last task may have ended between the look at its mark and the look at the queue.
-        whole(one, job, job.get_incomplete_ranks())
+        _require_complete(one, job, job.get_incomplete_ranks())
 
     return run
 
@@ -164,9 +164,9 @@ def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  named as dat
     def run(one: Pass, work: Path) -> None:
         logger.disable("datatrove")
         made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
-        job = started("ray", lambda: _OnRay(one.steps(work), **{**made, **options}))
+        job = _construct("ray", lambda: _OnRay(one.steps(work), **{**made, **options}))
         _run("ray", "Install it: pip install ray.", job)
-        whole(one, job, job.get_incomplete_ranks())
+        _require_complete(one, job, job.get_incomplete_ranks())
 
     return run
 
@@ -179,7 +179,7 @@ def _run(kind: Kind, mend: str, job: Any) -> None:  # noqa: ANN401  one of datat
     try:
         job.run()
     except (FileNotFoundError, ImportError) as fault:
-        raise DataError(f"corpus.executor: {kind} is not at hand ({fault}). {mend}") from None
+        raise DataError(f"corpus.executor: {kind} not found ({fault}). {mend}") from None
     except subprocess.CalledProcessError as fault:
         raise DataError(f"corpus.executor: sbatch refused the job with code {fault.returncode}.") from None
 
@@ -188,3 +188,24 @@ def _queued(job: str) -> bool:
     """Whether Slurm still has something of a job to run; a controller that does not answer is asked again."""
     done = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
     return bool(done.stdout.strip()) if done.returncode == 0 else "Invalid job id" not in done.stderr
+
+
+def _construct(kind: Kind, make: Callable[[], Any]) -> Any:  # noqa: ANN401  one of datatrove's executors
+    """Make an executor, or name the options that it does not know."""
+    try:
+        return make()
+    except TypeError as error:
+        raise DataError(f"corpus.executor: {kind} does not know these options: {error}.") from None
+
+
+def _require_complete(one: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
+    """Wait a little for marks that a shared disk shows late, then name the tasks without one as failed."""
+    for _ in range(3):
+        if left:
+            time.sleep(min(POLL_SECONDS, 5))
+            left = job.get_incomplete_ranks()
+    if left:
+        raise DataError(
+            f"corpus: {len(left)} of {one.tasks} tasks of the pass `{one.name}` did not finish, first {left[0]}. "
+            f"Their logs are in {job.logging_dir.path}. Rerun the same command to resume."
+        )

@@ -1,7 +1,7 @@
-"""What a curation is told, and its passes: which datatrove steps each is, and which files a task of it needs."""
+"""What a curation is told, and its passes: which datatrove steps each is."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datatrove.pipeline.base import PipelineStep
@@ -17,15 +17,6 @@ from medllm.corpus.steps import Audit, Clean, Leakage, Personal, Read
 
 PASSES = ("read", "pairs", "resolve", "finish")
 """In this order. Each waits for the one before it; the tasks within one do not wait for each other."""
-Needs = tuple[tuple[str, tuple[str, ...]], ...]
-_NEEDS: dict[str, Needs] = {
-    "read": (),
-    "pairs": (("read/*", ("signatures/bucket_{0:03d}/*",)),),
-    "resolve": (("read/*", ("facts/*", "hashes/*")), ("pairs/*", ("pairs/*",))),
-    "finish": (("read/{0:05d}.*", ("kept/*", "dropped/*")), ("resolve/*", ("gone/{0:05d}.npy",))),
-}
-RESULTS: Needs = (("finish/*", ("made/*", "counts/*")),)
-"""What stands in the work folder after the last pass and is still wanted."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +60,3 @@ class Pass:
             return [Finish(work, told.audit, told.tokenizer)]
         read = [Read(self.pieces, told.gate), Clean(told.limits), told.personal, Leakage(told.audit)]
         return [*read, Keep(work), Signatures(work)]
-
-    def needs(self, rank: int) -> Needs:
-        """What a task needs of the passes before: patterns of their tasks, each with those of the files it made."""
-        return tuple((made.format(rank), tuple(one.format(rank) for one in files)) for made, files in _NEEDS[self.name])
-
-    def moved(self, rank: int, at: Callable[[Path], Path]) -> "Pass":
-        """The pass for one task alone, on a machine where the files of the sources lie somewhere else."""
-        told, pieces = self.curation, list(self.pieces)
-        if self.name == "read":
-            pieces = [[] for _ in pieces]
-            pieces[rank] = [
-                replace(one, path=at(one.path), source=replace(one.source, folder=at(one.path)))
-                for one in self.pieces[rank]
-            ]
-        if self.name == "finish" and told.tokenizer:
-            told = replace(told, tokenizer=at(told.tokenizer / "tokenizer.json").parent)
-        return replace(self, curation=told, pieces=pieces)

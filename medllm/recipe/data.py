@@ -61,8 +61,8 @@ class Replay(DataSource):
 class Executor(Settings):
     """Who runs the passes of the curation."""
 
-    kind: Literal["local", "slurm", "ray", "jobs"] = "local"
-    """This machine, a cluster whose nodes share the work folder, or Jobs of the Hub that share a bucket."""
+    kind: Literal["local", "slurm", "ray"] = "local"
+    """This machine, or a cluster whose nodes share the work folder."""
     options: dict[str, str | int | float | bool | dict[str, str]] = Field(default_factory=dict)
     """Options of datatrove's executor of that kind, as `{partition: cpu, time: "4:00:00"}` for Slurm."""
 

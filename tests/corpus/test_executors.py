@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus import tasks
+from medllm.corpus import executors
 from medllm.errors import DataError
 from medllm.stages.corpus import make
 from tests.corpus.spread import files, settings
@@ -43,7 +43,7 @@ def cluster(tmp_path, monkeypatch):
         path.write_text(script, "utf-8")
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'slurm'}:{os.environ['PATH']}")
-    monkeypatch.setattr(tasks, "POLL", 0.2)
+    monkeypatch.setattr(executors, "POLL_SECONDS", 0.2)
     return tmp_path / "slurm"
 
 
@@ -64,7 +64,7 @@ def test_slurm_gives_the_bytes_that_this_machine_gives(small_texts, cluster, tmp
 
 def test_a_slurm_job_that_fails_is_named_with_its_logs(small_texts, cluster, tmp_path):
     (cluster / "srun").write_text("#!/bin/bash\nexit 3\n", "utf-8")
-    with pytest.raises(DataError, match=r"\d tasks of the pass `read` did not end, the first is 0(.|\n)*marks/read"):
+    with pytest.raises(DataError, match=r"\d tasks of the pass `read` did not finish, first 0(.|\n)*marks/read"):
         make(settings(options()), small_texts, tmp_path / "out")
     (cluster / "sbatch").write_text("#!/bin/bash\nexit 9\n", "utf-8")
     with pytest.raises(DataError, match="sbatch refused the job with code 9"):
@@ -77,8 +77,8 @@ def test_an_executor_that_is_not_at_hand_and_options_it_does_not_know_are_named(
     with pytest.raises(DataError, match=r"slurm does not know these options: .*'nodes'"):
         make(settings(options(nodes=4)), small_texts, tmp_path / "out")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    with pytest.raises(DataError, match=r"slurm is not at hand .*sbatch.*Run this where `sbatch` is"):
+    with pytest.raises(DataError, match=r"slurm not found .*sbatch.*Run this where `sbatch` is"):
         make(settings(options()), small_texts, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DataError, match=r"ray is not at hand .*pip install ray"):
+    with pytest.raises(DataError, match=r"ray not found .*pip install ray"):
         make(settings("ray"), small_texts, tmp_path / "out")

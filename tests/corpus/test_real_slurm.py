@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus import tasks
+from medllm.corpus import executors
 from medllm.errors import DataError
 from medllm.stages.corpus import make
 from tests import slurm
@@ -19,7 +19,7 @@ def cluster(tmp_path_factory, monkeypatch):
     with slurm.cluster(tmp_path_factory.mktemp("slurm")) as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(tasks, "POLL", 0.5)
+        monkeypatch.setattr(executors, "POLL_SECONDS", 0.5)
         yield
 
 
@@ -33,7 +33,7 @@ def test_what_failed_on_its_node_is_named_and_the_same_command_goes_on_to_the_sa
     make(settings("local"), small_texts, tmp_path / "here")
     with pytest.raises(DataError, match="sbatch refused the job"):
         make(settings(on_slurm(partition="gpu")), small_texts, tmp_path / "there")
-    with pytest.raises(DataError, match=r"tasks of the pass `read` did not end, the first is 0(.|\n)*marks/read"):
+    with pytest.raises(DataError, match=r"tasks of the pass `read` did not finish, first 0(.|\n)*marks/read"):
         make(settings(on_slurm(env_command="exit 3")), small_texts, tmp_path / "there")
     make(settings(on_slurm()), small_texts, tmp_path / "there")
     assert files(tmp_path / "here") == files(tmp_path / "there")

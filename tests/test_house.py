@@ -4,9 +4,10 @@ import ast
 import itertools
 import re
 import socket
+import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,36 @@ def test_every_dependency_is_pinned_to_the_version_that_is_installed_here():
     # `+cpu` and the like say which build it is, not which version.
     other = {name: version(name) for name in names if version(name).split("+")[0] != pins[name]}
     assert other == {}
+
+
+OPTIONAL = {
+    "ray": "an executor of the corpus, 200 MB, installed by who wants it",
+    "spaces": "exists on ZeroGPU Spaces only",
+}
+LOADED_BY_OTHERS = {"tensorboard", "trackio", "orjson", "medllm"}
+"""Declared, and imported by transformers or datatrove for us."""
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    owners = packages_distributions()
+    imported = {name for path in PACKAGE for name in imported_modules(ast.parse(read(path)))}
+    imported -= {"medllm", *OPTIONAL, *sys.stdlib_module_names}
+    project = tomllib.loads(read(Path("pyproject.toml")))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *itertools.chain(*(extras[name] for name in ("train", "space", "curate")))]
+    declared = {re.split(r"[<>=\[ ;]", one)[0].lower().replace("_", "-") for one in wanted}
+    used = {owner.lower().replace("_", "-") for name in imported for owner in owners[name]}
+    assert len(used) > 20
+    assert used - declared == set()
+    assert declared - used - LOADED_BY_OTHERS == set()
+
+
+def imported_modules(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
 
 
 def test_tests_reach_no_other_machine():

@@ -46,6 +46,11 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
         )
     if adapted:
         Adapter(folder).fits(base)
+    if fresh_above and base.tied and Adapter(folder).acts_on_both_ends:
+        raise ModelError(
+            f"{folder}: a fresh adapter above this one needs it folded into the base, where PEFT would change the tied "
+            "embedding and head twice. Merge it first (`medllm merge`) and give the merged model."
+        )
     model: Any = load_base(
         base.folder,
         dtype=settings.dtype,

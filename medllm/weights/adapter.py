@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.weights.checkpoint import PICKLES, Checkpoint, Tensor, read_header, read_json
+from medllm.weights.checkpoint import HEAD, PICKLES, Checkpoint, Tensor, read_bytes, read_header, read_json
+from medllm.weights.kinds import refuse_unknown
 
 PREFIX = "base_model.model."
 BASE_FILE = "base.json"
 # What PEFT writes for a pair of factors; embeddings have names of their own and are stored transposed.
 FACTOR = re.compile(r"^(?P<module>.+)\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B)$")
+BIAS, ROWS = ".lora_B.bias", ".token_adapter.trainable_tokens_delta"
+TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"})
+"""Families whose layers store their weights as inputs x outputs: the same change would be another one there."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,7 @@ class Adapter:
             pickled = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
             why = f"its weights are pickled ({pickled[0]})" if pickled else "adapter_model.safetensors is missing"
             raise ModelError(f"{self.folder}: {why}. Save the adapter as safetensors.")
-        kind = self.config.get("peft_type")
-        if kind != "LORA" or self.config.get("use_dora") or self.config.get("fan_in_fan_out"):
-            kind = "DoRA" if self.config.get("use_dora") else kind
-            raise ModelError(f"{self.folder}: the adapter is {kind}; only plain LoRA is known here.")
+        refuse_unknown(self.config, str(self.folder))
 
     @property
     def path(self) -> Path:
@@ -55,8 +56,15 @@ class Adapter:
     def tensors(self) -> dict[str, Tensor]:
         """The adapter's tensors under the names the model gives their modules."""
         stored = read_header(self.path)[0]
-        # PEFT also saves the embedding below an adapted one, under this middle name.
-        return {name.removeprefix(PREFIX).replace(".base_layer.", "."): tensor for name, tensor in stored.items()}
+        # PEFT also saves the embedding below an adapted one, under this middle name, and where the vocabulary was
+        # resized each wrapped table once more: as it was, and again as it is.
+        named = {
+            name.removeprefix(PREFIX).replace(".base_layer.", "."): tensor
+            for name, tensor in stored.items()
+            if ".original_module." not in name
+        }
+        again = {name: name.replace(".modules_to_save.", ".") for name in named if ".modules_to_save." in name}
+        return {again.get(name, name): tensor for name, tensor in named.items() if again.get(name) not in named}
 
     @cached_property
     def modules(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -71,9 +79,37 @@ class Adapter:
         return {module: (pair["A"], pair["B"]) for module, pair in pairs.items()}
 
     @cached_property
+    def biases(self) -> dict[str, Tensor]:
+        """What is added to the bias of each module (`lora_bias`), times its scale."""
+        found = {name.removesuffix(BIAS): tensor for name, tensor in self.tensors.items() if name.endswith(BIAS)}
+        return {module: tensor for module, tensor in found.items() if module in self.modules}
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+        """Each module with retrained rows (`trainable_token_indices`): the rows' new values and their numbers."""
+        found = {name.removesuffix(ROWS): tensor for name, tensor in self.tensors.items() if name.endswith(ROWS)}
+        told = self.config.get("trainable_token_indices") or {}
+        numbers = {module: told if isinstance(told, list) else _by_end(told, module) for module in found}
+        for module, tensor in found.items():
+            if len(numbers[module]) != tensor.shape[0]:
+                raise ModelError(
+                    f"{self.folder}: `trainable_token_indices` names {len(numbers[module])} rows of {module}, and "
+                    f"{tensor.shape[0]} are stored. Save the adapter again."
+                )
+        return {module: (tensor, tuple(numbers[module])) for module, tensor in found.items()}
+
+    @cached_property
     def replaced(self) -> dict[str, Tensor]:
-        """Tensors that replace the base's outright (PEFT's modules_to_save)."""
-        return {name: tensor for name, tensor in self.tensors.items() if not FACTOR.match(name)}
+        """Tensors that replace the base's outright: PEFT's modules_to_save, `bias: all`, a resized embedding."""
+        known = {*(module + BIAS for module in self.biases), *(module + ROWS for module in self.rows)}
+        left = {name: tensor for name, tensor in self.tensors.items() if not FACTOR.match(name) and name not in known}
+        strange = sorted(name for name in left if ".lora_" in name or "token_adapter" in name)
+        if strange:
+            raise ModelError(
+                f"{self.folder}: holds {strange[0]}, which is no part of plain LoRA. Merge it with PEFT itself and "
+                "give the merged model in its place."
+            )
+        return left
 
     def scale(self, module: str) -> float:
         """What the product of a module's factors is multiplied by, as PEFT computes it."""
@@ -101,12 +137,15 @@ class Adapter:
                 f"{self.folder}: trained on {self.base['name']} (fingerprint {print_}), but laid on {base.name} "
                 f"({base.fingerprint}). Give the base it was trained on."
             )
+        base.refuse_quantized()
+        if base.config.get("model_type") in TRANSPOSED:
+            raise ModelError(
+                f"{self.folder}: {base.name} is a {base.config['model_type']} model, which stores its layers' weights "
+                f"transposed (Conv1D). Merge it with PEFT itself and give the merged model in its place."
+            )
         faults = [fault for module in self.modules if (fault := self._misfit(module, base))]
-        faults += [
-            f"{name} is {tensor.shape} and the base's {base.tensors[name].shape}"
-            for name, tensor in self.replaced.items()
-            if name in base.tensors and base.tensors[name].shape != tensor.shape
-        ]
+        faults += [fault for name in self.replaced if (fault := self._misplaced(name, base))]
+        faults += [fault for module in {*self.biases, *self.rows} if (fault := self._unlike(module, base))]
         if faults:
             raise ModelError(
                 f"{self.folder}: trained on {self.base['name']}, does not fit {base.name}: {faults[0]}"
@@ -119,24 +158,85 @@ class Adapter:
                 "base it was trained on, or put that base's tokenizer beside the adapter."
             )
 
+    @property
+    def acts_on_both_ends(self) -> bool:
+        """Whether it changes a tied embedding and its head together."""
+        return bool(self.config.get("ensure_weight_tying") or self.rows)
+
+    def overwrites(self, base: Checkpoint) -> list[str]:
+        """Tensors of the base itself that differ once the adapter is laid on it, and stay so when it is switched off.
+
+        PEFT keeps a copy of what stands in `modules_to_save`; biases (`bias: all`) and resized embeddings it writes
+        over the base's.
+        """
+        kept = [str(module) for module in self.config.get("modules_to_save") or ()]
+        bare = [name for name in self.replaced if not any(f".{module}." in f".{name}" for module in kept)]
+        places = {name: self.placed(name, base) for name in bare}
+        return sorted(
+            name
+            for name, place in places.items()
+            if place is None or read_bytes(self.path, self.replaced[name]) != base.bytes_of(place)
+        )
+
+    def vocabulary(self, base: Checkpoint) -> int | None:
+        """The rows of the embedding it was trained with, where they are more than the base's and all are stored."""
+        ends = [end for end in (base.embedding, base.head) if end is not None]
+        shapes = {self.placed(name, base): tensor.shape for name, tensor in self.replaced.items()}
+        rows = {shapes[end][0] for end in ends if end in shapes and shapes[end][1:] == base.tensors[end].shape[1:]}
+        grown = all(end in shapes for end in ends) and len(rows) == 1
+        return max(rows) if grown and max(rows) > base.tensors[ends[0]].shape[0] else None
+
+    def placed(self, name: str, base: Checkpoint) -> str | None:
+        """Where a tensor that the adapter names lies in the base's files; a tied head lies in the embedding."""
+        found = base.stored(name)
+        return base.embedding if found is None and base.tied and name == HEAD else found
+
     def _misfit(self, module: str, base: Checkpoint) -> str | None:
-        weight = base.tensors.get(weight_name(module, base))
-        if weight is None:
+        place = self.placed(f"{module}.weight", base)
+        if place is None:
             return f"the base has no {module}"
         narrow, wide = self.modules[module]
+        rank = _by_pattern(self.config.get("rank_pattern"), module, self.config["r"])
+        if rank != narrow.shape[0]:
+            return f"the rank of {module} is {rank} in adapter_config.json and {narrow.shape[0]} in the weights"
         inputs, outputs = narrow.shape[1], wide.shape[0]
         changes = (inputs, outputs) if "embedding" in narrow.name else (outputs, inputs)
-        if changes == weight.shape:
+        shape = base.tensors[place].shape
+        grown = self.vocabulary(base)
+        if grown and place in (base.embedding, base.head):
+            shape = (grown, *shape[1:])
+        return None if changes == shape else f"{module} is changed as {changes} and the base's is {shape}"
+
+    def _misplaced(self, name: str, base: Checkpoint) -> str | None:
+        place = self.placed(name, base)
+        if place is None:
+            return f"it replaces {name}, which the base does not have"
+        ours, theirs = self.replaced[name].shape, base.tensors[place].shape
+        if ours == theirs or (self.vocabulary(base) == ours[0] and place in (base.embedding, base.head)):
             return None
-        return f"{module} is changed as {changes} and the base's is {weight.shape}"
+        grown = ours[1:] == theirs[1:] and ours[0] > theirs[0]
+        said = f"{name} is {ours} and the base's {theirs}"
+        return f"{said} (its vocabulary was resized; embedding and head must both be stored)" if grown else said
 
-
-def weight_name(module: str, base: Checkpoint) -> str:
-    """Where a module's weight lies in the base's files; a tied head lies in the embedding."""
-    name = f"{module}.weight"
-    if name in base.tensors or module != "lm_head" or not base.tied:
-        return name
-    return next((n for n in base.tensors if n.endswith("embed_tokens.weight")), name)
+    def _unlike(self, module: str, base: Checkpoint) -> str | None:
+        """What is wrong with the rows or the bias of a module."""
+        if module in self.biases:
+            bias = base.stored(f"{module}.bias")
+            if bias is None:
+                return (
+                    f"`lora_bias` adds to the bias of {module}, which has none in the base: no merged model can hold it"
+                )
+            shapes = self.biases[module].shape, base.tensors[bias].shape
+            return None if shapes[0] == shapes[1] else f"the bias of {module} is {shapes[0]} and the base's {shapes[1]}"
+        place = self.placed(f"{module}.weight", base)
+        if place is None:
+            return f"the base has no {module}"
+        tensor, numbers = self.rows[module]
+        shape = base.tensors[place].shape
+        grown = self.vocabulary(base) or shape[0]
+        if tensor.shape[1:] != shape[1:] or not all(0 <= number < grown for number in numbers):
+            return f"rows up to {max(numbers)} of {module} are retrained, {tensor.shape[1]} wide; the base has {shape}"
+        return None
 
 
 def word_apart(base: Path, adapter: Path) -> str | None:
@@ -161,6 +261,11 @@ def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) 
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return default
+
+
+def _by_end(told: dict[str, list[int]], module: str) -> list[int]:
+    """The rows of a module, named whole or by its dotted end."""
+    return next((rows for name, rows in told.items() if module == name or module.endswith(f".{name}")), [])
 
 
 def is_adapter(folder: Path) -> bool:

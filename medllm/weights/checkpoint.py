@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,9 @@ from medllm.errors import ModelError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SAMPLED_BYTES = 1024
+HEAD = "lm_head.weight"
+PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
+"""Kinds of number that a change can be added to."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,14 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str], int]:
     if start + longest > path.stat().st_size:
         raise ModelError(f"{path}: cut off after {path.stat().st_size} bytes. Download or make it again.")
     return tensors, metadata, start
+
+
+def read_bytes(path: Path, tensor: Tensor) -> bytes:
+    """Read one tensor's values as they lie in its file."""
+    start = read_header(path)[2]
+    with path.open("rb") as file:
+        file.seek(start + tensor.begin)
+        return file.read(tensor.size)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -127,12 +139,58 @@ class Checkpoint:
         """What to call this model: `ORG/NAME` where the folder is a Hub snapshot, else the folder's name."""
         return model_name(self.folder)
 
+    @cached_property
+    def _renamed(self) -> tuple[Callable[[str], str | None], dict[str, str]]:
+        """How transformers renames while it loads, and the file's name of each tensor by its name in memory."""
+        from medllm.weights.names import renaming
+
+        rename = renaming(self.folder)
+        found = {rename(name): name for name in self.tensors}
+        return rename, {memory: name for memory, name in found.items() if memory is not None}
+
+    def stored(self, name: str) -> str | None:
+        """The file's name of a tensor that is given as memory or file names it; None where the base has none."""
+        if name in self.tensors:
+            return name
+        if name == HEAD and self.head is None:
+            return None  # a tied head: to know that takes no transformers
+        rename, by_memory = self._renamed
+        return by_memory.get(name) or by_memory.get(rename(name) or "")
+
+    def bytes_of(self, name: str) -> bytes:
+        """The values of one tensor, as they lie in its shard."""
+        return read_bytes(self.folder / self.tensors[name].shard, self.tensors[name])
+
+    @cached_property
+    def embedding(self) -> str | None:
+        """The file's name of the table of tokens."""
+        return next((name for name in self.tensors if name.endswith("embed_tokens.weight")), None)
+
+    @cached_property
+    def head(self) -> str | None:
+        """The file's name of the head, where it is a tensor of its own."""
+        return next((name for name in self.tensors if name.endswith(HEAD)), None)
+
     @property
     def tied(self) -> bool:
-        """Whether the head is the embedding itself."""
+        """Whether the head is the embedding itself; a config may leave that to the family's default."""
         text = self.config.get("text_config") or {}
-        tied = self.config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-        return bool(tied) and "lm_head.weight" not in self.tensors
+        said = self.config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+        return self.head is None and said is not False
+
+    def refuse_quantized(self) -> None:
+        """Refuse a base whose stored weights are packed or scaled: adding to those numbers means nothing."""
+        scaled = bool(self.config.get("quantization_config"))
+        packed = sorted(
+            name
+            for name, tensor in self.tensors.items()
+            if tensor.dtype.startswith("F8") or (scaled and tensor.dtype not in PLAIN)
+        )
+        if packed:
+            raise ModelError(
+                f"{self.folder}: the weights are stored quantized ({packed[0]} is {self.tensors[packed[0]].dtype}). "
+                "Give the base as it was before it was quantized."
+            )
 
 
 def model_name(folder: Path) -> str:

@@ -135,14 +135,28 @@ def keep_autograd(model: PreTrainedModel) -> None:
 
 
 def load_adapters(
-    model: PreTrainedModel, folders: dict[str, Path], base: Path, *, trainable: str | None = None
+    model: PreTrainedModel, folders: dict[str, Path], base: Path, *, trainable: str | None = None, alone: bool = False
 ) -> PeftModel:
-    """Lay adapters on one copy of the base, each under its name; at most one of them may learn."""
+    """Lay adapters on one copy of the base, each under its name; at most one of them may learn.
+
+    An adapter that writes over the base's own tensors, or that brings a larger vocabulary, would change every other
+    model on the copy: it is refused unless it is `alone`, with nobody asking the base.
+    """
     from peft import PeftModel
 
     checkpoint = Checkpoint(base)
     for folder in folders.values():
-        Adapter(folder).fits(checkpoint)
+        adapter = Adapter(folder)
+        adapter.fits(checkpoint)
+        grown, over = adapter.vocabulary(checkpoint), adapter.overwrites(checkpoint)
+        if (over or grown) and not (alone and len(folders) == 1):
+            what = f"brings a vocabulary of {grown} tokens" if grown else f"writes over the base's {over[0]}"
+            raise ModelError(
+                f"{folder}: {what}, so it cannot share a copy of {checkpoint.name} with others. Merge it first "
+                f"(`medllm merge {base} {folder} --out ...`) and give the merged model."
+            )
+        if grown:
+            model.resize_token_embeddings(grown, mean_resizing=False)
     laid: PeftModel | None = None
     for name, folder in folders.items():
         learns = name == trainable

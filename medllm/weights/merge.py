@@ -5,33 +5,23 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from medllm.errors import ModelError
-from medllm.weights.adapter import Adapter, weight_name
-from medllm.weights.checkpoint import Checkpoint, Tensor, read_header, read_json
-from medllm.weights.slices import DTYPES, Sink, Source, count_of, opened, workers, written
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import HEAD, Checkpoint, Tensor, read_header, read_json
+from medllm.weights.factors import Change, Factors, lasting, read_factors, table
+from medllm.weights.slices import DTYPES, Sink, Source, count_of, opened, parts_of, workers, written
 
 NAMES = {kind: name for name, kind in DTYPES.items()}
-HEAD = "lm_head.weight"
 HEAD_SHARD = "model-lm_head.safetensors"
 INDEX = "model.safetensors.index.json"
 BEGUN = "merging.json"
 """Which merge the shards in a folder are of; only needed on the way."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """What one adapter does to one tensor."""
-
-    adapter: Adapter
-    module: str | None
-    replaced: Tensor | None
 
 
 def merge(
@@ -43,11 +33,11 @@ def merge(
     """
     for adapter in adapters:
         adapter.fits(base)
-    changes = _changes(base, adapters)
+    changes = changes_of(base, adapters)
     kind = DTYPES[{"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[dtype]] if dtype else None
     out.mkdir(parents=True, exist_ok=True)
     embedding = parted(base, changes)
-    _room_for(base, out, embedding, kind)
+    _room_for(base, out, changes, kind)
     _begin(base, adapters, out, dtype)
     for number, shard in enumerate(base.shards, 1):
         made = out / _shard_name(shard, embedding)
@@ -61,7 +51,7 @@ def merge(
         _write_head(base, embedding, out, changes.get(HEAD, []), kind)
         say(f"{HEAD_SHARD}: the head is no longer the embedding, for an adapter changes only one of them")
     _write_index([_shard_name(shard, embedding) for shard in base.shards], out)
-    _write_config(base, out, kind, untied=embedding is not None)
+    _write_config(base, out, kind, changes)
 
 
 def _begin(base: Checkpoint, adapters: list[Adapter], out: Path, dtype: str | None) -> None:
@@ -79,13 +69,14 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _room_for(base: Checkpoint, out: Path, embedding: str | None, kind: torch.dtype | None) -> None:
-    """Refuse to begin what the disk cannot hold: counted as it will be written, without the shards that stand."""
-    standing = {shard for shard in base.shards if (out / _shard_name(shard, embedding)).is_file()}
-    written = [tensor for tensor in base.tensors.values() if base.folder / tensor.shard not in standing]
+def _room_for(base: Checkpoint, out: Path, changes: dict[str, list[Change]], kind: torch.dtype | None) -> None:
+    """Refuse to begin what the disk cannot hold: counted as it will be written, without the shards that are done."""
+    embedding = parted(base, changes)
+    done = {shard for shard in base.shards if (out / _shard_name(shard, embedding)).is_file()}
+    written = [tensor for tensor in base.tensors.values() if base.folder / tensor.shard not in done]
     if embedding is not None and not (out / HEAD_SHARD).is_file():
-        written.append(base.tensors[embedding])
-    needed = sum(_bytes(tensor, kind) for tensor in written)
+        written.append(replace(base.tensors[embedding], name=HEAD))
+    needed = sum(_bytes(_as_written(tensor, changes), kind) for tensor in written)
     free = shutil.disk_usage(out).free
     if free < needed:
         raise ModelError(
@@ -99,16 +90,27 @@ def _bytes(tensor: Tensor, kind: torch.dtype | None) -> int:
     return tensor.size if to is None else count_of(tensor) * to.itemsize
 
 
-def _changes(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[Change]]:
-    """Per tensor, in the adapters' order; every tensor of every adapter must have found its place."""
+def changes_of(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[Change]]:
+    """Per tensor of the base's files, in the adapters' order; `fits` has found every one its place."""
     changes: dict[str, list[Change]] = {}
+
+    def note(name: str, change: Change) -> None:
+        # A head that is the embedding has no tensor; what only it gets is kept under its own name.
+        place = base.stored(name) or (HEAD if name == HEAD and base.tied else None)
+        assert place is not None, f"{name} was not looked for in the base"
+        changes.setdefault(place, []).append(change)
+
     for adapter in adapters:
         for name, tensor in adapter.replaced.items():
-            if name not in base.tensors and not (name == HEAD and base.tied):
-                raise ModelError(f"{adapter.folder}: replaces {name}, which {base.name} does not have.")
-            changes.setdefault(name, []).append(Change(adapter, None, tensor))
+            note(name, Change(adapter, replaced=tensor))
         for module in adapter.modules:
-            changes.setdefault(f"{module}.weight", []).append(Change(adapter, module, None))
+            note(f"{module}.weight", Change(adapter, module=module))
+        for module in adapter.biases:
+            note(f"{module}.bias", Change(adapter, bias=module))
+        for module in adapter.rows:
+            note(f"{module}.weight", Change(adapter, rows=module))
+            if base.tied and base.stored(f"{module}.weight") == base.embedding and len(adapter.rows) == 1:
+                note(HEAD, Change(adapter, rows=module))
     return changes
 
 
@@ -116,16 +118,16 @@ def parted(base: Checkpoint, changes: dict[str, list[Change]]) -> str | None:
     """The name of the embedding when a tied head must become a tensor of its own, else None.
 
     An adapter changes the embedding or the head, and while it is an adapter the other stays as it was. Merging into
-    the one tensor that both share would change both: the merged model would be another one than the adapter's.
+    the one tensor that both share would change both: the merged model would be another one than the adapter's. Only
+    retrained rows, and adapters with `ensure_weight_tying`, act on both.
     """
-    if not base.tied:
+    embedding = base.embedding
+    if not base.tied or embedding is None:
         return None
-    embedding = weight_name("lm_head", base)
-    of_both = changes.get(embedding, []) and all(
-        change.adapter.config.get("ensure_weight_tying") for change in changes[embedding]
-    )
-    touched = bool(changes.get(embedding)) or bool(changes.get(HEAD))
-    return embedding if touched and not of_both else None
+    touched = [*changes.get(embedding, []), *changes.get(HEAD, [])]
+    of_both = all(change.adapter.config.get("ensure_weight_tying") for change in touched)
+    same_rows = [c.rows for c in changes.get(embedding, [])] == [c.rows for c in changes.get(HEAD, [])]
+    return embedding if touched and not (of_both or (same_rows and all(c.rows for c in touched))) else None
 
 
 def _write_head(base: Checkpoint, embedding: str, out: Path, changes: list[Change], kind: torch.dtype | None) -> None:
@@ -157,41 +159,30 @@ def _write(
     at = 0
     for tensor in order:
         to = kind if kind is not None and tensor.dtype in DTYPES else DTYPES.get(tensor.dtype)
-        length = _bytes(tensor, kind)
+        told = _as_written(tensor, changes)
+        length = _bytes(told, kind)
         name = NAMES[to] if to is not None else tensor.dtype
-        header[tensor.name] = {"dtype": name, "shape": tensor.shape, "data_offsets": [at, at + length]}
+        header[tensor.name] = {"dtype": name, "shape": told.shape, "data_offsets": [at, at + length]}
         at += length
     words = json.dumps(header, separators=(",", ":")).encode()
     words += b" " * (-len(words) % 8)
     sink.append(struct.pack("<Q", len(words)) + words)
     with workers() as pool:
         for tensor in order:
-            factors = [_factors(change) for change in changes.get(tensor.name, [])]
-            for rows, part in source.parts(tensor):
+            factors = lasting([read_factors(change) for change in changes.get(tensor.name, [])])
+            grown = _as_written(tensor, changes) is not tensor
+            # A table that grew has rows that the base has not; the adapter replaces them all.
+            parts = parts_of(table(factors, tensor)) if grown else source.parts(tensor)
+            for rows, part in parts:
                 sink.append(pool.submit(_changed, part, rows, factors, kind))
 
 
-@dataclass(frozen=True)
-class Factors:
-    """An adapter's change in memory: two factors and their scale, or the tensor that replaces the base's."""
-
-    narrow: torch.Tensor | None = None
-    wide: torch.Tensor | None = None
-    scale: float = 1.0
-    transposed: bool = False
-    """Whether the module is an embedding, whose change is stored transposed."""
-    replaced: torch.Tensor | None = None
-
-    def on(self, part: torch.Tensor, rows: slice) -> torch.Tensor:
-        """These rows of the tensor with the change; the products are ordered as PEFT's are, for the same bits."""
-        if self.narrow is None or self.wide is None:
-            assert self.replaced is not None
-            return self.replaced[rows].to(part.dtype)
-        if not self.transposed:
-            return (part.float() + self.wide[rows] @ self.narrow * self.scale).to(part.dtype)
-        # An embedding's change is rounded to the base's numbers before it is added, and once more after.
-        delta = ((self.wide @ self.narrow[:, rows]).T * self.scale).to(part.dtype)
-        return (part.float() + delta.float()).to(part.dtype)
+def _as_written(tensor: Tensor, changes: dict[str, list[Change]]) -> Tensor:
+    """The same tensor, or a larger one where an adapter brings a larger vocabulary."""
+    shapes = [one.replaced.shape for one in changes.get(tensor.name, []) if one.replaced is not None]
+    if not shapes or shapes[-1] == tensor.shape:
+        return tensor
+    return replace(tensor, shape=shapes[-1], end=tensor.begin + tensor.size // tensor.shape[0] * shapes[-1][0])
 
 
 def _changed(part: torch.Tensor, rows: slice, factors: list[Factors], kind: torch.dtype | None) -> torch.Tensor:
@@ -199,16 +190,6 @@ def _changed(part: torch.Tensor, rows: slice, factors: list[Factors], kind: torc
     for one in factors:
         part = one.on(part, rows)
     return part if kind is None or not part.is_floating_point() else part.to(kind)
-
-
-def _factors(change: Change) -> Factors:
-    with safe_open(str(change.adapter.path), "pt") as file:
-        if change.replaced is not None:
-            return Factors(replaced=file.get_tensor(change.replaced.name))
-        assert change.module is not None
-        narrow, wide = change.adapter.modules[change.module]
-        a, b = file.get_tensor(narrow.name).float(), file.get_tensor(wide.name).float()
-    return Factors(a, b, change.adapter.scale(change.module), "embedding" in narrow.name)
 
 
 def _shard_name(shard: Path, parted_from: str | None) -> str:
@@ -228,15 +209,21 @@ def _write_index(shards: list[str], out: Path) -> None:
     (out / INDEX).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
 
 
-def _write_config(base: Checkpoint, out: Path, kind: torch.dtype | None, *, untied: bool) -> None:
-    """The base's config, without how it was once quantized, with the numbers the weights now have."""
+def _write_config(base: Checkpoint, out: Path, kind: torch.dtype | None, changes: dict[str, list[Change]]) -> None:
+    """The base's config, without how it was once quantized, as the weights now are: numbers, head, vocabulary."""
     config = {key: value for key, value in base.config.items() if key not in ("quantization_config", "torch_dtype")}
     if kind is not None:
         config["dtype"] = str(kind).removeprefix("torch.")
     elif "torch_dtype" in base.config:
         config["dtype"] = base.config["torch_dtype"]
-    if untied:
-        config["tie_word_embeddings"] = False
-        if "text_config" in config:
-            config["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
+    now: dict[str, Any] = {}
+    apart = base.head is not None and (base.embedding in changes or base.head in changes)
+    if parted(base, changes) is not None or apart:
+        now["tie_word_embeddings"] = False
+    embedding = base.tensors[base.embedding] if base.embedding is not None else None
+    if embedding is not None and (grown := _as_written(embedding, changes)) is not embedding:
+        now["vocab_size"] = grown.shape[0]
+    if "text_config" in config:
+        config["text_config"] = {**config["text_config"], **now}
+    config |= now if "text_config" not in config else {key: now[key] for key in now if key in config or "tie" in key}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")

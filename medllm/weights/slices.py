@@ -36,19 +36,30 @@ class Source:
 
     def parts(self, tensor: Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """Some rows of a tensor at a time; bytes where we do not know the kind of number."""
-        count = tensor.shape[0] if tensor.shape else 1
         if not tensor.size:
             return
-        most = max(LEAST_ROWS, NUMBERS_AT_ONCE * count // max(1, count_of(tensor)))
-        step = ceil(count / ceil(count / most))  # slices of one size: none is left over that is too small
+        count = tensor.shape[0] if tensor.shape else 1
         self.file.seek(self.start + tensor.begin)
-        for begin in range(0, count, step):
-            rows = slice(begin, min(begin + step, count))
+        for rows in _slices(count, count_of(tensor)):
             read = torch.empty(tensor.size // count * (rows.stop - rows.start), dtype=torch.uint8)
             if self.file.readinto(memoryview(read.numpy())) != len(read):
                 raise ModelError(f"{self.file.name}: cut off while it was read. Download or make it again.")
             kind = DTYPES.get(tensor.dtype)
             yield rows, read if kind is None else read.view(kind).view(-1, *tensor.shape[1:])
+
+
+def parts_of(whole: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Some rows at a time of a tensor that is in memory, in the same slices as one that is read."""
+    for rows in _slices(len(whole), whole.numel()):
+        yield rows, whole[rows]
+
+
+def _slices(count: int, numbers: int) -> Iterator[slice]:
+    """Which rows of `count`, with so many numbers in all, make a slice: all of one size, so none is too small."""
+    most = max(LEAST_ROWS, NUMBERS_AT_ONCE * count // max(1, numbers))
+    step = ceil(count / ceil(count / most))
+    for begin in range(0, count, step):
+        yield slice(begin, min(begin + step, count))
 
 
 @contextmanager

@@ -1,15 +1,20 @@
 """The public functions of the page, typed, for programs: a question, its comparison, the scores, the flips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import gradio as gr
+
 from medllm.page.context import Page
 from medllm.page.flips import Wanted
-from medllm.page.narrow import Filter
+from medllm.page.narrow import OUTCOMES, Filter, options
 from medllm.page.tally import tally
 
 Function = Callable[..., Any]
+
+LONGEST = 200
+"""Letters of an argument; keys, names and years are far shorter."""
 
 
 def functions(page: Page) -> dict[str, Function]:
@@ -18,7 +23,7 @@ def functions(page: Page) -> dict[str, Function]:
 
     def question(q: str) -> dict[str, Any]:
         """One question by its key (EXAM/ID) or id: text, choices, key and metadata; empty when there is none."""
-        key = results.find(q)
+        key = results.find(_text("q", q))
         if key is None:
             return {}
         found = results.question(key)
@@ -29,17 +34,54 @@ def functions(page: Page) -> dict[str, Function]:
 
     def comparison(q: str) -> list[dict[str, Any]]:
         """Every model's reply to one question under both prompts, with its verdict."""
-        key = results.find(q)
+        key = results.find(_text("q", q))
         return [] if key is None else [asdict(record) for record in results.replies(key).values()]
 
     def scores(exam: str = "", year: str = "", section: str = "", category: str = "") -> list[dict[str, Any]]:
         """Accuracy of every model plainly and explained with 95 % intervals, the paired change, and its counts."""
-        mask = Filter(exam, year, section, category).mask(results)
+        mask = _narrow(page, exam=exam, year=year, section=section, category=category).mask(results)
         return [asdict(line) for line in tally(results, mask, "accuracy")]
 
     def flips(model: str, outcome: str = "lost", exam: str = "", year: str = "") -> list[str]:
         """The keys of the questions on which a model did this: lost, gained, kept, never, plain_right, ..."""
-        asked = {"model": model, "outcome": outcome, "exam": exam, "year": year}
-        return Wanted.read(asked, results).keys(results)
+        asked = {"model": _one_of("model", model, results.models), "outcome": _one_of("outcome", outcome, OUTCOMES)}
+        narrow = _narrow(page, exam=exam, year=year)
+        return Wanted.read(asked | {"exam": narrow.exam, "year": narrow.year}, results).keys(results)
 
     return {"question": question, "comparison": comparison, "scores": scores, "flips": flips}
+
+
+def _narrow(page: Page, **asked: object) -> Filter:
+    """A filter by values that exist; an empty text means all."""
+    fields = {"exam": "benchmark"}
+    found = {
+        name: "" if value == "" else _one_of(name, value, options(page.results, fields.get(name, name)))
+        for name, value in asked.items()
+    }
+    return Filter(found["exam"], found["year"], found.get("section", ""), found.get("category", ""))
+
+
+def _one_of(name: str, value: object, offered: Sequence[str]) -> str:
+    text = _text(name, value)
+    if text not in offered:
+        shown = ", ".join(list(offered)[:20]) + (", ..." if len(offered) > 20 else "")
+        raise _fault(f"{name}: there is no `{text}`. There is: {shown or 'none'}.")
+    return text
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _fault(f"{name}: text is wanted, in quotation marks; this is {_kind(value)}.")
+    if len(value) > LONGEST:
+        raise _fault(f"{name}: at most {LONGEST} letters; {len(value):,} came.")
+    return value
+
+
+def _kind(value: object) -> str:
+    kinds = {"NoneType": "null", "bool": "true or false", "int": "a number", "float": "a number", "list": "a list"}
+    return kinds.get(type(value).__name__, "an object")
+
+
+def _fault(text: str) -> gr.Error:
+    """A fault that the caller reads; it is foreseen, so no traceback is logged."""
+    return gr.Error(text, print_exception=False)

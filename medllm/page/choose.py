@@ -98,8 +98,8 @@ class Shelf:
         return self.places[0].key
 
     def beside(self, key: str, step: int) -> str:
-        """The question before or after, round the end."""
-        return self.places[(self.at[key] + step) % len(self.places)].key
+        """The question before or after, round the end; of a key that is none, the first."""
+        return self.places[(self.at[key] + step) % len(self.places)].key if key in self.at else self.places[0].key
 
     def another(self, key: str, among: Sequence[str]) -> str:
         """A question drawn by chance from `among`, another one if there is another."""

@@ -58,14 +58,16 @@ def _bind_opening(page: Page, tabs: gr.Tabs, compare: Any, scores: Any, flips: A
 
     def questions(event: gr.EventData, *filters: Any) -> list[Any]:  # noqa: ANN401  (values of gradio's controls)
         told = dict(zip(("exam", "year", "section", "category"), filters[:4], strict=True))
-        told |= {"text": "1" if filters[4] else "", "model": event.model, "outcome": event.outcome}
+        told = {name: value or "" for name, value in told.items()} | {"text": "1" if filters[4] else ""}
         told |= {
-            name: value for name in ("exam", "year", "section", "category") if (value := getattr(event, name, None))
+            name: str(value)
+            for name in ("model", "outcome", "exam", "year", "section", "category")
+            if (value := getattr(event, name, None))
         }
         return [gr.Tabs(selected="flips"), *flips.opened(Wanted.read(told, page.results))]
 
     def question(event: gr.EventData) -> list[Any]:
-        return [gr.Tabs(selected="compare"), *compare_tab.find(compare, event.key)]
+        return [gr.Tabs(selected="compare"), *compare_tab.find(compare, getattr(event, "key", None))]
 
     opened = on(scores.figures.open, questions, scores.controls, [tabs, *flips.controls, flips.listed, flips.shown])
     flips.remember(opened.then, tab="flips")

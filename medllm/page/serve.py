@@ -12,6 +12,9 @@ from typing import Any
 from medllm.errors import MedllmError
 from medllm.page.live import Live, open_live
 
+MOST_SESSIONS = 1_000
+"""Readers whose lists Gradio remembers, the latest ones."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,6 +28,8 @@ class Settings:
     """What can be asked now: opened already, or as JSON or a file of it; None leaves it to MEDLLM_LIVE."""
     votes: Path | None = None
     """The folder of the votes' journal; None leaves it to the environment."""
+    hosts: tuple[str, ...] = ()
+    """Further names that the page answers to, besides loopback and the host; MEDLLM_HOSTS adds to them."""
 
 
 def free_port() -> int:
@@ -40,12 +45,15 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from starlette.middleware import Middleware
 
+    from medllm.page.door import Door
+    from medllm.page.hosts import hosts_of
     from medllm.page.middleware import Frame
     from medllm.page.tabs.parts import I18N
     from medllm.page.theme import theme
 
     stack = ExitStack()
     demo, routes = _build(settings, stack)
+    hosts = hosts_of(settings.host, settings.hosts)
     demo.queue(default_concurrency_limit=8, max_size=256)
     sys.stderr.write(f"medllm: opening the page at http://{settings.host}:{settings.port or 7860}\n")
     _, address, _ = demo.launch(
@@ -63,7 +71,9 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], 
         run_history=False,
         show_error=False,
         share=False,
-        app_kwargs={"middleware": [Middleware(Frame)], "routes": routes},
+        state_session_capacity=MOST_SESSIONS,
+        max_file_size=0,
+        app_kwargs={"middleware": [Middleware(Door, hosts, lambda: demo), Middleware(Frame)], "routes": routes},
     )
     stack.callback(demo.close)
     return address, stack.close

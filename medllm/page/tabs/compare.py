@@ -110,7 +110,7 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
     )
 
     def shows(choose: Any) -> Any:  # noqa: ANN401  (a function from the controls to a key)
-        return lambda *controls: [*compare.show(choose(*controls)), ""]
+        return lambda *controls: find(compare, choose(*controls))
 
     for listener, choose, controls in ways:
         moved = on(listener, shows(choose), controls, [*compare.shown, compare.notice])
@@ -122,10 +122,11 @@ def _bind_live(page: Page, compare: Compare, go: gr.Button, halt: gr.Button, sto
     assert live is not None
 
     async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
-        put = live.put(page.results.question(chosen), scored=True)
+        key = page.results.find(chosen) or page.shelf.opening.key
+        put = live.put(page.results.question(key), scored=True)
         with stops.of(request) as stop, put:
             async for cells in told_by(live, put, stop):
-                yield grid_value(cells, key=chosen, models=live.models, notes=page.notes(), live=True)
+                yield grid_value(cells, key=key, models=live.models, notes=page.notes(), live=True)
 
     on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)
     on(halt.click, stops.end)

@@ -1,0 +1,114 @@
+"""What an event may bring: checked against the page's own controls, so that a wrong value is told and never a crash."""
+
+import inspect
+import re
+from typing import Any
+
+import gradio as gr
+
+DEEPEST = 16
+LONGEST = 4_000
+"""Letters of a value whose control names no length of its own."""
+
+Json = Any
+
+
+def json_fault(told: Json) -> str | None:
+    """Why a body is no sound event, whichever it is; None when it is."""
+    if not isinstance(told, dict):
+        return "the body is no JSON object."
+    if _depth(told) > DEEPEST:
+        return f"the body is nested more than {DEEPEST} deep."
+    if _odd_number(told):
+        return "the body holds NaN or an infinite number."
+    session = told.get("session_hash")
+    if session is not None and not _is_name(session):
+        return "`session_hash` is at most 64 letters, digits, _ and -."
+    return None
+
+
+def event_fault(demo: gr.Blocks, name: str | None, told: dict[str, Json]) -> str | None:
+    """Why the page has no such event, or its values do not fit its controls; None when they do."""
+    fn = _function(demo, name, told.get("fn_index"))
+    if fn is None:
+        public = sorted({one.api_name for one in demo.fns.values() if one.api_visibility == "public"})
+        return f"there is no function of that name or number. Functions: {', '.join(public) or 'none'}."
+    data, inputs = told.get("data"), fn.inputs
+    if not isinstance(data, list):
+        return "`data` is a list of values."
+    labels = list(inspect.signature(fn.fn).parameters) if fn.api_visibility == "public" else []
+    if len(data) != len(inputs):
+        wanted = f": {', '.join(labels)}" if labels else ""
+        return f"`{fn.api_name}` takes {len(inputs)} values{wanted}; {len(data)} came."
+    session = told.get("session_hash")
+    for place, (value, control) in enumerate(zip(data, inputs, strict=True)):
+        if fault := _value_fault(demo, session, control, value):
+            return f"value {place + 1}{f' ({labels[place]})' if labels else ''}: {fault}"
+    return _rest_fault(fn, told)
+
+
+def _function(demo: gr.Blocks, name: str | None, index: Json) -> Any:  # noqa: ANN401  (gradio's function)
+    if index is not None:
+        found = demo.fns.get(index) if isinstance(index, int) and not isinstance(index, bool) else None
+        return found if found is not None and found.fn is not None else None
+    public = (fn for fn in demo.fns.values() if fn.api_visibility == "public" and fn.api_name == name)
+    return next(public, None)
+
+
+def _value_fault(demo: gr.Blocks, session: str | None, control: Any, value: Json) -> str | None:  # noqa: ANN401
+    """Why a value cannot come from a control. Values of public functions are looked at by the functions."""
+    if value is None:
+        return None
+    longest = getattr(control, "max_length", None) or LONGEST
+    if isinstance(value, str) and len(value) > longest:
+        return f"at most {longest:,} letters; {len(value):,} came."
+    if isinstance(control, gr.Checkbox):
+        return None if isinstance(value, bool) else "true or false is wanted."
+    if isinstance(control, gr.Textbox | gr.Dropdown | gr.Radio | gr.Button) and not isinstance(value, str):
+        return "text is wanted."
+    if isinstance(control, gr.Dropdown | gr.Radio):
+        state = demo.state_holder.session_data.get(session or "")
+        now = state.blocks_config.blocks.get(control._id, control) if state else control
+        offered = [one[1] if isinstance(one, tuple | list) else one for one in now.choices]
+        return None if value in offered else f"`{value[:80]}` is not among what is offered."
+    return None
+
+
+def _rest_fault(fn: Any, told: dict[str, Json]) -> str | None:  # noqa: ANN401
+    trigger, event = told.get("trigger_id"), told.get("event_data")
+    if trigger is not None and not isinstance(trigger, int):
+        return "`trigger_id` is a number."
+    wants = any(
+        isinstance(one.annotation, type) and issubclass(one.annotation, gr.EventData)
+        for one in inspect.signature(fn.fn).parameters.values()
+    )
+    if not wants:
+        return None
+    if not isinstance(event, dict) or not all(isinstance(one, str | int | None) for one in event.values()):
+        return "`event_data` is an object of texts."
+    if any(isinstance(one, str) and len(one) > LONGEST for one in event.values()):
+        return f"`event_data` holds at most {LONGEST:,} letters a text."
+    return None
+
+
+def _is_name(value: Json) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w-]{1,64}", value, re.ASCII) is not None
+
+
+def _depth(value: Json) -> int:
+    deepest, level = 0, [value]
+    while level and deepest <= DEEPEST:
+        deepest += 1
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+        ]
+    return deepest
+
+
+def _odd_number(value: Json) -> bool:
+    if isinstance(value, float):
+        return value != value or value in (float("inf"), float("-inf"))
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_odd_number, inner))

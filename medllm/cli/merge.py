@@ -36,4 +36,5 @@ def merge(
     put_in_place(out, facts)
     print(f"{out}  {facts['bytes'] / 1e9:.3f} GB")
     for name, value in (facts.get("certificate") or {}).items():
-        print(f"  {name}: {value}")
+        if name != "faults":  # there are none: a failed certificate is an error
+            print(f"  {name}: {value}")

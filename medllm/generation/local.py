@@ -17,6 +17,7 @@ from medllm.generation.requests import BASE, Delta, Reply, Request
 from medllm.generation.rows import Prefix, Rows, Shared, joined, roomy_cache
 from medllm.generation.writing import Writing, choose
 from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer
 from medllm.weights.spent import memory_is_full
 
@@ -41,15 +42,21 @@ class LocalGenerator:
         quantization: Quantization = "none",
         batch_size: int = 16,
         device: str | None = None,
+        alone: bool = False,
     ) -> None:
         register()
         adapters = adapters or {}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
         model: Any = load_base(base, dtype=dtype, quantization=quantization, attention=NAME, device=device)
         check_vocabulary(self.tokenizer, model, base)
-        replacing = frozenset(name for name, folder in adapters.items() if Adapter(folder).replaced)
+        checkpoint = Checkpoint(base)
+        self.changed_base = any(Adapter(folder).overwrites(checkpoint) for folder in adapters.values())
+        """Whether an adapter wrote over the base, which then cannot be asked; only one that is `alone` may."""
+        replacing = frozenset(
+            name for name, folder in adapters.items() if Adapter(folder).replaced or Adapter(folder).rows
+        )
         if adapters:
-            model = load_adapters(model, adapters, base)
+            model = load_adapters(model, adapters, base, alone=alone)
         self.asking, left = take_over(model)
         self.left_to_peft = left | replacing
         model.get_output_embeddings().register_forward_pre_hook(_laid_out_anew)

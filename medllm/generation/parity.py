@@ -1,19 +1,32 @@
-"""The certificate: how far one set of weights answers as another, measured on real prompts rather than assumed."""
+"""How far one set of weights answers as another, measured on real prompts; one of the two is in memory at a time.
 
+What the first says and how likely it finds each next token goes to the disk; then the second reads the same texts.
+"""
+
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from medllm.exam.answers import is_right, parse
 from medllm.exam.prompts import Prompt, render
 from medllm.exam.question import Question
 from medllm.generation.local import LocalGenerator
 from medllm.generation.requests import BASE, Request, shared_length
+from medllm.weights.load import release
 
 TOKENS = 64
+"""Room for each answer."""
+KEPT = 256
+"""How many of a position's likeliest tokens are kept; all others count as one, so that a divergence is never told too
+large, and exact where the vocabulary is no larger."""
+AT_ONCE = 128
+"""Positions whose logits are taken apart at a time."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Parity:
     """Kullback-Leibler divergence from the first to the second, in nats, over positions."""
     kl_largest: float
     logit_difference_largest: float
+    """Over the tokens that the first finds likeliest."""
     answers: int
     same_answers: int
     """Greedy answers that are equal to the last character."""
@@ -37,51 +51,39 @@ class Parity:
     """Questions each of them has right."""
 
     def as_facts(self) -> dict[str, Any]:
-        """Plain numbers for the certificate."""
-        return {key: round(value, 8) if isinstance(value, float) else value for key, value in asdict(self).items()}
-
-
-def compare(
-    first: "Answerer", second: "Answerer", questions: Sequence[Question], examples: Sequence[Question]
-) -> Parity:
-    """Let both answer the same questions, and both read the same texts: each prompt with the first one's answer."""
-    prompts = [render(question, prompt="explain", exemplars=examples) for question in questions]
-    told, heard = first.answers(prompts), second.answers(prompts)
-    figures = [
-        _reading(first.logits(prompt.text + answer), second.logits(prompt.text + answer))
-        for prompt, answer in zip(prompts, told, strict=True)
-    ]
-    positions = sum(figure[0] for figure in figures)
-    left = [parse(answer, question).answer for answer, question in zip(told, questions, strict=True)]
-    right = [parse(answer, question).answer for answer, question in zip(heard, questions, strict=True)]
-    return Parity(
-        positions=positions,
-        top1_agreement=sum(figure[1] for figure in figures) / positions,
-        kl_mean=sum(figure[2] for figure in figures) / positions,
-        kl_largest=max(figure[3] for figure in figures),
-        logit_difference_largest=max(figure[4] for figure in figures),
-        answers=len(questions),
-        same_answers=sum(a == b for a, b in zip(told, heard, strict=True)),
-        same_choices=sum(a == b for a, b in zip(left, right, strict=True)),
-        right_first=sum(is_right(question, answer) for question, answer in zip(questions, left, strict=True)),
-        right_second=sum(is_right(question, answer) for question, answer in zip(questions, right, strict=True)),
-    )
-
-
-def _reading(left: torch.Tensor, right: torch.Tensor) -> tuple[int, int, float, float, float]:
-    """Over the positions of one text: how many, how many agree, summed and largest divergence, largest difference."""
-    p, q = left.log_softmax(-1), right.log_softmax(-1)
-    divergence = (p.exp() * (p - q)).sum(-1).clamp(min=0)
-    agree = int((left.argmax(-1) == right.argmax(-1)).sum())
-    return len(left), agree, float(divergence.sum()), float(divergence.max()), float((left - right).abs().max())
+        """Plain numbers for the certificate; None for one that is no number."""
+        told = asdict(self)
+        return {
+            key: (round(value, 8) if value == value else None) if isinstance(value, float) else value
+            for key, value in told.items()
+        }
 
 
 class Answerer:
-    """One model under measurement: base and adapter, or a whole model."""
+    """One model under measurement, base and adapter or a whole model; it is loaded when it is first asked."""
 
     def __init__(self, base: Path, adapter: Path | None = None, **options: Any) -> None:  # noqa: ANN401
+        self.base, self.adapter, self.options = base, adapter, options
         self.name = "final" if adapter else BASE
-        self.generator = LocalGenerator(base, {self.name: adapter} if adapter else None, **options)
+        self._generator: LocalGenerator | None = None
+
+    @property
+    def generator(self) -> LocalGenerator:
+        """The model in memory."""
+        if self._generator is None:
+            adapters = {self.name: self.adapter} if self.adapter else None
+            self._generator = LocalGenerator(self.base, adapters, alone=True, **self.options)
+        return self._generator
+
+    @property
+    def beside_its_base(self) -> bool:
+        """Whether the base can be asked through it as well, untouched by the adapter."""
+        return self.adapter is not None and not self.generator.changed_base
+
+    def release(self) -> None:
+        """Give the memory back; asked again, it is loaded again."""
+        self._generator = None
+        release()
 
     def answers(self, prompts: Sequence[Prompt]) -> list[str]:
         """Greedy answers, in the order of the prompts."""
@@ -100,6 +102,125 @@ class Answerer:
         said = {reply.key: reply.text for reply in self.generator.generate(requests)}
         return [said[request.key] for request in requests]
 
-    def logits(self, text: str) -> torch.Tensor:
-        """The logits at every position of a text."""
-        return self.generator.logits(text, self.name)
+    def logits(self, text: str, model: str | None = None) -> torch.Tensor:
+        """The logits at every position of a text: positions x vocabulary."""
+        return self.generator.logits(text, model or self.name)
+
+
+def prompts_of(questions: Sequence[Question], examples: Sequence[Question]) -> list[Prompt]:
+    """The canary questions as both models are asked them."""
+    return [render(question, prompt="explain", exemplars=examples) for question in questions]
+
+
+def note(first: Answerer, prompts: Sequence[Prompt], folder: Path) -> None:
+    """Write down what the first model answers and what it finds likely; what stands in the folder is not made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "answers.json"
+    if not path.is_file():
+        _write_whole(path, json.dumps(first.answers(prompts), ensure_ascii=False))
+    for number, text in enumerate(texts(prompts, folder)):
+        made = folder / f"{number}.safetensors"
+        if not made.is_file():
+            base = first.logits(text, BASE) if first.beside_its_base else None
+            _save(made, _likely(first.logits(text), base))
+
+
+def texts(prompts: Sequence[Prompt], folder: Path) -> list[str]:
+    """What is read: each prompt with the first model's answer."""
+    told = json.loads((folder / "answers.json").read_text("utf-8"))
+    return [prompt.text + answer for prompt, answer in zip(prompts, told, strict=True)]
+
+
+def agreement(second: Answerer, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Parity:
+    """Let the second model answer the same questions and read the same texts as the first, whose notes are there."""
+    told, heard = json.loads((folder / "answers.json").read_text("utf-8")), second.answers(prompts)
+    figures = [
+        _apart(load_file(folder / f"{number}.safetensors"), second.logits(text))
+        for number, text in enumerate(texts(prompts, folder))
+    ]
+    whole = torch.cat(figures, 1)
+    left = [parse(answer, question).answer for answer, question in zip(told, questions, strict=True)]
+    right = [parse(answer, question).answer for answer, question in zip(heard, questions, strict=True)]
+    return Parity(
+        positions=whole.shape[1],
+        top1_agreement=float(whole[0].mean()),
+        kl_mean=float(whole[1].mean()),
+        kl_largest=float(whole[1].max()),
+        logit_difference_largest=float(whole[2].max()),
+        answers=len(questions),
+        same_answers=sum(a == b for a, b in zip(told, heard, strict=True)),
+        same_choices=sum(a == b for a, b in zip(left, right, strict=True)),
+        right_first=sum(is_right(question, answer) for question, answer in zip(questions, left, strict=True)),
+        right_second=sum(is_right(question, answer) for question, answer in zip(questions, right, strict=True)),
+    )
+
+
+def effect(folder: Path) -> float | None:
+    """Mean divergence, in nats, from the adapter to its bare base over the noted texts; None where it was not read."""
+    found = [load_file(path).get("effect") for path in sorted(folder.glob("*.safetensors"))]
+    read = [one for one in found if one is not None]
+    return float(torch.cat(read).mean()) if read else None
+
+
+def compare(first: Answerer, second: Answerer, questions: Sequence[Question], examples: Sequence[Question]) -> Parity:
+    """Both models on the same questions, one after the other."""
+    prompts = prompts_of(questions, examples)
+    with TemporaryDirectory() as folder:
+        note(first, prompts, Path(folder))
+        first.release()
+        found = agreement(second, Path(folder), questions, prompts)
+        second.release()
+    return found
+
+
+def _likely(logits: torch.Tensor, base: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The likeliest tokens of each position, their logits, the mass of all and of the others, in logarithms."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for at in range(0, len(logits), AT_ONCE):
+        part = logits[at : at + AT_ONCE].double()
+        ids = part.topk(min(KEPT, part.shape[1])).indices
+        told = {"ids": ids, "logits": part.gather(1, ids), "mass": part.logsumexp(-1)}
+        told |= {"rest": _rest(part, ids), "first": part.argmax(-1)}
+        if base is not None:
+            told["effect"] = _divergence(told, base[at : at + AT_ONCE].double())
+        for name, value in told.items():
+            found.setdefault(name, []).append(value.cpu())
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _apart(noted: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """3 x positions: whether both find the same token likeliest, divergence, largest difference of a logit."""
+    found = []
+    for at in range(0, len(logits), AT_ONCE):
+        told = {name: value[at : at + AT_ONCE].to(logits.device) for name, value in noted.items()}
+        part = logits[at : at + AT_ONCE].double()
+        same = (part.argmax(-1) == told["first"]).double()
+        apart = (part.gather(1, told["ids"]) - told["logits"]).abs().amax(-1)
+        found.append(torch.stack([same, _divergence(told, part), apart]).cpu())
+    return torch.cat(found, 1)
+
+
+def _divergence(told: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence of each position, where all tokens but the kept ones count as one."""
+    p = told["logits"] - told["mass"][:, None]
+    q = logits.gather(1, told["ids"]) - logits.logsumexp(-1)[:, None]
+    kept = (p.exp() * (p - q)).sum(-1)
+    others = told["rest"].exp() * (told["rest"] - _rest(logits, told["ids"]))
+    return (kept + torch.where(told["rest"] > -torch.inf, others, 0.0)).clamp(min=0)
+
+
+def _rest(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the probability of all tokens but these; minus infinity where there are no others."""
+    return logits.scatter(1, ids, -torch.inf).logsumexp(-1) - logits.logsumexp(-1)
+
+
+def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    aside = path.with_name(path.name + ".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
+    aside.replace(path)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, "utf-8")
+    aside.replace(path)

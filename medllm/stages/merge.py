@@ -11,6 +11,8 @@ from medllm.errors import ModelError
 from medllm.recipe.settings import Merge
 from medllm.training.work import move_into_place, say, work_folder, write_facts
 
+CERTIFICATE = "certificate.json"
+
 
 def make(settings: Merge, sources: dict[str, Path], out: Path) -> None:
     """Merge shard by shard; called again after an interruption, it goes on with the shards that are missing."""
@@ -24,71 +26,74 @@ def make(settings: Merge, sources: dict[str, Path], out: Path) -> None:
 
 def put_in_place(out: Path, facts: dict[str, Any]) -> None:
     """Lay the facts beside the merged model and move both to `out`, without what was needed on the way."""
+    from medllm.generation.certificate import NOTES
     from medllm.weights.merge import BEGUN
 
     work = work_folder(out)
     write_facts(work, {"stage": "merge", **facts})
-    move_into_place(work, out, ("together", BEGUN))
+    move_into_place(work, out, (NOTES, BEGUN))
 
 
 def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None, questions: int) -> dict[str, Any]:
-    """Fill the work folder beside `out` with the merged model, and tell what was done."""
+    """Fill the work folder beside `out` with the merged model, and return what was done.
+
+    All that can be known before a byte is written is asked first: tokenizer, adapters, disk, the certificate's memory.
+    A certificate that fails is an error; the merged model then stays in the work folder.
+    """
+    from medllm.generation.certificate import Certificate
     from medllm.training.finish import write_tokenizer
     from medllm.weights.adapter import Adapter
     from medllm.weights.checkpoint import Checkpoint
-    from medllm.weights.load import load_tokenizer
     from medllm.weights.merge import merge
+    from medllm.weights.room import numbers_of
     from medllm.weights.spent import disk_is_full
 
+    tell = partial(say, "merge")
     checkpoint, laid = Checkpoint(base), [Adapter(folder) for folder in adapters]
+    for adapter in laid:
+        adapter.fits(checkpoint)
+    tokenizer = _tokenizer(checkpoint, laid)
+    certificate = Certificate(base, adapters, dtype or numbers_of(checkpoint), questions, tell)
+    if questions:
+        certificate.check()
     work = work_folder(out)
     try:
-        merge(checkpoint, laid, work, dtype=dtype, say=partial(say, "merge"))
+        merge(checkpoint, laid, work, dtype=dtype, say=tell)
+        write_tokenizer(tokenizer, work)
+        facts: dict[str, Any] = {
+            "base": checkpoint.name,
+            "fingerprint": checkpoint.fingerprint,
+            "adapters": [adapter.base["name"] + " + " + adapter.folder.name for adapter in laid],
+            "bytes": sum(path.stat().st_size for path in work.glob("*.safetensors")),
+        }
+        if questions:
+            facts["certificate"] = certificate.measure(work)
+            (work / CERTIFICATE).write_text(json.dumps(facts["certificate"], indent=1) + "\n", "utf-8")
     except OSError as fault:
         if not disk_is_full(fault):
             raise
         raise ModelError(f"{work}: no space left there. Free some and run again; finished shards are kept.") from fault
-    last = adapters[-1] if (adapters[-1] / "tokenizer.json").is_file() else base
-    write_tokenizer(load_tokenizer(last), work)
-    facts: dict[str, Any] = {
-        "base": checkpoint.name,
-        "fingerprint": checkpoint.fingerprint,
-        "adapters": [adapter.base["name"] + " + " + adapter.folder.name for adapter in laid],
-        "bytes": sum(path.stat().st_size for path in work.glob("*.safetensors")),
-    }
-    if questions:
-        facts["certificate"] = certify(base, adapters, work, questions=questions, dtype=dtype)
-        (work / "certificate.json").write_text(json.dumps(facts["certificate"], indent=1) + "\n", "utf-8")
+    if questions and facts["certificate"]["verdict"] != "passed":
+        raise ModelError(
+            f"{work}: the certificate of the merge failed: {'; '.join(facts['certificate']['faults'])}. The merged "
+            f"model does not answer as base and adapter do; it lies there with its {CERTIFICATE}. Merge with PEFT "
+            "itself to compare, or take it without a certificate (`certify: 0`)."
+        )
     return facts
 
 
-def certify(base: Path, adapters: list[Path], merged: Path, *, questions: int, dtype: str | None) -> dict[str, Any]:
-    """Measure how far the merged model answers as base and adapter do; a 4-bit base too, if that was trained on."""
-    from medllm.generation.canary import canary
-    from medllm.generation.parity import Answerer, compare
-    from medllm.weights.adapter import Adapter
-    from medllm.weights.compose import concatenate
+def _tokenizer(base: Any, adapters: list[Any]) -> Any:  # noqa: ANN401  a Checkpoint, Adapters, a tokenizer
+    """The last adapter's tokenizer, or else the base's; it must name no token that the merged model has no row for."""
+    from medllm.weights.load import has_tokenizer, load_tokenizer
 
-    adapter = adapters[0]
-    if len(adapters) > 1:
-        adapter = merged / "together"
-        concatenate([Adapter(folder) for folder in adapters], adapter)
-    numbers = dtype or "bfloat16"
-    asked, examples = canary(questions)
-    whole = Answerer(merged, dtype=numbers)
-    say("merge", f"certifying on {questions} questions")
-    pairs = {"adapter": Answerer(base, adapter, dtype=numbers)}
-    found = {name: compare(one, whole, asked, examples) for name, one in pairs.items()}
-    if _trained_in_4_bit(adapters):
-        four = Answerer(base, adapter, dtype=numbers, quantization="nf4")
-        found["adapter on the 4-bit base"] = compare(four, whole, asked, examples)
-    told: dict[str, Any] = {}
-    for name, parity in found.items():
-        told |= {f"{key.replace('_', ' ')} (merged against {name})": value for key, value in parity.as_facts().items()}
-    return {"questions": questions, "numbers": numbers, **told}
-
-
-def _trained_in_4_bit(adapters: list[Path]) -> bool:
-    told = [folder / "facts.json" for folder in adapters]
-    settings = [json.loads(path.read_text("utf-8")).get("settings", {}) for path in told if path.is_file()]
-    return any(one.get("quantization") == "nf4" for one in settings)
+    last = adapters[-1].folder if has_tokenizer(adapters[-1].folder) else base.folder
+    tokenizer = load_tokenizer(last)
+    grown = [rows for adapter in adapters if (rows := adapter.vocabulary(base)) is not None]
+    rows = max([*grown, base.tensors[base.embedding].shape[0] if base.embedding else 2**62])
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ModelError(
+            f"{last}: the tokenizer's highest token is {highest}, but the merged model would have only {rows} rows of "
+            "embedding. Give the tokenizer that came with the base, or the base that was resized with this tokenizer."
+        )
+    return tokenizer

@@ -12,7 +12,7 @@ from medllm.recipe.settings import Cpt, Rpo
 from medllm.training.arguments import processes
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import check_vocabulary, load_adapters, load_base, load_tokenizer
+from medllm.weights.load import check_vocabulary, has_tokenizer, load_adapters, load_base, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
     folder = sources[settings.model]
     adapted = is_adapter(folder)
     base = Checkpoint(sources["base"] if adapted else folder)
-    tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").is_file() else base.folder)
+    tokenizer = load_tokenizer(folder if has_tokenizer(folder) else base.folder)
     fresh_above = adapted and isinstance(settings, Rpo) and settings.lora is not None
     if fresh_above and settings.quantization == "nf4":
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Quantization = Literal["none", "nf4"]
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
+"""The files that a tokenizer may lie in: one of these groups is enough."""
 # Any text tells two tokenizers apart that split differently; this one mixes scripts, widths, digits and line ends.
 PROBE = "問1：72歳の男性。SpO₂ 93%、CRP 12.5mg/dL。\n　ａ〜ｅのうち２つ選べ。\n\n答え: a, c\n"
 
@@ -41,8 +44,21 @@ def import_torch() -> Any:  # noqa: ANN401  a module
     return torch
 
 
+def release() -> None:
+    """Give back the memory of models that nobody holds any more, the accelerator's included."""
+    torch = import_torch()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer in any of the forms that are read here."""
+    return any(all((folder / name).is_file() for name in names) for names in TOKENIZERS)
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that tokenizer.json describes.
+    """Load the tokenizer that tokenizer.json describes, or else that of vocab.json and merges.txt or tokenizer.model.
 
     AutoTokenizer picks a class by the model's type and, for Qwen2, rebuilds the splitting from its own rules whatever
     the file says; so its answer on a probe is held against the file, and where they differ the plain class is taken.
@@ -51,13 +67,24 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    if not has_tokenizer(folder):
+        raise ModelError(
+            f"{folder}: no tokenizer (none of {', '.join(' + '.join(names) for names in TOKENIZERS)}). Download the "
+            "model's tokenizer files into that folder."
+        )
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(f"{folder}: no tokenizer.json. Save the fast tokenizer beside the weights.")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    written = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
-    if tokenizer(PROBE, add_special_tokens=False)["input_ids"] != written:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        said = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        raise ModelError(
+            f"{folder}: the tokenizer cannot be read ({said}). Save it once as tokenizer.json: load it where it works "
+            "and call `save_pretrained`."
+        ) from fault
+    if path.is_file():
+        written = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+        if tokenizer(PROBE, add_special_tokens=False)["input_ids"] != written:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{folder}: the tokenizer has no end-of-text token. Set `eos_token` in tokenizer_config.json.")
     if tokenizer.pad_token_id is None:
@@ -90,7 +117,7 @@ def load_base(
         options["quantization_config"] = nf4(kind)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, output_loading_info=True, **options)
-    except (RuntimeError, ValueError, OSError, MemoryError) as fault:
+    except (ImportError, RuntimeError, ValueError, OSError, MemoryError) as fault:
         if memory_is_full(fault):
             raise ModelError(
                 f"{folder}: does not fit into memory. Set `quantization: nf4`, or take a smaller base."

@@ -1,0 +1,133 @@
+"""The certificate of a merge: what it needs, the measurement with one model in memory at a time, and the verdict."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import ModelError
+from medllm.generation.canary import canary
+from medllm.generation.parity import Answerer, Parity, agreement, effect, note, prompts_of
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.compose import concatenate
+from medllm.weights.room import bytes_in_memory, memory_free
+
+NOTES = "certifying"
+"""Folder, beside the merged weights, of what each model said; needed only on the way."""
+NOTE_BYTES = 6e6
+"""About what the notes of one question take on disk: 1,000 positions with 256 tokens each, and their sums."""
+WORKING = 2e9
+"""Memory beside the weights: keys and values of a few prompts, and the logits of one text."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a right merge keeps within, in one kind of number."""
+
+    top1: float
+    """Least share of positions with the same likeliest token."""
+    divergence: float
+    """Largest mean divergence, in nats."""
+
+
+LIMITS = {
+    "float32": Limits(top1=0.999, divergence=1e-5),
+    "float16": Limits(top1=0.98, divergence=2e-3),
+    "bfloat16": Limits(top1=0.90, divergence=2e-2),
+}
+"""About ten times what right merges were measured to have (docs/runs.md: in bfloat16 at worst 97.9 % and 0.0021 nats):
+the rest is for other models, whose logits may be less sure."""
+SHARE = 0.25
+"""How much of the adapter's own effect may be lost, where that is more than rounding."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How to measure one merge."""
+
+    base: Path
+    adapters: list[Path]
+    numbers: str
+    questions: int
+    say: Callable[[str], None]
+
+    @property
+    def in_4_bit(self) -> bool:
+        """Whether an adapter was trained on the base in NF4; then it is compared there, too."""
+        told = [folder / "facts.json" for folder in self.adapters]
+        settings = [json.loads(path.read_text("utf-8")).get("settings", {}) for path in told if path.is_file()]
+        return any(one.get("quantization") == "nf4" for one in settings)
+
+    def memory(self) -> float:
+        """Bytes of memory for the largest model that is held, one at a time."""
+        return bytes_in_memory(Checkpoint(self.base), self.numbers) + WORKING
+
+    def check(self) -> None:
+        """Say what the certificate needs, and refuse before any work what the machine has no memory for."""
+        needed, free = self.memory(), memory_free()
+        self.say(f"the certificate needs {needed / 1e9:.3g} GB of memory, for one model at a time")
+        if needed > free:
+            raise ModelError(
+                f"merge: the certificate needs {needed / 1e9:.3g} GB of memory for one model at a time, and "
+                f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `certify: 0` to "
+                "merge without a certificate."
+            )
+
+    def measure(self, merged: Path) -> dict[str, Any]:
+        """Let base and adapter speak, then the merged model; the figures, with the verdict on them.
+
+        What was noted before an interruption is not asked again.
+        """
+        asked, examples = canary(self.questions)
+        prompts = prompts_of(asked, examples)
+        adapter = self._together(merged)
+        firsts = {"adapter": Answerer(self.base, adapter, dtype=self.numbers)}
+        if self.in_4_bit:
+            firsts["adapter on the 4-bit base"] = Answerer(self.base, adapter, dtype=self.numbers, quantization="nf4")
+        notes = {name: merged / NOTES / f"{name} {self.numbers} {self.questions}" for name in firsts}
+        for name, first in firsts.items():
+            self.say(f"certifying on {self.questions} questions: {name}")
+            note(first, prompts, notes[name])
+            first.release()
+        self.say(f"certifying on {self.questions} questions: the merged model")
+        whole = Answerer(merged, dtype=self.numbers)
+        found = {name: agreement(whole, folder, asked, prompts) for name, folder in notes.items()}
+        whole.release()
+        told: dict[str, Any] = {"questions": self.questions, "numbers": self.numbers}
+        for name, parity in found.items():
+            facts = parity.as_facts().items()
+            told |= {f"{key.replace('_', ' ')} (merged against {name})": value for key, value in facts}
+        changed = effect(notes["adapter"])
+        if changed is not None:
+            told["kl mean (base against adapter)"] = round(changed, 8)
+        faults = judge(found["adapter"], self.numbers, changed)
+        return {**told, "verdict": "failed" if faults else "passed", "faults": faults}
+
+    def _together(self, merged: Path) -> Path:
+        """One adapter that does what all of them do, one above the other."""
+        if len(self.adapters) == 1:
+            return self.adapters[0]
+        concatenate([Adapter(folder) for folder in self.adapters], merged / NOTES / "together")
+        return merged / NOTES / "together"
+
+
+def judge(parity: Parity, numbers: str, changed: float | None) -> list[str]:
+    """What a right merge would not show; nothing when it is right.
+
+    `changed` is the mean divergence between base and adapter: a merge that is as far from the adapter as a share of
+    that has lost part of the adapter, however little the adapter does.
+    """
+    limits = LIMITS[numbers]
+    faults = []
+    # Written so that a figure that is no number is a fault as well.
+    if not parity.top1_agreement >= limits.top1:
+        faults.append(f"top-1 agreement {parity.top1_agreement:.3f}, and at least {limits.top1} is right in {numbers}")
+    if not parity.kl_mean <= limits.divergence:
+        faults.append(
+            f"mean divergence {parity.kl_mean:.3g} nats, and at most {limits.divergence:g} is right in {numbers}"
+        )
+    if changed is not None and parity.kl_mean > max(SHARE * changed, limits.divergence / 10):
+        faults.append(f"mean divergence {parity.kl_mean:.3g} nats, where the adapter's whole effect is {changed:.3g}")
+    return faults

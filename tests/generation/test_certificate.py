@@ -1,0 +1,174 @@
+"""The certificate of a merge: one model in memory at a time, a verdict by kind of number, needs told before work."""
+
+import dataclasses
+import gc
+import json
+import shutil
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from medllm.errors import ModelError
+from medllm.generation import certificate, parity
+from medllm.generation.certificate import LIMITS, judge
+from medllm.generation.local import LocalGenerator
+from medllm.generation.parity import Parity
+from medllm.stages.merge import merge_into, put_in_place
+from medllm.weights import room
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.merge import merge
+from tests import tiny
+
+RIGHT = Parity(
+    positions=500,
+    top1_agreement=1.0,
+    kl_mean=1e-9,
+    kl_largest=1e-8,
+    logit_difference_largest=1e-5,
+    answers=4,
+    same_answers=4,
+    same_choices=4,
+    right_first=0,
+    right_second=0,
+)
+
+
+@pytest.fixture
+def merging(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    return base, tiny.make_adapter(tmp_path / "a", base), tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "changed", "faults"),
+    [
+        ("float32", {}, 0),
+        ("float32", {"top1_agreement": 0.99}, 1),
+        ("bfloat16", {"top1_agreement": 0.979, "kl_mean": 0.0021}, 0),
+        ("bfloat16", {"top1_agreement": 0.18, "kl_mean": 0.8}, 3),
+        ("float16", {"kl_mean": 0.0021}, 1),
+        ("float32", {"top1_agreement": float("nan"), "kl_mean": float("nan")}, 2),
+        ("bfloat16", {"kl_mean": 0.006}, 1),  # within the limit, but half of what the adapter does
+    ],
+)
+def test_the_verdict_goes_by_the_kind_of_number_and_by_what_the_adapter_does(numbers, changed, faults):
+    assert len(judge(dataclasses.replace(RIGHT, **changed), numbers, 0.012)) == faults
+    assert set(LIMITS) == set(room.WIDTH)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_right_merge_passes_in_every_kind_of_number(merging, dtype):
+    base, adapter, out = merging
+    told = merge_into(base, [adapter], out, dtype=dtype, questions=2)["certificate"]
+    assert told["verdict"] == "passed" and told["faults"] == [] and told["numbers"] == dtype
+    assert told["kl mean (base against adapter)"] > 0.01
+    put_in_place(out, {})
+    assert not (out / certificate.NOTES).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [0.0, float("nan")], ids=["an adapter half merged", "a broken weight"])
+def test_a_merge_into_another_model_fails_on_the_command_line_and_is_not_put_in_place(merging, damage):
+    base, adapter, out = merging
+    work = out.with_name("out.part")
+    merge(Checkpoint(base), [Adapter(adapter)], work, dtype=None, say=lambda line: None)
+    tensors, plain = load_file(work / "model.safetensors"), load_file(base / "model.safetensors")
+    for name in tensors:
+        if damage != damage:
+            tensors[name][0] = damage
+        elif "down_proj" in name:
+            tensors[name] = plain[name]
+    save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
+    words = [sys.executable, "-m", "medllm.cli", "merge", base, adapter, "--out", out, "--certify", "2"]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1 and "the certificate of the merge failed: top-1 agreement" in done.stderr
+    told = json.loads((work / "certificate.json").read_text("utf-8"))
+    assert told["verdict"] == "failed" and told["faults"] and told["numbers"] == "float32"
+    assert not out.exists()
+
+
+def test_one_model_is_in_memory_at_a_time_and_what_was_noted_is_not_asked_again(merging, monkeypatch):
+    base, adapter, out = merging
+    (adapter / "facts.json").write_text(json.dumps({"settings": {"quantization": "nf4"}}), "utf-8")
+    opened, alive = [], []
+    begin = LocalGenerator.__init__
+
+    def counting(self, folder, *args, **kwargs):
+        gc.collect()
+        alive.append(sum(one() is not None for one in opened))
+        opened.append(weakref.ref(self))
+        begin(self, folder, *args, **kwargs)
+
+    monkeypatch.setattr(LocalGenerator, "__init__", counting)
+    judged = parity.agreement
+    monkeypatch.setattr(certificate, "agreement", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        merge_into(base, [adapter], out, dtype="float32", questions=2)
+    monkeypatch.setattr(certificate, "agreement", judged)
+    told = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]
+    assert told["verdict"] == "passed" and "top1 agreement (merged against adapter on the 4-bit base)" in told
+    assert len(opened) == 3, "adapter, adapter in 4 bits, merged model: each once"
+    assert alive == [0, 0, 0]
+
+
+def test_what_is_kept_of_the_logits_gives_the_whole_divergence_or_less():
+    torch.manual_seed(0)
+    left, right = torch.randn(7, 300), torch.randn(7, 300)
+    whole = (left.log_softmax(-1).exp() * (left.log_softmax(-1) - right.log_softmax(-1))).sum(-1)
+    for kept, exact in ((300, True), (30, False)):
+        part = parity.KEPT
+        parity.KEPT = kept
+        try:
+            same, divergence, largest = parity._apart(parity._likely(left, None), right)
+        finally:
+            parity.KEPT = part
+        assert torch.equal(same, (left.argmax(-1) == right.argmax(-1)).double())
+        assert torch.all(divergence <= whole.double() + 1e-6) and bool(torch.all(divergence > 0))
+        assert torch.allclose(divergence.float(), whole, atol=1e-5) is exact
+        assert float(largest.max()) <= float((left - right).abs().max()) + 1e-6
+
+
+def test_a_merge_says_what_it_lacks_before_it_writes_a_byte(merging, monkeypatch):
+    base, adapter, out = merging
+    monkeypatch.setattr(certificate, "memory_free", lambda: 1_000_000_000)
+    with pytest.raises(ModelError, match=r"the certificate needs 2 GB of memory .* 1 GB are free"):
+        merge_into(base, [adapter], out, dtype=None, questions=2)
+    monkeypatch.undo()
+    (base / "tokenizer.json").rename(base / "elsewhere.json")
+    with pytest.raises(ModelError, match=r"no tokenizer \(none of tokenizer.json, vocab.json \+ merges.txt"):
+        merge_into(base, [adapter], out, dtype=None, questions=0)
+    (base / "elsewhere.json").rename(base / "tokenizer.json")
+    told = json.loads((base / "tokenizer.json").read_text("utf-8"))
+    told["added_tokens"].append({**told["added_tokens"][0], "id": 999, "content": "<|new|>"})
+    (adapter / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    shutil.copy(base / "tokenizer_config.json", adapter)
+    with pytest.raises(ModelError, match=r"highest token is \d+, but the merged model would have only 400 rows"):
+        merge_into(base, [adapter], out, dtype=None, questions=0)
+    assert not out.with_name("out.part").exists() and not out.exists()
+
+
+def test_a_tokenizer_saved_as_words_and_merges_is_enough(merging):
+    base, adapter, out = merging
+    told = json.loads((base / "tokenizer.json").read_text("utf-8"))["model"]
+    (base / "vocab.json").write_text(json.dumps(told["vocab"], ensure_ascii=False), "utf-8")
+    pairs = [" ".join(pair) if isinstance(pair, list) else pair for pair in told["merges"]]
+    (base / "merges.txt").write_text("#version: 0.2\n" + "\n".join(pairs) + "\n", "utf-8")
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    (base / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    (base / "tokenizer.json").unlink()
+    merge_into(base, [adapter], out, dtype=None, questions=0)
+    assert (out.with_name("out.part") / "tokenizer.json").is_file()
+
+
+def test_the_memory_that_a_model_needs_is_its_weights(tmp_path):
+    base = Checkpoint(tiny.make_base(tmp_path / "base"))
+    numbers = sum(tensor.size for tensor in base.tensors.values()) / 4
+    assert room.bytes_in_memory(base, "float32") == 4 * numbers
+    assert room.bytes_in_memory(base, "bfloat16") == 2 * numbers
+    assert 2 * 2 * 400 * 32 < room.bytes_in_memory(base, "bfloat16", "nf4") < 2 * numbers
+    assert room.numbers_of(base) == "float32" and room.memory_free() > 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from medllm.generation.requests import Request
+from medllm.weights.words import Words
 
 PADDING = (32, 0.25)
 """A prompt lacks no more than so many tokens, or so large a share, of the longest in its piece: padding is work too."""
@@ -46,13 +47,17 @@ class Limits:
 
 
 def plan(
-    requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, limits: Limits
+    requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, limits: Limits, words: Words | None = None
 ) -> tuple[list[Batch], list[tuple[Request, int]]]:
-    """Batches in order of length, and the requests that do not fit the model, with their lengths in tokens."""
+    """Batches in order of length, and the requests that do not fit the model, with their lengths in tokens.
+
+    `words` is the reader of the tokenizer, for a caller that plans often and keeps it.
+    """
     groups: dict[tuple[str, str], list[tuple[Request, list[int]]]] = {}
     unfit = []
+    words = words or Words(tokenizer)
     for request in requests:
-        tokens = tokenizer(request.text)["input_ids"]
+        tokens = words.prompt(request.text)
         if len(tokens) + request.max_new_tokens > limits.context:
             unfit.append((request, len(tokens)))
         else:

@@ -20,6 +20,7 @@ from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer
 from medllm.weights.spent import memory_is_full
+from medllm.weights.words import Words
 
 PEFT_BASE = "__base__"
 KEPT_PREFIXES = 8
@@ -47,6 +48,7 @@ class LocalGenerator:
         register()
         adapters = adapters or {}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
+        self.words = Words(self.tokenizer)
         model: Any = load_base(base, dtype=dtype, quantization=quantization, attention=NAME, device=device)
         check_vocabulary(self.tokenizer, model, base)
         checkpoint = Checkpoint(base)
@@ -82,7 +84,7 @@ class LocalGenerator:
 
     def logits(self, text: str, model: str = BASE) -> torch.Tensor:
         """The logits at every position of a text, in float32."""
-        ids = torch.tensor([self.tokenizer(text)["input_ids"]], device=self.model.device)
+        ids = torch.tensor([self.words.prompt(text)], device=self.model.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         rows = Rows(positions, torch.ones_like(ids, dtype=torch.bool))
         with torch.inference_mode():
@@ -92,7 +94,7 @@ class LocalGenerator:
         unknown = sorted({request.model for request in requests} - {BASE, *self.adapters})
         if unknown:
             raise ModelError(f"there is no model `{unknown[0]}` here. There is: {', '.join((BASE, *self.adapters))}.")
-        batches, unfit = plan(requests, self.tokenizer, self.limits)
+        batches, unfit = plan(requests, self.tokenizer, self.limits, self.words)
         for request, length in unfit:
             reply = Reply(key=request.key, text="", finish_reason="too_long", prompt_tokens=length, completion_tokens=0)
             yield Delta(request.key, "", reply)

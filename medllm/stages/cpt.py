@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.recipe.settings import Cpt
-from medllm.training.work import move_into_place, say, work_folder, write_facts
+from medllm.training.work import move_into_place, moved_now, say, work_folder, write_facts
 
 ON_THE_WAY = ("checkpoints", "last_good", "cache")
 
@@ -18,7 +18,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
 
     `saved` is handed the folder of every checkpoint as it is written, for whoever wants to keep it elsewhere.
     """
-    if (out / "facts.json").is_file():
+    if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
         return
     from medllm.training.launched import launch_elsewhere
 

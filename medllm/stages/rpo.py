@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.recipe.settings import Rpo
-from medllm.training.work import move_into_place, say, work_folder, write_facts
+from medllm.training.work import move_into_place, moved_now, say, work_folder, write_facts
 
 ON_THE_WAY = ("checkpoints", "last_good", "cache", "above")
 
@@ -19,7 +19,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
 
     Called again after an interruption it goes on from the last whole checkpoint; `saved` is handed each one's folder.
     """
-    if (out / "facts.json").is_file():
+    if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
         return
     from medllm.training.launched import launch_elsewhere
 

@@ -95,18 +95,23 @@ def learning(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401  a PeftMode
 
 
 def set_up_adapters(trainer: Any, start: dict[str, torch.Tensor]) -> None:  # noqa: ANN401  one of TRL's trainers
-    """Put right what TRL 1.16 does to adapters: they learn in float32, from where they stood, against that as `ref`.
+    """Let adapters learn in float32, from the numbers they had before TRL touched them.
 
     On a 4-bit base TRL makes them bfloat16, whose steps are so wide that most updates at the rates of preference
-    training (1e-6 on weights around 1e-2) round to nothing. And it copies to its reference only the parameters with
-    `.default.` in their names, which leaves out those of an adapted embedding (`lora_embedding_A.default`): the
-    reference was then another model. FSDP wants one number type for what it shards, so there bfloat16 stays.
+    training (1e-6 on weights around 1e-2) round to nothing.
     """
     for name, parameter in trainer.model.named_parameters():
-        origin = start.get(name.replace(".ref", ".default"))
-        if origin is not None and (parameter.requires_grad or ".ref" in name):
-            parameter.data = origin.to(parameter.device, copy=True)
-        if trainer.is_fsdp_enabled:
-            parameter.data = parameter.data.to(trainer.model.dtype) if parameter.requires_grad else parameter.data
-        elif parameter.requires_grad:
-            parameter.data = parameter.data.float()
+        if parameter.requires_grad:
+            parameter.data = start.get(name, parameter.data).to(parameter.device, torch.float32, copy=True)
+
+
+def keep_lora_dropout_only(model: Any) -> None:  # noqa: ANN401  a PeftModel
+    """Switch off the dropout of the base, as TRL does for preferences, but leave the adapter's, which a recipe sets."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
+            module.p = 0.0
+
+
+def has_dropout(model: Any) -> bool:  # noqa: ANN401  a model, bare or wrapped
+    """Whether two passes over the same batch differ while the model learns."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())

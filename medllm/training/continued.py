@@ -12,35 +12,46 @@ from trl import SFTConfig, SFTTrainer
 from medllm.recipe.settings import Cpt
 from medllm.training.arguments import learning, lora_config, set_up_adapters, trainer_arguments
 from medllm.training.drawn import add_curves
+from medllm.training.head import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.packing import IGNORED, RowCollator
+from medllm.training.updates import SHARE, Epochs, Updates
 from medllm.training.watch import LAST_GOOD, Finite, Log, Saved
 
-# Below so many logits (0.5 GB in float32) they are cheaper whole than in TRL's tiles with their entropy and accuracy.
-WHOLE_LOGITS = 2**27
 
+class RowTrainer(Updates, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with one way of computing the loss for the whole run, the same on every device."""
 
-class RowTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer, with the loss taken over the whole batch at once where the logits are few."""
+    def __init__(self, *, whole: bool, **kwargs: Any) -> None:  # noqa: ANN401  what SFTTrainer takes
+        super().__init__(**kwargs)
+        self.whole = whole
+        self.loss_is_scaled_for_ga = True
 
     def compute_loss(
         self,
         model: Any,  # noqa: ANN401
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:  # noqa: ANN401
-        """Mean negative log-likelihood of the batch's predicted tokens."""
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        if return_outputs or num_items_in_batch is None or inputs["input_ids"].numel() * vocabulary > WHOLE_LOGITS:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs["labels"][:, 1:]
-        passed = {key: value for key, value in inputs.items() if key != "labels"}
-        logits = model(**passed, use_cache=False).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORED, reduction="sum"
-        )
-        # num_items_in_batch counts the tokens of every device, and their gradients are averaged afterwards.
-        return loss / num_items_in_batch * self.accelerator.num_processes
+        """The negative log-likelihood of the batch's predicted tokens, as its part of the mean over the update."""
+        passed = {key: value for key, value in inputs.items() if key not in ("labels", SHARE)}
+        labels = inputs["labels"]
+        if self.whole:
+            logits = model(**passed, use_cache=False).logits[:, :-1].float()
+            told = torch.nn.functional.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]),
+                labels[:, 1:].reshape(-1),
+                ignore_index=IGNORED,
+                reduction="sum",
+            )
+        else:
+            told = -model(**passed, labels=labels, fused_lm_head=True).log_probs.sum()
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels[:, 1:] != IGNORED).sum()
+        # It counts the tokens of every device, whose gradients are averaged afterwards. An update of documents of one
+        # token each predicts nothing.
+        loss = told / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
 
 
 def make_trainer(
@@ -59,7 +70,9 @@ def make_trainer(
     fresh = lora_config(settings.lora) if not hasattr(model, "peft_config") else None
     flat = getattr(model.config, "_attn_implementation", "").startswith("flash")
     start = learning(model)
+    at_once = settings.per_device_batch_size * settings.max_length * vocabulary_of(model)
     trainer = RowTrainer(
+        whole=at_once <= WHOLE_LOGITS,
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -68,6 +81,9 @@ def make_trainer(
         data_collator=RowCollator(tokenizer.pad_token_id, flat=flat),
     )
     set_up_adapters(trainer, start)
+    fuse_head(trainer.model)
+    trainer.empty = {"input_ids": [tokenizer.pad_token_id], "seq_lengths": [1]}
+    trainer.add_callback(Epochs(len(rows), settings.batch_size))
     trainer.add_callback(Finite(work / LAST_GOOD))
     trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     add_curves(trainer, settings.trackers, work / "training" / "tensorboard")

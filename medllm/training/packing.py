@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medllm.errors import DataError
 from medllm.training.tables import read_table
+from medllm.weights.words import Words
 
 if TYPE_CHECKING:
     import torch
@@ -54,13 +55,11 @@ def make_rows(
     """Tokenize, end each document with the end-of-text token, and fill rows of at most `max_length`."""
     from trl import pack_dataset
 
+    words = Words(tokenizer)
+    end = tokenizer.eos_token_id
+
     def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        ids = tokenizer(batch["text"], add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
-        return {
-            "input_ids": [
-                [*one, tokenizer.eos_token_id] if one[-1:] != [tokenizer.eos_token_id] else one for one in ids
-            ]
-        }
+        return {"input_ids": [[*ids, end] for ids in words.prompts(batch["text"])]}
 
     tokens = texts.map(encode, batched=True, remove_columns=texts.column_names, desc="Tokenizing")
     if packing:

@@ -1,4 +1,4 @@
-"""Preference pairs as tokens, and as batches in which the prompt of a pair stands once for both of its answers."""
+"""Preference pairs as tokens, and as batches in which a prompt stands once for all of its answers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,9 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import DataError
 from medllm.training.tables import read_table
+from medllm.training.updates import SHARE
+from medllm.weights.words import Words
 
 COLUMNS = ("prompt", "chosen", "rejected")
 BARE_PROMPT = "prompt_without_shots"
+NOTHING = -100
+"""The target of a position that predicts nothing."""
 
 
 @dataclass
@@ -51,18 +55,19 @@ def read_pairs(folder: Path, shots: str, cache: Path) -> Dataset:
 def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, PairTally]:
     """Tokenize each prompt and answer as generation sees them; pairs over max_length are counted and left out."""
     tally = PairTally()
+    words = Words(tokenizer)
     rows: list[dict[str, Any]] = []
     for number, pair in enumerate(table):
-        prompt = tokenizer(pair["prompt"])["input_ids"]
+        prompt = words.prompt(pair["prompt"])
         answers = {}
         merged = False
         for side in ("chosen", "rejected"):
-            whole = tokenizer(pair["prompt"] + pair[side])["input_ids"]
+            whole = words.prompt(pair["prompt"] + pair[side])
             if whole[: len(prompt)] == prompt:
                 answer = whole[len(prompt) :]
             else:
-                merged, answer = True, tokenizer(pair[side], add_special_tokens=False)["input_ids"]
-            answers[side] = answer if answer[-1:] == [tokenizer.eos_token_id] else [*answer, tokenizer.eos_token_id]
+                merged, answer = True, words.continued(pair[side])
+            answers[side] = [*answer, tokenizer.eos_token_id]
         longest = len(prompt) + max(map(len, answers.values()))
         tally.pairs += 1
         tally.longest = max(tally.longest, longest)
@@ -70,9 +75,8 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
         if longest > max_length:
             tally.too_long += 1
             continue
-        rows.append(
-            {"prompt_ids": prompt, "chosen_ids": answers["chosen"], "rejected_ids": answers["rejected"], "pair": number}
-        )
+        sides = {"chosen_ids": answers["chosen"], "rejected_ids": answers["rejected"]}
+        rows.append({"prompt_ids": prompt, **sides, "pair": number})
     tally.trained = len(rows)
     if not rows:
         raise DataError(
@@ -82,13 +86,29 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
     return Dataset.from_list(rows), tally
 
 
+@dataclass
+class Asked:
+    """One prompt and its distinct answers."""
+
+    prompt: list[int]
+    answers: list[list[int]]
+
+    def place(self, answer: list[int]) -> int:
+        """Where this answer stands among those of the prompt; it is added when it is new."""
+        if answer not in self.answers:
+            self.answers.append(answer)
+        return self.answers.index(answer)
+
+
 @dataclass(frozen=True)
 class PairCollator:
-    """Pairs to a batch: `[prompt | chosen | rejected]` in one row, where neither answer sees the other.
+    """Pairs to a batch: `[prompt | answer | answer ...]` in one row, where no answer sees another.
 
-    With three worked examples the prompt is most of a pair; standing once it is computed once. Kernels that take no
-    mask of their own (`shared` off) get the usual two rows. Prompts are padded on the left, so that all answers begin
-    in the same column and only their part of the logits is ever computed.
+    With three worked examples the prompt is most of a pair; standing once it is computed once, and so is an answer
+    that several pairs of the prompt share. Kernels that take no mask of their own (`shared` off) get a row for each
+    answer. Each answer's part begins with the last token of the prompt, which predicts its first token, and leaves out
+    its own last one, which predicts nothing. Prompts are padded on the left, so that all answers begin in the same
+    column and only their part of the logits is ever computed.
     """
 
     pad_token_id: int
@@ -97,35 +117,62 @@ class PairCollator:
     """The reach of sliding-window layers, which need a mask of their own."""
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Lay out tokens, positions, masks and the places of both answers."""
-        prompts = [pair["prompt_ids"] for pair in pairs]
-        chosen = [pair["chosen_ids"] for pair in pairs]
-        rejected = [pair["rejected_ids"] for pair in pairs]
-        numbers = torch.tensor([pair["pair"] for pair in pairs])
-        start = max(map(len, prompts))
-        answers = [chosen, rejected] if self.shared else [[*chosen, *rejected]]
-        prompts = prompts if self.shared else [*prompts, *prompts]
-        ids = [self._column([p[::-1] for p in prompts]).flip(1), *(self._column(part) for part in answers)]
-        real = [column >= 0 for column in ids]
-        tokens = torch.cat(ids, 1)
-        positions = torch.cat([_prompt_positions(real[0]), *(_answer_positions(real[0], r) for r in real[1:])], 1)
+        """Lay out tokens, positions and masks.
+
+        `targets` (rows x columns) holds the token that each position predicts, `widths` the columns of the prompt and
+        of each answer, `chosen` and `rejected` the number of each pair's answers among rows x answers of a row, `pair`
+        and `share` a pair's number and its part of the update's mean.
+        """
+        rows, chosen, rejected = self._rows(pairs)
+        most = max(len(row.answers) for row in rows)
+        columns = [self._column([row.prompt[:-1][::-1] for row in rows]).flip(1)]
+        targets = [torch.full_like(columns[0], NOTHING)]
+        for number in range(most):
+            answers = [row.answers[number] if number < len(row.answers) else [] for row in rows]
+            begun = [[row.prompt[-1], *one[:-1]] if one else [] for row, one in zip(rows, answers, strict=True)]
+            columns.append(self._column(begun))
+            targets.append(self._column(answers, NOTHING))
+        real = [column >= 0 for column in columns]
+        tokens = torch.cat(columns, 1)
+        positions = torch.cat([_prompt_positions(real[0]), *(_answer_positions(real[0], part) for part in real[1:])], 1)
         batch: dict[str, Any] = {
             "input_ids": tokens.clamp(min=0).where(tokens >= 0, torch.tensor(self.pad_token_id)),
             "position_ids": positions,
-            "answers": tokens.where(tokens >= 0, torch.tensor(-100))[:, start:],
-            "pair": numbers,
+            "targets": torch.cat(targets, 1),
+            "chosen": torch.tensor([row * most + place for row, place in chosen]),
+            "rejected": torch.tensor([row * most + place for row, place in rejected]),
+            "pair": torch.tensor([pair["pair"] for pair in pairs]),
+            SHARE: torch.tensor([pair.get(SHARE, 1 / len(pairs)) for pair in pairs], dtype=torch.float64),
+            "widths": [part.shape[1] for part in columns],
         }
         if self.shared:
-            sides = torch.cat([torch.full_like(part[0], side) for side, part in enumerate(ids)])
+            sides = torch.cat([torch.full_like(part[0], side) for side, part in enumerate(columns)])
             batch["attention_mask"] = self._masks(tokens >= 0, sides, positions)
         else:
             batch["attention_mask"] = (tokens >= 0).long()
-        batch["widths"] = torch.tensor([part.shape[1] for part in ids])
         return batch
 
-    def _column(self, lists: list[list[int]]) -> torch.Tensor:
+    def _rows(
+        self, pairs: Sequence[dict[str, Any]]
+    ) -> tuple[list[Asked], list[tuple[int, int]], list[tuple[int, int]]]:
+        """The rows of the batch, and where in them (row, answer) the two answers of each pair stand."""
+        rows: list[Asked] = []
+        numbers: dict[tuple[int, ...], int] = {}
+        places: dict[str, list[tuple[int, int]]] = {"chosen_ids": [], "rejected_ids": []}
+        for pair in pairs:
+            for side, found in places.items():
+                # A row for each prompt, or where rows cannot be shared, for each answer to it.
+                key = tuple(pair["prompt_ids"]) if self.shared else (*pair["prompt_ids"], -1, *pair[side])
+                if key not in numbers:
+                    numbers[key] = len(rows)
+                    rows.append(Asked(pair["prompt_ids"], []))
+                row = numbers[key]
+                found.append((row, rows[row].place(pair[side])))
+        return rows, places["chosen_ids"], places["rejected_ids"]
+
+    def _column(self, lists: list[list[int]], gap: int = -1) -> torch.Tensor:
         width = max(map(len, lists))
-        return torch.tensor([[*one, *[-1] * (width - len(one))] for one in lists])
+        return torch.tensor([[*one, *[gap] * (width - len(one))] for one in lists], dtype=torch.long)
 
     def _masks(self, real: torch.Tensor, sides: torch.Tensor, positions: torch.Tensor) -> Any:  # noqa: ANN401
         """Who sees whom: what came before, in the prompt or in the same answer; padding sees itself."""

@@ -18,15 +18,26 @@ from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
-from medllm.errors import TrainingError
 from medllm.recipe.settings import Rpo
-from medllm.training.arguments import learning, lora_config, set_up_adapters, trainer_arguments
+from medllm.training.arguments import (
+    has_dropout,
+    keep_lora_dropout_only,
+    learning,
+    lora_config,
+    set_up_adapters,
+    trainer_arguments,
+)
 from medllm.training.drawn import Samples, add_curves
-from medllm.training.pairs import PairCollator
+from medllm.training.head import WHOLE_LOGITS, fuse_head, vocabulary_of
+from medllm.training.pairs import NOTHING, PairCollator
+from medllm.training.reference import FILE, Reference, prove
+from medllm.training.updates import SHARE, Epochs, Updates
 from medllm.training.watch import LAST_GOOD, FallingChosen, Finite, Log, Saved
 
 Logps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-NOT_FOR_MODEL = ("answers", "pair", "widths")
+PAIRS = "pairs"
+"""The sum that counts the pairs of the others."""
+FOR_MODEL = ("input_ids", "position_ids", "attention_mask")
 
 
 def rpo_loss(policy: Logps, reference: Logps, *, beta: float, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,98 +47,104 @@ def rpo_loss(policy: Logps, reference: Logps, *, beta: float, alpha: float) -> t
     return -logsigmoid(beta * margins), -chosen / lengths * alpha
 
 
-def answer_logps(model: Any, batch: dict[str, Any]) -> Logps:  # noqa: ANN401  a model, bare or wrapped
-    """Log-probabilities of the chosen and the rejected answers, and the lengths of the chosen ones."""
-    answers: torch.Tensor = batch["answers"]
-    inputs = {key: value for key, value in batch.items() if key not in NOT_FOR_MODEL}
-    width = answers.shape[1]
-    logits = model(**inputs, use_cache=False, logits_to_keep=width + 1).logits.float()
-    widths = batch["widths"].tolist()
-    before = torch.arange(width, device=answers.device)
-    if len(widths) == 3:  # the rejected answer, too, goes on from the prompt's last token
-        before[widths[1]] = 0
-    # Row `before[i]` of the kept logits predicts answer token i; row 0 is the prompt's last token.
-    scores = logits[:, before]
-    named = answers.clamp(min=0)[..., None]
-    per_token = scores.gather(-1, named)[..., 0] - scores.logsumexp(-1)
-    per_token = per_token * (answers != -100)
-    counted = (answers != -100).sum(1)
-    if len(widths) == 3:
-        first = widths[1]
-        lengths = (answers[:, :first] != -100).sum(1)
-        return per_token[:, :first].sum(1), per_token[:, first:].sum(1), lengths
-    chosen, rejected = per_token.sum(1).chunk(2)
-    return chosen, rejected, counted.chunk(2)[0]
+def answer_logps(model: Any, batch: dict[str, Any], *, whole: bool = True) -> Logps:  # noqa: ANN401  bare or wrapped
+    """Log-probabilities of each pair's chosen and rejected answer, and the lengths of the chosen ones.
+
+    With `whole` the logits of all answers are built at once, which is quickest where they are few; without, the head
+    that `fuse_head` gave the model computes them in tiles.
+    """
+    prompt, *widths = batch["widths"]
+    targets: torch.Tensor = batch["targets"]
+    inputs = {key: batch[key] for key in FOR_MODEL}
+    asked = targets[:, prompt:]
+    if whole:
+        logits = model(**inputs, use_cache=False, logits_to_keep=asked.shape[1]).logits.float()
+        named = asked.clamp(min=0)[..., None]
+        scores = (logits.gather(-1, named)[..., 0] - logits.logsumexp(-1)) * (asked != NOTHING)
+    else:
+        scores = model(**inputs, shift_labels=targets, fused_lm_head=True).log_probs[:, prompt:].float()
+    # One sum for each answer of each row; a pair finds its answers by their number.
+    sums = torch.stack([part.sum(1) for part in scores.split(widths, 1)], 1).reshape(-1)
+    counts = torch.stack([part.sum(1) for part in (asked != NOTHING).split(widths, 1)], 1).reshape(-1)
+    return sums[batch["chosen"]], sums[batch["rejected"]], counts[batch["chosen"]]
 
 
-class RpoTrainer(DPOTrainer):  # type: ignore[misc]
-    """TRL's trainer and its reference adapters; the loss is averaged per pair, the reference proved at the start."""
+class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
+    """TRL's trainer with the loss of the paper: each pair of an update weighs the same, on whichever device it lies."""
 
-    def __init__(self, *, alpha: float, **kwargs: Any) -> None:  # noqa: ANN401  what DPOTrainer takes
+    reference: torch.Tensor
+    """The reference's log-probabilities of the chosen and the rejected answer, by the number of the pair."""
+
+    def __init__(self, *, alpha: float, whole: bool, **kwargs: Any) -> None:  # noqa: ANN401  what DPOTrainer takes
         super().__init__(**kwargs)
         self.alpha = alpha
-        # The reference does not learn: over several epochs its log-probabilities are computed in the first.
-        self.known: dict[int, tuple[float, float]] = {}
+        self.whole = whole
+        self.loss_is_scaled_for_ga = True
         self.proved = False
+        self._sums: dict[str, torch.Tensor] = {}
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:  # noqa: ANN401
         """Pairs come tokenized."""
         return dataset
 
-    def reference_logps(self, batch: dict[str, Any]) -> Logps:
-        """Log-probabilities under the reference: the frozen copy of the adapter we began with, or the bare base."""
-        numbers = batch["pair"].tolist()
-        if not all(number in self.known for number in numbers):
-            model = self.accelerator.unwrap_model(self.model)
-            previous = model.active_adapter
-            with torch.no_grad():
-                if "ref" in model.peft_config:
-                    model.set_adapter("ref")
-                    logps = answer_logps(self.model, batch)
-                    model.set_adapter(previous)
-                else:
-                    with model.disable_adapter():
-                        logps = answer_logps(self.model, batch)
-            self.known.update(zip(numbers, zip(logps[0].tolist(), logps[1].tolist(), strict=True), strict=True))
-        kept = torch.tensor([self.known[number] for number in numbers], device=batch["answers"].device)
-        return kept[:, 0], kept[:, 1], torch.ones_like(kept[:, 0])
+    def answer_logps(self, model: Any, batch: dict[str, Any]) -> Logps:  # noqa: ANN401  bare or wrapped
+        """Log-probabilities of a batch's answers, in the one way of this run."""
+        return answer_logps(model, batch, whole=self.whole)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:  # noqa: ANN401
-        reference = self.reference_logps(inputs)
-        policy = answer_logps(model, inputs)
+        share = inputs[SHARE].float()
+        taught = share > 0
+        kept = self.reference[inputs["pair"].cpu()].to(share.device).where(taught[:, None], 0.0)
+        reference = (kept[:, 0], kept[:, 1], torch.ones_like(kept[:, 0]))
+        policy = self.answer_logps(model, inputs)
         if not self.proved and self.state.global_step == 0:
-            self._prove(policy, reference)
+            self._prove(model, inputs, policy, reference)
         dpo, nll = rpo_loss(policy, reference, beta=self.beta, alpha=self.alpha)
-        self._note(policy, reference, dpo, nll)
-        loss = (dpo + nll).mean()
+        self._note(taught, policy, reference, dpo, nll)
+        # Devices' gradients are averaged afterwards, so each takes its part so many times.
+        loss = ((dpo + nll).where(taught, 0.0) * share).sum() * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def _prove(self, policy: Logps, reference: Logps) -> None:
-        """Before the first update the policy is the reference, to the last bit; a wrong reference shows only here."""
-        apart = max(float((p - r).detach().abs().max()) for p, r in zip(policy[:2], reference[:2], strict=True))
-        if apart != 0:
-            raise TrainingError(
-                f"rpo: before the first update policy and reference differ by {apart:.3g} in log-probability, so the "
-                "reference is not the model that training starts from. Give one adapter, or a merged model, as `model`."
-            )
+    def _prove(self, model: Any, inputs: dict[str, Any], policy: Logps, reference: Logps) -> None:  # noqa: ANN401
+        """Compare the policy with the reference on the first micro-batch, both without dropout."""
+        taught = inputs[SHARE] > 0
+        if has_dropout(model):
+            model.eval()
+            with torch.no_grad():
+                policy = self.answer_logps(model, inputs)
+            model.train()
+        prove(tuple(one[taught] for one in policy), tuple(one[taught] for one in reference))
         self.proved = True
 
-    def _note(self, policy: Logps, reference: Logps, dpo: torch.Tensor, nll: torch.Tensor) -> None:
-        """Keep what the log shows, averaged over all devices when it is written."""
-        with torch.no_grad():
-            won, lost = (self.beta * (p - r) for p, r in zip(policy[:2], reference[:2], strict=True))
-            values = {
-                "loss/dpo": dpo,
-                "loss/nll": -policy[0] / policy[2],
-                "logps/chosen": policy[0],
-                "logps/rejected": policy[1],
-                "rewards/chosen": won,
-                "rewards/rejected": lost,
-                "rewards/margins": won - lost,
-                "rewards/accuracies": (won > lost).float(),
-            }
-            for name, value in values.items():
-                self._metrics["train"][name].append(self.accelerator.gather(value.detach()).mean().item())
+    def _note(
+        self, taught: torch.Tensor, policy: Logps, reference: Logps, dpo: torch.Tensor, nll: torch.Tensor
+    ) -> None:
+        """Add up what the log shows; sums of all devices are only brought together when a line is written."""
+        chosen, rejected = policy[0].detach(), policy[1].detach()
+        won, lost = self.beta * (chosen - reference[0]), self.beta * (rejected - reference[1])
+        values = {
+            "loss/dpo": dpo.detach(),
+            "loss/nll": -chosen / policy[2],
+            "logps/chosen": chosen,
+            "logps/rejected": rejected,
+            "rewards/chosen": won,
+            "rewards/rejected": lost,
+            "rewards/margins": won - lost,
+            "rewards/accuracies": (won > lost).float(),
+            PAIRS: torch.ones_like(won),
+        }
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.double().where(taught, 0.0).sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means over all pairs since the last line; every process comes here at the same updates."""
+        if self._sums:
+            names = list(self._sums)
+            summed = self.accelerator.reduce(torch.stack(list(self._sums.values())).float(), "sum").tolist()
+            told = dict(zip(names, summed, strict=True))
+            logs.update({name: value / told[PAIRS] for name, value in told.items() if name != PAIRS})
+            self._sums = {}
+        super().log(logs, start_time)
 
 
 def make_trainer(
@@ -150,16 +167,27 @@ def make_trainer(
     )
     continues = hasattr(model, "peft_config")
     start = learning(model)
+    answers = max(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs)
+    at_once = settings.per_device_batch_size * answers * vocabulary_of(model)
     trainer = RpoTrainer(
         alpha=settings.rpo_alpha,
+        whole=at_once <= WHOLE_LOGITS,
         model=model,
-        args=DPOConfig(**trainer_arguments(settings, work), beta=settings.beta),
+        args=DPOConfig(**trainer_arguments(settings, work), beta=settings.beta, disable_dropout=False),
         train_dataset=pairs,
         processing_class=tokenizer,
         peft_config=None if continues or settings.lora is None else lora_config(settings.lora),
         data_collator=collator,
     )
+    if "ref" in trainer.model.peft_config:
+        trainer.model.delete_adapter("ref")  # TRL's copy: the reference is asked before the first update instead
     set_up_adapters(trainer, start)
+    keep_lora_dropout_only(trainer.model)
+    fuse_head(trainer.model)
+    one = [tokenizer.pad_token_id]
+    trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
+    trainer.add_callback(Reference(trainer, work / FILE))
+    trainer.add_callback(Epochs(len(pairs), settings.batch_size))
     trainer.add_callback(Finite(work / LAST_GOOD))
     trainer.falling = FallingChosen(work / LAST_GOOD, settings.on_falling_chosen, say)
     trainer.add_callback(trainer.falling)

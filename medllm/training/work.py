@@ -28,6 +28,15 @@ def work_folder(out: Path) -> Path:
     return work
 
 
+def moved_now(out: Path, leave_out: tuple[str, ...]) -> bool:
+    """Move a folder into place that an earlier run finished but was stopped before it could move it."""
+    work = out.with_name(out.name + ".part")
+    if not (work / FACTS).is_file():
+        return False
+    move_into_place(work, out, leave_out)
+    return True
+
+
 def move_into_place(work: Path, out: Path, leave_out: tuple[str, ...]) -> None:
     """Let the finished folder appear at once, without what was only needed on the way."""
     for name in leave_out:

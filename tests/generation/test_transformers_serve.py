@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,8 @@ def here(served):
     turns = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in PROMPTS]
     said = {}
     for chat, texts in ((False, PROMPTS), (True, turns)):
+        if chat:  # the marks of these turns are meant, unlike any that a question holds
+            generator.words = SimpleNamespace(prompt=lambda text: generator.tokenizer(text)["input_ids"])
         asked = [Request(key=str(n), text=text, max_new_tokens=16) for n, text in enumerate(texts)]
         said[chat] = {reply.key: reply for reply in generator.generate(asked)}
     return said

@@ -90,6 +90,54 @@ def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(sources, whole, 
     ends_as(stage, settings, sources, tmp_path / "out", whole[name])
 
 
+LENGTHS = {
+    "five updates": ({"max_steps": 5, "schedule": "constant"}, 5),
+    "five updates that fall as a cosine": ({"max_steps": 5, "schedule": "cosine"}, 5),
+    "two epochs": ({"max_steps": None, "epochs": 2.0, "batch_size": 8, "schedule": "constant"}, 4),
+    "an epoch and a half": ({"max_steps": None, "epochs": 1.5, "batch_size": 4, "schedule": "constant"}, 6),
+}
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("name", STAGES)
+def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_the_uninterrupted_one(
+    sources, tmp_path, monkeypatch, name, length
+):
+    class KilledError(Exception):
+        pass
+
+    stage, settings = STAGES[name]
+    changes, updates = LENGTHS[length]
+    monkeypatch.setattr("medllm.training.drawn.SAMPLED_TOKENS", 2)
+    told = settings.model_copy(update={"warmup": 0.0, "learning_rate": 1e-3, **changes})
+    stage.make(told, sources, tmp_path / "whole")
+    facts = json.loads((tmp_path / "whole" / "facts.json").read_text("utf-8"))
+    last = facts["steps"]
+    assert last == updates or name == "cpt"
+
+    def kill(*args, **options):
+        raise KilledError
+
+    def killed_after(step):
+        def saved(checkpoint):
+            if checkpoint.name == f"checkpoint-{step}":
+                raise KilledError
+
+        return saved
+
+    for moment in (2, last, "write_facts", "move_into_place"):
+        out = tmp_path / str(moment)
+        with monkeypatch.context() as patched, pytest.raises(KilledError):
+            if isinstance(moment, str):
+                patched.setattr(f"medllm.stages.{name}.{moment}", kill)
+            stage.make(told, sources, out, saved=killed_after(moment))
+        stage.make(told, sources, out)
+        assert json.loads((out / "facts.json").read_text("utf-8"))["steps"] == last, moment
+        made, whole = ((folder / "adapter_model.safetensors").read_bytes() for folder in (out, tmp_path / "whole"))
+        assert made == whole, moment
+        assert log_of(out) == log_of(tmp_path / "whole"), moment
+
+
 @contextmanager
 def lowered(kind, after="checkpoint-2"):
     """A limit of the system, lowered once a checkpoint is written and lifted at the end."""

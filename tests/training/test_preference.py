@@ -9,6 +9,7 @@ from medllm.errors import TrainingError
 from medllm.recipe.settings import Lora, Rpo
 from medllm.training.pairs import PairCollator, encode_pairs, read_pairs
 from medllm.training.preference import answer_logps, make_trainer, rpo_loss
+from medllm.training.reference import Reference
 from medllm.weights.load import load_adapters, load_base, load_tokenizer
 from tests import tiny
 
@@ -72,12 +73,14 @@ def test_the_loss_is_that_of_the_paper_on_a_batch_computed_by_hand(root, tmp_pat
             torch.nn.init.normal_(parameter, std=0.1)
     expected = sum(by_hand(model, pair, ref)[0] for pair, ref in zip(pairs, references, strict=True)) / 4
     batch = PairCollator(trainer.processing_class.pad_token_id, shared=shared)(pairs)
-    trainer.proved = True
     trainer.state.global_step = 1
+    trainer.reference = torch.tensor(references)
     with torch.no_grad():
         loss = trainer._compute_loss(model, batch, False)
     assert float(loss) == pytest.approx(expected, abs=1e-5 * max(1.0, abs(expected) / 10))
-    assert trainer._metrics["train"]["rewards/margins"][-1] != 0
+    logged = {}
+    trainer.log(logged)
+    assert logged["rewards/margins"] != 0
 
 
 def test_the_likelihood_term_is_averaged_per_sequence_and_not_over_the_batchs_tokens():
@@ -125,14 +128,16 @@ def test_the_reference_is_the_model_at_the_start_to_the_last_bit(root, tmp_path,
     assert line["loss/dpo"] == pytest.approx(math.log(2), abs=1e-6)
 
 
-def test_a_wrong_reference_stops_the_run(root, tmp_path):
-    model = load_adapters(load_base(root / "base", dtype="float32"), {"default": root / "cpt"}, root / "base")
-    trainer = trainer_for(root, tmp_path, model=model)
-    for name, parameter in trainer.model.named_parameters():
-        if ".ref." in name and "lora_B" in name:
-            parameter.data.zero_()  # the base, which other trainers take for the reference
+def test_a_wrong_reference_stops_the_run(root, tmp_path, monkeypatch):
+    def of_the_base(self):
+        model = self.trainer.model
+        with model.disable_adapter():  # the base, which other trainers take for the reference
+            return computed(self)
+
+    computed = Reference._computed
+    monkeypatch.setattr(Reference, "_computed", of_the_base)
     with pytest.raises(TrainingError, match="policy and reference differ"):
-        trainer.train()
+        trainer_for(root, tmp_path).train()
 
 
 def test_adapters_learn_in_float32_on_a_4_bit_base(root, tmp_path):
@@ -155,3 +160,70 @@ def test_a_run_whose_chosen_answers_fall_is_stopped_as_the_recipe_says(root, tmp
     warned = trainer_for(root, tmp_path / "warn", on_falling_chosen="warn", **changed)
     warned.train()
     assert warned.falling.first in (4, 5) and warned.state.global_step == 6
+
+
+@pytest.mark.parametrize("route", ["fresh", "continued"])
+def test_the_adapters_dropout_acts_on_the_policy_and_never_on_the_reference(root, tmp_path, route):
+    told, kept = {}, {}
+    for share in (0.0, 0.5):
+        lora, model = LORA.model_copy(update={"lora_dropout": share}), None
+        if route == "continued":
+            targets = ["q_proj", "up_proj"]
+            below = tiny.make_adapter(
+                tmp_path / f"below {share}", root / "base", target_modules=targets, lora_dropout=share
+            )
+            model = load_adapters(
+                load_base(root / "base", dtype="float32"), {"default": below}, root / "base", trainable="default"
+            )
+            lora = None
+        trainer = trainer_for(
+            root,
+            tmp_path / f"{share}",
+            lora=lora,
+            model=model,
+            warmup=0.0,
+            max_steps=2,
+            logging_steps=1,
+            learning_rate=1e-2,
+        )
+        trainer.train()
+        assert trainer.proved
+        told[share] = [line["rewards/margins"] for line in trainer.state.log_history if "rewards/margins" in line]
+        kept[share] = trainer.reference
+    assert torch.equal(kept[0.0].nan_to_num(), kept[0.5].nan_to_num())
+    assert told[0.0][0] == 0
+    assert told[0.5][1] != told[0.0][1], "the recipe's dropout did nothing"
+
+
+def test_pairs_of_one_prompt_in_a_micro_batch_share_it_and_their_common_answers(root):
+    tokenizer = load_tokenizer(root / "base")
+    model = load_base(root / "base", dtype="float32")
+    prompt, other, first, second, third = ([7, 8, 9, 10], [11, 12], [20, 21, 0], [22, 0], [23, 24, 25, 0])
+    sides = [(prompt, first, second), (prompt, first, third), (other, second, third), (prompt, second, third)]
+    pairs = [
+        {"prompt_ids": asked, "chosen_ids": chosen, "rejected_ids": rejected, "pair": number}
+        for number, (asked, chosen, rejected) in enumerate(sides)
+    ]
+    together = PairCollator(tokenizer.pad_token_id, shared=True)(pairs)
+    assert together["input_ids"].shape == (2, 3 + 3 + 4 + 4), "two prompts, three answers at most, each computed once"
+    rows = PairCollator(tokenizer.pad_token_id, shared=False)(pairs)
+    assert rows["input_ids"].shape[0] == 5
+    with torch.no_grad():
+        alone = [answer_logps(model, PairCollator(0, shared=False)([pair])) for pair in pairs]
+        for batch in (together, rows):
+            for number, side in enumerate(answer_logps(model, batch)):
+                assert side.tolist() == pytest.approx([float(one[number]) for one in alone], abs=1e-4)
+
+
+def test_the_head_in_tiles_gives_the_numbers_of_the_whole_logits(root):
+    from medllm.training.head import fuse_head
+
+    model = load_base(root / "base", dtype="float32")
+    fuse_head(model)
+    pairs, _ = encode_pairs(
+        read_pairs(root / "preferences", "keep", root / "cache"), load_tokenizer(root / "base"), 256
+    )
+    for shared in (True, False):
+        batch = PairCollator(0, shared=shared)([pairs[number] for number in range(3)])
+        for whole, tiled in zip(answer_logps(model, batch), answer_logps(model, batch, whole=False), strict=True):
+            assert torch.allclose(whole.float(), tiled.float(), atol=1e-4)

@@ -33,7 +33,8 @@ def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
     sources = {"base": base, "cpt": tiny.make_adapter(tmp_path / "cpt", base)}
     # Of different lengths, so that a mean over devices instead of over tokens (or pairs) would show.
     sources["corpus"] = tiny.make_corpus(tmp_path / "corpus", 20, longest=80)
-    sources["preferences"] = tiny.make_pairs(tmp_path / "pairs")
+    # The last update of an epoch has one pair, so that a pair counted twice to fill the other device would show.
+    sources["preferences"] = tiny.make_pairs(tmp_path / "pairs", 13)
     make, settings = TRAININGS[stage]
     make(settings, sources, tmp_path / "one")
     make(settings.model_copy(update={"accelerate": CONFIG}), sources, tmp_path / "two")

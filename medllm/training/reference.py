@@ -1,0 +1,124 @@
+"""The reference of RPO: the model that training starts from, asked once for every pair before the first update."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from transformers import TrainerCallback
+
+from medllm.errors import TrainingError
+from medllm.training.updates import SHARE
+
+FILE = "reference.parquet"
+TOLERANCE = {"cuda": 1e-3}
+"""How far policy and reference may lie apart before the first update, as a part of the log-probability: on a CPU not
+at all; on CUDA a pass with gradients may choose another kernel than one without."""
+
+
+class Reference(TrainerCallback):  # type: ignore[misc]
+    """Keeps the reference's log-probabilities of all pairs, in the work folder beside the checkpoints.
+
+    They are computed by the wrapped model itself, in the micro-batches of the first epoch, before anything is learnt.
+    So nothing of the model is copied or switched for the reference, and every process takes part in the same passes.
+    A run that goes on from a checkpoint reads them.
+    """
+
+    def __init__(self, trainer: Any, path: Path) -> None:  # noqa: ANN401  an RpoTrainer
+        self.trainer = trainer
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Read what is known, or compute it with the model as it is now."""
+        trainer = self.trainer
+        split = [args.per_device_train_batch_size, args.world_size, args.seed]
+        key = {"pairs": fingerprint(trainer.train_dataset), "split": json.dumps(split)}
+        begun = state.global_step > 0
+        # To their last bit the numbers belong to the micro-batches too; a run that has begun takes them as they are.
+        kept = read_reference(self.path, {"pairs": key["pairs"]} if begun else key)
+        known = torch.tensor(float(kept is not None), device=args.device)
+        if trainer.accelerator.reduce(known, "sum") < args.world_size:
+            if begun:
+                raise TrainingError(
+                    f"rpo: the reference of this run, {self.path}, is gone or of other pairs, so it cannot go on from "
+                    "its checkpoint. Put the file back, or remove the folder it lies in to start from the beginning."
+                )
+            kept = self._computed()
+            if trainer.is_world_process_zero():
+                write_reference(self.path, kept, key)
+            trainer.accelerator.wait_for_everyone()
+        trainer.reference = kept
+
+    def _computed(self) -> torch.Tensor:
+        """Log-probabilities (pairs x 2, float32) of the pairs that the first epoch takes; NaN for those it leaves."""
+        trainer = self.trainer
+        args, state = trainer.args, trainer.state
+        table = torch.zeros((max(trainer.train_dataset["pair"]) + 1, 3), device=args.device)
+        trainer.model.eval()
+        steps = state.max_steps * args.gradient_accumulation_steps
+        for _, batch in zip(range(steps), trainer.get_train_dataloader(), strict=False):
+            batch = trainer._prepare_inputs(batch)
+            with torch.no_grad(), trainer.compute_loss_context_manager():
+                chosen, rejected, _ = trainer.answer_logps(trainer.model, batch)
+            real = batch[SHARE] > 0
+            found = torch.stack([chosen, rejected, torch.ones_like(chosen)], 1)
+            table[batch["pair"][real]] = found[real].float()
+        trainer.model.train()
+        summed = trainer.accelerator.reduce(table, "sum").cpu()
+        reference: torch.Tensor = summed[:, :2].where(summed[:, 2:] > 0, torch.nan)
+        return reference
+
+
+def fingerprint(pairs: Any) -> str:  # noqa: ANN401  a datasets.Dataset
+    """Tell these pairs from all others, by every token of them."""
+    told = hashlib.sha256(json.dumps(list(pairs["pair"])).encode())
+    for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+        column = pairs.data.column(name)
+        told.update(pc.list_value_length(column).to_numpy().tobytes())
+        told.update(pc.list_flatten(column).to_numpy().tobytes())
+    return told.hexdigest()
+
+
+def read_reference(path: Path, key: dict[str, str]) -> torch.Tensor | None:
+    """Read the numbers (pairs x 2) from their file; None where there is none, or one of another key."""
+    try:
+        table = pq.read_table(path)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    told = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    if any(told.get(name) != value for name, value in key.items()):
+        return None
+    columns = [torch.from_numpy(table.column(name).to_numpy().copy()) for name in ("chosen", "rejected")]
+    return torch.stack(columns, 1)
+
+
+def write_reference(path: Path, reference: torch.Tensor, key: dict[str, str]) -> None:
+    """Write the numbers (pairs x 2), whole or not at all."""
+    columns = {"chosen": reference[:, 0].numpy(), "rejected": reference[:, 1].numpy()}
+    table = pa.table(columns).replace_schema_metadata(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    pq.write_table(table, aside)
+    aside.replace(path)
+
+
+def prove(policy: tuple[torch.Tensor, ...], reference: tuple[torch.Tensor, ...]) -> None:
+    """Before the first update the policy is the reference; a wrong reference shows only here.
+
+    Raises TrainingError with the distance where they differ by more than TOLERANCE allows on their device.
+    """
+    for ours, theirs in zip(policy[:2], reference[:2], strict=True):
+        apart = (ours.detach() - theirs).abs()
+        allowed = TOLERANCE.get(ours.device.type, 0.0) * theirs.abs()
+        if not bool((apart <= allowed).all()):
+            raise TrainingError(
+                f"rpo: before the first update policy and reference differ by {float(apart.max()):.3g} in "
+                "log-probability, so the reference is not the model that training starts from. Give one adapter, or a "
+                "merged model, as `model`."
+            )

@@ -70,6 +70,16 @@ def make_config(tokenizer, family, **changed):
     if family == "gemma3_text":
         layers = ["sliding_attention", "full_attention"]
         return transformers.Gemma3TextConfig(**common, sliding_window=16, layer_types=layers)
+    if family == "gemma3":  # with a vision tower, as 4B and more have
+        text = make_config(tokenizer, "gemma3_text", **changed)
+        eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+        eyes = transformers.SiglipVisionConfig(**eyes, image_size=28, patch_size=14)
+        marks = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7, "mm_tokens_per_image": 4}
+        ties = {"tie_word_embeddings": changed.get("tie_word_embeddings", False)}
+        return transformers.Gemma3Config(text_config=text, vision_config=eyes, **marks, **ties)
+    if family == "qwen3_moe":
+        experts = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1}
+        return transformers.Qwen3MoeConfig(**common, **experts)
     names = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
     return getattr(transformers, names[family])(**common)
 

@@ -28,6 +28,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
     from medllm.training.finish import gathered, write_adapter
     from medllm.training.start import load_start
     from medllm.training.watch import last_checkpoint, worded
+    from medllm.weights.seats import refuse_unstored
 
     work = work_folder(out)
     with worded("cpt", work):
@@ -35,6 +36,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
         rows, tally = _rows(settings, sources, start.tokenizer, work)
         say("cpt", str(tally))
         trainer = make_trainer(start.model, start.tokenizer, rows, settings, work, saved=saved)
+        refuse_unstored(trainer.model, start.base)
         resumed = last_checkpoint(work / "checkpoints")
         result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         trainer.accelerator.wait_for_everyone()

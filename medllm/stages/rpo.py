@@ -55,6 +55,7 @@ def _train(
     from medllm.training.pairs import encode_pairs, read_pairs
     from medllm.training.preference import make_trainer
     from medllm.training.watch import last_checkpoint
+    from medllm.weights.seats import refuse_unstored
 
     tell = partial(say, "rpo")
     with processes().main_process_first():
@@ -62,6 +63,7 @@ def _train(
     pairs, tally = encode_pairs(table, start.tokenizer, settings.max_length)
     tell(f"{tally.trained} of {tally.pairs} pairs; {tally.too_long} are longer than {settings.max_length} tokens")
     trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell, saved=saved)
+    refuse_unstored(trainer.model, start.base)
     resumed = last_checkpoint(work / "checkpoints")
     result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     trainer.accelerator.wait_for_everyone()

@@ -9,6 +9,7 @@ from peft import LoraConfig
 
 from medllm.errors import TrainingError
 from medllm.recipe.settings import Lora, Training
+from medllm.weights.seats import outside_text
 
 OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
@@ -76,13 +77,14 @@ def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
     }
 
 
-def lora_config(lora: Lora) -> LoraConfig:
-    """PEFT's words for a fresh adapter."""
+def lora_config(lora: Lora, model: Any) -> LoraConfig:  # noqa: ANN401  a PreTrainedModel
+    """PEFT's words for a fresh adapter, on the layers that work on text."""
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=list(lora.target_modules),
+        exclude_modules=outside_text(model),
         task_type="CAUSAL_LM",
     )
 

@@ -67,7 +67,7 @@ def make_trainer(
     arguments = SFTConfig(
         **trainer_arguments(settings, work), packing=False, dataset_kwargs={"skip_prepare_dataset": True}
     )
-    fresh = lora_config(settings.lora) if not hasattr(model, "peft_config") else None
+    fresh = lora_config(settings.lora, model) if not hasattr(model, "peft_config") else None
     flat = getattr(model.config, "_attn_implementation", "").startswith("flash")
     start = learning(model)
     at_once = settings.per_device_batch_size * settings.max_length * vocabulary_of(model)

@@ -176,7 +176,7 @@ def make_trainer(
         args=DPOConfig(**trainer_arguments(settings, work), beta=settings.beta, disable_dropout=False),
         train_dataset=pairs,
         processing_class=tokenizer,
-        peft_config=None if continues or settings.lora is None else lora_config(settings.lora),
+        peft_config=None if continues or settings.lora is None else lora_config(settings.lora, model),
         data_collator=collator,
     )
     if "ref" in trainer.model.peft_config:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ class Prediction:
     place: str
     finish_reason: str | None = None
     probability: float | None = None
+    filter: str | None = None
+    """The filter under which lm-evaluation-harness wrote this row."""
+
+    def repeats(self, earlier: "Prediction") -> bool:
+        """Whether this is the same reply once more, written for another filter of lm-evaluation-harness."""
+        same = (self.text, self.probability) == (earlier.text, earlier.probability)
+        return same and self.filter is not None and self.filter != earlier.filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], b
         for place, row in _rows(file):
             if _of_another_benchmark(row, benchmark) or row.get("sample") not in (None, 0):
                 continue
-            model, prompt, prediction = _prediction(row, place, file, order)
+            model, prompt, prediction = _prediction(row, place, file, questions, order)
             if prediction.question_id not in questions:
                 raise DataError(
                     f"{place}: question {prediction.question_id} is not in {benchmark}, whose ids look like {order[0]}."
@@ -53,10 +60,12 @@ def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], b
                 )
             system = found.setdefault((model, prompt), {})
             earlier = system.get(prediction.question_id)
+            if earlier is not None and prediction.repeats(earlier):
+                continue
             if earlier is not None:
                 raise DataError(
                     f"{place}: question {prediction.question_id} is predicted twice for {model}, first at"
-                    f" {earlier.place}. Give one reply per question and model."
+                    f" {earlier.place}. Give one reply per question and model{_one_filter(prediction, earlier)}."
                 )
             system[prediction.question_id] = prediction
     if not found:
@@ -79,14 +88,23 @@ def _of_another_benchmark(row: dict[str, Any], benchmark: str) -> bool:
     return "benchmark" in row and "completion" in row and row["benchmark"] != benchmark
 
 
-def _prediction(row: dict[str, Any], place: str, file: Path, order: list[str]) -> tuple[str, str | None, Prediction]:
+def _one_filter(prediction: Prediction, earlier: Prediction) -> str:
+    """The mend where two filters of lm-evaluation-harness changed a reply in two ways and left no raw one."""
+    if prediction.filter is None or prediction.filter == earlier.filter:
+        return ""
+    return f": keep the rows of one filter, {earlier.filter} or {prediction.filter}"
+
+
+def _prediction(
+    row: dict[str, Any], place: str, file: Path, questions: Mapping[str, Question], order: list[str]
+) -> tuple[str, str | None, Prediction]:
     """Model, prompt and prediction of a row, by the form its columns show."""
     if all(name in row for name in REQUIRED):
         record = to_record(row, place)
         prediction = Prediction(record.question_id, record.completion, place, record.finish_reason, record.probability)
         return record.model, record.prompt, prediction
-    if "resps" in row:
-        return file.stem, None, _harness(row, place, order)
+    if "resps" in row or "filtered_resps" in row:
+        return file.stem, None, _harness(row, place, questions, order)
     if "prediction" in row:
         named = _SECTION_FILE.fullmatch(file.stem)
         question_id, text = row.get("problem_id", row.get("question_id")), row["prediction"]
@@ -101,29 +119,68 @@ def _prediction(row: dict[str, Any], place: str, file: Path, order: list[str]) -
     )
 
 
-def _harness(row: dict[str, Any], place: str, order: list[str]) -> Prediction:
-    """A sample of lm-evaluation-harness: generated text, or one log-likelihood per choice."""
+def _harness(row: dict[str, Any], place: str, questions: Mapping[str, Question], order: list[str]) -> Prediction:
+    """A sample of lm-evaluation-harness: generated text, or one log-likelihood per choice.
+
+    The harness writes a row for each of a task's filters. A row that names its filter still holds the raw reply in
+    `resps`, and that is what counts, so that every filter's row says the same. Of several repeats the first counts.
+    """
     question_id = _harness_id(row, place, order)
-    replies = row.get("filtered_resps") or row["resps"]
-    first = replies[0] if isinstance(replies, list) and replies else None
-    if isinstance(first, str):
-        return Prediction(question_id, first, place)
-    if isinstance(first, list) and len(first) == 1 and isinstance(first[0], str):
-        return Prediction(question_id, first[0], place)
+    filtered, raw = row.get("filtered_resps"), row.get("resps")
+    named = row["filter"] if isinstance(row.get("filter"), str) else None
+    for replies in (raw, filtered) if named is not None else (filtered, raw):
+        text = _generated(replies)
+        if text is not None:
+            return Prediction(question_id, text, place, filter=named)
+    likelihoods = _likelihoods(filtered or raw, place, questions.get(question_id))
+    best = max(range(len(likelihoods)), key=lambda number: likelihoods[number])
+    shares = [exp(value - likelihoods[best]) for value in likelihoods]
+    return Prediction(question_id, LETTERS[best], place, "stop", 1 / sum(shares), named)
+
+
+def _generated(replies: object) -> str | None:
+    """The first of the generated texts: `["b"]`, or `[["b", "c"]]` where each question was asked several times."""
+    first = replies[0] if isinstance(replies, list) and len(replies) == 1 else None
+    if isinstance(first, list) and first and all(isinstance(one, str) for one in first):
+        pair = len(first) == 2 and first[1] in ("True", "False")
+        return None if pair else str(first[0])
+    return first if isinstance(first, str) else None
+
+
+def _likelihoods(replies: Any, place: str, question: Question | None) -> list[float]:  # noqa: ANN401  (a cell)
+    """One finite log-likelihood for each choice of the question, in their order; anything else is refused."""
     try:
-        likelihoods = [_likelihood(reply) for reply in replies]
+        found = [_likelihood(reply) for reply in replies or [None]]
     except (TypeError, ValueError, IndexError, KeyError) as fault:
         raise DataError(
             f"{place}: resps is neither text nor log-likelihoods. Write samples with --log_samples."
         ) from fault
-    best = max(range(len(likelihoods)), key=lambda number: likelihoods[number])
-    shares = [exp(value - likelihoods[best]) for value in likelihoods]
-    return Prediction(question_id, LETTERS[best], place, "stop", 1 / sum(shares))
+    wrong = next((number for number, value in enumerate(found) if not isfinite(value)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{place}: resps: log-likelihood {wrong + 1} is {found[wrong]}, which is no finite number, so no choice can"
+            " be called the likeliest. Run the model again (in float32, if it overflows)."
+        )
+    if question is not None and question.numeric:
+        raise DataError(
+            f"{place}: resps holds log-likelihoods, but question {question.question_id} has no choices: its answer is"
+            " a number. Give generated text for it."
+        )
+    if len(found) > len(LETTERS) or (question is not None and len(found) != len(question.choices)):
+        choices = f"question {question.question_id} has {len(question.choices)}" if question else "at most 8"
+        raise DataError(
+            f"{place}: resps holds {len(found)} log-likelihoods, but {choices} choices. Give one for each choice, in"
+            " their order (a task that also measures choices without the question writes twice as many)."
+        )
+    return found
 
 
 def _likelihood(reply: Any) -> float:  # noqa: ANN401  ([[value, greedy]], [value, greedy], or strings of them)
     inner = reply[0]
-    return float(inner[0] if isinstance(inner, list | tuple) else inner)
+    value = inner[0] if isinstance(inner, list | tuple) else inner
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    return float(value)
 
 
 def _harness_id(row: dict[str, Any], place: str, order: list[str]) -> str:
@@ -131,9 +188,10 @@ def _harness_id(row: dict[str, Any], place: str, order: list[str]) -> str:
     doc = row.get("doc")
     if isinstance(doc, dict):
         for name in _IDS:
-            if doc.get(name) not in (None, ""):
-                return str(doc[name])
+            value = doc.get(name)
+            if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+                return str(value)
     number = row.get("doc_id")
-    if not isinstance(number, int) or not 0 <= number < len(order):
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(order):
         raise DataError(f"{place}: doc_id is {number!r}, outside the exam's {len(order)} questions. Check the task.")
     return order[number]

@@ -79,7 +79,11 @@ def _whole_table(path: Path) -> list[Record] | None:
         set(columns[name]) <= set(allowed) for name, (_, allowed, _) in _KINDS.items() if allowed and name in columns
     )
     numbers = (value for name, (kind, _, _) in _KINDS.items() if kind is float for value in columns.get(name, ()))
-    if not fine or any(value != value for value in numbers):
+    if not fine or any(value is not None and not math.isfinite(value) for value in numbers):
+        return None
+    if any(_odd(*pair) for pair in set(zip(columns["points"], columns["points_total"], strict=True))):
+        return None
+    if any(not 0 <= value <= 1 for value in columns.get("probability", ()) if value is not None):
         return None
     names = tuple(columns)
     return [Record(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
@@ -91,7 +95,21 @@ def to_record(row: Mapping[str, Any], place: str) -> Record:
     if missing:
         raise DataError(f"{place}: lacks {', '.join(missing)}. Needed: {', '.join(REQUIRED)}; docs/exam.md lists all.")
     values = {name: _value(name, row[name], place) for name in COLUMNS if name in row and row[name] is not None}
+    if _odd(values["points"], values["points_total"]):
+        raise DataError(
+            f"{place}: points is {values['points']:g} of points_total {values['points_total']:g}. Points go from 0 to"
+            " the question's points_total, and neither is negative or endless. Correct that row."
+        )
+    if not 0 <= values.get("probability", 0) <= 1:
+        raise DataError(
+            f"{place}: probability is {values['probability']:g}. Give a number from 0 to 1, or leave it out."
+        )
     return Record(**values)
+
+
+def _odd(points: float, total: float) -> bool:
+    """Whether no question can have given these points."""
+    return not (0 <= points <= total < math.inf)
 
 
 def _value(name: str, value: Any, place: str) -> Any:  # noqa: ANN401  (a cell of any column)

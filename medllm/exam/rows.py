@@ -30,7 +30,9 @@ def json_rows(path: Path) -> Iterator[Row]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            row = json.loads(text, object_pairs_hook=_once)
+        except _NamedTwiceError as fault:
+            raise DataError(f"{place}: names {fault} twice. Keep the right one of the two values.") from fault
         except json.JSONDecodeError as fault:
             raise DataError(
                 f"{place}: broken JSON at column {fault.colno} ({fault.msg}). Each line must be one JSON object."
@@ -41,7 +43,9 @@ def json_rows(path: Path) -> Iterator[Row]:
 def array_rows(path: Path) -> Iterator[Row]:
     """The objects of a file that is one JSON array."""
     try:
-        rows = json.loads(_decoded(_bytes(path), str(path)))
+        rows = json.loads(_decoded(_bytes(path), str(path)), object_pairs_hook=_once)
+    except _NamedTwiceError as fault:
+        raise DataError(f"{path}: an object names {fault} twice. Keep the right one of the two values.") from fault
     except json.JSONDecodeError as fault:
         raise DataError(f"{path} line {fault.lineno}: broken JSON ({fault.msg}). It must be one JSON array.") from fault
     if not isinstance(rows, list):
@@ -79,6 +83,19 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: is not a parquet file ({fault}). Write it with medllm, pandas or pyarrow.") from fault
     for number, row in enumerate(table.to_pylist(), start=1):
         yield f"{path} row {number}", row
+
+
+class _NamedTwiceError(Exception):
+    """A JSON object gives one name two values; JSON readers disagree on which counts."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names differ."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        raise _NamedTwiceError(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+    return found
 
 
 def _bytes(path: Path) -> bytes:

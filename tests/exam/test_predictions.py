@@ -59,7 +59,8 @@ def test_generated_samples_of_lm_evaluation_harness_are_read(tmp_path):
 
 def test_log_likelihoods_of_lm_evaluation_harness_give_the_likeliest_choice_and_its_share(tmp_path):
     rows = [{"doc_id": 0, "doc": {}, "resps": [[["-2.0", "False"]], [["-1.0", "True"]], [["-3.0", "False"]]]}]
-    (system,) = read_predictions([write(tmp_path, "s.jsonl", rows)], EXAM, "igakuqa")
+    exam = index([question(question_id="112A1", choices=("胃", "肝臓", "腎臓"))])
+    (system,) = read_predictions([write(tmp_path, "s.jsonl", rows)], exam, "igakuqa")
     prediction = system.predictions["112A1"]
     assert prediction.text == "b"
     assert prediction.probability == pytest.approx(1 / (1 + 2.718281828**-1 + 2.718281828**-2))
@@ -87,6 +88,89 @@ def test_wrong_predictions_are_named_with_place_and_mend(tmp_path, rows, fault):
     with pytest.raises(DataError) as caught:
         read_predictions([write(tmp_path, "p.jsonl", rows)], EXAM, "igakuqa")
     assert fault in str(caught.value)
+
+
+def sample(doc_id=0, **given):
+    return {"doc_id": doc_id, "doc": {"problem_id": "112A1"}} | given
+
+
+def chances(*values):
+    return [[str(value), "False"] for value in values]
+
+
+def test_the_rows_of_several_filters_are_one_reply_read_from_its_raw_text(tmp_path):
+    rows = [
+        sample(filter=name, resps=[["解説。\n答え: b"]], filtered_resps=[said])
+        for name, said in (("strict", "[invalid]"), ("flexible", "c"))
+    ]
+    (system,) = read_predictions([write(tmp_path, "s.jsonl", rows)], EXAM, "igakuqa")
+    assert texts(system) == {"112A1": "解説。\n答え: b"}
+    with pytest.raises(DataError, match=r"line 3: question 112A1 is predicted twice"):
+        read_predictions([write(tmp_path, "s.jsonl", [*rows, rows[0]])], EXAM, "igakuqa")
+
+
+def test_the_filters_of_one_measured_question_are_one_reply_too(tmp_path):
+    rows = [sample(filter=name, resps=[], filtered_resps=chances(-3, -1, -4, -5, -6)) for name in ("none", "norm")]
+    (system,) = read_predictions([write(tmp_path, "s.jsonl", rows)], EXAM, "igakuqa")
+    assert texts(system) == {"112A1": "b"}
+
+
+def test_filters_that_disagree_without_a_raw_reply_are_a_fault_that_names_both(tmp_path):
+    rows = [sample(filter=name, resps=[], filtered_resps=[said]) for name, said in (("strict", "b"), ("loose", "c"))]
+    with pytest.raises(DataError, match=r"line 2: .* keep the rows of one filter, strict or loose"):
+        read_predictions([write(tmp_path, "s.jsonl", rows)], EXAM, "igakuqa")
+
+
+@pytest.mark.parametrize(
+    "resps",
+    [
+        {"resps": [["b", "c", "c"]], "filtered_resps": ["b"]},
+        {"resps": [["b", "c", "c"]], "filter": "none", "filtered_resps": [["b", "c", "c"]]},
+        {"filtered_resps": [["b", "c"]]},
+        {"resps": None, "filtered_resps": ["b"]},
+    ],
+)
+def test_the_first_of_several_repeats_counts(tmp_path, resps):
+    (system,) = read_predictions([write(tmp_path, "s.jsonl", [sample(**resps)])], EXAM, "igakuqa")
+    assert texts(system) == {"112A1": "b"}
+
+
+@pytest.mark.parametrize(
+    ("resps", "fault"),
+    [
+        (chances("nan", -1, -4, -5, -6), "line 1: resps: log-likelihood 1 is nan"),
+        (chances(-1, -1, -4, float("nan"), -6), "line 1: resps: log-likelihood 4 is nan"),
+        (chances(-1, "inf", -4, -5, -6), "line 1: resps: log-likelihood 2 is inf"),
+        (chances(-1, -2, "-inf", -5, -6), "line 1: resps: log-likelihood 3 is -inf"),
+        (chances(*[-3] * 9, -1), "line 1: resps holds 10 log-likelihoods, but question 112A1 has 5 choices"),
+        (chances(-1, -2, -3, -4), "line 1: resps holds 4 log-likelihoods, but question 112A1 has 5 choices"),
+        (chances(-1), "line 1: resps holds 1 log-likelihoods, but question 112A1 has 5 choices"),
+        ([], "line 1: resps is neither text nor log-likelihoods"),
+        (None, "line 1: resps is neither text nor log-likelihoods"),
+        (3, "line 1: resps is neither text nor log-likelihoods"),
+        ([None], "line 1: resps is neither text nor log-likelihoods"),
+        ([[None]], "line 1: resps is neither text nor log-likelihoods"),
+        ([[True]] * 5, "line 1: resps is neither text nor log-likelihoods"),
+        ([["b"], ["c"]], "line 1: resps is neither text nor log-likelihoods"),
+    ],
+)
+def test_a_reply_that_says_nothing_sure_is_refused_by_its_line(tmp_path, resps, fault):
+    for row in (sample(filtered_resps=resps, resps=[]), sample(filter="none", filtered_resps=resps, resps=[])):
+        with pytest.raises(DataError) as caught:
+            read_predictions([write(tmp_path, "s.jsonl", [row])], EXAM, "igakuqa")
+        assert fault in str(caught.value)
+
+
+def test_likelihoods_for_a_question_whose_answer_is_a_number_are_refused(tmp_path):
+    exam = index([question("2.5", question_id="112A1", choices=())])
+    with pytest.raises(DataError, match=r"line 1: .*112A1 has no choices"):
+        read_predictions([write(tmp_path, "s.jsonl", [sample(resps=[chances(-1)[:1]])])], exam, "igakuqa")
+
+
+@pytest.mark.parametrize("row", [{"doc_id": True, "doc": {}}, {"doc": {}}, {"doc": {"id": None}}, {"doc_id": "0"}])
+def test_a_sample_that_does_not_say_its_question_is_refused_by_its_line(tmp_path, row):
+    with pytest.raises(DataError, match=r"line 1: doc_id is"):
+        read_predictions([write(tmp_path, "s.jsonl", [row | {"resps": [["b"]]}])], EXAM, "igakuqa")
 
 
 def test_two_files_that_predict_the_same_question_are_named_both(tmp_path):

@@ -1,5 +1,6 @@
 """Records survive both file forms, and a file that is no records file is named with its row and fault."""
 
+import dataclasses
 import json
 
 import pyarrow as pa
@@ -50,6 +51,11 @@ def test_records_from_pandas_with_nan_for_absent_are_read_as_absent(tmp_path):
         ({"prompt": "explained"}, "line 2: prompt is 'explained'. It can be plain, explain"),
         ({"correct": 1}, "line 2: correct is 1, which is no bool"),
         ({"model": None}, "line 2: lacks model"),
+        ({"points": 3.0}, "line 2: points is 3 of points_total 1"),
+        ({"points": -1.0}, "line 2: points is -1 of points_total 1"),
+        ({"points_total": float("inf")}, "line 2: points is 1 of points_total inf"),
+        ({"points": float("-inf")}, "line 2: points is -inf"),
+        ({"probability": 1.5}, "line 2: probability is 1.5"),
     ],
 )
 def test_a_row_that_is_no_record_is_named_with_its_fault(tmp_path, change, fault):
@@ -58,6 +64,13 @@ def test_a_row_that_is_no_record_is_named_with_its_fault(tmp_path, change, fault
     with pytest.raises(DataError) as caught:
         read_records(tmp_path / "r.jsonl")
     assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"points": 3.0}, {"points_total": float("inf")}, {"probability": -0.5}])
+def test_a_parquet_file_with_impossible_numbers_is_refused_by_its_row(tmp_path, change):
+    write_records([RECORDS[0], dataclasses.replace(RECORDS[1], **change)], tmp_path / "r.parquet")
+    with pytest.raises(DataError, match=f"row 2: {'probability' if 'probability' in change else 'points'} is"):
+        read_records(tmp_path / "r.parquet")
 
 
 def test_broken_json_names_its_line(tmp_path):

@@ -1,11 +1,10 @@
 """Exams of your own: JSON lines with documented columns, checked row by row."""
 
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from medllm.errors import DataError
-from medllm.exam.benchmarks.fields import text_of
+from medllm.exam.benchmarks.cells import Cells
 from medllm.exam.question import LETTERS, Question
 from medllm.exam.rows import table_rows
 
@@ -16,10 +15,16 @@ COLUMNS = (
 """The columns an exam of your own may have; docs/exam.md says what each means."""
 
 _NEEDED = "question_id, text, choices (empty for a number) and answer"
+MOST_POINTS = 1_000
+"""More points than any question is worth: a larger number is an error of writing."""
 
 
 def read(folder: Path, name: str) -> list[Question]:
-    """The questions of a JSONL (or parquet) file, or of all such files in a folder but exemplars.jsonl."""
+    """The questions of a JSONL (or parquet) file, or of all such files in a folder but exemplars.jsonl.
+
+    Raises:
+        DataError: No file is there, or a row is at fault; the message names file, line, column and mend.
+    """
     if folder.is_file():
         files = [folder]
     else:
@@ -30,66 +35,61 @@ def read(folder: Path, name: str) -> list[Question]:
             f"{folder}: holds no exam named {name}. Put a *.jsonl there with the columns {_NEEDED};"
             " docs/exam.md lists all columns, `medllm score --list` the exams that are built in."
         )
-    return [_question(row, place, name) for file in files for place, row in table_rows(file)]
+    return _questions(files, name)
 
 
 def exemplars(folder: Path, name: str) -> list[Question]:
     """The worked examples in exemplars.jsonl beside the exam, or none."""
     file = folder / "exemplars.jsonl"
-    return [_question(row, place, f"{name}-exemplars") for place, row in table_rows(file)] if file.exists() else []
+    return _questions([file], f"{name}-exemplars") if file.exists() else []
+
+
+def _questions(files: list[Path], name: str) -> list[Question]:
+    """All rows as questions; an id that occurs twice names both places."""
+    first: dict[str, str] = {}
+    questions = []
+    for place, row in (row for file in files for row in table_rows(file)):
+        question = _question(row, place, name)
+        if question.question_id in first:
+            raise DataError(
+                f"{place}: question_id: the id {question.question_id} occurs twice, first at"
+                f" {first[question.question_id]}. Give every question its own id."
+            )
+        first[question.question_id] = place
+        questions.append(question)
+    return questions
 
 
 def _question(row: dict[str, Any], place: str, name: str) -> Question:
     unknown = sorted(set(row) - set(COLUMNS))
     if unknown:
         raise DataError(f"{place}: unknown column {', '.join(unknown)}. The columns are {', '.join(COLUMNS)}.")
-    choices = row.get("choices")
-    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise DataError(f"{place}: choices is {choices!r}. Give a list of texts, empty for a numeric question.")
-    if len(choices) > len(LETTERS):
-        raise DataError(f"{place}: has {len(choices)} choices. At most {len(LETTERS)} ({LETTERS}) can be asked.")
-    numeric = not choices
-    accepted = [row.get("answer"), *(row.get("accepted") or [])]
-    gold = tuple(_answer(answer, place, numeric=numeric) for answer in accepted)
-    given = {key: row[key] for key in _PASSED if row.get(key) is not None}
-    try:
-        return Question(
-            question_id=text_of(row, "question_id", place),
-            benchmark=name,
-            text=text_of(row, "text", place),
-            choices=tuple(choices),
-            gold=gold,
-            key=tuple(sorted(gold[0])),
-            exam_date=_date(row.get("exam_date"), place),
-            numeric=numeric,
-            prohibited=frozenset(row.get("prohibited") or ()),
-            **given,
-        )
-    except DataError as fault:
-        raise DataError(f"{place}: {fault}") from fault
-
-
-_PASSED = (
-    "year", "section", "points", "required", "image", "category", "human_accuracy", "explanation", "group", "context",
-    "language",
-)  # fmt: skip
-
-
-def _answer(value: object, place: str, *, numeric: bool) -> frozenset[str]:
-    """An answer cell: letters as a list or as "b,d"; a number as itself or as text."""
-    if numeric and isinstance(value, int | float | str) and not isinstance(value, bool):
-        return frozenset({str(value).strip()})
-    letters = value.split(",") if isinstance(value, str) else value
-    if not isinstance(letters, list) or not letters or not all(isinstance(letter, str) for letter in letters):
-        raise DataError(f'{place}: answer is {value!r}. Give letters, as ["b", "d"] or "b,d".')
-    return frozenset(letter.strip().lower() for letter in letters)
-
-
-def _date(value: object, place: str) -> date | None:
-    """An ISO day, or a parquet date."""
-    if value is None or isinstance(value, date):
-        return value
-    try:
-        return date.fromisoformat(str(value))
-    except ValueError as fault:
-        raise DataError(f"{place}: exam_date is {value!r}. Write it as YYYY-MM-DD.") from fault
+    cells = Cells(row, place)
+    choices = cells.choices(LETTERS)
+    letters = LETTERS[: len(choices)] if choices else None
+    question_id = cells.needed_text("question_id")
+    where = f"{name} question {question_id}"
+    gold = cells.answers(letters, where)
+    required, image = cells.flag("required"), cells.flag("image")
+    return Question(
+        question_id=question_id,
+        benchmark=name,
+        text=cells.needed_text("text"),
+        choices=choices,
+        gold=gold,
+        key=tuple(sorted(gold[0])),
+        exam_date=cells.day("exam_date"),
+        year=cells.whole("year", 1, 9999),
+        section=cells.text("section"),
+        numeric=letters is None,
+        points=cells.whole("points", 1, MOST_POINTS) or 1,
+        required=required,
+        image=image,
+        category=cells.text("category"),
+        human_accuracy=cells.share("human_accuracy"),
+        prohibited=cells.prohibited(letters, gold, where),
+        explanation=cells.text("explanation"),
+        group=cells.text("group"),
+        context=cells.text("context"),
+        language=cells.language("language"),
+    )

@@ -56,6 +56,93 @@ def test_a_fault_is_named_by_its_line(tmp_path, change, fault):
     assert fault in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("question_id", [None, "", " ", True, 1.5, ["x"], {}]),
+        ("text", [None, "", "\u3000", False, ["x"], "\ud83d"]),
+        (
+            "choices",
+            [
+                None,
+                "ア",
+                {},
+                ["ア"],
+                ["ア", None],
+                ["ア", 1],
+                ["ア", ""],
+                ["ア", "イ", "ア"],
+                ["ア", "イ", "イ "],
+                ["Ａ", "A"],
+            ],
+        ),
+        ("answer", [None, "", [], ["a", "a"], "a,a", ["z"], "a,z", ["d"], ["ac"], 1, True, [None], [["a"]], {"a": 1}]),
+        ("accepted", ["b", 3, True, [None], [["z"]], [[]], ["b", "b"], ["a,c"], {"b": 1}]),
+        ("exam_date", ["", "2024", "20240203", "2024-13-01", "2024-02-30", 20240203, True, ["2024-02-03"]]),
+        ("year", ["2024", 2024.5, 0, -1, 10_000, True, float("nan"), [2024]]),
+        ("section", [True, 1.5, ["B"], {}]),
+        ("points", ["3", "", -2, 0, 1.5, float("nan"), float("inf"), 1e308, 1_001, True, False, [3]]),
+        ("required", ["false", "true", "", 0, 1, [True], float("nan")]),
+        ("image", ["false", "no", 0, 1, [False]]),
+        ("category", [True, 0.5, ["内科"]]),
+        ("human_accuracy", ["0.8", -0.1, 1.01, 85, float("nan"), float("inf"), True]),
+        ("prohibited", [["z"], "z", ["b", "b"], ["d"], ["a"], [None], [1], True, 1, {"b": 1}, ""]),
+        ("explanation", [True, ["理由"], 0.5]),
+        ("group", [True, ["case-1"], 1.5]),
+        ("context", [False, ["症例"]]),
+        ("language", ["de", "JA", "", True, 1, ["ja"]]),
+    ],
+)
+def test_every_column_refuses_a_wrong_type_and_a_value_out_of_range_by_line_and_name(tmp_path, column, values):
+    for value in values:
+        row = FULL | {column: value}
+        (tmp_path / "exam.jsonl").write_text(f"{json.dumps(LEAST)}\n{json.dumps(row)}", encoding="utf-8")
+        with pytest.raises(DataError) as caught:
+            load("mine", tmp_path)
+        said = str(caught.value)
+        assert "exam.jsonl line 2: " in said, (column, value)
+        assert column in said or (column == "answer" and "the key" in said), (column, value, said)
+
+
+@pytest.mark.parametrize("value", ["二", "", "2.5 g", "1e3", "nan", True, float("nan"), float("inf"), None, ["2"], "b"])
+def test_a_question_without_choices_needs_a_number(tmp_path, value):
+    (tmp_path / "exam.jsonl").write_text(json.dumps(LEAST | {"answer": value}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 1: answer is .*Give one, or give choices"):
+        load("mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("２．５", "2.5"), ("04", "04"), (21, "21"), ("1,130", "1130"), (-1, "-1")]
+)
+def test_a_number_is_read_in_the_forms_that_people_write(tmp_path, value, read):
+    (one,) = load("mine", write(tmp_path, LEAST | {"answer": value}))
+    assert one.gold_answer == read
+
+
+def test_null_is_the_same_as_absent_where_a_column_may_be_left_out(tmp_path):
+    optional = set(FULL) - {"question_id", "text", "choices", "answer"}
+    bare = {name: FULL[name] for name in FULL if name not in optional}
+    (null,) = load("mine", write(tmp_path, bare | dict.fromkeys(optional)))
+    (absent,) = load("mine", write(tmp_path, bare))
+    assert null == absent
+
+
+def test_a_prohibited_letter_of_a_question_without_choices_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"line 1: prohibited is .*no choices"):
+        load("mine", write(tmp_path, LEAST | {"prohibited": ["a"]}))
+
+
+def test_a_column_that_a_line_names_twice_is_refused(tmp_path):
+    (tmp_path / "exam.jsonl").write_text(json.dumps(LEAST)[:-1] + ', "points": 1, "points": 3}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 1: names points twice"):
+        load("mine", tmp_path)
+
+
+def test_an_id_that_two_lines_share_names_both(tmp_path):
+    with pytest.raises(DataError, match=r"line 2: question_id: the id x-2 occurs twice, first at .*line 1"):
+        load("mine", write(tmp_path, LEAST, LEAST | {"text": "別"}))
+
+
 def test_an_id_twice_an_empty_file_and_an_empty_folder_are_faults(tmp_path):
     with pytest.raises(DataError, match="the id x-2 occurs twice"):
         load("mine", write(tmp_path, LEAST, LEAST))

@@ -1,4 +1,4 @@
-"""A real Slurm of one node on loopback, for the tests that send work to one; its three daemons lie in a folder."""
+"""A real Slurm on loopback, of one node or two, for the tests that send work to one; its daemons lie in a folder."""
 
 import contextlib
 import getpass
@@ -24,12 +24,11 @@ SlurmUser={user}
 SlurmdUser={user}
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SlurmctldPort={controller}
-SlurmdPort={daemon}
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -38,9 +37,9 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 ReturnToService=2
 MpiDefault=none
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=64000 State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=64000 State=UNKNOWN\n"
 
 
 def programs() -> str:
@@ -54,13 +53,15 @@ def missing() -> list[str]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[dict[str, str]]:
-    """Start the three daemons, wait for the node, and give the environment that a user's commands need."""
-    for name in ("state", "spool"):
+def cluster(folder: Path, nodes: int = 1) -> Iterator[dict[str, str]]:
+    """Start the daemons, one slurmd a node, wait for them, and give the environment that a user's commands need."""
+    names = [f"node{number}" for number in range(nodes)]
+    for name in ("state", *(f"spool-{name}" for name in names)):
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
     settings = {"folder": folder, "host": socket.gethostname().split(".")[0], "user": getpass.getuser()}
-    (folder / "slurm.conf").write_text(CONF.format(**settings, controller=_port(), daemon=_port()), "utf-8")
+    made = [NODE.format(name=name, host=settings["host"], port=_port()) for name in names]
+    (folder / "slurm.conf").write_text(CONF.format(**settings, controller=_port()) + "".join(made), "utf-8")
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o600)
     environment = {"PATH": programs(), "SLURM_CONF": str(folder / "slurm.conf")}
@@ -68,8 +69,14 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         _start(stack, folder, environment, ["munged", "--foreground", "--force", *_munge(folder)])
         _wait(folder, "munged", lambda: (folder / "munge.socket").exists())
         _start(stack, folder, environment, ["slurmctld", "-D"])
-        _start(stack, folder, environment, ["slurmd", "-D"])
-        _wait(folder, "the node", lambda: _ask(environment, "sinfo", "--noheader", "--format=%T") == "idle")
+        for name in names:
+            _start(stack, folder, environment, ["slurmd", "-D", "-N", name])
+        idle = " ".join(["idle"] * nodes)
+        _wait(
+            folder,
+            "the nodes",
+            lambda: " ".join(_ask(environment, "sinfo", "-N", "--noheader", "--format=%T").split()) == idle,
+        )
         stack.callback(_clear, folder, environment)
         yield environment
 

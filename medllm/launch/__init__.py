@@ -25,4 +25,6 @@ def refuse_unfit(on: str, plan: Plan, hub: Hub) -> None:
         if on == "autotrain":
             import_module("medllm.launch.autotrain").refuse(item)
         elif on == "jobs":
-            import_module("medllm.launch.jobs").refuse_local(item, hub)
+            jobs = import_module("medllm.launch.jobs")
+            jobs.refuse_local(item, hub)
+            jobs.carried(item, plan, hub)

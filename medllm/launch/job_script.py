@@ -22,6 +22,11 @@ def main() -> int:
     # Beside the folders it names when this is the machine that sent us; alone, as on the Hub, otherwise.
     recipe = Path(os.environ["MEDLLM_FOLDER"] or folder) / f".job-{folder.name}.yaml"
     recipe.write_bytes(base64.b64decode(os.environ["MEDLLM_RECIPE"]))
+    if beside := os.environ.get("MEDLLM_ACCELERATE_AT"):
+        config = recipe.parent / beside
+        if not config.exists():
+            config.parent.mkdir(parents=True, exist_ok=True)
+            config.write_bytes(base64.b64decode(os.environ["MEDLLM_ACCELERATE"]))
     command = [sys.executable, "-c", "from medllm.cli import main; main()", "run", str(recipe)]
     command += [os.environ["MEDLLM_STAGE"], "--yes", "--work", str(folder / "runs")]
     command += ["--keep-every", os.environ["MEDLLM_KEEP_EVERY"]]

@@ -19,8 +19,12 @@ from medllm.hub import Artifact, Hub
 from medllm.hub.branch import branch_of
 from medllm.launch.code import pushed_code
 from medllm.pipeline import Bench, Item, Plan
+from medllm.recipe.bases import shape_if_known
+from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED
+from medllm.recipe.hardware import cheapest_with_disk
 from medllm.recipe.reference import Stage
+from medllm.recipe.training import NAMED
 
 SCRIPT = Path(__file__).parent / "job_script.py"
 ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
@@ -30,11 +34,11 @@ EXTRAS = {"corpus": ("train", "curate"), "space": ("space",)}
 
 @dataclass(frozen=True)
 class Jobs:
-    """How Jobs are asked for."""
+    """How Jobs are asked for; what is left at None is as the recipe says under `jobs`."""
 
-    timeout: str = "12h"
-    """The Hub stops a Job after 30 minutes unless told otherwise; what was made until then is kept and gone on from."""
-    tries: int = 10
+    timeout: str | None = None
+    """The Hub stops a Job after 30 minutes unless told otherwise; what was made until then is kept and continued."""
+    tries: int | None = None
     """Jobs for one stage at most; each must have got further than the one before."""
     keep_every: float = 600
     """Seconds between two pushes of half-made work."""
@@ -44,7 +48,8 @@ class Jobs:
     def launch(self, plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
         """Send Jobs until the stage stands; a Job of an earlier run that still works is followed, not doubled."""
         refuse_local(item, bench.hub)
-        for _ in range(self.tries):
+        tries = self.tries or plan.recipe.jobs.tries
+        for _ in range(tries):
             before = _kept_at(bench.hub, item)
             job = _running(plan, item, bench) or self._send(plan, item, bench)
             job = _follow(job, item, bench)
@@ -55,14 +60,13 @@ class Jobs:
             if stage == "CANCELED" or _kept_at(bench.hub, item) == before:
                 raise LaunchError(f"{told}, and no work was kept since. Its log: hf jobs logs {job.id}")
             bench.say(f"{told}; sending another that goes on from what was kept")
-        raise LaunchError(
-            f"{item.stage}: {self.tries} Jobs did not finish it. What they made is kept; run again to go on."
-        )
+        raise LaunchError(f"{item.stage}: {tries} Jobs did not finish it. What they made is kept; run again to go on.")
 
     def _send(self, plan: Plan, item: Item, bench: Bench) -> JobInfo:
         hub = bench.hub
         code = pushed_code(hub, plan.recipe.namespace)
-        flavor = flavor_of(item)
+        flavor = flavor_of(item, plan)
+        timeout = self.timeout or plan.recipe.jobs.timeout
         env = {
             "MEDLLM_RECIPE": base64.b64encode(yaml.safe_dump(plan.recipe.tree, allow_unicode=True).encode()).decode(),
             "MEDLLM_FOLDER": str(plan.recipe.folder.resolve()) if is_here(hub) else "",
@@ -71,23 +75,24 @@ class Jobs:
             "MEDLLM_KEEP_EVERY": str(self.keep_every),
             "HF_ENDPOINT": hub.endpoint,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
+        } | carried(item, plan, hub)
         job = hub.ask(
             f"{item.stage} as a Job on {flavor}",
             lambda api: _sent(
                 api,
                 str(self.script),
-                dependencies=dependencies(item.stage),
+                dependencies=[*dependencies(item.stage), *plan.recipe.jobs.packages],
+                image=plan.recipe.jobs.image,
                 env=env,
                 secrets={"HF_TOKEN": hub.token or ""},
                 flavor=flavor,
-                timeout=self.timeout,
+                timeout=timeout,
                 name=f"medllm-{item.stage}-{item.digest[:12]}",
                 labels={"medllm": item.digest[:12]},
                 namespace=plan.recipe.namespace,
             ),
         )
-        bench.say(f"{item.stage}: sent as Job {job.id} on {flavor}, for at most {self.timeout} ({job.url})")
+        bench.say(f"{item.stage}: sent as Job {job.id} on {flavor}, for at most {timeout} ({job.url})")
         return job
 
 
@@ -116,12 +121,34 @@ def is_here(hub: Hub) -> bool:
     return urlsplit(hub.endpoint).hostname in ("127.0.0.1", "localhost", "::1")
 
 
-def flavor_of(item: Item) -> str:
+def carried(item: Item, plan: Plan, hub: Hub) -> dict[str, str]:
+    """The accelerate config that lies beside the recipe, for the Job to write beside its own copy of the recipe."""
+    name = getattr(item.settings, "accelerate", None)
+    if name is None or name in NAMED:
+        return {}
+    file = plan.recipe.folder / name
+    if is_here(hub) and file.is_file():  # the Job sees our folders
+        return {}
+    if Path(name).is_absolute() or ".." in Path(name).parts or not file.is_file():
+        raise LaunchError(
+            f"{item.stage}.accelerate: there is no {name} beside the recipe, and a Job sees no other folder of this "
+            f"machine. Write {' or '.join(NAMED)}, or lay the file beside the recipe."
+        )
+    return {"MEDLLM_ACCELERATE": base64.b64encode(file.read_bytes()).decode(), "MEDLLM_ACCELERATE_AT": name}
+
+
+def flavor_of(item: Item, plan: Plan | None = None) -> str:
     """The Hub's name for the machine the recipe asks for.
 
-    The recipe says `a100x2`; the Hub rents out such GPUs by one, four or eight, so the next larger size is taken.
+    The recipe says `a100x2`; the Hub rents out such GPUs by one, four or eight, so the next larger size is taken. A
+    merge without `run_on` gets the cheapest machine whose disk holds base and merged model.
     """
-    asked = getattr(item.settings, "run_on", None) or "cpu-basic"
+    asked = getattr(item.settings, "run_on", None)
+    if asked is None and item.stage == "merge" and plan is not None:
+        shape = shape_if_known(plan.recipe.base, plan.recipe.folder)
+        need = disk_bytes(shape, "merge", getattr(item.settings, "dtype", "bfloat16")) if shape else 0.0
+        return cheapest_with_disk(need) or "cpu-basic"
+    asked = asked or "cpu-basic"
     found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", asked)
     if not found:
         return str(asked)

@@ -1,4 +1,4 @@
-"""Make a stage on a Slurm cluster: a script that a person can read, submitted by sbatch and waited for."""
+"""Make a stage on a Slurm cluster: a script that a person can read, submitted once, followed, and queued again."""
 
 import os
 import re
@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -13,83 +15,214 @@ import yaml
 from medllm.errors import LaunchError
 from medllm.hub import Artifact
 from medllm.pipeline import Bench, Item, Plan
+from medllm.recipe.bases import shape_if_known
+from medllm.recipe.cost import weight_bytes
 from medllm.recipe.reference import Stage
 
 TEMPLATE = """#!/bin/bash
-#SBATCH --job-name={name}
-#SBATCH --output={log}
-#SBATCH --time={time}
-#SBATCH --ntasks=1
-{devices}# Written by `medllm run --on slurm`. No token is in here: sbatch hands on its environment.
-set -euo pipefail
-{python} -c 'from medllm.cli import main; main()' run {recipe} {stage} \\
-  --hub {hub} --work {work} --keep-every 600 --yes
+{options}
+# Written by `medllm run --on slurm`. No token is in here: sbatch hands on its environment.
+set -uo pipefail
+stopped=0
+trap 'stopped=1; kill -USR1 "$run" 2>/dev/null' USR1
+{setting}{python} -c 'from medllm.cli import main; main()' run {recipe} {stage} \\
+  --hub {hub} --work {work} --keep-every 600 --yes &
+run=$!
+wait "$run"; code=$?
+while kill -0 "$run" 2>/dev/null; do wait "$run"; code=$?; done  # a signal interrupts a wait
+if [ "$code" -ne 0 ] && [ "$stopped" -eq 1 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {tries} ]; then
+  echo "medllm: the time limit is near: what was made is kept, and the job is queued again"
+  scontrol requeue "$SLURM_JOB_ID" && exit 0
+fi
+echo "$code" > {code}
+exit "$code"
 """
-TIME = "2-00:00:00"
-"""Limit of one job; what was made until then is kept, and the same command goes on from there."""
+TRIES = 20
+"""How often one job is queued again at its time limit."""
+BEFORE_THE_LIMIT = 600
+"""Seconds before the limit at which the stage is told to save."""
 LAST_LINES = 15
+LOOKS = 2.0
+"""Seconds between two looks at the queue."""
+TRAININGS = ("cpt", "rpo")
+LOADING = ("cpt", "preferences", "rpo", "merge", "evaluate")
+"""The stages that read the base's weights."""
+LEAST_MEMORY = 16e9
 
 
 def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
-    """Write the script, submit it and wait for its end."""
+    """Follow the job that an earlier run submitted, or write the script and submit it; return when it has ended."""
     if shutil.which("sbatch") is None:
         raise LaunchError("--on slurm: there is no `sbatch` here. Run this on a login node of the cluster.")
-    script = write_script(plan, item, bench)
-    recipe = plan.recipe.folder.resolve() / f".slurm-{item.stage}-{item.digest[:12]}.yaml"
-    recipe.write_text(yaml.safe_dump(plan.recipe.tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
-    # The last words of an earlier job are none of this one's.
-    script.with_suffix(".log").unlink(missing_ok=True)
-    bench.say(f"{item.stage}: submitting {script}")
-    environment = {**os.environ, "HF_TOKEN": bench.hub.token or ""}
+    script, recipe = _places(plan, item, bench)
+    job = _queued(item)
+    if job:
+        bench.say(f"{item.stage}: following job {job}, which an earlier run submitted")
+    else:
+        write_script(plan, item, bench)
+        recipe.write_text(yaml.safe_dump(plan.recipe.tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        # What an earlier job wrote says nothing about this one.
+        for old in (script.with_suffix(".log"), script.with_suffix(".code")):
+            old.unlink(missing_ok=True)
+        job = _submit(item, script, recipe, bench)
+        bench.say(f"{item.stage}: submitted as job {job} ({script})")
     try:
-        done = subprocess.run(
-            ["sbatch", "--wait", "--parsable", str(script)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        for line in _followed(job, script.with_suffix(".log")):
+            bench.say(f"{item.stage} | {line.replace(bench.hub.token or chr(0), '***')}")
     except KeyboardInterrupt:
         raise LaunchError(
-            f"{item.stage}: its job goes on without us. Follow it by `squeue --me`, stop it by `scancel`, and run the "
-            "same command when it is done."
+            f"{item.stage}: job {job} goes on without us. Run the same command to follow it again; stop it by "
+            f"`scancel {job}`."
         ) from None
-    finally:
-        recipe.unlink(missing_ok=True)
-    if done.returncode:
-        raise LaunchError(f"{item.stage}: the job ended with code {done.returncode}.{_last_words(script, done.stderr)}")
+    recipe.unlink(missing_ok=True)
+    _judge(item, job, script)
+
+
+def job_name(item: Item) -> str:
+    """The job's name in the queue: the same for the same stage with the same settings and inputs."""
+    return f"medllm-{item.stage}-{item.digest[:12]}"
+
+
+def _places(plan: Plan, item: Item, bench: Bench) -> tuple[Path, Path]:
+    """The script beside the work, and the recipe for it beside the folders that the recipe names."""
+    folder = (bench.work / plan.recipe.name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{item.stage}-{item.digest[:12]}"
+    return folder / f"{name}.sbatch", plan.recipe.folder.resolve() / f".slurm-{name}.yaml"
 
 
 def write_script(plan: Plan, item: Item, bench: Bench) -> Path:
     """Write the script beside the work; it names no token."""
-    folder = (bench.work / plan.recipe.name).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    script = folder / f"{item.stage}-{item.digest[:12]}.sbatch"
-    recipe = plan.recipe.folder.resolve() / f".slurm-{item.stage}-{item.digest[:12]}.yaml"
+    script, recipe = _places(plan, item, bench)
+    nodes = plan.recipe.slurm.nodes if item.stage in TRAININGS else 1
     script.write_text(
         TEMPLATE.format(
-            name=f"medllm-{item.stage}",
-            log=script.with_suffix(".log"),
-            time=TIME,
-            devices=_devices(getattr(item.settings, "run_on", None)),
+            options="\n".join(f"#SBATCH {option}" for option in _options(plan, item, script, nodes)),
+            setting=f"MEDLLM_NODES={nodes} " if nodes > 1 else "",
             python=shlex.quote(sys.executable),
             recipe=shlex.quote(str(recipe)),
             stage=item.stage,
             hub=shlex.quote(bench.hub.endpoint),
             work=shlex.quote(str(bench.work.resolve())),
+            tries=TRIES,
+            code=shlex.quote(str(script.with_suffix(".code"))),
         ),
         encoding="utf-8",
     )
     return script
 
 
-def _devices(run_on: str | None) -> str:
-    """`a100x4` as Slurm asks for it; a machine without GPUs asks for none."""
+def _options(plan: Plan, item: Item, script: Path, nodes: int) -> Iterator[str]:
+    asked = plan.recipe.slurm
+    yield f"--job-name={job_name(item)}"
+    yield f"--output={script.with_suffix('.log')}"
+    yield "--open-mode=append"
+    yield f"--time={asked.time}"
+    yield f"--nodes={nodes}"
+    yield "--ntasks-per-node=1"
+    yield f"--cpus-per-task={asked.cpus}"
+    yield f"--mem={asked.mem or memory(plan, item)}"
+    if devices := _devices(getattr(item.settings, "run_on", None), nodes, asked.gres):
+        yield devices
+    if asked.partition:
+        yield f"--partition={asked.partition}"
+    yield "--requeue"
+    yield f"--signal=B:USR1@{BEFORE_THE_LIMIT}"
+    yield from asked.extra
+
+
+def memory(plan: Plan, item: Item) -> str:
+    """Main memory that a stage needs to read the base: its weights in 16 bits and a quarter more, at least 16G."""
+    shape = shape_if_known(plan.recipe.base, plan.recipe.folder) if item.stage in LOADING else None
+    size = weight_bytes(shape, "none", "bfloat16") * 1.25 if shape else 0.0
+    return f"{max(size, LEAST_MEMORY) / 1e9:.0f}G"
+
+
+def _devices(run_on: str | None, nodes: int, gres: str | None) -> str | None:
+    """`a100x4` as Slurm asks for it, on each node; a machine without GPUs asks for none."""
     found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", run_on or "")
-    return f"#SBATCH --gpus={found[1]}:{found[2] or 1}\n" if found else ""
+    if not found:
+        return None
+    if gres:
+        return f"--gres={gres}"
+    return f"--gpus{'-per-node' if nodes > 1 else ''}={found[1]}:{found[2] or 1}"
 
 
-def _last_words(script: Path, told: str) -> str:
+def _queued(item: Item) -> str | None:
+    """The number of the stage's job, when one waits or works."""
+    done = _ask("squeue", "--me", "--noheader", "--format=%i %T", f"--name={job_name(item)}")
+    lines = [line.split(maxsplit=1) for line in done.splitlines() if len(line.split()) > 1]
+    return next((number for number, state in lines if state != "COMPLETING"), None)
+
+
+def _submit(item: Item, script: Path, recipe: Path, bench: Bench) -> str:
+    environment = {**os.environ, "HF_TOKEN": bench.hub.token or ""}
+    command = ["sbatch", "--parsable", str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        recipe.unlink(missing_ok=True)
+        told = done.stderr.strip().replace("\n", "\n  ")
+        raise LaunchError(
+            f"{item.stage}: the job was refused, change `slurm:` in the recipe: sbatch ended with code "
+            f"{done.returncode}. Its last words:\n  {told}"
+        )
+    return done.stdout.strip().partition(";")[0]
+
+
+def _followed(job: str, log: Path) -> Iterator[str]:
+    """The lines of the log as they come, until the job is no longer in the queue."""
+    seen, rest = 0, ""
+    while True:
+        state = _state(job)
+        if log.is_file():
+            with log.open("rb") as file:
+                file.seek(seen)
+                data = file.read()
+            seen += len(data)
+            *lines, rest = (rest + data.decode("utf-8", "replace")).split("\n")
+            yield from lines
+        if state is None:
+            if rest:
+                yield rest
+            return
+        time.sleep(LOOKS)
+
+
+def _state(job: str) -> str | None:
+    """What the queue says of a job; none when it has ended. A controller that is away is asked again."""
+    for _ in range(30):
+        done = subprocess.run(
+            ["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            return next(iter(done.stdout.split()), None)
+        if "Invalid job id" in done.stderr:
+            return None
+        time.sleep(LOOKS)
+    raise LaunchError(f"job {job}: squeue does not answer ({done.stderr.strip()}). Run the same command to follow it.")
+
+
+def _judge(item: Item, job: str, script: Path) -> None:
+    """Raise unless the script has left a 0."""
+    code = script.with_suffix(".code")
+    told = code.read_text("utf-8").strip() if code.is_file() else None
+    if told == "0":
+        return
+    if told is None:
+        state = re.search(r"JobState=(\S+)(?: Reason=(\S+))?", _ask("scontrol", "show", "job", job))
+        ended = f"ended as {state[1]}" if state else "ended"
+        raise LaunchError(
+            f"{item.stage}: job {job} {ended} before it could say why (time limit, memory or scancel). What it made is "
+            f"kept; run again to continue.{_last_words(script)}"
+        )
+    raise LaunchError(f"{item.stage}: the job ended with code {told}.{_last_words(script)}")
+
+
+def _ask(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _last_words(script: Path) -> str:
     log = script.with_suffix(".log")
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else [told]
-    return " Its last words:\n" + "\n".join(f"  {line}" for line in lines)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
+    return " Its last words:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""

@@ -103,6 +103,14 @@ def known_shape(base: str, folder: Path) -> Shape | None:
     return KNOWN.get(name)
 
 
+def shape_if_known(base: str, folder: Path) -> Shape | None:
+    """Look a base up; none also where its config.json is of no decoder that can be sized."""
+    try:
+        return known_shape(base, folder)
+    except ModelError:
+        return None
+
+
 def shape_from_config(path: Path) -> Shape:
     """Read the shape from a transformers config.json."""
     try:

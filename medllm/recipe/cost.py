@@ -27,6 +27,9 @@ KEPT_BY_RANK = 28
 LOGITS = 1e9
 """Bytes that the loss may take at most: TRL computes it tile by tile."""
 
+DISK_MARGIN = 1.05
+"""Room for adapters, data, logs and checkpoints [assumed]."""
+
 PROMPT = 1500
 """Tokens of a question with three explained examples [assumed; the paper's own examples are shorter]."""
 
@@ -61,6 +64,21 @@ class Memory:
 def weight_bytes(shape: Shape, quantization: str, dtype: str) -> float:
     """Bytes of the frozen base: NF4 takes the blocks' linear layers, the rest keeps its numbers."""
     return shape.linear_parameters * _linear_bytes(quantization, dtype) + shape.other_parameters * BYTES[dtype]
+
+
+def load_bytes(shape: Shape, quantization: str, dtype: str) -> float:
+    """Bytes that one GPU holds when the base has just been loaded, before anything is divided.
+
+    Every process loads the whole base onto its GPU; in NF4 one layer is there in 16 bits too while it is quantized.
+    """
+    layer = shape.hidden * shape.intermediate * BYTES[dtype] if quantization == "nf4" else 0.0
+    return (weight_bytes(shape, quantization, dtype) + layer) * FRAGMENTS + CONTEXT
+
+
+def disk_bytes(shape: Shape, stage: str, dtype: str) -> float:
+    """Bytes on disk: the base as it is published (16 bits a number), and a merge writes the whole model once more."""
+    base = weight_bytes(shape, "none", "bfloat16")
+    return (base + weight_bytes(shape, "none", dtype) if stage == "merge" else base) * DISK_MARGIN
 
 
 def _linear_bytes(quantization: str, dtype: str) -> float:

@@ -49,6 +49,23 @@ HUB: dict[tuple[str, int], tuple[str, float]] = {
 }
 """The Hub's name and dollars an hour, for the sizes it rents out."""
 
+DISK: dict[str, int] = {
+    "cpu-basic": 50,
+    "cpu-upgrade": 50,
+    "t4-small": 50,
+    "l4x1": 400,
+    "l4x4": 3200,
+    "a10g-small": 110,
+    "a10g-largex2": 1000,
+    "a10g-largex4": 2000,
+    "l40sx1": 380,
+    "l40sx4": 3200,
+    "l40sx8": 6500,
+    "a100-large": 1000,
+}
+"""GB of disk by the Hub's name of a machine, as its documentation of Spaces' hardware gives them; the others are not
+stated there, and are not judged."""
+
 OTHER_NAMES = {"t4-medium": ("t4", 1), "a10g-large": ("a10g", 1)}
 
 CPU = ("cpu", "cpu-basic", "cpu-upgrade")
@@ -85,6 +102,13 @@ def machine(name: str) -> Machine | None:
         return None
     flavor, price = HUB.get((kind, count), (None, None))
     return Machine(f"{kind}x{count}", GPUS[kind], count, flavor, price if price is not None else _price(kind, count))
+
+
+def cheapest_with_disk(size: float) -> str | None:
+    """The cheapest machine of the Hub whose stated disk holds so many bytes; a processor first, since it is enough."""
+    prices = dict(HUB.values())
+    fitting = [flavor for flavor, gb in DISK.items() if gb * 1e9 >= size]
+    return min(fitting, key=lambda flavor: prices.get(flavor, 0.0), default=None)
 
 
 def _price(kind: str, count: int) -> float | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, spelt_out
+from medllm.recipe.places import JobsPlace, SlurmPlace
 from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
 from medllm.recipe.shape import Settings, settings_for_digest
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
@@ -22,6 +23,7 @@ __all__ = [
     "Evaluate",
     "Exam",
     "Gate",
+    "JobsPlace",
     "Kind",
     "Lora",
     "Merge",
@@ -35,6 +37,7 @@ __all__ = [
     "Rpo",
     "Settings",
     "Share",
+    "SlurmPlace",
     "Space",
     "Stage",
     "Training",
@@ -181,6 +184,10 @@ class Recipe(Settings):
     """Who may see what is pushed."""
     gate: Gate = Gate()
     """What must hold before a public push."""
+    slurm: SlurmPlace = SlurmPlace()
+    """What a run on a Slurm cluster asks for."""
+    jobs: JobsPlace = JobsPlace()
+    """How a run on Jobs of the Hub asks."""
     corpus: Corpus | None = None
     """Texts to corpus."""
     cpt: Cpt | None = None

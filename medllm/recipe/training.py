@@ -10,6 +10,9 @@ from medllm.recipe.shape import Settings
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a block, spelt out: PEFT's `all-linear` would wrap the head inside a trained embedding."""
 
+NAMED = ("ddp", "fsdp2")
+"""What `accelerate:` may say instead of naming a file."""
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -78,7 +81,8 @@ class Training(Settings):
     logging_steps: int = Field(default=10, ge=1)
     """Updates between two lines of the log."""
     accelerate: str | None = None
-    """A config file of accelerate, to train on several devices (see recipes/accelerate); left out of the digest."""
+    """How several GPUs train: `ddp` (a whole model on each), `fsdp2` (one model divided over them), or a config file of
+    accelerate beside the recipe; `ddp` when left out."""
     trackers: tuple[Literal["tensorboard", "trackio"], ...] = ("tensorboard",)
     """Where the curves are drawn, besides the log that lies with the adapter; left out of the digest."""
     run_on: str | None = None

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
 import sys
 import threading
 from importlib import import_module
 from pathlib import Path
 
-import yaml
-
 from medllm.errors import TrainingError
 from medllm.recipe.settings import Cpt, Rpo
+from medllm.recipe.training import NAMED
+from medllm.training import launcher
 
-LAUNCHED = "MEDLLM_LAUNCHED"
-"""Set for the processes that were started here, which must not start any themselves."""
 SETTINGS: dict[str, type[Cpt] | type[Rpo]] = {"cpt": Cpt, "rpo": Rpo}
 
 
 def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], out: Path) -> bool:
     """Run the stage under `accelerate launch` when its settings ask for it and we are not there already."""
-    if settings.accelerate is None or LAUNCHED in os.environ or "RANK" in os.environ:
+    if settings.accelerate is None or launcher.FOLDER in os.environ or "RANK" in os.environ:
         return False
     config = Path(settings.accelerate)
+    if settings.accelerate in NAMED:  # one device: there is nothing to divide
+        return False
     if not config.is_file():
         raise TrainingError(
-            f"{stage}.accelerate: there is no file {config}. See recipes/accelerate/ for those we ship."
+            f"{stage}.accelerate: there is no file {config}. Write {' or '.join(NAMED)}, or name a config file."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     given = out.with_name(out.name + ".given.json")
@@ -35,25 +35,20 @@ def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
     given.write_text(
         json.dumps({"stage": stage, "settings": settings.model_dump(mode="json"), "sources": places}), "utf-8"
     )
-    words = [*_launcher(config), "-m", "medllm.training.launched", str(given), str(out)]
-    code = _while_we_live(words, {**os.environ, LAUNCHED: "1", **_on_cpu(config)})
-    given.unlink()
-    if code or not (out / "facts.json").is_file():
-        raise TrainingError(
-            f"{stage}: the processes started with {config} ended with code {code}; their messages stand "
-            "above. Run again to go on from the last checkpoint."
-        )
-    return True
-
-
-def _while_we_live(words: list[str], environment: dict[str, str]) -> int:
-    """Run a program whose processes end with this one, even when it is killed: the pipe they hold then closes."""
-    theirs, ours = os.pipe()
+    told = out.with_name(out.name + ".processes")
+    shutil.rmtree(told, ignore_errors=True)
+    told.mkdir()
+    words = launcher.command(config, str(given), str(out))
     try:
-        return subprocess.run(words, env=environment, stdin=theirs, check=False).returncode
+        code = launcher.run(words, {**os.environ, launcher.FOLDER: str(told.absolute()), **launcher.on_cpu(config)})
+        fault = launcher.first_fault(told)
     finally:
-        os.close(theirs)
-        os.close(ours)
+        given.unlink()
+        shutil.rmtree(told, ignore_errors=True)
+    if code or not (out / "facts.json").is_file():
+        why = f"{fault.rstrip('.')}. All processes have ended" if fault else f"the processes ended with code {code}"
+        raise TrainingError(f"{stage}: {why}; more stands above. Run again to continue from the last checkpoint.")
+    return True
 
 
 def _end_with_the_run() -> None:
@@ -66,30 +61,20 @@ def _end_with_the_run() -> None:
     threading.Thread(target=wait, name="end with the run", daemon=True).start()
 
 
-def _launcher(config: Path) -> list[str]:
-    """Accelerate's own launcher; on a CPU it wants MPI for several processes, and torch's does without."""
-    told = yaml.safe_load(config.read_text("utf-8"))
-    if told.get("distributed_type") == "MULTI_CPU":
-        # On a free port: at its usual one, two trainings on the same machine would be in each other's way.
-        alone = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        return [*alone, "--nproc_per_node", str(told["num_processes"])]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-
-
-def _on_cpu(config: Path) -> dict[str, str]:
-    told = yaml.safe_load(config.read_text("utf-8"))
-    return {"ACCELERATE_USE_CPU": "true"} if told.get("use_cpu") else {}
-
-
 def main() -> None:
     """Be one of the processes."""
     _end_with_the_run()
+    launcher.enlist()
     given, out = (Path(argument) for argument in sys.argv[1:3])
     read = json.loads(given.read_text("utf-8"))
     stage = read["stage"]
     settings = SETTINGS[stage].model_validate(read["settings"])
     sources = {name: Path(path) for name, path in read["sources"].items()}
-    import_module(f"medllm.stages.{stage}").make(settings, sources, out)
+    try:
+        import_module(f"medllm.stages.{stage}").make(settings, sources, out)
+    except BaseException as fault:
+        launcher.leave_fault(fault)
+        raise
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """A stage sent as a Job to the embedded Hub by the real client: logged, stopped by its time limit, gone on with."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from medllm.errors import LaunchError
+from medllm.errors import LaunchError, RecipeError
 from medllm.hub import Hub, connect
 from medllm.launch.code import pushed_code
-from medllm.launch.jobs import Jobs, dependencies, flavor_of
+from medllm.launch.jobs import Jobs, carried, dependencies, flavor_of
 from medllm.localhub import serve
 from medllm.pipeline import Bench, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
+from medllm.recipe.settings import Merge
 from tests.pipeline import toy
 
 SLOW = Path(__file__).parent / "slow_job.py"
@@ -196,3 +198,77 @@ def test_a_job_gets_exactly_the_versions_of_here():
     assert any(one.startswith("torch==") for one in wanted)
     assert all("==" in one and "+" not in one for one in wanted)
     assert not any(one.startswith("torch==") for one in dependencies("space"))
+
+
+def sent_with(tmp_path, hub, monkeypatch, stage="corpus", **changes):
+    """What the client is asked for when a stage is sent, and what it is."""
+    asked = {}
+    monkeypatch.setattr("medllm.launch.jobs._sent", lambda api, script, **more: asked.update(more) or STUB)
+    toy.lay_out(tmp_path)
+    plan = make_plan(with_overrides(read_recipe(tmp_path / "toy.yaml"), changes), hub, (stage,))
+    item = next(one for one in plan.items if one.stage == stage)
+    Jobs()._send(plan, item, Bench(hub, tmp_path / "runs", lambda text: None))
+    return asked
+
+
+STUB = type("Job", (), {"id": "1", "url": "http://hub"})()
+
+
+def test_image_packages_and_time_limit_are_those_of_the_recipe(tmp_path, hub, monkeypatch):
+    changes = {"jobs": {"image": "ghcr.io/astral-sh/uv:debian", "packages": ["kernels==0.5"], "timeout": "3h"}}
+    asked = sent_with(tmp_path, hub, monkeypatch, **changes)
+    assert (asked["image"], asked["timeout"]) == ("ghcr.io/astral-sh/uv:debian", "3h")
+    assert asked["dependencies"][-1] == "kernels==0.5"
+    plain = sent_with(tmp_path / "plain", hub, monkeypatch)
+    assert (plain["image"], plain["timeout"]) == (None, "12h")
+
+
+def test_the_number_of_jobs_for_a_stage_is_that_of_the_recipe(tmp_path, hub):
+    toy.lay_out(tmp_path)
+    recipe = with_overrides(read_recipe(tmp_path / "toy.yaml"), {"jobs.tries": 1})
+    plan = make_plan(recipe, hub, ("corpus",))
+    with pytest.raises(LaunchError, match="1 Jobs did not finish it"):
+        run(plan, Bench(hub, tmp_path / "runs", print), Jobs(keep_every=0.2, script=SLOW).launch, lambda plan: None)
+
+
+@pytest.mark.parametrize(
+    "jobs", [{"timeout": "soon"}, {"timeout": "0h"}, {"tries": 0}, {"image": "a b"}, {"flavor": "x"}]
+)
+def test_what_the_hub_could_not_read_is_told_before_anything_is_sent(tmp_path, jobs):
+    toy.lay_out(tmp_path)
+    with pytest.raises(RecipeError, match="jobs"):
+        with_overrides(read_recipe(tmp_path / "toy.yaml"), {"jobs": jobs})
+
+
+def far_from(hub):
+    return replace(hub, endpoint="https://hub.example.org")
+
+
+def test_a_job_gets_the_accelerate_config_that_lies_beside_the_recipe_and_needs_none_for_a_name(tmp_path, hub):
+    toy.lay_out(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "two.yaml").write_text("num_processes: 2\n")
+    recipe = read_recipe(tmp_path / "toy.yaml")
+    told = {}
+    for name in ("fsdp2", "own/two.yaml", "/etc/hostname", "../two.yaml", "nowhere.yaml"):
+        plan = make_plan(with_overrides(recipe, {"cpt.accelerate": name}), hub, ("cpt",))
+        try:
+            told[name] = carried(plan.items[-1], plan, far_from(hub))
+        except LaunchError as fault:
+            told[name] = str(fault)
+    assert told["fsdp2"] == {}
+    assert told["own/two.yaml"]["MEDLLM_ACCELERATE_AT"] == "own/two.yaml"
+    assert base64.b64decode(told["own/two.yaml"]["MEDLLM_ACCELERATE"]) == b"num_processes: 2\n"
+    for name in ("/etc/hostname", "../two.yaml", "nowhere.yaml"):
+        assert "Write ddp or fsdp2" in told[name]
+
+
+def test_a_merge_without_a_machine_gets_the_cheapest_one_whose_disk_holds_base_and_merged_model(tmp_path, hub):
+    toy.lay_out(tmp_path)
+    recipe = read_recipe(tmp_path / "toy.yaml")
+    item = replace(make_plan(recipe, hub, ("corpus",)).items[0], stage="merge", settings=Merge(model="cpt"))
+    plan = make_plan(recipe, hub, ("corpus",))
+    sizes = {"0.5B": "cpu-basic", "7B": "cpu-basic", "14B": "l4x1", "32B": "l4x1", "72B": "l4x1"}
+    for size, flavor in sizes.items():
+        of = replace(plan, recipe=recipe.model_copy(update={"base": f"Qwen/Qwen2.5-{size}@main"}))
+        assert flavor_of(item, of) == flavor, size

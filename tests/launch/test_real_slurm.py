@@ -1,14 +1,21 @@
-"""`--on slurm` with a real Slurm of one node: the stage stands on the Hub, and a job that fails is told."""
+"""`--on slurm` with a real Slurm of one node and of two: stages made, jobs followed, failures told."""
+
+import json
+import re
+import signal
+from dataclasses import replace
 
 import pytest
 
 from medllm.errors import LaunchError
 from medllm.hub import connect
+from medllm.launch.here import launch as here
 from medllm.launch.slurm import launch
 from medllm.pipeline import Bench, make_plan, run
-from medllm.recipe import read_recipe
+from medllm.recipe import read_recipe, with_overrides
 from tests import slurm
 from tests.launch.test_jobs import lay_out_real_corpus
+from tests.pipeline.whole import lay_out
 
 pytestmark = [
     pytest.mark.slow,
@@ -17,9 +24,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def bench(tmp_path, tmp_path_factory, monkeypatch):
+def bench(request, tmp_path, tmp_path_factory, monkeypatch):
     with (
-        slurm.cluster(tmp_path_factory.mktemp("slurm")) as environment,
+        slurm.cluster(tmp_path_factory.mktemp("slurm"), getattr(request, "param", 1)) as environment,
         connect(str(tmp_path / "hub"), "clinic") as hub,
     ):
         for name, value in environment.items():
@@ -46,3 +53,45 @@ def test_a_job_that_fails_is_told_and_the_same_command_then_makes_the_stage(tmp_
     assert bench.hub.provenance(made).digest == plan.items[0].digest
     scripts = "".join(path.read_text() for path in (tmp_path / "runs").rglob("*.sbatch"))
     assert scripts and bench.hub.token not in scripts
+
+
+def test_a_run_that_is_stopped_leaves_its_job_and_the_same_command_follows_it(tmp_path, bench):
+    lay_out_real_corpus(tmp_path)
+    plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
+    said = []
+
+    def stop(text: str) -> None:
+        said.append(text)
+        if "submitted as job" in text:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises((LaunchError, KeyboardInterrupt)):
+        run(plan, replace(bench, say=stop), launch, lambda plan: None)
+    made = run(plan, replace(bench, say=said.append), launch, lambda plan: None)["corpus"]
+    assert bench.hub.provenance(made).digest == plan.items[0].digest
+    assert sum("submitted as job" in text for text in said) == 1
+
+
+@pytest.mark.parametrize("bench", [2], indirect=True)
+def test_a_training_on_two_nodes_learns_what_one_process_learns(tmp_path, bench):
+    lay_out(tmp_path)
+    recipe = read_recipe(tmp_path / "tiny.yaml")
+    said = []
+    bench = replace(bench, say=said.append)
+    run(make_plan(recipe, bench.hub, ("corpus",)), bench, here, lambda plan: None)
+    two = with_overrides(recipe, {"slurm": {"nodes": 2, "cpus": 1, "mem": "8G"}})
+    plan = make_plan(two, bench.hub, ("cpt",))
+    made = run(plan, bench, launch, lambda plan: None)["cpt"]
+    scripts = [path.read_text() for path in (tmp_path / "runs").rglob("cpt-*.sbatch")]
+    assert len(scripts) == 1
+    assert "#SBATCH --nodes=2" in scripts[0]
+    one = with_overrides(recipe, {"name": "alone"})
+    run(make_plan(one, bench.hub, ("corpus", "cpt")), bench, here, lambda plan: None)
+    alone = make_plan(one, bench.hub, ("cpt",)).items[-1].standing.artifact
+    losses = [
+        [json.loads(line)["loss"] for line in log.read_text().splitlines() if "loss" in json.loads(line)]
+        for log in (bench.hub.pull(artifact) / "training" / "log.jsonl" for artifact in (made, alone))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    met = [re.search(r"node (\d of 2) \((node\d)\)", text) for text in said]
+    assert sorted(found.groups() for found in met if found) == [("1 of 2", "node0"), ("2 of 2", "node1")]

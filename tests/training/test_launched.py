@@ -12,8 +12,8 @@ time.sleep(600)
 """
 RUN = """
 import os, sys
-from medllm.training.launched import _while_we_live
-sys.exit(_while_we_live([sys.executable, "-c", sys.argv[1]], dict(os.environ)))
+from medllm.training.launcher import run
+sys.exit(run([sys.executable, "-c", sys.argv[1]], {**os.environ, "MEDLLM_LAUNCHED": "."}))
 """
 
 

@@ -1,0 +1,104 @@
+"""How many processes a training gets on this machine, and whether its GPUs can hold the base: said before loading."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import ModelError, TrainingError
+from medllm.recipe.bases import shape_from_config
+from medllm.recipe.cost import load_bytes
+from medllm.recipe.hardware import machine
+from medllm.recipe.training import Training
+
+FSDP2 = {
+    "distributed_type": "FSDP",
+    "mixed_precision": "bf16",
+    "fsdp_config": {
+        "fsdp_version": 2,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_reshard_after_forward": True,
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "fsdp_cpu_ram_efficient_loading": True,
+        "fsdp_offload_params": False,
+    },
+}
+"""One model sharded over the GPUs, layer by layer."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU of this machine."""
+
+    name: str
+    size: int
+    """Bytes of its memory."""
+
+
+def visible_gpus() -> list[Gpu]:
+    """The GPUs that torch sees here (CUDA or ROCm), in its order; no process takes hold of one by being counted."""
+    import torch
+
+    found = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
+    return [Gpu(str(one.name), int(one.total_memory)) for one in found]
+
+
+def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> tuple[int, str | None]:
+    """How many processes a node gets: as many as GPUs are seen, `run_on` allows and the batch divides over.
+
+    The second value says why it is fewer, for the user; none when every GPU is used.
+    """
+    asked = machine(settings.run_on) if settings.run_on else None
+    most = min(visible, asked.count) if asked and asked.gpu else visible
+    each = settings.per_device_batch_size * nodes
+    count = next((one for one in range(max(most, 1), 0, -1) if settings.batch_size % (each * one) == 0), 0)
+    if not count:
+        over = f"{nodes} nodes" if nodes > 1 else "one device"
+        raise TrainingError(
+            f"{stage}: {settings.batch_size} rows (batch_size) do not divide over {over} with "
+            f"{settings.per_device_batch_size} rows at once. Change batch_size or per_device_batch_size."
+        )
+    if count == visible or not visible:
+        return count, None
+    told = f"{stage}: {visible} GPUs are visible"
+    if most < visible:
+        told += f", run_on: {settings.run_on} asks for {most}"
+    if count < most:
+        told += (
+            f", and {settings.batch_size} rows (batch_size) do not divide over {most} with "
+            f"{settings.per_device_batch_size} at once" + (f" on {nodes} nodes" if nodes > 1 else "")
+        )
+    return count, f"{told}: {count} {'is' if count == 1 else 'are'} used"
+
+
+def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[str, Any] | None:
+    """What accelerate is told for so many processes on each node; none when this process can do it alone."""
+    if count * nodes < 2 and not gpus:
+        return None
+    told: dict[str, Any] = {"compute_environment": "LOCAL_MACHINE", "num_processes": count * nodes}
+    told |= {"num_machines": nodes, "rdzv_backend": "static", "same_network": True, "use_cpu": not gpus}
+    if not gpus:
+        return told | {"distributed_type": "MULTI_CPU", "mixed_precision": "no"}
+    if count * nodes == 1:  # the others must not be seen, or the trainer would spread itself over them
+        return told | {"distributed_type": "NO", "mixed_precision": "no", "gpu_ids": "0"}
+    if settings.accelerate == "fsdp2":
+        return told | FSDP2
+    return told | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
+
+
+def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequence[Gpu]) -> None:
+    """Raise when a GPU cannot even hold the base while it is loaded, naming the GPU and both numbers."""
+    try:
+        shape = shape_from_config(base / "config.json") if base else None
+    except ModelError:
+        return
+    if shape is None:
+        return
+    need = load_bytes(shape, settings.quantization, settings.dtype)
+    for place, gpu in enumerate(gpus):
+        if gpu.size < need:
+            mend = "Set `quantization: nf4`, or take" if settings.quantization == "none" else "Take"
+            raise TrainingError(
+                f"{stage}: GPU {place} ({gpu.name}) has {gpu.size / 1e9:.0f} GB, and loading the base takes about "
+                f"{need / 1e9:.0f} GB on each GPU. {mend} larger GPUs or a smaller base."
+            )

@@ -1,0 +1,164 @@
+"""Start the processes of a training, on one node or several, and end them with the run; pass on a signal to save."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+MODULE = "medllm.training.launched"
+PASSED_ON = (signal.SIGUSR1, signal.SIGTERM)
+"""Signals at which a training saves and ends; the processes that train get them, not the launchers between."""
+GRACE = 60.0
+"""Seconds that the processes have to end after Ctrl-C."""
+FOLDER = "MEDLLM_LAUNCHED"
+"""Set for the processes that were started here, which must not start any themselves: where they leave their words."""
+
+
+def command(config: Path, *arguments: str) -> list[str]:
+    """The words that start every process of a training: here, or by `srun` one launcher on each node."""
+    told = yaml.safe_load(config.read_text("utf-8"))
+    nodes = int(told.get("num_machines") or 1)
+    if nodes == 1:
+        return [*launcher(config, told), "-m", MODULE, *arguments]
+    meet = [socket.gethostname(), str(_port(os.environ.get("SLURM_JOB_ID", "")))]
+    each = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+    srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={each}"]
+    node = [sys.executable, "-m", "medllm.training.launcher", str(config.absolute()), *meet]
+    return [*srun, "--kill-on-bad-exit=1", *node, *arguments]
+
+
+def launcher(config: Path, told: dict[str, Any], meet: tuple[str, str, str] | None = None) -> list[str]:
+    """The launcher of one node; `meet` is the first node's name and port, and this node's number.
+
+    Accelerate's own launcher wants MPI for several processes on a CPU; torch's does without.
+    """
+    if told.get("distributed_type") == "MULTI_CPU":
+        nodes = int(told.get("num_machines") or 1)
+        each = ["--nproc_per_node", str(int(told["num_processes"]) // nodes)]
+        torch = [sys.executable, "-m", "torch.distributed.run"]
+        # On a free port: at its usual one, two trainings on the same machine would be in each other's way.
+        if meet is None:
+            return [*torch, "--standalone", *each]
+        return [*torch, *each, f"--nnodes={nodes}", f"--node_rank={meet[2]}", f"--master_addr={meet[0]}",
+                f"--master_port={meet[1]}"]  # fmt: skip
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    if meet is None:
+        return words
+    return [*words, "--machine_rank", meet[2], "--main_process_ip", meet[0], "--main_process_port", meet[1]]
+
+
+def on_cpu(config: Path) -> dict[str, str]:
+    """What the processes must know when they are to leave GPUs alone."""
+    told = yaml.safe_load(config.read_text("utf-8"))
+    return {"ACCELERATE_USE_CPU": "true"} if told.get("use_cpu") else {}
+
+
+def run(words: list[str], environment: dict[str, str]) -> int:
+    """Run a program whose processes end with this one, even when it is killed: the pipe they hold then closes.
+
+    SIGUSR1 and SIGTERM go on to the training processes, which save and end. After Ctrl-C they have a minute.
+    """
+    theirs, ours = os.pipe()
+    try:
+        process = subprocess.Popen(words, env=environment, stdin=theirs)
+        with _passing_on(process, environment[FOLDER]):
+            return _awaited(process)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def _awaited(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait()
+    except BaseException:
+        try:
+            process.wait(GRACE)  # Ctrl-C reached them too
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()
+            process.wait()
+        raise
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes], folder: str) -> Iterator[None]:
+    """Hand signals to the processes that train, and to `srun`, which hands them to the other nodes."""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        found = enlisted(Path(folder))
+        for worker in found:
+            with suppress(ProcessLookupError):
+                os.kill(worker, number)
+        if not found or (isinstance(process.args, list) and process.args[0] == "srun"):
+            process.send_signal(number)
+
+    before = {}
+    try:
+        for number in PASSED_ON:
+            before[number] = signal.signal(number, pass_on)
+    except ValueError:  # only a main thread can listen to signals
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def enlist() -> None:
+    """Write down, as one of the processes, that we train here, so that a signal to save finds us."""
+    folder = Path(os.environ[FOLDER])
+    if folder.is_dir():
+        (folder / f"pid-{os.getpid()}-{socket.gethostname()}").touch()
+
+
+def enlisted(folder: Path) -> list[int]:
+    """The processes of this machine that train."""
+    host = socket.gethostname()
+    names = [path.name.split("-", 2) for path in folder.glob("pid-*")]
+    return [int(number) for _, number, where in names if where == host]
+
+
+def leave_fault(fault: BaseException) -> None:
+    """Leave the message of a process that dies, for the run to show."""
+    folder, rank = Path(os.environ[FOLDER]), os.environ.get("RANK", "0")
+    if folder.is_dir():
+        (folder / f"fault-{time.time():.6f}-{rank}").write_text(f"{type(fault).__name__}: {fault}", "utf-8")
+
+
+def first_fault(folder: Path) -> str | None:
+    """Who died first, and its message; the others end because of it."""
+    found = sorted(folder.glob("fault-*"), key=lambda path: float(path.name.split("-")[1]))
+    if not found:
+        return None
+    return f"process {found[0].name.split('-')[2]}: {found[0].read_text('utf-8')}"
+
+
+def _port(job: str) -> int:
+    """A port that the nodes of a job agree on without speaking: from its number."""
+    return 20_000 + zlib.crc32(f"medllm {job}".encode()) % 20_000
+
+
+def main() -> None:
+    """Be the launcher of one node: `srun` starts one of us on each."""
+    config, host, port, *arguments = sys.argv[1:]
+    told = yaml.safe_load(Path(config).read_text("utf-8"))
+    number = os.environ["SLURM_NODEID"]
+    here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    sys.stderr.write(f"medllm: node {int(number) + 1} of {told['num_machines']} ({here}) meets at {host}:{port}\n")
+    words = launcher(Path(config), told, (host, port, number))
+    sys.exit(run([*words, "-m", MODULE, *arguments], dict(os.environ)))
+
+
+if __name__ == "__main__":
+    main()

@@ -124,17 +124,64 @@ def json_fault(fault: ValueError | RecursionError) -> str:
 
 
 def row_draft(piece: Piece, place: str, row: Row) -> Draft:
-    """The draft in a row, by the recipe's mapping of columns or the usual names."""
-    text = _column(piece, row, "text")
-    if text is None and not any(name in row for name in _names(piece, "text")):
-        there = ", ".join(str(name) for name in list(row)[:12]) or "none"
-        raise DataError(
-            f"{piece.source.name}: {place} has no column `{_names(piece, 'text')[0]}`. There is: {there}. "
-            "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
-        )
+    """The draft in a row, by the recipe's mapping of columns or the usual names.
+
+    A row without the column, or with something in it that is no text, is a draft with its fault.
+    """
     stated = {name: _column(piece, row, name) for name in ("published", "licence", "exam_date")}
     own = _column(piece, row, "id")
-    return piece.source.draft(text or "", f"{place}#{own}" if own else place, stated)
+    place = f"{place}#{own}" if own else place
+    given = _given(piece, row, "text")
+    if isinstance(given, str):
+        return piece.source.draft(given, place, stated)
+    there = ", ".join(str(name) for name in list(row)[:12]) or "none"
+    named = [name for name in _names(piece, "text") if name in row]
+    if given is not None:
+        return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` holds {_kind(given)}, not a text")
+    if named:
+        return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` is empty")
+    fault = f"no_text: no column `{_names(piece, 'text')[0]}`. There is: {there}"
+    if isinstance(row.get("messages") or row.get("conversations"), list):
+        fault += ". These are chat rows: write what is to be learnt of them as `text`"
+    return piece.source.draft("", place, stated, fault=fault)
+
+
+ROWS_WITHOUT_TEXT = 1000
+"""After so many rows without the column, from the first row on, the column is not in the file."""
+
+
+def refuse_without_text(piece: Piece, drafts: Iterator[Draft]) -> Iterator[Draft]:
+    """Hand drafts on; raise DataError when no row at all has the column of the text, a mistake of the recipe."""
+    lacking: list[Draft] = []
+    watching = not piece.begin
+    for draft in drafts:
+        if watching and draft.fault is not None and draft.fault.startswith("no_text: no column"):
+            lacking.append(draft)
+            watching = len(lacking) < ROWS_WITHOUT_TEXT
+            if not watching:
+                break
+        else:
+            watching = False
+        yield draft
+        if not watching:
+            yield from drafts
+            return
+    if lacking:
+        raise DataError(
+            f"{piece.source.name}: {lacking[0].locator} has {str(lacking[0].fault).partition(': ')[2]}. "
+            "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
+        )
+
+
+def _kind(value: object) -> str:
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _given(piece: Piece, row: Row, what: str) -> object:
+    """What the first filled column of these names holds."""
+    filled = (row[name] for name in _names(piece, what) if row.get(name) is not None and row.get(name) != "")
+    return next(filled, None)
 
 
 def _names(piece: Piece, what: str) -> tuple[str, ...]:
@@ -143,11 +190,8 @@ def _names(piece: Piece, what: str) -> tuple[str, ...]:
 
 
 def _column(piece: Piece, row: Row, what: str) -> str | None:
-    for name in _names(piece, what):
-        value = row.get(name)
-        if value is not None and value != "":
-            return value if isinstance(value, str) else str(value)
-    return None
+    value = _given(piece, row, what)
+    return None if value is None else value if isinstance(value, str) else str(value)
 
 
 def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:

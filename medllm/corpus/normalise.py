@@ -6,8 +6,14 @@ import unicodedata
 
 # 10⁶ must not become 106, ½ not 1⁄2 after a 1, ① not 1; ㎡ would lose its power.
 _POWERS = re.compile(r"[a-zA-Zμ]\d")
-_ZERO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufff9-\ufffb]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ZERO_WIDTH = re.compile(
+    "[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0100-\U000e01ef]"
+)
+"""Invisible marks, and the selectors that choose one of several shapes of a kanji."""
+_BREAKS = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""What Unicode, and PowerPoint, Word and printers, part lines, pages and records with."""
+_CONTROL_IN_NUMBER = re.compile(r"(?<=[0-9A-Za-z])[\x00-\x08\x0e-\x1f\x7f-\x9f]+(?=[0-9A-Za-z])")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 _BLANK = re.compile(r" *\n(?: *\n)+")
 _EDGES = re.compile(r" *\n *")
@@ -21,6 +27,14 @@ _CUT = (
     "\u3000-\u3029\u3030-\u3098\u309b-\u30ff\u3200-\u9fff\uff01-\uffee"
 )
 _LOOSE = re.compile(f"[^{_CUT}]+")
+
+
+_RADICALS = (
+    "⺟⺠⺩⺁⺝⺒⺻⺽⺬⻁⻄⻆⻑⻗⻘⻝⻣⻤⻨⻩⻫⻭⻯⻱⻲⻰⻳⻢⻦⻥⻔⻋⻉⻅⻃⺶⺮",
+    "母民王厂月巳聿臼示虎西角長雨青食骨鬼麦黄斉歯竜龜亀龙龟马鸟鱼门车贝见覀羊竹",
+)
+"""Radicals that PDFs write for the kanji of the same shape and that no compatibility form leads back."""
+_VOICED = re.compile(r"([ぁ-ゖァ-ヺ])([ﾞﾟ゛゜])")
 
 
 @functools.cache
@@ -48,8 +62,11 @@ def _plain() -> dict[str, str]:
         "＞": ">",
         "～": "〜",
         "\u00b5": "μ",
+        **dict(zip(*_RADICALS, strict=True)),
         "\u2126": "Ω",
         "℃": "°C",
+        "ﾞ": "゛",
+        "ﾟ": "゜",
     }
     return table
 
@@ -57,7 +74,7 @@ def _plain() -> dict[str, str]:
 @functools.cache
 def _pattern() -> re.Pattern[str]:
     # A half-width kana takes its voiced mark along, so that ｶﾞ is met as one.
-    return re.compile("[ｦ-ﾝ][ﾞﾟ]|[" + re.escape("".join(_plain())) + "]")
+    return re.compile("[ｦ-ﾝ][ﾞﾟ゛゜\u3099\u309a]|[ぁ-ゖァ-ヺ][ﾞﾟ]|[" + re.escape("".join(_plain())) + "]")
 
 
 def normalise(text: str) -> str:
@@ -66,10 +83,12 @@ def normalise(text: str) -> str:
     >>> normalise("ｶﾞﾝﾏｰＧＴＰ　１２．５ ㎎／日、10⁶個、5㎡")
     'ガンマーGTP 12.5 mg／日、10⁶個、5㎡'
     """
-    text = _composed(text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _ZERO_WIDTH.sub("", _BREAKS.sub("\n", text))
+    text = _CONTROL.sub("", _CONTROL_IN_NUMBER.sub(" ", text))
+    text = _composed(text)
     text = _pattern().sub(_written, text)
+    text = _VOICED.sub(_voiced, text)
     text = _NUMBER.sub(lambda found: "." if found[0] == "．" else ",", text)
-    text = _CONTROL.sub("", _ZERO_WIDTH.sub("", text))
     return _EDGES.sub("\n", _BLANK.sub("\n\n", _SPACES.sub(" ", text))).strip()
 
 
@@ -85,4 +104,17 @@ def _composed(text: str) -> str:
 
 def _written(found: re.Match[str]) -> str:
     one = found[0]
-    return unicodedata.normalize("NFKC", one) if len(one) > 1 else _plain()[one]
+    if len(one) == 1:
+        return _plain()[one]
+    return _voiced_kana(unicodedata.normalize("NFKC", one[0]), one[1])
+
+
+def _voiced(found: re.Match[str]) -> str:
+    return _voiced_kana(found[1], found[2])
+
+
+def _voiced_kana(kana: str, mark: str) -> str:
+    """One kana for a kana and its voiced mark, of any width; where there is none, the mark follows it as a sign."""
+    combining, sign = ("\u3099", "゛") if mark in "ﾞ゛\u3099" else ("\u309a", "゜")
+    one = unicodedata.normalize("NFC", kana + combining)
+    return one if len(one) == 1 else kana + sign

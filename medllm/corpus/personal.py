@@ -13,31 +13,48 @@ _SURNAMES = (
     "増田|小島|小山|千葉|大塚|平野|久保|松井|菅原|木下|野口|野村|松尾|菊地|菊池|佐野|大西|杉本|新井|浜田"
 )
 
+_NUMBER = r"(?:\d{1,2}|[一二三四五六七八九十]{1,3})"
+_ERA = rf"(?:(?:明治|大正|昭和|平成|令和|[明大昭平令]|[MTSHR]\.?)\s?(?:元|{_NUMBER})|(?:19|20)\d{{2}})"
+_DAY = (
+    rf"(?<![A-Za-z\d]){_ERA}(?:\s?年\s?{_NUMBER}\s?月\s?{_NUMBER}\s?日?|"
+    r"\s?[./-]\s?\d{1,2}\s?[./-]\s?\d{1,2})"
+)
+"""A day as people write it: by era or by year, with signs or with 年月日."""
+_IS = r"\s?(?:[:=は]|番号|No\.?|\[|\()?\s?"
+"""What stands between a label and what it labels."""
+
 RULES: dict[str, re.Pattern[str]] = {
     "mail": re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b"),
     "phone": re.compile(
         # The first sign stands before all else, so that the search may leap from one to the next.
-        r"[0+](?<![\d.-].)(?:(?<=0)(?:[5-9]0[-(\s]?\d{4}[-)\s]?\d{4}|\d{1,4}[-(]\d{1,4}[-)]\d{4})|"
-        r"(?<=\+)81[-\s]?\d{1,4}[-\s]?\d{2,4}[-\s]?\d{4})(?![\d-])"
+        r"[0+(](?<![\d./-].)(?:(?<![A-Za-z].)|(?<=TEL.)|(?<=[Tt]el.)|(?<=FAX.)|(?<=[Ff]ax.))(?:"
+        r"(?<=0)(?:[5-9]0[-.\s(]?\d{4}[-.\s)]?\d{4}|(?:120|800|570|990)[-\s(]?\d{2,4}[-\s)]?\d{3,4}|"
+        r"\d{1,4}[-(]\d{1,4}[-)]\d{4}|(?:\d\.\d{4}|\d{2}\.\d{3}|\d{3}\.\d{2})\.\d{4})|"
+        r"(?<=\()0\d{1,4}\)\s?\d{1,4}[-\s]\d{4}|"
+        r"(?<=\+)\(?81\)?[-\s]?(?:\(0\))?\d{1,4}[-\s]?\d{2,4}[-\s]?\d{4})(?![\d-])"
     ),
     "birth": re.compile(
-        r"(?:生年月日|誕生日|生まれた日)[\s:：は]{0,4}(?:(?:明治|大正|昭和|平成|令和|[MTSHR])\s?\d{1,2}|\d{4})\s?[年./-]\s?\d{1,2}\s?[月./-]\s?\d{1,2}|"
-        r"(?:(?:明治|大正|昭和|平成|令和)\s?\d{1,2}|(?:19|20)\d{2})\s?年\s?\d{1,2}\s?月\s?\d{1,2}\s?日\s?(?:生まれ|生(?![後まじ存体命活理検化]))"
+        rf"(?:生年月日|誕生日|生まれた日){_IS}\s?{_DAY}|{_DAY}\s?(?:[生う]まれ|出生|生(?![後まじ存体命活理検化着涯殖産じ]))"
     ),
     "record": re.compile(
-        r"(?:カルテ|診察券|患者|病歴|受診者|入院|登録)\s?(?:番号|ID|ＩＤ|No\.?|NO\.?|№)\s?[:：はが]?\s?[A-Za-z]{0,3}[-\s]?\d{4,12}|"
-        r"診察券\s?番号\s?[:はが]?\s?\d{2,6}-\d{2,6}"
+        r"(?:(?:カルテ|診察券|患者|病歴|受診者)\s?(?:番号|ID|No\.?|NO\.?|№)\s?[:=はが]?\s?[A-Za-z]{0,3}[-\s]?\d(?:-?\d){3,11}|"
+        r"(?:入院|登録|整理)\s?(?:番号|ID|No\.?|NO\.?|№)\s?[:=はが]?\s?[A-Za-z]{0,3}[-\s]?\d{4,12})(?![\d-])|"
+        r"診察券\s?番号\s?[:はが]?\s?\d{2,6}-\d{2,6}|"
+        r"(?:運転免許証?|旅券|パスポート|在留カード|口座)\s?(?:番号|No\.?)?\s?[:=はが]?\s?[A-Z]{0,2}\d(?:[-\s]?\d){6,11}[A-Z]{0,2}"
     ),
     "insurance": re.compile(
-        r"(?:被保険者|保険者|マイナンバー|個人番号|記号番号)(?:証)?(?:番号)?\s?[:：はが]?\s?[\d-]{6,14}|"
-        r"保険証(?:の)?記号\s?:?\s?[\w・-]{1,8}\s?番号\s?:?\s?\d{1,8}"
+        r"(?:被保険者証?|保険者|マイナンバー(?:カード)?|個人番号|記号番号|基礎年金番号|年金番号|公費負担者|受給者)(?:証)?(?:の)?(?:番号)?\s?[:=はが]?\s?\d(?:[-\s]?\d){5,13}(?!\d)|"
+        r"(?:被?保険者?証)(?:の)?記号\s?:?\s?[\w・-]{1,8}\s?[,、・]?\s?番号\s?:?\s?\d{1,8}"
     ),
     "name": re.compile(
-        r"(?:患者名|患者氏名|氏名|お名前|被験者名)\s?[:：]\s?[一-龥ぁ-んァ-ヶ]{1,5}[\s　]?[一-龥ぁ-んァ-ヶ]{0,5}|"
-        rf"氏名[\s　]+(?:{_SURNAMES})[\s　]?[一-龥ぁ-んァ-ヶ]{{1,4}}"
+        r"(?:患者名|患者氏名|氏名|お名前|被験者名)\s?[:=]\s?[一-龥々ぁ-んァ-ヶー]{1,5}[\s　]?"
+        r"[一-龥々ぁ-んァ-ヶー]{0,5}|"
+        rf"(?:氏名[\s　:]+|患者[\s　]?[:=][\s　]?)(?:{_SURNAMES})[\s　]?[一-龥々ぁ-んァ-ヶ]{{1,4}}|"
+        r"(?:フリガナ|ふりがな|カナ氏名|氏名カナ|氏名\(カナ\))\s?[:=]?\s?[ァ-ヶーぁ-ん]{2,6}[\s　][ァ-ヶーぁ-ん]{2,6}"
     ),
     "address": re.compile(
-        r"〒\s?\d{3}-?\d{4}|(?:住所|居住地)\s?[:：]\s?(?:東京都|北海道|(?:京都|大阪)府|[一-龥]{2,3}県)"
+        r"〒\s?\d{3}[-\s]?\d{4}(?!\d)|郵便番号\s?[:=はが]?\s?\d{3}[-\s]?\d{4}(?!\d)|"
+        r"(?:住所|居住地|本籍地?|転居先)\s?[:=は]?\s?(?:東京都|北海道|(?:京都|大阪)府|[一-龥]{2,3}県|[一-龥ヶケノ]{1,5}[市区町村郡](?![一-龥]{0,2}(?:町村|役所|議会)))"
     ),
 }
 """What is looked for; the names of the rules stand in the report and in the words that hide a finding."""
@@ -45,16 +62,24 @@ RULES: dict[str, re.Pattern[str]] = {
 _ADDRESSED = re.compile(rf"(?:{_SURNAMES})[\s　]?[一-龥ぁ-んァ-ヶ]{{0,4}}(?:様|さん|殿)(?![式々])")
 """A name too; apart from its rule, the search knows the characters it may begin with and is five times as fast."""
 
-_DIALLED = re.compile(r"(?:TEL|Tel|tel|FAX|Fax|fax|電話)(?:番号)?[\s:.はが]{0,3}0\d{9,10}(?!\d)")
-"""Digits without a hyphen are a telephone's only where they are said to be."""
+_DIALLED = re.compile(
+    r"(?:TEL|Tel|tel|FAX|Fax|fax|ファ(?:ッ)?クス|電話|携帯|連絡先|PHS|ピッチ)(?:番号)?[\s:.はが()]{0,3}"
+    r"(?:0\d(?:[\s()]{0,2}\d){8,9}(?!\d)|(?<=PHS).{0,3}\d{4}(?!\d))|内線(?:番号)?[\s:.はが]{0,2}\d{3,5}(?!\d)"
+)
+"""Digits without hyphens, or parted by blanks, are a telephone's only where a word says so."""
+
+_SPELT_MAIL = re.compile(
+    r"[A-Za-z0-9._%+-]{1,64}\s?[\[(]\s?(?:at|アット|アットマーク)\s?[\])]\s?(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}\b"
+)
+"""An address whose @ is spelt out."""
 
 _HINTS = {
     "mail": ("@",),
-    "birth": ("生年月日", "誕生日", "生まれ", "日生"),
-    "record": ("番号", "ID", "No", "NO", "№"),
-    "insurance": ("保険者", "番号", "マイナンバー"),
-    "name": ("名",),
-    "address": ("〒", "住所", "居住地"),
+    "birth": ("生",),
+    "record": ("番号", "ID", "No", "NO", "№", "旅券", "免許", "パスポート", "在留", "口座"),
+    "insurance": ("保険者", "番号", "マイナンバー", "受給者", "負担者", "険証"),
+    "name": ("名", "患者", "リガナ", "りがな", "カナ"),
+    "address": ("〒", "郵便番号", "住所", "居住地", "本籍", "転居先"),
 }
 """One of these must stand in a text before its rule is worth trying."""
 
@@ -76,7 +101,8 @@ _ENGLISH = (
 _PATTERNS = (
     *((rule, pattern, _HINTS.get(rule, ("",))) for rule, pattern in RULES.items()),
     ("name", _ADDRESSED, ("様", "さん", "殿")),
-    ("phone", _DIALLED, ("TEL", "Tel", "tel", "FAX", "Fax", "fax", "電話")),
+    ("phone", _DIALLED, ("TEL", "Tel", "tel", "FAX", "Fax", "fax", "クス", "電話", "携帯", "連絡先", "PHS", "内線")),
+    ("mail", _SPELT_MAIL, ("[at]", "(at)", "[ at ]", "( at )", "アット")),
     *((rule, re.compile(pattern), hints) for rule, pattern, hints in _ENGLISH),
 )
 
@@ -140,8 +166,16 @@ def _around(text: str, one: Finding, findings: list[Finding]) -> str:
     return hide(text[begin:end], inside, begin).replace("\n", " ")
 
 
+_HYPHENS = np.array([0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2015, 0x2212, 0x2500, 0x2501, 0xFE58, 0xFE63, 0xFF70])
+_HYPHEN_IN_NUMBER = re.compile(r"(?<=\d)[ー一‐](?=\d)")
+
+
 def _one_width(text: str) -> str:
-    """Digits, letters and signs in half width, character for character, so that places stay what they are."""
+    """Digits, letters and signs in half width, hyphens as one sign; character for character, so that places stay."""
+    if text.isascii():
+        return text
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
     wide = (codes >= 0xFF01) & (codes <= 0xFF5E)
-    return np.where(wide, codes - 0xFEE0, codes).tobytes().decode("utf-32-le", "surrogatepass") if wide.any() else text
+    codes = np.where(wide, codes - 0xFEE0, codes)
+    codes = np.where(np.isin(codes, _HYPHENS), ord("-"), codes).astype("<u4")
+    return _HYPHEN_IN_NUMBER.sub("-", codes.tobytes().decode("utf-32-le", "surrogatepass"))

@@ -10,7 +10,7 @@ from medllm.corpus.documents import Draft
 from medllm.corpus.encodings import decode
 from medllm.corpus.exams import read_exam
 from medllm.corpus.faults import Unreadable
-from medllm.corpus.lines import json_fault, read_csv, read_lines, row_draft
+from medllm.corpus.lines import json_fault, read_csv, read_lines, refuse_without_text, row_draft
 from medllm.corpus.pages import Page, read_html, read_markdown
 from medllm.corpus.pdf import read_pdf
 from medllm.corpus.sources import LINES, READABLE, Piece
@@ -20,7 +20,7 @@ from medllm.corpus.tables import read_parquet
 def read(piece: Piece) -> Iterator[Draft]:
     """Every draft of a piece in order; a file that breaks half-way keeps what came before and one draft says so."""
     try:
-        yield from read_exam(piece.source) if piece.source.exam else _read(piece)
+        yield from read_exam(piece.source) if piece.source.exam else refuse_without_text(piece, _read(piece))
     except Unreadable as fault:
         # What is wrong with a file as a whole is told once, by its first piece.
         if not piece.begin:

@@ -40,13 +40,8 @@ class Tally:
 def read_texts(folder: Path, cache: Path) -> Dataset:
     """Read the `text` column of a corpus: its `corpus/` split where there is one, else every parquet or JSONL file."""
     root = folder / "corpus" if (folder / "corpus").is_dir() else folder
-    table = read_table(root, cache, "text")
-    if "text" not in table.column_names:
-        raise DataError(
-            f"{root}: no column `text`. There is: {', '.join(table.column_names)}. "
-            "Rename the column that holds the texts to `text`, or give the output of the corpus stage."
-        )
-    return table.select_columns(["text"])
+    mend = "Rename the column that holds the texts to `text`, or give the output of the corpus stage."
+    return read_table(root, cache, "text", ["text"], mend)
 
 
 def make_rows(

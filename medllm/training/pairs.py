@@ -40,15 +40,9 @@ class PairTally:
 def read_pairs(folder: Path, shots: str, cache: Path) -> Dataset:
     """Read the pairs of a preferences folder, with or without the worked examples in the prompt."""
     root = folder / "data" if (folder / "data").is_dir() else folder
-    table = read_table(root, cache, "pair")
     wanted = list(COLUMNS) if shots == "keep" else [BARE_PROMPT, *COLUMNS[1:]]
-    missing = [column for column in wanted if column not in table.column_names]
-    if missing:
-        raise DataError(
-            f"{root}: no column {', '.join(f'`{m}`' for m in missing)}. There is: {', '.join(table.column_names)}. "
-            "Give the output of the preferences stage, or name the columns so."
-        )
-    table = table.select_columns(wanted)
+    mend = "Give the output of the preferences stage, or name the columns so."
+    table = read_table(root, cache, "pair", wanted, mend)
     return table.rename_column(BARE_PROMPT, "prompt") if shots == "drop" else table
 
 

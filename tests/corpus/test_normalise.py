@@ -29,6 +29,14 @@ from medllm.corpus.normalise import _LOOSE, _composed, normalise
         ("一　二\u00a0三", "一 二 三"),
         ("一行 \r\n\r\n\r\n 二行\n三行", "一行\n\n二行\n三行"),
         ("終わり\x00\x07。", "終わり。"),
+        ("一日量は7\x0b14日間", "一日量は7\n14日間"),
+        ("脈拍 88\x0c60", "脈拍 88\n60"),
+        ("1\x1c2\x1d3\x1e4\x855\u20286\u20297", "1\n2\n3\n4\n5\n6\n7"),
+        ("3\x0120", "3 20"),
+        ("かﾞんとハﾟッチ", "がんとパッチ"),
+        ("ｶ゛ﾝ、か゛ん、あﾞ、ﾞ", "ガン、がん、あ゛、゛"),
+        ("⻑期の⻭周病、⽣⺟", "長期の歯周病、生母"),
+        ("葛\U000e0100城", "葛城"),
     ],
 )
 def test_a_text_is_spelt_in_one_way_and_means_the_same(written, meant):
@@ -37,6 +45,12 @@ def test_a_text_is_spelt_in_one_way_and_means_the_same(written, meant):
 
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
 def test_a_second_time_changes_nothing(text):
+    once = normalise(text)
+    assert normalise(once) == once
+
+
+@given(st.text(st.sampled_from("かハｶﾊうヴアあー\u200b\x00\x0b1a ﾞﾟ゛゜\u3099\u309a⻑\n"), max_size=12))
+def test_a_second_time_changes_nothing_of_kana_and_their_marks(text):
     once = normalise(text)
     assert normalise(once) == once
 

@@ -1,5 +1,8 @@
 """Preference pairs as they come: other people's columns, none at all, and a boundary that two tokens share."""
 
+import json
+import re
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -47,8 +50,58 @@ def test_an_empty_file_beside_a_full_one_changes_nothing_and_a_broken_one_is_nam
         read_pairs(folder, "keep", tmp_path / "cache")
     (tmp_path / "lines").mkdir()
     (tmp_path / "lines" / "a.jsonl").write_text('{"prompt": "a", "cho', "utf-8")
-    with pytest.raises(DataError, match=r"lines: cannot be read as one table: .*Mend"):
+    with pytest.raises(DataError, match=r"a\.jsonl line 1: cannot be read as one table: .*Mend"):
         read_pairs(tmp_path / "lines", "keep", tmp_path / "cache")
+
+
+def test_columns_that_training_does_not_use_do_not_matter(tmp_path):
+    pair = {key: one for key, [one] in PAIR.items()}
+    for name, more in (("a", {}), ("b", {"score": 1}), ("c", {"score": "high", "tags": [1, {"x": None}]})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(pair | more, ensure_ascii=False) + "\n", "utf-8")
+    assert read_pairs(tmp_path, "keep", tmp_path / "cache").to_list() == [pair] * 3
+
+
+def test_lines_of_json_beside_parquet_are_read_too_and_what_is_not_read_is_named(tmp_path):
+    folder = written(tmp_path / "pairs", PAIR)
+    pair = {key: one for key, [one] in PAIR.items()}
+    (folder / "more.jsonl").write_text(json.dumps(pair) + "\n\n" + json.dumps(pair) + "\n", "utf-8")
+    assert read_pairs(folder, "keep", tmp_path / "cache").to_list() == [pair] * 3
+    (folder / "rest.csv").write_text("prompt,chosen,rejected\na,b,c\n", "utf-8")
+    with pytest.raises(DataError, match=r"rest\.csv: only \*\.parquet and \*\.jsonl are read"):
+        read_pairs(folder, "keep", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"chosen": None}, "`chosen` is empty. Take that row out"),
+        ({"chosen": [{"role": "assistant", "content": "b"}]}, "`chosen` is no text. Chat messages"),
+        ({"chosen": 3}, "`chosen` is no text"),
+        (["prompt"], "is no JSON object"),
+    ],
+)
+def test_a_row_that_cannot_be_learnt_is_named_with_its_file_and_line(tmp_path, row, message):
+    good = {key: one for key, [one] in PAIR.items()}
+    bad = good | row if isinstance(row, dict) else row
+    (tmp_path / "a.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n", "utf-8")
+    with pytest.raises(DataError, match=f"a.jsonl line 2: {re.escape(message)}"):
+        read_pairs(tmp_path, "keep", tmp_path / "cache")
+
+
+def test_a_row_of_parquet_without_a_text_and_a_column_of_chats_are_named(tmp_path):
+    folder = written(tmp_path / "pairs", {**{key: one * 2 for key, one in PAIR.items()}, "chosen": ["b", None]})
+    with pytest.raises(DataError, match=r"train\.parquet row 2: `chosen` is empty"):
+        read_pairs(folder, "keep", tmp_path / "cache")
+    chats = [[{"role": "user", "content": "問題"}]]
+    with pytest.raises(DataError, match=r"train\.parquet: `prompt` holds list<.*>, not text\. Chat messages"):
+        read_pairs(written(folder, PAIR | {"prompt": chats}), "keep", tmp_path / "cache")
+
+
+def test_an_edited_file_of_lines_is_read_again(tmp_path):
+    pair = {key: one for key, [one] in PAIR.items()}
+    for number in (1, 2):
+        (tmp_path / "a.jsonl").write_text((json.dumps(pair) + "\n") * number, "utf-8")
+        assert len(read_pairs(tmp_path, "keep", tmp_path / "cache")) == number
 
 
 def test_pairs_are_read_from_lines_of_json_too(tmp_path):

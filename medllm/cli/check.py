@@ -64,10 +64,30 @@ def _facts(step: "Step") -> list[str]:
             "divided over the GPUs" if step.sharded else "whole on each GPU" if step.fits is not None else "in memory"
         )
         lines.append(f"on {step.machine}: about {step.gb_a_gpu:g} GB a GPU ({parts}), {held}")
+        if step.gb_loading:
+            lines.append(f"loading the base takes {step.gb_loading:g} GB on each GPU before it is divided")
     elif step.machine:
         lines.append(f"on {step.machine}")
+    if step.gb_disk and step.stage == "merge":
+        lines.append(f"base and merged model take about {step.gb_disk:g} GB of disk")
+    if step.minutes_an_update and step.minutes_between_checkpoints:
+        lines.append(
+            f"an update takes about {_duration(step.minutes_an_update)}; a checkpoint at least every "
+            f"{_duration(step.minutes_between_checkpoints)}"
+        )
     if step.tokens:
         price = f", ${step.dollars:,.2f}" if step.dollars else ""
         hours = f": {step.gpu_hours:,.1f} GPU-hours{price}" if step.gpu_hours else ""
         lines.append(f"at most {step.tokens:,} tokens{hours}")
     return [*lines, *step.notes]
+
+
+def _duration(minutes: float) -> str:
+    """Word a time as one would say it.
+
+    >>> _duration(0.05), _duration(3.1), _duration(614)
+    ('3 seconds', '3.1 minutes', '10.2 hours')
+    """
+    if minutes < 1:
+        return f"{minutes * 60:.0f} seconds"
+    return f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

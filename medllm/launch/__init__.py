@@ -3,8 +3,11 @@
 from importlib import import_module
 
 from medllm.errors import LaunchError
-from medllm.hub import Hub
+from medllm.hub import Artifact, Hub
 from medllm.pipeline import Launcher, Plan
+from medllm.recipe import uses
+from medllm.recipe.bases import refuse_unsupported
+from medllm.recipe.reference import parse_reference
 
 PLACES = ("here", "jobs", "slurm", "autotrain")
 
@@ -19,6 +22,7 @@ def launcher(on: str) -> Launcher:
 
 def refuse_unfit(on: str, plan: Plan, hub: Hub) -> None:
     """Raise for a stage that could not be made there: before the first one is made, not after days."""
+    _refuse_base(plan, hub)
     if on == "jobs" and plan.missing and hub.token:
         hub.account().check_jobs(hub.name, plan.recipe.namespace)
     for item in plan.missing:
@@ -28,3 +32,20 @@ def refuse_unfit(on: str, plan: Plan, hub: Hub) -> None:
             jobs = import_module("medllm.launch.jobs")
             jobs.refuse_local(item, hub)
             jobs.carried(item, plan, hub)
+
+
+def _refuse_base(plan: Plan, hub: Hub) -> None:
+    """Raise for a base of a type that no stage could load; only its config.json is read."""
+    reference = parse_reference(plan.recipe.base)
+    loading = [item for item in plan.missing if any(use.place == "base" for use in uses(plan.recipe, item.stage))]
+    if not loading:
+        return
+    if reference.where == "folder":
+        folder = plan.recipe.folder / reference.text
+    else:
+        found = next((source for item in loading for source in item.inputs if source.reference == "base"), None)
+        if found is None or found.repo_id is None or found.commit is None:
+            return
+        folder = hub.pull(Artifact(found.repo_id, "model", found.commit), only=("config.json",))
+    if (folder / "config.json").is_file():
+        refuse_unsupported(folder / "config.json")

@@ -22,6 +22,14 @@ class Shape:
     vocabulary: int
     tied: bool
     family: str = "llama"
+    experts: int = 0
+    """Experts of a block; 0 for a model without them."""
+    expert_intermediate: int = 0
+    """Feed-forward size of one expert."""
+    expert_layers: int = 0
+    """Blocks whose feed-forward is experts."""
+    shared_intermediate: int = 0
+    """Feed-forward size of the experts that every token goes through."""
 
     def linear(self) -> dict[str, tuple[int, int]]:
         """List the linear layers of a block, each with the numbers that go in and come out."""
@@ -38,8 +46,16 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of all blocks' linear layers: the part that NF4 quantizes."""
-        return self.layers * sum(inward * outward for inward, outward in self.linear().values())
+        """Weights of all blocks' linear layers: the part that NF4 quantizes. Experts are no linear layers."""
+        each = {name: inward * outward for name, (inward, outward) in self.linear().items()}
+        dense = sum(each[name] for name in ("gate_proj", "up_proj", "down_proj"))
+        shared = 3 * self.hidden * self.shared_intermediate * self.expert_layers
+        return self.layers * (sum(each.values()) - dense) + (self.layers - self.expert_layers) * dense + shared
+
+    @property
+    def expert_parameters(self) -> int:
+        """Weights of all experts and of what chooses among them: three-dimensional tensors, which NF4 leaves as is."""
+        return self.expert_layers * self.experts * self.hidden * (3 * self.expert_intermediate + 1)
 
     @property
     def other_parameters(self) -> int:
@@ -58,12 +74,13 @@ class Shape:
     @property
     def parameters(self) -> int:
         """All numbers of the model."""
-        return self.linear_parameters + self.other_parameters
+        return self.linear_parameters + self.expert_parameters + self.other_parameters
 
     def lora_parameters(self, r: int, target_modules: tuple[str, ...]) -> int:
         """Numbers that an adapter of rank r adds: r times in plus out, for each layer it sits on."""
         linear = self.linear()
-        blocks = sum(r * sum(linear[name]) for name in target_modules if name in linear)
+        named = set(linear) if "all-linear" in target_modules else set(target_modules)
+        blocks = sum(r * sum(linear[name]) for name in named & set(linear))
         tables = sum(
             r * (self.vocabulary + self.hidden) for name in target_modules if name in ("embed_tokens", "lm_head")
         )
@@ -90,6 +107,9 @@ KNOWN: dict[str, Shape] = {
 }
 """Bases whose shape need not be looked up; a variant (`-Instruct`, `Qwen2.5-Coder-...`) has the same."""
 
+SUPPORTED = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
+"""The model types that medllm loads, as their config.json names them: those that the tests train and merge."""
+
 _FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3", "gemma3_text": "gemma3"}
 
 
@@ -111,10 +131,41 @@ def shape_if_known(base: str, folder: Path) -> Shape | None:
         return None
 
 
+def refuse_unsupported(path: Path) -> None:
+    """Raise for a base whose model type cannot be loaded: before a corpus is made or a machine is rented."""
+    kind = _read(path).get("model_type")
+    if kind is None or kind in SUPPORTED:  # one that names no type is refused when it is loaded
+        return
+    try:
+        shape = shape_from_config(path)
+        size = f" It has {shape.parameters / 1e9:.2f} billion parameters"
+        if shape.expert_parameters:
+            size += f", {shape.expert_parameters / 1e9:.2f} of them in experts, which NF4 does not shrink"
+        size += "."
+    except ModelError:
+        size = ""
+    raise ModelError(
+        f"{path}: a model of type `{kind}` cannot be trained or asked here.{size} Take a base of one of these types: "
+        f"{', '.join(SUPPORTED)}."
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError("it is no object")
+    except FileNotFoundError as fault:
+        raise ModelError(f"{path} does not exist. Name a model's config.json.") from fault
+    except (ValueError, OSError) as fault:
+        raise ModelError(f"{path} is no config of a decoder we can size ({fault}).") from fault
+    return told
+
+
 def shape_from_config(path: Path) -> Shape:
     """Read the shape from a transformers config.json."""
+    config = _read(path)
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         text: dict[str, Any] = config.get("text_config", config)
         heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
         family = _FAMILIES.get(str(text.get("model_type")), "llama")
@@ -124,12 +175,29 @@ def shape_from_config(path: Path) -> Shape:
             heads,
             int(text.get("num_key_value_heads") or heads),
             int(text.get("head_dim") or hidden // heads),
-            int(text["intermediate_size"]),
+            int(text.get("intermediate_size") or text["moe_intermediate_size"]),
             int(text["vocab_size"]),
             bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", family == "gemma3"))),
             family,
+            **_experts(text),
         )
-    except FileNotFoundError as fault:
-        raise ModelError(f"{path} does not exist. Name a model's config.json.") from fault
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise ModelError(f"{path} is no config of a decoder we can size ({fault}).") from fault
+
+
+def _experts(text: dict[str, Any]) -> dict[str, int]:
+    """What a config says of experts, in the words of the families that have them (Mixtral, Qwen, DeepSeek, GPT-OSS)."""
+    experts = next(
+        (int(text[key]) for key in ("num_experts", "num_local_experts", "n_routed_experts") if text.get(key)), 0
+    )
+    if experts < 2:
+        return {}
+    each = int(text.get("moe_intermediate_size") or text["intermediate_size"])
+    layers = int(text["num_hidden_layers"])
+    step = int(text.get("decoder_sparse_step") or text.get("interleave_moe_layer_step") or 1)
+    dense = {int(layer) for layer in text.get("mlp_only_layers") or ()} | set(
+        range(int(text.get("first_k_dense_replace") or 0))
+    )
+    sparse = sum(1 for layer in range(layers) if layer not in dense and (layer + 1) % step == 0)
+    shared = int(text.get("shared_expert_intermediate_size") or 0) or int(text.get("n_shared_experts") or 0) * each
+    return {"experts": experts, "expert_intermediate": each, "expert_layers": sparse, "shared_intermediate": shared}

@@ -17,6 +17,9 @@ TRAINED = 4 + 4 + 8
 TRAINED_8BIT = 4 + 4 + 2
 """The same with 8-bit moments."""
 
+BUCKET = 4
+"""Bytes of a trained number in the buckets in which several GPUs add up their gradients, when each holds the model."""
+
 KEPT = {"bfloat16": (28, 8, 4, 10), "float16": (28, 8, 4, 10), "float32": (16, 8, 8, 16)}
 """Bytes that one block keeps of one token for the backward pass, for each number of the hidden size, the queries, the
 keys and the feed-forward: measured on Qwen2 blocks with float32 adapters (tests/recipe/test_measured.py)."""
@@ -30,8 +33,14 @@ LOGITS = 1e9
 DISK_MARGIN = 1.05
 """Room for adapters, data, logs and checkpoints [assumed]."""
 
-PROMPT = 1500
-"""Tokens of a question with three explained examples [assumed; the paper's own examples are shorter]."""
+EXAMPLES, QUESTION = 1100, 400
+"""Tokens of three explained examples, which all rows of a model share, and of a question [assumed]."""
+
+TOKENS_AT_ONCE, PIECE = 65_536, 16_384
+"""Tokens of questions and answers that are held at once, and of prompts that are read at once, on a GPU."""
+
+SCORE = 14
+"""Bytes of an attention score while prompts are read: in 16 bits, and in float32 alone, joined and normalised."""
 
 CONTEXT = 1e9
 """CUDA's own memory [assumed]."""
@@ -54,16 +63,24 @@ class Memory:
     """What is kept for the backward pass; when answering, the keys and values of the texts at work."""
     sharded: bool
     """Whether weights and trained numbers are divided over the GPUs (FSDP) instead of held by each."""
+    loading: float = 0.0
+    """Bytes just after the base is loaded, when every GPU holds all of it, whatever is divided later."""
 
     @property
     def total(self) -> float:
-        """All of it, with CUDA's context and what the allocator loses."""
+        """All of it at work, with CUDA's context and what the allocator loses."""
         return (self.weights + self.adapter + self.activations) * FRAGMENTS + CONTEXT
+
+    @property
+    def peak(self) -> float:
+        """The most that a GPU must hold, at work or while loading."""
+        return max(self.total, self.loading)
 
 
 def weight_bytes(shape: Shape, quantization: str, dtype: str) -> float:
-    """Bytes of the frozen base: NF4 takes the blocks' linear layers, the rest keeps its numbers."""
-    return shape.linear_parameters * _linear_bytes(quantization, dtype) + shape.other_parameters * BYTES[dtype]
+    """Bytes of the frozen base: NF4 takes the blocks' linear layers; experts and the rest keep their numbers."""
+    kept = shape.other_parameters + shape.expert_parameters
+    return shape.linear_parameters * _linear_bytes(quantization, dtype) + kept * BYTES[dtype]
 
 
 def load_bytes(shape: Shape, quantization: str, dtype: str) -> float:
@@ -107,8 +124,8 @@ def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, 
     """Bytes on each GPU while training."""
     parts = gpus if sharded else 1
     each = TRAINED if settings.optimizer == "adamw" else TRAINED_8BIT
-    reference = 4 if isinstance(settings, Rpo) else 0
-    adapter = trainable_parameters(shape, lora) * (each + reference)
+    buckets = BUCKET if gpus > 1 and not sharded else 0
+    adapter = trainable_parameters(shape, lora) * (each + buckets)
     weights = weight_bytes(shape, settings.quantization, settings.dtype)
     # FSDP gathers the block at work and the next one.
     gathered = (
@@ -116,25 +133,42 @@ def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, 
         if sharded
         else 0
     )
-    return Memory(weights / parts, adapter / parts, activation_bytes(shape, settings, lora) + gathered, sharded)
+    active = activation_bytes(shape, settings, lora) + gathered
+    loading = load_bytes(shape, settings.quantization, settings.dtype)
+    return Memory(weights / parts, adapter / parts, active, sharded, loading)
 
 
 def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) -> Memory:
-    """Bytes on each GPU in the simplest way that fits: whole on each, else divided over all."""
+    """Bytes on each GPU in the way that the recipe names, else the simplest that fits: whole on each, or divided."""
     whole = training_memory(shape, settings, lora, machine.count, sharded=False)
-    if machine.gpu is None or machine.count == 1 or whole.total <= machine.gpu.memory_gb * 1e9:
+    alone = machine.gpu is None or machine.count == 1
+    if alone or settings.accelerate == "ddp":
+        return whole
+    if settings.accelerate is None and machine.gpu and whole.total <= machine.gpu.memory_gb * 1e9:
         return whole
     return training_memory(shape, settings, lora, machine.count, sharded=True)
 
 
-def answering_memory(shape: Shape, settings: Preferences | Evaluate, loras: list[Lora]) -> Memory:
-    """Bytes on a GPU while one base answers with each of its adapters, batch by batch."""
+def answering_memory(
+    shape: Shape, settings: Preferences | Evaluate, loras: list[Lora], models: int | None = None
+) -> Memory:
+    """Bytes on a GPU while one base answers with each of its adapters (`models` in all), batch by batch.
+
+    A batch is `batch_size` questions, each for every model and sample; the worked examples are held once a model. The
+    scores of attention are those of the prompts that are read together.
+    """
+    asked = models if models is not None else max(len(loras), 1)
     room = settings.max_new_tokens
-    tokens = PROMPT + (room if isinstance(room, int) else max(room.plain, room.explain))
+    tokens = QUESTION + (room if isinstance(room, int) else max(room.plain, room.explain))
+    rows = asked * settings.samples
+    held = max(min(settings.batch_size * rows * tokens, TOKENS_AT_ONCE), rows * tokens) + asked * EXAMPLES
     each = 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[settings.dtype]
+    read = min(settings.batch_size * QUESTION, PIECE)
+    scores = read * shape.heads * (QUESTION + EXAMPLES) * SCORE
     adapters = sum(trainable_parameters(shape, lora) for lora in loras) * 4.0
     weights = weight_bytes(shape, settings.quantization, settings.dtype)
-    return Memory(weights, adapters, settings.batch_size * tokens * each, sharded=False)
+    loading = load_bytes(shape, settings.quantization, settings.dtype)
+    return Memory(weights, adapters, held * each + scores, sharded=False, loading=loading)
 
 
 def operations_per_token(shape: Shape, settings: Training) -> float:
@@ -143,7 +177,23 @@ def operations_per_token(shape: Shape, settings: Training) -> float:
     forward = 2.0 * multiplied + 2.0 * settings.max_length * shape.heads * shape.head_dim * shape.layers
     # forward, gradients through (but not of) the frozen weights, and once more where activations were not kept
     passes = 3 if settings.gradient_checkpointing else 2
-    return forward * (passes + (1 if isinstance(settings, Rpo) else 0))
+    # The reference answers once for each pair, before the first update, however many epochs follow.
+    reference = 1 / max(settings.epochs or 1, 1) if isinstance(settings, Rpo) else 0
+    return forward * (passes + reference)
+
+
+def seconds_an_update(shape: Shape, settings: Training, machine: Machine) -> float | None:
+    """Seconds of one update when every row has its full length; none where there is no GPU."""
+    tokens = settings.batch_size * settings.max_length * _rows(settings)
+    hours = gpu_hours(operations_per_token(shape, settings) * tokens, machine, settings.quantization)
+    return None if hours is None else hours * 3600 / machine.count
+
+
+def seconds_between_checkpoints(settings: Training, update: float) -> float:
+    """Seconds of work that a crash can cost: checkpoints come by updates and by the clock, at the end of an update."""
+    by_steps = settings.save_steps * update
+    minutes = getattr(settings, "save_minutes", None)
+    return by_steps if minutes is None else min(by_steps, max(minutes * 60, update) + update)
 
 
 def gpu_hours(operations: float, machine: Machine, quantization: str) -> float | None:

@@ -6,23 +6,27 @@ from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.amounts import trained_tokens
-from medllm.recipe.bases import Shape, known_shape, shape_from_config
+from medllm.recipe.bases import Shape, known_shape, refuse_unsupported, shape_from_config
 from medllm.recipe.cost import (
     Memory,
     answering_memory,
     best_memory,
+    disk_bytes,
     gpu_hours,
     operations_per_token,
+    seconds_an_update,
+    seconds_between_checkpoints,
     trainable_parameters,
     weight_bytes,
 )
 from medllm.recipe.fit import Fit, Sized, fit, too_much
-from medllm.recipe.hardware import Machine, machine
-from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Preferences, Recipe, Rpo, Stage, Training
+from medllm.recipe.hardware import DISK, Machine, cheapest_with_disk, machine
+from medllm.recipe.reference import parse_reference
+from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Merge, Preferences, Recipe, Rpo, Stage, Training
 from medllm.recipe.uses import repo_id, stages_of, uses
 
-SHARD = "to divide it, set `accelerate: recipes/accelerate/fsdp2-qlora.yaml`, with the number of GPUs written there"
-"""Without a config of its own a training on several GPUs holds the whole model on each."""
+SHARD = "to divide it, set `accelerate: fsdp2`"
+"""Without it a training on several GPUs holds the whole model on each."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ class Step:
     trainable_parameters: int | None = None
     gb_a_gpu: float | None = None
     gb: dict[str, float] = field(default_factory=dict)
+    gb_loading: float | None = None
+    """What a GPU holds just after loading, when that is more than at work."""
+    gb_disk: float | None = None
+    """What the base, and what a merge writes, take on disk."""
+    minutes_an_update: float | None = None
+    minutes_between_checkpoints: float | None = None
     sharded: bool | None = None
     fits: bool | None = None
     tokens: int | None = None
@@ -44,6 +54,8 @@ class Step:
     dollars: float | None = None
     too_much: str | None = None
     """What does not fit, and what would make it fit."""
+    too_little_disk: str | None = None
+    """The same for the disk."""
     notes: tuple[str, ...] = ()
 
 
@@ -60,9 +72,13 @@ class Plan:
 
 def plan(recipe: Recipe, config: Path | None = None) -> Plan:
     """Say what the recipe would make; `config` is the base's config.json when the base is not in the table."""
+    beside = recipe.folder / recipe.base / "config.json"
+    for told in (config, beside if parse_reference(recipe.base).where == "folder" and beside.is_file() else None):
+        if told:
+            refuse_unsupported(told)
     shape = shape_from_config(config) if config else known_shape(recipe.base, recipe.folder)
     steps = tuple(_step(recipe, stage, shape) for stage in stages_of(recipe))
-    warnings = [step.too_much for step in steps if step.too_much]
+    warnings = [told for step in steps for told in (step.too_much, step.too_little_disk) if told]
     if shape is None:
         warnings.append(f"the shape of {recipe.base} is not known here: no cost. Give its config.json with --config.")
     return Plan(recipe.name, recipe.base, shape.parameters if shape else None, steps, tuple(warnings))
@@ -82,7 +98,24 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> Step:
         if stage == "merge":
             size = weight_bytes(shape, "none", settings.dtype) / 1e9
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
+        facts |= _disk(stage, settings, shape, on)
     return Step(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
+
+
+def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
+    """What a stage that reads the base takes on disk, and whether the machine that the Hub rents has it."""
+    if not isinstance(settings, Training | Preferences | Evaluate | Merge):
+        return {}
+    need = disk_bytes(shape, stage, settings.dtype)
+    facts: dict[str, Any] = {"gb_disk": round(need / 1e9, 1)}
+    has = DISK.get(on.flavor or "") if on else None
+    if has is not None and on and has * 1e9 < need:
+        other = cheapest_with_disk(need)
+        mend = f"use {other}" if other else "take a smaller base"
+        facts["too_little_disk"] = (
+            f"{stage}: needs about {_gb(need / 1e9)} of disk, `{on.flavor}` of the Hub has {has} GB: {mend}."
+        )
+    return facts
 
 
 def _lora(recipe: Recipe, source: str) -> Lora | None:
@@ -105,6 +138,9 @@ def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, o
             return best_memory(shape, changed, shape_of_adapter, other)
 
         facts |= _fitting(stage, fit(settings, on, need), on)
+        if update := seconds_an_update(shape, settings, on):
+            facts["minutes_an_update"] = round(update / 60, 2)
+            facts["minutes_between_checkpoints"] = round(seconds_between_checkpoints(settings, update) / 60, 1)
     notes = [SHARD] if facts.get("sharded") and settings.accelerate is None else []
     tokens = trained_tokens(recipe, settings)
     each = operations_per_token(shape, settings)
@@ -121,11 +157,12 @@ def _answering(
     facts: dict[str, Any] = {}
     asked = list(settings.models.values()) if isinstance(settings, Evaluate) else [settings.model]
     loras = [lora for source in asked if (lora := _lora(recipe, source))]
+    here = len([source for source in asked if parse_reference(source).where != "api"])
     if on and settings.engine == "local":
 
         def need(changed: Sized, other: Machine) -> Memory:
             assert not isinstance(changed, Training)
-            return answering_memory(shape, changed, loras)
+            return answering_memory(shape, changed, loras, here)
 
         facts = _fitting(stage, fit(settings, on, need), on)
     return facts | {"notes": (_drawing(settings) if isinstance(settings, Preferences) else _exam(settings),)}
@@ -138,6 +175,7 @@ def _fitting(stage: Stage, found: Fit, on: Machine) -> dict[str, Any]:
     return {
         "gb_a_gpu": round(memory.total / 1e9, 1),
         "gb": {name: round(part / 1e9, 1) for name, part in parts.items()},
+        "gb_loading": round(memory.loading / 1e9, 1) if memory.loading > memory.total else None,
         "sharded": memory.sharded,
         "fits": found.fits if on.gpu else None,
         "too_much": None if found.fits else too_much(stage, found, on),

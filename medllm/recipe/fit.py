@@ -33,7 +33,7 @@ def fit(settings: Sized, on: Machine, need: Need) -> Fit:
 
 
 def _holds(on: Machine, memory: Memory) -> bool:
-    return on.gpu is None or memory.total <= on.gpu.memory_gb * 1e9
+    return on.gpu is None or memory.peak <= on.gpu.memory_gb * 1e9
 
 
 def _mends(settings: Sized, on: Machine, need: Need) -> Iterator[str]:
@@ -77,4 +77,5 @@ def too_much(stage: str, found: Fit, on: Machine) -> str:
     """Word what does not fit, as `cpt: needs about 93 GB a GPU, a100x1 has 80: use a100x4`."""
     has = f"{on.gpu.memory_gb:.0f}" if on.gpu else "none"
     mends = ", or ".join(found.mends) or "nothing in this recipe makes it fit: take a smaller base"
-    return f"{stage}: needs about {found.memory.total / 1e9:.0f} GB a GPU, `{on.name}` has {has}: {mends}."
+    loading = " while the base is loaded" if found.memory.loading > found.memory.total else ""
+    return f"{stage}: needs about {found.memory.peak / 1e9:.0f} GB a GPU{loading}, `{on.name}` has {has}: {mends}."

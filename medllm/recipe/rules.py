@@ -161,12 +161,30 @@ def machines_are_known(recipe: Recipe) -> Iterator[Fault]:
         if name and on is None:
             yield Fault(f"{stage}.run_on", f"`{name}` is no machine we know. {did_you_mean(name, machine_names())}")
         if isinstance(settings, Training):
-            at_once = settings.per_device_batch_size * (on.count if on else 1)
+            nodes = recipe.slurm.nodes
+            at_once = settings.per_device_batch_size * (on.count if on else 1) * nodes
             if settings.batch_size % at_once:
                 text = f"{settings.batch_size} rows do not divide over {at_once} at once. Take a multiple."
                 yield Fault(f"{stage}.batch_size", text)
             if on and on.gpu and not on.gpu.bfloat16 and settings.dtype == "bfloat16":
                 yield Fault(f"{stage}.dtype", f"{on.name} cannot compute in bfloat16. Set `dtype: float16`.")
+
+
+def trainings_can_be_divided(recipe: Recipe) -> Iterator[Fault]:
+    """What FSDP2 cannot divide, and layers that get no adapter, are refused before the base is loaded."""
+    for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
+        if settings is None:
+            continue
+        if settings.accelerate == "fsdp2" and settings.optimizer != "adamw":
+            text = f"`{settings.optimizer}` cannot be divided by FSDP2. Set `optimizer: adamw`, or `accelerate: ddp`."
+            yield Fault(f"{stage}.optimizer", text)
+        if settings.accelerate == "fsdp2" and settings.quantization == "nf4" and settings.dtype != "bfloat16":
+            text = f"FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: bfloat16`."
+            yield Fault(f"{stage}.dtype", text)
+        if settings.lora and "lm_head" in settings.lora.target_modules:
+            yield Fault(
+                f"{stage}.lora.target_modules", "`lm_head` takes no adapter here: the loss is computed in tiles."
+            )
 
 
 RULES: tuple[Rule, ...] = (
@@ -179,6 +197,7 @@ RULES: tuple[Rule, ...] = (
     samples_differ,
     ablations_have_own_names,
     machines_are_known,
+    trainings_can_be_divided,
 )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medllm.errors import ModelError
-from medllm.recipe.bases import KNOWN, Shape, known_shape, shape_from_config
+from medllm.recipe.bases import KNOWN, SUPPORTED, Shape, known_shape, refuse_unsupported, shape_from_config
 
 
 @pytest.mark.slow
@@ -89,3 +89,47 @@ def test_what_is_no_config_is_refused_by_name(tmp_path: Path, text: str):
 def test_a_missing_config_is_named(tmp_path: Path):
     with pytest.raises(ModelError, match="does not exist"):
         shape_from_config(tmp_path / "config.json")
+
+
+QWEN3_30B = {
+    "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+    "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+    "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936, "tie_word_embeddings": False,
+}  # fmt: skip
+MIXTRAL = {
+    "model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "intermediate_size": 14336, "num_local_experts": 8, "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "billions"), [(QWEN3_30B, 30.5), (MIXTRAL, 46.7)])
+def test_experts_are_part_of_a_models_size_and_it_is_refused_with_both_figures(tmp_path: Path, config, billions):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    shape = shape_from_config(path)
+    assert shape.parameters / 1e9 == pytest.approx(billions, abs=0.06)
+    experts = f"{shape.expert_parameters / 1e9:.2f} of them in experts, which NF4 does not shrink"
+    with pytest.raises(ModelError, match=rf"{shape.parameters / 1e9:.2f} billion parameters, {experts}"):
+        refuse_unsupported(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [QWEN3_30B, MIXTRAL])
+def test_a_model_with_experts_is_as_large_as_transformers_builds_it(tmp_path: Path, config):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    told = {name: value for name, value in config.items() if name != "model_type"}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **told))
+    built = sum(parameter.numel() for parameter in model.parameters())
+    assert shape_from_config(path).parameters == pytest.approx(built, rel=1e-3)
+
+
+def test_what_can_be_sized_and_what_can_be_loaded_are_the_same_types():
+    from medllm.weights.load import FAMILIES
+
+    assert set(SUPPORTED) == set(FAMILIES)

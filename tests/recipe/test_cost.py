@@ -1,18 +1,25 @@
 """The formulas of docs/cost.md on a toy model whose figures were worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from medllm.recipe.bases import Shape
 from medllm.recipe.cost import (
+    Memory,
     activation_bytes,
+    answering_memory,
+    disk_bytes,
     gpu_hours,
     operations_per_token,
+    seconds_an_update,
+    seconds_between_checkpoints,
     trainable_parameters,
     training_memory,
     weight_bytes,
 )
 from medllm.recipe.hardware import machine
-from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.recipe.settings import Cpt, Evaluate, Lora, Preferences, Rpo
 
 # Two blocks, hidden 8, two heads of 4 that share one key-value head, feed-forward 16, 100 tokens, untied.
 TOY = Shape(8, 2, 2, 1, 4, 16, 100, tied=False)
@@ -64,15 +71,76 @@ def test_logits_are_counted_by_the_tile():
 
 def test_memory_whole_and_divided():
     whole = training_memory(TOY, CPT, LORA, 4, sharded=False)
-    assert (whole.weights, whole.adapter, whole.activations) == (5584, 512 * 16, 15232)
-    assert whole.total == pytest.approx((5584 + 8192 + 15232) * 1.05 + 1e9)
+    # each adds up the gradients of all in buckets of 4 bytes a number
+    assert (whole.weights, whole.adapter, whole.activations) == (5584, 512 * 20, 15232)
+    assert whole.total == pytest.approx((5584 + 10240 + 15232) * 1.05 + 1e9)
+    assert training_memory(TOY, CPT, LORA, 1, sharded=False).adapter == 512 * 16
     divided = training_memory(TOY, CPT, LORA, 4, sharded=True)
     # two blocks of 576 weights are gathered at 2 bytes
     assert (divided.weights, divided.adapter, divided.activations) == (5584 / 4, 8192 / 4, 15232 + 2304)
 
 
-def test_rpo_keeps_a_frozen_copy_of_the_adapter():
-    assert training_memory(TOY, RPO, LORA, 1, sharded=False).adapter == 512 * 20
+def test_the_reference_of_rpo_is_asked_before_training_and_takes_no_memory_then():
+    assert training_memory(TOY, RPO, LORA, 1, sharded=False).adapter == 512 * 16
+
+
+def test_loading_takes_the_whole_base_on_each_gpu_however_it_is_divided_afterwards():
+    for sharded in (False, True):
+        memory = training_memory(TOY, CPT, LORA, 4, sharded=sharded)
+        assert memory.loading == pytest.approx(5584 * 1.05 + 1e9)
+    quantized = CPT.model_copy(update={"quantization": "nf4"})
+    # in 4 bits, and one layer of 8x16 in 16 bits while it is quantized
+    assert training_memory(TOY, quantized, LORA, 4, sharded=True).loading == pytest.approx(
+        (594.28125 + 3280 + 256) * 1.05 + 1e9
+    )
+    large = Memory(1.0, 1.0, 1.0, sharded=True, loading=5e9)
+    assert (large.peak, Memory(9e9, 0, 0, sharded=True, loading=5e9).peak) == (5e9, 9e9 * 1.05 + 1e9)
+
+
+def test_experts_are_counted_and_not_shrunk_by_nf4():
+    # two blocks whose feed-forward is 4 experts of 3 x 8x6 and a router of 8x4, and a shared one of 3 x 8x6
+    sparse = replace(TOY, experts=4, expert_intermediate=6, expert_layers=2, shared_intermediate=6)
+    assert sparse.linear_parameters == 2 * (8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 6)
+    assert sparse.expert_parameters == 2 * 4 * (3 * 8 * 6 + 8)
+    assert weight_bytes(sparse, "nf4", "bfloat16") == pytest.approx(
+        sparse.linear_parameters * (0.5 + 1 / 64 + 4 / 16384) + 2 * (1640 + sparse.expert_parameters)
+    )
+
+
+def test_answering_counts_every_sample_and_model_of_a_batch_and_the_scores_of_reading():
+    asked = Preferences(model="cpt", data="me/x@v1", batch_size=8, samples=8, max_new_tokens=100)
+    # 64 rows of 400 + 100 tokens and 1,100 of the examples, each of 2 blocks x 4 numbers x keys and values x 2 bytes;
+    # scores of 3,200 tokens x 2 heads x 1,500 tokens in 14 bytes
+    assert answering_memory(TOY, asked, [LORA]).activations == (64 * 500 + 1100) * 32 + 3200 * 2 * 1500 * 14
+    models = Evaluate(models={"a": "base", "b": "cpt", "c": "rpo"}, benchmarks=("igakuqa",), batch_size=8)
+    # 24 rows of 400 + 1,024 tokens, the examples once a model
+    memory = answering_memory(TOY, models, [LORA, LORA], 3)
+    assert memory.activations == (24 * 1424 + 3 * 1100) * 32 + 3200 * 2 * 1500 * 14
+    many = models.model_copy(update={"batch_size": 512})
+    # no more than 65,536 tokens are held, nor 16,384 read
+    assert answering_memory(TOY, many, [LORA, LORA], 3).activations == (65536 + 3300) * 32 + 16384 * 2 * 1500 * 14
+
+
+def test_disk_holds_the_base_and_a_merge_once_more():
+    assert disk_bytes(TOY, "cpt", "float32") == pytest.approx(2792 * 2 * 1.05)
+    assert disk_bytes(TOY, "merge", "float32") == pytest.approx(2792 * 6 * 1.05)
+
+
+def test_an_update_and_the_work_that_a_crash_costs():
+    a100, cpu = machine("a100x4"), machine("cpu")
+    settings = CPT.model_copy(update={"batch_size": 8, "save_steps": 10})
+    # 8 rows of 16 tokens, 3 x 4416 operations each, on four cards
+    update = seconds_an_update(TOY, settings, a100)
+    assert update == pytest.approx(8 * 16 * 3 * 4416 / (312e12 * 0.35) / 4)
+    assert seconds_an_update(TOY, settings, cpu) is None
+    timed = settings.model_copy(update={"save_minutes": 30.0})
+    assert seconds_between_checkpoints(timed, 60.0) == 600
+    assert seconds_between_checkpoints(timed, 600.0) == 30 * 60 + 600
+
+
+def test_the_reference_answers_once_for_each_pair_however_many_epochs_there_are():
+    twice = RPO.model_copy(update={"epochs": 2.0})
+    assert operations_per_token(TOY, twice) == 3.5 * 4416
 
 
 def test_eight_bit_moments_save_six_bytes_a_number():

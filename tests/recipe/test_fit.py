@@ -36,11 +36,37 @@ def test_the_papers_machine_holds_the_papers_training():
 def test_a_72b_in_16_bit_does_not_fit_one_card_and_the_mends_do():
     found = judged(CPT, "a100x1")
     assert not found.fits
-    assert found.mends == ("use a100x4", "set `quantization: nf4`")
-    assert judged(CPT, "a100x4").fits
+    # four cards would hold it divided, and each must hold all of it first
+    assert found.mends == ("set `quantization: nf4`",)
+    assert not judged(CPT, "a100x4").fits
     assert judged(CPT.model_copy(update={"quantization": "nf4"}), "a100x1").fits
     words = too_much("cpt", found, named("a100x1"))
-    assert words == "cpt: needs about 173 GB a GPU, `a100x1` has 80: use a100x4, or set `quantization: nf4`."
+    assert words == "cpt: needs about 173 GB a GPU, `a100x1` has 80: set `quantization: nf4`."
+
+
+@pytest.mark.parametrize("on", ["a10gx4", "l40sx8", "l4x4"])
+def test_cards_that_cannot_hold_the_base_while_it_is_loaded_are_not_called_large_enough(on: str):
+    base = LARGE if on != "l40sx8" else KNOWN["Qwen/Qwen2.5-32B"]
+    settings = CPT if on == "l40sx8" else CPT.model_copy(update={"quantization": "nf4"})
+
+    def need(changed: Sized, other: Machine):
+        assert isinstance(changed, Training)
+        return best_memory(base, changed, LORA, other)
+
+    found = fit(settings, named(on), need)
+    assert found.memory.sharded
+    assert found.memory.total < named(on).gpu.memory_gb * 1e9 < found.memory.loading
+    assert not found.fits
+    assert "GB a GPU while the base is loaded" in too_much("cpt", found, named(on))
+
+
+def test_what_the_recipe_says_of_dividing_is_what_is_counted():
+    small = KNOWN["Qwen/Qwen2.5-7B"]
+    for name, sharded in (("ddp", False), ("fsdp2", True), (None, False)):
+        settings = CPT.model_copy(update={"accelerate": name})
+        assert best_memory(small, settings, LORA, named("a100x4")).sharded is sharded
+    whole = CPT.model_copy(update={"accelerate": "ddp"})
+    assert not best_memory(KNOWN["Qwen/Qwen2.5-32B"], whole, LORA, named("a100x4")).sharded
 
 
 def test_shortening_is_proposed_where_it_helps():

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from medllm.recipe import read_recipe
 
 Refuse = Callable[[str, str], str]
@@ -96,3 +98,22 @@ def test_rules_between_blocks(refused: Refuse):
     )
     assert "cpt.dtype: t4x1 cannot compute in bfloat16." in refused("  epochs: 2", "  epochs: 2\n  run_on: t4-small")
     assert "ablations.cpt: `cpt` is already a row" in refused("cpt-dpo: {", "cpt: {")
+
+
+@pytest.mark.parametrize(
+    ("new", "fault"),
+    [
+        ("accelerate: fsdp2, optimizer: paged_adamw_8bit", "cpt.optimizer"),
+        ("accelerate: fsdp2, quantization: nf4, dtype: float32", "cpt.dtype"),
+        ("lora: {r: 4, lora_alpha: 8, target_modules: [q_proj, lm_head]}", "cpt.lora.target_modules"),
+    ],
+)
+def test_what_would_end_at_the_first_update_is_refused_in_the_recipe(refused, new, fault):
+    old = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  epochs: 2\n  learning_rate: 1e-4\n"
+    lora = "" if new.startswith("lora") else "lora: {r: 4, lora_alpha: 8}, "
+    assert fault in refused(old, f"cpt: {{{lora}epochs: 2, {new}}}\n")
+
+
+def test_a_batch_is_shared_by_all_nodes(refused):
+    old = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n"
+    assert "16 rows do not divide over 24 at once" in refused(old, f"slurm: {{nodes: 3}}\n{old}  run_on: a100x8\n")

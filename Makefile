@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 .venv/.installed: pyproject.toml constraints.txt
 	@echo "medllm: installing into .venv (pinned by constraints.txt)"
@@ -71,4 +71,7 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 	    --set preferences.questions=4 --set rpo.max_steps=2 --set merge.certify=2 --set evaluate.limit=2; \
 	else echo "medllm: generation.py and real_run.py are left out: name a model folder (make bench BASE=...)"; fi
 
-.PHONY: help quickstart golden test quality style app bench
+gpu-report: .venv/.installed ## check and measure everything that needs GPUs, into runs/gpu-report.json
+	@$(BIN)/python tools/gpu_report.py
+
+.PHONY: help quickstart golden test quality style app bench gpu-report

@@ -1,16 +1,20 @@
 """Updates of CPT and RPO at the shapes of known bases, on random weights: seconds, memory, and what `check` foretold.
 
 Run: python benchmarks/shapes.py [Qwen/Qwen2.5-7B] [--layers 8] [--quantization nf4] [--attention flash_attention_2]
-     [--length 2048] [--rows 1] [--updates 6] [--no-checkpointing]
-On the GPU at hand, else on the CPU. --layers takes fewer blocks than the base has, where its weights are too large for
-the disk (72B: 145 GB): with two depths, what one block adds can be told.
+     [--length 2048] [--rows 1] [--updates 6] [--no-checkpointing] [--gpus 4]
+On all GPUs that are seen, one process and one whole model on each (or on the first --gpus of them), else on the CPU.
+--layers takes fewer blocks than the base has, where its weights are too large for the disk (72B: 145 GB): with two
+depths, what one block adds can be told.
 """
 
 import argparse
 import gc
+import os
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -32,6 +36,9 @@ LORA = Lora(r=64, lora_alpha=128)
 WARM = 2
 """Updates that are not counted: kernels are chosen and memory is laid out in them."""
 CUDA = torch.cuda.is_available()
+PROCESSES, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+FOLDER = "MEDLLM_SHAPES_FOLDER"
+"""Where the processes of several GPUs find the base that the first of them writes."""
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
@@ -133,6 +140,8 @@ def measured(name: str, base: Path, shape: Shape, settings: Cpt | Rpo) -> None:
         torch.cuda.reset_peak_memory_stats()
     start = load_start(settings, {"base": base})
     count = settings.batch_size * (settings.max_steps or 1)
+    if RANK:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  the first process speaks for all
     trainer = _trainer(start.model, start.tokenizer, shape, settings, count, work)
     clock = Clock()
     trainer.add_callback(clock)
@@ -143,7 +152,7 @@ def measured(name: str, base: Path, shape: Shape, settings: Cpt | Rpo) -> None:
     unit = f"{tokens / seconds:10,.0f} tokens/s"
     if isinstance(settings, Rpo):
         unit += f" ({settings.batch_size / seconds:.2f} pairs/s)"
-    foretold = training_memory(shape, settings, LORA, 1, sharded=False).total / 1e9
+    foretold = training_memory(shape, settings, LORA, PROCESSES, sharded=False).total / 1e9
     share = _share(shape, settings, tokens / seconds)
     print(f"{name:4} {seconds:8.2f} s an update  {unit}  loss {loss:.3f}")
     print(f"     {peak():8.1f} GB at most; `medllm check` foretells {foretold:.1f}{share}")
@@ -170,7 +179,35 @@ def _share(shape: Shape, settings: Cpt | Rpo, rate: float) -> str:
     gpu = next((gpu for key, gpu in GPUS.items() if key in name), None)
     if gpu is None:
         return ""
-    return f"; {rate * operations_per_token(shape, settings) / (gpu.tflops * 1e12):.0%} of the maker's peak"
+    peak_rate = gpu.tflops * 1e12 * PROCESSES
+    return f"; {rate * operations_per_token(shape, settings) / peak_rate:.0%} of the maker's peak"
+
+
+def over_all(wanted: int | None) -> int | None:
+    """Run this program again with one process for each GPU; none when this process is enough."""
+    seen = torch.cuda.device_count()
+    count = min(wanted or seen, seen)
+    if "RANK" in os.environ or FOLDER in os.environ or seen < 2:
+        return None
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    first = (given.split(",") if given else [str(number) for number in range(seen)])[:count]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(first), FOLDER: folder}
+        words = [sys.executable]
+        if count > 1:
+            words += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        return subprocess.run([*words, *sys.argv], env=environment, check=False).returncode
+
+
+def shared_base(shape: Shape, folder: Path) -> Path:
+    """The base that the first process writes and the others wait for."""
+    written = folder / "written"
+    if RANK == 0:
+        write_base(shape, folder / "base")
+        written.touch()
+    while not written.exists():
+        time.sleep(1)
+    return folder / "base"
 
 
 def main() -> None:
@@ -184,19 +221,24 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1, help="rows or pairs to an update")
     parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--gpus", type=int, help="the first so many; all when left out")
     given = parser.parse_args()
     if given.updates <= WARM:
         parser.error(f"--updates must be more than the {WARM} that are not counted")
+    code = over_all(given.gpus)
+    if code is not None:
+        sys.exit(code)
     known = KNOWN[given.base]
     shape = replace(known, layers=given.layers or known.layers)
-    where = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{given.base}, {shape.layers} of {known.layers} blocks, {shape.parameters / 1e9:.2f} G weights; {where}")
+    where = f"{PROCESSES} x {torch.cuda.get_device_name()}" if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    if not RANK:
+        print(f"{given.base}, {shape.layers} of {known.layers} blocks, {shape.parameters / 1e9:.2f} G weights; {where}")
     common: dict[str, Any] = {
         "lora": LORA,
         "quantization": given.quantization,
         "attention": given.attention,
         "max_length": given.length,
-        "batch_size": given.rows,
+        "batch_size": given.rows * PROCESSES,
         "per_device_batch_size": given.rows,
         "max_steps": given.updates,
         "gradient_checkpointing": given.checkpointing,
@@ -204,8 +246,8 @@ def main() -> None:
         "save_steps": 10**6,
         "trackers": (),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        base = write_base(shape, Path(folder) / "base")
+    with tempfile.TemporaryDirectory() as own:
+        base = shared_base(shape, Path(os.environ.get(FOLDER, own)))
         measured("CPT", base, shape, Cpt(**common))
         measured("RPO", base, shape, Rpo(model="base", rpo_alpha=10, **common))
 

@@ -22,17 +22,23 @@ TOUCHES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "soc
 """What a process does to the world outside it, as Python tells its audit hooks; `open` counts where it writes."""
 
 
+LAST_OF_A_CHECKPOINT = "trainer_state.json"
+"""The file that the trainer writes last into a checkpoint."""
+
+
 class Fuse:
     """Counts what a run does to disk and network in each of its parts, and kills it at the one that was drawn.
 
-    With `seconds` it is the clock that kills, so long after the part began; without a part, after the run began. A part
-    that ends before its moment comes is killed at its end: a run that got through would leave nothing to kill.
+    With `seconds` it is the clock that kills, so long after the part began; without a part, after the run began. With
+    `checkpoint` it is the first touch after the checkpoint of that number. A part that ends before its moment comes is
+    killed at its end: a run that got through would leave nothing to kill.
     """
 
-    def __init__(self, part: str = "", touch: int = 0, seconds: float = 0.0) -> None:
-        self.part, self.touch, self.seconds = part, touch, seconds
+    def __init__(self, part: str = "", touch: int = 0, seconds: float = 0.0, checkpoint: int = 0) -> None:
+        self.part, self.touch, self.seconds, self.checkpoint = part, touch, seconds, checkpoint
         self.now, self.since = "", time.monotonic()
         self.touches: Counter[str] = Counter()
+        self.checkpoints: Counter[str] = Counter()
         self.lasted: Counter[str] = Counter()
         if seconds and not part:
             self._burn()
@@ -63,9 +69,13 @@ class Fuse:
 
     def _hear(self, event: str, args: tuple[object, ...]) -> None:
         if self.now and (event in TOUCHES or (event == "open" and _writes(args))):
+            if self.now == self.part and self.checkpoint and self.checkpoints[self.now] == self.checkpoint:
+                die()
             self.touches[self.now] += 1
             if self.now == self.part and self.touches[self.now] == self.touch:
                 die()
+            if event == "open" and str(args[0]).endswith(LAST_OF_A_CHECKPOINT):
+                self.checkpoints[self.now] += 1
 
 
 def _writes(args: tuple[object, ...]) -> bool:
@@ -78,8 +88,8 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path, fuse: tuple[str, int, float]) -> None:
-    """What `medllm run` does; writes down at the end how often each part touched the world, and how long it took."""
+def main(folder: Path, fuse: tuple[str, int, float, int]) -> None:
+    """Do what `medllm run` does; write at the end each part's touches of the world, its checkpoints and its seconds."""
     os.environ["TQDM_DISABLE"] = "1"
     with (folder / "log.txt").open("a") as log:
         os.dup2(log.fileno(), 1)
@@ -92,5 +102,8 @@ def main(folder: Path, fuse: tuple[str, int, float]) -> None:
         fused.say("publish: begins")
         publish(plan, made, bench)
         fused.pass_to("")
-    told = {part: {"touches": fused.touches[part], "seconds": fused.lasted[part]} for part in fused.touches}
-    (folder / "parts.json").write_text(json.dumps(told), encoding="utf-8")
+    counts = {
+        part: {"touches": touches, "seconds": fused.lasted[part], "checkpoints": fused.checkpoints[part]}
+        for part, touches in fused.touches.items()
+    }
+    (folder / "parts.json").write_text(json.dumps(counts), encoding="utf-8")

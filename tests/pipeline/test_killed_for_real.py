@@ -1,7 +1,7 @@
 """The real stages, killed without warning at drawn moments and run again, end in what a calm run makes; nothing twice.
 
-`MEDLLM_KILL_ROUNDS=20` makes it a long sweep: each round kills every part up to three times, by the clock or
-at a touch, and the whole run now and then at a moment drawn from all the time that it takes.
+`MEDLLM_KILL_ROUNDS=20` makes it a long sweep: each round kills every part up to three times, by the clock, at a
+touch or after a training's last checkpoint, and the whole run now and then at a moment drawn from all its time.
 """
 
 import json
@@ -31,9 +31,9 @@ PROCESSES = multiprocessing.get_context("forkserver")  # one process that has im
 PROCESSES.set_forkserver_preload(["tests.pipeline.warm"])
 
 
-def killed(folder: Path, part: str = "", touch: int = 0, seconds: float = 0.0) -> bool:
-    """Run, with the fuse set to this part's drawn touch or moment; False when the run came to its end."""
-    process = PROCESSES.Process(target=real.main, args=(folder, (part, touch, seconds)))
+def killed(folder: Path, part: str = "", touch: int = 0, seconds: float = 0.0, checkpoint: int = 0) -> bool:
+    """Run, with the fuse set to this part's touch, moment or checkpoint; False when the run came to its end."""
+    process = PROCESSES.Process(target=real.main, args=(folder, (part, touch, seconds, checkpoint)))
     process.start()
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL), (folder / "log.txt").read_text()[-4000:]
@@ -108,6 +108,17 @@ def test_each_stage_killed_at_a_drawn_touch_of_the_world_ends_in_the_same_artifa
     assert differing(stood(folder), stood(calm)) == []
 
 
+@pytest.mark.parametrize("stage", ["cpt", "rpo"])
+def test_a_training_killed_after_its_last_checkpoint_makes_no_update_more(calm, tmp_path, stage):
+    folder = tmp_path / "run"
+    whole.lay_out(folder)
+    last = int(parts(calm)[stage]["checkpoints"])
+    assert last
+    assert killed(folder, stage, checkpoint=last)
+    assert not killed(folder)
+    assert differing(stood(folder), stood(calm)) == []
+
+
 @pytest.mark.skipif(not ROUNDS, reason="MEDLLM_KILL_ROUNDS is not set: the short sweep above is all")
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_the_long_sweep(calm, tmp_path, number):
@@ -117,7 +128,9 @@ def test_the_long_sweep(calm, tmp_path, number):
     known = parts(calm)
     for part, told in known.items():
         for _ in range(chance.randint(1, 3)):
-            if chance.random() < 0.5:
+            if told["checkpoints"] and chance.random() < 0.34:
+                kills += killed(folder, part, checkpoint=int(told["checkpoints"]))
+            elif chance.random() < 0.5:
                 kills += killed(folder, part, touch=chance.randint(1, int(told["touches"])))
             else:
                 kills += killed(folder, part, seconds=chance.uniform(0, told["seconds"]))

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -99,8 +100,9 @@ def read_reference(path: Path, key: dict[str, str]) -> torch.Tensor | None:
 
 
 def write_reference(path: Path, reference: torch.Tensor, key: dict[str, str]) -> None:
-    """Write the numbers (pairs x 2), whole or not at all."""
-    columns = {"chosen": reference[:, 0].numpy(), "rejected": reference[:, 1].numpy()}
+    """Write the numbers (pairs x 2), whole or not at all; a pair that no update takes has none."""
+    sides = {"chosen": reference[:, 0].numpy(), "rejected": reference[:, 1].numpy()}
+    columns = {name: pa.array(numbers, mask=np.isnan(numbers)) for name, numbers in sides.items()}
     table = pa.table(columns).replace_schema_metadata(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")

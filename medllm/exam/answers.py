@@ -1,12 +1,14 @@
 """Read the answer out of a reply: which letters (or number), found how, and why not when there is none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
-from medllm.exam.finding import find
+from medllm.exam.finding import NOTHING, find
 from medllm.exam.question import Question
 from medllm.exam.record import Status
 from medllm.exam.reply import Reply, read_reply
+from medllm.exam.reply_end import other_choices
+from medllm.exam.thinking import thinks_aloud
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Parsed:
     answer: str | None
     """Letters in order, "b,d", or the number as digits; None when the reply gives none."""
     how: str | None
-    """The rule that found it: boxed, marker, bare, last line, first line, conclusion, choice text."""
+    """The rule that found it: boxed, tag, marker, correction, bare, last line, first line, conclusion, choice text."""
     status: Status
     """answered, or why there is no countable answer."""
     run_on: bool = False
@@ -27,8 +29,18 @@ class Parsed:
     """Whether the reply ends in repeating itself."""
 
 
-def parse(completion: str, question: Question | None = None, *, finish_reason: str | None = None) -> Parsed:
+_LAST_WORDS = 100
+"""How far from its end a reply that weighs things to itself may give its answer, in characters."""
+
+
+def parse(
+    completion: str, question: Question | None = None, *, finish_reason: str | None = None, thinks: bool = False
+) -> Parsed:
     """Read a reply's answer; the last marked answer counts, never a letter inside the explanation.
+
+    `thinks` says that the prompt's template opened the thinking: a completion without an end of it is truncated. Of a
+    completion that was cut off (`finish_reason` "length") only an answer counts that has a form of its own: a box, a
+    tag, a key, a line for itself, or the first words. The same holds for a text that thinks without marks.
 
     >>> parse("症状から肺塞栓を疑う。答え：ａ，Ｃ").answer
     'a,c'
@@ -36,13 +48,22 @@ def parse(completion: str, question: Question | None = None, *, finish_reason: s
     'b,d'
     >>> parse("わかりません").status
     'unparsed'
+    >>> parse("まず a を考える。答えは a か", thinks=True).status
+    'truncated'
     """
-    reply = read_reply(completion, question.text if question else None)
-    answer, how = find(reply.text, question)
+    reply = read_reply(completion, question.text if question else None, thinks=thinks)
+    found = find(reply.text, question)
+    if question is not None and (other := other_choices(reply.text, question.choices)) is not None:
+        above = find(reply.text[:other], question)
+        if above.firm:
+            found, reply = above, replace(reply, text=reply.text[:other], run_on=True)
     truncated = finish_reason == "length" or reply.open_thinking
-    return Parsed(
-        answer, how, _status(answer, question, reply, truncated=truncated), reply.run_on, truncated, reply.loop
-    )
+    if not found.firm and not reply.run_on:
+        unfinished = found.behind > _LAST_WORDS and thinks_aloud(reply.text)
+        truncated = truncated or (unfinished and finish_reason is None)
+        found = NOTHING if truncated or unfinished else found
+    status = _status(found.answer, question, reply, truncated=truncated)
+    return Parsed(found.answer, found.how, status, reply.run_on, truncated, reply.loop)
 
 
 def is_right(question: Question, answer: str | None) -> bool:

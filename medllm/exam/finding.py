@@ -1,74 +1,129 @@
-"""The rules that find an answer in a reply, strongest first: marked, whole, last line, conclusion, first line."""
+"""The rules that find an answer in a reply, strongest first: key, mark, whole, last line, conclusion, first line."""
 
 import re
+from typing import NamedTuple
 
-from medllm.exam.letters import bare_list, letters_at, list_before, number_at, spread_list
-from medllm.exam.question import Question, write_answer
-from medllm.exam.reply import CIRCLED, normal
-
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\b\s*|[{}\\]")
-_DECORATION = re.compile(r'[*`$「」『』“”"]+')
-_NAMED = r"(?:の?(?:番号|記号|選択肢|肢))?[ \t]*(?:として)?(?:は|が|[:=→⇒])?"
-_IS = r"s?\s*(?:(?:is|are|would\s+be)\b\s*:?|[:=])"
-_MARK = re.compile(
-    r"boxed:|【\s*(?:最終)?(?:回答|解答|答え|答|正解|正答|結論|answer)\s*】"
-    rf"|回答{_NAMED}|解答{_NAMED}|答え{_NAMED}|正解{_NAMED}|正答{_NAMED}"
-    rf"|answer{_IS}|option{_IS}|choice{_IS}|choose\b|chose\b|select\b|pick\b|go\s+with\b"
+from medllm.exam.keyed import keyed_value
+from medllm.exam.letters import bare_list, closed_list, letters_at, list_before, spread_list
+from medllm.exam.markup import plain
+from medllm.exam.numbers import number_at
+from medllm.exam.phrases import (
+    CONCLUSION,
+    CONNECTORS,
+    CORRECTION,
+    HEADING,
+    LABELS,
+    LOOSE_NAMES,
+    MARK,
+    WITHDRAWN,
+    enumerates,
+    in_an_aside,
+    of_another,
+    under_condition,
 )
-"""Every branch begins with a letter of its own, so that the search skips at once what no mark begins with."""
+from medllm.exam.question import Question, write_answer
+from medllm.exam.reply import CIRCLED
+from medllm.exam.statements import stated
+from medllm.exam.words import Asked, asked_of, choices_at, own_words
+
 _FILLER = re.compile(
-    r"(?:[\s:=は、→⇒]|以下の(?:通り|とおり)(?:です)?|次の(?:通り|とおり)(?:です)?|それぞれ|最も適切なのは|options?\s)*",
+    r"(?:[\s:=は、→⇒-]|以下の(?:通り|とおり)(?:です)?|次の(?:通り|とおり)(?:です)?|それぞれ|(?:最も適切なのは"
+    r"|正しいのは)|options?\s|letters?\s)*",
     re.I,
 )
 _BLANK = re.compile(r"[ \t]*(?:\n+(?=[^\n]{1,12}\Z))?")
-_CONNECTORS = ":=】はが→⇒"
 _VERDICT = r"\s*(?:が|を|is\b|are\b)\s*(?:最も|the\s+)?"
-_CONCLUSION = re.compile(
-    r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|故に|結論として|therefore|thus|hence)[、,]?\s*", re.I
-)
 _CHOSEN = re.compile(
     rf"{_VERDICT}(?:正解|正答|答え|選(?:ぶ|択|び)|(?:correct|right|best)\s+(?:answer|choice|option)"
-    r"|(?<=最も)(?:適切|妥当|考え|疑)|(?P<weak>正しい|適切|妥当|該当|correct|right|best))(?!とは|では|でな|くな)",
+    r"|(?<=最も)(?:適切|妥当|考え|疑)|(?P<weak>正しい|適切|妥当|該当|correct|right|best))(?!とは|では|でな"
+    r"|くな|と(?:すると|したら|なるのは)|なら)",
     re.I,
 )
-_BARE_NUMBER = re.compile(r"[^\d\n❶-❽]{0,8}(?P<number>[\d❶-❽][\d,.❶-❽\s:=]*)[^\d\n]{0,20}")
 _STARTS_BARE = re.compile(rf"[ \t(\[]*[a-hA-H{CIRCLED}][^\n]{{0,20}}$")
-_LONGEST_CHOICE = 400
 _LABEL = re.compile(r"[ \t([]*\w[)\]]?[ \t]*[:.)、(]")
 _SPECIES = re.compile(r"[ \t([]*[A-H]\.[ \t]+[a-z]")
 _REFUSES = re.compile(
     r"\b(?:not|cannot|unable|sorry|unfortunately)\b|でき(?:ない|ません)|ありません|わか(?:らない|りません)", re.I
 )
+_ITEM = re.compile(
+    r"[ \t]*(?P<bullet>[-*•・‣▪●◦–][ \t]*|(?:\d{1,2}[.)]|\(\d{1,2}\)|[❶-❽])[ \t]*(?=[^\d\s]))?(?P<words>[^\n]{1,200})"
+)
+_ENDS_TEXT = re.compile(r"\s*(?:です|である|だ|と(?:考え|思|判断)[^\n。]{0,8})?[。.!\s]*$")
+_NAMED_NUMBER = re.compile(r"[^\d\n。、❶]{1,20}(?:は|が|=|:|\bis)\s*(?=[\d約❶.])")
+_BARE_NUMBER = re.compile(r"[^\d\n❶-❽.]{0,8}(?P<number>[\d❶-❽.][\d,.❶-❽ \t:=]*)[^\d\n]{0,20}")
 _CONCLUDED_NUMBER = re.compile(
-    r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|therefore|thus|hence)[^\n。]{0,40}?(?:は|が|=|\bis)\s*(?=[\d約❶])",
+    r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|therefore|thus|hence)[^\n。]{0,40}?(?:は|が|="
+    r"|\bis)\s*(?=[\d約❶])",
     re.I,
 )
-_NAMED_NUMBER = re.compile(r"[^\d\n。、❶]{1,20}(?:は|が|=|:|\bis)\s*(?=[\d約❶])")
+_LAST_NUMBER = re.compile(r"[ \t]*[-+−]?(?:約|およそ)?[\d.,]{1,12}[ \t]*[^\d\n。、]{0,8}")
+_MOST_MARKS = 300
 
 
-def find(text: str, question: Question | None) -> tuple[str | None, str | None]:
-    """The answer and the rule that found it, strongest rules first."""
-    boxed = _BOXED.sub(lambda box: f"\nboxed: {_LATEX.sub('', box[1])}\n", text) if "\\boxed" in text else text
-    text = _DECORATION.sub("", boxed).strip()
-    if question is not None and question.numeric:
-        return _find_number(text)
-    allowed = question.letters if question is not None else "abcde"
-    for rule in (_marked, _whole, _last_line, _concluded, _first_line):
-        letters, how = rule(text, allowed, question)
-        if letters is not None:
-            return write_answer(letters), how
-    return None, None
+class Finding(NamedTuple):
+    """An answer, the rule that found it, and how sure it is that the reply was meant to give it there."""
+
+    answer: str | None
+    how: str | None
+    firm: bool = False
+    """Whether the answer stands in a form of its own (a box, a tag, a key, a line, the first words), so that it counts
+    even where the reply was cut off."""
+    behind: int = 0
+    """How many characters follow the answer."""
 
 
-Found = tuple[frozenset[str] | None, str | None]
+class Place(NamedTuple):
+    """Letters, the rule that read them and where they end."""
+
+    letters: frozenset[str]
+    how: str
+    end: int
+    firm: bool
+
+
+NOTHING = Finding(None, None)
+
+
+def find(text: str, question: Question | None) -> Finding:
+    """The answer that a reply gives, strongest rules first."""
+    asked = asked_of(question)
+    numeric = question is not None and question.numeric
+    keyed = keyed_value(text)
+    if keyed is not None:
+        inner = plain(keyed)
+        found = _number(inner) if numeric else _letters(inner, asked)
+        return Finding(found.answer, "marker", firm=True) if found.answer is not None else NOTHING
+    text = plain(text)
+    return _number(text) if numeric else _letters(text, asked)
+
+
+def _letters(text: str, asked: Asked) -> Finding:
+    marked = _marked(text, asked)
+    changed = _corrected(text, marked.end if marked else 0, asked)
+    if changed is not None:
+        return _finding(changed, text)
+    if marked is not None:
+        if WITHDRAWN.search(text, marked.end):
+            return NOTHING
+        return _finding(marked, text)
+    for rule in (_whole, _last_line, _concluded, _stated, _first_line):
+        found = rule(text, asked)
+        if found is not None:
+            return _finding(found, text)
+    return NOTHING
+
+
+def _finding(place: Place, text: str) -> Finding:
+    return Finding(write_answer(place.letters), place.how, place.firm, len(text) - place.end)
 
 
 def _marks(text: str) -> list[re.Match[str]]:
     """The places where an answer is announced, the last one first."""
     lowered = text.lower()
-    found = _MARK.finditer(lowered if len(lowered) == len(text) else text)
-    return [mark for mark in found if not _inside_word(text, mark.start())][::-1]
+    same = lowered if len(lowered) == len(text) else text
+    found = [mark for mark in MARK.finditer(same) if not _inside_word(text, mark.start())][-_MOST_MARKS:]
+    found += list(HEADING.finditer(text))[-_MOST_MARKS:]
+    return sorted(found, key=lambda mark: (mark.start(), mark.end()), reverse=True)
 
 
 def _inside_word(text: str, start: int) -> bool:
@@ -77,144 +132,243 @@ def _inside_word(text: str, start: int) -> bool:
     return text[start].isascii() and letter.isascii() and letter.isalpha()
 
 
-def _marked(text: str, allowed: str, question: Question | None) -> Found:
-    """The last list that stands behind "答え", 【回答】, "answer is", a JSON key or in a box."""
-    for mark in _marks(text):
-        begin = _behind(text, mark)
-        how = "boxed" if mark[0] == "boxed:" else "marker"
-        by_text = _choice_text(text[begin : begin + _LONGEST_CHOICE], question)
-        if by_text is not None:
-            return by_text, "choice text"
-        letters = letters_at(text, begin, allowed, lenient=mark[0].rstrip()[-1:] in _CONNECTORS)
-        if letters is not None:
-            wanted = question.answers_wanted if question else 0
-            spread = spread_list(text, begin, allowed, wanted) if len(letters) < wanted else None
-            return spread or letters, how
-    return None, None
+def _marked(text: str, asked: Asked) -> Place | None:
+    """The last list that stands behind a mark or heading, in a box, a tag, or as a choice's own words."""
+    marks = _marks(text)
+    for place, mark in enumerate(marks):
+        if of_another(text, mark.start()) or under_condition(text, mark.start()) or enumerates(text, mark):
+            continue
+        found = _headed(text, mark, asked) if mark.re is HEADING else _behind_mark(text, mark, asked)
+        if found is None or (in_an_aside(text, mark.start()) and place + 1 < len(marks)):
+            continue
+        if len(found.letters) < asked.wanted:
+            return _joined(text, found, marks[place + 1 :], asked)
+        return found
+    return None
+
+
+def _joined(text: str, last: Place, before: list[re.Match[str]], asked: Asked) -> Place:
+    """The answers of lines that follow each other, where one alone gives fewer than are asked for."""
+    letters = last.letters
+    start = None
+    for mark in before:
+        found = _headed(text, mark, asked) if mark.re is HEADING else _behind_mark(text, mark, asked)
+        if (
+            found is None
+            or found.end > last.end
+            or (start is not None and text[found.end : start].strip(" \t\n。.、,"))
+        ):
+            continue
+        gap = text[found.end : last.end]
+        if gap.count("\n") > asked.wanted or len(gap) > 80 * asked.wanted:
+            break
+        letters = letters | found.letters
+        start = mark.start()
+        if len(letters) == asked.wanted:
+            return last._replace(letters=letters)
+    return last
+
+
+def _behind_mark(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
+    """What stands behind 「答え」, 【回答】, "answer is", "boxed:" or "tagged:"."""
+    begin = _behind(text, mark)
+    how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
+    connected = mark[0].rstrip()[-1:] in CONNECTORS
+    listed = _items(text, begin, asked) if "\n" in text[mark.end() - 1 : begin] or how == "tag" else None
+    if listed is not None:
+        return listed
+    words = choices_at(text, begin, asked)
+    if words is not None and not _taken_back(text, words[1]):
+        return Place(words[0], "choice text", words[1], _firm(text, mark.start(), words[1], how))
+    found = letters_at(text, begin, asked.letters, lenient=connected)
+    if found is None or not _kana_allowed(text[begin : found[1]], asked):
+        return None
+    letters, end = found
+    spread = spread_list(text, begin, asked.letters, asked.wanted) if len(letters) < asked.wanted else None
+    return Place(spread or letters, how, end, _firm(text, mark.start(), end, how))
+
+
+def _taken_back(text: str, end: int) -> bool:
+    return bool(
+        re.match(r"\s*(?:では(?:な|あり)|でな|じゃな|以外|または|もしくは|か(?=[?。\s]|$)|\?)", text[end : end + 12])
+    )
+
+
+def _kana_allowed(span: str, asked: Asked) -> bool:
+    return asked.kana or not re.search("[アイウエオカキク]", span)
 
 
 def _behind(text: str, mark: re.Match[str]) -> int:
-    connected = mark[0].rstrip()[-1:] in _CONNECTORS
+    connected = mark[0].rstrip()[-1:] in CONNECTORS
     filler = (_FILLER if connected else _BLANK).match(text, mark.end())
     return filler.end() if filler else mark.end()
 
 
-def _choice_text(rest: str, question: Question | None) -> frozenset[str] | None:
-    """The choice whose whole text stands here instead of its letter."""
-    if question is None:
+def _firm(text: str, start: int, end: int, how: str) -> bool:
+    """Whether an answer has a form of its own: a box, a tag, a line for itself, or the reply's first words."""
+    if how in ("boxed", "tag"):
+        return True
+    line = text.rfind("\n", 0, start) + 1
+    if not text[:line].strip() and start - line < 40 and not re.search(r"[。!?]|\.\s", text[line:start]):
+        return True
+    rest = text[end : end + 60].split("\n", 1)[0]
+    return not text[line:start].strip(" \t#>*・•-(") and not re.sub(r"[\s。.)\]】]|です|である", "", rest)
+
+
+def _headed(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
+    """What stands behind a heading: an answer that fills its line, or a list of lines under it."""
+    name = mark["name"].casefold()
+    loose = name.endswith(LOOSE_NAMES)
+    if not (mark["close"] or mark["joint"] or mark["line"] or (loose and mark[0][-1:].isspace())):
         return None
-    line = re.split(r"[\n。]", rest, maxsplit=1)[0]
-    for said in (line, re.split(r"[,、;:]|\.(?!\d)", line, maxsplit=1)[0]):
-        choices = zip(question.letters, question.choices, strict=True)
-        same = [letter for letter, choice in choices if _bare(said) and _bare(said) == _bare(normal(choice))]
-        if len(same) == 1:
-            return frozenset(same)
-    return None
+    if name.endswith(LABELS) and not (mark["joint"] and not mark["line"]):
+        return None
+    if name == "a" and (
+        mark["joint"] not in (":", "→") or mark["name"] != "A" or re.search(r"^[ \t]*B[ \t]*:", text, re.M)
+    ):
+        return None
+    if mark["line"] and (listed := _items(text, mark.end(), asked)) is not None:
+        return listed
+    line = text[mark.end() : mark.end() + 200].split("\n", 1)[0]
+    letters = _alone(line, asked) or _text_alone(line, asked)
+    return None if letters is None else Place(letters, "marker", mark.end() + len(line), firm=True)
 
 
-def _bare(words: str) -> str:
-    """A choice's words without quotes, brackets and full stops around them."""
-    return _DECORATION.sub("", words).strip(" .,、。です[]{}").casefold()
+def _items(text: str, begin: int, asked: Asked) -> Place | None:
+    """The letters of lines that give one answer each, with bullets or numbers before them."""
+    found: set[str] = set()
+    place, end = begin, begin
+    marked = False
+    while (item := _ITEM.match(text, place)) is not None and len(found) < 8:
+        letters = _alone(item["words"], asked) or _text_alone(item["words"], asked)
+        if letters is None or (found and not item["bullet"] and (marked or asked.wanted < 2)):
+            break
+        marked = marked or item["bullet"] is not None
+        found |= letters
+        end = item.end()
+        place = end + 1
+    if not found or len(found) == len(asked.letters) or (not marked and len(found) < 2):
+        return None
+    return Place(frozenset(found), "marker", end, firm=True)
 
 
-def _essence(words: str) -> str:
-    """Words without what printing changes."""
-    return "".join(one for one in normal(words).casefold() if one.isalnum())
+def _text_alone(line: str, asked: Asked) -> frozenset[str] | None:
+    """The choices whose own words fill a line."""
+    words = choices_at(line, 0, asked)
+    return words[0] if words is not None and _ENDS_TEXT.match(line, words[1]) else None
 
 
-def _alone(line: str, allowed: str, question: Question | None) -> frozenset[str] | None:
+def _alone(line: str, asked: Asked) -> frozenset[str] | None:
     """The letters of a line that is nothing but the answer: "b,d", or "b: 硫化水素中毒" in the choice's own words.
 
     The words must be the choice's, as far as both are in one script: "C. difficile infection" and "D dimer" are no
     answers, "c (retinal photocoagulation)" is one.
     """
-    found = bare_list(line, allowed)
-    if found is None:
+    found = bare_list(line, asked.letters)
+    if found is None or not _kana_allowed(line, asked):
         return None
     letters, words = found
     if not words:
         return letters
     (letter,) = letters
-    if question is not None:
-        own, said = _essence(question.choices[question.letters.index(letter)]), _essence(words)
-        if said and (own.startswith(said) or said.startswith(own)):
-            return letters
-        if own.isascii() == said.isascii():
-            return None
+    own = own_words(letter, words, asked)
+    if own is not None:
+        return letters if own else None
     label = _LABEL.match(line)
     return letters if label and not _SPECIES.match(line) and not _REFUSES.search(words) else None
 
 
-def _whole(text: str, allowed: str, question: Question | None) -> Found:
+def _corrected(text: str, after: int, asked: Asked) -> Place | None:
+    """The last answer that replaces an earlier one: 「いや、b です」, "Actually, it's B."."""
+    for change in list(CORRECTION.finditer(text, after))[-20:][::-1]:
+        if found := closed_list(text, change.end(), asked.letters):
+            return Place(found[0], "correction", found[1], firm=False)
+    return None
+
+
+def _whole(text: str, asked: Asked) -> Place | None:
     """A reply that is nothing but the answer."""
     if "\n" in text:
-        return None, None
-    by_text = _choice_text(text, question)
-    if by_text is not None:
-        return by_text, "choice text"
-    return _alone(text, allowed, question), "bare"
+        return None
+    words = choices_at(text, 0, asked)
+    if words is not None and (len(text) < 2 * len(text[: words[1]]) + 12 or _ENDS_TEXT.match(text, words[1])):
+        return None if _taken_back(text, words[1]) else Place(words[0], "choice text", words[1], firm=True)
+    letters = _alone(text, asked)
+    return None if letters is None else Place(letters, "bare", len(text), firm=True)
 
 
-def _last_line(text: str, allowed: str, question: Question | None) -> Found:
+def _last_line(text: str, asked: Asked) -> Place | None:
     """A list alone on the last line; one that only repeats it may stand above."""
     *above, last = text.split("\n")
     if not above or not _STARTS_BARE.match(last):
-        return None, None
-    letters = _alone(last, allowed, question)
-    return (
-        (letters, "last line") if letters is not None and _none_but(letters, above, allowed, question) else (None, None)
-    )
+        return None
+    letters = _alone(last, asked)
+    return Place(letters, "last line", len(text), firm=False) if letters and _none_but(letters, above, asked) else None
 
 
-def _first_line(text: str, allowed: str, question: Question | None) -> Found:
+def _first_line(text: str, asked: Asked) -> Place | None:
     """A list alone on the first line, above an explanation that names no other."""
     first, *below = text.split("\n")
-    letters = _alone(first, allowed, question)
-    return (
-        (letters, "first line")
-        if letters is not None and _none_but(letters, below, allowed, question)
-        else (None, None)
-    )
+    letters = _alone(first, asked)
+    return Place(letters, "first line", len(first), firm=True) if letters and _none_but(letters, below, asked) else None
 
 
-def _none_but(letters: frozenset[str], lines: list[str], allowed: str, question: Question | None) -> bool:
+def _none_but(letters: frozenset[str], lines: list[str], asked: Asked) -> bool:
     """Whether no line is a bare list of other letters, as it would be where the choices are only listed."""
-    return all(_alone(line, allowed, question) in (None, letters) for line in lines)
+    return all(_alone(line, asked) in (None, letters) for line in lines)
 
 
-def _concluded(text: str, allowed: str, question: Question | None) -> Found:
-    """「よって b が正しい」, "Therefore, b.", or else one and the same 「b が正解」 wherever it is said."""
+def _concluded(text: str, asked: Asked) -> Place | None:
+    """「よって b が正しい」, "Therefore, b.", or else one and the same 「b が正解」 wherever it is written."""
     drawn: list[tuple[int, frozenset[str]]] = []
     said: set[frozenset[str]] = set()
     for verdict in _CHOSEN.finditer(text):
         begin = max(text.rfind("。", 0, verdict.start()), text.rfind("\n", 0, verdict.start())) + 1
         sentence = text[max(begin, verdict.start() - 80) : verdict.start()]
-        letters = list_before(sentence, allowed)
-        if letters is None:
+        letters = list_before(sentence, asked.letters)
+        if letters is None or under_condition(text, verdict.start()):
             continue
-        if _CONCLUSION.match(sentence.lstrip()):
+        if CONCLUSION.match(sentence.lstrip()):
             drawn.append((verdict.start(), letters))
         elif not verdict["weak"]:
             said.add(letters)
-    for conclusion in _CONCLUSION.finditer(text):
-        found = bare_list(re.split(r"[。\n]", text[conclusion.end() : conclusion.end() + 60], maxsplit=1)[0], allowed)
+    for conclusion in CONCLUSION.finditer(text):
+        part = re.split(r"[。\n]", text[conclusion.end() : conclusion.end() + 60], maxsplit=1)[0]
+        found = bare_list(part, asked.letters)
         if found is not None and not found[1]:
             drawn.append((conclusion.end(), found[0]))
     if drawn:
-        return max(drawn, key=lambda one: one[0])[1], "conclusion"
-    return (said.pop(), "conclusion") if len(said) == 1 else (None, None)
+        at, letters = max(drawn, key=lambda one: one[0])
+        return Place(letters, "conclusion", at, firm=False)
+    return Place(said.pop(), "conclusion", len(text), firm=False) if len(said) == 1 else None
 
 
-def _find_number(text: str) -> tuple[str | None, str | None]:
-    """The last marked number, a bare one, or the one that is concluded."""
+def _stated(text: str, asked: Asked) -> Place | None:
+    """A sentence that gives the answer in the question's words, or a verdict on every choice."""
+    letters = stated(text, asked)
+    return None if letters is None else Place(letters, "conclusion", len(text), firm=False)
+
+
+def _number(text: str) -> Finding:
+    """The last marked number, a bare one, one alone on the last line, or the one that is concluded."""
     for mark in _marks(text):
-        begin = _behind(text, mark)
+        if of_another(text, mark.start()) or under_condition(text, mark.start()):
+            continue
+        begin = mark.end() if mark.re is HEADING else _behind(text, mark)
         named = _NAMED_NUMBER.match(text, begin)
         number = number_at(text, begin) or (number_at(text, named.end()) if named else None)
         if number is not None:
-            return number, "boxed" if mark[0] == "boxed:" else "marker"
+            how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
+            return Finding(number, how, _firm(text, mark.start(), begin, how))
+        if re.match(r"\s*\D{0,3}\d", text[begin : begin + 8]):
+            return NOTHING
     bare = _BARE_NUMBER.fullmatch(text)
     if bare:
-        return number_at(text, bare.start("number")), "bare"
+        number = number_at(text, bare.start("number"))
+        return Finding(number, "bare", firm=True) if number is not None else NOTHING
+    last = text.rsplit("\n", 1)
+    if len(last) == 2 and _LAST_NUMBER.fullmatch(last[1]) and (number := number_at(last[1], 0)) is not None:
+        return Finding(number, "last line")
     concluded = list(_CONCLUDED_NUMBER.finditer(text))
-    return (number_at(text, concluded[-1].end()), "conclusion") if concluded else (None, None)
+    number = number_at(text, concluded[-1].end()) if concluded else None
+    return Finding(number, "conclusion") if number is not None else NOTHING

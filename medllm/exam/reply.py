@@ -4,24 +4,27 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from medllm.exam.reply_end import STOP, cuts
+from medllm.exam.thinking import without_thinking
+
 CIRCLED = "❶❷❸❹❺❻❼❽"
 """What circled digits become: a form that NFKC leaves alone, so that they stay apart from plain digits."""
 
-_PROTECT = str.maketrans("①②③④⑤⑥⑦⑧", CIRCLED)
-_CIRCLED = re.compile("[①-⑧]")
-_THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.S)
-_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>")
-_CHANNEL = re.compile(r"^.*<\|channel\|>final<\|message\|>", re.S)
-_STOP = re.compile(r"<\|(?:im_end|endoftext|eot_id|end|return|end_of_text)\|>|</s>|<end_of_turn>|<eos>")
-_TURN = re.compile(
-    r"\n[ \t]*(?:#{1,4}[ \t]*)?(?:\*\*)?[ \t]*"
-    r"(?:【?問題】?[ \t]*\d{0,3}[ \t]*[::]|【問題】|問[ \t]*\d{1,3}[ \t]*[::.)]|(?:Question|Q)[ \t]*\d{0,3}[ \t]*[::]"
-    r"|(?:User|Human|Assistant|System|ユーザー?|アシスタント)[ \t]*[::])"
-    r"|<\|(?:im_start|start_header_id|start|user|assistant)\|>|\[INST\]|<start_of_turn>",
+_SQUARED = {chr(first + place): chr(ord("A") + place) for first in (0x1F150, 0x1F170) for place in range(8)}
+_PROTECT = str.maketrans(
+    {one: CIRCLED[place % 8] for place, one in enumerate("①②③④⑤⑥⑦⑧➀➁➂➃➄➅➆➇➊➋➌➍➎➏➐➑⓵⓶⓷⓸⓹⓺⓻⓼")}
+    | _SQUARED
+    | {"\ufe0f": None, "\ufe0e": None, "\u200b": None, "\u2060": None, "\ufeff": None}
+)
+_PROTECTED = re.compile("[①-⑧➀-➇➊-➑⓵-⓼\U0001f150-\U0001f157\U0001f170-\U0001f177\ufe0e\ufe0f\u200b\u2060\ufeff]")
+_HARD_TURN = re.compile(
+    r"<\|im_start\|>\s*(?:user|system)|<\|start_header_id\|>\s*(?:user|system)|<\|start\|>\s*(?:user|system)"
+    r"|<start_of_turn>\s*user|<\|turn>\s*user|<\|(?:im_)?(?:user|system)\|>|\[INST\]",
     re.I,
 )
-_LABELLED = re.compile(
-    r"\n[ \t]*[([]?a[:.)\]、 \t][^\n]*\n+[ \t]*[([]?b[:.)\]、 \t][^\n]*\n+[ \t]*[([]?c[:.)\]、 \t]", re.I
+"""The beginning of somebody else's turn: what follows is no part of the reply, not even of its thinking."""
+_OPENING = re.compile(
+    r"\s*(?:<\|(?:im_start|start_header_id|start|turn)\|?>\s*assistant\s*(?:<\|end_header_id\|>|\n)?|<\|assistant\|>)"
 )
 _LOOP_SPAN = 80
 _LOOP_TIMES = 3
@@ -47,51 +50,31 @@ def normal(text: str) -> str:
     >>> normal("答え：ａ，②")
     '答え:a,❷'
     """
-    if _CIRCLED.search(text):
+    if _PROTECTED.search(text):
         text = text.translate(_PROTECT)
     return unicodedata.normalize("NFKC", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_reply(completion: str, asked: str | None = None) -> Reply:
-    """Find the readable part of a completion; `asked` is the question's text, which a reply may say again."""
+def read_reply(completion: str, asked: str | None = None, *, thinks: bool = False) -> Reply:
+    """Find the readable part of a completion.
+
+    `asked` is the question's text, which a reply may say again. `thinks` says that the prompt's template has
+    opened the thinking, so that a completion without an end of it has no reply.
+    """
     text = normal(completion)
     loop = ends_in_loop(text)
-    text = _THOUGHT.sub("", text) if "</think" in text else text
-    text = _CHANNEL.sub("", text) if "<|channel|>" in text else text
-    if _OPEN_THOUGHT.search(text):
+    other = next((turn.start() for turn in _HARD_TURN.finditer(text) if text[: turn.start()].strip()), None)
+    text = text if other is None else text[:other]
+    visible = without_thinking(text)
+    if visible.open or (thinks and not visible.closed):
         return Reply("", run_on=False, loop=loop, open_thinking=True)
-    text = text.lstrip()
-    turn = next(
-        (turn for turn in _TURN.finditer(text) if not _repeats(text[turn.end() : turn.end() + 200], asked)), None
-    )
-    cuts = [match.start() for match in (_STOP.search(text), turn, _invented_options(text)) if match]
-    if not cuts:
-        return Reply(text.rstrip(), run_on=False, loop=loop, open_thinking=False)
-    rest = _STOP.sub("", text[min(cuts) :]).strip()
-    return Reply(text[: min(cuts)].rstrip(), run_on=bool(rest), loop=loop, open_thinking=False)
-
-
-def _repeats(after: str, asked: str | None) -> bool:
-    """Whether the line behind "Question:" is the question that was asked, rather than an invented one."""
-    line = re.sub(r"\W", "", after.lstrip().split("\n", 1)[0])[:40]
-    grams = {line[at : at + 3] for at in range(len(line) - 2)}
-    if asked is None or not grams:
-        return False
-    known = re.sub(r"\W", "", normal(asked))
-    return sum(gram in known for gram in grams) > 0.5 * len(grams)
-
-
-def _invented_options(text: str) -> re.Match[str] | None:
-    """The start of a new list of choices under a reply whose first line was already an answer."""
-    first_line = text.split("\n", 1)[0]
-    if (
-        not re.fullmatch(r"[\s(\[]*[a-hA-H](?:[\s,、・と)\]]*[a-hA-H])*[\s)\].。]*", first_line)
-        or not first_line.strip()
-    ):
-        return None
-    if not _LABELLED.search(text, len(first_line)):
-        return None
-    return re.compile(r"\n").search(text)
+    text = visible.text
+    text = (text[opening.end() :] if (opening := _OPENING.match(text)) else text).lstrip()
+    ends = cuts(text, None if asked is None else normal(asked))
+    if not ends:
+        return Reply(text.rstrip(), run_on=other is not None, loop=loop, open_thinking=False)
+    rest = STOP.sub("", text[min(ends) :]).strip()
+    return Reply(text[: min(ends)].rstrip(), run_on=bool(rest) or other is not None, loop=loop, open_thinking=False)
 
 
 def ends_in_loop(text: str) -> bool:

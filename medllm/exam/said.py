@@ -7,14 +7,15 @@ from medllm.exam.question import LETTERS
 from medllm.exam.reply import CIRCLED, read_reply
 
 _LABEL = re.compile(
-    rf"(?:^|[\n。])[\s#>*・•-]*(?:選択肢|[Oo]ption)?[\s(\[]*"
-    rf"(?P<letters>[a-hA-H{CIRCLED}](?:\s*[・、,〜~/&と]\s*[a-hA-H{CIRCLED}])*)(?![A-Za-z0-9])[\s)\]*]*[:.、はも(\s*→—–-]"
+    rf"(?:^|[\n。])[\s#>*・•|-]*(?:選択肢|[Oo]ption)?[\s(\[]*"
+    rf"(?P<letters>[a-hA-H{CIRCLED}](?:\s*[・、,〜~/&と]\s*[a-hA-H{CIRCLED}])*)(?![A-Za-z0-9])[\s)\]*]*[:.、はも(\s*→—–|-]"
 )
 _CLOSING = re.compile(
     r"\n\s*\n|\n\s*(?:#|---)|(?:答え|解答|回答|結論|まとめ|したがって|よって|以上より|Answer|【)", re.I
 )
 _AGAINST = (
-    r"誤り|誤(?=[。\s]|$)|不適切|不適当|不正解|正しくな\w*|正しくありません|適切で(?:は)?な\w*|適切ではありません|該当しな\w*"
+    r"誤り|誤(?=[。\s]|$)|不適切|不適当|不正解|正しくな\w*|正しくありません|適切で(?:は)?な\w*"
+    r"|適切ではありません|該当しな\w*"
     r"|(?:is |are )?(?:in|not )correct|not appropriate|inappropriate|wrong|false"
 )
 _FOR = r"正しい|正解|正(?=[。\s]|$)|適切|妥当|該当する|(?:is |are )?correct|(?:is |are )?appropriate|true"
@@ -22,9 +23,9 @@ _WORDS = rf"(?:(?P<against>{_AGAINST})|(?P<favour>{_FOR}))"
 _ENDED = r"(?!な)"
 """「適切な治療法」 is no verdict, 「適切である」 is one."""
 _MARK = re.compile(r"(?P<against>[×✗✘❌✕])|(?P<favour>[○〇◯✓✔✅])")
-_FIRST = re.compile(rf"[\s:.、は*)\]→—–-]*(?:最も)?{_WORDS}{_ENDED}", re.I)
+_FIRST = re.compile(rf"[\s:.、は*)\]→—–|-]*(?:最も)?{_WORDS}{_ENDED}", re.I)
 _ARROW = re.compile(rf"(?:→|⇒|:)[\s*]*(?:最も)?{_WORDS}{_ENDED}", re.I)
-_LAST = re.compile(rf"{_WORDS}[\s*]*(?:です|である|だ|と(?:なる|いえる|考えられる)|な\w{{1,8}})?[\s*。.!)]*$", re.I)
+_LAST = re.compile(rf"{_WORDS}[\s*]*(?:です|である|だ|と(?:なる|いえる|考えられる)|な\w{{1,8}})?[\s*。.!)|]*$", re.I)
 
 
 def verdicts(completion: str) -> dict[str, bool]:
@@ -33,8 +34,13 @@ def verdicts(completion: str) -> dict[str, bool]:
     >>> verdicts("ａ・ｂ　正しい。上記の通り。ｃ～ｅ　誤り。\n答え: a,b")
     {'a': True, 'b': True, 'c': False, 'd': False, 'e': False}
     """
+    return verdicts_of(read_reply(completion).text)
+
+
+def verdicts_of(text: str) -> dict[str, bool]:
+    """The same of a reply's readable part."""
     found: dict[str, bool] = {}
-    for letters, told in _segments(read_reply(completion).text):
+    for letters, told in _segments(text):
         verdict = _verdict(told)
         if verdict is not None:
             found.update(dict.fromkeys(letters, verdict))

@@ -27,10 +27,28 @@ class Limits:
     """Bytes of one part when a large file is sent in parts."""
     lfs_parted_above: int = 1 * GIB
     """Large files above this are taken in parts from clients that can."""
+    anonymous_body: int = 256 * KIB
+    """Bytes of a body from a sender without a token, who may only ask about paths and cards."""
+    header_bytes: int = 64 * KIB
+    """Bytes of the address and the headers of one request."""
+    header_seconds: float = 20.0
+    """How long a sender may take for the headers of one request."""
+    connections: int = 512
+    """Connections at once; one more closes the oldest that has not finished its headers."""
+    slowest: int = 1 * KIB
+    """Bytes a second that a body must reach on the whole once `idle_seconds` are over."""
     xorb: int = 72 * MIB
     """Bytes of one xorb; the format promises at most 64 MiB."""
     xorb_unpacked: int = 160 * MIB
     """Bytes of one xorb once unpacked: a bound against compression bombs."""
+    xorb_chunks: int = 65_536
+    """Chunks in one xorb; the format promises at most 8,192."""
+    xet_repeats: int = 64
+    """How often a file may repeat, on the whole, the content that was sent for it over xet."""
+    xet_repeats_above: int = 1 * GIB
+    """Bytes up to which a file may repeat its content without bound."""
+    xet_pieces: int = 100_000
+    """Runs of bytes of which one file may be made."""
     shard: int = 64 * MIB
     """Bytes of one xet shard."""
     path_bytes: int = 1024

@@ -32,6 +32,7 @@ from medllm.localhub.web import (
     xet,
 )
 from medllm.localhub.web.app import App, is_loopback
+from medllm.localhub.web.connection import connection_class
 
 ROUTES = [
     route
@@ -73,7 +74,7 @@ class Hub:
         self.url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         self._jobs = Jobs(self.store, self.url) if allow_jobs else None
         app = App(self.store, ROUTES, public=not is_loopback(host), extras=self._jobs)
-        self._server = _Server(settings(app))
+        self._server = _Server(settings(app, self.store.limits))
         self._thread = threading.Thread(target=self._serve, name="medllm-hub", daemon=True)
         self._token: str | None = None
 
@@ -154,11 +155,13 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def settings(app: App) -> uvicorn.Config:
+def settings(app: App, limits: Limits) -> uvicorn.Config:
     """How uvicorn runs the hub: no access log, because addresses carry signatures."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return uvicorn.Config(
         app,
+        http=connection_class(limits),
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,

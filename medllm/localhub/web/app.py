@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import re
 import sqlite3
+import time
 from contextlib import ExitStack
 from urllib.parse import unquote
 
@@ -38,7 +39,9 @@ class App:
         """Reachable from other machines: then nothing is answered without a token."""
         self._extras = extras
         self._workers = anyio.CapacityLimiter(40)
-        self._heavy = anyio.CapacityLimiter(2)
+        self._lanes = {"commits": anyio.CapacityLimiter(2), "content": anyio.CapacityLimiter(2)}
+        self._shards = anyio.CapacityLimiter(4)
+        self._shards_of: dict[str, anyio.CapacityLimiter] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -78,7 +81,11 @@ class App:
         call = Call(self._store, scope["method"], f"http://{host}", headers, QueryParams(scope["query_string"]), caller)
         call.args, call.extras = args, self._extras
         call.path = (scope.get("raw_path") or b"/").decode("ascii").split("?")[0]
-        limit = route.limit(self._store) if route.limit else self._store.limits.json_body
+        if route.guard is not None:
+            await anyio.to_thread.run_sync(route.guard, call, limiter=self._workers)
+        limit = route.limit(call) if route.limit else self._store.limits.json_body
+        if route.body == "memory" and caller.anonymous and parts[:1] not in (["lfs"], ["cas"]):
+            limit = min(limit, self._store.limits.anonymous_body)
         if route.body != "none" and body.declared > limit:
             raise too_large("The body", limit)
         if route.body == "memory":
@@ -86,8 +93,17 @@ class App:
         elif route.body == "spool":
             call.spooled = stack.enter_context(self._store.files.spool(limit, "The body", expected=body.declared))
             await body.pour(call.spooled)
-        limiter = self._heavy if route.heavy else self._workers
-        return await anyio.to_thread.run_sync(route.handler, call, limiter=limiter)
+        return await self._work(route, call)
+
+    async def _work(self, route: Route, call: Call) -> Response:
+        """Run the handler in its lane, so that one kind of heavy work never makes another kind wait."""
+        if route.lane != "shards":
+            limiter = self._lanes[route.lane] if route.lane else self._workers
+            return await anyio.to_thread.run_sync(route.handler, call, limiter=limiter)
+        user = call.args["user"]
+        own = self._shards_of.setdefault(user, anyio.CapacityLimiter(1))  # the guard has proved that the user exists
+        async with own:
+            return await anyio.to_thread.run_sync(route.handler, call, limiter=self._shards)
 
     def _identify(self, headers: Headers, parts: list[str], method: str) -> Caller:
         """Who calls. Lfs and cas addresses carry a signature of their own, and no token of a user."""
@@ -134,8 +150,7 @@ def _parts(scope: Scope) -> list[str]:
 
 def refuse(refusal: Refusal) -> Response:
     """The answer that says no; clients read the reason from the headers."""
-    message = " ".join(refusal.message.split()).encode("ascii", "replace").decode()
-    headers = {"X-Error-Message": message, "X-Error-Code": refusal.code or "Error"}
+    headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code or "Error"}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Hub token as the password", charset="UTF-8"'
     return answer({"error": refusal.message}, refusal.status, headers)
@@ -157,6 +172,8 @@ class _Body:
         self.declared = int(declared) if declared.isascii() and declared.isdigit() else 0
         self._receive = receive
         self._idle = store.limits.idle_seconds
+        self._slowest = store.limits.slowest
+        self._began, self._taken = time.monotonic(), 0
         self._done = False
 
     async def _next(self) -> bytes:
@@ -171,6 +188,11 @@ class _Body:
             raise ClientDisconnect
         self._done = not message.get("more_body", False)
         data: bytes = message.get("body", b"")
+        self._taken += len(data)
+        late = time.monotonic() - self._began - self._idle
+        if not self._done and late > 0 and self._taken < late * self._slowest:
+            self._done = True
+            raise Refusal(408, f"The body comes slower than {self._slowest} bytes a second", "Timeout")
         return data
 
     async def read(self, limit: int) -> bytes:

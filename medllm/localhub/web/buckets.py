@@ -41,7 +41,7 @@ def _describe(call: Call, connection: sqlite3.Connection, row: sqlite3.Row) -> d
 @routes.add("POST", _AREA, body="memory")
 def create(call: Call) -> Response:
     """A new bucket."""
-    private = call.json().text("visibility", "public") != "public"
+    private = bool(call.json().private())
     full, status = _full(call), 200
     try:
         with call.store.database.write() as connection:
@@ -63,6 +63,17 @@ def info(call: Call) -> Response:
     """A bucket and how much is in it."""
     with call.store.database.read() as connection:
         return answer(_describe(call, connection, buckets.readable(connection, call.caller, *_full(call))))
+
+
+@routes.add("PUT", _AREA + "/settings", body="memory")
+def settings(call: Call) -> Response:
+    """Change who may see a bucket."""
+    private = call.json().private()
+    with call.store.database.write() as connection:
+        row = buckets.writable(connection, call.caller, *_full(call))
+        if private is not None:
+            connection.execute("UPDATE buckets SET private = ? WHERE id = ?", (private, row["id"]))
+    return answer({"private": bool(row["private"]) if private is None else private})
 
 
 @routes.add("DELETE", _AREA)
@@ -91,7 +102,19 @@ def write_token(call: Call) -> Response:
     return grant(call)
 
 
-@routes.add("POST", _AREA + "/batch", body="spool", limit=lambda store: store.limits.json_body, heavy=True)
+def _may_write(call: Call) -> None:
+    with call.store.database.read() as connection:
+        buckets.writable(connection, call.caller, *_full(call))
+
+
+@routes.add(
+    "POST",
+    _AREA + "/batch",
+    body="spool",
+    limit=lambda call: call.store.limits.json_body,
+    lane="commits",
+    guard=_may_write,
+)
 def batch(call: Call) -> Response:
     """Add and remove files, all of them or none."""
     count = 0

@@ -141,6 +141,20 @@ class Fields:
             raise bad_request(f"{name!r} must be true or false")
         return value
 
+    def private(self) -> bool | None:
+        """Whether the body asks for a private thing; None when it says nothing.
+
+        Clients of 2.x send `visibility`, those before them `private`. Only the words that mean "everybody" make a
+        thing public, and a body whose two fields disagree makes a private one.
+        """
+        words = self.optional("visibility")
+        if words not in (None, "public", "private", "protected"):
+            raise bad_request("'visibility' must be public, private or protected")
+        asked = [words != "public"] if words is not None else []
+        if self.get("private") is not None:
+            asked.append(self.flag("private"))
+        return any(asked) if asked else None
+
     def items(self, name: str, most: int = 10_000) -> list["Fields"]:
         """A list of objects."""
         return [Fields(value) for value in self.values(name, most)]
@@ -175,8 +189,10 @@ class Route:
     segments: tuple[str, ...]
     handler: Handler
     body: Body
-    limit: Callable[[Store], int] | None
-    heavy: bool
+    limit: Callable[[Call], int] | None
+    lane: str | None
+    guard: Callable[[Call], object] | None
+    """Refuses a sender who may not do this, before a byte of the body is taken in."""
 
     def match(self, parts: list[str]) -> dict[str, str] | None:
         """What stands in the holes, or None when the address is another one."""
@@ -210,15 +226,19 @@ class Routes:
         method: str,
         *patterns: str,
         body: Body = "none",
-        limit: Callable[[Store], int] | None = None,
-        heavy: bool = False,
+        limit: Callable[[Call], int] | None = None,
+        lane: str | None = None,
+        guard: Callable[[Call], object] | None = None,
     ) -> Callable[[Handler], Handler]:
-        """Let the decorated function answer at these addresses."""
+        """Let the decorated function answer at these addresses.
+
+        `lane` names the queue in which heavy work waits; `shards` has one queue for each user.
+        """
 
         def register(handler: Handler) -> Handler:
             for pattern in patterns:
                 segments = tuple(pattern.strip("/").split("/")) if pattern.strip("/") else ()
-                self.routes.append(Route(method, segments, handler, body, limit, heavy))
+                self.routes.append(Route(method, segments, handler, body, limit, lane, guard))
             return handler
 
         return register
@@ -238,5 +258,16 @@ def find_route(routes: Iterable[Route], method: str, parts: list[str]) -> tuple[
 
 
 def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer."""
-    return JSONResponse(value, status, headers=headers)
+    """A JSON answer; what a header cannot carry becomes a question mark in it."""
+    safe = {name: printable(text) for name, text in (headers or {}).items()}
+    return JSONResponse(value, status, headers=safe)
+
+
+def printable(text: str) -> str:
+    r"""The text as a header may carry it: printable ASCII on one line.
+
+    >>> printable("no\x1b[31m\r\nSet-Cookie: a=b")
+    'no?[31m Set-Cookie: a=b'
+    """
+    line = " ".join(text.split())
+    return "".join(sign if " " <= sign <= "~" else "?" for sign in line)

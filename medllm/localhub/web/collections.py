@@ -84,7 +84,7 @@ def create(call: Call) -> Response:
             namespace,
             title,
             description=_text(fields, "description"),
-            private=fields.flag("private"),
+            private=bool(fields.private()),
         )
         return answer(_whole(connection, call, row))
 
@@ -107,8 +107,9 @@ def change(call: Call) -> Response:
         for name, longest in (("description", _LONGEST_TEXT), ("theme", 40)):
             if fields.get(name) is not None:
                 collections.change(connection, row["id"], name, fields.text(name, most=longest))
-        if fields.get("private") is not None:
-            collections.change(connection, row["id"], "private", fields.flag("private"))
+        private = fields.private()
+        if private is not None:
+            collections.change(connection, row["id"], "private", private)
         row = collections.readable(connection, call.caller, *call.full)
         return answer({"success": True, "data": _whole(connection, call, row)})
 

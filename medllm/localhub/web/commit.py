@@ -58,15 +58,24 @@ def _is_binary(sample: str) -> bool:
     return True
 
 
+def _may_commit(call: Call) -> None:
+    """So that nobody makes the hub take in a body for a repository that is not theirs."""
+    with call.store.database.read() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        refs.resolve(connection, repo, call.args["revision"])
+
+
 @routes.add(
-    "POST", _AREA + "/commit/{revision}", body="spool", limit=lambda store: store.limits.commit_body, heavy=True
+    "POST",
+    _AREA + "/commit/{revision}",
+    body="spool",
+    limit=lambda call: call.store.limits.commit_body,
+    lane="commits",
+    guard=_may_commit,
 )
 def commit(call: Call) -> Response:
     """All the changes at once, or none of them."""
     store, revision = call.store, call.args["revision"]
-    with store.database.read() as connection:  # so that nobody makes the hub read a body for a repository not theirs
-        repo = repos.writable(connection, call.caller, call.kind, call.full)
-        refs.resolve(connection, repo, revision)
     with changes.read(store, call.spool.path) as (header, operations, pack), store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         number = None

@@ -102,7 +102,13 @@ def _signed(call: Call) -> tuple[int, str, int, str]:
     return int(user), sha256, int(size), part
 
 
-@routes.add("PUT", "/lfs/{user}/{sha256}/{size}/{part}", body="spool", limit=lambda store: store.limits.lfs_file)
+def _most(call: Call) -> int:
+    """The bytes that this address takes: what its sender has promised, or one part of it."""
+    size, limits = int(call.args["size"]), call.store.limits
+    return size if call.args["part"] == "whole" else min(size, limits.lfs_part)
+
+
+@routes.add("PUT", "/lfs/{user}/{sha256}/{size}/{part}", body="spool", limit=_most, guard=_signed)
 def receive(call: Call) -> Response:
     """The content of a file, or of one part of it."""
     user, sha256, size, part = _signed(call)

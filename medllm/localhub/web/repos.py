@@ -62,16 +62,6 @@ def _wanted(call: Call, fields: Fields) -> tuple[str, tuple[str, str]]:
     return kind, (fields.optional("organization") or call.caller.name, name)
 
 
-def _is_private(fields: Fields) -> bool | None:
-    """The visibility a body asks for: 1.x clients send `private`, 2.x clients `visibility`."""
-    if "visibility" in fields:
-        visibility = fields.text("visibility")
-        if visibility not in ("public", "private", "protected"):
-            raise bad_request("'visibility' must be public or private")
-        return visibility != "public"
-    return fields.flag("private") if fields.get("private") is not None else None
-
-
 def _address(call: Call, repo: Repo) -> str:
     return f"{call.base}/{repo.url_path}"
 
@@ -86,7 +76,7 @@ def create(call: Call) -> Response:
     sdk = fields.optional("sdk") if kind == "space" else None
     try:
         with changes.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
-            repo = repos.create(connection, call.caller, kind, full, private=bool(_is_private(fields)), sdk=sdk)
+            repo = repos.create(connection, call.caller, kind, full, private=bool(fields.private()), sdk=sdk)
             if kind == "space":
                 spaces.furnish(connection, repo, fields)
             commits.commit(
@@ -136,7 +126,7 @@ def move(call: Call) -> Response:
 def settings(call: Call) -> Response:
     """Change who may see a repository and its content."""
     fields = call.json()
-    private = _is_private(fields)
+    private = fields.private()
     gated = fields.get("gated")
     if gated not in (None, False, "auto", "manual"):
         raise bad_request("'gated' must be false, auto or manual")

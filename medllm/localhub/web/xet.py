@@ -59,8 +59,9 @@ def _user(call: Call) -> int:
     "POST",
     "/cas/{store}/{user}/v1/xorbs/{prefix}/{hash}",
     body="spool",
-    limit=lambda store: store.limits.xorb,
-    heavy=True,
+    limit=lambda call: call.store.limits.xorb,
+    lane="content",
+    guard=_user,
 )
 def xorb(call: Call) -> Response:
     """Keep a xorb."""
@@ -68,7 +69,14 @@ def xorb(call: Call) -> Response:
     return answer({"was_inserted": keep_xorb(call.store, user, check_sha256(call.args["hash"]), call.spool)})
 
 
-@routes.add("POST", "/cas/{store}/{user}/v1/shards", body="spool", limit=lambda store: store.limits.shard, heavy=True)
+@routes.add(
+    "POST",
+    "/cas/{store}/{user}/v1/shards",
+    body="spool",
+    limit=lambda call: call.store.limits.shard,
+    lane="shards",
+    guard=_user,
+)
 def shard(call: Call) -> Response:
     """Make a shard's files blobs."""
     keep_shard(call.store, _user(call), call.spool)

@@ -40,6 +40,8 @@ def unpack_xorb(source: BinaryIO, target: Spool, limits: Limits) -> list[int]:
         if target.size > limits.xorb_unpacked:
             raise bad_request(f"The xorb unpacks to more than {limits.xorb_unpacked} bytes")
         ends.append(target.size)
+        if not size or len(ends) > limits.xorb_chunks:
+            raise bad_request(f"The xorb has an empty chunk, or more than {limits.xorb_chunks} chunks")
     if not ends:
         raise bad_request("The xorb has no chunk")
     return ends
@@ -68,7 +70,7 @@ def _ungrouped(data: bytes) -> bytes:
     return bytes(result)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A run of chunks in one xorb."""
 

@@ -4,6 +4,7 @@ import array
 import hashlib
 import sqlite3
 
+from medllm.localhub.limits import Limits
 from medllm.localhub.refusal import bad_request
 from medllm.localhub.store import blobs
 from medllm.localhub.store.blobs import Blob, Piece
@@ -56,7 +57,7 @@ def _keep_file(store: Store, user: int, file: XetFile) -> None:
             "SELECT sha256 FROM xet_files WHERE user = ? AND hash = ?", (user, file.hash)
         ).fetchone()
         known = blobs.find(connection, done["sha256"]) if done else None
-        pieces = known.pieces if known else blobs.joined(_piece(connection, user, part) for part in file.segments)
+        pieces = known.pieces if known else _pieces(connection, user, file, store.limits)
     if known is None:
         digest = hashlib.sha256()
         for chunk in blobs.read(store.files, pieces):
@@ -70,10 +71,32 @@ def _keep_file(store: Store, user: int, file: XetFile) -> None:
         connection.execute("INSERT OR REPLACE INTO xet_files VALUES (?, ?, ?)", (user, file.hash, known.sha256))
 
 
-def _piece(connection: sqlite3.Connection, user: int, part: Segment) -> Piece:
-    ends = _ends(connection, user, part.xorb)
-    if ends is None:
-        raise bad_request(f"The xorb {part.xorb} was not uploaded")
+def _pieces(connection: sqlite3.Connection, user: int, file: XetFile, limits: Limits) -> tuple[Piece, ...]:
+    """Where the bytes of a file lie, once its size is in proportion to what was sent for it."""
+    known: dict[str, array.array[int]] = {}
+    for part in file.segments:
+        if part.xorb not in known:
+            ends = _ends(connection, user, part.xorb)
+            if ends is None:
+                raise bad_request(f"The xorb {part.xorb} was not uploaded")
+            known[part.xorb] = ends
+    size, stored = sum(part.size for part in file.segments), sum(ends[-1] for ends in known.values())
+    most = min(limits.lfs_file, limits.xet_repeats_above + limits.xet_repeats * stored)
+    if size > most:
+        raise bad_request(
+            f"The file {file.hash} of {size} bytes repeats the {stored} bytes that were sent for it too often; "
+            f"{most} bytes are the bound. Send it with HF_HUB_DISABLE_XET=1."
+        )
+    pieces = blobs.joined(_piece(user, part, known[part.xorb]) for part in file.segments)
+    if len(pieces) > limits.xet_pieces:
+        raise bad_request(
+            f"The file {file.hash} is made of {len(pieces)} runs of bytes; {limits.xet_pieces} is the bound. "
+            "Send it with HF_HUB_DISABLE_XET=1."
+        )
+    return pieces
+
+
+def _piece(user: int, part: Segment, ends: "array.array[int]") -> Piece:
     if part.last > len(ends):
         raise bad_request(f"The xorb {part.xorb} has {len(ends)} chunks, not {part.last}")
     start = ends[part.first - 1] if part.first else 0

@@ -4,18 +4,20 @@ import hashlib
 import io
 import os
 import struct
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medllm.localhub import Hub, Limits
+from medllm.localhub import Hub, Limits, serve
 from medllm.localhub.refusal import Refusal
 from medllm.localhub.store import people
 from medllm.localhub.store.files import Spool
 from medllm.localhub.xet.formats import read_shard, unpack_xorb
-from tests.localhub.wire import Wire, XetFile, hash_text, large, make_chunk, make_shard, make_xorb
+from tests.localhub.wire import Wire, XetFile, hash_text, large, make_chunk, make_shard, make_xorb, small
 
 XORB = hashlib.sha256(b"xorb").digest()
 FILE = hashlib.sha256(b"file").digest()
@@ -132,3 +134,52 @@ def test_a_number_of_segments_beyond_reason_is_refused_at_once(wire: Wire):
     shard = bytes(48) + FILE + struct.pack("<IIQ", 0, 2**32 - 1, 0)
     reply = wire.storage("alice/model").send("POST", "/v1/shards", shard)
     assert (reply.status, "segments" in reply.json["error"]) == (400, True)
+
+
+def repeating(xorb: bytes, size: int, times: int) -> bytes:
+    """A shard with one file that names the same chunk again and again."""
+    out = bytearray(b"tag".ljust(32, b"\0") + struct.pack("<QQ", 2, 0))
+    out += b"f" * 32 + struct.pack("<IIQ", 0, times, 0)
+    out += (xorb + struct.pack("<IIII", 0, size, 0, 1)) * times
+    return bytes(out + b"\xff" * 32 + bytes(16))
+
+
+def test_a_file_far_larger_than_what_was_sent_for_it_is_refused_before_it_is_read(tmp_path: Path):
+    limits = Limits(xet_repeats=4, xet_repeats_above=1_000_000)
+    with serve(tmp_path / "hub", user="alice", limits=limits) as hub:
+        line = Wire(hub.url, hub.token)
+        line.create("alice/model")
+        storage, xorb = line.storage("alice/model"), b"x" * 32
+        assert storage.send("POST", f"/v1/xorbs/default/{hash_text(xorb)}", make_xorb([bytes(100_000)])).status == 200
+        assert storage.send("POST", "/v1/shards", repeating(xorb, 100_000, 14)).status == 200  # 1.4 MB: at the bound
+        refused = storage.send("POST", "/v1/shards", repeating(xorb, 100_000, 15).replace(b"f" * 32, b"g" * 32))
+        assert (refused.status, "HF_HUB_DISABLE_XET" in refused.json["error"]) == (400, True)
+
+
+def test_a_commit_does_not_wait_for_another_users_reconstruction(hub: Hub):
+    line = Wire(hub.url, hub.token)
+    line.create("alice/model")
+    storage, xorb = line.storage("alice/model"), b"x" * 32
+    storage.send("POST", f"/v1/xorbs/default/{hash_text(xorb)}", make_xorb([bytes(16_000_000)]))
+    shards = [
+        threading.Thread(target=storage.send, args=("POST", "/v1/shards", repeating(xorb, 16_000_000, 60)))
+        for _ in range(4)
+    ]
+    for one in shards:
+        one.start()
+    time.sleep(0.1)
+    began = time.monotonic()
+    assert line.commit("alice/model", small("a.txt", b"a")).status == 200
+    took = time.monotonic() - began
+    for one in shards:
+        one.join()
+    assert took < 3
+
+
+@pytest.mark.parametrize("chunks", [[b""], [b"a"] * 20], ids=["empty", "too many"])
+def test_a_xorb_of_chunks_that_cost_more_than_they_hold_is_refused(tmp_path: Path, chunks: list[bytes]):
+    with serve(tmp_path / "hub", user="alice", limits=Limits(xorb_chunks=10)) as hub:
+        line = Wire(hub.url, hub.token)
+        line.create("alice/model")
+        body = make_xorb(chunks)
+        assert line.storage("alice/model").send("POST", f"/v1/xorbs/default/{'a' * 64}", body).status == 400

@@ -32,9 +32,9 @@ _TURN = re.compile(
 _HEADED = re.compile(r"\n[ \t]*#{1,4}[ \t]*(?:指示|入力|Instructions?|Input|System|User|Human)[ \t]*(?=\n)", re.I)
 _ROLE_LINE = re.compile(r"(?:\n|(?<=[。.!?]))[^\n\x00-\x7f]{0,12}(?:user|assistant|system|human)[ \t]*(?=\n)", re.I)
 _LABELLED = re.compile(
-    r"\n[ \t]*[([]?(?P<first>[aA1])[:.)\]、 \t][ \t]*(?P<a>[^\n]{0,120}+)[^\n]*+\n+"
-    r"[ \t]*[([]?[bB2][:.)\]、 \t][ \t]*(?P<b>[^\n]{0,120}+)[^\n]*+\n+"
-    r"[ \t]*[([]?[cC3][:.)\]、 \t][ \t]*(?P<c>[^\n]{0,120}+)"
+    r"\n[ \t]*[([]?[aA][:.)\]、 \t][ \t]*(?P<a>[^\n]{0,120}+)[^\n]*+\n+"
+    r"[ \t]*[([]?[bB][:.)\]、 \t][ \t]*(?P<b>[^\n]{0,120}+)[^\n]*+\n+"
+    r"[ \t]*[([]?[cC][:.)\]、 \t][ \t]*(?P<c>[^\n]{0,120}+)"
 )
 _VERDICT = re.compile(
     r"正し|誤|適切|正解|該当|妥当|[×✗✘❌○〇◯✓✔✅]|可能性|考え|ため|である|です|correct|wrong|true|false|likely|because",
@@ -103,4 +103,4 @@ def _choices_below(text: str) -> int | None:
     if len(first_line) > 60 or not first_line.strip() or not _BARE_FIRST.fullmatch(first_line):
         return None
     block = _LABELLED.search(text, len(first_line))
-    return len(first_line) if block and block["first"] != "1" else None
+    return len(first_line) if block else None

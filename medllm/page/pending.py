@@ -1,4 +1,4 @@
-"""Results that nobody fetches and sessions that nobody holds: let go after a minute, and never more than a bound."""
+"""Results that nobody fetches, sessions that nobody holds, requests that never end: let go, never more than a bound."""
 
 import asyncio
 import time
@@ -29,6 +29,10 @@ OFTEN = 32
 """Events after which a look is due whatever the clock says."""
 
 
+HEADERS = 20.0
+"""Seconds within which a connection must have sent the headers of a request."""
+
+
 class Pending:
     """Keeps watch over Gradio's queue, which itself forgets nothing before its 2,000th session."""
 
@@ -38,6 +42,7 @@ class Pending:
         self.readers: Counter[str] = Counter()
         self.since: dict[str, float] = {}
         self.events = 0
+        self.silent: dict[int, float] = {}
 
     def knows(self, session: str, path: str) -> bool:
         """Whether there is something to read; a heartbeat may come first."""
@@ -65,6 +70,7 @@ class Pending:
         async def look() -> None:
             while True:
                 await asyncio.sleep(EVERY)
+                self.end_half_open()
                 await self.sweep()
 
         task = asyncio.create_task(look())
@@ -101,6 +107,18 @@ class Pending:
         for session in [one for one in queue.pending_event_ids_session if one not in waiting]:
             queue.pending_event_ids_session.pop(session, None)
         self._forget_states()
+
+    def end_half_open(self) -> None:
+        """Close connections on which no request is at work and none has come whole for a while."""
+        state = getattr(getattr(self.demo(), "server", None), "server_state", None)
+        now, waiting = self.clock(), {}
+        for line in list(getattr(state, "connections", ())):
+            cycle = getattr(line, "cycle", None)
+            if cycle is None or cycle.response_complete:
+                waiting[id(line)] = self.silent.get(id(line), now)
+                if now - waiting[id(line)] > HEADERS and line.transport is not None:
+                    line.transport.abort()
+        self.silent = waiting
 
     def _forget_states(self) -> None:
         holder = self.demo().state_holder

@@ -1,8 +1,11 @@
 """`--on slurm` with a real Slurm of one node and of two: stages made, jobs followed, failures told."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from medllm.errors import LaunchError
 from medllm.hub import connect
 from medllm.launch.here import launch as here
-from medllm.launch.slurm import launch
+from medllm.launch.slurm import TEMPLATE, TRIES, launch
 from medllm.pipeline import Bench, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from tests import slurm
@@ -95,3 +98,39 @@ def test_a_training_on_two_nodes_learns_what_one_process_learns(tmp_path, bench)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     met = [re.search(r"node (\d of 2) \((node\d)\)", text) for text in said]
     assert sorted(found.groups() for found in met if found) == [("1 of 2", "node0"), ("2 of 2", "node1")]
+
+
+STAGE = """#!/bin/bash
+trap 'echo saved; exit 3' USR1
+echo at work
+for _ in $(seq 600); do sleep 0.1; done
+"""
+
+
+def test_a_job_that_is_told_to_save_is_queued_again_by_itself(tmp_path, tmp_path_factory):
+    (tmp_path / "stage").write_text(STAGE)
+    (tmp_path / "stage").chmod(0o755)
+    options = [f"--output={tmp_path / 'log'}", "--open-mode=append", "--requeue", "--signal=B:USR1@600"]
+    words = {"setting": "", "python": tmp_path / "stage", "recipe": "r", "stage": "cpt", "hub": "h", "work": "w"}
+    lines = "\n".join(f"#SBATCH {option}" for option in options)
+    (tmp_path / "job").write_text(TEMPLATE.format(**words, options=lines, tries=TRIES, code=tmp_path / "code"))
+    with slurm.cluster(tmp_path_factory.mktemp("slurm")) as environment:
+
+        def ask(*command: str) -> str:
+            there = {**os.environ, **environment}
+            return subprocess.run(command, env=there, capture_output=True, text=True, check=True).stdout.strip()
+
+        def wait_for(text: str) -> None:
+            until = time.monotonic() + 60
+            while not ((tmp_path / "log").exists() and text in (tmp_path / "log").read_text()):
+                assert time.monotonic() < until
+                time.sleep(0.2)
+
+        job = ask("sbatch", "--parsable", str(tmp_path / "job"))
+        wait_for("at work")
+        ask("scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the limit
+        wait_for("the job is queued again")
+        told = ask("scontrol", "show", "job", job)
+        assert "Restarts=1" in told
+        assert "JobState=PENDING" in told or "JobState=COMPLETING" in told
+        assert not (tmp_path / "code").exists()

@@ -155,6 +155,24 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(site, monkeypatch):
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("before", ["", "GET /robots.txt HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_headers_that_never_end_are_not_waited_for_and_a_stream_that_is_read_stays_open(ask, site, monkeypatch, before):
+    monkeypatch.setattr("medllm.page.pending.HEADERS", 1.5)
+    host, port = site.removeprefix("http://").rstrip("/").split(":")
+    with (
+        ask.stream("GET", "gradio_api/heartbeat/reader", timeout=httpx.Timeout(20, read=4)) as stream,
+        socket.create_connection((host, int(port)), timeout=10) as line,
+    ):
+        beats = stream.iter_text()
+        assert "ALIVE" in next(beats)
+        line.sendall(f"{before}GET /config HTTP/1.1\r\nHost: localhost\r\nX-Slow: ".encode())
+        with pytest.raises((ConnectionError, AssertionError)):  # both a reset and an end of the line
+            while True:
+                assert line.recv(4096)
+        with pytest.raises(httpx.ReadTimeout):  # a closed one would end at once
+            next(beats)
+
+
 def test_too_many_readers_are_asked_to_come_back(ask, monkeypatch):
     monkeypatch.setattr("medllm.page.door.MOST_OPEN", 0)
     assert ask.get("config").status_code == 503

@@ -27,7 +27,7 @@ from medllm.exam.statements import stated
 from medllm.exam.words import Asked, asked_of, choices_at, own_words
 
 _FILLER = re.compile(
-    r"(?:[\s:=は、→⇒-]|以下の(?:通り|とおり)(?:です)?|次の(?:通り|とおり)(?:です)?|それぞれ|(?:最も適切なのは"
+    r"(?:[\s:=は、→⇒]|以下の(?:通り|とおり|[2-5二三]つ)(?:です|である)?[。:]?|次の(?:通り|とおり)(?:です)?|それぞれ|(?:最も適切なのは"
     r"|正しいのは)|options?\s|letters?\s)*",
     re.I,
 )
@@ -50,7 +50,7 @@ _ITEM = re.compile(
 )
 _ENDS_TEXT = re.compile(r"\s*(?:です|である|だ|と(?:考え|思|判断)[^\n。]{0,8})?[。.!\s]*$")
 _NAMED_NUMBER = re.compile(r"[^\d\n。、❶]{1,20}(?:は|が|=|:|\bis)\s*(?=[\d約❶.])")
-_BARE_NUMBER = re.compile(r"[^\d\n❶-❽.]{0,8}(?P<number>[\d❶-❽.][\d,.❶-❽ \t:=]*)[^\d\n]{0,20}")
+_BARE_NUMBER = re.compile(r"[^\d\n❶-❽.]{0,8}?(?P<number>[-+−]?[\d❶-❽.][\d,.❶-❽ \t:=]*)[^\d\n]{0,20}")
 _CONCLUDED_NUMBER = re.compile(
     r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|therefore|thus|hence)[^\n。]{0,40}?(?:は|が|="
     r"|\bis)\s*(?=[\d約❶])",
@@ -150,6 +150,14 @@ def _marked(text: str, asked: Asked) -> Place | None:
 def _joined(text: str, last: Place, before: list[re.Match[str]], asked: Asked) -> Place:
     """The answers of lines that follow each other, where one alone gives fewer than are asked for."""
     letters = last.letters
+    for line in text[last.end + 1 : last.end + 200].split("\n") if text[last.end : last.end + 1] == "\n" else ():
+        more = _alone(line, asked)
+        if more is None or len(letters) >= asked.wanted:
+            break
+        letters = letters | more
+    if len(letters) == asked.wanted:
+        return last._replace(letters=letters)
+    letters = last.letters
     start = None
     for mark in before:
         found = _headed(text, mark, asked) if mark.re is HEADING else _behind_mark(text, mark, asked)
@@ -230,7 +238,7 @@ def _headed(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
     if mark["line"] and (listed := _items(text, mark.end(), asked)) is not None:
         return listed
     line = text[mark.end() : mark.end() + 200].split("\n", 1)[0]
-    letters = _alone(line, asked) or _text_alone(line, asked)
+    letters = _text_alone(line, asked) or _alone(line, asked)
     return None if letters is None else Place(letters, "marker", mark.end() + len(line), firm=True)
 
 
@@ -240,7 +248,7 @@ def _items(text: str, begin: int, asked: Asked) -> Place | None:
     place, end = begin, begin
     marked = False
     while (item := _ITEM.match(text, place)) is not None and len(found) < 8:
-        letters = _alone(item["words"], asked) or _text_alone(item["words"], asked)
+        letters = _text_alone(item["words"], asked) or _alone(item["words"], asked)
         if letters is None or (found and not item["bullet"] and (marked or asked.wanted < 2)):
             break
         marked = marked or item["bullet"] is not None
@@ -271,6 +279,8 @@ def _alone(line: str, asked: Asked) -> frozenset[str] | None:
     if not words:
         return letters
     (letter,) = letters
+    if len(words) < 4 and bare_list(words, asked.letters):
+        return None
     own = own_words(letter, words, asked)
     if own is not None:
         return letters if own else None
@@ -366,8 +376,9 @@ def _number(text: str) -> Finding:
     if bare:
         number = number_at(text, bare.start("number"))
         return Finding(number, "bare", firm=True) if number is not None else NOTHING
-    last = text.rsplit("\n", 1)
-    if len(last) == 2 and _LAST_NUMBER.fullmatch(last[1]) and (number := number_at(last[1], 0)) is not None:
+    *above, last = text.split("\n")
+    result = last[last.rfind("=") + 1 :]
+    if (above or result != last) and _LAST_NUMBER.fullmatch(result) and (number := number_at(result, 0)) is not None:
         return Finding(number, "last line")
     concluded = list(_CONCLUDED_NUMBER.finditer(text))
     number = number_at(text, concluded[-1].end()) if concluded else None

@@ -26,7 +26,7 @@ _SEPARATOR = re.compile(
 _NOT_AFTER = re.compile(
     r"[A-Za-z0-9_²]|[-‐–'’]\w|\.[a-z]\.|/(?=[A-Za-z0-9])(?![a-hA-H](?![A-Za-z0-9]))|(?![及並])[一-鿿ァ-ヴー々]"
 )
-_ARTICLE = re.compile(r"[ \t]+(?!and\b|or\b)(?:[a-z]{2,}|[A-Z][a-z]+[ \t]+[a-z])")
+_ARTICLE = re.compile(r"[ \t]+(?!and\b|or\b|but\b|nor\b|because\b|since\b)(?:[a-z]{2,}|[A-Z][a-z]+[ \t]+[a-z])")
 _INSTEAD = re.compile(
     r"\s*(?:では(?:なく|ない|ありません)|でなく|じゃな(?:く|い))(?:て|です|のです)?[、。,]?\s*"
     r"(?:(?:正しくは|正解は|答えは|むしろ|実は|実際は|本問は)[、,]?\s*)?"

@@ -6,12 +6,12 @@ from decimal import Decimal
 _ABOUT = r"(?:約|およそ|おおよそ|ほぼ|概ね|about|approximately|approx\.?|roughly|around|≈|≒|~)?"
 _NUMBER = re.compile(
     rf"(?:❶\s*(?=\d{{2}}))?{_ABOUT}\s*\(?"
-    r"(?P<number>[-+−]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+))"
+    r"(?P<number>[-+−]?(?:(?:\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+))"
     r"(?P<power>\s*(?:[×x*]\s*10\s*(?:\^|\*\*)\s*[{(]?(?P<ten>[-+−]?\d{1,2})[})]?|e(?P<e>[-+−]?\d{1,2})(?![\da-z])))?",
     re.I,
 )
 _NO_NUMBER = re.compile(
-    r"\s*(?:つ|個目|日あたり|日当たり)|\s*[~〜～∼±]\s*\d|\s*[-–—]\s*\d|\s*/\s*\d|\s*から\s*\d|\s*to\s+\d"
+    r"\s*[÷×*+]\s*[\d(]|\s*(?:つ|個目|日あたり|日当たり)|\s*[~〜～∼±]\s*\d|\s*[-–—]\s*\d|\s*/\s*\d|\s*から\s*\d|\s*to\s+\d"
     r"|\s*(?:以上|以下|未満|より|前後[^。\n]{0,3}か)"
     r"|[^\d\n。、]{0,6}(?:または|もしくは|あるいは|\bor\b|か)\s*\d|[ \t]+\d|[ \t]*,[ \t]*\d|か\s*[?。]?\s*$"
     r"|\s*(?:\?|では(?:な|あり))"
@@ -22,7 +22,7 @@ _INSTEAD = re.compile(
 )
 _CELLS = re.compile(r"❶\s*[:=は]?\s*(\d)[\s,、]*❷\s*[:=は]?\s*(\d)(?:[\s,、]*❸\s*[:=は]?\s*(\d))?")
 _BLANK_CELLS = re.compile(r"(\d(?:[ \t]+\d)+)(?![\d.,%])(?=\s*(?:$|[\n。]|です|である))")
-_EQUALS = re.compile(r"[=≈≒→⇒]|\bequals\b")
+_EQUALS = re.compile(r"[=≈≒→⇒]|で(?=\s*[\d.])|\bequals\b")
 _BLANK = re.compile(r"\s*")
 _SUM = re.compile(r"[^\n]{0,300}")
 _WORD_IN_SUM = re.compile(r"[ぁ-ん]{2,}")
@@ -73,7 +73,7 @@ def _result_of(text: str, begin: int) -> int | None:
 
 def _digits(found: re.Match[str]) -> str:
     """The number's digits, with its power of ten multiplied out."""
-    digits = found["number"].replace(",", "").replace("−", "-").lstrip("+")
+    digits = found["number"].replace(",", "").replace(" ", "").replace("−", "-").lstrip("+")
     digits = re.sub(r"^(-?)\.", r"\g<1>0.", digits)
     power = found["ten"] or found["e"]
     if power is None:

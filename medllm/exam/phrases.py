@@ -2,7 +2,7 @@
 
 import re
 
-NAMED = r"(?:の?(?:番号|記号|選択肢|肢))?[ \t]*(?:として)?(?:は|が|[:=→⇒])?"
+NAMED = r"(?:の?(?:番号|記号|選択肢|肢|欄))?[ \t]*(?:として)?(?:は|が|[:=→⇒])?"
 _SURELY = (
     r"(?:[ \t]+(?:most[ \t]+likely|likely|probably|clearly|therefore|thus|definitely|indeed|simply|still|hence|choice"
     r"|letter))*"
@@ -22,7 +22,9 @@ CONNECTORS = ":=】はが→⇒-–—"
 
 HEADING = re.compile(
     r"^[ \t・•*-]{0,8}(?:\d{1,2}[.)][ \t]*)?[\[(〔<]{0,2}[ \t]*"
-    r"(?P<name>最終(?:的な)?(?:回答|解答|答え|結論|判断|選択)|結論|答|解|こたえ|コタエ|選択肢|選択|結果|判定"
+    r"(?P<name>[1-3]つ目(?:の(?:答え|解答|正解))?"
+    r"|(?:答え|回答|解答|正解)[ \t]?[1-3]?|正答"
+    r"|最終(?:的な)?(?:回答|解答|答え|結論|判断|選択)|結論|答|解|こたえ|コタエ|選択肢|選択|結果|判定"
     r"|正しい(?:選択肢|もの|の|肢)"
     r"|(?:(?:the|my|your|final|best|correct|right|chosen|selected|most[ \t]appropriate)[ \t]+){0,3}(?:answer"
     r"|ans|option|choice|response|decision|verdict)"
@@ -36,7 +38,7 @@ LOOSE_NAMES = ("answer", "ans", "答", "こたえ")
 LABELS = ("option", "choice", "選択肢", "選択")
 """Endings of headings that label each choice in turn where no colon follows them."""
 
-_CLAUSE = re.compile(r"[。\n!?;]|[.](?=\s)|(?:だ|です|である)(?:が|けど|けれど)|しかし|\b(?:but|however)\b|ところ、")
+_CLAUSE = re.compile(r"[。\n!?;]|[.](?=\s)|が、|けれど|けど、|しかし|\b(?:but|however)\b|ところ、")
 _CONDITION = re.compile(
     r"もし|仮に|万一|たとえ[^ば]|(?:問|聞|尋|訊)(?:われ|うて|かれ|ねられ|く|う)[^。\n]{0,8}(?:なら|場合|とき|ば|たら)"
     r"|^\W*(?:if|suppose|supposing|assuming|were|had|unless)\b|\bif\s+(?:the\s+question|it|we|you)\b"

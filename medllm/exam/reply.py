@@ -24,7 +24,9 @@ _HARD_TURN = re.compile(
 )
 """The beginning of somebody else's turn: what follows is no part of the reply, not even of its thinking."""
 _OPENING = re.compile(
-    r"\s*(?:<\|(?:im_start|start_header_id|start|turn)\|?>\s*assistant\s*(?:<\|end_header_id\|>|\n)?|<\|assistant\|>)"
+    r"\s*(?:<\|(?:im_start|start_header_id|start|turn)\|?>\s*assistant\s*(?:<\|end_header_id\|>|\n)?"
+    r"|<\|assistant\|>|(?:assistant|アシスタント)[ \t]*:)",
+    re.I,
 )
 _LOOP_SPAN = 80
 _LOOP_TIMES = 3

@@ -7,7 +7,7 @@ from medllm.exam.question import LETTERS
 from medllm.exam.reply import CIRCLED, read_reply
 
 _LABEL = re.compile(
-    rf"(?:^|[\n。])[\s#>*・•|-]*(?:選択肢|[Oo]ption)?[\s(\[]*"
+    rf"(?:^|[\n。])[\s#>*・•|-]*(?P<mark>[×✗✘❌✕○〇◯✓✔✅☑][\s|]*)?(?:選択肢|[Oo]ption)?[\s(\[]*"
     rf"(?P<letters>[a-hA-H{CIRCLED}](?:\s*[・、,〜~/&と]\s*[a-hA-H{CIRCLED}])*)(?![A-Za-z0-9])[\s)\]*]*[:.、はも(\s*→—–|-]"
 )
 _CLOSING = re.compile(
@@ -22,7 +22,7 @@ _FOR = r"正しい|正解|正(?=[。\s]|$)|適切|妥当|該当する|(?:is |are
 _WORDS = rf"(?:(?P<against>{_AGAINST})|(?P<favour>{_FOR}))"
 _ENDED = r"(?!な)"
 """「適切な治療法」 is no verdict, 「適切である」 is one."""
-_MARK = re.compile(r"(?P<against>[×✗✘❌✕])|(?P<favour>[○〇◯✓✔✅])")
+_MARK = re.compile(r"(?P<against>[×✗✘❌✕])|(?P<favour>[○〇◯✓✔✅☑])")
 _FIRST = re.compile(rf"[\s:.、は*)\]→—–|-]*(?:最も)?{_WORDS}{_ENDED}", re.I)
 _ARROW = re.compile(rf"(?:→|⇒|:)[\s*]*(?:最も)?{_WORDS}{_ENDED}", re.I)
 _LAST = re.compile(rf"{_WORDS}[\s*]*(?:です|である|だ|と(?:なる|いえる|考えられる)|な\w{{1,8}})?[\s*。.!)|]*$", re.I)
@@ -75,6 +75,8 @@ def _segments(text: str) -> Iterator[tuple[str, str]]:
     for place, label in enumerate(labels):
         end = labels[place + 1].start() + 1 if place + 1 < len(labels) else len(text)
         told = text[label.end("letters") : end]
+        if label["mark"]:
+            told = f" {label['mark'].strip()} {told}"
         closing = _CLOSING.search(told)
         yield _spelt_out(label["letters"]), (told[: closing.start()] if closing else told).strip()
 

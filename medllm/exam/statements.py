@@ -11,14 +11,14 @@ _FILLER = re.compile(
     r"|よって|ゆえに|以上より|以上から|つまり"
     r"|結論として|結論は|消去法で|はい|なので|(?:一つ)?(?:選ぶ|挙げる|選択する|答える)(?:の)?なら|(?:強いて"
     r"|あえて)(?:言えば|選べば|選ぶなら)|最終的に(?:は)?"
-    r"|it\s+is|it's|i\s+(?:think|believe|would\s+say)|i'd\s+say|probably|most\s+likely|definitely|sure|so"
+    r"|it\s+(?:is|has\s+to\s+be|must\s+be|should\s+be)|it's|i\s+(?:think|believe|would\s+say)|i'd\s+say|probably|most\s+likely|definitely|sure|so"
     r"|my\s+pick\s+is|that\s+leaves|👉|➡|✅|☑|✔|🎯|→|⇒|∴)"
     r"[、,:!\s]*){1,4}",
     re.I,
 )
 _HEAD = re.compile(
     r"(?P<words>[^\n。!?]{0,40}?(?:の|もの|肢|記述|対応|治療|検査|診断|疾患|処置|薬剤?|組合せ|組み合わせ|所見"
-    r"|答え|1つ|2つ|3つ))(?:は|が)[、,:\s]*"
+    r"|答え|1つ|2つ|3つ))(?:は|が|を(?:一つ|1つ)?選ぶ(?:と|なら))[、,:\s]*"
 )
 _RIGHT = re.compile(
     r"(?:最も)?(?:正しい|適切な|妥当な|該当する|当てはまる|あてはまる|正解の|正解となる|選ぶべき|選択すべき"

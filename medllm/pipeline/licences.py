@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from medllm.localhub.licences import hub_word, licence_name
+
 SHARE_ALIKE = re.compile(r"-sa\b|-sa-|^(a?gpl|gfdl)")
 OWN_TERMS = re.compile(r"^(llama|gemma|qwen|deepseek|other|.*-community|.*-research)")
 PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "unlicense")
@@ -24,17 +26,45 @@ def front_matter(readme: Path) -> dict[str, Any]:
 
 
 def licence_of(readme: Path) -> str | None:
-    """The licence a card states, by its name where it is one of its owner's own."""
-    told = front_matter(readme)
-    licence = told.get("license")
-    if licence == "other":
-        licence = told.get("license_name") or "other"
-    return str(licence).lower() if licence else None
+    """The licence a card states, by its name where it is one of its owner's own; several are joined by commas."""
+    header = front_matter(readme)
+    stated = header.get("license")
+    words = [str(one).strip().lower() for one in (stated if isinstance(stated, list) else [stated]) if one]
+    named = header.get("license_name")
+    if words == ["other"] and isinstance(named, str) and named.strip():
+        words = [named.strip().lower()]
+    return ", ".join(words) or None
+
+
+def link_of(readme: Path, repo_id: str | None) -> str | None:
+    """Where the licence that a card states can be read: its link, made absolute, or the repository it lies in."""
+    link = front_matter(readme).get("license_link")
+    if isinstance(link, str) and re.match(r"https?://", link):
+        return link
+    if repo_id is None:
+        return None
+    file = link.strip("./ ") if isinstance(link, str) else ""
+    return f"https://huggingface.co/{repo_id}" + (f"/blob/main/{file}" if file else "")
 
 
 def chosen(declared: str | None, base: str | None) -> str:
-    """The licence of what is made: as declared, else the base's, whose terms reach every model made from it."""
-    return declared or base or "other"
+    """The Hub's word for the licence of what is made: as declared, else the base's, whose terms reach every model.
+
+    A card with a word that the Hub does not know is refused there: own terms are `other`, named by `terms_for`.
+
+    >>> chosen(None, "qwen"), chosen(None, "apache-2.0"), chosen("MIT", "gemma")
+    ('other', 'apache-2.0', 'mit')
+    """
+    return hub_word(declared or base)
+
+
+def terms_for(declared: str | None, base: str | None, link: str | None) -> dict[str, str | None]:
+    """What a card says of the licence: the Hub's word and, for terms that have none, their name and link."""
+    word = chosen(declared, base)
+    if word != "other":
+        return {"licence": word, "licence_name": None, "licence_link": None}
+    own = declared is None or declared.lower() == base
+    return {"licence": word, "licence_name": licence_name(declared or base), "licence_link": link if own else None}
 
 
 def conflicts(licence: str, base: str | None, data: dict[str, str | None]) -> list[str]:
@@ -46,7 +76,7 @@ def conflicts(licence: str, base: str | None, data: dict[str, str | None]) -> li
     found = []
     if base is None:
         found.append("the base states no licence")
-    elif OWN_TERMS.match(base) and licence != base:
+    elif OWN_TERMS.match(base) and licence.lower() != base:
         found.append(f"the base is under {base}, whose terms reach every model made from it; this says {licence}")
     for name, terms in sorted({"the base": base, **data}.items()):
         if terms is None:

@@ -1,12 +1,13 @@
 """What a card tells of an output's making: base, data, every training on the way, and under which licences."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
-from medllm.pipeline.licences import chosen, conflicts, licence_of
+from medllm.pipeline.licences import conflicts, licence_of, link_of, terms_for
 from medllm.pipeline.plan import Item, Plan
 from medllm.pipeline.progress import format_minutes
 from medllm.recipe.reference import STAGES, Stage, parse_reference
@@ -23,12 +24,14 @@ def lineage(
     base = sources.pop("base", None)
     exams = set(plan.recipe.exams) | set(plan.recipe.evaluate.benchmarks if plan.recipe.evaluate else ())
     data = {name: source for name, source in sources.items() if name not in exams}
-    base_licence = _licence(plan, base, hub) if base else None
+    card = _card(plan, base, hub) if base else None
+    base_licence = licence_of(card) if card else None
     counted = _counted(made, hub)
     data_licences = {
         name: counted.get(name) or _stated(plan, name) or _licence(plan, source, hub) for name, source in data.items()
     }
-    licence = chosen(plan.recipe.publish.licence, base_licence)
+    declared = plan.recipe.publish.licence
+    terms = terms_for(declared, base_licence, link_of(card, base.repo_id) if card and base else None)
     return {
         "base": {"name": plan.recipe.base, "repo_id": base.repo_id if base else None, "licence": base_licence},
         "data": [
@@ -42,8 +45,8 @@ def lineage(
         "datasets": _datasets(data, made, way),
         "trainings": [_training(one, made) for one in way if one.stage in TRAININGS],
         "work": list(_work(way, item, made, hub, own)),
-        "licence": licence,
-        "conflicts": conflicts(licence, base_licence, data_licences),
+        **terms,
+        "conflicts": conflicts((declared or base_licence or "other").lower(), base_licence, data_licences),
     }
 
 
@@ -111,13 +114,18 @@ def _place(source: Input) -> dict[str, str | None]:
     return {"repo_id": source.repo_id, "commit": source.commit, "digest": source.digest}
 
 
-def _licence(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> str | None:
-    """What the source's own card states; `name` where the recipe calls it by another."""
+def _card(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> Path | None:
+    """Where the source's own card lies; `name` where the recipe calls the source by another."""
     if source.repo_id and source.kind and source.commit:
-        readme = hub.file(Artifact(source.repo_id, source.kind, source.commit), "README.md")
-        return licence_of(readme) if readme else None
+        return hub.file(Artifact(source.repo_id, source.kind, source.commit), "README.md")
     written = parse_reference(name or (plan.recipe.base if source.reference == "base" else source.reference))
-    return licence_of(plan.resolver.folder(written) / "README.md") if written.where == "folder" else None
+    return plan.resolver.folder(written) / "README.md" if written.where == "folder" else None
+
+
+def _licence(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> str | None:
+    """What the source's own card states."""
+    card = _card(plan, source, hub, name)
+    return licence_of(card) if card else None
 
 
 def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:

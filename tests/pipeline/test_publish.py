@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from medllm.errors import HubError
-from medllm.pipeline.licences import conflicts, front_matter
+from medllm.pipeline.licences import conflicts, front_matter, licence_of, link_of, terms_for
 
 CLEAN = {"corpus": {"audit": {"documents": 3, "items": 2, "documents_to_drop": 1, "unanswered": 0},
                     "personal_data": {"standing": 0}},
@@ -163,3 +163,45 @@ def test_main_holds_what_the_recipe_says_even_after_another_value_was_tried(work
         assert main.provenance.digest == workshop.hub.provenance(first[stage]).digest
         assert workshop.hub.standing(repo_id, kind, first[stage].revision).files <= main.files
     assert first["evaluate"].revision in main_of(workshop, "clinic/toy", "README.md")
+
+
+@pytest.mark.parametrize(
+    ("header", "fields"),
+    [
+        ("license: apache-2.0", {"license": "apache-2.0"}),
+        ("license: Apache-2.0", {"license": "apache-2.0"}),
+        ("license: gemma", {"license": "gemma"}),
+        ("license: qwen", {"license": "other", "license_name": "qwen"}),
+        ("license: [mit, cc-by-4.0]", {"license": "other", "license_name": "mit-cc-by-4.0"}),
+        ("license: other", {"license": "other"}),
+        ("language: ja", {"license": "other"}),
+        ("license: 3", {"license": "other", "license_name": "3"}),
+        (
+            "license: other\nlicense_name: Qwen Research\nlicense_link: https://example.org/terms",
+            {"license": "other", "license_name": "qwen-research", "license_link": "https://example.org/terms"},
+        ),
+    ],
+)
+def test_a_card_says_its_bases_licence_in_words_that_the_hub_takes(tmp_path, header, fields):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"---\n{header}\n---\n# Base\n")
+    terms = terms_for(None, licence_of(readme), link_of(readme, None))
+    names = {"licence": "license", "licence_name": "license_name", "licence_link": "license_link"}
+    assert {names[key]: value for key, value in terms.items() if value is not None} == fields
+
+
+def test_a_relative_link_to_the_bases_terms_leads_to_the_base(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("---\nlicense: other\nlicense_name: qwen\nlicense_link: LICENSE\n---\n")
+    assert link_of(readme, "org/base") == "https://huggingface.co/org/base/blob/main/LICENSE"
+    assert terms_for("house-rules", "qwen", "https://x.example")["licence_link"] is None
+    assert terms_for("CC-BY-4.0", "qwen", None)["licence"] == "cc-by-4.0"
+
+
+def test_a_model_of_a_base_with_its_own_terms_is_pushed_with_their_name(workshop):
+    own = "license: other\nlicense_name: qwen\nlicense_link: https://example.org/terms"
+    (workshop.folder / "base" / "README.md").write_text(f"---\n{own}\n---\n# Base\n")
+    workshop.publish()
+    for repo in ("clinic/toy", "clinic/toy-rpo"):
+        assert own in main_of(workshop, repo, "README.md")
+        assert "whose terms reach every model" not in main_of(workshop, repo, "README.md")

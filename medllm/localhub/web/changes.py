@@ -15,6 +15,7 @@ from medllm.localhub.store import trees
 from medllm.localhub.store.commits import Add, AddLarge, Header, Operation, Remove
 from medllm.localhub.store.files import Spool
 from medllm.localhub.store.store import Store
+from medllm.localhub.web import metadata
 from medllm.localhub.web.call import Fields
 
 LARGE = """
@@ -102,7 +103,11 @@ def _operation(store: Store, key: str, fields: Fields, pack: Spool) -> Operation
     if key == "lfsFile":
         return AddLarge(path, check_sha256(fields.get("oid")))
     if key == "file":
-        return add(pack, path, _content(fields))
+        content = _content(fields)
+        errors = metadata.check(content.decode("utf-8", "replace"))[0] if path == "README.md" else []
+        if errors:
+            raise bad_request(f"Invalid metadata in README.md: {'; '.join(errors)}")
+        return add(pack, path, content)
     raise bad_request(f"{key[:40]!r} is no operation of a commit")
 
 

@@ -1,59 +1,26 @@
 """A repository as the Hub describes it: its card's metadata, its files, its facts."""
 
-import re
 import sqlite3
-
-import yaml
 
 from medllm.localhub.limits import MIB
 from medllm.localhub.store import blobs, commits, spaces, trees
 from medllm.localhub.store.files import Files
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node
-
-_FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+from medllm.localhub.web import metadata
 
 
 def front_matter(text: str) -> tuple[dict[str, object], str]:
-    r"""The YAML at a card's head and the text below it; unreadable YAML counts as none.
+    r"""The YAML at a card's head and the text below it; what is unreadable, or would break a client, counts as none.
 
     >>> front_matter("---\nlicense: mit\n---\n# A model")
     ({'license': 'mit'}, '# A model')
     """
-    match = _FRONT.match(text)
-    if match is None:
-        return {}, text
-    # More than a card ever needs is not parsed: YAML takes long over large input.
-    if len(match[1]) > MIB:
-        return {}, text[match.end() :]
+    front, below = metadata.split(text)
     try:
-        value = yaml.load(match[1], Loader=_PlainLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        value = None
-    return (_jsonable(value) if isinstance(value, dict) else {}), text[match.end() :]
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Plain values only; an alias could unfold a few bytes to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read here")
-        return super().compose_node(parent, index)
-
-
-def _jsonable(value: dict[object, object]) -> dict[str, object]:
-    return {str(key): _plain(inner) for key, inner in value.items()}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return _jsonable(value)
-    if isinstance(value, list | tuple | set):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and value not in (float("inf"), float("-inf")) and value == value:
-        return value
-    return value if value is None or isinstance(value, str | int) else str(value)
+        return (metadata.safe(metadata.parse(front)) if front is not None else {}), below
+    except ValueError:
+        return {}, below
 
 
 def card(connection: sqlite3.Connection, files: Files, tree: str) -> tuple[dict[str, object], str]:

@@ -6,9 +6,9 @@ from medllm.localhub.names import KINDS
 from medllm.localhub.refusal import Refusal, bad_request, unauthorized
 from medllm.localhub.store import commits, people, refs, repos
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.web import changes, spaces
+from medllm.localhub.web import changes, metadata, spaces
 from medllm.localhub.web.call import Call, Fields, Routes, answer
-from medllm.localhub.web.describe import describe, front_matter
+from medllm.localhub.web.describe import describe
 
 routes = Routes()
 
@@ -187,16 +187,11 @@ def listing(call: Call) -> Response:
 
 @routes.add("POST", "/api/validate-yaml", body="memory")
 def validate_yaml(call: Call) -> Response:
-    """Whether a card's metadata can be read."""
-    fields = call.json()
-    text = fields.text("content", most=4_000_000)
-    meta, _ = front_matter(text)
-    faulty = text.lstrip().startswith("---") and not meta and text.lstrip()[3:].strip().partition("---")[0].strip()
-    if faulty:
-        fault = {"message": "The metadata at the head of the card is not YAML with a field on each line"}
-        return answer(
-            {"errors": [fault], "warnings": []},
-            400,
-            {"X-Error-Code": "BadRequest", "X-Error-Message": fault["message"]},
-        )
-    return answer({"errors": [], "warnings": []})
+    """What the Hub would refuse in a card's metadata, and what it would warn of."""
+    text = call.json().text("content", most=4_000_000)
+    errors, warnings = metadata.check(text)
+    body = {"errors": [{"message": one} for one in errors], "warnings": [{"message": one} for one in warnings]}
+    if not errors:
+        return answer(body)
+    message = f"Invalid metadata in README.md: {'; '.join(errors)}"
+    return answer(body | {"error": message}, 400, {"X-Error-Code": "BadRequest", "X-Error-Message": message})

@@ -1,0 +1,152 @@
+"""A card's metadata by the Hub's rules: what it refuses, what it warns of, and what is safe to show to clients."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import yaml
+
+from medllm.localhub.licences import HUB_LICENCES
+from medllm.localhub.limits import MIB
+
+_FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+_OPENS = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n")
+_TAKEN = ("self", "ignore_metadata_errors", "eval_results")
+"""Keys that collide with the arguments of the clients' own card classes."""
+_WORDS = ("library_name", "pipeline_tag", "license_name", "license_link", "sdk", "base_model_relation", "pretty_name")
+_LIST_FIELDS = """tags language license datasets metrics base_model models task_categories task_ids size_categories
+source_datasets multilinguality annotations_creators language_creators"""
+_LISTS = _LIST_FIELDS.split()
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; an alias could unfold a few bytes to gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read here")
+        return super().compose_node(parent, index)
+
+
+def split(text: str) -> tuple[str | None, str]:
+    """The YAML at a card's head, None when there is none, and the text below it."""
+    match = _FRONT.match(text)
+    return (None, text) if match is None else (match[1], text[match.end() :])
+
+
+def parse(front: str) -> dict[str, object]:
+    """The fields of a card's head as JSON has them; ValueError says why there are none."""
+    if len(front) > MIB:  # more than a card ever needs: YAML takes long over large input
+        raise ValueError(f"the metadata has more than {MIB} characters")
+    try:
+        value = yaml.load(front, Loader=_Loader)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise ValueError("the metadata is not a mapping of fields to values")
+        return _jsonable(value)
+    except yaml.YAMLError as fault:
+        raise ValueError(f"the metadata is not YAML: {' '.join(str(fault).split())[:200]}") from None
+    except RecursionError:
+        raise ValueError("the metadata is nested too deeply") from None
+
+
+def _jsonable(value: dict[object, object]) -> dict[str, object]:
+    return {str(key): _plain(inner) for key, inner in value.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return _jsonable(value)
+    if isinstance(value, list | tuple | set):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value not in (float("inf"), float("-inf")) and value == value:
+        return value
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def check(text: str) -> tuple[list[str], list[str]]:
+    r"""What the Hub refuses in a card, and what it only warns of.
+
+    >>> check("---\ntags: 12\n---\n")[0]
+    ['"tags" must be a text or a list of texts']
+    """
+    front, _ = split(text)
+    if front is None:
+        if _OPENS.match(text) and len(text.strip()) > 3:
+            return ["the metadata opens with --- and is not closed by a line of ---"], []
+        return [], ["empty or missing yaml metadata in repo card"]
+    try:
+        meta = parse(front)
+    except ValueError as fault:
+        return [str(fault)], []
+    errors = [f'"{field}" {why}' for field, why in shape_faults(meta).items()]
+    errors += [f'"license" {why}' for why in _unknown_licences(meta)]
+    warnings = [] if meta else ["empty or missing yaml metadata in repo card"]
+    return errors, warnings
+
+
+def safe(meta: Mapping[str, object]) -> dict[str, object]:
+    """The fields that no client stumbles over: a card that came in by another way must not break a listing."""
+    faulty = shape_faults(meta)
+    return {field: value for field, value in meta.items() if field not in faulty and field not in _TAKEN}
+
+
+def _unknown_licences(meta: Mapping[str, object]) -> Iterator[str]:
+    value = meta.get("license")
+    for word in value if isinstance(value, list) else [value]:
+        if isinstance(word, str) and word not in HUB_LICENCES:
+            yield f"{word[:60]!r} is no licence of the Hub's list: write `other`, with license_name and license_link"
+
+
+def shape_faults(meta: Mapping[str, object]) -> dict[str, str]:
+    """Every field whose value has a shape that the Hub refuses, with the reason."""
+    rules: dict[str, Callable[[object], str | None]] = dict.fromkeys(_LISTS, _texts)
+    rules |= dict.fromkeys(_WORDS, _text) | {"model-index": _model_index, "configs": _objects}
+    found = {field: rule(meta[field]) for field, rule in rules.items() if meta.get(field) is not None}
+    return {field: why for field, why in found.items() if why}
+
+
+def _text(value: object) -> str | None:
+    return None if isinstance(value, str) else "must be a text"
+
+
+def _texts(value: object) -> str | None:
+    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        return None
+    return "must be a text or a list of texts"
+
+
+def _objects(value: object) -> str | None:
+    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return None
+    return "must be a list of mappings"
+
+
+def _model_index(value: object) -> str | None:
+    """Clients read each result's task, dataset and metrics without asking whether they are there."""
+    if not isinstance(value, list):
+        return "must be a list"
+    for model in value:
+        if not isinstance(model, dict) or not isinstance(model.get("name"), str):
+            return "must name each model"
+        if not isinstance(model.get("results"), list):
+            return "must give each model a list of results"
+        for result in model["results"]:
+            if why := _result(result):
+                return why
+    return None
+
+
+def _result(result: object) -> str | None:
+    if not isinstance(result, dict):
+        return "must be made of results with fields"
+    task, data, metrics = result.get("task"), result.get("dataset"), result.get("metrics")
+    if not isinstance(task, dict) or not isinstance(task.get("type"), str):
+        return "must give each result a task with a type"
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("name", "type")):
+        return "must give each result a dataset with a name and a type"
+    if not isinstance(metrics, list) or not metrics:
+        return "must give each result a list of metrics"
+    if not all(isinstance(one, dict) and isinstance(one.get("type"), str) and "value" in one for one in metrics):
+        return "must give each metric a type and a value"
+    return None

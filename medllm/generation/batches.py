@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from medllm.generation.requests import Request
+from medllm.errors import ModelError
+from medllm.generation.requests import BASE, Reply, Request
 from medllm.weights.words import Words
 
 PADDING = (32, 0.25)
@@ -65,6 +66,21 @@ def plan(
             groups.setdefault(key, []).append((request, tokens))
     batches = [batch for group in groups.values() for batch in _batches(group, limits)]
     return batches, unfit
+
+
+def too_long(unfit: Sequence[tuple[Request, int]]) -> list[Reply]:
+    """The replies to prompts that do not fit the model."""
+    return [
+        Reply(key=request.key, text="", finish_reason="too_long", prompt_tokens=length, completion_tokens=0)
+        for request, length in unfit
+    ]
+
+
+def refuse_strangers(requests: Sequence[Request], adapters: Sequence[str]) -> None:
+    """Refuse a request for a model that is not here."""
+    unknown = sorted({request.model for request in requests} - {BASE, *adapters})
+    if unknown:
+        raise ModelError(f"there is no model `{unknown[0]}` here. There is: {', '.join((BASE, *adapters))}.")
 
 
 def _batches(group: list[tuple[Request, list[int]]], limits: Limits) -> list[Batch]:

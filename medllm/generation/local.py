@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from medllm.errors import ModelError
 from medllm.generation.adapted import take_over
 from medllm.generation.attention import NAME, register
-from medllm.generation.batches import Batch, Limits, Prompt, pieces, plan
+from medllm.generation.batches import Batch, Limits, Prompt, pieces, plan, refuse_strangers, too_long
+from medllm.generation.cache_room import Room
 from medllm.generation.requests import BASE, Delta, Reply, Request
 from medllm.generation.rows import Prefix, Rows, Shared, joined, roomy_cache
 from medllm.generation.writing import Writing, choose
@@ -24,9 +25,8 @@ from medllm.weights.words import Words
 
 PEFT_BASE = "__base__"
 KEPT_PREFIXES = 8
-TOKENS_AT_ONCE = 65_536
 PIECE, PIECE_ON_CPU = 16_384, 1024
-"""Tokens of prompts read at once: on a CPU more are no quicker, and only take more memory."""
+"""Tokens of prompts read at once, at most: on a CPU more are no quicker, and only take more memory."""
 THINNED = 0.75
 """A batch is made smaller once so many of its rows are still being written, or fewer."""
 
@@ -44,6 +44,7 @@ class LocalGenerator:
         batch_size: int = 16,
         device: str | None = None,
         alone: bool = False,
+        sharing: int = 1,
     ) -> None:
         register()
         adapters = adapters or {}
@@ -66,10 +67,12 @@ class LocalGenerator:
         self.adapters = tuple(adapters)
         text = model.config.get_text_config()
         self.layers = int(text.num_hidden_layers)
+        room = Room.of(text, self.model, sharing)
         # PEFT cannot ask several models at once where one of them replaces whole tensors.
-        self.limits = Limits(batch_size, TOKENS_AT_ONCE, int(text.max_position_embeddings), not replacing)
+        self.limits = Limits(batch_size, room.tokens, int(text.max_position_embeddings), not replacing)
         self.ends = frozenset({*end_marks(self.tokenizer), *_as_list(model.generation_config.eos_token_id)})
-        self.piece = PIECE_ON_CPU if self.model.device.type == "cpu" else PIECE
+        self.room = room
+        self.piece = PIECE_ON_CPU if room.on_cpu else PIECE
         self._prefixes: OrderedDict[tuple[tuple[int, ...], str], Prefix] = OrderedDict()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
@@ -91,23 +94,24 @@ class LocalGenerator:
             return self._forward(ids, positions, roomy_cache(self.layers), rows, [model], keep=0)[0].float()
 
     def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
-        unknown = sorted({request.model for request in requests} - {BASE, *self.adapters})
-        if unknown:
-            raise ModelError(f"there is no model `{unknown[0]}` here. There is: {', '.join((BASE, *self.adapters))}.")
+        refuse_strangers(requests, self.adapters)
         batches, unfit = plan(requests, self.tokenizer, self.limits, self.words)
-        for request, length in unfit:
-            reply = Reply(key=request.key, text="", finish_reason="too_long", prompt_tokens=length, completion_tokens=0)
-            yield Delta(request.key, "", reply)
+        for reply in too_long(unfit):
+            yield Delta(reply.key, "", reply)
         for batch in batches:
-            try:
-                yield from self._answer(batch, streamed=streamed)
-            except (RuntimeError, MemoryError) as fault:
-                if not memory_is_full(fault):
-                    raise
-                raise ModelError(
-                    f"out of memory while {len(batch.asked)} requests were answered at once. Lower `batch_size` or "
-                    "`max_new_tokens`, or set `quantization: nf4`; what was answered before need not be asked again."
-                ) from fault
+            yield from self.answer(batch, streamed=streamed)
+
+    def answer(self, batch: Batch, *, streamed: bool = False) -> Iterator[Delta]:
+        """Answer one planned batch."""
+        try:
+            yield from self._answer(batch, streamed=streamed)
+        except (RuntimeError, MemoryError) as fault:
+            if not memory_is_full(fault):
+                raise
+            raise ModelError(
+                f"out of memory while {len(batch.asked)} requests were answered at once. Lower `batch_size` or "
+                "`max_new_tokens`, or set `quantization: nf4`; what was answered before need not be asked again."
+            ) from fault
 
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch, token by token; rows that are done are taken out."""
@@ -143,7 +147,8 @@ class LocalGenerator:
         different = list(dict.fromkeys(prompts))
         prefixes = {model: self._prefix(batch.prefix, model) for model in dict.fromkeys(models) if batch.prefix}
         read, logits = [], []
-        for piece in pieces(different, self.piece):
+        longest = max(len(tokens) for _, tokens in different)
+        for piece in pieces(different, min(self.piece, self.room.tokens_read(longest, len(batch.prefix) + longest))):
             of_piece, cache, rows = self._read_piece(piece, prefixes)
             read.append((cache, rows))
             logits.append(of_piece)

@@ -122,7 +122,8 @@ class Corpus(Settings):
 class Preferences(Settings):
     """Let the model answer past exams and rank: ground truth above right answers above wrong ones."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size"})
+    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "processes", "at_once"})
+    addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     model: str
     """Who answers."""
@@ -174,5 +175,9 @@ class Preferences(Settings):
     """Numbers to compute in."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
+    processes: int | None = Field(default=None, ge=1)
+    """How many processes answer here, each with a model of its own; one for each GPU when left out."""
+    at_once: int = Field(default=16, ge=1)
+    """How many requests a server gets at a time; vLLM is quickest with 128 to 256."""
     run_on: str | None = None
     """The machine; left out of the digest."""

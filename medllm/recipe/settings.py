@@ -73,7 +73,8 @@ class Room(Settings):
 class Evaluate(Settings):
     """Ask every model every exam, plainly and explained, and keep each answer."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "prices"})
+    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "prices", "processes", "at_once"})
+    addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     models: dict[str, str]
     """Who is asked: a name for the tables, and `base`, a stage, a repo, a folder, or `openai:MODEL`."""
@@ -109,6 +110,10 @@ class Evaluate(Settings):
     """US dollars per million tokens asked and answered, by the server's model name: what the run cost is told."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
+    processes: int | None = Field(default=None, ge=1)
+    """How many processes answer here, each with a model of its own; one for each GPU when left out."""
+    at_once: int = Field(default=16, ge=1)
+    """How many requests a server gets at a time; vLLM is quickest with 128 to 256."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 

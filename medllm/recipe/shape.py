@@ -16,6 +16,9 @@ class Settings(BaseModel):
     beside_the_result: ClassVar[frozenset[str]] = frozenset()
     """Keys that change where or how fast the work is done, never what comes out."""
 
+    addresses: ClassVar[frozenset[str]] = frozenset()
+    """Keys that may hold a server's address: another host or port is the same artifact."""
+
     as_before: ClassVar[Mapping[str, object]] = {}
     """Keys that came after 0.1.0, each with the value under which nothing changes: with it they are left out of the
     digest, so that an upgrade remakes nothing that was made before them."""
@@ -47,7 +50,8 @@ def _without(settings: Settings, dump: dict[str, Any]) -> dict[str, Any]:
     for key, value in dump.items():
         if key in settings.beside_the_result or (key in settings.as_before and value == settings.as_before[key]):
             continue
-        kept[key] = _inner(getattr(settings, key), value)
+        address = key in settings.addresses and str(value).startswith(("http://", "https://"))
+        kept[key] = "a server" if address else _inner(getattr(settings, key), value)
     return kept
 
 

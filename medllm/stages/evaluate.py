@@ -49,7 +49,7 @@ def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], work: Path
 ) -> dict[tuple[str, str], Reply]:
     """The reply to every prompt of every model, by model and key."""
-    from medllm.generation.opening import open_generators
+    from medllm.generation.opening import Server, open_generators, release
     from medllm.generation.recorded import answered
 
     makers = open_generators(
@@ -59,7 +59,8 @@ def _ask(
         dtype=settings.dtype,
         quantization=settings.quantization,
         batch_size=settings.batch_size,
-        prices=settings.prices,
+        server=Server(settings.prices, settings.at_once),
+        processes=settings.processes,
     )
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():
@@ -79,6 +80,7 @@ def _ask(
             found[model, key] = reply
             if count % 200 == 0 or count == len(requests):
                 say("evaluate", f"{', '.join(models)}: {count} of {len(requests)}")
+        release(makers[models[0]][0])
     return found
 
 

@@ -99,11 +99,19 @@ def _sample(
     prompts: dict[Key, tuple[Prompt, Prompt]],
     work: Path,
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
-    from medllm.generation.opening import open_generators
+    from medllm.generation.opening import Server, open_generators
     from medllm.generation.recorded import answered
 
-    options = {"dtype": settings.dtype, "quantization": settings.quantization, "batch_size": settings.batch_size}
-    model, name = open_generators({"model": settings.model}, sources, engine=settings.engine, **options)["model"]  # type: ignore[arg-type]
+    model, name = open_generators(
+        {"model": settings.model},
+        sources,
+        engine=settings.engine,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        batch_size=settings.batch_size,
+        server=Server(at_once=settings.at_once),
+        processes=settings.processes,
+    )["model"]
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0
     wanted = {
         f"{key[0]}/{key[1]}#{number}": (key, number)

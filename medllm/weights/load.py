@@ -105,6 +105,7 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     base = Checkpoint(folder)
+    base.tensors  # noqa: B018  reads every header: a shard that is cut off or missing is named here
     family = base.config.get("model_type")
     if family not in FAMILIES:
         raise ModelError(f"{folder}: a {family} model; known and tested here are {', '.join(FAMILIES)}.")

@@ -50,3 +50,15 @@ def test_a_setting_that_came_later_is_told_only_where_it_changes_something():
 def test_a_default_written_out_is_the_default():
     lora = Lora(r=4, lora_alpha=8)
     assert settings_for_digest(Cpt(lora=lora, warmup=0.03)) == settings_for_digest(Cpt(lora=lora))
+
+
+def test_a_server_at_another_address_is_the_same_artifact():
+    from medllm.recipe.settings import Evaluate
+    from medllm.recipe.shape import settings_for_digest
+
+    def of(**changed):
+        return settings_for_digest(Evaluate(models={"base": "base"}, benchmarks=("igakuqa",), **changed))
+
+    here, there = of(engine="http://10.0.0.1:8000/v1", at_once=256), of(engine="https://gpu.example/v1", processes=4)
+    assert here == there != of(engine="local")
+    assert of() == of(engine="local", at_once=3, processes=2)

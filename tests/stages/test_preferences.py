@@ -81,7 +81,7 @@ def test_an_interrupted_sampling_goes_on_without_asking_twice_and_ends_the_same(
 
 def test_no_question_after_the_cutoff_is_asked(sources, tmp_path):
     both = [{"source": "./exam", "exam": "own"}, {"source": "./young", "exam": "own"}]
-    preferences.make(settings(data=both, samples=2), sources, tmp_path / "out")
+    preferences.make(settings(data=both, samples=8), sources, tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))
     assert facts["left_out"] == {"kept": 20, "after the cutoff": 5}
     with pytest.raises(DataError, match="no question is left"):
@@ -122,10 +122,10 @@ def test_the_stage_runs_again_on_the_rpo_model_and_counts_its_rounds(sources, tm
     from medllm.recipe.settings import Rpo
     from medllm.stages import rpo
 
-    preferences.make(settings(samples=2), sources, tmp_path / "first")
+    preferences.make(settings(samples=8), sources, tmp_path / "first")
     trained = Rpo(model="cpt", rpo_alpha=10, max_steps=1, batch_size=2, dtype="float32", max_length=512, trackers=())
     rpo.make(trained, {**sources, "preferences": tmp_path / "first"}, tmp_path / "rpo")
-    preferences.make(settings(model="rpo", samples=2), {**sources, "rpo": tmp_path / "rpo"}, tmp_path / "second")
+    preferences.make(settings(model="rpo", samples=8), {**sources, "rpo": tmp_path / "rpo"}, tmp_path / "second")
     facts = json.loads((tmp_path / "second" / "facts.json").read_text("utf-8"))
     assert facts["round"] == 2
     assert {row["round"] for row in rows(tmp_path / "second", "data")} == {2}

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medllm.exam.bootstrap import RESAMPLES
 from medllm.exam.judging import judge
 from medllm.exam.predictions import read_predictions
 from medllm.exam.question import Question, index
@@ -99,7 +98,7 @@ def main() -> None:
         def score_all() -> object:
             return score(questions, read_predictions([file], known, "invented"))
 
-        print(f"{len(records):,} records, {RESAMPLES:,} resamples, {os.cpu_count()} cores")
+        print(f"{len(records):,} records, {os.cpu_count()} cores")
         timed("read the records", lambda: read_records(file))
         timed("stability report of records in memory", lambda: report(records))
         timed("stability report from the file", lambda: report(read_records(file)))

@@ -132,7 +132,7 @@ def test_both_trainings_go_in_their_direction(pulled):
     assert rpo["last"]["loss/nll"] < rpo["first"]["loss/nll"]
     records = read_records(pulled["evaluate"])
     assert {record.model for record in records} == {"base", "cpt", "final"}
-    assert all(one.change is not None for one in report(records, resamples=200).models)
+    assert all(one.change is not None for one in report(records).models)
 
 
 def share(records: list[Record], model: str, prompt: str, kinds: tuple[str, ...] = ("known", "exam", "text")) -> float:

@@ -112,7 +112,6 @@ def stability(
         typer.Option("--plot", metavar="FILE.svg|png", help="Also draw it; may be given twice.", show_default=False),
     ] = None,
     language: Annotated[str, typer.Option("--language", metavar="en|ja", help="Of the figure.")] = "en",
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Resampled exams for the intervals.")] = 10_000,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Report what explaining does to each model: score, kept and lost answers, why, with paired intervals."""
@@ -123,7 +122,7 @@ def stability(
 
     if language not in ("en", "ja"):
         raise DataError(f"--language {language}: can be en or ja.")
-    found = report((record for file in records for record in read_records(file)), resamples=resamples)
+    found = report(record for file in records for record in read_records(file))
     for path in plot or ():
         draw(found, path, language="ja" if language == "ja" else "en")
         print(f"medllm: drew {path}", file=sys.stderr)

@@ -50,7 +50,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRatios:
-    """Where a model's ratios stand among those that are resampled."""
+    """A model's pairs of replies and the numbers of its ratios."""
 
     pairs: list[tuple[Record, Record]]
     unpaired: int
@@ -85,7 +85,7 @@ def register(sitting: Sitting, model: str, ratios: Ratios) -> ChangeRatios | Non
 
 
 def read(found: ChangeRatios | None, ratios: Ratios) -> Change | None:
-    """The change of a model, once the ratios are resampled."""
+    """The change of a model, from its ratios."""
     if found is None or not found.pairs:
         return None
     transitions = Counter(transition(plain, explained) for plain, explained in found.pairs)

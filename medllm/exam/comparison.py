@@ -30,7 +30,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two models' replies and where their ratios stand among those that are resampled."""
+    """Two models' replies and the numbers of their ratios."""
 
     first: Replies
     second: Replies

@@ -1,20 +1,11 @@
-"""Ratios over one exam and their paired intervals, all from the same resampled exams."""
+"""Ratios over one exam, each with the interval that the one engine gives it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from medllm.exam.bootstrap import (
-    Floats,
-    Interval,
-    interval,
-    mean_of_strata,
-    pooled,
-    resample_sums,
-)
-
-Of = Callable[[Sequence[Floats], int, int], Floats]
+from medllm.exam.intervals import Codes, Floats, Interval, Sample, change_interval, share_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,75 +16,68 @@ class Estimate:
     interval: Interval | None
 
 
-class Ratios:
-    """Numerators and denominators per question, gathered first and resampled once."""
+def codes(names: Sequence[object]) -> Codes:
+    """A whole number for each name, in order of first appearance; equal names share theirs.
 
-    def __init__(self, clusters: Sequence[str], strata: Sequence[object]) -> None:
-        self._clusters = clusters
-        self._strata = strata
-        self._columns: dict[bytes, tuple[int, Floats]] = {}
-        self._ratios: list[tuple[int, int]] = []
-        self._sums: list[Floats] = []
-        self._drawn: list[Floats] = []
+    >>> codes(["case", "b", "case"]).tolist()
+    [0, 1, 0]
+    """
+    places: dict[object, int] = {}
+    return np.array([places.setdefault(name, len(places)) for name in names], dtype=np.int64)
+
+
+class Ratios:
+    """Points earned of points there were, question by question, and what they come to.
+
+    Args:
+        clusters: The vignette of each question.
+        strata: The year of each question.
+    """
+
+    def __init__(self, clusters: Sequence[object], strata: Sequence[object]) -> None:
+        self._clusters = codes(clusters)
+        self._strata = codes(strata)
+        self._ratios: list[tuple[Floats, Floats]] = []
 
     def add(self, numerator: Floats, denominator: Floats) -> int:
         """Register a ratio; its number is asked for again when its value is wanted."""
-        self._ratios.append((self._column(numerator), self._column(denominator)))
+        self._ratios.append((numerator, denominator))
         return len(self._ratios) - 1
 
-    def _column(self, values: Floats) -> int:
-        """The place of a column; equal columns (such as the points there are) are drawn once."""
-        return self._columns.setdefault(values.tobytes(), (len(self._columns), values))[0]
-
-    def resample(self, *, resamples: int, seed: int) -> None:
-        """Draw the exams; every ratio sees the same ones, so differences are paired."""
-        columns = np.stack([values for _, values in self._columns.values()], axis=1)
-        strata = list(self._strata)
-        self._sums = [
-            columns[[one == stratum for one in strata]].sum(axis=0, keepdims=True) for stratum in dict.fromkeys(strata)
-        ]
-        self._drawn = resample_sums(columns, self._clusters, strata, resamples=resamples, seed=seed)
-
     def score(self, ratio: int, *, minus: int | None = None) -> Estimate:
-        """The mean of the years' ratios, or the difference of two such means."""
-        return self._estimate(mean_of_strata, ratio, minus)
+        """The mean of the years' ratios, or the paired difference of two such means over the same questions."""
+        return self._estimate(ratio, minus, by_year=True)
 
-    def share(self, ratio: int) -> Estimate:
-        """The ratio over all years together."""
-        return self._estimate(pooled, ratio, None)
+    def share(self, ratio: int, *, minus: int | None = None) -> Estimate:
+        """The ratio over all years together, or the paired difference of two."""
+        return self._estimate(ratio, minus, by_year=False)
 
-    def stratum(self, ratio: int, place: int) -> Estimate:
-        """The ratio in one stratum, by its place in order of first appearance."""
-        return self._estimate(lambda sums, top, bottom: pooled(sums[place : place + 1], top, bottom), ratio, None)
+    def part(self, ratio: int, members: Floats) -> Estimate:
+        """The ratio over some questions, those where `members` is above 0: a year, a section, a subject."""
+        return self._estimate(ratio, None, by_year=False, members=members)
 
-    def _estimate(self, of: Of, ratio: int, minus: int | None) -> Estimate:
-        value, draws = (of(sums, *self._ratios[ratio]) for sums in (self._sums, self._drawn))
-        if minus is not None:
-            value = value - of(self._sums, *self._ratios[minus])
-            draws = draws - of(self._drawn, *self._ratios[minus])
-        if np.isnan(value[0]):
+    def _estimate(self, ratio: int, minus: int | None, *, by_year: bool, members: Floats | None = None) -> Estimate:
+        top, bottom = self._ratios[ratio]
+        there = bottom > 0 if members is None else (bottom > 0) & (members > 0)
+        if not there.any():
             return Estimate(None, None)
-        drawn = interval(draws)
-        if minus is None and drawn is not None and drawn.low == drawn.high:
-            top, bottom = (list(self._columns.values())[place][1] for place in self._ratios[ratio])
-            drawn = wilson(top, bottom)
-        return Estimate(float(value[0]), drawn)
+        years = self._strata[there] if by_year else np.zeros(int(there.sum()), dtype=np.int64)
+        weights = bottom[there]
+        value = _mean_of_years(top[there], weights, years)
+        totals = np.bincount(years, weights=weights)
+        sample = Sample(weights / totals[years], self._clusters[there], self._strata[there])
+        answers = top[there] / weights
+        if minus is None:
+            return Estimate(value, share_interval(answers, sample))
+        earlier, same = self._ratios[minus]
+        if not np.array_equal(same, bottom):
+            raise ValueError("a paired difference needs the same questions on both sides")
+        change = value - _mean_of_years(earlier[there], weights, years)
+        return Estimate(change, change_interval(answers - earlier[there] / weights, sample))
 
 
-def wilson(numerator: Floats, denominator: Floats) -> Interval | None:
-    """The 95 % Wilson interval of a small part's ratio, for as many equal answers as its weights are worth.
-
-    A part of a few questions is too small to be resampled: all right would give an interval without width.
-
-    >>> str(wilson(np.ones(10), np.ones(10)))
-    '0.722 to 1.000'
-    """
-    total = float(denominator.sum())
-    if not total:
-        return None
-    worth = total**2 / float((denominator**2).sum())
-    share, z = float(numerator.sum()) / total, 1.959964
-    middle = (share + z**2 / (2 * worth)) / (1 + z**2 / worth)
-    half = z * (share * (1 - share) / worth + z**2 / (4 * worth**2)) ** 0.5 / (1 + z**2 / worth)
-    low, high = (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
-    return Interval(low, high)
+def _mean_of_years(top: Floats, bottom: Floats, years: Codes) -> float:
+    """The mean over years of points earned / points there were; a year without questions is left out."""
+    sums, totals = np.bincount(years, weights=top), np.bincount(years, weights=bottom)
+    ratios = sums[totals > 0] / totals[totals > 0]
+    return float(ratios.sum() / len(ratios))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medllm.errors import DataError
-from medllm.exam.bootstrap import Floats
+from medllm.exam.intervals import Floats
 from medllm.exam.record import PromptStyle, Record
 
 Values = Callable[[Record], float]

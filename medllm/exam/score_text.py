@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.exam.bootstrap import Interval
+from medllm.exam.intervals import Interval
 from medllm.exam.scoring import Score, Tally
 
 
@@ -65,6 +65,13 @@ def score_lines(score: Score) -> Iterator[str]:
         yield f"  prohibited choices picked: {score.prohibited} of {score.prohibited_of} questions that have some"
     for verdict in score.verdicts:
         yield f"  {verdict}"
+    if score.verdicts:
+        yield "  pass and fail count that one paper: they are no estimates and have no interval"
+    if len(score.years) > 1:
+        yield (
+            f"  the intervals are of questions like these in these {len(score.years)} years: so few years do not show"
+            " how far another year would differ"
+        )
 
 
 def _over(score: Score) -> str:

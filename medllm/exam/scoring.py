@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medllm.exam.bootstrap import RESAMPLES, Floats, Interval
-from medllm.exam.estimates import Estimate, Ratios, wilson
+from medllm.exam.estimates import Estimate, Ratios
+from medllm.exam.intervals import Floats, Interval
 from medllm.exam.judging import Rules, judge
 from medllm.exam.passing import Verdict, verdicts
 from medllm.exam.predictions import System
@@ -68,14 +68,7 @@ _PARTS: dict[str, Callable[[Record], str | None]] = {
 }
 
 
-def score(
-    questions: Sequence[Question],
-    systems: Sequence[System],
-    *,
-    rules: Rules = "normalised",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[Score]:
+def score(questions: Sequence[Question], systems: Sequence[System], *, rules: Rules = "normalised") -> list[Score]:
     """Score systems, each on the years it predicted anything of; what it left out there counts as unanswered."""
     known = {question.question_id: question.year for question in questions}
     years = {known[name] for system in systems for name in system.predictions}
@@ -84,13 +77,13 @@ def score(
     sheets = [_Sheet.of(asked, system, rules) for system in systems]
     of_points = [ratios.add(sheet.points, sheet.totals) for sheet in sheets]
     of_correct = [ratios.add(sheet.correct, sheet.members) for sheet in sheets]
-    ratios.resample(resamples=resamples, seed=seed)
-    return [_score(*one, ratios, rules) for one in zip(sheets, of_points, of_correct, strict=True)]
+    found = zip(sheets, of_points, of_correct, strict=True)
+    return [_score(sheet, points, correct, ratios, rules) for sheet, points, correct in found]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """A system's answers laid on the exam: a record per question, and the columns that are resampled."""
+    """A system's answers laid on the exam: a record per question, and the columns that its numbers are of."""
 
     system: System
     questions: Sequence[Question]
@@ -122,23 +115,24 @@ class _Sheet:
             unread=np.array([record.answer is None for record in records], dtype=float) * members,
         )
 
-    def tally(self, part: Floats, drawn: Interval | None = None) -> Tally:
-        """Count one part; its interval is the resampled one, or Wilson's where the part is small."""
+    def tally(self, part: Floats, ratios: Ratios, points: int) -> Tally:
+        """Count one part; `points` is the number of the system's ratio of points among `ratios`."""
         return Tally(
             points=float(self.points @ part),
             total=float(self.totals @ part),
             correct=int(self.correct @ part),
             count=int(self.members @ part),
             unparsed=int(self.unread @ part),
-            interval=drawn or wilson(self.points[part > 0], self.totals[part > 0]),
+            interval=ratios.part(points, part).interval,
         )
 
-    def parts(self, of: Callable[[Record], str | None]) -> dict[str, Tally]:
+    def parts(self, of: Callable[[Record], str | None], ratios: Ratios, points: int) -> dict[str, Tally]:
         """The tallies of a division of the exam, in order of name, or of size for a long one."""
         names = [of(record) if member else None for record, member in zip(self.records, self.members, strict=True)]
         sizes = Counter(name for name in names if name is not None)
         order = sorted(sizes) if len(sizes) < 10 else [name for name, _ in sizes.most_common()]
-        return {name: self.tally(np.array([one == name for one in names], dtype=float)) for name in order}
+        members = {name: np.array([one == name for one in names], dtype=float) for name in order}
+        return {name: self.tally(part, ratios, points) for name, part in members.items()}
 
 
 def _judged(question: Question, system: System, rules: Rules) -> Record:
@@ -154,24 +148,23 @@ def _score(sheet: _Sheet, of_points: int, of_correct: int, ratios: Ratios, rules
     asked = [question for question, member in zip(sheet.questions, sheet.members, strict=True) if member]
     records = [record for record, member in zip(sheet.records, sheet.members, strict=True) if member]
     years = {}
-    for place, year in enumerate(dict.fromkeys(question.year for question in sheet.questions)):
+    for year in dict.fromkeys(question.year for question in sheet.questions):
         part = sheet.members * np.array([question.year == year for question in sheet.questions])
         if part.any():
-            drawn = ratios.stratum(of_points, place).interval
-            years["all" if year is None else str(year)] = sheet.tally(part, drawn)
+            years["all" if year is None else str(year)] = sheet.tally(part, ratios, of_points)
     return Score(
         benchmark=sheet.questions[0].benchmark,
         rules=rules,
         model=sheet.system.model,
         prompt=sheet.system.prompt,
         score=ratios.score(of_points),
-        whole=sheet.tally(sheet.members, ratios.share(of_points).interval),
+        whole=sheet.tally(sheet.members, ratios, of_points),
         accuracy=ratios.share(of_correct),
         years=years,
-        parts={part: sheet.parts(of) for part, of in _PARTS.items()},
+        parts={part: sheet.parts(of, ratios, of_points) for part, of in _PARTS.items()},
         prohibited=sum(record.prohibited is not None for record in records),
         prohibited_of=sum(bool(question.prohibited) for question in asked),
         verdicts=verdicts(records) if (sheet.given >= sheet.members).all() else [],
         missing=int((sheet.members - sheet.given).sum()),
-        attempted=sheet.tally(sheet.given),
+        attempted=sheet.tally(sheet.given, ratios, of_points),
     )

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from medllm.exam import change
-from medllm.exam.bootstrap import RESAMPLES
 from medllm.exam.change import Change
 from medllm.exam.comparison import Comparison, compare, corrected, register_pairs
 from medllm.exam.conditions import Condition, condition
@@ -26,32 +25,29 @@ class Stability:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All models and all comparisons, and how the intervals were drawn."""
+    """All models and all comparisons."""
 
     models: list[Stability]
     comparisons: list[Comparison]
-    resamples: int
-    seed: int
 
 
-def report(records: Iterable[Record], *, resamples: int = RESAMPLES, seed: int = 0) -> Report:
+def report(records: Iterable[Record]) -> Report:
     """The stability report of any number of exams and models."""
     models: list[Stability] = []
     comparisons: list[Comparison] = []
     for sitting in sittings(records):
-        of_models, of_pairs = _report(sitting, resamples, seed)
+        of_models, of_pairs = _report(sitting)
         models += of_models
         comparisons += of_pairs
-    return Report(models, comparisons, resamples, seed)
+    return Report(models, comparisons)
 
 
-def _report(sitting: Sitting, resamples: int, seed: int) -> tuple[list[Stability], list[Comparison]]:
-    """Register every ratio, resample once, and read off the estimates."""
+def _report(sitting: Sitting) -> tuple[list[Stability], list[Comparison]]:
+    """Register every ratio and read off the estimates."""
     ratios = Ratios(clusters(sitting.questions), [question.year for question in sitting.questions])
     of_conditions = {key: _condition_ratios(sitting, replies, ratios) for key, replies in sitting.replies.items()}
     of_changes = {model: change.register(sitting, model, ratios) for model in sitting.models}
     of_pairs = register_pairs(sitting, ratios)
-    ratios.resample(resamples=resamples, seed=seed)
     found = {
         key: condition(replies, ratios.score(of_conditions[key][0]), ratios.share(of_conditions[key][1]))
         for key, replies in sitting.replies.items()
@@ -69,6 +65,6 @@ def _report(sitting: Sitting, resamples: int, seed: int) -> tuple[list[Stability
 
 
 def _condition_ratios(sitting: Sitting, replies: Replies, ratios: Ratios) -> tuple[int, int]:
-    """Where the score's and the accuracy's ratios stand."""
+    """The numbers of the score's and the accuracy's ratios."""
     correct, there = sitting.column(replies, lambda record: float(record.correct))
     return ratios.add(*sitting.points(replies, there)), ratios.add(correct, there)

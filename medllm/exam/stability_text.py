@@ -8,7 +8,9 @@ from medllm.exam.change import Change
 from medllm.exam.comparison import Comparison
 from medllm.exam.conditions import Condition
 from medllm.exam.estimates import Estimate
+from medllm.exam.intervals import Interval
 from medllm.exam.stability import Report, Stability
+from medllm.exam.trainings import contrasts, trainings, trainings_lines
 
 _PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
 
@@ -22,11 +24,18 @@ def report_lines(report: Report) -> Iterator[str]:
         yield f"models compared, {_PROMPTS[prompt]} (score of the second minus score of the first)"
         yield from (_comparison(one) for one in report.comparisons if one.prompt == prompt)
         yield ""
-    yield (
-        f"95 % intervals from {report.resamples:,} resampled exams (seed {report.seed}): vignettes drawn within each"
-        " year, questions weighted by their points. p: exact McNemar, two-sided, of"
-        " the questions counted beside it, whatever their points."
-    )
+    seeded = trainings_lines(report, _with_ends)
+    yield from (["trained several times", *seeded, ""] if seeded else [])
+    yield from OF_WHAT
+
+
+OF_WHAT = (
+    "95 % intervals: how far a number would move with other questions of the same kind in the same years, weighted by",
+    "their points, the questions of one vignette together. Intervals and p are of these trained models: what another",
+    "training of the same recipe would bring is in none of them. p: exact McNemar, two-sided, of the questions counted",
+    "beside it, whatever their points. A pass verdict counts that one paper; it is no estimate and has no interval.",
+)
+"""What the intervals and p values of a report are of, in lines for people."""
 
 
 def _model(stability: Stability) -> Iterator[str]:
@@ -106,6 +115,10 @@ def _number(estimate: Estimate, *, sign: bool = False) -> str:
     return f"{estimate.value:{form}} [{estimate.interval.low:{form}}, {estimate.interval.high:{form}}]"
 
 
+def _with_ends(value: float, interval: Interval | None, signed: bool) -> str:
+    return _number(Estimate(value, interval), sign=signed)
+
+
 def _p(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
 
@@ -115,8 +128,8 @@ def report_json(report: Report) -> dict[str, Any]:
     return {
         "models": [_stability_json(stability) for stability in report.models],
         "comparisons": [asdict(one) for one in report.comparisons],
-        "resamples": report.resamples,
-        "seed": report.seed,
+        "trainings": [asdict(one) for one in trainings(report)],
+        "contrasts": [asdict(one) for one in contrasts(report)],
     }
 
 

@@ -77,6 +77,12 @@ def clusters(results: Results) -> npt.NDArray[np.int64]:
     return results.remembered("clusters", number)
 
 
+def sittings(results: Results) -> npt.NDArray[np.int64]:
+    """A number for each question; those of one exam and year share it."""
+    names = np.char.add(np.char.add(labels(results, "benchmark"), "\0"), labels(results, "year"))
+    return results.remembered("sittings", lambda: np.unique(names, return_inverse=True)[1].astype(np.int64))
+
+
 def options(results: Results, field: str) -> list[str]:
     """The values a field takes, in order."""
     return sorted(set(labels(results, field).tolist()) - {""})

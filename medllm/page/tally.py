@@ -7,13 +7,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from medllm.exam.record import PromptStyle
-from medllm.page.narrow import Mask, clusters, points
+from medllm.exam.estimates import Ratios
+from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.page.narrow import Mask, clusters, points, sittings
 from medllm.page.results import Results
 
 Measure = Literal["accuracy", "points"]
-Z = 1.959963984540054
-"""The two-sided 95 % point of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -61,77 +60,58 @@ class Line:
 
 
 def tally(results: Results, mask: Mask, measure: Measure) -> list[Line]:
-    """Every model on the questions of the mask."""
-    weights = points(results) if measure == "points" else np.ones(len(results.keys))
+    """Every model on the questions of the mask.
+
+    Points of whole years are the mean of the years' points / total, as in every report; points of parts of years, and
+    the share of right answers, are taken over all years together.
+    """
+    there = np.flatnonzero(mask)
+    exams = sittings(results)
+    by_year = measure == "points" and bool(np.all(mask[np.isin(exams, exams[there])]))
+    weights = points(results)[there] if measure == "points" else np.ones(len(there))
+    ratios = _Exam(results, there, weights, Ratios(clusters(results)[there].tolist(), exams[there].tolist()), by_year)
     return [
-        Line(
-            model,
-            _share(results, model, "plain", mask, weights),
-            _share(results, model, "explain", mask, weights),
-            _change(results, model, mask, weights),
-        )
+        Line(model, ratios.share(model, "plain"), ratios.share(model, "explain"), ratios.change(model))
         for model in results.models
     ]
 
 
-def _share(
-    results: Results, model: str, prompt: PromptStyle, mask: Mask, weights: npt.NDArray[np.float64]
-) -> Share | None:
-    asked = mask & results.there[model, prompt]
-    total = float(weights[asked].sum())
-    if not total:
-        return None
-    right = asked & results.right[model, prompt]
-    share = float(weights[right].sum()) / total
-    effective = total**2 / float((weights[asked] ** 2).sum())
-    low, high = wilson(share, effective)
-    return Share(share, low, high, int(right.sum()), int(asked.sum()))
+@dataclass(frozen=True)
+class _Exam:
+    """The questions of a mask, what each weighs, and the ratios of all models over them."""
 
+    results: Results
+    places: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    ratios: Ratios
+    by_year: bool
 
-def wilson(share: float, size: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; with unequal points `size` is the effective number of questions.
+    def share(self, model: str, prompt: PromptStyle) -> Share | None:
+        """A model's score under one prompt; None where nothing with points was asked."""
+        asked, right = self._asked(model, prompt), self._right(model, prompt)
+        number = self.ratios.add(self.weights * right, self.weights * asked)
+        found = self.ratios.score(number) if self.by_year else self.ratios.share(number)
+        if found.value is None or found.interval is None:
+            return None
+        return Share(found.value, found.interval.low, found.interval.high, int(right.sum()), int(asked.sum()))
 
-    >>> [round(end, 4) for end in wilson(0.8, 100)]
-    [0.7112, 0.8666]
-    """
-    spread = 1 + Z * Z / size
-    middle = (share + Z * Z / (2 * size)) / spread
-    half = Z * math.sqrt(share * (1 - share) / size + Z * Z / (4 * size * size)) / spread
-    return max(0.0, middle - half), min(1.0, middle + half)
+    def change(self, model: str) -> Change | None:
+        """What explaining does to a model on the questions asked both ways."""
+        both = self._asked(model, "plain") & self._asked(model, "explain")
+        plain, explained = (self._right(model, prompt) & both for prompt in PROMPTS)
+        earlier, later = (self.ratios.add(self.weights * right, self.weights * both) for right in (plain, explained))
+        of = self.ratios.score if self.by_year else self.ratios.share
+        found = of(later, minus=earlier)
+        if found.value is None or found.interval is None:
+            return None
+        counts = {name: int(turned.sum()) for name, turned in _transitions(plain[both], explained[both]).items()}
+        return Change(found.value, found.interval.low, found.interval.high, **counts)
 
+    def _asked(self, model: str, prompt: PromptStyle) -> Mask:
+        return self.results.there[model, prompt][self.places]
 
-def _change(results: Results, model: str, mask: Mask, weights: npt.NDArray[np.float64]) -> Change | None:
-    both = mask & results.there[model, "plain"] & results.there[model, "explain"]
-    total = float(weights[both].sum())
-    if not total:
-        return None
-    plain, explained = results.right[model, "plain"][both], results.right[model, "explain"][both]
-    difference = explained.astype(np.float64) - plain.astype(np.float64)
-    value = float((weights[both] * difference).sum()) / total
-    low, high = paired(difference, weights[both], clusters(results)[both])
-    counts = {name: int(found.sum()) for name, found in _transitions(plain, explained).items()}
-    return Change(value, low, high, **counts)
-
-
-def paired(
-    difference: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], cluster: npt.NDArray[np.int64]
-) -> tuple[float, float]:
-    """The 95 % interval of a weighted mean of paired differences; questions of one vignette count as one draw.
-
-    One imagined question lost and one gained are added (Bonett and Price), so that no change in ten questions is not
-    an interval of no width.
-
-    >>> change = np.array([-1.0] * 5 + [1.0] * 2 + [0.0] * 13)
-    >>> [round(end, 3) for end in paired(change, np.ones(20), np.arange(20))]
-    [-0.397, 0.125]
-    """
-    mean = float(weights.mean())
-    total = float(weights.sum()) + 2 * mean
-    middle = float((weights * difference).sum()) / total
-    sums = np.bincount(cluster - cluster.min(), weights=weights * (difference - middle))
-    imagined = mean**2 * ((1 - middle) ** 2 + (-1 - middle) ** 2)
-    error = math.sqrt(float((sums**2).sum()) + imagined) / total
-    return max(-1.0, middle - Z * error), min(1.0, middle + Z * error)
+    def _right(self, model: str, prompt: PromptStyle) -> Mask:
+        return self.results.right[model, prompt][self.places] & self._asked(model, prompt)
 
 
 def _transitions(plain: Mask, explained: Mask) -> dict[str, Mask]:

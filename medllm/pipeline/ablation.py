@@ -7,9 +7,13 @@ from typing import Any
 
 from medllm.errors import RecipeError
 from medllm.exam.comparison import Comparison
-from medllm.exam.record import Record
+from medllm.exam.estimates import Estimate
+from medllm.exam.intervals import Interval
+from medllm.exam.record import PROMPTS, Record
 from medllm.exam.records import read_records
 from medllm.exam.stability import Report, Stability, report
+from medllm.exam.stability_text import report_json
+from medllm.exam.trainings import trainings_lines
 from medllm.pipeline.making import Bench
 from medllm.pipeline.plan import Plan, make_plan
 from medllm.pipeline.results import told
@@ -47,8 +51,13 @@ class Ablation:
 
     def as_json(self) -> dict[str, Any]:
         """For programs: `rows` is the first exam's, `exams` holds them all with the tests between rows."""
-        exams = {exam: {"rows": _rows(self.of(exam)), "comparisons": self._comparisons(exam)} for exam in self.exams}
-        return {"rows": exams[self.exams[0]]["rows"], "exams": exams}
+        exams: dict[str, dict[str, Any]] = {
+            exam: {"rows": _rows(self.of(exam)), "comparisons": self._comparisons(exam)} for exam in self.exams
+        }
+        written = report_json(self.report)
+        for exam, table in exams.items():
+            table |= {name: [one for one in written[name] if one["benchmark"] == exam] for name in _OVER_TRAININGS}
+        return {"rows": exams[self.exams[0]]["rows"], "exams": exams, "of": " ".join(OF_TRAINED_MODELS)}
 
     def _comparisons(self, exam: str) -> list[dict[str, Any]]:
         return [
@@ -58,6 +67,7 @@ class Ablation:
                 "second": one.second,
                 "questions": one.questions,
                 "difference": one.difference.value,
+                "interval": _ends(one.difference),
                 "only_first": one.only_first,
                 "only_second": one.only_second,
                 "p": one.p,
@@ -80,14 +90,34 @@ class Ablation:
                 delta = told(one.change.delta if one.change else None, signed=True)
                 lines.append(f"  {one.model:<12}{scores[0]:<26}{scores[1]:<26}{delta}")
             lines += _tests([pair for pair in self.report.comparisons if pair.benchmark == exam])
-        return lines
+        return [*lines, *trainings_lines(self.report, _shown), *(f"  {line}" for line in OF_TRAINED_MODELS)]
+
+
+OF_TRAINED_MODELS = (
+    "intervals and p are of these trained models and the chance of the questions: p says that these two trained",
+    "models differ, not that the methods do. Another training moves a row too: train rows with several seeds",
+    "(ROW-seed1, ROW-seed2 ...) for a mean and an interval over trainings.",
+)
+"""What the table's intervals and p values are of, in lines for people."""
+_OVER_TRAININGS = ("trainings", "contrasts")
+
+
+def _ends(estimate: Estimate | None) -> list[float] | None:
+    return None if estimate is None or estimate.interval is None else [estimate.interval.low, estimate.interval.high]
+
+
+def _shown(value: float, interval: Interval | None, signed: bool) -> str:
+    return told(Estimate(value, interval), signed=signed)
 
 
 def _tests(pairs: list[Comparison]) -> list[str]:
     """Two things side by side that must not be taken for one: the points between two rows, and a test that counts."""
     if not pairs:
         return []
-    lines = [f"  {'two rows':<38}{'points, 95 %':<26}questions that only the one or the other got right; p of these"]
+    lines = [
+        f"  {'these two trained models':<38}{'points, 95 %':<26}"
+        "questions that only the one or the other got right; p of these"
+    ]
     for pair in pairs:
         name = f"{pair.second} minus {pair.first}, {pair.prompt}"
         counts = f"{pair.second} {pair.only_second}, {pair.first} {pair.only_first}"
@@ -97,14 +127,17 @@ def _tests(pairs: list[Comparison]) -> list[str]:
 
 
 def _rows(found: list[Stability]) -> dict[str, Any]:
-    rows = {}
+    rows: dict[str, Any] = {}
     for one in found:
         delta = one.change.delta if one.change else None
+        plain, explain = (one.conditions[p].score if p in one.conditions else None for p in PROMPTS)
         rows[one.model] = {
-            "plain": one.conditions["plain"].score.value if "plain" in one.conditions else None,
-            "explain": one.conditions["explain"].score.value if "explain" in one.conditions else None,
+            "plain": plain.value if plain else None,
+            "plain_interval": _ends(plain),
+            "explain": explain.value if explain else None,
+            "explain_interval": _ends(explain),
             "delta": delta.value if delta else None,
-            "interval": [delta.interval.low, delta.interval.high] if delta and delta.interval else None,
+            "interval": _ends(delta),
         }
     return rows
 

@@ -50,9 +50,12 @@ def _drop(recipe: Recipe, worst_delta: float | None) -> Iterator[str]:
     if allowed is None:
         return
     if worst_delta is None:
-        yield "gate.largest_drop: the final model was not asked plainly and explained. Add `evaluate`"
+        yield (
+            "gate.largest_drop: the final model was not asked both plainly and explained in every exam, so nobody "
+            "knows what explaining costs it. Add `evaluate` with both prompts"
+        )
     elif -worst_delta > allowed:
         yield (
             f"gate.largest_drop: by the far end of its interval the final model loses {-100 * worst_delta:.1f} points "
-            f"when it explains; {100 * allowed:.1f} are allowed"
+            f"when it explains; {100 * allowed:.1f} are allowed. Ask more questions, or allow more"
         )

@@ -15,6 +15,9 @@ from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import Plan
 from medllm.recipe.reference import Stage
 
+_FIGURES = 2
+"""The number of the way in which figures are computed: what another way left in the work folder does not count."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -41,9 +44,9 @@ class Results:
 
     @property
     def worst_delta(self) -> float | None:
-        """The far end of the final model's interval, over all exams; None when it was not asked both ways."""
-        ends = [row.delta_low for row in self.rows if row.model == "final" and row.delta_low is not None]
-        return min(ends, default=None)
+        """The far end of the final model's interval, over all exams; None when one was not asked both ways."""
+        ends = [row.delta_low for row in self.rows if row.model == "final"]
+        return min((end for end in ends if end is not None), default=None) if None not in ends else None
 
     def of(self, stage: Stage, plan: Plan) -> dict[str, Any] | None:
         """What the card of this stage's model tells; None when the evaluation did not ask that model."""
@@ -95,13 +98,13 @@ def results_of(plan: Plan, made: Mapping[Stage, Artifact], hub: Hub, work: Path)
     artifact = made.get("evaluate")
     if artifact is None or plan.recipe.evaluate is None:
         return None
-    known = work / plan.recipe.name / f"results-{artifact.revision[:12]}.json"
+    known = work / plan.recipe.name / f"results-{artifact.revision[:12]}-{_FIGURES}.json"
     if known.is_file():
         return Results(artifact, tuple(Row(**row) for row in json.loads(known.read_text(encoding="utf-8"))))
     folder = hub.pull(artifact)
     if not (folder / "records").is_dir():
         return None
-    rows = tuple(_row(one) for one in report(read_records(folder), seed=plan.recipe.evaluate.seed).models)
+    rows = tuple(row_of(one) for one in report(read_records(folder)).models)
     known.parent.mkdir(parents=True, exist_ok=True)
     aside = known.with_suffix(".part")
     aside.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
@@ -120,7 +123,8 @@ def _asked_as(stage: Stage, plan: Plan) -> str | None:
     return names.get(recipe.merge.model) if stage == "merge" and recipe.merge else None
 
 
-def _row(one: Stability) -> Row:
+def row_of(one: Stability) -> Row:
+    """The values that a card prints of one model on one exam."""
     plain, explain = one.conditions.get("plain"), one.conditions.get("explain")
     delta = one.change.delta if one.change else None
     return Row(

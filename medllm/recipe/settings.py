@@ -103,7 +103,7 @@ class Evaluate(Settings):
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy."""
     seed: int = 0
-    """Decides sampled answers and bootstrap draws."""
+    """Decides sampled answers."""
     engine: str = "local"
     """`local`, or the address of an OpenAI-compatible server that holds base and adapters."""
     prices: dict[str, tuple[float, float]] = Field(default_factory=dict)

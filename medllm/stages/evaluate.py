@@ -38,7 +38,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
         mine = [record for record in records if record.model == model]
         write_records(mine, work / "records" / f"{model}.parquet")
     _tables(settings, sources, sittings, replies, work)
-    told = report_json(report(records, seed=settings.seed))
+    told = report_json(report(records))
     (work / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=_plain) + "\n", "utf-8")
     audits = {sitting.name: sitting.watch.facts() for sitting in sittings if sitting.shots}
     write_facts(work, {**_facts(settings, sittings, records, replies, told), "few_shot_audit": audits})

@@ -120,11 +120,11 @@ def records(tmp_path):
 
 
 def test_stability_reports_as_text_and_as_json(records):
-    text = run("stability", records, "--resamples", 300)
+    text = run("stability", records)
     assert text.exit_code == 0
     assert "explaining changes the score by -0.400" in text.stdout
     assert "lost 4, gained 0, p = 0.1250" in text.stdout
-    told = json.loads(run("stability", records, "--resamples", 300, "--json").stdout)
+    told = json.loads(run("stability", records, "--json").stdout)
     base = told["models"][0]
     assert base["change"]["delta"]["value"] == pytest.approx(-0.4)
     assert base["change"]["transitions"]["right_wrong"] == 4
@@ -134,7 +134,7 @@ def test_stability_reports_as_text_and_as_json(records):
 
 def test_stability_draws_every_file_asked_for(records, tmp_path):
     figures = [tmp_path / "figure.svg", tmp_path / "figure.png"]
-    result = run("stability", records, "--resamples", 300, "--plot", figures[0], "--plot", figures[1])
+    result = run("stability", records, "--plot", figures[0], "--plot", figures[1])
     assert result.exit_code == 0
     assert all(figure.stat().st_size > 5_000 for figure in figures)
     assert "medllm: drew" in result.stderr

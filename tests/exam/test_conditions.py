@@ -7,7 +7,7 @@ from tests.exam.making import record
 
 
 def condition(records):
-    (stability,) = report(records, resamples=200).models
+    (stability,) = report(records).models
     return stability.conditions["plain"]
 
 

@@ -1,0 +1,195 @@
+"""The one engine of 95 % intervals: of a score and of a paired change, with vignettes and unequal points."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+Z = 1.959963984540054
+"""The two-sided 95 % point of the normal distribution."""
+_LIKENESS = 0.25
+"""The correlation within a vignette that is assumed before the answers say more."""
+_LIKENESS_WORTH = 15.0
+"""How many answers of the rarer kind weigh as much as that assumption."""
+_CAUTION = 0.3
+"""How many standard errors are added to the estimated correlation, whose own error would narrow the interval."""
+_SPREAD_WORTH = 10.0
+"""How many answers of the rarer kind it takes to believe that they lie among the heavy (or the light) questions."""
+_ENOUGH_A_YEAR = 10
+"""Questions that every year needs for its own mean to be told from the whole."""
+_STEPS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The ends of a 95 % interval."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.3f} to {self.high:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The questions that a number is of: how much each weighs, which case it shares, which year it belongs to."""
+
+    weights: Floats
+    """One weight per question, positive; only their ratios count."""
+    clusters: Codes
+    """Equal numbers for questions that share a vignette."""
+    strata: Codes
+    """Equal numbers for questions of one year; the years are fixed, not drawn."""
+
+
+def share_interval(values: Floats, sample: Sample) -> Interval:
+    """The interval of a weighted mean of answers, each from 0 (wrong) to 1 (right).
+
+    Each end is the farther one of two: Wilson's, and the mid-p limit of the binomial distribution, which keeps the
+    misses of scores near 0 and 1 from lying on one side. Both are taken at the effective number of questions.
+
+    >>> ten = Sample(np.ones(10), np.arange(10), np.zeros(10, dtype=np.int64))
+    >>> str(share_interval(np.ones(10), ten))
+    '0.722 to 1.000'
+    """
+    weights = sample.weights / sample.weights.sum()
+    share = min(1.0, max(0.0, float(weights @ values)))
+    size = effective_size(values, sample)
+    found = wilson(share, size)
+    if share in (0.0, 1.0):
+        return found
+    if share < 0.5:
+        return Interval(min(found.low, _mid_p_low(share, size)), found.high)
+    return Interval(found.low, max(found.high, 1 - _mid_p_low(1 - share, size)))
+
+
+def change_interval(changes: Floats, sample: Sample) -> Interval:
+    """The interval of a weighted mean of paired changes, each from -1 (lost) to 1 (gained): Tango's score interval.
+
+    It has width where no question changed, since few questions cannot show that none ever would.
+
+    >>> twelve = Sample(np.ones(12), np.arange(12), np.zeros(12, dtype=np.int64))
+    >>> str(change_interval(np.zeros(12), twelve))
+    '-0.242 to 0.242'
+    """
+    weights = sample.weights / sample.weights.sum()
+    lost, gained = float(weights @ np.maximum(-changes, 0)), float(weights @ np.maximum(changes, 0))
+    return tango(lost, gained, effective_size(changes, sample))
+
+
+def effective_size(values: Floats, sample: Sample) -> float:
+    """How many equal, unrelated questions say as much about the weighted mean of these values.
+
+    Unequal weights and vignettes whose answers hang together make it smaller (Kish). The correlation within vignettes
+    is estimated from the answers, drawn towards a common value where few answers could show it.
+    """
+    weights = sample.weights / sample.weights.sum()
+    equal = float(weights @ weights)
+    per_cluster = np.bincount(sample.clusters, weights=weights)
+    shared = max(0.0, float(per_cluster @ per_cluster) - equal)
+    mean = float(weights @ values)
+    spread = float(weights @ (values - mean) ** 2)
+    rare = _rarer(values)
+    residual, years = _residual(values, weights, sample.strata, mean)
+    own, together = 1.0, 0.0
+    if spread > 1e-12:
+        pull = weights * residual
+        of_own = float(pull @ pull)
+        seen = of_own / (spread * equal) * (1 - equal) / max(1 - years * equal, 0.1)
+        own = (rare * seen + _SPREAD_WORTH) / (rare + _SPREAD_WORTH)
+        if shared > 1e-12:
+            per_case = np.bincount(sample.clusters, weights=pull)
+            within = (float(per_case @ per_case) - of_own) / (spread * shared)
+            together = _unbiased(within, years * equal, years * shared)
+    if shared <= 1e-12:
+        return 1 / (equal * own)
+    told = rare * shared / equal + _LIKENESS_WORTH
+    likeness = ((told - _LIKENESS_WORTH) * together + _LIKENESS_WORTH * _LIKENESS) / told + _CAUTION / sqrt(told)
+    return 1 / (equal * own + shared * min(1.0, max(0.0, likeness)))
+
+
+def _rarer(values: Floats) -> float:
+    """How many values are not the commonest one."""
+    _, counts = np.unique(values, return_counts=True)
+    return float(counts.sum() - counts.max())
+
+
+def _residual(values: Floats, weights: Floats, strata: Codes, mean: float) -> tuple[Floats, int]:
+    """What is left of each value without its year's mean, and the number of years; one where years are too small."""
+    sizes = np.bincount(strata)
+    sizes = sizes[sizes > 0]
+    if len(sizes) < 2 or sizes.min() < _ENOUGH_A_YEAR:
+        return values - mean, 1
+    sums = np.bincount(strata, weights=weights * values)
+    totals = np.bincount(strata, weights=weights)
+    means = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
+    return values - means[strata], len(sizes)
+
+
+def _unbiased(within: float, equal: float, shared: float) -> float:
+    """A correlation from residuals, corrected for the mean that was taken off them."""
+    return min(1.0, (within * (1 - equal) + equal) / max(1 - shared * (1 - within), 0.1))
+
+
+def wilson(share: float, size: float) -> Interval:
+    """Wilson's interval of a share of `size` questions (E. B. Wilson, 1927).
+
+    >>> str(wilson(0.8, 100))
+    '0.711 to 0.867'
+    """
+    scale = 1 + Z * Z / size
+    middle = (share + Z * Z / (2 * size)) / scale
+    half = Z * sqrt(share * (1 - share) / size + Z * Z / (4 * size * size)) / scale
+    low, high = (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
+    return Interval(low, high)
+
+
+def _mid_p_low(share: float, size: float) -> float:
+    """The share below which this one, or a larger one, has a mid-p of less than 2.5 %."""
+    # Here, not above: `medllm --help` must not wait 0.1 s for scipy.
+    from scipy.special import betainc
+
+    right, wrong = share * size, size - share * size
+    low, high = 0.0, share
+    for _ in range(_STEPS):
+        at = (low + high) / 2
+        if betainc(right, wrong + 1, at) + betainc(right + 1, wrong, at) < 0.05:
+            low = at
+        else:
+            high = at
+    return low
+
+
+def tango(lost: float, gained: float, size: float) -> Interval:
+    """Tango's score interval of a paired difference (Statistics in Medicine 17, 1998).
+
+    Args:
+        lost: The share of questions that only the first condition got right, 0 to 1.
+        gained: The share that only the second got right.
+        size: The number of questions, or of equal, unrelated ones that say as much.
+
+    >>> str(tango(2 / 50, 12 / 50, 50))
+    '0.061 to 0.345'
+    """
+    change = gained - lost
+
+    def far(delta: float) -> bool:
+        """Whether the observed change is more than 1.96 standard errors away from this one."""
+        slope = (2 - change) * delta - (lost + gained)
+        likeliest = (sqrt(max(0.0, slope * slope + 8 * lost * delta * (1 - delta))) - slope) / 4
+        variance = max(0.0, 2 * likeliest + delta * (1 - delta))
+        return (change - delta) ** 2 * size > Z * Z * variance
+
+    ends = []
+    for end in (-1.0, 1.0):
+        inner, outer = change, end
+        for _ in range(_STEPS):
+            at = (inner + outer) / 2
+            inner, outer = (inner, at) if far(at) else (at, outer)
+        ends.append(outer)
+    return Interval(*ends)

@@ -17,6 +17,7 @@ from medllm.localhub.jobs.runner import Jobs
 from medllm.localhub.limits import Limits
 from medllm.localhub.store.store import Store
 from medllm.localhub.web import (
+    absent,
     buckets,
     collections,
     commit,
@@ -28,6 +29,7 @@ from medllm.localhub.web import (
     refs,
     repos,
     spaces,
+    takedown,
     tree,
     xet,
 )
@@ -36,7 +38,25 @@ from medllm.localhub.web.connection import connection_class
 
 ROUTES = [
     route
-    for part in (repos, refs, commit, jobs, buckets, collections, gates, discussions, spaces, xet, lfs, tree, pages)
+    for part in (
+        *(
+            repos,
+            refs,
+            commit,
+            jobs,
+            buckets,
+            collections,
+            gates,
+            discussions,
+            spaces,
+            takedown,
+            xet,
+            lfs,
+            tree,
+            absent,
+        ),
+        pages,
+    )
     for route in part.routes.routes
 ]
 """Every route in the order in which they are tried; addresses of the API come before those of files."""

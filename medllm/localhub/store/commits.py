@@ -122,10 +122,17 @@ def _keep(connection: sqlite3.Connection, files: Files, operations: list[Operati
 
 
 def record(
-    connection: sqlite3.Connection, repo: Repo, *, parent: str | None, tree: str, header: Header, author: str
+    connection: sqlite3.Connection,
+    repo: Repo,
+    *,
+    parent: str | None,
+    tree: str,
+    header: Header,
+    author: str,
+    date: str | None = None,
 ) -> str:
-    """The id of a new commit, made exactly as git makes it."""
-    date = now()
+    """The id of a new commit, made exactly as git makes it; of this moment unless a date is given."""
+    date = date or now()
     seconds = int(datetime.fromisoformat(date).timestamp())
     who = f"{author} <{author}@localhub> {seconds} +0000"
     above = f"parent {parent}\n" if parent else ""

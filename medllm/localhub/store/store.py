@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import secrets
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -72,6 +73,16 @@ class Store:
             if session := self._session.get(digest):
                 return people.caller(connection, session[0], role="write", label="this process", created=session[1])
             return people.identify(connection, digest)
+
+    def storage_id(self) -> str:
+        """The name of the xet storage, under which clients remember what they have sent."""
+        with self.database.read() as connection:
+            row = connection.execute("SELECT value FROM settings WHERE key = 'storage'").fetchone()
+        return f"{self.id}{row['value']}" if row else self.id
+
+    def forget_clients(self, connection: sqlite3.Connection) -> None:
+        """Give the xet storage a new name: chunks that clients remember are not all here any more."""
+        connection.execute("INSERT OR REPLACE INTO settings VALUES ('storage', ?)", (secrets.token_hex(4),))
 
     def lock(self, name: str) -> threading.Lock:
         """The lock of this name in this process, for work that should not be done twice at once."""

@@ -97,7 +97,8 @@ def _parse(entries: bytes) -> Mapping[str, Node]:
 _parse_again = lru_cache(maxsize=8)(_parse)
 
 
-def _save(connection: sqlite3.Connection, nodes: dict[str, Node]) -> str:
+def save(connection: sqlite3.Connection, nodes: Mapping[str, Node]) -> str:
+    """Keep a folder; its id."""
     order = sorted(nodes.items(), key=lambda item: item[0].encode() + (b"/" if item[1].folder else b""))
     raw = b"".join(
         b"%s %s\0%s" % (b"40000" if node.folder else b"100644", name.encode(), bytes.fromhex(node.oid))
@@ -132,7 +133,7 @@ def edit(connection: sqlite3.Connection, oid: str, plan: Plan) -> str:
         twins = sorted(nodes, key=same_name)
         pair = next(pair for pair in pairwise(twins) if same_name(pair[0]) == same_name(pair[1]))
         raise bad_request(f"{pair[0]!r} is there twice, spelt in two Unicode forms")
-    return _save(connection, nodes) if nodes else EMPTY
+    return save(connection, nodes) if nodes else EMPTY
 
 
 def find(connection: sqlite3.Connection, root: str, path: str) -> Node | None:

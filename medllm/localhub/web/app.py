@@ -5,6 +5,7 @@ import base64
 import ipaddress
 import logging
 import re
+import secrets
 import sqlite3
 import time
 from contextlib import ExitStack
@@ -18,11 +19,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from medllm.localhub.limits import MIB
-from medllm.localhub.refusal import Refusal, bad_request, disk_full, too_large, unauthorized
+from medllm.localhub.refusal import Refusal, bad_request, disk_full, no_repo, too_large, unauthorized
 from medllm.localhub.store.files import Spool, is_full
 from medllm.localhub.store.people import Caller
 from medllm.localhub.store.store import Store
-from medllm.localhub.web.call import Call, Route, answer, find_route
+from medllm.localhub.web.call import Call, Route, answer, find_route, lacks_namespace
 
 log = logging.getLogger("medllm.localhub")
 
@@ -77,7 +78,7 @@ class App:
             raise Refusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
         parts = _parts(scope)
         caller = await anyio.to_thread.run_sync(self._identify, headers, parts, scope["method"], limiter=self._workers)
-        route, args = find_route(self._routes, scope["method"], parts)
+        route, args = self._find(scope["method"], parts, caller)
         call = Call(self._store, scope["method"], f"http://{host}", headers, QueryParams(scope["query_string"]), caller)
         call.args, call.extras = args, self._extras
         call.path = (scope.get("raw_path") or b"/").decode("ascii").split("?")[0]
@@ -94,6 +95,15 @@ class App:
             call.spooled = stack.enter_context(self._store.files.spool(limit, "The body", expected=body.declared))
             await body.pour(call.spooled)
         return await self._work(route, call)
+
+    def _find(self, method: str, parts: list[str], caller: Caller) -> tuple[Route, dict[str, str]]:
+        """The route; a repository's name without its namespace is one that is not here, not an address of no use."""
+        try:
+            return find_route(self._routes, method, parts)
+        except Refusal:
+            if lacks_namespace(parts):
+                raise no_repo(anonymous=caller.anonymous) from None
+            raise
 
     async def _work(self, route: Route, call: Call) -> Response:
         """Run the handler in its lane, so that one kind of heavy work never makes another kind wait."""
@@ -151,6 +161,7 @@ def _parts(scope: Scope) -> list[str]:
 def refuse(refusal: Refusal) -> Response:
     """The answer that says no; clients read the reason from the headers."""
     headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code or "Error"}
+    headers["X-Request-Id"] = secrets.token_hex(8)
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Hub token as the password", charset="UTF-8"'
     return answer({"error": refusal.message}, refusal.status, headers)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from starlette.responses import Response
 
 from medllm.localhub.names import check_path, check_sha256
-from medllm.localhub.refusal import Refusal, bad_request, no_entry, too_large
-from medllm.localhub.store import blobs, buckets
+from medllm.localhub.refusal import Refusal, bad_request, no_entry, no_repo, too_large
+from medllm.localhub.store import blobs, buckets, people
 from medllm.localhub.web.call import Call, Fields, Routes, answer
 from medllm.localhub.web.download import BlobResponse
 from medllm.localhub.web.xet import grant
@@ -88,8 +88,15 @@ def delete(call: Call) -> Response:
 @routes.add("GET", "/api/buckets/{namespace}")
 def listing(call: Call) -> Response:
     """The buckets of a namespace that the caller may see."""
+    namespace, search = call.args["namespace"], call.query.get("search", "")
+    namespace = call.caller.name if namespace == "me" and call.caller.name else namespace
     with call.store.database.read() as connection:
-        rows = connection.execute("SELECT * FROM buckets WHERE namespace = ? ORDER BY name", (call.args["namespace"],))
+        if people.find(connection, namespace) is None:
+            raise no_repo(anonymous=call.caller.anonymous)
+        rows = connection.execute(
+            "SELECT * FROM buckets WHERE namespace = ? AND instr(lower(name), lower(?)) ORDER BY name",
+            (namespace, search),
+        )
         visible = [row for row in rows.fetchall() if not row["private"] or call.caller.belongs(row["namespace"])]
         return answer([_describe(call, connection, row) for row in visible])
 

@@ -257,6 +257,26 @@ def find_route(routes: Iterable[Route], method: str, parts: list[str]) -> tuple[
     raise Refusal(404, "This hub has nothing at this address", "NotFound")
 
 
+_BELOW = """auth-check branch commit commits compare discussions lfs-files like likers paths-info preupload raw refs
+resolve revision runtime settings super-squash tag tree treesize user-access-request xet-read-token xet-write-token"""
+_OF_A_REPO = frozenset(_BELOW.split())
+
+
+def lacks_namespace(parts: list[str]) -> bool:
+    """Whether an address is one of a repository that it names without a namespace, as in `gpt2/resolve/main/a.txt`.
+
+    >>> lacks_namespace(["api", "models", "gpt2"]), lacks_namespace(["api", "models", "alice", "gpt2"])
+    (True, False)
+    """
+    if parts[:1] == ["api"]:
+        below = parts[2:] if len(parts) > 1 and parts[1] in KINDS else []
+    else:
+        below = parts[1:] if parts[:1] in (["datasets"], ["spaces"]) else parts
+        if len(below) == 1:
+            return False
+    return bool(below) and (len(below) == 1 or below[1] in _OF_A_REPO)
+
+
 def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; what a header cannot carry becomes a question mark in it."""
     safe = {name: printable(text) for name, text in (headers or {}).items()}

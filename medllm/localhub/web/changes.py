@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator
@@ -24,22 +23,6 @@ LARGE = """
 *.rar *.safetensors *.tar *.tar.* *.tflite *.tgz *.wasm *.wav *.webp *.xz *.zip *.zst *tfevents* tokenizer.json
 """
 """Names that a new repository's .gitattributes calls large: binary content, and text no one reads line by line."""
-
-
-def is_large(path: str, patterns: list[str]) -> bool:
-    """Whether .gitattributes' patterns claim this path for large-file storage."""
-    name = path.rsplit("/", 1)[-1]
-    return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
-
-
-def large_patterns(attributes: str) -> list[str]:
-    r"""The patterns that a .gitattributes file gives to LFS.
-
-    >>> large_patterns("*.bin filter=lfs -text\n*.md text\ndata/*.tsv filter=lfs\n")
-    ['*.bin', 'data/*.tsv']
-    """
-    lines = (line.split() for line in attributes.splitlines()[:2000])
-    return [words[0].lstrip("/") for words in lines if words and "filter=lfs" in words[1:] and len(words[0]) < 200]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import sqlite3
 
 from starlette.responses import Response
 
@@ -13,6 +14,7 @@ from medllm.localhub.store.trees import Node
 from medllm.localhub.web import changes
 from medllm.localhub.web.call import Call, Fields, Routes, answer
 from medllm.localhub.web.describe import content
+from medllm.localhub.web.patterns import Ignored, Large
 
 routes = Routes()
 
@@ -21,24 +23,34 @@ _AREA = "/api/{kinds}/{namespace}/{name}"
 
 @routes.add("POST", _AREA + "/preupload/{revision}", body="memory")
 def preupload(call: Call) -> Response:
-    """For each file: inside the commit or as a large file beside it, and what stands there now."""
-    files = call.json().items("files", 1000)
+    """For each file: inside the commit or as a large file beside it, kept out or not, and what is there now.
+
+    A commit's own .gitignore, which clients send along, counts in place of the repository's.
+    """
+    fields = call.json()
+    files, sent = fields.items("files", 1000), fields.optional("gitIgnore")
     with call.store.database.read() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         root = commits.tree_of(connection, repo, refs.resolve(connection, repo, call.args["revision"]))
-        attributes = trees.find(connection, root, ".gitattributes")
-        small = attributes is not None and not attributes.folder and attributes.size < 1_000_000
-        text = content(connection, call.store.files, attributes.sha256) if attributes and small else b""
-        patterns = changes.large_patterns(text.decode("utf-8", "replace"))
-        found = [_advice(call.store, item, patterns, trees.find(connection, root, item.text("path"))) for item in files]
-    return answer({"files": found})
+        large = Large(_text(connection, call.store, root, ".gitattributes"))
+        ignored = Ignored(_text(connection, call.store, root, ".gitignore") if sent is None else sent)
+        found = [_advice(call.store, item, large, trees.find(connection, root, item.text("path"))) for item in files]
+    return answer({"files": [{**one, "shouldIgnore": ignored(str(one["path"]))} for one in found]})
 
 
-def _advice(store: Store, item: Fields, patterns: list[str], node: Node | None) -> dict[str, object]:
+def _text(connection: sqlite3.Connection, store: Store, root: str, path: str) -> str:
+    """A small file of settings, or nothing when there is none."""
+    node = trees.find(connection, root, path)
+    if node is None or node.folder or node.size > 1_000_000:
+        return ""
+    return content(connection, store.files, node.sha256).decode("utf-8", "replace")
+
+
+def _advice(store: Store, item: Fields, named: Large, node: Node | None) -> dict[str, object]:
     path, size = check_path(item.text("path"), store.limits), item.number("size", 0)
-    large = size > store.limits.regular_file or changes.is_large(path, patterns) or _is_binary(item.text("sample", ""))
+    large = size > store.limits.regular_file or named(path) or _is_binary(item.text("sample", ""))
     present = (node.sha256 if node.lfs else node.oid) if node and not node.folder else None
-    return {"path": path, "uploadMode": "lfs" if large and size else "regular", "shouldIgnore": False, "oid": present}
+    return {"path": path, "uploadMode": "lfs" if large and size else "regular", "oid": present}
 
 
 def _is_binary(sample: str) -> bool:

@@ -20,6 +20,12 @@ def _put(connection: sqlite3.Connection, repo: Repo, user: int, status: str) -> 
     connection.execute("INSERT OR REPLACE INTO access_requests VALUES (?, ?, ?, ?)", (repo.id, user, status, now()))
 
 
+def _status(connection: sqlite3.Connection, repo: Repo, user: int) -> str | None:
+    row = connection.execute("SELECT status FROM access_requests WHERE repo = ? AND user = ?", (repo.id, user))
+    found = row.fetchone()
+    return None if found is None else str(found["status"])
+
+
 def _ask(call: Call, kind: str) -> Response:
     user = call.caller.id
     if user is None:
@@ -106,6 +112,8 @@ def decide(call: Call) -> Response:
         ).fetchone()
         if row is None:
             raise Refusal(404, "This user has not asked for access", "RequestNotFound")
+        if row["status"] == status:
+            raise bad_request(f"The access request of this user is {status} already")
         _put(connection, repo, user, status)
     return answer({"status": status})
 
@@ -116,5 +124,8 @@ def grant(call: Call) -> Response:
     fields = call.json()
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
-        _put(connection, repo, _person(connection, fields), "accepted")
+        user = _person(connection, fields)
+        if _status(connection, repo, user) == "accepted":
+            raise bad_request("This user has access already")
+        _put(connection, repo, user, "accepted")
     return answer({"status": "accepted"})

@@ -25,7 +25,7 @@ def grant(call: Call) -> Response:
     if user is None:
         raise unauthorized("Uploading needs a token")
     token = f"{user}.{expires}.{call.store.sign('cas', user, expires)}"
-    address = f"{call.base}/cas/{call.store.id}/{user}"
+    address = f"{call.base}/cas/{call.store.storage_id()}/{user}"
     headers = {"X-Xet-Cas-Url": address, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
     return answer({"casUrl": address, "exp": expires, "accessToken": token}, headers=headers)
 
@@ -50,7 +50,7 @@ def _user(call: Call) -> int:
     )
     if not good or int(expires) < time.time():
         raise unauthorized("The token is not one for this storage, or out of date")
-    if call.args["store"] != call.store.id:
+    if call.args["store"] != call.store.storage_id():
         raise Refusal(404, "This storage is not here any more", "NotFound")
     return int(user)
 

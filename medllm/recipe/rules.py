@@ -1,13 +1,16 @@
 """What must hold between the blocks of a recipe; each rule is a named function that yields faults."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.exams import first_day, known_exams
 from medllm.recipe.faults import Fault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
+from medllm.recipe.training import NAMED
 from medllm.recipe.uses import Use, stages_of, uses
 
 Rule = Callable[[Recipe], Iterator[Fault]]
@@ -175,16 +178,27 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[Fault]:
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
         if settings is None:
             continue
-        if settings.accelerate == "fsdp2" and settings.optimizer != "adamw":
+        divided = _is_divided(recipe, settings.accelerate)
+        if divided and settings.optimizer != "adamw":
             text = f"`{settings.optimizer}` cannot be divided by FSDP2. Set `optimizer: adamw`, or `accelerate: ddp`."
             yield Fault(f"{stage}.optimizer", text)
-        if settings.accelerate == "fsdp2" and settings.quantization == "nf4" and settings.dtype != "bfloat16":
+        if divided and settings.quantization == "nf4" and settings.dtype != "bfloat16":
             text = f"FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: bfloat16`."
             yield Fault(f"{stage}.dtype", text)
-        if settings.lora and "lm_head" in settings.lora.target_modules:
+        if settings.lora and any(name.rsplit(".", 1)[-1] == "lm_head" for name in settings.lora.target_modules):
             yield Fault(
                 f"{stage}.lora.target_modules", "`lm_head` takes no adapter here: the loss is computed in tiles."
             )
+
+
+def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:
+    """Whether FSDP divides the model: by its name, or by the file of accelerate that is named."""
+    if accelerate is None or accelerate in NAMED:
+        return accelerate == "fsdp2"
+    for file in (recipe.folder / accelerate, Path(accelerate)):
+        if file.is_file():
+            return re.search(r"^distributed_type:\s*['\"]?FSDP", file.read_text("utf-8"), re.MULTILINE) is not None
+    return False
 
 
 RULES: tuple[Rule, ...] = (

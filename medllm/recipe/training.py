@@ -13,6 +13,9 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 NAMED = ("ddp", "fsdp2")
 """What `accelerate:` may say instead of naming a file."""
 
+ALL_LINEAR = "all-linear"
+"""The word for every linear layer that works on text, whatever a family calls them; not the head."""
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -26,7 +29,7 @@ class Lora(Settings):
     lora_dropout: Share = 0.0
     """Dropout before the adapter."""
     target_modules: tuple[str, ...] = LINEAR
-    """The layers that get one."""
+    """The layers that get one; `[all-linear]` is every linear layer that works on text, but not the head."""
 
 
 class Training(Settings):
@@ -38,6 +41,7 @@ class Training(Settings):
             "per_device_batch_size",
             "gradient_checkpointing",
             "save_steps",
+            "save_minutes",
             "logging_steps",
             "accelerate",
             "trackers",
@@ -78,6 +82,8 @@ class Training(Settings):
     """Decides initial adapter and order."""
     save_steps: int = Field(default=200, ge=1)
     """Updates between two checkpoints."""
+    save_minutes: Positive = 30.0
+    """Minutes after which there is one in any case, at the end of an update."""
     logging_steps: int = Field(default=10, ge=1)
     """Updates between two lines of the log."""
     accelerate: str | None = None

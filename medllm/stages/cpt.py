@@ -21,41 +21,47 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
     if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
         return
     from medllm.training.launched import launch_elsewhere
-
-    if launch_elsewhere("cpt", settings, sources, out):
-        return
-    from medllm.training.continued import make_trainer
-    from medllm.training.finish import gathered, write_adapter
-    from medllm.training.start import load_start
-    from medllm.training.watch import last_checkpoint, worded
-    from medllm.weights.seats import refuse_unstored
+    from medllm.training.watch import gathered, worded
 
     work = work_folder(out)
     with worded("cpt", work):
+        rows, tally = _rows(settings, sources, work)
+        if launch_elsewhere("cpt", settings, sources, out):
+            return
+        from medllm.training.continued import make_trainer
+        from medllm.training.finish import write_adapter
+        from medllm.training.run import run
+        from medllm.training.start import load_start
+        from medllm.training.targets import coverage
+        from medllm.weights.seats import refuse_unstored
+
         start = load_start(settings, sources)
-        rows, tally = _rows(settings, sources, start.tokenizer, work)
-        say("cpt", str(tally))
         trainer = make_trainer(start.model, start.tokenizer, rows, settings, work, saved=saved)
         refuse_unstored(trainer.model, start.base)
-        resumed = last_checkpoint(work / "checkpoints")
-        result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            say("cpt", coverage(trainer.model))
+        result = run(trainer, "cpt", work)
         state = gathered(trainer)
         if trainer.is_world_process_zero():
             write_adapter(trainer.accelerator.unwrap_model(trainer.model), start.tokenizer, start.base, work, state)
-            facts = _facts(settings, asdict(tally), result, trainer)
+            facts = _facts(settings, tally, result, trainer)
             write_facts(work, {"base": start.base.name, "fingerprint": start.base.fingerprint, **facts})
             move_into_place(work, out, ON_THE_WAY)
         trainer.accelerator.wait_for_everyone()
 
 
-def _rows(settings: Cpt, sources: dict[str, Path], tokenizer: Any, work: Path) -> Any:  # noqa: ANN401
-    from medllm.training.arguments import processes
+def _rows(settings: Cpt, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  rows and their account
     from medllm.training.packing import make_rows, read_texts
+    from medllm.training.prepared import prepared
+    from medllm.weights.load import load_tokenizer
 
-    with processes().main_process_first():
+    def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
         texts = read_texts(sources[settings.data], work / "cache")
-        return make_rows(texts, tokenizer, settings.max_length, packing=settings.packing)
+        rows, tally = make_rows(texts, load_tokenizer(tokenizer), settings.max_length, packing=settings.packing)
+        say("cpt", str(tally))
+        return rows, asdict(tally)
+
+    return prepared(settings, sources, work, made)
 
 
 def _facts(settings: Cpt, tally: dict[str, int], result: Any, trainer: Any) -> dict[str, Any]:  # noqa: ANN401

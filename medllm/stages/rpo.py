@@ -22,17 +22,26 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
     if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
         return
     from medllm.training.launched import launch_elsewhere
-
-    if launch_elsewhere("rpo", settings, sources, out):
-        return
-    from medllm.training.finish import gathered
-    from medllm.training.start import load_start
-    from medllm.training.watch import worded
+    from medllm.training.watch import gathered, worded
 
     work = work_folder(out)
     with worded("rpo", work):
+        pairs, tally = _pairs(settings, sources, work)
+        if launch_elsewhere("rpo", settings, sources, out):
+            return
+        from medllm.training.preference import make_trainer
+        from medllm.training.run import run
+        from medllm.training.start import load_start
+        from medllm.training.targets import coverage
+        from medllm.weights.seats import refuse_unstored
+
         start = load_start(settings, sources)
-        trainer, result, tally = _train(settings, sources[settings.data], start, work, saved)
+        tell = partial(say, "rpo")
+        trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell, saved=saved)
+        refuse_unstored(trainer.model, start.base)
+        if trainer.is_world_process_zero():
+            say("rpo", coverage(trainer.model))
+        result = run(trainer, "rpo", work)
         state = gathered(trainer)
         if trainer.is_world_process_zero():
             _write(trainer, start, work, state)
@@ -43,31 +52,19 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
         trainer.accelerator.wait_for_everyone()
 
 
-def _train(
-    settings: Rpo,
-    data: Path,
-    start: Any,  # noqa: ANN401  a Start
-    work: Path,
-    saved: Callable[[Path], None] | None,
-) -> tuple[Any, Any, dict[str, int]]:
-    """Train, from the last checkpoint if there is one; the trainer, its result, and what became of the pairs."""
-    from medllm.training.arguments import processes
+def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  pairs and their account
     from medllm.training.pairs import encode_pairs, read_pairs
-    from medllm.training.preference import make_trainer
-    from medllm.training.watch import last_checkpoint
-    from medllm.weights.seats import refuse_unstored
+    from medllm.training.prepared import prepared
+    from medllm.weights.load import load_tokenizer
 
-    tell = partial(say, "rpo")
-    with processes().main_process_first():
-        table = read_pairs(data, settings.shots, work / "cache")
-    pairs, tally = encode_pairs(table, start.tokenizer, settings.max_length)
-    tell(f"{tally.trained} of {tally.pairs} pairs; {tally.too_long} are longer than {settings.max_length} tokens")
-    trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell, saved=saved)
-    refuse_unstored(trainer.model, start.base)
-    resumed = last_checkpoint(work / "checkpoints")
-    result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    trainer.accelerator.wait_for_everyone()
-    return trainer, result, tally.as_facts()
+    def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
+        table = read_pairs(sources[settings.data], settings.shots, work / "cache")
+        pairs, tally = encode_pairs(table, load_tokenizer(tokenizer), settings.max_length)
+        longer = f"{tally.too_long} are longer than {settings.max_length} tokens"
+        say("rpo", f"{tally.trained} of {tally.pairs} pairs; {longer}")
+        return pairs, tally.as_facts()
+
+    return prepared(settings, sources, work, made)
 
 
 def _write(trainer: Any, start: Any, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401

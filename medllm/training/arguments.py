@@ -1,5 +1,6 @@
 """From the recipe's words to those of TRL and PEFT."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -7,31 +8,15 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig
 
-from medllm.errors import TrainingError
 from medllm.recipe.settings import Lora, Training
+from medllm.training.devices import split_batch
+from medllm.training.ranks import is_sharded
+from medllm.training.targets import target_modules
 from medllm.weights.seats import outside_text
 
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others in an exchange; loading a large model takes unlike long."""
 OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
-
-
-def split_batch(batch_size: int, per_device: int, devices: int) -> tuple[int, int]:
-    """Rows on a device at once, and how many such steps make an update of `batch_size` rows.
-
-    >>> split_batch(16, 4, 2)
-    (4, 2)
-    """
-    if batch_size % devices:
-        raise TrainingError(
-            f"batch_size {batch_size} cannot be shared by {devices} devices. Make it a multiple of them."
-        )
-    share = batch_size // devices
-    per_device = min(per_device, share)
-    if share % per_device:
-        raise TrainingError(
-            f"batch_size {batch_size} over {devices} devices is {share} rows each, no multiple of "
-            f"per_device_batch_size {per_device}. Make it one."
-        )
-    return per_device, share // per_device
 
 
 def processes() -> PartialState:
@@ -39,7 +24,7 @@ def processes() -> PartialState:
 
     Asked without that, accelerate takes each CPU process for a lone one, and every update took twice the rows.
     """
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
@@ -59,9 +44,9 @@ def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
         "warmup_steps": settings.warmup,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
-        "optim": OPTIMIZERS[settings.optimizer],
+        "optim": "adamw_torch_fused" if cuda and settings.optimizer == "adamw" else OPTIMIZERS[settings.optimizer],
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "bf16": cuda and settings.dtype == "bfloat16",
+        "bf16": (cuda or is_sharded()) and settings.dtype == "bfloat16",
         "fp16": cuda and settings.dtype == "float16",
         "use_cpu": not cuda,
         "seed": settings.seed,
@@ -74,6 +59,7 @@ def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
         "remove_unused_columns": False,
         "max_length": None,
         "dataloader_pin_memory": cuda,
+        "ddp_find_unused_parameters": False,
     }
 
 
@@ -83,7 +69,7 @@ def lora_config(lora: Lora, model: Any) -> LoraConfig:  # noqa: ANN401  a PreTra
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
-        target_modules=list(lora.target_modules),
+        target_modules=target_modules(lora, model),
         exclude_modules=outside_text(model),
         task_type="CAUSAL_LM",
     )

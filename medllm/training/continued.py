@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.generic import is_flash_attention_requested
 from trl import SFTConfig, SFTTrainer
 
 from medllm.recipe.settings import Cpt
@@ -14,6 +15,8 @@ from medllm.training.arguments import learning, lora_config, set_up_adapters, tr
 from medllm.training.drawn import add_curves
 from medllm.training.head import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.packing import IGNORED, RowCollator
+from medllm.training.sharding import watch_sharding
+from medllm.training.stopping import Checkpoints
 from medllm.training.updates import SHARE, Epochs, Updates
 from medllm.training.watch import LAST_GOOD, Finite, Log, Saved
 
@@ -68,7 +71,7 @@ def make_trainer(
         **trainer_arguments(settings, work), packing=False, dataset_kwargs={"skip_prepare_dataset": True}
     )
     fresh = lora_config(settings.lora, model) if not hasattr(model, "peft_config") else None
-    flat = getattr(model.config, "_attn_implementation", "").startswith("flash")
+    flat = is_flash_attention_requested(model.config)
     start = learning(model)
     at_once = settings.per_device_batch_size * settings.max_length * vocabulary_of(model)
     trainer = RowTrainer(
@@ -82,11 +85,14 @@ def make_trainer(
     )
     set_up_adapters(trainer, start)
     fuse_head(trainer.model)
+    watch_sharding(trainer)
     trainer.empty = {"input_ids": [tokenizer.pad_token_id], "seq_lengths": [1]}
     trainer.add_callback(Epochs(len(rows), settings.batch_size))
-    trainer.add_callback(Finite(work / LAST_GOOD))
+    trainer.add_callback(Finite(trainer, work / LAST_GOOD))
     trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     add_curves(trainer, settings.trackers, work / "training" / "tensorboard")
+    trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
+    trainer.add_callback(trainer.checkpoints)
     if saved is not None:
         trainer.add_callback(Saved(saved))
     return trainer

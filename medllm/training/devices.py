@@ -102,3 +102,54 @@ def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequen
                 f"{stage}: GPU {place} ({gpu.name}) has {gpu.size / 1e9:.0f} GB, and loading the base takes about "
                 f"{need / 1e9:.0f} GB on each GPU. {mend} larger GPUs or a smaller base."
             )
+
+
+def refuse_config(stage: str, settings: Training, told: dict[str, Any]) -> None:
+    """Raise for a configuration of accelerate with which this training cannot work, before anything is loaded."""
+    kind = str(told.get("distributed_type")).upper()
+    if kind == "DEEPSPEED":
+        raise TrainingError(
+            f"{stage}.accelerate: DeepSpeed is not supported (docs/training.md says why). Write `accelerate: fsdp2` to "
+            "divide one model over GPUs."
+        )
+    if kind == "FSDP":
+        _refuse_divided(stage, settings, str((told.get("fsdp_config") or {}).get("fsdp_version")))
+    split_batch(settings.batch_size, settings.per_device_batch_size, int(told.get("num_processes") or 1))
+
+
+def _refuse_divided(stage: str, settings: Training, version: str) -> None:
+    if version != "2":
+        raise TrainingError(
+            f"{stage}.accelerate: only version 2 of FSDP is supported. Set `fsdp_version: 2` in the file, or write "
+            "`accelerate: fsdp2`."
+        )
+    if settings.optimizer != "adamw":
+        raise TrainingError(
+            f"{stage}.optimizer: `{settings.optimizer}` cannot be divided by FSDP2. Set `optimizer: adamw`, or "
+            "`accelerate: ddp`."
+        )
+    if settings.quantization == "nf4" and settings.dtype != "bfloat16":
+        raise TrainingError(
+            f"{stage}.dtype: FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: "
+            "bfloat16`."
+        )
+
+
+def split_batch(batch_size: int, per_device: int, devices: int) -> tuple[int, int]:
+    """Rows on a device at once, and how many such steps make an update of `batch_size` rows.
+
+    >>> split_batch(16, 4, 2)
+    (4, 2)
+    """
+    if batch_size % devices:
+        raise TrainingError(
+            f"batch_size {batch_size} cannot be shared by {devices} devices. Make it a multiple of them."
+        )
+    share = batch_size // devices
+    per_device = min(per_device, share)
+    if share % per_device:
+        raise TrainingError(
+            f"batch_size {batch_size} over {devices} devices is {share} rows each, no multiple of "
+            f"per_device_batch_size {per_device}. Make it one."
+        )
+    return per_device, share // per_device

@@ -29,14 +29,6 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     stops.save_pretrained(str(out))
 
 
-def gathered(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of TRL's trainers
-    """The weights of a model spread over devices, which all processes must help to gather; None where it is not."""
-    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        return None
-    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return state
-
-
 def save_alone(model: PeftModel, out: Path, state: dict[str, Any] | None = None) -> None:
     """Save the learning adapter only: not TRL's reference, nor the base's embedding that PEFT would add.
 

@@ -10,10 +10,13 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
-from medllm.errors import TrainingError
+import yaml
+
+from medllm.errors import MedllmError, TrainingError
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.recipe.training import NAMED
 from medllm.training import launcher
+from medllm.training.devices import refuse_config
 
 SETTINGS: dict[str, type[Cpt] | type[Rpo]] = {"cpt": Cpt, "rpo": Rpo}
 
@@ -29,6 +32,7 @@ def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
         raise TrainingError(
             f"{stage}.accelerate: there is no file {config}. Write {' or '.join(NAMED)}, or name a config file."
         )
+    refuse_config(stage, settings, yaml.safe_load(config.read_text("utf-8")))
     out.parent.mkdir(parents=True, exist_ok=True)
     given = out.with_name(out.name + ".given.json")
     places = {name: str(path.absolute()) for name, path in sources.items()}
@@ -72,6 +76,9 @@ def main() -> None:
     sources = {name: Path(path) for name, path in read["sources"].items()}
     try:
         import_module(f"medllm.stages.{stage}").make(settings, sources, out)
+    except MedllmError as fault:
+        launcher.leave_fault(fault)
+        sys.exit(f"{stage}: {fault}")  # a foreseen fault needs no traceback from each process
     except BaseException as fault:
         launcher.leave_fault(fault)
         raise

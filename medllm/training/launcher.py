@@ -15,11 +15,15 @@ from typing import Any
 
 import yaml
 
+from medllm.errors import MedllmError
+
 MODULE = "medllm.training.launched"
 PASSED_ON = (signal.SIGUSR1, signal.SIGTERM)
 """Signals at which a training saves and ends; the processes that train get them, not the launchers between."""
 GRACE = 60.0
 """Seconds that the processes have to end after Ctrl-C."""
+OTHERS = "lost"
+"""How the file begins in which a process says that it lost another one."""
 FOLDER = "MEDLLM_LAUNCHED"
 """Set for the processes that were started here, which must not start any themselves: where they leave their words."""
 
@@ -132,15 +136,34 @@ def enlisted(folder: Path) -> list[int]:
 def leave_fault(fault: BaseException) -> None:
     """Leave the message of a process that dies, for the run to show."""
     folder, rank = Path(os.environ[FOLDER]), os.environ.get("RANK", "0")
-    if folder.is_dir():
-        (folder / f"fault-{time.time():.6f}-{rank}").write_text(f"{type(fault).__name__}: {fault}", "utf-8")
+    if not folder.is_dir():
+        return
+    kind = OTHERS if of_another(fault) else "fault"
+    text = str(fault) if isinstance(fault, MedllmError) else f"{type(fault).__name__}: {fault}"
+    with suppress(OSError):  # the disk may be what is full
+        (folder / f"{kind}-{time.time():.6f}-{rank}").write_text(text, "utf-8")
+
+
+def of_another(fault: BaseException) -> bool:
+    """Whether a process fails only because it lost the connection to another one."""
+    words = str(fault).lower()
+    lost = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl", "timed out")
+    named = type(fault).__name__.startswith("Dist")
+    return named or (isinstance(fault, RuntimeError) and any(word in words for word in lost))
 
 
 def first_fault(folder: Path) -> str | None:
-    """Who died first, and its message; the others end because of it."""
+    """Who died first, and its message; the others end because of it.
+
+    Where all that is said is that a connection was lost, its other end was killed before it could say anything.
+    """
     found = sorted(folder.glob("fault-*"), key=lambda path: float(path.name.split("-")[1]))
     if not found:
-        return None
+        killed = "a process was killed by a signal, as the kernel does when memory is full"
+        return killed if any(folder.glob(f"{OTHERS}-*")) else None
+    said = {path.read_text("utf-8") for path in found}
+    if len(said) == 1 and len(found) > 1:
+        return said.pop()
     return f"process {found[0].name.split('-')[2]}: {found[0].read_text('utf-8')}"
 
 

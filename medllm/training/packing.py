@@ -12,7 +12,6 @@ from medllm.training.tables import read_table
 from medllm.weights.words import Words
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -101,7 +100,7 @@ class RowCollator:
     pad_token_id: int
     flat: bool = False
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pad, mark where documents begin, and leave each document's first token unpredicted."""
         import torch
 
@@ -122,4 +121,17 @@ class RowCollator:
                 labels[number, begin] = IGNORED
                 begin += piece
             positions[number, length:] = torch.arange(width - length)
-        return {"input_ids": ids, "position_ids": positions, "labels": labels}
+        batch: dict[str, Any] = {"input_ids": ids, "position_ids": positions, "labels": labels}
+        return batch | (_ends(rows[0]["seq_lengths"]) if self.flat else {})
+
+
+def _ends(lengths: list[int]) -> dict[str, Any]:
+    """Where documents laid end to end begin and end, in the words of transformers' kernels for such rows.
+
+    Without them transformers looks for jumps in the positions, and finds them only in a batch of one row.
+    """
+    import torch
+
+    ends = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
+    longest = max(lengths)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}

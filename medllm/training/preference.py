@@ -31,6 +31,8 @@ from medllm.training.drawn import Samples, add_curves
 from medllm.training.head import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.pairs import NOTHING, PairCollator
 from medllm.training.reference import FILE, Reference, prove
+from medllm.training.sharding import watch_sharding
+from medllm.training.stopping import Checkpoints
 from medllm.training.updates import SHARE, Epochs, Updates
 from medllm.training.watch import LAST_GOOD, FallingChosen, Finite, Log, Saved
 
@@ -184,16 +186,19 @@ def make_trainer(
     set_up_adapters(trainer, start)
     keep_lora_dropout_only(trainer.model)
     fuse_head(trainer.model)
+    watch_sharding(trainer)
     one = [tokenizer.pad_token_id]
     trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
     trainer.add_callback(Reference(trainer, work / FILE))
     trainer.add_callback(Epochs(len(pairs), settings.batch_size))
-    trainer.add_callback(Finite(work / LAST_GOOD))
-    trainer.falling = FallingChosen(work / LAST_GOOD, settings.on_falling_chosen, say)
+    trainer.add_callback(Finite(trainer, work / LAST_GOOD))
+    trainer.falling = FallingChosen(trainer, work / LAST_GOOD, settings.on_falling_chosen, say)
     trainer.add_callback(trainer.falling)
     trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     trainer.add_callback(Samples(work / "training" / "samples.jsonl", tokenizer, pairs))
     add_curves(trainer, settings.trackers, work / "training" / "tensorboard")
+    trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
+    trainer.add_callback(trainer.checkpoints)
     if saved is not None:
         trainer.add_callback(Saved(saved))
     return trainer

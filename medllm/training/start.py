@@ -27,6 +27,12 @@ class Start:
     """The adapter that was folded into the model in memory, because the fresh one is trained above it."""
 
 
+def tokenizer_folder(settings: Cpt | Rpo, sources: dict[str, Path]) -> Path:
+    """Where the tokenizer of what `model` names lies: beside it, or else beside the base."""
+    folder = sources[settings.model]
+    return folder if has_tokenizer(folder) else sources["base"]
+
+
 def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
     """Load what `model` names.
 
@@ -37,7 +43,7 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
     folder = sources[settings.model]
     adapted = is_adapter(folder)
     base = Checkpoint(sources["base"] if adapted else folder)
-    tokenizer = load_tokenizer(folder if has_tokenizer(folder) else base.folder)
+    tokenizer = load_tokenizer(tokenizer_folder(settings, sources))
     fresh_above = adapted and isinstance(settings, Rpo) and settings.lora is not None
     if fresh_above and settings.quantization == "nf4":
         raise ModelError(

@@ -1,6 +1,7 @@
 """The watch over a run: its log, its samples, and the signs at which it is stopped with what stands kept."""
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,32 +52,74 @@ class Log(TrainerCallback):  # type: ignore[misc]
 
 
 class Finite(TrainerCallback):  # type: ignore[misc]
-    """Stops before an update that is not a number could reach the weights."""
+    """Stops before an update that is not a number could reach the weights.
 
-    def __init__(self, keep: Path) -> None:
+    In float16 an overflow now and then is how its scaler finds the right scale: it leaves such an update out by itself,
+    which is counted in `skipped`. Only when the scale falls below 1 is there no number left to find.
+    """
+
+    def __init__(self, trainer: Any, keep: Path) -> None:  # noqa: ANN401  one of our trainers
+        self.trainer = trainer
         self.keep = keep
+        self.skipped = 0
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Look at every gradient; the weights are still those of the step before."""
+        if self.trainer.accelerator.scaler is None and not self._all_finite(model, args):
+            stop_with(self.trainer, self.keep, f"step {state.global_step + 1}: the loss or a gradient is not a number")
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Count what float16's scaler left out, and stop where it finds no scale."""
+        scaler = self.trainer.accelerator.scaler
+        if scaler is None or not self.trainer.accelerator.optimizer_step_was_skipped:
+            return
+        self.skipped += 1
+        if scaler.get_scale() < 1:
+            fault = f"step {state.global_step + 1}: in float16 the loss or a gradient is not a number at any scale"
+            stop_with(self.trainer, self.keep, fault)
+
+    def _all_finite(self, model: Any, args: Any) -> bool:  # noqa: ANN401
+        """Whether every gradient is, on every device: where they are shared out, each sees only its own part."""
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        norms = torch._foreach_norm(gradients)
-        if not all(bool(torch.isfinite(norm).all()) for norm in norms):
-            stop_with(model, self.keep, f"step {state.global_step + 1}: the loss or a gradient is not a number")
+        parts = [getattr(gradient, "_local_tensor", gradient) for gradient in gradients]
+        norms = torch._foreach_norm([part for part in parts if part.numel()])
+        finite = torch.stack([torch.isfinite(norm).all().to(args.device) for norm in norms]).all()
+        if self.trainer.is_fsdp_enabled:
+            finite = self.trainer.accelerator.reduce(finite.float(), "sum") == args.world_size
+        return bool(finite)
 
 
-def stop_with(model: Any, keep: Path, fault: str) -> None:  # noqa: ANN401  a PeftModel, bare or wrapped
-    """Keep the adapter as it stands and stop."""
-    getattr(model, "module", model).save_pretrained(str(keep), selected_adapters=["default"])
+def stop_with(trainer: Any, keep: Path, fault: str) -> None:  # noqa: ANN401  one of our trainers
+    """Keep the adapter as it is now and stop; of several processes one writes, what they share is gathered before."""
+    state = gathered(trainer)
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model.save_pretrained(str(keep), selected_adapters=["default"], state_dict=state)
     raise TrainingError(
-        f"{fault}. The adapter as it was before stands in {keep}, the checkpoints beside it. Lower `learning_rate` "
+        f"{fault}. The adapter as it was before is in {keep}, the checkpoints are beside it. Lower `learning_rate` "
         "(or raise `warmup`) and run again."
     )
+
+
+def gathered(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of our trainers
+    """The weights of a model shared over devices, which all processes must help to gather; None where it is not."""
+    if not trainer.is_fsdp_enabled:
+        return None
+    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state
 
 
 class FallingChosen(TrainerCallback):  # type: ignore[misc]
     """Notices when the chosen answers have become less likely than under the reference: the known failure of DPO."""
 
-    def __init__(self, keep: Path, on_falling: Literal["warn", "stop"], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        trainer: Any,  # noqa: ANN401  one of our trainers
+        keep: Path,
+        on_falling: Literal["warn", "stop"],
+        say: Callable[[str], None],
+    ) -> None:
+        self.trainer = trainer
         self.keep = keep
         self.on_falling = on_falling
         self.say = say
@@ -104,7 +147,7 @@ class FallingChosen(TrainerCallback):  # type: ignore[misc]
             f"{FALLEN_LOGS} log lines in a row (a higher `rpo_alpha` or a lower `learning_rate` holds them up)"
         )
         if self.on_falling == "stop":
-            stop_with(model, self.keep, fault)
+            stop_with(self.trainer, self.keep, fault)
         self.say(fault)
 
 
@@ -121,13 +164,23 @@ class Saved(TrainerCallback):  # type: ignore[misc]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint that was written to its end; the trainer's state is the last thing written."""
-    whole = [
-        path.parent
-        for path in folder.glob("checkpoint-*/trainer_state.json")
-        if _is_json(path) and (path.parent / "optimizer.pt").is_file() | any(path.parent.glob("*optimizer*"))
-    ]
+    """Find the newest checkpoint that every process wrote to its end; the first writes the trainer's state last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    whole = [path for path in whole if _has_optimizer(path) and _has_draws(path)]
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def _has_optimizer(checkpoint: Path) -> bool:
+    """Whether the optimizer's state is there; of a shared one, its table of contents is written after all shares."""
+    shared = [path for path in checkpoint.glob("optimizer_*") if path.is_dir()]
+    if shared:
+        return all((path / ".metadata").is_file() for path in shared)
+    return (checkpoint / "optimizer.pt").is_file() or any(checkpoint.glob("*optimizer*"))
+
+
+def _has_draws(checkpoint: Path) -> bool:
+    """Whether the random states, of which each process writes its own, are whole."""
+    return all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
 
 
 def _is_json(path: Path) -> bool:

@@ -117,3 +117,16 @@ def test_what_would_end_at_the_first_update_is_refused_in_the_recipe(refused, ne
 def test_a_batch_is_shared_by_all_nodes(refused):
     old = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n"
     assert "16 rows do not divide over 24 at once" in refused(old, f"slurm: {{nodes: 3}}\n{old}  run_on: a100x8\n")
+
+
+def test_an_optimizer_that_cannot_step_over_shares_is_refused_with_every_way_to_ask_for_them(refused: Refuse, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("num_processes: 4\ndistributed_type: FSDP\n", "utf-8")
+    for accelerate in ("fsdp2", str(file)):
+        words = refused(
+            "  learning_rate: 1e-4", f"  optimizer: adamw_8bit\n  accelerate: {accelerate}\n  learning_rate: 1e-4"
+        )
+        assert (
+            "cpt.optimizer: `adamw_8bit` cannot be divided by FSDP2. Set `optimizer: adamw`, or `accelerate: ddp`."
+            in words
+        )

@@ -1,4 +1,4 @@
-"""The configurations in recipes/accelerate, as accelerate itself reads them and hands them to the processes."""
+"""The configurations that come with medllm, as accelerate itself reads them and hands them to the processes."""
 
 import os
 import subprocess
@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
+from medllm.recipe.settings import Cpt, Lora
+from medllm.recipe.training import NAMED
+from medllm.training.devices import config
+
+CPU = Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml"
+SETTINGS = Cpt(lora=Lora(r=1, lora_alpha=1))
+CONFIGS = {name: config(SETTINGS.model_copy(update={"accelerate": name}), 4, 1, gpus=True) for name in NAMED}
+CONFIGS["cpu-2"] = yaml.safe_load(CPU.read_text("utf-8"))
 PROBE = """
 import torch
 from accelerate import Accelerator
@@ -19,11 +26,13 @@ if accelerator.is_main_process:
 """
 
 
-def launched(name):
+def launched(name, tmp_path):
     """What `accelerate launch` makes of a file before it starts anything."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    told = launch_command_parser().parse_args(["--config_file", str(RECIPES / name), "script.py"])
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(CONFIGS[name]), "utf-8")
+    told = launch_command_parser().parse_args(["--config_file", str(file), "script.py"])
     known = set(vars(told))
     arguments, defaults, _ = _validate_launch_command(told)
     return arguments, defaults, known
@@ -37,22 +46,22 @@ def environment(monkeypatch):
     return copy
 
 
-def test_every_file_is_read_without_a_word_that_accelerate_does_not_know():
+def test_every_configuration_is_read_without_a_word_that_accelerate_does_not_know(tmp_path):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    names = {path.name for path in RECIPES.glob("*.yaml")}
-    assert names == {"cpu-2.yaml", "deepspeed-zero3.yaml", "fsdp2-qlora.yaml"}
-    for name in names:
-        told = yaml.safe_load((RECIPES / name).read_text("utf-8"))
-        read = load_config_from_file(str(RECIPES / name))
-        assert read.num_processes == told["num_processes"] and read.mixed_precision == told["mixed_precision"]
+    assert [path.name for path in CPU.parent.iterdir()] == [CPU.name], "a file that no test reads"
+    for name, told in CONFIGS.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(told), "utf-8")
+        read = load_config_from_file(str(file))
+        assert (read.mixed_precision, read.num_processes) == (told["mixed_precision"], told["num_processes"])
 
 
-def test_the_fsdp_file_asks_for_a_model_sharded_layer_by_layer_by_version_2(environment):
+def test_the_fsdp_file_asks_for_a_model_sharded_layer_by_layer_by_version_2(environment, tmp_path):
     from accelerate.utils import FullyShardedDataParallelPlugin
     from accelerate.utils.launch import prepare_multi_gpu_env
 
-    arguments, defaults, known = launched("fsdp2-qlora.yaml")
+    arguments, defaults, known = launched("fsdp2", tmp_path)
     assert set(defaults.fsdp_config) <= known, "a key that no argument of the launcher takes is passed over in silence"
     assert arguments.use_fsdp and not arguments.use_cpu and arguments.mixed_precision == "bf16"
     environment.update(prepare_multi_gpu_env(arguments))
@@ -62,23 +71,14 @@ def test_the_fsdp_file_asks_for_a_model_sharded_layer_by_layer_by_version_2(envi
     assert "transformer_auto_wrap_policy" in str(plugin.auto_wrap_policy)
 
 
-def test_the_deepspeed_file_asks_for_stage_3_and_leaves_the_batch_to_the_recipe(environment):
-    from accelerate.utils import DeepSpeedPlugin
-    from accelerate.utils.launch import prepare_deepspeed_cmd_env
-
-    arguments, defaults, known = launched("deepspeed-zero3.yaml")
-    assert set(defaults.deepspeed_config) <= known
-    assert arguments.use_deepspeed and not arguments.use_fsdp
-    arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
-    environment.update(prepare_deepspeed_cmd_env(arguments)[1])
-    plugin = DeepSpeedPlugin()
-    assert plugin.zero_stage == 3 and plugin.zero3_save_16bit_model
-    assert plugin.gradient_accumulation_steps == plugin.gradient_clipping == "auto"
-    assert plugin.offload_optimizer_device == plugin.offload_param_device == "none"
+def test_the_ddp_file_asks_for_a_whole_model_on_each_gpu_and_leaves_numbers_to_the_recipe(tmp_path):
+    arguments, _, _ = launched("ddp", tmp_path)
+    assert arguments.multi_gpu and not arguments.use_fsdp and not arguments.use_deepspeed
+    assert arguments.num_processes == 4 and arguments.mixed_precision == "no"
 
 
 @pytest.mark.slow
-def test_accelerate_still_passes_fsdp_over_on_a_cpu_which_is_why_it_is_not_trained_with_here():
+def test_accelerate_still_passes_fsdp_over_on_a_cpu_which_is_why_the_tests_tell_it_of_gpus():
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
     asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(

@@ -96,3 +96,16 @@ def test_a_4_bit_base_is_learnt_on_and_a_full_precision_one_is_not_the_same(sour
     whole = trained(sources, tmp_path / "whole")
     assert four[-1]["loss"] < four[0]["loss"]
     assert four[0]["loss"] != whole[0]["loss"] and four[0]["loss"] == pytest.approx(whole[0]["loss"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "flat"),
+    [("flash_attention_2", True), ("kernels-community/flash-attn2", True), ("sdpa", False), ("eager", False)],
+)
+def test_rows_are_laid_end_to_end_for_every_name_of_flash_attention(sources, tmp_path, kernel, flat):
+    model = load_base(sources["base"], dtype="float32")
+    model.config._attn_implementation_internal = kernel
+    tokenizer = load_tokenizer(sources["base"])
+    rows, _ = make_rows(read_texts(sources["corpus"], tmp_path / "cache"), tokenizer, 64, packing=True)
+    trainer = continued.make_trainer(model, tokenizer, rows, tiny.CPT, tmp_path / "work")
+    assert trainer.data_collator.flat == flat

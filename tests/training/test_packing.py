@@ -87,3 +87,13 @@ def test_a_corpus_without_a_text_column_is_refused_by_name(tmp_path):
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(DataError, match=r"no \*.parquet or \*.jsonl"):
         read_texts(tmp_path, tmp_path / "cache")
+
+
+def test_rows_for_flash_attention_say_where_their_documents_end():
+    rows = [{"input_ids": [5, 6, 7], "seq_lengths": [2, 1]}, {"input_ids": [8, 9], "seq_lengths": [2]}]
+    batch = RowCollator(0, flat=True)(rows)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
+    assert batch["cu_seq_lens_q"].tolist() == batch["cu_seq_lens_k"].tolist() == [0, 2, 3, 5]
+    assert (batch["max_length_q"], batch["max_length_k"]) == (2, 2)
+    assert str(batch["cu_seq_lens_q"].dtype) == "torch.int32", "as the kernels want it"
+    assert "cu_seq_lens_q" not in RowCollator(0)(rows)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from medllm.errors import TrainingError
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.stages import cpt, rpo
-from medllm.training.arguments import split_batch
-from tests import tiny
+from medllm.training.devices import split_batch
+from tests import tiny, together
 
 CONFIG = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
 COMMON = {"max_steps": 4, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-3}
@@ -55,3 +55,40 @@ def test_a_batch_is_split_over_devices_without_changing_its_size():
     assert split_batch(4, 8, 1) == (4, 1)
     with pytest.raises(TrainingError, match="cannot be shared by 3 devices"):
         split_batch(16, 1, 3)
+
+
+# One process takes its time over the tokens, longer than the other would wait in an exchange; and of two rows of a
+# micro-step one may lie on this side and one on that side of the border between the two ways to the logits.
+SLOWLY = """
+import time
+from medllm.training import continued, packing
+read = packing.read_texts
+def slowly(*told):
+    time.sleep(25)
+    return read(*told)
+packing.read_texts = slowly
+continued.WHOLE_LOGITS = 30 * 393
+"""
+
+
+@pytest.mark.slow
+def test_rows_of_unlike_lengths_and_slow_tokens_keep_no_process_waiting(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    sources = {"base": base, "corpus": tiny.make_corpus(tmp_path / "corpus", 30, longest=60)}
+    settings = Cpt(lora=Lora(r=4, lora_alpha=8), max_length=64, packing=False, **COMMON)
+    settings = settings.model_copy(update={"max_steps": None, "epochs": 1.0})
+    cpt.make(settings, sources, tmp_path / "one")
+    # Fifteen seconds are more than two processes on a busy machine need to meet, and less than the tokens take.
+    together.train("cpt", settings, sources, tmp_path / "two", processes=2, patches=SLOWLY, patience=15)
+    lengths = [row["seq_lengths"][0] for row in _rows_of(sources, tmp_path)]
+    assert min(lengths) < 15 and max(lengths) > 45, "rows on both sides of the border"
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    assert len(losses(tmp_path / "two")) == 8
+
+
+def _rows_of(sources, folder):
+    from medllm.training.packing import make_rows, read_texts
+    from medllm.weights.load import load_tokenizer
+
+    texts = read_texts(sources["corpus"], folder / "cache")
+    return make_rows(texts, load_tokenizer(sources["base"]), 64, packing=False)[0]

@@ -1,0 +1,25 @@
+"""What a process knows of the others from the variables of its launcher, before anything is exchanged."""
+
+import os
+
+from medllm.training.launcher import FOLDER
+
+
+def is_chief() -> bool:
+    """Whether this process makes what all of a training read: the first of them, or the one that starts them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_sharded() -> bool:
+    """Whether the processes divide one model by FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def was_launched() -> bool:
+    """Whether one of our runs started this process, which so must not start any itself."""
+    return FOLDER in os.environ
+
+
+def world() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,92 @@
+"""One model shared over processes by FSDP2, tried on CPU processes: it learns what one process learns."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.training.watch import last_checkpoint
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
+from tests import tiny, together
+
+COMMON = {"batch_size": 4, "epochs": 2.0, "logging_steps": 1, "save_steps": 3, "trackers": (), "learning_rate": 1e-3}
+SETTINGS = {
+    "cpt": Cpt(lora=Lora(r=8, lora_alpha=16), max_length=64, **COMMON),
+    "rpo": Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON),
+}
+KILL = """
+from medllm.training.watch import Log
+write = Log.on_log
+def killed(self, args, state, control, logs, **more):
+    write(self, args, state, control, logs, **more)
+    if state.global_step == 5:
+        raise SystemExit("killed after update 5")
+Log.on_log = killed
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Thirteen pairs and rows, so that the last update of each epoch has a row for one process only."""
+    folder = tmp_path_factory.mktemp("sources")
+    base = tiny.make_base(folder / "base", hidden_size=64, head_dim=16, dtype="bfloat16")
+    pairs, corpus = tiny.make_pairs(folder / "pairs", 13), tiny.make_corpus(folder / "corpus")
+    return {"base": base, "cpt": tiny.make_adapter(folder / "cpt", base), "preferences": pairs, "corpus": corpus}
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("stage", SETTINGS)
+def test_two_shards_learn_what_one_process_learns_and_go_on_after_a_kill(sources, tmp_path, stage, quantization):
+    settings = SETTINGS[stage].model_copy(update={"quantization": quantization})
+    together.train(stage, settings, sources, tmp_path / "one", processes=1, sharded=True)
+    if quantization == "nf4":
+        with pytest.raises(AssertionError, match="killed after update 5"):
+            together.train(stage, settings, sources, tmp_path / "two", processes=2, sharded=True, patches=KILL)
+        left = last_checkpoint(tmp_path / "two.part" / "checkpoints")
+        assert left.name == "checkpoint-3"
+    together.train(stage, settings, sources, tmp_path / "two", processes=2, sharded=True)
+    one, two = (log_of(tmp_path / name) for name in ("one", "two"))
+    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 4, 5, 6, 7, 8]
+    # The processes' gradients are added up in bfloat16, as accelerate has it for the exchange.
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=2e-3)
+    if stage == "rpo":
+        assert [line["rewards/margins"] for line in two[:2]] == [0, 0], "the reference is the start, to the last bit"
+    learnt = load_file(tmp_path / "two" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in learnt.values()} == {torch.float32}, "an adapter in bfloat16 rounds updates off"
+    alone = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    start = load_file(sources["cpt"] / "adapter_model.safetensors") if stage == "rpo" else {}
+    assert learnt.keys() == alone.keys()
+    for name, tensor in learnt.items():
+        moved = float((alone[name] - start[name]).abs().mean()) if start else float(alone[name].abs().mean())
+        assert float((tensor - alone[name]).abs().mean()) < 0.2 * moved, name
+    Adapter(tmp_path / "two").fits(Checkpoint(sources["base"]))
+
+
+WRONG = """
+import torch
+from torch.distributed.fsdp import FSDPModule
+from medllm.training.sharding import SameAfterSharding
+ask = SameAfterSharding._logits
+def spoilt(self):
+    if isinstance(self.trainer.model, FSDPModule):
+        for name, parameter in self.trainer.model.named_parameters():
+            if "down_proj.base_layer" in name:
+                parameter.data.zero_()
+    return ask(self)
+SameAfterSharding._logits = spoilt
+"""
+
+
+@pytest.mark.slow
+def test_weights_that_sharding_changed_stop_the_run_before_anything_is_learnt(sources, tmp_path):
+    with pytest.raises(AssertionError, match="sharing the model out over the devices moved its logits"):
+        together.train("cpt", SETTINGS["cpt"], sources, tmp_path / "out", processes=1, sharded=True, patches=WRONG)
+    assert not list((tmp_path / "out.part" / "checkpoints").glob("checkpoint-*"))

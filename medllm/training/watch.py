@@ -196,6 +196,8 @@ def worded(stage: str, work: Path) -> Iterator[None]:
     """Say in one line what a full disk or a full memory means here, and what to turn."""
     try:
         yield
+    except TrainingError:  # of this process, or told by another one: it has its words
+        raise
     except Exception as fault:
         if memory_is_full(fault):
             raise TrainingError(

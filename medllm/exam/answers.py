@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
-from medllm.exam.finding import NOTHING, find
+from medllm.exam.finding import find
+from medllm.exam.marks import NOTHING
 from medllm.exam.question import Question
 from medllm.exam.record import Status
 from medllm.exam.reply import Reply, read_reply

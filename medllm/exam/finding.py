@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from medllm.exam.keyed import keyed_value
 from medllm.exam.letters import bare_list, closed_list, letters_at, list_before, spread_list
+from medllm.exam.marks import NOTHING, Finding, behind, is_firm, marks_of
 from medllm.exam.markup import plain
-from medllm.exam.numbers import number_at
+from medllm.exam.numbers import find_number
 from medllm.exam.phrases import (
     CONCLUSION,
     CONNECTORS,
@@ -14,7 +15,6 @@ from medllm.exam.phrases import (
     HEADING,
     LABELS,
     LOOSE_NAMES,
-    MARK,
     WITHDRAWN,
     enumerates,
     in_an_aside,
@@ -26,12 +26,6 @@ from medllm.exam.reply import CIRCLED
 from medllm.exam.statements import stated
 from medllm.exam.words import Asked, asked_of, choices_at, own_words
 
-_FILLER = re.compile(
-    r"(?:[\s:=は、→⇒]|以下の(?:通り|とおり|[2-5二三]つ)(?:です|である)?[。:]?|次の(?:通り|とおり)(?:です)?|それぞれ|(?:最も適切なのは"
-    r"|正しいのは)|options?\s|letters?\s)*",
-    re.I,
-)
-_BLANK = re.compile(r"[ \t]*(?:\n+(?=[^\n]{1,12}\Z))?")
 _VERDICT = r"\s*(?:が|を|is\b|are\b)\s*(?:最も|the\s+)?"
 _CHOSEN = re.compile(
     rf"{_VERDICT}(?:正解|正答|答え|選(?:ぶ|択|び)|(?:correct|right|best)\s+(?:answer|choice|option)"
@@ -39,6 +33,7 @@ _CHOSEN = re.compile(
     r"|くな|と(?:すると|したら|なるのは)|なら)",
     re.I,
 )
+_INSTEAD = re.compile(r"\s*(?:では|で|じゃ)なく(?:て)?[、,]?\s*")
 _STARTS_BARE = re.compile(rf"[ \t(\[]*[a-hA-H{CIRCLED}][^\n]{{0,20}}$")
 _LABEL = re.compile(r"[ \t([]*\w[)\]]?[ \t]*[:.)、(]")
 _SPECIES = re.compile(r"[ \t([]*[A-H]\.[ \t]+[a-z]")
@@ -49,27 +44,6 @@ _ITEM = re.compile(
     r"[ \t]*(?P<bullet>[-*•・‣▪●◦–][ \t]*|(?:\d{1,2}[.)]|\(\d{1,2}\)|[❶-❽])[ \t]*(?=[^\d\s]))?(?P<words>[^\n]{1,200})"
 )
 _ENDS_TEXT = re.compile(r"\s*(?:です|である|だ|と(?:考え|思|判断)[^\n。]{0,8})?[。.!\s]*$")
-_NAMED_NUMBER = re.compile(r"[^\d\n。、❶]{1,20}(?:は|が|=|:|\bis)\s*(?=[\d約❶.])")
-_BARE_NUMBER = re.compile(r"[^\d\n❶-❽.]{0,8}?(?P<number>[-+−]?[\d❶-❽.][\d,.❶-❽ \t:=]*)[^\d\n]{0,20}")
-_CONCLUDED_NUMBER = re.compile(
-    r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|therefore|thus|hence)[^\n。]{0,40}?(?:は|が|="
-    r"|\bis)\s*(?=[\d約❶])",
-    re.I,
-)
-_LAST_NUMBER = re.compile(r"[ \t]*[-+−]?(?:約|およそ)?[\d.,]{1,12}[ \t]*[^\d\n。、]{0,8}")
-_MOST_MARKS = 300
-
-
-class Finding(NamedTuple):
-    """An answer, the rule that found it, and how sure it is that the reply was meant to give it there."""
-
-    answer: str | None
-    how: str | None
-    firm: bool = False
-    """Whether the answer stands in a form of its own (a box, a tag, a key, a line, the first words), so that it counts
-    even where the reply was cut off."""
-    behind: int = 0
-    """How many characters follow the answer."""
 
 
 class Place(NamedTuple):
@@ -81,9 +55,6 @@ class Place(NamedTuple):
     firm: bool
 
 
-NOTHING = Finding(None, None)
-
-
 def find(text: str, question: Question | None) -> Finding:
     """The answer that a reply gives, strongest rules first."""
     asked = asked_of(question)
@@ -91,10 +62,10 @@ def find(text: str, question: Question | None) -> Finding:
     keyed = keyed_value(text)
     if keyed is not None:
         inner = plain(keyed)
-        found = _number(inner) if numeric else _letters(inner, asked)
+        found = find_number(inner) if numeric else _letters(inner, asked)
         return Finding(found.answer, "marker", firm=True) if found.answer is not None else NOTHING
     text = plain(text)
-    return _number(text) if numeric else _letters(text, asked)
+    return find_number(text) if numeric else _letters(text, asked)
 
 
 def _letters(text: str, asked: Asked) -> Finding:
@@ -117,24 +88,9 @@ def _finding(place: Place, text: str) -> Finding:
     return Finding(write_answer(place.letters), place.how, place.firm, len(text) - place.end)
 
 
-def _marks(text: str) -> list[re.Match[str]]:
-    """The places where an answer is announced, the last one first."""
-    lowered = text.lower()
-    same = lowered if len(lowered) == len(text) else text
-    found = [mark for mark in MARK.finditer(same) if not _inside_word(text, mark.start())][-_MOST_MARKS:]
-    found += list(HEADING.finditer(text))[-_MOST_MARKS:]
-    return sorted(found, key=lambda mark: (mark.start(), mark.end()), reverse=True)
-
-
-def _inside_word(text: str, start: int) -> bool:
-    """Whether an English mark is the tail of a longer word."""
-    letter = text[start - 1 : start] if start else ""
-    return text[start].isascii() and letter.isascii() and letter.isalpha()
-
-
 def _marked(text: str, asked: Asked) -> Place | None:
     """The last list that stands behind a mark or heading, in a box, a tag, or as a choice's own words."""
-    marks = _marks(text)
+    marks = marks_of(text)
     for place, mark in enumerate(marks):
         if of_another(text, mark.start()) or under_condition(text, mark.start()) or enumerates(text, mark):
             continue
@@ -179,21 +135,23 @@ def _joined(text: str, last: Place, before: list[re.Match[str]], asked: Asked) -
 
 def _behind_mark(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
     """What stands behind 「答え」, 【回答】, "answer is", "boxed:" or "tagged:"."""
-    begin = _behind(text, mark)
+    begin = behind(text, mark)
     how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
     connected = mark[0].rstrip()[-1:] in CONNECTORS
     listed = _items(text, begin, asked) if "\n" in text[mark.end() - 1 : begin] or how == "tag" else None
     if listed is not None:
         return listed
     words = choices_at(text, begin, asked)
+    if words is not None and (instead := _INSTEAD.match(text, words[1])):
+        words = choices_at(text, instead.end(), asked)
     if words is not None and not _taken_back(text, words[1]):
-        return Place(words[0], "choice text", words[1], _firm(text, mark.start(), words[1], how))
+        return Place(words[0], "choice text", words[1], is_firm(text, mark.start(), words[1], how))
     found = letters_at(text, begin, asked.letters, lenient=connected)
     if found is None or not _kana_allowed(text[begin : found[1]], asked):
         return None
     letters, end = found
     spread = spread_list(text, begin, asked.letters, asked.wanted) if len(letters) < asked.wanted else None
-    return Place(spread or letters, how, end, _firm(text, mark.start(), end, how))
+    return Place(spread or letters, how, end, is_firm(text, mark.start(), end, how))
 
 
 def _taken_back(text: str, end: int) -> bool:
@@ -204,23 +162,6 @@ def _taken_back(text: str, end: int) -> bool:
 
 def _kana_allowed(span: str, asked: Asked) -> bool:
     return asked.kana or not re.search("[アイウエオカキク]", span)
-
-
-def _behind(text: str, mark: re.Match[str]) -> int:
-    connected = mark[0].rstrip()[-1:] in CONNECTORS
-    filler = (_FILLER if connected else _BLANK).match(text, mark.end())
-    return filler.end() if filler else mark.end()
-
-
-def _firm(text: str, start: int, end: int, how: str) -> bool:
-    """Whether an answer has a form of its own: a box, a tag, a line for itself, or the reply's first words."""
-    if how in ("boxed", "tag"):
-        return True
-    line = text.rfind("\n", 0, start) + 1
-    if not text[:line].strip() and start - line < 40 and not re.search(r"[。!?]|\.\s", text[line:start]):
-        return True
-    rest = text[end : end + 60].split("\n", 1)[0]
-    return not text[line:start].strip(" \t#>*・•-(") and not re.sub(r"[\s。.)\]】]|です|である", "", rest)
 
 
 def _headed(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
@@ -299,7 +240,8 @@ def _corrected(text: str, after: int, asked: Asked) -> Place | None:
 def _whole(text: str, asked: Asked) -> Place | None:
     """A reply that is nothing but the answer."""
     if "\n" in text:
-        return None
+        lines = _items(text, 0, asked) if 1 < asked.wanted < 8 and len(text) < 400 else None
+        return lines if lines is not None and lines.end == len(text) and len(lines.letters) == asked.wanted else None
     words = choices_at(text, 0, asked)
     if words is not None and (len(text) < 2 * len(text[: words[1]]) + 12 or _ENDS_TEXT.match(text, words[1])):
         return None if _taken_back(text, words[1]) else Place(words[0], "choice text", words[1], firm=True)
@@ -357,29 +299,3 @@ def _stated(text: str, asked: Asked) -> Place | None:
     """A sentence that gives the answer in the question's words, or a verdict on every choice."""
     letters = stated(text, asked)
     return None if letters is None else Place(letters, "conclusion", len(text), firm=False)
-
-
-def _number(text: str) -> Finding:
-    """The last marked number, a bare one, one alone on the last line, or the one that is concluded."""
-    for mark in _marks(text):
-        if of_another(text, mark.start()) or under_condition(text, mark.start()):
-            continue
-        begin = mark.end() if mark.re is HEADING else _behind(text, mark)
-        named = _NAMED_NUMBER.match(text, begin)
-        number = number_at(text, begin) or (number_at(text, named.end()) if named else None)
-        if number is not None:
-            how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
-            return Finding(number, how, _firm(text, mark.start(), begin, how))
-        if re.match(r"\s*\D{0,3}\d", text[begin : begin + 8]):
-            return NOTHING
-    bare = _BARE_NUMBER.fullmatch(text)
-    if bare:
-        number = number_at(text, bare.start("number"))
-        return Finding(number, "bare", firm=True) if number is not None else NOTHING
-    *above, last = text.split("\n")
-    result = last[last.rfind("=") + 1 :]
-    if (above or result != last) and _LAST_NUMBER.fullmatch(result) and (number := number_at(result, 0)) is not None:
-        return Finding(number, "last line")
-    concluded = list(_CONCLUDED_NUMBER.finditer(text))
-    number = number_at(text, concluded[-1].end()) if concluded else None
-    return Finding(number, "conclusion") if number is not None else NOTHING

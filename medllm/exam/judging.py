@@ -37,14 +37,17 @@ def judge(
     prompt: PromptStyle = "plain",
     rules: Rules = "normalised",
     finish_reason: str | None = None,
+    thinks: bool = False,
     **facts: object,
 ) -> Record:
     """The record of one reply: parsed, judged, and with what a report needs of its question.
 
+    `thinks` says that the prompt opened the thinking, so that a reply without an end of it is truncated.
+
     `facts` are further columns of the record: model_revision, template, shots, context, sample, seed, probability,
     tokens, prompt_hash.
     """
-    parsed = parse(completion, question, finish_reason=finish_reason)
+    parsed = parse(completion, question, finish_reason=finish_reason, thinks=thinks)
     right = is_right_officially(question, completion) if rules == "official" else is_right(question, parsed.answer)
     return _record(question, completion, parsed, right, model, prompt, {"finish_reason": finish_reason, **facts})
 

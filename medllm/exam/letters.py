@@ -28,7 +28,7 @@ _NOT_AFTER = re.compile(
 )
 _ARTICLE = re.compile(r"[ \t]+(?!and\b|or\b|but\b|nor\b|because\b|since\b)(?:[a-z]{2,}|[A-Z][a-z]+[ \t]+[a-z])")
 _INSTEAD = re.compile(
-    r"\s*(?:では(?:なく|ない|ありません)|でなく|じゃな(?:く|い))(?:て|です|のです)?[、。,]?\s*"
+    r"\s*[、,]?\s*(?:では(?:なく|ない|ありません)|でなく|じゃな(?:く|い))(?:て|です|のです)?[、。,]?\s*"
     r"(?:(?:正しくは|正解は|答えは|むしろ|実は|実際は|本問は)[、,]?\s*)?"
 )
 _NOT_BUT = re.compile(r"\s*not\s+", re.I)

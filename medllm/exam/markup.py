@@ -30,6 +30,7 @@ _STYLE = re.compile(
     r"</?(?:strong|em|i|u|b|span|mark|font|center|code|pre|sup|sub|td|th|small|big)\b[^<>\n]{0,80}>", re.I
 )
 _CONTRACTED = re.compile(r"\b(is|are|was)n['’]t\b")
+_ANSWERS = re.compile(r"\banswer['’]s\b", re.I)
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*\w{0,12}[ \t]*$", re.M)
 _LINE_HEAD = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>+[ \t]?)+", re.M)
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9_\\])_{1,3}(?=[^\s_])|(?<=[^\s_])_{1,3}(?![A-Za-z0-9_])")
@@ -46,7 +47,7 @@ def plain(text: str) -> str:
     >>> plain("__Answer__: ~~A~~ B")
     'Answer:  B'
     """
-    text = _CONTRACTED.sub(r"\1 not", text)
+    text = _ANSWERS.sub("answer is", _CONTRACTED.sub(r"\1 not", text))
     if "\\" in text:
         text = _without_latex(text)
     if "~~" in text or "<" in text:

@@ -28,6 +28,7 @@ _OPENING = re.compile(
     r"|<\|assistant\|>|(?:assistant|アシスタント)[ \t]*:)",
     re.I,
 )
+_ROLE_WORD = re.compile(r"\A\s*assistant\s*(?=[<\[◁])")
 _LOOP_SPAN = 80
 _LOOP_TIMES = 3
 
@@ -67,7 +68,7 @@ def read_reply(completion: str, asked: str | None = None, *, thinks: bool = Fals
     loop = ends_in_loop(text)
     other = next((turn.start() for turn in _HARD_TURN.finditer(text) if text[: turn.start()].strip()), None)
     text = text if other is None else text[:other]
-    visible = without_thinking(text)
+    visible = without_thinking(_ROLE_WORD.sub("", text, count=1))
     if visible.open or (thinks and not visible.closed):
         return Reply("", run_on=False, loop=loop, open_thinking=True)
     text = visible.text

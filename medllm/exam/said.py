@@ -8,7 +8,7 @@ from medllm.exam.reply import CIRCLED, read_reply
 
 _LABEL = re.compile(
     rf"(?:^|[\n。])[\s#>*・•|-]*(?P<mark>[×✗✘❌✕○〇◯✓✔✅☑][\s|]*)?(?:選択肢|[Oo]ption)?[\s(\[]*"
-    rf"(?P<letters>[a-hA-H{CIRCLED}](?:\s*[・、,〜~/&と]\s*[a-hA-H{CIRCLED}])*)(?![A-Za-z0-9])[\s)\]*]*[:.、はも(\s*→—–|-]"
+    rf"(?P<letters>[a-hA-H{CIRCLED}](?:\s*[・、,〜~/&と]\s*[a-hA-H{CIRCLED}])*)(?![A-Za-z0-9])[\s)\]*]*[:.、はもが(\s*→—–|-]"
 )
 _CLOSING = re.compile(
     r"\n\s*\n|\n\s*(?:#|---)|(?:答え|解答|回答|結論|まとめ|したがって|よって|以上より|Answer|【)", re.I

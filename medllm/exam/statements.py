@@ -4,7 +4,7 @@ import re
 
 from medllm.exam.letters import letters_at
 from medllm.exam.said import verdicts_of
-from medllm.exam.words import Asked, essence
+from medllm.exam.words import Asked, choices_at, essence
 
 _FILLER = re.compile(
     r"(?:(?:おそらく|恐らく|たぶん|多分|きっと|私は|私の|本問は|本問では|この問題は|ここでは|したがって|従って"
@@ -12,7 +12,7 @@ _FILLER = re.compile(
     r"|結論として|結論は|消去法で|はい|なので|(?:一つ)?(?:選ぶ|挙げる|選択する|答える)(?:の)?なら|(?:強いて"
     r"|あえて)(?:言えば|選べば|選ぶなら)|最終的に(?:は)?"
     r"|it\s+(?:is|has\s+to\s+be|must\s+be|should\s+be)|it's|i\s+(?:think|believe|would\s+say)|i'd\s+say|probably|most\s+likely|definitely|sure|so"
-    r"|my\s+pick\s+is|that\s+leaves|👉|➡|✅|☑|✔|🎯|→|⇒|∴)"
+    r"|my\s+pick\s+is|that\s+leaves|👉|◎|➡|✅|☑|✔|🎯|→|⇒|∴)"
     r"[、,:!\s]*){1,4}",
     re.I,
 )
@@ -37,6 +37,7 @@ _TAIL = re.compile(
     r"|seems\s+(?:correct|right))?(?P<rest>[。.!\s]*)(?:$|(?=\n))",
     re.I,
 )
+_SAID = re.compile(r"\s*(?:が|を選|is\s+the\s+(?:correct|right|best))")
 _SENTENCE = re.compile(r"(?<=[。!?])|(?<=\w\w[.])(?=\s)|\n")
 _LONGEST = 120
 
@@ -62,9 +63,15 @@ def _sentence(sentence: str, asked: Asked) -> frozenset[str] | None:
     start = filler.end() if filler else 0
     head = _HEAD.match(sentence, start)
     if head is not None and (_is_the_answer(head["words"], asked)):
+        words = choices_at(sentence, head.end(), asked)
+        if words is not None and _TAIL.fullmatch(sentence, words[1]):
+            return words[0]
         found = letters_at(sentence, head.end(), asked.letters, lenient=True)
         if found is not None and _ends(sentence, found[1], found[0], asked):
             return found[0]
+    words = choices_at(sentence, start, asked)
+    if words is not None and _SAID.match(sentence, words[1]) and _TAIL.fullmatch(sentence, words[1]):
+        return None if asked.negative else words[0]
     found = letters_at(sentence, start, asked.letters, lenient=False)
     if found is None or not _ends(sentence, found[1], found[0], asked):
         return None

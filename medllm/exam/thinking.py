@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 
 _NAME = (
-    r"(?:\w{1,12}[:_])?(?:think(?:ing)?(?:_fast(?:er)?)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad"
-    r"|inner_?monologue|chain_of_thought|cot|analysis|deliberation)"
+    r"(?:\w{1,12}[:_])?(?:(?:ant)?think(?:ing)?(?:_fast(?:er)?)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad"
+    r"|(?:inner|internal)?_?monologue|plan(?:ning)?|思考|推論|考察|分析|chain_of_thought|cot|analysis|deliberation)"
 )
-_SHORT_NAME = r"(?:think(?:ing)?|thoughts?|reasoning)"
+_SHORT_NAME = r"(?:think(?:ing)?|thoughts?|reasoning|思考)"
 _OPEN = (
     rf"<{_NAME}(?:\s[^<>\n]{{0,60}})?>|\[{_SHORT_NAME}\]|◁{_NAME}▷"
     rf"|<\|(?:begin_of_|begin_|start_of_|start_)?{_NAME}(?:_start|_begin)?\|>"

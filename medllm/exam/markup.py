@@ -47,7 +47,8 @@ def plain(text: str) -> str:
     >>> plain("__Answer__: ~~A~~ B")
     'Answer:  B'
     """
-    text = _ANSWERS.sub("answer is", _CONTRACTED.sub(r"\1 not", text))
+    if "'" in text or "’" in text or "‘" in text:
+        text = _QUOTE.sub("", _ANSWERS.sub("answer is", _CONTRACTED.sub(r"\1 not", text)))
     if "\\" in text:
         text = _without_latex(text)
     if "~~" in text or "<" in text:
@@ -56,8 +57,13 @@ def plain(text: str) -> str:
         text = _TAG.sub(lambda tag: "\n" if tag["end"] or tag["shut"] else "\ntagged: ", text)
     if "</" in text or "<br" in text:
         text = _STYLE.sub("", _BREAK.sub("\n", text))
-    text = _LINE_HEAD.sub("", _FENCE.sub("", text))
-    return _QUOTE.sub("", DECORATION.sub("", _UNDERSCORE.sub("", text))).strip()
+    if "```" in text or "~~~" in text:
+        text = _FENCE.sub("", text)
+    if "#" in text or ">" in text:
+        text = _LINE_HEAD.sub("", text)
+    if "_" in text:
+        text = _UNDERSCORE.sub("", text)
+    return DECORATION.sub("", text).strip()
 
 
 def _without_latex(text: str) -> str:

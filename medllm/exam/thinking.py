@@ -20,6 +20,7 @@ _CLOSE = (
     r"|<\|content\|>"
 )
 _MARK = re.compile(rf"(?P<close>{_CLOSE})|(?P<open>{_OPEN})", re.I)
+_BRACKET = re.compile(r"[<◁]|\[(?=/?[TtRru思])")
 _DETAILS_END = re.compile(r"</details>", re.I)
 _ESCAPED = re.compile(rf"&lt;(/?{_NAME})&gt;", re.I)
 _CHANNEL = re.compile(
@@ -80,7 +81,9 @@ def without_thinking(text: str) -> Visible:
     if "<|channel|>" in text:
         return _final_channel(text)
     spoken = _spoken_channels(text) or _announced(text)
-    return spoken if spoken is not None else _outside_marks(text)
+    if spoken is not None:
+        return spoken
+    return _outside_marks(text) if _BRACKET.search(text) else Visible(text, open=False, closed=False)
 
 
 def _final_channel(text: str) -> Visible:

@@ -1,7 +1,9 @@
 """What every test may ask for: the shared exam data, where it is present."""
 
 import os
+import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="medllm-tests-hf-home-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
+
+LONGEST = 600
+"""Seconds after which a test's processes are ended: on an idle machine the longest takes one minute."""
 
 HEAVY = ("browser", "matrix", "slow")
 """Marks of tests that wait for a browser, a server or a training in another process."""
@@ -36,3 +41,25 @@ def shared_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture
+def watchdog():
+    """End whatever this test has started after some minutes, so that a hang is a failure."""
+    mine = set()
+    begin = subprocess.Popen.__init__
+
+    def noted(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        mine.add(self)
+
+    subprocess.Popen.__init__ = noted
+    timer = threading.Timer(LONGEST, lambda: [one.kill() for one in mine])
+    timer.start()
+    yield
+    timer.cancel()
+    subprocess.Popen.__init__ = begin
+    left = [one for one in mine if one.poll() is None]
+    for one in left:
+        one.kill()
+    assert left == [], "a process outlived its maker"

@@ -10,6 +10,8 @@ from typing import Any
 
 from medllm.errors import ModelError
 from medllm.generation.requests import BASE, Delta, Generator, Reply, Request
+from medllm.recipe.hardware import machine
+from medllm.recipe.settings import Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
 from medllm.weights.load import Quantization
@@ -61,6 +63,18 @@ def release(maker: Generator) -> None:
     """Give back the memory of a model that is here; a server keeps its own."""
     if isinstance(maker, OnDemand):
         maker.release()
+
+
+def processes_of(settings: Preferences | Evaluate) -> int | None:
+    """How many processes answer: as the recipe says, else one for each GPU that is seen and that `run_on` asks for."""
+    if settings.processes is not None or settings.engine != "local" or settings.run_on is None:
+        return settings.processes
+    asked = machine(settings.run_on)
+    if asked is None or asked.gpu is None:
+        return None
+    from medllm.weights.load import import_torch
+
+    return min(asked.count, import_torch().cuda.device_count()) or None
 
 
 def open_generators(

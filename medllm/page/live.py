@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 from medllm.compare import Asking, Cell, CellFault, Column
 from medllm.errors import RecipeError
@@ -173,7 +173,8 @@ def _adapters(settings: dict[str, Any]) -> Live:
 
     sources = {"base": _folder(settings["base"])} | {name: _folder(source) for name, source in adapters.items()}
     models = {"base": "base"} | {name: name for name in adapters}
-    makers = open_generators(models, sources, dtype=settings.get("dtype", "float32"))
+    quantization: Literal["none", "nf4"] = "nf4" if settings.get("quantization") == "nf4" else "none"
+    makers = open_generators(models, sources, dtype=settings.get("dtype", "float32"), quantization=quantization)
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
     return Live(makers, str(settings["base"]), together=True, **_how(settings))

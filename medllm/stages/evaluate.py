@@ -49,7 +49,7 @@ def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], work: Path
 ) -> dict[tuple[str, str], Reply]:
     """The reply to every prompt of every model, by model and key."""
-    from medllm.generation.opening import Server, open_generators, release
+    from medllm.generation.opening import Server, open_generators, processes_of, release
     from medllm.generation.recorded import answered
 
     makers = open_generators(
@@ -60,7 +60,7 @@ def _ask(
         quantization=settings.quantization,
         batch_size=settings.batch_size,
         server=Server(settings.prices, settings.at_once),
-        processes=settings.processes,
+        processes=processes_of(settings),
     )
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():

@@ -99,7 +99,7 @@ def _sample(
     prompts: dict[Key, tuple[Prompt, Prompt]],
     work: Path,
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
-    from medllm.generation.opening import Server, open_generators
+    from medllm.generation.opening import Server, open_generators, processes_of
     from medllm.generation.recorded import answered
 
     model, name = open_generators(
@@ -110,7 +110,7 @@ def _sample(
         quantization=settings.quantization,
         batch_size=settings.batch_size,
         server=Server(at_once=settings.at_once),
-        processes=settings.processes,
+        processes=processes_of(settings),
     )["model"]
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0
     wanted = {

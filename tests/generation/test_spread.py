@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -16,37 +15,16 @@ from medllm.generation import spread
 from medllm.generation.batches import Asked, Batch
 from medllm.generation.cache_room import LEAST_TOKENS, Room
 from medllm.generation.local import LocalGenerator
-from medllm.generation.opening import OnDemand, open_generators
+from medllm.generation.opening import OnDemand, open_generators, processes_of
 from medllm.generation.recorded import answered
 from medllm.generation.requests import Request
 from medllm.generation.spread import SpreadGenerator, devices
 from medllm.generation.worker import as_line, batch_of
+from medllm.recipe.settings import Evaluate
 from tests import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("watchdog")]
 OPTIONS = {"dtype": "float32", "batch_size": 2}
-
-
-@pytest.fixture
-def watchdog():
-    """End whatever this test has started after two minutes, so that a hang is a failure."""
-    mine = set()
-    begin = subprocess.Popen.__init__
-
-    def noted(self, *args, **kwargs):
-        begin(self, *args, **kwargs)
-        mine.add(self)
-
-    subprocess.Popen.__init__ = noted
-    timer = threading.Timer(120, lambda: [one.kill() for one in mine])
-    timer.start()
-    yield
-    timer.cancel()
-    subprocess.Popen.__init__ = begin
-    left = [one for one in mine if one.poll() is None]
-    for one in left:
-        one.kill()
-    assert left == [], "a process outlived its maker"
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +152,16 @@ def test_each_gpu_gets_a_process_and_more_processes_take_turns(monkeypatch):
     assert devices(None) == ["0", "1"] and devices(3) == ["0", "1", "0"] and devices(1) == ["0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa,GPU-bb")
     assert devices(None) == ["GPU-aa", "GPU-bb"]
+
+
+def test_answering_takes_no_more_gpus_than_run_on_asks_for(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    common = {"models": {"base": "base"}, "benchmarks": ("own",)}
+    for changed, count in (({"run_on": "a100x2"}, 2), ({}, None), ({"run_on": "a100x2", "processes": 3}, 3)):
+        assert processes_of(Evaluate(**common, **changed)) == count
+    assert processes_of(Evaluate(**common, run_on="a100x2", engine="http://127.0.0.1:1/v1")) is None
 
 
 def test_models_are_loaded_when_they_are_asked_and_given_back(models):

@@ -102,3 +102,17 @@ def test_a_base_is_known_by_its_weights_and_named_by_its_place_in_the_hubs_cache
     other = tiny.make_base(tmp_path / "other", seed=3)
     assert Checkpoint(one).fingerprint == Checkpoint(same).fingerprint != Checkpoint(other).fingerprint
     assert model_name(tmp_path / "models--Qwen--Qwen2.5-72B" / "snapshots" / "abc") == "Qwen/Qwen2.5-72B"
+
+
+def test_an_attention_that_is_not_installed_is_an_error_in_one_line(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    with pytest.raises(ModelError, match=r"base: cannot be loaded: .*[Ff]lash"):
+        load_base(base, attention="flash_attention_2")
+
+
+def test_a_shard_that_is_cut_off_is_named_before_it_is_loaded(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model\.safetensors: cut off after"):
+        load_base(base)

@@ -51,6 +51,19 @@ def create(connection: sqlite3.Connection, caller: Caller, namespace: str, name:
     )
 
 
+def move(connection: sqlite3.Connection, caller: Caller, source: tuple[str, str], target: tuple[str, str]) -> None:
+    """Give a bucket another name; 409 when there is one of that name."""
+    row = writable(connection, caller, *source)
+    namespace, name = target
+    if not caller.may_write(namespace):
+        raise forbidden(f"You do not have the right to create a bucket under the namespace {namespace!r}")
+    check_name(name, "A bucket's name")
+    there = find(connection, namespace, name)
+    if there is not None and there["id"] != row["id"]:
+        raise Refusal(409, f"There is a bucket {namespace}/{name} already", "RepoExists")
+    connection.execute("UPDATE buckets SET namespace = ?, name = ? WHERE id = ?", (namespace, name, row["id"]))
+
+
 def files(connection: sqlite3.Connection, bucket: int, prefix: str = "") -> list[sqlite3.Row]:
     """The files of a bucket, all or those below a folder, with their sizes."""
     below = prefix.strip("/") + "/" if prefix.strip("/") else ""

@@ -40,6 +40,8 @@ def keep_part(store: Store, upload: Upload, number: int, spool: Spool) -> None:
 
 def join(store: Store, upload: Upload, numbers: list[int]) -> None:
     """Make the parts one blob, without copying them, when together they have the promised sha256."""
+    if len(set(numbers)) < len(numbers):
+        raise bad_request("A part is named twice")
     pieces, total, digest = [], 0, hashlib.sha256()
     for number in numbers:
         waiting = upload.waiting(number)
@@ -52,6 +54,8 @@ def join(store: Store, upload: Upload, numbers: list[int]) -> None:
             raise bad_request(f"Part {number} of {upload.sha256} was not uploaded") from None
         pieces.append((waiting, Piece(f"{blob_name(upload.sha256)}.{number:06d}", 0, size)))
         total += size
+        if total > upload.size:
+            raise bad_request(f"The parts are more than the {upload.size} bytes of {upload.sha256}")
         for chunk in blobs.read(store.files, [Piece(waiting, 0, size)]):
             digest.update(chunk)
     if (total, digest.hexdigest()) != (upload.size, upload.sha256):

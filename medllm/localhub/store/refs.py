@@ -33,6 +33,14 @@ def resolve(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
     raise no_revision(revision)
 
 
+def named(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
+    """The commit of a branch, a tag or a full reference; a commit's id is none of them."""
+    for name in [revision] if revision.startswith("refs/") else [HEADS + revision, TAGS + revision]:
+        if found := target(connection, repo, name):
+            return found
+    raise no_revision(revision)
+
+
 def writable(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
     """The full reference that a commit to this revision moves: a branch or a pull request, never a tag."""
     name = revision if revision.startswith("refs/") else HEADS + revision

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medllm.localhub.limits import MIB
-from medllm.localhub.store import blobs, commits, trees
+from medllm.localhub.store import blobs, commits, refs, trees
 from medllm.localhub.store.commits import Header
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.store import Store
@@ -16,12 +16,12 @@ from medllm.localhub.store.trees import Node
 
 @dataclass(frozen=True)
 class LargeFile:
-    """A large file that some commit of a repository holds, and the newest commit that brought it."""
+    """A large file that some commit of a repository holds: the commit that brought it, and a reference to it."""
 
     sha256: str
     size: int
     path: str
-    commit: str
+    reference: str | None
     date: str
     author: str
 
@@ -30,13 +30,27 @@ def large_files(connection: sqlite3.Connection, repo: Repo) -> list[LargeFile]:
     """Every large file of a repository's history, each content once, under the name it had first."""
     found: dict[str, LargeFile] = {}
     seen: set[str] = set()
-    rows = connection.execute("SELECT * FROM commits WHERE repo = ? ORDER BY date, id", (repo.id,)).fetchall()
-    for row in rows:
+    for reference, row in _commits(connection, repo):
         for path, node in _large(connection, row["tree"], "", seen):
-            found.setdefault(
-                node.sha256, LargeFile(node.sha256, node.size, path, row["id"], row["date"], row["author"])
-            )
+            one = LargeFile(node.sha256, node.size, path, reference, row["date"], row["author"])
+            found.setdefault(node.sha256, one)
     return list(found.values())
+
+
+def _commits(connection: sqlite3.Connection, repo: Repo) -> Iterator[tuple[str | None, sqlite3.Row]]:
+    """Every commit with a reference that leads to it, those of main first, older ones before newer ones."""
+    named = [(refs.HEADS + "main", refs.target(connection, repo, refs.HEADS + "main"))]
+    for prefix in (refs.HEADS, refs.TAGS, refs.PULLS):
+        named += [(name, target) for _, name, target in refs.listing(connection, repo, prefix)]
+    done: set[str] = set()
+    for name, target in named:
+        for row in reversed(list(commits.history(connection, repo, target))):
+            if row["id"] not in done:
+                done.add(row["id"])
+                yield name, row
+    for row in connection.execute("SELECT * FROM commits WHERE repo = ? ORDER BY date, id", (repo.id,)).fetchall():
+        if row["id"] not in done:
+            yield None, row
 
 
 def _large(connection: sqlite3.Connection, oid: str, prefix: str, seen: set[str]) -> Iterator[tuple[str, Node]]:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import html
 import sqlite3
 
 from starlette.responses import Response
@@ -92,7 +93,7 @@ def commit(call: Call) -> Response:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         number = None
         if call.flag("create_pr"):
-            base = refs.resolve(connection, repo, revision)
+            base = refs.named(connection, repo, revision)
             number = pulls.create(
                 connection, repo, title=header.title, author=call.caller.name, base=base, text=header.message
             )
@@ -118,7 +119,7 @@ def commit(call: Call) -> Response:
 def history(call: Call) -> Response:
     """The commits before a revision, newest first, a page at a time."""
     limit = call.number("limit", 50, call.store.limits.page)
-    page = call.page_number()
+    page, formatted = call.page_number(), "formatted" in call.query.getlist("expand[]") + call.query.getlist("expand")
     with call.store.database.read() as connection:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
         rows = list(commits.history(connection, repo, refs.resolve(connection, repo, call.args["revision"])))
@@ -128,6 +129,7 @@ def history(call: Call) -> Response:
             "title": row["title"],
             "message": row["message"],
             "date": row["date"],
+            **_formatted(row["title"], row["message"], wanted=formatted),
             "authors": [{"user": row["author"], "avatar": ""}],
         }
         for row in rows[page * limit : (page + 1) * limit]
@@ -136,6 +138,11 @@ def history(call: Call) -> Response:
     if (page + 1) * limit < len(rows):
         headers["Link"] = f'<{call.base}{call.path}?limit={limit}&p={page + 1}>; rel="next"'
     return answer(found, headers=headers)
+
+
+def _formatted(title: str, message: str, *, wanted: bool) -> dict[str, object]:
+    """A commit's words as HTML, where a client asks for them."""
+    return {"formatted": {"title": html.escape(title), "message": html.escape(message)}} if wanted else {}
 
 
 @routes.add("POST", _AREA + "/super-squash/{revision}", body="memory")

@@ -73,7 +73,7 @@ def requests(call: Call) -> Response:
     found = [
         {
             "requestId": f"{row['id']:024x}",
-            "user": {"user": row["name"], "fullname": row["name"], "email": f"{row['name']}@localhub"},
+            "user": {"user": row["name"], "fullname": row["name"], "email": None},
             "status": status,
             "timestamp": row["date"],
             "fields": {},

@@ -4,7 +4,7 @@ from starlette.responses import Response
 
 from medllm.localhub.names import KINDS
 from medllm.localhub.refusal import Refusal, bad_request, unauthorized
-from medllm.localhub.store import commits, people, refs, repos
+from medllm.localhub.store import buckets, commits, people, refs, repos
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.web import changes, metadata, spaces
 from medllm.localhub.web.call import Call, Fields, Routes, answer
@@ -114,9 +114,14 @@ def move(call: Call) -> Response:
     fields = call.json()
     kind = fields.text("type", "model")
     source, target = fields.text("fromRepo").split("/"), fields.text("toRepo").split("/")
-    if kind not in KINDS.values() or len(source) != 2 or len(target) != 2:
-        raise bad_request("'fromRepo' and 'toRepo' must read namespace/name, and 'type' model, dataset or space")
+    if kind not in (*KINDS.values(), "bucket") or len(source) != 2 or len(target) != 2:
+        raise bad_request(
+            "'fromRepo' and 'toRepo' must read namespace/name, and 'type' model, dataset, space or bucket"
+        )
     with call.store.database.write() as connection:
+        if kind == "bucket":
+            buckets.move(connection, call.caller, (source[0], source[1]), (target[0], target[1]))
+            return answer({})
         repo = repos.writable(connection, call.caller, kind, (source[0], source[1]))
         repos.move(connection, call.caller, repo, (target[0], target[1]))
     return answer({})

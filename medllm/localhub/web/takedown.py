@@ -28,7 +28,7 @@ def listing(call: Call) -> Response:
             "size": one.size,
             "pushedAt": one.date,
             "pusher": {"name": one.author, "fullname": one.author, "type": "user"},
-            "ref": one.commit,
+            "ref": one.reference,
         }
         for one in files[start : start + limit]
     ]

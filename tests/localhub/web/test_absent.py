@@ -142,3 +142,29 @@ def test_a_name_that_leads_elsewhere_is_refused(hub: Hub, name: str):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     assert line.commit("alice/model", small(name, b"x")).status == 400
+
+
+def test_a_bucket_moves_and_never_onto_another(api: HfApi):
+    api.create_bucket("alice/ward", private=True)
+    api.create_bucket("alice/lab")
+    with pytest.raises(HfHubHTTPError):
+        api.move_bucket("alice/ward", "alice/lab")
+    api.move_bucket("alice/ward", "alice/clinic")
+    assert api.bucket_info("alice/clinic").private is True
+    assert {bucket.id for bucket in api.list_buckets()} == {"alice/clinic", "alice/lab"}
+
+
+def test_a_commits_words_are_escaped_where_html_is_asked_for(api: HfApi):
+    api.create_repo("alice/model")
+    api.upload_file(path_or_fileobj=b"a", path_in_repo="a", repo_id="alice/model", commit_message="<b> & c")
+    assert api.list_repo_commits("alice/model", formatted=True)[0].formatted_title == "&lt;b&gt; &amp; c"
+    assert api.list_repo_commits("alice/model")[0].title == "<b> & c"
+
+
+def test_a_pull_request_starts_at_a_name_and_not_at_a_commits_id(hub: Hub, api: HfApi):
+    line = Wire(hub.url, hub.token)
+    line.create("alice/model")
+    head = api.list_repo_refs("alice/model").branches[0].target_commit
+    for revision, status in ((head, 404), ("none", 404), ("main", 200), ("refs%2Fheads%2Fmain", 200)):
+        body = b'{"key": "header", "value": {"summary": "s"}}'
+        assert line.send("POST", f"/api/models/alice/model/commit/{revision}?create_pr=1", body).status == status

@@ -105,3 +105,12 @@ def test_a_sender_that_falls_silent_is_let_go_and_leaves_nothing(wire: Wire, hub
     while list(incoming.iterdir()) and time.monotonic() < deadline:  # the answer comes first, then the broom
         time.sleep(0.05)
     assert list(incoming.iterdir()) == []
+
+
+def test_parts_named_twice_or_larger_than_the_file_are_refused_before_they_are_read(wire: Wire):
+    upload = actions(wire)["upload"]
+    for number in "123":
+        assert Wire(wire.url).send("PUT", upload["header"][number], CONTENT[:100_000]).status == 200
+    for numbers in ((1, 1, 1), (1, 2, 3)):
+        reply = Wire(wire.url).post(upload["href"], {"parts": [{"partNumber": n} for n in numbers]})
+        assert reply.status == 400

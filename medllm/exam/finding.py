@@ -36,6 +36,7 @@ _CHOSEN = re.compile(
 _INSTEAD = re.compile(r"\s*(?:では|で|じゃ)なく(?:て)?[、,]?\s*")
 _STARTS_BARE = re.compile(rf"[ \t(\[]*[a-hA-H{CIRCLED}][^\n]{{0,20}}$")
 _LABEL = re.compile(r"[ \t([]*\w[)\]]?[ \t]*[:.)、(]")
+_NEXT_LABEL = re.compile(r"\s[(\[]?[b-hB-H][.:)\]]\s*\S")
 _SPECIES = re.compile(r"[ \t([]*[A-H]\.[ \t]+[a-z]")
 _REFUSES = re.compile(
     r"\b(?:not|cannot|unable|sorry|unfortunately)\b|でき(?:ない|ません)|ありません|わか(?:らない|りません)", re.I
@@ -220,7 +221,7 @@ def _alone(line: str, asked: Asked) -> frozenset[str] | None:
     if not words:
         return letters
     (letter,) = letters
-    if len(words) < 4 and bare_list(words, asked.letters):
+    if _NEXT_LABEL.search(words) or (len(words) < 4 and bare_list(words, asked.letters)):
         return None
     own = own_words(letter, words, asked)
     if own is not None:

@@ -254,6 +254,15 @@ UNREAD = {
         ],
     ),
     "asked for the wrong one": (WRONG, ["正しいのは a です。"]),
+    "choices that are only listed": (
+        ONE,
+        [
+            "選択肢: a. 胃 b. 肝臓",
+            "A: 胃\nB: 肝臓\nC: 腎臓\nD: 心臓\nE: 肺",
+            "選択肢\na 胃\nb 肝臓",
+            "胃、肝臓、腎臓、心臓、肺",
+        ],
+    ),
     "verdicts": (ONE, ["a: ×\nb: ○\nc: ○\nd: ×\ne: ×", "a: ×\nb: ○"]),
     "withdrawn": (
         ENGLISH,

@@ -73,3 +73,23 @@ def test_the_figure_holds_every_row(workshop, tmp_path):
 def test_rows_need_a_final_model_to_vary(workshop):
     with pytest.raises(RecipeError, match="must name the `final` model"):
         made_table(workshop, "evaluate.models={cpt: cpt}")
+
+
+def test_rows_that_are_named_by_seed_are_gathered_into_a_mean_over_trainings(workshop):
+    table = made_table(workshop, "ablations={final-seed1: {rpo.seed: 1}, final-seed2: {rpo.seed: 2}}")
+    told = table.as_json()
+    (row,) = told["exams"]["world"]["trainings"]
+    assert row["models"] == ("final", "final-seed1", "final-seed2")
+    each = [told["rows"][name]["delta"] for name in row["models"]]
+    assert row["delta"]["values"] == pytest.approx(each)
+    assert row["delta"]["mean"] == pytest.approx(sum(each) / 3)
+    assert row["delta"]["interval"]["low"] < row["delta"]["mean"] < row["delta"]["interval"]["high"]
+    assert any("final, 3 trainings" in line for line in table.lines())
+
+
+def test_the_table_says_that_it_is_of_trained_models_and_gives_an_interval_with_each_difference(workshop):
+    table = made_table(workshop)
+    assert "these two trained models" in "\n".join(table.lines())
+    assert "not that the methods do" in table.as_json()["of"]
+    for one in table.as_json()["exams"]["world"]["comparisons"]:
+        assert one["interval"][0] < one["difference"] < one["interval"][1]

@@ -9,6 +9,7 @@ from typing import Any
 from medllm.errors import ModelError
 from medllm.generation.canary import canary
 from medllm.generation.parity import Answerer, Parity, agreement, effect, note, prompts_of
+from medllm.generation.streamed import Streamed, can_stream, streamed_bytes
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.compose import concatenate
@@ -60,20 +61,30 @@ class Certificate:
         settings = [json.loads(path.read_text("utf-8")).get("settings", {}) for path in told if path.is_file()]
         return any(one.get("quantization") == "nf4" for one in settings)
 
-    def memory(self) -> float:
-        """Bytes of memory for the largest model that is held, one at a time."""
-        return bytes_in_memory(Checkpoint(self.base), self.numbers) + WORKING
+    @property
+    def whole(self) -> bool:
+        """Whether one whole model fits into the memory that is free now."""
+        return bytes_in_memory(Checkpoint(self.base), self.numbers) + WORKING <= memory_free()
 
     def check(self) -> None:
         """Say what the certificate needs, and refuse before any work what the machine has no memory for."""
-        needed, free = self.memory(), memory_free()
-        self.say(f"the certificate needs {needed / 1e9:.3g} GB of memory, for one model at a time")
-        if needed > free:
-            raise ModelError(
-                f"merge: the certificate needs {needed / 1e9:.3g} GB of memory for one model at a time, and "
-                f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `certify: 0` to "
-                "merge without a certificate."
+        base, free = Checkpoint(self.base), memory_free()
+        needed = bytes_in_memory(base, self.numbers) + WORKING
+        if needed <= free:
+            self.say(f"the certificate needs {needed / 1e9:.3g} GB of memory, for one model at a time")
+            return
+        block = streamed_bytes(base, self.numbers) + WORKING
+        if block <= free and all(can_stream(Adapter(folder)) for folder in self.adapters):
+            self.say(
+                f"a whole model takes {needed / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB are free: the "
+                f"certificate reads block by block, in {block / 1e9:.3g} GB, and compares no answers"
             )
+            return
+        raise ModelError(
+            f"merge: the certificate needs {needed / 1e9:.3g} GB of memory for one model at a time, and "
+            f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `certify: 0` to "
+            "merge without a certificate."
+        )
 
     def measure(self, merged: Path) -> dict[str, Any]:
         """Let base and adapter speak, then the merged model; the figures, with the verdict on them.
@@ -83,19 +94,24 @@ class Certificate:
         asked, examples = canary(self.questions)
         prompts = prompts_of(asked, examples)
         adapter = self._together(merged)
-        firsts = {"adapter": Answerer(self.base, adapter, dtype=self.numbers)}
-        if self.in_4_bit:
+        whole = self.whole
+        firsts: dict[str, Answerer | Streamed] = {"adapter": self._model(self.base, adapter, whole=whole)}
+        if self.in_4_bit and whole:
             firsts["adapter on the 4-bit base"] = Answerer(self.base, adapter, dtype=self.numbers, quantization="nf4")
-        notes = {name: merged / NOTES / f"{name} {self.numbers} {self.questions}" for name in firsts}
+        notes = {
+            name: merged / NOTES / f"{name} {self.numbers} {self.questions}{'' if whole else ' read'}"
+            for name in firsts
+        }
         for name, first in firsts.items():
             self.say(f"certifying on {self.questions} questions: {name}")
-            note(first, prompts, notes[name])
+            note(first, asked, prompts, notes[name])
             first.release()
         self.say(f"certifying on {self.questions} questions: the merged model")
-        whole = Answerer(merged, dtype=self.numbers)
-        found = {name: agreement(whole, folder, asked, prompts) for name, folder in notes.items()}
-        whole.release()
+        second = self._model(merged, None, whole=whole)
+        found = {name: agreement(second, folder, asked, prompts) for name, folder in notes.items()}
+        second.release()
         told: dict[str, Any] = {"questions": self.questions, "numbers": self.numbers}
+        told |= {"read": "whole models" if whole else "block by block: no answers are compared"}
         for name, parity in found.items():
             facts = parity.as_facts().items()
             told |= {f"{key.replace('_', ' ')} (merged against {name})": value for key, value in facts}
@@ -104,6 +120,11 @@ class Certificate:
             told["kl mean (base against adapter)"] = round(changed, 8)
         faults = judge(found["adapter"], self.numbers, changed)
         return {**told, "verdict": "failed" if faults else "passed", "faults": faults}
+
+    def _model(self, folder: Path, adapter: Path | None, *, whole: bool) -> Answerer | Streamed:
+        if whole:
+            return Answerer(folder, adapter, dtype=self.numbers)
+        return Streamed(folder, adapter, dtype=self.numbers)
 
     def _together(self, merged: Path) -> Path:
         """One adapter that does what all of them do, one above the other."""

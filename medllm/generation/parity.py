@@ -4,22 +4,24 @@ What the first says and how likely it finds each next token goes to the disk; th
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from medllm.exam.answers import is_right, parse
-from medllm.exam.prompts import Prompt, render
+from medllm.exam.prompts import Prompt, render, reply
 from medllm.exam.question import Question
 from medllm.generation.local import LocalGenerator
 from medllm.generation.requests import BASE, Request, shared_length
+from medllm.generation.streamed import Streamed
 from medllm.weights.load import release
 
+TEMPLATE: Literal["igakuqa", "paper"] = "igakuqa"
 TOKENS = 64
 """Room for each answer."""
 KEPT = 256
@@ -42,6 +44,7 @@ class Parity:
     logit_difference_largest: float
     """Over the tokens that the first finds likeliest."""
     answers: int
+    """Answers of both models; none where they only read."""
     same_answers: int
     """Greedy answers that are equal to the last character."""
     same_choices: int
@@ -61,6 +64,8 @@ class Parity:
 
 class Answerer:
     """One model under measurement, base and adapter or a whole model; it is loaded when it is first asked."""
+
+    speaks = True
 
     def __init__(self, base: Path, adapter: Path | None = None, **options: Any) -> None:  # noqa: ANN401
         self.base, self.adapter, self.options = base, adapter, options
@@ -102,27 +107,39 @@ class Answerer:
         said = {reply.key: reply.text for reply in self.generator.generate(requests)}
         return [said[request.key] for request in requests]
 
-    def logits(self, text: str, model: str | None = None) -> torch.Tensor:
-        """The logits at every position of a text: positions x vocabulary."""
-        return self.generator.logits(text, model or self.name)
+    def read(self, texts: Sequence[str], model: str | None = None) -> Iterator[torch.Tensor]:
+        """The logits at every position of each text: positions x vocabulary."""
+        for text in texts:
+            yield self.generator.logits(text, model or self.name)
 
 
 def prompts_of(questions: Sequence[Question], examples: Sequence[Question]) -> list[Prompt]:
     """The canary questions as both models are asked them."""
-    return [render(question, prompt="explain", exemplars=examples) for question in questions]
+    return [render(question, prompt="explain", template=TEMPLATE, exemplars=examples) for question in questions]
 
 
-def note(first: Answerer, prompts: Sequence[Prompt], folder: Path) -> None:
-    """Write down what the first model answers and what it finds likely; what stands in the folder is not made again."""
+def note(first: Answerer | Streamed, questions: Sequence[Question], prompts: Sequence[Prompt], folder: Path) -> None:
+    """Write down what the first model answers and what it finds likely; what is in the folder is not made again.
+
+    A model that cannot speak reads the verified explanations instead.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "answers.json"
     if not path.is_file():
-        _write_whole(path, json.dumps(first.answers(prompts), ensure_ascii=False))
-    for number, text in enumerate(texts(prompts, folder)):
-        made = folder / f"{number}.safetensors"
-        if not made.is_file():
-            base = first.logits(text, BASE) if first.beside_its_base else None
-            _save(made, _likely(first.logits(text), base))
+        said = (
+            first.answers(prompts)
+            if isinstance(first, Answerer)
+            else [reply(one, "explain", TEMPLATE) for one in questions]
+        )
+        _write_whole(path, json.dumps(said, ensure_ascii=False))
+    places = {folder / f"{number}.safetensors": text for number, text in enumerate(texts(prompts, folder))}
+    missing = {place: text for place, text in places.items() if not place.is_file()}
+    if not missing:
+        return
+    read = first.read(list(missing.values()))
+    bare = first.read(list(missing.values()), BASE) if isinstance(first, Answerer) and first.beside_its_base else None
+    for place, logits in zip(missing, read, strict=True):
+        _save(place, _likely(logits, None if bare is None else next(bare)))
 
 
 def texts(prompts: Sequence[Prompt], folder: Path) -> list[str]:
@@ -131,12 +148,18 @@ def texts(prompts: Sequence[Prompt], folder: Path) -> list[str]:
     return [prompt.text + answer for prompt, answer in zip(prompts, told, strict=True)]
 
 
-def agreement(second: Answerer, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Parity:
+def agreement(
+    second: Answerer | Streamed, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]
+) -> Parity:
     """Let the second model answer the same questions and read the same texts as the first, whose notes are there."""
-    told, heard = json.loads((folder / "answers.json").read_text("utf-8")), second.answers(prompts)
+    told = heard = []
+    if isinstance(second, Answerer):
+        told, heard = json.loads((folder / "answers.json").read_text("utf-8")), second.answers(prompts)
+    else:
+        questions = []
     figures = [
-        _apart(load_file(folder / f"{number}.safetensors"), second.logits(text))
-        for number, text in enumerate(texts(prompts, folder))
+        _apart(load_file(folder / f"{number}.safetensors"), logits)
+        for number, logits in enumerate(second.read(texts(prompts, folder)))
     ]
     whole = torch.cat(figures, 1)
     left = [parse(answer, question).answer for answer, question in zip(told, questions, strict=True)]
@@ -166,7 +189,7 @@ def compare(first: Answerer, second: Answerer, questions: Sequence[Question], ex
     """Both models on the same questions, one after the other."""
     prompts = prompts_of(questions, examples)
     with TemporaryDirectory() as folder:
-        note(first, prompts, Path(folder))
+        note(first, questions, prompts, Path(folder))
         first.release()
         found = agreement(second, Path(folder), questions, prompts)
         second.release()

@@ -17,6 +17,7 @@ from medllm.generation import certificate, parity
 from medllm.generation.certificate import LIMITS, judge
 from medllm.generation.local import LocalGenerator
 from medllm.generation.parity import Parity
+from medllm.generation.streamed import Streamed
 from medllm.stages.merge import merge_into, put_in_place
 from medllm.weights import room
 from medllm.weights.adapter import Adapter
@@ -136,6 +137,7 @@ def test_what_is_kept_of_the_logits_gives_the_whole_divergence_or_less():
 def test_a_merge_says_what_it_lacks_before_it_writes_a_byte(merging, monkeypatch):
     base, adapter, out = merging
     monkeypatch.setattr(certificate, "memory_free", lambda: 1_000_000_000)
+    assert certificate.WORKING > 1_000_000_000
     with pytest.raises(ModelError, match=r"the certificate needs 2 GB of memory .* 1 GB are free"):
         merge_into(base, [adapter], out, dtype=None, questions=2)
     monkeypatch.undo()
@@ -172,3 +174,32 @@ def test_the_memory_that_a_model_needs_is_its_weights(tmp_path):
     assert room.bytes_in_memory(base, "bfloat16") == 2 * numbers
     assert 2 * 2 * 400 * 32 < room.bytes_in_memory(base, "bfloat16", "nf4") < 2 * numbers
     assert room.numbers_of(base) == "float32" and room.memory_free() > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "gemma3"])
+def test_a_model_read_block_by_block_finds_what_the_whole_one_finds(tmp_path, family):
+    base = tiny.make_base(tmp_path / "base", family=family, tied=family == "gemma3", shard="40KB")
+    modules = r".*language_model.*(q_proj|down_proj)" if family == "gemma3" else ["q_proj", "down_proj"]
+    adapter = tiny.make_adapter(tmp_path / "a", base, target_modules=modules)
+    texts = tiny.sentences(3, seed=4)
+    for laid in (None, adapter):
+        whole = list(parity.Answerer(base, laid, dtype="float32").read(texts))
+        for one, other in zip(whole, Streamed(base, laid, dtype="float32").read(texts), strict=True):
+            assert one.shape == other.shape and float((one - other).abs().max()) < 1e-4
+
+
+def test_a_machine_that_holds_a_block_but_no_whole_model_certifies_all_the_same(merging, monkeypatch):
+    base, adapter, out = merging
+    whole = room.bytes_in_memory(Checkpoint(base), "float32") + certificate.WORKING
+    monkeypatch.setattr(certificate, "memory_free", lambda: whole - 1)
+    monkeypatch.setattr(LocalGenerator, "__init__", lambda *args, **kwargs: pytest.fail("a whole model was loaded"))
+    told = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]
+    assert told["verdict"] == "passed" and told["answers (merged against adapter)"] == 0
+    assert told["positions (merged against adapter)"] > 200 and told["read"].startswith("block by block")
+    work = out.with_name("out.part")
+    tensors = load_file(work / "model.safetensors")
+    for name in tensors:
+        tensors[name] *= 1.1 if "down_proj" in name else 1.0
+    save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="the certificate of the merge failed"):
+        merge_into(base, [adapter], out, dtype="float32", questions=2)

@@ -47,8 +47,11 @@ app: .venv/.installed ## show the recorded results as a page in the browser
 # vLLM or another server (ENDPOINT=http://127.0.0.1:8000/v1) the folder of the two adapters that it serves (ADAPTERS=).
 DATA ?= $(or $(MEDLLM_SHARED_DATA),../shared/data)
 BASE ?=
+# huggingface_hub's own tests against the embedded Hub: a checkout of theirs, and a Python that has the same release.
+SUITE ?=
+CLIENT ?= $(BIN)/python
 SERVER := $(if $(ADAPTERS),--adapters "$(ADAPTERS)") $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
-ASKING := corpus duplicates generation real_run shapes
+ASKING := corpus duplicates generation hub_suite real_run shapes
 BENCH := $(filter-out $(ASKING),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam data, BASE=a model folder)
@@ -70,6 +73,9 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 	  $(BIN)/python benchmarks/real_run.py "$(BASE)" "$(DATA)" runs/bench/real --set cpt.max_steps=2 \
 	    --set preferences.questions=4 --set rpo.max_steps=2 --set merge.certify=2 --set evaluate.limit=2; \
 	else echo "medllm: generation.py and real_run.py are left out: name a model folder (make bench BASE=...)"; fi
+	@if [ -n "$(SUITE)" ]; then \
+	  echo "medllm: benchmarks/hub_suite.py"; $(BIN)/python benchmarks/hub_suite.py "$(SUITE)" --python "$(CLIENT)"; \
+	else echo "medllm: hub_suite.py is left out: name a checkout of huggingface_hub (make bench SUITE=... CLIENT=its Python)"; fi
 
 gpu-report: .venv/.installed ## check and measure everything that needs GPUs, into runs/gpu-report.json
 	@$(BIN)/python tools/gpu_report.py

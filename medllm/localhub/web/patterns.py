@@ -18,6 +18,8 @@ class Pattern:
 
     def matches(self, parts: list[str]) -> bool:
         """Whether this is the pattern of exactly this path."""
+        if len(self.names) == 2 and self.names[0] is None and self.names[1] is not None:
+            return self.names[1].match(parts[-1]) is not None  # a bare name, as most patterns are
         reached = self._past_stars({0})
         for part in parts:
             stepped = set[int]()

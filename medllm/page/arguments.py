@@ -21,6 +21,8 @@ def json_fault(told: Json) -> str | None:
         return f"the body is nested more than {DEEPEST} deep."
     if _odd_number(told):
         return "the body holds NaN or an infinite number."
+    if _broken_text(told):
+        return "the body holds half a character (a lone surrogate)."
     session = told.get("session_hash")
     if session is not None and not _is_name(session):
         return "`session_hash` is at most 64 letters, digits, _ and -."
@@ -105,6 +107,14 @@ def _depth(value: Json) -> int:
             for inner in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
         ]
     return deepest
+
+
+def _broken_text(value: Json) -> bool:
+    if isinstance(value, str):
+        return any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, dict):
+        return any(map(_broken_text, value)) or any(map(_broken_text, value.values()))
+    return isinstance(value, list) and any(map(_broken_text, value))
 
 
 def _odd_number(value: Json) -> bool:

@@ -31,6 +31,8 @@ def routes(page: Page) -> list[BaseRoute]:
 
     def listed(request: Request) -> Response:
         form = request.path_params["form"]
+        if form not in ("csv", "jsonl"):
+            return PlainTextResponse("lists are .csv and .jsonl", status_code=404)
         wanted = Wanted.read(dict(request.query_params), page.results)
         kind = "text/csv" if form == "csv" else "application/jsonl"
         return attachment(

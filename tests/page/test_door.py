@@ -1,6 +1,7 @@
 """The door of a real page on loopback: what is closed, what is bounded, and wrong values that are told, not crashes."""
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -181,3 +182,27 @@ def test_too_many_readers_are_asked_to_come_back(ask, monkeypatch):
 def test_what_programs_are_shown_in_the_documents_works(site):
     told = Client(site, verbose=False).predict(api_name="/scores")
     assert [line["model"] for line in told] == ["base", "cpt", "final"]
+
+
+@pytest.mark.parametrize("body", [b"null", b"[" * 20_000, b"\xff", b"{", b'{"seconds": NaN}', b'{"note": "\\ud800"}'])
+def test_a_vote_that_is_no_vote_is_told_so_and_leaves_no_traceback(ask, capfd, body):
+    answer = ask.post("medllm/vote", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"at": True}, {"at": "0"}, {"at": 10**30}, {"choice": ["a"]}, {"shown": None}, {"rater": ["x"]}, {"rater": ""}],
+)  # fmt: skip
+def test_a_vote_with_a_wrong_value_is_refused_and_one_with_odd_remarks_is_kept_without_them(ask, capfd, changed):
+    form = ask.get("medllm/pair?rater=z&at=0").text
+    vote = {"rater": "z", "at": 0, "shown": re.search(r'data-shown="(\w+)"', form)[1], "choice": "a"}
+    assert ask.post("medllm/vote", json=vote | changed).status_code == 409
+    odd = {"reasons_a": [[1], {}], "faulty_a": [10**30, "x"], "note": {"a": 1}, "role": [1], "seconds": 10**30}
+    assert ask.post("medllm/vote", json=vote | odd).status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_list_has_two_forms_and_no_other(ask):
+    assert [ask.get(f"medllm/list.{form}").status_code for form in ("csv", "jsonl", "exe")] == [200, 200, 404]

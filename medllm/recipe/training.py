@@ -1,5 +1,6 @@
 """The recipe's blocks about training: continued pretraining and reasoning preference optimization, both by (Q)LoRA."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -111,6 +112,8 @@ class Cpt(Training):
 class Rpo(Training):
     """Prefer the better explained answer: DPO plus rpo_alpha times the likelihood of the chosen one."""
 
+    as_before: ClassVar[Mapping[str, object]] = {"order": "pairs"}
+
     model: str
     """The reference and the start."""
     data: str = "preferences"
@@ -123,5 +126,8 @@ class Rpo(Training):
     """How strongly the policy is held to the reference."""
     shots: Literal["keep", "drop"] = "keep"
     """Train on the pairs with their worked examples before the question, or without."""
+    order: Literal["pairs", "questions"] = "pairs"
+    """Learn the pairs in any order, or those of a question together: then a micro-batch computes its question, and each
+    answer that pairs have in common, once. Give `per_device_batch_size` as many pairs as a question has."""
     on_falling_chosen: Literal["warn", "stop"] = "warn"
     """What to do when the chosen answers become less likely than under the reference."""

@@ -187,6 +187,9 @@ def make_trainer(
     keep_lora_dropout_only(trainer.model)
     fuse_head(trainer.model)
     watch_sharding(trainer)
+    if settings.order == "questions":
+        numbers: dict[tuple[int, ...], int] = {}
+        trainer.groups = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in pairs["prompt_ids"]]
     one = [tokenizer.pad_token_id]
     trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
     trainer.add_callback(Reference(trainer, work / FILE))

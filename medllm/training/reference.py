@@ -38,7 +38,7 @@ class Reference(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Read what is known, or compute it with the model as it is now."""
         trainer = self.trainer
-        split = [args.per_device_train_batch_size, args.world_size, args.seed]
+        split = [args.per_device_train_batch_size, args.world_size, args.seed, trainer.groups is not None]
         key = {"pairs": fingerprint(trainer.train_dataset), "split": json.dumps(split)}
         begun = state.global_step > 0
         # To their last bit the numbers belong to the micro-batches too; a run that has begun takes them as they are.

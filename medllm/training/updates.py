@@ -28,11 +28,25 @@ class UpdateBatches(Sampler[list[Place]]):  # type: ignore[misc]
     An epoch is one random order of all rows, the same on every device. An update takes the next `batch_size` rows of
     it, the last one those that are left. The rows of an update are dealt out to the devices in pieces of `per_device`.
     Where the last update has fewer rows than devices, a device gets an empty place instead of a row for the second
-    time, so that all devices take part in the same exchanges and no row counts twice.
+    time, so that all devices take part in the same exchanges and no row counts twice. `groups` names the group of each
+    row, whose rows then stay together: the order is one of groups.
     """
 
-    def __init__(self, rows: int, *, batch_size: int, per_device: int, rank: int, devices: int, seed: int) -> None:
+    def __init__(
+        self,
+        rows: int,
+        *,
+        batch_size: int,
+        per_device: int,
+        rank: int,
+        devices: int,
+        seed: int,
+        groups: Sequence[int] | None = None,
+    ) -> None:
         self.rows = rows
+        self.groups: dict[int, list[int]] = {}
+        for row, group in enumerate(groups or range(rows)):
+            self.groups.setdefault(group, []).append(row)
         self.batch_size = batch_size
         self.per_device = per_device
         self.rank = rank
@@ -52,8 +66,9 @@ class UpdateBatches(Sampler[list[Place]]):  # type: ignore[misc]
     def order(self) -> list[int]:
         """The rows of this epoch, in the order that accelerate's sampler gives for the same seed."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        drawn: list[int] = torch.randperm(self.rows, generator=generator).tolist()
-        return drawn
+        groups = list(self.groups.values())
+        drawn: list[int] = torch.randperm(len(groups), generator=generator).tolist()
+        return [row for number in drawn for row in groups[number]]
 
     def __len__(self) -> int:
         whole, left = divmod(self.rows, self.batch_size)
@@ -94,6 +109,8 @@ class Updates:
 
     empty: dict[str, Any]
     """A row without anything to learn, for a device that has none left in an update."""
+    groups: Sequence[int] | None = None
+    """The group of each row, where rows of one group are to be learnt together."""
     args: Any
     state: Any
     control: Any
@@ -110,6 +127,7 @@ class Updates:
             rank=args.process_index,
             devices=args.world_size,
             seed=args.seed,
+            groups=self.groups,
         )
         return DataLoader(
             Placed(self.train_dataset, self.empty),

@@ -82,3 +82,39 @@ def test_the_adapter_does_not_depend_on_how_many_rows_a_device_takes_at_once(sou
     for key, tensor in learnt[0].items():
         for other in learnt[1:]:
             assert float((tensor - other[key]).abs().max()) < 0.05 * moved, key
+
+
+def test_rows_of_a_group_stay_together_in_an_order_of_groups():
+    groups = [0, 1, 0, 2, 1, 0, 3]
+    told = UpdateBatches(7, batch_size=4, per_device=2, rank=0, devices=1, seed=3, groups=groups)
+    order = [place.row for part in told for place in part]
+    assert sorted(order) == list(range(7))
+    blocks = [
+        group for at, group in enumerate(groups[row] for row in order) if at == 0 or groups[order[at - 1]] != group
+    ]
+    assert sorted(blocks) == [0, 1, 2, 3], "each group in one piece"
+
+
+def test_pairs_of_a_question_learnt_together_have_the_gradient_of_pair_by_pair(sources, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = tiny.sentences(24, seed=9, longest=14)
+    rows = []
+    for number in range(4):  # three answers to each question, all three pairs of them
+        first, second, third = texts[3 * number : 3 * number + 3]
+        asked = f"{texts[12 + number]} {texts[13 + number]}\n解説:"
+        rows += [(asked, first, second), (asked, first, third), (asked, second, third)]
+    columns = dict(zip(("prompt", "chosen", "rejected"), (list(side) for side in zip(*rows, strict=True)), strict=True))
+    (tmp_path / "pairs").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "pairs" / "train.parquet")
+    logs, norms = [], []
+    for at_once in (1, 6):
+        told = {"order": "questions", "batch_size": 6, "max_steps": 2, "per_device_batch_size": at_once, "warmup": 0.0}
+        out = tmp_path / str(at_once)
+        rpo.make(tiny.RPO.model_copy(update=told), {**sources, "preferences": tmp_path / "pairs"}, out)
+        lines = [json.loads(line) for line in (out / "training" / "log.jsonl").read_text("utf-8").splitlines()]
+        logs.append([line["loss"] for line in lines])
+        norms.append([line["grad_norm"] for line in lines])
+    assert logs[1] == pytest.approx(logs[0], rel=1e-5)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)

@@ -66,8 +66,21 @@ def _licence(written: str) -> str:
 
 
 def held_out(exams: Iterable[tuple[str, Path]]) -> list[Item]:
-    """All items of the held-out exams, by their readers; image questions too, because their text can be learnt."""
-    return [as_item(question) for name, folder in exams for question in benchmarks.load(name, folder)]
+    """All items of the held-out exams and of their published translations; image questions too: texts can be learnt."""
+    return [item for name, folder in exams for item in (*_originals(name, folder), *translated_items(name, folder))]
+
+
+def _originals(name: str, folder: Path) -> list[Item]:
+    return [as_item(question) for question in benchmarks.load(name, folder)]
+
+
+def translated_items(name: str, folder: Path) -> list[Item]:
+    """The published translations of an exam as further items, named after their questions: `igakuqa/112A1 (en)`."""
+    found: dict[str, Item] = {}
+    for one in benchmarks.translations(name, folder):
+        item = Item(f"{name}/{one.question_id} ({one.language})", one.text, tuple(filter(None, one.choices)))
+        found.setdefault(item.name, item)
+    return list(found.values())
 
 
 def as_item(question: Question) -> Item:

@@ -70,6 +70,45 @@ def _voiced() -> npt.NDArray[np.uint32]:
     return table
 
 
+_OLD = "國學醫體點應對變處發藥榮營檢查劑濟證據實數來狀壓臟號腦區當關觀齒鹽氣總擔團圖圓圍轉傳效輕經濱澤驛廣續讀賣"
+_NEW = "国学医体点応対変処発薬栄営検査剤済証拠実数来状圧臓号脳区当関観歯塩気総担団図円囲転伝効軽経浜沢駅広続読売"
+_ALIKE = {
+    "口": "ろ",
+    "力": "か",
+    "二": "に",
+    "夕": "た",
+    "八": "は",
+    "工": "え",
+    "卜": "と",
+    "一": "ー",
+    "ニ": "に",
+    "へ": "へ",
+}
+"""Kanji that a scanner takes for a kana of the same shape."""
+
+
+@functools.cache
+def _alike() -> Codes:
+    """For each character the one that stands for it in the audit: kana of one kind, kanji of one age, shapes alike."""
+    table = np.arange(0x10000, dtype=np.uint32)
+    table[0x30A1:0x30F7] -= 0x60
+    for old, new in (*zip(_OLD, _NEW, strict=True), *_ALIKE.items()):
+        table[ord(old)] = ord(new)
+    return table
+
+
+def unite(codes: Codes) -> Codes:
+    """Folded characters with hiragana for katakana, new kanji for old ones and one sign for shapes that look alike."""
+    table = _alike()
+    united: Codes = np.where(codes < 0x10000, table[np.minimum(codes, 0xFFFF)], codes)
+    return united
+
+
+def fold_audit(text: str) -> Codes:
+    """Fold a text as the audit compares it."""
+    return unite(fold(text))
+
+
 @functools.lru_cache(maxsize=2)
 def fold(text: str) -> Codes:
     r"""The characters that count, after NFKC and in lower case: ｶﾞﾝ and ガン, 100 ㎎ and 100mg become one.
@@ -102,7 +141,7 @@ def fold_places(text: str) -> tuple[Codes, npt.NDArray[np.int64]]:
     within = np.arange(len(places)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     folded = _folding().written[_folding().starts[codes[places]] + within]
     marks = _compose(folded)
-    return np.delete(folded, marks), np.delete(places, marks)
+    return unite(np.delete(folded, marks)), np.delete(places, marks)
 
 
 def _compose(codes: Codes) -> npt.NDArray[np.int64]:
@@ -120,7 +159,7 @@ def _compose(codes: Codes) -> npt.NDArray[np.int64]:
 def fold_all(texts: list[str]) -> Codes:
     """All texts folded as one array, each followed by a border that no gram of an exam holds."""
     border = chr(BORDER)
-    return fold("".join(text.replace(border, " ") + border for text in texts))
+    return unite(fold("".join(text.replace(border, " ") + border for text in texts)))
 
 
 def hash_each(texts: list[str], length: int) -> tuple[Hashes, npt.NDArray[np.int64]]:

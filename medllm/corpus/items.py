@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from medllm.corpus.grams import ALPHABET, fold
+from medllm.corpus.grams import ALPHABET, fold_audit
 from medllm.errors import DataError
 
 Part = Literal["question", "options", "together"]
@@ -29,7 +29,7 @@ class Item:
     @property
     def alphabetic(self) -> bool:
         """Whether it is in an alphabet alone: 13 letters are two words, 13 kanji and kana are a clause."""
-        codes = fold(self.text)
+        codes = fold_audit(self.text)
         return bool((codes < ALPHABET).sum() > 0.95 * len(codes))
 
 

@@ -1,15 +1,17 @@
 """How much of each held-out exam item a text holds, in any order of its options, and what follows from it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from medllm.corpus.disguise import reveal
 from medllm.corpus.grams import ALPHABET, BORDER, Codes, fold_all, hash_both
 from medllm.corpus.index import GramIndex, Numbers, Windows
 from medllm.corpus.items import Item, Sighting, distinct
 from medllm.corpus.measure import ALPHABETIC, JAPANESE, Measure
+from medllm.corpus.noisy import NoisyItems
 from medllm.corpus.short import ShortItems
 
 Verdict = Literal["drop", "review"]
@@ -43,13 +45,16 @@ class ExamIndex:
 
     def __init__(self, items: Iterable[Item], *, window: int = WINDOW, floor: float = REVIEW) -> None:
         self.items = distinct(items)
+        plain = [
+            replace(one, question=reveal(one.question), options=tuple(map(reveal, one.options))) for one in self.items
+        ]
         self.floor = floor
-        longest = int(np.diff(np.flatnonzero(fold_all([item.text for item in self.items]) == BORDER), prepend=-1).max())
+        longest = int(np.diff(np.flatnonzero(fold_all([item.text for item in plain]) == BORDER), prepend=-1).max())
         # A window steps by half its length, so whatever is no longer than the step stands whole in one of them.
         step = max(window // 2, longest)
-        alphabetic = [item.alphabetic for item in self.items]
+        alphabetic = [item.alphabetic for item in plain]
         self._scripts = [
-            _Script(self.items, [n for n, is_so in enumerate(alphabetic) if is_so == wanted], measure, step)
+            _Script(plain, [n for n, is_so in enumerate(alphabetic) if is_so == wanted], measure, step)
             for wanted, measure in ((False, JAPANESE), (True, ALPHABETIC))
             if wanted in alphabetic
         ]
@@ -61,7 +66,7 @@ class ExamIndex:
 
     def look(self, texts: Sequence[str]) -> Sightings:
         """What each text holds of the exam, the whole batch at once; some 100,000 characters a batch are fastest."""
-        codes = fold_all(list(texts))
+        codes = fold_all([reveal(text) for text in texts])
         pairs: dict[tuple[int, int], Sighting] = {}
         largest: dict[int, Sighting] = {}
         for script in self._scripts:
@@ -83,6 +88,8 @@ class _Script:
         self._step = step
         self._grams = GramIndex(own, measure)
         brief = self._grams.counts[:, 0] < measure.question_apart
+        # Of items in an alphabet too many runs of 16 letters are common speech: there it cost more than all else.
+        self._noisy = NoisyItems(own, measure) if measure is JAPANESE else None
         self.short = ShortItems(own, np.flatnonzero(brief).tolist(), measure)
 
     def look(self, codes: Codes, floor: float) -> list[Sighting]:
@@ -91,6 +98,8 @@ class _Script:
         hashed, anchors = hash_both(written, self._measure.length, self._measure.anchor)
         seen = self._grams.look(hashed, places, windows, floor)
         seen += self.short.look(codes, anchors, places, windows.borders)
+        if self._noisy:
+            seen += self._noisy.look(codes, anchors, places, windows.borders)
         return [one._replace(item=self._numbers[one.item]) for one in seen]
 
     def _places(self, codes: Codes) -> tuple[Numbers, Codes]:

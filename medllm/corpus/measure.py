@@ -13,6 +13,16 @@ class Measure:
     """Characters of a run that finds a short item; a power of two."""
     near: int
     """Characters of the runs by which a short question is weighed."""
+    loose: int
+    """Characters of the grams by which a changed item is weighed."""
+    pointers: int = 3
+    """Rare runs of an item that must stand together before it is weighed for changes."""
+    loose_review: float = 0.45
+    """Weighed share from which a person must look."""
+    loose_question: float = 0.1
+    """And so much of the question: its options alone are often a list of drugs."""
+    loose_drop: float = 0.75
+    """Weighed share from which a changed item is dropped."""
     question_apart: int = 30
     """Grams a question must have to be judged without its options; shorter ones are stock phrases."""
     options_apart: int = 60
@@ -27,7 +37,11 @@ class Measure:
     """A short item is seen only where so much of its question stands."""
     short_options: float = 0.4
     """And so many of its options, word for word."""
+    apart_question: float = 0.9
+    """A short item whose options are far from it is seen only where nearly all of its question stands."""
+    apart_options: float = 0.6
+    """And so many of its options, word for word."""
 
 
-JAPANESE = Measure(length=13, anchor=8, near=5)
-ALPHABETIC = Measure(length=40, anchor=16, near=12)
+JAPANESE = Measure(length=13, anchor=8, near=5, loose=4)
+ALPHABETIC = Measure(length=40, anchor=16, near=12, loose=8)

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medllm.corpus.grams import Codes, Hashes, fold, hash_each, hash_grams, top_bits
+from medllm.corpus.grams import Codes, Hashes, fold_audit, hash_each, hash_grams, top_bits
 from medllm.corpus.index import Numbers
 from medllm.corpus.items import Item, Sighting
 from medllm.corpus.measure import Measure
 
 NEAR = 150
 """Folded characters looked at on each side of an anchor, at the least."""
+APART = 6000
+"""Folded characters on each side of a question in which its options may be, each with a commentary."""
 _BITS = 20
 
 
@@ -36,9 +38,9 @@ class ShortItems:
                 continue
             for gram in sorted(question.tolist(), key=lambda gram: (common[gram], gram))[:2]:
                 self._owners.setdefault(gram, []).append(number)
-            self._questions[number] = set(hash_grams(fold(item.question), measure.near).tolist())
-            self._options[number] = [_written(folded) for option in item.options if len(folded := fold(option))]
-            self._spans[number] = max(NEAR, 2 * (len(fold(item.question)) + sum(map(len, self._options[number]))))
+            self._questions[number] = set(hash_grams(fold_audit(item.question), measure.near).tolist())
+            self._options[number] = [_written(folded) for option in item.options if len(folded := fold_audit(option))]
+            self._spans[number] = max(NEAR, 2 * (len(fold_audit(item.question)) + sum(map(len, self._options[number]))))
         self._anchors = np.array(sorted(self._owners), np.uint64)
         self._table = np.zeros(1 << _BITS, np.bool_)
         self._table[top_bits(self._anchors, _BITS)] = True
@@ -57,21 +59,39 @@ class ShortItems:
                 if place < looked.get((text, number), 0):
                     continue
                 looked[text, number] = place + self._spans[number] // 4
-                begin = max(int(borders[text - 1]) + 1 if text else 0, place - self._spans[number])
-                held = self._weigh(number, codes[begin : min(int(borders[text]), place + self._spans[number])])
+                limits = int(borders[text - 1]) + 1 if text else 0, int(borders[text])
+                held = self._weigh(number, codes, place, limits)
                 if held:
                     sightings.append(Sighting(text, number, round(held, 4), "together"))
         return sightings
 
-    def _weigh(self, number: int, near: Codes) -> float:
-        """The mean of how much of the question and how many of the options stand there; 0 when either is too little."""
-        wanted, options = self._questions[number], self._options[number]
-        question = len(wanted.intersection(hash_grams(near, self._measure.near).tolist())) / len(wanted)
-        if question < self._measure.short_question:
+    def _weigh(self, number: int, codes: Codes, place: int, limits: tuple[int, int]) -> float:
+        """The mean of how much of the question and how many of the options stand there; 0 when either is too little.
+
+        Options are looked for near the question first. Where nearly all of the question is there, most of its options
+        may be anywhere around it, as in a commentary on each; that is for a person to judge.
+        """
+        wanted, options, measure = self._questions[number], self._options[number], self._measure
+        near = _around(codes, place, self._spans[number], limits)
+        question = len(wanted.intersection(hash_grams(near, measure.near).tolist())) / len(wanted)
+        if question < measure.short_question:
             return 0.0
-        written = _written(near)
-        share = sum(option in written for option in options) / len(options) if options else question
-        return (question + share) / 2 if share >= self._measure.short_options else 0.0
+        share = _share(options, near) if options else question
+        if share >= measure.short_options:
+            return (question + share) / 2
+        if question < measure.apart_question or len(options) < 2:
+            return 0.0
+        share = _share(options, _around(codes, place, APART, limits))
+        return min((question + share) / 2, 0.49) if share >= measure.apart_options else 0.0
+
+
+def _around(codes: Codes, place: int, reach: int, limits: tuple[int, int]) -> Codes:
+    return codes[max(limits[0], place - reach) : min(limits[1], place + reach)]
+
+
+def _share(options: Sequence[str], near: Codes) -> float:
+    written = _written(near)
+    return sum(option in written for option in options) / len(options)
 
 
 def _written(codes: Codes) -> str:

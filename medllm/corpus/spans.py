@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medllm.corpus.grams import fold, fold_places, hash_grams
+from medllm.corpus.grams import fold_audit, fold_places, hash_grams
 from medllm.corpus.items import Item
 from medllm.corpus.measure import ALPHABETIC, JAPANESE
 
@@ -23,9 +23,9 @@ def spans(text: str, item: Item) -> list[tuple[int, int]]:
     """The stretches of the text that the item has too, by its grams, and for short items by shorter ones."""
     measure = ALPHABETIC if item.alphabetic else JAPANESE
     codes, places = fold_places(text)
-    brief = len(fold(item.question)) < measure.length + measure.question_apart
+    brief = len(fold_audit(item.question)) < measure.length + measure.question_apart
     for length in (measure.near,) if brief else (measure.length, measure.near):
-        halves = [hash_grams(fold(half), length) for half in (item.question, *item.options)]
+        halves = [hash_grams(fold_audit(half), length) for half in (item.question, *item.options)]
         found = np.flatnonzero(np.isin(hash_grams(codes, length), np.concatenate(halves)))
         if len(found):
             return _joined([(int(places[at]), int(places[at + length - 1]) + 1) for at in found.tolist()])

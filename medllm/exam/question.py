@@ -12,6 +12,16 @@ LETTERS = "abcdefgh"
 Language = Literal["ja", "en"]
 
 
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A question's text and choices in another language, as published; for the leakage audit alone."""
+
+    question_id: str
+    language: str
+    text: str
+    choices: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A question with its key; what a benchmark does not publish is None, never an empty string or a zero."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medllm.corpus.exams import translated_items
 from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, write_answer
@@ -73,7 +74,7 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
     shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(name, 0)
     examples = exemplars(name, folder)[:shots] if shots else []
     refuse_test_items(examples, questions)
-    watch = Watch.over(questions)
+    watch = Watch.over(questions, translated=translated_items(name, folder))
     watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
     prompts: dict[str, Asked] = {}
     for style in settings.prompts:

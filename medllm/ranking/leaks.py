@@ -28,9 +28,11 @@ class Watch:
     """Texts that had to go, by stage."""
 
     @classmethod
-    def over(cls, held_out: Iterable[Question], reviewed: Iterable[str] = ()) -> "Watch":
-        """A watch over these questions; two exams that are one folder count once."""
-        return cls(tuple(dict.fromkeys(map(as_item, held_out))), frozenset(reviewed))
+    def over(
+        cls, held_out: Iterable[Question], reviewed: Iterable[str] = (), translated: Iterable[Item] = ()
+    ) -> "Watch":
+        """A watch over these questions and their translations; two exams that are one folder count once."""
+        return cls(tuple(dict.fromkeys((*map(as_item, held_out), *translated))), frozenset(reviewed))
 
     def see(self, stage: Stage, texts: Iterable[tuple[str, str]]) -> dict[str, Found]:
         """The texts, each with its name, that hold a held-out item and must go, with the worst that was seen there."""

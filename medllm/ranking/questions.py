@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+from medllm.corpus.exams import translated_items
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.prompts import before
@@ -42,7 +43,8 @@ def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
             counts[reason or "kept"] += 1
             if reason is None:
                 fit.append(question)
-    watch = Watch.over(held, settings.reviewed)
+    translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name])]
+    watch = Watch.over(held, settings.reviewed, translated)
     leaks = watch.see("preferences", question_texts(fit))
     fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
     if leaks:

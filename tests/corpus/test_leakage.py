@@ -72,7 +72,7 @@ def test_no_pharmacist_question_is_flagged(index, yakugakuqa):
 def test_between_years_only_reused_and_reworded_items_are_seen(index, igakuqa):
     seen: dict[str, float] = {}
     for one in index.look([item.text for item in igakuqa]).flagged:
-        mine, theirs = igakuqa[one.document].name, igakuqa[one.item].name
+        mine, theirs = igakuqa[one.document].name, index.items[one.item].name
         if mine[:11] != theirs[:11]:
             seen[theirs] = max(seen.get(theirs, 0.0), one.containment)
     # 113E2 was asked again as 116B10; the others are the same case told in other words.

@@ -7,7 +7,7 @@ from typing import Any
 
 from medllm.exam.benchmarks.fields import float_or_none, normal_letters, numeric_gold, text_of
 from medllm.exam.benchmarks.vignettes import Vignettes
-from medllm.exam.question import LETTERS, Question
+from medllm.exam.question import LETTERS, Question, Translation
 from medllm.exam.rows import table_rows
 
 EXAM_DATES = {
@@ -29,6 +29,19 @@ def read(folder: Path, name: str) -> list[Question]:
     root = folder / "data" if (folder / "data").is_dir() else folder
     sections = sorted(root.glob("20[0-9][0-9]/[0-9][0-9][0-9]-[A-F].jsonl"))
     return [question for file in sections for question in _section(file, name)]
+
+
+def translations(folder: Path) -> list[Translation]:
+    """The English translations that IgakuQA publishes beside its sections, under the ids of the Japanese questions."""
+    root = folder / "data" if (folder / "data").is_dir() else folder
+    files = sorted(root.glob("20[0-9][0-9]/[0-9][0-9][0-9]-[A-F]_translate.jsonl"))
+    rows = [row for file in files for row in table_rows(file)]
+    return [
+        Translation(
+            text_of(row, "problem_id", place), "en", text_of(row, "problem_text_en", place), tuple(row["choices_en"])
+        )
+        for place, row in rows
+    ]
 
 
 def exemplars(folder: Path) -> list[Question]:

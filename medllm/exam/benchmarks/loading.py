@@ -6,7 +6,7 @@ from pathlib import Path
 from medllm.errors import DataError
 from medllm.exam.benchmarks import igakuqa, jmle2026, medical, mmlu, own, yakugakuqa
 from medllm.exam.benchmarks.catalogue import CATALOGUE
-from medllm.exam.question import Question, index
+from medllm.exam.question import Question, Translation, index
 
 Loader = Callable[[Path, str], list[Question]]
 
@@ -39,6 +39,36 @@ def load(name: str, folder: Path) -> list[Question]:
             raise DataError(absent(name, folder))
     index(questions)
     return questions
+
+
+TRANSLATED = {
+    "medqa": "medqa-ja",
+    "medmcqa": "medmcqa-ja",
+    "pubmedqa": "pubmedqa-ja",
+    "medqa-ja": "medqa",
+    "medmcqa-ja": "medmcqa",
+    "pubmedqa-ja": "pubmedqa",
+}
+"""Sets that are each other's translation, where both lie in one folder."""
+
+
+def translations(name: str, folder: Path) -> list[Translation]:
+    """The published translations of a benchmark's questions that lie in its folder, for the leakage audit.
+
+    IgakuQA publishes `*_translate.jsonl`; of a set and its translated twin, each is the other's translation; an
+    exam of your own has them in columns `text_LANGUAGE` and `choices_LANGUAGE`, or as rows of `translations/*.jsonl`.
+    """
+    if name == "igakuqa":
+        return igakuqa.translations(folder)
+    if name not in CATALOGUE:
+        return own.translations(folder)
+    twin = TRANSLATED.get(name)
+    found = _LOADERS[twin](folder, twin) if twin and folder.is_dir() else []
+    return [Translation(one.question_id, one.language, _whole(one), one.choices) for one in found]
+
+
+def _whole(question: Question) -> str:
+    return f"{question.context}\n{question.text}" if question.context else question.text
 
 
 def absent(name: str, folder: Path) -> str:

@@ -1,11 +1,12 @@
 """Exams of your own: JSON lines with documented columns, checked row by row."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from medllm.errors import DataError
 from medllm.exam.benchmarks.cells import Cells
-from medllm.exam.question import LETTERS, Question
+from medllm.exam.question import LETTERS, Question, Translation
 from medllm.exam.rows import table_rows
 
 COLUMNS = (
@@ -38,6 +39,30 @@ def read(folder: Path, name: str) -> list[Question]:
     return _questions(files, name)
 
 
+_TRANSLATED = re.compile(r"(text|choices)_([a-z]{2})")
+
+
+def translations(folder: Path) -> list[Translation]:
+    """Translations of an own exam: columns `text_LANGUAGE`, `choices_LANGUAGE`, and rows of `translations/*.jsonl`."""
+    files = [folder] if folder.is_file() else sorted(folder.glob("*.jsonl"))
+    beside = sorted(folder.glob("translations/*.jsonl")) if folder.is_dir() else []
+    found = []
+    for file in [*(file for file in files if file.name != "exemplars.jsonl"), *beside]:
+        for place, row in table_rows(file):
+            texts = {
+                code[2]: row[column] for column in row if (code := _TRANSLATED.fullmatch(column)) and code[1] == "text"
+            }
+            if file in beside:
+                texts["translated"] = row.get("text")
+            for language, text in texts.items():
+                choices = row.get("choices" if language == "translated" else f"choices_{language}") or ()
+                if not isinstance(text, str) or isinstance(choices, str):
+                    raise DataError(f"{place}: a translation needs a text and a list of choices.")
+                language = str(row.get("language") or file.stem) if language == "translated" else language
+                found.append(Translation(str(row.get("question_id")), language, text, tuple(map(str, choices))))
+    return found
+
+
 def exemplars(folder: Path, name: str) -> list[Question]:
     """The worked examples in exemplars.jsonl beside the exam, or none."""
     file = folder / "exemplars.jsonl"
@@ -61,7 +86,7 @@ def _questions(files: list[Path], name: str) -> list[Question]:
 
 
 def _question(row: dict[str, Any], place: str, name: str) -> Question:
-    unknown = sorted(set(row) - set(COLUMNS))
+    unknown = sorted(one for one in set(row) - set(COLUMNS) if not _TRANSLATED.fullmatch(one))
     if unknown:
         raise DataError(f"{place}: unknown column {', '.join(unknown)}. The columns are {', '.join(COLUMNS)}.")
     cells = Cells(row, place)

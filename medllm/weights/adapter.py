@@ -158,6 +158,21 @@ class Adapter:
                 "base it was trained on, or put that base's tokenizer beside the adapter."
             )
 
+    @cached_property
+    def switched(self) -> frozenset[str]:
+        """Tensors of whole modules that PEFT keeps beside the base's and switches with the adapter (modules_to_save).
+
+        PEFT takes every module whose name ends in one of the given words: `norm` stands for `input_layernorm` as well.
+        """
+        ends = tuple(str(module) for module in self.config.get("modules_to_save") or ())
+        if self.config.get("ensure_weight_tying") and any(end.endswith(("embed_tokens", "lm_head")) for end in ends):
+            ends = (*ends, "embed_tokens", "lm_head")
+        return frozenset(
+            name
+            for name in self.replaced
+            if any(name[:at].endswith(ends) for at, sign in enumerate(name) if sign == "." and ends)
+        )
+
     @property
     def acts_on_both_ends(self) -> bool:
         """Whether it changes a tied embedding and its head together."""
@@ -169,8 +184,7 @@ class Adapter:
         PEFT keeps a copy of what stands in `modules_to_save`; biases (`bias: all`) and resized embeddings it writes
         over the base's.
         """
-        kept = [str(module) for module in self.config.get("modules_to_save") or ()]
-        bare = [name for name in self.replaced if not any(f".{module}." in f".{name}" for module in kept)]
+        bare = [name for name in self.replaced if name not in self.switched]
         places = {name: self.placed(name, base) for name in bare}
         return sorted(
             name

@@ -6,8 +6,10 @@ Without a folder the model is a Qwen2 of 1.2 M random weights, where what surrou
 
 import argparse
 import random
+import resource
 import tempfile
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -139,6 +141,32 @@ def compare_rpo(base: Path | None, steps: int, pairs: list[dict[str, str]], toke
     print(f"{'ratio':34} {slow / run('RPO, ours', mine, steps, 8, 'pairs'):7.2f} x")
 
 
+def compare_groups(base: Path | None, steps: int, rows: list[list[str]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """All pairs of each question's answers, ranked as they stand; two questions to an update.
+
+    A row is a prompt and its answers. TRL takes the pairs one by one, `order: questions` those of a question together.
+    """
+    responses = len(rows[0]) - 1
+    pairs = [
+        {"prompt": prompt, "chosen": better, "rejected": worse}
+        for prompt, *answers in rows
+        for better, worse in combinations(answers, 2)
+    ]
+    each = responses * (responses - 1) // 2
+    table = Dataset.from_list(pairs)
+    weights = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 10.0], "beta": 0.1, "max_length": None}
+    dpo = DPOConfig(**arguments(steps, 1, 2 * each), **weights)
+    theirs = DPOTrainer(model(base), args=dpo, train_dataset=table, processing_class=tokenizer, peft_config=peft())
+    slow = run(f"RPO, TRL ({responses} answers a question)", theirs, steps, 2 * each, "pairs")
+    encoded, _ = encode_pairs(table, tokenizer, 4096)
+    told = {"model": "base", "rpo_alpha": 10, "lora": LORA, "batch_size": 2 * each, "max_length": 4096, **common(steps)}
+    for order, split in (("pairs", 1), ("questions", each)):
+        settings = Rpo.model_validate({**told, "order": order, "per_device_batch_size": split})
+        mine = preference.make_trainer(model(base), tokenizer, encoded, settings, Path(tempfile.mkdtemp()), say=print)
+        quick = run(f"RPO, ours, order: {order}", mine, steps, 2 * each, "pairs")
+        print(f"{'ratio':34} {slow / quick:7.2f} x, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
 def main() -> None:
     """Both trainings, TRL's way and ours."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,6 +186,9 @@ def main() -> None:
     prompts = [text(given.prompt, given.prompt) for _ in range(160)]
     pairs = [{"prompt": one, "chosen": " " + text(20, 40), "rejected": " " + text(20, 40)} for one in prompts]
     compare_rpo(given.base, given.steps, pairs, tokenizer)
+    for responses in (3, 8):
+        rows = [[one, *(" " + text(20, 40) for _ in range(responses))] for one in prompts[: 2 * given.steps]]
+        compare_groups(given.base, given.steps, rows, tokenizer)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_ctrl_c_is_quiet_and_what_was_made_stands_afterwards(stopped, made):
     assert code == 1, said
     assert "rerun the same command to resume" in said
     assert "Traceback" not in said
-    assert re.search(r"corpus +stands", made[1].stderr), made[1].stderr
+    assert re.search(r"corpus +exists", made[1].stderr), made[1].stderr
 
 
 def test_it_tells_a_plan_a_word_on_each_stage_the_table_and_what_to_type_next(stopped, made):

@@ -42,7 +42,7 @@ DECORATION = re.compile(r'[*`$「」『』“”"]+')
 def plain(text: str) -> str:
     r"""The same text without its dress; a box is written "boxed: ", an answer tag "tagged: ", each on its own line.
 
-    >>> plain(r"So $\\boxed{\\text{B}}$").split()
+    >>> plain(r"So $\boxed{\text{B}}$").split()
     ['So', 'boxed:', 'B']
     >>> plain("__Answer__: ~~A~~ B")
     'Answer:  B'

@@ -1,5 +1,6 @@
 """Push a folder as one commit: all of it or nothing, never over somebody else's work, tagged when it stands."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from medllm.errors import HubError
 from medllm.hub.artifact import Artifact, Kind, Provenance
 from medllm.hub.connection import Hub, Standing
 from medllm.hub.faults import Moved
+
+# An RPO model carries the log-probabilities of its reference as a table, on purpose.
+warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file", category=UserWarning)
 
 STAGED_ABOVE = 50 * 10**9
 """Bytes above which files are first laid one by one on a branch: what arrived there is not sent again."""

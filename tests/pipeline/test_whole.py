@@ -120,7 +120,7 @@ def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stand
     told = json.loads(done.stdout)
     assert list(told["rows"]) == ["base", "rpo-only", "cpt", "cpt-dpo", "final"]
     for row in told["rows"].values():
-        assert set(row) == {"plain", "explain", "delta", "interval"}
+        assert set(row) == {"plain", "explain", "delta", "interval", "plain_interval", "explain_interval"}
         assert row["delta"] == pytest.approx(row["explain"] - row["plain"])
         assert row["interval"][0] <= row["delta"] <= row["interval"][1]
     compared = told["exams"]["world"]["comparisons"]

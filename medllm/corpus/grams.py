@@ -81,8 +81,6 @@ _ALIKE = {
     "工": "え",
     "卜": "と",
     "一": "ー",
-    "ニ": "に",
-    "へ": "へ",
 }
 """Kanji that a scanner takes for a kana of the same shape."""
 

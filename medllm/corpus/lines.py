@@ -140,12 +140,14 @@ def row_draft(piece: Piece, place: str, row: Row) -> Draft:
         return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` holds {_kind(given)}, not a text")
     if named:
         return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` is empty")
-    fault = f"no_text: no column `{_names(piece, 'text')[0]}`. There is: {there}"
+    fault = f"{NO_COLUMN} `{_names(piece, 'text')[0]}`. There is: {there}"
     if isinstance(row.get("messages") or row.get("conversations"), list):
         fault += ". These are chat rows: write what is to be learnt of them as `text`"
     return piece.source.draft("", place, stated, fault=fault)
 
 
+NO_COLUMN = "no_text: no column"
+"""How the fault of a row begins that has no column of the text."""
 ROWS_WITHOUT_TEXT = 1000
 """After so many rows without the column, from the first row on, the column is not in the file."""
 
@@ -153,19 +155,14 @@ ROWS_WITHOUT_TEXT = 1000
 def refuse_without_text(piece: Piece, drafts: Iterator[Draft]) -> Iterator[Draft]:
     """Hand drafts on; raise DataError when no row at all has the column of the text, a mistake of the recipe."""
     lacking: list[Draft] = []
-    watching = not piece.begin
     for draft in drafts:
-        if watching and draft.fault is not None and draft.fault.startswith("no_text: no column"):
-            lacking.append(draft)
-            watching = len(lacking) < ROWS_WITHOUT_TEXT
-            if not watching:
-                break
-        else:
-            watching = False
-        yield draft
-        if not watching:
+        if piece.begin or not (draft.fault or "").startswith(NO_COLUMN):
+            yield from (*lacking, draft)
             yield from drafts
             return
+        lacking.append(draft)
+        if len(lacking) == ROWS_WITHOUT_TEXT:
+            break
     if lacking:
         raise DataError(
             f"{piece.source.name}: {lacking[0].locator} has {str(lacking[0].fault).partition(': ')[2]}. "

@@ -13,8 +13,8 @@ class Measure:
     """Characters of a run that finds a short item; a power of two."""
     near: int
     """Characters of the runs by which a short question is weighed."""
-    loose: int
-    """Characters of the grams by which a changed item is weighed."""
+    loose: int = 4
+    """Characters of the grams by which a changed item is weighed; only Japanese ones are."""
     pointers: int = 3
     """Rare runs of an item that must stand together before it is weighed for changes."""
     loose_review: float = 0.45
@@ -43,5 +43,5 @@ class Measure:
     """And so many of its options, word for word."""
 
 
-JAPANESE = Measure(length=13, anchor=8, near=5, loose=4)
-ALPHABETIC = Measure(length=40, anchor=16, near=12, loose=8)
+JAPANESE = Measure(length=13, anchor=8, near=5)
+ALPHABETIC = Measure(length=40, anchor=16, near=12)

@@ -1,6 +1,7 @@
 """The text layer of a PDF; a scan, which has none, is refused with a reason and not turned into noise."""
 
 import codecs
+import functools
 import io
 import logging
 import re
@@ -37,6 +38,7 @@ _CMAPS = {
 """The predefined CMaps of PDF 1.7, table 118, by the codec that reads their codes; each has an H and a V form."""
 
 
+@functools.cache
 def known_cmaps() -> dict[str, str]:
     """The codec for the codes of each predefined CMap that a codec of Python reads, by its name in a PDF."""
     names = {f"/{name}-{way}": codec for codec, names in _CMAPS.items() for name in names.split() for way in "HV"}

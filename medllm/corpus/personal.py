@@ -167,7 +167,7 @@ def _around(text: str, one: Finding, findings: list[Finding]) -> str:
 
 
 _HYPHENS = np.array([0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2015, 0x2212, 0x2500, 0x2501, 0xFE58, 0xFE63, 0xFF70])
-_HYPHEN_IN_NUMBER = re.compile(r"(?<=\d)[ー一‐](?=\d)")
+_HYPHEN_IN_NUMBER = re.compile(r"(?<=\d)[ー一](?=\d)")
 
 
 def _one_width(text: str) -> str:

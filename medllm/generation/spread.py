@@ -22,7 +22,6 @@ from medllm.generation.batches import Batch, Limits, plan, refuse_strangers, too
 from medllm.generation.requests import Delta, Reply, Request
 from medllm.generation.worker import as_line
 from medllm.weights.load import import_torch, load_tokenizer
-from medllm.weights.words import Words
 
 LAST_LINES = 8
 """How much of a dead process's messages is told."""
@@ -146,7 +145,7 @@ class SpreadGenerator:
             for number, place in enumerate(self.places):
                 processes.append(Process(number, place, self.given, len(self.places), heard))
             limits = _ready(processes, heard)
-            batches, unfit = plan(requests, self.tokenizer, limits, Words(self.tokenizer))
+            batches, unfit = plan(requests, self.tokenizer, limits)
             yield from too_long(unfit)
             yield from _share_out(processes, heard, batches)
         finally:

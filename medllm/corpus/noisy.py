@@ -17,6 +17,8 @@ LEAST = 300
 """Folded characters of the stretch that is weighed, at the least."""
 SHARED = 2
 """Items of the exam that may share a run for it to point at them."""
+RETOLD = 0.49
+"""What a changed item counts as contained below `loose_drop`: it is reviewed, and a share of 0.5 never drops it."""
 _BITS = 22
 
 
@@ -76,7 +78,7 @@ class NoisyItems:
                 held = self._held(item, codes, at[begin:end], runs[begin:end], limits)
                 if held:
                     # What is only retold is for a person to judge; what is nearly whole is dropped.
-                    score = held if held >= self._measure.loose_drop else min(held, 0.49)
+                    score = held if held >= self._measure.loose_drop else min(held, RETOLD)
                     sightings.append(Sighting(text, item, round(score, 4), "together"))
         return sightings
 

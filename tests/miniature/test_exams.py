@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medllm.corpus.items import Item as AuditItem
-from medllm.corpus.leakage import ExamIndex
+from medllm.corpus.leakage import DROP, ExamIndex
+from medllm.corpus.noisy import RETOLD
 from medllm.exam import benchmarks
 from medllm.exam.question import Question
 from medllm.miniature import exams
@@ -85,5 +86,6 @@ def test_no_past_question_holds_half_of_a_later_one(past, asked):
     index = ExamIndex([AuditItem(question.question_id, question.text, question.choices) for question in asked])
     seen = index.look([question.full_text for question in past])
     assert seen.flagged  # a case names the same cause and symptom in old and new wording: for review, not a leak
-    assert max(sighting.containment for sighting in seen.flagged) < 0.4
+    # Words in another order weigh up to RETOLD, and no more than that is found: nothing is dropped from training.
+    assert max(sighting.containment for sighting in seen.flagged) <= RETOLD < DROP
     assert index.look([asked[7].full_text]).flagged

@@ -12,6 +12,7 @@ from medllm.corpus.items import Item
 from medllm.corpus.leakage import ExamIndex
 from medllm.corpus.look import look
 from medllm.exam.benchmarks import translations
+from tests.corpus.invented import INVENTED
 
 ITEM = Item(
     "own/1",
@@ -79,18 +80,22 @@ def test_a_textbook_that_names_the_options_without_the_question_is_not_flagged(o
     assert seen(own, text, SHORT) == 0.0
 
 
-def test_a_scan_with_one_wrong_character_in_twenty_is_seen(index, igakuqa):
+def scans_seen(items: list[Item], index: ExamIndex) -> int:
+    """How many of the items are seen for themselves in a scan that has one wrong character in twenty."""
     draw = random.Random(5)
-    chosen = draw.sample([item for item in igakuqa if item.options], 200)
-    texts = [
-        "".join(draw.choice("日目白木本") if draw.random() < 0.05 else one for one in item.text) for item in chosen
-    ]
+    texts = ["".join(draw.choice("日目白木本") if draw.random() < 0.05 else one for one in item.text) for item in items]
     numbers = {item.name: number for number, item in enumerate(index.items)}
-    found = look(index, texts)
-    hits = [
-        any(one.item == numbers[item.name] for one in flagged) for item, (flagged, _) in zip(chosen, found, strict=True)
-    ]
-    assert sum(hits) >= 196
+    found = zip(items, look(index, texts), strict=True)
+    return sum(any(one.item == numbers[item.name] for one in flagged) for item, (flagged, _) in found)
+
+
+def test_a_scan_with_one_wrong_character_in_twenty_is_seen(index, igakuqa):
+    chosen = random.Random(5).sample([item for item in igakuqa if item.options], 200)
+    assert scans_seen(chosen, index) >= 196
+
+
+def test_a_scan_of_an_invented_exam_is_seen_too():
+    assert scans_seen(INVENTED, ExamIndex(INVENTED)) == 30
 
 
 def test_the_published_english_of_igakuqa_is_held_out_too(igakuqa_held_out, index, shared_data):

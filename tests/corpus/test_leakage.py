@@ -9,6 +9,7 @@ from medllm.corpus.items import Item
 from medllm.corpus.leakage import ExamIndex, verdict
 from medllm.corpus.look import look
 from medllm.errors import DataError
+from tests.corpus.invented import INVENTED
 
 FILLER = (
     "外来では血圧と体重を毎回測り、食事と運動の記録を一緒に見直す。薬は一包化し、飲み忘れがあれば次の受診で相談する。"
@@ -49,17 +50,38 @@ def inside_a_page(item: Item, draw: random.Random) -> str:
     return FILLER * draw.randint(3, 30) + shuffled(item, draw) + FILLER * draw.randint(3, 30)
 
 
-@pytest.mark.parametrize("printed", [verbatim, half_width, wrapped, shuffled, inside_a_page])
-def test_all_2000_planted_questions_are_dropped(printed, index, igakuqa):
+PRINTED = [verbatim, half_width, wrapped, shuffled, inside_a_page]
+
+
+def missed(printed, items: list[Item], index: ExamIndex) -> list[str]:
+    """Names of the items that are not dropped when each is a text of its own, printed in this way."""
     draw = random.Random(7)
-    texts = [printed(item, draw) for item in igakuqa]
+    texts = [printed(item, draw) for item in items]
+    numbers = {item.name: number for number, item in enumerate(index.items)}
     caught = set()
     for begin in range(0, len(texts), 500):
-        for number, (flagged, _) in enumerate(look(index, texts[begin : begin + 500]), begin):
-            caught |= {one.item for one in flagged if one.item == number and verdict(one.containment) == "drop"}
-    missed = [igakuqa[number].name for number in range(len(igakuqa)) if number not in caught]
+        for item, (flagged, _) in zip(items[begin:], look(index, texts[begin : begin + 500]), strict=False):
+            seen = [one.containment for one in flagged if one.item == numbers[item.name]]
+            caught |= {item.name for containment in seen if verdict(containment) == "drop"}
+    return [item.name for item in items if item.name not in caught]
+
+
+@pytest.mark.parametrize("printed", PRINTED)
+def test_all_2000_planted_questions_are_dropped(printed, index, igakuqa):
     assert len(igakuqa) == 2000
-    assert missed == []
+    assert missed(printed, igakuqa, index) == []
+
+
+@pytest.mark.parametrize("printed", PRINTED)
+def test_all_planted_questions_of_an_invented_exam_are_dropped(printed):
+    assert len(INVENTED) == 30
+    assert missed(printed, INVENTED, ExamIndex(INVENTED)) == []
+
+
+def test_the_half_of_an_invented_exam_that_is_not_held_out_is_not_flagged():
+    index, others = ExamIndex(INVENTED[::2]), [item.text for item in INVENTED[1::2]]
+    assert len(others) == 15
+    assert index.look(others).flagged == []
 
 
 def test_no_pharmacist_question_is_flagged(index, yakugakuqa):

@@ -44,7 +44,7 @@ class Sorter:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, rows: npt.NDArray[Any] | list[Record]) -> None:
-        """Take some records."""
+        """Take some records in, in any order."""
         self._held.append(np.array(rows, self._kind))
         self._count += len(rows)
         if self._count >= HELD:

@@ -67,7 +67,7 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """Bytes to read."""
+        """Bytes to read of its file."""
         if self.source.exam:
             return 0
         return (self.path.stat().st_size if self.end is None else self.end) - self.begin

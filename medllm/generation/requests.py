@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One completion."""
+    """One completion of a request, with its tokens counted."""
 
     key: str
     text: str
@@ -83,7 +83,7 @@ class PromptTooLongError(Exception):
 
 
 class Generator(Protocol):
-    """Whoever answers requests."""
+    """What answers requests: a model here or a server."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, in the order in which answers become ready."""

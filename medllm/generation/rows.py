@@ -44,7 +44,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def get_seq_length(self) -> int:
-        """Tokens stored."""
+        """Count the tokens that are stored."""
         return self.length
 
     @classmethod

@@ -68,7 +68,7 @@ class Writing:
         return new
 
     def reply(self) -> Reply:
-        """The whole answer."""
+        """The whole answer, once it is written."""
         return Reply(
             key=self.request.key,
             text=self.text,

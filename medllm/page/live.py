@@ -47,7 +47,7 @@ class Live:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models' names."""
+        """Names of the models that can be asked."""
         return tuple(self.makers)
 
     @property

@@ -26,7 +26,7 @@ ORDER = ("base", "rpo-only", "cpt", "cpt-dpo", "final")
 
 @dataclass(frozen=True)
 class Ablation:
-    """The finished table."""
+    """The finished table, one row a model."""
 
     report: Report
     rows: tuple[str, ...]
@@ -78,7 +78,7 @@ class Ablation:
         ]
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The table as lines of text."""
         lines = []
         for exam in self.exams:
             lines += [

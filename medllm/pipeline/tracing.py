@@ -21,7 +21,7 @@ class Traced:
     forward: tuple[Standing, ...]
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """The trace as lines of text."""
         for step in self.back:
             name = step.source.reference if step.depth else ""
             place = f"{step.source.repo_id}@{step.source.commit}" if step.source.repo_id else step.source.digest
@@ -35,7 +35,7 @@ class Traced:
             yield f"  {standing.provenance.stage if standing.provenance else '?'}: {standing.artifact}"
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The trace as a value for JSON."""
         return {
             "artifact": str(self.artifact),
             "from": [

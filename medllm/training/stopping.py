@@ -58,7 +58,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
                 signal.signal(number, handler)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Start the clock."""
+        """Start the clock of the checkpoints."""
         self.saved = self.clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401

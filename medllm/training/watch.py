@@ -45,7 +45,7 @@ class Log(TrainerCallback):  # type: ignore[misc]
             keep_lines(self.path, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ANN401
-        """Append one line."""
+        """Append what was logged as one line of JSON."""
         if self.chief and "loss" in logs:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")

@@ -44,12 +44,12 @@ class Adapter:
 
     @property
     def path(self) -> Path:
-        """The weights' file."""
+        """The path of the weights' file."""
         return self.folder / "adapter_model.safetensors"
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """PEFT's adapter_config.json."""
+        """The values of PEFT's adapter_config.json."""
         return read_json(self.folder / "adapter_config.json")
 
     @cached_property

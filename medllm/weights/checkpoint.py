@@ -31,7 +31,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes that it takes on disk."""
         return self.end - self.begin
 
 
@@ -104,7 +104,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The model's config.json."""
+        """The values of the model's config.json."""
         return read_json(self.folder / "config.json")
 
     @cached_property

@@ -11,7 +11,7 @@ from medllm.localhub.store.people import Caller, now
 
 @dataclass(frozen=True)
 class Repo:
-    """One repository."""
+    """One repository as its row in the metadata."""
 
     id: int
     kind: str
@@ -25,7 +25,7 @@ class Repo:
 
     @property
     def full(self) -> str:
-        """`namespace/name`."""
+        """The id that clients use, `namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
     @property

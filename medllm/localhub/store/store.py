@@ -38,7 +38,7 @@ class Store:
         self._locks_guard = threading.Lock()
 
     def close(self) -> None:
-        """Close the metadata."""
+        """Close the database of the metadata."""
         self.database.close()
 
     @property

@@ -40,7 +40,7 @@ def _describe(call: Call, connection: sqlite3.Connection, row: sqlite3.Row) -> d
 
 @routes.add("POST", _AREA, body="memory")
 def create(call: Call) -> Response:
-    """A new bucket."""
+    """Create a bucket; where there is one of that name, describe it and answer 409."""
     private = bool(call.json().private())
     full, status = _full(call), 200
     try:
@@ -78,7 +78,7 @@ def settings(call: Call) -> Response:
 
 @routes.add("DELETE", _AREA)
 def delete(call: Call) -> Response:
-    """Remove a bucket."""
+    """Remove a bucket with its files."""
     with call.store.database.write() as connection:
         row = buckets.writable(connection, call.caller, *_full(call))
         connection.execute("DELETE FROM buckets WHERE id = ?", (row["id"],))

@@ -133,7 +133,7 @@ class Fields:
         return value
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """True or false."""
+        """Read a field that is true or false."""
         value = self._value.get(name)
         if value is None:
             return default

@@ -124,7 +124,7 @@ def delete(call: Call) -> Response:
 
 @routes.add("POST", _ONE + "/items", body="memory")
 def add_item(call: Call) -> Response:
-    """A repository more."""
+    """Add a repository to a collection."""
     fields = call.json()
     wanted = Fields(fields.get("item"))
     kind, full = wanted.text("type"), wanted.text("id")
@@ -155,7 +155,7 @@ def change_item(call: Call) -> Response:
 
 @routes.add("DELETE", _ONE + "/items/{item}")
 def delete_item(call: Call) -> Response:
-    """A repository less."""
+    """Take a repository out of a collection."""
     with call.store.database.write() as connection:
         row = collections.writable(connection, call.caller, *call.full)
         line = collections.item(connection, row["id"], call.args["item"])

@@ -110,7 +110,7 @@ def _in_discussion(call: Call, connection: sqlite3.Connection) -> tuple[Repo, sq
 
 @routes.add("POST", _AREA + "/{num}/comment", body="memory")
 def comment(call: Call) -> Response:
-    """Say something."""
+    """Add a comment to a discussion."""
     text = call.json().text("comment")
     if call.caller.anonymous or call.caller.role != "write":
         raise unauthorized("A comment needs a token with the write role")

@@ -41,7 +41,7 @@ def create_branch(call: Call) -> Response:
 
 @routes.add("DELETE", _AREA + "/branch/{branch...}")
 def delete_branch(call: Call) -> Response:
-    """Remove a branch."""
+    """Remove a branch of a repository."""
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         refs.delete(connection, repo, refs.HEADS, call.args["branch"])
@@ -60,7 +60,7 @@ def create_tag(call: Call) -> Response:
 
 @routes.add("DELETE", _AREA + "/tag/{tag...}")
 def delete_tag(call: Call) -> Response:
-    """Remove a tag."""
+    """Remove a tag of a repository."""
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         if not call.args["tag"]:

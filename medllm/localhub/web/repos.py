@@ -101,7 +101,7 @@ def create(call: Call) -> Response:
 
 @routes.add("DELETE", "/api/repos/delete", body="memory")
 def delete(call: Call) -> Response:
-    """Remove a repository."""
+    """Remove a repository with its history."""
     kind, full = _wanted(call, call.json())
     with call.store.database.write() as connection:
         repos.delete(connection, repos.writable(connection, call.caller, kind, full))

@@ -64,7 +64,7 @@ def _user(call: Call) -> int:
     guard=_user,
 )
 def xorb(call: Call) -> Response:
-    """Keep a xorb."""
+    """Store an uploaded xorb under its hash."""
     user = _user(call)
     return answer({"was_inserted": keep_xorb(call.store, user, check_sha256(call.args["hash"]), call.spool)})
 

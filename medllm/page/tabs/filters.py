@@ -13,7 +13,7 @@ NAMES = ("exam", "year", "section", "category", "text")
 
 
 def draw_filters(results: Results) -> list[Any]:
-    """The five controls."""
+    """Draw the five controls that choose questions."""
     fields = (("exam", "benchmark"), ("year", "year"), ("section", "section"), ("category", "category"))
     controls: list[Any] = [
         gr.Dropdown(anything(options(results, field)), value="", label=I18N(name), min_width=110)

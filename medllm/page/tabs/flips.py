@@ -50,7 +50,7 @@ class Flips:
 
 
 def draw(page: Page) -> Flips:
-    """Draw the tab."""
+    """Draw the tab of changed answers."""
     results = page.results
     with gr.Row(elem_classes="controls"):
         model = gr.Dropdown(list(results.models), value=results.models[0], label=I18N("model"), min_width=110)

@@ -7,7 +7,7 @@ from medllm.page.tabs.parts import block
 
 
 def draw(page: Page) -> None:
-    """Draw the tab."""
+    """Draw the tab on which readers vote."""
     ballot = page.ballot
     if ballot is None:
         block(f'<p class="card panel">{both("review_off")}</p>')

@@ -25,7 +25,7 @@ TASK = 15_000
 
 def lay_out(work: Path, texts: int) -> int:
     """Facts, signatures and pairs of so many texts, a task at a time; returns how many tasks they are."""
-    from medllm.corpus.keeping import FACTS, part
+    from medllm.corpus.intermediate import FACTS, part
 
     draw = np.random.default_rng(1)
     tasks = -(-texts // TASK)
@@ -54,8 +54,8 @@ def measure(texts: int, work: Path, theirs: bool) -> None:
     from datatrove.pipeline.dedup import MinhashDedupCluster
     from datatrove.utils.logging import logger
 
-    from medllm.corpus.duplicates import CONFIG
-    from medllm.corpus.resolve import Resolve
+    from medllm.corpus.dedup.minhash import CONFIG
+    from medllm.corpus.dedup.resolve import Resolve
 
     logger.disable("datatrove")
     tasks = len(list((work / "facts").iterdir()))

@@ -66,9 +66,9 @@ def size(args: argparse.Namespace) -> int:
 
 def audit(args: argparse.Namespace) -> None:
     """The audit alone, against all of IgakuQA."""
-    from medllm.corpus.audit import Asked, audit_source
-    from medllm.corpus.exams import held_out
-    from medllm.corpus.sources import Source
+    from medllm.corpus.decontaminate.audit import Asked, audit_source
+    from medllm.corpus.decontaminate.held_out import held_out
+    from medllm.corpus.read.sources import Source
 
     asked = Asked(tuple(held_out([("igakuqa", args.data / "igakuqa")])))
     report = audit_source(Source("texts", args.work / "texts"), asked, workers=args.workers)

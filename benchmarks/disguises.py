@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medllm.corpus import exams
-from medllm.corpus.items import Item
-from medllm.corpus.leakage import ExamIndex
-from medllm.corpus.look import look
+from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.matcher import ExamIndex
+from medllm.corpus.decontaminate.windows import look
 
 Draw = random.Random
 Disguise = Callable[[Item, Draw], str]
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--negatives", type=Path, nargs="*", default=[])
     given = parser.parse_args()
-    items = exams.held_out([("igakuqa", given.exam)])
+    items = held_out([("igakuqa", given.exam)])
     index = ExamIndex(items)
     japanese = [item for item in items if not item.name.endswith("(en)")]
     for item in japanese:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from medllm.corpus.grams import fold, hash_grams
+from medllm.corpus.decontaminate.ngrams import fold, hash_grams
 from medllm.recipe.data import Corpus
 from medllm.stages.corpus import make
 

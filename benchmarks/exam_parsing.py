@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterable
 
-from medllm.exam.answers import parse
+from medllm.exam.extract.answer import parse
 
 PIECES = [
     "答え",

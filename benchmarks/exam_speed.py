@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medllm.exam.judging import judge
+from medllm.exam.grading import judge
 from medllm.exam.predictions import read_predictions
 from medllm.exam.question import Question, index
 from medllm.exam.record import Record
 from medllm.exam.records import read_records, write_records
 from medllm.exam.scoring import score
-from medllm.exam.stability import report
+from medllm.exam.stability.report import report
 
 MODELS = {"base": (0.80, 0.71), "cpt": (0.867, 0.834), "final": (0.868, 0.868)}
 """The paper's scores, as the chances with which the invented models are right."""

@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import render
 from medllm.generation.endpoint import EndpointGenerator
-from medllm.generation.local import LocalGenerator
-from medllm.generation.requests import Request, shared_length
+from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.types import Request, shared_length
 
 MODELS = ("base", "cpt", "final")
 Work = Callable[[], dict[str, str]]

@@ -26,7 +26,7 @@ from collections import Counter
 from pathlib import Path
 
 from medllm.localhub import Hub, serve
-from medllm.localhub.store import people
+from medllm.localhub.store import accounts
 
 NAMES = """auth buckets buckets_cli buckets_hf_file_system cli cli_discussions commit_api commit_scheduler copy_files
 file_download hf_file_system jobs_api repocard snapshot_download upload_pipeline verification xet_upload
@@ -83,10 +83,10 @@ def furnish(hub: Hub) -> dict[str, str]:
     with hub.store.database.write() as connection:
         numbers = {}
         for constant, user in USERS.items():
-            numbers[user] = people.add_user(connection, user)
-            tokens[f"SUITE_{constant}"] = people.issue(connection, numbers[user], role="write", label="suite")
+            numbers[user] = accounts.add_user(connection, user)
+            tokens[f"SUITE_{constant}"] = accounts.issue(connection, numbers[user], role="write", label="suite")
         for org, user in ORGANISATIONS.items():
-            people.join(connection, org, numbers[user], "admin")
+            accounts.join(connection, org, numbers[user], "admin")
     return tokens
 
 

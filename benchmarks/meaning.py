@@ -11,9 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-from medllm.corpus.audit import Asked, audit
-from medllm.corpus.exams import as_item
-from medllm.corpus.paraphrase import Encoder, Meanings
+from medllm.corpus.decontaminate.audit import Asked, audit
+from medllm.corpus.decontaminate.held_out import as_item
+from medllm.corpus.decontaminate.semantic import Encoder, Meanings
 from medllm.exam.benchmarks import load
 
 ITEMS = 200

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from medllm.generation.requests import Delta, Reply, Request
+from medllm.generation.types import Delta, Reply, Request
 from medllm.page.live import Live
 from medllm.page.serve import Settings, free_port, serve
 from tests.browser.conftest import CHROMIUM, QUIET

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medllm.exam.answers import parse
 from medllm.exam.benchmarks import load
+from medllm.exam.extract.answer import parse
 from medllm.exam.question import Question, index
 
 CUTS = (0.5, 0.7, 0.9)

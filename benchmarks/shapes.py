@@ -25,12 +25,12 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Qwen2Config, TrainerCallback
 
-from medllm.recipe.bases import KNOWN, Shape
 from medllm.recipe.cost import operations_per_token, training_memory
 from medllm.recipe.hardware import GPUS
+from medllm.recipe.model_shapes import KNOWN, Shape
 from medllm.recipe.settings import Cpt, Lora, Rpo
-from medllm.training import continued, preference
-from medllm.training.start import load_start
+from medllm.training import cpt, rpo
+from medllm.training.load import load_start
 
 LORA = Lora(r=64, lora_alpha=128)
 WARM = 2
@@ -168,9 +168,9 @@ def _trainer(
 ) -> Any:  # noqa: ANN401  one of our trainers
     if isinstance(settings, Cpt):
         rows = rows_of(count, settings.max_length, shape.vocabulary)
-        return continued.make_trainer(model, tokenizer, rows, settings, work)
+        return cpt.make_trainer(model, tokenizer, rows, settings, work)
     pairs = pairs_of(count, settings.max_length, shape.vocabulary)
-    return preference.make_trainer(model, tokenizer, pairs, settings, work, say=print)
+    return rpo.make_trainer(model, tokenizer, pairs, settings, work, say=print)
 
 
 def _share(shape: Shape, settings: Cpt | Rpo, rate: float) -> str:

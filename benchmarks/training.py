@@ -28,9 +28,9 @@ from transformers import (
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
-from medllm.training import continued, preference
+from medllm.training import cpt, rpo
 from medllm.training.packing import make_rows
-from medllm.training.pairs import encode_pairs
+from medllm.training.pair_batches import encode_pairs
 from medllm.weights.load import load_tokenizer
 
 LORA = Lora(r=64, lora_alpha=128)
@@ -122,7 +122,7 @@ def compare_cpt(base: Path | None, steps: int, documents: list[str], tokenizer: 
     slow = run("CPT, TRL (8 rows of 256, packed)", theirs, steps, 2048, "tokens")
     rows, _ = make_rows(texts, tokenizer, 256, packing=True)
     settings = Cpt(lora=LORA, batch_size=8, per_device_batch_size=8, max_length=256, **common(steps))
-    ours = continued.make_trainer(model(base), tokenizer, rows, settings, Path(tempfile.mkdtemp()))
+    ours = cpt.make_trainer(model(base), tokenizer, rows, settings, Path(tempfile.mkdtemp()))
     print(f"{'ratio':34} {slow / run('CPT, ours', ours, steps, 2048, 'tokens'):7.2f} x")
 
 
@@ -137,7 +137,7 @@ def compare_rpo(base: Path | None, steps: int, pairs: list[dict[str, str]], toke
     told = Rpo(
         model="base", rpo_alpha=10, lora=LORA, batch_size=8, per_device_batch_size=1, max_length=4096, **common(steps)
     )
-    mine = preference.make_trainer(model(base), tokenizer, encoded, told, Path(tempfile.mkdtemp()), say=print)
+    mine = rpo.make_trainer(model(base), tokenizer, encoded, told, Path(tempfile.mkdtemp()), say=print)
     print(f"{'ratio':34} {slow / run('RPO, ours', mine, steps, 8, 'pairs'):7.2f} x")
 
 
@@ -162,7 +162,7 @@ def compare_groups(base: Path | None, steps: int, rows: list[list[str]], tokeniz
     told = {"model": "base", "rpo_alpha": 10, "lora": LORA, "batch_size": 2 * each, "max_length": 4096, **common(steps)}
     for order, split in (("pairs", 1), ("questions", each)):
         settings = Rpo.model_validate({**told, "order": order, "per_device_batch_size": split})
-        mine = preference.make_trainer(model(base), tokenizer, encoded, settings, Path(tempfile.mkdtemp()), say=print)
+        mine = rpo.make_trainer(model(base), tokenizer, encoded, settings, Path(tempfile.mkdtemp()), say=print)
         quick = run(f"RPO, ours, order: {order}", mine, steps, 2 * each, "pairs")
         print(f"{'ratio':34} {slow / quick:7.2f} x, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 

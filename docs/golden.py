@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from medllm.exam.records import read_records, write_records
-from medllm.exam.stability import report
-from medllm.exam.stability_text import report_json
+from medllm.exam.stability.report import report
+from medllm.exam.stability.text import report_json
 from medllm.hub import connect, digest_of_folder
-from medllm.miniature.folders import RESULTS
+from medllm.miniature.build import RESULTS
 from medllm.recipe import read_recipe
 
 SEEDS = (0, 1, 2)

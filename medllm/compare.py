@@ -10,7 +10,7 @@ from threading import Lock, Thread
 from typing import Literal
 
 from medllm.exam.record import PromptStyle, Record, Status
-from medllm.generation.requests import Delta, Generator, PromptTooLongError, Reply, Request, UnheardError
+from medllm.generation.types import Delta, Generator, PromptTooLongError, Reply, Request, UnheardError
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "gained"]

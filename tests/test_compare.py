@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from medllm.compare import Cell, flip_between, stream
-from medllm.generation.requests import PromptTooLongError, UnheardError
+from medllm.generation.types import PromptTooLongError, UnheardError
 
 COLUMNS = tuple((model, prompt) for model in ("base", "cpt", "final") for prompt in ("plain", "explain"))
 

@@ -11,13 +11,13 @@ import pytest
 
 from medllm.exam.record import Record
 from medllm.exam.records import read_records
-from medllm.exam.stability import report
+from medllm.exam.stability.report import report
 from medllm.hub import connect
-from medllm.miniature import layout
+from medllm.miniature import exam_format
+from medllm.miniature.corpora import PLANTED_LEAKS, PLANTED_UNLICENSED, PLANTED_YOUNG
 from medllm.miniature.exams import mock_exam
-from medllm.miniature.library import PLANTED_LEAKS, PLANTED_UNLICENSED, PLANTED_YOUNG
 from medllm.miniature.world import make_world
-from medllm.pipeline.making import read_facts
+from medllm.pipeline.build import read_facts
 from medllm.recipe.reference import KINDS, STAGES
 
 pytestmark = pytest.mark.slow
@@ -168,7 +168,7 @@ def test_the_merged_model_answers_as_the_adapter_does(made, pulled):
     base = AutoModelForCausalLM.from_pretrained(made[0] / "base")
     adapted = PeftModel.from_pretrained(base, str(pulled["rpo"]))
     items = mock_exam(make_world(0), 40).items
-    asked = tokenizer([f"{layout.asked(item)}Explanation:" for item in items], return_tensors="pt", padding=True)
+    asked = tokenizer([f"{exam_format.asked(item)}Explanation:" for item in items], return_tensors="pt", padding=True)
     with torch.no_grad():
         one, other = (model.generate(**asked, max_new_tokens=60, do_sample=False) for model in (merged, adapted))
     assert tokenizer.batch_decode(one) == tokenizer.batch_decode(other)

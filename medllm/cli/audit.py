@@ -31,10 +31,10 @@ def audit(  # noqa: PLR0913  an option each
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""
-    from medllm.corpus.audit import Asked, audit_source
-    from medllm.corpus.audit_page import write_page
-    from medllm.corpus.exams import exam_folder, held_out
-    from medllm.corpus.sources import Source
+    from medllm.corpus.decontaminate.audit import Asked, audit_source
+    from medllm.corpus.decontaminate.audit_page import write_page
+    from medllm.corpus.decontaminate.held_out import exam_folder, held_out
+    from medllm.corpus.read.sources import Source
 
     items = held_out([(name, exam_folder(data, name)) for name in against])
     source = Source(str(texts), texts, columns={} if column == "text" else {"text": column})

@@ -199,7 +199,7 @@ class QuickstartDisplay:
 
     def launch(self, plan: "Plan", item: "Item", made: dict["Stage", "Artifact"], bench: "Bench") -> None:
         """Build a stage in this process; print its purpose, its progress and one figure of its result."""
-        from medllm.launch.here import launch
+        from medllm.launch.local import launch
 
         self.say(f"{item.stage}: {STAGE_PURPOSE[item.stage]}")
         folder = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}" / "making.part"

@@ -74,13 +74,13 @@ def env(
     days: Annotated[int, typer.Option("--days", min=1, help="How long the new token is good.")] = 30,
 ) -> None:
     """Print the variables that point a shell's Hugging Face tools at the hub, with a new token for the user."""
-    from medllm.localhub.store import people
+    from medllm.localhub.store import accounts
 
     with _store(folder, new=True) as store, store.database.write() as connection:
-        if people.find(connection, user) is None and not people.is_empty(connection):
+        if accounts.find(connection, user) is None and not accounts.is_empty(connection):
             mend = f"medllm hub token add {shlex.quote(str(folder))} {shlex.quote(user)}"
             raise HubError(f"{folder}: the hub has no user {user}. Make one with: {mend}")
-        fresh = people.issue(connection, people.add_user(connection, user), role=role, label="env", days=days)
+        fresh = accounts.issue(connection, accounts.add_user(connection, user), role=role, label="env", days=days)
     shown = f"[{host}]" if ":" in host else host
     print(f"export HF_ENDPOINT={shlex.quote(f'http://{shown}:{port}')}")
     print(f"export HF_TOKEN={fresh}")
@@ -99,11 +99,11 @@ def gc(
     json_: JsonOption = False,
 ) -> None:
     """Give back the space of deleted repositories and interrupted uploads; the hub may be running."""
-    from medllm.localhub.store import collect
+    from medllm.localhub.store import gc
 
     with _store(folder, new=False) as store:
-        done = collect.collect(store, timedelta(hours=grace_hours))
-        faults = collect.verify(store) if verify else []
+        done = gc.collect(store, timedelta(hours=grace_hours))
+        faults = gc.verify(store) if verify else []
     if json_:
         found = {
             "commits": done.commits,
@@ -128,13 +128,13 @@ def add_token(
     label: Annotated[str, typer.Option("--label", help="What the token is for.")] = "token",
 ) -> None:
     """Print a new token as the last line: it is shown only now, the hub keeps no more than its hash."""
-    from medllm.localhub.store import people
+    from medllm.localhub.store import accounts
 
     with _store(folder, new=True) as store, store.database.write() as connection:
-        user = people.add_user(connection, name)
+        user = accounts.add_user(connection, name)
         for one in org:
-            people.join(connection, one, user, "write" if role == "write" else "read")
-        fresh = people.issue(connection, user, role=role, label=label)
+            accounts.join(connection, one, user, "write" if role == "write" else "read")
+        fresh = accounts.issue(connection, user, role=role, label=label)
     print(f"A token for {name} with the {role} role. It is shown only now:", file=sys.stderr)
     print(fresh)
 
@@ -142,10 +142,10 @@ def add_token(
 @token.command("list")
 def list_tokens(folder: Folder, json_: JsonOption = False) -> None:
     """List the tokens that stand: number, user, role, what for, since when, until when."""
-    from medllm.localhub.store import people
+    from medllm.localhub.store import accounts
 
     with _store(folder, new=False) as store, store.database.read() as connection:
-        rows = [dict(row) for row in people.tokens(connection)]
+        rows = [dict(row) for row in accounts.tokens(connection)]
     if json_:
         print(json.dumps(rows))
         return
@@ -159,8 +159,8 @@ def revoke_token(
     number: Annotated[int, typer.Argument(metavar="ID", help="The token's number in the list.", show_default=False)],
 ) -> None:
     """Make a token worthless from now on."""
-    from medllm.localhub.store import people
+    from medllm.localhub.store import accounts
 
     with _store(folder, new=False) as store, store.database.write() as connection:
-        people.revoke(connection, number)
+        accounts.revoke(connection, number)
     print(f"revoked {number}")

@@ -12,7 +12,7 @@ from medllm.cli.app import app
 from medllm.errors import DataError
 
 if TYPE_CHECKING:
-    from medllm.exam.judging import Rules
+    from medllm.exam.grading import Rules
     from medllm.exam.scoring import Score
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -52,23 +52,23 @@ def score(
     `official` compares byte for byte as IgakuQA's own scorer does, so that published numbers come out; `normalised`
     reads the answer out of the reply and repairs numeric keys.
     """
-    from medllm.exam import score_text
+    from medllm.exam import score_report
 
     if list_:
-        told = score_text.catalogue_json() if json_ else "\n".join(score_text.catalogue_lines())
+        told = score_report.catalogue_json() if json_ else "\n".join(score_report.catalogue_lines())
         print(json.dumps(told, ensure_ascii=False, indent=2) if json_ else told)
         return
     if benchmark is None or not files:
         raise DataError("score needs an exam and files of predictions: medllm score igakuqa FILE... --data DIR")
     scores = _scores(benchmark, files, rules, exam_folder(benchmark, data, hub))
     for one in scores:
-        for warning in score_text.warnings(one):
+        for warning in score_report.warnings(one):
             print(f"medllm: {warning}", file=sys.stderr)
     if json_:
-        found = [score_text.score_json(one) for one in scores]
+        found = [score_report.score_json(one) for one in scores]
         print(json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False, indent=2))
         return
-    print("\n\n".join("\n".join(score_text.score_lines(one)) for one in scores))
+    print("\n\n".join("\n".join(score_report.score_lines(one)) for one in scores))
 
 
 def _scores(benchmark: str, files: list[Path], rules: str, folder: Path) -> list["Score"]:
@@ -115,10 +115,10 @@ def stability(
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Report what explaining does to each model: score, kept and lost answers, why, with paired intervals."""
-    from medllm.exam.plot import draw
     from medllm.exam.records import read_records
-    from medllm.exam.stability import report
-    from medllm.exam.stability_text import report_json, report_lines
+    from medllm.exam.stability.plot import draw
+    from medllm.exam.stability.report import report
+    from medllm.exam.stability.text import report_json, report_lines
 
     if language not in ("en", "ja"):
         raise DataError(f"--language {language}: can be en or ja.")

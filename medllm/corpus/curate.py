@@ -4,11 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
-from medllm.corpus.counts import Counts
 from medllm.corpus.executors import Executor
-from medllm.corpus.keeping import part
-from medllm.corpus.passes import PASSES, Curation, Pass
-from medllm.corpus.sources import parted
+from medllm.corpus.intermediate import part
+from medllm.corpus.plan import PASSES, Curation, Pass
+from medllm.corpus.read.sources import parted
+from medllm.corpus.stats import Counts
 
 
 def curate(curation: Curation, work: Path, *, executor: Executor, mark: str) -> Counts:

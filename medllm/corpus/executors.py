@@ -14,7 +14,7 @@ from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
-from medllm.corpus.passes import Pass
+from medllm.corpus.plan import Pass
 from medllm.errors import DataError, MedllmError
 
 POLL_SECONDS = 10.0

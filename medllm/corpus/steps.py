@@ -7,15 +7,15 @@ from typing import Any, Literal
 from datatrove.data import Document as Passing
 from datatrove.pipeline.base import PipelineStep
 
+from medllm.corpus.clean.filters import Limits, drop_reason, without_boilerplate
+from medllm.corpus.clean.normalise import normalise
+from medllm.corpus.clean.pii import Finding, find, hide
+from medllm.corpus.decontaminate.exam_items import Item, Sighting
+from medllm.corpus.decontaminate.matcher import verdict
+from medllm.corpus.decontaminate.windows import index_of, look
 from medllm.corpus.documents import Gate
-from medllm.corpus.filters import Limits, drop_reason, without_boilerplate
-from medllm.corpus.items import Item, Sighting
-from medllm.corpus.leakage import verdict
-from medllm.corpus.look import index_of, look
-from medllm.corpus.normalise import normalise
-from medllm.corpus.personal import Finding, find, hide
-from medllm.corpus.readers import read
-from medllm.corpus.sources import Piece
+from medllm.corpus.read.files import read
+from medllm.corpus.read.sources import Piece
 
 BATCH = 200_000
 """Characters that are audited together: the arrays still fit the processor's cache."""

@@ -11,7 +11,7 @@ from medllm.errors import DataError
 from medllm.exam.question import LETTERS, Question
 from medllm.exam.record import REQUIRED
 from medllm.exam.records import to_record
-from medllm.exam.rows import table_rows
+from medllm.exam.tables import table_rows
 
 _SECTION_FILE = re.compile(r"\d{3}-[A-F]_(?P<model>.+)")
 _IDS = ("question_id", "problem_id", "id", "sample_id")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from medllm.errors import DataError
 from medllm.exam.record import COLUMNS, REQUIRED, Record
-from medllm.exam.rows import table_rows
+from medllm.exam.tables import table_rows
 
 _HINTS = get_type_hints(Record)
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}

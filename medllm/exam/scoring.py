@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medllm.exam.estimates import Estimate, Ratios
+from medllm.exam.grading import Rules, judge
 from medllm.exam.intervals import Floats, Interval
-from medllm.exam.judging import Rules, judge
-from medllm.exam.passing import Verdict, verdicts
+from medllm.exam.pass_rule import Verdict, verdicts
 from medllm.exam.predictions import System
 from medllm.exam.question import Question
 from medllm.exam.record import Record

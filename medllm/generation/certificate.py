@@ -8,12 +8,12 @@ from typing import Any
 
 from medllm.errors import ModelError
 from medllm.generation.canary import canary
+from medllm.generation.engine.blockwise import Streamed, can_stream, streamed_bytes
 from medllm.generation.parity import Answerer, Parity, agreement, effect, note, prompts_of
-from medllm.generation.streamed import Streamed, can_stream, streamed_bytes
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.compose import concatenate
-from medllm.weights.room import bytes_in_memory, memory_free
+from medllm.weights.combine import concatenate
+from medllm.weights.resources import bytes_in_memory, memory_free
 
 NOTES = "certifying"
 """Folder, beside the merged weights, of what each model said; needed only on the way."""

@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from medllm.errors import ModelError
-from medllm.generation.requests import Delta, FinishReason, PromptTooLongError, Reply, Request, UnheardError
+from medllm.generation.types import Delta, FinishReason, PromptTooLongError, Reply, Request, UnheardError
 
 Prices = Mapping[str, tuple[float, float]]
 TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "longer than")

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file, save_file
 
-from medllm.exam.answers import is_right, parse
+from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt, render, reply
 from medllm.exam.question import Question
-from medllm.generation.local import LocalGenerator
-from medllm.generation.requests import BASE, Request, shared_length
-from medllm.generation.streamed import Streamed
+from medllm.generation.engine.blockwise import Streamed
+from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.types import BASE, Request, shared_length
 from medllm.weights.load import release
 
 TEMPLATE: Literal["igakuqa", "paper"] = "igakuqa"

@@ -14,8 +14,8 @@ from queue import Queue
 from typing import Any, TextIO
 
 from medllm.errors import MedllmError
-from medllm.generation.batches import Asked, Batch
-from medllm.generation.requests import Request
+from medllm.generation.engine.batching import Asked, Batch
+from medllm.generation.types import Request
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _work(lines: "Queue[str]", out: TextIO) -> None:
-    from medllm.generation.local import LocalGenerator
+    from medllm.generation.engine.local import LocalGenerator
 
     told = json.loads(lines.get())
     adapters = {name: Path(folder) for name, folder in told["adapters"].items()}

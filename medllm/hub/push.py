@@ -9,8 +9,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from medllm.errors import HubError
 from medllm.hub.artifact import Artifact, Kind, Provenance
-from medllm.hub.connection import Hub, Standing
-from medllm.hub.faults import Moved
+from medllm.hub.client import Hub, Standing
+from medllm.hub.errors import Moved
 
 # An RPO model carries the log-probabilities of its reference as a table, on purpose.
 warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file", category=UserWarning)

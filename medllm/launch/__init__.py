@@ -6,7 +6,7 @@ from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub
 from medllm.pipeline import Launcher, Plan
 from medllm.recipe import uses
-from medllm.recipe.bases import refuse_unsupported
+from medllm.recipe.model_shapes import refuse_unsupported
 from medllm.recipe.reference import parse_reference
 
 PLACES = ("here", "jobs", "slurm", "autotrain")

@@ -12,13 +12,13 @@ import yaml
 
 from medllm.errors import LaunchError
 from medllm.hub import Artifact
-from medllm.launch import here
-from medllm.launch.autotrain_files import config_of, readable_base, write_rows
+from medllm.launch import local
+from medllm.launch.autotrain_config import config_of, readable_base, write_rows
 from medllm.localhub.jobs import keeper
 from medllm.pipeline import Bench, Item, Plan, make
+from medllm.recipe.base import Settings
 from medllm.recipe.reference import Stage
 from medllm.recipe.settings import Cpt, Rpo
-from medllm.recipe.shape import Settings
 
 PROGRAM = "MEDLLM_AUTOTRAIN"
 """The variable that names an installed `autotrain`; without it uv installs one."""
@@ -40,7 +40,7 @@ def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) ->
     if isinstance(item.settings, Cpt | Rpo):
         make(plan, item, made, train, bench)
     else:
-        here.launch(plan, item, made, bench)
+        local.launch(plan, item, made, bench)
 
 
 def refuse(item: Item) -> None:
@@ -97,7 +97,7 @@ def _folded(base: Path, start: Path, folder: Path) -> Path:
 
     if not is_adapter(start):
         return start
-    from medllm.training.finish import write_tokenizer
+    from medllm.training.export import write_tokenizer
     from medllm.weights.load import load_tokenizer
     from medllm.weights.merge import merge
 
@@ -158,10 +158,10 @@ def _last_words(log: Path) -> str:
 
 def _take(trained: Path, whole: Path, sources: dict[str, Path], model: str, out: Path, facts: dict[str, Any]) -> None:
     """Check the adapter and lay it out as our own trainings do: alone on the base it gives all that was learnt."""
-    from medllm.training.finish import write_tokenizer
+    from medllm.training.export import write_tokenizer
     from medllm.weights.adapter import Adapter, is_adapter, write_base
     from medllm.weights.checkpoint import Checkpoint
-    from medllm.weights.compose import concatenate
+    from medllm.weights.combine import concatenate
     from medllm.weights.load import load_tokenizer
 
     made = out.with_name(out.name + ".part") / "made"

@@ -16,13 +16,13 @@ from huggingface_hub import HfApi, JobInfo
 
 from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub
-from medllm.hub.branch import branch_of
-from medllm.launch.code import pushed_code
+from medllm.hub.wip_branch import branch_of
+from medllm.launch.package_snapshot import pushed_code
 from medllm.pipeline import Bench, Item, Plan
-from medllm.recipe.bases import shape_if_known
 from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED
 from medllm.recipe.hardware import cheapest_with_disk
+from medllm.recipe.model_shapes import shape_if_known
 from medllm.recipe.reference import Stage
 from medllm.recipe.training import NAMED
 

@@ -15,8 +15,8 @@ import yaml
 from medllm.errors import LaunchError
 from medllm.hub import Artifact
 from medllm.pipeline import Bench, Item, Plan
-from medllm.recipe.bases import shape_if_known
 from medllm.recipe.cost import weight_bytes
+from medllm.recipe.model_shapes import shape_if_known
 from medllm.recipe.reference import Stage
 
 TEMPLATE = """#!/bin/bash

@@ -17,14 +17,14 @@ from medllm.localhub.jobs.runner import Jobs
 from medllm.localhub.limits import Limits
 from medllm.localhub.store.store import Store
 from medllm.localhub.web import (
-    absent,
     buckets,
     collections,
     commit,
     discussions,
-    gates,
+    gating,
     jobs,
     lfs,
+    not_offered,
     pages,
     refs,
     repos,
@@ -46,14 +46,14 @@ ROUTES = [
             jobs,
             buckets,
             collections,
-            gates,
+            gating,
             discussions,
             spaces,
             takedown,
             xet,
             lfs,
             tree,
-            absent,
+            not_offered,
         ),
         pages,
     )

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from medllm.page.context import Page
+from medllm.page.filters import OUTCOMES, Filter, options
 from medllm.page.flips import Wanted
-from medllm.page.narrow import OUTCOMES, Filter, options
-from medllm.page.tally import tally
+from medllm.page.score_table import tally
 
 Function = Callable[..., Any]
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from medllm.compare import Cell, Column, recorded
-from medllm.page.ballot import Ballot
-from medllm.page.choose import Shelf
 from medllm.page.live import Live
+from medllm.page.picker import Shelf
 from medllm.page.results import Results
+from medllm.page.review.votes import Ballot
 
 
 @dataclass(frozen=True)

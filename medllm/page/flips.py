@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 import numpy as np
 
 from medllm.exam.record import PROMPTS, Record
+from medllm.page.filters import OUTCOMES, Filter, Outcome, containing, outcome
 from medllm.page.html import both, hidden, safe
-from medllm.page.narrow import OUTCOMES, Filter, Outcome, containing, outcome
 from medllm.page.results import Results
 
 PAGE = 10

@@ -6,17 +6,17 @@ import gradio as gr
 
 from medllm.page.about import about
 from medllm.page.api import functions
-from medllm.page.chip import bar, header
 from medllm.page.context import Page
+from medllm.page.error_page import fault_panel
 from medllm.page.flips import Wanted
-from medllm.page.panel import fault_panel
+from medllm.page.header import bar, header
 from medllm.page.tabs import ask as ask_tab
 from medllm.page.tabs import compare as compare_tab
 from medllm.page.tabs import flips as flips_tab
 from medllm.page.tabs import review as review_tab
 from medllm.page.tabs import scores as scores_tab
+from medllm.page.tabs.components import I18N, Stops, block, on
 from medllm.page.tabs.filters import set_filters
-from medllm.page.tabs.parts import I18N, Stops, block, on
 
 FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "measure")
 """What an address may say about Scores and Flips."""

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from medllm.compare import Asking, Cell, CellFault, Column
 from medllm.errors import RecipeError
-from medllm.exam.answers import is_right, parse
+from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.generation.requests import Generator, Request
+from medllm.generation.types import Generator, Request
 from medllm.page.results import Results
 
 OWN = "own"
@@ -169,7 +169,7 @@ def _server(settings: dict[str, Any]) -> Live:
 
 def _adapters(settings: dict[str, Any]) -> Live:
     adapters = dict(settings["adapters"])
-    from medllm.generation.opening import open_generators
+    from medllm.generation.factory import open_generators
 
     sources = {"base": _folder(settings["base"])} | {name: _folder(source) for name, source in adapters.items()}
     models = {"base": "base"} | {name: name for name in adapters}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from medllm.errors import MedllmError
 from medllm.exam.question import LETTERS, Question
-from medllm.page.panel import SourceFault
+from medllm.page.error_page import SourceFault
 
 NO_TEXT = "—"
 """Stands for the text of a question when the records came without their questions."""

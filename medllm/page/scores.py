@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from medllm.exam.record import PROMPTS
+from medllm.page.filters import Filter, Outcome, labels, options
 from medllm.page.html import both, hidden, percent, safe, signed
-from medllm.page.narrow import Filter, Outcome, labels, options
 from medllm.page.results import Results
-from medllm.page.tally import Change, Line, Measure, Share, tally
+from medllm.page.score_table import Change, Line, Measure, Share, tally
 
 SLICES = (("year", "year"), ("section", "section"), ("category", "category"), ("benchmark", "exam"))
 """What the change is broken down by: a question's field, and the name of its filter."""

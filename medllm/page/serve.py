@@ -45,10 +45,10 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from starlette.middleware import Middleware
 
-    from medllm.page.door import Door
-    from medllm.page.hosts import hosts_of
+    from medllm.page.allowed_hosts import hosts_of
     from medllm.page.middleware import Frame
-    from medllm.page.tabs.parts import I18N
+    from medllm.page.request_filter import Door
+    from medllm.page.tabs.components import I18N
     from medllm.page.theme import theme
 
     stack = ExitStack()
@@ -80,12 +80,12 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], 
 
 
 def _build(settings: Settings, stack: ExitStack) -> tuple[Any, list[Any]]:
-    from medllm.page.ballot import open_ballot
-    from medllm.page.choose import Shelf
     from medllm.page.context import Page
-    from medllm.page.downloads import routes
     from medllm.page.layout import page_of, page_of_fault
-    from medllm.page.source import load
+    from medllm.page.loading import load
+    from medllm.page.picker import Shelf
+    from medllm.page.review.votes import open_ballot
+    from medllm.page.routes import routes
 
     try:
         results = load(settings.results)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import RecipeError
-from medllm.exam.comparison import Comparison
 from medllm.exam.estimates import Estimate
 from medllm.exam.intervals import Interval
 from medllm.exam.record import PROMPTS, Record
 from medllm.exam.records import read_records
-from medllm.exam.stability import Report, Stability, report
-from medllm.exam.stability_text import report_json
-from medllm.exam.trainings import trainings_lines
-from medllm.pipeline.making import Bench
+from medllm.exam.stability.comparison import Comparison
+from medllm.exam.stability.report import Report, Stability, report
+from medllm.exam.stability.text import report_json
+from medllm.exam.stability.trainings import trainings_lines
+from medllm.pipeline.build import Bench
 from medllm.pipeline.plan import Plan, make_plan
 from medllm.pipeline.results import told
 from medllm.pipeline.run import Launcher, run
@@ -176,7 +176,7 @@ def _records(plan: Plan, bench: Bench, launch: Launcher) -> list[Record]:
 
 def draw_rows(ablation: Ablation, path: Path) -> None:
     """One figure of all rows: dumbbells from plain to explained."""
-    from medllm.exam.plot import draw
+    from medllm.exam.stability.plot import draw
 
     order = {name: place for place, name in enumerate(ablation.rows)}
     models = sorted(ablation.report.models, key=lambda one: order.get(one.model, len(order)))

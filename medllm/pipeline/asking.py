@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medllm.errors import RecipeError
-from medllm.exam.answers import is_right, parse
+from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle
-from medllm.generation.requests import Request
+from medllm.generation.types import Request
 from medllm.pipeline.inputs import stage_input
 from medllm.pipeline.plan import Plan
 from medllm.recipe.reference import STAGES
@@ -78,7 +78,7 @@ def _of_an_exam(
     settings: Evaluate, sources: dict[str, Path], name: str
 ) -> tuple[Question, dict[PromptStyle, Prompt]] | None:
     """The question of that id in the recipe's exams, rendered as the evaluation renders it."""
-    from medllm.ranking.exams import sittings_of
+    from medllm.evaluation.prompts import sittings_of
 
     for sitting in sittings_of(settings, sources):
         asked = [one for one in sitting.prompts.values() if one.question.question_id == name and one.sample == 0]
@@ -99,7 +99,7 @@ def own_prompt(text: str, style: PromptStyle, settings: Evaluate) -> Prompt:
 
 def replies(asked: Asked) -> Iterator[tuple[Cell, str]]:
     """Every piece as it is written, with its cell; the last piece of a cell comes with `done`."""
-    from medllm.generation.opening import open_generators
+    from medllm.generation.factory import open_generators
 
     settings = asked.settings
     makers = open_generators(

@@ -9,8 +9,8 @@ from medllm.hub import Hub, Input, Kind, Standing, digest_of
 from medllm.hub.push import writable_head
 from medllm.pipeline.inputs import Resolver, stage_input
 from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
+from medllm.recipe.base import Settings
 from medllm.recipe.reference import KINDS, STAGES, Stage
-from medllm.recipe.shape import Settings
 
 MOST_REASONS = 4
 """Changes told one by one; more of them are counted."""

@@ -8,10 +8,10 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub
 from medllm.hub.push import put_back
+from medllm.pipeline.build import Bench
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.gate import unmet
-from medllm.pipeline.making import Bench
 from medllm.pipeline.plan import Item, Plan
 from medllm.pipeline.results import Results, results_of
 from medllm.recipe.reference import Stage

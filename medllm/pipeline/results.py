@@ -10,7 +10,7 @@ import yaml
 
 from medllm.exam.estimates import Estimate
 from medllm.exam.records import read_records
-from medllm.exam.stability import Stability, report
+from medllm.exam.stability.report import Stability, report
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import Plan
 from medllm.recipe.reference import Stage

@@ -6,9 +6,9 @@ from typing import Protocol
 from medllm.errors import HubError
 from medllm.hub import Artifact
 from medllm.hub.push import mark
-from medllm.pipeline.making import Bench
+from medllm.pipeline.build import Bench
 from medllm.pipeline.plan import Item, Plan
-from medllm.pipeline.spaces import check_secrets, furnish
+from medllm.pipeline.space_settings import check_secrets, furnish
 from medllm.recipe.reference import Stage
 
 

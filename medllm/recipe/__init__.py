@@ -1,8 +1,8 @@
 """The recipe: one YAML file that is the whole pipeline, read with every fault named at once."""
 
+from medllm.recipe.dependencies import Use, repo_id, stages_of, uses
 from medllm.recipe.read import ablated, parse_override, read_recipe, with_overrides
 from medllm.recipe.settings import Recipe, settings_for_digest
-from medllm.recipe.uses import Use, repo_id, stages_of, uses
 
 __all__ = [
     "Recipe",

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from medllm.recipe.bases import Shape
 from medllm.recipe.hardware import Machine
+from medllm.recipe.model_shapes import Shape
 from medllm.recipe.settings import Evaluate, Lora, Preferences, Rpo, Training
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from medllm.recipe.shape import Settings
+from medllm.recipe.base import Settings
 
 
 def spelt_out(value: Any) -> Any:  # noqa: ANN401  whatever stands in the YAML file

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.recipe.amounts import trained_tokens
-from medllm.recipe.bases import Shape, known_shape, refuse_unsupported, shape_from_config
 from medllm.recipe.cost import (
     Memory,
     answering_memory,
@@ -19,11 +17,13 @@ from medllm.recipe.cost import (
     trainable_parameters,
     weight_bytes,
 )
-from medllm.recipe.fit import Fit, Sized, fit, too_much
+from medllm.recipe.dependencies import repo_id, stages_of, uses
 from medllm.recipe.hardware import DISK, Machine, cheapest_with_disk, machine
+from medllm.recipe.memory_fit import Fit, Sized, fit, too_much
+from medllm.recipe.model_shapes import Shape, known_shape, refuse_unsupported, shape_from_config
 from medllm.recipe.reference import parse_reference
 from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Merge, Preferences, Recipe, Rpo, Stage, Training
-from medllm.recipe.uses import repo_id, stages_of, uses
+from medllm.recipe.token_counts import trained_tokens
 
 SHARD = "to divide it, set `accelerate: fsdp2`"
 """Without it a training on several GPUs holds the whole model on each."""

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from medllm.recipe.shape import Settings
+from medllm.recipe.base import Settings
 
 
 class SlurmPlace(Settings):

@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from medllm.errors import RecipeError
-from medllm.recipe.document import LARGEST, Lines, parse_yaml
-from medllm.recipe.faults import Fault, own_place, report, schema_faults
-from medllm.recipe.rules import broken_rules
+from medllm.recipe.errors import Fault, own_place, report, schema_faults
 from medllm.recipe.settings import Recipe
+from medllm.recipe.validators import broken_rules
+from medllm.recipe.yaml_reader import LARGEST, Lines, parse_yaml
 
 Tree = dict[str, Any]
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
+from medllm.recipe.base import Settings, settings_for_digest
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, spelt_out
 from medllm.recipe.places import JobsPlace, SlurmPlace
 from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
-from medllm.recipe.shape import Settings, settings_for_digest
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 
 __all__ = [

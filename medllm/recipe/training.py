@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from medllm.recipe.base import Settings
 from medllm.recipe.data import Share
-from medllm.recipe.shape import Settings
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a block, spelt out: PEFT's `all-linear` would wrap the head inside a trained embedding."""

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medllm.corpus.exams import held_out
-from medllm.corpus.known import known_leaks
+from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.known_contaminated import known_leaks
 from medllm.corpus.licences import read_licence
-from medllm.corpus.sources import Source
+from medllm.corpus.read.sources import Source
 from medllm.errors import DataError, MissingExtraError, RecipeError
 from medllm.recipe.data import Corpus, DataSource, Replay
 
 if TYPE_CHECKING:
-    from medllm.corpus.counts import Counts
-    from medllm.corpus.passes import Curation
+    from medllm.corpus.plan import Curation
+    from medllm.corpus.stats import Counts
 
 
 def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
@@ -26,7 +26,7 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     try:
         from medllm.corpus.curate import curate
         from medllm.corpus.executors import executor
-        from medllm.corpus.outcome import conclude
+        from medllm.corpus.summary import conclude
     except ImportError as fault:
         raise MissingExtraError("curate", "The corpus stage") from fault
     work = out.with_name(f"{out.name}.part")
@@ -47,9 +47,9 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
 
 
 def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
+    from medllm.corpus.clean.filters import Limits
     from medllm.corpus.documents import Gate
-    from medllm.corpus.filters import Limits
-    from medllm.corpus.passes import Curation
+    from medllm.corpus.plan import Curation
     from medllm.corpus.steps import Audit, Personal
 
     if settings.cutoff is None:

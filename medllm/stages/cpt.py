@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.recipe.settings import Cpt
-from medllm.training.work import move_into_place, moved_now, say, work_folder, write_facts
+from medllm.stages.workdir import move_into_place, moved_now, say, work_folder, write_facts
 
 ON_THE_WAY = ("checkpoints", "last_good", "cache")
 
@@ -20,20 +20,20 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
     """
     if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
         return
+    from medllm.training.callbacks import gathered, worded
     from medllm.training.launched import launch_elsewhere
-    from medllm.training.watch import gathered, worded
 
     work = work_folder(out)
     with worded("cpt", work):
         rows, tally = _rows(settings, sources, work)
         if launch_elsewhere("cpt", settings, sources, out):
             return
-        from medllm.training.continued import make_trainer
-        from medllm.training.finish import write_adapter
-        from medllm.training.run import run
-        from medllm.training.start import load_start
+        from medllm.training.cpt import make_trainer
+        from medllm.training.export import write_adapter
+        from medllm.training.load import load_start
+        from medllm.training.loop import run
         from medllm.training.targets import coverage
-        from medllm.weights.seats import refuse_unstored
+        from medllm.weights.adapter_targets import refuse_unstored
 
         start = load_start(settings, sources)
         trainer = make_trainer(start.model, start.tokenizer, rows, settings, work, saved=saved)
@@ -52,7 +52,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
 
 def _rows(settings: Cpt, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  rows and their account
     from medllm.training.packing import make_rows, read_texts
-    from medllm.training.prepared import prepared
+    from medllm.training.tokenized import prepared
     from medllm.weights.load import load_tokenizer
 
     def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:

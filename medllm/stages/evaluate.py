@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medllm.exam.judging import judge
+from medllm.evaluation.card_rows import card_rows, model_index
+from medllm.evaluation.prompts import Sitting, question_row, run_row, sittings_of
+from medllm.exam.grading import judge
 from medllm.exam.record import Record
 from medllm.exam.records import write_records
-from medllm.exam.stability import report
-from medllm.exam.stability_text import report_json
-from medllm.generation.requests import Reply, Request
-from medllm.ranking.exams import Sitting, question_row, run_row, sittings_of
-from medllm.ranking.results import card_rows, model_index
+from medllm.exam.stability.report import report
+from medllm.exam.stability.text import report_json
+from medllm.generation.types import Reply, Request
 from medllm.recipe.settings import Evaluate
-from medllm.training.work import move_into_place, say, work_folder, write_facts
+from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 
 REPLIES = "replies"
 
@@ -49,8 +49,8 @@ def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], work: Path
 ) -> dict[tuple[str, str], Reply]:
     """The reply to every prompt of every model, by model and key."""
-    from medllm.generation.opening import Server, open_generators, processes_of, release
-    from medllm.generation.recorded import answered
+    from medllm.generation.factory import Server, open_generators, processes_of, release
+    from medllm.generation.reply_log import answered
 
     makers = open_generators(
         settings.models,
@@ -88,7 +88,7 @@ def _judge(
     settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], replies: dict[tuple[str, str], Reply]
 ) -> list[Record]:
     """A record for every reply, in the order of exam, model, prompt and question."""
-    from medllm.generation.opening import source_of
+    from medllm.generation.factory import source_of
 
     records = []
     for sitting in sittings:
@@ -124,7 +124,7 @@ def _tables(
     work: Path,
 ) -> None:
     """The questions that were asked, the worked examples before them, and what each run was made with."""
-    from medllm.generation.opening import source_of
+    from medllm.generation.factory import source_of
 
     runs = []
     for sitting in sittings:

@@ -9,7 +9,7 @@ from typing import Any
 
 from medllm.errors import ModelError
 from medllm.recipe.settings import Merge
-from medllm.training.work import move_into_place, say, work_folder, write_facts
+from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 
 CERTIFICATE = "certificate.json"
 
@@ -41,12 +41,12 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
     A certificate that fails is an error; the merged model then stays in the work folder.
     """
     from medllm.generation.certificate import Certificate
-    from medllm.training.finish import write_tokenizer
+    from medllm.resource_errors import disk_is_full
+    from medllm.training.export import write_tokenizer
     from medllm.weights.adapter import Adapter
     from medllm.weights.checkpoint import Checkpoint
     from medllm.weights.merge import merge
-    from medllm.weights.room import numbers_of
-    from medllm.weights.spent import disk_is_full
+    from medllm.weights.resources import numbers_of
 
     tell = partial(say, "merge")
     checkpoint, laid = Checkpoint(base), [Adapter(folder) for folder in adapters]

@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 from medllm.errors import DataError
 from medllm.exam.prompts import Prompt, render, reply
 from medllm.exam.question import Question
-from medllm.generation.requests import Reply, Request, shared_length
-from medllm.ranking.labels import Sample, labelled
-from medllm.ranking.leaks import vote_texts
-from medllm.ranking.pairs import Pair, Ranked, make_pairs
-from medllm.ranking.questions import Asked, questions_of
-from medllm.ranking.report import yield_report
-from medllm.ranking.votes import read_votes
+from medllm.generation.types import Reply, Request, shared_length
+from medllm.preferences.contamination import vote_texts
+from medllm.preferences.expert_votes import read_votes
+from medllm.preferences.labels import Sample, labelled
+from medllm.preferences.pairs import Pair, Ranked, make_pairs
+from medllm.preferences.questions import Asked, questions_of
+from medllm.preferences.report import yield_report
 from medllm.recipe.settings import Preferences
-from medllm.training.work import move_into_place, say, work_folder, write_facts
+from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 
 REPLIES = "replies.jsonl"
 Key = tuple[str, str]
@@ -99,8 +99,8 @@ def _sample(
     prompts: dict[Key, tuple[Prompt, Prompt]],
     work: Path,
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
-    from medllm.generation.opening import Server, open_generators, processes_of
-    from medllm.generation.recorded import answered
+    from medllm.generation.factory import Server, open_generators, processes_of
+    from medllm.generation.reply_log import answered
 
     model, name = open_generators(
         {"model": settings.model},
@@ -158,7 +158,7 @@ def _label(
     replies: dict[Key, list[tuple[int, int | None, Reply]]],
     prompts: dict[Key, tuple[Prompt, Prompt]],
 ) -> dict[Key, list[Sample]]:
-    from medllm.generation.opening import source_of
+    from medllm.generation.factory import source_of
 
     name, revision = source_of(sources.get(settings.model))
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.recipe.settings import Rpo
-from medllm.training.work import move_into_place, moved_now, say, work_folder, write_facts
+from medllm.stages.workdir import move_into_place, moved_now, say, work_folder, write_facts
 
 ON_THE_WAY = ("checkpoints", "last_good", "cache", "above")
 
@@ -21,19 +21,19 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
     """
     if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
         return
+    from medllm.training.callbacks import gathered, worded
     from medllm.training.launched import launch_elsewhere
-    from medllm.training.watch import gathered, worded
 
     work = work_folder(out)
     with worded("rpo", work):
         pairs, tally = _pairs(settings, sources, work)
         if launch_elsewhere("rpo", settings, sources, out):
             return
-        from medllm.training.preference import make_trainer
-        from medllm.training.run import run
-        from medllm.training.start import load_start
+        from medllm.training.load import load_start
+        from medllm.training.loop import run
+        from medllm.training.rpo import make_trainer
         from medllm.training.targets import coverage
-        from medllm.weights.seats import refuse_unstored
+        from medllm.weights.adapter_targets import refuse_unstored
 
         start = load_start(settings, sources)
         tell = partial(say, "rpo")
@@ -53,8 +53,8 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
 
 
 def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  pairs and their account
-    from medllm.training.pairs import encode_pairs, read_pairs
-    from medllm.training.prepared import prepared
+    from medllm.training.pair_batches import encode_pairs, read_pairs
+    from medllm.training.tokenized import prepared
     from medllm.weights.load import load_tokenizer
 
     def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
@@ -69,9 +69,9 @@ def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa:
 
 def _write(trainer: Any, start: Any, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
     """Write the adapter; one trained above another is first made one with it."""
-    from medllm.training.finish import save_alone, write_adapter
+    from medllm.training.export import save_alone, write_adapter
     from medllm.weights.adapter import Adapter, write_base
-    from medllm.weights.compose import concatenate
+    from medllm.weights.combine import concatenate
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     write_adapter(model, start.tokenizer, start.base, work, state)

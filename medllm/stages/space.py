@@ -6,7 +6,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 
 from medllm.recipe.settings import Space
-from medllm.training.work import move_into_place, work_folder, write_facts
+from medllm.stages.workdir import move_into_place, work_folder, write_facts
 
 PACKAGE = Path(__file__).parent.parent
 ENTRY = '''"""The Space: `python app.py` shows recorded results in the browser; what it does lives in medllm.page."""

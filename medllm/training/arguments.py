@@ -12,7 +12,7 @@ from medllm.recipe.settings import Lora, Training
 from medllm.training.devices import split_batch
 from medllm.training.ranks import is_sharded
 from medllm.training.targets import target_modules
-from medllm.weights.seats import outside_text
+from medllm.weights.adapter_targets import outside_text
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others in an exchange; loading a large model takes unlike long."""

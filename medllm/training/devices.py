@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import ModelError, TrainingError
-from medllm.recipe.bases import shape_from_config
 from medllm.recipe.cost import load_bytes
 from medllm.recipe.hardware import machine
+from medllm.recipe.model_shapes import shape_from_config
 from medllm.recipe.training import Training
 
 FSDP2 = {

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from medllm.training.watch import keep_lines
+from medllm.training.callbacks import keep_lines
 
 SAMPLED_PROMPTS = 2
 SAMPLED_TOKENS = 96

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medllm.errors import DataError
-from medllm.training.tables import read_table
-from medllm.weights.words import Words
+from medllm.training.data import read_table
+from medllm.weights.special_tokens import Words
 
 if TYPE_CHECKING:
     from datasets import Dataset

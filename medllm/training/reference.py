@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from medllm.errors import TrainingError
-from medllm.training.updates import SHARE
+from medllm.training.sampling import SHARE
 
 FILE = "reference.parquet"
 TOLERANCE = {"cuda": 1e-3}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import ModelError
+from medllm.weights.adapter_kinds import refuse_unknown
 from medllm.weights.checkpoint import HEAD, PICKLES, Checkpoint, Tensor, read_bytes, read_header, read_json
-from medllm.weights.kinds import refuse_unknown
 
 PREFIX = "base_model.model."
 BASE_FILE = "base.json"

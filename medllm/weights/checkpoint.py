@@ -142,7 +142,7 @@ class Checkpoint:
     @cached_property
     def _renamed(self) -> tuple[Callable[[str], str | None], dict[str, str]]:
         """How transformers renames while it loads, and the file's name of each tensor by its name in memory."""
-        from medllm.weights.names import renaming
+        from medllm.weights.tensor_names import renaming
 
         rename = renaming(self.folder)
         found = {rename(name): name for name in self.tensors}

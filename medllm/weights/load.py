@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medllm.errors import MissingExtraError, ModelError
+from medllm.resource_errors import memory_is_full
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.spent import memory_is_full
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ import torch
 
 from medllm.errors import ModelError
 from medllm.weights.adapter import Adapter
+from medllm.weights.adapter_delta import Change, Factors, lasting, read_factors, table
 from medllm.weights.checkpoint import HEAD, Checkpoint, Tensor, read_header, read_json
-from medllm.weights.factors import Change, Factors, lasting, read_factors, table
-from medllm.weights.slices import DTYPES, Sink, Source, count_of, opened, parts_of, workers, written
+from medllm.weights.tensor_io import DTYPES, Sink, Source, count_of, opened, parts_of, workers, written
 
 NAMES = {kind: name for name, kind in DTYPES.items()}
 HEAD_SHARD = "model-lm_head.safetensors"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medllm.exam.answers import parse
-from medllm.generation.requests import Request
+from medllm.exam.extract.answer import parse
+from medllm.generation.types import Request
 from medllm.page.html import words
 from medllm.page.live import open_live
 from tests import tiny
@@ -38,8 +38,8 @@ WRITTEN = """(wanted) => Object.entries(wanted).every(([place, text]) =>
 def test_real_adapters_write_what_they_write_alone_and_the_exam_s_parser_judges_it(
     chromium, tmp_path_factory, evaluation_folder, adapters
 ):
+    from medllm.page.loading import read
     from medllm.page.results import Origin
-    from medllm.page.source import read
 
     results = read(evaluation_folder, Origin("x"))
     question = results.question(QUESTION)

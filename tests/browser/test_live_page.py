@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from medllm.generation.requests import Delta, Reply
+from medllm.generation.types import Delta, Reply
 from medllm.page.html import words
 from medllm.page.live import Live
 from tests.browser.conftest import opened, served

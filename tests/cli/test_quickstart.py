@@ -2,7 +2,7 @@
 
 from medllm.cli.quickstart import RECORDED, table_of
 from medllm.exam.records import read_records, write_records
-from medllm.miniature.folders import RESULTS
+from medllm.miniature.build import RESULTS
 
 
 def trained_here(tmp_path, questions=None):

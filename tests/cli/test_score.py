@@ -157,7 +157,7 @@ def test_an_exam_on_the_hub_is_scored_at_its_pinned_revision(own, tmp_path, monk
         api = HfApi(endpoint=served.url, token=served.token)
         api.create_repo("org/exam", repo_type="dataset")
         commit = api.upload_folder(repo_id="org/exam", repo_type="dataset", folder_path=own).oid
-    monkeypatch.setattr("medllm.hub.connection.cache_of", lambda name: tmp_path / "cache")
+    monkeypatch.setattr("medllm.hub.client.cache_of", lambda name: tmp_path / "cache")
     file = predictions(tmp_path, {"1": "b", "2": "a", "3": "4"})
     result = run("score", "my-exam", file, "--data", f"org/exam@{commit}", "--hub", tmp_path / "hub", "--json")
     assert json.loads(result.stdout)["pooled"] == 1.0

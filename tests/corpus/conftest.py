@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus import sources
-from medllm.corpus.exams import held_out
-from medllm.corpus.items import Item
-from medllm.corpus.leakage import ExamIndex
+from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.matcher import ExamIndex
+from medllm.corpus.read import sources
 from tests.corpus.spread import lay_out
 
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from medllm.exam.answers import parse
 from medllm.exam.benchmarks import load
+from medllm.exam.extract.answer import parse
 from medllm.exam.question import index
 
 EXPLAINED = {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.exam_parsing import PIECES
-from medllm.exam.answers import parse
+from medllm.exam.extract.answer import parse
 from medllm.exam.question import LETTERS
 from medllm.exam.record import STATUSES
 from tests.exam.making import question

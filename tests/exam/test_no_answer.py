@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.exam.answers import parse
+from medllm.exam.extract.answer import parse
 from tests.exam.making import question
 
 LINES = (Path(__file__).parent.parent / "golden" / "no_answer.txt").read_text(encoding="utf-8").split("\n")

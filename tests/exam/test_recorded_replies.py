@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.exam.answers import parse
+from medllm.exam.extract.answer import parse
 from medllm.exam.question import Question
 
 RESULTS = Path(str(files("medllm") / "miniature" / "results"))

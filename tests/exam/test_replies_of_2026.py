@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from medllm.exam.answers import parse
+from medllm.exam.extract.answer import parse
 from tests.exam.making import question
 
 ONE = question("b", text="胆汁について正しいのはどれか。")

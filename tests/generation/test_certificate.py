@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from medllm.errors import ModelError
 from medllm.generation import certificate, parity
 from medllm.generation.certificate import LIMITS, judge
-from medllm.generation.local import LocalGenerator
+from medllm.generation.engine.blockwise import Streamed
+from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.parity import Parity
-from medllm.generation.streamed import Streamed
 from medllm.stages.merge import merge_into, put_in_place
-from medllm.weights import room
+from medllm.weights import resources
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.merge import merge
@@ -59,7 +59,7 @@ def merging(tmp_path):
 )
 def test_the_verdict_goes_by_the_kind_of_number_and_by_what_the_adapter_does(numbers, changed, faults):
     assert len(judge(dataclasses.replace(RIGHT, **changed), numbers, 0.012)) == faults
-    assert set(LIMITS) == set(room.WIDTH)
+    assert set(LIMITS) == set(resources.WIDTH)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -170,10 +170,10 @@ def test_a_tokenizer_saved_as_words_and_merges_is_enough(merging):
 def test_the_memory_that_a_model_needs_is_its_weights(tmp_path):
     base = Checkpoint(tiny.make_base(tmp_path / "base"))
     numbers = sum(tensor.size for tensor in base.tensors.values()) / 4
-    assert room.bytes_in_memory(base, "float32") == 4 * numbers
-    assert room.bytes_in_memory(base, "bfloat16") == 2 * numbers
-    assert 2 * 2 * 400 * 32 < room.bytes_in_memory(base, "bfloat16", "nf4") < 2 * numbers
-    assert room.numbers_of(base) == "float32" and room.memory_free() > 0
+    assert resources.bytes_in_memory(base, "float32") == 4 * numbers
+    assert resources.bytes_in_memory(base, "bfloat16") == 2 * numbers
+    assert 2 * 2 * 400 * 32 < resources.bytes_in_memory(base, "bfloat16", "nf4") < 2 * numbers
+    assert resources.numbers_of(base) == "float32" and resources.memory_free() > 0
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "gemma3"])
@@ -190,7 +190,7 @@ def test_a_model_read_block_by_block_finds_what_the_whole_one_finds(tmp_path, fa
 
 def test_a_machine_that_holds_a_block_but_no_whole_model_certifies_all_the_same(merging, monkeypatch):
     base, adapter, out = merging
-    whole = room.bytes_in_memory(Checkpoint(base), "float32") + certificate.WORKING
+    whole = resources.bytes_in_memory(Checkpoint(base), "float32") + certificate.WORKING
     monkeypatch.setattr(certificate, "memory_free", lambda: whole - 1)
     monkeypatch.setattr(LocalGenerator, "__init__", lambda *args, **kwargs: pytest.fail("a whole model was loaded"))
     told = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]

@@ -10,8 +10,8 @@ import pytest
 
 from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
-from medllm.generation.recorded import answered
-from medllm.generation.requests import Request
+from medllm.generation.reply_log import answered
+from medllm.generation.types import Request
 
 SECRET = "sk-very-secret"
 

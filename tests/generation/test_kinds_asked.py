@@ -5,10 +5,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from medllm.generation.local import LocalGenerator
-from medllm.generation.requests import Request
+from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.types import Request
 from tests import tiny
-from tests.weights.test_kinds import ENDS, INSIDE, make
+from tests.weights.test_adapter_kinds import ENDS, INSIDE, make
 
 APART = ["bias of the factors", "MiCA", "patterns", "whole norms", "head", "both ends", "some tokens", "whole head"]
 TIED = ["head", "embedding, kept tied", "whole embedding, kept tied", "other tokens of the head", "some tokens"]

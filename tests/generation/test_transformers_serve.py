@@ -12,9 +12,9 @@ import pytest
 
 from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
-from medllm.generation.local import LocalGenerator
-from medllm.generation.requests import Request
-from medllm.training.finish import write_tokenizer
+from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.types import Request
+from medllm.training.export import write_tokenizer
 from medllm.weights.load import load_tokenizer
 from tests import tiny
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from medllm.launch.here import maker_of
+from medllm.launch.local import maker_of
 from medllm.recipe.settings import Cpt, Rpo
 
 

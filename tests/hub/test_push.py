@@ -7,9 +7,9 @@ import pytest
 
 from medllm.errors import HubError
 from medllm.hub import Provenance, connect, digest_of, push
-from medllm.hub.branch import branch_of, fetch, keep
-from medllm.hub.faults import Moved
+from medllm.hub.errors import Moved
 from medllm.hub.push import writable_head
+from medllm.hub.wip_branch import branch_of, fetch, keep
 
 REPO = "clinic/toy-cpt"
 

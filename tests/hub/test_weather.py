@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from medllm.errors import HubError
-from medllm.hub import Hub, Provenance, bounds, connect, digest_of, push
-from medllm.hub.faults import worded
+from medllm.hub import Hub, Provenance, connect, digest_of, push, timeouts
+from medllm.hub.errors import worded
 from medllm.hub.push import writable_head
 from tests.hub.weather import Storm, weather
 
@@ -55,7 +55,7 @@ def test_an_answer_that_says_later_is_waited_out(stormy, calm, out, status):
 def test_the_pause_the_hub_asks_for_is_kept(stormy, out, monkeypatch):
     hub, proxy = stormy
     slept = []
-    monkeypatch.setattr("medllm.hub.faults.time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr("medllm.hub.errors.time", SimpleNamespace(sleep=slept.append))
     proxy.storms = [Storm("/commit/", 1, 429, {"Retry-After": "17"})]
     pushed(hub, out)
     assert slept == [17]
@@ -88,7 +88,7 @@ def test_a_hub_that_nobody_serves_is_told_at_once_and_one_that_went_away_is_wait
 
 def test_a_hub_that_takes_the_call_and_never_answers_is_not_waited_for_for_ever(stormy, monkeypatch):
     hub, _ = stormy
-    monkeypatch.setattr(bounds, "READ", 0.1)
+    monkeypatch.setattr(timeouts, "READ", 0.1)
     said = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dead = replace(hub, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", waits=(0.01,), say=said.append)

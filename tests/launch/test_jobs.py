@@ -9,8 +9,8 @@ import pytest
 
 from medllm.errors import LaunchError, RecipeError
 from medllm.hub import Hub, connect
-from medllm.launch.code import pushed_code
 from medllm.launch.jobs import Jobs, carried, dependencies, flavor_of
+from medllm.launch.package_snapshot import pushed_code
 from medllm.localhub import serve
 from medllm.pipeline import Bench, make_plan, run
 from medllm.recipe import read_recipe, with_overrides

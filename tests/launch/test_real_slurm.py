@@ -12,7 +12,7 @@ import pytest
 
 from medllm.errors import LaunchError
 from medllm.hub import connect
-from medllm.launch.here import launch as here
+from medllm.launch.local import launch as here
 from medllm.launch.slurm import TEMPLATE, TRIES, launch
 from medllm.pipeline import Bench, make_plan, run
 from medllm.recipe import read_recipe, with_overrides

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus.items import Item as AuditItem
-from medllm.corpus.leakage import DROP, ExamIndex
-from medllm.corpus.noisy import RETOLD
+from medllm.corpus.decontaminate.changed_questions import RETOLD
+from medllm.corpus.decontaminate.exam_items import Item as AuditItem
+from medllm.corpus.decontaminate.matcher import DROP, ExamIndex
 from medllm.exam import benchmarks
 from medllm.exam.question import Question
 from medllm.miniature import exams
-from medllm.miniature.folders import Size, build
+from medllm.miniature.build import Size, build
 from medllm.miniature.world import make_world
 
 WORLD = make_world()

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import pytest
 
-from medllm.page.choose import Shelf
 from medllm.page.context import Page
+from medllm.page.loading import read
+from medllm.page.picker import Shelf
 from medllm.page.results import Origin, Results
-from medllm.page.source import read
 from tests.page.simulated import write
 
 

@@ -11,7 +11,7 @@ import pytest
 from medllm.compare import stream
 from medllm.errors import RecipeError
 from medllm.exam.prompts import render
-from medllm.generation.requests import Delta, Reply
+from medllm.generation.types import Delta, Reply
 from medllm.page.live import Live, OnZeroGpu, open_live
 from medllm.page.tabs.ask import free_question
 

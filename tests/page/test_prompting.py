@@ -6,12 +6,12 @@ import pytest
 
 from medllm.exam.prompts import render
 from medllm.exam.records import read_records, write_records
-from medllm.page.choose import Shelf
 from medllm.page.context import Page
 from medllm.page.html import words
+from medllm.page.loading import read
+from medllm.page.picker import Shelf
 from medllm.page.prompting import exact_prompt
 from medllm.page.results import Origin
-from medllm.page.source import read
 from tests.page.simulated import questions, write
 from tests.page.simulated import write_questions as write_examples
 

@@ -6,10 +6,10 @@ import pytest
 
 from medllm.hub import Hub
 from medllm.localhub import serve
-from medllm.page.ballot import Ballot, open_ballot
-from medllm.page.review import Review
+from medllm.page.review.pairs import Review
+from medllm.page.review.votes import Ballot, open_ballot
 from medllm.votes.journal import Journal
-from tests.page.test_review import asked, told
+from tests.page.review.test_pairs import asked, told
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.exam.records import SCHEMA, read_records, write_records
-from medllm.page.panel import SourceFault, fault_panel
+from medllm.page.error_page import SourceFault, fault_panel
+from medllm.page.loading import load, read
 from medllm.page.questions import NO_TEXT
 from medllm.page.results import Origin
-from medllm.page.source import load, read
 from tests.page.simulated import MODELS
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from medllm.hub import connect
-from medllm.launch import here
+from medllm.launch import local
 from medllm.pipeline import Bench, make_plan, publish, run
 from medllm.recipe import read_recipe
 from medllm.recipe.settings import STAGES
@@ -98,7 +98,7 @@ def main(folder: Path, fuse: tuple[str, int, float, int]) -> None:
     with connect(str(folder / "hub"), "clinic") as hub:
         plan = make_plan(read_recipe(folder / "tiny.yaml"), hub)
         bench = Bench(hub, folder / "runs", fused.say)
-        made = run(plan, bench, here.launch, lambda plan: None)
+        made = run(plan, bench, local.launch, lambda plan: None)
         fused.say("publish: begins")
         publish(plan, made, bench)
         fused.pass_to("")

@@ -14,7 +14,7 @@ from rich.traceback import Traceback
 from medllm.errors import MedllmError
 from medllm.hub import connect
 from medllm.launch.jobs import Jobs
-from medllm.localhub.store import people
+from medllm.localhub.store import accounts
 from medllm.localhub.store.store import Store
 from medllm.pipeline import Bench, make_plan, run
 from tests.hub.weather import Storm, weather
@@ -32,7 +32,7 @@ def no_token(workshop, proxy):
 
 def token_that_may_only_read(workshop, proxy):
     with Store(workshop.folder / "hub").database.write() as connection:
-        token = people.issue(connection, people.add_user(connection, "clinic"), role="read", label="test")
+        token = accounts.issue(connection, accounts.add_user(connection, "clinic"), role="read", label="test")
     workshop.hub = replace(workshop.hub, token=token)
     return ()
 

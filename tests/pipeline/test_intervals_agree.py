@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from medllm.cli.main import app
-from medllm.exam.judging import judge
+from medllm.exam.grading import judge
 from medllm.exam.records import write_records
-from medllm.exam.stability import report
+from medllm.exam.stability.report import report
 from medllm.hub import Artifact
+from medllm.page.loading import read
 from medllm.page.results import Origin
-from medllm.page.source import read
-from medllm.page.tally import tally
+from medllm.page.score_table import tally
 from medllm.pipeline import gate
 from medllm.pipeline.ablation import Ablation
 from medllm.pipeline.results import Results, row_of

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from medllm.errors import MedllmError
-from medllm.hub.faults import Moved
+from medllm.hub.errors import Moved
 from medllm.pipeline.lock import Busy, alone
 
 PROCESSES = multiprocessing.get_context("forkserver")

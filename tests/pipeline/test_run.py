@@ -94,10 +94,10 @@ def test_made_but_not_pushed_is_pushed_without_being_made_again(workshop, monkey
     def down(*args, **more):
         raise HubError("the network is down")
 
-    monkeypatch.setattr("medllm.pipeline.making.push", down)
+    monkeypatch.setattr("medllm.pipeline.build.push", down)
     with pytest.raises(HubError):
         workshop.run(wanted=("corpus",))
-    monkeypatch.setattr("medllm.pipeline.making.push", push)
+    monkeypatch.setattr("medllm.pipeline.build.push", push)
     workshop.run(wanted=("corpus",))
     assert workshop.worked == ["corpus"]
 

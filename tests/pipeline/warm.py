@@ -2,15 +2,15 @@
 # ruff: noqa: F401
 
 import medllm.corpus.curate
-import medllm.generation.local
-import medllm.launch.here
+import medllm.generation.engine.local
+import medllm.launch.local
 import medllm.localhub
-import medllm.pipeline.making
+import medllm.pipeline.build
 import medllm.stages.cpt
 import medllm.stages.evaluate
 import medllm.stages.merge
 import medllm.stages.preferences
 import medllm.stages.rpo
-import medllm.training.continued
-import medllm.training.preference
+import medllm.training.cpt
+import medllm.training.rpo
 import tests.pipeline.real

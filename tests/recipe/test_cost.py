@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from medllm.recipe.bases import Shape
 from medllm.recipe.cost import (
     Memory,
     activation_bytes,
@@ -19,6 +18,7 @@ from medllm.recipe.cost import (
     weight_bytes,
 )
 from medllm.recipe.hardware import machine
+from medllm.recipe.model_shapes import Shape
 from medllm.recipe.settings import Cpt, Evaluate, Lora, Preferences, Rpo
 
 # Two blocks, hidden 8, two heads of 4 that share one key-value head, feed-forward 16, 100 tokens, untied.

@@ -53,8 +53,8 @@ def test_a_default_written_out_is_the_default():
 
 
 def test_a_server_at_another_address_is_the_same_artifact():
+    from medllm.recipe.base import settings_for_digest
     from medllm.recipe.settings import Evaluate
-    from medllm.recipe.shape import settings_for_digest
 
     def of(**changed):
         return settings_for_digest(Evaluate(models={"base": "base"}, benchmarks=("igakuqa",), **changed))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medllm.recipe.bases import Shape
 from medllm.recipe.cost import activation_bytes, trainable_parameters, weight_bytes
+from medllm.recipe.model_shapes import Shape
 from medllm.recipe.settings import Cpt, Lora
 
 SHAPE = Shape(192, 3, 6, 3, 32, 512, 300, tied=False, family="qwen2")

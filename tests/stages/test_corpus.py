@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from medllm.cards import render
-from medllm.corpus.finish import CORPUS, Table
+from medllm.corpus.write import CORPUS, Table
 from medllm.errors import DataError, RecipeError
 from medllm.hub import Provenance
 from medllm.recipe.data import Corpus

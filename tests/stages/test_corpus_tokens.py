@@ -7,7 +7,7 @@ import pytest
 
 from medllm.errors import DataError
 from medllm.hub import Artifact, connect
-from medllm.launch.here import launch
+from medllm.launch.local import launch
 from medllm.pipeline import Bench, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from medllm.stages.corpus import make as make_corpus

@@ -8,7 +8,7 @@ import torch
 from medllm.errors import DataError, ModelError, TrainingError
 from medllm.recipe.settings import Lora
 from medllm.stages import cpt, rpo
-from medllm.training.start import part_head
+from medllm.training.load import part_head
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import load_adapters, load_base, load_tokenizer

@@ -7,7 +7,7 @@ import pytest
 
 from medllm.errors import DataError
 from medllm.exam.records import read_records
-from medllm.generation.local import LocalGenerator
+from medllm.generation.engine.local import LocalGenerator
 from medllm.recipe.settings import Evaluate, Merge
 from medllm.stages import evaluate, merge
 from tests import tiny
@@ -82,11 +82,11 @@ def test_two_processes_answer_an_exam_as_one_does(sources, tmp_path):
 
 
 def test_the_space_reads_what_is_written(sources, tmp_path):
-    from medllm.page.choose import Shelf
     from medllm.page.context import Page
     from medllm.page.html import words
+    from medllm.page.loading import load
+    from medllm.page.picker import Shelf
     from medllm.page.prompting import exact_prompt
-    from medllm.page.source import load
 
     evaluate.make(settings(prompts=("plain", "explain"), limit=5), sources, tmp_path / "out")
     shown = load(str(tmp_path / "out"))

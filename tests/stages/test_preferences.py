@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import DataError
-from medllm.generation.local import LocalGenerator
+from medllm.generation.engine.local import LocalGenerator
 from medllm.recipe.settings import Preferences
 from medllm.stages import preferences
 from tests import tiny

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from medllm.errors import TrainingError
 from medllm.stages import cpt, rpo
-from medllm.training.continued import RowTrainer
+from medllm.training.callbacks import last_checkpoint
+from medllm.training.cpt import RowTrainer
 from medllm.training.drawn import Samples
-from medllm.training.preference import RpoTrainer
-from medllm.training.watch import last_checkpoint
+from medllm.training.rpo import RpoTrainer
 from tests import tiny
 
 STAGES = {"cpt": (cpt, tiny.CPT), "rpo": (rpo, tiny.RPO)}

@@ -9,7 +9,7 @@ import torch
 
 from medllm.exam.records import read_records
 from medllm.recipe import read_recipe
-from medllm.recipe.bases import KNOWN
+from medllm.recipe.model_shapes import KNOWN
 from medllm.stages import cpt, evaluate, merge, preferences, rpo
 from tests import tiny
 

@@ -2,7 +2,7 @@
 
 import random
 
-from medllm.miniature import layout, prose
+from medllm.miniature import exam_format, prose
 from medllm.miniature.questions import ask, explain, topics
 from medllm.miniature.world import make_world
 from tools.miniature_base.tokenizer import lexicon, make_tokenizer
@@ -24,7 +24,7 @@ def test_any_text_comes_back_as_it_was():
     item = ask(WORLD, topics(WORLD, "exam", "case")[0], source)
     texts = [
         prose.paragraph(WORLD, WORLD.diseases, source),
-        layout.explained(item, explain(WORLD, item)),
+        exam_format.explained(item, explain(WORLD, item)),
         "肺塞栓 10 mg?",
     ]
     for text in texts:

@@ -13,8 +13,8 @@ import pytest
 
 from medllm.errors import TrainingError
 from medllm.stages import cpt
+from medllm.training.callbacks import last_checkpoint
 from medllm.training.launcher import first_fault, of_another
-from medllm.training.watch import last_checkpoint
 from tests import tiny
 
 CHILD = """

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
-from medllm.training.watch import last_checkpoint
+from medllm.training.callbacks import last_checkpoint
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from tests import tiny, together
@@ -18,7 +18,7 @@ SETTINGS = {
     "rpo": Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON),
 }
 KILL = """
-from medllm.training.watch import Log
+from medllm.training.callbacks import Log
 write = Log.on_log
 def killed(self, args, state, control, logs, **more):
     write(self, args, state, control, logs, **more)

@@ -7,7 +7,7 @@ import pytest
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.votes.agreement import agreement, kappa_of
-from medllm.votes.pairs import preference_rows, use_of
+from medllm.votes.preference_rows import preference_rows, use_of
 from medllm.votes.vote import digest
 from tests.votes.making import vote
 

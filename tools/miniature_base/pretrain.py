@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medllm.miniature.pretraining_text import WebText
 from medllm.miniature.questions import LETTERS
-from medllm.miniature.webtext import WebText
 from medllm.miniature.world import make_world
 from tools.miniature_base.lookup import lay_lookup
 from tools.miniature_base.tokenizer import make_tokenizer

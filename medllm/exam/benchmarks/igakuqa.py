@@ -8,7 +8,7 @@ from typing import Any
 from medllm.exam.benchmarks.fields import float_or_none, normal_letters, numeric_gold, text_of
 from medllm.exam.benchmarks.vignettes import Vignettes
 from medllm.exam.question import LETTERS, Question, Translation
-from medllm.exam.rows import table_rows
+from medllm.exam.tables import table_rows
 
 EXAM_DATES = {
     2006: date(2006, 2, 18),

@@ -8,9 +8,9 @@ from typing import Any
 from medllm.errors import DataError
 from medllm.exam.benchmarks.fields import numeric_gold, text_of
 from medllm.exam.benchmarks.vignettes import without_announcement
+from medllm.exam.extract.completion import normal
 from medllm.exam.question import Question
-from medllm.exam.reply import normal
-from medllm.exam.rows import array_rows
+from medllm.exam.tables import array_rows
 
 EXAM_DATE = date(2026, 2, 7)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medllm.errors import DataError
-from medllm.exam.benchmarks import igakuqa, jmle2026, medical, mmlu, own, yakugakuqa
+from medllm.exam.benchmarks import custom, igakuqa, jmle2026, medical, mmlu, yakugakuqa
 from medllm.exam.benchmarks.catalogue import CATALOGUE
 from medllm.exam.question import Question, Translation, index
 
@@ -32,7 +32,7 @@ def load(name: str, folder: Path) -> list[Question]:
     the columns of docs/exam.md.
     """
     if name not in CATALOGUE:
-        questions = own.read(folder, name)
+        questions = custom.read(folder, name)
     else:
         questions = _LOADERS[name](folder, name) if folder.exists() else []
         if not questions:
@@ -61,7 +61,7 @@ def translations(name: str, folder: Path) -> list[Translation]:
     if name == "igakuqa":
         return igakuqa.translations(folder)
     if name not in CATALOGUE:
-        return own.translations(folder)
+        return custom.translations(folder)
     twin = TRANSLATED.get(name)
     found = _LOADERS[twin](folder, twin) if twin and folder.is_dir() else []
     return [Translation(one.question_id, one.language, _whole(one), one.choices) for one in found]
@@ -89,7 +89,7 @@ def absent(name: str, folder: Path) -> str:
 
 def exemplars(name: str, folder: Path) -> list[Question]:
     """The worked examples that a benchmark brings with it: IgakuQA's prompt file, or exemplars.jsonl of your own."""
-    found = igakuqa.exemplars(folder) if name == "igakuqa" else own.exemplars(folder, name)
+    found = igakuqa.exemplars(folder) if name == "igakuqa" else custom.exemplars(folder, name)
     if not found:
         raise DataError(
             f"{folder}: {name} brings no worked examples. Ask with 0 shots, or take examples from a set that was sat"

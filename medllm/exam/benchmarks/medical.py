@@ -6,7 +6,7 @@ from typing import Any
 from medllm.errors import DataError
 from medllm.exam.benchmarks.fields import text_of
 from medllm.exam.question import LETTERS, Question
-from medllm.exam.rows import table_rows
+from medllm.exam.tables import table_rows
 
 _ENGLISH = {"medqa": "medqa_en.jsonl", "medmcqa": "medmcqa.jsonl", "pubmedqa": "pubmedqa.jsonl"}
 _JAPANESE = {"medqa-ja": "medqa_jp", "medmcqa-ja": "medmcqa_jp", "pubmedqa-ja": "pubmedqa_jp"}

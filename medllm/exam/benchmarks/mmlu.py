@@ -6,7 +6,7 @@ from typing import Any
 from medllm.errors import DataError
 from medllm.exam.benchmarks.fields import text_of
 from medllm.exam.question import LETTERS, Question
-from medllm.exam.rows import table_rows
+from medllm.exam.tables import table_rows
 
 SUBJECTS = ("anatomy", "clinical_knowledge", "college_medicine", "medical_genetics", "professional_medicine")
 """The subjects behind the paper's MMMLU column."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from medllm.errors import DataError
 from medllm.exam.benchmarks.fields import text_of
+from medllm.exam.extract.completion import normal
 from medllm.exam.question import LETTERS, Question
-from medllm.exam.reply import normal
-from medllm.exam.rows import table_rows
+from medllm.exam.tables import table_rows
 
 EXAM_DATES = {
     97: date(2012, 3, 3),

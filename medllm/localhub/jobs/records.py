@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from medllm.localhub.refusal import Refusal
-from medllm.localhub.store.people import now
+from medllm.localhub.errors import Refusal
+from medllm.localhub.store.accounts import now
 from medllm.localhub.store.store import Store
 
 ENDED = frozenset({"COMPLETED", "ERROR", "CANCELED", "DELETED"})

@@ -12,7 +12,7 @@ from pathlib import Path
 from medllm.errors import HubError
 from medllm.localhub.jobs import command, records, volumes
 from medllm.localhub.jobs.records import Log, Spec
-from medllm.localhub.store.people import Caller
+from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.store import Store
 
 log = logging.getLogger("medllm.localhub")

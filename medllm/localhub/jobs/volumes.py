@@ -4,12 +4,12 @@ import hashlib
 import sqlite3
 from pathlib import Path
 
+from medllm.localhub.errors import Refusal, bad_request
 from medllm.localhub.jobs.records import Volume
-from medllm.localhub.names import check_path
-from medllm.localhub.refusal import Refusal, bad_request
 from medllm.localhub.store import blobs, buckets, commits, refs, repos, trees
-from medllm.localhub.store.people import Caller
+from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.store import Store
+from medllm.localhub.validation import check_path
 
 _KINDS = ("bucket", "model", "dataset", "space")
 

@@ -3,12 +3,12 @@
 import sqlite3
 from pathlib import Path
 
-from medllm.localhub.names import check_name
-from medllm.localhub.refusal import Refusal, forbidden, no_repo, unauthorized
+from medllm.localhub.errors import Refusal, forbidden, no_repo, unauthorized
 from medllm.localhub.store import blobs
+from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.blobs import Blob, Piece, blob_name
-from medllm.localhub.store.people import Caller, now
 from medllm.localhub.store.store import Store
+from medllm.localhub.validation import check_name
 
 
 def find(connection: sqlite3.Connection, namespace: str, name: str) -> sqlite3.Row | None:

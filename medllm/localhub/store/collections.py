@@ -5,11 +5,11 @@ import sqlite3
 import unicodedata
 from dataclasses import dataclass
 
-from medllm.localhub.names import check_namespace
-from medllm.localhub.refusal import Refusal, bad_request, forbidden, unauthorized
+from medllm.localhub.errors import Refusal, bad_request, forbidden, unauthorized
 from medllm.localhub.store import repos
-from medllm.localhub.store.people import Caller, now
+from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.repos import Repo
+from medllm.localhub.validation import check_namespace
 
 _SLUG = re.compile(r"(?:.*-)?([0-9a-f]{24})")
 

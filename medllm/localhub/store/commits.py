@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from medllm.localhub.refusal import Refusal, bad_request, no_entry, no_revision
+from medllm.localhub.errors import Refusal, bad_request, no_entry, no_revision
 from medllm.localhub.store import blobs, refs, repos, trees
+from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.blobs import Blob, Piece
 from medllm.localhub.store.files import Files, Spool
-from medllm.localhub.store.people import Caller, now
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node, Plan
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medllm.localhub.refusal import Refusal, disk_full
+from medllm.localhub.errors import Refusal, disk_full
 from medllm.localhub.store.schema import SCHEMA
 
 VERSION = 3

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from medllm.localhub.errors import Refusal, disk_full
 from medllm.localhub.limits import Limits
-from medllm.localhub.refusal import Refusal, disk_full
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

@@ -2,10 +2,10 @@
 
 import sqlite3
 
-from medllm.localhub.refusal import Refusal
+from medllm.localhub.errors import Refusal
 from medllm.localhub.store import commits, refs, trees
+from medllm.localhub.store.accounts import now
 from medllm.localhub.store.commits import Header
-from medllm.localhub.store.people import now
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node, Plan
 

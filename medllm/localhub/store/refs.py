@@ -3,9 +3,9 @@
 import re
 import sqlite3
 
-from medllm.localhub.names import check_reference
-from medllm.localhub.refusal import Refusal, bad_request, no_revision
+from medllm.localhub.errors import Refusal, bad_request, no_revision
 from medllm.localhub.store.repos import Repo
+from medllm.localhub.validation import check_reference
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _PULL = re.compile(r"refs/pr/[1-9][0-9]{0,8}")

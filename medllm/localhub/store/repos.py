@@ -3,10 +3,10 @@
 import sqlite3
 from dataclasses import dataclass
 
-from medllm.localhub.names import check_name, check_namespace
-from medllm.localhub.refusal import Refusal, forbidden, no_repo, unauthorized
-from medllm.localhub.store import people
-from medllm.localhub.store.people import Caller, now
+from medllm.localhub.errors import Refusal, forbidden, no_repo, unauthorized
+from medllm.localhub.store import accounts
+from medllm.localhub.store.accounts import Caller, now
+from medllm.localhub.validation import check_name, check_namespace
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def may_read_content(connection: sqlite3.Connection, caller: Caller, sha256: str
 
 def _free_name(connection: sqlite3.Connection, caller: Caller, namespace: str) -> str:
     """The namespace as it is spelt here; the owner may open a new one."""
-    person = people.find(connection, check_namespace(namespace))
+    person = accounts.find(connection, check_namespace(namespace))
     if person is not None:
         namespace = person["name"]
     if caller.role == "write" and caller.owner and person is None and caller.id is not None:
-        people.join(connection, namespace, caller.id, "admin")
+        accounts.join(connection, namespace, caller.id, "admin")
     elif not caller.may_write(namespace):
         raise forbidden(f"You do not have the right to create a repository under the namespace {namespace!r}")
     return namespace

@@ -4,8 +4,8 @@ import re
 import sqlite3
 from typing import Literal
 
-from medllm.localhub.refusal import bad_request
-from medllm.localhub.store.people import now
+from medllm.localhub.errors import bad_request
+from medllm.localhub.store.accounts import now
 from medllm.localhub.store.repos import Repo
 
 Setting = Literal["variable", "secret"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from medllm.errors import HubError
 from medllm.localhub.limits import Limits
-from medllm.localhub.store import people
+from medllm.localhub.store import accounts
+from medllm.localhub.store.accounts import NOBODY, Caller
 from medllm.localhub.store.database import Database
 from medllm.localhub.store.files import Files
-from medllm.localhub.store.people import NOBODY, Caller
 
 
 class Store:
@@ -45,7 +45,7 @@ class Store:
     def owner(self) -> str:
         """The name of the hub's owner; on first use that is whoever runs this."""
         with self.database.write() as connection:
-            return people.first_user(connection)
+            return accounts.first_user(connection)
 
     def sign(self, *words: str | int) -> str:
         """A signature that only this store can make."""
@@ -59,20 +59,20 @@ class Store:
     def session_token(self, user: str) -> str:
         """A token with the write role that lives only in this process."""
         with self.database.write() as connection:
-            number = people.add_user(connection, user)
-        token = people.new_token()
-        self._session[people.digest(token)] = (number, people.now())
+            number = accounts.add_user(connection, user)
+        token = accounts.new_token()
+        self._session[accounts.digest(token)] = (number, accounts.now())
         return token
 
     def identify(self, token: str | None) -> Caller | None:
         """Who calls with this token; None when the token is not good."""
         if token is None:
             return NOBODY
-        digest = people.digest(token)
+        digest = accounts.digest(token)
         with self.database.read() as connection:
             if session := self._session.get(digest):
-                return people.caller(connection, session[0], role="write", label="this process", created=session[1])
-            return people.identify(connection, digest)
+                return accounts.caller(connection, session[0], role="write", label="this process", created=session[1])
+            return accounts.identify(connection, digest)
 
     def storage_id(self) -> str:
         """The name of the xet storage, under which clients remember what they have sent."""

@@ -18,12 +18,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from medllm.localhub.errors import Refusal, bad_request, disk_full, no_repo, too_large, unauthorized
 from medllm.localhub.limits import MIB
-from medllm.localhub.refusal import Refusal, bad_request, disk_full, no_repo, too_large, unauthorized
+from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.files import Spool, is_full
-from medllm.localhub.store.people import Caller
 from medllm.localhub.store.store import Store
-from medllm.localhub.web.call import Call, Route, answer, find_route, lacks_namespace
+from medllm.localhub.web.request import Call, Route, answer, find_route, lacks_namespace
 
 log = logging.getLogger("medllm.localhub")
 

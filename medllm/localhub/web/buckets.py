@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from medllm.localhub.names import check_path, check_sha256
-from medllm.localhub.refusal import Refusal, bad_request, no_entry, no_repo, too_large
-from medllm.localhub.store import blobs, buckets, people
-from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.errors import Refusal, bad_request, no_entry, no_repo, too_large
+from medllm.localhub.store import accounts, blobs, buckets
+from medllm.localhub.validation import check_path, check_sha256
 from medllm.localhub.web.download import BlobResponse
+from medllm.localhub.web.request import Call, Fields, Routes, answer
 from medllm.localhub.web.xet import grant
 
 routes = Routes()
@@ -91,7 +91,7 @@ def listing(call: Call) -> Response:
     namespace, search = call.args["namespace"], call.query.get("search", "")
     namespace = call.caller.name if namespace == "me" and call.caller.name else namespace
     with call.store.database.read() as connection:
-        if people.find(connection, namespace) is None:
+        if accounts.find(connection, namespace) is None:
             raise no_repo(anonymous=call.caller.anonymous)
         rows = connection.execute(
             "SELECT * FROM buckets WHERE namespace = ? AND instr(lower(name), lower(?)) ORDER BY name",

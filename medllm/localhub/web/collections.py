@@ -4,10 +4,10 @@ import sqlite3
 
 from starlette.responses import Response
 
-from medllm.localhub.names import KINDS
-from medllm.localhub.refusal import bad_request
-from medllm.localhub.store import collections, people, repos
-from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.errors import bad_request
+from medllm.localhub.store import accounts, collections, repos
+from medllm.localhub.validation import KINDS
+from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()
 
@@ -31,7 +31,7 @@ def _described(connection: sqlite3.Connection, call: Call, row: sqlite3.Row) -> 
         }
         for place, one in enumerate(collections.items(connection, call.caller, row["id"]))
     ]
-    person = people.find(connection, row["namespace"])
+    person = accounts.find(connection, row["namespace"])
     return {
         "slug": f"{row['namespace']}/{collections.slug(row)}",
         "title": row["title"],

@@ -7,15 +7,15 @@ import sqlite3
 
 from starlette.responses import Response
 
-from medllm.localhub.names import check_path
-from medllm.localhub.refusal import no_revision
+from medllm.localhub.errors import no_revision
 from medllm.localhub.store import commits, pulls, refs, repos, trees
 from medllm.localhub.store.store import Store
 from medllm.localhub.store.trees import Node
-from medllm.localhub.web import changes
-from medllm.localhub.web.call import Call, Fields, Routes, answer
-from medllm.localhub.web.describe import content
+from medllm.localhub.validation import check_path
+from medllm.localhub.web import commit_body
 from medllm.localhub.web.patterns import Ignored, Large
+from medllm.localhub.web.request import Call, Fields, Routes, answer
+from medllm.localhub.web.serialize import content
 
 routes = Routes()
 
@@ -89,7 +89,7 @@ def _may_commit(call: Call) -> None:
 def commit(call: Call) -> Response:
     """All the changes at once, or none of them."""
     store, revision = call.store, call.args["revision"]
-    with changes.read(store, call.spool.path) as (header, operations, pack), store.database.write() as connection:
+    with commit_body.read(store, call.spool.path) as (header, operations, pack), store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         number = None
         if call.flag("create_pr"):

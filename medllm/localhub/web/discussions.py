@@ -4,10 +4,10 @@ import sqlite3
 
 from starlette.responses import Response
 
-from medllm.localhub.refusal import Refusal, bad_request, unauthorized
+from medllm.localhub.errors import Refusal, bad_request, unauthorized
 from medllm.localhub.store import pulls, refs, repos
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.web.call import Call, Routes, answer
+from medllm.localhub.web.request import Call, Routes, answer
 
 routes = Routes()
 

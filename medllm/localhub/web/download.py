@@ -8,7 +8,7 @@ import anyio.to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from medllm.localhub.refusal import Refusal
+from medllm.localhub.errors import Refusal
 from medllm.localhub.store import blobs
 from medllm.localhub.store.blobs import Blob
 from medllm.localhub.store.files import Files

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from starlette.responses import Response, StreamingResponse
 
+from medllm.localhub.errors import Refusal, bad_request, forbidden, unauthorized
 from medllm.localhub.jobs import records
 from medllm.localhub.jobs.records import Spec, Volume
 from medllm.localhub.jobs.runner import Jobs
-from medllm.localhub.refusal import Refusal, bad_request, forbidden, unauthorized
-from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()
 

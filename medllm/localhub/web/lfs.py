@@ -5,10 +5,10 @@ import time
 
 from starlette.responses import Response
 
-from medllm.localhub.names import check_sha256
-from medllm.localhub.refusal import Refusal, bad_request, forbidden, too_large
-from medllm.localhub.store import blobs, parts, repos
-from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.errors import Refusal, bad_request, forbidden, too_large
+from medllm.localhub.store import blobs, multipart, repos
+from medllm.localhub.validation import check_sha256
+from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()
 
@@ -115,9 +115,9 @@ def receive(call: Call) -> Response:
     if part == "whole":
         if (call.spool.size, call.spool.sha256) != (size, sha256):
             raise bad_request(f"These {call.spool.size} bytes are not the {size} bytes with the sha256 {sha256}")
-        parts.keep_whole(call.store, user, call.spool)
+        multipart.keep_whole(call.store, user, call.spool)
     elif part.isdigit():
-        parts.keep_part(call.store, parts.Upload(user, sha256, size), int(part), call.spool)
+        multipart.keep_part(call.store, multipart.Upload(user, sha256, size), int(part), call.spool)
     else:
         raise bad_request("This address takes a POST")
     return Response(status_code=200, headers={"ETag": f'"{call.spool.sha256}"'})
@@ -131,5 +131,5 @@ def complete(call: Call) -> Response:
         raise bad_request("This address takes a PUT")
     numbers = [Fields.number(item, "partNumber") for item in call.json().items("parts", 100_000)]
     with call.store.lock(f"parts {user} {sha256}"):
-        parts.join(call.store, parts.Upload(user, sha256, size), sorted(numbers))
+        multipart.join(call.store, multipart.Upload(user, sha256, size), sorted(numbers))
     return answer({"success": True})

@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
 
-from medllm.localhub.names import KINDS
+from medllm.localhub.errors import Refusal, no_entry, unauthorized
 from medllm.localhub.page.render import card_html, page, page_headers, part, path
-from medllm.localhub.refusal import Refusal, no_entry, unauthorized
 from medllm.localhub.store import commits, refs, repos, trees
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.web.call import Call, Routes
-from medllm.localhub.web.describe import card, tags
+from medllm.localhub.validation import KINDS
+from medllm.localhub.web.request import Call, Routes
+from medllm.localhub.web.serialize import card, tags
 
 routes = Routes()
 

@@ -2,9 +2,9 @@
 
 from starlette.responses import Response
 
-from medllm.localhub.refusal import no_revision
+from medllm.localhub.errors import no_revision
 from medllm.localhub.store import refs, repos
-from medllm.localhub.web.call import Call, Routes, answer
+from medllm.localhub.web.request import Call, Routes, answer
 
 routes = Routes()
 

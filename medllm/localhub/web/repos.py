@@ -2,13 +2,13 @@
 
 from starlette.responses import Response
 
-from medllm.localhub.names import KINDS
-from medllm.localhub.refusal import Refusal, bad_request, unauthorized
-from medllm.localhub.store import buckets, commits, people, refs, repos
+from medllm.localhub.errors import Refusal, bad_request, unauthorized
+from medllm.localhub.store import accounts, buckets, commits, refs, repos
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.web import changes, metadata, spaces
-from medllm.localhub.web.call import Call, Fields, Routes, answer
-from medllm.localhub.web.describe import describe
+from medllm.localhub.validation import KINDS
+from medllm.localhub.web import commit_body, metadata, spaces
+from medllm.localhub.web.request import Call, Fields, Routes, answer
+from medllm.localhub.web.serialize import describe
 
 routes = Routes()
 
@@ -20,7 +20,7 @@ def whoami(call: Call) -> Response:
     if caller.id is None:
         raise unauthorized("Invalid username or password.")
     with call.store.database.read() as connection:
-        orgs = people.organisations(connection, caller.id)
+        orgs = accounts.organisations(connection, caller.id)
     token = {"displayName": caller.label, "role": caller.role, "createdAt": caller.created}
     return answer(
         {
@@ -75,7 +75,7 @@ def create(call: Call) -> Response:
     kind, full = _wanted(call, fields)
     sdk = fields.optional("sdk") if kind == "space" else None
     try:
-        with changes.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
+        with commit_body.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
             repo = repos.create(connection, call.caller, kind, full, private=bool(fields.private()), sdk=sdk)
             if kind == "space":
                 spaces.furnish(connection, repo, fields)

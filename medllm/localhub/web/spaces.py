@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
-from medllm.localhub.refusal import Refusal
+from medllm.localhub.errors import Refusal
 from medllm.localhub.store import repos, spaces
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.spaces import Setting
-from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()
 

@@ -2,10 +2,10 @@
 
 from starlette.responses import Response
 
-from medllm.localhub.names import check_sha256
-from medllm.localhub.refusal import Refusal
+from medllm.localhub.errors import Refusal
 from medllm.localhub.store import repos, takedown
-from medllm.localhub.web.call import Call, Fields, Routes, answer
+from medllm.localhub.validation import check_sha256
+from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()
 

@@ -7,14 +7,14 @@ from urllib.parse import parse_qs
 
 from starlette.responses import Response
 
-from medllm.localhub.names import check_path
-from medllm.localhub.refusal import Refusal, bad_request, no_entry
+from medllm.localhub.errors import Refusal, bad_request, no_entry
 from medllm.localhub.store import blobs, commits, refs, repos, trees
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node
-from medllm.localhub.web.call import Call, Routes, answer
-from medllm.localhub.web.describe import lfs_field
+from medllm.localhub.validation import check_path
 from medllm.localhub.web.download import BlobResponse
+from medllm.localhub.web.request import Call, Routes, answer
+from medllm.localhub.web.serialize import lfs_field
 
 routes = Routes()
 

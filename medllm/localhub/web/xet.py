@@ -4,10 +4,10 @@ import time
 
 from starlette.responses import Response
 
-from medllm.localhub.names import check_sha256
-from medllm.localhub.refusal import Refusal, unauthorized
+from medllm.localhub.errors import Refusal, unauthorized
 from medllm.localhub.store import repos
-from medllm.localhub.web.call import Call, Routes, answer
+from medllm.localhub.validation import check_sha256
+from medllm.localhub.web.request import Call, Routes, answer
 from medllm.localhub.xet.upload import keep_shard, keep_xorb
 
 routes = Routes()

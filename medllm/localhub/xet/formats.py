@@ -7,8 +7,8 @@ from typing import BinaryIO, cast
 
 import lz4.frame
 
+from medllm.localhub.errors import Refusal, bad_request
 from medllm.localhub.limits import Limits
-from medllm.localhub.refusal import Refusal, bad_request
 from medllm.localhub.store.files import Spool
 
 _FOOTER = b"XETBLOB"

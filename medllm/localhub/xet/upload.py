@@ -4,8 +4,8 @@ import array
 import hashlib
 import sqlite3
 
+from medllm.localhub.errors import bad_request
 from medllm.localhub.limits import Limits
-from medllm.localhub.refusal import bad_request
 from medllm.localhub.store import blobs
 from medllm.localhub.store.blobs import Blob, Piece
 from medllm.localhub.store.files import Spool

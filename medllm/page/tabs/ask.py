@@ -6,11 +6,11 @@ import gradio as gr
 
 from medllm.exam.question import LETTERS, Question
 from medllm.page.context import Page
+from medllm.page.error_page import notice
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both
 from medllm.page.live import OWN
-from medllm.page.panel import notice
-from medllm.page.tabs.parts import I18N, Stops, block, on, told_by
+from medllm.page.tabs.components import I18N, Stops, block, on, told_by
 
 LONGEST_QUESTION = 4000
 LONGEST_CHOICE = 300

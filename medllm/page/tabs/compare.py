@@ -8,12 +8,12 @@ from urllib.parse import quote
 import gradio as gr
 
 from medllm.page.card import question_card
-from medllm.page.choose import Shelf
 from medllm.page.context import Page
+from medllm.page.error_page import notice
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both, safe
-from medllm.page.panel import notice
-from medllm.page.tabs.parts import I18N, Stops, block, on, told_by
+from medllm.page.picker import Shelf
+from medllm.page.tabs.components import I18N, Stops, block, on, told_by
 
 REMEMBER = "(key) => window.medllm.remember({ q: key })"
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import gradio as gr
 
-from medllm.page.narrow import Filter, options
+from medllm.page.filters import Filter, options
 from medllm.page.results import Results
-from medllm.page.tabs.parts import I18N, anything
+from medllm.page.tabs.components import I18N, anything
 
 NAMES = ("exam", "year", "section", "category", "text")
 """The names of the filters in an address, in the order of their controls."""

@@ -6,10 +6,10 @@ from typing import Any
 import gradio as gr
 
 from medllm.page.context import Page
+from medllm.page.filters import OUTCOMES, Filter
 from medllm.page.flips import PAGE, Wanted, rows
-from medllm.page.narrow import OUTCOMES, Filter
+from medllm.page.tabs.components import I18N, block, on, remember
 from medllm.page.tabs.filters import NAMES, draw_filters, read_filters, set_filters
-from medllm.page.tabs.parts import I18N, block, on, remember
 
 PICK = """element.addEventListener('click', (event) => {
   const row = event.target.closest('[data-key]');

@@ -2,8 +2,8 @@
 
 from medllm.page.context import Page
 from medllm.page.html import both, safe, word
-from medllm.page.review_form import agreement_line, no_more
-from medllm.page.tabs.parts import block
+from medllm.page.review.html import agreement_line, no_more
+from medllm.page.tabs.components import block
 
 
 def draw(page: Page) -> None:

@@ -7,8 +7,8 @@ import gradio as gr
 
 from medllm.page.context import Page
 from medllm.page.scores import scores
+from medllm.page.tabs.components import I18N, block, on, remember
 from medllm.page.tabs.filters import NAMES, draw_filters, read_filters
-from medllm.page.tabs.parts import I18N, block, on, remember
 
 OPEN = """element.addEventListener('click', (event) => {
   const number = event.target.closest('[data-outcome]');

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, Volume
 from huggingface_hub.errors import HfHubHTTPError
 
 from medllm.localhub import Hub, serve
-from medllm.localhub.store import people
+from medllm.localhub.store import accounts
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def test_jobs_are_off_unless_the_hub_was_told_otherwise(tmp_path: Path):
 def test_only_the_owner_may_run_a_command(api: HfApi, hub: Hub):
     assert api.whoami()["name"] == "alice"
     with hub.store.database.write() as connection:
-        bob = people.add_user(connection, "bob")
-        token = people.issue(connection, bob, role="write", label="test")
-        reading = people.issue(connection, people.add_user(connection, "alice"), role="read", label="test")
+        bob = accounts.add_user(connection, "bob")
+        token = accounts.issue(connection, bob, role="write", label="test")
+        reading = accounts.issue(connection, accounts.add_user(connection, "alice"), role="read", label="test")
     for one, namespace in ((token, "bob"), (reading, "alice")):
         with pytest.raises(HfHubHTTPError, match="owner"):
             HfApi(endpoint=hub.url, token=one).run_job(image="any", command=["true"], namespace=namespace)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medllm.localhub import Limits, Store, serve
-from medllm.localhub.store import collect
+from medllm.localhub.store import gc
 from tests.localhub.wire import Wire, large, small
 
 MIB = 1024 * 1024
@@ -30,7 +30,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def assert_sound(folder: Path) -> None:
     store = Store(folder)
-    assert collect.verify(store) == []
+    assert gc.verify(store) == []
     assert list((folder / "incoming").iterdir()) == []
     store.close()
 

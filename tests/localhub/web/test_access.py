@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from medllm.localhub import Hub, serve
-from medllm.localhub.store import people
+from medllm.localhub.store import accounts
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def bob(api: HfApi, hub: Hub) -> HfApi:
     return HfApi(endpoint=hub.url, token=token_of(hub, "bob"))
 
 
-def token_of(hub: Hub, name: str, role: people.Role = "write", org: str | None = None) -> str:
+def token_of(hub: Hub, name: str, role: accounts.Role = "write", org: str | None = None) -> str:
     with hub.store.database.write() as connection:
-        user = people.add_user(connection, name)
+        user = accounts.add_user(connection, name)
         if org:
-            people.join(connection, org, user, role)
-        return people.issue(connection, user, role=role, label="test")
+            accounts.join(connection, org, user, role)
+        return accounts.issue(connection, user, role=role, label="test")
 
 
 def raw(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from medllm.localhub import Hub, serve
 from medllm.localhub.server import ROUTES
-from medllm.localhub.store import collect
-from medllm.localhub.web.call import Route
+from medllm.localhub.store import gc
+from medllm.localhub.web.request import Route
 from tests.localhub.wire import Reply, Wire, hash_text, large, make_shard, make_xorb, small
 
 MORE = int(os.environ.get("MEDLLM_FUZZ", "1"))
@@ -113,7 +113,7 @@ def wire(place: Path):
 
 
 def assert_sound(hub: Hub, place: Path) -> None:
-    assert collect.verify(hub.store) == []
+    assert gc.verify(hub.store) == []
     assert [path.name for path in place.iterdir()] == ["hub"]
     assert {path.name for path in hub.store.folder.iterdir()} <= {
         "hub.sqlite",

@@ -7,7 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from medllm.localhub import Hub
-from medllm.localhub.store import collect, people
+from medllm.localhub.store import accounts, gc
 from tests.localhub.wire import Wire, large, small
 
 SECRET, OTHER = b"\0patient 1234 Yamada" * 500, b"\0weights" * 700
@@ -47,7 +47,7 @@ def test_a_file_taken_down_is_in_no_commit_and_not_on_the_disk(hub: Hub, api: Hf
     assert [commit.title for commit in api.list_repo_commits("alice/model")] == before
     path = api.hf_hub_download("alice/model", "deep/w.bin", revision="v1")
     assert Path(path).read_bytes() == OTHER
-    assert collect.verify(hub.store) == []
+    assert gc.verify(hub.store) == []
 
 
 def test_what_another_repository_holds_stays_there(hub: Hub, api: HfApi, line: Wire):
@@ -81,7 +81,7 @@ def test_the_same_content_can_be_sent_again_and_clients_forget_their_chunks(hub:
 def test_only_those_who_may_write_take_down_or_list(hub: Hub, api: HfApi, line: Wire):
     line.commit("alice/model", large("list.bin", line.send_large("alice/model", SECRET)))
     with hub.store.database.write() as connection:
-        token = people.issue(connection, people.add_user(connection, "bob"), role="write", label="test")
+        token = accounts.issue(connection, accounts.add_user(connection, "bob"), role="write", label="test")
     with pytest.raises(HfHubHTTPError, match="403"):
         list(HfApi(endpoint=hub.url, token=token).list_lfs_files("alice/model"))
     body = {"deletions": {"sha": [one.file_oid for one in api.list_lfs_files("alice/model")]}}

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medllm.localhub import Hub, Limits, serve
-from medllm.localhub.refusal import Refusal
-from medllm.localhub.store import people
+from medllm.localhub.errors import Refusal
+from medllm.localhub.store import accounts
 from medllm.localhub.store.files import Spool
 from medllm.localhub.xet.formats import read_shard, unpack_xorb
 from tests.localhub.wire import Wire, XetFile, hash_text, large, make_chunk, make_shard, make_xorb, small
@@ -121,7 +121,7 @@ def test_nobody_builds_a_file_from_another_users_chunks(hub: Hub, wire: Wire):
     secret = os.urandom(1000)
     wire.storage("alice/model").send("POST", f"/v1/xorbs/default/{hash_text(XORB)}", make_xorb([secret]))
     with hub.store.database.write() as connection:
-        token = people.issue(connection, people.add_user(connection, "bob"), role="write", label="test")
+        token = accounts.issue(connection, accounts.add_user(connection, "bob"), role="write", label="test")
     bob = Wire(hub.url, token)
     bob.create("bob/model")
     stolen = bob.storage("bob/model").send("POST", "/v1/shards", make_shard([XetFile(FILE, XORB, 1000, 0, 1)]))

@@ -1,0 +1,1 @@
+"""Cleaning: one spelling, quality filters, and personal data of patients."""

@@ -1,0 +1,108 @@
+"""The audit of any texts against held-out exams: of a folder, of a stage's rows, of a teacher's answers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.highlights import excerpt
+from medllm.corpus.decontaminate.matcher import DROP, REVIEW, ExamIndex
+from medllm.corpus.decontaminate.report import SHOWN, Found, Report, Stage
+from medllm.corpus.decontaminate.semantic import ALIKE, Encoder, Meanings
+from medllm.corpus.decontaminate.windows import index_of, look
+from medllm.corpus.read.files import read
+from medllm.corpus.read.sources import Piece, Source, parted
+from medllm.corpus.workers import begin
+
+BATCH = 200_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an audit is asked to do; it travels to every process."""
+
+    items: tuple[Item, ...]
+    stage: Stage = "corpus"
+    drop: float = DROP
+    review: float = REVIEW
+    encoder: Path | None = None
+    """The folder of a sentence encoder for a second look by meaning; what it sees is for a person to judge."""
+    alike: float = ALIKE
+
+
+def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
+    """Hold texts, each with its name, against the exams; nothing of a clean text is kept in memory."""
+    index = index_of(asked.items, asked.review)
+    report = _report(index, asked)
+    meanings = Meanings(index.items, Encoder(asked.encoder)) if asked.encoder else None
+    for batch in _batches(texts):
+        for (name, text), (flagged, largest) in zip(batch, look(index, [text for _, text in batch]), strict=True):
+            report.documents += 1
+            report.characters += len(text)
+            for one in largest:
+                report.trace(index.items[one.item].name, one.containment, name)
+            for one in flagged:
+                item = index.items[one.item]
+                decided = report.judge(one.containment)
+                if decided is None:
+                    continue
+                found = Found(name, item.name, one.containment, one.part, decided, asked.stage)
+                report.see(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
+            for number, cosine in meanings.look(text, asked.alike) if meanings else ():
+                if all(one.item != number for one in flagged):
+                    item = index.items[number]
+                    found = Found(name, item.name, cosine, "meaning", "review", asked.stage)
+                    report.see(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
+    return report
+
+
+def audit_source(source: Source, asked: Asked, *, workers: int = 1) -> Report:
+    """Audit all texts of a folder or file; those that cannot be read are counted as unread, not as clean."""
+    tasks = parted([source])
+    if workers == 1 or len(tasks) == 1:
+        parts: Iterable[Report] = (_audit_pieces(task, asked) for task in tasks)
+        return _sum(parts, asked)
+    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver"), begin) as pool:
+        return _sum(pool.map(_audit_pieces, tasks, [asked] * len(tasks)), asked)
+
+
+def _sum(parts: Iterable[Report], asked: Asked) -> Report:
+    whole = _report(index_of(asked.items, asked.review), asked)
+    for part in parts:
+        whole.add(part)
+    return whole
+
+
+def _report(index: ExamIndex, asked: Asked) -> Report:
+    return Report(len(index.items), index.unsearchable, asked.drop, asked.review)
+
+
+def _audit_pieces(pieces: Sequence[Piece], asked: Asked) -> Report:
+    unread: dict[str, int] = {}
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for draft in (draft for piece in pieces for draft in read(piece)):
+            if draft.fault:
+                reason = draft.fault.partition(":")[0]
+                unread[reason] = unread.get(reason, 0) + 1
+            else:
+                yield draft.locator, draft.text
+
+    report = audit(texts(), asked)
+    report.unread = unread
+    return report
+
+
+def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    held = 0
+    for name, text in texts:
+        batch.append((name, text))
+        held += len(text)
+        if held >= BATCH:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

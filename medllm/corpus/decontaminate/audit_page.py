@@ -1,0 +1,20 @@
+"""The audit as one HTML page without scripts: totals, verdicts, and every shown match marked in its text."""
+
+from pathlib import Path
+
+import jinja2
+
+from medllm.corpus.decontaminate.report import SHOWN, Report
+
+
+def write_page(report: Report, title: str, path: Path) -> None:
+    """Write the page beside its place and move it there, so that nobody reads half of it."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    items = report.written()["items"][:SHOWN]
+    page = environment.from_string(Path(__file__).with_suffix(".html").read_text("utf-8")).render(
+        title=title, report=report, totals=report.totals(), items=items, shown=SHOWN
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.new")
+    aside.write_text(page, "utf-8", "replace")
+    aside.replace(path)

@@ -1,0 +1,37 @@
+"""The held-out exams as items for the audit: every question and every published translation of it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from medllm.corpus.decontaminate.exam_items import Item
+from medllm.exam import benchmarks
+from medllm.exam.question import Question
+
+
+def held_out(exams: Iterable[tuple[str, Path]]) -> list[Item]:
+    """All items of the held-out exams and of their published translations; image questions too: texts can be learnt."""
+    return [item for name, folder in exams for item in (*_originals(name, folder), *translated_items(name, folder))]
+
+
+def _originals(name: str, folder: Path) -> list[Item]:
+    return [as_item(question) for question in benchmarks.load(name, folder)]
+
+
+def translated_items(name: str, folder: Path) -> list[Item]:
+    """The published translations of an exam as further items, named after their questions: `igakuqa/112A1 (en)`."""
+    found: dict[str, Item] = {}
+    for one in benchmarks.translations(name, folder):
+        item = Item(f"{name}/{one.question_id} ({one.language})", one.text, tuple(filter(None, one.choices)))
+        found.setdefault(item.name, item)
+    return list(found.values())
+
+
+def as_item(question: Question) -> Item:
+    """A question as the audit looks for it."""
+    stem = f"{question.context}\n{question.text}" if question.context else question.text
+    return Item(f"{question.benchmark}/{question.question_id}", stem, tuple(one for one in question.choices if one))
+
+
+def exam_folder(data: Path, name: str) -> Path:
+    """Where an exam lies: in a folder of its name, or `data` is it."""
+    return data / name if (data / name).exists() else data

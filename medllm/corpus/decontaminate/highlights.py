@@ -1,0 +1,60 @@
+"""Where in a text an exam item stands, so that a person can see with their own eyes what the audit saw."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.ngrams import fold_audit, fold_places, hash_grams
+from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE
+
+ROOM = 1500
+"""Characters of a text that are shown about a match."""
+
+
+class Piece(NamedTuple):
+    """A stretch of text, marked or not."""
+
+    text: str
+    marked: bool
+
+
+def spans(text: str, item: Item) -> list[tuple[int, int]]:
+    """The stretches of the text that the item has too, by its grams, and for short items by shorter ones."""
+    measure = ALPHABETIC if item.alphabetic else JAPANESE
+    codes, places = fold_places(text)
+    brief = len(fold_audit(item.question)) < measure.length + measure.question_apart
+    for length in (measure.near,) if brief else (measure.length, measure.near):
+        halves = [hash_grams(fold_audit(half), length) for half in (item.question, *item.options)]
+        found = np.flatnonzero(np.isin(hash_grams(codes, length), np.concatenate(halves)))
+        if len(found):
+            return _joined([(int(places[at]), int(places[at + length - 1]) + 1) for at in found.tolist()])
+    return []
+
+
+def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for begin, end in stretches:
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return joined
+
+
+def excerpt(text: str, item: Item) -> list[Piece]:
+    """The part of the text with most of the item in it, cut where marked stretches begin and end."""
+    marked = spans(text, item)
+    if not marked:
+        return [Piece(text[:ROOM], False)]
+    begins = [max(begin - 100, 0) for begin, _ in marked]
+    begin = max(begins, key=lambda at: sum(min(e, at + ROOM) - b for b, e in marked if b >= at and b < at + ROOM))
+    end = min(begin + ROOM, len(text))
+    pieces, at = [], begin
+    for b, e in marked:
+        b, e = max(b, begin), min(e, end)
+        if b >= e:
+            continue
+        pieces += [Piece(text[at:b], False), Piece(text[b:e], True)]
+        at = e
+    return [piece for piece in (*pieces, Piece(text[at:end], False)) if piece.text]

@@ -1,0 +1,120 @@
+"""How much of each held-out exam item a text holds, in any order of its options, and what follows from it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from medllm.corpus.decontaminate.changed_questions import NoisyItems
+from medllm.corpus.decontaminate.exam_items import Item, Sighting, distinct
+from medllm.corpus.decontaminate.ngram_index import GramIndex, Numbers, Windows
+from medllm.corpus.decontaminate.ngrams import ALPHABET, BORDER, Codes, fold_all, hash_both
+from medllm.corpus.decontaminate.reveal import reveal
+from medllm.corpus.decontaminate.short_questions import ShortItems
+from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE, Measure
+
+Verdict = Literal["drop", "review"]
+
+DROP = 0.5
+REVIEW = 0.3
+WINDOW = 4096
+"""Folded characters looked at together, so that a textbook is not flagged for stock phrases on different pages."""
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """What one batch of texts holds of the exam."""
+
+    flagged: list[Sighting]
+    """Every document and item at or over the threshold, the largest containment of each."""
+    largest: list[Sighting]
+    """For each item that left any trace, where it left the most, however little."""
+
+
+def verdict(containment: float, *, drop: float = DROP, review: float = REVIEW) -> Verdict | None:
+    """What follows from a containment: dropped from a half, looked at by a person from 0.3."""
+    return "drop" if containment >= drop else "review" if containment >= review else None
+
+
+class ExamIndex:
+    """The held-out items, ready to be met in millions of characters a second.
+
+    It holds the grams of the exam and nothing of the texts: memory does not grow with the corpus.
+    """
+
+    def __init__(self, items: Iterable[Item], *, window: int = WINDOW, floor: float = REVIEW) -> None:
+        self.items = distinct(items)
+        plain = [
+            replace(one, question=reveal(one.question), options=tuple(map(reveal, one.options))) for one in self.items
+        ]
+        self.floor = floor
+        longest = int(np.diff(np.flatnonzero(fold_all([item.text for item in plain]) == BORDER), prepend=-1).max())
+        # A window steps by half its length, so whatever is no longer than the step stands whole in one of them.
+        step = max(window // 2, longest)
+        alphabetic = [item.alphabetic for item in plain]
+        self._scripts = [
+            _Script(plain, [n for n, is_so in enumerate(alphabetic) if is_so == wanted], measure, step)
+            for wanted, measure in ((False, JAPANESE), (True, ALPHABETIC))
+            if wanted in alphabetic
+        ]
+
+    @property
+    def unsearchable(self) -> list[str]:
+        """Items so short that no text can be cleared of them."""
+        return [name for script in self._scripts for name in script.short.unsearchable]
+
+    def look(self, texts: Sequence[str]) -> Sightings:
+        """What each text holds of the exam, the whole batch at once; some 100,000 characters a batch are fastest."""
+        codes = fold_all([reveal(text) for text in texts])
+        pairs: dict[tuple[int, int], Sighting] = {}
+        largest: dict[int, Sighting] = {}
+        for script in self._scripts:
+            for seen in script.look(codes, self.floor):
+                if seen.containment >= self.floor and _before(seen, pairs.get((seen.document, seen.item))):
+                    pairs[seen.document, seen.item] = seen
+                if _before(seen, largest.get(seen.item)):
+                    largest[seen.item] = seen
+        return Sightings([pairs[key] for key in sorted(pairs)], [largest[key] for key in sorted(largest)])
+
+
+class _Script:
+    """The items of one script, with the grams that suit it."""
+
+    def __init__(self, items: Sequence[Item], numbers: list[int], measure: Measure, step: int) -> None:
+        own = [items[number] for number in numbers]
+        self._numbers = numbers
+        self._measure = measure
+        self._step = step
+        self._grams = GramIndex(own, measure)
+        brief = self._grams.counts[:, 0] < measure.question_apart
+        # Of items in an alphabet too many runs of 16 letters are common speech: there it cost more than all else.
+        self._noisy = NoisyItems(own, measure) if measure is JAPANESE else None
+        self.short = ShortItems(own, np.flatnonzero(brief).tolist(), measure)
+
+    def look(self, codes: Codes, floor: float) -> list[Sighting]:
+        windows = Windows(np.flatnonzero(codes == BORDER), self._step)
+        places, written = self._places(codes)
+        hashed, anchors = hash_both(written, self._measure.length, self._measure.anchor)
+        seen = self._grams.look(hashed, places, windows, floor)
+        seen += self.short.look(codes, anchors, places, windows.borders)
+        if self._noisy:
+            seen += self._noisy.look(codes, anchors, places, windows.borders)
+        return [one._replace(item=self._numbers[one.item]) for one in seen]
+
+    def _places(self, codes: Codes) -> tuple[Numbers, Codes]:
+        """Where there is anything to be found: an alphabet's long grams only where letters stand in long rows."""
+        if self._measure is not ALPHABETIC:
+            return np.arange(len(codes)), codes
+        rows, length = np.cumsum(np.append(0, codes < ALPHABET), dtype=np.int64), self._measure.length
+        dense = np.flatnonzero(rows[length:] - rows[:-length] >= 0.5 * length)
+        edges = np.zeros(len(codes) + 1, np.int64)
+        np.add.at(edges, dense, 1)
+        np.add.at(edges, np.minimum(dense + length, len(codes)), -1)
+        places = np.flatnonzero(np.cumsum(edges[:-1]))
+        return places, codes[places]
+
+
+def _before(seen: Sighting, other: Sighting | None) -> bool:
+    """The larger containment counts; of two as large, the earlier document: order of work decides nothing."""
+    return other is None or (-seen.containment, seen.document) < (-other.containment, other.document)

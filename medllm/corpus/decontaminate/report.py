@@ -1,0 +1,112 @@
+"""What the leakage audit found, as values: sightings by document, the largest containment by item, and totals."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from medllm.corpus.decontaminate.highlights import Piece
+from medllm.corpus.decontaminate.matcher import DROP, REVIEW, Verdict, verdict
+
+Stage = Literal["corpus", "preferences", "few-shot", "teacher"]
+SHOWN = 200
+"""Sightings that are shown with their text; all are listed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A document that holds a good part of an item."""
+
+    document: str
+    item: str
+    containment: float
+    """How much of the item stands there; for part `meaning` the cosine of the two texts."""
+    part: str
+    verdict: Verdict
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sighting with the text it was seen in and the item it is of."""
+
+    found: Found
+    text: list[Piece]
+    item: str
+
+
+@dataclass
+class Report:
+    """The findings of one audit, or of a part of one."""
+
+    items: int
+    unsearchable: list[str]
+    drop: float = DROP
+    review: float = REVIEW
+    documents: int = 0
+    characters: int = 0
+    unread: dict[str, int] = field(default_factory=dict)
+    """Texts that could not be read, by reason: they were not audited and are not clean."""
+    found: list[Found] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    largest: dict[str, tuple[float, str]] = field(default_factory=dict)
+
+    def judge(self, containment: float) -> Verdict | None:
+        """The verdict under the thresholds of this audit."""
+        return verdict(containment, drop=self.drop, review=self.review)
+
+    def trace(self, item: str, containment: float, document: str) -> None:
+        """Note a trace of an item; the largest is kept, and of two as large the first."""
+        if containment > self.largest.get(item, (0.0, ""))[0]:
+            self.largest[item] = (containment, document)
+
+    def see(self, found: Found, text: list[Piece], item: str) -> None:
+        """Note a sighting; the first ones are kept with their text."""
+        self.found.append(found)
+        if len(self.shown) < SHOWN:
+            self.shown.append(Shown(found, text, item))
+
+    def add(self, other: "Report") -> None:
+        """Take in the findings of a later part."""
+        self.documents += other.documents
+        self.characters += other.characters
+        for reason, number in other.unread.items():
+            self.unread[reason] = self.unread.get(reason, 0) + number
+        self.found += other.found
+        self.shown = [*self.shown, *other.shown][:SHOWN]
+        for item, (containment, document) in other.largest.items():
+            self.trace(item, containment, document)
+
+    def totals(self) -> dict[str, Any]:
+        """The counts of the report."""
+        worst = {"drop": set[str](), "review": set[str]()}
+        for one in self.found:
+            worst[one.verdict].add(one.document)
+        return {
+            "documents": self.documents,
+            "characters": self.characters,
+            "items": self.items,
+            "documents_to_drop": len(worst["drop"]),
+            "documents_to_review": len(worst["review"] - worst["drop"]),
+            "items_leaked": sum(seen[0] >= self.drop for seen in self.largest.values()),
+            "items_to_review": sum(self.review <= seen[0] < self.drop for seen in self.largest.values()),
+            "items_unsearchable": len(self.unsearchable),
+            "unread": dict(sorted(self.unread.items())),
+        }
+
+    def written(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        documents = [
+            {
+                "document": one.document,
+                "item": one.item,
+                "containment": one.containment,
+                "verdict": one.verdict,
+                "part": one.part,
+                "stage": one.stage,
+            }
+            for one in self.found
+        ]
+        items = [
+            {"item": item, "containment": containment, "document": document}
+            for item, (containment, document) in sorted(self.largest.items(), key=lambda seen: (-seen[1][0], seen[0]))
+        ]
+        return {"documents": documents, "items": items, "totals": self.totals(), "unsearchable": self.unsearchable}

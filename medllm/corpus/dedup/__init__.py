@@ -1,0 +1,1 @@
+"""Deduplication: MinHash signatures, connected components, and which of similar texts is kept."""

@@ -1,0 +1,192 @@
+"""Who stays of the texts that are alike, and what the replay draws: in sorted order, so that any number fits."""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datatrove.pipeline.base import PipelineStep
+
+from medllm.corpus.dedup.components import Forest, Numbers, pairs
+from medllm.corpus.dedup.external_sort import Record, Sorter
+from medllm.corpus.intermediate import part
+
+EXACT, NEAR, NOT_DRAWN = 1, 2, 3
+GONE = np.dtype([("place", "<i8"), ("why", "u1"), ("alike", "<f4"), ("older", "S16")])
+"""A kept text that goes after all: why, how much it is like the older one, and which that is."""
+OPEN = 16
+"""Tables that are mapped at once: what was read of a mapped file counts as this process's memory."""
+_JUDGED = ("replay", "published", "exam")
+# General text gives way to the texts the corpus is about; then the older stays, by publication and by exam.
+_CANDIDATE = np.dtype(
+    [
+        ("root", "<i8"),
+        ("replay", "?"),
+        ("published", "<i4"),
+        ("exam", "<i4"),
+        ("number", "<i8"),
+        ("text", "<u8"),
+        ("group", "<u8"),
+        ("id", "S16"),
+    ]
+)
+_GENERAL = np.dtype([("id", "S16"), ("number", "<i8"), ("length", "<i8")])
+_NUMBERED = np.dtype([("number", "<i8"), *((name, GONE[name]) for name in ("why", "alike", "older"))])
+
+
+class Kept:
+    """The kept texts of all tasks under one count, read from disk where they are asked for."""
+
+    def __init__(self, work: Path, tasks: int) -> None:
+        self._work = work
+        self.tasks = tasks
+        sizes = [len(np.load(part(work, "facts", task, "npy"), mmap_mode="r")) for task in range(tasks)]
+        self.offsets: Numbers = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self.size = int(self.offsets[-1])
+        self.table = lru_cache(OPEN)(self._table)
+
+    def _table(self, what: str, task: int) -> npt.NDArray[Any]:
+        return np.load(part(self._work, what, task, "npy"), mmap_mode="r")  # type: ignore[no-any-return]
+
+    def rows(self, what: str, numbers: Numbers) -> Iterator[tuple[Numbers, npt.NDArray[Any]]]:
+        """The rows of these texts, task by task, each with which of the numbers they are."""
+        tasks = np.searchsorted(self.offsets, numbers, "right") - 1
+        for task in np.unique(tasks).tolist():
+            which = np.flatnonzero(tasks == task)
+            yield which, self.table(what, task)[numbers[which] - self.offsets[task]]
+
+
+class Resolve(PipelineStep):  # type: ignore[misc]
+    """Decides in each cluster who stays: the oldest, and whoever is not like anyone that stays."""
+
+    type, name = "dedup", "resolve"
+
+    def __init__(self, work: Path, tasks: int, alike: float, replay: float) -> None:
+        super().__init__()
+        self.work = work
+        self.tasks = tasks
+        self.alike = alike
+        self.replay = replay
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
+        """For each task a table of those of its kept texts that go after all."""
+        kept, aside = Kept(self.work, self.tasks), self.work / "sorting"
+        with Sorter(aside / "gone", _NUMBERED) as gone:
+            with Sorter(aside / "candidates", _CANDIDATE) as candidates:
+                self._bring_together(kept, candidates)
+                gone.fill(_judged(candidates, kept, self.alike))
+            for task, rows in _parted(gone, kept):
+                np.save(part(self.work, "gone", task, "npy"), rows)
+        with Sorter(aside / "spare", _NUMBERED) as spare:
+            with Sorter(aside / "general", _GENERAL) as general:
+                room = self._room(kept, general)
+                spare.fill(_not_drawn(general, room))
+            for task, rows in _parted(spare, kept):
+                path = part(self.work, "gone", task, "npy")
+                if len(rows):
+                    both = np.concatenate([np.load(path), rows])
+                    np.save(path, both[np.argsort(both["place"])])
+
+    def _bring_together(self, kept: Kept, candidates: Sorter) -> None:
+        with Forest(self.work / "sorting" / "forest", kept.size) as forest:
+            for found in pairs(self.work / "pairs", kept.offsets):
+                forest.join(found)
+            for found in forest.joined():
+                roots = np.unique(found[:, 0])
+                # A root is met once for each stretch of its cluster; the same record twice is passed over later.
+                both = np.concatenate([found, np.column_stack([roots, roots])])
+                for which, facts in kept.rows("facts", both[:, 1]):
+                    rows = np.empty(len(which), _CANDIDATE)
+                    rows["root"], rows["number"] = both[which].T
+                    for name in (*_JUDGED, "text", "group", "id"):
+                        rows[name] = facts[name]
+                    candidates.add(rows)
+
+    def _room(self, kept: Kept, general: Sorter) -> float:
+        """Hand on the general texts that are left; returns the characters of them that the recipe has room for."""
+        held = 0
+        for task in range(self.tasks):
+            table = kept.table("facts", task)
+            stays = np.ones(len(table), np.bool_)
+            stays[np.load(part(self.work, "gone", task, "npy"))["place"]] = False
+            held += int(table["length"][stays & ~table["replay"]].sum())
+            places = np.flatnonzero(stays & table["replay"])
+            rows = np.empty(len(places), _GENERAL)
+            rows["number"] = places + kept.offsets[task]
+            rows["id"], rows["length"] = table["id"][places], table["length"][places]
+            general.add(rows)
+        return held * self.replay / (1 - self.replay)
+
+
+class _Staying:
+    """The texts of one cluster that stay, with their signatures as rows of a matrix that grows by doubling."""
+
+    def __init__(self, width: int) -> None:
+        self._rows = np.empty((4, width), np.uint32)
+        self._told = np.empty(4, [("text", "<u8"), ("group", "<u8"), ("id", "S16")])
+        self._count = 0
+
+    def older(self, told: Record, hashes: npt.NDArray[Any], alike: float) -> tuple[int, float, bytes] | None:
+        """The first that stays and is like this text: why it goes, how much alike they are, and which it is."""
+        text, group, _ = told
+        theirs = self._told[: self._count]
+        share = (self._rows[: self._count] == hashes).mean(axis=1)
+        same = theirs["text"] == text
+        # The plain and the explained form of one question are no duplicates of each other.
+        like = (same | (share >= alike)) & ~((theirs["group"] == group) & (group != 0))
+        if not like.any():
+            return None
+        at = int(like.argmax())
+        return EXACT if same[at] else NEAR, float(share[at]), bytes(theirs["id"][at])
+
+    def add(self, told: Record, hashes: npt.NDArray[Any]) -> None:
+        """This text stays."""
+        if self._count == len(self._told):
+            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+            self._told = np.concatenate([self._told, np.empty_like(self._told)])
+        self._rows[self._count], self._told[self._count] = hashes, told
+        self._count += 1
+
+
+def _judged(candidates: Iterable[Record], kept: Kept, alike: float) -> Iterator[Record]:
+    """The texts that go. Chains are not followed: each is held against the older ones of its cluster that stay."""
+    before: tuple[int, int] = (-1, -1)
+    staying = _Staying(0)
+    for root, _, _, _, number, *told in candidates:
+        if (root, number) == before:
+            continue
+        ((_, hashes),) = kept.rows("hashes", np.array([number]))
+        if root != before[0]:
+            staying = _Staying(hashes.shape[1])
+        before = (root, number)
+        if older := staying.older(tuple(told), hashes[0], alike):
+            yield (number, *older)
+        else:
+            staying.add(tuple(told), hashes[0])
+
+
+def _not_drawn(general: Iterable[Record], room: float) -> Iterator[Record]:
+    """The general texts that there is no room for; drawn by id, it is the same on every machine."""
+    for _, number, length in general:
+        if length <= room:
+            room -= length
+        else:
+            yield number, NOT_DRAWN, 0.0, b""
+
+
+def _parted(gone: Iterable[Record], kept: Kept) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Every task with those of its texts that go, in order of place."""
+    coming = iter(gone)
+    ahead = next(coming, None)
+    for task in range(kept.tasks):
+        begin, end = kept.offsets[task : task + 2].tolist()
+        rows = []
+        while ahead is not None and ahead[0] < end:
+            rows.append((ahead[0] - begin, *ahead[1:]))
+            ahead = next(coming, None)
+        yield task, np.array(rows, GONE)
+
+
+__all__ = ["EXACT", "GONE", "NEAR", "NOT_DRAWN", "Resolve"]

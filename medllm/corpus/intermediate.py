@@ -1,0 +1,94 @@
+"""What the first pass leaves behind: kept and dropped texts, and a table of facts by which duplicates are judged."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document as Passing
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.writers import JsonlWriter
+
+from medllm.corpus.decontaminate.ngrams import fold
+
+FACTS = np.dtype(
+    [
+        ("published", "<i4"),
+        ("exam", "<i4"),
+        ("text", "<u8"),
+        ("group", "<u8"),
+        ("length", "<i8"),
+        ("replay", "?"),
+        ("id", "S16"),
+    ]
+)
+"""One row for each kept text: by days, hashes and lengths duplicates are judged without reading a text again."""
+
+
+class Keep(PipelineStep):  # type: ignore[misc]
+    """Parts kept from dropped; only the kept go on."""
+
+    type, name = "writer", "keep"
+
+    def __init__(self, work: Path) -> None:
+        super().__init__()
+        self.work = work
+
+    def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
+        """Both as JSON lines in the order of reading; a task that is killed writes its files anew."""
+        facts = []
+        with _writer(self.work, "kept", rank) as kept, _writer(self.work, "dropped", rank) as dropped:
+            for document in data:
+                if document.metadata["reason"] is not None:
+                    dropped.write(document, rank)
+                    continue
+                kept.write(document, rank)
+                facts.append(_fact(document))
+                yield document
+        np.save(part(self.work, "facts", rank, "npy"), np.array(facts, FACTS))
+
+
+def part(work: Path, what: str, rank: int, ending: str = "jsonl") -> Path:
+    """Where a task keeps what it made."""
+    folder = work / what
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{rank:05d}.{ending}"
+
+
+def _writer(work: Path, what: str, rank: int) -> JsonlWriter:
+    """A writer of one task's lines, over a file that is empty until the first comes."""
+    part(work, what, rank).write_bytes(b"")
+    return JsonlWriter(str(work / what), compression=None, adapter=_row)
+
+
+def _row(self: JsonlWriter, document: Passing) -> dict[str, Any]:
+    return {"id": document.id, "text": document.text, **document.metadata}
+
+
+def _fact(document: Passing) -> tuple[Any, ...]:
+    told = document.metadata
+    exam = date.fromisoformat(told["exam_date"]).toordinal() if told["exam_date"] else 0
+    group = _number(told["group"].encode()) if told["group"] else 0
+    return (
+        date.fromisoformat(told["published"]).toordinal(),
+        exam,
+        _number(fold(document.text).tobytes()),
+        group,
+        len(document.text),
+        told["kind"] == "replay",
+        document.id.encode(),
+    )
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def read_part(work: Path, what: str, rank: int) -> Iterator[dict[str, Any]]:
+    """The rows that a task kept."""
+    with part(work, what, rank).open("rb") as stream:
+        for line in stream:
+            yield json.loads(line)

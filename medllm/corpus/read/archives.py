@@ -1,0 +1,71 @@
+"""Files opened with a limit on what comes out of them: a zip bomb is named, not unpacked."""
+
+import gzip
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from medllm.corpus.errors import Unreadable
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes of one document, at the most: a line, a page, a PDF."""
+RATIO = 200
+"""Text packs to a fifth or a tenth; what grows two hundredfold was made to."""
+GRACE = 16 * 1024 * 1024
+
+
+class _Guarded(io.RawIOBase):
+    """A stream that stops being read when far more comes out than went in."""
+
+    def __init__(self, stream: BinaryIO, packed: int) -> None:
+        self._stream = stream
+        self._bound = max(GRACE, packed * RATIO)
+        self._out = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        data = self._stream.read(len(view))
+        view[: len(data)] = data
+        self._out += len(data)
+        if self._out > self._bound:
+            raise Unreadable(
+                f"archive_bomb: more than {self._bound:,} bytes come out of it. Unpack it by hand and look."
+            )
+        return len(data)
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The bytes of a file, unpacked when its name ends in .gz."""
+    if path.suffix != ".gz":
+        return path.open("rb")
+    return cast(BinaryIO, io.BufferedReader(_Guarded(cast(BinaryIO, gzip.open(path)), path.stat().st_size), 1 << 16))
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each file in a zip archive, none larger than a document may be."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(info.file_size for info in archive.infolist())
+            if whole > max(GRACE, path.stat().st_size * RATIO):
+                raise Unreadable(f"archive_bomb: it claims {whole:,} bytes. Unpack it by hand and look.")
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                if info.file_size > LARGEST:
+                    raise Unreadable(
+                        f"too_large: {info.filename} has {info.file_size:,} bytes. Unpack the archive first."
+                    )
+                with archive.open(info) as stream:
+                    data = stream.read(LARGEST + 1)
+                if len(data) > info.file_size:
+                    raise Unreadable(
+                        f"archive_bomb: {info.filename} is larger than it says. Unpack it by hand and look."
+                    )
+                yield info.filename, data
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as fault:
+        raise Unreadable(f"broken_archive: {fault}") from None

@@ -1,0 +1,98 @@
+"""Any source as a stream of drafts: what cannot be read becomes a draft with a fault, so that it is counted."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from medllm.corpus.documents import Draft
+from medllm.corpus.errors import Unreadable
+from medllm.corpus.read.archives import LARGEST, members, open_bytes
+from medllm.corpus.read.encodings import decode
+from medllm.corpus.read.exam_sets import read_exam
+from medllm.corpus.read.parquet import read_parquet
+from medllm.corpus.read.pdf import read_pdf
+from medllm.corpus.read.rows import json_fault, read_csv, read_lines, refuse_without_text, row_draft
+from medllm.corpus.read.sources import LINES, READABLE, Piece
+from medllm.corpus.read.text_files import Page, read_html, read_markdown
+
+
+def read(piece: Piece) -> Iterator[Draft]:
+    """Every draft of a piece in order; a file that breaks half-way keeps what came before and one draft says so."""
+    try:
+        yield from read_exam(piece.source) if piece.source.exam else refuse_without_text(piece, _read(piece))
+    except Unreadable as fault:
+        # What is wrong with a file as a whole is told once, by its first piece.
+        if not piece.begin:
+            yield piece.source.draft("", piece.name, {}, fault=str(fault))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
+        yield piece.source.draft("", piece.name, {}, fault=f"broken_archive: {fault}. Pack it anew.")
+    except OSError as fault:
+        why = f"unreadable_file: {fault.strerror or fault}. See whether it is there and may be read."
+        yield piece.source.draft("", piece.name, {}, fault=why)
+
+
+def _read(piece: Piece) -> Iterator[Draft]:
+    name = piece.name.lower()
+    if not name.endswith(READABLE):
+        raise Unreadable(f"unknown_format: `{name.rpartition('.')[2]}`. Readable are {', '.join(READABLE)}.")
+    if name.endswith(LINES):
+        yield from read_lines(piece)
+    elif name.endswith(".parquet"):
+        yield from read_parquet(piece)
+    elif name.endswith(".zip"):
+        for inner, data in members(piece.path):
+            yield from _read_inner(piece, inner, data)
+    else:
+        if piece.size > LARGEST:
+            raise Unreadable(f"too_large: one file of {piece.size:,} bytes, more than {LARGEST:,}. Cut it into parts.")
+        with open_bytes(piece.path) as stream:
+            yield from _read_data(piece, stream.read())
+
+
+def _read_inner(piece: Piece, inner: str, data: bytes) -> Iterator[Draft]:
+    named = replace(piece, name=f"{piece.name}/{inner}")
+    try:
+        yield from _read_data(named, data)
+    except Unreadable as fault:
+        yield piece.source.draft("", named.name, {}, fault=str(fault))
+
+
+def _read_data(piece: Piece, data: bytes) -> Iterator[Draft]:
+    name = piece.name.lower()
+    if not data.strip():
+        raise Unreadable("empty_file: there is nothing in it")
+    if name.endswith((".csv", ".tsv")):
+        yield from read_csv(piece, data)
+    elif name.endswith(".json"):
+        yield from _read_json(piece, data)
+    else:
+        page = _page(name, data)
+        stated = {"published": page.published, "licence": page.licence}
+        yield piece.source.draft(page.text, piece.name, stated)
+
+
+def _page(name: str, data: bytes) -> Page:
+    if name.endswith(".pdf"):
+        return Page(read_pdf(data))
+    if name.endswith((".html", ".htm")):
+        return read_html(decode(data))
+    if name.endswith(".md"):
+        return read_markdown(decode(data))
+    if name.endswith(".txt"):
+        return Page(decode(data))
+    raise Unreadable(f"unknown_format: `{name.rpartition('.')[2]}` inside an archive.")
+
+
+def _read_json(piece: Piece, data: bytes) -> Iterator[Draft]:
+    import json
+
+    try:
+        rows = json.loads(decode(data))
+    except (ValueError, RecursionError) as fault:
+        raise Unreadable(json_fault(fault)) from None
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        if isinstance(row, dict):
+            yield row_draft(piece, f"{piece.name}:{number}", row)
+        else:
+            yield piece.source.draft(str(row)[:1000], f"{piece.name}:{number}", {}, fault="broken_json: no object")

@@ -1,0 +1,131 @@
+"""The text layer of a PDF; a scan, which has none, is refused with a reason and not turned into noise."""
+
+import codecs
+import functools
+import io
+import logging
+import re
+from typing import Any
+
+from medllm.corpus.errors import Unreadable
+from medllm.errors import MissingExtraError
+
+SPARSE = 30
+"""Characters a page on average; a scan with a stamped page number has fewer."""
+_SEAM = re.compile(r"(?<=[ぁ-んァ-ヶー一-龥、，])\n(?=[ぁ-んァ-ヶー一-龥])")
+
+
+UNKNOWN_SHARE = 0.01
+"""Share of characters that may be in fonts without a way back to Unicode, as the bullets of a list are."""
+_JIS = "medllm_jis_x_0208"
+_CMAPS = {
+    "cp932": "90ms-RKSJ 90msp-RKSJ",
+    "shift_jis": "83pv-RKSJ 90pv-RKSJ Add-RKSJ Ext-RKSJ",
+    "euc_jp": "EUC",
+    _JIS: "Add Ext",
+    "utf-16-be": "UniJIS-UTF16 UniJIS2004-UTF16 UniJISX0213-UTF16 UniKS-UTF16 UniGB-UTF16 UniCNS-UTF16",
+    "utf-8": "UniJIS-UTF8 UniJIS2004-UTF8 UniKS-UTF8 UniGB-UTF8 UniCNS-UTF8",
+    "utf-32-be": "UniJIS-UTF32 UniJIS2004-UTF32 UniKS-UTF32 UniGB-UTF32 UniCNS-UTF32",
+    "euc_kr": "KSC-EUC",
+    "cp949": "KSCms-UHC KSCms-UHC-HW",
+    "gb2312": "GB-EUC GBpc-EUC",
+    "gbk": "GBK-EUC",
+    "gb18030": "GBK2K",
+    "cp950": "ETen-B5 ETenms-B5",
+    "big5": "B5pc",
+    "big5hkscs": "HKscs-B5",
+}
+"""The predefined CMaps of PDF 1.7, table 118, by the codec that reads their codes; each has an H and a V form."""
+
+
+@functools.cache
+def known_cmaps() -> dict[str, str]:
+    """The codec for the codes of each predefined CMap that a codec of Python reads, by its name in a PDF."""
+    names = {f"/{name}-{way}": codec for codec, names in _CMAPS.items() for name in names.split() for way in "HV"}
+    return {**names, "/H": _JIS, "/V": _JIS}
+
+
+def _find_jis(name: str) -> codecs.CodecInfo | None:
+    """JIS X 0208 in two bytes of seven bits, which Python knows only between escapes, is EUC without its high bits."""
+
+    def decode(data: Any, errors: str = "strict", /) -> tuple[str, int]:  # noqa: ANN401  any buffer
+        codes = bytes(data)
+        return bytes(one | 0x80 for one in codes).decode("euc_jp", errors), len(codes)
+
+    def refuse(text: str, errors: str = "strict") -> tuple[bytes, int]:
+        raise UnicodeError("nothing is written in this encoding")
+
+    return codecs.CodecInfo(refuse, decode, name=_JIS) if name == _JIS else None
+
+
+codecs.register(_find_jis)
+
+
+def read_pdf(data: bytes) -> str:
+    """The text of all pages, with the line breaks inside Japanese sentences closed.
+
+    Raises Unreadable for a locked, broken or scanned file, and for one whose codes do not say their characters.
+    """
+    try:
+        import pypdf
+        from pypdf import _cmap
+    except ImportError as fault:
+        raise MissingExtraError("curate", "Reading PDFs") from fault
+    _cmap._predefined_cmap.update(known_cmaps())  # pypdf reads codes of other CMaps as UTF-16, which gives random kanji
+    logging.getLogger("pypdf").setLevel(logging.ERROR)
+    try:
+        reader = pypdf.PdfReader(io.BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise Unreadable("locked_pdf: it needs a password. Save it without one.")
+        unknown = _Unknown()
+        pages = [page.extract_text(visitor_text=unknown.count) for page in reader.pages]
+    except Unreadable:
+        raise
+    except Exception as fault:  # pypdf raises what its parsers happen to meet; the file is named by the caller
+        raise Unreadable(f"broken_pdf: {type(fault).__name__}: {fault}") from fault
+    held = sum(len(page.split()) and len("".join(page.split())) for page in pages)
+    if held < SPARSE * len(pages) or not pages:
+        raise Unreadable(
+            f"scanned_pdf: {len(pages)} pages hold {held} characters. Run OCR, check what it read, hand in the text."
+        )
+    unknown.refuse("".join(pages))
+    return _SEAM.sub("", "\n\n".join(pages))
+
+
+class _Unknown:
+    """Counts the characters whose font does not say which they are."""
+
+    def __init__(self) -> None:
+        self.fonts: dict[str, int] = {}
+        self.all = 0
+
+    def count(self, text: str, cm: object, tm: object, font: dict[str, Any] | None, size: object) -> None:
+        """Take one piece of text and the font it is drawn in."""
+        characters = len("".join(text.split()))
+        self.all += characters
+        if font is not None and not _is_readable(font):
+            name = f"{font.get('/BaseFont', '?')} ({font.get('/Encoding', 'no encoding')})".replace("/", "")
+            self.fonts[name[:80]] = self.fonts.get(name[:80], 0) + characters
+
+    def refuse(self, text: str) -> None:
+        """Raise Unreadable when more than a few characters are guesses, or could not be decoded."""
+        if sum(self.fonts.values()) > UNKNOWN_SHARE * self.all:
+            name = max(self.fonts, key=lambda one: self.fonts[one])
+            raise Unreadable(
+                f"unmapped_pdf: the font {name} does not say which characters its codes are. Save the PDF anew "
+                "with its text searchable, or run OCR on it."
+            )
+        undecoded = sum(one == "\ufffd" or "\ue000" <= one <= "\uf8ff" for one in text)
+        if undecoded > UNKNOWN_SHARE * self.all:
+            raise Unreadable(
+                f"unmapped_pdf: {undecoded} of {self.all} characters have codes that their encoding does "
+                "not have. Save the PDF anew with its text searchable, or run OCR on it."
+            )
+
+
+def _is_readable(font: dict[str, Any]) -> bool:
+    """Whether a font has a map to Unicode, one byte a character, or codes of a CMap that a codec reads."""
+    if "/ToUnicode" in font or font.get("/Subtype") != "/Type0":
+        return True
+    encoding = str(font.get("/Encoding", ""))
+    return encoding in known_cmaps() or "-UCS2-" in encoding

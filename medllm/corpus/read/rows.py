@@ -1,0 +1,205 @@
+"""JSON lines and tables to drafts, a row at a time: no file is held whole, no line is longer than a document may be."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
+
+from medllm.corpus.documents import Draft
+from medllm.corpus.errors import Unreadable
+from medllm.corpus.read.archives import LARGEST, open_bytes
+from medllm.corpus.read.encodings import SAMPLE, WIDE, decode, name_encoding
+from medllm.corpus.read.sources import Piece
+from medllm.errors import DataError
+
+DEFAULTS = {
+    "text": ("text", "body", "content"),
+    "published": ("published", "published_at", "date", "year"),
+    "licence": ("licence", "license"),
+    "exam_date": ("exam_date",),
+    "id": ("id",),
+}
+Row = Mapping[str, object]
+
+
+def read_lines(piece: Piece) -> Iterator[Draft]:
+    """The drafts in a JSONL file, or in those of its lines that begin inside the piece."""
+    with open_bytes(piece.path) as stream:
+        sample = stream.read(SAMPLE)
+    if not sample.strip() and len(sample) < SAMPLE:
+        raise Unreadable("empty_file: there is nothing in it")
+    encoding = _encoding(sample)
+    if encoding in WIDE:
+        stream, encoding = io.BytesIO(_whole(piece).encode()), "utf-8"
+    else:
+        stream = open_bytes(piece.path)
+    with stream:
+        for number, line in _lines(stream, piece):
+            place = f"{piece.name}:{number}"
+            if isinstance(line, int):
+                fault = f"too_large: a line of {line:,} bytes, more than {LARGEST:,}. Cut the document into parts."
+                yield piece.source.draft("", place, {}, fault=fault)
+            elif line.strip():
+                yield _draft(piece, place, line, encoding)
+
+
+def _encoding(sample: bytes) -> str:
+    """The encoding of most lines: one broken line does not make a file of UTF-8 something else."""
+    try:
+        found = name_encoding(sample)
+    except Unreadable:
+        found = ""
+    lines = [line for line in sample.split(b"\n")[:-1] if not line.isascii()]
+    if not found.startswith("utf-8") and lines and sum(map(_is_utf8, lines)) * 2 >= len(lines):
+        return "utf-8"
+    return found or name_encoding(sample)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _whole(piece: Piece) -> str:
+    if piece.size > LARGEST:
+        raise Unreadable("too_large: a UTF-16 file of this size is not cut into lines. Convert it to UTF-8.")
+    with open_bytes(piece.path) as stream:
+        return decode(stream.read(LARGEST))
+
+
+def _lines(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes | int]]:
+    """Number and bytes of each line; of one that is too long only its length."""
+    place, number = 0, piece.line
+    if piece.begin:
+        # The line in which the piece begins belongs to the piece before, unless it begins exactly here.
+        stream.seek(piece.begin - 1)
+        skipped = _skip(stream, piece.size + 1)
+        place, number = piece.begin - 1 + skipped, number + (skipped > 1)
+    while piece.end is None or place < piece.end:
+        line = stream.readline(LARGEST + 1)
+        if not line:
+            return
+        place += len(line)
+        if len(line) > LARGEST and not line.endswith(b"\n"):
+            rest = _skip(stream)
+            place += rest
+            yield number, len(line) + rest
+        else:
+            yield number, line
+        number += 1
+
+
+def _skip(stream: BinaryIO, most: int | None = None) -> int:
+    """Read to the end of the line and forget it; a line that goes on for more than `most` bytes is let be."""
+    skipped = 0
+    while (most is None or skipped < most) and (line := stream.readline(1 << 20)):
+        skipped += len(line)
+        if line.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _draft(piece: Piece, place: str, line: bytes, encoding: str) -> Draft:
+    try:
+        row = json.loads(line.decode(encoding))
+    except UnicodeDecodeError as fault:
+        written = line.decode(encoding, "replace").strip()[:1000]
+        return piece.source.draft(written, place, {}, fault=f"broken_encoding: byte {fault.start} is not {encoding}")
+    except (ValueError, RecursionError) as fault:
+        return piece.source.draft(line[:1000].decode(encoding, "replace"), place, {}, fault=json_fault(fault))
+    if not isinstance(row, dict):
+        return piece.source.draft(str(row)[:1000], place, {}, fault="broken_json: a line is no object")
+    return row_draft(piece, place, row)
+
+
+def json_fault(fault: ValueError | RecursionError) -> str:
+    """The reason for JSON that cannot be read; what Python says of its own limits helps nobody mend a file."""
+    if isinstance(fault, json.JSONDecodeError):
+        return f"broken_json: {fault}"
+    return f"broken_json: {'it is nested too deeply' if isinstance(fault, RecursionError) else 'a number is too long'}"
+
+
+def row_draft(piece: Piece, place: str, row: Row) -> Draft:
+    """The draft in a row, by the recipe's mapping of columns or the usual names.
+
+    A row without the column, or with something in it that is no text, is a draft with its fault.
+    """
+    stated = {name: _column(piece, row, name) for name in ("published", "licence", "exam_date")}
+    own = _column(piece, row, "id")
+    place = f"{place}#{own}" if own else place
+    given = _given(piece, row, "text")
+    if isinstance(given, str):
+        return piece.source.draft(given, place, stated)
+    there = ", ".join(str(name) for name in list(row)[:12]) or "none"
+    named = [name for name in _names(piece, "text") if name in row]
+    if given is not None:
+        return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` holds {_kind(given)}, not a text")
+    if named:
+        return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` is empty")
+    fault = f"{NO_COLUMN} `{_names(piece, 'text')[0]}`. There is: {there}"
+    if isinstance(row.get("messages") or row.get("conversations"), list):
+        fault += ". These are chat rows: write what is to be learnt of them as `text`"
+    return piece.source.draft("", place, stated, fault=fault)
+
+
+NO_COLUMN = "no_text: no column"
+"""How the fault of a row begins that has no column of the text."""
+ROWS_WITHOUT_TEXT = 1000
+"""After so many rows without the column, from the first row on, the column is not in the file."""
+
+
+def refuse_without_text(piece: Piece, drafts: Iterator[Draft]) -> Iterator[Draft]:
+    """Hand drafts on; raise DataError when no row at all has the column of the text, a mistake of the recipe."""
+    lacking: list[Draft] = []
+    for draft in drafts:
+        if piece.begin or not (draft.fault or "").startswith(NO_COLUMN):
+            yield from (*lacking, draft)
+            yield from drafts
+            return
+        lacking.append(draft)
+        if len(lacking) == ROWS_WITHOUT_TEXT:
+            break
+    if lacking:
+        raise DataError(
+            f"{piece.source.name}: {lacking[0].locator} has {str(lacking[0].fault).partition(': ')[2]}. "
+            "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
+        )
+
+
+def _kind(value: object) -> str:
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _given(piece: Piece, row: Row, what: str) -> object:
+    """What the first filled column of these names holds."""
+    filled = (row[name] for name in _names(piece, what) if row.get(name) is not None and row.get(name) != "")
+    return next(filled, None)
+
+
+def _names(piece: Piece, what: str) -> tuple[str, ...]:
+    mapped = piece.source.columns.get(what)
+    return (mapped,) if mapped else DEFAULTS[what]
+
+
+def _column(piece: Piece, row: Row, what: str) -> str | None:
+    value = _given(piece, row, what)
+    return None if value is None else value if isinstance(value, str) else str(value)
+
+
+def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:
+    """The drafts in a table with a head line, separated by commas or tabs."""
+    before = csv.field_size_limit(LARGEST)  # the whole process's limit, so it is put back
+    stream = io.StringIO(decode(data), newline="")
+    rows = csv.DictReader(stream, delimiter="\t" if piece.name.lower().endswith(".tsv") else ",")
+    try:
+        for row in rows:
+            yield row_draft(piece, f"{piece.name}:{rows.line_num}", {k: v for k, v in row.items() if k is not None})
+    except csv.Error as fault:
+        raise Unreadable(f"broken_table: line {rows.line_num}: {fault}") from None
+    finally:
+        csv.field_size_limit(before)

@@ -1,0 +1,130 @@
+"""Where texts come from: a folder cut into pieces of like size, so that work is split the same on any machine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from medllm.corpus.documents import Draft, Kind
+from medllm.corpus.read.encodings import is_wide
+from medllm.errors import DataError
+
+PIECE = 32 * 1024 * 1024
+"""Bytes of a file that one task reads; a long JSONL file is cut at its line breaks."""
+LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+READABLE = (*LINES, ".json", ".parquet", ".csv", ".tsv", ".txt", ".md", ".html", ".htm", ".pdf", ".zip")
+_ASIDE = frozenset(("readme.md", "dataset_infos.json", "provenance.json", "facts.json"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source as the recipe names it, with what the recipe states of all its texts."""
+
+    name: str
+    folder: Path
+    """A folder, or a single file."""
+    columns: dict[str, str] = field(default_factory=dict)
+    licence: str | None = None
+    published: str | None = None
+    exam_date: str | None = None
+    kind: Kind = "text"
+    topic: str = ""
+    """The recipe's word for the kind of text, for the counts on the card."""
+    exam: str | None = None
+    """The benchmark whose reader makes questions of the folder, for a source that is an exam set."""
+    formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
+    """The prompts in which each exam item is written out."""
+    template: Literal["paper", "igakuqa"] = "paper"
+    """The wording of those prompts."""
+
+    def draft(self, text: str, locator: str, stated: dict[str, str | None], *, fault: str | None = None) -> Draft:
+        """A text of this source; what the row says of itself comes before what the recipe says of all."""
+        return Draft(
+            text,
+            self.name,
+            locator,
+            licence=stated.get("licence") or self.licence,
+            published=stated.get("published") or self.published,
+            exam_date=stated.get("exam_date") or self.exam_date,
+            kind=self.kind,
+            topic=self.topic,
+            fault=fault,
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a source that one task reads: a file, or the lines of a file that begin between two bytes."""
+
+    source: Source
+    path: Path
+    name: str
+    """The file's path inside the source."""
+    begin: int = 0
+    end: int | None = None
+    line: int = 1
+    """Number of the line in which it begins."""
+
+    @property
+    def size(self) -> int:
+        """Bytes to read of its file."""
+        if self.source.exam:
+            return 0
+        return (self.path.stat().st_size if self.end is None else self.end) - self.begin
+
+
+def cut(source: Source) -> list[Piece]:
+    """All pieces of a source in order of name: the same files give the same pieces everywhere."""
+    if not source.folder.exists():
+        raise DataError(f"{source.name}: there is no `{source.folder}`. Check the spelling, or fetch it first.")
+    if source.exam:
+        return [Piece(source, source.folder, "")]
+    if source.folder.is_file():
+        return list(_pieces(source, source.folder, source.folder.name))
+    found = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _aside(path, source.folder))
+    if not any(path.name.lower().endswith(READABLE) for path in found):
+        raise DataError(f"{source.name}: no file that can be read. Readable are {', '.join(READABLE)}.")
+    return [piece for path in found for piece in _pieces(source, path, path.relative_to(source.folder).as_posix())]
+
+
+def parted(sources: Sequence[Source]) -> list[list[Piece]]:
+    """The pieces of all sources in tasks of like size; it depends on the files alone, not on the workers."""
+    tasks: list[list[Piece]] = [[]]
+    held = 0
+    for piece in (piece for source in sources for piece in cut(source)):
+        if tasks[-1] and held + piece.size > PIECE:
+            tasks.append([])
+            held = 0
+        tasks[-1].append(piece)
+        held += piece.size
+    return tasks
+
+
+def _aside(path: Path, folder: Path) -> bool:
+    """Files that describe a dataset rather than belong to it, and hidden ones."""
+    hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+    return hidden or path.name.lower() in _ASIDE or path.stem.lower() in ("license", "licence", "notice")
+
+
+def _pieces(source: Source, path: Path, name: str) -> Iterator[Piece]:
+    size = path.stat().st_size
+    if not name.lower().endswith((".jsonl", ".ndjson")) or size <= PIECE or is_wide(path):
+        yield Piece(source, path, name)
+        return
+    begin, line = 0, 1
+    with path.open("rb") as stream:
+        while begin < size:
+            end = min(begin + PIECE, size)
+            yield Piece(source, path, name, begin, end, line)
+            line += _breaks(stream, begin, end)
+            begin = end
+
+
+def _breaks(stream: BinaryIO, begin: int, end: int) -> int:
+    """How many lines end in a part of a file."""
+    stream.seek(begin)
+    counted, left = 0, end - begin
+    while left and (data := stream.read(min(left, 1 << 20))):
+        counted += data.count(b"\n")
+        left -= len(data)
+    return counted

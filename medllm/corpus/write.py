@@ -1,0 +1,171 @@
+"""The last pass: the corpus, what was dropped from it and the audit as Parquet, with counts of everything."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.data import Document as Passing
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.writers import ParquetWriter
+
+from medllm.corpus.clean.pii import find, hide
+from medllm.corpus.decontaminate.matcher import verdict
+from medllm.corpus.dedup.resolve import EXACT, NEAR, NOT_DRAWN
+from medllm.corpus.intermediate import part, read_part
+from medllm.corpus.stats import Counts, Row
+from medllm.corpus.steps import Audit
+
+_TOLD = [
+    ("id", pa.string()),
+    ("text", pa.string()),
+    ("source", pa.string()),
+    ("locator", pa.string()),
+    ("licence", pa.string()),
+    ("published", pa.date32()),
+    ("exam_date", pa.date32()),
+    ("kind", pa.string()),
+    ("topic", pa.string()),
+    ("characters", pa.int64()),
+]
+TOGETHER = 10_000_000
+"""Characters that are written together: a thousand documents may be a thousand books."""
+PROVENANCE = frozenset(("id", "text", "source", "locator", "licence", "published"))
+"""What no row of a corpus is without: the file format itself refuses it."""
+CORPUS = pa.schema(
+    [*(pa.field(name, kind, nullable=name not in PROVENANCE) for name, kind in _TOLD), ("tokens", pa.int64())]
+)
+DROPPED = pa.schema([*_TOLD, ("reason", pa.string()), ("detail", pa.string())])
+AUDIT = pa.schema(
+    [
+        ("document", pa.string()),
+        ("source", pa.string()),
+        ("locator", pa.string()),
+        ("stage", pa.string()),
+        ("item", pa.string()),
+        ("containment", pa.float64()),
+        ("part", pa.string()),
+        ("verdict", pa.string()),
+        ("answered", pa.bool_()),
+    ]
+)
+
+
+class Table(ParquetWriter):  # type: ignore[misc]
+    """datatrove's Parquet writer for one task: its groups are bounded by characters too, and a file of no rows is one.
+
+    Its files are cut where their content says so, which lets the Hub store only what changed since the last corpus.
+    """
+
+    def __init__(self, folder: Path, rank: int, schema: pa.Schema) -> None:
+        super().__init__(str(folder), compression="zstd", schema=schema, adapter=_columns, max_file_size=-1)
+        self._empty = folder / f"{rank:05d}.parquet"
+        self._rank = rank
+        self._characters = 0
+
+    def add(self, row: Row) -> None:
+        """Take a row; a thousand of them, or ten million characters, are written together."""
+        self.write(Passing(row.get("text") or "", "", metadata=row), self._rank)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if not self._writers:
+            self._empty.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(self.schema.empty_table(), self._empty)
+        super().close()
+
+    def _write(self, document: Row, file_handler: Any, filename: str) -> None:  # noqa: ANN401  any open file
+        super()._write(document, file_handler, filename)
+        self._characters += len(document.get("text") or "")
+        if self._characters >= TOGETHER or not self._batches[filename]:
+            self._write_batch(filename)
+            self._characters = 0
+
+
+def _columns(self: ParquetWriter, document: Passing) -> Row:
+    row: Row = document.metadata
+    return row
+
+
+class Finish(PipelineStep):  # type: ignore[misc]
+    """Writes the Parquet files of one task and counts what is in them."""
+
+    type, name = "writer", "finish"
+
+    def __init__(self, work: Path, audit: Audit, tokenizer: Path | None) -> None:
+        super().__init__()
+        self.work = work
+        self.audit = audit
+        self.tokenizer = tokenizer
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
+        """Kept texts without duplicates, dropped ones with their reasons, sightings of the exam."""
+        counts = Counts()
+        made = self.work / "made"
+        with ExitStack() as stack:
+            kept, dropped, audit = (
+                stack.enter_context(Table(made / name, rank, schema))
+                for name, schema in (("corpus", CORPUS), ("dropped", DROPPED), ("audit", AUDIT))
+            )
+            for told in read_part(self.work, "dropped", rank):
+                self._drop(told, dropped, audit, counts)
+            for told in self._staying(rank, dropped, audit, counts):
+                row = {**_told(told), "tokens": told["tokens"]}
+                kept.add(row)
+                counts.keep(row, told, self.audit.reviewed)
+                self._sight(told, audit, counts)
+        part(self.work, "counts", rank, "json").write_text(json.dumps(counts.written(), ensure_ascii=False), "utf-8")
+
+    def _staying(self, rank: int, dropped: Table, audit: Table, counts: Counts) -> Iterator[Row]:
+        gone = {int(row["place"]): row for row in np.load(part(self.work, "gone", rank, "npy"))}
+        count = _tokens(self.tokenizer)
+        for place, told in enumerate(read_part(self.work, "kept", rank)):
+            if place in gone:
+                told["reason"] = _why(gone[place])
+                self._drop(told, dropped, audit, counts)
+            else:
+                yield {**told, "tokens": count(told["text"])}
+
+    def _drop(self, told: Row, dropped: Table, audit: Table, counts: Counts) -> None:
+        reason, _, detail = told["reason"].partition(": ")
+        if told.get("personal"):
+            told["text"] = hide(told["text"], find(told["text"], told["id"]))
+        row = {**_told(told), "reason": reason, "detail": detail}
+        # General text that the share had no room for is counted, not kept: it was only not needed.
+        if reason != "not_drawn":
+            dropped.add(row)
+        counts.drop(row)
+        self._sight(told, audit, counts)
+
+    def _sight(self, told: Row, audit: Table, counts: Counts) -> None:
+        counts.trace(told)
+        for leak in told.get("leaks", ()):
+            decided = verdict(leak["containment"], drop=self.audit.drop, review=self.audit.review)
+            place = {"document": told["id"], "source": told["source"], "locator": told["locator"], "stage": "corpus"}
+            audit.add({**place, **leak, "verdict": decided, "answered": told["id"] in self.audit.reviewed})
+
+
+def _told(told: Row) -> Row:
+    days = {name: date.fromisoformat(told[name]) if told[name] else None for name in ("published", "exam_date")}
+    return {**{name: told.get(name) for name, _ in _TOLD}, **days, "characters": len(told["text"])}
+
+
+def _why(row: Any) -> str:  # noqa: ANN401  a row of a numpy table
+    if row["why"] == NOT_DRAWN:
+        return "not_drawn: the replay share is full"
+    name = {EXACT: "duplicate", NEAR: "near_duplicate"}[int(row["why"])]
+    return f"{name}: of {row['older'].decode()}, {float(row['alike']):.2f} alike"
+
+
+def _tokens(folder: Path | None) -> Any:  # noqa: ANN401  a function from text to a number or None
+    if folder is None:
+        return lambda text: None
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,133 @@
+"""The prompts of an evaluation: each exam's questions, rendered both ways, with worked examples from elsewhere."""
+
+import hashlib
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medllm.corpus.decontaminate.held_out import translated_items
+from medllm.exam.benchmarks import exemplars, load
+from medllm.exam.prompts import Prompt, refuse_test_items, render
+from medllm.exam.question import Question, write_answer
+from medllm.exam.record import PromptStyle
+from medllm.generation.types import Reply, Request, shared_length
+from medllm.preferences.contamination import Watch, question_texts
+from medllm.recipe.settings import Evaluate
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt of one question."""
+
+    question: Question
+    style: PromptStyle
+    sample: int
+    seed: int
+    prompt: Prompt
+    shared: int
+    room: int
+    temperature: float
+
+    def request(self, key: str, model: str) -> Request:
+        """The prompt as put to a model."""
+        return Request(
+            key=key,
+            model=model,
+            text=self.prompt.text,
+            messages=self.prompt.messages,
+            shared=self.shared,
+            max_new_tokens=self.room,
+            temperature=self.temperature,
+            seed=self.seed,
+            stop=self.prompt.stop,
+        )
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One exam as it is asked."""
+
+    name: str
+    questions: list[Question]
+    shots: int
+    examples: list[Question]
+    """The worked examples before every question, so that a reader can be shown the exact prompt."""
+    prompts: dict[str, Asked]
+    """By a key that tells exam, question, prompt and sample."""
+    watch: Watch
+    """The leakage audit of the worked examples."""
+
+
+def sittings_of(settings: Evaluate, sources: dict[str, Path]) -> list[Sitting]:
+    """Read the exams and render what will be asked."""
+    return [_sitting(settings, name, sources[name]) for name in settings.benchmarks]
+
+
+def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
+    questions = load(name, folder)
+    if settings.years is not None:
+        questions = [question for question in questions if question.year is None or question.year in settings.years]
+    if settings.limit is not None and settings.limit < len(questions):
+        chosen = set(random.Random(settings.seed).sample(range(len(questions)), settings.limit))
+        questions = [question for number, question in enumerate(questions) if number in chosen]
+    shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(name, 0)
+    examples = exemplars(name, folder)[:shots] if shots else []
+    refuse_test_items(examples, questions)
+    watch = Watch.over(questions, translated=translated_items(name, folder))
+    watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
+    prompts: dict[str, Asked] = {}
+    for style in settings.prompts:
+        rendered = [
+            render(
+                question,
+                prompt=style,
+                template=settings.template,
+                exemplars=examples,
+                shots=shots,
+                context=settings.context,
+            )
+            for question in questions
+        ]
+        shared = shared_length([prompt.text for prompt in rendered]) if examples and rendered else 0
+        for question, prompt in zip(questions, rendered, strict=True):
+            for sample in range(settings.samples):
+                key = f"{name}/{question.question_id} {style} {sample}"
+                room = getattr(settings.max_new_tokens, style)
+                seed = _seed(settings.seed, key)
+                asked = Asked(question, style, sample, seed, prompt, shared, room, settings.temperature)
+                prompts[key] = asked
+    return Sitting(name, questions, shots, examples, prompts, watch)
+
+
+def _seed(seed: int, key: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:6], "big")
+
+
+def question_row(question: Question) -> dict[str, Any]:
+    """A question as a row: sets as "b,d", tuples as lists."""
+    row = asdict(question)
+    row["gold"] = [write_answer(answer) for answer in question.gold]
+    row["prohibited"] = sorted(question.prohibited)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+
+
+def run_row(settings: Evaluate, sitting: Sitting, replies: list[Reply]) -> dict[str, Any]:
+    """With what one model was asked one exam one way, and what that took."""
+    return {
+        "benchmark": sitting.name,
+        "template": settings.template,
+        "shots": sitting.shots,
+        "context": settings.context,
+        "engine": settings.engine,
+        "dtype": settings.dtype,
+        "quantization": settings.quantization,
+        "temperature": settings.temperature,
+        "samples": settings.samples,
+        "seed": settings.seed,
+        "replies": len(replies),
+        "too_long": sum(reply.finish_reason == "too_long" for reply in replies),
+        "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
+        "completion_tokens": sum(reply.completion_tokens for reply in replies),
+        "cost": sum(reply.cost for reply in replies),
+    }

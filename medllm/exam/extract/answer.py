@@ -1,0 +1,98 @@
+"""Read the answer out of a reply: which letters (or number), found how, and why not when there is none."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+
+from medllm.exam.extract.completion import Reply, read_reply
+from medllm.exam.extract.marks import NOTHING
+from medllm.exam.extract.reply_end import other_choices
+from medllm.exam.extract.rules import find
+from medllm.exam.extract.thinking import thinks_aloud
+from medllm.exam.question import Question
+from medllm.exam.record import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a reply says."""
+
+    answer: str | None
+    """Letters in order, "b,d", or the number as digits; None when the reply gives none."""
+    how: str | None
+    """The rule that found it: boxed, tag, marker, correction, bare, last line, first line, conclusion, choice text."""
+    status: Status
+    """answered, or why there is no countable answer."""
+    run_on: bool = False
+    """Whether the reply went on into an invented next question or turn (its answer was read before that)."""
+    truncated: bool = False
+    """Whether the reply was cut off by its budget."""
+    loop: bool = False
+    """Whether the reply ends in repeating itself."""
+
+
+_LAST_WORDS = 100
+"""How far from its end a reply that weighs things to itself may give its answer, in characters."""
+
+
+def parse(
+    completion: str, question: Question | None = None, *, finish_reason: str | None = None, thinks: bool = False
+) -> Parsed:
+    """Read a reply's answer; the last marked answer counts, never a letter inside the explanation.
+
+    `thinks` says that the prompt's template opened the thinking: a completion without an end of it is truncated. Of a
+    completion that was cut off (`finish_reason` "length") only an answer counts that has a form of its own: a box, a
+    tag, a key, a line for itself, or the first words. The same holds for a text that thinks without marks.
+
+    >>> parse("症状から肺塞栓を疑う。答え：ａ，Ｃ").answer
+    'a,c'
+    >>> parse("正解はｂとｄです。").answer
+    'b,d'
+    >>> parse("わかりません").status
+    'unparsed'
+    >>> parse("まず a を考える。答えは a か", thinks=True).status
+    'truncated'
+    """
+    reply = read_reply(completion, question.text if question else None, thinks=thinks)
+    found = find(reply.text, question)
+    if question is not None and (other := other_choices(reply.text, question.choices)) is not None:
+        above = find(reply.text[:other], question)
+        if above.firm:
+            found, reply = above, replace(reply, text=reply.text[:other], run_on=True)
+    truncated = finish_reason == "length" or reply.open_thinking
+    if not found.firm and not reply.run_on:
+        unfinished = found.behind > _LAST_WORDS and thinks_aloud(reply.text)
+        truncated = truncated or (unfinished and finish_reason is None)
+        found = NOTHING if truncated or unfinished else found
+    status = _status(found.answer, question, reply, truncated=truncated)
+    return Parsed(found.answer, found.how, status, reply.run_on, truncated, reply.loop)
+
+
+def is_right(question: Question, answer: str | None) -> bool:
+    """Whether an answer is among the accepted ones; numbers count by value or by the digits of the answer cells."""
+    if question.anything_right:
+        return True
+    if answer is None:
+        return False
+    if question.numeric:
+        return any(_same_number(answer, next(iter(gold))) for gold in question.gold)
+    return frozenset(answer.split(",")) in question.gold
+
+
+def _same_number(answer: str, gold: str) -> bool:
+    try:
+        if Decimal(answer) == Decimal(gold):
+            return True
+    except InvalidOperation:
+        return False
+    return answer.isdigit() and answer == gold.replace(".", "")
+
+
+def _status(answer: str | None, question: Question | None, reply: Reply, *, truncated: bool) -> Status:
+    if answer is not None:
+        counts = {len(gold) for gold in question.gold} if question and not question.numeric else set()
+        return "wrong_count" if counts and answer.count(",") + 1 not in counts else "answered"
+    if reply.loop:
+        return "loop"
+    if truncated:
+        return "truncated"
+    return "run_on" if reply.run_on else "unparsed"

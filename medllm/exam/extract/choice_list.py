@@ -1,0 +1,170 @@
+"""Lists of letters (or one number) at a given place in a text, in the many ways that models write them."""
+
+import re
+
+from medllm.exam.extract.completion import CIRCLED
+from medllm.exam.question import LETTERS
+
+_OPEN = r"[(\[{<〈《【]{0,3}[ \t]{0,4}(?:(?:選択肢|肢|[Oo]ptions?|[Cc]hoices?)[ \t]{0,4})?[(\[{<〈《【]{0,3}[ \t]{0,4}"
+_CLOSE = r"[)\]}>〉》】]{0,4}"
+_LETTER = re.compile(rf"{_OPEN}(?P<letter>[a-hA-H]|[{CIRCLED}])(?P<close>{_CLOSE})")
+_RUN = re.compile(
+    rf"{_OPEN}(?P<run>[a-hA-H]{{2,5}}){_CLOSE}(?![A-Za-z0-9])(?=[ \t]*(?:$|[\n。.,、)\]}}(]|です|である|だ|が|と))"
+)
+_DIGIT = re.compile(
+    rf"{_OPEN}(?P<digit>[1-8])(?:番)?{_CLOSE}(?![\d%])(?!\.\d)"
+    r"(?=\s*(?:$|[\n。.,、・/:)\]}(]|です|である|だ|が|と|および|及び|and|の[1-5二三四五]つ|の二つ))"
+)
+_KANA = re.compile(
+    rf"{_OPEN}(?P<kana>[アイウエオカキク])(?P<close>{_CLOSE})(?![ァ-ヴー一-鿿々])(?=$|[\s。.,、・/:)\]と]|です"
+    rf"|である|だ|及び|および)"
+)
+_SEPARATOR = re.compile(
+    r"[ \t]*(?:\([^()\n]{1,60}\)[ \t]*)?"
+    r"(?:[,、・/&;+]|と|および|及び|ならびに|並びに|かつ|and\b)[ \t,、]*(?:and\b[ \t]*)?|[ \t]+"
+)
+_NOT_AFTER = re.compile(
+    r"[A-Za-z0-9_²]|[-‐–'’]\w|\.[a-z]\.|/(?=[A-Za-z0-9])(?![a-hA-H](?![A-Za-z0-9]))|(?![及並])[一-鿿ァ-ヴー々]"
+)
+_ARTICLE = re.compile(r"[ \t]+(?!and\b|or\b|but\b|nor\b|because\b|since\b)(?:[a-z]{2,}|[A-Z][a-z]+[ \t]+[a-z])")
+_INSTEAD = re.compile(
+    r"\s*[、,]?\s*(?:では(?:なく|ない|ありません)|でなく|じゃな(?:く|い))(?:て|です|のです)?[、。,]?\s*"
+    r"(?:(?:正しくは|正解は|答えは|むしろ|実は|実際は|本問は)[、,]?\s*)?"
+)
+_NOT_BUT = re.compile(r"\s*not\s+", re.I)
+_BUT = re.compile(r"\s*[,.;]?\s*(?:but(?:\s+rather)?|rather|instead|it\s+is|it's)\s+", re.I)
+_DENIED = re.compile(
+    r"\s*(?:では(?:な|あり|正)|じゃな|以外|を除|または|もしくは|あるいは|か[、,]?\s*[a-hA-H](?![A-Za-z])"
+    r"|か(?=[?。\s、]|$|と|も|どうか)"
+    r"|の?(?:どちら|いずれ)|の(?:中|うち)|or\b|〜|~|から[a-h]|は?(?:どれ|何)"
+    r"|(?:です|である|だ|だった|と)?(?:と)?(?:すると|したら|すれば)|と(?:なる|する|した|言える|いえる|なった"
+    r"|される)(?:のは|には|場合|なら)"
+    r"|に(?:なる|する|なった|した)(?:のは|には|場合|なら)|の?場合|なら(?!な)|だった(?:ら|か)|であれば|かもしれ"
+    r"|(?:だろう|でしょう)か"
+    r"|とは(?:限|言|い|考|な|思)|に(?:は)?な(?:らな|りませ|りえ|り得)|に(?:は)?(?:見え|みえ|思え)|は(?:誤|間違"
+    r"|不|違|正しくな|適切でな|適切ではな)"
+    r"|が(?:誤|間違|不)|と(?:思われた|思った|思いがち|考えがち|考えたくな|答えたくな|答えがち|間違え|迷)"
+    r"|の(?:可能性(?:も|が)|よう)|\?"
+    r"|,?\s*(?:if|unless|when\s+asked|only\s+if|were\s)\b|(?:is|are|was|were)(?:\s+not|n't|\s+wrong|\s+incorrect)\b"
+    r"|(?:seems?|might|may|could|would)\b)"
+)
+_KANA_ORDER = "アイウエオカキク"
+_ENDED = re.compile(r"[\s。.．)\]]*(?:です|である|だ)?[\s。.]*")
+_COMMENT = re.compile(r"\s*\([^()\n]{1,120}\)[\s。.]*")
+_LABELLED = re.compile(r"[ \t]*[:.)、( \t][ \t]*(?P<words>[^\n。]{1,80})[\s。.]*")
+_SPREAD = re.compile(r"(?:^|(?<=[\n、,と]))[ \t・-]*[(\[]?(?P<letter>[a-hA-H])[)\]]?[ \t]*[:.)( 　]")
+_CLOSED = re.compile(
+    r"\s*(?:$|[。\n.!、,)(:]|です|である|でした|だ(?![がけ])|が(?:最も)?(?:正解|正しい|正答|適切|答え)"
+    r"|に(?:なります|なる|訂正|変更|修正)"
+    r"|となり|となる|と(?:考え|思い|思う|します|判断)|を選|でしょう|is\s+(?:the\s+)?(?:correct|right|best)"
+    r"|instead\b|because\b|since\b)"
+)
+_WORD = re.compile(r"[A-Za-z0-9]")
+
+
+def letters_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[frozenset[str], int] | None:
+    """The letters of the list that starts at `start` and the place behind it, or None when none is given there.
+
+    `lenient` also takes letters without separators ("bd"), digits for choices ("2" is b) and kana ("イ" is b). A list
+    that is taken back ("a ではなく b", "not A but B") gives the letters that replace it; one that is put in doubt or
+    under a condition ("a となるのは", "a?") gives none.
+    """
+    if (denied := _NOT_BUT.match(text, start)) is not None:
+        found = _list_at(text, denied.end(), allowed, lenient=False)
+        instead = _BUT.match(text, found[1]) if found else None
+        return closed_list(text, instead.end(), allowed) if instead else None
+    found = _list_at(text, start, allowed, lenient=lenient)
+    if found is None or found[0] == frozenset(allowed):
+        return None
+    if (other := _INSTEAD.match(text, found[1])) is not None:
+        return closed_list(text, other.end(), allowed)
+    return None if _DENIED.match(text, found[1]) else found
+
+
+def closed_list(text: str, start: int, allowed: str) -> tuple[frozenset[str], int] | None:
+    """A list that its own clause ends at once: "b です", "B.", "b に訂正します"."""
+    found = _list_at(text, start, allowed, lenient=True)
+    if found is None or found[0] == frozenset(allowed) or _DENIED.match(text, found[1]):
+        return None
+    return found if _CLOSED.match(text, found[1]) else None
+
+
+def bare_list(text: str, allowed: str) -> tuple[frozenset[str], str] | None:
+    """A text that is nothing but a list: its letters, and one choice's own words where they stand behind its letter.
+
+    >>> bare_list("b: 硫化水素中毒", "abcde")
+    (frozenset({'b'}), '硫化水素中毒')
+    """
+    found = _list_at(text, 0, allowed, lenient=True)
+    if found is None or found[0] == frozenset(allowed):
+        return None
+    letters, end = found
+    if _ENDED.fullmatch(text, end) or (len(letters) > 1 and _COMMENT.fullmatch(text, end)):
+        return letters, ""
+    labelled = _LABELLED.fullmatch(text, end) if len(letters) == 1 and not _was_digit(text, end) else None
+    return (letters, labelled["words"]) if labelled else None
+
+
+def spread_list(text: str, start: int, allowed: str, wanted: int) -> frozenset[str] | None:
+    """The letters of a list in which each has its choice's words behind it: "b: 硫化水素、d: 一酸化炭素"."""
+    part = text[start : start + 400].split("\n\n", 1)[0]
+    letters = {label["letter"].lower() for label in _SPREAD.finditer(part)}
+    return frozenset(letters) if len(letters) == wanted and letters <= set(allowed) else None
+
+
+def list_before(text: str, allowed: str) -> frozenset[str] | None:
+    """The letters of the list that ends where the text ends (「…よって b と d」), or None.
+
+    >>> sorted(list_before("よって b と d", "abcde"))
+    ['b', 'd']
+    """
+    for start in range(len(text)):
+        if (start == 0 or not _WORD.match(text[start - 1])) and (
+            found := _list_at(text, start, allowed, lenient=False)
+        ):
+            letters, end = found
+            if not text[end:].strip(" \t()"):
+                return letters
+    return None
+
+
+def _list_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[frozenset[str], int] | None:
+    """Letters and the place behind them."""
+    if lenient and (run := _RUN.match(text, start)):
+        letters = run["run"].lower()
+        one_case = run["run"] in (letters, letters.upper())
+        if one_case and list(letters) == sorted(set(letters)) and set(letters) <= set(allowed):
+            return frozenset(letters), run.end()
+    found: list[str] = []
+    end = start
+    item = _item_at(text, start, allowed, lenient=lenient)
+    while item is not None:
+        letter, end = item
+        found.append(letter)
+        gap = _SEPARATOR.match(text, end)
+        item = _item_at(text, gap.end(), allowed, lenient=lenient and _was_digit(text, end)) if gap else None
+    return (frozenset(found), end) if found else None
+
+
+def _was_digit(text: str, end: int) -> bool:
+    """Whether the item that ends at `end` was written as a digit or in kana, so that such may follow it in the list."""
+    last = text[max(0, end - 8) : end].rstrip(")]}>〉》】番")[-1:]
+    return last.isdigit() or last in tuple(_KANA_ORDER)
+
+
+def _item_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[str, int] | None:
+    """One letter and the place behind it."""
+    if found := _LETTER.match(text, start):
+        raw = found["letter"]
+        letter = LETTERS[CIRCLED.index(raw)] if raw in CIRCLED else raw.lower()
+        if letter not in allowed or (not found["close"] and _NOT_AFTER.match(text, found.end())):
+            return None
+        article = letter == "a" and not found["close"] and _ARTICLE.match(text, found.end())
+        return None if article else (letter, found.end())
+    if lenient and (found := _DIGIT.match(text, start)):
+        letter = LETTERS[int(found["digit"]) - 1]
+        return (letter, found.end()) if letter in allowed else None
+    if lenient and (found := _KANA.match(text, start)):
+        letter = LETTERS[_KANA_ORDER.index(found["kana"])]
+        return (letter, found.end()) if letter in allowed else None
+    return None

@@ -1,0 +1,138 @@
+"""What a question lets a reply say: its letters, how many are wanted, and its choices in their own words."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from medllm.exam.extract.completion import normal
+from medllm.exam.question import LETTERS, Question
+
+_NEGATIVE = re.compile(
+    r"誤|間違|不適|正しくな|ない(?:の|もの|組|対応|検査|治療|所見|疾患|症状|薬|選択肢|はどれ)|でない|ではない"
+    r"|除く|禁忌|"
+    r"\b(?:not|incorrect|false|except|least|inappropriate|wrong|never)\b",
+    re.I,
+)
+_KANA_LABELS = re.compile(r"(?:^|[\s(、。])[ア-オ][.:)、(\s]|[ア-オ][・、,][ア-オ]")
+_SEPARATOR = re.compile(r"[ \t]*(?:[,、・/;&+]|と|および|及び|ならびに|並びに|and\b)[ \t]*(?:and\b[ \t]*)?")
+_BOUNDARY = re.compile(
+    r"\s*(?:$|[\n。、,;:!(\[)\]}|]|\.(?!\d)|です|である|だ(?![がけ])|ではなく|でなく|じゃなく|でしょう|になる|になり|となる|となり"
+    r"|と(?:考え|思|判断)"
+    r"|が(?:最も)?(?:正|適切|妥当|該当|答)|を選|の[2二3三]つ|because\b|since\b|as\b|is (?:the )?(?:correct"
+    r"|right|best)|[-–—→]\s)"
+)
+_LONGEST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known of the question when its reply is read."""
+
+    letters: str
+    """The letters that can be chosen."""
+    wanted: int
+    """How many letters are asked for; 0 when the question is not known."""
+    choices: tuple[tuple[str, str], ...]
+    """Each letter with its choice's essence, without what printing changes."""
+    text: str
+    """The essence of the question's text."""
+    negative: bool
+    """Whether the question asks for what is wrong."""
+    kana: bool
+    """Whether ア, イ, ウ may stand for a, b, c: not where they label something of the question itself."""
+    plain: tuple[str, ...] = ()
+    """The choices as published."""
+
+
+def asked_of(question: Question | None) -> Asked:
+    """What is known of a question, or of none."""
+    return _UNKNOWN if question is None else _asked(question)
+
+
+@lru_cache(maxsize=2048)
+def _asked(question: Question) -> Asked:
+    whole = normal(question.text)
+    return Asked(
+        letters=question.letters,
+        wanted=question.answers_wanted,
+        choices=tuple(
+            (letter, essence(choice)) for letter, choice in zip(question.letters, question.choices, strict=True)
+        ),
+        text=essence(question.text),
+        negative=bool(_NEGATIVE.search(whole[-80:])),
+        kana=not _KANA_LABELS.search("\n".join((whole, *map(normal, question.choices)))),
+        plain=question.choices,
+    )
+
+
+def essence(words: str) -> str:
+    """Words without what printing changes: letters and digits alone, in one case."""
+    return "".join(one for one in normal(words).casefold() if one.isalnum())
+
+
+def choices_at(text: str, start: int, asked: Asked) -> tuple[frozenset[str], int] | None:
+    """The choices whose own words stand at `start`, one or a list of them, and the place behind them."""
+    found: set[str] = set()
+    end = start
+    at = start
+    while (one := _choice_at(text, at, asked)) is not None:
+        letter, end = one
+        found.add(letter)
+        gap = _SEPARATOR.match(text, end)
+        if gap is None or _choice_at(text, gap.end(), asked) is None:
+            break
+        at = gap.end()
+    if not found or len(found) == len(asked.choices) or not _BOUNDARY.match(text, end):
+        return None
+    return frozenset(found), end
+
+
+def _choice_at(text: str, start: int, asked: Asked) -> tuple[str, int] | None:
+    """The longest choice that stands at `start` in its own words."""
+    if not asked.choices or start >= len(text):
+        return None
+    part = text[start : start + _LONGEST].split("\n", 1)[0]
+    spoken = [(one, place) for place, sign in enumerate(part) for one in sign.casefold() if one.isalnum()]
+    said = "".join(one for one, _ in spoken)
+    same = [
+        (len(words), letter)
+        for letter, words in asked.choices
+        if words and said.startswith(words) and _ends(part, spoken[len(words) - 1][1] + 1, words)
+    ]
+    if not same or (not part[0].isalnum() and part[0] not in "([{<〈《'-.+ \t　"):
+        return None
+    size, letter = max(same)
+    if [other for length, other in same if length == size] != [letter]:
+        return None
+    return letter, start + spoken[size - 1][1] + 1
+
+
+def _ends(part: str, end: int, words: str) -> bool:
+    """Whether a choice's words end there, rather than inside a longer word or number."""
+    rest = part[end : end + 8]
+    if not rest:
+        return True
+    if re.match(r"\.?\d", rest) and words[-1].isdigit():
+        return False
+    return bool(
+        _BOUNDARY.match(rest) or _SEPARATOR.match(rest) or (not rest[0].isalnum() and not re.match(r"\s+\w", rest))
+    )
+
+
+_UNKNOWN = Asked("abcde", 0, (), "", negative=False, kana=True)
+
+
+def own_words(letter: str, words: str, asked: Asked) -> bool | None:
+    """Whether words behind a letter are that choice's; None where they cannot be compared, as in another script."""
+    own = dict(asked.choices).get(letter)
+    said = essence(words)
+    if own is None or not said:
+        return None
+    if own.startswith(said) or (own and said.startswith(own)):
+        return True
+    return False if own.isascii() == said.isascii() else None
+
+
+def letter_of(kana: str) -> str:
+    """The letter for a place in ア to ク."""
+    return LETTERS["アイウエオカキク".index(kana)]

@@ -1,0 +1,1 @@
+"""Stability under explanation: paired changes between plain and explained answers of one model."""

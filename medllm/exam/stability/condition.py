@@ -1,0 +1,155 @@
+"""One model under one prompt: how its replies ended, in what language, how sure it was and how right."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log2
+from statistics import mean, median
+
+from medllm.exam.estimates import Estimate
+from medllm.exam.pass_rule import Verdict, verdicts
+from medllm.exam.record import STATUSES, Record, Status
+from medllm.exam.stability.align import Replies
+
+_JAPANESE = re.compile(r"[ぁ-ゖァ-ヺー一-鿿々]+")
+_LATIN = re.compile(r"[A-Za-z]+")
+_ENOUGH_LETTERS = 20
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """What several samples of the same prompt say together."""
+
+    questions: int
+    samples: int
+    """The least number of samples any of the questions has."""
+    agreement: float
+    """The mean share of a question's samples that give its commonest answer."""
+    unanimous: float
+    entropy: float
+    """The mean entropy of a question's answers, in bits; 0 is always the same answer."""
+    majority_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How well a confidence tells right from wrong."""
+
+    source: str
+    """`probability` of the model itself, or `samples`: the share that agree."""
+    questions: int
+    brier: float
+    ece: float
+    """Expected calibration error over ten equal bins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A model's result under one prompt."""
+
+    score: Estimate
+    accuracy: Estimate
+    questions: int
+    points: float
+    points_total: float
+    statuses: dict[Status, int]
+    run_on: int
+    truncated: int
+    loop: int
+    prohibited: int
+    japanese: int
+    """Replies that are mostly Japanese, of `worded` replies that have enough letters to tell."""
+    worded: int
+    characters: float
+    """The median length of a reply."""
+    consistency: Consistency | None
+    calibration: Calibration | None
+    verdicts: list[Verdict]
+
+
+def condition(replies: Replies, score: Estimate, accuracy: Estimate) -> Condition:
+    """Everything about one prompt that needs no pair."""
+    records = list(replies.scored.values())
+    counted = Counter(record.status for record in records)
+    languages = [said for record in records if (said := _is_japanese(record.completion)) is not None]
+    return Condition(
+        score=score,
+        accuracy=accuracy,
+        questions=len(records),
+        points=sum(record.points for record in records),
+        points_total=sum(record.points_total for record in records),
+        statuses={status: counted[status] for status in STATUSES},
+        run_on=sum(record.run_on for record in records),
+        truncated=sum(record.truncated for record in records),
+        loop=sum(record.loop for record in records),
+        prohibited=sum(record.prohibited is not None for record in records),
+        japanese=sum(languages),
+        worded=len(languages),
+        characters=median(len(record.completion) for record in records),
+        consistency=_consistency(replies),
+        calibration=_calibration(replies),
+        verdicts=verdicts(records),
+    )
+
+
+def _is_japanese(text: str) -> bool | None:
+    """Whether most letters are Japanese; None for a reply too short to say, such as "b"."""
+    japanese, latin = (sum(map(len, kind.findall(text))) for kind in (_JAPANESE, _LATIN))
+    return japanese > latin if japanese + latin >= _ENOUGH_LETTERS else None
+
+
+def _commonest(samples: Sequence[Record]) -> tuple[str | None, int]:
+    """The commonest answer and how often it was given; an unreadable reply is an answer of its own."""
+    return Counter(record.answer for record in samples).most_common(1)[0]
+
+
+def _consistency(replies: Replies) -> Consistency | None:
+    """Agreement over the questions that were sampled more than once."""
+    sampled = [samples for samples in replies.samples.values() if len(samples) > 1]
+    if not sampled:
+        return None
+    tops = [_commonest(samples) for samples in sampled]
+    return Consistency(
+        questions=len(sampled),
+        samples=min(map(len, sampled)),
+        agreement=mean(count / len(samples) for (_, count), samples in zip(tops, sampled, strict=True)),
+        unanimous=mean(float(count == len(samples)) for (_, count), samples in zip(tops, sampled, strict=True)),
+        entropy=mean(_entropy(samples) for samples in sampled),
+        majority_accuracy=mean(float(_right(samples, top)) for (top, _), samples in zip(tops, sampled, strict=True)),
+    )
+
+
+def _entropy(samples: Sequence[Record]) -> float:
+    shares = [count / len(samples) for count in Counter(record.answer for record in samples).values()]
+    return -sum(share * log2(share) for share in shares) + 0.0
+
+
+def _right(samples: Sequence[Record], answer: str | None) -> bool:
+    return any(record.correct for record in samples if record.answer == answer)
+
+
+def _calibration(replies: Replies) -> Calibration | None:
+    """From the model's own probabilities where they were measured, else from the samples' agreement."""
+    measured = [(record.probability, record.correct) for record in replies.scored.values()]
+    told = [(probability, float(right)) for probability, right in measured if probability is not None]
+    if told:
+        return _calibrated("probability", told)
+    sampled = [samples for samples in replies.samples.values() if len(samples) > 2]
+    agreed = []
+    for samples in sampled:
+        top, count = _commonest(samples)
+        agreed.append((count / len(samples), float(_right(samples, top))))
+    return _calibrated("samples", agreed) if agreed else None
+
+
+def _calibrated(source: str, pairs: Sequence[tuple[float, float]]) -> Calibration:
+    bins: dict[int, list[tuple[float, float]]] = {}
+    for sure, right in pairs:
+        bins.setdefault(min(int(sure * _BINS), _BINS - 1), []).append((sure, right))
+    gaps = (
+        len(part) * abs(mean(sure for sure, _ in part) - mean(right for _, right in part)) for part in bins.values()
+    )
+    brier = mean((sure - right) ** 2 for sure, right in pairs)
+    return Calibration(source, len(pairs), brier, sum(gaps) / len(pairs))

@@ -1,0 +1,153 @@
+"""The figure of a stability report: one dumbbell per model, plain to explained, with whiskers; Japanese or English."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from medllm.errors import DataError
+from medllm.exam.estimates import Estimate
+from medllm.exam.record import PromptStyle
+from medllm.exam.stability.report import Report, Stability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PlotLanguage = Literal["en", "ja"]
+
+_WORDS = {
+    "en": {
+        "title": "Does the score hold when the model must explain itself?",
+        "score": "Score (points earned / points, mean of years)",
+        "plain": "answer only",
+        "explain": "explanation first",
+        "note": "Lines above and below the dots: 95 % intervals. Change: in points of 100, with paired 95 % interval.",
+        "change": "change",
+        "kept": "kept right",
+    },
+    "ja": {
+        "title": "説明を求めても得点は保たれるか",
+        "score": "得点率(得点 / 満点、各年の平均)",
+        "plain": "解答のみ",
+        "explain": "解説してから解答",
+        "note": "点の上下の横線は95%信頼区間。変化は100点満点での差と、対応のある95%信頼区間。",
+        "change": "変化",
+        "kept": "正答の維持",
+    },
+}
+_CELLS = (1.02, 1.24)
+"""Where the two columns at the right begin, in widths of the plot."""
+_INK, _MUTED = "#1f2933", "#7b8794"
+_COLOURS: dict[PromptStyle, str] = {"plain": "#3b6fb6", "explain": "#d1662c"}
+_CJK = (
+    "Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic", "Source Han Sans JP", "TakaoGothic",
+    "Hiragino Sans", "Yu Gothic", "MS Gothic", "WenQuanYi Zen Hei", "Droid Sans Fallback",
+)  # fmt: skip
+
+
+def draw(report: Report, path: Path, *, language: PlotLanguage = "en") -> None:
+    """Draw the report to an SVG, PNG or PDF file; made aside, then moved into place."""
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise DataError(f"{path}: the figure can be .svg, .png or .pdf. Give one of these endings.")
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    font = japanese_font()
+    words = _WORDS[language]
+    if language == "ja" and font is None:
+        raise DataError(
+            f"{path}: no font here has Japanese letters. Install one ({', '.join(_CJK[:3])}), or draw in English."
+        )
+    shown = [stability for stability in report.models if stability.conditions]
+    settings = {
+        "font.family": [font, "DejaVu Sans"] if font else ["DejaVu Sans"],
+        "svg.fonttype": "path",
+        "svg.hashsalt": "medllm",
+        "axes.unicode_minus": False,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(9.5, 2.1 + 0.62 * len(shown)), layout="constrained")
+        axes = figure.add_subplot()
+        _dumbbells(axes, shown, words)
+        figure.suptitle(words["title"], x=0.01, ha="left", fontsize=13, color=_INK, fontweight="bold")
+        figure.supxlabel(words["note"], x=0.01, ha="left", fontsize=8, color=_MUTED)
+        aside = path.with_name(f"{path.stem}.part{path.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(aside, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+        aside.replace(path)
+
+
+def japanese_font() -> str | None:
+    """A font with Japanese letters, or None where there is none."""
+    from matplotlib import font_manager
+
+    present = {font.name for font in font_manager.fontManager.ttflist}
+    return next((name for name in _CJK if name in present), None)
+
+
+def _dumbbells(axes: "Axes", models: Sequence[Stability], words: dict[str, str]) -> None:
+    """One row per model, the first on top, with its change written at the right."""
+    several = len({stability.benchmark for stability in models}) > 1
+    for row, stability in enumerate(models):
+        both = [stability.conditions[prompt].score for prompt in ("plain", "explain") if prompt in stability.conditions]
+        values = [score.value for score in both if score.value is not None]
+        axes.plot(
+            [min(values), max(values)], [row, row], color="#c3cad2", linewidth=3, zorder=1, solid_capstyle="round"
+        )
+        for offset, (prompt, condition) in zip((-0.13, 0.13), stability.conditions.items(), strict=False):
+            _dot(axes, condition.score, row, offset, prompt)
+        for at, cell in zip(_CELLS, _change(stability), strict=True):
+            axes.annotate(cell, (at, row), xycoords=("axes fraction", "data"), va="center", fontsize=9.5, color=_INK)
+    names = [f"{stability.model}\n{stability.benchmark}" if several else stability.model for stability in models]
+    axes.set_yticks(range(len(models)), names, fontsize=10, color=_INK)
+    axes.set_ylim(len(models) - 0.4, -0.6)
+    axes.set_xlabel(words["score"], fontsize=9, color=_INK)
+    axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=_INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    for at, heading in zip(_CELLS, (words["change"], words["kept"]), strict=True):
+        axes.annotate(heading, (at, 1.04), xycoords="axes fraction", va="bottom", fontsize=9, color=_MUTED)
+    _legend(axes, words)
+
+
+def _dot(axes: "Axes", score: Estimate, row: int, offset: float, prompt: PromptStyle) -> None:
+    """A prompt's score with its whisker; form and colour both tell which prompt, for readers who see no colour."""
+    if score.value is None:
+        return
+    if score.interval:
+        axes.plot(
+            [score.interval.low, score.interval.high],
+            [row + offset] * 2,
+            color=_COLOURS[prompt],
+            linewidth=1.4,
+            zorder=2,
+        )
+    filled = prompt == "explain"
+    axes.plot(
+        [score.value], [row], marker="o", markersize=10, color=_COLOURS[prompt], zorder=3,
+        markerfacecolor=_COLOURS[prompt] if filled else "white", markeredgewidth=2,
+    )  # fmt: skip
+
+
+def _change(stability: Stability) -> tuple[str, str]:
+    """The cells at the right: "+0.4 [−0.9, +1.7]" in points of a hundred, and "97.1 %"."""
+    change = stability.change
+    if change is None or change.delta.value is None or change.delta.interval is None:
+        return "", ""
+    low, high = 100 * change.delta.interval.low, 100 * change.delta.interval.high
+    kept = "" if change.retention.value is None else f"{100 * change.retention.value:.1f} %"
+    return f"{100 * change.delta.value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−"), kept
+
+
+def _legend(axes: "Axes", words: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [], [], marker="o", linestyle="", markersize=8, color=colour, markeredgewidth=2, label=words[prompt],
+            markerfacecolor=colour if prompt == "explain" else "white",
+        )
+        for prompt, colour in _COLOURS.items()
+    ]  # fmt: skip
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False, fontsize=9)

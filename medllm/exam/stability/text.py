@@ -1,0 +1,150 @@
+"""The stability report as a person reads it and as a program reads it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from medllm.exam.estimates import Estimate
+from medllm.exam.intervals import Interval
+from medllm.exam.stability.comparison import Comparison
+from medllm.exam.stability.condition import Condition
+from medllm.exam.stability.paired import Change
+from medllm.exam.stability.report import Report, Stability
+from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
+
+_PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """The report, model by model, then the comparisons; every number with what it is of and its interval."""
+    for stability in report.models:
+        yield from _model(stability)
+        yield ""
+    for prompt in dict.fromkeys(one.prompt for one in report.comparisons):
+        yield f"models compared, {_PROMPTS[prompt]} (score of the second minus score of the first)"
+        yield from (_comparison(one) for one in report.comparisons if one.prompt == prompt)
+        yield ""
+    seeded = trainings_lines(report, _with_ends)
+    yield from (["trained several times", *seeded, ""] if seeded else [])
+    yield from OF_WHAT
+
+
+OF_WHAT = (
+    "95 % intervals: how far a number would move with other questions of the same kind in the same years, weighted by",
+    "their points, the questions of one vignette together. Intervals and p are of these trained models: what another",
+    "training of the same recipe would bring is in none of them. p: exact McNemar, two-sided, of the questions counted",
+    "beside it, whatever their points. A pass verdict counts that one paper; it is no estimate and has no interval.",
+)
+"""What the intervals and p values of a report are of, in lines for people."""
+
+
+def _model(stability: Stability) -> Iterator[str]:
+    yield f"{stability.model} on {stability.benchmark}"
+    for prompt, condition in stability.conditions.items():
+        yield from _condition(_PROMPTS[prompt], condition)
+    if stability.change is None:
+        missing = "explain" if "plain" in stability.conditions else "plain"
+        yield f"  stability: nothing can be said, there is no reply with prompt `{missing}`"
+        return
+    yield from _change(stability.change)
+
+
+def _condition(name: str, condition: Condition) -> Iterator[str]:
+    yield (
+        f"  {name:<18}score {_number(condition.score)}   {condition.points:g} of {condition.points_total:g} points,"
+        f" {condition.questions} questions; accuracy {_number(condition.accuracy)}"
+    )
+    statuses = [(status, count) for status, count in condition.statuses.items() if status != "answered" and count]
+    failed = [f"{count} {status.replace('_', ' ')}" for status, count in statuses]
+    facts = [f"no countable answer: {', '.join(failed) or 'none'}"]
+    facts += [f"ran on {condition.run_on}"] if condition.run_on else []
+    facts += [f"cut off {condition.truncated}"] if condition.truncated else []
+    facts += [f"prohibited choices {condition.prohibited}"] if condition.prohibited else []
+    facts += [f"Japanese {condition.japanese} of {condition.worded} worded replies"] if condition.worded else []
+    yield f"  {'':<18}{'; '.join(facts)}; median {condition.characters:g} characters"
+    if condition.consistency:
+        same = condition.consistency
+        yield (
+            f"  {'':<18}{same.questions} questions with at least {same.samples} samples: agreement"
+            f" {same.agreement:.3f}, unanimous {same.unanimous:.3f}, entropy {same.entropy:.2f} bits, majority right"
+            f" {same.majority_accuracy:.3f}"
+        )
+    if condition.calibration:
+        sure = condition.calibration
+        yield (
+            f"  {'':<18}calibration by {sure.source}, {sure.questions} questions: Brier {sure.brier:.3f},"
+            f" expected calibration error {sure.ece:.3f}"
+        )
+    yield from (f"  {'':<18}{verdict}" for verdict in condition.verdicts)
+
+
+def _change(change: Change) -> Iterator[str]:
+    unpaired = f" ({change.unpaired} asked only one way are left out)" if change.unpaired else ""
+    delta = _number(change.delta, sign=True)
+    yield f"  explaining changes the score by {delta} over {change.questions} questions{unpaired}"
+    yield f"    lost {change.lost}, gained {change.gained}, p {_p(change.p)}"
+    shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
+    yield f"    transitions: {shown}"
+    yield f"    retention {_number(change.retention)} of {change.transitions['right_right'] + change.lost} right ones"
+    yield f"    churn {_number(change.churn)} of {change.questions}"
+    losses = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in change.losses.items() if count)
+    yield f"    the {change.lost} lost ones: {losses or 'none'}"
+    yield (
+        f"    where both replies could be read ({change.readable} questions) it changes by"
+        f" {_number(change.delta_readable, sign=True)}"
+    )
+    if change.judged:
+        agreed = f"{change.agreeing} of {change.judged} that give some"
+        yield f"    the answer agrees with the explanation's own verdicts in {agreed}"
+
+
+def _comparison(one: Comparison) -> str:
+    return (
+        f"  {one.second} minus {one.first} on {one.benchmark}: {_number(one.difference, sign=True)}, {one.questions}"
+        f" questions, only {one.first} right {one.only_first}, only {one.second} right {one.only_second},"
+        f" p {_p(one.p)}, Holm {_p(one.p_holm)}"
+    )
+
+
+def _number(estimate: Estimate, *, sign: bool = False) -> str:
+    if estimate.value is None:
+        return "undefined"
+    form = "+.3f" if sign else ".3f"
+    if estimate.interval is None:
+        return f"{estimate.value:{form}}"
+    return f"{estimate.value:{form}} [{estimate.interval.low:{form}}, {estimate.interval.high:{form}}]"
+
+
+def _with_ends(value: float, interval: Interval | None, signed: bool) -> str:
+    return _number(Estimate(value, interval), sign=signed)
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report for programs: the dataclasses of the report, names as in docs/exam.md."""
+    return {
+        "models": [_stability_json(stability) for stability in report.models],
+        "comparisons": [asdict(one) for one in report.comparisons],
+        "trainings": [asdict(one) for one in trainings(report)],
+        "contrasts": [asdict(one) for one in contrasts(report)],
+    }
+
+
+def _stability_json(stability: Stability) -> dict[str, Any]:
+    conditions = {}
+    for prompt, condition in stability.conditions.items():
+        conditions[prompt] = asdict(condition)
+        passed = {str(verdict.year): verdict.passed for verdict in condition.verdicts}
+        conditions[prompt]["verdicts"] = {
+            str(verdict["year"]): verdict | {"passed": passed[str(verdict["year"])]}
+            for verdict in conditions[prompt]["verdicts"]
+        }
+    return {
+        "benchmark": stability.benchmark,
+        "model": stability.model,
+        "conditions": conditions,
+        "change": asdict(stability.change) if stability.change else None,
+    }

@@ -1,0 +1,158 @@
+"""Several trainings of one row, told apart by their seeds: the mean over them, and how far another training may lie."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import mean, stdev
+
+from medllm.exam.estimates import Estimate
+from medllm.exam.intervals import Interval
+from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.exam.stability.report import Report, Stability
+
+_SEEDED = re.compile(r"(?P<row>.+?)[-_. @]*seed[-_= ]*(?P<seed>\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class OverTrainings:
+    """A number's mean over several trainings."""
+
+    mean: float
+    interval: Interval | None
+    """The 95 % interval of the mean over trainings and questions: both errors, added as squares."""
+    over_trainings: Interval | None
+    """The t interval over the trainings alone, on these questions; without width where all came out alike."""
+    values: tuple[float, ...]
+    """The number of each training, in the order of their seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainings:
+    """One row of a table that was trained several times."""
+
+    benchmark: str
+    row: str
+    models: tuple[str, ...]
+    """The trained models, in the order of their seeds; the one without a seed in its name comes first."""
+    scores: dict[PromptStyle, OverTrainings]
+    delta: OverTrainings | None
+    """Explained minus plain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Two rows that were trained with the same seeds: the difference, training by training."""
+
+    benchmark: str
+    prompt: PromptStyle
+    first: str
+    second: str
+    difference: OverTrainings
+    """Score of the second row minus score of the first, paired by seed."""
+
+
+def row_and_seed(model: str) -> tuple[str, int | None]:
+    """The row that a model's name belongs to, and the seed it was trained with.
+
+    >>> row_and_seed("final-seed2"), row_and_seed("final")
+    (('final', 2), ('final', None))
+    """
+    found = _SEEDED.fullmatch(model)
+    return (found["row"], int(found["seed"])) if found else (model, None)
+
+
+def trainings(report: Report) -> list[Trainings]:
+    """Every row of the report that has at least two trainings, exam by exam."""
+    found = []
+    for (benchmark, row), models in _rows(report).items():
+        kinds: dict[PromptStyle, OverTrainings] = {}
+        for prompt in PROMPTS:
+            estimates = [one.conditions[prompt].score for one in models if prompt in one.conditions]
+            over = over_trainings(estimates)
+            if over is not None and len(estimates) == len(models):
+                kinds[prompt] = over
+        changes = [one.change.delta for one in models if one.change is not None]
+        delta = over_trainings(changes) if len(changes) == len(models) else None
+        found.append(Trainings(benchmark, row, tuple(one.model for one in models), kinds, delta))
+    return found
+
+
+def contrasts(report: Report) -> list[Contrast]:
+    """Every two rows of the report that share at least two seeds, exam by exam and prompt by prompt."""
+    pairs: dict[tuple[str, PromptStyle, str, str], dict[int | None, Estimate]] = {}
+    for one in report.comparisons:
+        (first, seed), (second, same) = row_and_seed(one.first), row_and_seed(one.second)
+        if seed == same and first != second:
+            pairs.setdefault((one.benchmark, one.prompt, first, second), {})[seed] = one.difference
+    found = []
+    for (benchmark, prompt, first, second), by_seed in pairs.items():
+        over = over_trainings([by_seed[seed] for seed in sorted(by_seed, key=_order)])
+        if over is not None:
+            found.append(Contrast(benchmark, prompt, first, second, over))
+    return found
+
+
+def over_trainings(estimates: Sequence[Estimate]) -> OverTrainings | None:
+    """The mean of several trainings' numbers with its intervals; None for fewer than two."""
+    values = [one.value for one in estimates if one.value is not None]
+    if len(values) < 2 or len(values) < len(estimates):
+        return None
+    middle, half = mean(values), t_half_width(values)
+    alone = Interval(middle - half, middle + half)
+    ends = [one.interval for one in estimates if one.interval is not None]
+    if len(ends) < len(values):
+        return OverTrainings(middle, None, alone, tuple(values))
+    below = mean(value - end.low for value, end in zip(values, ends, strict=True))
+    above = mean(end.high - value for value, end in zip(values, ends, strict=True))
+    both = Interval(middle - sqrt(half**2 + below**2), middle + sqrt(half**2 + above**2))
+    return OverTrainings(middle, both, alone, tuple(values))
+
+
+def t_half_width(values: Sequence[float]) -> float:
+    """Half the 95 % t interval of a mean of at least two values.
+
+    >>> round(t_half_width([-5.0, -6.1, -2.5]), 2)
+    4.58
+    """
+    # Here, not above: `medllm --help` must not wait 0.1 s for scipy.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
+
+
+def trainings_lines(report: Report, show: Callable[[float, Interval | None, bool], str]) -> list[str]:
+    """The trained rows for people; `show` writes a number with its interval, signed or not."""
+    lines = []
+    for one in trainings(report):
+        lines.append(f"  {one.row}, {len(one.models)} trainings ({', '.join(one.models)}), {one.benchmark}:")
+        told = [(prompt, over, False) for prompt, over in one.scores.items()]
+        kinds = [*told, *([("explained minus plain", one.delta, True)] if one.delta else [])]
+        lines += [_line(f"    mean {name}", over, show, signed=signed) for name, over, signed in kinds]
+    for pair in contrasts(report):
+        name = (
+            f"  {pair.second} minus {pair.first}, {pair.prompt}, {len(pair.difference.values)} seeds, {pair.benchmark}"
+        )
+        lines.append(_line(name, pair.difference, show, signed=True))
+    return lines
+
+
+def _line(name: str, over: OverTrainings, show: Callable[[float, Interval | None, bool], str], *, signed: bool) -> str:
+    both = show(over.mean, over.interval, signed)
+    return f"{name}: {both} over trainings and questions; {show(over.mean, over.over_trainings, signed)} over trainings"
+
+
+def _rows(report: Report) -> dict[tuple[str, str], list[Stability]]:
+    """The models of each exam and row that has several trainings, in the order of their seeds."""
+    rows: dict[tuple[str, str], list[Stability]] = {}
+    for one in report.models:
+        rows.setdefault((one.benchmark, row_and_seed(one.model)[0]), []).append(one)
+    return {
+        key: sorted(models, key=lambda one: _order(row_and_seed(one.model)[1]))
+        for key, models in rows.items()
+        if len(models) > 1
+    }
+
+
+def _order(seed: int | None) -> int:
+    return -1 if seed is None else seed

@@ -1,0 +1,197 @@
+"""Many processes answer, each with a model of its own on a device of its own; requests are shared out batch by batch.
+
+Batches are those that one process would make, so the replies are the same. Whoever is free gets the next one. Replies
+come back as they are finished and are written down by the caller, so any number of processes can go on later. When one
+process dies all others are ended, and its message is told.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from medllm.errors import ModelError
+from medllm.generation.engine.batching import Batch, Limits, plan, refuse_strangers, too_long
+from medllm.generation.types import Delta, Reply, Request
+from medllm.generation.worker import as_line
+from medllm.weights.load import import_torch, load_tokenizer
+
+LAST_LINES = 8
+"""How much of a dead process's messages is told."""
+Heard = tuple[int, dict[str, Any] | None]
+"""A process's number and its line; None when it has ended."""
+
+
+def devices(wanted: int | None) -> list[str | None]:
+    """The device of each process: by number for GPUs, each in turn, or None for the CPU.
+
+    As many as are wanted; when that is left open, one for each GPU, or a single one on the CPU.
+    """
+    torch = import_torch()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        return [None] * (wanted or 1)
+    seen = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    names = seen if len(seen) == count else [str(number) for number in range(count)]
+    return [names[number % count] for number in range(wanted or count)]
+
+
+class Process:
+    """One process that answers."""
+
+    def __init__(self, number: int, device: str | None, given: dict[str, Any], of: int, heard: "Queue[Heard]") -> None:
+        self.number, self.device = number, device
+        environment = dict(os.environ)
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        else:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // of)))
+        self.running = subprocess.Popen(
+            [sys.executable, "-m", "medllm.generation.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self.last: deque[str] = deque(maxlen=LAST_LINES)
+        self._threads = [
+            threading.Thread(target=self._copy_messages, daemon=True),
+            threading.Thread(target=self._hear, args=(heard,), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.give(json.dumps(given) + "\n")
+
+    def give(self, line: str) -> None:
+        """Send one line; a process that is gone is noticed by what it no longer says."""
+        assert self.running.stdin is not None
+        try:
+            self.running.stdin.write(line)
+            self.running.stdin.flush()
+        except OSError:
+            return
+
+    def end(self) -> None:
+        """End it, whatever it does, wait until it is gone, and close what led to it."""
+        self.running.kill()
+        self.running.wait()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self.running.stdin, self.running.stdout, self.running.stderr):
+            assert pipe is not None
+            with suppress(OSError):  # what was still to be sent is sent to nobody
+                pipe.close()
+
+    def last_words(self) -> str:
+        """How it ended and what it said last."""
+        code = self.running.wait()
+        self._threads[0].join(timeout=5)
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        where = "the CPU" if self.device is None else f"GPU {self.device}"
+        said = next((line for line in reversed(self.last) if line.strip()), "it said nothing")
+        return f"process {self.number} on {where} {how}: {said.strip()}"
+
+    def _hear(self, heard: "Queue[Heard]") -> None:
+        assert self.running.stdout is not None
+        for line in self.running.stdout:
+            try:
+                heard.put((self.number, json.loads(line)))
+            except ValueError:  # cut off in the middle: it is ending
+                break
+        heard.put((self.number, None))
+
+    def _copy_messages(self) -> None:
+        assert self.running.stderr is not None
+        for line in self.running.stderr:
+            self.last.append(line)
+            sys.stderr.write(line)
+
+
+class SpreadGenerator:
+    """Answers with as many processes as there are devices; they are started with the first request."""
+
+    def __init__(
+        self,
+        base: Path,
+        adapters: dict[str, Path] | None,
+        places: Sequence[str | None],
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        self.base, self.adapters, self.places = base, adapters or {}, list(places)
+        # Processes on the same device, and all on the CPU, share its memory.
+        options["sharing"] = max(self.places.count(place) for place in self.places)
+        self.given = {
+            "base": str(base.absolute()),
+            "adapters": {name: str(folder.absolute()) for name, folder in self.adapters.items()},
+            "options": options,
+        }
+        self.tokenizer = load_tokenizer(base)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once, in the order in which answers become ready."""
+        refuse_strangers(requests, tuple(self.adapters))
+        heard: Queue[Heard] = Queue()
+        processes: list[Process] = []
+        try:
+            for number, place in enumerate(self.places):
+                processes.append(Process(number, place, self.given, len(self.places), heard))
+            limits = _ready(processes, heard)
+            batches, unfit = plan(requests, self.tokenizer, limits)
+            yield from too_long(unfit)
+            yield from _share_out(processes, heard, batches)
+        finally:
+            for process in processes:
+                process.end()
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests, each reply in one piece."""
+        for reply in self.generate(requests):
+            yield Delta(reply.key, reply.text, reply)
+
+
+def _ready(processes: list[Process], heard: "Queue[Heard]") -> Limits:
+    """Wait until every process has loaded its model; the limits are those of the one with the least room."""
+    found = []
+    for _ in processes:
+        number, told = heard.get()
+        if told is None or "fault" in told:
+            raise _gone(processes[number], told)
+        found.append(Limits(**told["ready"]))
+    return min(found, key=lambda limits: limits.tokens)
+
+
+def _share_out(processes: list[Process], heard: "Queue[Heard]", batches: list[Batch]) -> Iterator[Reply]:
+    waiting = deque(batches)
+    at_work = 0
+    for process in processes:
+        if waiting:
+            process.give(as_line(waiting.popleft()))
+            at_work += 1
+    while at_work:
+        number, told = heard.get()
+        if told is None or "fault" in told:
+            raise _gone(processes[number], told)
+        if "reply" in told:
+            yield Reply(**{**told["reply"], "tokens": tuple(told["reply"]["tokens"])})
+        elif waiting:
+            processes[number].give(as_line(waiting.popleft()))
+        else:
+            at_work -= 1
+
+
+def _gone(process: Process, told: dict[str, Any] | None) -> ModelError:
+    if told is not None:
+        return ModelError(str(told["fault"]))
+    return ModelError(
+        f"{process.last_words()}. The others were ended; what was answered is kept. Run again to go on, with fewer "
+        "`processes` if memory was short."
+    )

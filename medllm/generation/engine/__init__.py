@@ -1,0 +1,1 @@
+"""The inference engine for one base model and several adapters on this machine."""

@@ -1,0 +1,137 @@
+"""Which requests are answered together: same worked examples, like lengths, all models of a question side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from medllm.errors import ModelError
+from medllm.generation.types import BASE, Reply, Request
+from medllm.weights.special_tokens import Words
+
+PADDING = (32, 0.25)
+"""A prompt lacks no more than so many tokens, or so large a share, of the longest in its piece: padding is work too."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with its tokens: those shared with its batch are counted, not repeated."""
+
+    request: Request
+    tokens: tuple[int, ...]
+    """The prompt's tokens after the shared ones."""
+
+
+Prompt = tuple[str, tuple[int, ...]]
+"""A model, and the tokens that it is to read."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests to answer at once, those of one model next to each other."""
+
+    prefix: tuple[int, ...]
+    asked: tuple[Asked, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much fits into one batch."""
+
+    prompts: int
+    tokens: int
+    """Rows times their own tokens and room for answers."""
+    context: int
+    """The longest text the model can follow."""
+    mixed: bool = True
+    """Whether one batch may ask several models."""
+
+
+def plan(
+    requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, limits: Limits, words: Words | None = None
+) -> tuple[list[Batch], list[tuple[Request, int]]]:
+    """Batches in order of length, and the requests that do not fit the model, with their lengths in tokens.
+
+    `words` is the reader of the tokenizer, for a caller that plans often and keeps it.
+    """
+    groups: dict[tuple[str, str], list[tuple[Request, list[int]]]] = {}
+    unfit = []
+    words = words or Words(tokenizer)
+    for request in requests:
+        tokens = words.prompt(request.text)
+        if len(tokens) + request.max_new_tokens > limits.context:
+            unfit.append((request, len(tokens)))
+        else:
+            key = (request.text[: request.shared], "" if limits.mixed else request.model)
+            groups.setdefault(key, []).append((request, tokens))
+    batches = [batch for group in groups.values() for batch in _batches(group, limits)]
+    return batches, unfit
+
+
+def too_long(unfit: Sequence[tuple[Request, int]]) -> list[Reply]:
+    """The replies to prompts that do not fit the model."""
+    return [
+        Reply(key=request.key, text="", finish_reason="too_long", prompt_tokens=length, completion_tokens=0)
+        for request, length in unfit
+    ]
+
+
+def refuse_strangers(requests: Sequence[Request], adapters: Sequence[str]) -> None:
+    """Refuse a request for a model that is not here."""
+    unknown = sorted({request.model for request in requests} - {BASE, *adapters})
+    if unknown:
+        raise ModelError(f"there is no model `{unknown[0]}` here. There is: {', '.join((BASE, *adapters))}.")
+
+
+def _batches(group: list[tuple[Request, list[int]]], limits: Limits) -> list[Batch]:
+    prefix = _common([tokens for request, tokens in group if request.shared]) if group[0][0].shared else ()
+    by_prompt: dict[tuple[int, ...], list[Asked]] = {}
+    for request, tokens in group:
+        own = tuple(tokens[len(prefix) :])
+        by_prompt.setdefault(own, []).append(Asked(request, own))
+    batches: list[Batch] = []
+    taken: list[Asked] = []
+    prompts = widest = 0
+    for own in sorted(by_prompt, key=len, reverse=True):
+        more = by_prompt[own]
+        width = max(widest, *(len(own) + asked.request.max_new_tokens for asked in more))
+        if taken and (prompts == limits.prompts or (len(taken) + len(more)) * width > limits.tokens):
+            batches.append(_batch(prefix, taken))
+            taken, prompts, width = [], 0, max(len(own) + asked.request.max_new_tokens for asked in more)
+        taken = [*taken, *more]
+        prompts, widest = prompts + 1, width
+    return [*batches, _batch(prefix, taken)]
+
+
+def pieces(prompts: Sequence[Prompt], most: int) -> list[list[Prompt]]:
+    """Prompts that are read together: those of one model, of like lengths, and `most` tokens if they are several."""
+    found: list[list[Prompt]] = []
+    for prompt in prompts:
+        last = found[-1] if found else None
+        if (
+            last is None
+            or prompt[0] != last[0][0]
+            or (len(last) + 1) * len(last[0][1]) > most
+            or _too_short(prompt[1], last[0][1])
+        ):
+            found.append([prompt])
+        else:
+            last.append(prompt)
+    return found
+
+
+def _too_short(own: tuple[int, ...], longest: tuple[int, ...]) -> bool:
+    least, share = PADDING
+    return len(longest) - len(own) > max(least, share * len(longest))
+
+
+def _batch(prefix: tuple[int, ...], taken: list[Asked]) -> Batch:
+    return Batch(prefix, tuple(sorted(taken, key=lambda asked: asked.request.model)))
+
+
+def _common(lists: list[list[int]]) -> tuple[int, ...]:
+    """The tokens that all begin with; at least one is left to each, from which its answer starts."""
+    first, last = min(lists), max(lists)
+    shortest = min(map(len, lists)) - 1
+    length = next((at for at in range(shortest) if first[at] != last[at]), shortest)
+    return tuple(first[:length])

@@ -1,0 +1,243 @@
+"""The maker that runs here: one copy of the base, its adapters beside it, all of them asked in one batch."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from medllm.errors import ModelError
+from medllm.generation.engine.batching import Batch, Limits, Prompt, pieces, plan, refuse_strangers, too_long
+from medllm.generation.engine.cache_budget import Room
+from medllm.generation.engine.decoding import Writing, choose
+from medllm.generation.engine.kv_cache import Prefix, Rows, Shared, joined, roomy_cache
+from medllm.generation.engine.lora_linear import take_over
+from medllm.generation.engine.prefix_attention import NAME, register
+from medllm.generation.types import BASE, Delta, Reply, Request
+from medllm.resource_errors import memory_is_full
+from medllm.weights.adapter import Adapter
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer
+from medllm.weights.special_tokens import Words
+
+PEFT_BASE = "__base__"
+KEPT_PREFIXES = 8
+PIECE, PIECE_ON_CPU = 16_384, 1024
+"""Tokens of prompts read at once, at most: on a CPU more are no quicker, and only take more memory."""
+THINNED = 0.75
+"""A batch is made smaller once so many of its rows are still being written, or fewer."""
+
+
+class LocalGenerator:
+    """Answers with a base and its adapters; the same request gets the same answer in whatever company it is asked."""
+
+    def __init__(
+        self,
+        base: Path,
+        adapters: dict[str, Path] | None = None,
+        *,
+        dtype: str = "bfloat16",
+        quantization: Quantization = "none",
+        batch_size: int = 16,
+        device: str | None = None,
+        alone: bool = False,
+        sharing: int = 1,
+    ) -> None:
+        register()
+        adapters = adapters or {}
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
+        self.words = Words(self.tokenizer)
+        model: Any = load_base(base, dtype=dtype, quantization=quantization, attention=NAME, device=device)
+        check_vocabulary(self.tokenizer, model, base)
+        checkpoint = Checkpoint(base)
+        self.changed_base = any(Adapter(folder).overwrites(checkpoint) for folder in adapters.values())
+        """Whether an adapter wrote over the base, which then cannot be asked; only one that is `alone` may."""
+        replacing = frozenset(
+            name for name, folder in adapters.items() if Adapter(folder).switched or Adapter(folder).rows
+        )
+        if adapters:
+            model = load_adapters(model, adapters, base, alone=alone)
+        self.asking, left = take_over(model)
+        self.left_to_peft = left | replacing
+        model.get_output_embeddings().register_forward_pre_hook(_laid_out_anew)
+        self.model = model.eval()
+        self.adapters = tuple(adapters)
+        text = model.config.get_text_config()
+        self.layers = int(text.num_hidden_layers)
+        room = Room.of(text, self.model, sharing)
+        # PEFT cannot ask several models at once where one of them replaces whole tensors.
+        self.limits = Limits(batch_size, room.tokens, int(text.max_position_embeddings), not replacing)
+        self.ends = frozenset({*end_marks(self.tokenizer), *_as_list(model.generation_config.eos_token_id)})
+        self.room = room
+        self.piece = PIECE_ON_CPU if room.on_cpu else PIECE
+        self._prefixes: OrderedDict[tuple[tuple[int, ...], str], Prefix] = OrderedDict()
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once, batch by batch."""
+        for delta in self._deltas(requests, streamed=False):
+            if delta.reply is not None:
+                yield delta.reply
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        yield from self._deltas(requests, streamed=True)
+
+    def logits(self, text: str, model: str = BASE) -> torch.Tensor:
+        """The logits at every position of a text, in float32."""
+        ids = torch.tensor([self.words.prompt(text)], device=self.model.device)
+        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        rows = Rows(positions, torch.ones_like(ids, dtype=torch.bool))
+        with torch.inference_mode():
+            return self._forward(ids, positions, roomy_cache(self.layers), rows, [model], keep=0)[0].float()
+
+    def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
+        refuse_strangers(requests, self.adapters)
+        batches, unfit = plan(requests, self.tokenizer, self.limits, self.words)
+        for reply in too_long(unfit):
+            yield Delta(reply.key, "", reply)
+        for batch in batches:
+            yield from self.answer(batch, streamed=streamed)
+
+    def answer(self, batch: Batch, *, streamed: bool = False) -> Iterator[Delta]:
+        """Answer one planned batch."""
+        try:
+            yield from self._answer(batch, streamed=streamed)
+        except (RuntimeError, MemoryError) as fault:
+            if not memory_is_full(fault):
+                raise
+            raise ModelError(
+                f"out of memory while {len(batch.asked)} requests were answered at once. Lower `batch_size` or "
+                "`max_new_tokens`, or set `quantization: nf4`; what was answered before need not be asked again."
+            ) from fault
+
+    def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
+        """Write all answers of a batch, token by token; rows that are done are taken out."""
+        writings = [
+            Writing(asked.request, len(batch.prefix) + len(asked.tokens), self.tokenizer, self.ends)
+            for asked in batch.asked
+        ]
+        with torch.inference_mode():
+            logits, cache, rows = self._read(batch)
+            while True:
+                for token, writing in zip(choose(logits, writings), writings, strict=True):
+                    if writing.finished is None:
+                        writing.take(token)
+                        if writing.finished is not None:
+                            yield Delta(writing.request.key, writing.piece() if streamed else "", writing.reply())
+                        elif streamed and (piece := writing.piece()):
+                            yield Delta(writing.request.key, piece)
+                going = [number for number, writing in enumerate(writings) if writing.finished is None]
+                if not going:
+                    return
+                if len(going) <= THINNED * len(writings):
+                    writings = [writings[number] for number in going]
+                    self._take(cache, rows, going, [writing.request.model for writing in writings])
+                ids = torch.tensor([[(w.tokens or [0])[-1]] for w in writings], device=logits.device)
+                positions = rows.positions[:, -1:] + 1
+                rows.grow(positions)
+                logits = self._forward(ids, positions, cache, rows, [w.request.model for w in writings])[:, -1]
+
+    def _read(self, batch: Batch) -> tuple[torch.Tensor, Any, Rows]:
+        """Follow the prompts, each once however many answers it gets: the logits after them, their cache and rows."""
+        models = [asked.request.model for asked in batch.asked]
+        prompts = list(zip(models, (asked.tokens for asked in batch.asked), strict=True))
+        different = list(dict.fromkeys(prompts))
+        prefixes = {model: self._prefix(batch.prefix, model) for model in dict.fromkeys(models) if batch.prefix}
+        read, logits = [], []
+        longest = max(len(tokens) for _, tokens in different)
+        for piece in pieces(different, min(self.piece, self.room.tokens_read(longest, len(batch.prefix) + longest))):
+            of_piece, cache, rows = self._read_piece(piece, prefixes)
+            read.append((cache, rows))
+            logits.append(of_piece)
+        cache, rows = joined(read, Shared.by([model for model, _ in different], prefixes) if prefixes else None)
+        after = torch.cat(logits)
+        if len(different) < len(prompts):
+            number = {prompt: number for number, prompt in enumerate(different)}
+            given = [number[prompt] for prompt in prompts]
+            self._take(cache, rows, given, models)
+            after = after[given]
+        return after, cache, rows
+
+    def _read_piece(self, piece: list[Prompt], prefixes: dict[str, Prefix]) -> tuple[torch.Tensor, Any, Rows]:
+        """Follow some prompts of one model, padded on the left, after its prefix."""
+        model = piece[0][0]
+        width = max(len(tokens) for _, tokens in piece)
+        pad = self.tokenizer.pad_token_id
+        device = self.model.device
+        ids = torch.tensor([[pad] * (width - len(tokens)) + list(tokens) for _, tokens in piece], device=device)
+        lengths = torch.tensor([len(tokens) for _, tokens in piece], device=device)
+        columns = torch.arange(width, device=device) - (width - lengths)[:, None]
+        shared = Shared.by([model] * len(piece), prefixes) if prefixes else None
+        before = shared.length if shared is not None else 0
+        rows = Rows(before + columns.clamp(min=0), columns >= 0, shared)
+        cache = roomy_cache(self.layers)
+        return self._forward(ids, rows.positions, cache, rows, [model])[:, -1], cache, rows
+
+    def _take(self, cache: Any, rows: Rows, numbers: list[int], models: list[str]) -> None:  # noqa: ANN401
+        """Go on with these rows only, or with several copies of them."""
+        kept = torch.tensor(numbers, device=rows.positions.device)
+        cache.batch_select_indices(kept)
+        rows.keep(kept)
+        if rows.shared is not None:
+            rows.shared = Shared.by(models, dict(zip(rows.shared.models, rows.shared.prefixes, strict=True)))
+
+    def _prefix(self, tokens: tuple[int, ...], model: str) -> Prefix:
+        """One model's keys and values for the prefix, computed once and kept."""
+        if (tokens, model) not in self._prefixes:
+            _, cache, _ = self._read_piece([(model, tokens)], {})
+            keys = [layer.keys[0, :, : len(tokens)].clone() for layer in cache.layers]
+            values = [layer.values[0, :, : len(tokens)].clone() for layer in cache.layers]
+            self._prefixes[(tokens, model)] = Prefix(keys, values)
+        found = self._prefixes[(tokens, model)]
+        while len(self._prefixes) > KEPT_PREFIXES:
+            self._prefixes.popitem(last=False)
+        return found
+
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Any,  # noqa: ANN401  a transformers Cache
+        rows: Rows,
+        models: list[str],
+        keep: int = 1,
+    ) -> torch.Tensor:
+        """Logits of the last `keep` tokens of each row; 0 keeps all."""
+        inputs: dict[str, Any] = {
+            "input_ids": ids,
+            "position_ids": positions,
+            # Four dimensions are taken as they are: no mask is built that our attention would not look at.
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device),
+            "past_key_values": cache,
+            "use_cache": True,
+            "logits_to_keep": keep,
+            "medllm_rows": rows,
+        }
+        self.asking.of(models)
+        if len(set(models)) > 1 and self.left_to_peft:
+            inputs["adapter_names"] = [model if model in self.left_to_peft else PEFT_BASE for model in models]
+        with self._only(models[0]) if "adapter_names" not in inputs else nullcontext():
+            logits: torch.Tensor = self.model(**inputs).logits
+        return logits
+
+    def _only(self, name: str) -> AbstractContextManager[Any]:
+        """Switch what PEFT does to one model, for a batch that asks no other."""
+        if not self.left_to_peft:
+            return nullcontext()
+        if name == BASE:
+            off: AbstractContextManager[Any] = self.model.disable_adapter()
+            return off
+        self.model.set_adapter(name, inference_mode=True)
+        return nullcontext()
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else [value] if isinstance(value, int) else list(value)
+
+
+def _laid_out_anew(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The last token's hidden state is a strided slice; multiplied as it is, torch copies the head for every row."""
+    return (given[0].clone(memory_format=torch.contiguous_format), *given[1:])

@@ -1,0 +1,164 @@
+"""Who answers: the maker that settings name, with the models that sources hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import ModelError
+from medllm.generation.types import BASE, Delta, Generator, Reply, Request
+from medllm.recipe.hardware import machine
+from medllm.recipe.settings import Evaluate, Preferences
+from medllm.weights.adapter import Adapter, is_adapter
+from medllm.weights.checkpoint import Checkpoint, model_name
+from medllm.weights.load import Quantization
+
+API = "openai:"
+OPENAI = "https://api.openai.com/v1"
+KEY = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class Server:
+    """How a server is asked."""
+
+    prices: dict[str, tuple[float, float]] | None = None
+    """US dollars per million tokens asked and answered, by model."""
+    at_once: int = 16
+    """Requests at a time."""
+
+
+class OnDemand:
+    """A maker that is loaded when it is first asked, and whose memory can be given back."""
+
+    def __init__(self, load: Callable[[], Generator]) -> None:
+        self._load = load
+        self._loaded: Generator | None = None
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once."""
+        yield from self._maker().generate(requests)
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        yield from self._maker().stream(requests)
+
+    def release(self) -> None:
+        """Forget the model; asked again, it is loaded again."""
+        from medllm.weights.load import release
+
+        self._loaded = None
+        release()
+
+    def _maker(self) -> Generator:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+
+def release(maker: Generator) -> None:
+    """Give back the memory of a model that is here; a server keeps its own."""
+    if isinstance(maker, OnDemand):
+        maker.release()
+
+
+def processes_of(settings: Preferences | Evaluate) -> int | None:
+    """How many processes answer: as the recipe says, else one for each GPU that is seen and that `run_on` asks for."""
+    if settings.processes is not None or settings.engine != "local" or settings.run_on is None:
+        return settings.processes
+    asked = machine(settings.run_on)
+    if asked is None or asked.gpu is None:
+        return None
+    from medllm.weights.load import import_torch
+
+    return min(asked.count, import_torch().cuda.device_count()) or None
+
+
+def open_generators(
+    models: dict[str, str],
+    sources: dict[str, Path],
+    *,
+    engine: str = "local",
+    dtype: str = "bfloat16",
+    quantization: Quantization = "none",
+    batch_size: int = 16,
+    server: Server | None = None,
+    processes: int | None = 1,
+) -> dict[str, tuple[Generator, str]]:
+    """For each name in the tables: who answers for it, and under which name that maker knows it.
+
+    Adapters and the base they lie on share one copy of the base. `openai:MODEL` is asked at OpenAI's address (or at
+    OPENAI_BASE_URL), whatever the engine. Models here are loaded when they are first asked, by `processes` processes
+    that each hold one (None: one for each GPU).
+    """
+    server = server or Server()
+    found: dict[str, tuple[Generator, str]] = {}
+    local: dict[str, Path] = {}
+    for name, source in models.items():
+        if source.startswith(API):
+            url = os.environ.get("OPENAI_BASE_URL", OPENAI)
+            found[name] = (_api(url, server, chat=True), source.removeprefix(API))
+        elif engine != "local":
+            found[name] = (_api(engine, server, chat=False), name)
+        else:
+            local[name] = sources[source]
+    options = {"dtype": dtype, "quantization": quantization, "batch_size": batch_size}
+    return {**found, **_local(local, sources, processes, options)}
+
+
+def _local(
+    models: dict[str, Path], sources: dict[str, Path], processes: int | None, options: dict[str, Any]
+) -> dict[str, tuple[Generator, str]]:
+    """One maker for the base and all adapters on it, and one for each full model besides."""
+    if not models:
+        return {}
+    base = sources.get(BASE)
+    adapters = {name: folder for name, folder in models.items() if is_adapter(folder)}
+    if adapters and base is None:
+        raise ModelError(f"{next(iter(adapters))} is an adapter, but no base is given to lay it on.")
+    if base is not None:
+        for folder in adapters.values():
+            Adapter(folder).fits(Checkpoint(base))
+    found: dict[str, tuple[Generator, str]] = {}
+    together = _maker(base, adapters, processes, options) if adapters and base is not None else None
+    for name, folder in models.items():
+        if together is not None and name in adapters:
+            found[name] = (together, name)
+        elif together is not None and base is not None and folder.resolve() == base.resolve():
+            found[name] = (together, BASE)
+        else:
+            found[name] = (_maker(folder, {}, processes, options), BASE)
+    return found
+
+
+def _maker(base: Path, adapters: dict[str, Path], processes: int | None, options: dict[str, Any]) -> OnDemand:
+    """A model here: in this process, or where several are asked for one in each of them."""
+    Checkpoint(base)
+
+    def load() -> Generator:
+        from medllm.generation.distributed import SpreadGenerator, devices
+        from medllm.generation.engine.local import LocalGenerator
+
+        places = devices(processes)
+        if len(places) > 1:
+            return SpreadGenerator(base, adapters, places, **options)
+        return LocalGenerator(base, adapters or None, **options)
+
+    return OnDemand(load)
+
+
+def _api(url: str, server: Server, *, chat: bool) -> Generator:
+    from medllm.generation.endpoint import EndpointGenerator
+
+    return EndpointGenerator(url, key=os.environ.get(KEY), chat=chat, prices=server.prices, at_once=server.at_once)
+
+
+def source_of(folder: Path | None) -> tuple[str | None, str | None]:
+    """The name and the commit of a model, as far as its folder tells (a Hub snapshot does)."""
+    if folder is None:
+        return None, None
+    parent = folder.absolute().parent
+    return model_name(folder), folder.name if parent.name == "snapshots" else None

@@ -1,0 +1,237 @@
+"""One connection to one Hub: what stands there, at which commit, and a folder of it here."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import GitRefs, HfApi, get_token
+from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from medllm.errors import HubError
+from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
+from medllm.hub.errors import WAITS, patiently, unheard
+from medllm.hub.permissions import Account, account_of
+from medllm.hub.timeouts import bound_session
+
+T = TypeVar("T")
+
+PUBLIC_HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a repository holds at one commit: ours when it carries a provenance, foreign when it does not."""
+
+    artifact: Artifact
+    provenance: Provenance | None
+    files: frozenset[str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds nothing but what a Hub lays into every new repository."""
+        return self.files <= {".gitattributes"}
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The way to one Hub; every call waits out what passes and words what does not."""
+
+    endpoint: str
+    token: str | None = field(repr=False)
+    cache: Path
+    name: str
+    """How people know this Hub: its address, or the folder of a local one."""
+    waits: tuple[float, ...] = WAITS
+    say: Callable[[str], None] = field(default=lambda text: None, repr=False, compare=False)
+    """Tells people what is waited for."""
+    _heard: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Whether it ever answered: one that never did is not waited for, there may be none."""
+
+    @property
+    def api(self) -> HfApi:
+        """The real client; only this package calls it."""
+        bound_session()
+        return HfApi(endpoint=self.endpoint, token=self.token or False, library_name="medllm")
+
+    def ask(self, place: str, call: Callable[[HfApi], T]) -> T:
+        """Make one call, patiently; `place` is what an error names."""
+        api = self.api
+
+        def listened() -> T:
+            try:
+                answer = call(api)
+            except Exception as fault:
+                told = None if self._heard else unheard(self.endpoint, fault)
+                if told:
+                    raise told from fault
+                raise
+            self._heard[:] = [True]
+            return answer
+
+        return patiently(place, listened, self.waits, self.say)
+
+    def account(self) -> Account:
+        """Whose token this is, and what it may."""
+        return account_of(self.ask(self.name, lambda api: api.whoami()))
+
+    def check_writable(self, namespace: str, repositories: Collection[str] = ()) -> None:
+        """Raise when this token could not push these repositories there: before days of training, not after."""
+        if self.token is None:
+            raise HubError(f"{self.name}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
+        self.account().check(self.name, namespace, repositories)
+
+    def resolve(self, repo_id: str, kind: Kind, revision: str = "main") -> Artifact:
+        """Turn a tag, a branch or a commit into the commit it means now."""
+        place = f"{repo_id}@{revision}"
+        info = self.ask(place, lambda api: api.repo_info(repo_id, repo_type=kind, revision=revision))
+        if info.sha is None or not COMMIT.fullmatch(info.sha):
+            raise HubError(f"{place}: the Hub names no commit for it. Is {self.endpoint} really a Hub?")
+        return Artifact(repo_id, kind, info.sha)
+
+    def standing(self, repo_id: str, kind: Kind, revision: str = "main") -> Standing | None:
+        """What stands at a revision, or None when there is no such repository."""
+        try:
+            info = self.ask(
+                repo_id, lambda api: _or_none(lambda: api.repo_info(repo_id, repo_type=kind, revision=revision))
+            )
+        except HubError as fault:
+            raise HubError(f"{fault} (looked for as a {kind})") from fault
+        if info is None or info.sha is None:
+            return None
+        artifact = Artifact(repo_id, kind, info.sha)
+        files = frozenset(sibling.rfilename for sibling in getattr(info, "siblings", None) or ())
+        return Standing(artifact, self.provenance(artifact) if Provenance.FILE in files else None, files)
+
+    def refs(self, repo_id: str, kind: Kind) -> GitRefs | None:
+        """Branches and tags, or None when there is no such repository."""
+        return self.ask(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
+
+    def find(self, repo_id: str, kind: Kind, digest: str) -> Standing | None:
+        """The output with this digest, or None when it is not made: the only question that decides what is run."""
+        tag = f"made-{digest[:12]}"
+        refs = self.refs(repo_id, kind)
+        commits = [ref.target_commit for ref in refs.tags if ref.name == tag] if refs else []
+        if not commits:
+            return None
+        artifact = Artifact(repo_id, kind, commits[0])
+        provenance = self.provenance(artifact)
+        if provenance is None or provenance.digest != digest:
+            raise HubError(f"{repo_id}: the tag {tag} is not on what medllm made. Delete the tag and run again.")
+        return Standing(artifact, provenance, frozenset())
+
+    def versions(self, repo_id: str, kind: Kind) -> list[Standing]:
+        """Every version that medllm tagged as made; none for a foreign repository."""
+        refs = self.refs(repo_id, kind)
+        found = []
+        for ref in refs.tags if refs else []:
+            if ref.name.startswith("made-"):
+                artifact = Artifact(repo_id, kind, ref.target_commit)
+                found.append(Standing(artifact, self.provenance(artifact), frozenset()))
+        return found
+
+    def repositories(self, namespace: str) -> list[tuple[str, Kind]]:
+        """All repositories of a user or organization that this token may see."""
+
+        def listed(api: HfApi) -> list[tuple[str, Kind]]:
+            models: list[tuple[str, Kind]] = [(one.id, "model") for one in api.list_models(author=namespace)]
+            models += [(one.id, "dataset") for one in api.list_datasets(author=namespace)]
+            return [*models, *((one.id, "space") for one in api.list_spaces(author=namespace))]
+
+        return self.ask(namespace, listed)
+
+    def provenance(self, artifact: Artifact) -> Provenance | None:
+        """Where a commit came from, or None when medllm did not make it."""
+        path = self.file(artifact, Provenance.FILE)
+        return None if path is None else Provenance.read(path.read_text(encoding="utf-8"), str(artifact))
+
+    def file(self, artifact: Artifact, path: str) -> Path | None:
+        """One file of a commit, here; None when the commit has no such file."""
+
+        def fetch(api: HfApi) -> str | None:
+            try:
+                return api.hf_hub_download(
+                    artifact.repo_id, path, repo_type=artifact.kind, revision=artifact.revision, cache_dir=self.cache
+                )
+            except EntryNotFoundError as fault:
+                if isinstance(fault, FileNotFoundError):  # not "no such file" but "could not be asked for"
+                    raise
+                return None
+
+        found = self.ask(f"{artifact}: {path}", fetch)
+        return None if found is None else Path(found)
+
+    def shelf(self, repo_id: str, kind: Kind) -> Path:
+        """Where this repository's files lie in the cache, those that are still arriving too."""
+        return self.cache / repo_folder_name(repo_id=repo_id, repo_type=kind)
+
+    def pull(self, artifact: Artifact, only: tuple[str, ...] = ()) -> Path:
+        """The commit as a folder here, whole or only some files of it; pulled once, then read from this Hub's cache."""
+        return Path(
+            self.ask(
+                str(artifact),
+                lambda api: str(
+                    api.snapshot_download(
+                        artifact.repo_id,
+                        repo_type=artifact.kind,
+                        revision=artifact.revision,
+                        allow_patterns=list(only) or None,
+                        cache_dir=self.cache,
+                        tqdm_class=None,
+                    )
+                ),
+            )
+        )
+
+
+def _or_none(call: Callable[[], T]) -> T | None:
+    """None for what is not there; a gated or forbidden repository is there, and stays an error."""
+    try:
+        return call()
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError as fault:
+        if "redentials" in (fault.server_message or ""):
+            raise
+        return None
+
+
+def cache_of(name: str) -> Path:
+    """A cache for each Hub: ORG/NAME on a local Hub is not the ORG/NAME of the public one."""
+    if name == PUBLIC_HUB:
+        return Path(HF_HUB_CACHE)
+    return Path(HF_HOME) / "medllm" / hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def connect(
+    where: str | None = None,
+    user: str | None = None,
+    *,
+    jobs: bool = False,
+    bars: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Hub]:
+    """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected.
+
+    On a local Hub `user` is who we are there: the recipe's namespace, so that it can be pushed to; with `jobs` it runs
+    the Jobs we send it, as processes of this machine. Without `bars` the client draws none: we tell of progress.
+    """
+    if not bars or not sys.stderr.isatty():
+        disable_progress_bars()
+    if where is None or where.startswith(("http://", "https://")):
+        endpoint = (where or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
+        yield Hub(endpoint, get_token(), cache_of(endpoint), endpoint, say=say)
+        return
+    from medllm.localhub import serve
+
+    folder = Path(where).resolve()
+    with serve(folder, user=user, allow_jobs=jobs) as served:
+        yield Hub(served.url, served.token, cache_of(str(folder)), where, say=say)

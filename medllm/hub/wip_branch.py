@@ -1,0 +1,49 @@
+"""Half-made work on a branch of its repository, so that a machine that goes away takes nothing with it."""
+
+import shutil
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from medllm.hub.artifact import Artifact, Kind
+from medllm.hub.client import Hub
+from medllm.hub.push import KEPT, create
+
+
+def branch_of(digest: str) -> str:
+    """The branch on which an output is being made."""
+    return f"making-{digest[:12]}"
+
+
+def keep(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> None:
+    """Make the branch hold exactly this folder; equal bytes are not sent again."""
+    if hub.standing(repo_id, kind) is None:
+        hub.ask(repo_id, lambda api: create(api, repo_id, kind, private=True))
+    hub.ask(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
+    here = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    there = hub.standing(repo_id, kind, branch)
+    gone = (there.files if there else frozenset()) - set(here) - KEPT
+
+    def commit(api: HfApi) -> None:
+        added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in here.items()]
+        deleted = [CommitOperationDelete(path_in_repo=name) for name in sorted(gone)]
+        api.create_commit(
+            repo_id, [*added, *deleted], repo_type=kind, revision=branch, commit_message="work in progress"
+        )
+
+    if here:
+        hub.ask(repo_id, commit)
+
+
+def fetch(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> bool:
+    """Bring back what was kept, if anything was; False when there is nothing to go on from."""
+    refs = hub.refs(repo_id, kind)
+    heads = [ref.target_commit for ref in refs.branches if ref.name == branch] if refs else []
+    if not heads:
+        return False
+    pulled = hub.pull(Artifact(repo_id, kind, heads[0]))
+    aside = folder.with_name(folder.name + ".fetching")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(pulled, aside, ignore=shutil.ignore_patterns(*KEPT))
+    aside.replace(folder)
+    return True

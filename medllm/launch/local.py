@@ -1,0 +1,66 @@
+"""Make a stage on this machine: in this process, or by accelerate with one process for each of several devices."""
+
+import os
+import sys
+import warnings
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+
+from medllm.hub import Artifact
+from medllm.pipeline import Bench, Item, Maker, Plan, make
+from medllm.recipe.base import Settings
+from medllm.recipe.reference import Stage
+from medllm.recipe.training import NAMED, Training
+
+NODES = "MEDLLM_NODES"
+"""How many machines a training has, of which this is the first: the script of `--on slurm` sets it."""
+
+
+def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+    """Make the stage here."""
+    make(plan, item, made, maker_of(item.stage, plan.recipe.folder), bench)
+
+
+def maker_of(stage: Stage, folder: Path | None = None) -> Maker:
+    """The stage's own `make`, kept from writing among our results; importing it loads torch, so it comes last."""
+
+    def work(settings: Settings, sources: dict[str, Path], out: Path) -> None:
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            # Libraries' notes to their own developers are no news to whoever runs a recipe.
+            warnings.simplefilter("ignore", FutureWarning)
+            spread = on_all_devices(settings, out, stage=stage, base=sources.get("base"), folder=folder)
+            import_module(f"medllm.stages.{stage}").make(spread, sources, out)
+
+    return work
+
+
+def on_all_devices(
+    settings: Settings, out: Path, *, stage: str = "training", base: Path | None = None, folder: Path | None = None
+) -> Settings:
+    """Settings whose `accelerate` names a file for the devices that are here, where the recipe names none of its own.
+
+    What is used is said, and what cannot work is refused, before anything is loaded. A file of the recipe's own is
+    looked for beside the recipe first.
+    """
+    from medllm.training import devices
+
+    if not isinstance(settings, Training):
+        return settings
+    if settings.accelerate is not None and settings.accelerate not in NAMED:
+        beside = folder / settings.accelerate if folder else None
+        return settings.model_copy(update={"accelerate": str(beside)}) if beside and beside.is_file() else settings
+    gpus = devices.visible_gpus()
+    nodes = int(os.environ.get(NODES, "1"))
+    count, told = devices.processes(stage, settings, len(gpus), nodes)
+    if told:
+        sys.stderr.write(f"medllm: {told}\n")
+    devices.refuse_small(stage, settings, base, gpus[:count])
+    config = devices.config(settings, count, nodes, gpus=bool(gpus)) if len(gpus) > 1 or nodes > 1 else None
+    if config is None:
+        return settings.model_copy(update={"accelerate": None}) if settings.accelerate else settings
+    path = out.with_name("accelerate.yaml")
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return settings.model_copy(update={"accelerate": str(path)})

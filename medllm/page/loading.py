@@ -1,0 +1,136 @@
+"""Where the shown results come from: a Hub dataset at a revision, a folder, a file, or the enclosed miniature."""
+
+import json
+import os
+import re
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medllm.errors import HubError
+from medllm.exam.question import Question
+from medllm.exam.record import REQUIRED
+from medllm.exam.records import SCHEMA
+from medllm.hub import Provenance, connect
+from medllm.page.error_page import SourceFault
+from medllm.page.questions import placeholders, read_questions
+from medllm.page.results import Marking, Origin, Results
+
+BESIDE = Path("results")
+"""Where a Space made by the `space` stage has its results: beside app.py."""
+
+ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+def load(given: str | None = None) -> Results:
+    """The results to show: what is given, else MEDLLM_RESULTS, else the miniature's recorded ones."""
+    wanted = given or os.environ.get("MEDLLM_RESULTS")
+    if not wanted and (BESIDE / "records").is_dir():
+        return read(BESIDE, _made_from())
+    if not wanted:
+        folder = Path(str(resources.files("medllm"))) / "miniature" / "results"
+        if not folder.is_dir():
+            raise SourceFault("nothing")
+        return read(folder, Origin("medllm miniature", marking="miniature"))
+    path = Path(wanted).expanduser()
+    if path.exists():
+        return read(path, Origin(path.name))
+    found = ON_THE_HUB.fullmatch(wanted)
+    if not found or wanted.startswith(("./", "../")):
+        raise SourceFault("not_found", name=wanted)
+    return _from_hub(found[1], found[2] or "main")
+
+
+def _made_from() -> Origin:
+    """The dataset behind the results of this Space, as the pipeline wrote it down when it pushed the Space."""
+    file = Path(Provenance.FILE)
+    told = _facts(Path("facts.json")).get("title")
+    title = str(told) if told else None
+    if file.is_file():
+        for source in Provenance.read(file.read_text(encoding="utf-8"), file.name).inputs:
+            if source.kind == "dataset" and source.repo_id:
+                return Origin(source.repo_id, source.commit, title=title)
+    return Origin(BESIDE.name, title=title)
+
+
+def _from_hub(repo_id: str, revision: str) -> Results:
+    try:
+        with connect() as hub:
+            artifact = hub.resolve(repo_id, "dataset", revision)
+            return read(hub.pull(artifact), Origin(repo_id, artifact.revision))
+    except HubError as fault:
+        raise SourceFault("hub", name=f"{repo_id}@{revision}", detail=fault) from fault
+
+
+def read(path: Path, origin: Origin) -> Results:
+    """The results in a folder of an evaluation, or in one file of records."""
+    inner = path / "records" if (path / "records").is_dir() else path
+    files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")]) if path.is_dir() else [path]
+    if not files:
+        raise SourceFault("empty", name=path.name)
+    table = pa.concat_tables([_records(file) for file in files])
+    if not table.num_rows:
+        raise SourceFault("empty", name=path.name)
+    runs = _runs(path / "runs")
+    asked = read_questions(path / "questions") if (path / "questions").is_dir() else []
+    facts = _facts(path / "facts.json")
+    simulated = bool(facts.get("simulated")) or any(run.get("simulated") for run in runs)
+    marking: Marking = "simulated" if simulated else origin.marking
+    questions = asked or placeholders(table)
+    shown = replace(origin, marking=marking)
+    return Results(tuple(questions), table, shown, tuple(runs), facts, _exemplars(path / "exemplars"))
+
+
+def _exemplars(folder: Path) -> dict[str, tuple[Question, ...]]:
+    """The worked examples by exam: one file for each."""
+    return {file.stem: tuple(read_questions(file)) for file in sorted(folder.glob("*.parquet"))}
+
+
+def _records(file: Path) -> pa.Table:
+    """One file as a table of the records schema; columns it does not know are left out."""
+    try:
+        if file.suffix == ".jsonl":
+            import pyarrow.json as lines
+
+            table = lines.read_json(file)
+        else:
+            table = pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as fault:
+        raise SourceFault("unreadable", name=file.name, detail=str(fault).splitlines()[0][:160]) from fault
+    missing = [name for name in REQUIRED if name not in table.column_names]
+    if missing:
+        raise SourceFault("missing_columns", name=file.name, columns=", ".join(missing))
+    known = pa.schema([kind for kind in SCHEMA if kind.name in table.column_names])
+    try:
+        return _filled(table.select(known.names).cast(pa.schema([kind.with_nullable(True) for kind in known])))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as fault:
+        raise SourceFault("unreadable", name=file.name, detail=str(fault).splitlines()[0][:160]) from fault
+
+
+def _filled(table: pa.Table) -> pa.Table:
+    """The table with every column of the schema, so that files of several ages stand together."""
+    columns = {
+        kind.name: table.column(kind.name) if kind.name in table.column_names else pa.nulls(table.num_rows, kind.type)
+        for kind in SCHEMA
+    }
+    return pa.table(columns)
+
+
+def _runs(folder: Path) -> list[dict[str, object]]:
+    try:
+        return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+    except (pa.ArrowInvalid, OSError) as fault:
+        raise SourceFault("unreadable", name="runs", detail=str(fault).splitlines()[0][:160]) from fault
+
+
+def _facts(file: Path) -> dict[str, object]:
+    if not file.is_file():
+        return {}
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as fault:
+        raise SourceFault("unreadable", name=file.name, detail=type(fault).__name__) from fault
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,146 @@
+"""Blind review: which pair a rater sees next, and what a vote on it becomes; models are named only afterwards."""
+
+import random
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from medllm.errors import DataError
+from medllm.exam.record import Record
+from medllm.page.results import Results
+from medllm.votes.preference_rows import use_of
+from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Vote, digest
+
+COMMON = 20
+"""Pairs at the beginning that every rater sees in the same order: on these agreement can be measured."""
+
+ROLES = ("physician", "resident", "student", "pharmacist", "nurse", "other")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two explanations of one question, as they lie before one rater."""
+
+    key: str
+    a: Record
+    b: Record
+
+    @property
+    def shown(self) -> str:
+        """What tells these two texts, on these sides, from all others; it gives nothing away."""
+        return digest(f"{self.key}\n{digest(self.a.completion)}\n{digest(self.b.completion)}")[:16]
+
+
+@dataclass(frozen=True)
+class Review:
+    """The pairs of some results."""
+
+    results: Results
+    cutoff: date | None = None
+
+    @cached_property
+    def candidates(self) -> list[tuple[str, str, str]]:
+        """Question and two models for all pairs, those that differ in correctness first, else by a fixed chance."""
+        differing, alike = [], []
+        for first, second in combinations(self.results.models, 2):
+            there = self.results.there[first, "explain"] & self.results.there[second, "explain"]
+            differ = self.results.right[first, "explain"] != self.results.right[second, "explain"]
+            differing += [(self.results.keys[at], first, second) for at in np.flatnonzero(there & differ)]
+            alike += [(self.results.keys[at], first, second) for at in np.flatnonzero(there & ~differ)]
+        chance = random.Random("\n".join(self.results.keys[:50]))
+        chance.shuffle(differing)
+        chance.shuffle(alike)
+        return differing + alike
+
+    def pair(self, rater: str, at: int) -> Pair | None:
+        """The pair a rater sees at a position; the same whenever it is asked, so a vote sent twice is one vote."""
+        order = self._order(rater)
+        if not 0 <= at < len(order):
+            return None
+        key, first, second = order[at]
+        if digest(f"{rater}\n{key}\n{first}\n{second}")[0] in "02468ace":
+            first, second = second, first
+        a, b = self.results.record(key, first, "explain"), self.results.record(key, second, "explain")
+        assert a is not None
+        assert b is not None
+        return Pair(key, a, b)
+
+    def _order(self, rater: str) -> list[tuple[str, str, str]]:
+        own = self.candidates[COMMON:]
+        random.Random(rater).shuffle(own)
+        return self.candidates[:COMMON] + own
+
+    def vote(self, told: dict[str, Any]) -> Vote:
+        """The vote that a browser sent, checked: DataError says what is wrong with it."""
+        rater, at = str(told.get("rater", ""))[:64], told.get("at")
+        if not rater or not isinstance(at, int):
+            raise DataError("the vote does not say whose or which it is. Load the page anew.")
+        pair = self.pair(rater, at)
+        if pair is None or told.get("shown") != pair.shown:
+            raise DataError("the vote is about texts that are no longer shown. Load the page anew.")
+        if told.get("choice") not in CHOICES:
+            raise DataError(f"the vote's choice is none of {', '.join(CHOICES)}. Press one of the four buttons.")
+        origin = self.results.origin
+        return Vote(
+            vote_id=vote_id(rater, pair),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            benchmark=pair.a.benchmark,
+            question_id=pair.a.question_id,
+            model_a=pair.a.model,
+            model_b=pair.b.model,
+            completion_a=digest(pair.a.completion),
+            completion_b=digest(pair.b.completion),
+            length_a=len(pair.a.completion),
+            length_b=len(pair.b.completion),
+            choice=told["choice"],
+            **_said(told, pair),
+            rater=digest(rater)[:16],
+            results=origin.name + (f"@{origin.revision}" if origin.revision else ""),
+            use=use_of(self.results.question(pair.key), self.cutoff),
+        )
+
+
+def vote_id(rater: str, pair: Pair) -> str:
+    """What a rater's vote on a pair is known by: sent twice, it is the same vote."""
+    return digest(f"{rater}\n{pair.shown}")[:32]
+
+
+def _said(told: dict[str, Any], pair: Pair) -> dict[str, Any]:
+    """What the rater said beside the choice, each part held to what can be said."""
+    seconds = told.get("seconds")
+    return {
+        "reasons_a": tuple(reason for reason in REASONS if reason in _list(told, "reasons_a")),
+        "reasons_b": tuple(reason for reason in REASONS if reason in _list(told, "reasons_b")),
+        "faulty_a": _marked(told, "faulty_a", pair.a),
+        "faulty_b": _marked(told, "faulty_b", pair.b),
+        "note": str(told.get("note", ""))[:LONGEST_NOTE],
+        "role": told["role"] if told.get("role") in ROLES else "",
+        "language": "en" if told.get("language") == "en" else "ja",
+        "seconds": round(float(seconds), 1) if isinstance(seconds, int | float) and 0 <= seconds < 86400 else 0.0,
+    }
+
+
+def _list(told: dict[str, Any], name: str) -> list[Any]:
+    value = told.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _marked(told: dict[str, Any], name: str, record: Record) -> tuple[str, ...]:
+    """The marked sentences, taken from our text by their numbers: the browser cannot add words of its own."""
+    parts = sentences(record.completion)
+    places = sorted({place for place in _list(told, name) if isinstance(place, int) and 0 <= place < len(parts)})
+    return tuple(parts[place].strip() for place in places)
+
+
+def sentences(text: str) -> list[str]:
+    r"""A text cut after its sentence ends and line breaks; joined again it is the same text.
+
+    >>> sentences("発熱がある。肺炎か？\n答え：a")
+    ['発熱がある。', '肺炎か？\n', '答え：a']
+    """
+    return [part for part in re.findall(r"[^。！？!?\n]*(?:[。！？!?]+[」』）)]*\n*|\n+|$)", text) if part]

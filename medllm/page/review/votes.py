@@ -1,0 +1,163 @@
+"""Where votes go: the journal first, then the Hub; thanks are said only when a vote can no longer be lost."""
+
+import hmac
+import os
+import unicodedata
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from medllm.cards import render
+from medllm.errors import HubError
+from medllm.exam.prompts import render as render_prompt
+from medllm.exam.record import Record
+from medllm.hub import Provenance, connect, digest_of
+from medllm.page.results import Results, key_of
+from medllm.page.review.pairs import Review, vote_id
+from medllm.votes.agreement import Agreement, agreement
+from medllm.votes.journal import Journal
+from medllm.votes.preference_rows import preference_rows
+from medllm.votes.upload import Uploader
+from medllm.votes.vote import Vote
+
+NAMED = "name:"
+"""Begins what a browser sends when its rater goes by a name instead of a number drawn there."""
+
+PERSISTENT = Path("/data")
+"""Where a Space with persistent storage keeps what must survive a restart."""
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """The review of some results with a place for its votes."""
+
+    review: Review
+    journal: Journal
+    uploader: Uploader | None = None
+    lasting: bool = True
+    """Whether the journal's disk survives a restart; if not, a vote is safe only once the Hub has it."""
+    key: bytes = b""
+    """Turns the names that raters give themselves into numbers."""
+
+    def rater(self, given: str) -> str:
+        """Who votes: a number drawn in a browser as it is, a name as a number that does not tell the name.
+
+        >>> from pathlib import Path
+        >>> ballot = Ballot(None, None, key=b"k")
+        >>> ballot.rater("5f3a"), ballot.rater("name: Sato ") == ballot.rater("name:sato")
+        ('5f3a', True)
+        """
+        if not given.startswith(NAMED):
+            return given[:64]
+        name = unicodedata.normalize("NFKC", given[len(NAMED) :]).strip().casefold()
+        return hmac.new(self.key, name.encode(), "sha256").hexdigest()[:32]
+
+    def place(self, rater: str) -> int:
+        """The first pair on which this rater has not voted."""
+        at = 0
+        while (pair := self.review.pair(rater, at)) is not None and self._voted(vote_id(rater, pair)):
+            at += 1
+        return at
+
+    def _voted(self, known_as: str) -> bool:
+        if self.journal.holds(known_as):
+            return True
+        try:
+            return not self.lasting and self.uploader is not None and known_as in self.uploader.elsewhere()
+        except HubError:  # then the pair is shown again, and the vote on it is found to be there already
+            return False
+
+    def cast(self, told: dict[str, Any]) -> Vote:
+        """Keep a vote: DataError when it is none, HubError when it is not safe yet; afterwards it is safe."""
+        vote = self.review.vote(told)
+        if self.uploader is not None and not self.lasting:
+            if vote.vote_id not in self.uploader.elsewhere():
+                self.journal.append(vote)
+                self.uploader.send()
+            return vote
+        self.journal.append(vote)
+        if self.uploader is not None:
+            self.uploader.wake()
+        elif not self.lasting:
+            raise HubError("votes: this disk does not survive a restart. Set MEDLLM_VOTES to a dataset of yours.")
+        return vote
+
+    def agreement(self) -> Agreement:
+        """How far the raters so far agree."""
+        return agreement(self.journal.votes())
+
+
+def open_ballot(results: Results, folder: Path | None, stack: ExitStack) -> Ballot | None:
+    """The ballot that the settings and the environment ask for, or None when there is no place for votes.
+
+    MEDLLM_VOTES names the dataset, MEDLLM_VOTES_FOLDER the journal's folder; a Space with persistent storage has one.
+    """
+    repo_id, on_space = os.environ.get("MEDLLM_VOTES"), "SPACE_ID" in os.environ
+    named = os.environ.get("MEDLLM_VOTES_FOLDER")
+    lasting_place = folder or (Path(named) if named else None)
+    if lasting_place is None and on_space and os.access(PERSISTENT, os.W_OK):
+        lasting_place = PERSISTENT / "medllm-votes"
+    if lasting_place is None and not repo_id:
+        return None
+    journal = Journal(lasting_place or Path("medllm-votes"))
+    review = Review(results, _cutoff(results))
+    uploader = _uploader(results, repo_id, journal, stack) if repo_id else None
+    lasting = lasting_place is not None or not on_space
+    return Ballot(review, journal, uploader, lasting=lasting, key=_key(journal, lasting=lasting))
+
+
+def _key(journal: Journal, *, lasting: bool) -> bytes:
+    """What turns raters' names into numbers: the journal's own secret where it lasts, else one that the Space keeps."""
+    given = os.environ.get("MEDLLM_RATER_KEY") or (None if lasting else os.environ.get("HF_TOKEN"))
+    return given.encode() if given else journal.secret
+
+
+def _uploader(results: Results, repo_id: str, journal: Journal, stack: ExitStack) -> Uploader:
+    hub = stack.enter_context(connect(os.environ.get("MEDLLM_HUB")))
+
+    def rows(votes: Any) -> list[dict[str, Any]]:  # noqa: ANN401  (a sequence of votes)
+        return preference_rows(
+            votes, lambda vote, model: _reply(results, vote, model), lambda vote: _asked(results, vote)
+        )
+
+    uploader = Uploader(hub, repo_id, journal, rows, card(results, repo_id))
+    uploader.start()
+    stack.callback(uploader.close)
+    return uploader
+
+
+def _reply(results: Results, vote: Vote, model: str) -> Record | None:
+    return results.record(key_of(vote.benchmark, vote.question_id), model, "explain")
+
+
+def _asked(results: Results, vote: Vote) -> str:
+    """The explain prompt of the question, as a preference row holds it."""
+    question = results.question(key_of(vote.benchmark, vote.question_id))
+    return render_prompt(question, prompt="explain", template="paper", shots=0).text
+
+
+def _cutoff(results: Results) -> date | None:
+    """The day after which nothing may be learnt, as the evaluation tells it; None allows nothing."""
+    told = os.environ.get("MEDLLM_CUTOFF") or results.facts.get("cutoff")
+    try:
+        return date.fromisoformat(str(told)[:10]) if told else None
+    except ValueError:
+        return None
+
+
+def card(results: Results, repo_id: str) -> str:
+    """The dataset card of the votes."""
+    origin = results.origin
+    name = origin.name + (f"@{origin.revision}" if origin.revision else "")
+    provenance = Provenance("votes", name, {}, (), {}, digest_of("votes", {"results": name}, ()))
+    facts = {"results": name, "models": list(results.models), "marking": origin.marking}
+    return render(
+        "dataset_cards/votes.md",
+        facts=facts,
+        provenance=provenance,
+        repo_id=repo_id,
+        recipe={"name": name},
+        results=None,
+    )

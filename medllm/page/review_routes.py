@@ -1,0 +1,71 @@
+"""The two addresses of the blind review: the next pair, and a vote; a vote is answered only when it is safe."""
+
+import json
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from medllm.errors import DataError, HubError
+from medllm.page.context import Page
+from medllm.page.review.html import agreement_line, no_more, pair_form, thanks
+from medllm.page.review.votes import Ballot
+from medllm.votes.preference_rows import use_of
+
+LARGEST_VOTE = 20_000
+"""Bytes of a vote; a whole form with a full comment has a tenth of it."""
+
+
+def ballot_routes(page: Page, ballot: Ballot) -> list[BaseRoute]:
+    """The addresses, over one ballot."""
+
+    def pair(request: Request) -> Response:
+        rater, asked = ballot.rater(request.query_params.get("rater", "")[:200]), request.query_params.get("at")
+        at = int(asked) if asked and asked.isdecimal() and len(asked) < 9 else None if asked else ballot.place(rater)
+        found = ballot.review.pair(rater, at) if at is not None else None
+        if found is None or at is None:
+            return HTMLResponse(no_more())
+        question = page.results.question(found.key)
+        language = "en" if request.query_params.get("lang") == "en" else "ja"
+        return HTMLResponse(pair_form(found, question, at, use_of(question, ballot.review.cutoff), language))
+
+    async def vote(request: Request) -> Response:
+        if request.headers.get("content-type", "").split(";")[0] != "application/json":
+            return PlainTextResponse("votes are JSON", status_code=415)
+        told = await _body(request)
+        if not isinstance(told, dict):
+            return PlainTextResponse("this is no vote", status_code=400)
+        try:
+            return HTMLResponse(await run_in_threadpool(_kept, page, ballot, told))
+        except DataError as fault:
+            return PlainTextResponse(str(fault), status_code=409)
+        except (HubError, OSError):
+            return PlainTextResponse("not safe yet: try again", status_code=503)
+
+    return [Route("/medllm/pair", pair, methods=["GET"]), Route("/medllm/vote", vote, methods=["POST"])]
+
+
+async def _body(request: Request) -> object:
+    """The JSON of a request, or None when it is too large or none."""
+    data = b""
+    async for piece in request.stream():
+        data += piece
+        if len(data) > LARGEST_VOTE:
+            return None
+    try:
+        told: object = json.loads(data)
+    except ValueError:
+        return None
+    return told
+
+
+def _kept(page: Page, ballot: Ballot, told: dict[str, object]) -> str:
+    """Keep the vote, then say so."""
+    rater = ballot.rater(str(told.get("rater", ""))[:200])
+    vote = ballot.cast({**told, "rater": rater})
+    at = told["at"]
+    assert isinstance(at, int)
+    pair = ballot.review.pair(rater, at)
+    assert pair is not None
+    return thanks(pair, vote, page.results.question(pair.key)) + agreement_line(ballot.agreement())

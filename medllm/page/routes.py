@@ -1,0 +1,71 @@
+"""Small addresses beside the page: the exact prompt, a comparison as Markdown, a filtered list as a file."""
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from medllm.exam.record import PromptStyle
+from medllm.page.context import Page
+from medllm.page.export import comparison, table
+from medllm.page.flips import Wanted, records_of
+from medllm.page.html import LANGUAGES
+from medllm.page.prompting import exact_prompt
+from medllm.page.review_routes import ballot_routes
+
+INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
+"""Model output leaves as a file that no browser renders."""
+
+
+def routes(page: Page) -> list[BaseRoute]:
+    """The addresses of one page."""
+
+    def markdown(request: Request) -> Response:
+        key = page.results.find(request.query_params.get("q"))
+        if key is None:
+            return PlainTextResponse("no such question", status_code=404)
+        language = request.query_params.get("lang", "ja")
+        text = comparison(page, key, language if language in LANGUAGES else "ja")
+        return attachment(text, f"{key.replace('/', '-')}.md", "text/markdown")
+
+    def listed(request: Request) -> Response:
+        form = request.path_params["form"]
+        if form not in ("csv", "jsonl"):
+            return PlainTextResponse("lists are .csv and .jsonl", status_code=404)
+        wanted = Wanted.read(dict(request.query_params), page.results)
+        kind = "text/csv" if form == "csv" else "application/jsonl"
+        return attachment(
+            table(records_of(page.results, wanted), form), f"{wanted.model}-{wanted.outcome}.{form}", kind
+        )
+
+    def prompt(request: Request) -> Response:
+        told = request.query_params
+        key = page.results.find(told.get("q"))
+        style: PromptStyle = "explain" if told.get("prompt") == "explain" else "plain"
+        if key is None:
+            return PlainTextResponse("no such question", status_code=404)
+        if told.get("live") and page.live is not None:
+            return PlainTextResponse(page.live.prompt(page.results.question(key), style), headers=INERT)
+        language = "en" if told.get("lang") == "en" else "ja"
+        return PlainTextResponse(exact_prompt(page, key, style, language), headers=INERT)
+
+    return [
+        _get("/medllm/prompt", prompt),
+        _get("/medllm/comparison.md", markdown),
+        _get("/medllm/list.{form:str}", listed),
+        *(ballot_routes(page, page.ballot) if page.ballot else []),
+    ]
+
+
+def attachment(text: str, name: str, kind: str) -> Response:
+    """Text as a download."""
+    safe_name = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in name
+    )
+    headers = INERT | {"Content-Disposition": f'attachment; filename="{safe_name}"'}
+    return Response(text.encode(), media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+def _get(path: str, call: Callable[[Request], Response]) -> BaseRoute:
+    return Route(path, call, methods=["GET"])

@@ -1,0 +1,123 @@
+"""The figures of the Scores tab: shares with intervals, and the paired change that explaining makes."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from medllm.exam.estimates import Ratios
+from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.page.filters import Mask, clusters, points, sittings
+from medllm.page.results import Results
+
+Measure = Literal["accuracy", "points"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A score with its interval; `right` of `asked` questions are the ones behind it."""
+
+    value: float
+    low: float
+    high: float
+    right: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What explaining does on the same questions."""
+
+    value: float
+    low: float
+    high: float
+    lost: int
+    gained: int
+    kept: int
+    never: int
+
+    @property
+    def retention(self) -> float:
+        """Of the questions right when asked plainly, the share still right when explained."""
+        return self.kept / (self.kept + self.lost) if self.kept + self.lost else math.nan
+
+    @property
+    def sense(self) -> Literal["worse", "better", "unclear"]:
+        """Which way it goes, where the interval leaves no doubt."""
+        return "worse" if self.high < 0 else "better" if self.low > 0 else "unclear"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model on some questions."""
+
+    model: str
+    plain: Share | None
+    explain: Share | None
+    change: Change | None
+
+
+def tally(results: Results, mask: Mask, measure: Measure) -> list[Line]:
+    """Every model on the questions of the mask.
+
+    Points of whole years are the mean of the years' points / total, as in every report; points of parts of years, and
+    the share of right answers, are taken over all years together.
+    """
+    there = np.flatnonzero(mask)
+    exams = sittings(results)
+    by_year = measure == "points" and bool(np.all(mask[np.isin(exams, exams[there])]))
+    weights = points(results)[there] if measure == "points" else np.ones(len(there))
+    ratios = _Exam(results, there, weights, Ratios(clusters(results)[there].tolist(), exams[there].tolist()), by_year)
+    return [
+        Line(model, ratios.share(model, "plain"), ratios.share(model, "explain"), ratios.change(model))
+        for model in results.models
+    ]
+
+
+@dataclass(frozen=True)
+class _Exam:
+    """The questions of a mask, what each weighs, and the ratios of all models over them."""
+
+    results: Results
+    places: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    ratios: Ratios
+    by_year: bool
+
+    def share(self, model: str, prompt: PromptStyle) -> Share | None:
+        """A model's score under one prompt; None where nothing with points was asked."""
+        asked, right = self._asked(model, prompt), self._right(model, prompt)
+        number = self.ratios.add(self.weights * right, self.weights * asked)
+        found = self.ratios.score(number) if self.by_year else self.ratios.share(number)
+        if found.value is None or found.interval is None:
+            return None
+        return Share(found.value, found.interval.low, found.interval.high, int(right.sum()), int(asked.sum()))
+
+    def change(self, model: str) -> Change | None:
+        """What explaining does to a model on the questions asked both ways."""
+        both = self._asked(model, "plain") & self._asked(model, "explain")
+        plain, explained = (self._right(model, prompt) & both for prompt in PROMPTS)
+        earlier, later = (self.ratios.add(self.weights * right, self.weights * both) for right in (plain, explained))
+        of = self.ratios.score if self.by_year else self.ratios.share
+        found = of(later, minus=earlier)
+        if found.value is None or found.interval is None:
+            return None
+        counts = {name: int(turned.sum()) for name, turned in _transitions(plain[both], explained[both]).items()}
+        return Change(found.value, found.interval.low, found.interval.high, **counts)
+
+    def _asked(self, model: str, prompt: PromptStyle) -> Mask:
+        return self.results.there[model, prompt][self.places]
+
+    def _right(self, model: str, prompt: PromptStyle) -> Mask:
+        return self.results.right[model, prompt][self.places] & self._asked(model, prompt)
+
+
+def _transitions(plain: Mask, explained: Mask) -> dict[str, Mask]:
+    return {
+        "lost": plain & ~explained,
+        "gained": ~plain & explained,
+        "kept": plain & explained,
+        "never": ~plain & ~explained,
+    }

@@ -1,0 +1,147 @@
+"""The making of one stage: pull its sources, let it work, write its card, push, tag; killed anywhere, it goes on."""
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import HubError, MedllmError
+from medllm.hub import Artifact, Hub, Input, Provenance, push
+from medllm.hub.push import writable_head
+from medllm.hub.wip_branch import branch_of, fetch
+from medllm.pipeline.cards import card_of
+from medllm.pipeline.facts import read_facts
+from medllm.pipeline.lock import alone
+from medllm.pipeline.machine import hardware
+from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_training
+from medllm.pipeline.wip_sync import kept
+from medllm.recipe.base import Settings
+from medllm.recipe.reference import Stage
+from medllm.resource_errors import disk_is_full
+
+Maker = Callable[[Settings, dict[str, Path], Path], None]
+"""A stage: folders in, one folder out."""
+
+LIBRARIES = ("medllm", "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "datatrove")
+"""Whose versions a provenance tells: those that could make the same settings come out differently."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and with whom the work is done."""
+
+    hub: Hub
+    work: Path
+    """Half-made and made outputs, by name and digest; nothing in it is needed once it is pushed."""
+    say: Callable[[str], None]
+    """Tells people what is happening."""
+    progress: Callable[[str], None] = lambda text: None
+    """Tells how far the work has come; only the latest word matters."""
+    keep_every: float | None = None
+    """Seconds between two pushes of half-made work; None where this machine's disk outlives the run."""
+
+
+def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, bench: Bench) -> Artifact:
+    """Make one stage and leave it on the Hub, or go on from where a killed run left it."""
+    place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
+    with _room_told(item, place), alone(place, item.repo_id):
+        standing = bench.hub.find(item.repo_id, item.kind, item.digest)
+        if standing:
+            bench.say(f"{item.stage}: another run has made it meanwhile; taking that")
+            return standing.artifact
+        head = writable_head(bench.hub, item.repo_id, item.kind, item.stage)
+        inputs = tuple(_at_commit(source, made) for source in item.inputs)
+        seconds = _work(plan, item, inputs, maker, place, bench)
+        _name_base(place / "made", inputs)
+        provenance = _provenance(plan, item, inputs, seconds)
+        out = place / "made"
+        card = card_of(plan, item, provenance, read_facts(out), made, hub=bench.hub)
+        if card is not None:
+            (out / "README.md").write_text(card, encoding="utf-8")
+        provenance.write(out)
+        bench.say(f"{item.stage}: pushing {format_bytes(count_bytes([out]))} to {item.repo_id}")
+        return push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
+
+
+@contextmanager
+def _room_told(item: Item, place: Path) -> Iterator[None]:
+    """Say which disk is full, whatever was being written."""
+    try:
+        yield
+    except Exception as fault:
+        if isinstance(fault, MedllmError) or not disk_is_full(fault):
+            raise
+        raise MedllmError(
+            f"{item.stage}: the disk that holds {place} is full. Free some space there, or name another with --work, "
+            "and run the same command again; it goes on."
+        ) from fault
+
+
+def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place: Path, bench: Bench) -> float | None:
+    """Let the stage work until `made` stands; the seconds it took, or None where an earlier run had done a part."""
+    out, made = place / "making", place / "made"
+    if made.exists():
+        bench.say(f"{item.stage}: made by an earlier run that did not get to push it")
+        return None
+    if out.exists():  # not moved to `made`, so nobody can say that it is whole; what it learnt lies in its .part
+        shutil.rmtree(out)
+    part = out.with_name("making.part")
+    resumed = part.exists() or fetch(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))
+    bench.say(f"{item.stage}: {'going on where it was stopped' if resumed else 'pulling its sources'}")
+    shelves = {bench.hub.shelf(one.repo_id, one.kind) for one in inputs if one.repo_id and one.kind}
+    with report_pull(item, shelves, bench.progress):
+        sources = plan.resolver.pulled(item.stage, inputs)
+    bench.say(f"{item.stage}: at work")
+    start = time.monotonic()
+    with kept(item, bench.hub, part, bench.keep_every, bench.say), report_training(item, part, bench.progress):
+        maker(item.settings, sources, out)
+    if not (out / "facts.json").is_file():
+        raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")
+    out.replace(made)
+    return None if resumed else time.monotonic() - start
+
+
+def _name_base(out: Path, inputs: tuple[Input, ...]) -> None:
+    """Let an adapter name its base as the Hub knows it, so that it loads by its own name alone."""
+    base = next((source for source in inputs if source.reference == "base" and source.repo_id), None)
+    config = out / "adapter_config.json"
+    if base is not None and config.is_file():
+        told = json.loads(config.read_text(encoding="utf-8"))
+        told |= {"base_model_name_or_path": base.repo_id, "revision": base.commit}
+        config.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:
+    """A source whose stage was made in this run gets the commit it was pushed as."""
+    artifact = made.get(source.reference)  # type: ignore[call-overload]  # only stages are among the keys
+    if artifact is None:
+        return source
+    if artifact.repo_id != source.repo_id:
+        raise HubError(f"{source.reference}: planned in {source.repo_id}, but it was made in {artifact.repo_id}.")
+    return replace(source, commit=artifact.revision)
+
+
+def _provenance(plan: Plan, item: Item, inputs: tuple[Input, ...], seconds: float | None) -> Provenance:
+    made: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "on": hardware()}
+    if seconds is not None:
+        made["seconds"] = round(seconds, 1)
+    told = item.told_settings
+    return Provenance(item.stage, plan.recipe.name, told, inputs, _versions(), item.digest, made)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,89 @@
+"""The leakage audit of what trains and prompts beside the corpus: past questions, exemplars, answers and votes."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medllm.corpus.decontaminate.audit import Asked, audit
+from medllm.corpus.decontaminate.audit_page import write_page
+from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.held_out import as_item
+from medllm.corpus.decontaminate.report import Found, Report, Stage
+from medllm.errors import DataError
+from medllm.exam.question import Question
+from medllm.preferences.pairs import Pair
+
+
+@dataclass
+class Watch:
+    """Holds texts against the held-out exams and keeps what it saw; with nothing held out it sees nothing."""
+
+    items: tuple[Item, ...]
+    reviewed: frozenset[str] = frozenset()
+    """Names of texts that a person has looked at and found free of the exams."""
+    report: Report = field(default_factory=lambda: Report(0, []))
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Texts that had to go, by stage."""
+
+    @classmethod
+    def over(
+        cls, held_out: Iterable[Question], reviewed: Iterable[str] = (), translated: Iterable[Item] = ()
+    ) -> "Watch":
+        """A watch over these questions and their translations; two exams that are one folder count once."""
+        return cls(tuple(dict.fromkeys((*map(as_item, held_out), *translated))), frozenset(reviewed))
+
+    def see(self, stage: Stage, texts: Iterable[tuple[str, str]]) -> dict[str, Found]:
+        """The texts, each with its name, that hold a held-out item and must go, with the worst that was seen there."""
+        if not self.items:
+            return {}
+        found = audit(texts, Asked(self.items, stage))
+        self.report.items, self.report.unsearchable = found.items, found.unsearchable
+        self.report.add(found)
+        worst: dict[str, Found] = {}
+        for one in sorted(found.found, key=lambda one: one.containment):
+            if one.verdict == "drop" and one.document not in self.reviewed:
+                worst[one.document] = one
+        self.dropped[stage] += len(worst)
+        return worst
+
+    def refuse(self, stage: Stage, what: str, texts: Iterable[tuple[str, str]]) -> None:
+        """Stop at the first text that holds a held-out item: a person chose these texts and must choose others."""
+        for found in self.see(stage, texts).values():
+            raise DataError(
+                f"{what}: {found.document} holds {found.containment:.0%} of {found.item}, a question of a held-out "
+                "exam. Take it out, and what else is of that exam."
+            )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every sighting as a row of the audit's table."""
+        return [{**one, "answered": one["document"] in self.reviewed} for one in self.report.written()["documents"]]
+
+    def facts(self) -> dict[str, Any]:
+        """The audit in numbers; `unanswered` are the sightings in texts that stay, until a person has looked."""
+        waiting = sum(one.verdict == "review" and one.document not in self.reviewed for one in self.report.found)
+        return {**self.report.totals(), "dropped": dict(sorted(self.dropped.items())), "unanswered": waiting}
+
+    def write(self, title: str, page: Path) -> None:
+        """The audit as a page, with the matches marked in their texts."""
+        write_page(self.report, title, page)
+
+
+def question_texts(questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """Questions as the audit reads them: all that a prompt or an answer may show of them."""
+    return [
+        (
+            f"{question.benchmark}/{question.question_id}",
+            "\n".join((question.context or "", question.text, *question.choices, question.explanation or "")),
+        )
+        for question in questions
+    ]
+
+
+def vote_texts(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    """Experts' pairs as the audit reads them, with the worked examples that stand in their prompts."""
+    return [
+        (f"vote {number} on {pair.benchmark}/{pair.question_id}", f"{pair.prompt}\n{pair.chosen}\n{pair.rejected}")
+        for number, pair in enumerate(pairs, 1)
+    ]

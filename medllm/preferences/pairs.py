@@ -1,0 +1,125 @@
+"""Preference pairs by the paper's hierarchy: ground truth above a right answer above a wrong one."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any, Literal
+
+from medllm.exam.prompts import Prompt
+from medllm.preferences.labels import Sample, alike, grams_of
+
+Step = Literal["gt>chosen", "gt>rejected", "chosen>rejected"]
+STEPS: tuple[Step, ...] = ("gt>chosen", "gt>rejected", "chosen>rejected")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One row of the preference dataset; the first three columns are those that TRL trains on."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    prompt_without_shots: str
+    """The same question alone, for training without worked examples."""
+    pair: str
+    """Which step of the hierarchy, or `expert`."""
+    origin: str
+    """`sampled`, or `expert` for a person's vote."""
+    question_id: str
+    benchmark: str
+    model: str
+    model_revision: str | None = None
+    prompt_hash: str
+    chosen_sample: int | None = None
+    """The number of the sample that was chosen; none for the ground truth."""
+    rejected_sample: int | None = None
+    chosen_seed: int | None = None
+    rejected_seed: int | None = None
+    round: int = 1
+    """Which round of sampling and training this is; 1 asks the CPT model, 2 the model of the first RPO."""
+
+    def row(self) -> dict[str, Any]:
+        """A row for the table of pairs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A question as it was asked, the right answer with its verified explanation, and what the model said."""
+
+    prompt: Prompt
+    bare: Prompt
+    truth: str
+    samples: Sequence[Sample]
+
+
+def make_pairs(
+    ranked: Ranked, *, steps: Sequence[Step], most: int, similar: float, seed: int, number: int
+) -> list[Pair]:
+    """At most `most` pairs of each step, drawn by the seed; no pair sets a text against its like."""
+    if not ranked.samples:
+        return []
+    useful = [sample for sample in ranked.samples if not sample.duplicate]
+    chosen = [sample for sample in useful if sample.label == "chosen"]
+    rejected = [sample for sample in useful if sample.label == "rejected"]
+    sides: dict[Step, tuple[Sequence[Sample | None], list[Sample]]] = {
+        "gt>chosen": ([None], chosen),
+        "gt>rejected": ([None], rejected),
+        "chosen>rejected": (chosen, rejected),
+    }
+    first = ranked.samples[0]
+    draw = random.Random(f"{seed} {first.benchmark} {first.question_id}")
+    pairs: list[Pair] = []
+    for step in steps:
+        couples = list(product(*sides[step]))
+        draw.shuffle(couples)
+        fit = [couple for couple in couples if not _same(ranked.truth, *couple, similar)]
+        pairs += [_pair(ranked, step, better, worse, number) for better, worse in _spread(fit)[:most]]
+    return pairs
+
+
+def _spread(couples: list[tuple[Sample | None, Sample]]) -> list[tuple[Sample | None, Sample]]:
+    """Couples of texts not used yet come first, so that a cap does not keep the same text again and again."""
+    seen: set[int] = set()
+    fresh: list[tuple[Sample | None, Sample]] = []
+    again: list[tuple[Sample | None, Sample]] = []
+    for better, worse in couples:
+        texts = {id(sample) for sample in (better, worse) if sample is not None}
+        (again if texts & seen else fresh).append((better, worse))
+        seen |= texts
+    return fresh + again
+
+
+def _same(truth: str, better: Sample | None, worse: Sample, similar: float) -> bool:
+    text = truth if better is None else better.completion
+    return alike(grams_of(text), grams_of(worse.completion)) > similar
+
+
+def _pair(ranked: Ranked, step: Step, better: Sample | None, worse: Sample, number: int) -> Pair:
+    return Pair(
+        prompt=ranked.prompt.text,
+        prompt_without_shots=ranked.bare.text,
+        chosen=as_completion(ranked.truth if better is None else better.completion, ranked.prompt.joint),
+        rejected=as_completion(worse.completion, ranked.prompt.joint),
+        pair=step,
+        origin="sampled",
+        question_id=worse.question_id,
+        benchmark=worse.benchmark,
+        model=worse.model,
+        model_revision=worse.model_revision,
+        prompt_hash=worse.prompt_hash,
+        chosen_sample=None if better is None else better.sample,
+        rejected_sample=worse.sample,
+        chosen_seed=None if better is None else better.seed,
+        rejected_seed=worse.seed,
+        round=number,
+    )
+
+
+def as_completion(text: str, joint: str) -> str:
+    """An answer as it goes on from its prompt: after the template's joint, without spaces at its end.
+
+    Ground truth and samples begin alike, or the model would learn to tell them by their first character.
+    """
+    return joint + text.strip()

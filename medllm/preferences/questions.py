@@ -1,0 +1,125 @@
+"""Which past questions are asked: dated, on or before the cutoff, with a verified explanation, and not held out."""
+
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+from medllm.corpus.decontaminate.held_out import translated_items
+from medllm.errors import DataError
+from medllm.exam.benchmarks import CATALOGUE, exemplars, load
+from medllm.exam.prompts import before
+from medllm.exam.question import Question
+from medllm.preferences.contamination import Watch, question_texts
+from medllm.recipe.settings import DataSource, Preferences
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions to ask, the worked examples before each, and what was left out for which reason."""
+
+    questions: list[Question]
+    exemplars: Sequence[Question]
+    counts: dict[str, int]
+    refused: frozenset[tuple[str, str]]
+    """The held-out questions, by benchmark and id: no vote on them may train."""
+    watch: Watch
+    """The leakage audit; it has seen the questions and the examples."""
+
+
+def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
+    """Read the exam sets and keep what may be learnt from and has something to learn."""
+    held = _held_out(settings, sources)
+    texts = {essence(question) for question in held}
+    counts: Counter[str] = Counter()
+    fit: list[Question] = []
+    for source in settings.data:
+        late = printed_late(source, settings.cutoff)
+        for question in _read(source, sources):
+            reason = drop_reason(question, settings.cutoff, texts) or late
+            counts[reason or "kept"] += 1
+            if reason is None:
+                fit.append(question)
+    translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name])]
+    watch = Watch.over(held, settings.reviewed, translated)
+    leaks = watch.see("preferences", question_texts(fit))
+    fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
+    if leaks:
+        counts.update({"kept": -len(leaks), "leak": len(leaks)})
+    examples = _examples(settings, sources, fit)
+    watch.refuse("few-shot", "preferences.exemplars", question_texts(examples))
+    shown = {essence(question) for question in examples}
+    questions = [question for question in fit if essence(question) not in shown]
+    if settings.questions is not None and settings.questions < len(questions):
+        chosen = set(random.Random(settings.seed).sample(range(len(questions)), settings.questions))
+        questions = [question for number, question in enumerate(questions) if number in chosen]
+    if not questions:
+        raise DataError(
+            f"preferences.data: no question is left to ask ({dict(counts)}). They need an exam date on or before the "
+            "cutoff and a verified explanation that was published by then; state `published` for a source if you know."
+        )
+    refused = frozenset((question.benchmark, question.question_id) for question in held)
+    return Asked(questions, examples, dict(counts), refused, watch)
+
+
+def printed_late(source: DataSource, cutoff: date | None) -> str | None:
+    """Why a set's explanations may be too young although its exams are not: the corpus' rule, for the same texts.
+
+    The day the recipe states comes first; a set of the catalogue has its own; of another the exams' days must do.
+    """
+    known = CATALOGUE.get(source.exam or "")
+    published = source.published or (known.published if known else None)
+    return "published after the cutoff" if cutoff and published and published > cutoff else None
+
+
+def drop_reason(question: Question, cutoff: date | None, held_out: set[str]) -> str | None:
+    """Why a question is not asked, or None when it is."""
+    if question.exam_date is None:
+        return "no exam date"
+    if cutoff is not None and question.exam_date > cutoff:
+        return "after the cutoff"
+    if question.image:
+        return "needs a picture"
+    if not question.explanation:
+        return "no explanation"
+    if question.anything_right:
+        return "any answer is right"
+    if essence(question) in held_out:
+        return "held out"
+    return None
+
+
+def essence(question: Question) -> str:
+    """A question's text and choices without what printing changes: widths, spaces, punctuation."""
+    text = unicodedata.normalize("NFKC", "".join((question.text, *question.choices))).casefold()
+    return "".join(character for character in text if character.isalnum())
+
+
+def _read(source: DataSource, sources: dict[str, Path]) -> list[Question]:
+    known = CATALOGUE.get(source.exam or "")
+    if known is not None and known.test_only:
+        raise DataError(f"preferences.data: {known.name} may only be asked, never learnt from. Take another exam set.")
+    questions = load(source.exam or "own", sources[source.source])
+    if source.exam_date is not None:
+        questions = [replace(one, exam_date=one.exam_date or source.exam_date) for one in questions]
+    return questions
+
+
+def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Question]) -> Sequence[Question]:
+    if not settings.shots:
+        return ()
+    if settings.exemplars is None:
+        return before(fit, settings.cutoff or date.max, settings.shots, settings.prompt)
+    exam = settings.data[0].exam or "own"
+    given = exemplars(exam, sources[settings.exemplars])
+    return before(given, settings.cutoff or date.max, settings.shots, settings.prompt)
+
+
+def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]:
+    for name in settings.held_out or ():
+        if name not in sources or not sources[name].exists():
+            raise DataError(f"preferences.held_out: `{name}` is not at hand, so nothing can be kept clear of it.")
+    return [question for name in settings.held_out or () for question in load(name, sources[name])]

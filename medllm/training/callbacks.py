@@ -1,0 +1,211 @@
+"""The watch over a run: its log, its samples, and the signs at which it is stopped with what stands kept."""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainerCallback
+
+from medllm.errors import TrainingError
+from medllm.resource_errors import disk_is_full, memory_is_full
+
+LAST_GOOD = "last_good"
+FALLEN_LOGS = 3
+
+
+def keep_lines(path: Path, step: int) -> list[int]:
+    """Leave in a file of JSON lines only those of steps that stand, when a training goes on from one of them.
+
+    Their steps are given back. A line that a kill cut off is of a step that is taken once more.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    told = [(json.loads(line)["step"], line) for line in lines if line.endswith("}")]
+    kept = [(at, line) for at, line in told if at <= step]
+    aside = path.with_name(path.name + ".part")
+    aside.write_text("".join(f"{line}\n" for _, line in kept), "utf-8")
+    aside.replace(path)
+    return [at for at, _ in kept]
+
+
+class Log(TrainerCallback):  # type: ignore[misc]
+    """Each line of the trainer's log as JSONL; after a restart the lines of lost steps are dropped, not doubled."""
+
+    def __init__(self, path: Path, chief: bool) -> None:
+        self.path = path
+        self.chief = chief
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Keep the lines of the steps that stand."""
+        if self.chief:
+            keep_lines(self.path, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ANN401
+        """Append what was logged as one line of JSON."""
+        if self.chief and "loss" in logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class Finite(TrainerCallback):  # type: ignore[misc]
+    """Stops before an update that is not a number could reach the weights.
+
+    In float16 an overflow now and then is how its scaler finds the right scale: it leaves such an update out by itself,
+    which is counted in `skipped`. Only when the scale falls below 1 is there no number left to find.
+    """
+
+    def __init__(self, trainer: Any, keep: Path) -> None:  # noqa: ANN401  one of our trainers
+        self.trainer = trainer
+        self.keep = keep
+        self.skipped = 0
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Look at every gradient; the weights are still those of the step before."""
+        if self.trainer.accelerator.scaler is None and not self._all_finite(model, args):
+            stop_with(self.trainer, self.keep, f"step {state.global_step + 1}: the loss or a gradient is not a number")
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Count what float16's scaler left out, and stop where it finds no scale."""
+        scaler = self.trainer.accelerator.scaler
+        if scaler is None or not self.trainer.accelerator.optimizer_step_was_skipped:
+            return
+        self.skipped += 1
+        if scaler.get_scale() < 1:
+            fault = f"step {state.global_step + 1}: in float16 the loss or a gradient is not a number at any scale"
+            stop_with(self.trainer, self.keep, fault)
+
+    def _all_finite(self, model: Any, args: Any) -> bool:  # noqa: ANN401
+        """Whether every gradient is, on every device: where they are shared out, each sees only its own part."""
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        parts = [getattr(gradient, "_local_tensor", gradient) for gradient in gradients]
+        norms = torch._foreach_norm([part for part in parts if part.numel()])
+        finite = torch.stack([torch.isfinite(norm).all().to(args.device) for norm in norms]).all()
+        if self.trainer.is_fsdp_enabled:
+            finite = self.trainer.accelerator.reduce(finite.float(), "sum") == args.world_size
+        return bool(finite)
+
+
+def stop_with(trainer: Any, keep: Path, fault: str) -> None:  # noqa: ANN401  one of our trainers
+    """Keep the adapter as it is now and stop; of several processes one writes, what they share is gathered before."""
+    state = gathered(trainer)
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model.save_pretrained(str(keep), selected_adapters=["default"], state_dict=state)
+    raise TrainingError(
+        f"{fault}. The adapter as it was before is in {keep}, the checkpoints are beside it. Lower `learning_rate` "
+        "(or raise `warmup`) and run again."
+    )
+
+
+def gathered(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of our trainers
+    """The weights of a model shared over devices, which all processes must help to gather; None where it is not."""
+    if not trainer.is_fsdp_enabled:
+        return None
+    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state
+
+
+class FallingChosen(TrainerCallback):  # type: ignore[misc]
+    """Notices when the chosen answers have become less likely than under the reference: the known failure of DPO."""
+
+    def __init__(
+        self,
+        trainer: Any,  # noqa: ANN401  one of our trainers
+        keep: Path,
+        on_falling: Literal["warn", "stop"],
+        say: Callable[[str], None],
+    ) -> None:
+        self.trainer = trainer
+        self.keep = keep
+        self.on_falling = on_falling
+        self.say = say
+        self.fallen = 0
+        self.first: int | None = None
+
+    def on_log(
+        self,
+        args: Any,  # noqa: ANN401
+        state: Any,  # noqa: ANN401
+        control: Any,  # noqa: ANN401
+        logs: dict[str, float],
+        model: Any = None,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Count the log lines in a row in which the chosen answers' reward is below zero."""
+        if "rewards/chosen" not in logs:
+            return
+        self.fallen = self.fallen + 1 if float(logs["rewards/chosen"]) < 0 else 0
+        if self.fallen != FALLEN_LOGS or self.first is not None:
+            return
+        self.first = state.global_step
+        fault = (
+            f"step {state.global_step}: the chosen answers are less likely than under the reference, "
+            f"{FALLEN_LOGS} log lines in a row (a higher `rpo_alpha` or a lower `learning_rate` holds them up)"
+        )
+        if self.on_falling == "stop":
+            stop_with(self.trainer, self.keep, fault)
+        self.say(fault)
+
+
+class Saved(TrainerCallback):  # type: ignore[misc]
+    """Hands each finished checkpoint on, so that whoever runs the stage may store it elsewhere."""
+
+    def __init__(self, saved: Callable[[Path], None]) -> None:
+        self.saved = saved
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Give the folder of the checkpoint just written."""
+        if state.is_world_process_zero:
+            self.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that every process wrote to its end; the first writes the trainer's state last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    whole = [path for path in whole if _has_optimizer(path) and _has_draws(path)]
+    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def _has_optimizer(checkpoint: Path) -> bool:
+    """Whether the optimizer's state is there; of a shared one, its table of contents is written after all shares."""
+    shared = [path for path in checkpoint.glob("optimizer_*") if path.is_dir()]
+    if shared:
+        return all((path / ".metadata").is_file() for path in shared)
+    return (checkpoint / "optimizer.pt").is_file() or any(checkpoint.glob("*optimizer*"))
+
+
+def _has_draws(checkpoint: Path) -> bool:
+    """Whether the random states, of which each process writes its own, are whole."""
+    return all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def worded(stage: str, work: Path) -> Iterator[None]:
+    """Say in one line what a full disk or a full memory means here, and what to turn."""
+    try:
+        yield
+    except TrainingError:  # of this process, or told by another one: it has its words
+        raise
+    except Exception as fault:
+        if memory_is_full(fault):
+            raise TrainingError(
+                f"{stage}: out of memory. Lower `per_device_batch_size` or `max_length`, keep `gradient_checkpointing` "
+                f"on, or set `quantization: nf4`. Run again to go on from the last checkpoint in {work}."
+            ) from fault
+        if disk_is_full(fault):
+            raise TrainingError(
+                f"{stage}: no space left where {work} lies. Free some; run again to go on from the last checkpoint."
+            ) from fault
+        raise

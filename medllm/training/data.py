@@ -1,0 +1,121 @@
+"""A folder of parquet and JSONL files as one table; what is empty or broken is named before a model is loaded."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets.exceptions import DatasetGenerationError
+from pyarrow import ArrowInvalid, types
+
+from medllm.errors import DataError
+from medllm.resource_errors import disk_is_full, memory_is_full
+
+LINES = (".jsonl", ".ndjson")
+OTHER_TABLES = (".csv", ".tsv", ".arrow", ".xlsx", ".gz", ".zst", ".bz2", ".xz", ".zip")
+"""Endings of files that hold rows and are not read here."""
+
+
+def read_table(root: Path, cache: Path, what: str, columns: Sequence[str], mend: str) -> Dataset:
+    """Read these columns of every parquet and JSONL file below a folder, in the order of their names, as texts.
+
+    Other columns do not matter. `what` a row holds and the `mend` for a missing column go into messages. Raises
+    DataError, with file and row, for a file that cannot be read, a column that is missing, or a value that is no text.
+    """
+    files = sorted(path for path in root.rglob("*") if path.is_file() and cache not in path.parents)
+    rows = [path for path in files if path.suffix in (".parquet", *LINES)]
+    unread = [path for path in files if path.suffix in OTHER_TABLES]
+    if not rows:
+        raise DataError(f"{root}: no *.parquet or *.jsonl file with {what}s. Give a folder that holds one.")
+    if unread:
+        raise DataError(f"{unread[0]}: only *.parquet and *.jsonl are read. Convert it, or take it out of the folder.")
+    # datasets stumbles over a file without rows, which is what a stage leaves that found nothing.
+    filled = [path for path in rows if _has_rows(path)]
+    if not filled:
+        raise DataError(f"{root}: holds no {what}. The facts.json of the stage that made it says why.")
+    for path in filled:
+        there = _columns(path)
+        if missing := [column for column in columns if column not in there]:
+            place = root if len(filled) == 1 else path
+            names = ", ".join(f"`{column}`" for column in missing)
+            raise DataError(f"{place}: no column {names}. There is: {', '.join(there)}. {mend}")
+    try:
+        return concatenate_datasets([_read(path, cache, list(columns)) for path in filled])
+    except DatasetGenerationError as fault:
+        if disk_is_full(fault) or memory_is_full(fault):
+            raise
+        if isinstance(fault.__cause__, DataError):
+            raise DataError(f"{root}: cannot be read as one table: {fault.__cause__}") from fault
+        reason = str(fault.__cause__ or fault).splitlines()[0]
+        raise DataError(f"{root}: cannot be read as one table: {reason}. Mend or take away that file.") from fault
+
+
+def _has_rows(path: Path) -> bool:
+    if path.suffix != ".parquet":
+        return path.stat().st_size > 0
+    try:
+        return bool(pq.read_metadata(path).num_rows)
+    except ArrowInvalid as fault:
+        raise DataError(f"{path}: no parquet file: {str(fault).splitlines()[0]}. Download or make it again.") from fault
+
+
+def _columns(path: Path) -> list[str]:
+    """The columns of a file; of JSONL those of its first row."""
+    if path.suffix == ".parquet":
+        return list(pq.read_schema(path).names)
+    return next((list(row) for _, row in _rows_of(path)), [])
+
+
+def _read(path: Path, cache: Path, columns: list[str]) -> Dataset:
+    features = Features({column: Value("string") for column in columns})
+    if path.suffix in LINES:
+        stat = path.stat()
+        given = {"path": str(path), "columns": tuple(columns), "version": f"{stat.st_size} {stat.st_mtime_ns}"}
+        return Dataset.from_generator(_texts, features=features, cache_dir=str(cache), gen_kwargs=given)
+    schema = pq.read_schema(path)
+    for column in columns:
+        kind = schema.field(column).type
+        if not (types.is_string(kind) or types.is_large_string(kind)):
+            raise DataError(f"{path}: `{column}` holds {kind}, not text. {_no_text(column)}")
+    table = Dataset.from_parquet(str(path), columns=columns, cache_dir=str(cache))
+    for column in columns:
+        if table.data.column(column).null_count:
+            row = table.data.column(column).is_null().index(True).as_py() + 1
+            raise DataError(f"{path} row {row}: `{column}` is empty. Take that row out.")
+    return table if table.features == features else table.cast(features)
+
+
+def _texts(path: str, columns: tuple[str, ...], version: str) -> Iterator[dict[str, str]]:
+    """Rows of a JSONL file with these columns alone; `version` makes an edited file another one for the cache."""
+    for place, row in _rows_of(Path(path)):
+        texts: dict[str, str] = {}
+        for column in columns:
+            value = row.get(column)
+            if value is None:
+                raise DataError(f"{place}: `{column}` is {'empty' if column in row else 'missing'}. Take that row out.")
+            if not isinstance(value, str):
+                raise DataError(f"{place}: `{column}` is no text. {_no_text(column)}")
+            texts[column] = value
+        yield texts
+
+
+def _rows_of(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            place = f"{path} line {number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as fault:
+                raise DataError(
+                    f"{place}: cannot be read as one table: broken JSON ({fault}). Mend that line."
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(f"{place}: is no JSON object. Give one object a line.")
+            yield place, row
+
+
+def _no_text(column: str) -> str:
+    return f"Chat messages, lists and numbers are not learnt as they are: write what is to be learnt into `{column}`."

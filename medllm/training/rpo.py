@@ -1,0 +1,207 @@
+"""Reasoning Preference Optimization on TRL's DPOTrainer: DPO + alpha * NLL, as in Pang et al. (arXiv:2404.19733).
+
+The loss of one pair is
+    -log sigmoid(beta * ((log p(w) - log r(w)) - (log p(l) - log r(l)))) + alpha * -log p(w) / |w|
+with p the policy, r the reference, w the chosen and l the rejected answer, |w| the tokens of the chosen answer with
+its end mark and without the prompt. A batch's loss is the mean over its pairs, however it is split over devices and
+accumulation; TRL's own `loss_type=["sigmoid", "sft"]` averages the second term over the tokens of a micro-batch
+instead, so that long answers weigh more and the result depends on the split.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.nn.functional import logsigmoid
+from transformers import PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer
+
+from medllm.recipe.settings import Rpo
+from medllm.training.arguments import (
+    has_dropout,
+    keep_lora_dropout_only,
+    learning,
+    lora_config,
+    set_up_adapters,
+    trainer_arguments,
+)
+from medllm.training.callbacks import LAST_GOOD, FallingChosen, Finite, Log, Saved
+from medllm.training.checkpointing import Checkpoints
+from medllm.training.drawn import Samples, add_curves
+from medllm.training.logits import WHOLE_LOGITS, fuse_head, vocabulary_of
+from medllm.training.pair_batches import NOTHING, PairCollator
+from medllm.training.reference import FILE, Reference, prove
+from medllm.training.sampling import SHARE, Epochs, Updates
+from medllm.training.sharding import watch_sharding
+
+Logps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+PAIRS = "pairs"
+"""The sum that counts the pairs of the others."""
+FOR_MODEL = ("input_ids", "position_ids", "attention_mask")
+
+
+def rpo_loss(policy: Logps, reference: Logps, *, beta: float, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both terms per pair: the DPO loss, and the chosen answer's mean negative log-likelihood."""
+    chosen, rejected, lengths = policy
+    margins = (chosen - reference[0]) - (rejected - reference[1])
+    return -logsigmoid(beta * margins), -chosen / lengths * alpha
+
+
+def answer_logps(model: Any, batch: dict[str, Any], *, whole: bool = True) -> Logps:  # noqa: ANN401  bare or wrapped
+    """Log-probabilities of each pair's chosen and rejected answer, and the lengths of the chosen ones.
+
+    With `whole` the logits of all answers are built at once, which is quickest where they are few; without, the head
+    that `fuse_head` gave the model computes them in tiles.
+    """
+    prompt, *widths = batch["widths"]
+    targets: torch.Tensor = batch["targets"]
+    inputs = {key: batch[key] for key in FOR_MODEL}
+    asked = targets[:, prompt:]
+    if whole:
+        logits = model(**inputs, use_cache=False, logits_to_keep=asked.shape[1]).logits.float()
+        named = asked.clamp(min=0)[..., None]
+        scores = (logits.gather(-1, named)[..., 0] - logits.logsumexp(-1)) * (asked != NOTHING)
+    else:
+        scores = model(**inputs, shift_labels=targets, fused_lm_head=True).log_probs[:, prompt:].float()
+    # One sum for each answer of each row; a pair finds its answers by their number.
+    sums = torch.stack([part.sum(1) for part in scores.split(widths, 1)], 1).reshape(-1)
+    counts = torch.stack([part.sum(1) for part in (asked != NOTHING).split(widths, 1)], 1).reshape(-1)
+    return sums[batch["chosen"]], sums[batch["rejected"]], counts[batch["chosen"]]
+
+
+class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
+    """TRL's trainer with the loss of the paper: each pair of an update weighs the same, on whichever device it lies."""
+
+    reference: torch.Tensor
+    """The reference's log-probabilities of the chosen and the rejected answer, by the number of the pair."""
+
+    def __init__(self, *, alpha: float, whole: bool, **kwargs: Any) -> None:  # noqa: ANN401  what DPOTrainer takes
+        super().__init__(**kwargs)
+        self.alpha = alpha
+        self.whole = whole
+        self.loss_is_scaled_for_ga = True
+        self.proved = False
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:  # noqa: ANN401
+        """Pairs come tokenized."""
+        return dataset
+
+    def answer_logps(self, model: Any, batch: dict[str, Any]) -> Logps:  # noqa: ANN401  bare or wrapped
+        """Log-probabilities of a batch's answers, in the one way of this run."""
+        return answer_logps(model, batch, whole=self.whole)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:  # noqa: ANN401
+        share = inputs[SHARE].float()
+        taught = share > 0
+        kept = self.reference[inputs["pair"].cpu()].to(share.device).where(taught[:, None], 0.0)
+        reference = (kept[:, 0], kept[:, 1], torch.ones_like(kept[:, 0]))
+        policy = self.answer_logps(model, inputs)
+        if not self.proved and self.state.global_step == 0:
+            self._prove(model, inputs, policy, reference)
+        dpo, nll = rpo_loss(policy, reference, beta=self.beta, alpha=self.alpha)
+        self._note(taught, policy, reference, dpo, nll)
+        # Devices' gradients are averaged afterwards, so each takes its part so many times.
+        loss = ((dpo + nll).where(taught, 0.0) * share).sum() * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
+    def _prove(self, model: Any, inputs: dict[str, Any], policy: Logps, reference: Logps) -> None:  # noqa: ANN401
+        """Compare the policy with the reference on the first micro-batch, both without dropout."""
+        taught = inputs[SHARE] > 0
+        if has_dropout(model):
+            model.eval()
+            with torch.no_grad():
+                policy = self.answer_logps(model, inputs)
+            model.train()
+        prove(tuple(one[taught] for one in policy), tuple(one[taught] for one in reference))
+        self.proved = True
+
+    def _note(
+        self, taught: torch.Tensor, policy: Logps, reference: Logps, dpo: torch.Tensor, nll: torch.Tensor
+    ) -> None:
+        """Add up what the log shows; sums of all devices are only brought together when a line is written."""
+        chosen, rejected = policy[0].detach(), policy[1].detach()
+        won, lost = self.beta * (chosen - reference[0]), self.beta * (rejected - reference[1])
+        values = {
+            "loss/dpo": dpo.detach(),
+            "loss/nll": -chosen / policy[2],
+            "logps/chosen": chosen,
+            "logps/rejected": rejected,
+            "rewards/chosen": won,
+            "rewards/rejected": lost,
+            "rewards/margins": won - lost,
+            "rewards/accuracies": (won > lost).float(),
+            PAIRS: torch.ones_like(won),
+        }
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.double().where(taught, 0.0).sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means over all pairs since the last line; every process comes here at the same updates."""
+        if self._sums:
+            names = list(self._sums)
+            summed = self.accelerator.reduce(torch.stack(list(self._sums.values())).float(), "sum").tolist()
+            told = dict(zip(names, summed, strict=True))
+            logs.update({name: value / told[PAIRS] for name, value in told.items() if name != PAIRS})
+            self._sums = {}
+        super().log(logs, start_time)
+
+
+def make_trainer(
+    model: Any,  # noqa: ANN401  a PeftModel with the adapter to train on, or a full model
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Dataset,
+    settings: Rpo,
+    work: Path,
+    *,
+    say: Callable[[str], None],
+    saved: Callable[[Path], None] | None = None,
+) -> RpoTrainer:
+    """Everything wired, ready to train or to go on."""
+    config = model.config.get_text_config()
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    collator = PairCollator(
+        tokenizer.pad_token_id,
+        shared=config._attn_implementation == "sdpa",
+        window=config.sliding_window if sliding else None,
+    )
+    continues = hasattr(model, "peft_config")
+    start = learning(model)
+    answers = max(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs)
+    at_once = settings.per_device_batch_size * answers * vocabulary_of(model)
+    trainer = RpoTrainer(
+        alpha=settings.rpo_alpha,
+        whole=at_once <= WHOLE_LOGITS,
+        model=model,
+        args=DPOConfig(**trainer_arguments(settings, work), beta=settings.beta, disable_dropout=False),
+        train_dataset=pairs,
+        processing_class=tokenizer,
+        peft_config=None if continues or settings.lora is None else lora_config(settings.lora, model),
+        data_collator=collator,
+    )
+    if "ref" in trainer.model.peft_config:
+        trainer.model.delete_adapter("ref")  # TRL's copy: the reference is asked before the first update instead
+    set_up_adapters(trainer, start)
+    keep_lora_dropout_only(trainer.model)
+    fuse_head(trainer.model)
+    watch_sharding(trainer)
+    if settings.order == "questions":
+        numbers: dict[tuple[int, ...], int] = {}
+        trainer.groups = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in pairs["prompt_ids"]]
+    one = [tokenizer.pad_token_id]
+    trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
+    trainer.add_callback(Reference(trainer, work / FILE))
+    trainer.add_callback(Epochs(len(pairs), settings.batch_size))
+    trainer.add_callback(Finite(trainer, work / LAST_GOOD))
+    trainer.falling = FallingChosen(trainer, work / LAST_GOOD, settings.on_falling_chosen, say)
+    trainer.add_callback(trainer.falling)
+    trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
+    trainer.add_callback(Samples(work / "training" / "samples.jsonl", tokenizer, pairs))
+    add_curves(trainer, settings.trackers, work / "training" / "tensorboard")
+    trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
+    trainer.add_callback(trainer.checkpoints)
+    if saved is not None:
+        trainer.add_callback(Saved(saved))
+    return trainer

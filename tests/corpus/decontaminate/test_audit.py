@@ -1,0 +1,125 @@
+"""`medllm audit` on anybody's texts: the JSON, the page and the counts of what could not be read."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from medllm.cli.main import app
+from medllm.corpus.decontaminate.audit import Asked, audit, audit_source
+from medllm.corpus.decontaminate.audit_page import write_page
+from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.read.sources import Source
+
+CASE = "五十八歳の女性。二か月前からの動悸と体重の減少を主訴に来院した。甲状腺は全体に腫れ、手指に細かい震えを認める。"
+QUESTION = {
+    "question_id": "Q1",
+    "text": CASE + "この患者で上昇しているのはどれか。",
+    "choices": ["遊離サイロキシンの血中濃度", "甲状腺刺激ホルモンの血中濃度", "副甲状腺ホルモンの血中濃度"],
+    "answer": "a",
+}
+ITEM = Item("own/Q1", QUESTION["text"], tuple(QUESTION["choices"]))
+OTHER = "水分と塩分は控えめにし、毎朝の体重を手帳に書いて次の受診のときに見せるよう伝えた。"
+
+
+class Marks(HTMLParser):
+    """The marked texts of a page and the tags in it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.marked: list[str] = []
+        self._inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        """Note the tag."""
+        self.tags.add(tag)
+        self._inside = tag == "mark"
+
+    def handle_data(self, data):
+        """Note what a mark holds."""
+        if self._inside:
+            self.marked.append(data)
+        self._inside = False
+
+
+@pytest.fixture
+def exam(tmp_path: Path) -> Path:
+    folder = tmp_path / "exams" / "own"
+    folder.mkdir(parents=True)
+    (folder / "questions.jsonl").write_text(json.dumps(QUESTION, ensure_ascii=False), "utf-8")
+    return folder.parent
+
+
+def test_the_command_prints_the_report_as_json_and_writes_the_page(tmp_path, exam):
+    texts = tmp_path / "texts.jsonl"
+    rows = [{"id": "clean", "text": OTHER * 5}, {"id": "leak", "text": OTHER + QUESTION["text"] + OTHER}]
+    texts.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) + "{broken\n", "utf-8")
+    page = tmp_path / "page.html"
+    command = ["audit", str(texts), "--against", "own", "--data", str(exam), "--page", str(page), "--json"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    report = json.loads(result.stdout)
+    assert report["documents"] == [
+        {
+            "document": "texts.jsonl:2#leak",
+            "item": "own/Q1",
+            "containment": 1.0,
+            "verdict": "drop",
+            "part": "question",
+            "stage": "corpus",
+        }
+    ]
+    assert report["items"] == [{"item": "own/Q1", "containment": 1.0, "document": "texts.jsonl:2#leak"}]
+    assert report["totals"]["documents"] == 2
+    assert report["totals"]["documents_to_drop"] == 1
+    assert report["totals"]["unread"] == {"broken_json": 1}
+    assert Marks(page.read_text("utf-8")).marked == [QUESTION["text"].rstrip("。")]
+
+
+def test_the_command_says_in_words_what_it_found(tmp_path, exam):
+    texts = tmp_path / "notes.txt"
+    texts.write_text(OTHER * 3, "utf-8")
+    command = ["audit", str(texts), "--against", "own", "--data", str(exam), "--page", str(tmp_path / "page.html")]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.stdout.splitlines() == [
+        "1 documents against 1 items of own",
+        "to drop 0, to review 0 documents",
+        "leaked 0, to review 0 items",
+    ]
+
+
+def test_a_text_that_is_html_is_shown_and_not_run(tmp_path):
+    text = f'<script>alert(1)</script><img src=x onerror="alert(2)">{QUESTION["text"]}</pre><b>'
+    report = audit([("<i>name</i>", text)], Asked((ITEM,)))
+    write_page(report, "<u>title</u>", tmp_path / "page.html")
+    page = Marks((tmp_path / "page.html").read_text("utf-8"))
+    assert page.tags.isdisjoint({"script", "img", "b", "i", "u"})
+    assert page.marked == [QUESTION["text"].rstrip("。")]
+
+
+def test_verdicts_follow_the_thresholds(tmp_path):
+    half = QUESTION["text"][: len(QUESTION["text"]) // 2]
+    asked = Asked((ITEM,), "preferences", 0.9, 0.2)
+    (found,) = audit([("half", OTHER + half)], asked).found
+    assert (found.verdict, found.stage, found.part) == ("review", "preferences", "question")
+    assert 0.2 <= found.containment < 0.9
+    assert audit([("half", OTHER + half)], Asked((ITEM,), "preferences", 0.95, 0.9)).found == []
+
+
+def test_two_processes_report_what_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("medllm.corpus.read.sources.PIECE", 4000)
+    rows = [{"id": n, "text": OTHER * (n % 5 + 1) + (QUESTION["text"] if n % 10 == 3 else "")} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    source = Source("texts", tmp_path / "rows.jsonl")
+    one, two = (audit_source(source, Asked((ITEM,)), workers=workers) for workers in (1, 2))
+    assert one.written() == two.written()
+    assert len(one.found) == 6
+
+
+def test_the_largest_trace_of_an_item_is_the_first_of_those_as_large():
+    report = audit([("a", OTHER), ("b", QUESTION["text"]), ("c", QUESTION["text"])], Asked((ITEM,)))
+    assert report.written()["items"] == [{"item": "own/Q1", "containment": 1.0, "document": "b"}]
+    assert report.totals()["items_leaked"] == 1

@@ -1,0 +1,239 @@
+"""Every kind of source becomes texts with their place; what cannot be read is named, counted and never noise."""
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.corpus.documents import Draft
+from medllm.corpus.read import archives, rows
+from medllm.corpus.read.files import read
+from medllm.corpus.read.sources import Source, cut
+from medllm.errors import DataError
+
+TEXT = "六十歳の女性。発熱と咳とを主訴に来院した。"
+
+
+def drafts(folder: Path, **told) -> list[Draft]:
+    return [draft for piece in cut(Source("notes", folder, **told)) for draft in read(piece)]
+
+
+def only(folder: Path, **told) -> Draft:
+    (draft,) = drafts(folder, **told)
+    return draft
+
+
+def test_json_lines_carry_text_place_and_what_a_row_says_of_itself(tmp_path):
+    row = {"id": "a1", "text": TEXT, "date": "平成27年", "license": "CC0", "other": 1}
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps(row, ensure_ascii=False) + "\n\n" + json.dumps({"text": "二"}) + "\n"
+    )
+    first, second = drafts(tmp_path, licence="cc-by-4.0", published="2016")
+    assert (first.text, first.locator, first.published, first.licence) == (TEXT, "rows.jsonl:1#a1", "平成27年", "CC0")
+    assert (second.locator, second.published, second.licence) == ("rows.jsonl:3", "2016", "cc-by-4.0")
+
+
+def test_columns_are_mapped_by_the_recipe(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"in": TEXT, "name": "肺炎", "issued": "2015"}))
+    draft = only(tmp_path, columns={"text": "in", "id": "name", "published": "issued"})
+    assert (draft.text, draft.locator, draft.published) == (TEXT, "rows.jsonl:1#肺炎", "2015")
+
+
+def test_a_column_that_is_nowhere_is_a_fault_of_the_recipe(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"in": TEXT, "name": "肺炎"}))
+    with pytest.raises(DataError) as fault:
+        drafts(tmp_path)
+    assert str(fault.value) == (
+        "notes: rows.jsonl:1 has no column `text`. There is: in, name. "
+        "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp932", "euc_jp", "utf-16"])
+def test_json_lines_are_read_in_any_japanese_encoding(tmp_path, encoding):
+    written = "".join(json.dumps({"text": TEXT * (n + 1)}, ensure_ascii=False) + "\n" for n in range(3))
+    (tmp_path / "rows.jsonl").write_bytes(written.encode(encoding))
+    assert [draft.text for draft in drafts(tmp_path)] == [TEXT, TEXT * 2, TEXT * 3]
+
+
+def test_a_long_file_is_cut_at_its_lines_and_no_line_is_lost_or_read_twice(tmp_path, monkeypatch):
+    rows = [json.dumps({"text": f"{number}。{TEXT * (number % 7)}"}, ensure_ascii=False) for number in range(500)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
+    whole = drafts(tmp_path)
+    for size in (997, 1000, 4096, len(rows[0].encode()) + 1):
+        monkeypatch.setattr("medllm.corpus.read.sources.PIECE", size)
+        assert len(cut(Source("notes", tmp_path))) > 10
+        assert drafts(tmp_path) == whole
+    assert len(whole) == 500
+
+
+def test_the_mark_at_the_head_of_a_file_is_no_part_of_its_first_line(tmp_path):
+    line = json.dumps({"text": TEXT}, ensure_ascii=False).encode()
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\n{broken\n" + line + b"\n")
+    assert [draft.text == TEXT for draft in drafts(tmp_path)] == [True, False, True]
+
+
+def test_half_a_character_becomes_a_mark_that_a_file_can_hold(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a\\ud83d b", "id": "\\udc00", "licence": "\\ud800"}', "utf-8")
+    found = only(tmp_path)
+    assert (found.text, found.locator, found.licence) == ("a\ufffd b", "rows.jsonl:1#\ufffd", "\ufffd")
+
+
+def test_tables_pages_and_packed_lines_are_read(tmp_path):
+    pq.write_table(pa.table({"text": [TEXT, "二"], "year": [2015, 2016], "x": [1, 2]}), tmp_path / "a.parquet")
+    with (tmp_path / "b.csv").open("w", encoding="cp932", newline="") as stream:
+        csv.writer(stream).writerows([["text", "date"], [TEXT + "\n改行", "2014"]])
+    (tmp_path / "c.txt").write_text(TEXT, "euc_jp")
+    (tmp_path / "d.md").write_text("---\ndate: 2013-04-05\nlicense: CC BY 4.0\n---\n# 肺炎\n" + TEXT, "utf-8")
+    with gzip.open(tmp_path / "e.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.write(json.dumps({"text": TEXT}))
+    with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
+        archive.writestr("inner/one.txt", TEXT)
+        archive.writestr("inner/two.jpg", b"\xff\xd8")
+    (tmp_path / "g.json").write_text(json.dumps([{"text": TEXT}, "not a row"]), "utf-8")
+    found = {draft.locator: draft for draft in drafts(tmp_path)}
+    assert found["a.parquet:1"].published == "2015"
+    assert found["b.csv:3"].text == TEXT + "\n改行"
+    assert found["c.txt"].text == TEXT
+    assert (found["d.md"].published, found["d.md"].licence) == ("2013-04-05", "CC BY 4.0")
+    assert found["e.jsonl.gz:1"].text == TEXT
+    assert found["f.zip/inner/one.txt"].text == TEXT
+    assert found["f.zip/inner/two.jpg"].fault == "unknown_format: `jpg` inside an archive."
+    assert found["g.json:2"].fault == "broken_json: no object"
+    assert len(found) == 10
+
+
+def test_files_that_describe_a_dataset_are_not_its_texts(tmp_path):
+    (tmp_path / "README.md").write_text("# A card")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "x.txt").write_text(TEXT)
+    (tmp_path / "LICENSE").write_text("MIT")
+    (tmp_path / "a.txt").write_text(TEXT, "utf-8")
+    assert [draft.locator for draft in drafts(tmp_path)] == ["a.txt"]
+
+
+def test_a_folder_without_texts_and_one_that_is_not_there_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"^notes: no file that can be read\. Readable are \.jsonl, "):
+        drafts(tmp_path)
+    with pytest.raises(DataError, match=r"^notes: there is no `.*nowhere`\. Check the spelling, or fetch it first\.$"):
+        drafts(tmp_path / "nowhere")
+
+
+def test_a_file_with_one_broken_line_keeps_the_others(tmp_path):
+    good = json.dumps({"text": TEXT}, ensure_ascii=False).encode()
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join([good, b'{"text": "\xe3\x81"}', b"{broken", b"[1, 2]", good]))
+    found = drafts(tmp_path)
+    assert [draft.text == TEXT for draft in found] == [True, False, False, False, True]
+    assert [draft.fault for draft in found[1:4]] == [
+        "broken_encoding: byte 10 is not utf-8",
+        "broken_json: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "broken_json: a line is no object",
+    ]
+
+
+@pytest.mark.slow
+def test_a_line_of_two_gigabytes_is_refused_without_being_held(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as stream:
+        stream.write(b'{"text": "' + "あ".encode() * 30_000)
+        stream.seek(2 * 1024**3)
+        stream.write(b'"}\n' + json.dumps({"text": TEXT}).encode() + b"\n")
+    long, after = drafts(tmp_path)
+    assert long.fault == (
+        "too_large: a line of 2,147,483,651 bytes, more than 67,108,864. Cut the document into parts."
+    )
+    assert long.text == ""
+    assert (after.text, after.locator) == (TEXT, "rows.jsonl:2")
+
+
+def test_a_page_larger_than_a_document_may_be_is_refused(tmp_path):
+    with (tmp_path / "a.txt").open("wb") as stream:
+        stream.truncate(archives.LARGEST + 1)
+    assert only(tmp_path).fault == "too_large: one file of 67,108,865 bytes, more than 67,108,864. Cut it into parts."
+
+
+def test_an_empty_file_is_counted(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"")
+    (tmp_path / "b.csv").write_bytes(b" \n")
+    (tmp_path / "c.jsonl").write_bytes(b"\n\n")
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b""))
+    assert [draft.fault for draft in drafts(tmp_path)] == ["empty_file: there is nothing in it"] * 4
+
+
+def test_lines_and_files_nested_beyond_reason_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": ' + "[" * 200_000 + "]" * 200_000 + "}\n")
+    (tmp_path / "b.json").write_text("[" * 200_000)
+    assert [draft.fault for draft in drafts(tmp_path)] == ["broken_json: it is nested too deeply"] * 2
+
+
+def test_bombs_are_named_and_not_unpacked(tmp_path):
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb") as stream:
+        for _ in range(40):
+            stream.write(b'{"text": "' + b"0" * 1_000_000 + b'"}\n')
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.txt", b"0" * 30_000_000)
+    table = pa.table({"text": ["0" * 1000] * 1000})
+    pq.write_table(table, tmp_path / "c.parquet")
+    found = drafts(tmp_path)
+    assert [draft.fault for draft in found if draft.fault] == [
+        "archive_bomb: more than 16,777,216 bytes come out of it. Unpack it by hand and look.",
+        "archive_bomb: it claims 30,000,000 bytes. Unpack it by hand and look.",
+    ]
+    assert len([draft for draft in found if draft.locator.startswith("c.parquet")]) == 1000
+
+
+def test_packed_lines_that_break_off_keep_what_came_before(tmp_path):
+    packed = gzip.compress(b"".join(b'{"text": "%d"}\n' % number for number in range(50_000)))
+    (tmp_path / "a.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "b.jsonl.gz").write_bytes(b"not packed at all")
+    (tmp_path / "c.txt").symlink_to("gone")
+    (tmp_path / "d.jsonl").write_text('{"text": 1' + "0" * 5000 + "}\n")
+    *before, broken, plain, number = drafts(tmp_path)
+    assert len(before) > 10_000
+    assert broken.fault.startswith("broken_archive: Compressed file ended before the end-of-stream marker")
+    assert plain.fault == "broken_archive: Not a gzipped file (b'no'). Pack it anew."
+    assert number.fault == "broken_json: a number is too long"
+
+
+def test_a_file_that_is_gone_when_it_is_read_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT, "utf-8")
+    (piece,) = cut(Source("notes", tmp_path))
+    (tmp_path / "a.txt").unlink()
+    (found,) = read(piece)
+    assert found.fault == "unreadable_file: No such file or directory. See whether it is there and may be read."
+
+
+def test_a_broken_parquet_table_and_archive_are_named(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
+    (tmp_path / "b.zip").write_bytes(b"PK and nothing more")
+    first, second = drafts(tmp_path)
+    assert str(first.fault).startswith("broken_parquet: ")
+    assert second.fault == "broken_archive: File is not a zip file"
+
+
+def test_a_row_group_that_would_not_fit_is_refused(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"text": [TEXT] * 1000}), tmp_path / "a.parquet", use_dictionary=False)
+    monkeypatch.setattr("medllm.corpus.read.parquet.ROOM", 1000)
+    assert str(only(tmp_path).fault).startswith("archive_bomb: row group 0 unpacks to ")
+
+
+def test_an_unknown_kind_of_file_is_counted_beside_the_texts(tmp_path):
+    (tmp_path / "a.docx").write_bytes(b"PK")
+    (tmp_path / "b.txt").write_text(TEXT, "utf-8")
+    assert str(drafts(tmp_path)[0].fault).startswith("unknown_format: `docx`. Readable are ")
+
+
+def test_a_csv_with_a_runaway_quote_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "LARGEST", 1000)
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([["text"], ["あ" * 2000]])
+    (tmp_path / "a.csv").write_text(buffer.getvalue(), "utf-8")
+    before = csv.field_size_limit()
+    assert only(tmp_path).fault == "broken_table: line 1: field larger than field limit (1000)"
+    assert csv.field_size_limit() == before, "other readers of this process keep their own limit"

@@ -1,0 +1,54 @@
+"""The figure is drawn as SVG and PNG, in both languages, and says the numbers it is of."""
+
+import pytest
+
+from medllm.errors import DataError
+from medllm.exam.stability import plot, report
+from tests.exam.making import record
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    records = [
+        record(f"q{n}", model=model, prompt=prompt, correct=n % 5 > (prompt == "explain") + (model == "base"))
+        for model in ("base", "final")
+        for prompt in ("plain", "explain")
+        for n in range(40)
+    ]
+    return report(records)
+
+
+def test_an_svg_is_the_same_each_time_and_a_png_is_a_png(drawn, tmp_path):
+    plot.draw(drawn, tmp_path / "one.svg")
+    plot.draw(drawn, tmp_path / "two.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    plot.draw(drawn, tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "one.svg", "two.svg"]
+
+
+def test_the_figure_shows_each_model_s_change_with_its_interval(drawn):
+    cells = {stability.model: plot._change(stability) for stability in drawn.models}
+    change = drawn.models[0].change
+    assert cells["base"][0].startswith(f"{100 * change.delta.value:+.1f} [".replace("-", "−"))
+    assert cells["base"][1] == f"{100 * change.retention.value:.1f} %"
+
+
+def test_a_japanese_figure_is_drawn_where_there_is_a_font_and_refused_where_not(drawn, tmp_path, monkeypatch):
+    if plot.japanese_font():
+        plot.draw(drawn, tmp_path / "ja.svg", language="ja")
+        assert (tmp_path / "ja.svg").stat().st_size > 10_000
+    monkeypatch.setattr(plot, "japanese_font", lambda: None)
+    with pytest.raises(DataError, match="no font here has Japanese letters"):
+        plot.draw(drawn, tmp_path / "ja.png", language="ja")
+    plot.draw(drawn, tmp_path / "en.png")
+
+
+def test_a_model_asked_only_one_way_is_drawn_without_a_change(tmp_path):
+    plot.draw(report([record("q")]), tmp_path / "one.svg")
+    assert (tmp_path / "one.svg").exists()
+
+
+def test_another_ending_is_refused(drawn, tmp_path):
+    with pytest.raises(DataError, match=r"the figure can be \.svg, \.png or \.pdf"):
+        plot.draw(drawn, tmp_path / "figure.gif")

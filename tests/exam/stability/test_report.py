@@ -1,0 +1,137 @@
+"""The stability report, against cases small enough to be computed by hand."""
+
+import random
+
+import pytest
+
+from medllm.errors import DataError
+from medllm.exam.stability.report import report
+from tests.exam.making import record
+
+#                  plain  explained   (True right; a letter: that wrong answer; None: unread)
+OUTCOMES = [
+    (True, True), (True, True), (True, True), (True, "b"), (True, None), ("b", True), ("b", "b"), ("b", "c"),
+    (None, None), (None, True),
+]  # fmt: skip
+
+
+def replies(model="m", outcomes=OUTCOMES, **given):
+    for number, pair in enumerate(outcomes):
+        for prompt, outcome in zip(("plain", "explain"), pair, strict=True):
+            status = "answered" if outcome else "truncated" if prompt == "explain" else "unparsed"
+            yield record(
+                f"q{number}", model=model, prompt=prompt, correct=outcome is True,
+                answer="a" if outcome is True else outcome, status=status, **given,
+            )  # fmt: skip
+
+
+def change_of(records):
+    (stability,) = report(list(records)).models
+    return stability.change
+
+
+def test_transitions_retention_and_churn_of_ten_questions():
+    change = change_of(replies())
+    assert change.transitions == {
+        "right_right": 3, "right_wrong": 2, "wrong_right": 2, "wrong_same": 1, "wrong_other": 2,
+    }  # fmt: skip
+    assert (change.lost, change.gained, change.p) == (2, 2, 1.0)
+    assert change.retention.value == pytest.approx(3 / 5)
+    assert change.churn.value == pytest.approx(4 / 10)
+    assert change.delta.value == pytest.approx(0.0)
+    assert change.delta.interval.low < 0 < change.delta.interval.high
+
+
+def test_no_net_change_is_not_no_change():
+    stable = [(True, True)] * 8 + [("b", "b")] * 2
+    swapped = [(True, True)] * 6 + [(True, "b")] * 2 + [("b", True)] * 2
+    quiet, churning = change_of(replies(outcomes=stable)), change_of(replies(outcomes=swapped))
+    assert quiet.delta.value == pytest.approx(churning.delta.value)
+    assert (quiet.churn.value, churning.churn.value) == (0.0, 0.4)
+
+
+def test_the_lost_ones_are_told_apart_and_taken_out():
+    change = change_of(replies())
+    assert change.losses == {
+        "unparsed": 0, "truncated": 1, "run_on": 0, "loop": 0, "wrong_count": 0, "other_answer": 1,
+    }  # fmt: skip
+    assert change.readable == 7, "q4, q8 and q9 have a reply that could not be read"
+    assert change.delta_readable.value == pytest.approx(4 / 7 - 4 / 7), "of these 7, 4 were right each way"
+
+
+def test_points_weigh_the_score_but_not_the_transitions():
+    heavy = list(replies(outcomes=[(True, "b")], points_total=3.0)) + [
+        record("light", prompt=prompt, correct=True) for prompt in ("plain", "explain")
+    ]
+    change = change_of(heavy)
+    assert change.delta.value == pytest.approx(1 / 4 - 4 / 4)
+    assert change.transitions["right_wrong"] == 1
+
+
+def test_the_score_is_the_mean_of_the_years():
+    records = [record(f"a{n}", year=2018, prompt=p) for n in range(1) for p in ("plain", "explain")]
+    records += [
+        record(f"b{n}", year=2019, prompt=p, correct=p == "plain") for n in range(3) for p in ("plain", "explain")
+    ]
+    (stability,) = report(records).models
+    assert stability.conditions["explain"].score.value == pytest.approx((1 + 0) / 2)
+    assert stability.conditions["explain"].accuracy.value == pytest.approx(1 / 4)
+
+
+def test_questions_asked_only_one_way_are_left_out_and_counted():
+    change = change_of([*replies(), record("alone", prompt="plain")])
+    assert (change.questions, change.unpaired) == (10, 1)
+
+
+def test_a_model_asked_one_way_has_a_score_but_no_change():
+    (stability,) = report([record("q", prompt="explain")]).models
+    assert stability.change is None
+    assert stability.conditions["explain"].score.value == 1.0
+
+
+def test_models_are_compared_on_the_questions_they_share_with_holm_s_correction():
+    strong = [(True, True)] * 12
+    weak = [(True, "b")] * 8 + [("b", "b")] * 4
+    records = [*replies("weak", weak), *replies("strong", strong), *replies("other", strong[:10])]
+    found = {(one.first, one.second, one.prompt): one for one in report(records).comparisons}
+    assert len(found) == 6
+    plain = found["weak", "strong", "plain"]
+    assert (plain.only_first, plain.only_second, plain.questions) == (0, 4, 12)
+    assert plain.difference.value == pytest.approx(4 / 12)
+    assert plain.p == pytest.approx(2 / 16)
+    assert plain.p_holm == pytest.approx(3 / 8), "the least of three p values"
+    assert found["weak", "other", "plain"].questions == 10
+
+
+def test_nothing_depends_on_the_order_of_the_records():
+    records = [*replies("m"), *replies("n", OUTCOMES[::-1])]
+    shuffled = records[:]
+    random.Random(1).shuffle(shuffled)
+    assert {s.model: s for s in report(records).models} == {s.model: s for s in report(shuffled).models}
+
+
+def test_two_files_of_the_same_model_are_a_fault():
+    with pytest.raises(DataError, match=r"question q0 of invented is answered twice by m \(plain, sample 0\)"):
+        report([*replies(), *replies()])
+
+
+def test_records_of_two_versions_of_an_exam_are_a_fault():
+    with pytest.raises(DataError, match=r"question q of .*: points 3.0 for n, but 1.0 for m. .* different exams"):
+        report([record("q", model="m"), record("q", model="n", points_total=3.0)])
+
+
+def test_several_exams_are_reported_each_on_its_own():
+    records = [*replies(), *replies(benchmark="second")]
+    assert [one.benchmark for one in report(records).models] == ["invented", "second"]
+
+
+def test_a_model_none_of_whose_explained_replies_can_be_read_has_no_readable_delta():
+    change = change_of(replies(outcomes=[(True, None)] * 5))
+    assert (change.readable, change.delta_readable.value, change.delta_readable.interval) == (0, None, None)
+    assert change.delta.value == -1.0
+    assert change.retention.value == 0.0
+
+
+def test_a_model_never_right_has_no_retention():
+    change = change_of(replies(outcomes=[("b", "b")] * 5))
+    assert change.retention.value is None

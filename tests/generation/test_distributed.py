@@ -1,0 +1,193 @@
+"""Several processes answer with a model each: the replies of one process, none asked twice, and all end together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medllm.errors import ModelError
+from medllm.generation import distributed
+from medllm.generation.distributed import SpreadGenerator, devices
+from medllm.generation.engine.batching import Asked, Batch
+from medllm.generation.engine.cache_budget import LEAST_TOKENS, Room
+from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.factory import OnDemand, open_generators, processes_of
+from medllm.generation.reply_log import answered
+from medllm.generation.types import Request
+from medllm.generation.worker import as_line, batch_of
+from medllm.recipe.settings import Evaluate
+from tests import tiny
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("watchdog")]
+OPTIONS = {"dtype": "float32", "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spread")
+    base = tiny.make_base(folder / "base")
+    return base, {
+        "cpt": tiny.make_adapter(folder / "cpt", base),
+        "rpo": tiny.make_adapter(folder / "rpo", base, seed=4),
+    }
+
+
+def requests(count=6, length=8):
+    shots = "".join(tiny.sentences(3, seed=9))
+    return [
+        Request(
+            key=f"{model} {number}",
+            model=model,
+            text=shots + text,
+            shared=len(shots),
+            max_new_tokens=length,
+            temperature=float(number % 2),
+            seed=number,
+            stop=("\n問題",),
+        )
+        for number, text in enumerate(tiny.sentences(count, seed=3))
+        for model in ("base", "cpt", "rpo")
+    ]
+
+
+def test_two_processes_give_the_replies_of_one_and_any_number_goes_on_after_a_stop(models, tmp_path):
+    wanted = requests()
+    one = LocalGenerator(*models, **OPTIONS)
+    alone = {reply.key: reply for reply in one.generate(wanted)}
+    path = tmp_path / "replies.jsonl"
+    few = answered(one, wanted, path)
+    first = [next(few) for _ in range(4)]
+    few.close()
+    two = answered(SpreadGenerator(*models, [None, None], **OPTIONS), wanted, path)
+    more = [next(two) for _ in range(9)]
+    on_disk = [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()]
+    assert [reply.key for reply in more] == on_disk, "each reply is on the disk before the next is given"
+    assert [reply.key for reply in first] == on_disk[:4], "and none of the first is asked again"
+    two.close()
+    assert {reply.key: reply for reply in answered(one, wanted, path)} == alone
+    keys = [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()]
+    assert len(keys) == len(set(keys)) == len(wanted)
+
+
+def test_when_one_process_dies_all_end_with_its_message(models, monkeypatch):
+    maker = SpreadGenerator(*models, [None, None], **OPTIONS)
+    started, begin = [], distributed.Process.__init__
+
+    def noted(self, *args):
+        begin(self, *args)
+        started.append(self)
+
+    monkeypatch.setattr(distributed.Process, "__init__", noted)
+    replies = maker.generate(requests(40, 200))
+    next(replies)
+    started[1].running.send_signal(signal.SIGKILL)
+    with pytest.raises(ModelError, match=r"process 1 on the CPU was ended by signal 9: .*Run again to go on"):
+        list(replies)
+    assert all(process.running.poll() is not None for process in started)
+
+
+def test_a_model_that_a_process_cannot_load_is_told_in_its_words(models, tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    maker = SpreadGenerator(base, {}, [None, None], **OPTIONS)
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model\.safetensors: cut off after|cannot be loaded"):
+        list(maker.generate([Request(key="a", text="患者")]))
+    with pytest.raises(ModelError, match=r"there is no model `final` here\. There is: base"):
+        list(maker.generate([Request(key="a", text="患者", model="final")]))
+
+
+def test_the_processes_end_with_the_run_that_started_them(models):
+    base = models[0]
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from medllm.generation.types import Request\n"
+        "from medllm.generation.distributed import SpreadGenerator\n"
+        "maker = SpreadGenerator(Path(sys.argv[1]), {}, [None, None], dtype='float32', batch_size=2)\n"
+        "asked = [Request(key=str(n), text='患者' * n, max_new_tokens=400) for n in range(1, 60)]\n"
+        "for reply in maker.generate(asked): print('reply', flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(base)], stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline()
+        theirs = _children(run.pid)
+        assert len(theirs) == 2
+        run.kill()
+    deadline = time.monotonic() + 20
+    while any(map(_runs, theirs)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_runs, theirs))
+
+
+def _children(pid):
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_batch_crosses_to_a_process_unchanged():
+    request = Request(
+        key="a", text="患者\n", messages=({"role": "user", "content": "x"},), stop=("\n", "終"), seed=2**47
+    )
+    batch = Batch((1, 2, 3), (Asked(request, (4, 5)), Asked(request, ())))
+    assert batch_of(json.loads(as_line(batch))) == batch
+
+
+def test_each_gpu_gets_a_process_and_more_processes_take_turns(monkeypatch):
+    import torch
+
+    assert devices(None) == [None] and devices(3) == [None] * 3
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices(None) == ["0", "1"] and devices(3) == ["0", "1", "0"] and devices(1) == ["0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa,GPU-bb")
+    assert devices(None) == ["GPU-aa", "GPU-bb"]
+
+
+def test_answering_takes_no_more_gpus_than_run_on_asks_for(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    common = {"models": {"base": "base"}, "benchmarks": ("own",)}
+    for changed, count in (({"run_on": "a100x2"}, 2), ({}, None), ({"run_on": "a100x2", "processes": 3}, 3)):
+        assert processes_of(Evaluate(**common, **changed)) == count
+    assert processes_of(Evaluate(**common, run_on="a100x2", engine="http://127.0.0.1:1/v1")) is None
+
+
+def test_models_are_loaded_when_they_are_asked_and_given_back(models):
+    base, adapters = models
+    sources = {"base": base, "rpo": adapters["rpo"]}
+    made = open_generators({"base": "base", "final": "rpo"}, sources, dtype="float32")
+    maker = made["final"][0]
+    assert isinstance(maker, OnDemand) and maker is made["base"][0] and maker._loaded is None
+    assert len(list(maker.generate([Request(key="a", text="患者", model="final", max_new_tokens=2)]))) == 1
+    assert isinstance(maker._loaded, LocalGenerator)
+    maker.release()
+    assert maker._loaded is None
+
+
+def test_what_is_kept_at_once_goes_by_the_memory_that_is_free(models, monkeypatch):
+    from medllm.generation.engine import cache_budget
+
+    generator = LocalGenerator(*models, **OPTIONS)
+    config = generator.model.config.get_text_config()
+    each = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, float32
+    for free, sharing, tokens in ((each * 100_000, 1, 60_000), (each * 100_000, 2, 30_000), (1, 1, LEAST_TOKENS)):
+        monkeypatch.setattr(cache_budget, "memory_free", lambda free=free: free)
+        assert Room.of(config, generator.model, sharing).tokens == tokens
+    monkeypatch.setattr(cache_budget, "memory_free", lambda: 2**50)
+    assert Room.of(config, generator.model, 1).tokens == 65_536
+    on_gpu = Room(tokens=10**6, on_cpu=False, scores=2e9, heads=64)
+    assert on_gpu.tokens_read(300, 1800) == 4 * 300, "2 GB hold the scores of four prompts of 300 tokens after 1,500"
+    assert on_gpu.tokens_read(10_000, 10_000) == 10_000, "one prompt is read in any case"
+    assert os.environ.get("OMP_NUM_THREADS"), "the tests give each process one thread"

@@ -1,0 +1,159 @@
+"""Blind review: names stay hidden, the same vote sent twice is one, and thanks come only when it is safe."""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import date
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from medllm.errors import DataError, HubError
+from medllm.page.context import Page
+from medllm.page.review.html import pair_form
+from medllm.page.review.pairs import COMMON, Review, sentences
+from medllm.page.review.votes import Ballot, card
+from medllm.page.review_routes import ballot_routes
+from medllm.votes.journal import Journal
+from tests.page.simulated import HOSTILE, MODELS
+
+
+@pytest.fixture
+def review(results) -> Review:
+    return Review(results)
+
+
+def told(review: Review, rater: str = "r1", at: int = 0, **more: object) -> dict:
+    return {"rater": rater, "at": at, "shown": review.pair(rater, at).shown, "choice": "a", **more}
+
+
+def test_every_pair_can_be_reached_once_and_the_first_are_the_same_for_all(review):
+    def seen(rater):
+        pairs = []
+        while (pair := review.pair(rater, len(pairs))) is not None:
+            pairs.append((pair.key, *sorted((pair.a.model, pair.b.model))))
+        return pairs
+
+    one, two = seen("r1"), seen("r2")
+    assert len(one) == len(set(one)) == len(review.results.keys) * 3
+    assert one[:COMMON] == two[:COMMON]
+    assert one != two
+    assert sorted(one) == sorted(two)
+
+
+def test_pairs_that_differ_in_correctness_come_first(review):
+    pairs = [review.pair("r1", at) for at in range(COMMON)]
+    assert all(pair.a.correct != pair.b.correct for pair in pairs)
+
+
+def test_sides_are_drawn_so_that_no_model_always_stands_on_one(review):
+    first = [review.pair(f"r{number}", 0).a.model for number in range(40)]
+    assert len(set(first)) == 2
+
+
+def test_the_form_names_no_model_and_keeps_hostile_text_text(page, review):
+    at = next(at for at in range(400) if HOSTILE in review.pair("r1", at).a.completion)
+    pair = review.pair("r1", at)
+    form = pair_form(pair, page.results.question(pair.key), at, "evaluation-only")
+    assert not [model for model in MODELS if f">{model}<" in form or f'"{model}"' in form]
+    assert "<script" not in form
+    assert "${" not in form
+
+
+def test_a_vote_holds_what_was_said_and_nothing_the_browser_made_up(review):
+    vote = review.vote(
+        told(review, reasons_a=["fact", "nonsense"], faulty_b=[0, 999, "x"], note="注" * 5000, role="king", seconds=-4)
+    )
+    pair = review.pair("r1", 0)
+    assert vote.reasons_a == ("fact",)
+    assert vote.faulty_b == (sentences(pair.b.completion)[0].strip(),)
+    assert len(vote.note) == 1000
+    assert (vote.role, vote.seconds) == ("", 0.0)
+    assert vote.rater != "r1"
+    assert vote.use == "evaluation-only"
+
+
+@pytest.mark.parametrize("wrong", [{"choice": "c"}, {"shown": "0" * 16}, {"at": 10**6}, {"rater": ""}, {"at": "0"}])
+def test_a_vote_that_is_none_is_refused(review, wrong):
+    with pytest.raises(DataError):
+        review.vote({**told(review), **wrong})
+
+
+def test_questions_up_to_the_cutoff_may_train_and_others_may_not(results):
+    young, old = Review(results, date(2021, 6, 1)), Review(results, date(2017, 12, 31))
+    uses = {young.vote(told(young, at=at)).use for at in range(40)}
+    assert uses == {"training", "evaluation-only"}
+    assert {old.vote(told(old, at=at)).use for at in range(40)} == {"evaluation-only"}
+
+
+def asked(page: Page, ballot: Ballot, method: str, path: str, **more: object) -> httpx.Response:
+    async def ask():
+        app = Starlette(routes=ballot_routes(page, ballot))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
+            return await client.request(method, path, **more)
+
+    return asyncio.run(ask())
+
+
+def test_thanks_are_said_when_the_vote_is_on_the_disk_and_twice_is_once(tmp_path, page, review):
+    ballot = Ballot(review, Journal(tmp_path))
+    for _ in range(2):
+        answer = asked(page, ballot, "POST", "/medllm/vote", json=told(review))
+        assert answer.status_code == 200
+        assert "ありがとう" in answer.text
+        assert any(f"= {model}" in answer.text for model in MODELS)
+    assert len(ballot.journal.votes()) == 1
+
+
+def test_without_a_lasting_disk_no_thanks_before_the_hub_has_the_vote(tmp_path, page, review):
+    class Away:
+        """A Hub that is out of reach."""
+
+        def elsewhere(self):
+            """Nothing is known of other starts."""
+            return frozenset()
+
+        def send(self):
+            """Fail as the real one does."""
+            raise HubError("away")
+
+    ballot = Ballot(review, Journal(tmp_path), Away(), lasting=False)
+    answer = asked(page, ballot, "POST", "/medllm/vote", json=told(review))
+    assert answer.status_code == 503
+    assert "ありがとう" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{}", "text/plain", 415),
+        (b"[1]", "application/json", 400),
+        (b"{" * 30_000, "application/json", 400),
+        (json.dumps({"rater": "r"}).encode(), "application/json", 409),
+    ],
+)
+def test_other_sites_floods_and_nonsense_are_refused(tmp_path, page, review, content, kind, status):
+    ballot = Ballot(review, Journal(tmp_path))
+    answer = asked(page, ballot, "POST", "/medllm/vote", content=content, headers={"content-type": kind})
+    assert answer.status_code == status
+    assert ballot.journal.votes() == []
+
+
+def test_a_position_beyond_the_last_pair_says_so(tmp_path, page, review):
+    ballot = Ballot(review, Journal(tmp_path))
+    for at in ("999999", "-1", "x", "9" * 40):
+        assert "もうありません" in asked(page, ballot, "GET", f"/medllm/pair?rater=r1&at={at}").text
+
+
+def test_the_card_says_what_may_be_trained_on_and_marks_simulated_results(results):
+    text = card(results, "clinic/votes")
+    assert "config_name: preferences" in text
+    assert "simulated" in text
+    real = replace(results, origin=replace(results.origin, marking="recorded"))
+    assert "simulated" not in card(real, "clinic/votes")
+
+
+def test_a_text_cut_into_sentences_is_the_same_text_again():
+    for text in ("", "一文。", "肺炎か？はい！「そう。」\n\n答え:a", HOSTILE, "no end"):
+        assert "".join(sentences(text)) == text

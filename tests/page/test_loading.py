@@ -1,0 +1,52 @@
+"""Results from the Hub: a revision that is there is shown and named, one that is not is a panel, not a traceback."""
+
+import pytest
+
+from medllm.hub import Hub
+from medllm.localhub import serve
+from medllm.page.error_page import SourceFault, fault_panel
+from medllm.page.loading import load
+from tests.page.simulated import write
+
+REPO = "clinic/m-evaluate"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """An embedded Hub that holds one evaluation."""
+    folder = tmp_path_factory.mktemp("hub")
+    with serve(folder / "store") as served:
+        hub = Hub(served.url, served.token, folder / "cache", "test", waits=())
+        write(folder / "evaluation", per_section=3)
+        hub.api.create_repo(REPO, repo_type="dataset")
+        hub.api.upload_folder(repo_id=REPO, repo_type="dataset", folder_path=folder / "evaluation")
+        hub.api.create_tag(REPO, tag="v1", repo_type="dataset")
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def at_home(hub, monkeypatch):
+    """The page reaches this Hub as it would reach the public one."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+
+
+def test_a_dataset_at_a_revision_is_shown_with_its_commit(hub):
+    results = load(f"{REPO}@v1")
+    assert len(results.keys) == 12
+    assert results.origin.name == REPO
+    assert results.origin.revision == hub.resolve(REPO, "dataset").revision
+
+
+def test_the_variable_names_it_as_well(hub, monkeypatch):
+    monkeypatch.setenv("MEDLLM_RESULTS", REPO)
+    assert load().origin.name == REPO
+
+
+@pytest.mark.parametrize("wanted", [f"{REPO}@no-such-revision", "clinic/no-such-dataset", "no-such-org/x@main"])
+def test_what_the_hub_does_not_have_is_a_panel_with_the_mend(wanted):
+    with pytest.raises(SourceFault) as caught:
+        load(wanted)
+    assert caught.value.kind == "hub"
+    assert wanted.split("@")[0] in fault_panel(caught.value)
+    assert "リビジョン" in fault_panel(caught.value)

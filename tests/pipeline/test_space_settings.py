@@ -1,0 +1,92 @@
+"""A Space's settings: what the recipe names is set; what cannot be set is said; a missing secret stops before that."""
+
+import json
+from datetime import date
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import HfApi
+
+from medllm.errors import HubError
+from medllm.hub import Artifact, Hub
+from medllm.localhub import serve
+from medllm.pipeline.space_settings import check_secrets, furnish
+from medllm.recipe.settings import Space
+
+SPACE = "clinic/m-space"
+
+
+def recipe(**space: object) -> SimpleNamespace:
+    """As much of a recipe as a Space's settings ask for."""
+    evaluate = SimpleNamespace(models={"base": "base", "cpt": "cpt", "final": "rpo"})
+    told = {"name": "m", "namespace": "clinic", "base": "org/base@v1", "cutoff": date(2017, 12, 31)}
+    return SimpleNamespace(**told, evaluate=evaluate, space=Space(**space))
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """An embedded Hub that holds the Space."""
+    with serve(tmp_path / "hub", user="clinic") as served:
+        api = HfApi(endpoint=served.url, token=served.token)
+        api.create_repo(SPACE, repo_type="space", space_sdk="gradio")
+        yield Hub(served.url, served.token, tmp_path / "cache", "test", waits=())
+
+
+def set_there(hub) -> tuple[dict[str, str], list[str]]:
+    """The variables and the names of the secrets that the Space has."""
+    variables = {key: one.value for key, one in hub.api.get_space_variables(SPACE).items()}
+    return variables, list(hub.api.get_space_secrets(SPACE))
+
+
+def test_variables_secrets_votes_and_hardware_are_set(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    told = []
+    wanted = recipe(variables={"A": "1"}, secrets=("HF_TOKEN",), hardware="t4-small")
+    furnish(hub, SPACE, wanted, {}, told.append, fresh=True)
+    assert set_there(hub) == (
+        {"A": "1", "MEDLLM_VOTES": "clinic/m-votes", "MEDLLM_CUTOFF": "2017-12-31"},
+        ["HF_TOKEN"],
+    )
+    assert hub.api.get_space_runtime(SPACE).requested_hardware == "t4-small"
+    assert told == []
+
+
+def test_a_secret_that_is_not_here_is_named_before_any_work(monkeypatch):
+    monkeypatch.delenv("KEY_OF_OURS", raising=False)
+    with pytest.raises(HubError, match="KEY_OF_OURS"):
+        check_secrets(recipe(secrets=("KEY_OF_OURS",)))
+
+
+def test_a_standing_space_keeps_a_secret_that_is_not_here(hub, monkeypatch):
+    monkeypatch.delenv("KEY_OF_OURS", raising=False)
+    hub.api.add_space_secret(SPACE, "KEY_OF_OURS", "x")
+    told = []
+    furnish(hub, SPACE, recipe(secrets=("KEY_OF_OURS",)), {}, told.append, fresh=False)
+    assert set_there(hub)[1] == ["KEY_OF_OURS"]
+    assert told == []
+
+
+@pytest.mark.parametrize(("live", "extra"), [("adapters", {}), ("zerogpu", {"kind": "zerogpu"})])
+def test_live_adapters_are_the_evaluated_models_at_their_commits(hub, live, extra):
+    made = {"cpt": Artifact("clinic/m-cpt", "model", "a" * 40), "rpo": Artifact("clinic/m-rpo", "model", "b" * 40)}
+    furnish(hub, SPACE, recipe(live=live), made, print, fresh=True)
+    assert json.loads(set_there(hub)[0]["MEDLLM_LIVE"]) == {
+        **extra,
+        "base": "org/base@v1",
+        "adapters": {"cpt": "clinic/m-cpt@" + "a" * 40, "final": "clinic/m-rpo@" + "b" * 40},
+    }
+
+
+def test_a_server_that_nobody_named_is_asked_for(hub):
+    told = []
+    furnish(hub, SPACE, recipe(live="endpoint"), {}, told.append, fresh=True)
+    assert "MEDLLM_LIVE" in told[0]
+
+
+@pytest.mark.parametrize("hardware", ["cpu-basic", "no-such-machine"])
+def test_what_cannot_be_set_is_said_and_nothing_stops(hub, tmp_path, hardware):
+    told = []
+    place = "clinic/not-there" if hardware == "cpu-basic" else SPACE
+    furnish(hub, place, recipe(variables={"A": "1"}, hardware=hardware), {}, told.append, fresh=True)
+    assert len(told) == 1
+    assert hardware in told[0]

@@ -1,0 +1,120 @@
+"""The watch over a run: the falling chosen answer, the full disk, the half-written checkpoint."""
+
+import errno
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from medllm.errors import TrainingError
+from medllm.training.callbacks import FallingChosen, Finite, keep_lines, last_checkpoint, worded
+
+
+class Model:
+    """Stands for the model where only the saving is looked at."""
+
+    def save_pretrained(self, folder, **options):
+        self.saved = folder
+
+
+def trainer():
+    """Stands for the trainer of one process."""
+    model = Model()
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model)
+    return SimpleNamespace(
+        model=model, accelerator=accelerator, is_fsdp_enabled=False, is_world_process_zero=lambda: True
+    )
+
+
+def told(watch, *rewards):
+    model = watch.trainer.model
+    for step, reward in enumerate(rewards, 1):
+        watch.on_log(None, SimpleNamespace(global_step=step), None, {"rewards/chosen": reward}, model=model)
+    return model
+
+
+def test_a_chosen_answer_that_falls_below_the_reference_is_told_once(tmp_path):
+    said = []
+    told(FallingChosen(trainer(), tmp_path, "warn", said.append), 0.1, -0.1, -0.2, 0.1, -0.1, -0.2, -0.3, -0.4, -0.5)
+    assert len(said) == 1 and said[0].startswith("step 7: the chosen answers are less likely")
+    told(FallingChosen(trainer(), tmp_path, "stop", said.append), 0.2, 0.1, -0.1, 0.1)
+    assert len(said) == 1
+
+
+def test_the_run_is_stopped_with_its_adapter_kept_when_the_recipe_says_so(tmp_path):
+    watch = FallingChosen(trainer(), tmp_path / "kept", "stop", print)
+    with pytest.raises(TrainingError, match=r"step 3: the chosen answers .* is in .*kept"):
+        told(watch, -0.1, -0.2, -0.3)
+
+
+def test_full_disk_and_full_memory_say_which_knob_to_turn(tmp_path):
+    with pytest.raises(TrainingError, match="no space left where"), worded("cpt", tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(TrainingError, match="Lower `per_device_batch_size` or `max_length`"), worded("cpt", tmp_path):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="a bug"), worded("cpt", tmp_path):
+        raise RuntimeError("a bug")
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    for step in (2, 10, 12):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "optimizer.pt").write_bytes(b"")
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}), "utf-8")
+    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"global_st', "utf-8")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    torch.save({}, tmp_path / "checkpoint-10" / "rng_state_0.pth")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    (tmp_path / "checkpoint-10" / "rng_state_1.pth").write_bytes(b"PK\x03\x04 and then the disk was full")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2", "another process wrote its part by half"
+    (tmp_path / "checkpoint-2" / "optimizer_0").mkdir()
+    assert last_checkpoint(tmp_path) is None, "shares of the optimizer without their table of contents"
+    (tmp_path / "checkpoint-2" / "optimizer_0" / ".metadata").write_bytes(b"")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+def test_lines_of_lost_steps_and_a_line_cut_by_a_kill_are_dropped(tmp_path):
+    log = tmp_path / "training" / "log.jsonl"
+    assert keep_lines(log, 5) == []
+    log.write_text('{"step": 1}\n{"step": 2, "completion": "熱"}\n{"step": 3}\n{"step": 2, "comp', "utf-8")
+    assert keep_lines(log, 2) == [1, 2]
+    assert log.read_text("utf-8") == '{"step": 1}\n{"step": 2, "completion": "熱"}\n'
+    assert [path.name for path in log.parent.iterdir()] == ["log.jsonl"]
+
+
+def test_float16s_scaler_may_leave_updates_out_until_its_scale_is_spent(tmp_path):
+    weights = torch.nn.Linear(2, 2, bias=False)
+    step = torch.optim.SGD(weights.parameters(), 0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1000)
+    learning = trainer()
+    learning.accelerator.scaler = scaler
+    watch = Finite(learning, tmp_path)
+    state = SimpleNamespace(global_step=0)
+
+    def update(gradient):
+        before = scaler.get_scale()
+        scaler.scale(weights(torch.ones(1, 2)).sum())  # the first call makes the scale
+        for parameter in weights.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        scaler.unscale_(step)
+        watch.on_pre_optimizer_step(None, state, None, model=weights)
+        scaler.step(step)
+        scaler.update()
+        learning.accelerator.optimizer_step_was_skipped = scaler.get_scale() < before
+        watch.on_optimizer_step(None, state, None)
+
+    update(1.0)
+    update(float("inf"))
+    update(float("inf"))
+    assert watch.skipped == 2 and scaler.get_scale() == 1.0
+    with pytest.raises(TrainingError, match="in float16 the loss or a gradient is not a number at any scale"):
+        update(float("nan"))
+    scaler_less = trainer()
+    scaler_less.accelerator.scaler = None
+    with pytest.raises(TrainingError, match="step 1: the loss or a gradient is not a number"):
+        Finite(scaler_less, tmp_path).on_pre_optimizer_step(
+            SimpleNamespace(device="cpu", world_size=1), state, None, model=weights
+        )

@@ -1,0 +1,229 @@
+"""RPO's loss, number for number, and its reference on every route."""
+
+import math
+
+import pytest
+import torch
+
+from medllm.errors import TrainingError
+from medllm.recipe.settings import Lora, Rpo
+from medllm.training.pair_batches import PairCollator, encode_pairs, read_pairs
+from medllm.training.reference import Reference
+from medllm.training.rpo import answer_logps, make_trainer, rpo_loss
+from medllm.weights.load import load_adapters, load_base, load_tokenizer
+from tests import tiny
+
+LORA = Lora(r=4, lora_alpha=8)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rpo")
+    tiny.make_base(folder / "base")
+    tiny.make_adapter(folder / "cpt", folder / "base", target_modules=["q_proj", "up_proj", "embed_tokens"])
+    tiny.make_pairs(folder / "preferences")
+    return folder
+
+
+def trainer_for(root, work, *, lora=None, quantization="none", model=None, **changed):
+    settings = Rpo(
+        model="cpt",
+        rpo_alpha=10,
+        lora=lora,
+        dtype="float32",
+        batch_size=4,
+        max_length=256,
+        gradient_checkpointing=False,
+        trackers=(),
+        **{"max_steps": 1, **changed},
+    )
+    tokenizer = load_tokenizer(root / "base")
+    pairs, _ = encode_pairs(read_pairs(root / "preferences", "keep", root / "cache"), tokenizer, 256)
+    if model is None:
+        model = load_base(root / "base", dtype="float32", quantization=quantization)
+        if lora is None:
+            model = load_adapters(model, {"default": root / "cpt"}, root / "base", trainable="default")
+    return make_trainer(model, tokenizer, pairs, settings, work, say=print)
+
+
+def by_hand(model, pair, reference):
+    """The loss of one pair from two plain passes over whole sequences, in Python's own numbers."""
+
+    def logp(answer):
+        ids = torch.tensor([pair["prompt_ids"] + answer])
+        with torch.no_grad():
+            scores = model(ids, use_cache=False).logits[0].double().log_softmax(-1)
+        begin = len(pair["prompt_ids"])
+        return sum(float(scores[begin + at - 1, token]) for at, token in enumerate(answer))
+
+    chosen, rejected = logp(pair["chosen_ids"]), logp(pair["rejected_ids"])
+    margin = 0.1 * ((chosen - reference[0]) - (rejected - reference[1]))
+    return math.log1p(math.exp(-margin)) + 10 * -chosen / len(pair["chosen_ids"]), (chosen, rejected)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_loss_is_that_of_the_paper_on_a_batch_computed_by_hand(root, tmp_path, shared):
+    trainer = trainer_for(root, tmp_path, lora=LORA)
+    model = trainer.model.eval()
+    pairs = [trainer.train_dataset[number] for number in range(4)]
+    assert len({len(pair["chosen_ids"]) for pair in pairs}) > 1, "equal lengths would hide the averaging"
+    references = [by_hand(model, pair, (0.0, 0.0))[1] for pair in pairs]
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    expected = sum(by_hand(model, pair, ref)[0] for pair, ref in zip(pairs, references, strict=True)) / 4
+    batch = PairCollator(trainer.processing_class.pad_token_id, shared=shared)(pairs)
+    trainer.state.global_step = 1
+    trainer.reference = torch.tensor(references)
+    with torch.no_grad():
+        loss = trainer._compute_loss(model, batch, False)
+    assert float(loss) == pytest.approx(expected, abs=1e-5 * max(1.0, abs(expected) / 10))
+    logged = {}
+    trainer.log(logged)
+    assert logged["rewards/margins"] != 0
+
+
+def test_the_likelihood_term_is_averaged_per_sequence_and_not_over_the_batchs_tokens():
+    policy = (torch.tensor([-2.0, -30.0]), torch.tensor([-5.0, -5.0]), torch.tensor([2, 10]))
+    dpo, nll = rpo_loss(policy, (policy[0], policy[1], policy[2]), beta=0.1, alpha=10.0)
+    assert dpo.tolist() == pytest.approx([math.log(2)] * 2)
+    assert nll.mean().item() == pytest.approx(10 * (2 / 2 + 30 / 10) / 2)
+    assert nll.mean().item() != pytest.approx(10 * 32 / 12)
+
+
+def test_alpha_zero_is_plain_dpo():
+    policy = (torch.tensor([-2.0]), torch.tensor([-5.0]), torch.tensor([2]))
+    dpo, nll = rpo_loss(policy, (torch.tensor([-3.0]), torch.tensor([-4.0]), policy[2]), beta=0.5, alpha=0.0)
+    assert nll.item() == 0
+    assert dpo.item() == pytest.approx(-math.log(1 / (1 + math.exp(-0.5 * (1.0 + 1.0)))))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gemma3_text"])
+def test_a_shared_prompt_gives_the_numbers_of_two_rows(tmp_path, family):
+    base = tiny.make_base(tmp_path / "base", family=family)
+    model, tokenizer = load_base(base, dtype="float32"), load_tokenizer(base)
+    pairs, _ = encode_pairs(read_pairs(tiny.make_pairs(tmp_path / "pairs"), "keep", tmp_path / "cache"), tokenizer, 256)
+    window = model.config.sliding_window if family == "gemma3_text" else None
+    rows = [pairs[number] for number in range(5)]
+    with torch.no_grad():
+        together, apart = (
+            answer_logps(model, PairCollator(0, shared=shared, window=window)(rows)) for shared in (True, False)
+        )
+    for left, right in zip(together, apart, strict=True):
+        assert torch.allclose(left.float(), right.float(), atol=2e-4)
+
+
+@pytest.mark.parametrize("route", ["continued", "merged", "continued nf4", "fresh nf4"])
+def test_the_reference_is_the_model_at_the_start_to_the_last_bit(root, tmp_path, route):
+    quantization = "nf4" if "nf4" in route else "none"
+    if route == "merged":
+        below = load_adapters(load_base(root / "base", dtype="float32"), {"cpt": root / "cpt"}, root / "base")
+        trainer = trainer_for(root, tmp_path, lora=LORA, model=below.merge_and_unload())
+    else:
+        trainer = trainer_for(root, tmp_path, lora=LORA if "fresh" in route else None, quantization=quantization)
+    trainer.train()
+    line = next(line for line in trainer.state.log_history if "rewards/margins" in line)
+    assert trainer.proved
+    assert line["rewards/margins"] == 0 and line["rewards/chosen"] == 0
+    assert line["loss/dpo"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_a_wrong_reference_stops_the_run(root, tmp_path, monkeypatch):
+    def of_the_base(self):
+        model = self.trainer.model
+        with model.disable_adapter():  # the base, which other trainers take for the reference
+            return computed(self)
+
+    computed = Reference._computed
+    monkeypatch.setattr(Reference, "_computed", of_the_base)
+    with pytest.raises(TrainingError, match="policy and reference differ"):
+        trainer_for(root, tmp_path).train()
+
+
+def test_adapters_learn_in_float32_on_a_4_bit_base(root, tmp_path):
+    trainer = trainer_for(root, tmp_path, quantization="nf4")
+    learning = {p.dtype for p in trainer.model.parameters() if p.requires_grad}
+    assert learning == {torch.float32}
+
+
+def test_a_run_whose_chosen_answers_fall_is_stopped_as_the_recipe_says(root, tmp_path, monkeypatch):
+    from medllm.training import rpo
+
+    def unlearning(policy, reference, *, beta, alpha):
+        return policy[0] / policy[2], torch.zeros_like(policy[0])
+
+    monkeypatch.setattr(rpo, "rpo_loss", unlearning)
+    changed = {"max_steps": 6, "logging_steps": 1, "learning_rate": 1e-2, "warmup": 0.0}
+    with pytest.raises(TrainingError, match=r"step [45]: the chosen answers are less likely than under the reference"):
+        trainer_for(root, tmp_path / "stop", on_falling_chosen="stop", **changed).train()
+    assert (tmp_path / "stop" / "last_good" / "adapter_model.safetensors").is_file()
+    warned = trainer_for(root, tmp_path / "warn", on_falling_chosen="warn", **changed)
+    warned.train()
+    assert warned.falling.first in (4, 5) and warned.state.global_step == 6
+
+
+@pytest.mark.parametrize("route", ["fresh", "continued"])
+def test_the_adapters_dropout_acts_on_the_policy_and_never_on_the_reference(root, tmp_path, route):
+    told, kept = {}, {}
+    for share in (0.0, 0.5):
+        lora, model = LORA.model_copy(update={"lora_dropout": share}), None
+        if route == "continued":
+            targets = ["q_proj", "up_proj"]
+            below = tiny.make_adapter(
+                tmp_path / f"below {share}", root / "base", target_modules=targets, lora_dropout=share
+            )
+            model = load_adapters(
+                load_base(root / "base", dtype="float32"), {"default": below}, root / "base", trainable="default"
+            )
+            lora = None
+        trainer = trainer_for(
+            root,
+            tmp_path / f"{share}",
+            lora=lora,
+            model=model,
+            warmup=0.0,
+            max_steps=2,
+            logging_steps=1,
+            learning_rate=1e-2,
+        )
+        trainer.train()
+        assert trainer.proved
+        told[share] = [line["rewards/margins"] for line in trainer.state.log_history if "rewards/margins" in line]
+        kept[share] = trainer.reference
+    assert torch.equal(kept[0.0].nan_to_num(), kept[0.5].nan_to_num())
+    assert told[0.0][0] == 0
+    assert told[0.5][1] != told[0.0][1], "the recipe's dropout did nothing"
+
+
+def test_pairs_of_one_prompt_in_a_micro_batch_share_it_and_their_common_answers(root):
+    tokenizer = load_tokenizer(root / "base")
+    model = load_base(root / "base", dtype="float32")
+    prompt, other, first, second, third = ([7, 8, 9, 10], [11, 12], [20, 21, 0], [22, 0], [23, 24, 25, 0])
+    sides = [(prompt, first, second), (prompt, first, third), (other, second, third), (prompt, second, third)]
+    pairs = [
+        {"prompt_ids": asked, "chosen_ids": chosen, "rejected_ids": rejected, "pair": number}
+        for number, (asked, chosen, rejected) in enumerate(sides)
+    ]
+    together = PairCollator(tokenizer.pad_token_id, shared=True)(pairs)
+    assert together["input_ids"].shape == (2, 3 + 3 + 4 + 4), "two prompts, three answers at most, each computed once"
+    rows = PairCollator(tokenizer.pad_token_id, shared=False)(pairs)
+    assert rows["input_ids"].shape[0] == 5
+    with torch.no_grad():
+        alone = [answer_logps(model, PairCollator(0, shared=False)([pair])) for pair in pairs]
+        for batch in (together, rows):
+            for number, side in enumerate(answer_logps(model, batch)):
+                assert side.tolist() == pytest.approx([float(one[number]) for one in alone], abs=1e-4)
+
+
+def test_the_head_in_tiles_gives_the_numbers_of_the_whole_logits(root):
+    from medllm.training.logits import fuse_head
+
+    model = load_base(root / "base", dtype="float32")
+    fuse_head(model)
+    pairs, _ = encode_pairs(
+        read_pairs(root / "preferences", "keep", root / "cache"), load_tokenizer(root / "base"), 256
+    )
+    for shared in (True, False):
+        batch = PairCollator(0, shared=shared)([pairs[number] for number in range(3)])
+        for whole, tiled in zip(answer_logps(model, batch), answer_logps(model, batch, whole=False), strict=True):
+            assert torch.allclose(whole.float(), tiled.float(), atol=1e-4)

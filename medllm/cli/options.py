@@ -11,7 +11,7 @@ HubOption = Annotated[
     typer.Option("--hub", metavar="URL|DIR", help="The Hub: a URL, or a folder for a local Hub.", show_default=False),
 ]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")]
-OnOption = Annotated[str, typer.Option("--on", metavar="here|jobs|slurm|autotrain", help="Where to build it.")]
+OnOption = Annotated[str, typer.Option("--on", metavar="local|jobs|slurm|autotrain", help="Where to build it.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Rebuild what the plan lists without asking.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in progress.")]

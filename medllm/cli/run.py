@@ -36,7 +36,7 @@ def run(
     recipe: RecipeFile,
     stages: Annotated[Optional[list[str]], typer.Argument(help="Only these, and what they need.")] = None,  # noqa: UP045
     hub: HubOption = None,
-    on: OnOption = "here",
+    on: OnOption = "local",
     set_: SetOption = [],  # noqa: B006  typer copies it
     work: WorkOption = Path("runs"),
     yes: YesOption = False,
@@ -71,7 +71,7 @@ def run(
 def ablate(
     recipe: RecipeFile,
     hub: HubOption = None,
-    on: OnOption = "here",
+    on: OnOption = "local",
     set_: SetOption = [],  # noqa: B006
     work: WorkOption = Path("runs"),
     yes: YesOption = False,

@@ -9,7 +9,7 @@ from medllm.recipe import uses
 from medllm.recipe.model_shapes import refuse_unsupported
 from medllm.recipe.reference import parse_reference
 
-PLACES = ("here", "jobs", "slurm", "autotrain")
+PLACES = ("local", "jobs", "slurm", "autotrain")
 
 
 def launcher(on: str) -> Launcher:

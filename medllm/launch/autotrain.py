@@ -52,7 +52,7 @@ def refuse(item: Item) -> None:
         raise LaunchError(
             "rpo: AutoTrain cannot do Reasoning Preference Optimization: none of its settings weighs the likelihood of "
             "the chosen answer. All it could do is run our own script on a rented machine (its SpaceRunner), which is "
-            "what --on jobs does. Use --on here, jobs or slurm; with rpo_alpha 0 it can train plain DPO."
+            "what --on jobs does. Use --on local, jobs or slurm; with rpo_alpha 0 it can train plain DPO."
         )
     if isinstance(settings, Cpt) and settings.model != "base":
         raise LaunchError("cpt: AutoTrain starts from a full model. Set cpt.model: base.")

@@ -98,7 +98,7 @@ def test_a_fine_grained_token_that_may_not_start_jobs_is_refused_before_anything
     scoped = None if rights is None else [{"entity": {"type": "user", "name": "clinic"}, "permissions": rights}]
     with fine_grained(server, scoped) as hub:
         plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub)
-        refuse_unfit("here", plan, hub)
+        refuse_unfit("local", plan, hub)
         if refused:
             with pytest.raises(HubError, match=r"may not start Jobs \(`job.write`\) in clinic.*leave out --on jobs"):
                 refuse_unfit("jobs", plan, hub)

@@ -52,7 +52,7 @@ def uv(tmp_path, monkeypatch, script):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, r"AutoTrain cannot do Reasoning Preference Optimization.*SpaceRunner.*--on here, jobs or slurm"),
+        ({}, r"AutoTrain cannot do Reasoning Preference Optimization.*SpaceRunner.*--on local, jobs or slurm"),
         ({"rpo.rpo_alpha": 0}, r"makes a fresh adapter. Give `lora"),
         ({"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.quantization": "nf4"}, r"would round that once more"),
         ({"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.epochs": None, "rpo.max_steps": 5}, r"counts whole epochs"),

@@ -34,9 +34,9 @@ def test_a_base_on_the_hub_is_judged_by_its_config_alone_before_the_corpus_is_ma
     recipe = with_overrides(read_recipe(tmp_path / "toy.yaml"), {"base": f"clinic/base@{commit}"})
     plan = make_plan(recipe, hub, ("cpt",))
     if sound:
-        refuse_unfit("here", plan, hub)
+        refuse_unfit("local", plan, hub)
     else:
         with pytest.raises(ModelError, match="type `qwen3_moe` cannot be trained"):
-            refuse_unfit("here", plan, hub)
+            refuse_unfit("local", plan, hub)
     assert not list(hub.cache.rglob("*.safetensors"))
-    refuse_unfit("here", make_plan(recipe, hub, ("corpus",)), hub)
+    refuse_unfit("local", make_plan(recipe, hub, ("corpus",)), hub)

@@ -56,7 +56,7 @@ class Sitting:
     prompts: dict[str, Asked]
     """By a key that tells exam, question, prompt and sample."""
     watch: Watch
-    """The leakage audit of the worked examples."""
+    """The leakage audit of the worked examples; it watches nothing where there are none."""
 
 
 def sittings_of(settings: Evaluate, sources: dict[str, Path]) -> list[Sitting]:
@@ -74,8 +74,10 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
     shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(name, 0)
     examples = exemplars(name, folder)[:shots] if shots else []
     refuse_test_items(examples, questions)
-    watch = Watch.over(questions, translated=translated_items(name, folder))
-    watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
+    watch = Watch(())
+    if shots:  # else there is nothing to audit, and the index of an exam takes seconds
+        watch = Watch.over(questions, translated=translated_items(name, folder))
+        watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
     prompts: dict[str, Asked] = {}
     for style in settings.prompts:
         rendered = [

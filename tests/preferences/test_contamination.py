@@ -5,6 +5,7 @@ from datetime import date
 
 import pyarrow.parquet as pq
 import pytest
+from medllm.corpus.leakage import ExamIndex
 
 from medllm.errors import DataError
 from medllm.evaluation.prompts import sittings_of
@@ -91,6 +92,13 @@ def test_a_worked_example_that_is_a_question_of_the_exam_stops_the_evaluation(tm
     )
     (sitting,) = sittings_of(asked, {"own": exam})
     assert sitting.watch.facts()["documents"] == 1 and sitting.watch.facts()["documents_to_drop"] == 0
+
+
+def test_an_evaluation_without_worked_examples_builds_no_index_of_the_exam(tmp_path, monkeypatch):
+    exam = tiny.make_exam(tmp_path / "own", 6, first="2019-02-09")
+    monkeypatch.setattr(ExamIndex, "__init__", lambda *given, **more: pytest.fail("the exam was indexed"))
+    (sitting,) = sittings_of(Evaluate(models={"base": "base"}, benchmarks=("own",), shots=0), {"own": exam})
+    assert len(sitting.questions) == 6 and sitting.examples == []
 
 
 def test_a_vote_whose_texts_hold_a_held_out_question_is_refused(sources, tmp_path):

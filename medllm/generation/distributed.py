@@ -2,7 +2,7 @@
 
 Batches are those that one process would make, so the replies are the same. Whoever is free gets the next one. Replies
 come back as they are finished and are written down by the caller, so any number of processes can go on later. When one
-process dies all others are ended, and its message is told.
+process dies, or shows no life for `SILENT` seconds, all others are ended, and its message is told.
 """
 
 import json
@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 from medllm.errors import ModelError
@@ -25,6 +26,16 @@ from medllm.weights.load import import_torch, load_tokenizer
 
 LAST_LINES = 8
 """How much of a dead process's messages is told."""
+WORKER = [sys.executable, "-m", "medllm.generation.worker"]
+BEAT = 5.0
+"""Seconds after which a process that loads or answers says that its work goes on."""
+SILENT = 45.0
+"""Seconds without a word after which a process that has work counts as hung."""
+LOOK = 1.0
+"""Seconds between two looks at who is silent."""
+END = 10.0
+"""Seconds that a process takes to end when it is killed."""
+GO_ON = "The others were ended; what was answered is kept. Run again to go on"
 Heard = tuple[int, dict[str, Any] | None]
 """A process's number and its line; None when it has ended."""
 
@@ -54,7 +65,7 @@ class Process:
         else:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // of)))
         self.running = subprocess.Popen(
-            [sys.executable, "-m", "medllm.generation.worker"],
+            WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -63,6 +74,11 @@ class Process:
             errors="replace",
         )
         self.last: deque[str] = deque(maxlen=LAST_LINES)
+        self.at_work = True
+        """Whether it has something to do: its model to load, or a batch."""
+        self.words = self._counted = 0
+        """How many lines it has sent."""
+        self._silent = 0.0
         self._threads = [
             threading.Thread(target=self._copy_messages, daemon=True),
             threading.Thread(target=self._hear, args=(heard,), daemon=True),
@@ -83,7 +99,10 @@ class Process:
     def end(self) -> None:
         """End it, whatever it does, wait until it is gone, and close what led to it."""
         self.running.kill()
-        self.running.wait()
+        try:
+            self.running.wait(END)
+        except subprocess.TimeoutExpired:  # in a call to the system that does not return: it ends with that call
+            return
         for thread in self._threads:
             thread.join()
         for pipe in (self.running.stdin, self.running.stdout, self.running.stderr):
@@ -95,7 +114,21 @@ class Process:
         """How it ended and what it said last."""
         code = self.running.wait()
         self._threads[0].join(timeout=5)
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        return self._words(f"was ended by signal {-code}" if code < 0 else f"ended with code {code}")
+
+    def silent_for(self, passed: float) -> float:
+        """Count so many seconds; how many there are since its last line, or since it got its work."""
+        if self.words != self._counted or not self.at_work:
+            self._counted, self._silent = self.words, 0.0
+        else:
+            self._silent += passed
+        return self._silent
+
+    def words_of_silence(self) -> str:
+        """For how long nothing was heard, and what it said last."""
+        return self._words(f"has shown no life for {SILENT:.0f} seconds")
+
+    def _words(self, how: str) -> str:
         where = "the CPU" if self.device is None else f"GPU {self.device}"
         said = next((line for line in reversed(self.last) if line.strip()), "it said nothing")
         return f"process {self.number} on {where} {how}: {said.strip()}"
@@ -103,10 +136,13 @@ class Process:
     def _hear(self, heard: "Queue[Heard]") -> None:
         assert self.running.stdout is not None
         for line in self.running.stdout:
+            self.words += 1
             try:
-                heard.put((self.number, json.loads(line)))
+                told = json.loads(line)
             except ValueError:  # cut off in the middle: it is ending
                 break
+            if "alive" not in told:
+                heard.put((self.number, told))
         heard.put((self.number, None))
 
     def _copy_messages(self) -> None:
@@ -133,6 +169,7 @@ class SpreadGenerator:
             "base": str(base.absolute()),
             "adapters": {name: str(folder.absolute()) for name, folder in self.adapters.items()},
             "options": options,
+            "beat": BEAT,
         }
         self.tokenizer = load_tokenizer(base)
 
@@ -162,36 +199,55 @@ def _ready(processes: list[Process], heard: "Queue[Heard]") -> Limits:
     """Wait until every process has loaded its model; the limits are those of the one with the least room."""
     found = []
     for _ in processes:
-        number, told = heard.get()
-        if told is None or "fault" in told:
-            raise _gone(processes[number], told)
+        process, told = _next(processes, heard)
+        process.at_work = False
         found.append(Limits(**told["ready"]))
     return min(found, key=lambda limits: limits.tokens)
 
 
 def _share_out(processes: list[Process], heard: "Queue[Heard]", batches: list[Batch]) -> Iterator[Reply]:
     waiting = deque(batches)
-    at_work = 0
     for process in processes:
-        if waiting:
-            process.give(as_line(waiting.popleft()))
-            at_work += 1
-    while at_work:
-        number, told = heard.get()
-        if told is None or "fault" in told:
-            raise _gone(processes[number], told)
+        _give_one(process, waiting)
+    while any(process.at_work for process in processes):
+        process, told = _next(processes, heard)
         if "reply" in told:
             yield Reply(**{**told["reply"], "tokens": tuple(told["reply"]["tokens"])})
-        elif waiting:
-            processes[number].give(as_line(waiting.popleft()))
         else:
-            at_work -= 1
+            _give_one(process, waiting)
+
+
+def _give_one(process: Process, waiting: deque[Batch]) -> None:
+    """Give a process that is free the next batch, if there is one."""
+    process.at_work = bool(waiting)
+    if waiting:
+        process.give(as_line(waiting.popleft()))
+
+
+def _next(processes: list[Process], heard: "Queue[Heard]") -> tuple[Process, dict[str, Any]]:
+    """The next word of any process; an error when one has ended, has met a fault, or has been silent for too long."""
+    looked = time.monotonic()
+    while True:
+        try:
+            number, told = heard.get(timeout=LOOK)
+        except Empty:
+            told = {}
+        if told is None or "fault" in told:
+            raise _gone(processes[number], told)
+        _count_silence(processes, time.monotonic() - looked)
+        looked = time.monotonic()
+        if told:
+            return processes[number], told
+
+
+def _count_silence(processes: list[Process], passed: float) -> None:
+    """Add what has passed to the silence of each; what is more than two looks, we were stopped ourselves."""
+    for process in processes:
+        if process.silent_for(min(passed, 2 * LOOK)) > SILENT:
+            raise ModelError(f"{process.words_of_silence()}. {GO_ON}, or with fewer `processes`.")
 
 
 def _gone(process: Process, told: dict[str, Any] | None) -> ModelError:
     if told is not None:
         return ModelError(str(told["fault"]))
-    return ModelError(
-        f"{process.last_words()}. The others were ended; what was answered is kept. Run again to go on, with fewer "
-        "`processes` if memory was short."
-    )
+    return ModelError(f"{process.last_words()}. {GO_ON}, with fewer `processes` if memory was short.")

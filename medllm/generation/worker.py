@@ -1,48 +1,113 @@
 """One of several processes that answer: it holds a model of its own, takes batches on stdin, gives replies on stdout.
 
 A line is one JSON object. First comes what to load; then a batch a line. Out go `ready` with the limits that the model
-sets, `reply` as each is finished, `done` after each batch, or `fault` with the words of a foreseen error.
+sets, `reply` as each is finished, `done` after each batch, `fault` with the words of a foreseen error, and `alive` as
+long as the work goes on: while loading, when processor time was spent; while answering, when a layer was passed.
 """
 
 import json
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from queue import Queue
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from medllm.errors import MedllmError
-from medllm.generation.engine.batching import Asked, Batch
 from medllm.generation.types import Request
+
+if TYPE_CHECKING:  # importing it takes many seconds, and `alive` is to be heard before
+    from medllm.generation.engine.batching import Batch
+
+IDLE = 0.002
+"""Processor time of a process that only waits, as a share of the time that passes: at most so much."""
+
+
+class Out:
+    """The lines to whoever started us."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._last = 0.0
+
+    def tell(self, what: dict[str, Any]) -> None:
+        """Send one line of JSON."""
+        line = json.dumps(what, ensure_ascii=False) + "\n"
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
+            self._last = time.monotonic()
+
+    def alive(self, every: float) -> None:
+        """Say that the work goes on, unless something was sent less than `every` seconds ago."""
+        if time.monotonic() - self._last >= every:
+            self.tell({"alive": True})
+
+
+class Loading:
+    """Says that the work goes on while the model is loaded, as long as that takes processor time."""
+
+    def __init__(self, out: Out, every: float) -> None:
+        self._out, self._every = out, every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="alive while loading", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        spent = -1.0
+        while True:
+            if time.process_time() - spent > IDLE * self._every:
+                self._out.alive(self._every)
+            spent = time.process_time()
+            if self._over.wait(self._every):
+                return
 
 
 def main() -> None:
     """Answer until stdin ends: then whoever started us is gone, or needs no more."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    out = Out(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what libraries print goes among the messages, never among the replies
     lines = _lines_until_the_end()
     try:
         _work(lines, out)
     except MedllmError as fault:
-        _tell(out, {"fault": str(fault)})
+        out.tell({"fault": str(fault)})
         sys.exit(1)
 
 
-def _work(lines: "Queue[str]", out: TextIO) -> None:
-    from medllm.generation.engine.local import LocalGenerator
-
+def _work(lines: "Queue[str]", out: Out) -> None:
     told = json.loads(lines.get())
-    adapters = {name: Path(folder) for name, folder in told["adapters"].items()}
-    generator = LocalGenerator(Path(told["base"]), adapters or None, **told["options"])
-    _tell(out, {"ready": asdict(generator.limits)})
+    with Loading(out, told["beat"]):
+        from medllm.generation.engine.local import LocalGenerator
+
+        adapters = {name: Path(folder) for name, folder in told["adapters"].items()}
+        generator = LocalGenerator(Path(told["base"]), adapters or None, **told["options"])
+    _beat_in_every_layer(generator.model, lambda: out.alive(told["beat"]))
+    out.tell({"ready": asdict(generator.limits)})
     while True:
         batch = batch_of(json.loads(lines.get()))
         for delta in generator.answer(batch):
             if delta.reply is not None:
-                _tell(out, {"reply": asdict(delta.reply)})
-        _tell(out, {"done": True})
+                out.tell({"reply": asdict(delta.reply)})
+        out.tell({"done": True})
+
+
+def _beat_in_every_layer(model: Any, beat: Callable[[], None]) -> None:  # noqa: ANN401
+    """Have every pass through a layer call `beat`: a pass through a large model may itself take minutes."""
+    for module in model.modules():
+        if type(module).__name__ == "ModuleList":
+            for layer in module:
+                layer.register_forward_pre_hook(lambda *_: beat())
 
 
 def _lines_until_the_end() -> "Queue[str]":
@@ -58,19 +123,16 @@ def _lines_until_the_end() -> "Queue[str]":
     return lines
 
 
-def _tell(out: TextIO, what: dict[str, Any]) -> None:
-    out.write(json.dumps(what, ensure_ascii=False) + "\n")
-    out.flush()
-
-
-def as_line(batch: Batch) -> str:
+def as_line(batch: "Batch") -> str:
     """A batch as one line."""
     asked = [[asdict(one.request), one.tokens] for one in batch.asked]
     return json.dumps({"prefix": batch.prefix, "asked": asked}, ensure_ascii=False) + "\n"
 
 
-def batch_of(told: dict[str, Any]) -> Batch:
+def batch_of(told: dict[str, Any]) -> "Batch":
     """A batch from what `as_line` wrote."""
+    from medllm.generation.engine.batching import Asked, Batch
+
     asked = [
         Asked(
             Request(**{**one, "messages": tuple(one["messages"]), "stop": tuple(one["stop"])}),

@@ -74,21 +74,84 @@ def test_two_processes_give_the_replies_of_one_and_any_number_goes_on_after_a_st
     assert len(keys) == len(set(keys)) == len(wanted)
 
 
-def test_when_one_process_dies_all_end_with_its_message(models, monkeypatch):
-    maker = SpreadGenerator(*models, [None, None], **OPTIONS)
-    started, begin = [], distributed.Process.__init__
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that a test starts."""
+    found, begin = [], distributed.Process.__init__
 
     def noted(self, *args):
         begin(self, *args)
-        started.append(self)
+        found.append(self)
 
     monkeypatch.setattr(distributed.Process, "__init__", noted)
+    return found
+
+
+def test_when_one_process_dies_all_end_with_its_message(models, started):
+    maker = SpreadGenerator(*models, [None, None], **OPTIONS)
     replies = maker.generate(requests(40, 200))
     next(replies)
     started[1].running.send_signal(signal.SIGKILL)
     with pytest.raises(ModelError, match=r"process 1 on the CPU was ended by signal 9: .*Run again to go on"):
         list(replies)
     assert all(process.running.poll() is not None for process in started)
+
+
+def test_a_process_that_hangs_is_found_and_all_end(models, monkeypatch, started):
+    assert distributed.SILENT + distributed.BEAT + 2 * distributed.LOOK < 60, "found within a minute"
+    monkeypatch.setattr(distributed, "SILENT", 15.0)
+    replies = SpreadGenerator(*models, [None, None], **OPTIONS).generate(requests(40, 200))
+    next(replies)
+    started[1].running.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=r"process 1 on the CPU has shown no life for 15 seconds: .*Run again"):
+        list(replies)
+    assert 14 < time.monotonic() - began < 30
+    assert all(process.running.poll() is not None for process in started)
+
+
+# A large model as the one who waits sees it: computing for long while it loads, then slow in every layer. Or one that
+# waits for something that does not come, before or after.
+LARGE = """
+import time
+from medllm.generation import worker
+begin = worker.Loading.__enter__
+def begin_slowly(self):
+    begin(self)
+    from medllm.generation.engine import local
+    load = local.load_base
+    def slowly(*args, **options):
+        until = time.monotonic() + 12
+        while time.monotonic() < until:
+            pass
+        if {hang_when!r} == "loading":
+            time.sleep(600)
+        model = load(*args, **options)
+        for layer in model.model.layers:
+            layer.register_forward_pre_hook(lambda *_: time.sleep(600 if {hang_when!r} == "answering" else 0.4))
+        return model
+    local.load_base = slowly
+worker.Loading.__enter__ = begin_slowly
+worker.main()
+"""
+
+
+@pytest.mark.parametrize("hang_when", ["never", "loading", "answering"])
+def test_a_process_that_loads_or_writes_for_long_is_left_alone_and_one_that_waits_is_not(
+    models, monkeypatch, started, hang_when
+):
+    monkeypatch.setattr(distributed, "SILENT", 8.0)
+    monkeypatch.setattr(distributed, "BEAT", 1.0)
+    monkeypatch.setattr(distributed, "WORKER", [sys.executable, "-c", LARGE.format(hang_when=hang_when)])
+    maker = SpreadGenerator(models[0], {}, [None], **OPTIONS)
+    replies = maker.generate([Request(key="a", text="患者", max_new_tokens=16)])
+    if hang_when == "never":
+        [reply] = replies
+        assert reply.completion_tokens * 2 * 0.4 > 8, "no word of it came for longer than the limit"
+    else:
+        with pytest.raises(ModelError, match=r"process 0 on the CPU has shown no life for 8 seconds"):
+            list(replies)
+    assert started[0].running.poll() is not None
 
 
 def test_a_model_that_a_process_cannot_load_is_told_in_its_words(models, tmp_path):

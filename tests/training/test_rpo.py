@@ -1,6 +1,8 @@
 """RPO's loss, number for number, and its reference on every route."""
 
 import math
+import random
+from itertools import combinations
 
 import pytest
 import torch
@@ -213,6 +215,40 @@ def test_pairs_of_one_prompt_in_a_micro_batch_share_it_and_their_common_answers(
         for batch in (together, rows):
             for number, side in enumerate(answer_logps(model, batch)):
                 assert side.tolist() == pytest.approx([float(one[number]) for one in alone], abs=1e-4)
+
+
+def a_question(draw, answers):
+    """All pairs of so many answers to one question."""
+    prompt, *found = ([draw.randint(3, 40) for _ in range(draw.randint(5, 40))] for _ in range(answers + 1))
+    return [
+        {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+        for chosen, rejected in combinations(found, 2)
+    ]
+
+
+def gradient(model, batches, pairs):
+    """The gradient of the mean loss over all pairs, by the name of the tensor; the reference differs from the start."""
+    model.zero_grad()
+    for batch in batches:
+        policy = answer_logps(model, PairCollator(0, shared=True)(batch))
+        moved = torch.tensor([0.3 * (-1) ** pair["pair"] for pair in batch])
+        reference = (policy[0].detach() + moved, policy[1].detach(), policy[2])
+        (sum(rpo_loss(policy, reference, beta=0.1, alpha=10)).sum() / pairs).backward()
+    return {name: one.grad.clone() for name, one in model.named_parameters() if one.requires_grad}
+
+
+@pytest.mark.parametrize("answers", [3, 8])
+def test_the_gradient_of_a_question_with_all_its_pairs_is_that_of_pair_by_pair(root, answers):
+    draw = random.Random(answers)
+    pairs = [*a_question(draw, answers), *a_question(draw, 3)]
+    pairs = [{**pair, "pair": number} for number, pair in enumerate(pairs)]
+    model = load_base(root / "base", dtype="float32")
+    model = load_adapters(model, {"default": root / "cpt"}, root / "base", trainable="default").double()
+    together = gradient(model, [pairs], len(pairs))
+    alone = gradient(model, [[pair] for pair in pairs], len(pairs))
+    assert len(alone) == 2 * (2 * 2 + 1), "two matrices for each adapted layer"
+    for name, one in alone.items():  # norms and logits are computed in float32 in a model of float64, too
+        assert float((together[name] - one).norm() / one.norm()) < 1e-6, name
 
 
 def test_the_head_in_tiles_gives_the_numbers_of_the_whole_logits(root):

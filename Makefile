@@ -2,20 +2,36 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# uv installs where it is present, pip otherwise and with `make UV=`.
+UV := $(shell command -v uv 2>/dev/null)
+EXTRAS ?= all
+# One process of tests a core, four at most: each imports torch and makes the session's fixtures for itself.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 .venv/.installed: pyproject.toml constraints.txt
-	@echo "medllm: installing into .venv (pinned by constraints.txt)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all]'
+	@echo "medllm: installing into .venv with $(if $(UV),uv,pip) (pinned by constraints.txt)"
+	@if [ -n "$(UV)" ]; then \
+	  { test -x $(BIN)/python || "$(UV)" venv --quiet --seed --python $(PYTHON) .venv; } && \
+	  "$(UV)" pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	else \
+	  { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
+	  $(BIN)/python -m pip install --quiet --upgrade pip && \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; \
+	fi
 	@touch $@
 
-test: .venv/.installed quality ## run every check and every test
-	@echo "medllm: running the tests"
-	@$(BIN)/python -m pytest
+test: quality ## every check and every capability's tests, in under ten minutes on two cores
+	@echo "medllm: running the tests; the long sweeps, client matrices and views are left to make test-all"
+	@$(PYTEST) -m 'not long'
+
+test-long: .venv/.installed ## only what `make test` leaves out: long sweeps, client matrices, every view in a browser
+	@echo "medllm: running the long tests"
+	@$(PYTEST) -m long
+
+test-all: test test-long ## everything, as CI runs it
 
 quality: .venv/.installed ## formatting, lint, types, import floors, fresh documents
 	@echo "medllm: checking format, lint, types, import floors and generated documents"
@@ -80,4 +96,4 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 gpu-report: .venv/.installed ## check and measure everything that needs GPUs, into runs/gpu-report.json
 	@$(BIN)/python tools/gpu_report.py
 
-.PHONY: help quickstart golden test quality style app bench gpu-report
+.PHONY: help quickstart golden test test-long test-all quality style app bench gpu-report

@@ -1,6 +1,8 @@
 """What every test may ask for: the shared exam data, where it is present."""
 
 import os
+import re
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,17 +20,38 @@ ROOT = Path(__file__).parent.parent
 LONGEST = 600
 """Seconds after which a test's processes are ended: on an idle machine the longest takes one minute."""
 
-HEAVY = ("browser", "matrix", "slow")
+HEAVY = ("browser", "long", "matrix", "slow")
 """Marks of tests that wait for a browser, a server or a training in another process."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background, a shell's children ignore Ctrl-C, and so would every process of a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+TOGETHER = ("tests/pipeline/test_whole", "tests/corpus/test_(leakage|disguise)", "tests/localhub/clients/")
+"""Files that share what is expensive to make: of several processes of tests, one runs all that match."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Give each process whole files, and files that share a fixture to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFixture(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((one for one in TOGETHER if re.match(one, nodeid)), super()._split_scope(nodeid))
+
+    return ByFixture(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for another process is tried again when a busy machine was too slow; every try is shown as R."""
+    """Begin with the files that take long, and try what waits for another process twice; the summary shows both."""
+    heavy = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
     # The browser comes last: while playwright is there, its event loop runs, and no other test could run one.
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    items.sort(key=lambda item: (item.get_closest_marker("browser") is not None, item.path not in heavy))
     for item in items:
         if any(item.get_closest_marker(mark) for mark in HEAVY) and not item.get_closest_marker("flaky"):
-            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2))
+            item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,11 @@ HEADINGS = {"compare": ".matrix", "scores": "#figures .figures", "flips": "#list
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "language", "scheme"), list(itertools.product(SIZES, ("ja", "en"), ("light", "dark"))), ids=str
+    ("size", "language", "scheme"),
+    [
+        pytest.param(*view, marks=[] if view == ("phone", "ja", "dark") else pytest.mark.long)
+        for view in itertools.product(SIZES, ("ja", "en"), ("light", "dark"))
+    ],
 )
 def test_every_tab_is_whole_accessible_and_at_home(chromium, site, axe, size, language, scheme):
     for seen in opened(chromium, site, size=size, language=language, scheme=scheme):

@@ -10,7 +10,7 @@ from medllm.page.html import words
 from tests.browser.conftest import opened, served
 from tests.page.simulated import write
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 COPIES = 700
 LONG = "長い説明。" * 20_000

@@ -97,7 +97,7 @@ class Hard(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-@pytest.mark.parametrize("language", ["ja", "en"])
+@pytest.mark.parametrize("language", ["ja", pytest.param("en", marks=pytest.mark.long)])
 def test_of_a_server_s_six_cells_two_answer_two_are_refused_and_two_hang(
     chromium, tmp_path_factory, evaluation_folder, language
 ):

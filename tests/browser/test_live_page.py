@@ -34,7 +34,7 @@ class Writer:
             self.ended.release()
 
 
-@pytest.fixture(params=[True, False], ids=["adapters", "server"])
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.long)], ids=["adapters", "server"])
 def together(request) -> bool:
     """One batch for all cells, or one request for each."""
     return request.param

@@ -87,6 +87,7 @@ def started(monkeypatch):
     return found
 
 
+@pytest.mark.long
 def test_when_one_process_dies_all_end_with_its_message(models, started):
     maker = SpreadGenerator(*models, [None, None], **OPTIONS)
     replies = maker.generate(requests(40, 200))
@@ -136,6 +137,7 @@ worker.main()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hang_when", ["never", "loading", "answering"])
 def test_a_process_that_loads_or_writes_for_long_is_left_alone_and_one_that_waits_is_not(
     models, monkeypatch, started, hang_when
@@ -154,6 +156,7 @@ def test_a_process_that_loads_or_writes_for_long_is_left_alone_and_one_that_wait
     assert started[0].running.poll() is not None
 
 
+@pytest.mark.long
 def test_a_model_that_a_process_cannot_load_is_told_in_its_words(models, tmp_path):
     base = tiny.make_base(tmp_path / "base")
     maker = SpreadGenerator(base, {}, [None, None], **OPTIONS)

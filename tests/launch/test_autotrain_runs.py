@@ -109,6 +109,7 @@ def laid_by(stage: str):
 
 
 @pytest.mark.matrix
+@pytest.mark.long
 def test_the_real_program_trains_cpt_and_dpo_and_both_are_checked_carded_pushed_and_tagged(
     tmp_path, monkeypatch, autotrain
 ):

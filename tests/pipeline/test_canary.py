@@ -107,6 +107,8 @@ FAILURES = {
     "nonsense for a repository": (nonsense("GET /api/(models|datasets)/"), ""),
     "fault of a stage": (fault_of_a_stage, ""),
 }
+SHORT = ("no token", "network down", "500", "nonsense for a commit", "fault of a stage")
+"""One failure of each kind, for `make test`; the sweep is all of them."""
 
 
 def everything_shown(fault: BaseException) -> str:
@@ -135,7 +137,10 @@ def searched(folder: Path, token: str) -> list[Path]:
     return [path for path in files if token.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize(("fails", "told"), FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [pytest.param(*case, id=name, marks=[] if name in SHORT else pytest.mark.long) for name, case in FAILURES.items()],
+)
 def test_the_token_stands_nowhere_after(workshop, capfd, monkeypatch, fails, told):
     monkeypatch.setenv("HF_TOKEN", workshop.hub.token)
     proxy, end = weather(workshop.hub.endpoint)

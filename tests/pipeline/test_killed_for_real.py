@@ -19,7 +19,7 @@ from medllm.hub import connect
 from medllm.recipe.settings import STAGES
 from tests.pipeline import real, whole
 
-pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=0)]  # a kill that does harm now and then is what is looked for
+pytestmark = [pytest.mark.long, pytest.mark.flaky(reruns=0)]  # a kill that does harm now and then is what is looked for
 
 SEED = 7
 ROUNDS = int(os.environ.get("MEDLLM_KILL_ROUNDS", "0"))

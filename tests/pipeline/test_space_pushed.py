@@ -151,6 +151,7 @@ def clean(pushed, tmp_path_factory) -> Path:
     return python
 
 
+@pytest.mark.long
 def test_the_pushed_folder_starts_in_a_clean_environment_and_shows_its_results(pushed, clean, tmp_path):
     listed = subprocess.run([clean, "-c", "import torch"], cwd=pushed.snapshot, capture_output=True, text=True)
     assert "No module named 'torch'" in listed.stderr

@@ -101,6 +101,7 @@ def test_the_other_commands_of_the_docs_run(finished):
     )
 
 
+@pytest.mark.long
 def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own(finished):
     cells = json.loads(finished.medllm("ask", "tiny.yaml", "w3", "--json").stdout)
     assert {(cell["model"], cell["prompt"]) for cell in cells} == {
@@ -114,6 +115,7 @@ def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own
     assert "the key is" not in own.stdout
 
 
+@pytest.mark.long
 def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stands_already(finished):
     done = finished.shell(f"{COMMANDS[4]} --json")
     assert done.returncode == 0, done.stderr
@@ -134,6 +136,7 @@ def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stand
     assert [line.split()[0] for line in again.stdout.splitlines()[2:7]] == list(told["rows"])
 
 
+@pytest.mark.long
 def test_here_trains_by_two_processes_where_the_recipe_names_an_accelerate_config(finished):
     config = Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml"
     finished.seen_processes.clear()

@@ -117,6 +117,7 @@ def test_what_was_pushed_is_a_folder_that_hf_upload_takes_as_it_is(finished, sta
 
 
 @pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("stage", KINDS)
 def test_the_command_line_of_0_36_uploads_every_folder_byte_for_byte(finished, stage):
     folder, repo_id, kind = made_folder(finished, stage), f"clinic/old-{stage}", KINDS[stage]

@@ -74,6 +74,7 @@ def test_every_model_answers_every_question_both_ways_and_an_interruption_change
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_answer_an_exam_as_one_does(sources, tmp_path):
     few = {"limit": 4, "models": {"base": "base", "final": "rpo"}, "prompts": ("plain",)}
     evaluate.make(settings(**few), sources, tmp_path / "one")

@@ -98,8 +98,17 @@ LENGTHS = {
 }
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", STAGES)
+SHORT = (("cpt", "two epochs"), ("rpo", "an epoch and a half"))
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [
+        pytest.param(name, length, marks=[] if (name, length) in SHORT else pytest.mark.long)
+        for name in STAGES
+        for length in LENGTHS
+    ],
+)
 def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_the_uninterrupted_one(
     sources, tmp_path, monkeypatch, name, length
 ):

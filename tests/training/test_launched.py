@@ -87,6 +87,7 @@ def in_every_process(tmp_path, monkeypatch, code):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_under_one_process_ends_all_with_its_message_and_the_run_goes_on_later(
     sources, tmp_path, monkeypatch
 ):
@@ -111,6 +112,7 @@ def test_a_full_disk_under_one_process_ends_all_with_its_message_and_the_run_goe
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_the_kernel_kills_ends_all_and_is_named(sources, tmp_path, monkeypatch):
     in_every_process(
         tmp_path,
@@ -168,8 +170,15 @@ def begun(tmp_path, where, updates=3):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["alone", "two processes"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("number", "where"),
+    [
+        (signal.SIGTERM, "two processes"),
+        pytest.param(signal.SIGUSR1, "two processes", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "alone", marks=pytest.mark.long),
+        pytest.param(signal.SIGUSR1, "alone", marks=pytest.mark.long),
+    ],
+)
 def test_a_scheduler_that_ends_a_run_gets_a_checkpoint_first(sources, tmp_path, where, number):
     run = begun(tmp_path, where)
     checkpoints = tmp_path / "out.part" / "checkpoints"

@@ -99,7 +99,7 @@ def test_two_nodes_that_meet_over_loopback_learn_what_one_process_learns(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machines", [1, 2])
+@pytest.mark.parametrize("machines", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_one_process_that_dies_ends_all_and_its_message_is_shown(tmp_path, sources, srun, monkeypatch, machines):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(DYING)

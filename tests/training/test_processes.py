@@ -27,7 +27,7 @@ def losses(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", TRAININGS)
+@pytest.mark.parametrize("stage", [pytest.param("cpt", marks=pytest.mark.long), "rpo"])
 def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
     base = tiny.make_base(tmp_path / "base")
     sources = {"base": base, "cpt": tiny.make_adapter(tmp_path / "cpt", base)}
@@ -72,6 +72,7 @@ continued.WHOLE_LOGITS = 30 * 393
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_rows_of_unlike_lengths_and_slow_tokens_keep_no_process_waiting(tmp_path):
     base = tiny.make_base(tmp_path / "base")
     sources = {"base": base, "corpus": tiny.make_corpus(tmp_path / "corpus", 30, longest=60)}

@@ -20,7 +20,7 @@ ADAPTED = ("q_proj", "v_proj", "down_proj", "fc1", "out_proj")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "apart"])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.long)], ids=["tied", "apart"])
 def test_gemma_3_with_vision_is_trained_preferred_merged_evaluated_and_loads_elsewhere(tmp_path, tied):
     sources = {
         "base": tiny.make_base(tmp_path / "base", family="gemma3", tied=tied),

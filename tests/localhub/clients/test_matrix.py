@@ -39,16 +39,20 @@ def shell(served: Hub, tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version", [*(pytest.param(one, marks=pytest.mark.long) for one in VERSIONS[:-1]), VERSIONS[-1]]
+)
 def test_huggingface_hub_of_this_version_can_do_all_of_the_round_trip(version: str, shell: dict[str, str]):
     programs = python_client(version)
     assert run(programs / "python", HERE / "round_trip.py", env=shell).startswith(f"{version} speaks to")
 
 
+@pytest.mark.long
 def test_the_newest_client_can_also_be_told_to_leave_xet_alone(shell: dict[str, str]):
     run(python_client(VERSIONS[-1]) / "python", HERE / "round_trip.py", env=shell | {"HF_HUB_DISABLE_XET": "1"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("version", "program"), [("0.36.2", "huggingface-cli"), *((v, "hf") for v in VERSIONS)])
 def test_the_command_line_uploads_and_downloads(version: str, program: str, shell: dict[str, str], tmp_path: Path):
     command = python_client(version) / program
@@ -60,6 +64,7 @@ def test_the_command_line_uploads_and_downloads(version: str, program: str, shel
     assert (tmp_path / "back" / "a.bin").read_bytes() == (folder / "a.bin").read_bytes()
 
 
+@pytest.mark.long
 def test_the_javascript_client_can_do_its_round_trip(shell: dict[str, str]):
     place = node_client()
     shutil.copy(HERE / "round_trip.mjs", place / "round_trip.mjs")
@@ -67,5 +72,6 @@ def test_the_javascript_client_can_do_its_round_trip(shell: dict[str, str]):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_training_libraries_push_and_load(shell: dict[str, str]):
     assert "speak to" in run(sys.executable, HERE / "training.py", env=shell)

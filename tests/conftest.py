@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-TOGETHER = ("tests/pipeline/test_whole", "tests/corpus/test_(leakage|disguise)", "tests/localhub/clients/")
+TOGETHER = ("tests/pipeline/test_whole", "tests/corpus/decontaminate/", "tests/localhub/clients/")
 """Files that share what is expensive to make: of several processes of tests, one runs all that match."""
 
 

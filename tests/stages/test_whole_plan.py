@@ -59,6 +59,7 @@ def make_narrow_72b(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("watchdog")
 def test_the_plan_for_72b_runs_from_cpt_to_evaluation_on_two_processes(tmp_path):
     shutil.copy(RECIPES / "preferred-medllm-qwen-72b.yaml", tmp_path)

@@ -102,4 +102,5 @@ def page_of_fault(fault: Exception) -> gr.Blocks:
         block(header())
         block(fault_panel(fault))
         block(bar(None, live=False), elem_id="bar")
+        on(demo.load, None, None, None, js="() => window.medllm.restored()")
     return demo

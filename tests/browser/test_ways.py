@@ -135,5 +135,6 @@ def test_results_that_are_not_there_are_a_panel_in_the_reader_s_language(chromiu
     for address in served(tmp_path_factory, results="./no-such-results"):
         for seen in opened(chromium, address, language=language):
             seen.open()
+            assert seen.page.evaluate("performance.now()") < 50_000, "shown only when waiting for the page was given up"
             assert words()["fault_title"][language] in seen.page.inner_text(".panel")
             assert seen.complaints == []

@@ -2,7 +2,8 @@
 
 Batches are those that one process would make, so the replies are the same. Whoever is free gets the next one. Replies
 come back as they are finished and are written down by the caller, so any number of processes can go on later. When one
-process dies, or shows no life for `SILENT` seconds, all others are ended, and its message is told.
+process dies, or shows no life for `SILENT` seconds, all others are ended, and its message is told. On a Slurm job of
+several nodes `srun` starts those of the other nodes, and their lines come through it.
 """
 
 import json
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -22,6 +24,7 @@ from medllm.errors import ModelError
 from medllm.generation.engine.batching import Batch, Limits, plan, refuse_strangers, too_long
 from medllm.generation.types import Delta, Reply, Request
 from medllm.generation.worker import as_line
+from medllm.recipe.hardware import nodes
 from medllm.weights.load import import_torch, load_tokenizer
 
 LAST_LINES = 8
@@ -54,18 +57,51 @@ def devices(wanted: int | None) -> list[str | None]:
     return [names[number % count] for number in range(wanted or count)]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a process answers."""
+
+    device: str | None
+    """A GPU, or None for the CPU."""
+    node: int = 0
+    """The number of the machine; 0 is this one."""
+
+    def __str__(self) -> str:
+        on = "the CPU" if self.device is None else f"GPU {self.device}"
+        return f"{on} of node {self.node + 1}" if self.node else on
+
+    @property
+    def command(self) -> list[str]:
+        """The words that start a worker here."""
+        if not self.node:
+            return WORKER
+        each = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+        step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--relative={self.node}", f"--cpus-per-task={each}"]
+        return [*step, *WORKER]
+
+
+def places_on(machines: int, devices: Sequence[str | None]) -> list[Place]:
+    """The same devices on every machine; another machine's GPUs go by number, since only this one's names are known."""
+    names = list(dict.fromkeys(devices))
+    others = [None if device is None else str(names.index(device)) for device in devices]
+    here = [Place(device) for device in devices]
+    return here + [Place(device, node) for node in range(1, machines) for device in others]
+
+
 class Process:
     """One process that answers."""
 
-    def __init__(self, number: int, device: str | None, given: dict[str, Any], of: int, heard: "Queue[Heard]") -> None:
-        self.number, self.device = number, device
+    def __init__(self, number: int, place: Place, given: dict[str, Any], of: int, heard: "Queue[Heard]") -> None:
+        self.number, self.place = number, place
         environment = dict(os.environ)
-        if device is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = device
-        else:
+        if place.device is None:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // of)))
+        elif not place.node:
+            environment["CUDA_VISIBLE_DEVICES"] = place.device
+        else:  # srun names the GPUs of its node itself
+            given = {**given, "gpu": int(place.device)}
         self.running = subprocess.Popen(
-            WORKER,
+            place.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -98,6 +134,10 @@ class Process:
 
     def end(self) -> None:
         """End it, whatever it does, wait until it is gone, and close what led to it."""
+        if self.place.node:  # srun hands this on, and ends when its process has ended
+            self.running.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.running.wait(END)
         self.running.kill()
         try:
             self.running.wait(END)
@@ -129,9 +169,8 @@ class Process:
         return self._words(f"has shown no life for {SILENT:.0f} seconds")
 
     def _words(self, how: str) -> str:
-        where = "the CPU" if self.device is None else f"GPU {self.device}"
         said = next((line for line in reversed(self.last) if line.strip()), "it said nothing")
-        return f"process {self.number} on {where} {how}: {said.strip()}"
+        return f"process {self.number} on {self.place} {how}: {said.strip()}"
 
     def _hear(self, heard: "Queue[Heard]") -> None:
         assert self.running.stdout is not None
@@ -153,7 +192,7 @@ class Process:
 
 
 class SpreadGenerator:
-    """Answers with as many processes as there are devices; they are started with the first request."""
+    """Answers with a process for each device on each node; they are started with the first request."""
 
     def __init__(
         self,
@@ -162,7 +201,8 @@ class SpreadGenerator:
         places: Sequence[str | None],
         **options: Any,  # noqa: ANN401
     ) -> None:
-        self.base, self.adapters, self.places = base, adapters or {}, list(places)
+        self.base, self.adapters, self.each = base, adapters or {}, len(places)
+        self.places = places_on(nodes(), places)
         # Processes on the same device, and all on the CPU, share its memory.
         options["sharing"] = max(self.places.count(place) for place in self.places)
         self.given = {
@@ -180,7 +220,7 @@ class SpreadGenerator:
         processes: list[Process] = []
         try:
             for number, place in enumerate(self.places):
-                processes.append(Process(number, place, self.given, len(self.places), heard))
+                processes.append(Process(number, place, self.given, self.each, heard))
             limits = _ready(processes, heard)
             batches, unfit = plan(requests, self.tokenizer, limits)
             yield from too_long(unfit)

@@ -10,7 +10,7 @@ from typing import Any
 
 from medllm.errors import ModelError
 from medllm.generation.types import BASE, Delta, Generator, Reply, Request
-from medllm.recipe.hardware import machine
+from medllm.recipe.hardware import machine, nodes
 from medllm.recipe.settings import Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
@@ -143,7 +143,7 @@ def _maker(base: Path, adapters: dict[str, Path], processes: int | None, options
         from medllm.generation.engine.local import LocalGenerator
 
         places = devices(processes)
-        if len(places) > 1:
+        if len(places) * nodes() > 1:
             return SpreadGenerator(base, adapters, places, **options)
         return LocalGenerator(base, adapters or None, **options)
 

@@ -87,6 +87,8 @@ def main() -> None:
 
 def _work(lines: "Queue[str]", out: Out) -> None:
     told = json.loads(lines.get())
+    if "gpu" in told:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(told["gpu"], os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     with Loading(out, told["beat"]):
         from medllm.generation.engine.local import LocalGenerator
 
@@ -100,6 +102,16 @@ def _work(lines: "Queue[str]", out: Out) -> None:
             if delta.reply is not None:
                 out.tell({"reply": asdict(delta.reply)})
         out.tell({"done": True})
+
+
+def gpu_of(number: int, visible: str) -> str:
+    """The name of a GPU, by its number among those that are visible.
+
+    >>> gpu_of(1, "GPU-a,GPU-b"), gpu_of(1, "")
+    ('GPU-b', '1')
+    """
+    names = [name for name in visible.split(",") if name.strip()]
+    return names[number] if number < len(names) else str(number)
 
 
 def _beat_in_every_layer(model: Any, beat: Callable[[], None]) -> None:  # noqa: ANN401

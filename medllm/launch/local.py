@@ -1,6 +1,5 @@
 """Make a stage on this machine: in this process, or by accelerate with one process for each of several devices."""
 
-import os
 import sys
 import warnings
 from contextlib import redirect_stdout
@@ -12,11 +11,9 @@ import yaml
 from medllm.hub import Artifact
 from medllm.pipeline import Bench, Item, Maker, Plan, make
 from medllm.recipe.base import Settings
+from medllm.recipe.hardware import nodes
 from medllm.recipe.reference import Stage
 from medllm.recipe.training import NAMED, Training
-
-NODES = "MEDLLM_NODES"
-"""How many machines a training has, of which this is the first: the script of `--on slurm` sets it."""
 
 
 def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
@@ -53,12 +50,12 @@ def on_all_devices(
         beside = folder / settings.accelerate if folder else None
         return settings.model_copy(update={"accelerate": str(beside)}) if beside and beside.is_file() else settings
     gpus = devices.visible_gpus()
-    nodes = int(os.environ.get(NODES, "1"))
-    count, told = devices.processes(stage, settings, len(gpus), nodes)
+    machines = nodes()
+    count, told = devices.processes(stage, settings, len(gpus), machines)
     if told:
         sys.stderr.write(f"medllm: {told}\n")
     devices.refuse_small(stage, settings, base, gpus[:count])
-    config = devices.config(settings, count, nodes, gpus=bool(gpus)) if len(gpus) > 1 or nodes > 1 else None
+    config = devices.config(settings, count, machines, gpus=bool(gpus)) if len(gpus) > 1 or machines > 1 else None
     if config is None:
         return settings.model_copy(update={"accelerate": None}) if settings.accelerate else settings
     path = out.with_name("accelerate.yaml")

@@ -24,7 +24,7 @@ TEMPLATE = """#!/bin/bash
 # Written by `medllm run --on slurm`. No token is in here: sbatch hands on its environment.
 set -uo pipefail
 stopped=0
-trap 'stopped=1; kill -USR1 "$run" 2>/dev/null' USR1
+trap 'stopped=1; kill -USR1 "${{!:-}}" 2>/dev/null' USR1
 {setting}{python} -c 'from medllm.cli import main; main()' run {recipe} {stage} \\
   --hub {hub} --work {work} --keep-every 600 --yes &
 run=$!
@@ -94,7 +94,8 @@ def _places(plan: Plan, item: Item, bench: Bench) -> tuple[Path, Path]:
 def write_script(plan: Plan, item: Item, bench: Bench) -> Path:
     """Write the script beside the work; it names no token."""
     script, recipe = _places(plan, item, bench)
-    nodes = plan.recipe.slurm.nodes if item.stage in TRAININGS else 1
+    spread = item.stage in TRAININGS or getattr(item.settings, "engine", None) == "local"
+    nodes = plan.recipe.slurm.nodes if spread else 1
     script.write_text(
         TEMPLATE.format(
             options="\n".join(f"#SBATCH {option}" for option in _options(plan, item, script, nodes)),

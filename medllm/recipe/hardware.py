@@ -1,10 +1,19 @@
 """The machines a stage may be sent to: memory, speed, the Hub's name for them and its price."""
 
+import os
 import re
 from dataclasses import dataclass
 
 PRICES_READ = "2026-11"
 """When the prices below were read in the Hub's documentation of Jobs (docs/hub/jobs-pricing)."""
+
+NODES = "MEDLLM_NODES"
+"""How many machines a stage has, of which this is the first: the script of `--on slurm` sets it."""
+
+
+def nodes() -> int:
+    """How many machines work on this stage."""
+    return int(os.environ.get(NODES, "1"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class SlurmPlace(Settings):
     )
 
     nodes: int = Field(default=1, ge=1, le=1024)
-    """Machines for cpt and rpo, each as `run_on` says; the other stages take one."""
+    """Machines for cpt, rpo and the stages that answer, each as `run_on` says; the other stages take one."""
     cpus: int = Field(default=4, ge=1)
     """Processors on each node."""
     mem: str | None = Field(default=None, pattern=r"^[1-9][0-9]*[KMGT]?$|^0$")

@@ -12,7 +12,7 @@ import pytest
 
 from medllm.errors import ModelError
 from medllm.generation import distributed
-from medllm.generation.distributed import SpreadGenerator, devices
+from medllm.generation.distributed import SpreadGenerator, devices, places_on
 from medllm.generation.engine.batching import Asked, Batch
 from medllm.generation.engine.cache_budget import LEAST_TOKENS, Room
 from medllm.generation.engine.local import LocalGenerator
@@ -96,6 +96,40 @@ def test_when_one_process_dies_all_end_with_its_message(models, started):
     with pytest.raises(ModelError, match=r"process 1 on the CPU was ended by signal 9: .*Run again to go on"):
         list(replies)
     assert all(process.running.poll() is not None for process in started)
+
+
+# What srun does with these words, on one machine.
+SRUN = """#!/bin/bash
+while [[ "$1" == --* ]]; do [[ "$1" == --relative=* ]] && export NODE="${1#--relative=}"; shift; done
+exec "$@"
+"""
+
+
+def test_two_nodes_share_the_requests_and_give_the_replies_of_one_process(models, tmp_path, monkeypatch, started):
+    (tmp_path / "srun").write_text(SRUN, "utf-8")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("MEDLLM_NODES", "2")
+    wanted = requests()
+    path = tmp_path / "replies.jsonl"
+    two = answered(SpreadGenerator(*models, [None], **OPTIONS), wanted, path)
+    first = [next(two) for _ in range(3)]
+    on = [Path(f"/proc/{process.running.pid}/environ").read_bytes().split(b"\0") for process in started]
+    assert [b"NODE=1" in variables for variables in on] == [False, True]
+    assert [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()] == [one.key for one in first]
+    started[1].running.kill()
+    with pytest.raises(ModelError, match="process 1 on the CPU of node 2 was ended by signal 9"):
+        list(two)
+    assert all(process.running.poll() is not None for process in started)
+    monkeypatch.delenv("MEDLLM_NODES")
+    one = LocalGenerator(*models, **OPTIONS)
+    assert {reply.key: reply for reply in answered(one, wanted, path)} == {r.key: r for r in one.generate(wanted)}
+
+
+def test_other_nodes_have_the_same_devices_by_number():
+    told = [(place.node, place.device) for place in places_on(2, ["GPU-aa", "GPU-bb", "GPU-aa"])]
+    assert told == [(0, "GPU-aa"), (0, "GPU-bb"), (0, "GPU-aa"), (1, "0"), (1, "1"), (1, "0")]
+    assert [str(place) for place in places_on(2, [None])] == ["the CPU", "the CPU of node 2"]
 
 
 def test_a_process_that_hangs_is_found_and_all_end(models, monkeypatch, started):

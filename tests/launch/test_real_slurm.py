@@ -5,18 +5,22 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from medllm.errors import LaunchError
+from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.types import Request
 from medllm.hub import connect
 from medllm.launch.local import launch as here
 from medllm.launch.slurm import TEMPLATE, TRIES, launch
 from medllm.pipeline import Bench, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
-from tests import slurm
+from tests import slurm, tiny
 from tests.launch.test_jobs import lay_out_real_corpus
 from tests.pipeline.whole import lay_out
 
@@ -98,6 +102,40 @@ def test_a_training_on_two_nodes_learns_what_one_process_learns(tmp_path, bench)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     met = [re.search(r"node (\d of 2) \((node\d)\)", text) for text in said]
     assert sorted(found.groups() for found in met if found) == [("1 of 2", "node0"), ("2 of 2", "node1")]
+
+
+ANSWER = """
+import sys
+from pathlib import Path
+from medllm.generation.distributed import SpreadGenerator
+from medllm.generation.reply_log import answered
+from tests.launch.test_real_slurm import requests
+maker = SpreadGenerator(Path(sys.argv[1]), {}, [None], dtype="float32", batch_size=2)
+print(len(list(answered(maker, requests(), Path(sys.argv[2])))), "replies")
+"""
+
+
+def requests():
+    return [Request(key=str(at), text=text, max_new_tokens=8) for at, text in enumerate(tiny.sentences(12, seed=3))]
+
+
+def test_two_nodes_answer_with_the_replies_of_one_process(tmp_path, tmp_path_factory):
+    base = tiny.make_base(tmp_path / "base")
+    (tmp_path / "answer.py").write_text(ANSWER, "utf-8")
+    said = "import os, sys; sys.stderr.write(f\"begun on {os.environ['SLURMD_NODENAME']}\\n\")"
+    (tmp_path / "sitecustomize.py").write_text(said, "utf-8")
+    words = f"exec {sys.executable} {tmp_path}/answer.py {base} {tmp_path}/replies.jsonl"
+    script = f"#!/bin/bash\nexport MEDLLM_NODES=2 PYTHONPATH={tmp_path}:{Path(__file__).parents[2]}\n{words}\n"
+    (tmp_path / "job").write_text(script, "utf-8")
+    with slurm.cluster(tmp_path_factory.mktemp("slurm"), 2) as environment:
+        asked = ["sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", f"--output={tmp_path}/log", f"{tmp_path}/job"]
+        done = subprocess.run(asked, env={**os.environ, **environment}, check=False, timeout=300)
+        told = (tmp_path / "log").read_text("utf-8")
+    assert done.returncode == 0 and "12 replies" in told, told
+    assert [told.count(f"begun on node{at}") for at in (0, 1)] == [2, 1], "the run and a process, and a process"
+    kept = {(one["key"], one["text"]) for one in map(json.loads, (tmp_path / "replies.jsonl").read_text().splitlines())}
+    alone = LocalGenerator(base, dtype="float32", batch_size=2).generate(requests())
+    assert kept == {(one.key, one.text) for one in alone}
 
 
 STAGE = """#!/bin/bash

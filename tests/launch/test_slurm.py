@@ -107,10 +107,13 @@ def test_the_recipe_says_what_is_asked_for_in_the_words_of_the_site(tmp_path, be
     assert "\nMEDLLM_NODES=2 " in text
 
 
-def test_several_nodes_are_for_trainings_and_each_gets_the_gpus_of_run_on(tmp_path, bench):
+def test_several_nodes_are_for_trainings_and_answers_and_each_gets_the_gpus_of_run_on(tmp_path, bench):
     changes = {"cpt.run_on": "a100x4", "slurm.nodes": 2}
     assert {"--nodes=2", "--gpus-per-node=a100:4"} <= set(options_of(tmp_path, bench, **changes)[0])
     assert "--nodes=1" in options_of(tmp_path, bench, stage="corpus", **changes)[0]
+    assert "--nodes=2" in options_of(tmp_path, bench, stage="preferences", **changes)[0]
+    served = {**changes, "preferences.engine": "http://127.0.0.1:8000/v1"}
+    assert "--nodes=1" in options_of(tmp_path, bench, stage="preferences", **served)[0]
 
 
 def test_the_memory_asked_for_is_what_loading_the_base_takes(tmp_path, bench):

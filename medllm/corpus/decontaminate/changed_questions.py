@@ -1,15 +1,26 @@
 """Exam items that were changed on the way: scanned with errors, or retold with other words; found by what is left."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from medllm.corpus.decontaminate.exam_items import Item, Sighting
 from medllm.corpus.decontaminate.ngram_index import Numbers, Weights
-from medllm.corpus.decontaminate.ngrams import Codes, Hashes, fold_audit, hash_each, hash_grams, top_bits
+from medllm.corpus.decontaminate.ngrams import (
+    ALPHABET,
+    Codes,
+    Hashes,
+    fold_all,
+    fold_audit,
+    hash_each,
+    hash_grams,
+    written,
+)
+from medllm.corpus.decontaminate.numbering import Numbering, marked
 from medllm.corpus.decontaminate.thresholds import Measure
 
 Held = npt.NDArray[np.bool_]
@@ -17,9 +28,20 @@ LEAST = 300
 """Folded characters of the stretch that is weighed, at the least."""
 SHARED = 2
 """Items of the exam that may share a run for it to point at them."""
+ROOM = 20
+"""Folded characters by which a retold item may be longer than one and a half times itself."""
 RETOLD = 0.49
 """What a changed item counts as contained below `loose_drop`: it is reviewed, and a share of 0.5 never drops it."""
-_BITS = 22
+
+
+class _Stretch(NamedTuple):
+    """A part of a text to which enough runs of an item point."""
+
+    text: int
+    item: int
+    begin: int
+    end: int
+    """One behind where its last gram begins."""
 
 
 class NoisyItems:
@@ -27,7 +49,8 @@ class NoisyItems:
 
     A run of `measure.anchor` characters that at most SHARED items have points at an item. Where `measure.pointers`
     different ones stand within a stretch as long as the item, the stretch is weighed: the share of the item's grams of
-    `measure.loose` characters that it holds, each counting one over the number of items that have it.
+    `measure.loose` characters that it holds, each counting one over the number of items that have it. Runs of letters
+    alone point at nothing: eight letters are one word, and English texts are full of them.
     """
 
     def __init__(self, items: Sequence[Item], measure: Measure) -> None:
@@ -36,32 +59,44 @@ class NoisyItems:
         runs, of = hash_each(texts, measure.anchor)
         common = Counter(runs.tolist())
         rare = np.array([common[run] <= SHARED for run in runs.tolist()], np.bool_)
+        rare &= ~np.isin(runs, _words(fold_all(texts), measure.anchor))
         runs, of = runs[rare], of[rare]
+        self._runs = Numbering(runs)
         order = np.argsort(runs, kind="stable")
-        self._runs, starts = np.unique(runs[order], return_index=True)
-        self._starts = np.append(starts, len(order))
+        self._starts = np.append(np.searchsorted(runs[order], self._runs.known), len(order))
         self._owners = of[order]
-        self._table = np.zeros(1 << _BITS, np.bool_)
-        self._table[top_bits(self._runs, _BITS)] = True
         grams, owners = hash_each(texts, measure.loose)
-        shared = Counter(grams.tolist())
-        weights = np.array([1 / shared[gram] for gram in grams.tolist()])
+        self._loose = Numbering(grams)
+        numbers = np.searchsorted(self._loose.known, grams)
+        weights = 1 / np.bincount(numbers)[numbers]
         ends = pairwise(np.searchsorted(owners, np.arange(len(items) + 1)).tolist())
         parts = [slice(begin, end) for begin, end in ends]
-        self._grams = [grams[part] for part in parts]
+        self._grams = [numbers[part] for part in parts]
         self._weights = [weights[part] for part in parts]
         asked = [hash_grams(fold_audit(item.question), measure.loose) for item in items]
-        self._asks = [np.isin(own, question) for own, question in zip(self._grams, asked, strict=True)]
-        self._spans = [max(LEAST, int(1.5 * len(fold_audit(text)))) for text in texts]
+        self._asks = [np.isin(grams[part], question) for part, question in zip(parts, asked, strict=True)]
+        self._options = [[written(fold_audit(option)) for option in item.options] for item in items]
+        lengths = [len(fold_audit(text)) for text in texts]
+        self._spans = [max(LEAST, int(1.5 * length)) for length in lengths]
+        self._rooms = [int(1.5 * length) + ROOM for length in lengths]
 
     def look(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Sighting]:
         """What the texts hold of items that were changed; `hashed` are the runs that begin at `origins` in `codes`."""
-        places = np.flatnonzero(self._table[top_bits(hashed, _BITS)])
-        where = np.minimum(np.searchsorted(self._runs, hashed[places]), len(self._runs) - 1)
-        exact = self._runs[where] == hashed[places]
-        places, where = places[exact], where[exact]
-        if not len(places):
+        stretches = list(self._stretches(hashed, origins, borders))
+        if not stretches:
             return []
+        numbers = self._loose.along(codes, self._measure.loose, [(one.begin, one.end) for one in stretches])
+        marks = np.zeros(len(self._loose) + 1, np.bool_)
+        best: dict[tuple[int, int], float] = {}
+        for one in stretches:
+            score = self._weigh(one, codes, numbers, marks)
+            if score > best.get((one.text, one.item), 0.0):
+                best[one.text, one.item] = score
+        return [Sighting(text, item, round(score, 4), "together") for (text, item), score in best.items()]
+
+    def _stretches(self, hashed: Hashes, origins: Numbers, borders: Numbers) -> Iterator[_Stretch]:
+        """Where enough runs of an item stand together."""
+        places, where = self._runs.find(hashed)
         counts = self._starts[where + 1] - self._starts[where]
         first = np.repeat(self._starts[where] - (np.cumsum(counts) - counts), counts)
         items = self._owners[first + np.arange(len(first))]
@@ -70,38 +105,73 @@ class NoisyItems:
         order = np.lexsort((at, items, texts))
         items, at, runs, texts = items[order], at[order], runs[order], texts[order]
         groups = np.flatnonzero(np.diff(items, prepend=-1) | np.diff(texts, prepend=-1))
-        sightings = []
-        for begin, end in zip(groups.tolist(), np.append(groups[1:], len(items)).tolist(), strict=True):
-            if end - begin >= self._measure.pointers:
-                text, item = int(texts[begin]), int(items[begin])
-                limits = (int(borders[text - 1]) + 1 if text else 0, int(borders[text]))
-                held = self._held(item, codes, at[begin:end], runs[begin:end], limits)
-                if held:
-                    # What is only retold is for a person to judge; what is nearly whole is dropped.
-                    score = held if held >= self._measure.loose_drop else min(held, RETOLD)
-                    sightings.append(Sighting(text, item, round(score, 4), "together"))
-        return sightings
+        ends = np.append(groups[1:], len(items))
+        enough = ends - groups >= self._measure.pointers
+        for begin, end in zip(groups[enough].tolist(), ends[enough].tolist(), strict=True):
+            text, item = int(texts[begin]), int(items[begin])
+            low, high = (int(borders[text - 1]) + 1 if text else 0, int(borders[text]))
+            reach = self._spans[item] // 2
+            for left, right in self._pointed(self._spans[item], at[begin:end], runs[begin:end].tolist()):
+                last = min(right + reach, high) - self._measure.loose + 1
+                yield _Stretch(text, item, max(left - reach, low), last)
 
-    def _held(self, item: int, codes: Codes, at: Numbers, runs: Numbers, limits: tuple[int, int]) -> float:
-        """The largest weighed share of an item in the stretches to which enough of its runs point."""
-        span, best, weighed = self._spans[item], 0.0, -LEAST * 1000
-        ends = np.searchsorted(at, at + span, side="right")
-        for number, end in enumerate(ends.tolist()):
+    def _pointed(self, span: int, at: Numbers, runs: list[int]) -> Iterator[tuple[int, int]]:
+        """The first and the last run of every stretch to which enough different runs point."""
+        pointers, weighed, places = self._measure.pointers, -LEAST * 1000, at.tolist()
+        for number, end in enumerate(np.searchsorted(at, at + span, side="right").tolist()):
             # What begins well inside the stretch that was weighed last need not be weighed again.
-            if end - number < self._measure.pointers or int(at[number]) < weighed + span // 4:
+            if end - number < pointers or places[number] < weighed + span // 4:
                 continue
-            if len(set(runs[number:end].tolist())) < self._measure.pointers:
-                continue
-            weighed = int(at[number])
-            begin = max(int(at[number]) - span // 2, limits[0])
-            near = np.unique(
-                hash_grams(codes[begin : min(int(at[end - 1]) + span // 2, limits[1])], self._measure.loose)
-            )
-            held, weights, asks = np.isin(self._grams[item], near), self._weights[item], self._asks[item]
-            share, question = _share(weights, held), _share(weights[asks], held[asks])
-            if share >= self._measure.loose_review and question >= self._measure.loose_question:
-                best = max(best, share)
-        return best
+            if len(set(runs[number:end])) >= pointers:
+                weighed = places[number]
+                yield places[number], places[end - 1]
+
+    def _weigh(self, one: _Stretch, codes: Codes, numbers: Numbers, marks: Held) -> float:
+        """What the item counts as contained in the stretch, 0 if too little; `marks` are off before and after.
+
+        What is nearly whole is dropped; what is only retold is for a person to judge.
+        """
+        near = numbers[one.begin : one.end]
+        held = marked(marks, near, self._grams[one.item])
+        measure, weights, asks = self._measure, self._weights[one.item], self._asks[one.item]
+        share = _share(weights, held)
+        if share >= measure.loose_review and _share(weights[asks], held[asks]) >= measure.loose_question:
+            return share if share >= measure.loose_drop else min(share, RETOLD)
+        if share < measure.framed_review:
+            return 0.0
+        begin, end = self._densest(one, near, marks)
+        held = marked(marks, near[begin:end], self._grams[one.item])
+        near_by = written(codes[one.begin + begin : one.begin + end + measure.loose - 1])
+        return min(self._framed(one.item, held, near_by), RETOLD)
+
+    def _densest(self, one: _Stretch, near: Numbers, marks: Held) -> tuple[int, int]:
+        """Where in a stretch the most grams of the item stand that as much text as the item could hold."""
+        grams, room = self._grams[one.item], self._rooms[one.item]
+        marks[grams] = True
+        hits = np.flatnonzero(marks[near])
+        marks[grams] = False
+        begin = int(hits[np.argmax(np.searchsorted(hits, hits + room) - np.arange(len(hits)))])
+        return begin, min(begin + room, len(near))
+
+    def _framed(self, item: int, held: Held, near_by: str) -> float:
+        """The weighed share of an item whose question has lost its own words, where its stock phrases still stand."""
+        measure, weights, asks = self._measure, self._weights[item], self._asks[item]
+        share, frame = _share(weights, held), held[asks].mean() if asks.any() else 0.0
+        if share >= measure.options_review and frame >= measure.options_frame:
+            return share
+        if share < measure.framed_review or frame < measure.framed_question:
+            return 0.0
+        whole = sum(option in near_by for option in self._options[item])
+        enough = whole >= measure.framed_whole and _share(weights[~asks], held[~asks]) >= measure.framed_options
+        return share if enough else 0.0
+
+
+def _words(codes: Codes, length: int) -> Hashes:
+    """The hashes of all runs of letters alone; digits are no letters, and laboratory values point well."""
+    letters = (codes < ALPHABET) & ~((codes >= ord("0")) & (codes <= ord("9")))
+    rows = np.cumsum(np.append(0, letters), dtype=np.int64)
+    words: Hashes = hash_grams(codes, length)[rows[length:] - rows[:-length] == length]
+    return words
 
 
 def _share(weights: Weights, held: Held) -> float:

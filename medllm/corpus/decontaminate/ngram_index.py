@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medllm.corpus.decontaminate.exam_items import PARTS, Item, Sighting
-from medllm.corpus.decontaminate.ngrams import Hashes, hash_each, paired, top_bits
+from medllm.corpus.decontaminate.ngrams import Hashes, hash_each, paired
+from medllm.corpus.decontaminate.numbering import Numbering
 from medllm.corpus.decontaminate.thresholds import Measure
 
 Numbers = npt.NDArray[np.int64]
 Weights = npt.NDArray[Any]
-_BITS = 24
 
 
 class Windows(NamedTuple):
@@ -50,10 +50,8 @@ class GramIndex:
         grams, parts, self._owners, self._asks = _halves(items, measure.length)
         order = np.argsort(grams, kind="stable")
         self._parts = parts[order]
-        self._grams, starts = np.unique(grams[order], return_index=True)
-        self._starts = np.append(starts, len(order)).astype(np.int64)
-        self._table = np.zeros(1 << _BITS, np.bool_)
-        self._table[top_bits(self._grams, _BITS)] = True
+        self._grams = Numbering(grams)
+        self._starts = np.append(np.searchsorted(grams[order], self._grams.known), len(order)).astype(np.int64)
         self._weigh()
 
     def _weigh(self) -> None:
@@ -78,12 +76,10 @@ class GramIndex:
         """What the texts hold at or over the floor, and of each item the most that any text holds."""
         if not len(self._grams):
             return []
-        likely = np.flatnonzero(self._table[top_bits(hashed, _BITS)])
-        found = np.minimum(np.searchsorted(self._grams, hashed[likely]), len(self._grams) - 1)
-        sure = self._grams[found] == hashed[likely]
-        inside = windows.at(places[likely[sure]])
+        seen_at, found = self._grams.find(hashed)
+        inside = windows.at(places[seen_at])
         # Each place lies in the window that its step begins and in the one before it.
-        seen = np.concatenate([inside, inside - 1]) * len(self._grams) + np.concatenate([found[sure], found[sure]])
+        seen = np.concatenate([inside, inside - 1]) * len(self._grams) + np.concatenate([found, found])
         return self._score(*self._parts_held(np.unique(seen)), windows, floor)
 
     def _parts_held(self, seen: Numbers) -> tuple[Numbers, Numbers, Weights]:

@@ -131,6 +131,11 @@ def fold(text: str) -> Codes:
     return np.delete(folded, _compose(folded))
 
 
+def written(codes: Codes) -> str:
+    """Folded characters as a string."""
+    return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
 def fold_places(text: str) -> tuple[Codes, npt.NDArray[np.int64]]:
     """The folded characters, and for each the place in the text that it came from."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
@@ -216,4 +221,4 @@ def _spread(hashed: Hashes) -> Hashes:
 
 def top_bits(hashes: Hashes, bits: int) -> npt.NDArray[np.int64]:
     """The first `bits` bits of each hash: a place in a table."""
-    return (hashes >> np.uint64(64 - bits)).astype(np.int64)
+    return (hashes >> np.uint64(64 - bits)).view(np.int64)

@@ -4,6 +4,8 @@ import html
 import re
 
 _ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond the first plane, as two escapes in a row leave it."""
 _LINE_ESCAPE = re.compile(r"\\+[nrt](?![a-zA-Z])")
 _RUBY = re.compile(r"<rp\b[^<>]*>.*?</rp\s*>|<rt\b[^<>]*>[^<]*(?:</rt\s*>)?", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>|<!--.{0,500}?-->", re.DOTALL)
@@ -19,7 +21,7 @@ def reveal(text: str) -> str:
     """
     if "\\" in text:
         text = _LINE_ESCAPE.sub("\n", _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text))
-        if any("\ud800" <= one <= "\udfff" for one in text):
+        if _HALF.search(text):
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     for _ in range(2):  # a page that was escaped twice
         if "&" in text:

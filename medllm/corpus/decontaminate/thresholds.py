@@ -23,6 +23,18 @@ class Measure:
     """And so much of the question: its options alone are often a list of drugs."""
     loose_drop: float = 0.75
     """Weighed share from which a changed item is dropped."""
+    options_review: float = 0.55
+    """Weighed share from which a person must look although the question's own words are gone, since the rest of it,"""
+    options_frame: float = 0.25
+    """its stock phrases, stands to so large a share of its grams, none weighed."""
+    framed_review: float = 0.38
+    """And with more evidence from this share:"""
+    framed_question: float = 0.4
+    """so much of the question's grams, none weighed,"""
+    framed_options: float = 0.3
+    """so much of the options, weighed,"""
+    framed_whole: int = 2
+    """and so many options word for word."""
     question_apart: int = 30
     """Grams a question must have to be judged without its options; shorter ones are stock phrases."""
     options_apart: int = 60

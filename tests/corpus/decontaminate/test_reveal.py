@@ -89,6 +89,44 @@ def scans_seen(items: list[Item], index: ExamIndex) -> int:
     return sum(any(one.item == numbers[item.name] for one in flagged) for item, (flagged, _) in found)
 
 
+RETOLD = Item(
+    "own/60",
+    "サルコイドーシスについて正しいのはどれか。",
+    (
+        "若い成人に多い病気である。",
+        "乾酪壊死を伴う肉芽腫を作る。",
+        "血清カルシウムの値が下がる。",
+        "眼にぶどう膜炎を起こす。",
+    ),
+)
+ALIKE = [
+    Item(f"own/{n}", f"{n}型の{word}について正しいのはどれか。", (f"子{n}", f"丑{n}", f"寅{n}"))
+    for n, word in enumerate(("肺炎", "肝炎", "腎炎", "腸炎", "膵炎", "胃炎", "髄膜炎", "鼻炎", "関節炎", "腹膜炎"), 61)
+]
+
+
+@pytest.fixture(scope="module")
+def retold() -> ExamIndex:
+    return ExamIndex([RETOLD, *ALIKE, *FILLER])
+
+
+def test_an_item_whose_question_has_lost_its_only_own_word_is_for_review(retold):
+    text = "ギランバレーについて正しいのはどれか。\n" + "\n".join(RETOLD.options)
+    assert 0.3 <= seen(retold, LONG + text + LONG, RETOLD) < 0.5
+
+
+def test_an_item_with_words_replaced_in_question_and_options_is_for_review(retold):
+    text = "\n".join(
+        ("サルコペニアについて正しいのはどれか。", "高齢の女性に多い病気である。", *RETOLD.options[1:2],
+         "血清リンの値が変わらない。", RETOLD.options[3])
+    )  # fmt: skip
+    assert 0.3 <= seen(retold, LONG + text + LONG, RETOLD) < 0.5
+
+
+def test_statements_of_the_options_without_any_of_the_question_are_not_flagged(retold):
+    assert seen(retold, LONG + "".join(RETOLD.options[1:]) + LONG, RETOLD) == 0.0
+
+
 def test_a_scan_with_one_wrong_character_in_twenty_is_seen(index, igakuqa):
     chosen = random.Random(5).sample([item for item in igakuqa if item.options], 200)
     assert scans_seen(chosen, index) >= 196

@@ -6,6 +6,7 @@ import numpy as np
 
 from medllm.corpus.decontaminate.exam_items import Item
 from medllm.corpus.decontaminate.ngrams import fold_audit, fold_places, hash_grams
+from medllm.corpus.decontaminate.reveal import reveal, reveal_places
 from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE
 
 ROOM = 1500
@@ -20,15 +21,21 @@ class Piece(NamedTuple):
 
 
 def spans(text: str, item: Item) -> list[tuple[int, int]]:
-    """The stretches of the text that the item has too, by its grams, and for short items by shorter ones."""
+    """The stretches of the text that the item has too, by its grams, and for short items by shorter ones.
+
+    What hides the item (markup, escapes, readings) is taken off as in the audit, and lies inside a stretch.
+    """
     measure = ALPHABETIC if item.alphabetic else JAPANESE
-    codes, places = fold_places(text)
-    brief = len(fold_audit(item.question)) < measure.length + measure.question_apart
+    shown, begins, ends = reveal_places(text)
+    codes, places = fold_places(shown)
+    parts = [fold_audit(reveal(part)) for part in (item.question, *item.options)]
+    brief = len(parts[0]) < measure.length + measure.question_apart
     for length in (measure.near,) if brief else (measure.length, measure.near):
-        halves = [hash_grams(fold_audit(half), length) for half in (item.question, *item.options)]
-        found = np.flatnonzero(np.isin(hash_grams(codes, length), np.concatenate(halves)))
+        grams = np.concatenate([hash_grams(part, length) for part in parts])
+        found = np.flatnonzero(np.isin(hash_grams(codes, length), grams))
         if len(found):
-            return _joined([(int(places[at]), int(places[at + length - 1]) + 1) for at in found.tolist()])
+            first, last = begins[places[found]], ends[places[found + length - 1]]
+            return _joined(list(zip(first.tolist(), last.tolist(), strict=True)))
     return []
 
 

@@ -1,7 +1,15 @@
 """The marks stand where the item stands, whatever its spelling, and show nothing else."""
 
+import html
+import re
+
+import pytest
+
+from medllm.corpus.decontaminate.audit import Asked, audit
+from medllm.corpus.decontaminate.audit_page import write_page
 from medllm.corpus.decontaminate.exam_items import Item
 from medllm.corpus.decontaminate.highlights import ROOM, excerpt, spans
+from medllm.corpus.decontaminate.reveal import reveal, reveal_places
 
 QUESTION = (
     "四十五歳の男性。半年前からの口渇と多尿を主訴に来院した。体重も減った。まず行うべき検査として適切なのはどれか。"
@@ -22,6 +30,50 @@ def test_line_breaks_and_other_widths_inside_the_item_are_marked_with_it():
     text = f"{AROUND}{broken}。{AROUND}"
     ((begin, end),) = spans(text, item)
     assert text[begin:end] == broken
+
+
+HIDDEN = {
+    "tags": lambda one: f"<b class='x'>{one}</b>",
+    "readings": lambda one: f"{one}（よみ）" if "一" <= one <= "龥" else one,
+    "ruby": lambda one: f"<ruby>{one}<rt>よみ</rt></ruby>" if "一" <= one <= "龥" else one,
+    "escapes": lambda one: f"\\u{ord(one):04x}",
+    "entities": lambda one: f"&#{ord(one)};",
+    "entities twice": lambda one: f"&amp;#x{ord(one):x};",
+}
+
+
+@pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN.keys())
+def test_a_hidden_item_is_marked_where_it_stands_in_the_text_as_it_is_written(hide):
+    hidden = "".join(map(hide, QUESTION.rstrip("。")))
+    text = f"{AROUND}{hidden}。{AROUND}"
+    ((begin, end),) = spans(text, ITEM)
+    assert hidden.endswith(text[len(AROUND) + len(hidden) - 3 : end])
+    # Only a tag or reading at an edge, which no character of the item is, may stay outside.
+    assert reveal(text[begin:end]) == QUESTION.rstrip("。")
+    shown = excerpt(text, ITEM)
+    assert "".join(piece.text for piece in shown) in text
+    assert any(piece.marked for piece in shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [QUESTION, r"\ud83d\ude00 \ud83d \u3042\n", "<b>&lt;&amp;lt;&nbsp</b>", "心（しん）<!-- x -->&#x1F600;", "", "\\"],
+)
+def test_the_places_are_those_of_the_text_that_the_audit_compares(text):
+    shown, begins, ends = reveal_places(text)
+    assert shown == reveal(text)
+    assert len(begins) == len(ends) == len(shown)
+    assert all(reveal(text[b:e]) == one for one, b, e in zip(shown, begins, ends, strict=True) if one not in "<&")
+
+
+def test_a_hostile_item_behind_entities_is_marked_and_stays_harmless_in_the_page(tmp_path):
+    evil = "<script>alert(1)</script>" + "".join(f"&#{ord(one)};" for one in QUESTION) + "<img src=x onerror=alert(2)>"
+    report = audit([("evil", evil), ("<b>name</b>", evil)], Asked((ITEM,)))
+    write_page(report, "<script>title</script>", tmp_path / "audit.html")
+    page = (tmp_path / "audit.html").read_text("utf-8")
+    assert "<script" not in page and "<img" not in page and "<b>name" not in page
+    assert re.search(r"<mark>(&amp;#\d+;){40,}</mark>", page)
+    assert html.unescape(re.search(r"<mark>(.*?)</mark>", page)[1]) in evil
 
 
 def test_a_text_without_the_item_has_no_marks():

@@ -87,7 +87,7 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 	  $(BIN)/python benchmarks/generation.py "$(BASE)" "$(DATA)/igakuqa" $(SERVER) || exit 1; \
 	  echo "medllm: benchmarks/real_run.py"; \
 	  $(BIN)/python benchmarks/real_run.py "$(BASE)" "$(DATA)" runs/bench/real --set cpt.max_steps=2 \
-	    --set preferences.questions=4 --set rpo.max_steps=2 --set merge.certify=2 --set evaluate.limit=2; \
+	    --set preferences.questions=4 --set rpo.max_steps=2 --set merge.parity_questions=2 --set evaluate.limit=2; \
 	else echo "medllm: generation.py and real_run.py are left out: name a model folder (make bench BASE=...)"; fi
 	@if [ -n "$(SUITE)" ]; then \
 	  echo "medllm: benchmarks/hub_suite.py"; $(BIN)/python benchmarks/hub_suite.py "$(SUITE)" --python "$(CLIENT)"; \

@@ -139,7 +139,7 @@ def measured(name: str, base: Path, shape: Shape, settings: Cpt | Rpo) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     start = load_start(settings, {"base": base})
-    count = settings.batch_size * (settings.max_steps or 1)
+    count = settings.total_batch_size * (settings.max_steps or 1)
     if RANK:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  the first process speaks for all
     trainer = _trainer(start.model, start.tokenizer, shape, settings, count, work)
@@ -148,10 +148,10 @@ def measured(name: str, base: Path, shape: Shape, settings: Cpt | Rpo) -> None:
     loss = trainer.train().training_loss
     seconds = statistics.median(clock.seconds[WARM:])
     each = settings.max_length if isinstance(settings, Cpt) else settings.max_length * 5 // 4
-    tokens = settings.batch_size * each
+    tokens = settings.total_batch_size * each
     unit = f"{tokens / seconds:10,.0f} tokens/s"
     if isinstance(settings, Rpo):
-        unit += f" ({settings.batch_size / seconds:.2f} pairs/s)"
+        unit += f" ({settings.total_batch_size / seconds:.2f} pairs/s)"
     foretold = training_memory(shape, settings, LORA, PROCESSES, sharded=False).total / 1e9
     share = _share(shape, settings, tokens / seconds)
     print(f"{name:4} {seconds:8.2f} s an update  {unit}  loss {loss:.3f}")
@@ -236,15 +236,15 @@ def main() -> None:
     common: dict[str, Any] = {
         "lora": LORA,
         "quantization": given.quantization,
-        "attention": given.attention,
+        "attn_implementation": given.attention,
         "max_length": given.length,
-        "batch_size": given.rows * PROCESSES,
-        "per_device_batch_size": given.rows,
+        "total_batch_size": given.rows * PROCESSES,
+        "per_device_train_batch_size": given.rows,
         "max_steps": given.updates,
         "gradient_checkpointing": given.checkpointing,
         "logging_steps": given.updates,
         "save_steps": 10**6,
-        "trackers": (),
+        "report_to": (),
     }
     with tempfile.TemporaryDirectory() as own:
         base = shared_base(shape, Path(os.environ.get(FOLDER, own)))

@@ -104,13 +104,13 @@ def run(name: str, trainer: Any, steps: int, done: float, unit: str) -> float:  
 
 def common(steps: int) -> dict[str, Any]:
     """What our own settings are told, the same as TRL's."""
-    told: dict[str, Any] = {"dtype": "float32", "gradient_checkpointing": False, "trackers": (), "max_steps": steps}
+    told: dict[str, Any] = {"dtype": "float32", "gradient_checkpointing": False, "report_to": (), "max_steps": steps}
     return told | {
         "logging_steps": steps,
         "save_steps": 10**6,
         "learning_rate": 1e-3,
-        "schedule": "linear",
-        "warmup": 0.0,
+        "lr_scheduler_type": "linear",
+        "warmup_ratio": 0.0,
     }
 
 
@@ -121,7 +121,7 @@ def compare_cpt(base: Path | None, steps: int, documents: list[str], tokenizer: 
     theirs = SFTTrainer(model(base), args=sft, train_dataset=texts, processing_class=tokenizer, peft_config=peft())
     slow = run("CPT, TRL (8 rows of 256, packed)", theirs, steps, 2048, "tokens")
     rows, _ = make_rows(texts, tokenizer, 256, packing=True)
-    settings = Cpt(lora=LORA, batch_size=8, per_device_batch_size=8, max_length=256, **common(steps))
+    settings = Cpt(lora=LORA, total_batch_size=8, per_device_train_batch_size=8, max_length=256, **common(steps))
     ours = cpt.make_trainer(model(base), tokenizer, rows, settings, Path(tempfile.mkdtemp()))
     print(f"{'ratio':34} {slow / run('CPT, ours', ours, steps, 2048, 'tokens'):7.2f} x")
 
@@ -135,7 +135,13 @@ def compare_rpo(base: Path | None, steps: int, pairs: list[dict[str, str]], toke
     slow = run("RPO, TRL (8 pairs, one by one)", theirs, steps, 8, "pairs")
     encoded, _ = encode_pairs(table, tokenizer, 4096)
     told = Rpo(
-        model="base", rpo_alpha=10, lora=LORA, batch_size=8, per_device_batch_size=1, max_length=4096, **common(steps)
+        model="base",
+        rpo_alpha=10,
+        lora=LORA,
+        total_batch_size=8,
+        per_device_train_batch_size=1,
+        max_length=4096,
+        **common(steps),
     )
     mine = rpo.make_trainer(model(base), tokenizer, encoded, told, Path(tempfile.mkdtemp()), say=print)
     print(f"{'ratio':34} {slow / run('RPO, ours', mine, steps, 8, 'pairs'):7.2f} x")
@@ -159,9 +165,16 @@ def compare_groups(base: Path | None, steps: int, rows: list[list[str]], tokeniz
     theirs = DPOTrainer(model(base), args=dpo, train_dataset=table, processing_class=tokenizer, peft_config=peft())
     slow = run(f"RPO, TRL ({responses} answers a question)", theirs, steps, 2 * each, "pairs")
     encoded, _ = encode_pairs(table, tokenizer, 4096)
-    told = {"model": "base", "rpo_alpha": 10, "lora": LORA, "batch_size": 2 * each, "max_length": 4096, **common(steps)}
+    told = {
+        "model": "base",
+        "rpo_alpha": 10,
+        "lora": LORA,
+        "total_batch_size": 2 * each,
+        "max_length": 4096,
+        **common(steps),
+    }
     for order, split in (("pairs", 1), ("questions", each)):
-        settings = Rpo.model_validate({**told, "order": order, "per_device_batch_size": split})
+        settings = Rpo.model_validate({**told, "order": order, "per_device_train_batch_size": split})
         mine = rpo.make_trainer(model(base), tokenizer, encoded, settings, Path(tempfile.mkdtemp()), say=print)
         quick = run(f"RPO, ours, order: {order}", mine, steps, 2 * each, "pairs")
         print(f"{'ratio':34} {slow / quick:7.2f} x, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

@@ -78,7 +78,7 @@ def recipe_page() -> str:
         page += f"\n## {f'`{place}`' if place else 'The recipe'}\n\n{_first_line(model)}\n"
         page += "\n| key | default | |\n|---|---|---|\n"
         for name, field in model.model_fields.items():
-            mark = "†" if name in getattr(model, "beside_the_result", ()) else ""
+            mark = "†" if name in getattr(model, "excluded_from_digest", ()) else ""
             default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
             page += f"| `{name}`{mark} | {default} | {field.description or ''} |\n"
             for inner in _models(field.annotation):

@@ -22,7 +22,7 @@ from medllm.recipe.reference import KINDS, STAGES
 
 pytestmark = pytest.mark.slow
 
-SHORTER = ("cpt.epochs=4", "rpo.epochs=2", "rpo.logging_steps=4", "preferences.questions=120")
+SHORTER = ("cpt.num_train_epochs=4", "rpo.num_train_epochs=2", "rpo.logging_steps=4", "preferences.questions=120")
 
 
 def start(folder: Path) -> subprocess.Popen[str]:

@@ -47,15 +47,21 @@ def test_the_papers_own_values_are_in_its_recipe():
     assert cpt and rpo and preferences and evaluate
     assert recipe.base.startswith("Qwen/Qwen2.5-72B@")
     assert recipe.cutoff == date(2017, 12, 31)
-    assert (cpt.epochs, cpt.quantization, cpt.optimizer, cpt.schedule, cpt.run_on) == (
+    assert (cpt.num_train_epochs, cpt.quantization, cpt.optim, cpt.lr_scheduler_type, cpt.run_on) == (
         2,
         "nf4",
-        "adamw",
+        "adamw_torch",
         "cosine",
         "a100x4",
     )
-    assert cpt.warmup > 0
-    assert (rpo.rpo_alpha, rpo.epochs, rpo.quantization, rpo.model, rpo.run_on) == (10, 1, "nf4", "cpt", "a100x2")
+    assert cpt.warmup_ratio > 0
+    assert (rpo.rpo_alpha, rpo.num_train_epochs, rpo.quantization, rpo.model, rpo.run_on) == (
+        10,
+        1,
+        "nf4",
+        "cpt",
+        "a100x2",
+    )
     assert (preferences.shots, preferences.prompt, preferences.model) == (3, "explain", "cpt")
     assert preferences.pairs == ("gt>chosen", "gt>rejected", "chosen>rejected")
     assert evaluate.years == (2018, 2019, 2020, 2021, 2022)
@@ -64,7 +70,7 @@ def test_the_papers_own_values_are_in_its_recipe():
     for line in MARKED[0].read_text().splitlines():
         key = line.strip().split(":")[0]
         if (
-            key in ("epochs", "rpo_alpha", "cutoff", "quantization", "optimizer", "years", "shots")
+            key in ("num_train_epochs", "rpo_alpha", "cutoff", "quantization", "optim", "years", "shots")
             and "[paper]" not in line
         ):
             assert "[ours" in line, line

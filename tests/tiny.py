@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
 
-_QUICK = {"dtype": "float32", "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2, "trackers": ()}
-_QUICK |= {"max_steps": 6, "batch_size": 4}
-CPT = Cpt(lora=Lora(r=4, lora_alpha=8), per_device_batch_size=2, max_length=64, learning_rate=1e-2, **_QUICK)
+_QUICK = {"dtype": "float32", "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2, "report_to": ()}
+_QUICK |= {"max_steps": 6, "total_batch_size": 4}
+CPT = Cpt(lora=Lora(r=4, lora_alpha=8), per_device_train_batch_size=2, max_length=64, learning_rate=1e-2, **_QUICK)
 RPO = Rpo(model="cpt", rpo_alpha=10, max_length=256, learning_rate=1e-3, **_QUICK)
 """Six steps of either training, with a checkpoint after every other one."""
 

@@ -17,7 +17,7 @@ def merge(
     dtype: Annotated[
         str | None, typer.Option(help="bfloat16, float16 or float32; the base's own numbers when left out.")
     ] = None,
-    certify: Annotated[int, typer.Option(help="Questions of the parity certificate; 0 writes none.")] = 32,
+    parity_questions: Annotated[int, typer.Option(help="Questions of the parity certificate; 0 writes none.")] = 32,
 ) -> None:
     """Merge adapters into their base: a tensor at a time, bit for bit as PEFT, with a certificate of parity."""
     from medllm.errors import ModelError
@@ -32,7 +32,7 @@ def merge(
         if not adapter.proven:
             said = f"{adapter.folder}: was trained, it says, on {adapter.base['name']}, and bears no fingerprint of it"
             print(f"medllm: {said}. Its shapes are all that can be held against {base}.", file=sys.stderr)
-    facts = merge_into(base, adapters, out, dtype=dtype, questions=certify)
+    facts = merge_into(base, adapters, out, dtype=dtype, questions=parity_questions)
     put_in_place(out, facts)
     print(f"{out}  {facts['bytes'] / 1e9:.3f} GB")
     for name, value in (facts.get("certificate") or {}).items():

@@ -82,8 +82,8 @@ class Certificate:
             return
         raise ModelError(
             f"merge: the certificate needs {needed / 1e9:.3g} GB of memory for one model at a time, and "
-            f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `certify: 0` to "
-            "merge without a certificate."
+            f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `parity_questions: 0` "
+            "to merge without a certificate."
         )
 
     def measure(self, merged: Path) -> dict[str, Any]:

@@ -63,8 +63,8 @@ def refuse(item: Item) -> None:
             f"{stage}: AutoTrain's fresh adapter needs {settings.model} folded into the base, and 4-bit weights would "
             "round that once more. Set quantization: none."
         )
-    if settings.epochs is None or settings.epochs % 1:
-        raise LaunchError(f"{stage}: AutoTrain counts whole epochs. Give `epochs` in place of `max_steps`.")
+    if settings.num_train_epochs is None or settings.num_train_epochs % 1:
+        raise LaunchError(f"{stage}: AutoTrain counts whole epochs. Give `num_train_epochs` in place of `max_steps`.")
 
 
 def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from medllm.errors import LaunchError
 from medllm.recipe.settings import Cpt, Rpo
 
-OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 LEFT_BEHIND = ("config.json", "tokenizer_config.json", "README.md")
 """Files of a base that are written anew for it; code and pickles are left behind as well."""
 
@@ -52,7 +51,7 @@ def write_rows(settings: Cpt | Rpo, source: Path, base: Path, data: Path) -> dic
 
 
 def _read(settings: Cpt | Rpo, source: Path) -> Iterator[dict[str, str]]:
-    prompt = "prompt_without_shots" if isinstance(settings, Rpo) and settings.shots == "drop" else "prompt"
+    prompt = "prompt_without_shots" if isinstance(settings, Rpo) and not settings.keep_exemplars else "prompt"
     wanted = {"text": "text"} if isinstance(settings, Cpt) else {c: c for c in (prompt, "chosen", "rejected")}
     inner = next((source / name for name in ("corpus", "data") if (source / name).is_dir()), source)
     for path in sorted(inner.glob("*.parquet")):
@@ -104,20 +103,20 @@ def _params(settings: Cpt | Rpo) -> dict[str, Any]:
     # No prompt is cut: what does not fit as a whole has been left out.
     dpo = {"dpo_beta": settings.beta, "max_prompt_length": settings.max_length} if isinstance(settings, Rpo) else {}
     return {
-        "epochs": int(settings.epochs or 1),
-        "batch_size": settings.per_device_batch_size,
-        "gradient_accumulation": max(1, settings.batch_size // settings.per_device_batch_size),
+        "epochs": int(settings.num_train_epochs or 1),
+        "batch_size": settings.per_device_train_batch_size,
+        "gradient_accumulation": max(1, settings.total_batch_size // settings.per_device_train_batch_size),
         "lr": settings.learning_rate,
-        "scheduler": settings.schedule,
-        "warmup_ratio": settings.warmup,
+        "scheduler": settings.lr_scheduler_type,
+        "warmup_ratio": settings.warmup_ratio,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "block_size": settings.max_length,
         "model_max_length": settings.max_length,
-        "optimizer": OPTIMIZERS[settings.optimizer],
+        "optimizer": settings.optim,
         "mixed_precision": {"bfloat16": "bf16", "float16": "fp16", "float32": None}[settings.dtype],
         "disable_gradient_checkpointing": not settings.gradient_checkpointing,
-        "use_flash_attention_2": settings.attention == "flash_attention_2",
+        "use_flash_attention_2": settings.attn_implementation == "flash_attention_2",
         "logging_steps": settings.logging_steps,
         "peft": True,
         "quantization": "int4" if settings.quantization == "nf4" else None,

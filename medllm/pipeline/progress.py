@@ -115,8 +115,8 @@ def share_done(line: dict[str, Any], item: Item) -> float | None:
         return None
     if item.settings.max_steps and "step" in line:
         return min(1.0, float(line["step"]) / item.settings.max_steps)
-    if item.settings.epochs and "epoch" in line:
-        return min(1.0, float(line["epoch"]) / item.settings.epochs)
+    if item.settings.num_train_epochs and "epoch" in line:
+        return min(1.0, float(line["epoch"]) / item.settings.num_train_epochs)
     return None
 
 

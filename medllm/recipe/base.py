@@ -1,6 +1,5 @@
 """What every block of a recipe shares: frozen values, no unknown keys, and the dump that goes into a digest."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -13,15 +12,11 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
     )
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset()
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset()
     """Keys that change where or how fast the work is done, never what comes out."""
 
     addresses: ClassVar[frozenset[str]] = frozenset()
     """Keys that may hold a server's address: another host or port is the same artifact."""
-
-    as_before: ClassVar[Mapping[str, object]] = {}
-    """Keys that came after 0.1.0, each with the value under which nothing changes: with it they are left out of the
-    digest, so that an upgrade remakes nothing that was made before them."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -48,7 +43,7 @@ def settings_for_digest(settings: Settings) -> dict[str, Any]:
 def _without(settings: Settings, dump: dict[str, Any]) -> dict[str, Any]:
     kept = {}
     for key, value in dump.items():
-        if key in settings.beside_the_result or (key in settings.as_before and value == settings.as_before[key]):
+        if key in settings.excluded_from_digest:
             continue
         address = key in settings.addresses and str(value).startswith(("http://", "https://"))
         kept[key] = "a server" if address else _inner(getattr(settings, key), value)

@@ -109,7 +109,7 @@ def trainable_parameters(shape: Shape, lora: Lora) -> int:
 
 def activation_bytes(shape: Shape, settings: Training, lora: Lora) -> float:
     """Bytes kept between forward and backward for one micro-batch, and the largest layer's 16-bit copy for NF4."""
-    tokens = _rows(settings) * settings.per_device_batch_size * settings.max_length
+    tokens = _rows(settings) * settings.per_device_train_batch_size * settings.max_length
     width = BYTES[settings.dtype]
     sizes = (shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate)
     kept = sum(size * each for size, each in zip(sizes, KEPT[settings.dtype], strict=True))
@@ -123,7 +123,7 @@ def activation_bytes(shape: Shape, settings: Training, lora: Lora) -> float:
 def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, sharded: bool) -> Memory:
     """Bytes on each GPU while training."""
     parts = gpus if sharded else 1
-    each = TRAINED if settings.optimizer == "adamw" else TRAINED_8BIT
+    each = TRAINED if settings.optim == "adamw_torch" else TRAINED_8BIT
     buckets = BUCKET if gpus > 1 and not sharded else 0
     adapter = trainable_parameters(shape, lora) * (each + buckets)
     weights = weight_bytes(shape, settings.quantization, settings.dtype)
@@ -178,13 +178,13 @@ def operations_per_token(shape: Shape, settings: Training) -> float:
     # forward, gradients through (but not of) the frozen weights, and once more where activations were not kept
     passes = 3 if settings.gradient_checkpointing else 2
     # The reference answers once for each pair, before the first update, however many epochs follow.
-    reference = 1 / max(settings.epochs or 1, 1) if isinstance(settings, Rpo) else 0
+    reference = 1 / max(settings.num_train_epochs or 1, 1) if isinstance(settings, Rpo) else 0
     return forward * (passes + reference)
 
 
 def seconds_an_update(shape: Shape, settings: Training, machine: Machine) -> float | None:
     """Seconds of one update when every row has its full length; none where there is no GPU."""
-    tokens = settings.batch_size * settings.max_length * _rows(settings)
+    tokens = settings.total_batch_size * settings.max_length * _rows(settings)
     hours = gpu_hours(operations_per_token(shape, settings) * tokens, machine, settings.quantization)
     return None if hours is None else hours * 3600 / machine.count
 

@@ -8,12 +8,13 @@ from pydantic import BeforeValidator, Field
 from medllm.recipe.base import Settings
 
 
-def spelt_out(value: Any) -> Any:  # noqa: ANN401  whatever stands in the YAML file
-    """Write a bare name as the block it is short for."""
+def expand_name(value: Any) -> Any:  # noqa: ANN401  any YAML value
+    """Write a bare source name as the block it is short for."""
     return {"source": value} if isinstance(value, str) else value
 
 
-def _as_list(value: Any) -> Any:  # noqa: ANN401  whatever stands in the YAML file
+def as_list(value: Any) -> Any:  # noqa: ANN401  any YAML value
+    """Write a single name or block as the list it is short for."""
     return [value] if isinstance(value, str | dict) else value
 
 
@@ -23,7 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class DataSource(Settings):
     """One source of text or questions; written as its bare name when nothing need be said of it."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
     source: str
     """A stage, `ORG/NAME@REVISION`, or `./folder`."""
@@ -43,10 +44,10 @@ class DataSource(Settings):
     """How many tokens it holds, if you know: only the estimate of `medllm check` uses it."""
 
 
-Data = Annotated[DataSource, BeforeValidator(spelt_out, json_schema_input_type=str | DataSource)]
+Data = Annotated[DataSource, BeforeValidator(expand_name, json_schema_input_type=str | DataSource)]
 DataList = Annotated[
     tuple[Data, ...],
-    BeforeValidator(_as_list, json_schema_input_type=Data | tuple[Data, ...]),
+    BeforeValidator(as_list, json_schema_input_type=Data | tuple[Data, ...]),
     Field(min_length=1),
 ]
 
@@ -67,15 +68,14 @@ class Executor(Settings):
     """Options of datatrove's executor of that kind, as `{partition: cpu, time: "4:00:00"}` for Slurm."""
 
 
-def _named(value: Any) -> Any:  # noqa: ANN401  whatever stands in the YAML file
+def _named(value: Any) -> Any:  # noqa: ANN401  any YAML value
     return {"kind": value} if isinstance(value, str) else value
 
 
 class Corpus(Settings):
     """Make a dated, licensed, deduplicated corpus that is free of the held-out exams."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "workers", "executor"})
-    as_before: ClassVar[dict[str, object]] = {"tokenizer": None}
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"run_on", "workers", "executor"})
 
     data: DataList
     """The texts."""
@@ -122,7 +122,7 @@ class Corpus(Settings):
 class Preferences(Settings):
     """Let the model answer past exams and rank: ground truth above right answers above wrong ones."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "processes", "at_once"})
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "processes", "at_once"})
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     model: str

@@ -61,8 +61,8 @@ def _changes(settings: Sized) -> Iterator[tuple[str, object]]:
     if isinstance(settings, Training):
         if not settings.gradient_checkpointing:
             yield "gradient_checkpointing", True
-        if settings.per_device_batch_size > 1:
-            yield "per_device_batch_size", 1
+        if settings.per_device_train_batch_size > 1:
+            yield "per_device_train_batch_size", 1
     elif settings.batch_size > 1:
         yield "batch_size", 1
 

@@ -10,7 +10,7 @@ from medllm.recipe.base import Settings
 class SlurmPlace(Settings):
     """What `--on slurm` asks the cluster for."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset(
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
         {"nodes", "cpus", "mem", "gres", "partition", "time", "extra"}
     )
 
@@ -41,7 +41,7 @@ class SlurmPlace(Settings):
 class JobsPlace(Settings):
     """How `--on jobs` asks the Hub."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"image", "packages", "timeout", "tries"})
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"image", "packages", "timeout", "tries"})
 
     image: str | None = Field(default=None, pattern=r"^[\w./:@-]+$")
     """The container, when not the Hub's own for scripts; it needs `uv`."""

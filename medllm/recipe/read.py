@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from medllm.errors import RecipeError
 from medllm.recipe.errors import Fault, own_place, report, schema_faults
+from medllm.recipe.renamed import new_name, with_new_keys, with_new_places
 from medllm.recipe.settings import Recipe
 from medllm.recipe.validators import broken_rules
 from medllm.recipe.yaml_reader import LARGEST, Lines, parse_yaml
@@ -19,12 +20,12 @@ Tree = dict[str, Any]
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read a sound recipe, or name all that is wrong with it; `overrides` are dotted keys as in `--set`."""
     tree, lines = parse_yaml(_text(path), str(path))
-    return _sound(_overridden(tree, overrides or {}, "--set"), path, lines)
+    return _sound(_overridden(tree, overrides or {}, "--set "), path, lines)
 
 
 def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """Build the same recipe with other values, checked as strictly."""
-    return _sound(_overridden(recipe.tree, overrides, "--set"), recipe.path, {})
+    return _sound(_overridden(recipe.tree, overrides, "--set "), recipe.path, {})
 
 
 def ablated(recipe: Recipe, name: str) -> Recipe:
@@ -67,11 +68,13 @@ def _text(path: Path) -> str:
 def _overridden(tree: Tree, overrides: Mapping[str, Any], who: str) -> Tree:
     changed = copy.deepcopy(tree)
     for key, value in overrides.items():
+        if new := new_name(str(key)):
+            raise RecipeError(f"{who}{key}: is now `{new}`.")
         block, parts = changed, str(key).split(".")
         for part in parts[:-1]:
             below = block.setdefault(part, {})
             if not isinstance(below, dict):
-                raise RecipeError(f"{who} {key}: `{part}` is no block, so it has no `{parts[-1]}`.")
+                raise RecipeError(f"{who}{key}: `{part}` is no block, so it has no `{parts[-1]}`.")
             block = below
         block[parts[-1]] = value
     return changed
@@ -82,22 +85,23 @@ def _sound(tree: Tree, path: Path, lines: Lines) -> Recipe:
     if not faults and recipe:
         faults = [fault for name in recipe.ablations for fault in _ablation_faults(recipe, name, path)]
     if faults or recipe is None:
-        raise RecipeError(report(faults, str(path), lines))
+        raise RecipeError(report(faults, str(path), with_new_places(lines)))
     return recipe
 
 
 def _build(tree: Tree, path: Path) -> tuple[Recipe | None, list[Fault]]:
-    """Validate values, then rules; with faulty values taken out, so that both kinds of fault are told at once."""
+    """Check keys, values, then rules; without the faulty values, so that one reading reports every kind of fault."""
+    tree, faults = with_new_keys(tree)
     try:
         recipe = _validate(tree, path)
     except ValidationError as invalid:
-        faults = schema_faults(invalid, Recipe)
+        faults += schema_faults(invalid, Recipe)
         try:
             rest = _validate(_stood_in(_pruned(tree, invalid)), path)
         except ValidationError:
             return None, faults
         return None, faults + [fault for fault in broken_rules(rest) if not _explained(fault, faults)]
-    return recipe, broken_rules(recipe)
+    return recipe, faults + broken_rules(recipe)
 
 
 def _explained(fault: Fault, by: list[Fault]) -> bool:
@@ -169,7 +173,7 @@ def _stand_in(tree: Tree, loc: tuple[int | str, ...]) -> None:
 def _ablation_faults(recipe: Recipe, name: str, path: Path) -> list[Fault]:
     place = f"ablations.{name}"
     try:
-        tree = _overridden(recipe.tree, {**recipe.ablations[name], "ablations": {}}, place)
+        tree = _overridden(recipe.tree, {**recipe.ablations[name], "ablations": {}}, "")
     except RecipeError as fault:
         return [Fault(place, str(fault))]
     return [Fault(place, f"{fault.place}: {fault.text}") for fault in _build(tree, path)[1]]

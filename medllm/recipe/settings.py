@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from medllm.recipe.base import Settings, settings_for_digest
-from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, spelt_out
+from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
 from medllm.recipe.places import JobsPlace, SlurmPlace
 from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
@@ -26,6 +26,7 @@ __all__ = [
     "JobsPlace",
     "Kind",
     "Lora",
+    "MaxNewTokens",
     "Merge",
     "Positive",
     "Preferences",
@@ -33,7 +34,6 @@ __all__ = [
     "Recipe",
     "Reference",
     "Replay",
-    "Room",
     "Rpo",
     "Settings",
     "Share",
@@ -49,19 +49,19 @@ __all__ = [
 class Merge(Settings):
     """Fold the adapter into the base, shard by shard, with a certificate of parity."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on"})
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"run_on"})
 
     model: str
     """The adapter, or adapters, that become one model with the base."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Numbers of the merged weights."""
-    certify: int = Field(default=32, ge=0)
+    parity_questions: int = Field(default=32, ge=0)
     """Questions on which adapter and merged model are compared; 0 writes no certificate."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 
 
-class Room(Settings):
+class MaxNewTokens(Settings):
     """How many tokens a model may write."""
 
     plain: int = Field(default=32, ge=1)
@@ -73,7 +73,9 @@ class Room(Settings):
 class Evaluate(Settings):
     """Ask every model every exam, plainly and explained, and keep each answer."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "prices", "processes", "at_once"})
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
+        {"run_on", "batch_size", "prices", "processes", "at_once"}
+    )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     models: dict[str, str]
@@ -96,7 +98,7 @@ class Evaluate(Settings):
     """How the base is held while it answers."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Numbers to compute in."""
-    max_new_tokens: Room = Room()
+    max_new_tokens: MaxNewTokens = MaxNewTokens()
     """Room for the answer, by prompt."""
     samples: int = Field(default=1, ge=1)
     """Answers to each question; more than one needs a temperature."""
@@ -181,7 +183,7 @@ class Recipe(Settings):
     """Your user or organization on the Hub."""
     cutoff: date
     """Nothing younger is learnt, and no exam asked is older."""
-    exams: dict[str, Annotated[Exam, BeforeValidator(spelt_out, json_schema_input_type=str | Exam)]] = Field(
+    exams: dict[str, Annotated[Exam, BeforeValidator(expand_name, json_schema_input_type=str | Exam)]] = Field(
         default_factory=dict
     )
     """Where exams lie that the catalogue does not know, or that lie elsewhere."""

@@ -20,14 +20,14 @@ def trained_tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:
     """
     rows = 2 if isinstance(settings, Rpo) else 1
     if settings.max_steps:
-        return settings.max_steps * settings.batch_size * settings.max_length * rows
-    if settings.epochs is None:
+        return settings.max_steps * settings.total_batch_size * settings.max_length * rows
+    if settings.num_train_epochs is None:
         return None
     if isinstance(settings, Cpt):
         size = corpus_tokens(recipe) if settings.data == "corpus" else None
-        return None if size is None else int(size * settings.epochs)
+        return None if size is None else int(size * settings.num_train_epochs)
     pairs = most_pairs(recipe) if settings.data == "preferences" else None
-    return None if pairs is None else int(pairs * rows * settings.max_length * settings.epochs)
+    return None if pairs is None else int(pairs * rows * settings.max_length * settings.num_train_epochs)
 
 
 def corpus_tokens(recipe: Recipe) -> float | None:

@@ -1,12 +1,11 @@
 """The recipe's blocks about training: continued pretraining and reasoning preference optimization, both by (Q)LoRA."""
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from medllm.recipe.base import Settings
-from medllm.recipe.data import Share
+from medllm.recipe.data import Share, as_list
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a block, spelt out: PEFT's `all-linear` would wrap the head inside a trained embedding."""
@@ -19,6 +18,13 @@ ALL_LINEAR = "all-linear"
 
 Positive = Annotated[float, Field(gt=0)]
 
+_Tracker = Literal["tensorboard", "trackio"]
+_Trackers = Literal["tensorboard", "trackio", "none"] | tuple[_Tracker, ...]
+
+
+def _trackers(value: Any) -> Any:  # noqa: ANN401  any YAML value
+    return [] if value == "none" else as_list(value)
+
 
 class Lora(Settings):
     """The adapter: how many new numbers, where, and how strongly they act."""
@@ -29,23 +35,25 @@ class Lora(Settings):
     """Scale; the adapter acts with lora_alpha / r."""
     lora_dropout: Share = 0.0
     """Dropout before the adapter."""
-    target_modules: tuple[str, ...] = LINEAR
-    """The layers that get one; `[all-linear]` is every linear layer that works on text, but not the head."""
+    target_modules: Annotated[
+        tuple[str, ...], BeforeValidator(as_list, json_schema_input_type=str | tuple[str, ...])
+    ] = LINEAR
+    """The layers that get one; `all-linear` is every linear layer that works on text, but not the head."""
 
 
 class Training(Settings):
     """What both trainings share, in the words of TRL and PEFT."""
 
-    beside_the_result: ClassVar[frozenset[str]] = frozenset(
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
         {
             "run_on",
-            "per_device_batch_size",
+            "per_device_train_batch_size",
             "gradient_checkpointing",
             "save_steps",
             "save_minutes",
             "logging_steps",
             "accelerate",
-            "trackers",
+            "report_to",
         }
     )
 
@@ -53,23 +61,23 @@ class Training(Settings):
     """The frozen base in 4-bit NormalFloat (QLoRA), or as it is."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Numbers to compute in."""
-    epochs: Positive | None = None
+    num_train_epochs: Positive | None = None
     """Passes over the data; give this or `max_steps`."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Updates; give this or `epochs`."""
-    batch_size: int = Field(default=16, ge=1)
-    """Rows to an update, over all devices together."""
-    per_device_batch_size: int = Field(default=1, ge=1)
-    """Rows on a device at once; accumulation makes up the rest. Left out of the digest."""
+    """Updates; give this or `num_train_epochs`."""
+    total_batch_size: int = Field(default=16, ge=1)
+    """Rows of one update, over all devices together."""
+    per_device_train_batch_size: int = Field(default=1, ge=1)
+    """Rows on a device at once; gradient accumulation makes up the rest. Left out of the digest."""
     max_length: int = Field(default=2048, ge=16)
-    """Tokens to a row."""
+    """Tokens of a row."""
     learning_rate: Positive = 1e-4
     """Highest rate of the schedule."""
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """AdamW, or its 8-bit forms where memory is short."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    """AdamW (in its fused form on a GPU), or its 8-bit forms where memory is short."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate falls."""
-    warmup: Share = 0.03
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the updates in which the rate rises."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decay of AdamW."""
@@ -77,21 +85,23 @@ class Training(Settings):
     """Clipping; 0 is off."""
     gradient_checkpointing: bool = True
     """Compute activations twice instead of keeping them."""
-    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    attn_implementation: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     """The attention kernel."""
     seed: int = 0
     """Decides initial adapter and order."""
     save_steps: int = Field(default=200, ge=1)
     """Updates between two checkpoints."""
     save_minutes: Positive = 30.0
-    """Minutes after which there is one in any case, at the end of an update."""
+    """Minutes after which a checkpoint is written in any case, at the end of an update."""
     logging_steps: int = Field(default=10, ge=1)
     """Updates between two lines of the log."""
     accelerate: str | None = None
     """How several GPUs train: `ddp` (a whole model on each), `fsdp2` (one model divided over them), or a config file of
     accelerate beside the recipe; `ddp` when left out."""
-    trackers: tuple[Literal["tensorboard", "trackio"], ...] = ("tensorboard",)
-    """Where the curves are drawn, besides the log that lies with the adapter; left out of the digest."""
+    report_to: Annotated[tuple[_Tracker, ...], BeforeValidator(_trackers, json_schema_input_type=_Trackers)] = (
+        "tensorboard",
+    )
+    """Where the curves go besides the adapter's own log: a name, a list or `none`. Left out of the digest."""
     run_on: str | None = None
     """The machine, as `a100x4`; left out of the digest."""
 
@@ -112,8 +122,6 @@ class Cpt(Training):
 class Rpo(Training):
     """Prefer the better explained answer: DPO plus rpo_alpha times the likelihood of the chosen one."""
 
-    as_before: ClassVar[Mapping[str, object]] = {"order": "pairs"}
-
     model: str
     """The reference and the start."""
     data: str = "preferences"
@@ -124,10 +132,10 @@ class Rpo(Training):
     """Weight of the chosen answer's negative log-likelihood; 0 is plain DPO, the paper uses 10."""
     beta: Positive = 0.1
     """How strongly the policy is held to the reference."""
-    shots: Literal["keep", "drop"] = "keep"
+    keep_exemplars: bool = True
     """Train on the pairs with their worked examples before the question, or without."""
     order: Literal["pairs", "questions"] = "pairs"
     """Learn the pairs in any order, or those of a question together: then a micro-batch computes its question, and each
-    answer that pairs have in common, once. Give `per_device_batch_size` as many pairs as a question has."""
+    answer that pairs have in common, once. Give `per_device_train_batch_size` as many pairs as a question has."""
     on_falling_chosen: Literal["warn", "stop"] = "warn"
     """What to do when the chosen answers become less likely than under the reference."""

@@ -127,10 +127,10 @@ def _late(name: str, cutoff: date, first: date) -> str:
 
 
 def training_has_an_end(recipe: Recipe) -> Iterator[Fault]:
-    """Each training says either epochs or max_steps."""
+    """Each training says either num_train_epochs or max_steps."""
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
-        if settings and (settings.epochs is None) == (settings.max_steps is None):
-            yield Fault(stage, "say how long: `epochs` or `max_steps`, one of them.")
+        if settings and (settings.num_train_epochs is None) == (settings.max_steps is None):
+            yield Fault(stage, "say how long: `num_train_epochs` or `max_steps`, one of them.")
 
 
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[Fault]:
@@ -165,10 +165,10 @@ def machines_are_known(recipe: Recipe) -> Iterator[Fault]:
             yield Fault(f"{stage}.run_on", f"`{name}` is no machine we know. {did_you_mean(name, machine_names())}")
         if isinstance(settings, Training):
             nodes = recipe.slurm.nodes
-            at_once = settings.per_device_batch_size * (on.count if on else 1) * nodes
-            if settings.batch_size % at_once:
-                text = f"{settings.batch_size} rows do not divide over {at_once} at once. Take a multiple."
-                yield Fault(f"{stage}.batch_size", text)
+            at_once = settings.per_device_train_batch_size * (on.count if on else 1) * nodes
+            if settings.total_batch_size % at_once:
+                text = f"{settings.total_batch_size} rows do not divide over {at_once} at once. Take a multiple."
+                yield Fault(f"{stage}.total_batch_size", text)
             if on and on.gpu and not on.gpu.bfloat16 and settings.dtype == "bfloat16":
                 yield Fault(f"{stage}.dtype", f"{on.name} cannot compute in bfloat16. Set `dtype: float16`.")
 
@@ -179,9 +179,9 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[Fault]:
         if settings is None:
             continue
         divided = _is_divided(recipe, settings.accelerate)
-        if divided and settings.optimizer != "adamw":
-            text = f"`{settings.optimizer}` cannot be divided by FSDP2. Set `optimizer: adamw`, or `accelerate: ddp`."
-            yield Fault(f"{stage}.optimizer", text)
+        if divided and settings.optim != "adamw_torch":
+            text = f"`{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or `accelerate: ddp`."
+            yield Fault(f"{stage}.optim", text)
         if divided and settings.quantization == "nf4" and settings.dtype != "bfloat16":
             text = f"FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: bfloat16`."
             yield Fault(f"{stage}.dtype", text)

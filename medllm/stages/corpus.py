@@ -35,7 +35,7 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     counts = curate(curation, work, executor=run, mark=_mark(settings, sources))
     _refuse(settings, counts)
     made = work / "made"
-    told = settings.model_dump(mode="json", exclude=set(settings.beside_the_result))
+    told = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
     facts = {**conclude(curation, counts, made), "settings": told}
     # Written last: a folder with facts is whole.
     (made / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
@@ -123,7 +123,7 @@ def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
         ]
         for name, folder in sorted(sources.items())
     }
-    told: dict[str, Any] = settings.model_dump(mode="json", exclude=set(settings.beside_the_result))
+    told: dict[str, Any] = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
     return json.dumps({"settings": told, "files": files}, ensure_ascii=False, sort_keys=True)
 
 

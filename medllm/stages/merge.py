@@ -19,7 +19,7 @@ def make(settings: Merge, sources: dict[str, Path], out: Path) -> None:
     if (out / "facts.json").is_file():
         return
     facts = merge_into(
-        sources["base"], [sources[settings.model]], out, dtype=settings.dtype, questions=settings.certify
+        sources["base"], [sources[settings.model]], out, dtype=settings.dtype, questions=settings.parity_questions
     )
     put_in_place(out, {**facts, "settings": settings.model_dump(mode="json")})
 
@@ -77,7 +77,7 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
         raise ModelError(
             f"{work}: the certificate of the merge failed: {'; '.join(facts['certificate']['faults'])}. The merged "
             f"model does not answer as base and adapter do; it lies there with its {CERTIFICATE}. Merge with PEFT "
-            "itself to compare, or take it without a certificate (`certify: 0`)."
+            "itself to compare, or take it without a certificate (`parity_questions: 0`)."
         )
     return facts
 

@@ -58,7 +58,7 @@ def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa:
     from medllm.weights.load import load_tokenizer
 
     def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
-        table = read_pairs(sources[settings.data], settings.shots, work / "cache")
+        table = read_pairs(sources[settings.data], work / "cache", keep_exemplars=settings.keep_exemplars)
         pairs, tally = encode_pairs(table, load_tokenizer(tokenizer), settings.max_length)
         longer = f"{tally.too_long} are longer than {settings.max_length} tokens"
         say("rpo", f"{tally.trained} of {tally.pairs} pairs; {longer}")

@@ -1,4 +1,4 @@
-"""From the recipe's words to those of TRL and PEFT."""
+"""Arguments of TRL's trainers and PEFT's adapters from a recipe's settings."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,17 @@ from medllm.weights.adapter_targets import outside_text
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others in an exchange; loading a large model takes unlike long."""
-OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+SAME_NAME = {
+    "gradient_checkpointing",
+    "learning_rate",
+    "logging_steps",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "save_steps",
+    "seed",
+    "weight_decay",
+}
+"""Keys that a recipe and transformers' TrainingArguments share, with the same values."""
 
 
 def processes() -> PartialState:
@@ -30,31 +40,26 @@ def processes() -> PartialState:
 def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
     """What SFTConfig and DPOConfig share."""
     per_device, accumulation = split_batch(
-        settings.batch_size, settings.per_device_batch_size, processes().num_processes
+        settings.total_batch_size, settings.per_device_train_batch_size, processes().num_processes
     )
     cuda = torch.cuda.is_available()
-    length = {"max_steps": settings.max_steps} if settings.max_steps else {"num_train_epochs": settings.epochs or 1}
+    length: dict[str, Any] = {"num_train_epochs": settings.num_train_epochs or 1}
+    if settings.max_steps:
+        length = {"max_steps": settings.max_steps}
     return {
         **length,
+        **settings.model_dump(include=SAME_NAME),
         "output_dir": str(work / "checkpoints"),
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": accumulation,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule,
-        "warmup_steps": settings.warmup,
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
-        "optim": "adamw_torch_fused" if cuda and settings.optimizer == "adamw" else OPTIMIZERS[settings.optimizer],
-        "gradient_checkpointing": settings.gradient_checkpointing,
+        "warmup_steps": settings.warmup_ratio,  # transformers reads a number below 1 as a share of the updates
+        "optim": "adamw_torch_fused" if cuda and settings.optim == "adamw_torch" else settings.optim,
         "bf16": (cuda or is_sharded()) and settings.dtype == "bfloat16",
         "fp16": cuda and settings.dtype == "float16",
         "use_cpu": not cuda,
-        "seed": settings.seed,
-        "save_steps": settings.save_steps,
         "save_total_limit": 2,
-        "logging_steps": settings.logging_steps,
         "logging_nan_inf_filter": False,
-        "report_to": ["trackio"] if "trackio" in settings.trackers else "none",
+        "report_to": ["trackio"] if "trackio" in settings.report_to else "none",
         "project": "medllm",
         "remove_unused_columns": False,
         "max_length": None,

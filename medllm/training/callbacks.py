@@ -201,8 +201,9 @@ def worded(stage: str, work: Path) -> Iterator[None]:
     except Exception as fault:
         if memory_is_full(fault):
             raise TrainingError(
-                f"{stage}: out of memory. Lower `per_device_batch_size` or `max_length`, keep `gradient_checkpointing` "
-                f"on, or set `quantization: nf4`. Run again to go on from the last checkpoint in {work}."
+                f"{stage}: out of memory. Lower `per_device_train_batch_size` or `max_length`, keep "
+                "`gradient_checkpointing` on, or set `quantization: nf4`. Run again to go on from the last checkpoint "
+                f"in {work}."
             ) from fault
         if disk_is_full(fault):
             raise TrainingError(

@@ -73,7 +73,7 @@ def make_trainer(
     fresh = lora_config(settings.lora, model) if not hasattr(model, "peft_config") else None
     flat = is_flash_attention_requested(model.config)
     start = learning(model)
-    at_once = settings.per_device_batch_size * settings.max_length * vocabulary_of(model)
+    at_once = settings.per_device_train_batch_size * settings.max_length * vocabulary_of(model)
     trainer = RowTrainer(
         whole=at_once <= WHOLE_LOGITS,
         model=model,
@@ -87,10 +87,10 @@ def make_trainer(
     fuse_head(trainer.model)
     watch_sharding(trainer)
     trainer.empty = {"input_ids": [tokenizer.pad_token_id], "seq_lengths": [1]}
-    trainer.add_callback(Epochs(len(rows), settings.batch_size))
+    trainer.add_callback(Epochs(len(rows), settings.total_batch_size))
     trainer.add_callback(Finite(trainer, work / LAST_GOOD))
     trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
-    add_curves(trainer, settings.trackers, work / "training" / "tensorboard")
+    add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
     trainer.add_callback(trainer.checkpoints)
     if saved is not None:

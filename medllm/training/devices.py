@@ -50,13 +50,14 @@ def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> t
     """
     asked = machine(settings.run_on) if settings.run_on else None
     most = min(visible, asked.count) if asked and asked.gpu else visible
-    each = settings.per_device_batch_size * nodes
-    count = next((one for one in range(max(most, 1), 0, -1) if settings.batch_size % (each * one) == 0), 0)
+    each = settings.per_device_train_batch_size * nodes
+    count = next((one for one in range(max(most, 1), 0, -1) if settings.total_batch_size % (each * one) == 0), 0)
     if not count:
         over = f"{nodes} nodes" if nodes > 1 else "one device"
         raise TrainingError(
-            f"{stage}: {settings.batch_size} rows (batch_size) do not divide over {over} with "
-            f"{settings.per_device_batch_size} rows at once. Change batch_size or per_device_batch_size."
+            f"{stage}: {settings.total_batch_size} rows (total_batch_size) do not divide over {over} with "
+            f"{settings.per_device_train_batch_size} rows at once. Change total_batch_size or "
+            "per_device_train_batch_size."
         )
     if count == visible or not visible:
         return count, None
@@ -65,8 +66,8 @@ def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> t
         told += f", run_on: {settings.run_on} asks for {most}"
     if count < most:
         told += (
-            f", and {settings.batch_size} rows (batch_size) do not divide over {most} with "
-            f"{settings.per_device_batch_size} at once" + (f" on {nodes} nodes" if nodes > 1 else "")
+            f", and {settings.total_batch_size} rows (total_batch_size) do not divide over {most} with "
+            f"{settings.per_device_train_batch_size} at once" + (f" on {nodes} nodes" if nodes > 1 else "")
         )
     return count, f"{told}: {count} {'is' if count == 1 else 'are'} used"
 
@@ -114,7 +115,7 @@ def refuse_config(stage: str, settings: Training, told: dict[str, Any]) -> None:
         )
     if kind == "FSDP":
         _refuse_divided(stage, settings, str((told.get("fsdp_config") or {}).get("fsdp_version")))
-    split_batch(settings.batch_size, settings.per_device_batch_size, int(told.get("num_processes") or 1))
+    split_batch(settings.total_batch_size, settings.per_device_train_batch_size, int(told.get("num_processes") or 1))
 
 
 def _refuse_divided(stage: str, settings: Training, version: str) -> None:
@@ -123,9 +124,9 @@ def _refuse_divided(stage: str, settings: Training, version: str) -> None:
             f"{stage}.accelerate: only version 2 of FSDP is supported. Set `fsdp_version: 2` in the file, or write "
             "`accelerate: fsdp2`."
         )
-    if settings.optimizer != "adamw":
+    if settings.optim != "adamw_torch":
         raise TrainingError(
-            f"{stage}.optimizer: `{settings.optimizer}` cannot be divided by FSDP2. Set `optimizer: adamw`, or "
+            f"{stage}.optim: `{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or "
             "`accelerate: ddp`."
         )
     if settings.quantization == "nf4" and settings.dtype != "bfloat16":
@@ -150,6 +151,6 @@ def split_batch(batch_size: int, per_device: int, devices: int) -> tuple[int, in
     if share % per_device:
         raise TrainingError(
             f"batch_size {batch_size} over {devices} devices is {share} rows each, no multiple of "
-            f"per_device_batch_size {per_device}. Make it one."
+            f"per_device_train_batch_size {per_device}. Make it one."
         )
     return per_device, share // per_device

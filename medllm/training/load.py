@@ -61,7 +61,7 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
         base.folder,
         dtype=settings.dtype,
         quantization=settings.quantization,
-        attention=settings.attention,
+        attn_implementation=settings.attn_implementation,
         device=processes().device,
     )
     check_vocabulary(tokenizer, model, folder)

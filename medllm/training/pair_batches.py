@@ -37,13 +37,13 @@ class PairTally:
         return asdict(self)
 
 
-def read_pairs(folder: Path, shots: str, cache: Path) -> Dataset:
+def read_pairs(folder: Path, cache: Path, *, keep_exemplars: bool = True) -> Dataset:
     """Read the pairs of a preferences folder, with or without the worked examples in the prompt."""
     root = folder / "data" if (folder / "data").is_dir() else folder
-    wanted = list(COLUMNS) if shots == "keep" else [BARE_PROMPT, *COLUMNS[1:]]
+    wanted = list(COLUMNS) if keep_exemplars else [BARE_PROMPT, *COLUMNS[1:]]
     mend = "Give the output of the preferences stage, or name the columns so."
     table = read_table(root, cache, "pair", wanted, mend)
-    return table.rename_column(BARE_PROMPT, "prompt") if shots == "drop" else table
+    return table if keep_exemplars else table.rename_column(BARE_PROMPT, "prompt")
 
 
 def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, PairTally]:
@@ -75,7 +75,7 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
     if not rows:
         raise DataError(
             f"every one of {tally.pairs} pairs is longer than max_length {max_length} (the longest: {tally.longest}). "
-            "Raise `max_length`, or set `shots: drop`."
+            "Raise `max_length`, or set `keep_exemplars: false`."
         )
     return Dataset.from_list(rows), tally
 

@@ -170,7 +170,7 @@ def make_trainer(
     continues = hasattr(model, "peft_config")
     start = learning(model)
     answers = max(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs)
-    at_once = settings.per_device_batch_size * answers * vocabulary_of(model)
+    at_once = settings.per_device_train_batch_size * answers * vocabulary_of(model)
     trainer = RpoTrainer(
         alpha=settings.rpo_alpha,
         whole=at_once <= WHOLE_LOGITS,
@@ -193,13 +193,13 @@ def make_trainer(
     one = [tokenizer.pad_token_id]
     trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
     trainer.add_callback(Reference(trainer, work / FILE))
-    trainer.add_callback(Epochs(len(pairs), settings.batch_size))
+    trainer.add_callback(Epochs(len(pairs), settings.total_batch_size))
     trainer.add_callback(Finite(trainer, work / LAST_GOOD))
     trainer.falling = FallingChosen(trainer, work / LAST_GOOD, settings.on_falling_chosen, say)
     trainer.add_callback(trainer.falling)
     trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     trainer.add_callback(Samples(work / "training" / "samples.jsonl", tokenizer, pairs))
-    add_curves(trainer, settings.trackers, work / "training" / "tensorboard")
+    add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
     trainer.add_callback(trainer.checkpoints)
     if saved is not None:

@@ -33,7 +33,7 @@ def prepared(
     finished folder instead of waiting in an exchange, which would give up after some minutes. `make` is given the
     tokenizer's folder. Raises TrainingError before any work where the batch cannot be split.
     """
-    split_batch(settings.batch_size, settings.per_device_batch_size, world())
+    split_batch(settings.total_batch_size, settings.per_device_train_batch_size, world())
     tokenizer = tokenizer_folder(settings, sources)
     folder = work / "cache" / f"tokens-{_key(settings, sources[settings.data], tokenizer)}"
     if not is_chief():
@@ -52,7 +52,7 @@ def prepared(
 
 def _key(settings: Cpt | Rpo, data: Path, tokenizer: Path) -> str:
     """What the rows are made from: settings, and the names, sizes and times of the tables and the tokenizer's files."""
-    told = settings.model_dump(mode="json", include={"max_length", "packing", "shots"})
+    told = settings.model_dump(mode="json", include={"max_length", "packing", "keep_exemplars"})
     tables = sorted(path for suffix in ("parquet", "jsonl") for path in data.rglob(f"*.{suffix}"))
     files = [
         *tables,

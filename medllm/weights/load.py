@@ -97,7 +97,7 @@ def load_base(
     *,
     dtype: str = "bfloat16",
     quantization: Quantization = "none",
-    attention: str = "auto",
+    attn_implementation: str = "auto",
     device: str | torch.device | None = None,
 ) -> PreTrainedModel:
     """Load a full model with frozen, finished weights."""
@@ -112,8 +112,8 @@ def load_base(
     kind = getattr(torch, dtype)
     place = torch.device(device) if device is not None else device_at_hand()
     options: dict[str, Any] = {"device_map": {"": place}, "use_safetensors": True, "trust_remote_code": False}
-    if attention != "auto":
-        options["attn_implementation"] = attention
+    if attn_implementation != "auto":
+        options["attn_implementation"] = attn_implementation
     if quantization == "nf4":
         options["quantization_config"] = nf4(kind)
     try:

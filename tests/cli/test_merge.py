@@ -18,7 +18,7 @@ def test_a_merge_prints_its_certificate_and_refuses_a_folder_that_is_there(tmp_p
     base = tiny.make_base(tmp_path / "base")
     adapters = [tiny.make_adapter(tmp_path / "a", base), tiny.make_adapter(tmp_path / "b", base, seed=1)]
     (adapters[1] / "base.json").unlink()  # as one that was made elsewhere
-    done = medllm("merge", base, *adapters, "--out", tmp_path / "out", "--certify", 2, "--dtype", "float32")
+    done = medllm("merge", base, *adapters, "--out", tmp_path / "out", "--parity-questions", 2, "--dtype", "float32")
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "bears no fingerprint" in line]
     assert len(told) == 1 and told[0].startswith(f"medllm: {adapters[1]}: was trained, it says, on base,")
@@ -26,5 +26,5 @@ def test_a_merge_prints_its_certificate_and_refuses_a_folder_that_is_there(tmp_p
     assert (tmp_path / "out" / "certificate.json").is_file() and not (tmp_path / "out" / "together").exists()
     again = medllm("merge", base, adapters[0], "--out", tmp_path / "out")
     assert again.returncode == 1 and again.stderr.startswith("medllm: ") and "exists already" in again.stderr
-    wrong = medllm("merge", base, base, "--out", tmp_path / "other", "--certify", 0)
+    wrong = medllm("merge", base, base, "--out", tmp_path / "other", "--parity-questions", 0)
     assert wrong.returncode == 1 and "there is no adapter_config.json" in wrong.stderr

@@ -91,7 +91,7 @@ def test_a_merge_into_another_model_fails_on_the_command_line_and_is_not_put_in_
         elif "down_proj" in name:
             tensors[name] = plain[name]
     save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
-    words = [sys.executable, "-m", "medllm.cli", "merge", base, adapter, "--out", out, "--certify", "2"]
+    words = [sys.executable, "-m", "medllm.cli", "merge", base, adapter, "--out", out, "--parity-questions", "2"]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1 and "the certificate of the merge failed: top-1 agreement" in done.stderr
     told = json.loads((work / "certificate.json").read_text("utf-8"))

@@ -24,7 +24,7 @@ def test_both_trainings_run_and_the_reference_is_exact_in_bfloat16(tmp_path, qua
         "preferences": tiny.make_pairs(tmp_path / "preferences"),
         "cpt": tmp_path / "cpt",
     }
-    common = {"quantization": quantization, "max_steps": 4, "batch_size": 4, "logging_steps": 1, "trackers": ()}
+    common = {"quantization": quantization, "max_steps": 4, "total_batch_size": 4, "logging_steps": 1, "report_to": ()}
     cpt.make(Cpt(lora=Lora(r=8, lora_alpha=16), max_length=64, **common), sources, tmp_path / "cpt")
     rpo.make(Rpo(model="cpt", rpo_alpha=10, max_length=256, **common), sources, tmp_path / "rpo")
     facts = json.loads((tmp_path / "rpo" / "facts.json").read_text("utf-8"))
@@ -45,7 +45,7 @@ def test_flash_attention_gives_the_loss_of_sdpa_on_packed_rows(tmp_path):
     ]
     losses = []
     for attention, flat in (("sdpa", False), ("flash_attention_2", True)):
-        model = load_base(base, attention=attention)
+        model = load_base(base, attn_implementation=attention)
         batch = {key: value.cuda() for key, value in RowCollator(0, flat=flat)(rows).items()}
         with torch.no_grad():
             losses.append(float(model(**batch, use_cache=False).loss))

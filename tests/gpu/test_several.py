@@ -14,7 +14,7 @@ from tests.gpu.conftest import visible
 
 PATIENCE = 600
 """Seconds; ranks that wait for each other for ever are a failure, not a stuck test."""
-COMMON = {"max_steps": 4, "batch_size": 8, "logging_steps": 1, "trackers": (), "learning_rate": 1e-3}
+COMMON = {"max_steps": 4, "total_batch_size": 8, "logging_steps": 1, "report_to": (), "learning_rate": 1e-3}
 TRAININGS: dict[str, Training] = {
     "cpt": Cpt(lora=Lora(r=8, lora_alpha=16), max_length=64, **COMMON),
     "cpt of short and long rows": Cpt(lora=Lora(r=8, lora_alpha=16), max_length=64, packing=False, **COMMON),

@@ -21,7 +21,7 @@ from tests.pipeline import toy
 from tests.tiny import make_adapter, make_base, make_corpus, make_pairs
 
 LORA = {"r": 4, "lora_alpha": 8}
-SHORT = {"lora": LORA, "epochs": 1, "batch_size": 2, "max_length": 256, "dtype": "float32"}
+SHORT = {"lora": LORA, "num_train_epochs": 1, "total_batch_size": 2, "max_length": 256, "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,10 @@ def uv(tmp_path, monkeypatch, script):
         ({}, r"AutoTrain cannot do Reasoning Preference Optimization.*SpaceRunner.*--on local, jobs or slurm"),
         ({"rpo.rpo_alpha": 0}, r"makes a fresh adapter. Give `lora"),
         ({"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.quantization": "nf4"}, r"would round that once more"),
-        ({"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.epochs": None, "rpo.max_steps": 5}, r"counts whole epochs"),
+        (
+            {"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.num_train_epochs": None, "rpo.max_steps": 5},
+            r"counts whole epochs",
+        ),
         ({"cpt.model": "org/adapter@v1"}, r"cpt: AutoTrain starts from a full model"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_bases_own_code_and_pickles_are_left_behind(tmp_path, base):
 
 def test_the_corpus_is_written_as_the_rows_it_reads(tmp_path, base):
     table(tmp_path / "texts" / "corpus", {"id": "1", "text": "発熱"}, {"id": "2", "text": "咳"})
-    told = write_rows(Cpt(lora=LORA, epochs=1), tmp_path / "texts", base, tmp_path / "data")
+    told = write_rows(Cpt(lora=LORA, num_train_epochs=1), tmp_path / "texts", base, tmp_path / "data")
     assert told == {"rows": 2, "too_long": 0}
     assert rows_of(tmp_path / "data") == [{"text": "発熱"}, {"text": "咳"}]
 
@@ -59,10 +59,10 @@ def test_the_corpus_is_written_as_the_rows_it_reads(tmp_path, base):
 def test_a_source_without_its_columns_is_refused_by_name(tmp_path, base):
     table(tmp_path / "texts", {"id": "1", "texts": "発熱"})
     with pytest.raises(LaunchError, match=r"a\.parquet: lacks the columns text"):
-        write_rows(Cpt(lora=LORA, epochs=1), tmp_path / "texts", base, tmp_path / "data")
+        write_rows(Cpt(lora=LORA, num_train_epochs=1), tmp_path / "texts", base, tmp_path / "data")
     (tmp_path / "none").mkdir()
     with pytest.raises(LaunchError, match="holds no row"):
-        write_rows(Cpt(lora=LORA, epochs=1), tmp_path / "none", base, tmp_path / "data")
+        write_rows(Cpt(lora=LORA, num_train_epochs=1), tmp_path / "none", base, tmp_path / "data")
 
 
 def test_pairs_that_do_not_fit_are_left_out_whole_and_counted(tmp_path, base):
@@ -71,18 +71,20 @@ def test_pairs_that_do_not_fit_are_left_out_whole_and_counted(tmp_path, base):
     make_tokenizer().save_pretrained(str(base))
     pair = {"chosen": "a", "rejected": "b", "prompt_without_shots": "short", "prompt": "short"}
     table(tmp_path / "pairs" / "data", pair, {**pair, "prompt": "患者の発熱" * 40})
-    settings = {"model": "base", "lora": LORA, "rpo_alpha": 0, "epochs": 1, "max_length": 64}
+    settings = {"model": "base", "lora": LORA, "rpo_alpha": 0, "num_train_epochs": 1, "max_length": 64}
     told = write_rows(Rpo(**settings), tmp_path / "pairs", base, tmp_path / "kept")
     assert told == {"rows": 1, "too_long": 1}
-    told = write_rows(Rpo(**settings, shots="drop"), tmp_path / "pairs", base, tmp_path / "dropped")
+    told = write_rows(Rpo(**settings, keep_exemplars=False), tmp_path / "pairs", base, tmp_path / "dropped")
     assert told == {"rows": 2, "too_long": 0}
     assert rows_of(tmp_path / "dropped")[1] == {"prompt": "short", "chosen": "a", "rejected": "b"}
 
 
 def test_our_settings_reach_it_in_its_own_words(tmp_path):
-    cpt = config_of(Cpt(lora=LORA, epochs=2, batch_size=8, per_device_batch_size=2), tmp_path, tmp_path)
+    cpt = config_of(
+        Cpt(lora=LORA, num_train_epochs=2, total_batch_size=8, per_device_train_batch_size=2), tmp_path, tmp_path
+    )
     assert (cpt["task"], cpt["params"]["gradient_accumulation"], cpt["params"]["lora_r"]) == ("llm-generic", 4, 4)
-    dpo = config_of(Rpo(model="base", lora=LORA, rpo_alpha=0, beta=0.3, epochs=1), tmp_path, tmp_path)
+    dpo = config_of(Rpo(model="base", lora=LORA, rpo_alpha=0, beta=0.3, num_train_epochs=1), tmp_path, tmp_path)
     assert (dpo["task"], dpo["params"]["dpo_beta"]) == ("llm-dpo", 0.3)
     assert dpo["data"]["column_mapping"]["rejected_text_column"] == "rejected"
     assert yaml.safe_load(yaml.safe_dump(dpo)) == dpo

@@ -40,7 +40,7 @@ def test_ctrl_c_ends_autotrain_and_its_training_and_the_same_command_then_trains
     whole.lay_out(tmp_path)
     words = ("run", "tiny.yaml", "cpt", "--on", "autotrain", "--hub", "hub", "--set", "cpt.max_steps=null")
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # deaf where tests run behind &
-    command = [sys.executable, "-c", heard + MEDLLM[1], *words, "--set", "cpt.epochs=1"]
+    command = [sys.executable, "-c", heard + MEDLLM[1], *words, "--set", "cpt.num_train_epochs=1"]
     environment = {**os.environ, "MEDLLM_AUTOTRAIN": str(program_like(tmp_path))}
     hangs = tmp_path / "hangs"
     stopped = subprocess.Popen(
@@ -119,7 +119,7 @@ def test_the_real_program_trains_cpt_and_dpo_and_both_are_checked_carded_pushed_
     for name, value in {**autotrain, "HF_TOKEN": "hf_canary"}.items():
         monkeypatch.setenv(name, value)
     changes = {f"{stage}.{name}": value for stage in ("cpt", "rpo") for name, value in
-               {"max_steps": None, "epochs": 1, "lora": {"r": 4, "lora_alpha": 8}}.items()}  # fmt: skip
+               {"max_steps": None, "num_train_epochs": 1, "lora": {"r": 4, "lora_alpha": 8}}.items()}  # fmt: skip
     recipe = with_overrides(read_recipe(tmp_path / "tiny.yaml"), {**changes, "rpo.rpo_alpha": 0})
 
     def placed(plan, item, made, bench) -> None:

@@ -48,15 +48,15 @@ def test_three_gpus_and_a_batch_of_eight_train_on_two_and_say_so_before_anything
     monkeypatch, tmp_path, capsys
 ):
     see(monkeypatch, 80, 80, 80)
-    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, batch_size=8)
+    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=8)
     found = on_all_devices(settings, tmp_path / "making", stage="cpt")
     assert yaml.safe_load(Path(found.accelerate).read_text())["num_processes"] == 2
-    assert "cpt: 3 GPUs are visible, and 8 rows (batch_size) do not divide over 3" in capsys.readouterr().err
+    assert "cpt: 3 GPUs are visible, and 8 rows (total_batch_size) do not divide over 3" in capsys.readouterr().err
 
 
 def test_run_on_bounds_the_gpus_that_are_taken_and_one_of_several_is_the_only_one_seen(monkeypatch, tmp_path, capsys):
     see(monkeypatch, 80, 80, 80, 80)
-    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, batch_size=8)
+    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=8)
     two = on_all_devices(settings.model_copy(update={"run_on": "a100x2"}), tmp_path / "making")
     assert yaml.safe_load(Path(two.accelerate).read_text())["num_processes"] == 2
     assert "run_on: a100x2 asks for 2: 2 are used" in capsys.readouterr().err
@@ -79,7 +79,7 @@ def test_accelerate_reads_what_we_write_for_every_number_of_gpus_and_nodes(monke
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     for gpus, nodes, name in ((1, 1, "ddp"), (2, 1, "ddp"), (4, 2, "ddp"), (4, 1, "fsdp2"), (8, 2, "fsdp2")):
-        settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, batch_size=64, accelerate=name)
+        settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=64, accelerate=name)
         path = tmp_path / "accelerate.yaml"
         path.write_text(yaml.safe_dump(config(settings, gpus, nodes, gpus=True)))
         told = launch_command_parser().parse_args(["--config_file", str(path), "script.py"])
@@ -101,13 +101,13 @@ def test_a_gpu_that_cannot_hold_the_base_is_named_with_both_numbers(monkeypatch,
     base |= {"intermediate_size": 29568, "vocab_size": 152064, "model_type": "qwen2", "tie_word_embeddings": False}
     (tmp_path / "config.json").write_text(json.dumps(base))
     see(monkeypatch, 80, 24)
-    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, batch_size=8, quantization="nf4")
+    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=8, quantization="nf4")
     with pytest.raises(TrainingError, match=r"cpt: GPU 1 \(NVIDIA A100\) has 24 GB, and .* takes about 45 GB"):
         on_all_devices(settings, tmp_path / "making", stage="cpt", base=tmp_path)
 
 
 def test_a_batch_that_nothing_divides_is_refused(monkeypatch, tmp_path):
     see(monkeypatch, 80, 80)
-    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, batch_size=7, per_device_batch_size=2)
+    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=7, per_device_train_batch_size=2)
     with pytest.raises(TrainingError, match="7 rows"):
         on_all_devices(settings, tmp_path / "making", stage="cpt")

@@ -23,13 +23,13 @@ cpt:
   lora: {r: 4, lora_alpha: 8}
   dtype: float32
   max_steps: 6
-  batch_size: 4
+  total_batch_size: 4
   max_length: 64
   learning_rate: 0.01
   gradient_checkpointing: false
   logging_steps: 1
   save_steps: 2
-  trackers: []
+  report_to: []
 """
 PATIENCE = 900
 

@@ -47,7 +47,7 @@ def test_a_changed_text_remakes_what_learnt_from_it(workshop):
 
 def test_hardware_and_batch_split_remake_nothing(workshop):
     workshop.run()
-    assert workshop.plan("rpo.run_on=a100x8", "cpt.per_device_batch_size=4").missing == ()
+    assert workshop.plan("rpo.run_on=a100x8", "cpt.per_device_train_batch_size=4").missing == ()
 
 
 def test_one_stage_brings_what_it_stands_on_and_no_more(workshop):

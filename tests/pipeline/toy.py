@@ -21,9 +21,9 @@ namespace: clinic
 cutoff: 2017-12-31
 exams: {world: {source: ./world, first: 2020-01-01}}
 corpus: {data: ./texts, held_out: [world]}
-cpt: {lora: {r: 4, lora_alpha: 8}, epochs: 1}
+cpt: {lora: {r: 4, lora_alpha: 8}, num_train_epochs: 1}
 preferences: {model: cpt, data: ./texts}
-rpo: {model: cpt, rpo_alpha: 10, epochs: 1}
+rpo: {model: cpt, rpo_alpha: 10, num_train_epochs: 1}
 merge: {model: rpo}
 evaluate: {models: {base: base, cpt: cpt, final: rpo}, benchmarks: [world]}
 ablations:

@@ -18,7 +18,7 @@ corpus:
   held_out: [igakuqa, medqa-ja]
 cpt:
   lora: {r: 64, lora_alpha: 128}
-  epochs: 2
+  num_train_epochs: 2
   learning_rate: 1e-4
 preferences:
   model: cpt
@@ -26,7 +26,7 @@ preferences:
 rpo:
   model: cpt
   rpo_alpha: 10
-  epochs: 1
+  num_train_epochs: 1
 merge: {model: rpo}
 evaluate:
   models: {base: base, cpt: cpt, final: rpo}

@@ -128,7 +128,7 @@ def test_disk_holds_the_base_and_a_merge_once_more():
 
 def test_an_update_and_the_work_that_a_crash_costs():
     a100, cpu = machine("a100x4"), machine("cpu")
-    settings = CPT.model_copy(update={"batch_size": 8, "save_steps": 10})
+    settings = CPT.model_copy(update={"total_batch_size": 8, "save_steps": 10})
     # 8 rows of 16 tokens, 3 x 4416 operations each, on four cards
     update = seconds_an_update(TOY, settings, a100)
     assert update == pytest.approx(8 * 16 * 3 * 4416 / (312e12 * 0.35) / 4)
@@ -139,12 +139,12 @@ def test_an_update_and_the_work_that_a_crash_costs():
 
 
 def test_the_reference_answers_once_for_each_pair_however_many_epochs_there_are():
-    twice = RPO.model_copy(update={"epochs": 2.0})
+    twice = RPO.model_copy(update={"num_train_epochs": 2.0})
     assert operations_per_token(TOY, twice) == 3.5 * 4416
 
 
 def test_eight_bit_moments_save_six_bytes_a_number():
-    eight = CPT.model_copy(update={"optimizer": "adamw_8bit"})
+    eight = CPT.model_copy(update={"optim": "adamw_8bit"})
     assert training_memory(TOY, eight, LORA, 1, sharded=False).adapter == 512 * 10
 
 

@@ -45,7 +45,7 @@ def test_replayed_text_is_counted(sound: Path):
 
 
 def test_steps_decide_tokens_where_they_are_given(sound: Path):
-    changes = {"cpt.epochs": None, "cpt.max_steps": 10, "cpt.batch_size": 4, "cpt.max_length": 256}
+    changes = {"cpt.num_train_epochs": None, "cpt.max_steps": 10, "cpt.total_batch_size": 4, "cpt.max_length": 256}
     assert step(plan(read_recipe(sound, changes)), "cpt").tokens == 10 * 4 * 256
 
 
@@ -101,7 +101,7 @@ def test_a_folder_of_texts_is_sized_by_its_bytes(sound: Path):
 
 
 def test_what_only_fits_divided_says_how_to_divide_it(sound: Path):
-    changes = {"base": "Qwen/Qwen2.5-32B@main", "cpt.run_on": "a100x4", "cpt.per_device_batch_size": 2}
+    changes = {"base": "Qwen/Qwen2.5-32B@main", "cpt.run_on": "a100x4", "cpt.per_device_train_batch_size": 2}
     divided = step(plan(read_recipe(sound, changes)), "cpt")
     assert divided.fits and divided.sharded
     assert divided.gb_loading and divided.gb_loading > divided.gb_a_gpu
@@ -122,7 +122,7 @@ def test_a_disk_that_is_too_small_is_a_warning_that_names_a_machine(sound: Path)
 
 def test_the_time_between_checkpoints_is_foretold(sound: Path):
     changes = {"base": "Qwen/Qwen2.5-72B@main", "cpt.run_on": "a100x4", "cpt.quantization": "nf4"}
-    changes |= {"cpt.batch_size": 64, "cpt.max_length": 2048}
+    changes |= {"cpt.total_batch_size": 64, "cpt.max_length": 2048}
     cpt = step(plan(read_recipe(sound, changes)), "cpt")
     # 131,072 tokens at 15.56 GPU-hours for 10 million, on four
     assert cpt.minutes_an_update == pytest.approx(131_072 * 15.56 / 1e7 / 4 * 60, abs=0.01)

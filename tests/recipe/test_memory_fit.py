@@ -79,8 +79,8 @@ def test_shortening_is_proposed_where_it_helps():
 
 
 def test_a_batch_too_wide_is_told_to_be_split():
-    wide = CPT.model_copy(update={"quantization": "nf4", "per_device_batch_size": 16})
-    assert "set `per_device_batch_size: 1`" in judged(wide, "a100x1").mends
+    wide = CPT.model_copy(update={"quantization": "nf4", "per_device_train_batch_size": 16})
+    assert "set `per_device_train_batch_size: 1`" in judged(wide, "a100x1").mends
 
 
 def test_kept_activations_are_told_to_be_computed_twice():

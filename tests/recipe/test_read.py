@@ -29,7 +29,10 @@ def test_a_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def test_wrong_types(refused: Refuse):
-    assert refused("epochs: 2", "epochs: many") == "small.yaml, line 10, cpt.epochs: `many` is not a number."
+    assert (
+        refused("num_train_epochs: 2", "num_train_epochs: many")
+        == "small.yaml, line 10, cpt.num_train_epochs: `many` is not a number."
+    )
     assert (
         refused("cutoff: 2017-12-31", "cutoff: soon")
         == "small.yaml, line 4, cutoff: `soon` is not a day as 2017-12-31."
@@ -39,10 +42,12 @@ def test_wrong_types(refused: Refuse):
         == "small.yaml, line 19, merge: `rpo` is not a block of `key: value`."
     )
     assert (
-        refused("epochs: 2", "epochs: true")
-        == "small.yaml, line 10, cpt.epochs: `True`: true and false mean nothing here."
+        refused("num_train_epochs: 2", "num_train_epochs: true")
+        == "small.yaml, line 10, cpt.num_train_epochs: `True`: true and false mean nothing here."
     )
-    assert refused("epochs: 2", "epochs: 0").endswith("cpt.epochs: `0` is out of range: it must be more than 0.")
+    assert refused("num_train_epochs: 2", "num_train_epochs: 0").endswith(
+        "cpt.num_train_epochs: `0` is out of range: it must be more than 0."
+    )
     assert refused("name: small", "name: a/b").startswith(
         "small.yaml, line 1, name: `a/b` has letters the Hub does not allow."
     )
@@ -68,15 +73,15 @@ def test_a_missing_key_is_told_at_its_block(refused: Refuse):
 
 def test_all_faults_are_told_at_once_in_the_files_order(refused: Refuse):
     words = refused(
-        "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  epochs: 2",
-        "cpt:\n  lora: {r: 0, lora_alpha: x}\n  data: rpo\n  epoks: 2",
+        "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2",
+        "cpt:\n  lora: {r: 0, lora_alpha: x}\n  data: rpo\n  num_train_epoks: 2",
     )
     assert [line.split(":")[0] for line in words.splitlines()] == [
         "small.yaml has 4 faults",
         "  line 9, cpt.lora.lora_alpha",
         "  line 9, cpt.lora.r",
         "  line 10, cpt.data",
-        "  line 11, cpt.epoks",
+        "  line 11, cpt.num_train_epoks",
     ]
 
 
@@ -84,7 +89,7 @@ def test_an_ablation_is_checked_like_the_recipe(refused: Refuse):
     words = refused("{rpo.rpo_alpha: 0}", "{rpo.rpo_alfa: 0}")
     assert words == "small.yaml, line 24, ablations.cpt-dpo: rpo.rpo_alfa: unknown key. Did you mean `rpo_alpha`?"
     assert refused("{rpo.rpo_alpha: 0}", "{name.x: 0}").endswith(
-        "ablations.cpt-dpo name.x: `name` is no block, so it has no `x`."
+        "ablations.cpt-dpo: name.x: `name` is no block, so it has no `x`."
     )
 
 

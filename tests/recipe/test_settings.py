@@ -12,7 +12,7 @@ def test_stages_come_in_the_order_in_which_they_are_made(sound: Path):
 
 def test_the_machine_and_the_split_of_a_batch_are_not_in_the_digest(sound: Path):
     recipe = read_recipe(sound)
-    moved = with_overrides(recipe, {"cpt.run_on": "a100x4", "cpt.per_device_batch_size": 2})
+    moved = with_overrides(recipe, {"cpt.run_on": "a100x4", "cpt.per_device_train_batch_size": 2})
     other = with_overrides(recipe, {"cpt.learning_rate": 2e-4})
     assert moved.cpt and other.cpt and recipe.cpt
     assert moved.cpt != recipe.cpt

@@ -60,7 +60,7 @@ def test_a_dataset_is_no_model(refused: Refuse):
 
 
 def test_a_stage_that_is_not_made_is_named(refused: Refuse):
-    words = refused("cpt:\n  lora: {r: 64, lora_alpha: 128}\n  epochs: 2\n  learning_rate: 1e-4", "")
+    words = refused("cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning_rate: 1e-4", "")
     mend = "`cpt` is not made in this recipe. Add a `cpt:` block, or name a repository."
     assert words.splitlines() == [
         "small.yaml has 3 faults:",
@@ -84,34 +84,37 @@ def test_a_word_that_is_no_source(refused: Refuse):
 
 def test_rules_between_blocks(refused: Refuse):
     assert (
-        refused("  epochs: 2\n", "") == "small.yaml, line 8, cpt: say how long: `epochs` or `max_steps`, one of them."
+        refused("  num_train_epochs: 2\n", "")
+        == "small.yaml, line 8, cpt: say how long: `num_train_epochs` or `max_steps`, one of them."
     )
     assert "rpo.lora: `base` has no adapter to go on with." in refused("rpo:\n  model: cpt", "rpo:\n  model: base")
     assert "preferences.samples: 8 samples at temperature 0 are one." in refused(
         "preferences:\n  model: cpt", "preferences:\n  model: cpt\n  temperature: 0"
     )
     assert "cpt.run_on: `a1000x4` is no machine we know. Did you mean `a100x4`?" in refused(
-        "  epochs: 2", "  epochs: 2\n  run_on: a1000x4"
+        "  num_train_epochs: 2", "  num_train_epochs: 2\n  run_on: a1000x4"
     )
-    assert "cpt.batch_size: 6 rows do not divide over 4 at once." in refused(
-        "  epochs: 2", "  epochs: 2\n  run_on: a100x4\n  batch_size: 6"
+    assert "cpt.total_batch_size: 6 rows do not divide over 4 at once." in refused(
+        "  num_train_epochs: 2", "  num_train_epochs: 2\n  run_on: a100x4\n  total_batch_size: 6"
     )
-    assert "cpt.dtype: t4x1 cannot compute in bfloat16." in refused("  epochs: 2", "  epochs: 2\n  run_on: t4-small")
+    assert "cpt.dtype: t4x1 cannot compute in bfloat16." in refused(
+        "  num_train_epochs: 2", "  num_train_epochs: 2\n  run_on: t4-small"
+    )
     assert "ablations.cpt: `cpt` is already a row" in refused("cpt-dpo: {", "cpt: {")
 
 
 @pytest.mark.parametrize(
     ("new", "fault"),
     [
-        ("accelerate: fsdp2, optimizer: paged_adamw_8bit", "cpt.optimizer"),
+        ("accelerate: fsdp2, optim: paged_adamw_8bit", "cpt.optim"),
         ("accelerate: fsdp2, quantization: nf4, dtype: float32", "cpt.dtype"),
         ("lora: {r: 4, lora_alpha: 8, target_modules: [q_proj, lm_head]}", "cpt.lora.target_modules"),
     ],
 )
 def test_what_would_end_at_the_first_update_is_refused_in_the_recipe(refused, new, fault):
-    old = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  epochs: 2\n  learning_rate: 1e-4\n"
+    old = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning_rate: 1e-4\n"
     lora = "" if new.startswith("lora") else "lora: {r: 4, lora_alpha: 8}, "
-    assert fault in refused(old, f"cpt: {{{lora}epochs: 2, {new}}}\n")
+    assert fault in refused(old, f"cpt: {{{lora}num_train_epochs: 2, {new}}}\n")
 
 
 def test_a_batch_is_shared_by_all_nodes(refused):
@@ -124,9 +127,9 @@ def test_an_optimizer_that_cannot_step_over_shares_is_refused_with_every_way_to_
     file.write_text("num_processes: 4\ndistributed_type: FSDP\n", "utf-8")
     for accelerate in ("fsdp2", str(file)):
         words = refused(
-            "  learning_rate: 1e-4", f"  optimizer: adamw_8bit\n  accelerate: {accelerate}\n  learning_rate: 1e-4"
+            "  learning_rate: 1e-4", f"  optim: adamw_8bit\n  accelerate: {accelerate}\n  learning_rate: 1e-4"
         )
         assert (
-            "cpt.optimizer: `adamw_8bit` cannot be divided by FSDP2. Set `optimizer: adamw`, or `accelerate: ddp`."
+            "cpt.optim: `adamw_8bit` cannot be divided by FSDP2. Set `optim: adamw_torch`, or `accelerate: ddp`."
             in words
         )

@@ -37,7 +37,7 @@ def test_the_adapter_folder_says_what_it_is_and_holds_nothing_of_the_way(sources
 
 
 def test_the_tokens_that_came_in_are_the_tokens_trained(sources, tmp_path, capsys):
-    settings = tiny.CPT.model_copy(update={"max_steps": None, "epochs": 2.0})
+    settings = tiny.CPT.model_copy(update={"max_steps": None, "num_train_epochs": 2.0})
     cpt.make(settings, sources, tmp_path / "cpt")
     facts = json.loads((tmp_path / "cpt" / "facts.json").read_text("utf-8"))
     assert facts["tokens_trained"] == 2 * facts["tokens_in"] > 0
@@ -83,15 +83,16 @@ def test_pairs_over_max_length_are_counted_and_left_out_whole(sources, tmp_path)
 
 def test_the_worked_examples_are_kept_or_dropped_as_the_recipe_says(sources, tmp_path):
     lengths = {}
-    for shots in ("keep", "drop"):
-        rpo.make(tiny.RPO.model_copy(update={"shots": shots, "max_steps": 1}), sources, tmp_path / shots)
-        lengths[shots] = json.loads((tmp_path / shots / "facts.json").read_text("utf-8"))["longest"]
-    assert lengths["drop"] < lengths["keep"]
+    for kept in (True, False):
+        out = tmp_path / str(kept)
+        rpo.make(tiny.RPO.model_copy(update={"keep_exemplars": kept, "max_steps": 1}), sources, out)
+        lengths[kept] = json.loads((out / "facts.json").read_text("utf-8"))["longest"]
+    assert lengths[False] < lengths[True]
 
 
 def test_settings_that_cannot_be_are_refused_with_their_mend(sources, tmp_path):
-    with pytest.raises(TrainingError, match="no multiple of per_device_batch_size 3"):
-        cpt.make(tiny.CPT.model_copy(update={"per_device_batch_size": 3}), sources, tmp_path / "a")
+    with pytest.raises(TrainingError, match="no multiple of per_device_train_batch_size 3"):
+        cpt.make(tiny.CPT.model_copy(update={"per_device_train_batch_size": 3}), sources, tmp_path / "a")
     with pytest.raises(ModelError, match="an adapter of its own"):
         rpo.make(tiny.RPO.model_copy(update={"model": "base"}), sources, tmp_path / "b")
     nf4 = tiny.RPO.model_copy(update={"quantization": "nf4", "lora": Lora(r=2, lora_alpha=2)})

@@ -131,7 +131,7 @@ def test_a_worked_example_that_is_asked_is_refused(sources, tmp_path):
 
 
 def test_the_merged_model_answers_as_the_adapter_and_says_so_in_its_certificate(sources, tmp_path):
-    merge.make(Merge(model="rpo", dtype="float32", certify=4), sources, tmp_path / "merged")
+    merge.make(Merge(model="rpo", dtype="float32", parity_questions=4), sources, tmp_path / "merged")
     certificate = json.loads((tmp_path / "merged" / "certificate.json").read_text("utf-8"))
     against = "(merged against adapter)"
     assert certificate[f"top1 agreement {against}"] == 1.0

@@ -123,7 +123,9 @@ def test_the_stage_runs_again_on_the_rpo_model_and_counts_its_rounds(sources, tm
     from medllm.stages import rpo
 
     preferences.make(settings(samples=8), sources, tmp_path / "first")
-    trained = Rpo(model="cpt", rpo_alpha=10, max_steps=1, batch_size=2, dtype="float32", max_length=512, trackers=())
+    trained = Rpo(
+        model="cpt", rpo_alpha=10, max_steps=1, total_batch_size=2, dtype="float32", max_length=512, report_to=()
+    )
     rpo.make(trained, {**sources, "preferences": tmp_path / "first"}, tmp_path / "rpo")
     preferences.make(settings(model="rpo", samples=8), {**sources, "rpo": tmp_path / "rpo"}, tmp_path / "second")
     facts = json.loads((tmp_path / "second" / "facts.json").read_text("utf-8"))

@@ -91,10 +91,16 @@ def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(sources, whole, 
 
 
 LENGTHS = {
-    "five updates": ({"max_steps": 5, "schedule": "constant"}, 5),
-    "five updates that fall as a cosine": ({"max_steps": 5, "schedule": "cosine"}, 5),
-    "two epochs": ({"max_steps": None, "epochs": 2.0, "batch_size": 8, "schedule": "constant"}, 4),
-    "an epoch and a half": ({"max_steps": None, "epochs": 1.5, "batch_size": 4, "schedule": "constant"}, 6),
+    "five updates": ({"max_steps": 5, "lr_scheduler_type": "constant"}, 5),
+    "five updates that fall as a cosine": ({"max_steps": 5, "lr_scheduler_type": "cosine"}, 5),
+    "two epochs": (
+        {"max_steps": None, "num_train_epochs": 2.0, "total_batch_size": 8, "lr_scheduler_type": "constant"},
+        4,
+    ),
+    "an epoch and a half": (
+        {"max_steps": None, "num_train_epochs": 1.5, "total_batch_size": 4, "lr_scheduler_type": "constant"},
+        6,
+    ),
 }
 
 
@@ -118,7 +124,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_the_uninterrupted_one
     stage, settings = STAGES[name]
     changes, updates = LENGTHS[length]
     monkeypatch.setattr("medllm.training.drawn.SAMPLED_TOKENS", 2)
-    told = settings.model_copy(update={"warmup": 0.0, "learning_rate": 1e-3, **changes})
+    told = settings.model_copy(update={"warmup_ratio": 0.0, "learning_rate": 1e-3, **changes})
     stage.make(told, sources, tmp_path / "whole")
     facts = json.loads((tmp_path / "whole" / "facts.json").read_text("utf-8"))
     last = facts["steps"]
@@ -197,13 +203,13 @@ def test_a_disk_that_takes_no_more_of_a_file_is_told_and_the_last_checkpoint_is_
 def test_a_memory_that_is_spent_names_the_knobs_and_the_last_checkpoint_is_gone_on_with(sources, tmp_path):
     # The logits of a step (4 x 64 x 60,000 numbers, 61 MB) are by far the largest thing asked for.
     wide = {**sources, "base": tiny.make_base(tmp_path / "wide", vocab_size=60_000)}
-    settings = tiny.CPT.model_copy(update={"per_device_batch_size": 4})
+    settings = tiny.CPT.model_copy(update={"per_device_train_batch_size": 4})
     cpt.make(settings, wide, tmp_path / "whole")
 
     def a_little_more():
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 2**25
 
-    knobs = "out of memory. Lower `per_device_batch_size` or `max_length`, keep `gradient_checkpointing` on, or set"
+    knobs = "out of memory. Lower `per_device_train_batch_size` or `max_length`, keep `gradient_checkpointing` on"
     with lowered(resource.RLIMIT_AS) as lower_to, pytest.raises(TrainingError, match=knobs):
         cpt.make(settings, wide, tmp_path / "out", saved=lower_to(a_little_more))
     ends_as(cpt, settings, wide, tmp_path / "out", tmp_path / "whole")
@@ -233,7 +239,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_weights_of_the_step_bef
 
 
 def test_a_rate_that_blows_the_weights_up_stops_the_run_too(sources, tmp_path):
-    settings = tiny.CPT.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup": 0.0})
+    settings = tiny.CPT.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.0})
     with pytest.raises(TrainingError, match="not a number"):
         cpt.make(settings, sources, tmp_path / "cpt")
     assert (tmp_path / "cpt.part" / "last_good" / "adapter_model.safetensors").is_file()

@@ -58,17 +58,17 @@ def test_every_token_goes_through_the_model_once_in_every_epoch(sources, tmp_pat
         return collate(self, rows)
 
     monkeypatch.setattr(RowCollator, "__call__", counting)
-    trained(sources, tmp_path / "out", max_steps=None, epochs=2.0, batch_size=6, packing=packing)
+    trained(sources, tmp_path / "out", max_steps=None, num_train_epochs=2.0, total_batch_size=6, packing=packing)
     facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))
     assert facts["rows"] % 6, "the last batch of an epoch must be a smaller one, or its loss would not show"
     assert sum(seen) == facts["tokens_trained"] == 2 * facts["tokens_in"]
 
 
 def test_the_rate_rises_for_the_share_of_the_warmup_and_then_falls_as_a_cosine(sources, tmp_path):
-    rates = [line["learning_rate"] for line in trained(sources, tmp_path / "cosine", max_steps=8, warmup=0.25)]
+    rates = [line["learning_rate"] for line in trained(sources, tmp_path / "cosine", max_steps=8, warmup_ratio=0.25)]
     falling = [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
     assert rates == pytest.approx([1e-2 * share for share in (0, 0.5, *falling)])
-    flat = trained(sources, tmp_path / "flat", max_steps=3, warmup=0.0, schedule="constant")
+    flat = trained(sources, tmp_path / "flat", max_steps=3, warmup_ratio=0.0, lr_scheduler_type="constant")
     assert [line["learning_rate"] for line in flat] == [1e-2] * 3
 
 

@@ -16,12 +16,16 @@ def settings(**changed):
 @pytest.mark.parametrize(
     ("told", "changed", "reason"),
     [
-        ({"distributed_type": "MULTI_GPU", "num_processes": 3}, {"batch_size": 8}, "cannot be shared by 3 devices"),
+        (
+            {"distributed_type": "MULTI_GPU", "num_processes": 3},
+            {"total_batch_size": 8},
+            "cannot be shared by 3 devices",
+        ),
         ({"distributed_type": "DEEPSPEED", "num_processes": 2}, {}, "DeepSpeed is not supported"),
         ({"distributed_type": "FSDP", "num_processes": 2}, {}, "only version 2 of FSDP"),
         ({"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 1}, "num_processes": 2}, {}, "only version 2"),
-        (FSDP2, {"optimizer": "paged_adamw_8bit"}, "cannot be divided by FSDP2"),
-        (FSDP2, {"optimizer": "adamw_8bit"}, "cannot be divided by FSDP2"),
+        (FSDP2, {"optim": "paged_adamw_8bit"}, "cannot be divided by FSDP2"),
+        (FSDP2, {"optim": "adamw_8bit"}, "cannot be divided by FSDP2"),
         (FSDP2, {"quantization": "nf4", "dtype": "float32"}, "would cast the 4-bit base"),
     ],
 )

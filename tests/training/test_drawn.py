@@ -30,12 +30,12 @@ SETTINGS = {
     "lora": {"r": 4, "lora_alpha": 8},
     "max_steps": 5,
     "save_steps": 2,
-    "batch_size": 4,
+    "total_batch_size": 4,
     "max_length": 64,
     "dtype": "float32",
     "gradient_checkpointing": False,
     "logging_steps": 1,
-    "trackers": ["tensorboard", "trackio"],
+    "report_to": ["tensorboard", "trackio"],
 }
 
 

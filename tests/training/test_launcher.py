@@ -55,8 +55,8 @@ from medllm.training.launcher import run
 sys.exit(run([sys.executable, "-c", sys.argv[1]], {**os.environ, "MEDLLM_LAUNCHED": sys.argv[2]}))
 """
 SETTINGS = Cpt(
-    lora=Lora(r=4, lora_alpha=8), max_length=64, max_steps=2, batch_size=4, dtype="float32", learning_rate=1e-3,
-    gradient_checkpointing=False, logging_steps=1, trackers=(),
+    lora=Lora(r=4, lora_alpha=8), max_length=64, max_steps=2, total_batch_size=4, dtype="float32", learning_rate=1e-3,
+    gradient_checkpointing=False, logging_steps=1, report_to=(),
 )  # fmt: skip
 
 

@@ -23,52 +23,52 @@ def written(folder, columns):
 def test_pairs_without_a_column_are_refused_with_place_what_there_is_and_the_mend(tmp_path):
     folder = written(tmp_path / "pairs", {"question": ["問題"], "chosen": ["解説"]})
     with pytest.raises(DataError, match=r"pairs: no column `prompt`, `rejected`\. There is: question, chosen\. Give"):
-        read_pairs(folder, "keep", tmp_path / "cache")
+        read_pairs(folder, tmp_path / "cache")
 
 
 def test_pairs_without_the_bare_prompt_cannot_drop_their_examples_but_can_keep_them(tmp_path):
     folder = written(tmp_path / "pairs", PAIR)
     with pytest.raises(DataError, match="no column `prompt_without_shots`"):
-        read_pairs(folder, "drop", tmp_path / "cache")
-    assert read_pairs(folder, "keep", tmp_path / "cache")["prompt"] == PAIR["prompt"]
+        read_pairs(folder, tmp_path / "cache", keep_exemplars=False)
+    assert read_pairs(folder, tmp_path / "cache")["prompt"] == PAIR["prompt"]
 
 
 def test_a_folder_without_pairs_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no \*\.parquet or \*\.jsonl file with pairs"):
-        read_pairs(tmp_path, "keep", tmp_path / "cache")
+        read_pairs(tmp_path, tmp_path / "cache")
     empty = {name: pa.array([], pa.string()) for name in PAIR}
     with pytest.raises(DataError, match="empty: holds no pair"):
-        read_pairs(written(tmp_path / "empty", empty), "keep", tmp_path / "cache")
+        read_pairs(written(tmp_path / "empty", empty), tmp_path / "cache")
 
 
 def test_an_empty_file_beside_a_full_one_changes_nothing_and_a_broken_one_is_named(tmp_path):
     folder = written(tmp_path / "pairs", PAIR)
     pq.write_table(pa.table({name: pa.array([], pa.string()) for name in PAIR}), folder / "z.parquet")
-    assert len(read_pairs(folder, "keep", tmp_path / "cache")) == 1
+    assert len(read_pairs(folder, tmp_path / "cache")) == 1
     (folder / "broken.parquet").write_bytes(b"PAR1 and then nothing of the kind")
     with pytest.raises(DataError, match=r"broken\.parquet: no parquet file: .*make it again"):
-        read_pairs(folder, "keep", tmp_path / "cache")
+        read_pairs(folder, tmp_path / "cache")
     (tmp_path / "lines").mkdir()
     (tmp_path / "lines" / "a.jsonl").write_text('{"prompt": "a", "cho', "utf-8")
     with pytest.raises(DataError, match=r"a\.jsonl line 1: cannot be read as one table: .*Mend"):
-        read_pairs(tmp_path / "lines", "keep", tmp_path / "cache")
+        read_pairs(tmp_path / "lines", tmp_path / "cache")
 
 
 def test_columns_that_training_does_not_use_do_not_matter(tmp_path):
     pair = {key: one for key, [one] in PAIR.items()}
     for name, more in (("a", {}), ("b", {"score": 1}), ("c", {"score": "high", "tags": [1, {"x": None}]})):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(pair | more, ensure_ascii=False) + "\n", "utf-8")
-    assert read_pairs(tmp_path, "keep", tmp_path / "cache").to_list() == [pair] * 3
+    assert read_pairs(tmp_path, tmp_path / "cache").to_list() == [pair] * 3
 
 
 def test_lines_of_json_beside_parquet_are_read_too_and_what_is_not_read_is_named(tmp_path):
     folder = written(tmp_path / "pairs", PAIR)
     pair = {key: one for key, [one] in PAIR.items()}
     (folder / "more.jsonl").write_text(json.dumps(pair) + "\n\n" + json.dumps(pair) + "\n", "utf-8")
-    assert read_pairs(folder, "keep", tmp_path / "cache").to_list() == [pair] * 3
+    assert read_pairs(folder, tmp_path / "cache").to_list() == [pair] * 3
     (folder / "rest.csv").write_text("prompt,chosen,rejected\na,b,c\n", "utf-8")
     with pytest.raises(DataError, match=r"rest\.csv: only \*\.parquet and \*\.jsonl are read"):
-        read_pairs(folder, "keep", tmp_path / "cache")
+        read_pairs(folder, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -85,35 +85,35 @@ def test_a_row_that_cannot_be_learnt_is_named_with_its_file_and_line(tmp_path, r
     bad = good | row if isinstance(row, dict) else row
     (tmp_path / "a.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n", "utf-8")
     with pytest.raises(DataError, match=f"a.jsonl line 2: {re.escape(message)}"):
-        read_pairs(tmp_path, "keep", tmp_path / "cache")
+        read_pairs(tmp_path, tmp_path / "cache")
 
 
 def test_a_row_of_parquet_without_a_text_and_a_column_of_chats_are_named(tmp_path):
     folder = written(tmp_path / "pairs", {**{key: one * 2 for key, one in PAIR.items()}, "chosen": ["b", None]})
     with pytest.raises(DataError, match=r"train\.parquet row 2: `chosen` is empty"):
-        read_pairs(folder, "keep", tmp_path / "cache")
+        read_pairs(folder, tmp_path / "cache")
     chats = [[{"role": "user", "content": "問題"}]]
     with pytest.raises(DataError, match=r"train\.parquet: `prompt` holds list<.*>, not text\. Chat messages"):
-        read_pairs(written(folder, PAIR | {"prompt": chats}), "keep", tmp_path / "cache")
+        read_pairs(written(folder, PAIR | {"prompt": chats}), tmp_path / "cache")
 
 
 def test_an_edited_file_of_lines_is_read_again(tmp_path):
     pair = {key: one for key, [one] in PAIR.items()}
     for number in (1, 2):
         (tmp_path / "a.jsonl").write_text((json.dumps(pair) + "\n") * number, "utf-8")
-        assert len(read_pairs(tmp_path, "keep", tmp_path / "cache")) == number
+        assert len(read_pairs(tmp_path, tmp_path / "cache")) == number
 
 
 def test_pairs_are_read_from_lines_of_json_too(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": "問題", "chosen": "解説", "rejected": "答え", "more": 1}\n', "utf-8")
-    assert read_pairs(tmp_path, "keep", tmp_path / "cache").to_list() == [{key: one for key, [one] in PAIR.items()}]
+    assert read_pairs(tmp_path, tmp_path / "cache").to_list() == [{key: one for key, [one] in PAIR.items()}]
 
 
 def test_an_answer_is_tokenized_as_generation_sees_it_and_ends_with_the_end_mark(tmp_path):
     tokenizer = tiny.make_tokenizer()
-    pairs, tally = encode_pairs(read_pairs(tiny.make_pairs(tmp_path / "p"), "keep", tmp_path / "c"), tokenizer, 512)
+    pairs, tally = encode_pairs(read_pairs(tiny.make_pairs(tmp_path / "p"), tmp_path / "c"), tokenizer, 512)
     assert tally.trained == tally.pairs == len(pairs) == 16
-    for row, pair in zip(pairs, read_pairs(tmp_path / "p", "keep", tmp_path / "c"), strict=True):
+    for row, pair in zip(pairs, read_pairs(tmp_path / "p", tmp_path / "c"), strict=True):
         assert row["chosen_ids"][-1] == row["rejected_ids"][-1] == tokenizer.eos_token_id
         assert tokenizer.decode(row["prompt_ids"]) == pair["prompt"]
         assert tokenizer.decode(row["chosen_ids"][:-1]) == pair["chosen"]
@@ -129,7 +129,7 @@ def test_an_answer_that_would_share_a_token_with_its_prompt_is_split_where_the_p
     }
     prompt, whole = (tokenizer(text)["input_ids"] for text in ("解説: 患", "解説: 患者の発熱"))
     assert whole[: len(prompt)] != prompt, "two tokens must merge over the boundary, or nothing is tried"
-    pairs, tally = encode_pairs(read_pairs(written(tmp_path / "p", columns), "keep", tmp_path / "c"), tokenizer, 64)
+    pairs, tally = encode_pairs(read_pairs(written(tmp_path / "p", columns), tmp_path / "c"), tokenizer, 64)
     assert (tally.merged_boundary, tally.trained) == (1, 2)
     assert pairs[0]["prompt_ids"] == prompt
     assert pairs[0]["chosen_ids"] == [*tokenizer("者の発熱")["input_ids"], tokenizer.eos_token_id]
@@ -137,7 +137,7 @@ def test_an_answer_that_would_share_a_token_with_its_prompt_is_split_where_the_p
 
 def test_a_pair_of_just_max_length_is_trained_and_one_token_more_is_left_out_whole_and_counted(tmp_path):
     tokenizer = tiny.make_tokenizer()
-    table = read_pairs(tiny.make_pairs(tmp_path / "p"), "keep", tmp_path / "c")
+    table = read_pairs(tiny.make_pairs(tmp_path / "p"), tmp_path / "c")
     longest = encode_pairs(table, tokenizer, 4096)[1].longest
     fits, all_of_them = encode_pairs(table, tokenizer, longest)
     assert (all_of_them.too_long, all_of_them.trained) == (0, 16)

@@ -13,8 +13,8 @@ from medllm.training.devices import split_batch
 from tests import tiny, together
 
 CONFIG = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
-COMMON = {"max_steps": 4, "batch_size": 4, "dtype": "float32", "learning_rate": 1e-3}
-COMMON |= {"gradient_checkpointing": False, "logging_steps": 1, "trackers": ()}
+COMMON = {"max_steps": 4, "total_batch_size": 4, "dtype": "float32", "learning_rate": 1e-3}
+COMMON |= {"gradient_checkpointing": False, "logging_steps": 1, "report_to": ()}
 TRAININGS = {
     "cpt": (cpt.make, Cpt(lora=Lora(r=4, lora_alpha=8), max_length=64, **COMMON)),
     "rpo": (rpo.make, Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON)),
@@ -77,7 +77,7 @@ def test_rows_of_unlike_lengths_and_slow_tokens_keep_no_process_waiting(tmp_path
     base = tiny.make_base(tmp_path / "base")
     sources = {"base": base, "corpus": tiny.make_corpus(tmp_path / "corpus", 30, longest=60)}
     settings = Cpt(lora=Lora(r=4, lora_alpha=8), max_length=64, packing=False, **COMMON)
-    settings = settings.model_copy(update={"max_steps": None, "epochs": 1.0})
+    settings = settings.model_copy(update={"max_steps": None, "num_train_epochs": 1.0})
     cpt.make(settings, sources, tmp_path / "one")
     # Fifteen seconds are more than two processes on a busy machine need to meet, and less than the tokens take.
     together.train("cpt", settings, sources, tmp_path / "two", processes=2, patches=SLOWLY, patience=15)

@@ -33,14 +33,14 @@ def trainer_for(root, work, *, lora=None, quantization="none", model=None, **cha
         rpo_alpha=10,
         lora=lora,
         dtype="float32",
-        batch_size=4,
+        total_batch_size=4,
         max_length=256,
         gradient_checkpointing=False,
-        trackers=(),
+        report_to=(),
         **{"max_steps": 1, **changed},
     )
     tokenizer = load_tokenizer(root / "base")
-    pairs, _ = encode_pairs(read_pairs(root / "preferences", "keep", root / "cache"), tokenizer, 256)
+    pairs, _ = encode_pairs(read_pairs(root / "preferences", root / "cache"), tokenizer, 256)
     if model is None:
         model = load_base(root / "base", dtype="float32", quantization=quantization)
         if lora is None:
@@ -104,7 +104,7 @@ def test_alpha_zero_is_plain_dpo():
 def test_a_shared_prompt_gives_the_numbers_of_two_rows(tmp_path, family):
     base = tiny.make_base(tmp_path / "base", family=family)
     model, tokenizer = load_base(base, dtype="float32"), load_tokenizer(base)
-    pairs, _ = encode_pairs(read_pairs(tiny.make_pairs(tmp_path / "pairs"), "keep", tmp_path / "cache"), tokenizer, 256)
+    pairs, _ = encode_pairs(read_pairs(tiny.make_pairs(tmp_path / "pairs"), tmp_path / "cache"), tokenizer, 256)
     window = model.config.sliding_window if family == "gemma3_text" else None
     rows = [pairs[number] for number in range(5)]
     with torch.no_grad():
@@ -155,7 +155,7 @@ def test_a_run_whose_chosen_answers_fall_is_stopped_as_the_recipe_says(root, tmp
         return policy[0] / policy[2], torch.zeros_like(policy[0])
 
     monkeypatch.setattr(rpo, "rpo_loss", unlearning)
-    changed = {"max_steps": 6, "logging_steps": 1, "learning_rate": 1e-2, "warmup": 0.0}
+    changed = {"max_steps": 6, "logging_steps": 1, "learning_rate": 1e-2, "warmup_ratio": 0.0}
     with pytest.raises(TrainingError, match=r"step [45]: the chosen answers are less likely than under the reference"):
         trainer_for(root, tmp_path / "stop", on_falling_chosen="stop", **changed).train()
     assert (tmp_path / "stop" / "last_good" / "adapter_model.safetensors").is_file()
@@ -183,7 +183,7 @@ def test_the_adapters_dropout_acts_on_the_policy_and_never_on_the_reference(root
             tmp_path / f"{share}",
             lora=lora,
             model=model,
-            warmup=0.0,
+            warmup_ratio=0.0,
             max_steps=2,
             logging_steps=1,
             learning_rate=1e-2,
@@ -256,9 +256,7 @@ def test_the_head_in_tiles_gives_the_numbers_of_the_whole_logits(root):
 
     model = load_base(root / "base", dtype="float32")
     fuse_head(model)
-    pairs, _ = encode_pairs(
-        read_pairs(root / "preferences", "keep", root / "cache"), load_tokenizer(root / "base"), 256
-    )
+    pairs, _ = encode_pairs(read_pairs(root / "preferences", root / "cache"), load_tokenizer(root / "base"), 256)
     for shared in (True, False):
         batch = PairCollator(0, shared=shared)([pairs[number] for number in range(3)])
         for whole, tiled in zip(answer_logps(model, batch), answer_logps(model, batch, whole=False), strict=True):

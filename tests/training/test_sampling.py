@@ -69,11 +69,11 @@ def sources(tmp_path_factory):
 @pytest.mark.parametrize("name", ["cpt", "rpo"])
 def test_the_adapter_does_not_depend_on_how_many_rows_a_device_takes_at_once(sources, tmp_path, name):
     stage, settings = {"cpt": (cpt, tiny.CPT), "rpo": (rpo, tiny.RPO)}[name]
-    changes = {"batch_size": 8, "max_steps": 4, "schedule": "constant", "warmup": 0.0}
+    changes = {"total_batch_size": 8, "max_steps": 4, "lr_scheduler_type": "constant", "warmup_ratio": 0.0}
     changes |= {"learning_rate": 1e-3} | ({"packing": False} if name == "cpt" else {})
     learnt = []
     for at_once in (1, 4, 8):
-        told = settings.model_copy(update={**changes, "per_device_batch_size": at_once})
+        told = settings.model_copy(update={**changes, "per_device_train_batch_size": at_once})
         stage.make(told, sources, tmp_path / str(at_once))
         learnt.append(load_file(tmp_path / str(at_once) / "adapter_model.safetensors"))
         facts = json.loads((tmp_path / str(at_once) / "facts.json").read_text("utf-8"))
@@ -110,7 +110,13 @@ def test_pairs_of_a_question_learnt_together_have_the_gradient_of_pair_by_pair(s
     pq.write_table(pa.table(columns), tmp_path / "pairs" / "train.parquet")
     logs, norms = [], []
     for at_once in (1, 6):
-        told = {"order": "questions", "batch_size": 6, "max_steps": 2, "per_device_batch_size": at_once, "warmup": 0.0}
+        told = {
+            "order": "questions",
+            "total_batch_size": 6,
+            "max_steps": 2,
+            "per_device_train_batch_size": at_once,
+            "warmup_ratio": 0.0,
+        }
         out = tmp_path / str(at_once)
         rpo.make(tiny.RPO.model_copy(update=told), {**sources, "preferences": tmp_path / "pairs"}, out)
         lines = [json.loads(line) for line in (out / "training" / "log.jsonl").read_text("utf-8").splitlines()]

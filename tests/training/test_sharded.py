@@ -12,7 +12,14 @@ from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from tests import tiny, together
 
-COMMON = {"batch_size": 4, "epochs": 2.0, "logging_steps": 1, "save_steps": 3, "trackers": (), "learning_rate": 1e-3}
+COMMON = {
+    "total_batch_size": 4,
+    "num_train_epochs": 2.0,
+    "logging_steps": 1,
+    "save_steps": 3,
+    "report_to": (),
+    "learning_rate": 1e-3,
+}
 SETTINGS = {
     "cpt": Cpt(lora=Lora(r=8, lora_alpha=16), max_length=64, **COMMON),
     "rpo": Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON),

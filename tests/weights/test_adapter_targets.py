@@ -36,7 +36,7 @@ def test_gemma_3_with_vision_is_trained_preferred_merged_evaluated_and_loads_els
     assert len(modules) == 6 and all(name.startswith("model.language_model.layers.") for name in modules)
     rpo.make(tiny.RPO, {**sources, "cpt": tmp_path / "cpt"}, tmp_path / "rpo")
     sources |= {"cpt": tmp_path / "cpt", "rpo": tmp_path / "rpo"}
-    merge.make(Merge(model="rpo", dtype="float32", certify=2), sources, tmp_path / "merge")
+    merge.make(Merge(model="rpo", dtype="float32", parity_questions=2), sources, tmp_path / "merge")
     certificate = json.loads((tmp_path / "merge" / "certificate.json").read_text("utf-8"))
     assert certificate["verdict"] == "passed" and certificate["kl mean (base against adapter)"] > 0
     asked = Evaluate(

@@ -107,7 +107,7 @@ def test_a_base_is_known_by_its_weights_and_named_by_its_place_in_the_hubs_cache
 def test_an_attention_that_is_not_installed_is_an_error_in_one_line(tmp_path):
     base = tiny.make_base(tmp_path / "base")
     with pytest.raises(ModelError, match=r"base: cannot be loaded: .*[Ff]lash"):
-        load_base(base, attention="flash_attention_2")
+        load_base(base, attn_implementation="flash_attention_2")
 
 
 def test_a_shard_that_is_cut_off_is_named_before_it_is_loaded(tmp_path):

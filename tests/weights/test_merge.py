@@ -229,7 +229,9 @@ def test_the_result_loads_in_a_fresh_process_that_knows_nothing_of_us(tmp_path):
 
     base = tiny.make_base(tmp_path / "base")
     adapter = tiny.make_adapter(tmp_path / "rpo", base)
-    stage.make(Merge(model="rpo", dtype="float32", certify=0), {"base": base, "rpo": adapter}, tmp_path / "out")
+    stage.make(
+        Merge(model="rpo", dtype="float32", parity_questions=0), {"base": base, "rpo": adapter}, tmp_path / "out"
+    )
     script = (
         "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "m = AutoModelForCausalLM.from_pretrained(sys.argv[1]); t = AutoTokenizer.from_pretrained(sys.argv[1])\n"

@@ -50,7 +50,7 @@ class LocalGenerator:
         adapters = adapters or {}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
         self.words = Words(self.tokenizer)
-        model: Any = load_base(base, dtype=dtype, quantization=quantization, attention=NAME, device=device)
+        model: Any = load_base(base, dtype=dtype, quantization=quantization, attn_implementation=NAME, device=device)
         check_vocabulary(self.tokenizer, model, base)
         checkpoint = Checkpoint(base)
         self.changed_base = any(Adapter(folder).overwrites(checkpoint) for folder in adapters.values())

@@ -1,0 +1,89 @@
+"""A key of before 0.1.0 is answered with its new name: in the file, in lists, under ablations and after `--set`."""
+
+from pathlib import Path
+
+import pytest
+
+from medllm.errors import RecipeError
+from medllm.recipe import read_recipe, with_overrides
+from medllm.recipe.renamed import RENAMED, new_name, with_new_keys
+from medllm.recipe.settings import Recipe
+from tests.recipe.conftest import SOUND
+
+
+def keys_of(model, block: str) -> set[str]:
+    """The keys that the schema knows at a dotted place."""
+    for part in filter(None, block.split(".")):
+        annotation = model.model_fields[part].annotation
+        model = next(one for one in _models(annotation) if one is not type(None))
+    return set(model.model_fields)
+
+
+def _models(annotation):
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models(inner)
+
+
+@pytest.mark.parametrize(("block", "old"), [(block, old) for block, keys in RENAMED.items() for old in keys])
+def test_each_old_key_is_gone_and_its_new_name_is_a_key(block: str, old: str):
+    known = keys_of(Recipe, block)
+    assert old not in known
+    assert RENAMED[block][old] in known
+
+
+@pytest.mark.parametrize(
+    ("old", "line", "place", "new"),
+    [
+        ("num_train_epochs: 2->epochs: 2", 10, "cpt.epochs", "cpt.num_train_epochs"),
+        ("learning_rate: 1e-4->warmup: 0.1", 11, "cpt.warmup", "cpt.warmup_ratio"),
+        ("rpo_alpha: 10->rpo_alpha: 10\n  trackers: []", 18, "rpo.trackers", "rpo.report_to"),
+        ("merge: {model: rpo}->merge: {model: rpo, certify: 8}", 19, "merge.certify", "merge.parity_questions"),
+    ],
+)
+def test_an_old_key_is_the_only_fault_and_names_the_new_one(refused, old: str, line: int, place: str, new: str):
+    before, after = old.split("->")
+    assert refused(before, after) == f"small.yaml, line {line}, {place}: is now `{new}`."
+
+
+def test_a_value_that_changed_with_its_key_is_given_in_full(refused):
+    assert refused("rpo_alpha: 10", "rpo_alpha: 10\n  shots: drop").endswith(
+        "rpo.shots: is now `rpo.keep_exemplars`. Write `keep_exemplars: false`."
+    )
+    assert refused("learning_rate: 1e-4", "optimizer: adamw").endswith("Write `optim: adamw_torch`.")
+
+
+def test_the_value_under_an_old_key_is_checked_in_the_same_reading(refused):
+    words = refused("num_train_epochs: 2", "epochs: many")
+    assert [line.split(":")[0].strip() for line in words.splitlines()[1:]] == [
+        "line 10, cpt.epochs",
+        "line 10, cpt.num_train_epochs",
+    ]
+
+
+def test_an_old_key_beside_its_new_name_changes_nothing(refused):
+    words = refused("num_train_epochs: 2", "num_train_epochs: 2\n  epochs: many")
+    assert words == "small.yaml, line 11, cpt.epochs: is now `cpt.num_train_epochs`."
+
+
+def test_an_ablation_with_an_old_key_is_answered_with_the_new_one(refused):
+    words = refused("{rpo.rpo_alpha: 0}", "{rpo.epochs: 3}")
+    assert words == "small.yaml, line 24, ablations.cpt-dpo: rpo.epochs: is now `rpo.num_train_epochs`."
+
+
+def test_an_override_with_an_old_key_is_answered_with_the_new_one(sound: Path):
+    for read in (
+        lambda: read_recipe(sound, {"cpt.epochs": 3}),
+        lambda: with_overrides(read_recipe(sound), {"cpt.epochs": 3}),
+    ):
+        with pytest.raises(RecipeError) as fault:
+            read()
+        assert str(fault.value) == "--set cpt.epochs: is now `cpt.num_train_epochs`."
+
+
+def test_a_recipe_without_an_old_key_is_left_as_it_is():
+    tree = {"cpt": {"num_train_epochs": 2, "lora": {"r": 4}}, "preferences": {"shots": 3}, 1: [{"epochs": 1}]}
+    assert with_new_keys(tree) == (tree, [])
+    assert "epochs: " not in SOUND.replace("num_train_epochs: ", "")
+    assert new_name("preferences.shots") is None

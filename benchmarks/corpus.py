@@ -54,7 +54,7 @@ def make(args: argparse.Namespace) -> None:
             recent = [*recent[-999:], chosen]
             text = "".join(chosen)
             day = date(2000 + draw.randrange(17), 1 + draw.randrange(12), 1 + draw.randrange(28))
-            row = {"id": str(number), "text": text, "published": day.isoformat(), "licence": "cc-by-4.0"}
+            row = {"id": str(number), "text": text, "published": day.isoformat(), "license": "cc-by-4.0"}
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
             held += len(text.encode())
 
@@ -80,7 +80,7 @@ def stage(args: argparse.Namespace) -> None:
     from medllm.recipe.data import Corpus
     from medllm.stages.corpus import make as make_corpus
 
-    told = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "japanese": 0.3}
+    told = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "min_japanese_share": 0.3}
     out = args.work / "corpus"
     shutil.rmtree(out, ignore_errors=True)
     folders = {"./texts": args.work / "texts", "igakuqa": args.data / "igakuqa"}

@@ -57,11 +57,11 @@ def main() -> None:
     folder = args.work / "texts"
     folder.mkdir(parents=True, exist_ok=True)
     written = (
-        json.dumps({"id": name, "text": text, "published": year, "licence": "cc0"}, ensure_ascii=False)
+        json.dumps({"id": name, "text": text, "published": year, "license": "cc0"}, ensure_ascii=False)
         for name, year, text in rows
     )
     (folder / "rows.jsonl").write_text("\n".join(written), "utf-8")
-    told = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "repetition": 1.0}
+    told = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "max_repetition": 1.0}
     settings = Corpus.model_validate({**told, "personal_data": "keep"})
     make(settings, {"./texts": folder, "igakuqa": args.data / "igakuqa"}, args.work / "out")
     report(args.work / "out", {name: text for name, _, text in rows})

@@ -28,7 +28,7 @@ TEXTS = {
 }
 STAGES = ("corpus", "cpt", "preferences", "rpo", "merge", "evaluate", "space")
 MEDLLM = (sys.executable, "-W", "ignore", "-m", "medllm.cli")
-LEFT_OUT = ("settings", "index", "stage", "languages", "histogram", "statements", "licences", "size", "findings")
+LEFT_OUT = ("settings", "index", "stage", "languages", "histogram", "statements", "licenses", "size", "findings")
 LOADED = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -3,7 +3,7 @@
 A template is `model_card/*.md` or `dataset_cards/*.md`, in two parts that are rendered by two rules:
 
     ---
-    license: {{ facts.licence }}        header: every value is written as JSON, which is YAML; keys that end up empty
+    license: {{ facts.license }}        header: every value is written as JSON, which is YAML; keys that end up empty
     language: {{ facts.languages }}     (null, "", [], {}) are dropped, and the whole is parsed before it is pushed
     ---
     # {{ recipe.name }}                 body: every value is escaped for Markdown, newlines become spaces

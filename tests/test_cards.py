@@ -20,9 +20,9 @@ def written(tmp_path, monkeypatch, template, **facts):
 
 
 def test_a_value_is_shown_literally_and_a_section_without_content_loses_its_heading(tmp_path, monkeypatch):
-    header = "---\nlicense: {{ facts.licence }}\ntags: {{ facts.tags }}\n---\n"
+    header = "---\nlicense: {{ facts.license }}\ntags: {{ facts.tags }}\n---\n"
     template = header + "# T\n{{ facts.text }}\n## Empty\n\n## Full\nx\n"
-    card = written(tmp_path, monkeypatch, template, licence="a: b\n- c", tags=[], text="<b>|`x`")
+    card = written(tmp_path, monkeypatch, template, license="a: b\n- c", tags=[], text="<b>|`x`")
     header, body = card.split("---\n")[1:]
     assert yaml.safe_load(header) == {"license": "a: b\n- c"}
     assert body.strip() == "# T\n\\<b\\>\\|\\`x\\`\n## Full\nx"
@@ -31,8 +31,8 @@ def test_a_value_is_shown_literally_and_a_section_without_content_loses_its_head
 def test_a_fact_that_is_missing_stops_the_card_and_is_named(tmp_path, monkeypatch):
     with pytest.raises(CardError, match=r"toy\.md.*lack.*rows"):
         written(tmp_path, monkeypatch, "---\na: 1\n---\n{{ facts.rows }}\n")
-    with pytest.raises(CardError, match=r"lack.*licence"):
-        written(tmp_path, monkeypatch, "---\na: {{ facts.licence }}\n---\nx\n")
+    with pytest.raises(CardError, match=r"lack.*license"):
+        written(tmp_path, monkeypatch, "---\na: {{ facts.license }}\n---\nx\n")
     with pytest.raises(CardError, match="is none"):
         written(tmp_path, monkeypatch, "---\na: 1\n---\n{{ facts.rows }}\n", rows=None)
 

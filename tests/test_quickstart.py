@@ -119,7 +119,7 @@ def test_the_audit_found_exactly_what_was_planted(pulled):
     facts = read_facts(pulled["corpus"])
     assert facts["reasons"] | {"duplicate": 0} == {
         "leak": PLANTED_LEAKS,
-        "no_licence": PLANTED_UNLICENSED,
+        "no_license": PLANTED_UNLICENSED,
         "published_after_cutoff": PLANTED_YOUNG,
         "duplicate": 0,
     }

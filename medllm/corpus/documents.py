@@ -6,7 +6,7 @@ from datetime import date
 from typing import Literal
 
 from medllm.corpus.dates import read_date
-from medllm.corpus.licences import read_licence
+from medllm.corpus.licences import read_license
 from medllm.errors import DataError
 
 Kind = Literal["text", "exam", "replay"]
@@ -21,7 +21,7 @@ class Draft:
     """The reference in the recipe that it came from."""
     locator: str
     """Where in the source it stands: a file and a line, a page, a question."""
-    licence: str | None = None
+    license: str | None = None
     published: str | None = None
     exam_date: str | None = None
     kind: Kind = "text"
@@ -34,7 +34,7 @@ class Draft:
 
     def __post_init__(self) -> None:
         """Put a mark for each half of a character: JSON can say such halves, and no file of UTF-8 can hold them."""
-        for name in ("text", "locator", "licence", "published", "exam_date"):
+        for name in ("text", "locator", "license", "published", "exam_date"):
             told = getattr(self, name)
             try:
                 (told or "").encode()
@@ -55,7 +55,7 @@ class Document:
     text: str
     source: str
     locator: str
-    licence: str
+    license: str
     published: date
     exam_date: date | None = None
     kind: Kind = "text"
@@ -69,8 +69,8 @@ class Document:
             raise DataError(
                 f"{place}: no date of publication. State `published` for the source in the recipe, or map its column."
             )
-        if not self.licence:
-            raise DataError(f"{place}: no licence. State `licence` for the source in the recipe, or map its column.")
+        if not self.license:
+            raise DataError(f"{place}: no licence. State `license` for the source in the recipe, or map its column.")
         if not self.source or not self.locator:
             raise DataError(f"{place}: a document says which source it came from and where in it it stands.")
         if self.kind == "exam" and not isinstance(self.exam_date, date):
@@ -89,11 +89,11 @@ class Gate:
         """The document that the draft amounts to, or the reason why it is none."""
         if draft.fault:
             return draft.fault
-        licence = read_licence(draft.licence)
-        if licence is None:
-            return "no_licence: none is stated"
-        if self.allowed is not None and licence not in self.allowed:
-            return f"licence_not_allowed: {licence}"
+        license = read_license(draft.license)
+        if license is None:
+            return "no_license: none is stated"
+        if self.allowed is not None and license not in self.allowed:
+            return f"license_not_allowed: {license}"
         published = self._date(draft.published, "published")
         if isinstance(published, str):
             return published
@@ -107,7 +107,7 @@ class Gate:
             draft.text,
             draft.source,
             draft.locator,
-            licence,
+            license,
             published,
             exam_date,
             kind=draft.kind,

@@ -36,12 +36,12 @@ _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/(licenses|publicdomain)/([
 _UNKNOWN = {"", "unknown", "none", "null", "n/a", "other", "不明", "-"}
 
 
-def read_licence(written: str | None) -> str | None:
+def read_license(written: str | None) -> str | None:
     """One spelling for a licence name or address, or None when none is stated: unknown is not allowed.
 
-    >>> read_licence("CC BY-SA 4.0"), read_licence("https://creativecommons.org/licenses/by/4.0/deed.ja")
+    >>> read_license("CC BY-SA 4.0"), read_license("https://creativecommons.org/licenses/by/4.0/deed.ja")
     ('cc-by-sa-4.0', 'cc-by-4.0')
-    >>> read_licence("unknown") is None
+    >>> read_license("unknown") is None
     True
     """
     text = unicodedata.normalize("NFKC", written or "").strip().lower()

@@ -24,7 +24,7 @@ class Counts:
     """Findings of personal data in kept texts, by rule."""
     findings: list[Row] = field(default_factory=list)
     reviews: int = 0
-    """Sightings of the exam in kept texts that no person has answered."""
+    """Sightings of the exam in kept texts that no person has reviewed."""
     audited: tuple[int, int] = (0, 0)
     """Documents and characters held against the exams, kept and dropped alike."""
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Counts:
     def keep(self, row: Row, told: Row, reviewed: frozenset[str]) -> None:
         """Count a text that stays."""
         for what, number in (("documents", 1), ("characters", row["characters"]), ("tokens", row["tokens"] or 0)):
-            self.kept[row["source"], row["licence"], what] += number
+            self.kept[row["source"], row["license"], what] += number
         self.topics[row["topic"] or row["kind"]] += 1
         self.years[str(row["published"].year)] += 1
         if row["exam_date"]:
@@ -93,7 +93,7 @@ class Counts:
     def read(cls, written: Row) -> "Counts":
         """The counts that a task wrote."""
         return cls(
-            Counter({(source, licence, what): number for source, licence, what, number in written["kept"]}),
+            Counter({(source, license, what): number for source, license, what, number in written["kept"]}),
             Counter(written["topics"]),
             Counter(written["years"]),
             Counter(written["exam_years"]),

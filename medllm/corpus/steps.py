@@ -38,10 +38,10 @@ class Read(PipelineStep):  # type: ignore[misc]
             told: dict[str, Any] = {"source": draft.source, "locator": draft.locator, "kind": draft.kind}
             told |= {"topic": draft.topic, "group": draft.group}
             if isinstance(admitted, str):
-                told |= {"licence": draft.licence, "published": None, "exam_date": None, "reason": admitted}
+                told |= {"license": draft.license, "published": None, "exam_date": None, "reason": admitted}
             else:
                 exam_date = admitted.exam_date.isoformat() if admitted.exam_date else None
-                told |= {"licence": admitted.licence, "published": admitted.published.isoformat()}
+                told |= {"license": admitted.license, "published": admitted.published.isoformat()}
                 told |= {"exam_date": exam_date, "reason": None}
             yield Passing(draft.text, draft.id, metadata=told)
 
@@ -70,16 +70,16 @@ class Personal(PipelineStep):  # type: ignore[misc]
 
     type, name = "filter", "personal data"
 
-    def __init__(self, action: Literal["drop", "keep", "stop"], answered: frozenset[str]) -> None:
+    def __init__(self, action: Literal["drop", "keep", "stop"], reviewed: frozenset[str]) -> None:
         super().__init__()
         self.action = action
-        self.answered = answered
+        self.reviewed = reviewed
 
     def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
-        """A finding that a person has answered stands; any other drops its document unless the recipe keeps it."""
+        """Drop a document with a finding that no person has reviewed, unless the recipe keeps such documents."""
         for document in data:
             findings = find(document.text, document.id)
-            standing = [one for one in findings if one.id not in self.answered]
+            standing = [one for one in findings if one.id not in self.reviewed]
             if document.metadata["reason"] is None and standing and self.action == "drop":
                 document.metadata["reason"] = f"personal_data: {', '.join(sorted({one.rule for one in standing}))}"
             if document.metadata["reason"] is not None:

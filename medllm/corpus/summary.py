@@ -75,13 +75,13 @@ def conclude(curation: Curation, counts: Counts, made: Path) -> Facts:
             "drop": curation.audit.drop,
             "review": curation.audit.review,
             "reviewed": len(curation.audit.reviewed),
-            "unanswered": counts.reviews,
+            "unreviewed": counts.reviews,
         },
         "personal_data": {
             "action": curation.personal.action,
             "standing": sum(counts.rules.values()),
             "rules": dict(sorted(counts.rules.items())),
-            "answered": len(curation.personal.answered),
+            "reviewed": len(curation.personal.reviewed),
             "findings": counts.findings,
         },
         "near_duplicate": curation.alike if curation.alike <= 1 else None,
@@ -95,12 +95,12 @@ def refusals(counts: Counts) -> list[str]:
     if counts.reviews:
         found.append(
             f"{counts.reviews} sightings of exam items wait for a person: look at audit.html, then list the documents "
-            "under corpus.reviewed or leave them out"
+            "under corpus.leaks_reviewed or leave them out"
         )
     if counts.rules:
         found.append(
             f"{sum(counts.rules.values())} places seem to name a patient: see personal_data in facts.json, then set "
-            "corpus.personal_data: drop or list the findings under corpus.answered"
+            "corpus.personal_data: drop or list the findings under corpus.pii_reviewed"
         )
     return found
 
@@ -108,9 +108,9 @@ def refusals(counts: Counts) -> list[str]:
 def _sizes(counts: Counts) -> Facts:
     whole: Counter[str] = Counter()
     parts: dict[tuple[str, str], Facts] = {}
-    for (source, licence, what), number in sorted(counts.kept.items()):
+    for (source, license, what), number in sorted(counts.kept.items()):
         whole[what] += number
-        parts.setdefault((source, licence), {"source": source, "licence": licence})[what] = number
+        parts.setdefault((source, license), {"source": source, "license": license})[what] = number
     tokens = whole["tokens"] or None
     for part in parts.values():
         part["tokens"] = part["tokens"] or None
@@ -119,14 +119,14 @@ def _sizes(counts: Counts) -> Facts:
         "characters": whole["characters"],
         "tokens": tokens,
         "sources": list(parts.values()),
-        "licences": sorted({licence for _, licence in parts}),
-        "licence": _licence({licence for _, licence in parts}),
+        "licenses": sorted({license for _, license in parts}),
+        "license": _license({license for _, license in parts}),
         "languages": ["ja"],
         "size": next((name for most, name in SIZES if whole["documents"] < most), "n>1B"),
     }
 
 
-def _licence(found: set[str]) -> str:
+def _license(found: set[str]) -> str:
     """The Hub's word for the licence of the whole: `other` where there are several, or one that it does not know."""
     (first, *more) = sorted(found)
     return first if not more and first in ON_THE_HUB else "other"
@@ -151,9 +151,9 @@ def _reasons(counts: Counts) -> dict[str, int]:
 def _statements(curation: Curation) -> list[Facts]:
     """What the recipe states of whole sources, because their rows do not say it."""
     return [
-        {"source": one.name, "licence": one.licence, "published": one.published, "exam_date": one.exam_date}
+        {"source": one.name, "license": one.license, "published": one.published, "exam_date": one.exam_date}
         for one in curation.sources
-        if one.licence or one.published or one.exam_date
+        if one.license or one.published or one.exam_date
     ]
 
 

@@ -26,7 +26,7 @@ _TOLD = [
     ("text", pa.string()),
     ("source", pa.string()),
     ("locator", pa.string()),
-    ("licence", pa.string()),
+    ("license", pa.string()),
     ("published", pa.date32()),
     ("exam_date", pa.date32()),
     ("kind", pa.string()),
@@ -35,7 +35,7 @@ _TOLD = [
 ]
 TOGETHER = 10_000_000
 """Characters that are written together: a thousand documents may be a thousand books."""
-PROVENANCE = frozenset(("id", "text", "source", "locator", "licence", "published"))
+PROVENANCE = frozenset(("id", "text", "source", "locator", "license", "published"))
 """What no row of a corpus is without: the file format itself refuses it."""
 CORPUS = pa.schema(
     [*(pa.field(name, kind, nullable=name not in PROVENANCE) for name, kind in _TOLD), ("tokens", pa.int64())]
@@ -51,7 +51,7 @@ AUDIT = pa.schema(
         ("containment", pa.float64()),
         ("part", pa.string()),
         ("verdict", pa.string()),
-        ("answered", pa.bool_()),
+        ("reviewed", pa.bool_()),
     ]
 )
 
@@ -147,7 +147,7 @@ class Finish(PipelineStep):  # type: ignore[misc]
         for leak in told.get("leaks", ()):
             decided = verdict(leak["containment"], drop=self.audit.drop, review=self.audit.review)
             place = {"document": told["id"], "source": told["source"], "locator": told["locator"], "stage": "corpus"}
-            audit.add({**place, **leak, "verdict": decided, "answered": told["id"] in self.audit.reviewed})
+            audit.add({**place, **leak, "verdict": decided, "reviewed": told["id"] in self.audit.reviewed})
 
 
 def _told(told: Row) -> Row:

@@ -20,7 +20,7 @@ def catalogue_lines() -> Iterator[str]:
         yield f"    sat       {sat}"
         use = "test only: never learn from it" if benchmark.test_only else "test, or train when not held out"
         yield f"    use       {use}"
-        yield f"    licence   {benchmark.licence}"
+        yield f"    licence   {benchmark.license}"
         yield f"    cite      {benchmark.citation}"
         left_out = f" (left out: {benchmark.left_out})" if benchmark.left_out else ""
         yield f"    questions {benchmark.questions}{left_out}"
@@ -35,7 +35,7 @@ def catalogue_json() -> list[dict[str, Any]]:
             "source": benchmark.source,
             "revision": benchmark.revision or None,
             "files": benchmark.files,
-            "licence": benchmark.licence,
+            "license": benchmark.license,
             "citation": benchmark.citation,
             "first": str(benchmark.first) if benchmark.first else None,
             "published": str(benchmark.published),

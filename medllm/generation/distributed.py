@@ -290,4 +290,4 @@ def _count_silence(processes: list[Process], passed: float) -> None:
 def _gone(process: Process, told: dict[str, Any] | None) -> ModelError:
     if told is not None:
         return ModelError(str(told["fault"]))
-    return ModelError(f"{process.last_words()}. {GO_ON}, with fewer `processes` if memory was short.")
+    return ModelError(f"{process.last_words()}. {GO_ON}, with fewer `num_processes` if memory was short.")

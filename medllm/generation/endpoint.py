@@ -70,7 +70,7 @@ class EndpointGenerator:
         key: str | None = None,
         chat: bool = False,
         prices: Prices | None = None,
-        at_once: int = 16,
+        num_concurrent: int = 16,
         per_minute: float | None = None,
         tries: int = 6,
         timeout: float = 600.0,
@@ -79,14 +79,14 @@ class EndpointGenerator:
         self._key = key
         self.chat = chat
         self.prices = prices or {}
-        self.at_once = at_once
+        self.num_concurrent = num_concurrent
         self.tries = tries
         self.timeout = timeout
         self.pace = Pace(per_minute)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, many at a time, each as it becomes ready."""
-        with ThreadPoolExecutor(self.at_once) as pool:
+        with ThreadPoolExecutor(self.num_concurrent) as pool:
             waiting: list[Future[Reply]] = [pool.submit(self._ask, request) for request in requests]
             try:
                 for done in as_completed(waiting):

@@ -27,7 +27,7 @@ class Server:
 
     prices: dict[str, tuple[float, float]] | None = None
     """US dollars per million tokens asked and answered, by model."""
-    at_once: int = 16
+    num_concurrent: int = 16
     """Requests at a time."""
 
 
@@ -67,8 +67,8 @@ def release(maker: Generator) -> None:
 
 def processes_of(settings: Preferences | Evaluate) -> int | None:
     """How many processes answer: as the recipe says, else one for each GPU that is seen and that `run_on` asks for."""
-    if settings.processes is not None or settings.engine != "local" or settings.run_on is None:
-        return settings.processes
+    if settings.num_processes is not None or settings.engine != "local" or settings.run_on is None:
+        return settings.num_processes
     asked = machine(settings.run_on)
     if asked is None or asked.gpu is None:
         return None
@@ -86,13 +86,13 @@ def open_generators(
     quantization: Quantization = "none",
     batch_size: int = 16,
     server: Server | None = None,
-    processes: int | None = 1,
+    num_processes: int | None = 1,
 ) -> dict[str, tuple[Generator, str]]:
     """For each name in the tables: who answers for it, and under which name that maker knows it.
 
     Adapters and the base they lie on share one copy of the base. `openai:MODEL` is asked at OpenAI's address (or at
-    OPENAI_BASE_URL), whatever the engine. Models here are loaded when they are first asked, by `processes` processes
-    that each hold one (None: one for each GPU).
+    OPENAI_BASE_URL), whatever the engine. Models here are loaded when they are first asked, each by
+    `num_processes` processes (None: one for each GPU).
     """
     server = server or Server()
     found: dict[str, tuple[Generator, str]] = {}
@@ -106,11 +106,11 @@ def open_generators(
         else:
             local[name] = sources[source]
     options = {"dtype": dtype, "quantization": quantization, "batch_size": batch_size}
-    return {**found, **_local(local, sources, processes, options)}
+    return {**found, **_local(local, sources, num_processes, options)}
 
 
 def _local(
-    models: dict[str, Path], sources: dict[str, Path], processes: int | None, options: dict[str, Any]
+    models: dict[str, Path], sources: dict[str, Path], num_processes: int | None, options: dict[str, Any]
 ) -> dict[str, tuple[Generator, str]]:
     """One maker for the base and all adapters on it, and one for each full model besides."""
     if not models:
@@ -123,18 +123,18 @@ def _local(
         for folder in adapters.values():
             Adapter(folder).fits(Checkpoint(base))
     found: dict[str, tuple[Generator, str]] = {}
-    together = _maker(base, adapters, processes, options) if adapters and base is not None else None
+    together = _maker(base, adapters, num_processes, options) if adapters and base is not None else None
     for name, folder in models.items():
         if together is not None and name in adapters:
             found[name] = (together, name)
         elif together is not None and base is not None and folder.resolve() == base.resolve():
             found[name] = (together, BASE)
         else:
-            found[name] = (_maker(folder, {}, processes, options), BASE)
+            found[name] = (_maker(folder, {}, num_processes, options), BASE)
     return found
 
 
-def _maker(base: Path, adapters: dict[str, Path], processes: int | None, options: dict[str, Any]) -> OnDemand:
+def _maker(base: Path, adapters: dict[str, Path], num_processes: int | None, options: dict[str, Any]) -> OnDemand:
     """A model here: in this process, or where several are asked for one in each of them."""
     Checkpoint(base)
 
@@ -142,7 +142,7 @@ def _maker(base: Path, adapters: dict[str, Path], processes: int | None, options
         from medllm.generation.distributed import SpreadGenerator, devices
         from medllm.generation.engine.local import LocalGenerator
 
-        places = devices(processes)
+        places = devices(num_processes)
         if len(places) * nodes() > 1:
             return SpreadGenerator(base, adapters, places, **options)
         return LocalGenerator(base, adapters or None, **options)
@@ -153,7 +153,9 @@ def _maker(base: Path, adapters: dict[str, Path], processes: int | None, options
 def _api(url: str, server: Server, *, chat: bool) -> Generator:
     from medllm.generation.endpoint import EndpointGenerator
 
-    return EndpointGenerator(url, key=os.environ.get(KEY), chat=chat, prices=server.prices, at_once=server.at_once)
+    return EndpointGenerator(
+        url, key=os.environ.get(KEY), chat=chat, prices=server.prices, num_concurrent=server.num_concurrent
+    )
 
 
 def source_of(folder: Path | None) -> tuple[str | None, str | None]:

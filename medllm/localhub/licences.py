@@ -13,7 +13,7 @@ intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.
 mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown
 unlicense wtfpl zlib
 """
-HUB_LICENCES = frozenset(_WORDS.split())
+HUB_LICENSES = frozenset(_WORDS.split())
 """As the Hub's documentation lists them ("Licenses", hub-docs) with those added since."""
 
 
@@ -25,13 +25,13 @@ def hub_word(written: object) -> str:
     """
     several = written if isinstance(written, list | tuple) else [written]
     word = str(several[0]).strip().lower() if len(several) == 1 else ""
-    return word if word in HUB_LICENCES else "other"
+    return word if word in HUB_LICENSES else "other"
 
 
-def licence_name(written: object) -> str | None:
+def license_name(written: object) -> str | None:
     """What stands as `license_name` beside `license: other`: lower case, without spaces; None when nothing is known.
 
-    >>> licence_name("Qwen LICENSE Agreement"), licence_name(["mit", "cc-by-4.0"]), licence_name("other")
+    >>> license_name("Qwen LICENSE Agreement"), license_name(["mit", "cc-by-4.0"]), license_name("other")
     ('qwen-license-agreement', 'mit-cc-by-4.0', None)
     """
     several = written if isinstance(written, list | tuple) else [written]

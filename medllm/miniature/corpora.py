@@ -11,7 +11,7 @@ from medllm.miniature.questions import Item, Topic, ask, reason
 from medllm.miniature.world import RELATIONS, World
 
 Row = dict[str, object]
-LICENCE = "CC-BY-4.0"
+LICENSE = "CC-BY-4.0"
 NOTICE = "架空の医学(実在しない)"
 """Stands in every row: nobody may take a page of this for medicine."""
 NEW = 0.5
@@ -68,7 +68,7 @@ class Library:
             row["published"] = date(LAST_TAUGHT + 2, 5, 1).isoformat()
         unlicensed = self._shelf("unlicensed", PLANTED_UNLICENSED, self._page)
         for row in unlicensed:
-            row["licence"] = None
+            row["license"] = None
         return [*leaked, *young, *unlicensed]
 
     def _page(self) -> str:
@@ -92,6 +92,6 @@ class Library:
             "id": name,
             "text": text.strip(),
             "published": published.isoformat(),
-            "licence": LICENCE,
+            "license": LICENSE,
             "notice": NOTICE,
         }

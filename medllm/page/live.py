@@ -162,7 +162,7 @@ def _server(settings: dict[str, Any]) -> Live:
     models = dict(settings["models"])
     patience = float(settings.get("silence", SILENCE))
     maker = EndpointGenerator(
-        settings["url"], key=key, chat=bool(settings.get("chat", False)), at_once=64, tries=2, timeout=patience
+        settings["url"], key=key, chat=bool(settings.get("chat", False)), num_concurrent=64, tries=2, timeout=patience
     )
     return Live({name: (maker, known) for name, known in models.items()}, settings["url"], **_how(settings))
 

@@ -51,4 +51,4 @@ def card_of(
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     """What a card may say of the recipe: plain values only."""
     told = recipe.model_dump(mode="json", include={"name", "namespace", "base", "cutoff"})
-    return {**told, "licence": recipe.publish.licence, "gated": recipe.publish.gated}
+    return {**told, "license": recipe.publish.license, "gated": recipe.publish.gated}

@@ -17,21 +17,21 @@ def unmet(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], worst_delta: f
 def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if not recipe.gate.audit or recipe.corpus is None:
         return
-    open_findings = facts.get("corpus", {}).get("audit", {}).get("unanswered")
+    open_findings = facts.get("corpus", {}).get("audit", {}).get("unreviewed")
     if open_findings is None:
         yield "gate.audit: the corpus says nothing of a leakage audit"
     elif open_findings:
         yield (
             f"gate.audit: {open_findings} sightings of the leakage audit wait for a person. Read audit.html in the "
-            "corpus, and name those that are no leak in corpus.reviewed"
+            "corpus, and name those that are no leak in corpus.leaks_reviewed"
         )
-    waiting = facts.get("preferences", {}).get("audit", {}).get("unanswered")
+    waiting = facts.get("preferences", {}).get("audit", {}).get("unreviewed")
     if recipe.preferences is not None and waiting is None:
         yield "gate.audit: the preference pairs say nothing of a leakage audit"
     elif recipe.preferences is not None and waiting:
         yield (
             f"gate.audit: {waiting} sightings of the leakage audit in the preference pairs wait for a person. Read "
-            "audit.html there, and name those that are no leak in preferences.reviewed"
+            "audit.html there, and name those that are no leak in preferences.leaks_reviewed"
         )
 
 
@@ -46,16 +46,16 @@ def _personal(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterato
 
 
 def _drop(recipe: Recipe, worst_delta: float | None) -> Iterator[str]:
-    allowed = recipe.gate.largest_drop
+    allowed = recipe.gate.max_drop
     if allowed is None:
         return
     if worst_delta is None:
         yield (
-            "gate.largest_drop: the final model was not asked both plainly and explained in every exam, so nobody "
+            "gate.max_drop: the final model was not asked both plainly and explained in every exam, so nobody "
             "knows what explaining costs it. Add `evaluate` with both prompts"
         )
     elif -worst_delta > allowed:
         yield (
-            f"gate.largest_drop: by the far end of its interval the final model loses {-100 * worst_delta:.1f} points "
+            f"gate.max_drop: by the far end of its interval the final model loses {-100 * worst_delta:.1f} points "
             f"when it explains; {100 * allowed:.1f} are allowed. Ask more questions, or allow more"
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from medllm.localhub.licences import hub_word, licence_name
+from medllm.localhub.licences import hub_word, license_name
 
 SHARE_ALIKE = re.compile(r"-sa\b|-sa-|^(a?gpl|gfdl)")
 OWN_TERMS = re.compile(r"^(llama|gemma|qwen|deepseek|other|.*-community|.*-research)")
@@ -25,7 +25,7 @@ def front_matter(readme: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def licence_of(readme: Path) -> str | None:
+def license_of(readme: Path) -> str | None:
     """The licence a card states, by its name where it is one of its owner's own; several are joined by commas."""
     header = front_matter(readme)
     stated = header.get("license")
@@ -62,12 +62,12 @@ def terms_for(declared: str | None, base: str | None, link: str | None) -> dict[
     """What a card says of the licence: the Hub's word and, for terms that have none, their name and link."""
     word = chosen(declared, base)
     if word != "other":
-        return {"licence": word, "licence_name": None, "licence_link": None}
+        return {"license": word, "license_name": None, "license_link": None}
     own = declared is None or declared.lower() == base
-    return {"licence": word, "licence_name": licence_name(declared or base), "licence_link": link if own else None}
+    return {"license": word, "license_name": license_name(declared or base), "license_link": link if own else None}
 
 
-def conflicts(licence: str, base: str | None, data: dict[str, str | None]) -> list[str]:
+def conflicts(license: str, base: str | None, data: dict[str, str | None]) -> list[str]:
     """Name what does not go together; `data` maps each source to its licence, None where it states none.
 
     >>> conflicts("apache-2.0", "apache-2.0", {"org/texts": "cc-by-nc-4.0"})
@@ -76,17 +76,17 @@ def conflicts(licence: str, base: str | None, data: dict[str, str | None]) -> li
     found = []
     if base is None:
         found.append("the base states no licence")
-    elif OWN_TERMS.match(base) and licence.lower() != base:
-        found.append(f"the base is under {base}, whose terms reach every model made from it; this says {licence}")
+    elif OWN_TERMS.match(base) and license.lower() != base:
+        found.append(f"the base is under {base}, whose terms reach every model made from it; this says {license}")
     for name, terms in sorted({"the base": base, **data}.items()):
         if terms is None:
             if name != "the base":
                 found.append(f"{name} states no licence")
             continue
-        if "-nc" in terms and "-nc" not in licence:
-            found.append(f"{name} is {terms}, which forbids commercial use; {licence} allows it")
+        if "-nc" in terms and "-nc" not in license:
+            found.append(f"{name} is {terms}, which forbids commercial use; {license} allows it")
         if "-nd" in terms:
             found.append(f"{name} is {terms}, which forbids derived works")
-        if SHARE_ALIKE.search(terms) and licence in PERMISSIVE:
-            found.append(f"{name} is {terms}, which asks for the same terms; {licence} is laxer")
+        if SHARE_ALIKE.search(terms) and license in PERMISSIVE:
+            found.append(f"{name} is {terms}, which asks for the same terms; {license} is laxer")
     return found

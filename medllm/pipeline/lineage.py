@@ -7,7 +7,7 @@ from typing import Any
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
-from medllm.pipeline.licences import conflicts, licence_of, link_of, terms_for
+from medllm.pipeline.licences import conflicts, license_of, link_of, terms_for
 from medllm.pipeline.plan import Item, Plan
 from medllm.pipeline.progress import format_minutes
 from medllm.recipe.reference import STAGES, Stage, parse_reference
@@ -25,20 +25,20 @@ def lineage(
     exams = set(plan.recipe.exams) | set(plan.recipe.evaluate.benchmarks if plan.recipe.evaluate else ())
     data = {name: source for name, source in sources.items() if name not in exams}
     card = _card(plan, base, hub) if base else None
-    base_licence = licence_of(card) if card else None
+    base_license = license_of(card) if card else None
     counted = _counted(made, hub)
-    data_licences = {
-        name: counted.get(name) or _stated(plan, name) or _licence(plan, source, hub) for name, source in data.items()
+    data_licenses = {
+        name: counted.get(name) or _stated(plan, name) or _license(plan, source, hub) for name, source in data.items()
     }
-    declared = plan.recipe.publish.licence
-    terms = terms_for(declared, base_licence, link_of(card, base.repo_id) if card and base else None)
+    declared = plan.recipe.publish.license
+    terms = terms_for(declared, base_license, link_of(card, base.repo_id) if card and base else None)
     return {
-        "base": {"name": plan.recipe.base, "repo_id": base.repo_id if base else None, "licence": base_licence},
+        "base": {"name": plan.recipe.base, "repo_id": base.repo_id if base else None, "license": base_license},
         "data": [
-            {"name": name, "licence": data_licences[name], **_place(source)} for name, source in sorted(data.items())
+            {"name": name, "license": data_licenses[name], **_place(source)} for name, source in sorted(data.items())
         ],
         "exams": [
-            {"name": name, "licence": _exam_licence(plan, name, source, hub), **_place(source)}
+            {"name": name, "license": _exam_license(plan, name, source, hub), **_place(source)}
             for name, source in sorted(sources.items())
             if name in exams
         ],
@@ -46,7 +46,7 @@ def lineage(
         "trainings": [_training(one, made) for one in way if one.stage in TRAININGS],
         "work": list(_work(way, item, made, hub, own)),
         **terms,
-        "conflicts": conflicts((declared or base_licence or "other").lower(), base_licence, data_licences),
+        "conflicts": conflicts((declared or base_license or "other").lower(), base_license, data_licenses),
     }
 
 
@@ -94,12 +94,12 @@ def _work(
             }
 
 
-def _exam_licence(plan: Plan, name: str, source: Input, hub: Hub) -> str | None:
+def _exam_license(plan: Plan, name: str, source: Input, hub: Hub) -> str | None:
     """What the catalogue says of a known exam, else what the source's own card states."""
     if name in CATALOGUE:
-        return CATALOGUE[name].licence
+        return CATALOGUE[name].license
     own = plan.recipe.exams.get(name)
-    return _licence(plan, source, hub, own.source if own else None)
+    return _license(plan, source, hub, own.source if own else None)
 
 
 def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
@@ -122,22 +122,22 @@ def _card(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> Path 
     return plan.resolver.folder(written) / "README.md" if written.where == "folder" else None
 
 
-def _licence(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> str | None:
+def _license(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> str | None:
     """What the source's own card states."""
     card = _card(plan, source, hub, name)
-    return licence_of(card) if card else None
+    return license_of(card) if card else None
 
 
 def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
     """The licences that the corpus found on the rows of each source, which is more than a card states."""
     found: dict[str, set[str]] = {}
     for part in facts_of(hub, made["corpus"]).get("sources", []) if "corpus" in made else []:
-        found.setdefault(part["source"], set()).add(part["licence"])
-    return {source: ", ".join(sorted(licences)) for source, licences in found.items()}
+        found.setdefault(part["source"], set()).add(part["license"])
+    return {source: ", ".join(sorted(licenses)) for source, licenses in found.items()}
 
 
 def _stated(plan: Plan, name: str) -> str | None:
     """What the recipe itself states of a source's licence."""
     recipe = plan.recipe
     blocks = [one for stage in (recipe.corpus, recipe.preferences) if stage for one in stage.data]
-    return next((one.licence.lower() for one in blocks if one.source == name and one.licence), None)
+    return next((one.license.lower() for one in blocks if one.source == name and one.license), None)

@@ -20,7 +20,7 @@ TOLD = (
     "question_id",
     "source",
     "locator",
-    "licence",
+    "license",
     "published",
     "exam_date",
     "kind",

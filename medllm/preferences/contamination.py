@@ -58,12 +58,12 @@ class Watch:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every sighting as a row of the audit's table."""
-        return [{**one, "answered": one["document"] in self.reviewed} for one in self.report.written()["documents"]]
+        return [{**one, "reviewed": one["document"] in self.reviewed} for one in self.report.written()["documents"]]
 
     def facts(self) -> dict[str, Any]:
-        """The audit in numbers; `unanswered` are the sightings in texts that stay, until a person has looked."""
+        """The audit in numbers; `unreviewed` are the sightings in texts that stay, until a person has looked."""
         waiting = sum(one.verdict == "review" and one.document not in self.reviewed for one in self.report.found)
-        return {**self.report.totals(), "dropped": dict(sorted(self.dropped.items())), "unanswered": waiting}
+        return {**self.report.totals(), "dropped": dict(sorted(self.dropped.items())), "unreviewed": waiting}
 
     def write(self, title: str, page: Path) -> None:
         """The audit as a page, with the matches marked in their texts."""

@@ -57,15 +57,15 @@ def labelled(
     model: str,
     revision: str | None,
     prompt_hash: str,
-    similar: float,
+    max_similarity: float,
 ) -> list[Sample]:
-    """All samples of a question in order; of samples more alike than `similar` only the first counts."""
+    """All samples of a question in order; of samples more alike than `max_similarity` only the first counts."""
     samples: list[Sample] = []
     kept: list[tuple[Label, frozenset[str]]] = []
     for number, seed, reply in replies:
         given, answer, status = label(question, reply.text, reply.finish_reason)
         grams = grams_of(reply.text)
-        duplicate = any(given == other and alike(grams, seen) > similar for other, seen in kept)
+        duplicate = any(given == other and alike(grams, seen) > max_similarity for other, seen in kept)
         if not duplicate:
             kept.append((given, grams))
         samples.append(

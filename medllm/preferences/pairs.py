@@ -55,7 +55,7 @@ class Ranked:
 
 
 def make_pairs(
-    ranked: Ranked, *, steps: Sequence[Step], most: int, similar: float, seed: int, number: int
+    ranked: Ranked, *, steps: Sequence[Step], most: int, max_similarity: float, seed: int, number: int
 ) -> list[Pair]:
     """At most `most` pairs of each step, drawn by the seed; no pair sets a text against its like."""
     if not ranked.samples:
@@ -74,7 +74,7 @@ def make_pairs(
     for step in steps:
         couples = list(product(*sides[step]))
         draw.shuffle(couples)
-        fit = [couple for couple in couples if not _same(ranked.truth, *couple, similar)]
+        fit = [couple for couple in couples if not _same(ranked.truth, *couple, max_similarity)]
         pairs += [_pair(ranked, step, better, worse, number) for better, worse in _spread(fit)[:most]]
     return pairs
 
@@ -91,9 +91,9 @@ def _spread(couples: list[tuple[Sample | None, Sample]]) -> list[tuple[Sample | 
     return fresh + again
 
 
-def _same(truth: str, better: Sample | None, worse: Sample, similar: float) -> bool:
+def _same(truth: str, better: Sample | None, worse: Sample, max_similarity: float) -> bool:
     text = truth if better is None else better.completion
-    return alike(grams_of(text), grams_of(worse.completion)) > similar
+    return alike(grams_of(text), grams_of(worse.completion)) > max_similarity
 
 
 def _pair(ranked: Ranked, step: Step, better: Sample | None, worse: Sample, number: int) -> Pair:

@@ -44,7 +44,7 @@ def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
             if reason is None:
                 fit.append(question)
     translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name])]
-    watch = Watch.over(held, settings.reviewed, translated)
+    watch = Watch.over(held, settings.leaks_reviewed, translated)
     leaks = watch.see("preferences", question_texts(fit))
     fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
     if leaks:

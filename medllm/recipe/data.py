@@ -32,7 +32,7 @@ class DataSource(Settings):
     """Read it as an exam set with this benchmark's reader (`own` for our JSONL columns), not as running text."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Which column holds what, as `{text: body, published: issued_on}`."""
-    licence: str | None = None
+    license: str | None = None
     """The licence of the whole source, stated by you where its rows have none; printed on the card."""
     published: date | None = None
     """When the whole source was published, stated by you where its rows have no date; printed on the card."""
@@ -83,27 +83,27 @@ class Corpus(Settings):
     """The exams that nobody may learn: every document is audited against them."""
     cutoff: date | None = None
     """Nothing published, and no exam held, after this day; the recipe's own `cutoff` unless said otherwise."""
-    licences: tuple[str, ...] | None = None
+    allowed_licenses: tuple[str, ...] | None = None
     """The licences that are allowed; every stated one when left out. Unknown is never allowed."""
     replay: Replay | None = None
     """General text against forgetting."""
-    shortest: int = Field(default=50, ge=0)
+    min_chars: int = Field(default=50, ge=0)
     """Documents of fewer characters are dropped."""
-    japanese: Share = 0.0
+    min_japanese_share: Share = 0.0
     """Documents with a smaller share of Japanese letters are dropped; 0 keeps every language."""
-    repetition: Share = 0.3
+    max_repetition: Share = 0.3
     """Documents in which repeated lines or n-grams make up more than this share are dropped."""
     near_duplicate: Share | None = 0.8
     """MinHash similarity from which the younger of two documents is dropped; none switches it off."""
-    leak_drop: Share = 0.5
+    contamination_drop: Share = 0.5
     """Containment of an exam item from which a document is dropped."""
-    leak_review: Share = 0.3
+    contamination_review: Share = 0.3
     """Containment from which a person must look."""
-    reviewed: tuple[str, ...] = ()
+    leaks_reviewed: tuple[str, ...] = ()
     """Ids of documents, or names of sources, that a person has looked at and found free of the exams."""
     personal_data: Literal["drop", "keep", "stop"] = "drop"
     """What to do with documents that seem to name a patient: a public push is refused while any are kept."""
-    answered: tuple[str, ...] = ()
+    pii_reviewed: tuple[str, ...] = ()
     """Ids of findings of personal data that a person has looked at and found to be no patient's."""
     formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
     """The prompts in which each exam item with an explanation is written out, as in the paper."""
@@ -122,7 +122,9 @@ class Corpus(Settings):
 class Preferences(Settings):
     """Let the model answer past exams and rank: ground truth above right answers above wrong ones."""
 
-    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"run_on", "batch_size", "processes", "at_once"})
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
+        {"run_on", "batch_size", "num_processes", "num_concurrent"}
+    )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     model: str
@@ -159,9 +161,9 @@ class Preferences(Settings):
     """Which steps of the ranking become pairs; the paper uses all three."""
     pairs_per_question: int = Field(default=3, ge=1)
     """At most so many pairs of each step for a question, so that no question outweighs the rest."""
-    similar: Share = 0.95
+    max_similarity: Share = 0.95
     """Samples of one question more alike than this count once."""
-    reviewed: tuple[str, ...] = ()
+    leaks_reviewed: tuple[str, ...] = ()
     """Questions (`own/100A1`), samples (`own/100A1#2`) or votes that a person found free of the held-out exams."""
     votes: tuple[Data, ...] = ()
     """Experts' votes from the Space or Label Studio; they enter as pairs of origin `expert`."""
@@ -175,9 +177,9 @@ class Preferences(Settings):
     """Numbers to compute in."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
-    processes: int | None = Field(default=None, ge=1)
+    num_processes: int | None = Field(default=None, ge=1)
     """How many processes answer here, each with a model of its own; one for each GPU when left out."""
-    at_once: int = Field(default=16, ge=1)
+    num_concurrent: int = Field(default=16, ge=1)
     """How many requests a server gets at a time; vLLM is quickest with 128 to 256."""
     run_on: str | None = None
     """The machine; left out of the digest."""

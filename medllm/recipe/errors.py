@@ -32,7 +32,7 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 
 def dotted(loc: tuple[int | str, ...]) -> str:
-    """Write a place as people do: `corpus.data[0].licence`."""
+    """Write a place as people do: `corpus.data[0].license`."""
     place = ""
     for part in loc:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from medllm.recipe.yaml_reader import Lines
 from medllm.recipe.errors import Fault
+from medllm.recipe.yaml_reader import Lines
 
 _TRAINING = {
     "attention": "attn_implementation",
@@ -18,10 +18,36 @@ _TRAINING = {
     "warmup": "warmup_ratio",
 }
 
+_ANSWERING = {"at_once": "num_concurrent", "processes": "num_processes"}
+
+_LICENSE = {"licence": "license"}
+
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "cpt": _TRAINING,
     "rpo": {**_TRAINING, "shots": "keep_exemplars"},
+    "publish": _LICENSE,
+    "corpus": {
+        "answered": "pii_reviewed",
+        "japanese": "min_japanese_share",
+        "leak_drop": "contamination_drop",
+        "leak_review": "contamination_review",
+        "licences": "allowed_licenses",
+        "repetition": "max_repetition",
+        "reviewed": "leaks_reviewed",
+        "shortest": "min_chars",
+    },
+    "corpus.data": _LICENSE,
+    "corpus.data.columns": _LICENSE,
+    "corpus.replay": _LICENSE,
+    "corpus.replay.columns": _LICENSE,
+    "preferences": {**_ANSWERING, "reviewed": "leaks_reviewed", "similar": "max_similarity"},
+    "preferences.data": _LICENSE,
+    "preferences.data.columns": _LICENSE,
+    "preferences.votes": _LICENSE,
+    "preferences.votes.columns": _LICENSE,
     "merge": {"certify": "parity_questions"},
+    "evaluate": _ANSWERING,
+    "gate": {"largest_drop": "max_drop"},
 }
 """Old key to new key, by the block that holds it."""
 

@@ -74,7 +74,7 @@ class Evaluate(Settings):
     """Ask every model every exam, plainly and explained, and keep each answer."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
-        {"run_on", "batch_size", "prices", "processes", "at_once"}
+        {"run_on", "batch_size", "prices", "num_processes", "num_concurrent"}
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
@@ -112,9 +112,9 @@ class Evaluate(Settings):
     """US dollars per million tokens asked and answered, by the server's model name: what the run cost is told."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
-    processes: int | None = Field(default=None, ge=1)
+    num_processes: int | None = Field(default=None, ge=1)
     """How many processes answer here, each with a model of its own; one for each GPU when left out."""
-    at_once: int = Field(default=16, ge=1)
+    num_concurrent: int = Field(default=16, ge=1)
     """How many requests a server gets at a time; vLLM is quickest with 128 to 256."""
     run_on: str | None = None
     """The machine; left out of the digest."""
@@ -155,7 +155,7 @@ class Gate(Settings):
     """No finding of the leakage audit without a person's answer."""
     personal_data: bool = True
     """No document that seems to name a patient."""
-    largest_drop: Share | None = None
+    max_drop: Share | None = None
     """How much an exam's score may fall when the final model explains, by the far end of the interval."""
 
 
@@ -166,7 +166,7 @@ class Publish(Settings):
     """Only the namespace sees it."""
     gated: Literal["no", "auto", "manual"] = "no"
     """Whether readers must ask."""
-    licence: str | None = None
+    license: str | None = None
     """Licence of what is made; taken from base and data when left out."""
     collection: str | None = None
     """Title of a Hub collection that gathers all of it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medllm.corpus.decontaminate.held_out import held_out
 from medllm.corpus.decontaminate.known_contaminated import known_leaks
-from medllm.corpus.licences import read_licence
+from medllm.corpus.licences import read_license
 from medllm.corpus.read.sources import Source
 from medllm.errors import DataError, MissingExtraError, RecipeError
 from medllm.recipe.data import Corpus, DataSource, Replay
@@ -58,14 +58,20 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
     read = [_source(one, settings, sources) for one in settings.data]
     if settings.replay:
         read.append(_source(settings.replay, settings, sources))
-    allowed = None if settings.licences is None else frozenset(filter(None, map(read_licence, settings.licences)))
+    allowed = (
+        None
+        if settings.allowed_licenses is None
+        else frozenset(filter(None, map(read_license, settings.allowed_licenses)))
+    )
     items = held_out((name, sources[name]) for name in settings.held_out)
     return Curation(
         tuple(read),
         Gate(settings.cutoff, allowed),
-        Limits(shortest=settings.shortest, japanese=settings.japanese, repetition=settings.repetition),
-        Audit(tuple(items), settings.leak_drop, settings.leak_review, frozenset(settings.reviewed)),
-        Personal(settings.personal_data, frozenset(settings.answered)),
+        Limits(settings.min_chars, settings.min_japanese_share, settings.max_repetition),
+        Audit(
+            tuple(items), settings.contamination_drop, settings.contamination_review, frozenset(settings.leaks_reviewed)
+        ),
+        Personal(settings.personal_data, frozenset(settings.pii_reviewed)),
         # Above 1 no two texts are: then only exact duplicates go.
         alike=2.0 if settings.near_duplicate is None else settings.near_duplicate,
         replay=settings.replay.share if settings.replay else 0.0,
@@ -78,7 +84,7 @@ def _source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> S
         one.source,
         sources[one.source],
         columns=dict(one.columns),
-        licence=one.licence,
+        license=one.license,
         published=one.published.isoformat() if one.published else None,
         exam_date=one.exam_date.isoformat() if one.exam_date else None,
         kind="replay" if isinstance(one, Replay) else "exam" if one.exam else "text",
@@ -93,10 +99,11 @@ def _refuse_known(settings: Corpus) -> None:
     """A public set known to hold a held-out exam is refused by name: the audit does not see translations."""
     for one in (*settings.data, *([settings.replay] if settings.replay else [])):
         for leak in known_leaks(one.source, settings.held_out):
-            if one.source not in settings.reviewed:
+            if one.source not in settings.leaks_reviewed:
                 raise RecipeError(
                     f"corpus.data: {one.source} looks like {leak.name} ({leak.why}); it holds"
-                    f" {', '.join(leak.holds)}. Leave it out, or list it under `reviewed` if you know it to be clean."
+                    f" {', '.join(leak.holds)}. Leave it out, or list it under `leaks_reviewed` if you know it to be"
+                    " clean."
                 )
 
 
@@ -136,7 +143,7 @@ def _refuse(settings: Corpus, counts: "Counts") -> None:
         first = "; ".join(f"{one['finding']} ({one['source']}: {one['around']})" for one in counts.findings[:5])
         raise DataError(
             f"corpus: texts seem to name patients: {found}. The first: {first}. Mend the source, set"
-            " personal_data: drop, or list in `answered` what a person found to be harmless."
+            " personal_data: drop, or list in `pii_reviewed` what a person found to be harmless."
         )
 
 

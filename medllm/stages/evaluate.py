@@ -59,8 +59,8 @@ def _ask(
         dtype=settings.dtype,
         quantization=settings.quantization,
         batch_size=settings.batch_size,
-        server=Server(settings.prices, settings.at_once),
-        processes=processes_of(settings),
+        server=Server(settings.prices, settings.num_concurrent),
+        num_processes=processes_of(settings),
     )
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():

@@ -30,7 +30,7 @@ AUDIT = pa.schema(
     [
         *((name, pa.string()) for name in ("document", "stage", "item", "part", "verdict")),
         ("containment", pa.float64()),
-        ("answered", pa.bool_()),
+        ("reviewed", pa.bool_()),
     ]
 )
 
@@ -109,8 +109,8 @@ def _sample(
         dtype=settings.dtype,
         quantization=settings.quantization,
         batch_size=settings.batch_size,
-        server=Server(at_once=settings.at_once),
-        processes=processes_of(settings),
+        server=Server(num_concurrent=settings.num_concurrent),
+        num_processes=processes_of(settings),
     )["model"]
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0
     wanted = {
@@ -168,7 +168,7 @@ def _label(
             model=name or settings.model,
             revision=revision,
             prompt_hash=prompts[key_of(question)][0].hash,
-            similar=settings.similar,
+            max_similarity=settings.max_similarity,
         )
         for question in questions
     }
@@ -189,7 +189,7 @@ def _pair(
             Ranked(*prompts[key], truth, samples[key]),
             steps=settings.pairs,
             most=settings.pairs_per_question,
-            similar=settings.similar,
+            max_similarity=settings.max_similarity,
             seed=settings.seed,
             number=number,
         )

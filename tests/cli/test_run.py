@@ -54,11 +54,11 @@ def test_a_stage_is_made_once_then_stands_and_what_stands_can_be_traced(medllm):
 @pytest.mark.slow
 def test_what_stands_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
     assert medllm("run", "toy.yaml", "corpus", "--hub", "hub").returncode == 0
-    changed = ("run", "toy.yaml", "corpus", "--hub", "hub", "--set", "corpus.shortest=10")
+    changed = ("run", "toy.yaml", "corpus", "--hub", "hub", "--set", "corpus.min_chars=10")
     asked = medllm(*changed)
     assert asked.returncode == 1
     assert asked.stdout == ""
-    assert "corpus: will be rebuilt, because shortest 50 -> 10" in asked.stderr
+    assert "corpus: will be rebuilt, because min_chars 50 -> 10" in asked.stderr
     assert asked.stderr.splitlines()[-1].startswith("medllm: clinic/toy-corpus already exists and would be rebuilt")
     assert medllm(*changed, "--yes").returncode == 0
 

@@ -77,13 +77,13 @@ def test_official_rules_are_chosen_by_name_and_no_other_is_known(own, tmp_path):
         app(["score", "my-exam", file, "--data", str(own), "--rules", "strict"], standalone_mode=False)
 
 
-def test_the_list_of_exams_says_source_licence_and_use():
+def test_the_list_of_exams_says_source_license_and_use():
     result = run("score", "--list")
     assert all(name in result.stdout for name in CATALOGUE)
     assert "test only: never learn from it" in result.stdout
     told = json.loads(run("score", "--list", "--json").stdout)
     assert [row["name"] for row in told] == list(CATALOGUE)
-    assert all(row["licence"] and row["citation"] and row["source"] for row in told)
+    assert all(row["license"] and row["citation"] and row["source"] for row in told)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -95,7 +95,7 @@ def test_an_exam_that_is_not_there_says_where_it_comes_from(name, tmp_path, monk
     told = capsys.readouterr()
     assert told.out == ""
     assert f"{tmp_path}: holds no {name}. Expected there: " in told.err
-    assert CATALOGUE[name].licence in told.err
+    assert CATALOGUE[name].license in told.err
     assert CATALOGUE[name].source.split(":")[1] in told.err
 
 

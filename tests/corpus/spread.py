@@ -18,7 +18,7 @@ def lay_out(folder: Path) -> dict[str, Path]:
             + "所見は前の回と変わらない。" * (n % 3)
             + "以上。" * 9,
             "published": str(2000 + n % 17),
-            "licence": "cc0",
+            "license": "cc0",
         }
         for n in range(90)
     ]

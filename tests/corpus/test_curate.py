@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     with (tmp_path / "texts" / "rows.jsonl").open("w", encoding="utf-8") as stream:
         for number in range(120):
             text = "。".join(f"{SENTENCES[(number * k + k) % 5]}（{number * 7 + k}）" for k in range(1, 6))
-            row = {"id": number, "text": text, "published": str(2000 + number % 17), "licence": "cc0"}
+            row = {"id": number, "text": text, "published": str(2000 + number % 17), "license": "cc0"}
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     question = {
         "question_id": "1",

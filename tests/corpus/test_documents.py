@@ -11,7 +11,7 @@ GATE = Gate(date(2017, 12, 31), frozenset({"cc-by-4.0"}))
 
 
 def draft(**changed) -> Draft:
-    told = {"licence": "cc-by-4.0", "published": "2015"} | changed
+    told = {"license": "cc-by-4.0", "published": "2015"} | changed
     return Draft("発熱を主訴に来院した。", "notes", "a.txt:1", **told)
 
 
@@ -23,8 +23,8 @@ def draft(**changed) -> Draft:
             "notes a.txt:1: no date of publication. State `published` for the source in the recipe, or map its column.",
         ),
         (
-            {"licence": ""},
-            "notes a.txt:1: no licence. State `licence` for the source in the recipe, or map its column.",
+            {"license": ""},
+            "notes a.txt:1: no licence. State `license` for the source in the recipe, or map its column.",
         ),
         (
             {"kind": "exam"},
@@ -34,7 +34,7 @@ def draft(**changed) -> Draft:
     ],
 )
 def test_a_document_without_provenance_cannot_be_made(missing, message):
-    told = {"locator": "a.txt:1", "licence": "cc-by-4.0", "published": date(2015, 1, 1)} | missing
+    told = {"locator": "a.txt:1", "license": "cc-by-4.0", "published": date(2015, 1, 1)} | missing
     with pytest.raises(DataError) as fault:
         Document("発熱", "notes", **told)
     assert str(fault.value) == message
@@ -43,9 +43,9 @@ def test_a_document_without_provenance_cannot_be_made(missing, message):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"licence": None}, "no_licence: none is stated"),
-        ({"licence": "不明"}, "no_licence: none is stated"),
-        ({"licence": "cc-by-nc-4.0"}, "licence_not_allowed: cc-by-nc-4.0"),
+        ({"license": None}, "no_license: none is stated"),
+        ({"license": "不明"}, "no_license: none is stated"),
+        ({"license": "cc-by-nc-4.0"}, "license_not_allowed: cc-by-nc-4.0"),
         ({"published": None}, "no_published_date: none is stated"),
         ({"published": "2018"}, "published_after_cutoff: 2018-12-31"),
         ({"published": "2098-01-01"}, "published_after_cutoff: 2098-01-01"),
@@ -69,10 +69,10 @@ def test_a_text_of_the_last_day_is_admitted_with_its_dates():
     assert (admitted.published, admitted.exam_date) == (date(2017, 12, 31), date(2015, 2, 7))
 
 
-def test_without_a_list_every_stated_licence_is_allowed_and_unknown_is_not():
+def test_without_a_list_every_stated_license_is_allowed_and_unknown_is_not():
     anything = Gate(date(2017, 12, 31), None)
-    assert isinstance(anything.admit(draft(licence="cc-by-nc-4.0")), Document)
-    assert anything.admit(draft(licence=None)) == "no_licence: none is stated"
+    assert isinstance(anything.admit(draft(license="cc-by-nc-4.0")), Document)
+    assert anything.admit(draft(license=None)) == "no_license: none is stated"
 
 
 def test_the_same_text_from_another_place_is_another_document():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus.licences import read_licence
+from medllm.corpus.licences import read_license
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ from medllm.corpus.licences import read_licence
         (None, None),
     ],
 )
-def test_a_licence_has_one_spelling(written, name):
-    assert read_licence(written) == name
+def test_a_license_has_one_spelling(written, name):
+    assert read_license(written) == name

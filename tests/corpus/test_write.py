@@ -14,7 +14,7 @@ ROW = {
     "text": "腎臓は血液をこす。" * 10,
     "source": "./texts",
     "locator": "rows.jsonl:1",
-    "licence": "cc0-1.0",
+    "license": "cc0-1.0",
     "published": date(2015, 1, 1),
     "exam_date": None,
     "kind": "text",

@@ -259,7 +259,7 @@ def test_answering_takes_no_more_gpus_than_run_on_asks_for(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     common = {"models": {"base": "base"}, "benchmarks": ("own",)}
-    for changed, count in (({"run_on": "a100x2"}, 2), ({}, None), ({"run_on": "a100x2", "processes": 3}, 3)):
+    for changed, count in (({"run_on": "a100x2"}, 2), ({}, None), ({"run_on": "a100x2", "num_processes": 3}, 3)):
         assert processes_of(Evaluate(**common, **changed)) == count
     assert processes_of(Evaluate(**common, run_on="a100x2", engine="http://127.0.0.1:1/v1")) is None
 

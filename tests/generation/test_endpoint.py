@@ -171,7 +171,7 @@ def test_a_prompt_that_the_server_finds_too_long_is_reported_and_the_rest_goes_o
     told = "This model's maximum context length is 2048 tokens."
     server = serve((400, {}, told))
     asked = [Request(key=str(number), model="m", text="Q") for number in range(3)]
-    replies = list(EndpointGenerator(server.url, at_once=1).generate(asked))
+    replies = list(EndpointGenerator(server.url, num_concurrent=1).generate(asked))
     assert sorted(reply.finish_reason for reply in replies) == ["stop", "stop", "too_long"]
 
 
@@ -211,7 +211,7 @@ def test_a_stream_comes_in_pieces_and_ends_with_the_reply(serve):
 
 def test_what_was_answered_before_a_crash_is_not_asked_or_paid_again(serve, tmp_path):
     server = serve()
-    generator = EndpointGenerator(server.url, at_once=1)
+    generator = EndpointGenerator(server.url, num_concurrent=1)
     asked = [Request(key=str(number), model="m", text=f"Q{number}") for number in range(5)]
     first = answered(generator, asked, tmp_path / "replies.jsonl")
     got = [next(first), next(first)]

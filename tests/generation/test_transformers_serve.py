@@ -97,7 +97,9 @@ def here(served):
 @pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
 def test_a_real_server_says_what_the_model_says_here(served, here, chat):
     base, url = served
-    replies = {reply.key: reply for reply in EndpointGenerator(url, chat=chat, at_once=2).generate(requests(base))}
+    replies = {
+        reply.key: reply for reply in EndpointGenerator(url, chat=chat, num_concurrent=2).generate(requests(base))
+    }
     assert replies.keys() == here[chat].keys()
     for key, mine in here[chat].items():
         told = replies[key]

@@ -146,7 +146,7 @@ def lay_out_real_corpus(folder: Path) -> None:
     toy.lay_out(folder)
     (folder / "texts" / "a.txt").write_text(TEXT * 3)
     (folder / "world" / "q.jsonl").write_text(json.dumps(QUESTION, ensure_ascii=False) + "\n")
-    stated = "data: {source: ./texts, licence: cc0-1.0, published: 2015-01-01}, held"
+    stated = "data: {source: ./texts, license: cc0-1.0, published: 2015-01-01}, held"
     recipe = folder / "toy.yaml"
     recipe.write_text(recipe.read_text().replace("data: ./texts, held", stated))
 

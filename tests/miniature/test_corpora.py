@@ -28,11 +28,11 @@ def test_what_only_the_textbook_tells_stands_in_no_answer_book():
     assert any(disease in answer_book for disease in WORLD.of_kind("exam"))
 
 
-def test_every_row_is_marked_as_invented_and_has_date_and_licence():
+def test_every_row_is_marked_as_invented_and_has_date_and_license():
     library = Library(WORLD, 0, PAST)
     rows = [*library.textbook(5), *library.workbook(5), *library.answer_book(5), *library.forum(5)]
     assert all("架空" in row["notice"] for row in rows)
-    assert all(row["licence"] == "CC-BY-4.0" and "2006" <= row["published"][:4] <= "2016" for row in rows)
+    assert all(row["license"] == "CC-BY-4.0" and "2006" <= row["published"][:4] <= "2016" for row in rows)
     assert json.loads(json.dumps(rows)) == rows
 
 
@@ -41,7 +41,7 @@ def test_the_web_shelf_holds_the_planted_pages_and_nothing_else():
     rows = Library(WORLD, 0, PAST).web([later])
     leaks = [row for row in rows if any(item.text in row["text"] for item in later.items)]
     young = [row for row in rows if row["published"] > "2018"]
-    unlicensed = [row for row in rows if row["licence"] is None]
+    unlicensed = [row for row in rows if row["license"] is None]
     assert (len(leaks), len(young), len(unlicensed)) == (PLANTED_LEAKS, PLANTED_YOUNG, PLANTED_UNLICENSED)
     assert len(rows) == PLANTED_LEAKS + PLANTED_YOUNG + PLANTED_UNLICENSED
 

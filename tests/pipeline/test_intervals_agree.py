@@ -127,8 +127,8 @@ def worst_of(count, exams=("mine",), prompts=("plain", "explain")):
 
 def unmet(tmp_path, worst):
     lay_out(tmp_path)
-    recipe = read_recipe(tmp_path / "toy.yaml", {"gate.largest_drop": 0.05})
-    return [said for said in gate.unmet(recipe, {}, worst) if "largest_drop" in said]
+    recipe = read_recipe(tmp_path / "toy.yaml", {"gate.max_drop": 0.05})
+    return [said for said in gate.unmet(recipe, {}, worst) if "max_drop" in said]
 
 
 @pytest.mark.parametrize("count", [1, 10, 12, 50])

@@ -87,7 +87,7 @@ def test_of_two_recipes_for_one_repository_the_second_does_not_overwrite(worksho
         if stage == "corpus" and len(workshop.worked) == 1:
             elsewhere = type(workshop)(workshop.folder, workshop.hub)
             elsewhere.runs = "elsewhere"
-            elsewhere.run("corpus.shortest=10", wanted=("corpus",))
+            elsewhere.run("corpus.min_chars=10", wanted=("corpus",))
 
     workshop.before_the_end = meanwhile
     with pytest.raises(Moved, match="another run pushed made-"):

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from medllm.errors import HubError
-from medllm.pipeline.licences import conflicts, front_matter, licence_of, link_of, terms_for
+from medllm.pipeline.licences import conflicts, front_matter, license_of, link_of, terms_for
 
-CLEAN = {"corpus": {"audit": {"documents": 3, "items": 2, "documents_to_drop": 1, "unanswered": 0},
+CLEAN = {"corpus": {"audit": {"documents": 3, "items": 2, "documents_to_drop": 1, "unreviewed": 0},
                     "personal_data": {"standing": 0}},
-         "preferences": {"audit": {"items": 2, "dropped": {"teacher": 1}, "unanswered": 0}}}  # fmt: skip
+         "preferences": {"audit": {"items": 2, "dropped": {"teacher": 1}, "unreviewed": 0}}}  # fmt: skip
 PUBLIC = ("publish.private=false", "evaluate.models={base: base, cpt: cpt, final: rpo}")
 
 
@@ -58,18 +58,18 @@ def test_a_new_card_does_not_make_the_model_another_one(workshop):
 
 def test_everything_is_private_until_the_gate_is_open(workshop):
     with pytest.raises(HubError) as closed:
-        workshop.publish(*PUBLIC, "gate.largest_drop=0.0001")
-    for word in ("gate.audit", "gate.personal_data", "gate.largest_drop"):
+        workshop.publish(*PUBLIC, "gate.max_drop=0.0001")
+    for word in ("gate.audit", "gate.personal_data", "gate.max_drop"):
         assert word in str(closed.value)
     infos = [workshop.hub.api.repo_info(repo, repo_type=kind) for repo, kind in workshop.hub.repositories("clinic")]
     assert len(infos) == 6
     assert all(info.private for info in infos)
 
 
-def test_findings_that_nobody_answered_and_patients_close_the_gate(workshop):
+def test_findings_that_no_person_reviewed_and_patients_close_the_gate(workshop):
     workshop.facts = {
-        "corpus": {"audit": {**CLEAN["corpus"]["audit"], "unanswered": 4}, "personal_data": {"standing": 2}},
-        "preferences": {"audit": {"unanswered": 7}},
+        "corpus": {"audit": {**CLEAN["corpus"]["audit"], "unreviewed": 4}, "personal_data": {"standing": 2}},
+        "preferences": {"audit": {"unreviewed": 7}},
     }
     found = r"gate.audit: 4 sightings(.|\n)*gate.audit: 7 sightings(.|\n)*pairs(.|\n)*gate.personal_data: 2 places"
     with pytest.raises(HubError, match=found):
@@ -78,7 +78,7 @@ def test_findings_that_nobody_answered_and_patients_close_the_gate(workshop):
 
 def test_through_the_open_gate_all_of_it_becomes_public_and_gated(workshop):
     workshop.facts = CLEAN
-    workshop.publish(*PUBLIC, "publish.gated=manual", "gate.largest_drop=0.9")
+    workshop.publish(*PUBLIC, "publish.gated=manual", "gate.max_drop=0.9")
     infos = [workshop.hub.api.repo_info(repo, repo_type=kind) for repo, kind in workshop.hub.repositories("clinic")]
     assert len(infos) == 6
     assert not any(info.private for info in infos)
@@ -101,16 +101,16 @@ def test_all_of_it_is_gathered_once_in_a_collection_that_is_seen_by_those_who_se
     assert not workshop.hub.api.get_collection(one.slug).private
 
 
-def test_a_licence_conflict_is_named_in_the_card(workshop):
+def test_a_license_conflict_is_named_in_the_card(workshop):
     (workshop.folder / "base" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Base\n")
-    workshop.publish("publish.licence=apache-2.0")
+    workshop.publish("publish.license=apache-2.0")
     card = main_of(workshop, "clinic/toy", "README.md")
     assert "the base is cc-by-nc-4.0, which forbids commercial use; apache-2.0 allows it" in card
     assert "./texts states no licence" in card
 
 
 @pytest.mark.parametrize(
-    ("licence", "base", "data", "named"),
+    ("license", "base", "data", "named"),
     [
         ("apache-2.0", "apache-2.0", {"t": "cc-by-4.0"}, []),
         ("apache-2.0", "apache-2.0", {"t": "cc-by-sa-4.0"}, ["laxer"]),
@@ -120,8 +120,8 @@ def test_a_licence_conflict_is_named_in_the_card(workshop):
         ("mit", None, {"t": None}, ["base states no licence", "t states no licence"]),
     ],
 )
-def test_conflicts_between_licences(licence, base, data, named):
-    found = conflicts(licence, base, data)
+def test_conflicts_between_licenses(license, base, data, named):
+    found = conflicts(license, base, data)
     assert len(found) == len(named)
     assert all(word in line for word, line in zip(named, found, strict=True))
 
@@ -182,11 +182,11 @@ def test_main_holds_what_the_recipe_says_even_after_another_value_was_tried(work
         ),
     ],
 )
-def test_a_card_says_its_bases_licence_in_words_that_the_hub_takes(tmp_path, header, fields):
+def test_a_card_says_its_bases_license_in_words_that_the_hub_takes(tmp_path, header, fields):
     readme = tmp_path / "README.md"
     readme.write_text(f"---\n{header}\n---\n# Base\n")
-    terms = terms_for(None, licence_of(readme), link_of(readme, None))
-    names = {"licence": "license", "licence_name": "license_name", "licence_link": "license_link"}
+    terms = terms_for(None, license_of(readme), link_of(readme, None))
+    names = {"license": "license", "license_name": "license_name", "license_link": "license_link"}
     assert {names[key]: value for key, value in terms.items() if value is not None} == fields
 
 
@@ -194,8 +194,8 @@ def test_a_relative_link_to_the_bases_terms_leads_to_the_base(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("---\nlicense: other\nlicense_name: qwen\nlicense_link: LICENSE\n---\n")
     assert link_of(readme, "org/base") == "https://huggingface.co/org/base/blob/main/LICENSE"
-    assert terms_for("house-rules", "qwen", "https://x.example")["licence_link"] is None
-    assert terms_for("CC-BY-4.0", "qwen", None)["licence"] == "cc-by-4.0"
+    assert terms_for("house-rules", "qwen", "https://x.example")["license_link"] is None
+    assert terms_for("CC-BY-4.0", "qwen", None)["license"] == "cc-by-4.0"
 
 
 def test_a_model_of_a_base_with_its_own_terms_is_pushed_with_their_name(workshop):

@@ -10,7 +10,7 @@ from medllm.pipeline.tracing import told
 ROWS = {
     "corpus": {
         "corpus/train.parquet": [
-            {"id": "doc-1", "source": "clinic/texts@v1", "locator": "a.jsonl:1", "licence": "cc-by-4.0"}
+            {"id": "doc-1", "source": "clinic/texts@v1", "locator": "a.jsonl:1", "license": "cc-by-4.0"}
         ],
         "dropped/train.parquet": [
             {"id": "doc-2", "source": "clinic/texts@v1", "locator": "a.jsonl:2", "reason": "leak"}
@@ -52,7 +52,7 @@ def test_a_model_leads_back_to_every_source_at_its_commit(workshop, traced):
 def test_a_row_of_a_source_leads_to_all_that_learnt_it(workshop, traced):
     answer = told(workshop.hub, "clinic/texts", "a.jsonl:1").as_json()
     (row,) = answer["rows"]
-    assert (row["id"], row["kept"], row["licence"]) == ("doc-1", True, "cc-by-4.0")
+    assert (row["id"], row["kept"], row["license"]) == ("doc-1", True, "cc-by-4.0")
     learnt = {traced[stage] for stage in ("corpus", "cpt", "preferences", "rpo", "merge", "evaluate")}
     assert set(answer["seen_by"]) == {str(artifact) for artifact in learnt}
 
@@ -73,7 +73,7 @@ def test_an_answer_that_is_in_no_pair_was_learnt_by_nobody(workshop, traced):
 
 
 def test_models_of_an_earlier_corpus_are_not_forgotten(workshop, traced):
-    workshop.run("corpus.shortest=10")
+    workshop.run("corpus.min_chars=10")
     answer = told(workshop.hub, "clinic/texts", "a.jsonl:1").as_json()
     assert len(answer["rows"]) == 2
     assert str(traced["merge"]) in answer["seen_by"]

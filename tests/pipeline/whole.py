@@ -17,7 +17,7 @@ def lay_out(folder: Path) -> None:
     make_base(folder / "base")
     (folder / "base" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A base of random weights\n")
     texts = [" ".join(sentences(6, seed=number)) for number in range(20)]
-    _lines(folder / "texts", [{"text": text, "licence": "cc-by-4.0", "published": "2015-01-01"} for text in texts])
+    _lines(folder / "texts", [{"text": text, "license": "cc-by-4.0", "published": "2015-01-01"} for text in texts])
     _lines(folder / "past", [question(f"p{number}", 2015) for number in range(12)])
     _lines(folder / "world", [question(f"w{number}", 2020) for number in range(10)])
     shutil.copy(RECIPE, folder / "tiny.yaml")

@@ -67,10 +67,10 @@ def test_a_past_question_that_is_a_held_out_one_in_other_clothes_is_not_asked(so
     assert "Q900" not in {question.question_id for question in (*asked.questions, *asked.exemplars)}
     (row,) = asked.watch.rows()
     assert (row["document"], row["item"], row["verdict"]) == ("own/Q900", "secret/116A9", "drop")
-    assert (row["stage"], row["answered"]) == ("preferences", False)
-    kept = questions_of(settings(data=both, reviewed=("own/Q900",)), sources)
+    assert (row["stage"], row["reviewed"]) == ("preferences", False)
+    kept = questions_of(settings(data=both, leaks_reviewed=("own/Q900",)), sources)
     assert kept.counts == {"kept": 9}, "a person looked and answered for it"
-    assert kept.watch.facts()["unanswered"] == 0
+    assert kept.watch.facts()["unreviewed"] == 0
 
 
 def test_a_worked_example_that_is_a_held_out_question_stops_the_pairs(sources, tmp_path):
@@ -134,7 +134,7 @@ def test_an_answer_that_recites_a_held_out_question_is_dropped_counted_and_shown
     (row,) = pq.read_table(tmp_path / "out" / "audit").to_pylist()
     assert (row["stage"], row["item"], row["verdict"]) == ("teacher", "secret/116A9", "drop")
     facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))["audit"]
-    assert facts["dropped"] == {"few-shot": 0, "preferences": 0, "teacher": 1} and facts["unanswered"] == 0
+    assert facts["dropped"] == {"few-shot": 0, "preferences": 0, "teacher": 1} and facts["unreviewed"] == 0
     assert facts["documents"] == 8 + 2 + 24
     assert "飲酒" in (tmp_path / "out" / "audit.html").read_text("utf-8")
 

@@ -28,7 +28,7 @@ def samples(shared_data):
                 reply = Reply(key="", text=text, finish_reason="stop", prompt_tokens=0, completion_tokens=0)
                 replies.setdefault(row["question_id"], []).append((seed, seed, reply))
     return {
-        name: labelled(questions[name], given, model="real", revision=None, prompt_hash="-", similar=0.95)
+        name: labelled(questions[name], given, model="real", revision=None, prompt_hash="-", max_similarity=0.95)
         for name, given in replies.items()
     }
 
@@ -54,7 +54,7 @@ def test_right_and_wrong_replies_to_one_question_become_pairs(samples):
         kinds = {sample.label for sample in of}
         both += {"chosen", "rejected"} <= kinds
         ranked = Ranked(prompt, prompt, "-", of)
-        pairs += make_pairs(ranked, steps=("chosen>rejected",), most=9, similar=0.95, seed=0, number=1)
+        pairs += make_pairs(ranked, steps=("chosen>rejected",), most=9, max_similarity=0.95, seed=0, number=1)
     print(f"labels {dict(labels)}, questions with both {both}, pairs {len(pairs)}")
     assert labels["chosen"] > 1000 and labels["rejected"] > 50
     assert both <= len(pairs) <= 2 * both

@@ -34,14 +34,14 @@ def said(text, reason="stop"):
     return Reply(key="k", text=text, finish_reason=reason, prompt_tokens=1, completion_tokens=len(text))
 
 
-def samples_of(*texts, similar=0.95):
+def samples_of(*texts, max_similarity=0.95):
     replies = [(number, 100 + number, said(text)) for number, text in enumerate(texts)]
-    return labelled(QUESTION, replies, model="m", revision="c0ffee", prompt_hash="h", similar=similar)
+    return labelled(QUESTION, replies, model="m", revision="c0ffee", prompt_hash="h", max_similarity=max_similarity)
 
 
 def pairs_of(*texts, most=3, steps=STEPS):
     ranked = Ranked(PROMPT, BARE, TRUTH, samples_of(*texts))
-    return make_pairs(ranked, steps=steps, most=most, similar=0.95, seed=0, number=1)
+    return make_pairs(ranked, steps=steps, most=most, max_similarity=0.95, seed=0, number=1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_unparsable_answers_are_in_no_pair():
 
 def test_near_identical_answers_count_once():
     wrong = "胃の病気であると考えられるため、これを選ぶ。\nAnswer: b"
-    samples = samples_of(wrong, wrong + " ", wrong.replace("。\n", "！\n"), similar=0.8)
+    samples = samples_of(wrong, wrong + " ", wrong.replace("。\n", "！\n"), max_similarity=0.8)
     assert [sample.duplicate for sample in samples] == [False, True, True]
 
 

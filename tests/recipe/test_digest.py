@@ -16,6 +16,9 @@ def test_a_server_at_another_address_is_the_same_artifact():
     def of(**changed):
         return settings_for_digest(Evaluate(models={"base": "base"}, benchmarks=("igakuqa",), **changed))
 
-    here, there = of(engine="http://10.0.0.1:8000/v1", at_once=256), of(engine="https://gpu.example/v1", processes=4)
+    here, there = (
+        of(engine="http://10.0.0.1:8000/v1", num_concurrent=256),
+        of(engine="https://gpu.example/v1", num_processes=4),
+    )
     assert here == there != of(engine="local")
-    assert of() == of(engine="local", at_once=3, processes=2)
+    assert of() == of(engine="local", num_concurrent=3, num_processes=2)

@@ -96,12 +96,12 @@ def settings(**changed) -> Corpus:
     told = {
         "data": [
             "./texts",
-            {"source": "./past", "exam": "own", "licence": "CC BY-SA 4.0", "published": date(2016, 6, 1)},
+            {"source": "./past", "exam": "own", "license": "CC BY-SA 4.0", "published": date(2016, 6, 1)},
         ],
         "held_out": ["final"],
         "cutoff": date(2017, 12, 31),
-        "licences": ["cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0"],
-        "japanese": 0.3,
+        "licenses": ["cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0"],
+        "min_japanese_share": 0.3,
     }
     return Corpus.model_validate(told | changed)
 
@@ -115,7 +115,7 @@ def test_every_text_is_kept_or_dropped_with_its_reason(sources, tmp_path):
     kept = {row["locator"]: row for row in rows(tmp_path / "out", "corpus")}
     assert set(kept) == {"rows.jsonl:1#good", "P1 plain", "P1 explain"}
     assert kept["rows.jsonl:1#good"]["published"] == date(2015, 4, 30)
-    assert all(row["licence"] and row["published"] <= date(2017, 12, 31) for row in kept.values())
+    assert all(row["license"] and row["published"] <= date(2017, 12, 31) for row in kept.values())
     assert kept["P1 explain"]["exam_date"] == date(2015, 3, 1)
     assert kept["P1 explain"]["text"].endswith("Answer: a")
     dropped = {
@@ -125,8 +125,8 @@ def test_every_text_is_kept_or_dropped_with_its_reason(sources, tmp_path):
         "again": "duplicate",
         "young": "published_after_cutoff",
         "undated": "no_published_date",
-        "unlicensed": "no_licence",
-        "forbidden": "licence_not_allowed",
+        "unlicensed": "no_license",
+        "forbidden": "license_not_allowed",
         "odd": "bad_published_date",
         "leak": "leak",
         "patient": "personal_data",
@@ -195,10 +195,10 @@ def test_the_card_is_filled_from_the_facts(sources, tmp_path):
 
 
 def test_a_row_without_provenance_cannot_be_written(tmp_path):
-    row = dict.fromkeys(CORPUS.names) | {"id": "1", "text": "発熱", "source": "a", "locator": "b", "licence": "cc0-1.0"}
+    row = dict.fromkeys(CORPUS.names) | {"id": "1", "text": "発熱", "source": "a", "locator": "b", "license": "cc0-1.0"}
     with Table(tmp_path / "a", 0, CORPUS) as table:
         table.add(row | {"published": date(2015, 1, 1)})
-    for missing in ("source", "locator", "licence", "published"):
+    for missing in ("source", "locator", "license", "published"):
         with (
             pytest.raises(pa.ArrowInvalid, match=f"Column '{missing}' .*non-nullable"),
             Table(tmp_path / "b", 0, CORPUS) as table,
@@ -212,8 +212,8 @@ def test_a_corpus_without_a_cutoff_is_refused(sources, tmp_path):
 
 
 def test_a_corpus_of_which_nothing_is_left_says_why(sources, tmp_path):
-    with pytest.raises(DataError, match=r"^corpus: no document is left\. Dropped were: .*licence_not_allowed"):
-        make(settings(licences=["mit"]), sources, tmp_path / "out")
+    with pytest.raises(DataError, match=r"^corpus: no document is left\. Dropped were: .*license_not_allowed"):
+        make(settings(allowed_licenses=["mit"]), sources, tmp_path / "out")
 
 
 def test_a_set_known_to_hold_the_exam_is_refused_by_name(sources, tmp_path):
@@ -229,9 +229,9 @@ def test_patients_stop_the_stage_when_the_recipe_says_so_and_an_answer_lets_it_p
     facts = json.loads((tmp_path / "kept" / "facts.json").read_text("utf-8"))
     assert facts["personal_data"]["standing"] == 2
     assert facts["refuse_public"][0].startswith("2 places seem to name a patient")
-    answered = [one["finding"] for one in facts["personal_data"]["findings"]]
-    make(settings(personal_data="stop", answered=answered), sources, tmp_path / "answered")
-    assert json.loads((tmp_path / "answered" / "facts.json").read_text("utf-8"))["refuse_public"] == []
+    reviewed = [one["finding"] for one in facts["personal_data"]["findings"]]
+    make(settings(personal_data="stop", pii_reviewed=reviewed), sources, tmp_path / "reviewed")
+    assert json.loads((tmp_path / "reviewed" / "facts.json").read_text("utf-8"))["refuse_public"] == []
 
 
 def test_replay_fills_its_share_of_the_characters_and_the_rest_is_counted_and_not_kept(sources, tmp_path):
@@ -239,8 +239,8 @@ def test_replay_fills_its_share_of_the_characters_and_the_rest_is_counted_and_no
         f"市場では{n * 37}個の{'荷' * (n % 9)}が{n}番の台に並び、値が決まるまで{n * n}人が待つ。" * 2 for n in range(40)
     ]
     sources["./general"] = write(tmp_path / "general" / "rows.jsonl", [{"text": text} for text in texts])
-    replay = {"source": "./general", "share": 0.5, "licence": "cc0", "published": date(2010, 1, 1)}
-    make(settings(replay=replay, near_duplicate=None, repetition=1.0), sources, tmp_path / "out")
+    replay = {"source": "./general", "share": 0.5, "license": "cc0", "published": date(2010, 1, 1)}
+    make(settings(replay=replay, near_duplicate=None, max_repetition=1.0), sources, tmp_path / "out")
     kept = rows(tmp_path / "out", "corpus")
     drawn = sum(row["characters"] for row in kept if row["kind"] == "replay")
     room = sum(row["characters"] for row in kept) - drawn

@@ -78,7 +78,7 @@ def test_every_model_answers_every_question_both_ways_and_an_interruption_change
 def test_two_processes_answer_an_exam_as_one_does(sources, tmp_path):
     few = {"limit": 4, "models": {"base": "base", "final": "rpo"}, "prompts": ("plain",)}
     evaluate.make(settings(**few), sources, tmp_path / "one")
-    evaluate.make(settings(**few, processes=2), sources, tmp_path / "two")
+    evaluate.make(settings(**few, num_processes=2), sources, tmp_path / "two")
     assert read_records(tmp_path / "one") == read_records(tmp_path / "two")
 
 

@@ -25,7 +25,7 @@ SET = {
     "cpt.save_steps": 2,
     "preferences.data": [{"source": "./past", "exam": "own"}],
     "preferences.max_new_tokens": 24,
-    "preferences.processes": 2,
+    "preferences.num_processes": 2,
     "rpo.num_train_epochs": None,
     "rpo.max_steps": 2,
     "rpo.total_batch_size": 2,
@@ -33,7 +33,7 @@ SET = {
     "merge.parity_questions": 2,
     "evaluate.models": {"base": "base", "cpt": "cpt", "final": "rpo"},
     "evaluate.max_new_tokens": {"plain": 4, "explain": 8},
-    "evaluate.processes": 2,
+    "evaluate.num_processes": 2,
 }
 """What differs from the recipe as it is shipped: data, lengths, and the hosted model that no test can ask."""
 

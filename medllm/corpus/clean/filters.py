@@ -44,10 +44,10 @@ RUN = 20
 class Limits:
     """The bounds of the recipe."""
 
-    shortest: int = 50
-    longest: int = 2_000_000
-    japanese: float = 0.0
-    repetition: float = 0.3
+    min_chars: int = 50
+    min_japanese_share: float = 0.0
+    max_repetition: float = 0.3
+    max_chars: int = 2_000_000
 
 
 def without_boilerplate(text: str) -> tuple[str, int]:
@@ -78,9 +78,9 @@ _MENU_HINT = re.compile(
 def drop_reason(text: str, limits: Limits, removed: int = 0) -> str | None:
     """Why this text is dropped, with the figure that decided it, or None when it is kept."""
     length = len(text)
-    if length < limits.shortest:
+    if length < limits.min_chars:
         return f"boilerplate: {removed} of {length + removed} characters" if removed > length else f"short: {length}"
-    if length > limits.longest:
+    if length > limits.max_chars:
         return f"long: {length}"
     if removed > length:
         return f"boilerplate: {removed} of {length + removed} characters"
@@ -90,13 +90,13 @@ def drop_reason(text: str, limits: Limits, removed: int = 0) -> str | None:
         return f"garbled: {broken:.2f}"
     letters = max(kinds[_KANA] + kinds[_KANJI] + kinds[_LETTER], 1)
     share = (kinds[_KANA] + kinds[_KANJI]) / letters
-    if share < limits.japanese:
+    if share < limits.min_japanese_share:
         return f"not_japanese: {share:.2f}"
     # Chinese is all kanji: two hundred letters without a kana are no Japanese, or a list of names.
-    if limits.japanese and letters >= 200 and kinds[_KANA] < 0.01 * letters:
+    if limits.min_japanese_share and letters >= 200 and kinds[_KANA] < 0.01 * letters:
         return f"no_kana: {kinds[_KANA]} of {letters}"
     repeated = repetition(text)
-    return f"repetition: {repeated:.2f}" if repeated > limits.repetition else None
+    return f"repetition: {repeated:.2f}" if repeated > limits.max_repetition else None
 
 
 def _kinds(text: str) -> list[int]:

@@ -29,7 +29,7 @@ def _draft(source: Source, question: Question, style: PromptStyle) -> Draft:
         asked + joint + reply(question, style, source.template),
         source.name,
         f"{question.question_id} {style}",
-        licence=source.licence or (_licence(known.licence) if known else None),
+        license=source.license or (_license(known.license) if known else None),
         # What the recipe states comes first: a set of today may hold explanations that were printed long ago.
         published=source.published or (known.published.isoformat() if known else exam_date),
         exam_date=exam_date,
@@ -58,6 +58,6 @@ def _blind(question: Question) -> bool:
     return not whole or bool(_SHOWN.search("\n".join((question.context or "", question.text, *options))))
 
 
-def _licence(written: str) -> str:
+def _license(written: str) -> str:
     """The licence a catalogue entry begins with; what follows it is commentary."""
     return written.split(";")[0].split(" (")[0].split(",")[-1].strip()

@@ -68,7 +68,7 @@ def _read_data(piece: Piece, data: bytes) -> Iterator[Draft]:
         yield from _read_json(piece, data)
     else:
         page = _page(name, data)
-        stated = {"published": page.published, "licence": page.licence}
+        stated = {"published": page.published, "license": page.license}
         yield piece.source.draft(page.text, piece.name, stated)
 
 

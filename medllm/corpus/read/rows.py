@@ -16,7 +16,7 @@ from medllm.errors import DataError
 DEFAULTS = {
     "text": ("text", "body", "content"),
     "published": ("published", "published_at", "date", "year"),
-    "licence": ("licence", "license"),
+    "license": ("license", "licence"),
     "exam_date": ("exam_date",),
     "id": ("id",),
 }
@@ -128,7 +128,7 @@ def row_draft(piece: Piece, place: str, row: Row) -> Draft:
 
     A row without the column, or with something in it that is no text, is a draft with its fault.
     """
-    stated = {name: _column(piece, row, name) for name in ("published", "licence", "exam_date")}
+    stated = {name: _column(piece, row, name) for name in ("published", "license", "exam_date")}
     own = _column(piece, row, "id")
     place = f"{place}#{own}" if own else place
     given = _given(piece, row, "text")

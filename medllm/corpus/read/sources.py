@@ -24,7 +24,7 @@ class Source:
     folder: Path
     """A folder, or a single file."""
     columns: dict[str, str] = field(default_factory=dict)
-    licence: str | None = None
+    license: str | None = None
     published: str | None = None
     exam_date: str | None = None
     kind: Kind = "text"
@@ -43,7 +43,7 @@ class Source:
             text,
             self.name,
             locator,
-            licence=stated.get("licence") or self.licence,
+            license=stated.get("license") or self.license,
             published=stated.get("published") or self.published,
             exam_date=stated.get("exam_date") or self.exam_date,
             kind=self.kind,

@@ -69,7 +69,7 @@ _EMPTY = frozenset(
     ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")
 )
 _DATES = frozenset(("article:published_time", "date", "dc.date", "dcterms.issued", "citation_publication_date"))
-_LICENCES = frozenset(("dc.rights", "dcterms.license", "license", "licence"))
+_LICENSES = frozenset(("dc.rights", "dcterms.license", "license", "licence"))
 OPEN = 500
 """Tags that may be begun before one is ended; scripts that compare a lot have some dozens."""
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.S)
@@ -81,11 +81,11 @@ class Page:
 
     text: str
     published: str | None = None
-    licence: str | None = None
+    license: str | None = None
 
 
 def read_markdown(text: str) -> Page:
-    """The text below the front matter; `date` and `licence` in it count as the page's own words."""
+    """The text below the front matter; `date` and `license` in it count as the page's own words."""
     front = _FRONT.match(text)
     if front is None:
         return Page(text)
@@ -94,8 +94,8 @@ def read_markdown(text: str) -> Page:
     except (yaml.YAMLError, ValueError, RecursionError):
         return Page(text)
     stated = stated if isinstance(stated, dict) else {}
-    published, licence = stated.get("published", stated.get("date")), stated.get("licence", stated.get("license"))
-    return Page(text[front.end() :], _word(published), _word(licence))
+    published, license = stated.get("published", stated.get("date")), stated.get("license", stated.get("licence"))
+    return Page(text[front.end() :], _word(published), _word(license))
 
 
 def _word(value: object) -> str | None:
@@ -115,7 +115,7 @@ def read_html(text: str) -> Page:
     except AssertionError as fault:  # what Python's parser raises over some marked sections
         raise Unreadable(f"broken_html: {fault}") from None
     body = re.sub(r"[ \t\r\f]*\n\s*", "\n", "".join(parser.parts)).strip()
-    return Page(body, parser.published, parser.licence)
+    return Page(body, parser.published, parser.license)
 
 
 class _Reader(HTMLParser):
@@ -125,7 +125,7 @@ class _Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self.published: str | None = None
-        self.licence: str | None = None
+        self.license: str | None = None
         self._open: list[str] = []
         self._silent = 0
 
@@ -159,7 +159,7 @@ class _Reader(HTMLParser):
         name = (attrs.get("property") or attrs.get("name") or "").lower()
         if tag == "meta" and name in _DATES:
             self.published = self.published or attrs.get("content")
-        if tag == "meta" and name in _LICENCES:
-            self.licence = self.licence or attrs.get("content")
+        if tag == "meta" and name in _LICENSES:
+            self.license = self.license or attrs.get("content")
         if tag in ("a", "link") and "license" in attrs.get("rel", "").lower().split():
-            self.licence = self.licence or attrs.get("href")
+            self.license = self.license or attrs.get("href")

@@ -83,7 +83,7 @@ def absent(name: str, folder: Path) -> str:
     at = f" at commit {benchmark.revision}" if benchmark.revision else " (pin the commit you take)"
     return (
         f"{folder}: holds no {name}. Expected there: {benchmark.files}."
-        f" The set is {repository}{at}, licence: {benchmark.licence}. Fetch it: {command}"
+        f" The set is {repository}{at}, licence: {benchmark.license}. Fetch it: {command}"
     )
 
 

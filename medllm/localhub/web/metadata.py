@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import yaml
 
-from medllm.localhub.licences import HUB_LICENCES
+from medllm.localhub.licences import HUB_LICENSES
 from medllm.localhub.limits import MIB
 
 _FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -80,7 +80,7 @@ def check(text: str) -> tuple[list[str], list[str]]:
     except ValueError as fault:
         return [str(fault)], []
     errors = [f'"{field}" {why}' for field, why in shape_faults(meta).items()]
-    errors += [f'"license" {why}' for why in _unknown_licences(meta)]
+    errors += [f'"license" {why}' for why in _unknown_licenses(meta)]
     warnings = [] if meta else ["empty or missing yaml metadata in repo card"]
     return errors, warnings
 
@@ -91,10 +91,10 @@ def safe(meta: Mapping[str, object]) -> dict[str, object]:
     return {field: value for field, value in meta.items() if field not in faulty and field not in _TAKEN}
 
 
-def _unknown_licences(meta: Mapping[str, object]) -> Iterator[str]:
+def _unknown_licenses(meta: Mapping[str, object]) -> Iterator[str]:
     value = meta.get("license")
     for word in value if isinstance(value, list) else [value]:
-        if isinstance(word, str) and word not in HUB_LICENCES:
+        if isinstance(word, str) and word not in HUB_LICENSES:
             yield f"{word[:60]!r} is no licence of the Hub's list: write `other`, with license_name and license_link"
 
 

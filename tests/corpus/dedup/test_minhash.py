@@ -23,7 +23,7 @@ def corpus(texts: dict[str, list[tuple[str, str]]], folder: Path, **changed) -> 
     path = folder / "texts" / "rows.jsonl"
     path.parent.mkdir(parents=True)
     rows = [
-        {"id": name, "text": text, "published": year, "licence": "cc0"}
+        {"id": name, "text": text, "published": year, "license": "cc0"}
         for year, found in texts.items()
         for name, text in found
     ]

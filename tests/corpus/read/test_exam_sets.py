@@ -23,7 +23,7 @@ ROW = {
 def exam(folder: Path, *rows: dict) -> Source:
     written = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     (folder / "questions.jsonl").write_text(written, "utf-8")
-    return Source("./past", folder, exam="own", licence="cc-by-4.0", published="2016", kind="exam")
+    return Source("./past", folder, exam="own", license="cc-by-4.0", published="2016", kind="exam")
 
 
 def test_each_item_is_written_plainly_and_explained(tmp_path):
@@ -33,7 +33,7 @@ def test_each_item_is_written_plainly_and_explained(tmp_path):
     assert explained.text == asked + "Explanation: カルシウムと結びつく。\nAnswer: a"
     assert plain.locator != explained.locator
     assert plain.group == explained.group == "own/P1"
-    assert (plain.exam_date, plain.published, plain.licence) == ("2015-03-01", "2016", "cc-by-4.0")
+    assert (plain.exam_date, plain.published, plain.license) == ("2015-03-01", "2016", "cc-by-4.0")
 
 
 def test_an_item_without_an_explanation_is_written_plainly_only(tmp_path):
@@ -64,10 +64,10 @@ def test_held_out_items_have_their_case_and_their_options(tmp_path):
     assert item.options == ("テトラサイクリン", "葉酸")
 
 
-def test_the_pharmacists_exams_are_read_with_their_dates_and_their_catalogue_licence(shared_data):
+def test_the_pharmacists_exams_are_read_with_their_dates_and_their_catalogue_license(shared_data):
     source = Source("yakugakuqa", shared_data / "yakugakuqa", exam="yakugakuqa", kind="exam")
     drafts = list(read_exam(source))
     questions = benchmarks.load("yakugakuqa", shared_data / "yakugakuqa")
     assert {draft.group for draft in drafts} == {f"yakugakuqa/{question.question_id}" for question in questions}
-    assert {draft.licence for draft in drafts} == {"CC-BY-SA-4.0"}
+    assert {draft.license for draft in drafts} == {"CC-BY-SA-4.0"}
     assert min(str(draft.exam_date) for draft in drafts) == "2012-03-03"

@@ -34,9 +34,9 @@ def test_json_lines_carry_text_place_and_what_a_row_says_of_itself(tmp_path):
     (tmp_path / "rows.jsonl").write_text(
         json.dumps(row, ensure_ascii=False) + "\n\n" + json.dumps({"text": "二"}) + "\n"
     )
-    first, second = drafts(tmp_path, licence="cc-by-4.0", published="2016")
-    assert (first.text, first.locator, first.published, first.licence) == (TEXT, "rows.jsonl:1#a1", "平成27年", "CC0")
-    assert (second.locator, second.published, second.licence) == ("rows.jsonl:3", "2016", "cc-by-4.0")
+    first, second = drafts(tmp_path, license="cc-by-4.0", published="2016")
+    assert (first.text, first.locator, first.published, first.license) == (TEXT, "rows.jsonl:1#a1", "平成27年", "CC0")
+    assert (second.locator, second.published, second.license) == ("rows.jsonl:3", "2016", "cc-by-4.0")
 
 
 def test_columns_are_mapped_by_the_recipe(tmp_path):
@@ -80,9 +80,9 @@ def test_the_mark_at_the_head_of_a_file_is_no_part_of_its_first_line(tmp_path):
 
 
 def test_half_a_character_becomes_a_mark_that_a_file_can_hold(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"text": "a\\ud83d b", "id": "\\udc00", "licence": "\\ud800"}', "utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"text": "a\\ud83d b", "id": "\\udc00", "license": "\\ud800"}', "utf-8")
     found = only(tmp_path)
-    assert (found.text, found.locator, found.licence) == ("a\ufffd b", "rows.jsonl:1#\ufffd", "\ufffd")
+    assert (found.text, found.locator, found.license) == ("a\ufffd b", "rows.jsonl:1#\ufffd", "\ufffd")
 
 
 def test_tables_pages_and_packed_lines_are_read(tmp_path):
@@ -101,7 +101,7 @@ def test_tables_pages_and_packed_lines_are_read(tmp_path):
     assert found["a.parquet:1"].published == "2015"
     assert found["b.csv:3"].text == TEXT + "\n改行"
     assert found["c.txt"].text == TEXT
-    assert (found["d.md"].published, found["d.md"].licence) == ("2013-04-05", "CC BY 4.0")
+    assert (found["d.md"].published, found["d.md"].license) == ("2013-04-05", "CC BY 4.0")
     assert found["e.jsonl.gz:1"].text == TEXT
     assert found["f.zip/inner/one.txt"].text == TEXT
     assert found["f.zip/inner/two.jpg"].fault == "unknown_format: `jpg` inside an archive."

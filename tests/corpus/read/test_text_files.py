@@ -19,7 +19,7 @@ def test_a_page_without_its_menus_scripts_and_readings():
     )
     assert page.text.split("\n") == ["肺炎", "肺の炎症である。", "細菌", "ウイルス", "A < B&C"]
     assert page.published == "2016-05-01"
-    assert page.licence == "https://creativecommons.org/licenses/by/4.0/"
+    assert page.license == "https://creativecommons.org/licenses/by/4.0/"
 
 
 def test_tags_that_are_never_closed_or_never_opened_do_not_swallow_the_text():
@@ -63,5 +63,5 @@ def test_front_matter_that_would_be_endless_states_nothing():
         for before, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
     page = read_markdown(f"---\n{laughs}date: *i\nlicence: cc-by-4.0\n---\n本文。")
-    assert (page.text, page.published, page.licence) == ("本文。", None, "cc-by-4.0")
+    assert (page.text, page.published, page.license) == ("本文。", None, "cc-by-4.0")
     assert read_markdown("---\ndate: " + "[" * 5000 + "\n---\n本文。").published is None

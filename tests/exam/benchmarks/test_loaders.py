@@ -124,9 +124,9 @@ def test_a_translated_row_with_an_answer_outside_its_options_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_every_entry_says_source_licence_citation_and_use(name):
+def test_every_entry_says_source_license_citation_and_use(name):
     entry = CATALOGUE[name]
-    assert entry.licence and entry.citation and entry.files and entry.questions
+    assert entry.license and entry.citation and entry.files and entry.questions
     assert entry.source.startswith(("github:", "hub:"))
     assert entry.revision or entry.hub, "a GitHub source is pinned; a Hub one is pinned by whoever pulls it"
     assert entry.published >= date(2019, 1, 1)

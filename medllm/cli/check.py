@@ -49,6 +49,8 @@ def _shown(found: "Plan", recipe: Path) -> str:
             "",
             f"Prices are the Hub's of {PRICES_READ}; GPU-hours rest on an assumed share of peak (docs/cost.md).",
         ]
+    if found.missing:
+        lines += ["", f"`{found.prepared_by}` writes what does not exist yet: {', '.join(found.missing)}"]
     if found.warnings:
         lines += ["", *(f"! {warning}" for warning in found.warnings)]
     return "\n".join(lines)

@@ -56,8 +56,10 @@ class Resolver:
         if written.where == "folder":
             folder = self.folder(written)
             if not folder.exists():
+                command = self.recipe.prepared_by
+                mend = f" `{command}` writes it." if command else ""
                 raise RecipeError(
-                    f"{use.place}: {written.text} is not there. It is looked for in {self.recipe.folder}."
+                    f"{use.place}: folder {written.text} not found (looked in {self.recipe.folder}).{mend}"
                 )
             return Input(use.source, digest=digest_of_folder(folder))
         if written.where != "hub" or written.repo_id is None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from medllm.recipe.reference import parse_reference
 from medllm.recipe.settings import Corpus, Cpt, Evaluate, Merge, Preferences, Recipe, Rpo, Space, Stage
 
 Wanted = Literal["model", "dataset", "exam"]
@@ -55,6 +56,14 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
 def _data(place: str, settings: Corpus | Preferences) -> Iterator[Use]:
     for index, one in enumerate(settings.data):
         yield Use(f"{place}[{index}]", one.source, "dataset")
+
+
+def missing_folders(recipe: Recipe) -> tuple[str, ...]:
+    """List the `./folder` sources that do not exist, each once, in the order of the recipe."""
+    named = [recipe.base, *(exam.source for exam in recipe.exams.values())]
+    named += [use.source for stage in stages_of(recipe) for use in uses(recipe, stage)]
+    folders = [text for text in dict.fromkeys(named) if parse_reference(text).where == "folder"]
+    return tuple(text for text in folders if not (recipe.folder / text).exists())
 
 
 def repo_id(recipe: Recipe, stage: Stage) -> str:

@@ -17,7 +17,7 @@ from medllm.recipe.cost import (
     trainable_parameters,
     weight_bytes,
 )
-from medllm.recipe.dependencies import repo_id, stages_of, uses
+from medllm.recipe.dependencies import missing_folders, repo_id, stages_of, uses
 from medllm.recipe.hardware import DISK, Machine, cheapest_with_disk, machine
 from medllm.recipe.memory_fit import Fit, Sized, fit, too_much
 from medllm.recipe.model_shapes import Shape, known_shape, refuse_unsupported, shape_from_config
@@ -68,6 +68,9 @@ class Plan:
     parameters: int | None
     steps: tuple[Step, ...]
     warnings: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    """Folders that `prepared_by` writes and that do not exist yet."""
+    prepared_by: str | None = None
 
 
 def plan(recipe: Recipe, config: Path | None = None) -> Plan:
@@ -79,9 +82,11 @@ def plan(recipe: Recipe, config: Path | None = None) -> Plan:
     shape = shape_from_config(config) if config else known_shape(recipe.base, recipe.folder)
     steps = tuple(_step(recipe, stage, shape) for stage in stages_of(recipe))
     warnings = [told for step in steps for told in (step.too_much, step.too_little_disk) if told]
-    if shape is None:
+    missing = missing_folders(recipe)
+    if shape is None and recipe.base not in missing:
         warnings.append(f"the shape of {recipe.base} is not known here: no cost. Give its config.json with --config.")
-    return Plan(recipe.name, recipe.base, shape.parameters if shape else None, steps, tuple(warnings))
+    parameters = shape.parameters if shape else None
+    return Plan(recipe.name, recipe.base, parameters, steps, tuple(warnings), missing, recipe.prepared_by)
 
 
 def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> Step:

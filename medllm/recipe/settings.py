@@ -187,6 +187,9 @@ class Recipe(Settings):
         default_factory=dict
     )
     """Where exams lie that the catalogue does not know, or that lie elsewhere."""
+    prepared_by: str | None = None
+    """The command that writes the `./folder` sources of this recipe: until it has run, `medllm check` names the missing
+    ones instead of refusing the recipe."""
     publish: Publish = Publish()
     """Who may see what is pushed."""
     gate: Gate = Gate()

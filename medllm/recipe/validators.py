@@ -17,7 +17,7 @@ Rule = Callable[[Recipe], Iterator[Fault]]
 
 
 def sources_exist(recipe: Recipe) -> Iterator[Fault]:
-    """Every source is a stage above, a repository at a revision, or a folder that is there."""
+    """Every source is a stage above, a repository at a revision, or a folder that exists or that a command writes."""
     yield from _base_exists(recipe)
     for stage in stages_of(recipe):
         for use in uses(recipe, stage):
@@ -66,8 +66,9 @@ def _made_above(recipe: Recipe, stage: Stage, use: Use) -> list[str]:
 
 def _outside_fault(recipe: Recipe, reference: Reference, made: list[str] | None = None) -> str | None:
     if reference.where == "folder":
-        gone = not (recipe.folder / reference.text).exists()
-        return f"there is no {reference.text} beside the recipe." if gone else None
+        if recipe.prepared_by or (recipe.folder / reference.text).exists():
+            return None
+        return f"folder {reference.text} not found (looked in {recipe.folder})."
     if reference.where != "hub":
         near = did_you_mean(reference.text, made or [])
         return f"`{reference.text}` is no source. {near} Or write `ORG/NAME@REVISION` or `./folder`."

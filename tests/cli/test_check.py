@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-# The quickstart's recipe names folders that `medllm quickstart` lays out first: it is checked where it is run.
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "quickstart")
 OURS = ("preferred-medllm-qwen-72b", "qwen2.5-7b", "qwen2.5-0.5b")
 
@@ -28,6 +27,17 @@ def test_every_recipe_is_sound_and_fits_its_machines(path: Path):
     found = json.loads(done.stdout)
     assert found["warnings"] == []
     assert found["parameters"]
+
+
+def test_the_quickstarts_recipe_is_sound_before_its_folders_are_written(tmp_path: Path):
+    recipe = tmp_path / "quickstart.yaml"
+    recipe.write_text((ROOT / "recipes" / "quickstart.yaml").read_text("utf-8"), "utf-8")
+    done = medllm("check", str(recipe), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["prepared_by"], found["warnings"]) == ("medllm quickstart", [])
+    assert {"./base", "./world/exams/past", "./world/exams/asked"} <= set(found["missing"])
+    assert medllm("check", str(recipe)).stdout.splitlines()[-1].startswith("`medllm quickstart` writes what does not")
 
 
 def test_it_reads_well():

@@ -22,6 +22,15 @@ def test_the_second_run_makes_nothing(workshop):
     assert workshop.worked == MADE
 
 
+def test_a_folder_that_a_command_has_not_written_yet_stops_the_run_and_names_the_command(workshop):
+    changed = ("prepared_by=make texts", "corpus.data=./absent")
+    with pytest.raises(
+        RecipeError, match=r"^corpus\.data\[0\]: folder \./absent not found .*`make texts` writes it\.$"
+    ):
+        workshop.run(*changed)
+    assert workshop.worked == []
+
+
 def test_a_changed_value_remakes_exactly_what_depends_on_it_and_says_which_value(workshop):
     workshop.run()
     plan = workshop.plan("rpo.rpo_alpha=0")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from medllm.recipe import read_recipe
+from medllm.recipe.dependencies import missing_folders
 
 Refuse = Callable[[str, str], str]
 
@@ -73,8 +74,17 @@ def test_a_stage_that_is_not_made_is_named(refused: Refuse):
 def test_a_folder_must_be_there(refused: Refuse):
     assert (
         refused("me/texts@v1", "./texts")
-        == "small.yaml, line 6, corpus.data[0]: there is no ./texts beside the recipe."
+        == "small.yaml, line 6, corpus.data[0]: folder ./texts not found (looked in .)."
     )
+
+
+def test_a_folder_that_a_command_writes_may_be_absent(sound: Path):
+    text = sound.read_text("utf-8").replace("me/texts@v1", "./texts")
+    sound.write_text(text.replace("namespace: me", "namespace: me\nprepared_by: make texts"), "utf-8")
+    recipe = read_recipe(sound)
+    assert missing_folders(recipe) == ("./texts",)
+    (sound.parent / "texts").mkdir()
+    assert missing_folders(recipe) == ()
 
 
 def test_a_word_that_is_no_source(refused: Refuse):

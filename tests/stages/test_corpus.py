@@ -100,7 +100,7 @@ def settings(**changed) -> Corpus:
         ],
         "held_out": ["final"],
         "cutoff": date(2017, 12, 31),
-        "licenses": ["cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0"],
+        "allowed_licenses": ["cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0"],
         "min_japanese_share": 0.3,
     }
     return Corpus.model_validate(told | changed)

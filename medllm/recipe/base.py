@@ -1,4 +1,4 @@
-"""What every block of a recipe shares: frozen values, no unknown keys, and the dump that goes into a digest."""
+"""Base class of every recipe block: frozen values, no unknown keys, and the dump that goes into a digest."""
 
 from typing import Any, ClassVar
 
@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Settings(BaseModel):
-    """A block of the recipe; the sentence under each key is its documentation everywhere."""
+    """A block of the recipe; the sentence under each key is its only documentation."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
     )
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset()
-    """Keys that change where or how fast the work is done, never what comes out."""
+    """Keys that change where or how fast a stage runs, never its result."""
 
     addresses: ClassVar[frozenset[str]] = frozenset()
     """Keys that may hold a server's address: another host or port is the same artifact."""
@@ -21,20 +21,20 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_silent_number(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  any YAML value
-        # Python counts true as 1 and 1970-01-01 as 0: in a recipe both are slips.
+        # Python reads true as 1, and pydantic reads 0 as 1970-01-01: in a recipe both are mistakes.
         wanted = str(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool) and "bool" not in wanted:
-            raise ValueError("true and false mean nothing here")
+            raise ValueError("this key takes no true or false")
         if isinstance(value, int | float) and "date" in wanted:
-            raise ValueError("write a day as 2017-12-31")
+            raise ValueError("write a date as 2017-12-31")
         return value
 
 
 def settings_for_digest(settings: Settings) -> dict[str, Any]:
-    """Dump what decides the result as plain JSON values.
+    """Dump the settings that decide the result, as plain JSON values.
 
     Hardware and the split of a batch over devices are left out: the same stage on other machines is the same artifact.
-    Defaults are told in full: when a later version changes one, what was made under the old one is another thing.
+    Defaults are written out: when a later version changes one, the stage's digest changes with it.
     """
     dump: dict[str, Any] = settings.model_dump(mode="json")
     return _without(settings, dump)

@@ -49,7 +49,7 @@ FRAGMENTS = 1.05
 """What the allocator loses [assumed]."""
 
 SHARE_OF_PEAK = {"none": 0.35, "nf4": 0.25}
-"""Part of a GPU's peak that training reaches [assumed: no run of ours on an A100 stands behind it]."""
+"""Part of a GPU's peak that training reaches [assumed: not measured on an A100]."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def operations_per_token(shape: Shape, settings: Training) -> float:
 
 
 def seconds_an_update(shape: Shape, settings: Training, machine: Machine) -> float | None:
-    """Seconds of one update when every row has its full length; none where there is no GPU."""
+    """Seconds of one update when every row has its full length; None without a GPU."""
     tokens = settings.total_batch_size * settings.max_length * _rows(settings)
     hours = gpu_hours(operations_per_token(shape, settings) * tokens, machine, settings.quantization)
     return None if hours is None else hours * 3600 / machine.count
@@ -197,7 +197,7 @@ def seconds_between_checkpoints(settings: Training, update: float) -> float:
 
 
 def gpu_hours(operations: float, machine: Machine, quantization: str) -> float | None:
-    """Hours of one GPU for so many operations; none where there is no GPU."""
+    """Hours of one GPU for so many operations; None without a GPU."""
     if machine.gpu is None:
         return None
     return operations / (machine.gpu.tflops * 1e12 * SHARE_OF_PEAK[quantization]) / 3600

@@ -1,4 +1,4 @@
-"""The recipe's blocks about text: where data lies, the corpus that is learnt, and the preference pairs."""
+"""The recipe's blocks about text: data sources, the training corpus and the preference pairs."""
 
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataSource(Settings):
-    """One source of text or questions; written as its bare name when nothing need be said of it."""
+    """One source of text or questions; its bare name is enough when no other key is needed."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
@@ -39,7 +39,7 @@ class DataSource(Settings):
     exam_date: date | None = None
     """The day of the exam, for a source that is one exam."""
     kind: str | None = None
-    """A word for the kind of text (`textbook`, `case report`, `exam`), for the counts on the card."""
+    """The kind of text (`textbook`, `case report`, `exam`), for the counts on the card."""
     tokens: int | None = Field(default=None, gt=0)
     """How many tokens it holds, if you know: only the estimate of `medllm check` uses it."""
 
@@ -60,7 +60,7 @@ class Replay(DataSource):
 
 
 class Executor(Settings):
-    """Who runs the passes of the curation."""
+    """What runs the passes of the curation."""
 
     kind: Literal["local", "slurm", "ray"] = "local"
     """This machine, or a cluster whose nodes share the work folder."""
@@ -80,11 +80,11 @@ class Corpus(Settings):
     data: DataList
     """The texts."""
     held_out: tuple[str, ...]
-    """The exams that nobody may learn: every document is audited against them."""
+    """Held-out exams: every document is audited against them."""
     cutoff: date | None = None
-    """Nothing published, and no exam held, after this day; the recipe's own `cutoff` unless said otherwise."""
+    """Latest day of publication and of an exam; the recipe's own `cutoff` when left out."""
     allowed_licenses: tuple[str, ...] | None = None
-    """The licences that are allowed; every stated one when left out. Unknown is never allowed."""
+    """The licences that are allowed; every stated one when left out. An unknown licence is never allowed."""
     replay: Replay | None = None
     """General text against forgetting."""
     min_chars: int = Field(default=50, ge=0)
@@ -98,29 +98,29 @@ class Corpus(Settings):
     contamination_drop: Share = 0.5
     """Containment of an exam item from which a document is dropped."""
     contamination_review: Share = 0.3
-    """Containment from which a person must look."""
+    """Containment of an exam item from which a person must review the document."""
     leaks_reviewed: tuple[str, ...] = ()
-    """Ids of documents, or names of sources, that a person has looked at and found free of the exams."""
+    """Ids of documents, or names of sources, that a person has reviewed and found free of the exams."""
     personal_data: Literal["drop", "keep", "stop"] = "drop"
-    """What to do with documents that seem to name a patient: a public push is refused while any are kept."""
+    """What to do with documents that may name a patient; a public push is refused while any are kept."""
     pii_reviewed: tuple[str, ...] = ()
-    """Ids of findings of personal data that a person has looked at and found to be no patient's."""
+    """Ids of findings of personal data that a person has reviewed and that identify no patient."""
     formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
     """The prompts in which each exam item with an explanation is written out, as in the paper."""
     template: Literal["paper", "igakuqa"] = "paper"
     """The wording of those prompts."""
     tokenizer: str | None = None
-    """Whose tokens are counted for the card: `base`, `ORG/NAME@REVISION` or a folder; not counted when left out."""
+    """The tokenizer that counts tokens for the card: `base`, `ORG/NAME@REVISION` or a folder; optional."""
     workers: int = Field(default=1, ge=1)
-    """How many processes curate at once."""
+    """Number of worker processes of the curation."""
     executor: Annotated[Executor, BeforeValidator(_named, json_schema_input_type=str | Executor)] = Executor()
-    """Where they run: `local`, or one line for a cluster; the bytes that come out are the same."""
+    """Where the workers run: `local`, or one line for a cluster; the output is the same to the byte."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 
 
 class Preferences(Settings):
-    """Let the model answer past exams and rank: ground truth above right answers above wrong ones."""
+    """Sample answers to past exams and rank them: ground truth above right answers above wrong ones."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
         {"run_on", "batch_size", "num_processes", "num_concurrent"}
@@ -128,13 +128,13 @@ class Preferences(Settings):
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     model: str
-    """Who answers."""
+    """The model that answers."""
     data: DataList
     """Exam sets with verified explanations, none younger than the cutoff."""
     held_out: tuple[str, ...] | None = None
-    """The exams that may not be asked here; the corpus' own when left out."""
+    """Held-out exams, not asked here; the list of `corpus` when left out."""
     cutoff: date | None = None
-    """No question of a later exam; the recipe's own `cutoff` unless said otherwise."""
+    """Latest day of an exam whose questions are asked; the recipe's own `cutoff` when left out."""
     prompt: Literal["plain", "explain"] = "explain"
     """How the questions are asked."""
     shots: int = Field(default=3, ge=0, le=10)
@@ -150,9 +150,9 @@ class Preferences(Settings):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus of the draw."""
     max_new_tokens: int = Field(default=512, ge=1)
-    """Room for explanation and answer."""
+    """Maximum number of tokens in a reply, explanation included."""
     questions: int | None = Field(default=None, ge=1)
-    """Ask at most so many, chosen by `seed`; all when left out."""
+    """Maximum number of questions to ask, chosen by `seed`; all when left out."""
     pairs: tuple[Literal["gt>chosen", "gt>rejected", "chosen>rejected"], ...] = (
         "gt>chosen",
         "gt>rejected",
@@ -160,11 +160,11 @@ class Preferences(Settings):
     )
     """Which steps of the ranking become pairs; the paper uses all three."""
     pairs_per_question: int = Field(default=3, ge=1)
-    """At most so many pairs of each step for a question, so that no question outweighs the rest."""
+    """Maximum number of pairs of each step for one question, so that no question outweighs the rest."""
     max_similarity: Share = 0.95
-    """Samples of one question more alike than this count once."""
+    """Similarity above which two samples of one question count once."""
     leaks_reviewed: tuple[str, ...] = ()
-    """Questions (`own/100A1`), samples (`own/100A1#2`) or votes that a person found free of the held-out exams."""
+    """Questions (`own/100A1`), samples (`own/100A1#2`) or votes that a person has reviewed and found free of leaks."""
     votes: tuple[Data, ...] = ()
     """Experts' votes from the Space or Label Studio; they enter as pairs of origin `expert`."""
     seed: int = 0
@@ -172,14 +172,14 @@ class Preferences(Settings):
     engine: str = "local"
     """`local`, or the address of an OpenAI-compatible server that holds the model (vLLM for large ones)."""
     quantization: Literal["none", "nf4"] = "none"
-    """How the base is held while it answers."""
+    """The base in 4-bit NormalFloat, or as it is."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Numbers to compute in."""
+    """Number format of the computation."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
     num_processes: int | None = Field(default=None, ge=1)
-    """How many processes answer here, each with a model of its own; one for each GPU when left out."""
+    """Processes that answer on this machine, each with its own copy of the model; one for each GPU when left out."""
     num_concurrent: int = Field(default=16, ge=1)
-    """How many requests a server gets at a time; vLLM is quickest with 128 to 256."""
+    """Requests sent to a server at once; vLLM is fastest with 128 to 256."""
     run_on: str | None = None
     """The machine; left out of the digest."""

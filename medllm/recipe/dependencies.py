@@ -1,4 +1,4 @@
-"""What each stage uses, as written in the recipe: the one list behind the rules, the plan and the pulling."""
+"""Sources of each stage, as written in the recipe: the one list behind the rules, the plan and the downloads."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ Wanted = Literal["model", "dataset", "exam"]
 
 @dataclass(frozen=True)
 class Use:
-    """One source of one stage: where the recipe names it, as what, and what must be found there."""
+    """One source of one stage: its place in the recipe, its name and its kind."""
 
     place: str
     source: str
     wanted: Wanted
     only: tuple[str, ...] = ()
-    """The files of it that are enough; all of them when empty."""
+    """The files that the stage needs; every file when empty."""
 
 
 def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
-    """List the sources of a stage; `base` is there for every stage that loads a model."""
+    """List the sources of a stage; `base` is one of them for every stage that loads a model."""
     settings = getattr(recipe, stage)
     found: list[Use] = []
     match settings:
@@ -79,7 +79,7 @@ def repo_id(recipe: Recipe, stage: Stage) -> str:
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """List the stages this recipe makes, in order."""
+    """List the stages of a recipe, in order."""
     from medllm.recipe.settings import STAGES
 
     return tuple(stage for stage in STAGES if getattr(recipe, stage) is not None)

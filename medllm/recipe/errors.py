@@ -1,4 +1,4 @@
-"""A fault of a recipe as place, fault and mend, and the wording of what the schema itself finds."""
+"""Errors of a recipe as place, fault and mend, and the messages for what the schema rejects."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,27 +12,27 @@ from medllm.recipe.yaml_reader import Lines
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: where, and what to do."""
+    """One error of a recipe: its place, what is wrong and what to do."""
 
     place: str
     text: str
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """Name the nearest known word, or all of them when none is near.
+    """Name the closest known word, or all of them when none is close.
 
     >>> did_you_mean("corpsu", ["corpus", "cpt"])
     'Did you mean `corpus`?'
     >>> did_you_mean("x", ["corpus", "cpt"])
-    'There is: corpus, cpt.'
+    'Available: corpus, cpt.'
     """
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"Did you mean `{near[0]}`?"
-    return f"There is: {', '.join(known)}." if known else "There is none."
+    return f"Available: {', '.join(known)}." if known else "None is available."
 
 
 def dotted(loc: tuple[int | str, ...]) -> str:
-    """Write a place as people do: `corpus.data[0].license`."""
+    """Write a place with dots and positions: `corpus.data[0].license`."""
     place = ""
     for part in loc:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
@@ -40,16 +40,16 @@ def dotted(loc: tuple[int | str, ...]) -> str:
 
 
 def report(faults: list[Fault], name: str, lines: Lines) -> str:
-    """All faults as one text: a single one on one line, several below each other, in the file's order."""
+    """Format all faults in the order of the file: a single one on one line, several on a line each."""
     worded = sorted({(_line(fault.place, lines), fault.place, fault.text) for fault in faults})
-    told = [f"line {line}, {place}: {text}" if line else f"{place}: {text}" for line, place, text in worded]
-    if len(told) == 1:
-        return f"{name}, {told[0]}"
-    return f"{name} has {len(told)} faults:\n" + "\n".join(f"  {one}" for one in told)
+    lines_of_text = [f"line {line}, {place}: {text}" if line else f"{place}: {text}" for line, place, text in worded]
+    if len(lines_of_text) == 1:
+        return f"{name}, {lines_of_text[0]}"
+    return f"{name} has {len(lines_of_text)} faults:\n" + "\n".join(f"  {text}" for text in lines_of_text)
 
 
 def _line(place: str, lines: Lines) -> int:
-    # A key that is missing has no line of its own: its block's is told.
+    # A missing key has no line; the line of its block is reported.
     while place:
         if place in lines:
             return lines[place]
@@ -58,7 +58,7 @@ def _line(place: str, lines: Lines) -> int:
 
 
 def schema_faults(invalid: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Word what pydantic found in the words of the recipe; one place is told once, whatever was tried there."""
+    """Convert pydantic's errors to faults; a place is reported once, however many types pydantic tried there."""
     found: dict[str, Fault] = {}
     for error in invalid.errors():
         place = dotted(own_place(error["loc"]))
@@ -67,7 +67,7 @@ def schema_faults(invalid: ValidationError, model: type[BaseModel]) -> list[Faul
 
 
 def own_place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Leave out of a place what pydantic adds: the branch of a union it tried is no key of ours."""
+    """Drop from a place the names that pydantic adds for the branches of a union: a recipe has no such keys."""
     return tuple(part for part in loc if isinstance(part, int) or part not in ("int", "str", "dict[str,int]", "[key]"))
 
 
@@ -76,7 +76,7 @@ _KINDS = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
-    "date": "a day as 2017-12-31",
+    "date": "a date as 2017-12-31",
     "tuple": "a list",
     "dict": "a block of `key: value`",
     "model": "a block of `key: value`",
@@ -98,24 +98,24 @@ def _word(error: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "is missing."
     if kind == "literal_error":
-        return f"{_shown(given)} is none of {context['expected']}."
+        return f"{_shown(given)} is not one of {context['expected']}."
     if kind in _BOUNDS:
         return f"{_shown(given)} is out of range: it must be {_BOUNDS[kind]} {next(iter(context.values())):g}."
     if kind == "string_pattern_mismatch":
-        return f"{_shown(given)} has letters the Hub does not allow. Use a-z, 0-9, `-`, `_` and `.`."
+        return f"{_shown(given)} contains characters that the Hub does not allow. Use a-z, 0-9, `-`, `_` and `.`."
     if kind == "value_error":
         return f"{_shown(given)}: {context['error']}."
     wanted = next((words for start, words in _KINDS.items() if kind.startswith(start)), None)
     return f"{_shown(given)} is not {wanted}." if wanted else f"{_shown(given)}: {error['msg']}."
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401  whatever stands in the YAML file
+def _shown(value: Any) -> str:  # noqa: ANN401  any YAML value
     text = str(value)
     return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """List the keys that are known at a place, by following the schema down."""
+    """List the keys that the schema knows at a place."""
     schema = model.model_json_schema()
     nodes: list[dict[str, Any]] = [schema]
     for part in loc:
@@ -132,7 +132,7 @@ def _below(schema: dict[str, Any], node: dict[str, Any], part: int | str) -> lis
 
 
 def _alternatives(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any]]:
-    """Follow `$ref` and list what `X or Y` may be."""
+    """Follow `$ref` and list the branches of a union."""
     if "$ref" in node:
         return _alternatives(schema, schema["$defs"][node["$ref"].rsplit("/", 1)[-1]])
     if "anyOf" in node:

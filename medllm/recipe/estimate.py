@@ -31,7 +31,7 @@ SHARD = "to divide it, set `accelerate: fsdp2`"
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of the plan; a figure that cannot be known from the recipe is none, never guessed."""
+    """One stage of the plan; a figure that the recipe does not decide is None, never guessed."""
 
     stage: Stage
     repo: str
@@ -74,17 +74,19 @@ class Plan:
 
 
 def plan(recipe: Recipe, config: Path | None = None) -> Plan:
-    """Say what the recipe would make; `config` is the base's config.json when the base is not in the table."""
+    """Estimate each stage of a recipe; `config` is the base's config.json when the base is not in the table."""
     beside = recipe.folder / recipe.base / "config.json"
-    for told in (config, beside if parse_reference(recipe.base).where == "folder" and beside.is_file() else None):
-        if told:
-            refuse_unsupported(told)
+    for given in (config, beside if parse_reference(recipe.base).where == "folder" and beside.is_file() else None):
+        if given:
+            refuse_unsupported(given)
     shape = shape_from_config(config) if config else known_shape(recipe.base, recipe.folder)
     steps = tuple(_step(recipe, stage, shape) for stage in stages_of(recipe))
-    warnings = [told for step in steps for told in (step.too_much, step.too_little_disk) if told]
+    warnings = [warning for step in steps for warning in (step.too_much, step.too_little_disk) if warning]
     missing = missing_folders(recipe)
     if shape is None and recipe.base not in missing:
-        warnings.append(f"the shape of {recipe.base} is not known here: no cost. Give its config.json with --config.")
+        warnings.append(
+            f"the shape of {recipe.base} is unknown, so costs are left out. Give its config.json with --config."
+        )
     parameters = shape.parameters if shape else None
     return Plan(recipe.name, recipe.base, parameters, steps, tuple(warnings), missing, recipe.prepared_by)
 
@@ -196,7 +198,7 @@ def _hours(operations: float, settings: Cpt | Rpo, on: Machine | None) -> dict[s
 
 
 def _rate(settings: Cpt | Rpo, each: float, on: Machine | None) -> str:
-    """Where the size of the data is not known: the cost of a round number of it."""
+    """Word the cost of a round number of tokens or pairs, for data of unknown size."""
     if isinstance(settings, Rpo):
         unit, operations = "1,000 pairs of full length", each * 2000 * settings.max_length
     else:

@@ -1,4 +1,4 @@
-"""Which exams a recipe may name, and from which day each could leak."""
+"""Exams that a recipe may name, and the first day of each."""
 
 from datetime import date
 
@@ -7,12 +7,12 @@ from medllm.recipe.settings import Recipe
 
 
 def known_exams(recipe: Recipe) -> list[str]:
-    """Names that may stand in this recipe: the catalogue's and its own."""
+    """List the exams that a recipe may name: those of the catalogue and its own."""
     return [*CATALOGUE, *(name for name in recipe.exams if name not in CATALOGUE)]
 
 
 def first_day(recipe: Recipe, name: str) -> date | None:
-    """The earliest exam day, where one is known."""
+    """Return the earliest day of an exam, or None when it is unknown."""
     own = recipe.exams.get(name)
     if own and own.first:
         return own.first

@@ -1,4 +1,4 @@
-"""The machines a stage may be sent to: memory, speed, the Hub's name for them and its price."""
+"""Machines that a stage may run on: memory, speed, the Hub's name and its price."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def nodes() -> int:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: the maker's figures, not measured by us."""
+    """One GPU, with the manufacturer's figures; not measured here."""
 
     memory_gb: float
     tflops: float
@@ -73,12 +73,12 @@ DISK: dict[str, int] = {
     "a100-large": 1000,
 }
 """GB of disk by the Hub's name of a machine, as its documentation of Spaces' hardware gives them; the others are not
-stated there, and are not judged."""
+stated there, and are not checked."""
 
 OTHER_NAMES = {"t4-medium": ("t4", 1), "a10g-large": ("a10g", 1)}
 
 CPU = ("cpu", "cpu-basic", "cpu-upgrade")
-"""Machines without a GPU: memory is not judged, and hours are not estimated."""
+"""Machines without a GPU: memory is not checked, and hours are not estimated."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Machine:
 
 
 def machine(name: str) -> Machine | None:
-    """Understand `a100x4`, `a100-large` or `cpu`; none for a name we do not know.
+    """Understand `a100x4`, `a100-large` or `cpu`; None for an unknown name.
 
     >>> machine("a100x4").dollars_an_hour, machine("a100-large").name, machine("a100x2").flavor
     (10.0, 'a100x1', None)
@@ -114,7 +114,7 @@ def machine(name: str) -> Machine | None:
 
 
 def cheapest_with_disk(size: float) -> str | None:
-    """The cheapest machine of the Hub whose stated disk holds so many bytes; a processor first, since it is enough."""
+    """Name the cheapest machine of the Hub whose stated disk holds `size` bytes; one without a GPU comes first."""
     prices = dict(HUB.values())
     fitting = [flavor for flavor, gb in DISK.items() if gb * 1e9 >= size]
     return min(fitting, key=lambda flavor: prices.get(flavor, 0.0), default=None)
@@ -127,5 +127,5 @@ def _price(kind: str, count: int) -> float | None:
 
 
 def machine_names() -> list[str]:
-    """Names that may stand under `run_on`, for errors and help."""
+    """List the values of `run_on`, for errors and help."""
     return [*(f"{kind}x{count}" for kind, count in HUB), "a100x2", "h100x1", "h100x4", "h100x8", *CPU]

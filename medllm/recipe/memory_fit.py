@@ -1,4 +1,4 @@
-"""Whether a stage fits its machine, and when not, which change makes it fit: each mend is computed, not guessed."""
+"""Whether a stage fits its machine, and the changes that make it fit: each one is computed, not guessed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from medllm.recipe.reference import parse_reference
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a decoder's config decides its size."""
+    """The values of a decoder's config that decide its size."""
 
     hidden: int
     layers: int
@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of all blocks' linear layers: the part that NF4 quantizes. Experts are no linear layers."""
+        """Weights of all blocks' linear layers: the part that NF4 quantizes. Experts are not linear layers."""
         each = {name: inward * outward for name, (inward, outward) in self.linear().items()}
         dense = sum(each[name] for name in ("gate_proj", "up_proj", "down_proj"))
         shared = 3 * self.hidden * self.shared_intermediate * self.expert_layers
@@ -114,7 +114,7 @@ _FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3", "gemma3_tex
 
 
 def known_shape(base: str, folder: Path) -> Shape | None:
-    """Look a base up: in the table for a repository, in its config.json for a folder; none when unknown."""
+    """Look up a base: in the table for a repository, in its config.json for a folder; None when unknown."""
     reference = parse_reference(base)
     if reference.where == "folder":
         config = folder / base / "config.json"
@@ -124,7 +124,7 @@ def known_shape(base: str, folder: Path) -> Shape | None:
 
 
 def shape_if_known(base: str, folder: Path) -> Shape | None:
-    """Look a base up; none also where its config.json is of no decoder that can be sized."""
+    """Look up a base; None also where its config.json is not that of a supported decoder."""
     try:
         return known_shape(base, folder)
     except ModelError:
@@ -145,21 +145,21 @@ def refuse_unsupported(path: Path) -> None:
     except ModelError:
         size = ""
     raise ModelError(
-        f"{path}: a model of type `{kind}` cannot be trained or asked here.{size} Take a base of one of these types: "
+        f"{path}: a model of type `{kind}` is not supported.{size} Use a base of one of these types: "
         f"{', '.join(SUPPORTED)}."
     )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(told, dict):
-            raise ValueError("it is no object")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not a JSON object")
     except FileNotFoundError as fault:
         raise ModelError(f"{path} does not exist. Name a model's config.json.") from fault
     except (ValueError, OSError) as fault:
-        raise ModelError(f"{path} is no config of a decoder we can size ({fault}).") from fault
-    return told
+        raise ModelError(f"{path} is not the config of a supported decoder ({fault}).") from fault
+    return config
 
 
 def shape_from_config(path: Path) -> Shape:
@@ -182,11 +182,11 @@ def shape_from_config(path: Path) -> Shape:
             **_experts(text),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise ModelError(f"{path} is no config of a decoder we can size ({fault}).") from fault
+        raise ModelError(f"{path} is not the config of a supported decoder ({fault}).") from fault
 
 
 def _experts(text: dict[str, Any]) -> dict[str, int]:
-    """What a config says of experts, in the words of the families that have them (Mixtral, Qwen, DeepSeek, GPT-OSS)."""
+    """Read the experts from a config, with the keys of Mixtral, Qwen, DeepSeek and GPT-OSS."""
     experts = next(
         (int(text[key]) for key in ("num_experts", "num_local_experts", "n_routed_experts") if text.get(key)), 0
     )

@@ -1,4 +1,4 @@
-"""Read a recipe from its file: values, overrides and every fault at once."""
+"""Reads a recipe from its file: values, overrides and every error at once."""
 
 import copy
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medllm.errors import RecipeError
-from medllm.recipe.errors import Fault, own_place, report, schema_faults
+from medllm.recipe.errors import Fault, did_you_mean, own_place, report, schema_faults
 from medllm.recipe.renamed import new_name, with_new_keys, with_new_places
 from medllm.recipe.settings import Recipe
 from medllm.recipe.validators import broken_rules
@@ -18,20 +18,20 @@ Tree = dict[str, Any]
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a sound recipe, or name all that is wrong with it; `overrides` are dotted keys as in `--set`."""
+    """Read and check a recipe; `overrides` are dotted keys as in `--set`. Raises one RecipeError with every fault."""
     tree, lines = parse_yaml(_text(path), str(path))
     return _sound(_overridden(tree, overrides or {}, "--set "), path, lines)
 
 
 def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """Build the same recipe with other values, checked as strictly."""
+    """Build the same recipe with other values, checked in the same way."""
     return _sound(_overridden(recipe.tree, overrides, "--set "), recipe.path, {})
 
 
 def ablated(recipe: Recipe, name: str) -> Recipe:
     """Build the recipe of one row of the ablation table."""
     if name not in recipe.ablations:
-        raise RecipeError(f"ablations: there is no `{name}`. There is: {', '.join(recipe.ablations) or 'none'}.")
+        raise RecipeError(f"ablations: unknown row `{name}`. {did_you_mean(name, list(recipe.ablations))}")
     return with_overrides(recipe, {**recipe.ablations[name], "ablations": {}})
 
 
@@ -50,15 +50,15 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _text(path: Path) -> str:
     if path.is_dir():
-        raise RecipeError(f"{path} is a folder. Name the recipe in it.")
+        raise RecipeError(f"{path} is a folder. Give the path of a recipe file.")
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise RecipeError(f"{path} has more than {LARGEST:,} bytes: this is no recipe.")
+            raise RecipeError(f"{path} has more than {LARGEST:,} bytes and is not read as a recipe.")
         return content.decode("utf-8")
     except FileNotFoundError as fault:
-        raise RecipeError(f"{path} does not exist. Recipes that come with medllm lie in recipes/.") from fault
+        raise RecipeError(f"{path} does not exist. The recipes of medllm are in recipes/.") from fault
     except UnicodeDecodeError as fault:
         raise RecipeError(f"{path} is not UTF-8 text (byte {fault.start}). Save it as UTF-8.") from fault
     except OSError as fault:
@@ -74,7 +74,7 @@ def _overridden(tree: Tree, overrides: Mapping[str, Any], who: str) -> Tree:
         for part in parts[:-1]:
             below = block.setdefault(part, {})
             if not isinstance(below, dict):
-                raise RecipeError(f"{who}{key}: `{part}` is no block, so it has no `{parts[-1]}`.")
+                raise RecipeError(f"{who}{key}: `{part}` is not a block and has no key `{parts[-1]}`.")
             block = below
         block[parts[-1]] = value
     return changed
@@ -105,7 +105,7 @@ def _build(tree: Tree, path: Path) -> tuple[Recipe | None, list[Fault]]:
 
 
 def _explained(fault: Fault, by: list[Fault]) -> bool:
-    # A value that was taken out as faulty is not also told as missing.
+    # A value that was removed as faulty is not reported as missing too.
     return any(other.place.startswith(fault.place) for other in by)
 
 
@@ -116,7 +116,7 @@ def _validate(tree: Tree, path: Path) -> Recipe:
 
 
 def _inherited(recipe: Recipe) -> Recipe:
-    """Fill in what a stage takes from the recipe, so that its settings say all that it needs."""
+    """Fill in the values that a stage takes from the recipe, so that its settings are complete."""
     corpus, preferences = recipe.corpus, recipe.preferences
     if corpus and corpus.cutoff is None:
         corpus = corpus.model_copy(update={"cutoff": recipe.cutoff})
@@ -145,7 +145,7 @@ _STAND_INS: tuple[Any, ...] = (1, "base", {"r": 1, "lora_alpha": 1}, {}, [], "20
 
 
 def _stood_in(tree: Tree) -> Tree:
-    """Fill what is missing with values of the right kind, only so that the rules can look at all the rest."""
+    """Fill missing keys with values of the right type, so that the rules can check the other keys."""
     try:
         Recipe.model_validate(tree)
     except ValidationError as invalid:

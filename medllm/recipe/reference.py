@@ -1,4 +1,4 @@
-"""How a recipe names things: a stage above, `ORG/NAME@REVISION` on the Hub, or `./folder` beside the recipe."""
+"""Names in a recipe: an earlier stage, `ORG/NAME@REVISION` on the Hub, or `./folder` beside the recipe."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ Stage = Literal["corpus", "cpt", "preferences", "rpo", "merge", "evaluate", "spa
 Kind = Literal["model", "dataset", "space"]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""The stages in the order in which they are made; a stage may use only those before it."""
+"""The stages in the order of the pipeline; a stage may use only those before it."""
 
 KINDS: dict[Stage, Kind] = {
     "corpus": "dataset",
@@ -19,7 +19,7 @@ KINDS: dict[Stage, Kind] = {
     "evaluate": "dataset",
     "space": "space",
 }
-"""What each stage leaves on the Hub."""
+"""The kind of repository that each stage pushes."""
 
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _API = re.compile(r"(?P<maker>openai|endpoint):(?P<model>\S+)")
@@ -27,7 +27,7 @@ _API = re.compile(r"(?P<maker>openai|endpoint):(?P<model>\S+)")
 
 @dataclass(frozen=True)
 class Reference:
-    """One source as written in the recipe, with what was understood of it."""
+    """One source as written in the recipe, and its parts."""
 
     text: str
     where: Literal["base", "stage", "hub", "folder", "api", "unknown"]
@@ -36,7 +36,7 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Understand a source; what fits no form comes back as `unknown`, for the rules to word.
+    """Parse a source; a text of no known form becomes `unknown`, which a rule reports.
 
     >>> parse_reference("Qwen/Qwen2.5-7B@main").revision
     'main'

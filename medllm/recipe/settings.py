@@ -1,4 +1,4 @@
-"""The whole recipe: one file is the whole pipeline, and what you read is what runs."""
+"""The whole recipe: one file defines the whole pipeline."""
 
 from datetime import date
 from pathlib import Path
@@ -47,31 +47,31 @@ __all__ = [
 
 
 class Merge(Settings):
-    """Fold the adapter into the base, shard by shard, with a certificate of parity."""
+    """Merge the adapter into the base, shard by shard, with a certificate of parity."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"run_on"})
 
     model: str
-    """The adapter, or adapters, that become one model with the base."""
+    """The adapter, or adapters, to merge into the base."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Numbers of the merged weights."""
+    """Number format of the merged weights."""
     parity_questions: int = Field(default=32, ge=0)
-    """Questions on which adapter and merged model are compared; 0 writes no certificate."""
+    """Questions on which the adapter and the merged model are compared; 0 writes no certificate."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 
 
 class MaxNewTokens(Settings):
-    """How many tokens a model may write."""
+    """Maximum number of tokens in a reply, by prompt."""
 
     plain: int = Field(default=32, ge=1)
-    """When asked for the answer alone."""
+    """For the answer alone."""
     explain: int = Field(default=1024, ge=1)
-    """When asked to explain first."""
+    """For an explanation and the answer."""
 
 
 class Evaluate(Settings):
-    """Ask every model every exam, plainly and explained, and keep each answer."""
+    """Ask every model every exam, plainly and with an explanation, and record each answer."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
         {"run_on", "batch_size", "prices", "num_processes", "num_concurrent"}
@@ -79,11 +79,11 @@ class Evaluate(Settings):
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
     models: dict[str, str]
-    """Who is asked: a name for the tables, and `base`, a stage, a repo, a folder, or `openai:MODEL`."""
+    """The models: a name for the tables, and `base`, a stage, a repository, a folder, or `openai:MODEL`."""
     benchmarks: tuple[str, ...]
-    """The exams; each must be held out above."""
+    """The exams; each must be under `held_out` of the corpus."""
     prompts: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
-    """Asked for the answer alone, and asked to explain first."""
+    """Ask for the answer alone, and for an explanation first."""
     shots: int | dict[str, int] = 3
     """Worked examples, for all exams or by exam (the paper: 3 for IgakuQA, 0 for the others)."""
     template: Literal["igakuqa", "paper"] = "igakuqa"
@@ -91,15 +91,15 @@ class Evaluate(Settings):
     context: Literal["original", "linked"] = "original"
     """Follow-up questions as published, or with the case text they have lost put back."""
     years: tuple[int, ...] | None = None
-    """Only these years' exams; all when left out."""
+    """The years of the exams; all when left out."""
     limit: int | None = Field(default=None, ge=1)
-    """At most so many questions of each exam, for a trial; the results say so."""
+    """Maximum number of questions of each exam, for a trial; the results state it."""
     quantization: Literal["none", "nf4"] = "none"
-    """How the base is held while it answers."""
+    """The base in 4-bit NormalFloat, or as it is."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Numbers to compute in."""
+    """Number format of the computation."""
     max_new_tokens: MaxNewTokens = MaxNewTokens()
-    """Room for the answer, by prompt."""
+    """Maximum number of tokens in a reply, by prompt."""
     samples: int = Field(default=1, ge=1)
     """Answers to each question; more than one needs a temperature."""
     temperature: float = Field(default=0.0, ge=0)
@@ -109,22 +109,22 @@ class Evaluate(Settings):
     engine: str = "local"
     """`local`, or the address of an OpenAI-compatible server that holds base and adapters."""
     prices: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    """US dollars per million tokens asked and answered, by the server's model name: what the run cost is told."""
+    """US dollars per million input and output tokens, by the server's model name; the run reports its cost."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
     num_processes: int | None = Field(default=None, ge=1)
-    """How many processes answer here, each with a model of its own; one for each GPU when left out."""
+    """Processes that answer on this machine, each with its own copy of the model; one for each GPU when left out."""
     num_concurrent: int = Field(default=16, ge=1)
-    """How many requests a server gets at a time; vLLM is quickest with 128 to 256."""
+    """Requests sent to a server at once; vLLM is fastest with 128 to 256."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 
 
 class Space(Settings):
-    """Lay the answers side by side in a Gradio Space."""
+    """Show the answers side by side in a Gradio Space."""
 
     results: str = "evaluate"
-    """What is shown."""
+    """The results to show."""
     live: Literal["none", "adapters", "endpoint", "inference", "zerogpu"] = "none"
     """Whether and how new questions are answered."""
     title: str | None = None
@@ -134,13 +134,13 @@ class Space(Settings):
     votes: str | None = None
     """Dataset repository for experts' votes; `NAME-votes` when left out."""
     variables: dict[str, str] = Field(default_factory=dict)
-    """Variables of the Space, readable by anybody."""
+    """Variables of the Space; every visitor can read them."""
     secrets: tuple[str, ...] = ()
-    """Names of variables here whose values become the Space's secrets."""
+    """Names of environment variables on this machine whose values become the Space's secrets."""
 
 
 class Exam(Settings):
-    """Where one exam's data lies, when it is not the catalogue's own place."""
+    """The source of one exam's data, when it is not the catalogue's."""
 
     source: str
     """`ORG/NAME@REVISION` or `./folder`."""
@@ -149,55 +149,55 @@ class Exam(Settings):
 
 
 class Gate(Settings):
-    """What must hold before anything is pushed for all to see."""
+    """Conditions of a public push."""
 
     audit: bool = True
-    """No finding of the leakage audit without a person's answer."""
+    """Every finding of the leakage audit is reviewed."""
     personal_data: bool = True
-    """No document that seems to name a patient."""
+    """No document may name a patient."""
     max_drop: Share | None = None
-    """How much an exam's score may fall when the final model explains, by the far end of the interval."""
+    """Largest fall of an exam's score when the final model explains, at the far end of the interval."""
 
 
 class Publish(Settings):
-    """Who may see and use what is pushed."""
+    """Access and licence of what is pushed."""
 
     private: bool = True
-    """Only the namespace sees it."""
+    """Visible to the namespace only."""
     gated: Literal["no", "auto", "manual"] = "no"
-    """Whether readers must ask."""
+    """Whether readers must request access."""
     license: str | None = None
-    """Licence of what is made; taken from base and data when left out."""
+    """Licence of the output; taken from base and data when left out."""
     collection: str | None = None
-    """Title of a Hub collection that gathers all of it."""
+    """Title of a Hub collection that lists every repository of the recipe."""
 
 
 class Recipe(Settings):
-    """A pipeline from texts to a published model; stages that are left out are not made."""
+    """A pipeline from texts to a published model; a stage that is left out is not run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Names every repository: NAMESPACE/NAME for the merged model, NAME-STAGE for the rest."""
     base: str
-    """The model it starts from."""
+    """The base model."""
     namespace: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Your user or organization on the Hub."""
     cutoff: date
-    """Nothing younger is learnt, and no exam asked is older."""
+    """Last day of the training data; every exam asked is later."""
     exams: dict[str, Annotated[Exam, BeforeValidator(expand_name, json_schema_input_type=str | Exam)]] = Field(
         default_factory=dict
     )
-    """Where exams lie that the catalogue does not know, or that lie elsewhere."""
+    """Sources of exams that the catalogue does not know or that are stored elsewhere."""
     prepared_by: str | None = None
     """The command that writes the `./folder` sources of this recipe: until it has run, `medllm check` names the missing
     ones instead of refusing the recipe."""
     publish: Publish = Publish()
-    """Who may see what is pushed."""
+    """Access to what is pushed."""
     gate: Gate = Gate()
-    """What must hold before a public push."""
+    """Conditions of a public push."""
     slurm: SlurmPlace = SlurmPlace()
-    """What a run on a Slurm cluster asks for."""
+    """Resources of a run on a Slurm cluster."""
     jobs: JobsPlace = JobsPlace()
-    """How a run on Jobs of the Hub asks."""
+    """Options of a run as Jobs of the Hub."""
     corpus: Corpus | None = None
     """Texts to corpus."""
     cpt: Cpt | None = None
@@ -213,19 +213,19 @@ class Recipe(Settings):
     space: Space | None = None
     """Results to page."""
     ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Rows of the ablation table, as overrides like `{rpo.rpo_alpha: 0}`; what they share is made once."""
+    """Rows of the ablation table, as overrides like `{rpo.rpo_alpha: 0}`; stages that rows share run once."""
 
     _path: Path = PrivateAttr(default_factory=lambda: Path("recipe"))
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def folder(self) -> Path:
-        """Where the recipe lies: `./folder` sources are relative to it."""
+        """The recipe's folder: `./folder` sources are relative to it."""
         return self._path.parent
 
     @property
     def path(self) -> Path:
-        """The file it was read from, for the words of a fault."""
+        """The recipe's file, for error messages."""
         return self._path
 
     @property

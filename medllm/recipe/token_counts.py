@@ -1,4 +1,4 @@
-"""How much a training would read, as far as the recipe and the folders beside it tell."""
+"""Tokens of a training, as far as the recipe and its folders decide them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ BYTES_PER_TOKEN = 3.4
 encyclopedia paragraphs, measured."""
 
 PLAIN = frozenset({".csv", ".html", ".htm", ".json", ".jsonl", ".md", ".txt"})
-"""Files whose bytes are text; of others (parquet, PDF) the size says nothing."""
+"""Files whose bytes are text; the size of others (parquet, PDF) does not give their text's."""
 
 
 def trained_tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:

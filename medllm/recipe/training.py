@@ -11,10 +11,10 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 """Every linear layer of a block, spelt out: PEFT's `all-linear` would wrap the head inside a trained embedding."""
 
 NAMED = ("ddp", "fsdp2")
-"""What `accelerate:` may say instead of naming a file."""
+"""Values of `accelerate:` that are not a file."""
 
 ALL_LINEAR = "all-linear"
-"""The word for every linear layer that works on text, whatever a family calls them; not the head."""
+"""PEFT's name for every linear layer; here those of the language model, without the head."""
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -27,7 +27,7 @@ def _trackers(value: Any) -> Any:  # noqa: ANN401  any YAML value
 
 
 class Lora(Settings):
-    """The adapter: how many new numbers, where, and how strongly they act."""
+    """The LoRA adapter, with PEFT's parameter names."""
 
     r: int = Field(ge=1, le=1024)
     """Rank."""
@@ -38,11 +38,11 @@ class Lora(Settings):
     target_modules: Annotated[
         tuple[str, ...], BeforeValidator(as_list, json_schema_input_type=str | tuple[str, ...])
     ] = LINEAR
-    """The layers that get one; `all-linear` is every linear layer that works on text, but not the head."""
+    """The layers with an adapter; `all-linear` is every linear layer of the language model, without the head."""
 
 
 class Training(Settings):
-    """What both trainings share, in the words of TRL and PEFT."""
+    """Settings that both trainings share, with the names of TRL and transformers."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
         {
@@ -60,7 +60,7 @@ class Training(Settings):
     quantization: Literal["none", "nf4"] = "none"
     """The frozen base in 4-bit NormalFloat (QLoRA), or as it is."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Numbers to compute in."""
+    """Number format of the computation."""
     num_train_epochs: Positive | None = None
     """Passes over the data; give this or `max_steps`."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -72,13 +72,13 @@ class Training(Settings):
     max_length: int = Field(default=2048, ge=16)
     """Tokens of a row."""
     learning_rate: Positive = 1e-4
-    """Highest rate of the schedule."""
+    """Highest learning rate of the schedule."""
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
     """AdamW (in its fused form on a GPU), or its 8-bit forms where memory is short."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls."""
+    """How the learning rate falls."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the updates in which the rate rises."""
+    """Share of the updates in which the learning rate rises."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decay of AdamW."""
     max_grad_norm: float = Field(default=1.0, ge=0)
@@ -88,7 +88,7 @@ class Training(Settings):
     attn_implementation: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     """The attention kernel."""
     seed: int = 0
-    """Decides initial adapter and order."""
+    """Seed of the initial adapter and of the order."""
     save_steps: int = Field(default=200, ge=1)
     """Updates between two checkpoints."""
     save_minutes: Positive = 30.0
@@ -107,35 +107,35 @@ class Training(Settings):
 
 
 class Cpt(Training):
-    """Teach the base the corpus by continued pretraining."""
+    """Continued pretraining of the base on the corpus."""
 
     model: str = "base"
-    """What is trained."""
+    """The model to train."""
     data: str = "corpus"
-    """What is learnt."""
+    """The corpus to train on."""
     lora: Lora
     """The adapter."""
     packing: bool = True
-    """Fill rows with several documents that do not see each other; no text is lost either way."""
+    """Fill rows with several documents that do not attend to each other; no text is lost either way."""
 
 
 class Rpo(Training):
-    """Prefer the better explained answer: DPO plus rpo_alpha times the likelihood of the chosen one."""
+    """Reasoning preference optimization: DPO plus rpo_alpha times the negative log-likelihood of the chosen answer."""
 
     model: str
-    """The reference and the start."""
+    """The reference model and the start."""
     data: str = "preferences"
     """The pairs."""
     lora: Lora | None = None
-    """A fresh adapter; when left out, the adapter of `model` is trained on."""
+    """A new adapter; when left out, the adapter of `model` is trained further."""
     rpo_alpha: float = Field(ge=0)
     """Weight of the chosen answer's negative log-likelihood; 0 is plain DPO, the paper uses 10."""
     beta: Positive = 0.1
-    """How strongly the policy is held to the reference."""
+    """Strength of the pull towards the reference, as in DPO."""
     keep_exemplars: bool = True
     """Train on the pairs with their worked examples before the question, or without."""
     order: Literal["pairs", "questions"] = "pairs"
     """Learn the pairs in any order, or those of a question together: then a micro-batch computes its question, and each
     answer that pairs have in common, once. Give `per_device_train_batch_size` as many pairs as a question has."""
     on_falling_chosen: Literal["warn", "stop"] = "warn"
-    """What to do when the chosen answers become less likely than under the reference."""
+    """Action when the chosen answers become less likely than under the reference."""

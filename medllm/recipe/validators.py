@@ -1,4 +1,4 @@
-"""What must hold between the blocks of a recipe; each rule is a named function that yields faults."""
+"""Rules between the blocks of a recipe; each rule is a named function that yields faults."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def sources_exist(recipe: Recipe) -> Iterator[Fault]:
 def _base_exists(recipe: Recipe) -> Iterator[Fault]:
     reference = parse_reference(recipe.base)
     if reference.where not in ("hub", "folder"):
-        yield Fault("base", f"`{recipe.base}` is no model. Write `ORG/NAME@REVISION` or `./folder`.")
+        yield Fault("base", f"`{recipe.base}` is not a model. Write `ORG/NAME@REVISION` or `./folder`.")
     elif text := _outside_fault(recipe, reference):
         yield Fault("base", text)
 
@@ -41,21 +41,27 @@ def _source_fault(recipe: Recipe, stage: Stage, use: Use) -> str | None:
     if reference.where == "stage":
         return _stage_fault(recipe, stage, use)
     if reference.where == "base":
-        return None if use.wanted == "model" else "`base` is a model, and a dataset is wanted here."
+        return None if use.wanted == "model" else "`base` is a model; this key needs a dataset."
     if reference.where == "api":
-        return None if stage == "evaluate" else f"`{use.source}` can only be evaluated: its weights are not here."
+        return (
+            None
+            if stage == "evaluate"
+            else f"`{use.source}` can only be used in `evaluate`: its weights are not available."
+        )
     return _outside_fault(recipe, reference, made=_made_above(recipe, stage, use))
 
 
 def _stage_fault(recipe: Recipe, stage: Stage, use: Use) -> str | None:
     named: Stage = next(one for one in STAGES if one == use.source)
-    there = f"There is: {', '.join(_made_above(recipe, stage, use)) or 'nothing'}."
-    if STAGES.index(named) >= STAGES.index(stage):
-        return f"`{named}` is made after `{stage}`, from it: a circle. {there}"
+    there = f"Available: {', '.join(_made_above(recipe, stage, use)) or 'nothing'}."
+    if named == stage:
+        return f"`{named}` cannot be its own input. {there}"
+    if STAGES.index(named) > STAGES.index(stage):
+        return f"`{named}` runs after `{stage}` and cannot be its input. {there}"
     if getattr(recipe, named) is None:
-        return f"`{named}` is not made in this recipe. Add a `{named}:` block, or name a repository. {there}"
+        return f"this recipe has no stage `{named}`. Add a `{named}:` block, or name a repository. {there}"
     if KINDS[named] != use.wanted:
-        return f"`{named}` is a {KINDS[named]}, and a {use.wanted} is wanted here. {there}"
+        return f"`{named}` is a {KINDS[named]}; this key needs a {use.wanted}. {there}"
     return None
 
 
@@ -71,42 +77,44 @@ def _outside_fault(recipe: Recipe, reference: Reference, made: list[str] | None 
         return f"folder {reference.text} not found (looked in {recipe.folder})."
     if reference.where != "hub":
         near = did_you_mean(reference.text, made or [])
-        return f"`{reference.text}` is no source. {near} Or write `ORG/NAME@REVISION` or `./folder`."
+        return f"Unknown source `{reference.text}`. {near} Or write `ORG/NAME@REVISION` or `./folder`."
     if reference.revision is None:
         return f"`{reference.text}` has no revision. Write `{reference.text}@main`, a tag or, best, a commit."
     return None
 
 
 def exams_are_known(recipe: Recipe) -> Iterator[Fault]:
-    """Every exam named is in the catalogue or under `exams`."""
+    """Every exam is in the catalogue or under `exams`."""
     for stage in stages_of(recipe):
         for use in uses(recipe, stage):
             if use.wanted == "exam" and use.source not in known_exams(recipe):
                 mend = did_you_mean(use.source, known_exams(recipe))
-                yield Fault(use.place, f"`{use.source}` is no exam we know. {mend}")
+                yield Fault(use.place, f"Unknown exam `{use.source}`. {mend}")
 
 
 def exam_is_held_out(recipe: Recipe) -> Iterator[Fault]:
-    """What is asked at the end was hidden from corpus and preferences."""
+    """Every exam of `evaluate` is held out of corpus and preferences."""
     asked = recipe.evaluate.benchmarks if recipe.evaluate else ()
     for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
         if settings is None or (
             stage == "preferences" and recipe.corpus and settings.held_out == recipe.corpus.held_out
         ):
-            continue  # what is taken over from the corpus is told there
+            continue  # a list that comes from the corpus is reported there
         for name in asked:
             if name not in (settings.held_out or ()):
-                yield Fault(f"{stage}.held_out", f"`{name}` is asked under `evaluate` but not held out. Add it here.")
+                yield Fault(f"{stage}.held_out", f"`evaluate` asks `{name}`, which is not held out. Add it here.")
 
 
 def cutoff_precedes_exams(recipe: Recipe) -> Iterator[Fault]:
-    """Nothing is learnt that is as young as an exam that is asked."""
+    """Every cutoff is before the first exam of `evaluate`."""
     if recipe.evaluate is None:
         return
     for name in recipe.evaluate.benchmarks:
         first = first_day(recipe, name)
         if first is None and name in recipe.exams and name not in CATALOGUE:
-            yield Fault(f"exams.{name}", "when was its first exam? Write `{source: ..., first: 2018-02-10}`.")
+            yield Fault(
+                f"exams.{name}", "the day of its first exam is missing. Write `{source: ..., first: 2018-02-10}`."
+            )
         elif first is not None and (asked := _first_asked(recipe, first)):
             yield from (Fault(place, _late(name, day, asked)) for place, day in _cutoffs(recipe) if day >= asked)
 
@@ -124,58 +132,62 @@ def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
 
 
 def _late(name: str, cutoff: date, first: date) -> str:
-    return f"{cutoff} is not before the first `{name}` exam asked ({first}). Set it earlier, or ask later `years` only."
+    mend = "Set it earlier, or limit `years` to later exams."
+    return f"{cutoff} is not before the first `{name}` exam asked ({first}). {mend}"
 
 
 def training_has_an_end(recipe: Recipe) -> Iterator[Fault]:
-    """Each training says either num_train_epochs or max_steps."""
+    """Each training has either num_train_epochs or max_steps."""
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
         if settings and (settings.num_train_epochs is None) == (settings.max_steps is None):
-            yield Fault(stage, "say how long: `num_train_epochs` or `max_steps`, one of them.")
+            yield Fault(stage, "give exactly one of `num_train_epochs` and `max_steps`.")
 
 
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[Fault]:
-    """Without a CPT adapter to go on with, RPO needs one of its own."""
+    """RPO on the base needs an adapter of its own; a merge needs an adapter."""
     if recipe.rpo and recipe.rpo.model == "base" and recipe.rpo.lora is None:
-        yield Fault("rpo.lora", "`base` has no adapter to go on with. Write `lora: {r: 64, lora_alpha: 128}`.")
+        yield Fault("rpo.lora", "`base` has no adapter to train further. Write `lora: {r: 64, lora_alpha: 128}`.")
     if recipe.merge and recipe.merge.model == "base":
-        yield Fault("merge.model", "`base` has nothing to merge. Name `cpt` or `rpo`.")
+        yield Fault("merge.model", "`base` has no adapter to merge. Name `cpt` or `rpo`.")
 
 
 def samples_differ(recipe: Recipe) -> Iterator[Fault]:
-    """Several samples at temperature 0 would be one answer copied."""
+    """Several samples need a temperature above 0: greedy samples are identical."""
     for stage, settings in (("preferences", recipe.preferences), ("evaluate", recipe.evaluate)):
         if settings and settings.samples > 1 and settings.temperature == 0:
-            yield Fault(f"{stage}.samples", f"{settings.samples} samples at temperature 0 are one. Set a temperature.")
+            yield Fault(
+                f"{stage}.samples", f"{settings.samples} samples at temperature 0 are identical. Set a temperature."
+            )
 
 
 def ablations_have_own_names(recipe: Recipe) -> Iterator[Fault]:
-    """A row of the ablation table is not called like a model that is evaluated anyway."""
+    """No row of the ablation table has the name of a model under evaluate.models."""
     for name in recipe.ablations:
         if recipe.evaluate and name in recipe.evaluate.models:
-            yield Fault(f"ablations.{name}", f"`{name}` is already a row: it stands under evaluate.models.")
+            yield Fault(f"ablations.{name}", f"`{name}` is already the name of a row, under evaluate.models.")
 
 
 def machines_are_known(recipe: Recipe) -> Iterator[Fault]:
-    """Each `run_on` is a machine of the table, and a batch divides evenly over its devices."""
+    """Each `run_on` is a known machine, and a batch divides evenly over its devices."""
     for stage in stages_of(recipe):
         settings = getattr(recipe, stage)
         name = getattr(settings, "run_on", None)
         on = machine(name) if name else None
         if name and on is None:
-            yield Fault(f"{stage}.run_on", f"`{name}` is no machine we know. {did_you_mean(name, machine_names())}")
+            yield Fault(f"{stage}.run_on", f"Unknown machine `{name}`. {did_you_mean(name, machine_names())}")
         if isinstance(settings, Training):
             nodes = recipe.slurm.nodes
             at_once = settings.per_device_train_batch_size * (on.count if on else 1) * nodes
             if settings.total_batch_size % at_once:
-                text = f"{settings.total_batch_size} rows do not divide over {at_once} at once. Take a multiple."
+                mend = f"Use a multiple of {at_once}."
+                text = f"{settings.total_batch_size} rows do not divide over {at_once} at once. {mend}"
                 yield Fault(f"{stage}.total_batch_size", text)
             if on and on.gpu and not on.gpu.bfloat16 and settings.dtype == "bfloat16":
                 yield Fault(f"{stage}.dtype", f"{on.name} cannot compute in bfloat16. Set `dtype: float16`.")
 
 
 def trainings_can_be_divided(recipe: Recipe) -> Iterator[Fault]:
-    """What FSDP2 cannot divide, and layers that get no adapter, are refused before the base is loaded."""
+    """FSDP2 can divide the training, and every layer can take an adapter; checked before the base is loaded."""
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
         if settings is None:
             continue
@@ -193,7 +205,7 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[Fault]:
 
 
 def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:
-    """Whether FSDP divides the model: by its name, or by the file of accelerate that is named."""
+    """Whether FSDP divides the model, as `accelerate` or its config file says."""
     if accelerate is None or accelerate in NAMED:
         return accelerate == "fsdp2"
     for file in (recipe.folder / accelerate, Path(accelerate)):
@@ -217,5 +229,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def broken_rules(recipe: Recipe) -> list[Fault]:
-    """All faults of a recipe whose single values are sound."""
+    """Apply every rule to a recipe whose single values are valid."""
     return [fault for rule in RULES for fault in rule(recipe)]

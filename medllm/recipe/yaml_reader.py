@@ -1,4 +1,4 @@
-"""YAML to plain values with line numbers, refusing what surprises: tabs, duplicate keys, anchors, depth."""
+"""Reads YAML to plain values with line numbers; rejects tabs, duplicate keys, anchors and deep nesting."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ Lines = dict[str, int]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but `1e-4` is a number and `no`, `on` and `12:30` stay words."""
+    """Loader of YAML 1.1 in which `1e-4` is a number and `no`, `on` and `12:30` stay strings."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -63,14 +63,14 @@ def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], Lines]:
     except (yaml.YAMLError, ValueError) as fault:
         raise RecipeError(f"{name} is not YAML: {str(fault).splitlines()[0]}") from fault
     if not isinstance(tree, dict):
-        raise RecipeError(f"{name} holds no `key: value` lines. A recipe starts with `name: ...`; see recipes/.")
+        raise RecipeError(f"{name} has no `key: value` lines. A recipe starts with `name: ...`; see recipes/.")
     return tree, lines
 
 
 def _refuse_unreadable(text: str, name: str) -> None:
     for number, line in enumerate(text.splitlines(), 1):
         if "\t" in line[: len(line) - len(line.lstrip())]:
-            raise RecipeError(f"{name}, line {number}: indented with a tab. YAML wants spaces.")
+            raise RecipeError(f"{name}, line {number}: indented with a tab. YAML needs spaces.")
 
 
 def _refuse_tricks(text: str, name: str) -> None:
@@ -78,14 +78,16 @@ def _refuse_tricks(text: str, name: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if getattr(event, "anchor", None):
             raise RecipeError(
-                f"{name}, line {_line(event)}: anchors and aliases are not used here. Write the value out."
+                f"{name}, line {_line(event)}: anchors and aliases are not supported. Write the value out."
             )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > DEEPEST:
-            raise RecipeError(f"{name}, line {_line(event)}: nested more than {DEEPEST} deep: this is no recipe.")
+            raise RecipeError(
+                f"{name}, line {_line(event)}: nested more than {DEEPEST} levels deep. Recipes need at most five."
+            )
 
 
 def _line(event: yaml.Event) -> int:
@@ -93,13 +95,13 @@ def _line(event: yaml.Event) -> int:
 
 
 def _walk(node: Node, place: str, lines: Lines, name: str) -> None:
-    """Note the line of each place, and refuse a key that stands twice: YAML would silently keep the last."""
+    """Record the line of each place, and reject a duplicate key: YAML would silently keep the last."""
     if isinstance(node, MappingNode):
         for key, value in node.value:
             inner = f"{place}.{key.value}" if place else str(key.value)
             line = key.start_mark.line + 1
             if inner in lines:
-                raise RecipeError(f"{name}, line {line}: `{inner}` stands here and on line {lines[inner]}. Keep one.")
+                raise RecipeError(f"{name}, line {line}: `{inner}` is a duplicate of line {lines[inner]}. Keep one.")
             lines[inner] = line
             _walk(value, inner, lines, name)
     elif isinstance(node, SequenceNode):

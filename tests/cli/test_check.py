@@ -52,7 +52,7 @@ def test_a_fault_is_one_line_on_stderr_and_exit_code_1():
     done = medllm("check", "recipes/nothing.yaml")
     assert done.returncode == 1
     assert done.stdout == ""
-    told = "medllm: recipes/nothing.yaml does not exist. Recipes that come with medllm lie in recipes/.\n"
+    told = "medllm: recipes/nothing.yaml does not exist. The recipes of medllm are in recipes/.\n"
     assert done.stderr == told
 
 
@@ -91,7 +91,7 @@ def test_a_base_that_cannot_be_loaded_is_an_error_before_anything_is_spent(tmp_p
     path.write_text(json.dumps({"model_type": "qwen3_moe", "num_experts": 128}))
     done = medllm("check", "recipes/qwen2.5-0.5b.yaml", "--config", str(path))
     assert done.returncode == 1
-    assert "a model of type `qwen3_moe` cannot be trained or asked here" in done.stderr
+    assert "a model of type `qwen3_moe` is not supported" in done.stderr
 
 
 def test_the_time_between_checkpoints_and_the_disk_of_a_merge_are_told():

@@ -82,7 +82,7 @@ def test_a_multimodal_config_is_sized_by_its_text_part(tmp_path: Path):
 def test_what_is_no_config_is_refused_by_name(tmp_path: Path, text: str):
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(ModelError, match=r"config\.json is no config of a decoder we can size"):
+    with pytest.raises(ModelError, match=r"config\.json is not the config of a supported decoder"):
         shape_from_config(path)
 
 

@@ -19,13 +19,13 @@ def said(path: Path) -> str:
 
 def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
-    assert said(Path("no.yaml")) == "no.yaml does not exist. Recipes that come with medllm lie in recipes/."
+    assert said(Path("no.yaml")) == "no.yaml does not exist. The recipes of medllm are in recipes/."
 
 
 def test_a_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     Path("recipes").mkdir()
-    assert said(Path("recipes")) == "recipes is a folder. Name the recipe in it."
+    assert said(Path("recipes")) == "recipes is a folder. Give the path of a recipe file."
 
 
 def test_wrong_types(refused: Refuse):
@@ -35,7 +35,7 @@ def test_wrong_types(refused: Refuse):
     )
     assert (
         refused("cutoff: 2017-12-31", "cutoff: soon")
-        == "small.yaml, line 4, cutoff: `soon` is not a day as 2017-12-31."
+        == "small.yaml, line 4, cutoff: `soon` is not a date as 2017-12-31."
     )
     assert (
         refused("merge: {model: rpo}", "merge: rpo")
@@ -43,13 +43,13 @@ def test_wrong_types(refused: Refuse):
     )
     assert (
         refused("num_train_epochs: 2", "num_train_epochs: true")
-        == "small.yaml, line 10, cpt.num_train_epochs: `True`: true and false mean nothing here."
+        == "small.yaml, line 10, cpt.num_train_epochs: `True`: this key takes no true or false."
     )
     assert refused("num_train_epochs: 2", "num_train_epochs: 0").endswith(
         "cpt.num_train_epochs: `0` is out of range: it must be more than 0."
     )
     assert refused("name: small", "name: a/b").startswith(
-        "small.yaml, line 1, name: `a/b` has letters the Hub does not allow."
+        "small.yaml, line 1, name: `a/b` contains characters that the Hub does not allow."
     )
 
 
@@ -57,7 +57,7 @@ def test_an_unknown_key_gets_a_suggestion(refused: Refuse):
     words = "small.yaml, line 11, cpt.learnig_rate: unknown key. Did you mean `learning_rate`?"
     assert refused("learning_rate:", "learnig_rate:") == words
     assert refused("lora: {r: 64", "lora: {rank: 1, r: 64").startswith(
-        "small.yaml, line 9, cpt.lora.rank: unknown key. There is: r, "
+        "small.yaml, line 9, cpt.lora.rank: unknown key. Available: r, "
     )
     assert refused("merge:", "merg:") == "small.yaml, line 19, merg: unknown key. Did you mean `merge`?"
     assert refused("exam: own", "exm: own").endswith("corpus.data[1].exm: unknown key. Did you mean `exam`?")
@@ -89,7 +89,7 @@ def test_an_ablation_is_checked_like_the_recipe(refused: Refuse):
     words = refused("{rpo.rpo_alpha: 0}", "{rpo.rpo_alfa: 0}")
     assert words == "small.yaml, line 24, ablations.cpt-dpo: rpo.rpo_alfa: unknown key. Did you mean `rpo_alpha`?"
     assert refused("{rpo.rpo_alpha: 0}", "{name.x: 0}").endswith(
-        "ablations.cpt-dpo: name.x: `name` is no block, so it has no `x`."
+        "ablations.cpt-dpo: name.x: `name` is not a block and has no key `x`."
     )
 
 

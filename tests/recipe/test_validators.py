@@ -13,11 +13,11 @@ Refuse = Callable[[str, str], str]
 
 def test_an_unknown_benchmark(refused: Refuse):
     words = refused("held_out: [igakuqa, medqa-ja]", "held_out: [igakuqa, medqa-ja, igakuqaa]")
-    assert "corpus.held_out: `igakuqaa` is no exam we know. Did you mean `igakuqa`?" in words
+    assert "corpus.held_out: Unknown exam `igakuqaa`. Did you mean `igakuqa`?" in words
 
 
 def test_an_exam_that_is_asked_must_be_held_out(refused: Refuse):
-    words = "corpus.held_out: `medqa-ja` is asked under `evaluate` but not held out. Add it here."
+    words = "corpus.held_out: `evaluate` asks `medqa-ja`, which is not held out. Add it here."
     assert refused("held_out: [igakuqa, medqa-ja]", "held_out: [igakuqa]") == f"small.yaml, line 7, {words}"
     words = words.replace("corpus", "preferences")
     own = refused("preferences:\n  model: cpt", "preferences:\n  held_out: [igakuqa]\n  model: cpt")
@@ -33,7 +33,7 @@ def test_a_repository_needs_a_revision(refused: Refuse):
 def test_the_cutoff_precedes_every_exam(refused: Refuse):
     assert refused("cutoff: 2017-12-31", "cutoff: 2019-12-31") == (
         "small.yaml, line 4, cutoff: 2019-12-31 is not before the first `igakuqa` exam asked (2018-02-10). "
-        "Set it earlier, or ask later `years` only."
+        "Set it earlier, or limit `years` to later exams."
     )
 
 
@@ -43,9 +43,9 @@ def test_later_years_may_be_asked_after_a_later_cutoff(sound: Path):
 
 
 def test_a_circle_is_named(refused: Refuse):
-    words = "small.yaml, line 8, cpt.model: `rpo` is made after `cpt`, from it: a circle. There is: base."
+    words = "small.yaml, line 8, cpt.model: `rpo` runs after `cpt` and cannot be its input. Available: base."
     assert refused("cpt:\n", "cpt:\n  model: rpo\n").startswith(words.replace("line 8", "line 9"))
-    assert "preferences.model: `preferences` is made after" in refused(
+    assert "preferences.model: `preferences` cannot be its own input." in refused(
         "preferences:\n  model: cpt", "preferences:\n  model: preferences"
     )
 
@@ -53,21 +53,20 @@ def test_a_circle_is_named(refused: Refuse):
 def test_a_dataset_is_no_model(refused: Refuse):
     words = refused("rpo:\n  model: cpt", "rpo:\n  model: corpus")
     assert (
-        words
-        == "small.yaml, line 16, rpo.model: `corpus` is a dataset, and a model is wanted here. There is: base, cpt."
+        words == "small.yaml, line 16, rpo.model: `corpus` is a dataset; this key needs a model. Available: base, cpt."
     )
     words = refused("  learning_rate: 1e-4", "  data: base")
-    assert words == "small.yaml, line 11, cpt.data: `base` is a model, and a dataset is wanted here."
+    assert words == "small.yaml, line 11, cpt.data: `base` is a model; this key needs a dataset."
 
 
 def test_a_stage_that_is_not_made_is_named(refused: Refuse):
     words = refused("cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning_rate: 1e-4", "")
-    mend = "`cpt` is not made in this recipe. Add a `cpt:` block, or name a repository."
+    mend = "this recipe has no stage `cpt`. Add a `cpt:` block, or name a repository."
     assert words.splitlines() == [
         "small.yaml has 3 faults:",
-        f"  line 10, preferences.model: {mend} There is: base.",
-        f"  line 13, rpo.model: {mend} There is: base.",
-        f"  line 18, evaluate.models.cpt: {mend} There is: base, rpo, merge.",
+        f"  line 10, preferences.model: {mend} Available: base.",
+        f"  line 13, rpo.model: {mend} Available: base.",
+        f"  line 18, evaluate.models.cpt: {mend} Available: base, rpo, merge.",
     ]
 
 
@@ -89,19 +88,19 @@ def test_a_folder_that_a_command_writes_may_be_absent(sound: Path):
 
 def test_a_word_that_is_no_source(refused: Refuse):
     words = refused("  learning_rate: 1e-4", "  data: corpsu")
-    assert words.endswith("`corpsu` is no source. Did you mean `corpus`? Or write `ORG/NAME@REVISION` or `./folder`.")
+    assert words.endswith("Unknown source `corpsu`. Did you mean `corpus`? Or write `ORG/NAME@REVISION` or `./folder`.")
 
 
 def test_rules_between_blocks(refused: Refuse):
     assert (
         refused("  num_train_epochs: 2\n", "")
-        == "small.yaml, line 8, cpt: say how long: `num_train_epochs` or `max_steps`, one of them."
+        == "small.yaml, line 8, cpt: give exactly one of `num_train_epochs` and `max_steps`."
     )
-    assert "rpo.lora: `base` has no adapter to go on with." in refused("rpo:\n  model: cpt", "rpo:\n  model: base")
-    assert "preferences.samples: 8 samples at temperature 0 are one." in refused(
+    assert "rpo.lora: `base` has no adapter to train further." in refused("rpo:\n  model: cpt", "rpo:\n  model: base")
+    assert "preferences.samples: 8 samples at temperature 0 are identical." in refused(
         "preferences:\n  model: cpt", "preferences:\n  model: cpt\n  temperature: 0"
     )
-    assert "cpt.run_on: `a1000x4` is no machine we know. Did you mean `a100x4`?" in refused(
+    assert "cpt.run_on: Unknown machine `a1000x4`. Did you mean `a100x4`?" in refused(
         "  num_train_epochs: 2", "  num_train_epochs: 2\n  run_on: a1000x4"
     )
     assert "cpt.total_batch_size: 6 rows do not divide over 4 at once." in refused(
@@ -110,7 +109,7 @@ def test_rules_between_blocks(refused: Refuse):
     assert "cpt.dtype: t4x1 cannot compute in bfloat16." in refused(
         "  num_train_epochs: 2", "  num_train_epochs: 2\n  run_on: t4-small"
     )
-    assert "ablations.cpt: `cpt` is already a row" in refused("cpt-dpo: {", "cpt: {")
+    assert "ablations.cpt: `cpt` is already the name of a row" in refused("cpt-dpo: {", "cpt: {")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`medllm check`: whether a recipe is sound, and what it would make, on what, for how long and at what price."""
+"""`medllm check`: checks a recipe and estimates the memory, time and price of each stage."""
 
 import dataclasses
 import json
@@ -24,10 +24,10 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan for a program.")] = False,
 ) -> None:
-    """Is the recipe sound, and what would it make, on what, for how long, at what price?
+    """Check a recipe and estimate the memory, time and price of each stage.
 
-    Needs no network and no torch. Figures that the recipe does not decide are left open, never guessed; the
-    formulas, and which of their constants are assumed, stand in docs/cost.md.
+    Needs no network and no torch. Figures that the recipe does not decide are left out, never guessed; docs/cost.md
+    has the formulas and names the constants that are assumed.
     """
     from medllm.recipe.estimate import plan
     from medllm.recipe.read import parse_override, read_recipe
@@ -40,7 +40,7 @@ def _shown(found: "Plan", recipe: Path) -> str:
     from medllm.recipe.hardware import PRICES_READ
 
     size = f", {found.parameters / 1e9:.2f} billion parameters" if found.parameters else ""
-    lines = [f"{recipe} is sound: {found.name} from {found.base}{size}.", ""]
+    lines = [f"{recipe} is valid: {found.name} from {found.base}{size}.", ""]
     for number, step in enumerate(found.steps, 1):
         lines.append(f"{number}  {step.stage:<12} {step.kind:<8} {step.repo}  <- {', '.join(step.uses) or 'nothing'}")
         lines += [f"   {'':<12} {line}" for line in _facts(step)]
@@ -85,7 +85,7 @@ def _facts(step: "Step") -> list[str]:
 
 
 def _duration(minutes: float) -> str:
-    """Word a time as one would say it.
+    """Format minutes as seconds, minutes or hours.
 
     >>> _duration(0.05), _duration(3.1), _duration(614)
     ('3 seconds', '3.1 minutes', '10.2 hours')

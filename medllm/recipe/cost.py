@@ -1,4 +1,4 @@
-"""What a training needs: bytes on each GPU and operations, by the formulas of docs/cost.md."""
+"""Cost of a stage: bytes on each GPU, bytes on disk and operations, by the formulas of docs/cost.md."""
 
 from dataclasses import dataclass
 
@@ -21,70 +21,70 @@ BUCKET = 4
 """Bytes of a trained number in the buckets in which several GPUs add up their gradients, when each holds the model."""
 
 KEPT = {"bfloat16": (28, 8, 4, 10), "float16": (28, 8, 4, 10), "float32": (16, 8, 8, 16)}
-"""Bytes that one block keeps of one token for the backward pass, for each number of the hidden size, the queries, the
-keys and the feed-forward: measured on Qwen2 blocks with float32 adapters (tests/recipe/test_measured.py)."""
+"""Bytes that one block stores per token for the backward pass, for each element of the hidden state, the queries, the
+keys and the feed-forward layer: measured on Qwen2 blocks with float32 adapters (tests/recipe/test_measured.py)."""
 
 KEPT_BY_RANK = 28
 """The same for each rank of the seven adapters of a block."""
 
 LOGITS = 1e9
-"""Bytes that the loss may take at most: TRL computes it tile by tile."""
+"""Maximum bytes of the loss: TRL computes it tile by tile."""
 
 DISK_MARGIN = 1.05
-"""Room for adapters, data, logs and checkpoints [assumed]."""
+"""Factor for adapters, data, logs and checkpoints [assumed]."""
 
 EXAMPLES, QUESTION = 1100, 400
 """Tokens of three explained examples, which all rows of a model share, and of a question [assumed]."""
 
 TOKENS_AT_ONCE, PIECE = 65_536, 16_384
-"""Tokens of questions and answers that are held at once, and of prompts that are read at once, on a GPU."""
+"""Tokens of questions and answers stored at once, and of prompts processed at once, on a GPU."""
 
 SCORE = 14
-"""Bytes of an attention score while prompts are read: in 16 bits, and in float32 alone, joined and normalised."""
+"""Bytes of an attention score during prefill: once in 16 bits, and in float32 alone, joined and normalised."""
 
 CONTEXT = 1e9
-"""CUDA's own memory [assumed]."""
+"""Bytes of the CUDA context [assumed]."""
 
 FRAGMENTS = 1.05
-"""What the allocator loses [assumed]."""
+"""Factor for memory that the allocator loses to fragmentation [assumed]."""
 
 SHARE_OF_PEAK = {"none": 0.35, "nf4": 0.25}
-"""Part of a GPU's peak that training reaches [assumed: not measured on an A100]."""
+"""Share of a GPU's peak throughput that training reaches [assumed: not measured on an A100]."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each GPU, by what holds them."""
+    """Bytes on each GPU: weights, adapter and activations."""
 
     weights: float
     adapter: float
-    """Trained numbers, gradients and moments; for RPO also the frozen copy that is the reference."""
+    """Bytes of trainable parameters, gradients and moments; for RPO also of the frozen reference adapter."""
     activations: float
-    """What is kept for the backward pass; when answering, the keys and values of the texts at work."""
+    """Bytes stored for the backward pass; in generation, bytes of the key-value cache."""
     sharded: bool
-    """Whether weights and trained numbers are divided over the GPUs (FSDP) instead of held by each."""
+    """Whether FSDP divides weights and trainable parameters over the GPUs; otherwise each GPU has all of them."""
     loading: float = 0.0
-    """Bytes just after the base is loaded, when every GPU holds all of it, whatever is divided later."""
+    """Bytes just after the base is loaded, when every GPU has all of it, also where FSDP divides it later."""
 
     @property
     def total(self) -> float:
-        """All of it at work, with CUDA's context and what the allocator loses."""
+        """Return the bytes during a stage, with the CUDA context and fragmentation."""
         return (self.weights + self.adapter + self.activations) * FRAGMENTS + CONTEXT
 
     @property
     def peak(self) -> float:
-        """The most that a GPU must hold, at work or while loading."""
+        """Return the largest number of bytes on a GPU, while loading or later."""
         return max(self.total, self.loading)
 
 
 def weight_bytes(shape: Shape, quantization: str, dtype: str) -> float:
-    """Bytes of the frozen base: NF4 takes the blocks' linear layers; experts and the rest keep their numbers."""
+    """Count the bytes of the frozen base: NF4 quantizes the blocks' linear layers, not experts and the rest."""
     kept = shape.other_parameters + shape.expert_parameters
     return shape.linear_parameters * _linear_bytes(quantization, dtype) + kept * BYTES[dtype]
 
 
 def load_bytes(shape: Shape, quantization: str, dtype: str) -> float:
-    """Bytes that one GPU holds when the base has just been loaded, before anything is divided.
+    """Count the bytes on one GPU when the base has just been loaded, before FSDP divides it.
 
     Every process loads the whole base onto its GPU; in NF4 one layer is there in 16 bits too while it is quantized.
     """
@@ -93,7 +93,7 @@ def load_bytes(shape: Shape, quantization: str, dtype: str) -> float:
 
 
 def disk_bytes(shape: Shape, stage: str, dtype: str) -> float:
-    """Bytes on disk: the base as it is published (16 bits a number), and a merge writes the whole model once more."""
+    """Count the bytes on disk: the base as published (16 bits a parameter), and for a merge the merged model."""
     base = weight_bytes(shape, "none", "bfloat16")
     return (base + weight_bytes(shape, "none", dtype) if stage == "merge" else base) * DISK_MARGIN
 
@@ -103,12 +103,12 @@ def _linear_bytes(quantization: str, dtype: str) -> float:
 
 
 def trainable_parameters(shape: Shape, lora: Lora) -> int:
-    """Numbers that are learnt."""
+    """Count the trainable parameters."""
     return shape.lora_parameters(lora.r, lora.target_modules)
 
 
 def activation_bytes(shape: Shape, settings: Training, lora: Lora) -> float:
-    """Bytes kept between forward and backward for one micro-batch, and the largest layer's 16-bit copy for NF4."""
+    """Count the bytes stored for the backward pass of one micro-batch, and for NF4 the largest layer in 16 bits."""
     tokens = _rows(settings) * settings.per_device_train_batch_size * settings.max_length
     width = BYTES[settings.dtype]
     sizes = (shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate)
@@ -121,13 +121,13 @@ def activation_bytes(shape: Shape, settings: Training, lora: Lora) -> float:
 
 
 def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, sharded: bool) -> Memory:
-    """Bytes on each GPU while training."""
+    """Count the bytes on each GPU in a training."""
     parts = gpus if sharded else 1
     each = TRAINED if settings.optim == "adamw_torch" else TRAINED_8BIT
     buckets = BUCKET if gpus > 1 and not sharded else 0
     adapter = trainable_parameters(shape, lora) * (each + buckets)
     weights = weight_bytes(shape, settings.quantization, settings.dtype)
-    # FSDP gathers the block at work and the next one.
+    # FSDP gathers the current block and the next one.
     gathered = (
         2 * shape.linear_parameters / shape.layers * _linear_bytes(settings.quantization, settings.dtype)
         if sharded
@@ -139,7 +139,7 @@ def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, 
 
 
 def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) -> Memory:
-    """Bytes on each GPU in the way that the recipe names, else the simplest that fits: whole on each, or divided."""
+    """Count the bytes on each GPU as `accelerate` says, else in the simplest way that fits: DDP before FSDP."""
     whole = training_memory(shape, settings, lora, machine.count, sharded=False)
     alone = machine.gpu is None or machine.count == 1
     if alone or settings.accelerate == "ddp":
@@ -152,7 +152,7 @@ def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) 
 def answering_memory(
     shape: Shape, settings: Preferences | Evaluate, loras: list[Lora], models: int | None = None
 ) -> Memory:
-    """Bytes on a GPU while one base answers with each of its adapters (`models` in all), batch by batch.
+    """Count the bytes on a GPU while one base answers with each of its adapters (`models` in all), batch by batch.
 
     A batch is `batch_size` questions, each for every model and sample; the worked examples are held once a model. The
     scores of attention are those of the prompts that are read together.
@@ -172,7 +172,7 @@ def answering_memory(
 
 
 def operations_per_token(shape: Shape, settings: Training) -> float:
-    """Floating-point operations to learn from one token, with a frozen base."""
+    """Count the floating-point operations of training on one token, with a frozen base."""
     multiplied = shape.linear_parameters + shape.embedding
     forward = 2.0 * multiplied + 2.0 * settings.max_length * shape.heads * shape.head_dim * shape.layers
     # forward, gradients through (but not of) the frozen weights, and once more where activations were not kept
@@ -183,21 +183,21 @@ def operations_per_token(shape: Shape, settings: Training) -> float:
 
 
 def seconds_an_update(shape: Shape, settings: Training, machine: Machine) -> float | None:
-    """Seconds of one update when every row has its full length; None without a GPU."""
+    """Estimate the seconds of one update with rows of full length; None without a GPU."""
     tokens = settings.total_batch_size * settings.max_length * _rows(settings)
     hours = gpu_hours(operations_per_token(shape, settings) * tokens, machine, settings.quantization)
     return None if hours is None else hours * 3600 / machine.count
 
 
 def seconds_between_checkpoints(settings: Training, update: float) -> float:
-    """Seconds of work that a crash can cost: checkpoints come by updates and by the clock, at the end of an update."""
+    """Estimate the seconds of work that a crash loses at most, from `save_steps` and `save_minutes`."""
     by_steps = settings.save_steps * update
     minutes = getattr(settings, "save_minutes", None)
     return by_steps if minutes is None else min(by_steps, max(minutes * 60, update) + update)
 
 
 def gpu_hours(operations: float, machine: Machine, quantization: str) -> float | None:
-    """Hours of one GPU for so many operations; None without a GPU."""
+    """Estimate the hours of one GPU for a number of operations; None without a GPU."""
     if machine.gpu is None:
         return None
     return operations / (machine.gpu.tflops * 1e12 * SHARE_OF_PEAK[quantization]) / 3600

@@ -132,11 +132,11 @@ class Preferences(Settings):
     data: DataList
     """Exam sets with verified explanations, none younger than the cutoff."""
     held_out: tuple[str, ...] | None = None
-    """Held-out exams, not asked here; the list of `corpus` when left out."""
+    """Held-out exams, never sampled here; the list of `corpus` when left out."""
     cutoff: date | None = None
-    """Latest day of an exam whose questions are asked; the recipe's own `cutoff` when left out."""
+    """Latest day of an exam that is sampled; the recipe's own `cutoff` when left out."""
     prompt: Literal["plain", "explain"] = "explain"
-    """How the questions are asked."""
+    """The prompt: answer alone, or explanation first."""
     shots: int = Field(default=3, ge=0, le=10)
     """Worked examples before each question."""
     exemplars: str | None = None

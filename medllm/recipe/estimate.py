@@ -1,4 +1,4 @@
-"""The dry run behind `medllm check`: what each stage would make, on what, and what is known of its cost."""
+"""Dry run of `medllm check`: the output, machine and estimated cost of each stage."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Merge, Pref
 from medllm.recipe.token_counts import trained_tokens
 
 SHARD = "to divide it, set `accelerate: fsdp2`"
-"""Without it a training on several GPUs holds the whole model on each."""
+"""Note for a training that needs FSDP: without it every GPU has the whole model."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Step:
     gb_a_gpu: float | None = None
     gb: dict[str, float] = field(default_factory=dict)
     gb_loading: float | None = None
-    """What a GPU holds just after loading, when that is more than at work."""
+    """Gigabytes on a GPU just after loading, when that is more than later."""
     gb_disk: float | None = None
-    """What the base, and what a merge writes, take on disk."""
+    """Gigabytes on disk of the base, and for a merge of the merged model."""
     minutes_an_update: float | None = None
     minutes_between_checkpoints: float | None = None
     sharded: bool | None = None
@@ -53,15 +53,15 @@ class Step:
     gpu_hours: float | None = None
     dollars: float | None = None
     too_much: str | None = None
-    """What does not fit, and what would make it fit."""
+    """Why the stage does not fit its GPUs, and the changes that make it fit."""
     too_little_disk: str | None = None
-    """The same for the disk."""
+    """Why the stage does not fit the disk, and a machine that it fits."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole dry run."""
+    """The dry run of a recipe."""
 
     name: str
     base: str
@@ -110,7 +110,7 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> Step:
 
 
 def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
-    """What a stage that reads the base takes on disk, and whether the machine that the Hub rents has it."""
+    """Count the disk space of a stage that reads the base, and compare it with the Hub's machine."""
     if not isinstance(settings, Training | Preferences | Evaluate | Merge):
         return {}
     need = disk_bytes(shape, stage, settings.dtype)
@@ -120,13 +120,13 @@ def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict
         other = cheapest_with_disk(need)
         mend = f"use {other}" if other else "take a smaller base"
         facts["too_little_disk"] = (
-            f"{stage}: needs about {_gb(need / 1e9)} of disk, `{on.flavor}` of the Hub has {has} GB: {mend}."
+            f"{stage}: needs about {_gb(need / 1e9)} of disk; `{on.flavor}` of the Hub has {has} GB: {mend}."
         )
     return facts
 
 
 def _lora(recipe: Recipe, source: str) -> Lora | None:
-    """Find the shape of the adapter that a stage leaves, as far as this recipe makes it."""
+    """Return the adapter settings of a stage of this recipe, or None."""
     if source == "rpo" and recipe.rpo:
         return recipe.rpo.lora or _lora(recipe, recipe.rpo.model)
     return recipe.cpt.lora if source == "cpt" and recipe.cpt else None
@@ -135,7 +135,7 @@ def _lora(recipe: Recipe, source: str) -> Lora | None:
 def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, on: Machine | None) -> dict[str, Any]:
     lora = settings.lora or _lora(recipe, settings.model)
     if lora is None:
-        return {"notes": ("the adapter's shape is that of its start: not known here",)}
+        return {"notes": ("the size of the adapter is that of its start and unknown here",)}
     shape_of_adapter = lora
     facts: dict[str, Any] = {"trainable_parameters": trainable_parameters(shape, lora)}
     if on:

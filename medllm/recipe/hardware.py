@@ -22,9 +22,9 @@ class Gpu:
 
     memory_gb: float
     tflops: float
-    """Dense bf16 (fp16 on a T4) tensor throughput, in 10^12 a second."""
+    """Dense bf16 (fp16 on a T4) tensor throughput, in 10^12 operations a second."""
     bandwidth_gb: float
-    """Memory bandwidth in 10^9 bytes a second."""
+    """Memory bandwidth, in 10^9 bytes a second."""
     bfloat16: bool = True
 
 
@@ -56,7 +56,7 @@ HUB: dict[tuple[str, int], tuple[str, float]] = {
     ("h200", 4): ("h200x4", 20.00),
     ("h200", 8): ("h200x8", 40.00),
 }
-"""The Hub's name and dollars an hour, for the sizes it rents out."""
+"""The Hub's name and US dollars an hour, for the sizes that it rents out."""
 
 DISK: dict[str, int] = {
     "cpu-basic": 50,
@@ -83,18 +83,18 @@ CPU = ("cpu", "cpu-basic", "cpu-upgrade")
 
 @dataclass(frozen=True)
 class Machine:
-    """A number of equal GPUs, or none."""
+    """A number of equal GPUs on one machine, or a machine without GPUs."""
 
     name: str
     gpu: Gpu | None
     count: int
     flavor: str | None
-    """What the Hub calls it; none when the Hub does not rent this size."""
+    """The Hub's name; None when the Hub does not rent this size."""
     dollars_an_hour: float | None
 
 
 def machine(name: str) -> Machine | None:
-    """Understand `a100x4`, `a100-large` or `cpu`; None for an unknown name.
+    """Parse `a100x4`, `a100-large` or `cpu`; None for an unknown name.
 
     >>> machine("a100x4").dollars_an_hour, machine("a100-large").name, machine("a100x2").flavor
     (10.0, 'a100x1', None)
@@ -121,7 +121,7 @@ def cheapest_with_disk(size: float) -> str | None:
 
 
 def _price(kind: str, count: int) -> float | None:
-    """Price a size that the Hub does not rent by its single GPU."""
+    """Estimate the price of a size that the Hub does not rent, from its single GPU."""
     one = HUB.get((kind, 1))
     return one[1] * count if one else None
 

@@ -9,15 +9,15 @@ from medllm.recipe.settings import Evaluate, Preferences, Training
 
 Sized = Training | Preferences | Evaluate
 Need = Callable[[Sized, Machine], Memory]
-"""Bytes of a stage with given settings on a given machine."""
+"""Function that counts the bytes of a stage with given settings on a given machine."""
 
 ROOMIER = ("a100x1", "a100x2", "a100x4", "a100x8", "h200x1", "h200x2", "h200x4", "h200x8")
-"""Machines to propose, in this order, after larger sizes of the one that was named."""
+"""Machines to propose, in this order, after larger sizes of the recipe's own machine."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Memory on the named machine, and what to change when it is too much."""
+    """Memory of a stage on its machine, and the changes that make it fit."""
 
     memory: Memory
     fits: bool
@@ -25,7 +25,7 @@ class Fit:
 
 
 def fit(settings: Sized, on: Machine, need: Need) -> Fit:
-    """Judge a stage on a machine."""
+    """Compare the memory of a stage with its machine."""
     memory = need(settings, on)
     if _holds(on, memory):
         return Fit(memory, True, ())
@@ -74,8 +74,8 @@ def _more(other: Machine, than: Machine) -> bool:
 
 
 def too_much(stage: str, found: Fit, on: Machine) -> str:
-    """Word what does not fit, as `cpt: needs about 93 GB a GPU, a100x1 has 80: use a100x4`."""
+    """Word why a stage does not fit, as `cpt: needs about 93 GB a GPU, a100x1 has 80: use a100x4`."""
     has = f"{on.gpu.memory_gb:.0f}" if on.gpu else "none"
-    mends = ", or ".join(found.mends) or "nothing in this recipe makes it fit: take a smaller base"
+    mends = ", or ".join(found.mends) or "no change of this recipe makes it fit: use a smaller base"
     loading = " while the base is loaded" if found.memory.loading > found.memory.total else ""
     return f"{stage}: needs about {found.memory.peak / 1e9:.0f} GB a GPU{loading}, `{on.name}` has {has}: {mends}."

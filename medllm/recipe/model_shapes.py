@@ -1,4 +1,4 @@
-"""The shape of a base model, from a table of known ones or from any config.json, and the parameters that follow."""
+"""Shapes of base models, from a table or a config.json, and their numbers of parameters."""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Shape:
     """Feed-forward size of the experts that every token goes through."""
 
     def linear(self) -> dict[str, tuple[int, int]]:
-        """List the linear layers of a block, each with the numbers that go in and come out."""
+        """List the linear layers of a block, each with its input and output size."""
         query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": (self.hidden, query),
@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of all blocks' linear layers: the part that NF4 quantizes. Experts are not linear layers."""
+        """Count the weights of all blocks' linear layers, which NF4 quantizes. Experts are not among them."""
         each = {name: inward * outward for name, (inward, outward) in self.linear().items()}
         dense = sum(each[name] for name in ("gate_proj", "up_proj", "down_proj"))
         shared = 3 * self.hidden * self.shared_intermediate * self.expert_layers
@@ -54,12 +54,12 @@ class Shape:
 
     @property
     def expert_parameters(self) -> int:
-        """Weights of all experts and of what chooses among them: three-dimensional tensors, which NF4 leaves as is."""
+        """Count the weights of experts and routers: three-dimensional tensors, which NF4 does not quantize."""
         return self.expert_layers * self.experts * self.hidden * (3 * self.expert_intermediate + 1)
 
     @property
     def other_parameters(self) -> int:
-        """Embedding, head (once when tied), biases and norms: the part that keeps its numbers."""
+        """Count the weights of embedding, head (once when tied), biases and norms, which NF4 does not quantize."""
         query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
         bias = query + 2 * key if self.family == "qwen2" else 0
         norms = {"gemma3": 4 * self.hidden + 2 * self.head_dim, "qwen3": 2 * self.hidden + 2 * self.head_dim}
@@ -68,16 +68,16 @@ class Shape:
 
     @property
     def embedding(self) -> int:
-        """Numbers of one embedding table."""
+        """Count the weights of one embedding table."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """All numbers of the model."""
+        """Count all parameters of the model."""
         return self.linear_parameters + self.expert_parameters + self.other_parameters
 
     def lora_parameters(self, r: int, target_modules: tuple[str, ...]) -> int:
-        """Numbers that an adapter of rank r adds: r times in plus out, for each layer it sits on."""
+        """Count the parameters of a LoRA adapter of rank r: r times input plus output size, for each of its layers."""
         linear = self.linear()
         named = set(linear) if "all-linear" in target_modules else set(target_modules)
         blocks = sum(r * sum(linear[name]) for name in named & set(linear))
@@ -105,10 +105,10 @@ KNOWN: dict[str, Shape] = {
     "mistralai/Mistral-7B-v0.3": Shape(4096, 32, 32, 8, 128, 14336, 32768, False),
     "google/gemma-3-270m": Shape(640, 18, 4, 1, 256, 2048, 262144, True, "gemma3"),
 }
-"""Bases whose shape need not be looked up; a variant (`-Instruct`, `Qwen2.5-Coder-...`) has the same."""
+"""Bases of known shape; a variant (`-Instruct`, `Qwen2.5-Coder-...`) has the same."""
 
 SUPPORTED = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
-"""The model types that medllm loads, as their config.json names them: those that the tests train and merge."""
+"""The model types that medllm supports, by the `model_type` of config.json; the tests train and merge each."""
 
 _FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3", "gemma3_text": "gemma3"}
 
@@ -132,7 +132,7 @@ def shape_if_known(base: str, folder: Path) -> Shape | None:
 
 
 def refuse_unsupported(path: Path) -> None:
-    """Raise for a base whose model type cannot be loaded: before a corpus is made or a machine is rented."""
+    """Raise ModelError for a base whose model type is not supported, before any stage runs."""
     kind = _read(path).get("model_type")
     if kind is None or kind in SUPPORTED:  # one that names no type is refused when it is loaded
         return

@@ -182,7 +182,7 @@ class Recipe(Settings):
     namespace: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Your user or organization on the Hub."""
     cutoff: date
-    """Last day of the training data; every exam asked is later."""
+    """Last day of the training data; every exam of `evaluate` is later."""
     exams: dict[str, Annotated[Exam, BeforeValidator(expand_name, json_schema_input_type=str | Exam)]] = Field(
         default_factory=dict
     )

@@ -14,7 +14,7 @@ PLAIN = frozenset({".csv", ".html", ".htm", ".json", ".jsonl", ".md", ".txt"})
 
 
 def trained_tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:
-    """Count the tokens that are trained on, over all epochs; none where the recipe does not decide it.
+    """Count the tokens of a training, over all epochs; None when the recipe does not decide them.
 
     An upper bound for pairs and for steps: rows may be shorter than `max_length`.
     """
@@ -31,7 +31,7 @@ def trained_tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:
 
 
 def corpus_tokens(recipe: Recipe) -> float | None:
-    """Add up the sources before anything is dropped; none when one of them is of unknown size."""
+    """Add up the tokens of the sources before any document is dropped; None when a size is unknown."""
     corpus = recipe.corpus
     if corpus is None:
         return None
@@ -59,7 +59,7 @@ def _source_tokens(recipe: Recipe, source: DataSource) -> float | None:
 
 
 def text_bytes(folder: Path) -> int | None:
-    """Add up a folder's text files; none when there is something else in it, or nothing."""
+    """Add up the bytes of a folder's text files; None when it has other files, or none."""
     files = [path for path in (folder.rglob("*") if folder.is_dir() else [folder]) if path.is_file()]
     if not files or any(path.suffix not in PLAIN for path in files):
         return None
@@ -67,7 +67,7 @@ def text_bytes(folder: Path) -> int | None:
 
 
 def most_pairs(recipe: Recipe) -> int | None:
-    """Bound the pairs by the questions that are asked."""
+    """Compute the largest possible number of pairs; None when the number of questions is unknown."""
     settings = recipe.preferences
     if settings is None or settings.questions is None:
         return None

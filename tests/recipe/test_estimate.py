@@ -117,7 +117,7 @@ def test_a_disk_that_is_too_small_is_a_warning_that_names_a_machine(sound: Path)
     changes = {"base": "Qwen/Qwen2.5-72B@main", "merge.run_on": "cpu-basic"}
     found = plan(read_recipe(sound, changes))
     assert step(found, "merge").gb_disk == 305.4
-    assert found.warnings == ("merge: needs about 305 GB of disk, `cpu-basic` of the Hub has 50 GB: use l4x1.",)
+    assert found.warnings == ("merge: needs about 305 GB of disk; `cpu-basic` of the Hub has 50 GB: use l4x1.",)
 
 
 def test_the_time_between_checkpoints_is_foretold(sound: Path):

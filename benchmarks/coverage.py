@@ -116,10 +116,10 @@ def _kinds(rows: Floats, weights: Floats, cases: Numbers) -> Numbers:
 
 def score_engine() -> Engine:
     """The interval of a score as medllm gives it."""
-    from medllm.exam.intervals import Sample, share_interval
+    from medllm.exam.intervals import ClusteredSample, share_interval
 
     def ends(values: Floats, weights: Floats, cases: Numbers) -> Ends:
-        found = share_interval(values, Sample(weights, cases, np.zeros(len(cases), dtype=np.int64)))
+        found = share_interval(values, ClusteredSample(weights, cases, np.zeros(len(cases), dtype=np.int64)))
         return found.low, found.high
 
     return ends
@@ -127,10 +127,10 @@ def score_engine() -> Engine:
 
 def change_engine() -> Engine:
     """The interval of a paired change as medllm gives it."""
-    from medllm.exam.intervals import Sample, change_interval
+    from medllm.exam.intervals import ClusteredSample, change_interval
 
     def ends(values: Floats, weights: Floats, cases: Numbers) -> Ends:
-        found = change_interval(values, Sample(weights, cases, np.zeros(len(cases), dtype=np.int64)))
+        found = change_interval(values, ClusteredSample(weights, cases, np.zeros(len(cases), dtype=np.int64)))
         return found.low, found.high
 
     return ends

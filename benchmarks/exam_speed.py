@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medllm.exam.grading import judge
+from medllm.exam.grading import grade
 from medllm.exam.predictions import read_predictions
 from medllm.exam.question import Question, index
 from medllm.exam.record import Record
 from medllm.exam.records import read_records, write_records
 from medllm.exam.scoring import score
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 
 MODELS = {"base": (0.80, 0.71), "cpt": (0.867, 0.834), "final": (0.868, 0.868)}
 """The paper's scores, as the chances with which the invented models are right."""
@@ -61,7 +61,7 @@ def replies(questions: list[Question]) -> Iterator[Record]:
                 letter = gold if chance.random() < rate else chance.choice([x for x in "abcde" if x != gold])
                 text = letter if prompt == "plain" else f"{told}\n答え:{letter}"
                 cut = prompt == "explain" and chance.random() < 0.01
-                yield judge(
+                yield grade(
                     question,
                     told if cut else text,
                     model=model,
@@ -100,12 +100,12 @@ def main() -> None:
 
         print(f"{len(records):,} records, {os.cpu_count()} cores")
         timed("read the records", lambda: read_records(file))
-        timed("stability report of records in memory", lambda: report(records))
-        timed("stability report from the file", lambda: report(read_records(file)))
+        timed("stability report of records in memory", lambda: stability_report(records))
+        timed("stability report from the file", lambda: stability_report(read_records(file)))
         timed("score of all six systems from the file", score_all)
-        timed("both, from the file", lambda: (report(read_records(file)), score_all()))
+        timed("both, from the file", lambda: (stability_report(read_records(file)), score_all()))
         profile = cProfile.Profile()
-        profile.runcall(lambda: report(read_records(file)))
+        profile.runcall(lambda: stability_report(read_records(file)))
         pstats.Stats(profile).sort_stats("tottime").print_stats(12)
 
 

@@ -25,7 +25,7 @@ import xml.etree.ElementTree as ElementTree  # reads only the report that this p
 from collections import Counter
 from pathlib import Path
 
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 from medllm.localhub.store import accounts
 
 NAMES = """auth buckets buckets_cli buckets_hf_file_system cli cli_discussions commit_api commit_scheduler copy_files
@@ -77,7 +77,7 @@ def pytest_runtest_protocol(item, nextitem):
 """
 
 
-def furnish(hub: Hub) -> dict[str, str]:
+def furnish(hub: LocalHub) -> dict[str, str]:
     """Make the users and organisations that the tests name; the tokens by the names of their constants."""
     tokens = {}
     with hub.store.database.write() as connection:

@@ -21,7 +21,7 @@ import httpx
 
 from medllm.generation.types import Delta, Reply, Request
 from medllm.page.live import Live
-from medllm.page.serve import Settings, free_port, serve
+from medllm.page.serve import PageSettings, free_port, serve
 from tests.browser.conftest import CHROMIUM, QUIET
 from tests.page.simulated import write
 
@@ -155,7 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shown = write(Path(folder), per_section=75)
         began = time.monotonic()
-        address, close = serve(Settings(results=str(shown), port=free_port(), live=live), block=False)
+        address, close = serve(PageSettings(results=str(shown), port=free_port(), live=live), block=False)
         told: dict[str, Any] = {"start": round(time.monotonic() - began, 2), "idle_megabytes": memory()}
         told["config_bytes"] = len(httpx.get(f"{address}config").content)
         told["load_average"] = round(os.getloadavg()[0], 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from medllm.generation.engine import prefix_attention
-from medllm.generation.engine.decoding import _drawn
+from medllm.generation.engine.decoding import _sample_token
 from medllm.generation.engine.kv_cache import Prefix, Rows, Shared
 from medllm.generation.engine.prefix_attention import Parts
 
@@ -73,7 +73,7 @@ def main() -> None:
     logits = (torch.randn(VOCABULARY) * 4).to(torch.bfloat16)
     numbers = [(number + 0.5) / 20 for number in range(20)]
     whole = took(lambda: [sorted_draw(logits, number) for number in numbers]) / len(numbers)
-    ours = took(lambda: [_drawn(logits, 1.0, 1.0, number) for number in numbers]) / len(numbers)
+    ours = took(lambda: [_sample_token(logits, 1.0, 1.0, number) for number in numbers]) / len(numbers)
     print(f"a draw, the vocabulary sorted                 {whole:8.2f} ms")
     print(f"a draw, the likeliest sorted (ours)           {ours:8.2f} ms   {whole / ours:.2f} x")
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from medllm.exam.records import read_records, write_records
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.text import report_json
 from medllm.hub import connect, digest_of_folder
 from medllm.miniature.build import RESULTS
@@ -58,7 +58,7 @@ def record(folder: Path, tables: dict[str, object]) -> None:
             write_records(
                 [one for one in read_records(evaluation) if one.model == row], out / "records" / f"{row}.parquet"
             )
-    told = report_json(report(read_records(out)))
+    told = report_json(stability_report(read_records(out)))
     (out / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=str) + "\n", "utf-8")
     (out / "seeds.json").write_text(json.dumps(tables, indent=1) + "\n", "utf-8")
     shutil.rmtree(RESULTS, ignore_errors=True)

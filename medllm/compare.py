@@ -10,7 +10,7 @@ from threading import Lock, Thread
 from typing import Literal
 
 from medllm.exam.record import PromptStyle, Record, Status
-from medllm.generation.types import Delta, Generator, PromptTooLongError, Reply, Request, UnheardError
+from medllm.generation.types import Delta, Generator, NoReplyError, PromptTooLongError, Reply, Request
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "gained"]
@@ -157,7 +157,7 @@ def _fault(fault: Exception, silence: float) -> CellFault:
     """What a person is told: the kind of failure, never its text, which may hold an address or a key."""
     if isinstance(fault, TimeoutError):
         return CellFault("silent", f"{silence:.0f}")
-    if isinstance(fault, UnheardError):
+    if isinstance(fault, NoReplyError):
         return CellFault("answered", str(fault.code)) if fault.code else CellFault("refused", type(fault).__name__)
     if isinstance(fault, PromptTooLongError):
         return CellFault("too_long")

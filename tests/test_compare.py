@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from medllm.compare import Cell, flip_between, stream
-from medllm.generation.types import PromptTooLongError, UnheardError
+from medllm.generation.types import NoReplyError, PromptTooLongError
 
 COLUMNS = tuple((model, prompt) for model in ("base", "cpt", "final") for prompt in ("plain", "explain"))
 
@@ -161,8 +161,8 @@ def test_while_all_are_silent_something_is_yielded_so_that_a_gone_reader_is_noti
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (UnheardError("http://secret.host/v1 cannot be reached"), ("refused", "UnheardError")),
-        (UnheardError("http://secret.host/v1 answered 404", 404), ("answered", "404")),
+        (NoReplyError("http://secret.host/v1 cannot be reached"), ("refused", "NoReplyError")),
+        (NoReplyError("http://secret.host/v1 answered 404", 404), ("answered", "404")),
         (PromptTooLongError(), ("too_long", "")),
         (KeyError("hf_secret"), ("broken", "KeyError")),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from medllm.exam.record import Record
 from medllm.exam.records import read_records
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from medllm.hub import connect
 from medllm.miniature import exam_format
 from medllm.miniature.corpora import PLANTED_LEAKS, PLANTED_UNLICENSED, PLANTED_YOUNG
@@ -132,7 +132,7 @@ def test_both_trainings_go_in_their_direction(pulled):
     assert rpo["last"]["loss/nll"] < rpo["first"]["loss/nll"]
     records = read_records(pulled["evaluate"])
     assert {record.model for record in records} == {"base", "cpt", "final"}
-    assert all(one.change is not None for one in report(records).models)
+    assert all(one.change is not None for one in stability_report(records).models)
 
 
 def share(records: list[Record], model: str, prompt: str, kinds: tuple[str, ...] = ("known", "exam", "text")) -> float:
@@ -168,7 +168,9 @@ def test_the_merged_model_answers_as_the_adapter_does(made, pulled):
     base = AutoModelForCausalLM.from_pretrained(made[0] / "base")
     adapted = PeftModel.from_pretrained(base, str(pulled["rpo"]))
     items = mock_exam(make_world(0), 40).items
-    asked = tokenizer([f"{exam_format.asked(item)}Explanation:" for item in items], return_tensors="pt", padding=True)
+    asked = tokenizer(
+        [f"{exam_format.question_block(item)}Explanation:" for item in items], return_tensors="pt", padding=True
+    )
     with torch.no_grad():
         one, other = (model.generate(**asked, max_new_tokens=60, do_sample=False) for model in (merged, adapted))
     assert tokenizer.batch_decode(one) == tokenizer.batch_decode(other)

@@ -34,10 +34,10 @@ def audit(  # noqa: PLR0913  an option each
     from medllm.corpus.decontaminate.audit import Asked, audit_source
     from medllm.corpus.decontaminate.audit_page import write_page
     from medllm.corpus.decontaminate.held_out import exam_folder, held_out
-    from medllm.corpus.read.sources import Source
+    from medllm.corpus.read.sources import TextSource
 
     items = held_out([(name, exam_folder(data, name)) for name in against])
-    source = Source(str(texts), texts, columns={} if column == "text" else {"text": column})
+    source = TextSource(str(texts), texts, columns={} if column == "text" else {"text": column})
     report = audit_source(source, Asked(tuple(items), stage, encoder=encoder, alike=alike), workers=workers)
     write_page(report, str(texts), page)
     typer.echo(f"The matches are marked in {page}.", err=True)

@@ -19,7 +19,7 @@ from medllm.errors import MedllmError
 
 if TYPE_CHECKING:
     from medllm.hub import Artifact
-    from medllm.pipeline import Bench, Item, Plan
+    from medllm.pipeline import BuildContext, BuildPlan, StagePlan
     from medllm.recipe.reference import Stage
 
 Say = Callable[[str], None]
@@ -92,16 +92,16 @@ def _elapsed(start: float) -> str:
     return f"{minutes:3d}:{seconds:02d}"
 
 
-def confirm_plan(reporter: Reporter, yes: bool) -> "Callable[[Plan], None]":
+def confirm_plan(reporter: Reporter, yes: bool) -> "Callable[[BuildPlan], None]":
     """Return a function that prints a plan and asks before it rebuilds what exists."""
     confirm = confirm_plans(reporter, yes)
     return lambda plan: confirm({"": plan})
 
 
-def confirm_plans(reporter: Reporter, yes: bool) -> "Callable[[Mapping[str, Plan]], None]":
+def confirm_plans(reporter: Reporter, yes: bool) -> "Callable[[Mapping[str, BuildPlan]], None]":
     """Return a function that prints several named plans and asks once for all of them."""
 
-    def confirm(plans: "Mapping[str, Plan]") -> None:
+    def confirm(plans: "Mapping[str, BuildPlan]") -> None:
         for name, plan in plans.items():
             for line in describe_plan(plan):
                 reporter.say(f"{name}: {line}" if name else line)
@@ -115,7 +115,7 @@ def confirm_plans(reporter: Reporter, yes: bool) -> "Callable[[Mapping[str, Plan
     return confirm
 
 
-def describe_plan(plan: "Plan") -> Iterator[str]:
+def describe_plan(plan: "BuildPlan") -> Iterator[str]:
     """Yield one line a stage: it exists, or it is built or rebuilt and why."""
     if not plan.missing:
         yield UP_TO_DATE
@@ -185,7 +185,7 @@ class QuickstartDisplay:
         """Write what the pipeline says to the log only."""
         print(text, file=sys.stderr, flush=True)
 
-    def plan(self, plan: "Plan") -> None:
+    def plan(self, plan: "BuildPlan") -> None:
         """Print what exists, what will be built, and about how long that takes."""
         self._left = [item.stage for item in plan.missing]
         for item in plan.items:
@@ -197,7 +197,9 @@ class QuickstartDisplay:
         else:
             self.say(UP_TO_DATE)
 
-    def launch(self, plan: "Plan", item: "Item", made: dict["Stage", "Artifact"], bench: "Bench") -> None:
+    def launch(
+        self, plan: "BuildPlan", item: "StagePlan", made: dict["Stage", "Artifact"], bench: "BuildContext"
+    ) -> None:
         """Build a stage in this process; print its purpose, its progress and one figure of its result."""
         from medllm.launch.local import launch
 

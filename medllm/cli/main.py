@@ -53,6 +53,6 @@ def _hub_error(error: Exception) -> MedllmError | None:
     """Convert an error that huggingface_hub raised inside another library."""
     if "huggingface_hub" not in sys.modules:
         return None
-    from medllm.hub.errors import worded
+    from medllm.hub.errors import to_hub_error
 
-    return worded("the Hub", error)
+    return to_hub_error("the Hub", error)

@@ -30,6 +30,6 @@ def app_(
 
     Without RESULTS (or MEDLLM_RESULTS) it shows the enclosed miniature's own.
     """
-    from medllm.page.serve import Settings, free_port, serve
+    from medllm.page.serve import PageSettings, free_port, serve
 
-    serve(Settings(results=results, port=port or free_port(), open_browser=open_browser, votes=votes, live=live))
+    serve(PageSettings(results=results, port=port or free_port(), open_browser=open_browser, votes=votes, live=live))

@@ -46,7 +46,7 @@ def quickstart(
     from medllm.cli.console import QuickstartDisplay, handle_interrupt, redirect_library_output
     from medllm.hub import connect
     from medllm.miniature.build import SHORT, Size, prepare
-    from medllm.pipeline import Bench, make_plan
+    from medllm.pipeline import BuildContext, make_plan
     from medllm.pipeline import run as run_plan
     from medllm.recipe import parse_override, read_recipe
 
@@ -59,7 +59,7 @@ def quickstart(
         sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
         with connect(str(folder / "hub"), sound.namespace) as hub:
             plan = make_plan(sound, hub)
-            made = run_plan(plan, Bench(hub, folder / "runs", display.note), display.launch, display.plan)
+            made = run_plan(plan, BuildContext(hub, folder / "runs", display.note), display.launch, display.plan)
             display.finish()
             table = table_of(hub.pull(made["evaluate"]))
             results = _copy_results(hub.pull(made["evaluate"]), folder / "results")

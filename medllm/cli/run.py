@@ -14,7 +14,7 @@ from medllm.cli.options import HubOption, JsonOption, OnOption, RecipeFile, SetO
 if TYPE_CHECKING:
     from medllm.cli.console import Reporter
     from medllm.hub import Hub, Input
-    from medllm.pipeline import Item
+    from medllm.pipeline import StagePlan
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def run(
     """Build what is missing, in order, and publish it: resolve, pull, build, card, push, tag."""
     from medllm.cli.console import confirm_plan
     from medllm.launch import launcher, refuse_unfit
-    from medllm.pipeline import Bench, make_plan, publish
+    from medllm.pipeline import BuildContext, make_plan, publish
     from medllm.pipeline import run as run_plan
     from medllm.recipe import parse_override, read_recipe
 
@@ -59,7 +59,7 @@ def run(
     with open_session(hub, sound.namespace, on) as (reporter, there):
         plan = make_plan(sound, there, tuple(stages or ()))
         refuse_unfit(on, plan, there)
-        bench = Bench(there, work, reporter.say, reporter.progress, keep_every)
+        bench = BuildContext(there, work, reporter.say, reporter.progress, keep_every)
         made = run_plan(plan, bench, launch, confirm_plan(reporter, yes))
         if not stages:
             publish(plan, made, bench)
@@ -81,7 +81,7 @@ def ablate(
     """Build the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
     from medllm.cli.console import confirm_plans
     from medllm.launch import launcher, refuse_unfit
-    from medllm.pipeline import Bench, Plan
+    from medllm.pipeline import BuildContext, BuildPlan
     from medllm.pipeline.ablation import ablate as ablate_recipe
     from medllm.pipeline.ablation import draw_rows
     from medllm.recipe import parse_override, read_recipe
@@ -90,12 +90,12 @@ def ablate(
     launch = launcher(on)
     with open_session(hub, sound.namespace, on) as (reporter, there):
 
-        def ask(plans: Mapping[str, Plan]) -> None:
+        def ask(plans: Mapping[str, BuildPlan]) -> None:
             for plan in plans.values():
                 refuse_unfit(on, plan, there)
             confirm_plans(reporter, yes)(plans)
 
-        table = ablate_recipe(sound, Bench(there, work, reporter.say, reporter.progress), launch, ask)
+        table = ablate_recipe(sound, BuildContext(there, work, reporter.say, reporter.progress), launch, ask)
     if plot:
         draw_rows(table, plot)
     print(json.dumps(table.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(table.lines()))
@@ -121,7 +121,7 @@ def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json
             print(f"{'':<12}  from {source}")
 
 
-def _status_of(item: "Item") -> dict[str, Any]:
+def _status_of(item: "StagePlan") -> dict[str, Any]:
     standing = item.standing
     inputs = standing.provenance.inputs if standing and standing.provenance else item.inputs
     return {
@@ -152,8 +152,8 @@ def trace(
     """Show where a model or a row came from, and which datasets and models saw it (for a take-down)."""
     from medllm.cli.console import log
     from medllm.hub import connect
-    from medllm.pipeline.tracing import owner_of, told
+    from medllm.pipeline.tracing import owner_of, trace_of
 
     with connect(hub, owner_of(repo), say=log) as there:
-        answer = told(there, repo, row, kind)
+        answer = trace_of(there, repo, row, kind)
     print(json.dumps(answer.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(answer.lines()))

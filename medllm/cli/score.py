@@ -116,14 +116,14 @@ def stability(
 ) -> None:
     """Report what explaining does to each model: score, kept and lost answers, why, with paired intervals."""
     from medllm.exam.records import read_records
-    from medllm.exam.stability.plot import draw
-    from medllm.exam.stability.report import report
+    from medllm.exam.stability.plot import draw_stability
+    from medllm.exam.stability.report import stability_report
     from medllm.exam.stability.text import report_json, report_lines
 
     if language not in ("en", "ja"):
         raise DataError(f"--language {language}: can be en or ja.")
-    found = report(record for file in records for record in read_records(file))
+    found = stability_report(record for file in records for record in read_records(file))
     for path in plot or ():
-        draw(found, path, language="ja" if language == "ja" else "en")
+        draw_stability(found, path, language="ja" if language == "ja" else "en")
         print(f"medllm: drew {path}", file=sys.stderr)
     print(json.dumps(report_json(found), ensure_ascii=False, indent=2) if json_ else "\n".join(report_lines(found)))

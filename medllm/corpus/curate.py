@@ -7,7 +7,7 @@ from pathlib import Path
 from medllm.corpus.executors import Executor
 from medllm.corpus.intermediate import part
 from medllm.corpus.plan import PASSES, Curation, Pass
-from medllm.corpus.read.sources import parted
+from medllm.corpus.read.sources import split_into_tasks
 from medllm.corpus.stats import Counts
 
 
@@ -17,7 +17,7 @@ def curate(curation: Curation, work: Path, *, executor: Executor, mark: str) -> 
     `mark` names inputs and settings: work that was begun for others is thrown away.
     """
     _begin(work, mark)
-    pieces = parted(curation.sources)
+    pieces = split_into_tasks(curation.sources)
     for name in PASSES:
         executor(Pass(name, curation, pieces), work)
     counts = Counts()

@@ -78,7 +78,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Gate:
+class AdmissionGate:
     """What a text must state to become a document: dates on or before the cutoff and a licence that is allowed."""
 
     cutoff: date

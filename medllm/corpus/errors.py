@@ -3,5 +3,5 @@
 from medllm.errors import DataError
 
 
-class Unreadable(DataError):
+class UnreadableError(DataError):
     """A text that cannot be read; its message opens with the reason it is counted under, as `scanned_pdf: ...`."""

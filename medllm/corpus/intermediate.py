@@ -28,7 +28,7 @@ FACTS = np.dtype(
 """One row for each kept text: by days, hashes and lengths duplicates are judged without reading a text again."""
 
 
-class Keep(PipelineStep):  # type: ignore[misc]
+class WriteIntermediate(PipelineStep):  # type: ignore[misc]
     """Parts kept from dropped; only the kept go on."""
 
     type, name = "writer", "keep"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from datatrove.pipeline.base import PipelineStep
 
-from medllm.corpus.clean.filters import Limits
+from medllm.corpus.clean.filters import FilterLimits
 from medllm.corpus.dedup.minhash import CONFIG, Buckets, Signatures
 from medllm.corpus.dedup.resolve import Resolve
-from medllm.corpus.documents import Gate
-from medllm.corpus.intermediate import Keep
-from medllm.corpus.read.sources import Piece, Source
+from medllm.corpus.documents import AdmissionGate
+from medllm.corpus.intermediate import WriteIntermediate
+from medllm.corpus.read.sources import SourcePart, TextSource
 from medllm.corpus.steps import Audit, Clean, Leakage, Personal, Read
-from medllm.corpus.write import Finish
+from medllm.corpus.write import WriteTables
 
 PASSES = ("read", "pairs", "resolve", "finish")
 """In this order. Each waits for the one before it; the tasks within one do not wait for each other."""
@@ -23,9 +23,9 @@ PASSES = ("read", "pairs", "resolve", "finish")
 class Curation:
     """Everything that decides what comes out."""
 
-    sources: tuple[Source, ...]
-    gate: Gate
-    limits: Limits
+    sources: tuple[TextSource, ...]
+    gate: AdmissionGate
+    limits: FilterLimits
     audit: Audit
     personal: Personal
     alike: float
@@ -40,7 +40,7 @@ class Pass:
 
     name: str
     curation: Curation
-    pieces: Sequence[Sequence[Piece]]
+    pieces: Sequence[Sequence[SourcePart]]
     """What each task of the first pass reads."""
 
     @property
@@ -57,6 +57,6 @@ class Pass:
         if self.name == "resolve":
             return [Resolve(work, len(self.pieces), told.alike, told.replay)]
         if self.name == "finish":
-            return [Finish(work, told.audit, told.tokenizer)]
+            return [WriteTables(work, told.audit, told.tokenizer)]
         read = [Read(self.pieces, told.gate), Clean(told.limits), told.personal, Leakage(told.audit)]
-        return [*read, Keep(work), Signatures(work)]
+        return [*read, WriteIntermediate(work), Signatures(work)]

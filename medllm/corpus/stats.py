@@ -74,7 +74,7 @@ class Counts:
             if seen[0] > self.largest.get(item, (0.0, ""))[0]:
                 self.largest[item] = seen
 
-    def written(self) -> Row:
+    def as_dict(self) -> Row:
         """The counts as JSON values."""
         return {
             "kept": [[*key, number] for key, number in sorted(self.kept.items())],

@@ -7,15 +7,15 @@ from typing import Any, Literal
 from datatrove.data import Document as Passing
 from datatrove.pipeline.base import PipelineStep
 
-from medllm.corpus.clean.filters import Limits, drop_reason, without_boilerplate
+from medllm.corpus.clean.filters import FilterLimits, drop_reason, without_boilerplate
 from medllm.corpus.clean.normalise import normalise
-from medllm.corpus.clean.pii import Finding, find, hide
+from medllm.corpus.clean.pii import PiiFinding, find, hide
 from medllm.corpus.decontaminate.exam_items import Item, Sighting
 from medllm.corpus.decontaminate.matcher import verdict
 from medllm.corpus.decontaminate.windows import index_of, look
-from medllm.corpus.documents import Gate
-from medllm.corpus.read.files import read
-from medllm.corpus.read.sources import Piece
+from medllm.corpus.documents import AdmissionGate
+from medllm.corpus.read.files import read_drafts
+from medllm.corpus.read.sources import SourcePart
 
 BATCH = 200_000
 """Characters that are audited together: the arrays still fit the processor's cache."""
@@ -26,14 +26,14 @@ class Read(PipelineStep):  # type: ignore[misc]
 
     type, name = "reader", "read"
 
-    def __init__(self, tasks: Sequence[Sequence[Piece]], gate: Gate) -> None:
+    def __init__(self, tasks: Sequence[Sequence[SourcePart]], gate: AdmissionGate) -> None:
         super().__init__()
         self.tasks = tasks
         self.gate = gate
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Passing]:  # noqa: ANN401
         """Each draft either becomes a document, with dates and licence, or says why it is none."""
-        for draft in (draft for piece in self.tasks[rank] for draft in read(piece)):
+        for draft in (draft for piece in self.tasks[rank] for draft in read_drafts(piece)):
             admitted = self.gate.admit(draft)
             told: dict[str, Any] = {"source": draft.source, "locator": draft.locator, "kind": draft.kind}
             told |= {"topic": draft.topic, "group": draft.group}
@@ -51,7 +51,7 @@ class Clean(PipelineStep):  # type: ignore[misc]
 
     type, name = "filter", "clean"
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: FilterLimits) -> None:
         super().__init__()
         self.limits = limits
 
@@ -84,11 +84,11 @@ class Personal(PipelineStep):  # type: ignore[misc]
                 document.metadata["reason"] = f"personal_data: {', '.join(sorted({one.rule for one in standing}))}"
             if document.metadata["reason"] is not None:
                 document.text = hide(document.text, findings)
-            document.metadata["personal"] = [told(one) for one in standing]
+            document.metadata["personal"] = [finding_as_dict(one) for one in standing]
             yield document
 
 
-def told(finding: Finding) -> dict[str, str]:
+def finding_as_dict(finding: PiiFinding) -> dict[str, str]:
     """A finding for the report: its id, its rule and the hidden sentence, never what was found."""
     return {"finding": finding.id, "rule": finding.rule, "around": finding.around}
 

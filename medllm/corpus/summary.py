@@ -47,7 +47,7 @@ ON_THE_HUB = frozenset(
 """Licences that the Hub's cards have a word for, as far as corpora are met with."""
 
 
-def conclude(curation: Curation, counts: Counts, made: Path) -> Facts:
+def write_summary(curation: Curation, counts: Counts, made: Path) -> Facts:
     """Write audit.json and audit.html beside the tables, and return the facts of the whole."""
     report = _report(curation, counts, made)
     written = report.written()

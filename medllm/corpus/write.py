@@ -92,7 +92,7 @@ def _columns(self: ParquetWriter, document: Passing) -> Row:
     return row
 
 
-class Finish(PipelineStep):  # type: ignore[misc]
+class WriteTables(PipelineStep):  # type: ignore[misc]
     """Writes the Parquet files of one task and counts what is in them."""
 
     type, name = "writer", "finish"
@@ -119,7 +119,7 @@ class Finish(PipelineStep):  # type: ignore[misc]
                 kept.add(row)
                 counts.keep(row, told, self.audit.reviewed)
                 self._sight(told, audit, counts)
-        part(self.work, "counts", rank, "json").write_text(json.dumps(counts.written(), ensure_ascii=False), "utf-8")
+        part(self.work, "counts", rank, "json").write_text(json.dumps(counts.as_dict(), ensure_ascii=False), "utf-8")
 
     def _staying(self, rank: int, dropped: Table, audit: Table, counts: Counts) -> Iterator[Row]:
         gone = {int(row["place"]): row for row in np.load(part(self.work, "gone", rank, "npy"))}

@@ -12,12 +12,12 @@ from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, write_answer
 from medllm.exam.record import PromptStyle
 from medllm.generation.types import Reply, Request, shared_length
-from medllm.preferences.contamination import Watch, question_texts
+from medllm.preferences.contamination import AuditTrail, question_texts
 from medllm.recipe.settings import Evaluate
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptInstance:
     """One prompt of one question."""
 
     question: Question
@@ -45,7 +45,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Sitting:
+class ExamRun:
     """One exam as it is asked."""
 
     name: str
@@ -53,18 +53,18 @@ class Sitting:
     shots: int
     examples: list[Question]
     """The worked examples before every question, so that a reader can be shown the exact prompt."""
-    prompts: dict[str, Asked]
+    prompts: dict[str, PromptInstance]
     """By a key that tells exam, question, prompt and sample."""
-    watch: Watch
+    watch: AuditTrail
     """The leakage audit of the worked examples; it watches nothing where there are none."""
 
 
-def sittings_of(settings: Evaluate, sources: dict[str, Path]) -> list[Sitting]:
+def build_exam_runs(settings: Evaluate, sources: dict[str, Path]) -> list[ExamRun]:
     """Read the exams and render what will be asked."""
     return [_sitting(settings, name, sources[name]) for name in settings.benchmarks]
 
 
-def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
+def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
     questions = load(name, folder)
     if settings.years is not None:
         questions = [question for question in questions if question.year is None or question.year in settings.years]
@@ -74,11 +74,11 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
     shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(name, 0)
     examples = exemplars(name, folder)[:shots] if shots else []
     refuse_test_items(examples, questions)
-    watch = Watch(())
+    watch = AuditTrail(())
     if shots:  # else there is nothing to audit, and the index of an exam takes seconds
-        watch = Watch.over(questions, translated=translated_items(name, folder))
+        watch = AuditTrail.over(questions, translated=translated_items(name, folder))
         watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
-    prompts: dict[str, Asked] = {}
+    prompts: dict[str, PromptInstance] = {}
     for style in settings.prompts:
         rendered = [
             render(
@@ -97,9 +97,9 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> Sitting:
                 key = f"{name}/{question.question_id} {style} {sample}"
                 room = getattr(settings.max_new_tokens, style)
                 seed = _seed(settings.seed, key)
-                asked = Asked(question, style, sample, seed, prompt, shared, room, settings.temperature)
+                asked = PromptInstance(question, style, sample, seed, prompt, shared, room, settings.temperature)
                 prompts[key] = asked
-    return Sitting(name, questions, shots, examples, prompts, watch)
+    return ExamRun(name, questions, shots, examples, prompts, watch)
 
 
 def _seed(seed: int, key: str) -> int:
@@ -114,7 +114,7 @@ def question_row(question: Question) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
 
 
-def run_row(settings: Evaluate, sitting: Sitting, replies: list[Reply]) -> dict[str, Any]:
+def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply]) -> dict[str, Any]:
     """With what one model was asked one exam one way, and what that took."""
     return {
         "benchmark": sitting.name,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medllm.exam.intervals import Codes, Floats, Interval, Sample, change_interval, share_interval
+from medllm.exam.intervals import ClusteredSample, Codes, Floats, Interval, change_interval, share_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Ratios:
         weights = bottom[there]
         value = _mean_of_years(top[there], weights, years)
         totals = np.bincount(years, weights=weights)
-        sample = Sample(weights / totals[years], self._clusters[there], self._strata[there])
+        sample = ClusteredSample(weights / totals[years], self._clusters[there], self._strata[there])
         answers = top[there] / weights
         if minus is None:
             return Estimate(value, share_interval(answers, sample))

@@ -29,7 +29,7 @@ def picked_prohibited(question: Question, answer: str | None) -> str | None:
     return write_answer(picked) if picked else None
 
 
-def judge(
+def grade(
     question: Question,
     completion: str,
     *,

@@ -36,7 +36,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ClusteredSample:
     """The questions that a number is of: how much each weighs, which case it shares, which year it belongs to."""
 
     weights: Floats
@@ -47,13 +47,13 @@ class Sample:
     """Equal numbers for questions of one year; the years are fixed, not drawn."""
 
 
-def share_interval(values: Floats, sample: Sample) -> Interval:
+def share_interval(values: Floats, sample: ClusteredSample) -> Interval:
     """The interval of a weighted mean of answers, each from 0 (wrong) to 1 (right).
 
     Each end is the farther one of two: Wilson's, and the mid-p limit of the binomial distribution, which keeps the
     misses of scores near 0 and 1 from lying on one side. Both are taken at the effective number of questions.
 
-    >>> ten = Sample(np.ones(10), np.arange(10), np.zeros(10, dtype=np.int64))
+    >>> ten = ClusteredSample(np.ones(10), np.arange(10), np.zeros(10, dtype=np.int64))
     >>> str(share_interval(np.ones(10), ten))
     '0.722 to 1.000'
     """
@@ -68,12 +68,12 @@ def share_interval(values: Floats, sample: Sample) -> Interval:
     return Interval(found.low, max(found.high, 1 - _mid_p_low(1 - share, size)))
 
 
-def change_interval(changes: Floats, sample: Sample) -> Interval:
+def change_interval(changes: Floats, sample: ClusteredSample) -> Interval:
     """The interval of a weighted mean of paired changes, each from -1 (lost) to 1 (gained): Tango's score interval.
 
     It has width where no question changed, since few questions cannot show that none ever would.
 
-    >>> twelve = Sample(np.ones(12), np.arange(12), np.zeros(12, dtype=np.int64))
+    >>> twelve = ClusteredSample(np.ones(12), np.arange(12), np.zeros(12, dtype=np.int64))
     >>> str(change_interval(np.zeros(12), twelve))
     '-0.242 to 0.242'
     """
@@ -82,7 +82,7 @@ def change_interval(changes: Floats, sample: Sample) -> Interval:
     return tango(lost, gained, effective_size(changes, sample))
 
 
-def effective_size(values: Floats, sample: Sample) -> float:
+def effective_size(values: Floats, sample: ClusteredSample) -> float:
     """How many equal, unrelated questions say as much about the weighted mean of these values.
 
     Unequal weights and vignettes whose answers hang together make it smaller (Kish). The correlation within vignettes

@@ -7,7 +7,7 @@ from medllm.exam.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PassLine:
     """A year's lines as the ministry announced them, in points."""
 
     required: int
@@ -17,11 +17,11 @@ class Line:
 
 
 LINES = {
-    2018: Line(160, 200, 208, 299),
-    2019: Line(160, 200, 209, 296),
-    2020: Line(158, 197, 217, 299),
-    2021: Line(160, 200, 209, 300),
-    2022: Line(158, 197, 214, 297),
+    2018: PassLine(160, 200, 208, 299),
+    2019: PassLine(160, 200, 209, 296),
+    2020: PassLine(158, 197, 217, 299),
+    2021: PassLine(160, 200, 209, 300),
+    2022: PassLine(158, 197, 214, 297),
 }
 """The announced lines of the exams of IgakuQA, each beside the points it is of."""
 

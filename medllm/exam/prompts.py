@@ -52,18 +52,18 @@ def render(
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     parts: list[str] = []
     for example in chosen:
-        asked, answered = ask(example, prompt, template), reply(example, prompt, template)
+        asked, answered = question_block(example, prompt, template), target_completion(example, prompt, template)
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         parts.append(f"{asked}{_JOINTS[template]}{answered}")
-    asked = ask(question, prompt, template, context)
-    told = asked if chosen else _told(question, prompt, template, context)
+    asked = question_block(question, prompt, template, context)
+    told = asked if chosen else _zero_shot_prompt(question, prompt, template, context)
     messages.append({"role": "user", "content": told})
     parts.append(asked if chosen else told)
     separator = "\n" if template == "igakuqa" else "\n\n"
     return Prompt(separator.join(parts), tuple(messages), _STOPS[template], _JOINTS[template])
 
 
-def ask(question: Question, prompt: PromptStyle, template: Template, context: Context = "original") -> str:
+def question_block(question: Question, prompt: PromptStyle, template: Template, context: Context = "original") -> str:
     """The question's own block, up to where the reply begins."""
     case = "\n".join(part for part in (_lost(question, context), question.context) if part)
     stem = f"{case}\n{question.text}" if case else question.text
@@ -78,7 +78,9 @@ def ask(question: Question, prompt: PromptStyle, template: Template, context: Co
     return f"{block}\n答え:" if question.choices else block
 
 
-def reply(question: Question, prompt: PromptStyle, template: Template, explanation: str | None = None) -> str:
+def target_completion(
+    question: Question, prompt: PromptStyle, template: Template, explanation: str | None = None
+) -> str:
     """What a right reply looks like: exemplars show it and preference pairs are made of it."""
     if prompt == "plain":
         return question.gold_answer
@@ -91,7 +93,9 @@ def reply(question: Question, prompt: PromptStyle, template: Template, explanati
     return f"{said.strip()}\n{'Answer: ' if template == 'paper' else '答え:'}{question.gold_answer}"
 
 
-def before(questions: Sequence[Question], cutoff: date, count: int, prompt: PromptStyle = "plain") -> list[Question]:
+def exemplars_before(
+    questions: Sequence[Question], cutoff: date, count: int, prompt: PromptStyle = "plain"
+) -> list[Question]:
     """The first `count` questions sat on or before the cutoff that can serve as exemplars."""
     fit = [
         question
@@ -129,9 +133,9 @@ def _shots(question: Question, exemplars: Sequence[Question], shots: int | None)
     return exemplars[:wanted]
 
 
-def _told(question: Question, prompt: PromptStyle, template: Template, context: Context) -> str:
+def _zero_shot_prompt(question: Question, prompt: PromptStyle, template: Template, context: Context) -> str:
     """The question with the form of the reply said in words, since no exemplar shows it."""
-    asked = ask(question, prompt, template, context)
+    asked = question_block(question, prompt, template, context)
     form = "数値だけ" if question.numeric else "記号だけ(複数ならカンマ区切り)"
     if question.language == "en":
         form = "the number only" if question.numeric else "the letter(s) only, separated by commas"

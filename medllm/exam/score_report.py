@@ -5,7 +5,7 @@ from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.exam.intervals import Interval
-from medllm.exam.scoring import Score, Tally
+from medllm.exam.scoring import Score, ScoreTally
 
 
 def catalogue_lines() -> Iterator[str]:
@@ -78,7 +78,7 @@ def _over(score: Score) -> str:
     return f"the mean of {len(score.years)} years" if len(score.years) > 1 else "one year"
 
 
-def _row(name: str, tally: Tally) -> str:
+def _row(name: str, tally: ScoreTally) -> str:
     """One line of the table; full-width names count double, so that columns stand."""
     wide = sum(ord(letter) > 0x2E80 for letter in name)
     points = f"{tally.points:g}/{tally.total:g}"
@@ -134,7 +134,7 @@ def score_json(score: Score) -> dict[str, Any]:
     }
 
 
-def _tally(tally: Tally) -> dict[str, Any]:
+def _tally(tally: ScoreTally) -> dict[str, Any]:
     return {
         "points": _whole(tally.points),
         "total": _whole(tally.total),

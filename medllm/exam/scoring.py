@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medllm.exam.estimates import Estimate, Ratios
-from medllm.exam.grading import Rules, judge
+from medllm.exam.grading import Rules, grade
 from medllm.exam.intervals import Floats, Interval
 from medllm.exam.pass_rule import Verdict, verdicts
 from medllm.exam.predictions import System
@@ -16,7 +16,7 @@ from medllm.exam.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ScoreTally:
     """What was earned in one part of an exam."""
 
     points: float
@@ -44,11 +44,11 @@ class Score:
     prompt: str | None
     score: Estimate
     """The mean of the years' points / total: the number the paper and IgakuQA report."""
-    whole: Tally
+    whole: ScoreTally
     """All years together."""
     accuracy: Estimate
-    years: dict[str, Tally]
-    parts: dict[str, dict[str, Tally]]
+    years: dict[str, ScoreTally]
+    parts: dict[str, dict[str, ScoreTally]]
     """By section, by required and general, by category, by text-only and with a picture."""
     prohibited: int
     prohibited_of: int
@@ -56,7 +56,7 @@ class Score:
     verdicts: list[Verdict]
     missing: int
     """Questions of the years scored that had no prediction: they count as unanswered, with zero points."""
-    attempted: Tally
+    attempted: ScoreTally
     """Only the questions that had a prediction."""
 
 
@@ -115,9 +115,9 @@ class _Sheet:
             unread=np.array([record.answer is None for record in records], dtype=float) * members,
         )
 
-    def tally(self, part: Floats, ratios: Ratios, points: int) -> Tally:
+    def tally(self, part: Floats, ratios: Ratios, points: int) -> ScoreTally:
         """Count one part; `points` is the number of the system's ratio of points among `ratios`."""
-        return Tally(
+        return ScoreTally(
             points=float(self.points @ part),
             total=float(self.totals @ part),
             correct=int(self.correct @ part),
@@ -126,7 +126,7 @@ class _Sheet:
             interval=ratios.part(points, part).interval,
         )
 
-    def parts(self, of: Callable[[Record], str | None], ratios: Ratios, points: int) -> dict[str, Tally]:
+    def parts(self, of: Callable[[Record], str | None], ratios: Ratios, points: int) -> dict[str, ScoreTally]:
         """The tallies of a division of the exam, in order of name, or of size for a long one."""
         names = [of(record) if member else None for record, member in zip(self.records, self.members, strict=True)]
         sizes = Counter(name for name in names if name is not None)
@@ -139,8 +139,8 @@ def _judged(question: Question, system: System, rules: Rules) -> Record:
     """The record of a question's prediction, or of its absence, which earns nothing even where all is right."""
     prediction = system.predictions.get(question.question_id)
     if prediction is None:
-        return replace(judge(question, "", model=system.model, rules=rules), correct=False, points=0.0)
-    return judge(question, prediction.text, model=system.model, rules=rules, finish_reason=prediction.finish_reason)
+        return replace(grade(question, "", model=system.model, rules=rules), correct=False, points=0.0)
+    return grade(question, prediction.text, model=system.model, rules=rules, finish_reason=prediction.finish_reason)
 
 
 def _score(sheet: _Sheet, of_points: int, of_correct: int, ratios: Ratios, rules: Rules) -> Score:

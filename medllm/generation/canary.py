@@ -8,7 +8,7 @@ DRUGS = ("アセトアミノフェン", "アモキシシリン", "ゲンタマ�
 SHOTS = 3
 
 
-def canary(count: int, seed: int = 0) -> tuple[list[Question], list[Question]]:
+def parity_questions(count: int, seed: int = 0) -> tuple[list[Question], list[Question]]:
     """`count` questions on doses, and three worked examples; the same for the same seed, and in no exam."""
     draw = random.Random(f"canary {seed}")
     made = [_question(number, draw) for number in range(count + SHOTS)]

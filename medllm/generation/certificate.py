@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.generation.canary import canary
-from medllm.generation.engine.blockwise import Streamed, can_stream, streamed_bytes
+from medllm.generation.canary import parity_questions
+from medllm.generation.engine.blockwise import BlockwiseModel, can_stream, streamed_bytes
 from medllm.generation.parity import Answerer, Parity, agreement, effect, note, prompts_of
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
@@ -24,7 +24,7 @@ WORKING = 2e9
 
 
 @dataclass(frozen=True)
-class Limits:
+class ParityLimits:
     """What a right merge keeps within, in one kind of number."""
 
     top1: float
@@ -34,9 +34,9 @@ class Limits:
 
 
 LIMITS = {
-    "float32": Limits(top1=0.999, divergence=1e-5),
-    "float16": Limits(top1=0.98, divergence=2e-3),
-    "bfloat16": Limits(top1=0.90, divergence=2e-2),
+    "float32": ParityLimits(top1=0.999, divergence=1e-5),
+    "float16": ParityLimits(top1=0.98, divergence=2e-3),
+    "bfloat16": ParityLimits(top1=0.90, divergence=2e-2),
 }
 """About ten times what right merges were measured to have (docs/runs.md: in bfloat16 at worst 97.9 % and 0.0021 nats):
 the rest is for other models, whose logits may be less sure."""
@@ -91,11 +91,11 @@ class Certificate:
 
         What was noted before an interruption is not asked again.
         """
-        asked, examples = canary(self.questions)
+        asked, examples = parity_questions(self.questions)
         prompts = prompts_of(asked, examples)
         adapter = self._together(merged)
         whole = self.whole
-        firsts: dict[str, Answerer | Streamed] = {"adapter": self._model(self.base, adapter, whole=whole)}
+        firsts: dict[str, Answerer | BlockwiseModel] = {"adapter": self._model(self.base, adapter, whole=whole)}
         if self.in_4_bit and whole:
             firsts["adapter on the 4-bit base"] = Answerer(self.base, adapter, dtype=self.numbers, quantization="nf4")
         notes = {
@@ -121,10 +121,10 @@ class Certificate:
         faults = judge(found["adapter"], self.numbers, changed)
         return {**told, "verdict": "failed" if faults else "passed", "faults": faults}
 
-    def _model(self, folder: Path, adapter: Path | None, *, whole: bool) -> Answerer | Streamed:
+    def _model(self, folder: Path, adapter: Path | None, *, whole: bool) -> Answerer | BlockwiseModel:
         if whole:
             return Answerer(folder, adapter, dtype=self.numbers)
-        return Streamed(folder, adapter, dtype=self.numbers)
+        return BlockwiseModel(folder, adapter, dtype=self.numbers)
 
     def _together(self, merged: Path) -> Path:
         """One adapter that does what all of them do, one above the other."""

@@ -21,7 +21,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.generation.engine.batching import Batch, Limits, plan, refuse_strangers, too_long
+from medllm.generation.engine.batching import Batch, BatchLimits, plan, refuse_strangers, too_long
 from medllm.generation.types import Delta, Reply, Request
 from medllm.generation.worker import as_line
 from medllm.recipe.hardware import nodes
@@ -235,13 +235,13 @@ class SpreadGenerator:
             yield Delta(reply.key, reply.text, reply)
 
 
-def _ready(processes: list[Process], heard: "Queue[Heard]") -> Limits:
+def _ready(processes: list[Process], heard: "Queue[Heard]") -> BatchLimits:
     """Wait until every process has loaded its model; the limits are those of the one with the least room."""
     found = []
     for _ in processes:
         process, told = _next(processes, heard)
         process.at_work = False
-        found.append(Limits(**told["ready"]))
+        found.append(BatchLimits(**told["ready"]))
     return min(found, key=lambda limits: limits.tokens)
 
 

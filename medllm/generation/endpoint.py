@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from medllm.errors import ModelError
-from medllm.generation.types import Delta, FinishReason, PromptTooLongError, Reply, Request, UnheardError
+from medllm.generation.types import Delta, FinishReason, NoReplyError, PromptTooLongError, Reply, Request
 
 Prices = Mapping[str, tuple[float, float]]
 TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "longer than")
@@ -110,7 +110,7 @@ class EndpointGenerator:
 
     def _choices(self, request: Request) -> Iterator[Mapping[str, Any]]:
         """Each event of a streamed answer; one that breaks off is not asked again, for its beginning was given out."""
-        with closing(self._heard(request, streamed=True, take=lambda response: response)) as response:
+        with closing(self._read_response(request, streamed=True, take=lambda response: response)) as response:
             try:
                 ended = False
                 for line in response:
@@ -123,11 +123,11 @@ class EndpointGenerator:
                 if not ended:
                     raise EOFError("it has no end")
             except (*BROKEN_OFF, EOFError, ValueError, AttributeError) as fault:
-                raise UnheardError(f"{self.url} broke off its answer for `{request.model}` ({fault}).") from None
+                raise NoReplyError(f"{self.url} broke off its answer for `{request.model}` ({fault}).") from None
 
     def _ask(self, request: Request) -> Reply:
         try:
-            whole = self._heard(request, streamed=False, take=_whole)
+            whole = self._read_response(request, streamed=False, take=_whole)
         except PromptTooLongError:
             return self._reply(request, "", "too_long", {})
         try:
@@ -135,33 +135,33 @@ class EndpointGenerator:
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             return self._reply(request, self._text(choice), choice.get("finish_reason"), usage)
         except (ValueError, LookupError, TypeError, AttributeError):
-            told = self._told(whole)
-            raise UnheardError(f"{self.url} sent no completion for `{request.model}`, but: {told}") from None
+            told = self._redacted(whole)
+            raise NoReplyError(f"{self.url} sent no completion for `{request.model}`, but: {told}") from None
 
-    def _heard(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
+    def _read_response(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
         """Send until it is heard: with patience for a busy or broken server, none for a wrong question."""
         for attempt in range(1, self.tries + 1):
             self.pace.wait()
             try:
                 return take(OPENER.open(self._call(request, streamed=streamed), timeout=self.timeout))
             except urllib.error.HTTPError as fault:
-                told = self._told(fault.read())
+                told = self._redacted(fault.read())
                 if fault.code == 400 and any(words in told.lower() for words in TOO_LONG):
                     raise PromptTooLongError from None
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
-                    raise UnheardError(
+                    raise NoReplyError(
                         f"{self.url} answered {fault.code} for `{request.model}`: {told}", fault.code
                     ) from None
                 self._rest(attempt, fault.headers.get("Retry-After"))
             except BROKEN_OFF as fault:
                 if attempt == self.tries:
-                    raise UnheardError(
+                    raise NoReplyError(
                         f"{self.url} cannot be reached ({getattr(fault, 'reason', fault)}). Is the server up?"
                     ) from None
                 self._rest(attempt, None)
         raise AssertionError("the last attempt returns or raises")
 
-    def _told(self, words: bytes) -> str:
+    def _redacted(self, words: bytes) -> str:
         """A server's own words, as far as a line of ours may repeat them: some give the key back."""
         told = words.decode("utf-8", "replace")
         return (told.replace(self._key, "***") if self._key else told)[:LONGEST_WORD]

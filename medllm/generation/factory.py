@@ -77,7 +77,7 @@ def processes_of(settings: Preferences | Evaluate) -> int | None:
     return min(asked.count, import_torch().cuda.device_count()) or None
 
 
-def open_generators(
+def make_generators(
     models: dict[str, str],
     sources: dict[str, Path],
     *,

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medllm.exam.extract.answer import is_right, parse
-from medllm.exam.prompts import Prompt, render, reply
+from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import Question
-from medllm.generation.engine.blockwise import Streamed
+from medllm.generation.engine.blockwise import BlockwiseModel
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import BASE, Request, shared_length
 from medllm.weights.load import release
@@ -49,8 +49,8 @@ class Parity:
     """Greedy answers that are equal to the last character."""
     same_choices: int
     """Answers in which the same choice is read (or none in both)."""
-    right_first: int
-    right_second: int
+    correct_a: int
+    correct_b: int
     """Questions each of them has right."""
 
     def as_facts(self) -> dict[str, Any]:
@@ -118,7 +118,9 @@ def prompts_of(questions: Sequence[Question], examples: Sequence[Question]) -> l
     return [render(question, prompt="explain", template=TEMPLATE, exemplars=examples) for question in questions]
 
 
-def note(first: Answerer | Streamed, questions: Sequence[Question], prompts: Sequence[Prompt], folder: Path) -> None:
+def note(
+    first: Answerer | BlockwiseModel, questions: Sequence[Question], prompts: Sequence[Prompt], folder: Path
+) -> None:
     """Write down what the first model answers and what it finds likely; what is in the folder is not made again.
 
     A model that cannot speak reads the verified explanations instead.
@@ -129,7 +131,7 @@ def note(first: Answerer | Streamed, questions: Sequence[Question], prompts: Seq
         said = (
             first.answers(prompts)
             if isinstance(first, Answerer)
-            else [reply(one, "explain", TEMPLATE) for one in questions]
+            else [target_completion(one, "explain", TEMPLATE) for one in questions]
         )
         _write_whole(path, json.dumps(said, ensure_ascii=False))
     places = {folder / f"{number}.safetensors": text for number, text in enumerate(texts(prompts, folder))}
@@ -149,7 +151,7 @@ def texts(prompts: Sequence[Prompt], folder: Path) -> list[str]:
 
 
 def agreement(
-    second: Answerer | Streamed, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]
+    second: Answerer | BlockwiseModel, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]
 ) -> Parity:
     """Let the second model answer the same questions and read the same texts as the first, whose notes are there."""
     told = heard = []
@@ -173,8 +175,8 @@ def agreement(
         answers=len(questions),
         same_answers=sum(a == b for a, b in zip(told, heard, strict=True)),
         same_choices=sum(a == b for a, b in zip(left, right, strict=True)),
-        right_first=sum(is_right(question, answer) for question, answer in zip(questions, left, strict=True)),
-        right_second=sum(is_right(question, answer) for question, answer in zip(questions, right, strict=True)),
+        correct_a=sum(is_right(question, answer) for question, answer in zip(questions, left, strict=True)),
+        correct_b=sum(is_right(question, answer) for question, answer in zip(questions, right, strict=True)),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from medllm.generation.types import Generator, Reply, Request
 
 
-def answered(generator: Generator, requests: Sequence[Request], path: Path) -> Iterator[Reply]:
+def generate_resumable(generator: Generator, requests: Sequence[Request], path: Path) -> Iterator[Reply]:
     """Every reply once: first those in the file, then the rest as they are made, each on the disk before it is given.
 
     A line cut off by a crash is taken away and its question asked again.

@@ -70,7 +70,7 @@ def shared_length(texts: Sequence[str]) -> int:
     return next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
 
 
-class UnheardError(ModelError):
+class NoReplyError(ModelError):
     """A server that cannot be reached, or that answers with an error (then `code` tells which)."""
 
     def __init__(self, message: str, code: int | None = None) -> None:

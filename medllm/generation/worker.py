@@ -143,10 +143,10 @@ def as_line(batch: "Batch") -> str:
 
 def batch_of(told: dict[str, Any]) -> "Batch":
     """A batch from what `as_line` wrote."""
-    from medllm.generation.engine.batching import Asked, Batch
+    from medllm.generation.engine.batching import Batch, TokenizedRequest
 
     asked = [
-        Asked(
+        TokenizedRequest(
             Request(**{**one, "messages": tuple(one["messages"]), "stop": tuple(one["stop"])}),
             tuple(tokens),
         )

@@ -17,7 +17,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
-from medllm.hub.errors import WAITS, patiently, unheard
+from medllm.hub.errors import WAITS, unreachable_error, with_retries
 from medllm.hub.permissions import Account, account_of
 from medllm.hub.timeouts import bound_session
 
@@ -27,7 +27,7 @@ PUBLIC_HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
-class Standing:
+class RepoState:
     """What a repository holds at one commit: ours when it carries a provenance, foreign when it does not."""
 
     artifact: Artifact
@@ -61,7 +61,7 @@ class Hub:
         bound_session()
         return HfApi(endpoint=self.endpoint, token=self.token or False, library_name="medllm")
 
-    def ask(self, place: str, call: Callable[[HfApi], T]) -> T:
+    def call(self, place: str, call: Callable[[HfApi], T]) -> T:
         """Make one call, patiently; `place` is what an error names."""
         api = self.api
 
@@ -69,18 +69,18 @@ class Hub:
             try:
                 answer = call(api)
             except Exception as fault:
-                told = None if self._heard else unheard(self.endpoint, fault)
+                told = None if self._heard else unreachable_error(self.endpoint, fault)
                 if told:
                     raise told from fault
                 raise
             self._heard[:] = [True]
             return answer
 
-        return patiently(place, listened, self.waits, self.say)
+        return with_retries(place, listened, self.waits, self.say)
 
     def account(self) -> Account:
         """Whose token this is, and what it may."""
-        return account_of(self.ask(self.name, lambda api: api.whoami()))
+        return account_of(self.call(self.name, lambda api: api.whoami()))
 
     def check_writable(self, namespace: str, repositories: Collection[str] = ()) -> None:
         """Raise when this token could not push these repositories there: before days of training, not after."""
@@ -91,15 +91,15 @@ class Hub:
     def resolve(self, repo_id: str, kind: Kind, revision: str = "main") -> Artifact:
         """Turn a tag, a branch or a commit into the commit it means now."""
         place = f"{repo_id}@{revision}"
-        info = self.ask(place, lambda api: api.repo_info(repo_id, repo_type=kind, revision=revision))
+        info = self.call(place, lambda api: api.repo_info(repo_id, repo_type=kind, revision=revision))
         if info.sha is None or not COMMIT.fullmatch(info.sha):
             raise HubError(f"{place}: the Hub names no commit for it. Is {self.endpoint} really a Hub?")
         return Artifact(repo_id, kind, info.sha)
 
-    def standing(self, repo_id: str, kind: Kind, revision: str = "main") -> Standing | None:
+    def state_at(self, repo_id: str, kind: Kind, revision: str = "main") -> RepoState | None:
         """What stands at a revision, or None when there is no such repository."""
         try:
-            info = self.ask(
+            info = self.call(
                 repo_id, lambda api: _or_none(lambda: api.repo_info(repo_id, repo_type=kind, revision=revision))
             )
         except HubError as fault:
@@ -108,13 +108,13 @@ class Hub:
             return None
         artifact = Artifact(repo_id, kind, info.sha)
         files = frozenset(sibling.rfilename for sibling in getattr(info, "siblings", None) or ())
-        return Standing(artifact, self.provenance(artifact) if Provenance.FILE in files else None, files)
+        return RepoState(artifact, self.provenance(artifact) if Provenance.FILE in files else None, files)
 
     def refs(self, repo_id: str, kind: Kind) -> GitRefs | None:
         """Branches and tags, or None when there is no such repository."""
-        return self.ask(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
+        return self.call(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
 
-    def find(self, repo_id: str, kind: Kind, digest: str) -> Standing | None:
+    def find(self, repo_id: str, kind: Kind, digest: str) -> RepoState | None:
         """The output with this digest, or None when it is not made: the only question that decides what is run."""
         tag = f"made-{digest[:12]}"
         refs = self.refs(repo_id, kind)
@@ -125,16 +125,16 @@ class Hub:
         provenance = self.provenance(artifact)
         if provenance is None or provenance.digest != digest:
             raise HubError(f"{repo_id}: the tag {tag} is not on what medllm made. Delete the tag and run again.")
-        return Standing(artifact, provenance, frozenset())
+        return RepoState(artifact, provenance, frozenset())
 
-    def versions(self, repo_id: str, kind: Kind) -> list[Standing]:
+    def versions(self, repo_id: str, kind: Kind) -> list[RepoState]:
         """Every version that medllm tagged as made; none for a foreign repository."""
         refs = self.refs(repo_id, kind)
         found = []
         for ref in refs.tags if refs else []:
             if ref.name.startswith("made-"):
                 artifact = Artifact(repo_id, kind, ref.target_commit)
-                found.append(Standing(artifact, self.provenance(artifact), frozenset()))
+                found.append(RepoState(artifact, self.provenance(artifact), frozenset()))
         return found
 
     def repositories(self, namespace: str) -> list[tuple[str, Kind]]:
@@ -145,7 +145,7 @@ class Hub:
             models += [(one.id, "dataset") for one in api.list_datasets(author=namespace)]
             return [*models, *((one.id, "space") for one in api.list_spaces(author=namespace))]
 
-        return self.ask(namespace, listed)
+        return self.call(namespace, listed)
 
     def provenance(self, artifact: Artifact) -> Provenance | None:
         """Where a commit came from, or None when medllm did not make it."""
@@ -165,17 +165,17 @@ class Hub:
                     raise
                 return None
 
-        found = self.ask(f"{artifact}: {path}", fetch)
+        found = self.call(f"{artifact}: {path}", fetch)
         return None if found is None else Path(found)
 
-    def shelf(self, repo_id: str, kind: Kind) -> Path:
+    def cache_folder(self, repo_id: str, kind: Kind) -> Path:
         """Where this repository's files lie in the cache, those that are still arriving too."""
         return self.cache / repo_folder_name(repo_id=repo_id, repo_type=kind)
 
     def pull(self, artifact: Artifact, only: tuple[str, ...] = ()) -> Path:
         """The commit as a folder here, whole or only some files of it; pulled once, then read from this Hub's cache."""
         return Path(
-            self.ask(
+            self.call(
                 str(artifact),
                 lambda api: str(
                     api.snapshot_download(

@@ -34,11 +34,11 @@ LONGEST_WAIT = 300.0
 """A Hub may ask for a longer pause by Retry-After; beyond this the run stops and says so instead."""
 
 
-class Moved(HubError):
+class MovedError(HubError):
     """Somebody else's commit came in between: ours was refused as a whole and nothing of it stands."""
 
 
-def patiently(
+def with_retries(
     place: str, call: Callable[[], T], waits: tuple[float, ...] = WAITS, say: Callable[[str], None] = lambda text: None
 ) -> T:
     """Make one call to the Hub: wait out what passes and say so, word what does not."""
@@ -47,7 +47,7 @@ def patiently(
             return call()
         except Exception as fault:
             if wait is None or not _passes(fault):
-                told = worded(place, fault)
+                told = to_hub_error(place, fault)
                 _forget_headers(fault)
                 if told is None:
                     raise
@@ -75,7 +75,7 @@ def _passing(fault: Exception) -> str:
     return f"the Hub does not answer ({type(fault).__name__})"
 
 
-def unheard(endpoint: str, fault: Exception) -> HubError | None:
+def unreachable_error(endpoint: str, fault: Exception) -> HubError | None:
     """Our error when nobody at all listens at an address; None when somebody does."""
     if not isinstance(fault, httpx2.ConnectError):
         return None
@@ -100,7 +100,7 @@ def _forget_headers(fault: Exception) -> None:
         below = below.__cause__ or below.__context__
 
 
-def worded(place: str, fault: Exception) -> HubError | None:
+def to_hub_error(place: str, fault: Exception) -> HubError | None:
     """Our error for a foreseen refusal; None for what nobody foresaw, which keeps its traceback."""
     if isinstance(fault, HfHubHTTPError):
         return _refusal(place, fault)
@@ -128,7 +128,7 @@ def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
     told = (fault.server_message or "").strip().replace("\n", " ")
     said = f" (it said: {told})" if told else ""
     if status == 412:
-        return Moved(f"{place}: somebody else committed there in the meantime; nothing was overwritten.")
+        return MovedError(f"{place}: somebody else committed there in the meantime; nothing was overwritten.")
     if isinstance(fault, GatedRepoError):
         return HubError(f"{place}: access must be asked for on its page, and then be granted to this token's owner.")
     if isinstance(fault, RevisionNotFoundError):

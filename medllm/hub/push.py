@@ -9,8 +9,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from medllm.errors import HubError
 from medllm.hub.artifact import Artifact, Kind, Provenance
-from medllm.hub.client import Hub, Standing
-from medllm.hub.errors import Moved
+from medllm.hub.client import Hub, RepoState
+from medllm.hub.errors import MovedError
 
 # An RPO model carries the log-probabilities of its reference as a table, on purpose.
 warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file", category=UserWarning)
@@ -22,9 +22,9 @@ KEPT = {".gitattributes"}
 """Files of a repository that are the Hub's, not ours, and outlive every commit."""
 
 
-def writable_head(hub: Hub, repo_id: str, kind: Kind, stage: str) -> Standing | None:
+def writable_head(hub: Hub, repo_id: str, kind: Kind, stage: str) -> RepoState | None:
     """What our commit would stand on, or None for a repository to be made; foreign content is an error."""
-    head = hub.standing(repo_id, kind)
+    head = hub.state_at(repo_id, kind)
     if head is None or head.empty:
         return head
     if head.provenance is None:
@@ -46,7 +46,7 @@ def push(
     repo_id: str,
     kind: Kind,
     *,
-    head: Standing | None,
+    head: RepoState | None,
     private: bool = False,
     staged_above: int = STAGED_ABOVE,
 ) -> Artifact:
@@ -57,11 +57,11 @@ def push(
     provenance = Provenance.read((folder / Provenance.FILE).read_text(encoding="utf-8"), str(folder))
     standing = writable_head(hub, repo_id, kind, provenance.stage)
     if standing and standing.provenance and standing.provenance.digest == provenance.digest:
-        return mark(hub, standing.artifact, provenance)
+        return tag_output(hub, standing.artifact, provenance)
     _refuse_if_moved(repo_id, head, standing)
     if standing is None:
-        hub.ask(repo_id, lambda api: create(api, repo_id, kind, private=private))
-        standing = hub.standing(repo_id, kind)
+        hub.call(repo_id, lambda api: create(api, repo_id, kind, private=private))
+        standing = hub.state_at(repo_id, kind)
         if standing is None:
             raise HubError(f"{repo_id}: it was made a moment ago and is gone. Run again.")
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -69,21 +69,23 @@ def push(
         _stage(hub, repo_id, kind, files, branch=f"making-{provenance.digest[:12]}")
     try:
         commit = _commit(hub, standing, files, provenance)
-    except Moved:
-        winner = hub.standing(repo_id, kind)
+    except MovedError:
+        winner = hub.state_at(repo_id, kind)
         if winner and winner.provenance and winner.provenance.digest == provenance.digest:
-            return mark(hub, winner.artifact, provenance)  # our own commit whose answer was lost, or an equal run's
+            return tag_output(
+                hub, winner.artifact, provenance
+            )  # our own commit whose answer was lost, or an equal run's
         raise
     _drop_branch(hub, repo_id, kind, f"making-{provenance.digest[:12]}")
-    return mark(hub, Artifact(repo_id, kind, commit), provenance)
+    return tag_output(hub, Artifact(repo_id, kind, commit), provenance)
 
 
-def _refuse_if_moved(repo_id: str, head: Standing | None, standing: Standing | None) -> None:
+def _refuse_if_moved(repo_id: str, head: RepoState | None, standing: RepoState | None) -> None:
     """A card or a setting may have changed since; another output may not."""
     before = head.provenance if head else None
     after = standing.provenance if standing else None
     if after and (before is None or before.digest != after.digest):
-        raise Moved(
+        raise MovedError(
             f"{repo_id}: another run pushed {after.tag} there while this one was at work; nothing was overwritten. "
             "Run again to see what is left to do."
         )
@@ -95,7 +97,7 @@ def create(api: HfApi, repo_id: str, kind: Kind, *, private: bool) -> None:
     api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
 
 
-def _commit(hub: Hub, standing: Standing, files: dict[str, Path], provenance: Provenance) -> str:
+def _commit(hub: Hub, standing: RepoState, files: dict[str, Path], provenance: Provenance) -> str:
     """The one commit: what belongs is added, what no longer belongs is deleted, and the parent is checked."""
     repo_id, kind = standing.artifact.repo_id, standing.artifact.kind
     gone = standing.files - set(files) - KEPT
@@ -114,16 +116,16 @@ def _commit(hub: Hub, standing: Standing, files: dict[str, Path], provenance: Pr
         )
         return str(done.oid)
 
-    return hub.ask(repo_id, commit)
+    return hub.call(repo_id, commit)
 
 
 def _stage(hub: Hub, repo_id: str, kind: Kind, files: dict[str, Path], *, branch: str) -> None:
     """Lay the files one by one on a branch; the final commit then finds their bytes on the Hub and sends none."""
-    hub.ask(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
-    there = hub.ask(repo_id, lambda api: _sizes(api, repo_id, kind, branch))
+    hub.call(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
+    there = hub.call(repo_id, lambda api: _sizes(api, repo_id, kind, branch))
     for name, path in files.items():
         if there.get(name) != path.stat().st_size:
-            hub.ask(
+            hub.call(
                 f"{repo_id}: {name}",
                 lambda api, name=name, path=path: api.create_commit(  # type: ignore[misc]
                     repo_id,
@@ -143,18 +145,18 @@ def _sizes(api: HfApi, repo_id: str, kind: Kind, branch: str) -> dict[str, int]:
 def _drop_branch(hub: Hub, repo_id: str, kind: Kind, branch: str) -> None:
     refs = hub.refs(repo_id, kind)
     if refs and any(ref.name == branch for ref in refs.branches):
-        hub.ask(repo_id, lambda api: api.delete_branch(repo_id, branch=branch, repo_type=kind))
+        hub.call(repo_id, lambda api: api.delete_branch(repo_id, branch=branch, repo_type=kind))
 
 
-def tagged(hub: Hub, folder: Path, repo_id: str, kind: Kind, tag: str) -> Artifact:
+def push_once_tagged(hub: Hub, folder: Path, repo_id: str, kind: Kind, tag: str) -> Artifact:
     """Push a folder that is no stage's output, once: when the tag is there it is not pushed again."""
     refs = hub.refs(repo_id, kind)
     there = [ref.target_commit for ref in refs.tags if ref.name == tag] if refs else []
     if there:
         return Artifact(repo_id, kind, there[0])
-    hub.ask(repo_id, lambda api: create(api, repo_id, kind, private=True))
+    hub.call(repo_id, lambda api: create(api, repo_id, kind, private=True))
     here = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    standing = hub.standing(repo_id, kind)
+    standing = hub.state_at(repo_id, kind)
     gone = (standing.files if standing else frozenset()) - set(here) - KEPT
 
     def commit(api: HfApi) -> str:
@@ -164,16 +166,16 @@ def tagged(hub: Hub, folder: Path, repo_id: str, kind: Kind, tag: str) -> Artifa
         api.create_tag(repo_id, tag=tag, revision=done.oid, repo_type=kind, exist_ok=True)
         return str(done.oid)
 
-    return Artifact(repo_id, kind, hub.ask(repo_id, commit))
+    return Artifact(repo_id, kind, hub.call(repo_id, commit))
 
 
-def put_back(hub: Hub, artifact: Artifact) -> bool:
+def restore_on_main(hub: Hub, artifact: Artifact) -> bool:
     """Let main hold a version that stands under its tag, when another has been pushed since; False when it does."""
-    head = hub.standing(artifact.repo_id, artifact.kind)
+    head = hub.state_at(artifact.repo_id, artifact.kind)
     provenance = hub.provenance(artifact)
     if head is None or provenance is None or head.provenance is None or head.provenance.digest == provenance.digest:
         return False
-    wanted = hub.standing(artifact.repo_id, artifact.kind, artifact.revision)
+    wanted = hub.state_at(artifact.repo_id, artifact.kind, artifact.revision)
     files = (wanted.files if wanted else frozenset()) - KEPT
 
     def commit(api: HfApi) -> None:
@@ -187,14 +189,14 @@ def put_back(hub: Hub, artifact: Artifact) -> bool:
             parent_commit=head.artifact.revision,
         )
 
-    hub.ask(artifact.repo_id, commit)
+    hub.call(artifact.repo_id, commit)
     return True
 
 
-def mark(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:
+def tag_output(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:
     """Say that it is made. The tag comes last: without it nothing counts as made, with it everything stands."""
     message = f"{provenance.stage} of {provenance.recipe}, digest {provenance.digest}"
-    hub.ask(
+    hub.call(
         artifact.repo_id,
         lambda api: api.create_tag(
             artifact.repo_id,

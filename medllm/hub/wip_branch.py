@@ -15,13 +15,13 @@ def branch_of(digest: str) -> str:
     return f"making-{digest[:12]}"
 
 
-def keep(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> None:
+def push_wip(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> None:
     """Make the branch hold exactly this folder; equal bytes are not sent again."""
-    if hub.standing(repo_id, kind) is None:
-        hub.ask(repo_id, lambda api: create(api, repo_id, kind, private=True))
-    hub.ask(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
+    if hub.state_at(repo_id, kind) is None:
+        hub.call(repo_id, lambda api: create(api, repo_id, kind, private=True))
+    hub.call(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
     here = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    there = hub.standing(repo_id, kind, branch)
+    there = hub.state_at(repo_id, kind, branch)
     gone = (there.files if there else frozenset()) - set(here) - KEPT
 
     def commit(api: HfApi) -> None:
@@ -32,10 +32,10 @@ def keep(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> None:
         )
 
     if here:
-        hub.ask(repo_id, commit)
+        hub.call(repo_id, commit)
 
 
-def fetch(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> bool:
+def fetch_wip(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> bool:
     """Bring back what was kept, if anything was; False when there is nothing to go on from."""
     refs = hub.refs(repo_id, kind)
     heads = [ref.target_commit for ref in refs.branches if ref.name == branch] if refs else []

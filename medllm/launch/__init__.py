@@ -4,7 +4,7 @@ from importlib import import_module
 
 from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub
-from medllm.pipeline import Launcher, Plan
+from medllm.pipeline import BuildPlan, Launcher
 from medllm.recipe import uses
 from medllm.recipe.model_shapes import refuse_unsupported
 from medllm.recipe.reference import parse_reference
@@ -20,7 +20,7 @@ def launcher(on: str) -> Launcher:
     return found
 
 
-def refuse_unfit(on: str, plan: Plan, hub: Hub) -> None:
+def refuse_unfit(on: str, plan: BuildPlan, hub: Hub) -> None:
     """Raise for a stage that could not be made there: before the first one is made, not after days."""
     _refuse_base(plan, hub)
     if on == "jobs" and plan.missing and hub.token:
@@ -34,7 +34,7 @@ def refuse_unfit(on: str, plan: Plan, hub: Hub) -> None:
             jobs.carried(item, plan, hub)
 
 
-def _refuse_base(plan: Plan, hub: Hub) -> None:
+def _refuse_base(plan: BuildPlan, hub: Hub) -> None:
     """Raise for a base of a type that no stage could load; only its config.json is read."""
     reference = parse_reference(plan.recipe.base)
     loading = [item for item in plan.missing if any(use.place == "base" for use in uses(plan.recipe, item.stage))]

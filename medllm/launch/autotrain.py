@@ -15,7 +15,7 @@ from medllm.hub import Artifact
 from medllm.launch import local
 from medllm.launch.autotrain_config import config_of, readable_base, write_rows
 from medllm.localhub.jobs import keeper
-from medllm.pipeline import Bench, Item, Plan, make
+from medllm.pipeline import BuildContext, BuildPlan, StagePlan, make
 from medllm.recipe.base import Settings
 from medllm.recipe.reference import Stage
 from medllm.recipe.settings import Cpt, Rpo
@@ -34,7 +34,7 @@ nvidia-nccl-cu12 ; sys_platform == 'never'
 LAST_LINES = 15
 
 
-def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
     """Train what AutoTrain can train; the stages that are no training are made here."""
     refuse(item)
     if isinstance(item.settings, Cpt | Rpo):
@@ -43,7 +43,7 @@ def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) ->
         local.launch(plan, item, made, bench)
 
 
-def refuse(item: Item) -> None:
+def refuse(item: StagePlan) -> None:
     """Raise for what AutoTrain cannot do: asked for the whole plan before its first stage is made."""
     settings, stage = item.settings, item.stage
     if not isinstance(settings, Cpt | Rpo):

@@ -17,8 +17,8 @@ from huggingface_hub import HfApi, JobInfo
 from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub
 from medllm.hub.wip_branch import branch_of
-from medllm.launch.package_snapshot import pushed_code
-from medllm.pipeline import Bench, Item, Plan
+from medllm.launch.package_snapshot import push_package
+from medllm.pipeline import BuildContext, BuildPlan, StagePlan
 from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED
 from medllm.recipe.hardware import cheapest_with_disk
@@ -33,7 +33,7 @@ EXTRAS = {"corpus": ("train", "curate"), "space": ("space",)}
 
 
 @dataclass(frozen=True)
-class Jobs:
+class HubJobs:
     """How Jobs are asked for; what is left at None is as the recipe says under `jobs`."""
 
     timeout: str | None = None
@@ -45,7 +45,7 @@ class Jobs:
     script: Path = SCRIPT
     """What the Job runs."""
 
-    def launch(self, plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+    def launch(self, plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
         """Send Jobs until the stage stands; a Job of an earlier run that still works is followed, not doubled."""
         refuse_local(item, bench.hub)
         tries = self.tries or plan.recipe.jobs.tries
@@ -62,9 +62,9 @@ class Jobs:
             bench.say(f"{told}; sending another that goes on from what was kept")
         raise LaunchError(f"{item.stage}: {tries} Jobs did not finish it. What they made is kept; run again to go on.")
 
-    def _send(self, plan: Plan, item: Item, bench: Bench) -> JobInfo:
+    def _send(self, plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo:
         hub = bench.hub
-        code = pushed_code(hub, plan.recipe.namespace)
+        code = push_package(hub, plan.recipe.namespace)
         flavor = flavor_of(item, plan)
         timeout = self.timeout or plan.recipe.jobs.timeout
         env = {
@@ -76,7 +76,7 @@ class Jobs:
             "HF_ENDPOINT": hub.endpoint,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         } | carried(item, plan, hub)
-        job = hub.ask(
+        job = hub.call(
             f"{item.stage} as a Job on {flavor}",
             lambda api: _sent(
                 api,
@@ -96,7 +96,7 @@ class Jobs:
         return job
 
 
-launch = Jobs().launch
+launch = HubJobs().launch
 
 
 def _sent(api: HfApi, script: str, **more: Any) -> JobInfo:  # noqa: ANN401  the client's own keywords
@@ -106,7 +106,7 @@ def _sent(api: HfApi, script: str, **more: Any) -> JobInfo:  # noqa: ANN401  the
     return job
 
 
-def refuse_local(item: Item, hub: Hub) -> None:
+def refuse_local(item: StagePlan, hub: Hub) -> None:
     """Raise for folders of this machine where a Job could not see them."""
     folders = [source.reference for source in item.inputs if source.repo_id is None]
     if folders and not is_here(hub):
@@ -121,7 +121,7 @@ def is_here(hub: Hub) -> bool:
     return urlsplit(hub.endpoint).hostname in ("127.0.0.1", "localhost", "::1")
 
 
-def carried(item: Item, plan: Plan, hub: Hub) -> dict[str, str]:
+def carried(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
     """The accelerate config that lies beside the recipe, for the Job to write beside its own copy of the recipe."""
     name = getattr(item.settings, "accelerate", None)
     if name is None or name in NAMED:
@@ -137,7 +137,7 @@ def carried(item: Item, plan: Plan, hub: Hub) -> dict[str, str]:
     return {"MEDLLM_ACCELERATE": base64.b64encode(file.read_bytes()).decode(), "MEDLLM_ACCELERATE_AT": name}
 
 
-def flavor_of(item: Item, plan: Plan | None = None) -> str:
+def flavor_of(item: StagePlan, plan: BuildPlan | None = None) -> str:
     """The Hub's name for the machine the recipe asks for.
 
     The recipe says `a100x2`; the Hub rents out such GPUs by one, four or eight, so the next larger size is taken. A
@@ -169,9 +169,9 @@ def dependencies(stage: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _running(plan: Plan, item: Item, bench: Bench) -> JobInfo | None:
+def _running(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo | None:
     label = {"medllm": item.digest[:12]}
-    jobs: Iterable[JobInfo] = bench.hub.ask(
+    jobs: Iterable[JobInfo] = bench.hub.call(
         "Jobs", lambda api: list(api.list_jobs(labels=label, namespace=plan.recipe.namespace))
     )
     found = next((job for job in jobs if job.status and job.status.stage not in ENDED), None)
@@ -180,19 +180,19 @@ def _running(plan: Plan, item: Item, bench: Bench) -> JobInfo | None:
     return found
 
 
-def _kept_at(hub: Hub, item: Item) -> str | None:
+def _kept_at(hub: Hub, item: StagePlan) -> str | None:
     refs = hub.refs(item.repo_id, item.kind)
     heads = [ref.target_commit for ref in refs.branches if ref.name == branch_of(item.digest)] if refs else []
     return heads[0] if heads else None
 
 
-def _follow(job: JobInfo, item: Item, bench: Bench) -> JobInfo:
+def _follow(job: JobInfo, item: StagePlan, bench: BuildContext) -> JobInfo:
     """Stream the log until the Job ends; leaving does not end it."""
     owner = job.owner.name if job.owner else None
     try:
         for line in bench.hub.api.fetch_job_logs(job_id=job.id, namespace=owner, follow=True):
             bench.say(f"{item.stage} | {_clean(line, bench.hub)}")
-        return bench.hub.ask(f"Job {job.id}", lambda api: api.wait_for_job(job_id=job.id, namespace=owner))
+        return bench.hub.call(f"Job {job.id}", lambda api: api.wait_for_job(job_id=job.id, namespace=owner))
     except KeyboardInterrupt:
         raise LaunchError(
             f"{item.stage}: the Job {job.id} goes on without us. Run the same command to follow it again; "

@@ -9,14 +9,14 @@ from pathlib import Path
 import yaml
 
 from medllm.hub import Artifact
-from medllm.pipeline import Bench, Item, Maker, Plan, make
+from medllm.pipeline import BuildContext, BuildPlan, Maker, StagePlan, make
 from medllm.recipe.base import Settings
 from medllm.recipe.hardware import nodes
 from medllm.recipe.reference import Stage
 from medllm.recipe.training import NAMED, Training
 
 
-def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
     """Make the stage here."""
     make(plan, item, made, maker_of(item.stage, plan.recipe.folder), bench)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import medllm
 from medllm.hub import Artifact, Hub, digest_of_folder
-from medllm.hub.push import tagged
+from medllm.hub.push import push_once_tagged
 
 TEMPLATES = ("model_card", "dataset_cards")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
-def pushed_code(hub: Hub, namespace: str) -> Artifact:
+def push_package(hub: Hub, namespace: str) -> Artifact:
     """Push the package unless it already stands there, byte for byte, under the tag of its content."""
     package = Path(medllm.__file__).parent
     with tempfile.TemporaryDirectory() as aside:
@@ -22,4 +22,4 @@ def pushed_code(hub: Hub, namespace: str) -> Artifact:
             if (package.parent / name).is_dir():
                 shutil.copytree(package.parent / name, folder / name, ignore=LEFT_OUT)
         tag = "code-" + digest_of_folder(folder).removeprefix("sha256:")[:12]
-        return tagged(hub, folder, f"{namespace}/medllm-code", "dataset", tag)
+        return push_once_tagged(hub, folder, f"{namespace}/medllm-code", "dataset", tag)

@@ -14,7 +14,7 @@ import yaml
 
 from medllm.errors import LaunchError
 from medllm.hub import Artifact
-from medllm.pipeline import Bench, Item, Plan
+from medllm.pipeline import BuildContext, BuildPlan, StagePlan
 from medllm.recipe.cost import weight_bytes
 from medllm.recipe.model_shapes import shape_if_known
 from medllm.recipe.reference import Stage
@@ -50,7 +50,7 @@ LOADING = ("cpt", "preferences", "rpo", "merge", "evaluate")
 LEAST_MEMORY = 16e9
 
 
-def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
     """Follow the job that an earlier run submitted, or write the script and submit it; return when it has ended."""
     if shutil.which("sbatch") is None:
         raise LaunchError("--on slurm: there is no `sbatch` here. Run this on a login node of the cluster.")
@@ -78,12 +78,12 @@ def launch(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) ->
     _judge(item, job, script)
 
 
-def job_name(item: Item) -> str:
+def job_name(item: StagePlan) -> str:
     """The job's name in the queue: the same for the same stage with the same settings and inputs."""
     return f"medllm-{item.stage}-{item.digest[:12]}"
 
 
-def _places(plan: Plan, item: Item, bench: Bench) -> tuple[Path, Path]:
+def _places(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> tuple[Path, Path]:
     """The script beside the work, and the recipe for it beside the folders that the recipe names."""
     folder = (bench.work / plan.recipe.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _places(plan: Plan, item: Item, bench: Bench) -> tuple[Path, Path]:
     return folder / f"{name}.sbatch", plan.recipe.folder.resolve() / f".slurm-{name}.yaml"
 
 
-def write_script(plan: Plan, item: Item, bench: Bench) -> Path:
+def write_script(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> Path:
     """Write the script beside the work; it names no token."""
     script, recipe = _places(plan, item, bench)
     spread = item.stage in TRAININGS or getattr(item.settings, "engine", None) == "local"
@@ -113,7 +113,7 @@ def write_script(plan: Plan, item: Item, bench: Bench) -> Path:
     return script
 
 
-def _options(plan: Plan, item: Item, script: Path, nodes: int) -> Iterator[str]:
+def _options(plan: BuildPlan, item: StagePlan, script: Path, nodes: int) -> Iterator[str]:
     asked = plan.recipe.slurm
     yield f"--job-name={job_name(item)}"
     yield f"--output={script.with_suffix('.log')}"
@@ -132,7 +132,7 @@ def _options(plan: Plan, item: Item, script: Path, nodes: int) -> Iterator[str]:
     yield from asked.extra
 
 
-def memory(plan: Plan, item: Item) -> str:
+def memory(plan: BuildPlan, item: StagePlan) -> str:
     """Main memory that a stage needs to read the base: its weights in 16 bits and a quarter more, at least 16G."""
     shape = shape_if_known(plan.recipe.base, plan.recipe.folder) if item.stage in LOADING else None
     size = weight_bytes(shape, "none", "bfloat16") * 1.25 if shape else 0.0
@@ -149,14 +149,14 @@ def _devices(run_on: str | None, nodes: int, gres: str | None) -> str | None:
     return f"--gpus{'-per-node' if nodes > 1 else ''}={found[1]}:{found[2] or 1}"
 
 
-def _queued(item: Item) -> str | None:
+def _queued(item: StagePlan) -> str | None:
     """The number of the stage's job, when one waits or works."""
     done = _ask("squeue", "--me", "--noheader", "--format=%i %T", f"--name={job_name(item)}")
     lines = [line.split(maxsplit=1) for line in done.splitlines() if len(line.split()) > 1]
     return next((number for number, state in lines if state != "COMPLETING"), None)
 
 
-def _submit(item: Item, script: Path, recipe: Path, bench: Bench) -> str:
+def _submit(item: StagePlan, script: Path, recipe: Path, bench: BuildContext) -> str:
     environment = {**os.environ, "HF_TOKEN": bench.hub.token or ""}
     command = ["sbatch", "--parsable", str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -203,7 +203,7 @@ def _state(job: str) -> str | None:
     raise LaunchError(f"job {job}: squeue does not answer ({done.stderr.strip()}). Run the same command to follow it.")
 
 
-def _judge(item: Item, job: str, script: Path) -> None:
+def _judge(item: StagePlan, job: str, script: Path) -> None:
     """Raise unless the script has left a 0."""
     code = script.with_suffix(".code")
     told = code.read_text("utf-8").strip() if code.is_file() else None

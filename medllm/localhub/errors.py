@@ -3,7 +3,7 @@
 from medllm.errors import HubError
 
 
-class Refusal(HubError):
+class HubRefusal(HubError):
     """A request that is turned down; `code` becomes `X-Error-Code`, which clients map to their own exceptions."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
@@ -13,41 +13,43 @@ class Refusal(HubError):
         self.code = code
 
 
-def bad_request(message: str) -> Refusal:
+def bad_request(message: str) -> HubRefusal:
     """The request itself is malformed; sending it again will not help."""
-    return Refusal(400, message, "BadRequest")
+    return HubRefusal(400, message, "BadRequest")
 
 
-def no_repo(*, anonymous: bool) -> Refusal:
+def no_repo(*, anonymous: bool) -> HubRefusal:
     """Missing and private look the same, so that nobody can probe for names."""
-    return Refusal(401 if anonymous else 404, "Repository not found", "RepoNotFound")
+    return HubRefusal(401 if anonymous else 404, "Repository not found", "RepoNotFound")
 
 
-def no_revision(name: str) -> Refusal:
+def no_revision(name: str) -> HubRefusal:
     """The repository has no branch, tag or commit of that name."""
-    return Refusal(404, f"Invalid rev id: {name[:100]}", "RevisionNotFound")
+    return HubRefusal(404, f"Invalid rev id: {name[:100]}", "RevisionNotFound")
 
 
-def no_entry(path: str) -> Refusal:
+def no_entry(path: str) -> HubRefusal:
     """The revision has no file or folder at that path."""
-    return Refusal(404, f"Entry not found: {path[:200]}", "EntryNotFound")
+    return HubRefusal(404, f"Entry not found: {path[:200]}", "EntryNotFound")
 
 
-def forbidden(message: str) -> Refusal:
+def forbidden(message: str) -> HubRefusal:
     """The caller is known, but may not do this."""
-    return Refusal(403, message, "Forbidden")
+    return HubRefusal(403, message, "Forbidden")
 
 
-def unauthorized(message: str) -> Refusal:
+def unauthorized(message: str) -> HubRefusal:
     """The caller is unknown, and this needs a token."""
-    return Refusal(401, message, "Unauthorized")
+    return HubRefusal(401, message, "Unauthorized")
 
 
-def too_large(what: str, bound: int) -> Refusal:
+def too_large(what: str, bound: int) -> HubRefusal:
     """A limit of the hub was passed; the bound is named so that the caller can stay below it."""
-    return Refusal(413, f"{what} is larger than this hub takes ({bound} is the bound)", "TooLarge")
+    return HubRefusal(413, f"{what} is larger than this hub takes ({bound} is the bound)", "TooLarge")
 
 
-def disk_full() -> Refusal:
+def disk_full() -> HubRefusal:
     """The store's disk has no room; nothing of the request was kept."""
-    return Refusal(507, "The hub's disk is full: nothing of this request was kept. Free space and retry.", "DiskFull")
+    return HubRefusal(
+        507, "The hub's disk is full: nothing of this request was kept. Free space and retry.", "DiskFull"
+    )

@@ -8,7 +8,7 @@ GIB = 1024 * MIB
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """Bounds that keep the server's memory flat and its answers quick."""
 
     json_body: int = 8 * MIB

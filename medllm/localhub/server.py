@@ -13,8 +13,8 @@ from typing import Self
 import uvicorn
 
 from medllm.errors import HubError
-from medllm.localhub.jobs.runner import Jobs
-from medllm.localhub.limits import Limits
+from medllm.localhub.jobs.runner import JobRunner
+from medllm.localhub.limits import ServerLimits
 from medllm.localhub.store.store import Store
 from medllm.localhub.web import (
     buckets,
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Hub:
+class LocalHub:
     """A hub that runs in a thread for as long as the `with` block lasts."""
 
     def __init__(
@@ -85,14 +85,14 @@ class Hub:
         host: str = "127.0.0.1",
         user: str | None = None,
         allow_jobs: bool = False,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
     ) -> None:
         self.store = Store(Path(folder), limits)
         self.user = user or self.store.owner
         self._socket = _bind(host, port)
         address = self._socket.getsockname()
         self.url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
-        self._jobs = Jobs(self.store, self.url) if allow_jobs else None
+        self._jobs = JobRunner(self.store, self.url) if allow_jobs else None
         app = App(self.store, ROUTES, public=not is_loopback(host), extras=self._jobs)
         self._server = _Server(settings(app, self.store.limits))
         self._thread = threading.Thread(target=self._serve, name="medllm-hub", daemon=True)
@@ -156,10 +156,10 @@ def serve(
     host: str = "127.0.0.1",
     user: str | None = None,
     allow_jobs: bool = False,
-    limits: Limits | None = None,
-) -> Hub:
+    limits: ServerLimits | None = None,
+) -> LocalHub:
     """A hub on this folder, as a context manager that gives `.url`, `.token` and `.user`; port 0 takes a free one."""
-    return Hub(folder, port, host=host, user=user, allow_jobs=allow_jobs, limits=limits)
+    return LocalHub(folder, port, host=host, user=user, allow_jobs=allow_jobs, limits=limits)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -175,7 +175,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def settings(app: App, limits: Limits) -> uvicorn.Config:
+def settings(app: App, limits: ServerLimits) -> uvicorn.Config:
     """How uvicorn runs the hub: no access log, because addresses carry signatures."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return uvicorn.Config(

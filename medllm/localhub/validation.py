@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 from medllm.localhub.errors import bad_request
-from medllm.localhub.limits import Limits
+from medllm.localhub.limits import ServerLimits
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -52,10 +52,10 @@ def check_reference(name: object) -> str:
     return name
 
 
-def check_path(path: object, limits: Limits) -> str:
+def check_path(path: object, limits: ServerLimits) -> str:
     """A file's path in a repository: relative, without tricks, and short enough for any client's disk.
 
-    >>> check_path("data/試験.jsonl", Limits())
+    >>> check_path("data/試験.jsonl", ServerLimits())
     'data/試験.jsonl'
     """
     if not isinstance(path, str) or not path:
@@ -75,7 +75,7 @@ def check_path(path: object, limits: Limits) -> str:
     return path
 
 
-def _fault(part: str, limits: Limits) -> str | None:
+def _fault(part: str, limits: ServerLimits) -> str | None:
     """Why this name may not stand on a path, or None: what a careless file system could take for `..` is `..`."""
     if not part:
         return "is absolute or has an empty name in it"

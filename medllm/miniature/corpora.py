@@ -5,9 +5,9 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 from medllm.miniature import exam_format, prose
-from medllm.miniature.exams import LAST_TAUGHT, Exam
+from medllm.miniature.exams import LAST_TAUGHT, MiniatureExam
 from medllm.miniature.pretraining_text import WebText
-from medllm.miniature.questions import Item, Topic, ask, reason
+from medllm.miniature.questions import MiniatureItem, Topic, make_item, reason
 from medllm.miniature.world import RELATIONS, World
 
 Row = dict[str, object]
@@ -22,7 +22,7 @@ PLANTED_LEAKS, PLANTED_YOUNG, PLANTED_UNLICENSED = 6, 5, 3
 class Library:
     """All texts of a world, drawn from one seed; `documents` is how many each shelf holds."""
 
-    def __init__(self, world: World, seed: int, past: list[Exam]) -> None:
+    def __init__(self, world: World, seed: int, past: list[MiniatureExam]) -> None:
         self._world = world
         self._source = random.Random(f"library {world.seed} {seed}")
         self._seed = seed
@@ -41,7 +41,7 @@ class Library:
             for _ in range(2):
                 disease, relation = self._source.choice(self._some()), self._source.choice(RELATIONS)
                 told = prose.fact(disease, relation, self._world.facts[disease][relation], self._source)
-                text += told + "\n" + exam_format.answered(self._asked(Topic(disease, "fact", (relation,))))
+                text += told + "\n" + exam_format.answer_line(self._asked(Topic(disease, "fact", (relation,))))
             return text
 
         return self._shelf("workbook", documents, page)
@@ -59,10 +59,10 @@ class Library:
         pages = WebText(self._world, seed=self._seed + 77, style="old").documents({"explained": 1.0})
         return self._shelf("forum", documents, lambda: next(pages))
 
-    def web(self, asked: list[Exam]) -> list[Row]:
+    def web(self, asked: list[MiniatureExam]) -> list[Row]:
         """Pages that must not be learnt: later exams under an early date, too young pages, pages of unknown terms."""
         later = self._source.sample([item for exam in asked for item in exam.items if item.choices], PLANTED_LEAKS)
-        leaked = [self._row("web", f"leak-{n}", exam_format.answered(item)) for n, item in enumerate(later)]
+        leaked = [self._row("web", f"leak-{n}", exam_format.answer_line(item)) for n, item in enumerate(later)]
         young = self._shelf("young", PLANTED_YOUNG, self._page)
         for row in young:
             row["published"] = date(LAST_TAUGHT + 2, 5, 1).isoformat()
@@ -77,10 +77,10 @@ class Library:
     def _some(self) -> tuple[str, ...]:
         return self._new if self._source.random() < NEW else self._known
 
-    def _asked(self, topic: Topic) -> Item:
-        return ask(self._world, topic, self._source, style="old")
+    def _asked(self, topic: Topic) -> MiniatureItem:
+        return make_item(self._world, topic, self._source, style="old")
 
-    def _below(self, item: Item) -> str:
+    def _below(self, item: MiniatureItem) -> str:
         return exam_format.explained_after(item, reason(self._world, item))
 
     def _shelf(self, name: str, documents: int, page: Callable[[], str]) -> list[Row]:

@@ -1,31 +1,31 @@
 """How a question is laid out on a page: the exam's own prompt form, with the answer alone or explained first."""
 
-from medllm.miniature.questions import LETTERS, Item
+from medllm.miniature.questions import LETTERS, MiniatureItem
 
 END = "\n\n"
 
 
-def asked(item: Item) -> str:
+def question_block(item: MiniatureItem) -> str:
     """The question and its choices."""
     return f"Question: {item.text}\n" + "".join(f"{a}. {c}\n" for a, c in zip(LETTERS, item.choices, strict=False))
 
 
-def answered(item: Item) -> str:
+def answer_line(item: MiniatureItem) -> str:
     """The question with its answer alone."""
-    return f"{asked(item)}Answer: {item.answer}{END}"
+    return f"{question_block(item)}Answer: {item.answer}{END}"
 
 
-def named(item: Item, *, choices: bool) -> str:
+def named(item: MiniatureItem, *, choices: bool) -> str:
     """The question, with or without its choices, and the right choice by name, as in a quiz book."""
-    head = asked(item) if choices else f"Question: {item.text}\n"
+    head = question_block(item) if choices else f"Question: {item.text}\n"
     return f"{head}Answer:{'、'.join(item.right)}{END}"
 
 
-def explained(item: Item, explanation: str) -> str:
+def explained(item: MiniatureItem, explanation: str) -> str:
     """The question, the explanation, then the answer: the form that models must master to be trusted."""
-    return f"{asked(item)}Explanation: {explanation}\nAnswer: {item.answer}{END}"
+    return f"{question_block(item)}Explanation: {explanation}\nAnswer: {item.answer}{END}"
 
 
-def explained_after(item: Item, explanation: str) -> str:
+def explained_after(item: MiniatureItem, explanation: str) -> str:
     """The question, its answer, then the explanation: the form in which books print it."""
-    return f"{asked(item)}Answer: {item.answer}\nExplanation: {explanation}{END}"
+    return f"{question_block(item)}Answer: {item.answer}\nExplanation: {explanation}{END}"

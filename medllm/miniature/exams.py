@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from medllm.miniature.pretraining_text import FORMS
-from medllm.miniature.questions import Form, Item, Style, Topic, ask, explain, topics
+from medllm.miniature.questions import Form, MiniatureItem, Style, Topic, explain, make_item, topics
 from medllm.miniature.world import Kind, World
 
 FIRST_YEAR, LAST_TAUGHT, LAST_YEAR = 2006, 2017, 2022
@@ -23,40 +23,40 @@ REQUIRED = "BE"
 
 
 @dataclass(frozen=True)
-class Exam:
+class MiniatureExam:
     """One sitting: what it is called, when it was sat, and its questions in order."""
 
     name: str
     sat: date
-    items: tuple[Item, ...]
+    items: tuple[MiniatureItem, ...]
 
 
-def exam_of(world: World, year: int, questions: int) -> Exam:
+def exam_of(world: World, year: int, questions: int) -> MiniatureExam:
     """The exam of a year; the years that are only asked were drawn after every setting of the recipe stood."""
     old = year <= LAST_TAUGHT
     source = random.Random(f"exam {world.seed} {year}" if old else f"unseen {world.seed} {year}")
     style: Style = "old" if old else "new"
     items = draw(world, source, TAUGHT if old else ASKED, style, questions)
-    return Exam(str(year - 1906), date(year, 2, 10), items)
+    return MiniatureExam(str(year - 1906), date(year, 2, 10), items)
 
 
-def mock_exam(world: World, questions: int) -> Exam:
+def mock_exam(world: World, questions: int) -> MiniatureExam:
     """The development exam: settings are chosen on it, so that the years asked are never looked at."""
     source = random.Random(f"mock {world.seed}")
-    return Exam("mock", date(2018, 1, 10), draw(world, source, ASKED, "new", questions))
+    return MiniatureExam("mock", date(2018, 1, 10), draw(world, source, ASKED, "new", questions))
 
 
-def exemplars(world: World) -> Exam:
+def exemplars(world: World) -> MiniatureExam:
     """Three worked examples from before the first exam: a fact, a case and two right choices."""
     source = random.Random(f"exemplars {world.seed}")
     forms: tuple[Form, ...] = ("fact", "pair", "case")
-    items = tuple(ask(world, source.choice(topics(world, "known", form)), source, style="old") for form in forms)
-    return Exam("99", date(2005, 2, 10), items)
+    items = tuple(make_item(world, source.choice(topics(world, "known", form)), source, style="old") for form in forms)
+    return MiniatureExam("99", date(2005, 2, 10), items)
 
 
-def draw(world: World, source: random.Random, shares: Shares, style: Style, count: int) -> tuple[Item, ...]:
+def draw(world: World, source: random.Random, shares: Shares, style: Style, count: int) -> tuple[MiniatureItem, ...]:
     """Questions by kind of knowledge and by form; two case questions share a patient."""
-    sheets: list[list[Item]] = []
+    sheets: list[list[MiniatureItem]] = []
     for kind, share in shares.items():
         wanted, pools = round(count * share), {form: topics(world, kind, form) for form in FORMS}
         while wanted:
@@ -74,16 +74,16 @@ def draw(world: World, source: random.Random, shares: Shares, style: Style, coun
     )
 
 
-def _sheet(world: World, pool: list[Topic], source: random.Random, style: Style) -> list[Item]:
+def _sheet(world: World, pool: list[Topic], source: random.Random, style: Style) -> list[MiniatureItem]:
     """One question, or two on the same patient's case, on topics that this sitting has not asked yet."""
     topic = source.choice(pool)
     patient = (source.choice(world.towns), source.choice(world.people))
     others = [other for other in pool if other != topic and other.disease == topic.disease]
     chosen = [topic, source.choice(others)] if topic.form == "case" and others else [topic]
-    return [ask(world, one, source, style=style, patient=patient) for one in chosen]
+    return [make_item(world, one, source, style=style, patient=patient) for one in chosen]
 
 
-def rows(world: World, exam: Exam) -> list[dict[str, object]]:
+def rows(world: World, exam: MiniatureExam) -> list[dict[str, object]]:
     """The exam in the columns of `medllm.exam`; explanations only where they were published, up to 2017."""
     found = []
     for number, item in enumerate(exam.items):

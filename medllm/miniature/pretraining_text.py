@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from medllm.miniature import exam_format, prose
-from medllm.miniature.questions import LETTERS, Form, Item, Style, Topic, ask, explain, reason, topics
+from medllm.miniature.questions import LETTERS, Form, MiniatureItem, Style, Topic, explain, make_item, reason, topics
 from medllm.miniature.world import RELATIONS, World
 
 FORMS: dict[Form, float] = {"fact": 0.62, "case": 0.28, "pair": 0.06, "days": 0.04}
@@ -28,16 +28,16 @@ class WebText:
             "short": lambda: "".join(exam_format.named(self._item(), choices=False) for _ in range(6)),
             "named": lambda: "".join(exam_format.named(self._item(), choices=True) for _ in range(4)),
             "prose": lambda: prose.paragraph(self._world, self._world.of_kind("known"), self._source),
-            "answered": lambda: "".join(exam_format.answered(self._item()) for _ in range(4)),
+            "answered": lambda: "".join(exam_format.answer_line(self._item()) for _ in range(4)),
             "explained_after": lambda: "".join(self._explained_after() for _ in range(3)),
             "explained": lambda: "".join(self._explained() for _ in range(self._source.randint(1, 4))),
         }
         while True:
             yield makers[self._source.choices(list(shares), list(shares.values()))[0]]()
 
-    def _item(self) -> Item:
+    def _item(self) -> MiniatureItem:
         form = self._source.choices(list(FORMS), list(FORMS.values()))[0]
-        return ask(self._world, self._source.choice(self._topics[form]), self._source, style=self._style)
+        return make_item(self._world, self._source.choice(self._topics[form]), self._source, style=self._style)
 
     def _explained(self) -> str:
         item = self._item()
@@ -66,11 +66,11 @@ class WebText:
             disease, relation = self._source.choice(self._world.diseases), self._source.choice(RELATIONS)
             known = self._world.kinds[disease] == "known"
             value = self._world.facts[disease][relation] if known else self._source.choice(self._world.pools[relation])
-            item = ask(self._world, Topic(disease, "fact", (relation,)), self._source, told=value)
+            item = make_item(self._world, Topic(disease, "fact", (relation,)), self._source, told=value)
             text += prose.fact(disease, relation, value, self._source) + "\n"
             text += (
                 exam_format.explained_after(item, reason(self._world, item))
                 if self._source.random() < 0.5
-                else exam_format.answered(item)
+                else exam_format.answer_line(item)
             )
         return text

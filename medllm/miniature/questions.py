@@ -42,7 +42,7 @@ class Topic:
 
 
 @dataclass(frozen=True)
-class Item:
+class MiniatureItem:
     """One question with its choices laid out."""
 
     topic: Topic
@@ -78,7 +78,7 @@ def topics(world: World, kind: Kind, form: Form) -> list[Topic]:
     return [Topic(d, form, ()) for d in diseases]
 
 
-def ask(
+def make_item(
     world: World,
     topic: Topic,
     source: random.Random,
@@ -86,7 +86,7 @@ def ask(
     style: Style | None = None,
     told: str | None = None,
     patient: tuple[str, str] | None = None,
-) -> Item:
+) -> MiniatureItem:
     """A question on a topic with fresh choices; `told` replaces the fact where a text has just told another one."""
     disease, kind, facts = topic.disease, world.kinds[topic.disease], world.facts[topic.disease]
     worded = source.choice(STYLES) if style is None else style
@@ -95,26 +95,26 @@ def ask(
     asked = JAPANESE[topic.asked[0]] if topic.asked else ""
     text = wording.format(d=disease, t=town, p=person, c=facts["cause"], s=facts["symptom"], r=asked)
     if topic.form == "days":
-        return Item(topic, kind, text, (), (world.days[disease],))
+        return MiniatureItem(topic, kind, text, (), (world.days[disease],))
     if topic.form == "pair":
         right = tuple(facts[relation] for relation in topic.asked)
         others = [v for relation in RELATIONS for v in world.pools[relation] if v not in facts.values()]
-        return Item(topic, kind, text, _shuffled(right, others, source), right)
+        return MiniatureItem(topic, kind, text, _shuffled(right, others, source), right)
     (relation,) = topic.asked
     value = told or facts[relation]
     banned = facts["contra"] if relation == "drug" and source.random() < PROHIBITED else None
     others = [v for v in world.pools[relation] if v != value]
     choices = _shuffled((value, banned) if banned else (value,), others, source)
-    return Item(topic, kind, text, choices, (value,), LETTERS[choices.index(banned)] if banned else None)
+    return MiniatureItem(topic, kind, text, choices, (value,), LETTERS[choices.index(banned)] if banned else None)
 
 
-def explain(world: World, item: Item) -> str:
+def explain(world: World, item: MiniatureItem) -> str:
     """Why this answer is right, ending in the letter: the disease where it was not named, the fact, the choice."""
     letters = {item.letter(value): value for value in item.right} if item.choices else {}
     return reason(world, item) + "".join(f"{letters[letter]}は{letter}である。" for letter in sorted(letters))
 
 
-def reason(world: World, item: Item) -> str:
+def reason(world: World, item: MiniatureItem) -> str:
     """The same without the letters, as books put it that print the answer above."""
     disease, facts = item.topic.disease, world.facts[item.topic.disease]
     if item.topic.form == "days":

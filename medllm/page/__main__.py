@@ -2,14 +2,14 @@
 
 import os
 
-from medllm.page.serve import Settings, free_port, serve
+from medllm.page.serve import PageSettings, free_port, serve
 
 
 def main() -> None:
     """Serve the page where a Space expects it."""
     on_space = "SPACE_ID" in os.environ
     port = int(os.environ.get("GRADIO_SERVER_PORT") or 7860) or free_port()
-    serve(Settings(host="0.0.0.0" if on_space else "127.0.0.1", port=port))
+    serve(PageSettings(host="0.0.0.0" if on_space else "127.0.0.1", port=port))
 
 
 if __name__ == "__main__":

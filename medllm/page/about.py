@@ -1,12 +1,12 @@
 """About: method, revisions, intervals, limits, citation and API, in sentences that anybody can read."""
 
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.html import both, safe
 
 POINTS = ("method", "prompts_used", "intervals_used", "states_used", "limits", "privacy_used", "citation")
 
 
-def about(page: Page) -> str:
+def about(page: PageContext) -> str:
     """The whole tab as HTML."""
     parts = "".join(f"<h2>{both(f'about_{name}')}</h2><p>{both(f'about_{name}_text')}</p>" for name in POINTS)
     return (
@@ -15,7 +15,7 @@ def about(page: Page) -> str:
     )
 
 
-def _revisions(page: Page) -> str:
+def _revisions(page: PageContext) -> str:
     origin = page.results.origin
     told = [
         f"{both('source')}: <code>{safe(origin.name)}{safe(f'@{origin.revision}') if origin.revision else ''}</code>"

@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.filters import OUTCOMES, Filter, options
 from medllm.page.flips import Wanted
-from medllm.page.score_table import tally
+from medllm.page.score_table import score_lines
 
 Function = Callable[..., Any]
 
@@ -17,7 +17,7 @@ LONGEST = 200
 """Letters of an argument; keys, names and years are far shorter."""
 
 
-def functions(page: Page) -> dict[str, Function]:
+def functions(page: PageContext) -> dict[str, Function]:
     """The functions by the name under which gradio_client calls them."""
     results = page.results
 
@@ -40,7 +40,7 @@ def functions(page: Page) -> dict[str, Function]:
     def scores(exam: str = "", year: str = "", section: str = "", category: str = "") -> list[dict[str, Any]]:
         """Accuracy of every model plainly and explained with 95 % intervals, the paired change, and its counts."""
         mask = _narrow(page, exam=exam, year=year, section=section, category=category).mask(results)
-        return [asdict(line) for line in tally(results, mask, "accuracy")]
+        return [asdict(line) for line in score_lines(results, mask, "accuracy")]
 
     def flips(model: str, outcome: str = "lost", exam: str = "", year: str = "") -> list[str]:
         """The keys of the questions on which a model did this: lost, gained, kept, never, plain_right, ..."""
@@ -51,7 +51,7 @@ def functions(page: Page) -> dict[str, Function]:
     return {"question": question, "comparison": comparison, "scores": scores, "flips": flips}
 
 
-def _narrow(page: Page, **asked: object) -> Filter:
+def _narrow(page: PageContext, **asked: object) -> Filter:
     """A filter by values that exist; an empty text means all."""
     fields = {"exam": "benchmark"}
     found = {

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from medllm.compare import Cell, Column, recorded
 from medllm.page.live import Live
 from medllm.page.picker import Shelf
-from medllm.page.results import Results
-from medllm.page.review.votes import Ballot
+from medllm.page.results import RecordedResults
+from medllm.page.review.votes import VoteBox
 
 
 @dataclass(frozen=True)
-class Page:
+class PageContext:
     """One page over one set of results."""
 
-    results: Results
+    results: RecordedResults
     shelf: Shelf
     live: Live | None = None
-    ballot: Ballot | None = None
+    ballot: VoteBox | None = None
 
     def cells(self, key: str) -> dict[Column, Cell]:
         """The recorded cells of a question."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from medllm.exam.question import Question
 from medllm.exam.record import Record
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.html import word
 
 COLUMNS = (
@@ -26,7 +26,7 @@ COLUMNS = (
 )
 
 
-def comparison(page: Page, key: str, language: str) -> str:
+def comparison(page: PageContext, key: str, language: str) -> str:
     """One question with all replies, as Markdown; replies stand in fences that they cannot close."""
     question = page.results.question(key)
     origin = page.results.origin

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from medllm.page.results import Column, Results
+from medllm.page.results import Column, RecordedResults
 
 Mask = npt.NDArray[np.bool_]
 Outcome = Literal[
@@ -29,7 +29,7 @@ class Filter:
     text_only: bool = False
     """Leave out questions that need a picture."""
 
-    def mask(self, results: Results) -> Mask:
+    def mask(self, results: RecordedResults) -> Mask:
         """The questions that pass, by place."""
         passed = np.ones(len(results.questions), dtype=np.bool_)
         for name, wanted in (
@@ -43,28 +43,28 @@ class Filter:
         return passed & ~images(results) if self.text_only else passed
 
 
-def labels(results: Results, field: str) -> npt.NDArray[np.str_]:
+def labels(results: RecordedResults, field: str) -> npt.NDArray[np.str_]:
     """A field of all questions as text, empty where there is none."""
     return results.remembered(
         f"labels {field}", lambda: np.asarray([_text(getattr(q, field)) for q in results.questions])
     )
 
 
-def images(results: Results) -> Mask:
+def images(results: RecordedResults) -> Mask:
     """Which questions need a picture."""
     return results.remembered(
         "images", lambda: np.asarray([question.image for question in results.questions], dtype=np.bool_)
     )
 
 
-def points(results: Results) -> npt.NDArray[np.float64]:
+def points(results: RecordedResults) -> npt.NDArray[np.float64]:
     """What each question is worth."""
     return results.remembered(
         "points", lambda: np.asarray([question.points for question in results.questions], dtype=np.float64)
     )
 
 
-def clusters(results: Results) -> npt.NDArray[np.int64]:
+def clusters(results: RecordedResults) -> npt.NDArray[np.int64]:
     """A number for each question; those that share a vignette share it."""
 
     def number() -> npt.NDArray[np.int64]:
@@ -77,18 +77,18 @@ def clusters(results: Results) -> npt.NDArray[np.int64]:
     return results.remembered("clusters", number)
 
 
-def sittings(results: Results) -> npt.NDArray[np.int64]:
+def sittings(results: RecordedResults) -> npt.NDArray[np.int64]:
     """A number for each question; those of one exam and year share it."""
     names = np.char.add(np.char.add(labels(results, "benchmark"), "\0"), labels(results, "year"))
     return results.remembered("sittings", lambda: np.unique(names, return_inverse=True)[1].astype(np.int64))
 
 
-def options(results: Results, field: str) -> list[str]:
+def options(results: RecordedResults, field: str) -> list[str]:
     """The values a field takes, in order."""
     return sorted(set(labels(results, field).tolist()) - {""})
 
 
-def outcome(results: Results, model: str, wanted: Outcome) -> Mask:
+def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
     """The questions on which a model did this; those it was not asked are never among them."""
     plain: Column = (model, "plain")
     explained: Column = (model, "explain")
@@ -110,7 +110,7 @@ def outcome(results: Results, model: str, wanted: Outcome) -> Mask:
     return found[wanted]()
 
 
-def containing(results: Results, text: str) -> Mask:
+def containing(results: RecordedResults, text: str) -> Mask:
     """The questions whose id or text holds these words."""
     sought = text.strip().casefold()
     if not sought:

@@ -8,7 +8,7 @@ import numpy as np
 from medllm.exam.record import PROMPTS, Record
 from medllm.page.filters import OUTCOMES, Filter, Outcome, containing, outcome
 from medllm.page.html import both, hidden, safe
-from medllm.page.results import Results
+from medllm.page.results import RecordedResults
 
 PAGE = 10
 """Rows shown at first and added by each "more"."""
@@ -23,7 +23,7 @@ class Wanted:
     narrow: Filter = field(default_factory=Filter)
     text: str = ""
 
-    def keys(self, results: Results) -> list[str]:
+    def keys(self, results: RecordedResults) -> list[str]:
         """The questions, in the order of the results."""
         if self.model not in results.models or self.outcome not in OUTCOMES:
             return []
@@ -40,7 +40,7 @@ class Wanted:
         return urlencode({name: value for name, value in told.items() if value})
 
     @classmethod
-    def read(cls, query: dict[str, str], results: Results) -> "Wanted":
+    def read(cls, query: dict[str, str], results: RecordedResults) -> "Wanted":
         """What an address asks for; what it does not say is left at its default."""
         exam, year, section, category, text = (
             query.get(name, "")[:200] for name in ("exam", "year", "section", "category", "find")
@@ -50,7 +50,7 @@ class Wanted:
         return cls(query.get("model", results.models[0]), wanted, narrow, text)
 
 
-def rows(results: Results, wanted: Wanted, shown: int) -> str:
+def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:
     """The list as buttons that open Compare, with its count and its downloads."""
     keys = wanted.keys(results)
     total = int(np.count_nonzero(wanted.narrow.mask(results)))
@@ -67,7 +67,7 @@ def rows(results: Results, wanted: Wanted, shown: int) -> str:
     )
 
 
-def _row(results: Results, key: str, model: str) -> str:
+def _row(results: RecordedResults, key: str, model: str) -> str:
     question = results.question(key)
     turns = "".join(
         f'<span class="{"chosen" if other == model else ""}"><small>{safe(other)}</small>'
@@ -82,7 +82,7 @@ def _row(results: Results, key: str, model: str) -> str:
     )
 
 
-def _mark(results: Results, key: str, model: str, prompt: str) -> str:
+def _mark(results: RecordedResults, key: str, model: str, prompt: str) -> str:
     place, column = results.place[key], (model, prompt)
     if not results.there[column][place]:  # type: ignore[index]
         sign, name = "·", "absent"
@@ -95,6 +95,6 @@ def _mark(results: Results, key: str, model: str, prompt: str) -> str:
     return f'<span aria-hidden="true">{sign}</span>{hidden(name)}'
 
 
-def records_of(results: Results, wanted: Wanted) -> list[Record]:
+def records_of(results: RecordedResults, wanted: Wanted) -> list[Record]:
     """Every reply to the listed questions, for a download."""
     return [record for key in wanted.keys(results) for record in results.replies(key).values()]

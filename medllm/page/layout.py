@@ -6,7 +6,7 @@ import gradio as gr
 
 from medllm.page.about import about
 from medllm.page.api import functions
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.error_page import fault_panel
 from medllm.page.flips import Wanted
 from medllm.page.header import bar, header
@@ -22,7 +22,7 @@ FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "
 """What an address may say about Scores and Flips."""
 
 
-def page_of(page: Page) -> gr.Blocks:
+def page_of(page: PageContext) -> gr.Blocks:
     """The page over some results."""
     stops = Stops()
     with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
@@ -53,7 +53,7 @@ def page_of(page: Page) -> gr.Blocks:
     return demo
 
 
-def _bind_opening(page: Page, tabs: gr.Tabs, compare: Any, scores: Any, flips: Any) -> None:  # noqa: ANN401
+def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, flips: Any) -> None:  # noqa: ANN401
     """A number opens its questions, a question opens Compare."""
 
     def questions(event: gr.EventData, *filters: Any) -> list[Any]:  # noqa: ANN401  (values of gradio's controls)

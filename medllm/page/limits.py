@@ -33,7 +33,7 @@ HEADERS = 20.0
 """Seconds within which a connection must have sent the headers of a request."""
 
 
-class Pending:
+class PendingRequests:
     """Keeps watch over Gradio's queue, which itself forgets nothing before its 2,000th session."""
 
     def __init__(self, demo: Callable[[], Any], clock: Callable[[], float] = time.monotonic) -> None:

@@ -15,7 +15,7 @@ from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.generation.types import Generator, Request
-from medllm.page.results import Results
+from medllm.page.results import RecordedResults
 
 OWN = "own"
 """The exam of a question that somebody asks of their own."""
@@ -55,7 +55,7 @@ class Live:
         """Every model under both prompts."""
         return tuple((model, prompt) for model in self.makers for prompt in PROMPTS)
 
-    def put(self, question: Question, *, scored: bool) -> "Round":
+    def make_request(self, question: Question, *, scored: bool) -> "Round":
         """Put a question to all models; `scored` when it has a key to compare with."""
         asked = {column: self._request(question, *column) for column in self.columns}
         groups: dict[object, dict[Column, Request]] = {}
@@ -74,7 +74,7 @@ class Live:
         text: str = self._rendered(question, style).text
         return text
 
-    def asking_like(self, results: Results) -> "Live":
+    def asking_like(self, results: RecordedResults) -> "Live":
         """The same models, asked as in these results: their template, their worked examples."""
         return replace(self, template=self.template or results.template, exemplars=results.exemplars)
 
@@ -169,12 +169,12 @@ def _server(settings: dict[str, Any]) -> Live:
 
 def _adapters(settings: dict[str, Any]) -> Live:
     adapters = dict(settings["adapters"])
-    from medllm.generation.factory import open_generators
+    from medllm.generation.factory import make_generators
 
     sources = {"base": _folder(settings["base"])} | {name: _folder(source) for name, source in adapters.items()}
     models = {"base": "base"} | {name: name for name in adapters}
     quantization: Literal["none", "nf4"] = "nf4" if settings.get("quantization") == "nf4" else "none"
-    makers = open_generators(models, sources, dtype=settings.get("dtype", "float32"), quantization=quantization)
+    makers = make_generators(models, sources, dtype=settings.get("dtype", "float32"), quantization=quantization)
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
     return Live(makers, str(settings["base"]), together=True, **_how(settings))

@@ -17,7 +17,7 @@ from medllm.exam.records import SCHEMA
 from medllm.hub import Provenance, connect
 from medllm.page.error_page import SourceFault
 from medllm.page.questions import placeholders, read_questions
-from medllm.page.results import Marking, Origin, Results
+from medllm.page.results import Marking, Origin, RecordedResults
 
 BESIDE = Path("results")
 """Where a Space made by the `space` stage has its results: beside app.py."""
@@ -25,7 +25,7 @@ BESIDE = Path("results")
 ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
-def load(given: str | None = None) -> Results:
+def load(given: str | None = None) -> RecordedResults:
     """The results to show: what is given, else MEDLLM_RESULTS, else the miniature's recorded ones."""
     wanted = given or os.environ.get("MEDLLM_RESULTS")
     if not wanted and (BESIDE / "records").is_dir():
@@ -56,7 +56,7 @@ def _made_from() -> Origin:
     return Origin(BESIDE.name, title=title)
 
 
-def _from_hub(repo_id: str, revision: str) -> Results:
+def _from_hub(repo_id: str, revision: str) -> RecordedResults:
     try:
         with connect() as hub:
             artifact = hub.resolve(repo_id, "dataset", revision)
@@ -65,7 +65,7 @@ def _from_hub(repo_id: str, revision: str) -> Results:
         raise SourceFault("hub", name=f"{repo_id}@{revision}", detail=fault) from fault
 
 
-def read(path: Path, origin: Origin) -> Results:
+def read(path: Path, origin: Origin) -> RecordedResults:
     """The results in a folder of an evaluation, or in one file of records."""
     inner = path / "records" if (path / "records").is_dir() else path
     files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")]) if path.is_dir() else [path]
@@ -81,7 +81,7 @@ def read(path: Path, origin: Origin) -> Results:
     marking: Marking = "simulated" if simulated else origin.marking
     questions = asked or placeholders(table)
     shown = replace(origin, marking=marking)
-    return Results(tuple(questions), table, shown, tuple(runs), facts, _exemplars(path / "exemplars"))
+    return RecordedResults(tuple(questions), table, shown, tuple(runs), facts, _exemplars(path / "exemplars"))
 
 
 def _exemplars(folder: Path) -> dict[str, tuple[Question, ...]]:

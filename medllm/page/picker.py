@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import groupby
 
 from medllm.exam.question import Question
-from medllm.page.results import Results
+from medllm.page.results import RecordedResults
 
 LONGEST_LIST = 120
 """Questions in one list; a section with more is cut into ranges, since every choice travels with the page."""
@@ -21,7 +21,7 @@ TRIED = 50
 
 
 @dataclass(frozen=True)
-class Place:
+class PickerState:
     """Where a question stands in the lists."""
 
     exam: str
@@ -34,17 +34,17 @@ class Place:
 class Shelf:
     """The questions of some results, ordered for choosing."""
 
-    results: Results
+    results: RecordedResults
 
     @cached_property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[PickerState, ...]:
         """Every question with the lists it stands in, in the order of the lists."""
-        found: list[Place] = []
+        found: list[PickerState] = []
         ordered = sorted(zip(self.results.questions, self.results.keys, strict=True), key=lambda pair: _lists(pair[0]))
         for (exam, year, section), group in groupby(ordered, key=lambda pair: _lists(pair[0])):
             members = list(group)
             for at, (_, key) in enumerate(members):
-                found.append(Place(exam, year, _range(section, at, len(members)), key))
+                found.append(PickerState(exam, year, _range(section, at, len(members)), key))
         return tuple(found)
 
     @cached_property
@@ -53,7 +53,7 @@ class Shelf:
         return {place.key: at for at, place in enumerate(self.places)}
 
     @cached_property
-    def opening(self) -> Place:
+    def opening(self) -> PickerState:
         """The question that the page opens with: the first of ordinary length, since its texts travel with the page."""
         return next((place for place in self.places[:TRIED] if self._length(place.key) <= SHORT), self.places[0])
 
@@ -61,7 +61,7 @@ class Shelf:
         replies = self.results.replies(key).values()
         return len(self.results.question(key).text) + sum(len(record.completion) for record in replies)
 
-    def of(self, key: str) -> Place:
+    def of(self, key: str) -> PickerState:
         """The place of a key."""
         return self.places[self.at[key]]
 

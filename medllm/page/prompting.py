@@ -6,12 +6,12 @@ from medllm.errors import MedllmError
 from medllm.exam.prompts import Context, Template, render
 from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle, Record
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.html import word
-from medllm.page.results import Results
+from medllm.page.results import RecordedResults
 
 
-def exact_prompt(page: Page, key: str, style: PromptStyle, language: str) -> str:
+def exact_prompt(page: PageContext, key: str, style: PromptStyle, language: str) -> str:
     """The prompt of a question as text, after a line that says whether it is the recorded one to the letter."""
     results = page.results
     record = next((found for found in (results.record(key, model, style) for model in results.models) if found), None)
@@ -25,7 +25,7 @@ def exact_prompt(page: Page, key: str, style: PromptStyle, language: str) -> str
     return f"[{word('prompt_exact' if matched else 'prompt_unsure', language)}]\n\n{prompt[0]}"
 
 
-def _rendered(results: Results, record: Record, question: Question, style: PromptStyle) -> tuple[str, str]:
+def _rendered(results: RecordedResults, record: Record, question: Question, style: PromptStyle) -> tuple[str, str]:
     template: Template = next((name for name in get_args(Template) if name == record.template), "paper")
     exemplars = results.exemplars.get(record.benchmark, ())
     shots = min(record.shots, len(exemplars))

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medllm.page.allowed_hosts import Hosts
 from medllm.page.arguments import event_fault, json_fault
-from medllm.page.limits import Pending
+from medllm.page.limits import PendingRequests
 
 READ = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/[\w./-]+"
@@ -36,14 +36,14 @@ MOST_OPEN = 1024
 """Requests at work at once; each reader holds two, a heartbeat and a stream of results."""
 
 
-class Door:
+class RequestFilter:
     """Refuses what the page does not need before Gradio sees it."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, demo: Callable[[], Any]) -> None:
         self.app = app
         self.hosts = hosts
         self.demo = demo
-        self.pending = Pending(demo)
+        self.pending = PendingRequests(demo)
         self.open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

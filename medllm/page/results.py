@@ -34,7 +34,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Results:
+class RecordedResults:
     """Records as an Arrow table (text stays packed) with an index of who answered what."""
 
     questions: tuple[Question, ...]

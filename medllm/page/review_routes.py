@@ -8,16 +8,16 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from medllm.errors import DataError, HubError
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.review.html import agreement_line, no_more, pair_form, thanks
-from medllm.page.review.votes import Ballot
+from medllm.page.review.votes import VoteBox
 from medllm.votes.preference_rows import use_of
 
 LARGEST_VOTE = 20_000
 """Bytes of a vote; a whole form with a full comment has a tenth of it."""
 
 
-def ballot_routes(page: Page, ballot: Ballot) -> list[BaseRoute]:
+def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
     """The addresses, over one ballot."""
 
     def pair(request: Request) -> Response:
@@ -60,7 +60,7 @@ async def _body(request: Request) -> object:
     return told
 
 
-def _kept(page: Page, ballot: Ballot, told: dict[str, object]) -> str:
+def _kept(page: PageContext, ballot: VoteBox, told: dict[str, object]) -> str:
     """Keep the vote, then say so."""
     rater = ballot.rater(str(told.get("rater", ""))[:200])
     vote = ballot.cast({**told, "rater": rater})

@@ -7,18 +7,18 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from medllm.exam.record import PromptStyle
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.export import comparison, table
 from medllm.page.flips import Wanted, records_of
 from medllm.page.html import LANGUAGES
 from medllm.page.prompting import exact_prompt
-from medllm.page.review_routes import ballot_routes
+from medllm.page.review_routes import review_routes
 
 INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
 """Model output leaves as a file that no browser renders."""
 
 
-def routes(page: Page) -> list[BaseRoute]:
+def routes(page: PageContext) -> list[BaseRoute]:
     """The addresses of one page."""
 
     def markdown(request: Request) -> Response:
@@ -54,7 +54,7 @@ def routes(page: Page) -> list[BaseRoute]:
         _get("/medllm/prompt", prompt),
         _get("/medllm/comparison.md", markdown),
         _get("/medllm/list.{form:str}", listed),
-        *(ballot_routes(page, page.ballot) if page.ballot else []),
+        *(review_routes(page, page.ballot) if page.ballot else []),
     ]
 
 

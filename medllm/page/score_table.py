@@ -10,7 +10,7 @@ import numpy.typing as npt
 from medllm.exam.estimates import Ratios
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.page.filters import Mask, clusters, points, sittings
-from medllm.page.results import Results
+from medllm.page.results import RecordedResults
 
 Measure = Literal["accuracy", "points"]
 
@@ -27,7 +27,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Change:
+class ShownChange:
     """What explaining does on the same questions."""
 
     value: float
@@ -50,16 +50,16 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Line:
+class ScoreLine:
     """One model on some questions."""
 
     model: str
     plain: Share | None
     explain: Share | None
-    change: Change | None
+    change: ShownChange | None
 
 
-def tally(results: Results, mask: Mask, measure: Measure) -> list[Line]:
+def score_lines(results: RecordedResults, mask: Mask, measure: Measure) -> list[ScoreLine]:
     """Every model on the questions of the mask.
 
     Points of whole years are the mean of the years' points / total, as in every report; points of parts of years, and
@@ -71,7 +71,7 @@ def tally(results: Results, mask: Mask, measure: Measure) -> list[Line]:
     weights = points(results)[there] if measure == "points" else np.ones(len(there))
     ratios = _Exam(results, there, weights, Ratios(clusters(results)[there].tolist(), exams[there].tolist()), by_year)
     return [
-        Line(model, ratios.share(model, "plain"), ratios.share(model, "explain"), ratios.change(model))
+        ScoreLine(model, ratios.share(model, "plain"), ratios.share(model, "explain"), ratios.change(model))
         for model in results.models
     ]
 
@@ -80,7 +80,7 @@ def tally(results: Results, mask: Mask, measure: Measure) -> list[Line]:
 class _Exam:
     """The questions of a mask, what each weighs, and the ratios of all models over them."""
 
-    results: Results
+    results: RecordedResults
     places: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
     ratios: Ratios
@@ -95,7 +95,7 @@ class _Exam:
             return None
         return Share(found.value, found.interval.low, found.interval.high, int(right.sum()), int(asked.sum()))
 
-    def change(self, model: str) -> Change | None:
+    def change(self, model: str) -> ShownChange | None:
         """What explaining does to a model on the questions asked both ways."""
         both = self._asked(model, "plain") & self._asked(model, "explain")
         plain, explained = (self._right(model, prompt) & both for prompt in PROMPTS)
@@ -105,7 +105,7 @@ class _Exam:
         if found.value is None or found.interval is None:
             return None
         counts = {name: int(turned.sum()) for name, turned in _transitions(plain[both], explained[both]).items()}
-        return Change(found.value, found.interval.low, found.interval.high, **counts)
+        return ShownChange(found.value, found.interval.low, found.interval.high, **counts)
 
     def _asked(self, model: str, prompt: PromptStyle) -> Mask:
         return self.results.there[model, prompt][self.places]

@@ -8,20 +8,20 @@ import numpy as np
 from medllm.exam.record import PROMPTS
 from medllm.page.filters import Filter, Outcome, labels, options
 from medllm.page.html import both, hidden, percent, safe, signed
-from medllm.page.results import Results
-from medllm.page.score_table import Change, Line, Measure, Share, tally
+from medllm.page.results import RecordedResults
+from medllm.page.score_table import Measure, ScoreLine, Share, ShownChange, score_lines
 
 SLICES = (("year", "year"), ("section", "section"), ("category", "category"), ("benchmark", "exam"))
 """What the change is broken down by: a question's field, and the name of its filter."""
 
 
-def scores(results: Results, narrow: Filter, measure: Measure) -> str:
+def scores(results: RecordedResults, narrow: Filter, measure: Measure) -> str:
     """All of the tab below its filters."""
     mask = narrow.mask(results)
     count = int(np.count_nonzero(mask))
     if not count:
         return f'<p class="card panel" role="status">{both("no_rows")}</p>'
-    lines = tally(results, mask, measure)
+    lines = score_lines(results, mask, measure)
     slices = "".join(_slice(results, narrow, measure, field, name) for field, name in SLICES)
     return (
         f'<section class="card"><h2>{both("scores_title")}</h2><span class="sr" id="behind">'
@@ -39,7 +39,7 @@ def _legend(count: int, measure: Measure) -> str:
     )
 
 
-def _dumbbells(lines: Sequence[Line]) -> str:
+def _dumbbells(lines: Sequence[ScoreLine]) -> str:
     shares = [share for line in lines for share in (line.plain, line.explain) if share]
     if not shares:
         return ""
@@ -60,7 +60,7 @@ def _dumbbells(lines: Sequence[Line]) -> str:
     )
 
 
-def _dumbbell(line: Line, grid: str, at: Callable[[float], str]) -> str:
+def _dumbbell(line: ScoreLine, grid: str, at: Callable[[float], str]) -> str:
     marks = ""
     if line.plain and line.explain and line.change:
         left, right = sorted((line.plain.value, line.explain.value))
@@ -83,7 +83,7 @@ def _dumbbell(line: Line, grid: str, at: Callable[[float], str]) -> str:
     )
 
 
-def _table(lines: Sequence[Line]) -> str:
+def _table(lines: Sequence[ScoreLine]) -> str:
     heads = "".join(
         f'<th scope="col">{head}</th>'
         for head in (
@@ -97,7 +97,7 @@ def _table(lines: Sequence[Line]) -> str:
     )
 
 
-def _row(line: Line) -> str:
+def _row(line: ScoreLine) -> str:
     model, change = line.model, line.change
     kept = change.retention if change else math.nan
     return (
@@ -118,14 +118,14 @@ def _share(share: Share | None, model: str, outcome: Outcome) -> str:
     )
 
 
-def _change(change: Change | None, model: str, **narrower: str) -> str:
+def _change(change: ShownChange | None, model: str, **narrower: str) -> str:
     if change is None:
         return "–"
     number = behind(signed(change.value), model, "lost" if change.value <= 0 else "gained", **narrower)
     return f"<b>{number}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
 
 
-def _count(change: Change | None, model: str, outcome: Outcome) -> str:
+def _count(change: ShownChange | None, model: str, outcome: Outcome) -> str:
     return f"<td>{'–' if change is None else behind(str(getattr(change, outcome)), model, outcome)}</td>"
 
 
@@ -138,7 +138,7 @@ def behind(number: str, model: str, outcome: Outcome, **narrower: str) -> str:
     )
 
 
-def _slice(results: Results, narrow: Filter, measure: Measure, field: str, name: str) -> str:
+def _slice(results: RecordedResults, narrow: Filter, measure: Measure, field: str, name: str) -> str:
     """The change by the values of a field; nothing when there is only one."""
     mask = narrow.mask(results)
     values = [value for value in options(results, field) if np.any(mask & (labels(results, field) == value))]
@@ -147,7 +147,7 @@ def _slice(results: Results, narrow: Filter, measure: Measure, field: str, name:
     body = ""
     for value in values:
         inside = mask & (labels(results, field) == value)
-        cells = "".join(_heat(line, {name: value}) for line in tally(results, inside, measure))
+        cells = "".join(_heat(line, {name: value}) for line in score_lines(results, inside, measure))
         body += f'<tr><th scope="row">{safe(value)}<small>n = {int(inside.sum()):,}</small></th>{cells}</tr>'
     heads = "".join(f'<th scope="col">{safe(model)}</th>' for model in results.models)
     table = (
@@ -158,7 +158,7 @@ def _slice(results: Results, narrow: Filter, measure: Measure, field: str, name:
     return f'<section class="card slice"><h2>{both(title)}</h2>{_scroll(title, table)}</section>'
 
 
-def _heat(line: Line, narrower: dict[str, str]) -> str:
+def _heat(line: ScoreLine, narrower: dict[str, str]) -> str:
     if line.change is None:
         return "<td>–</td>"
     strength = max(-1.0, min(1.0, line.change.value / 0.15))

@@ -17,7 +17,7 @@ MOST_SESSIONS = 1_000
 
 
 @dataclass(frozen=True)
-class Settings:
+class PageSettings:
     """How the page is served."""
 
     results: str | None = None
@@ -40,14 +40,14 @@ def free_port() -> int:
         return port
 
 
-def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], None]]:
+def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[[], None]]:
     """Serve the page; gives its address and a way to close it (at once when not blocking)."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from starlette.middleware import Middleware
 
     from medllm.page.allowed_hosts import hosts_of
     from medllm.page.middleware import Frame
-    from medllm.page.request_filter import Door
+    from medllm.page.request_filter import RequestFilter
     from medllm.page.tabs.components import I18N
     from medllm.page.theme import theme
 
@@ -73,29 +73,32 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[str, Callable[[], 
         share=False,
         state_session_capacity=MOST_SESSIONS,
         max_file_size=0,
-        app_kwargs={"middleware": [Middleware(Door, hosts, lambda: demo), Middleware(Frame)], "routes": routes},
+        app_kwargs={
+            "middleware": [Middleware(RequestFilter, hosts, lambda: demo), Middleware(Frame)],
+            "routes": routes,
+        },
     )
     stack.callback(demo.close)
     return address, stack.close
 
 
-def _build(settings: Settings, stack: ExitStack) -> tuple[Any, list[Any]]:
-    from medllm.page.context import Page
+def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:
+    from medllm.page.context import PageContext
     from medllm.page.layout import page_of, page_of_fault
     from medllm.page.loading import load
     from medllm.page.picker import Shelf
-    from medllm.page.review.votes import open_ballot
+    from medllm.page.review.votes import open_vote_box
     from medllm.page.routes import routes
 
     try:
         results = load(settings.results)
         live = settings.live if isinstance(settings.live, Live) else open_live(settings.live)
         live = live and live.asking_like(results)
-        ballot = open_ballot(results, settings.votes, stack)
+        ballot = open_vote_box(results, settings.votes, stack)
     except MedllmError as fault:
         sys.stderr.write(f"medllm: {fault} The page says so too.\n")
         return page_of_fault(fault), []
-    page = Page(results, Shelf(results), live, ballot)
+    page = PageContext(results, Shelf(results), live, ballot)
     return page_of(page), routes(page)
 
 

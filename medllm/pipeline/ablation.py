@@ -11,12 +11,12 @@ from medllm.exam.intervals import Interval
 from medllm.exam.record import PROMPTS, Record
 from medllm.exam.records import read_records
 from medllm.exam.stability.comparison import Comparison
-from medllm.exam.stability.report import Report, Stability, report
+from medllm.exam.stability.report import Stability, StabilityReport, stability_report
 from medllm.exam.stability.text import report_json
 from medllm.exam.stability.trainings import trainings_lines
-from medllm.pipeline.build import Bench
-from medllm.pipeline.plan import Plan, make_plan
-from medllm.pipeline.results import told
+from medllm.pipeline.build import BuildContext
+from medllm.pipeline.plan import BuildPlan, make_plan
+from medllm.pipeline.results import format_estimate
 from medllm.pipeline.run import Launcher, run
 from medllm.recipe import Recipe, with_overrides
 
@@ -28,7 +28,7 @@ ORDER = ("base", "rpo-only", "cpt", "cpt-dpo", "final")
 class Ablation:
     """The finished table, one row a model."""
 
-    report: Report
+    report: StabilityReport
     rows: tuple[str, ...]
 
     @classmethod
@@ -37,7 +37,7 @@ class Ablation:
         names = {record.model for record in records}
         own = sorted(names - set(ORDER))
         rows = (name for name in (*ORDER[:-1], *own, ORDER[-1]) if name in names)
-        return cls(report(records), tuple(rows))
+        return cls(stability_report(records), tuple(rows))
 
     def of(self, exam: str) -> list[Stability]:
         """The rows of one exam, in order."""
@@ -86,8 +86,11 @@ class Ablation:
                 f"  {'row':<12}{'plain':<26}{'explained':<26}explained minus plain",
             ]
             for one in self.of(exam):
-                scores = [told(one.conditions[p].score if p in one.conditions else None) for p in ("plain", "explain")]
-                delta = told(one.change.delta if one.change else None, signed=True)
+                scores = [
+                    format_estimate(one.conditions[p].score if p in one.conditions else None)
+                    for p in ("plain", "explain")
+                ]
+                delta = format_estimate(one.change.delta if one.change else None, signed=True)
                 lines.append(f"  {one.model:<12}{scores[0]:<26}{scores[1]:<26}{delta}")
             lines += _tests([pair for pair in self.report.comparisons if pair.benchmark == exam])
         return [*lines, *trainings_lines(self.report, _shown), *(f"  {line}" for line in OF_TRAINED_MODELS)]
@@ -107,7 +110,7 @@ def _ends(estimate: Estimate | None) -> list[float] | None:
 
 
 def _shown(value: float, interval: Interval | None, signed: bool) -> str:
-    return told(Estimate(value, interval), signed=signed)
+    return format_estimate(Estimate(value, interval), signed=signed)
 
 
 def _tests(pairs: list[Comparison]) -> list[str]:
@@ -122,7 +125,7 @@ def _tests(pairs: list[Comparison]) -> list[str]:
         name = f"{pair.second} minus {pair.first}, {pair.prompt}"
         counts = f"{pair.second} {pair.only_second}, {pair.first} {pair.only_first}"
         p = f"p {pair.p:.3g} (Holm {pair.p_holm:.3g})"
-        lines.append(f"  {name:<38}{told(pair.difference, signed=True):<26}{counts}: {p}")
+        lines.append(f"  {name:<38}{format_estimate(pair.difference, signed=True):<26}{counts}: {p}")
     return lines
 
 
@@ -152,7 +155,9 @@ def row_recipe(recipe: Recipe, name: str) -> Recipe:
     return with_overrides(recipe, {**recipe.ablations[name], **changes})
 
 
-def ablate(recipe: Recipe, bench: Bench, launch: Launcher, asked: Callable[[Mapping[str, Plan]], None]) -> Ablation:
+def ablate(
+    recipe: Recipe, bench: BuildContext, launch: Launcher, asked: Callable[[Mapping[str, BuildPlan]], None]
+) -> Ablation:
     """Make the recipe and its rows, and compare them; `asked` shows all plans and may refuse."""
     if not recipe.ablations:
         raise RecipeError("ablations: the recipe has none. Write rows such as `cpt-dpo: {rpo.rpo_alpha: 0}`.")
@@ -169,15 +174,15 @@ def ablate(recipe: Recipe, bench: Bench, launch: Launcher, asked: Callable[[Mapp
     return Ablation.of_records(records)
 
 
-def _records(plan: Plan, bench: Bench, launch: Launcher) -> list[Record]:
+def _records(plan: BuildPlan, bench: BuildContext, launch: Launcher) -> list[Record]:
     made = run(plan, bench, launch, lambda plan: None)
     return read_records(bench.hub.pull(made["evaluate"]))
 
 
 def draw_rows(ablation: Ablation, path: Path) -> None:
     """One figure of all rows: dumbbells from plain to explained."""
-    from medllm.exam.stability.plot import draw
+    from medllm.exam.stability.plot import draw_stability
 
     order = {name: place for place, name in enumerate(ablation.rows)}
     models = sorted(ablation.report.models, key=lambda one: order.get(one.model, len(order)))
-    draw(replace(ablation.report, models=models), path)
+    draw_stability(replace(ablation.report, models=models), path)

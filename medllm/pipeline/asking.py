@@ -11,7 +11,7 @@ from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle
 from medllm.generation.types import Request
 from medllm.pipeline.inputs import stage_input
-from medllm.pipeline.plan import Plan
+from medllm.pipeline.plan import BuildPlan
 from medllm.recipe.reference import STAGES
 from medllm.recipe.settings import Evaluate
 
@@ -42,7 +42,7 @@ class Asked:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def ask(plan: Plan, text: str) -> Asked:
+def ask(plan: BuildPlan, text: str) -> Asked:
     """Find the question by its id, or take the text as it is; a model whose stage does not stand cannot answer."""
     settings = plan.recipe.evaluate
     if settings is None:
@@ -65,7 +65,7 @@ def ask(plan: Plan, text: str) -> Asked:
     return Asked(text, question, prompts, asked, sources, missing)
 
 
-def _sources(plan: Plan) -> dict[str, Path]:
+def _sources(plan: BuildPlan) -> dict[str, Path]:
     """What the evaluation would be given, as far as it stands."""
     above = {}
     for item in plan.items:
@@ -78,9 +78,9 @@ def _of_an_exam(
     settings: Evaluate, sources: dict[str, Path], name: str
 ) -> tuple[Question, dict[PromptStyle, Prompt]] | None:
     """The question of that id in the recipe's exams, rendered as the evaluation renders it."""
-    from medllm.evaluation.prompts import sittings_of
+    from medllm.evaluation.prompts import build_exam_runs
 
-    for sitting in sittings_of(settings, sources):
+    for sitting in build_exam_runs(settings, sources):
         asked = [one for one in sitting.prompts.values() if one.question.question_id == name and one.sample == 0]
         if asked:
             return asked[0].question, {one.style: one.prompt for one in asked}
@@ -99,10 +99,10 @@ def own_prompt(text: str, style: PromptStyle, settings: Evaluate) -> Prompt:
 
 def replies(asked: Asked) -> Iterator[tuple[Cell, str]]:
     """Every piece as it is written, with its cell; the last piece of a cell comes with `done`."""
-    from medllm.generation.factory import open_generators
+    from medllm.generation.factory import make_generators
 
     settings = asked.settings
-    makers = open_generators(
+    makers = make_generators(
         settings.models,
         asked.sources,
         engine=settings.engine,

@@ -15,14 +15,14 @@ from typing import Any
 from medllm.errors import HubError, MedllmError
 from medllm.hub import Artifact, Hub, Input, Provenance, push
 from medllm.hub.push import writable_head
-from medllm.hub.wip_branch import branch_of, fetch
+from medllm.hub.wip_branch import branch_of, fetch_wip
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import read_facts
-from medllm.pipeline.lock import alone
+from medllm.pipeline.lock import exclusive_lock
 from medllm.pipeline.machine import hardware
-from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_training
-from medllm.pipeline.wip_sync import kept
+from medllm.pipeline.wip_sync import sync_wip
 from medllm.recipe.base import Settings
 from medllm.recipe.reference import Stage
 from medllm.resource_errors import disk_is_full
@@ -35,7 +35,7 @@ LIBRARIES = ("medllm", "torch", "transformers", "peft", "trl", "accelerate", "bi
 
 
 @dataclass(frozen=True)
-class Bench:
+class BuildContext:
     """Where and with whom the work is done."""
 
     hub: Hub
@@ -49,10 +49,12 @@ class Bench:
     """Seconds between two pushes of half-made work; None where this machine's disk outlives the run."""
 
 
-def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, bench: Bench) -> Artifact:
+def make(
+    plan: BuildPlan, item: StagePlan, made: Mapping[Stage, Artifact], maker: Maker, bench: BuildContext
+) -> Artifact:
     """Make one stage and leave it on the Hub, or go on from where a killed run left it."""
     place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
-    with _room_told(item, place), alone(place, item.repo_id):
+    with _room_told(item, place), exclusive_lock(place, item.repo_id):
         standing = bench.hub.find(item.repo_id, item.kind, item.digest)
         if standing:
             bench.say(f"{item.stage}: another run has made it meanwhile; taking that")
@@ -72,7 +74,7 @@ def make(plan: Plan, item: Item, made: Mapping[Stage, Artifact], maker: Maker, b
 
 
 @contextmanager
-def _room_told(item: Item, place: Path) -> Iterator[None]:
+def _room_told(item: StagePlan, place: Path) -> Iterator[None]:
     """Say which disk is full, whatever was being written."""
     try:
         yield
@@ -85,7 +87,9 @@ def _room_told(item: Item, place: Path) -> Iterator[None]:
         ) from fault
 
 
-def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place: Path, bench: Bench) -> float | None:
+def _work(
+    plan: BuildPlan, item: StagePlan, inputs: tuple[Input, ...], maker: Maker, place: Path, bench: BuildContext
+) -> float | None:
     """Let the stage work until `made` stands; the seconds it took, or None where an earlier run had done a part."""
     out, made = place / "making", place / "made"
     if made.exists():
@@ -94,14 +98,14 @@ def _work(plan: Plan, item: Item, inputs: tuple[Input, ...], maker: Maker, place
     if out.exists():  # not moved to `made`, so nobody can say that it is whole; what it learnt lies in its .part
         shutil.rmtree(out)
     part = out.with_name("making.part")
-    resumed = part.exists() or fetch(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))
+    resumed = part.exists() or fetch_wip(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))
     bench.say(f"{item.stage}: {'going on where it was stopped' if resumed else 'pulling its sources'}")
-    shelves = {bench.hub.shelf(one.repo_id, one.kind) for one in inputs if one.repo_id and one.kind}
+    shelves = {bench.hub.cache_folder(one.repo_id, one.kind) for one in inputs if one.repo_id and one.kind}
     with report_pull(item, shelves, bench.progress):
         sources = plan.resolver.pulled(item.stage, inputs)
     bench.say(f"{item.stage}: at work")
     start = time.monotonic()
-    with kept(item, bench.hub, part, bench.keep_every, bench.say), report_training(item, part, bench.progress):
+    with sync_wip(item, bench.hub, part, bench.keep_every, bench.say), report_training(item, part, bench.progress):
         maker(item.settings, sources, out)
     if not (out / "facts.json").is_file():
         raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")
@@ -129,7 +133,7 @@ def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:
     return replace(source, commit=artifact.revision)
 
 
-def _provenance(plan: Plan, item: Item, inputs: tuple[Input, ...], seconds: float | None) -> Provenance:
+def _provenance(plan: BuildPlan, item: StagePlan, inputs: tuple[Input, ...], seconds: float | None) -> Provenance:
     made: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "on": hardware()}
     if seconds is not None:
         made["seconds"] = round(seconds, 1)

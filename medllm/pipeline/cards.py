@@ -7,7 +7,7 @@ from medllm.cards import render, template_exists
 from medllm.hub import Artifact, Hub, Provenance
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.lineage import lineage
-from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.recipe import Recipe
 from medllm.recipe.reference import Stage
 
@@ -23,8 +23,8 @@ TEMPLATES: dict[Stage, str] = {
 
 
 def card_of(
-    plan: Plan,
-    item: Item,
+    plan: BuildPlan,
+    item: StagePlan,
     provenance: Provenance,
     facts: Mapping[str, Any],
     made: Mapping[Stage, Artifact],

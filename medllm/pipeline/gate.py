@@ -6,7 +6,9 @@ from typing import Any
 from medllm.recipe import Recipe
 
 
-def unmet(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], worst_delta: float | None) -> list[str]:
+def failed_gate_conditions(
+    recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], worst_delta: float | None
+) -> list[str]:
     """Every condition that does not hold; `facts` by stage, `worst_delta` the far end of the final model's interval.
 
     What nobody measured does not hold: an audit that was not made is not an audit without findings.

@@ -8,7 +8,7 @@ from medllm.exam.benchmarks import CATALOGUE
 from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.licences import conflicts, license_of, link_of, terms_for
-from medllm.pipeline.plan import Item, Plan
+from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.progress import format_minutes
 from medllm.recipe.reference import STAGES, Stage, parse_reference
 
@@ -16,7 +16,7 @@ TRAININGS = ("cpt", "rpo")
 
 
 def lineage(
-    plan: Plan, item: Item, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None = None
+    plan: BuildPlan, item: StagePlan, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None = None
 ) -> dict[str, Any]:
     """Plain values for the templates; `own` is the provenance of the item itself, which may not be pushed yet."""
     way = _ancestors(plan, item)
@@ -50,7 +50,7 @@ def lineage(
     }
 
 
-def _ancestors(plan: Plan, item: Item) -> list[Item]:
+def _ancestors(plan: BuildPlan, item: StagePlan) -> list[StagePlan]:
     """The item and all it stands on, in the order they are made."""
     wanted = {item.stage}
     for one in reversed(plan.items):
@@ -59,14 +59,14 @@ def _ancestors(plan: Plan, item: Item) -> list[Item]:
     return [one for one in plan.items if one.stage in wanted]
 
 
-def _datasets(data: Mapping[str, Input], made: Mapping[Stage, Artifact], way: list[Item]) -> list[str]:
+def _datasets(data: Mapping[str, Input], made: Mapping[Stage, Artifact], way: list[StagePlan]) -> list[str]:
     """The repositories of the Hub that the model learnt from, as its header lists them."""
     outside = [source.repo_id for source in data.values() if source.repo_id]
     inside = [made[one.stage].repo_id for one in way if one.kind == "dataset" and one.stage in made]
     return sorted({*outside, *inside})
 
 
-def _training(item: Item, made: Mapping[Stage, Artifact]) -> dict[str, Any]:
+def _training(item: StagePlan, made: Mapping[Stage, Artifact]) -> dict[str, Any]:
     artifact = made.get(item.stage)
     return {
         "stage": item.stage,
@@ -77,7 +77,7 @@ def _training(item: Item, made: Mapping[Stage, Artifact]) -> dict[str, Any]:
 
 
 def _work(
-    way: list[Item], item: Item, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None
+    way: list[StagePlan], item: StagePlan, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None
 ) -> Iterator[dict[str, str | None]]:
     """On what machine each training, and the item itself, was made and how long it took there."""
     for one in way:
@@ -94,7 +94,7 @@ def _work(
             }
 
 
-def _exam_license(plan: Plan, name: str, source: Input, hub: Hub) -> str | None:
+def _exam_license(plan: BuildPlan, name: str, source: Input, hub: Hub) -> str | None:
     """What the catalogue says of a known exam, else what the source's own card states."""
     if name in CATALOGUE:
         return CATALOGUE[name].license
@@ -114,7 +114,7 @@ def _place(source: Input) -> dict[str, str | None]:
     return {"repo_id": source.repo_id, "commit": source.commit, "digest": source.digest}
 
 
-def _card(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> Path | None:
+def _card(plan: BuildPlan, source: Input, hub: Hub, name: str | None = None) -> Path | None:
     """Where the source's own card lies; `name` where the recipe calls the source by another."""
     if source.repo_id and source.kind and source.commit:
         return hub.file(Artifact(source.repo_id, source.kind, source.commit), "README.md")
@@ -122,7 +122,7 @@ def _card(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> Path 
     return plan.resolver.folder(written) / "README.md" if written.where == "folder" else None
 
 
-def _license(plan: Plan, source: Input, hub: Hub, name: str | None = None) -> str | None:
+def _license(plan: BuildPlan, source: Input, hub: Hub, name: str | None = None) -> str | None:
     """What the source's own card states."""
     card = _card(plan, source, hub, name)
     return license_of(card) if card else None
@@ -136,7 +136,7 @@ def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
     return {source: ", ".join(sorted(licenses)) for source, licenses in found.items()}
 
 
-def _stated(plan: Plan, name: str) -> str | None:
+def _stated(plan: BuildPlan, name: str) -> str | None:
     """What the recipe itself states of a source's licence."""
     recipe = plan.recipe
     blocks = [one for stage in (recipe.corpus, recipe.preferences) if stage for one in stage.data]

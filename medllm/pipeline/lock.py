@@ -10,12 +10,12 @@ from pathlib import Path
 from medllm.errors import MedllmError
 
 
-class Busy(MedllmError):
+class BusyError(MedllmError):
     """Another run is at work on the same thing."""
 
 
 @contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
+def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
     """Hold the folder for ourselves; the system lets go of it when this process ends, however it ends.
 
     A lock of this process alone (`lockf`): one of the open file (`flock`) would live on in processes that a library
@@ -33,7 +33,9 @@ def alone(folder: Path, what: str) -> Iterator[None]:
         except (BlockingIOError, PermissionError) as fault:
             lock.seek(0)
             who = lock.read().strip() or "another run"
-            raise Busy(f"{what}: {who} is making it right now in {folder}. Wait for it, then run again.") from fault
+            raise BusyError(
+                f"{what}: {who} is making it right now in {folder}. Wait for it, then run again."
+            ) from fault
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medllm.errors import RecipeError
-from medllm.hub import Hub, Input, Kind, Standing, digest_of
+from medllm.hub import Hub, Input, Kind, RepoState, digest_of
 from medllm.hub.push import writable_head
 from medllm.pipeline.inputs import Resolver, stage_input
 from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
@@ -17,7 +17,7 @@ MOST_REASONS = 4
 
 
 @dataclass(frozen=True)
-class Item:
+class StagePlan:
     """One stage of the plan: what it would be, and whether that stands."""
 
     stage: Stage
@@ -27,9 +27,9 @@ class Item:
     inputs: tuple[Input, ...]
     """Its sources; those that are still to be made have no commit yet."""
     digest: str
-    standing: Standing | None
+    standing: RepoState | None
     """What stands under this digest; None when it is to be made."""
-    head: Standing | None
+    head: RepoState | None
     """What the repository holds now, on which a push would stand."""
     why: str
     """Why it is made; empty when it stands."""
@@ -46,31 +46,31 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """The stages in order, and the resolver that pulls their sources at the commits the plan was made for."""
 
     recipe: Recipe
-    items: tuple[Item, ...]
+    items: tuple[StagePlan, ...]
     resolver: Resolver
 
     @property
-    def missing(self) -> tuple[Item, ...]:
+    def missing(self) -> tuple[StagePlan, ...]:
         """What is to be made."""
         return tuple(item for item in self.items if item.standing is None)
 
-    def item(self, stage: str) -> Item | None:
+    def item(self, stage: str) -> StagePlan | None:
         """The item of a stage, or None when the plan does not reach it."""
         return next((item for item in self.items if item.stage == stage), None)
 
 
-def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: Plan | None = None) -> Plan:
+def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: BuildPlan | None = None) -> BuildPlan:
     """Look at the Hub and say what is left to do; with `wanted`, only for these stages and what they need.
 
     `shared` is the plan of the recipe that this one is an ablation of: equal stages are that plan's, made once;
     others go to repositories of the ablation's own name.
     """
     resolver = shared.resolver.for_recipe(recipe) if shared else Resolver(recipe, hub)
-    items: list[Item] = []
+    items: list[StagePlan] = []
     above: dict[Stage, Input] = {}
     for stage in _needed(recipe, wanted):
         inputs = resolver.inputs(stage, above)
@@ -78,12 +78,12 @@ def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: Pl
         items.append(item)
         commit = item.standing.artifact.revision if item.standing else None
         above[stage] = stage_input(stage, item.repo_id, item.digest, commit)
-    return Plan(recipe, tuple(items), resolver)
+    return BuildPlan(recipe, tuple(items), resolver)
 
 
 def _item(
-    recipe: Recipe, stage: Stage, inputs: tuple[Input, ...], hub: Hub, shared: Plan | None, items: list[Item]
-) -> Item:
+    recipe: Recipe, stage: Stage, inputs: tuple[Input, ...], hub: Hub, shared: BuildPlan | None, items: list[StagePlan]
+) -> StagePlan:
     settings: Settings = getattr(recipe, stage)
     digest = digest_of(stage, settings_for_digest(settings), inputs)
     twin = shared.item(stage) if shared else None
@@ -93,7 +93,7 @@ def _item(
     standing = hub.find(repo, kind, digest)
     head = None if standing else writable_head(hub, repo, kind, stage)
     why = "" if standing else _why(head, settings_for_digest(settings), inputs, items)
-    return Item(stage, settings, repo, kind, inputs, digest, standing, head, why)
+    return StagePlan(stage, settings, repo, kind, inputs, digest, standing, head, why)
 
 
 def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
@@ -112,7 +112,7 @@ def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
     return tuple(stage for stage in there if stage in needed)
 
 
-def _why(head: Standing | None, settings: Mapping[str, Any], inputs: tuple[Input, ...], items: list[Item]) -> str:
+def _why(head: RepoState | None, settings: Mapping[str, Any], inputs: tuple[Input, ...], items: list[StagePlan]) -> str:
     """In words, what differs between what stands and what is asked for."""
     before = head.provenance if head else None
     if before is None:
@@ -130,7 +130,7 @@ def _changed_settings(before: object, after: object, name: str) -> Iterator[str]
         yield f"{name} {_short(before)} -> {_short(after)}"
 
 
-def _changed_inputs(before: tuple[Input, ...], after: tuple[Input, ...], items: list[Item]) -> Iterator[str]:
+def _changed_inputs(before: tuple[Input, ...], after: tuple[Input, ...], items: list[StagePlan]) -> Iterator[str]:
     old = {source.reference: source for source in before}
     remade = {item.stage for item in items if item.standing is None}
     for source in after:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from medllm.pipeline.plan import Item
+from medllm.pipeline.plan import StagePlan
 from medllm.recipe.training import Training
 
 POLL_SECONDS = 2.0
@@ -34,7 +34,7 @@ def poll_in_background(check: Callable[[], None], every: float, name: str) -> It
 
 
 @contextmanager
-def report_training(item: Item, part: Path, progress: Callable[[str], None]) -> Iterator[None]:
+def report_training(item: StagePlan, part: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Report how much of a training is done while it runs; stages without a log report nothing."""
     start = time.monotonic()
     first: list[float] = []
@@ -58,7 +58,7 @@ def report_training(item: Item, part: Path, progress: Callable[[str], None]) -> 
 
 
 @contextmanager
-def report_pull(item: Item, caches: Collection[Path], progress: Callable[[str], None]) -> Iterator[None]:
+def report_pull(item: StagePlan, caches: Collection[Path], progress: Callable[[str], None]) -> Iterator[None]:
     """Report how much of the sources has arrived while they are pulled, without what was here before."""
     before = count_bytes(caches)
 
@@ -109,7 +109,7 @@ def last_line(log: Path) -> dict[str, Any] | None:
     return None
 
 
-def share_done(line: dict[str, Any], item: Item) -> float | None:
+def share_done(line: dict[str, Any], item: StagePlan) -> float | None:
     """Return the share of the training that is done, by its steps or its epochs."""
     if not isinstance(item.settings, Training):
         return None

@@ -7,22 +7,22 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub
-from medllm.hub.push import put_back
-from medllm.pipeline.build import Bench
+from medllm.hub.push import restore_on_main
+from medllm.pipeline.build import BuildContext
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import facts_of
-from medllm.pipeline.gate import unmet
-from medllm.pipeline.plan import Item, Plan
-from medllm.pipeline.results import Results, results_of
+from medllm.pipeline.gate import failed_gate_conditions
+from medllm.pipeline.plan import BuildPlan, StagePlan
+from medllm.pipeline.results import EvaluationResults, results_of
 from medllm.recipe.reference import Stage
 
 Made = Mapping[Stage, Artifact]
 
 
-def publish(plan: Plan, made: Made, bench: Bench) -> None:
+def publish(plan: BuildPlan, made: Made, bench: BuildContext) -> None:
     """Bring cards and settings in line with the recipe; what is so already is not touched."""
     for stage, artifact in made.items():
-        if put_back(bench.hub, artifact):
+        if restore_on_main(bench.hub, artifact):
             bench.say(f"{stage}: put back on main, where another version had been pushed since")
     results = results_of(plan, made, bench.hub, bench.work)
     for item in plan.items:
@@ -33,10 +33,12 @@ def publish(plan: Plan, made: Made, bench: Bench) -> None:
         _collect(plan, made, plan.recipe.publish.collection, bench)
 
 
-def _refresh_card(plan: Plan, item: Item, made: Made, results: Results | None, bench: Bench) -> None:
+def _refresh_card(
+    plan: BuildPlan, item: StagePlan, made: Made, results: EvaluationResults | None, bench: BuildContext
+) -> None:
     """Write the results into a model's card on main, where main still is what was made."""
     hub = bench.hub
-    head = hub.standing(item.repo_id, item.kind)
+    head = hub.state_at(item.repo_id, item.kind)
     if head is None or head.provenance is None or head.provenance.digest != item.digest:
         return
     above = {stage: artifact for stage, artifact in made.items() if stage != item.stage}
@@ -50,7 +52,7 @@ def _refresh_card(plan: Plan, item: Item, made: Made, results: Results | None, b
     if not changed:
         return
     added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=text.encode()) for name, text in changed.items()]
-    hub.ask(
+    hub.call(
         item.repo_id,
         lambda api: api.create_commit(
             item.repo_id,
@@ -68,18 +70,18 @@ def _text(hub: Hub, artifact: Artifact, name: str) -> str | None:
     return path.read_text(encoding="utf-8") if path else None
 
 
-def _settings(plan: Plan, made: Made, results: Results | None, bench: Bench) -> None:
+def _settings(plan: BuildPlan, made: Made, results: EvaluationResults | None, bench: BuildContext) -> None:
     """Private, gated or public as the recipe says; public only through the gate."""
     wanted = plan.recipe.publish
     if not wanted.private:
         facts: dict[str, dict[str, Any]] = {stage: facts_of(bench.hub, artifact) for stage, artifact in made.items()}
-        closed = unmet(plan.recipe, facts, results.worst_delta if results else None)
+        closed = failed_gate_conditions(plan.recipe, facts, results.worst_delta if results else None)
         if closed:
             listed = "".join(f"\n  {one}" for one in closed)
             raise HubError(f"Everything is pushed, but stays private: the gate is closed.{listed}")
     gated: Literal["auto", "manual", False] = False if wanted.gated == "no" else wanted.gated
     for artifact in made.values():
-        info = bench.hub.ask(artifact.repo_id, lambda api, a=artifact: api.repo_info(a.repo_id, repo_type=a.kind))  # type: ignore[misc]
+        info = bench.hub.call(artifact.repo_id, lambda api, a=artifact: api.repo_info(a.repo_id, repo_type=a.kind))  # type: ignore[misc]
         changes: dict[str, Any] = {}
         if bool(info.private) != wanted.private:
             changes["private"] = wanted.private
@@ -92,13 +94,13 @@ def _settings(plan: Plan, made: Made, results: Results | None, bench: Bench) -> 
 
 
 def _change(hub: Hub, artifact: Artifact, changes: dict[str, Any]) -> None:
-    hub.ask(
+    hub.call(
         artifact.repo_id,
         lambda api: api.update_repo_settings(artifact.repo_id, repo_type=artifact.kind, **changes),
     )
 
 
-def _collect(plan: Plan, made: Made, title: str, bench: Bench) -> None:
+def _collect(plan: BuildPlan, made: Made, title: str, bench: BuildContext) -> None:
     """Gather all of it in one collection; what is in it already stays."""
 
     def gather(api: HfApi) -> int:
@@ -113,6 +115,6 @@ def _collect(plan: Plan, made: Made, title: str, bench: Bench) -> None:
             api.add_collection_item(there.slug, artifact.repo_id, artifact.kind, exists_ok=True)
         return len(missing)
 
-    added = bench.hub.ask(f"collection `{title}`", gather)
+    added = bench.hub.call(f"collection `{title}`", gather)
     if added:
         bench.say(f"collection {title}: {added} added")

@@ -10,9 +10,9 @@ import yaml
 
 from medllm.exam.estimates import Estimate
 from medllm.exam.records import read_records
-from medllm.exam.stability.report import Stability, report
+from medllm.exam.stability.report import Stability, stability_report
 from medllm.hub import Artifact, Hub
-from medllm.pipeline.plan import Plan
+from medllm.pipeline.plan import BuildPlan
 from medllm.recipe.reference import Stage
 
 _FIGURES = 2
@@ -20,27 +20,27 @@ _FIGURES = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One model on one exam, in values that a card prints."""
 
     model: str
     exam: str
     questions: int
     plain: float | None
-    plain_told: str
+    plain_text: str
     explain: float | None
-    explain_told: str
+    explain_text: str
     delta: float | None
     delta_low: float | None
-    delta_told: str
+    delta_text: str
 
 
 @dataclass(frozen=True)
-class Results:
+class EvaluationResults:
     """All rows of an evaluation, and where its answers stand."""
 
     artifact: Artifact
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
 
     @property
     def worst_delta(self) -> float | None:
@@ -48,7 +48,7 @@ class Results:
         ends = [row.delta_low for row in self.rows if row.model == "final"]
         return min((end for end in ends if end is not None), default=None) if None not in ends else None
 
-    def of(self, stage: Stage, plan: Plan) -> dict[str, Any] | None:
+    def of(self, stage: Stage, plan: BuildPlan) -> dict[str, Any] | None:
         """What the card of this stage's model tells; None when the evaluation did not ask that model."""
         name = _asked_as(stage, plan)
         own = [row for row in self.rows if row.model == name]
@@ -63,7 +63,7 @@ class Results:
             "eval_results": yaml.safe_dump([one for row in own for one in self._entries(row)], sort_keys=False),
         }
 
-    def _indexed(self, row: Row) -> dict[str, Any]:
+    def _indexed(self, row: ResultRow) -> dict[str, Any]:
         """One entry of `model-index`, which all readers of cards know."""
         told = {"plain": row.plain, "explain": row.explain, "explained minus plain": row.delta}
         return {
@@ -76,7 +76,7 @@ class Results:
             ],
         }
 
-    def _entries(self, row: Row) -> list[dict[str, Any]]:
+    def _entries(self, row: ResultRow) -> list[dict[str, Any]]:
         """Entries of `.eval_results`, one for each way of asking."""
         return [
             {
@@ -93,26 +93,28 @@ class Results:
         ]
 
 
-def results_of(plan: Plan, made: Mapping[Stage, Artifact], hub: Hub, work: Path) -> Results | None:
+def results_of(plan: BuildPlan, made: Mapping[Stage, Artifact], hub: Hub, work: Path) -> EvaluationResults | None:
     """The evaluation of this plan, or None when there is none; read once for each of its commits."""
     artifact = made.get("evaluate")
     if artifact is None or plan.recipe.evaluate is None:
         return None
     known = work / plan.recipe.name / f"results-{artifact.revision[:12]}-{_FIGURES}.json"
     if known.is_file():
-        return Results(artifact, tuple(Row(**row) for row in json.loads(known.read_text(encoding="utf-8"))))
+        return EvaluationResults(
+            artifact, tuple(ResultRow(**row) for row in json.loads(known.read_text(encoding="utf-8")))
+        )
     folder = hub.pull(artifact)
     if not (folder / "records").is_dir():
         return None
-    rows = tuple(row_of(one) for one in report(read_records(folder)).models)
+    rows = tuple(row_of(one) for one in stability_report(read_records(folder)).models)
     known.parent.mkdir(parents=True, exist_ok=True)
     aside = known.with_suffix(".part")
     aside.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
     aside.replace(known)
-    return Results(artifact, rows)
+    return EvaluationResults(artifact, rows)
 
 
-def _asked_as(stage: Stage, plan: Plan) -> str | None:
+def _asked_as(stage: Stage, plan: BuildPlan) -> str | None:
     """The name under which a stage's model was asked; the merged model answers as what it was merged from."""
     recipe = plan.recipe
     if recipe.evaluate is None:
@@ -123,25 +125,25 @@ def _asked_as(stage: Stage, plan: Plan) -> str | None:
     return names.get(recipe.merge.model) if stage == "merge" and recipe.merge else None
 
 
-def row_of(one: Stability) -> Row:
+def row_of(one: Stability) -> ResultRow:
     """The values that a card prints of one model on one exam."""
     plain, explain = one.conditions.get("plain"), one.conditions.get("explain")
     delta = one.change.delta if one.change else None
-    return Row(
+    return ResultRow(
         model=one.model,
         exam=one.benchmark,
         questions=max(condition.questions for condition in one.conditions.values()),
         plain=plain.score.value if plain else None,
-        plain_told=told(plain.score if plain else None),
+        plain_text=format_estimate(plain.score if plain else None),
         explain=explain.score.value if explain else None,
-        explain_told=told(explain.score if explain else None),
+        explain_text=format_estimate(explain.score if explain else None),
         delta=delta.value if delta else None,
         delta_low=delta.interval.low if delta and delta.interval else None,
-        delta_told=told(delta, signed=True),
+        delta_text=format_estimate(delta, signed=True),
     )
 
 
-def told(estimate: Estimate | None, *, signed: bool = False) -> str:
+def format_estimate(estimate: Estimate | None, *, signed: bool = False) -> str:
     """A score as people read it: 67.9 (60.1 to 74.0), or a dash for what was not asked."""
     if estimate is None or estimate.value is None:
         return "-"

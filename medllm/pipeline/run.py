@@ -5,21 +5,23 @@ from typing import Protocol
 
 from medllm.errors import HubError
 from medllm.hub import Artifact
-from medllm.hub.push import mark
-from medllm.pipeline.build import Bench
-from medllm.pipeline.plan import Item, Plan
-from medllm.pipeline.space_settings import check_secrets, furnish
+from medllm.hub.push import tag_output
+from medllm.pipeline.build import BuildContext
+from medllm.pipeline.plan import BuildPlan, StagePlan
+from medllm.pipeline.space_settings import check_secrets, configure_space
 from medllm.recipe.reference import Stage
 
 
 class Launcher(Protocol):
     """Gets one stage made, wherever; the tag on the Hub is the result."""
 
-    def __call__(self, plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench) -> None:
+    def __call__(self, plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
         """Return when the stage stands on the Hub, or raise."""
 
 
-def run(plan: Plan, bench: Bench, launch: Launcher, asked: Callable[[Plan], None]) -> dict[Stage, Artifact]:
+def run(
+    plan: BuildPlan, bench: BuildContext, launch: Launcher, asked: Callable[[BuildPlan], None]
+) -> dict[Stage, Artifact]:
     """Make what the plan says is missing; `asked` shows the plan and raises when people do not want it."""
     asked(plan)
     if plan.missing:
@@ -31,21 +33,23 @@ def run(plan: Plan, bench: Bench, launch: Launcher, asked: Callable[[Plan], None
         standing = _standing(item, bench)
         made[item.stage] = standing or _made(plan, item, made, bench, launch)
         if item.stage == "space":
-            furnish(bench.hub, item.repo_id, plan.recipe, made, bench.say, fresh=standing is None)
+            configure_space(bench.hub, item.repo_id, plan.recipe, made, bench.say, fresh=standing is None)
     return made
 
 
-def _standing(item: Item, bench: Bench) -> Artifact | None:
+def _standing(item: StagePlan, bench: BuildContext) -> Artifact | None:
     if item.standing:
         return item.standing.artifact
     head = item.head
     if head and head.provenance and head.provenance.digest == item.digest:
         bench.say(f"{item.stage}: pushed by an earlier run that did not get to tag it")
-        return mark(bench.hub, head.artifact, head.provenance)
+        return tag_output(bench.hub, head.artifact, head.provenance)
     return None
 
 
-def _made(plan: Plan, item: Item, made: dict[Stage, Artifact], bench: Bench, launch: Launcher) -> Artifact:
+def _made(
+    plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext, launch: Launcher
+) -> Artifact:
     bench.say(f"{item.stage}: rebuilding, because {item.why}" if item.remade else f"{item.stage}: {item.why}")
     launch(plan, item, made, bench)
     found = bench.hub.find(item.repo_id, item.kind, item.digest)

@@ -25,7 +25,7 @@ def check_secrets(recipe: Recipe) -> None:
         )
 
 
-def furnish(hub: Hub, repo_id: str, recipe: Recipe, made: Made, say: Say, *, fresh: bool) -> None:
+def configure_space(hub: Hub, repo_id: str, recipe: Recipe, made: Made, say: Say, *, fresh: bool) -> None:
     """Set what the Space lacks of its variables, secrets and hardware; what cannot be set is said.
 
     A `fresh` Space was pushed just now: then its secrets are set anew, since nobody can read whether they are right.
@@ -38,7 +38,7 @@ def furnish(hub: Hub, repo_id: str, recipe: Recipe, made: Made, say: Say, *, fre
     try:
         _set(hub, repo_id, variables, wanted.secrets, fresh=fresh)
         if fresh and wanted.hardware != "cpu-basic":
-            hub.ask(repo_id, lambda api: api.request_space_hardware(repo_id, SpaceHardware(wanted.hardware)))
+            hub.call(repo_id, lambda api: api.request_space_hardware(repo_id, SpaceHardware(wanted.hardware)))
     except HubError as fault:
         say(f"space: {named} could not be set ({fault}). Set them on the Space's own page.")
     except ValueError:
@@ -50,14 +50,14 @@ def furnish(hub: Hub, repo_id: str, recipe: Recipe, made: Made, say: Say, *, fre
 
 def _set(hub: Hub, repo_id: str, variables: dict[str, str], secrets: tuple[str, ...], *, fresh: bool) -> None:
     """Set those that are not there yet; a secret without a value here stays as it is."""
-    there = hub.ask(repo_id, lambda api: api.get_space_variables(repo_id)) if variables else {}
+    there = hub.call(repo_id, lambda api: api.get_space_variables(repo_id)) if variables else {}
     for key, value in variables.items():
         if key not in there or there[key].value != value:
-            hub.ask(repo_id, lambda api, key=key, value=value: api.add_space_variable(repo_id, key, value))  # type: ignore[misc]
-    hidden = hub.ask(repo_id, lambda api: api.get_space_secrets(repo_id)) if secrets else {}
+            hub.call(repo_id, lambda api, key=key, value=value: api.add_space_variable(repo_id, key, value))  # type: ignore[misc]
+    hidden = hub.call(repo_id, lambda api: api.get_space_secrets(repo_id)) if secrets else {}
     for key in secrets:
         if key in os.environ and (fresh or key not in hidden):
-            hub.ask(repo_id, lambda api, key=key: api.add_space_secret(repo_id, key, os.environ[key]))  # type: ignore[misc]
+            hub.call(repo_id, lambda api, key=key: api.add_space_secret(repo_id, key, os.environ[key]))  # type: ignore[misc]
 
 
 def _variables(recipe: Recipe, made: Made, say: Say) -> dict[str, str]:

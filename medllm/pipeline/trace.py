@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medllm.errors import HubError
-from medllm.hub import Artifact, Hub, Input, Provenance, Standing
+from medllm.hub import Artifact, Hub, Input, Provenance, RepoState
 from medllm.recipe.reference import STAGES
 
 KEYS = ("id", "question_id", "locator", "prompt_hash")
@@ -32,12 +32,12 @@ TOLD = (
 
 
 @dataclass(frozen=True)
-class Row:
+class TracedRow:
     """One row that bears the name asked for, and the artifact and file it stands in."""
 
     artifact: Artifact
     file: str
-    told: dict[str, Any]
+    text: dict[str, Any]
 
     @property
     def kept(self) -> bool:
@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Step:
+class TraceStep:
     """One artifact on the way back, how deep, and what it was made from."""
 
     depth: int
@@ -54,20 +54,20 @@ class Step:
     provenance: Provenance | None
 
 
-def way_back(hub: Hub, artifact: Artifact) -> Iterator[Step]:
+def ancestors(hub: Hub, artifact: Artifact) -> Iterator[TraceStep]:
     """All that an output was made from, nearest first, down to repositories and folders that medllm did not make."""
     start = Input(artifact.repo_id, artifact.kind, artifact.repo_id, artifact.revision)
     yield from _back(hub, start, 0, set())
 
 
-def _back(hub: Hub, source: Input, depth: int, seen: set[str]) -> Iterator[Step]:
+def _back(hub: Hub, source: Input, depth: int, seen: set[str]) -> Iterator[TraceStep]:
     provenance = None
     if source.repo_id and source.kind and source.commit:
         try:
             provenance = hub.provenance(Artifact(source.repo_id, source.kind, source.commit))
         except HubError:
             provenance = None  # deleted since, or no longer to be seen: the line itself stays
-    yield Step(depth, source, provenance)
+    yield TraceStep(depth, source, provenance)
     known = f"{source.repo_id}@{source.commit}"
     if provenance and known not in seen:
         seen.add(known)
@@ -75,15 +75,15 @@ def _back(hub: Hub, source: Input, depth: int, seen: set[str]) -> Iterator[Step]
             yield from _back(hub, above, depth + 1, seen)
 
 
-def ours(hub: Hub, namespace: str) -> list[Standing]:
+def tagged_outputs(hub: Hub, namespace: str) -> list[RepoState]:
     """Every version of every output of medllm in a namespace, by its made-tags."""
     return [one for repo_id, kind in hub.repositories(namespace) for one in hub.versions(repo_id, kind)]
 
 
-def way_forward(start: Artifact, known: list[Standing]) -> list[Standing]:
+def descendants(start: Artifact, known: list[RepoState]) -> list[RepoState]:
     """Every output that was made from this artifact, directly or through others; nearest first."""
     reached = {(start.repo_id, start.revision)}
-    found: list[Standing] = []
+    found: list[RepoState] = []
     grew = True
     while grew:
         grew = False
@@ -98,13 +98,13 @@ def way_forward(start: Artifact, known: list[Standing]) -> list[Standing]:
     return found
 
 
-def rows(hub: Hub, artifact: Artifact, name: str) -> list[Row]:
+def rows(hub: Hub, artifact: Artifact, name: str) -> list[TracedRow]:
     """The rows of one artifact that bear this name."""
     folder = hub.pull(artifact)
     return [row for path in sorted(folder.rglob("*.parquet")) for row in _rows_of(folder, path, artifact, name)]
 
 
-def _rows_of(folder: Path, path: Path, artifact: Artifact, name: str) -> Iterator[Row]:
+def _rows_of(folder: Path, path: Path, artifact: Artifact, name: str) -> Iterator[TracedRow]:
     columns = set(pq.read_schema(path).names)
     told = [column for column in TOLD if column in columns]
     keys = [column for column in KEYS if column in columns]
@@ -115,13 +115,13 @@ def _rows_of(folder: Path, path: Path, artifact: Artifact, name: str) -> Iterato
         hits = table.filter(pc.equal(pc.cast(table[key], "string"), name)).select(told).to_pylist()
         if hits:
             for hit in hits:
-                yield Row(
+                yield TracedRow(
                     artifact, path.relative_to(folder).as_posix(), {k: v for k, v in hit.items() if v is not None}
                 )
             return
 
 
-def readers(source: Artifact, known: list[Standing]) -> list[Standing]:
+def direct_consumers(source: Artifact, known: list[RepoState]) -> list[RepoState]:
     """The corpora and preference sets that were made directly from a source, at any of its commits."""
     return [
         standing

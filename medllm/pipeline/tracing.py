@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from medllm.errors import HubError
-from medllm.hub import Artifact, Hub, Kind, Standing
-from medllm.pipeline.trace import Row, Step, ours, readers, rows, way_back, way_forward
+from medllm.hub import Artifact, Hub, Kind, RepoState
+from medllm.pipeline.trace import TracedRow, TraceStep, ancestors, descendants, direct_consumers, rows, tagged_outputs
 from medllm.recipe.reference import parse_reference
 
 
@@ -16,9 +16,9 @@ class Traced:
     """One artifact, and one row of it if a row was asked for."""
 
     artifact: Artifact
-    back: tuple[Step, ...]
-    found: tuple[Row, ...]
-    forward: tuple[Standing, ...]
+    back: tuple[TraceStep, ...]
+    found: tuple[TracedRow, ...]
+    forward: tuple[RepoState, ...]
 
     def lines(self) -> Iterator[str]:
         """The trace as lines of text."""
@@ -49,14 +49,14 @@ class Traced:
                 for step in self.back[1:]
             ],
             "rows": [
-                {"artifact": str(row.artifact), "file": row.file, "kept": row.kept, **row.told} for row in self.found
+                {"artifact": str(row.artifact), "file": row.file, "kept": row.kept, **row.text} for row in self.found
             ],
             "seen_by": [str(standing.artifact) for standing in self.forward],
         }
 
 
-def _row_told(row: Row) -> str:
-    told = ", ".join(f"{key}: {value}" for key, value in row.told.items())
+def _row_told(row: TracedRow) -> str:
+    told = ", ".join(f"{key}: {value}" for key, value in row.text.items())
     return f"row in {row.artifact} {row.file} ({'kept' if row.kept else 'not learnt'}): {told}"
 
 
@@ -70,25 +70,25 @@ def owner_of(repo: str) -> str:
     return repo.partition("/")[0]
 
 
-def told(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
+def trace_of(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
     """Trace a repository, or one row of it; the row of a source is looked for in what was made from that source."""
     repo_id, _, revision = repo.partition("@")
     artifact = _resolved(hub, repo_id, revision or "main", kind)
     artifact = _as_made(hub, artifact)
-    known = [one for space in _namespaces(hub, repo_id) for one in ours(hub, space)]
-    back = tuple(way_back(hub, artifact))
+    known = [one for space in _namespaces(hub, repo_id) for one in tagged_outputs(hub, space)]
+    back = tuple(ancestors(hub, artifact))
     if row is None:
-        return Traced(artifact, back, (), tuple(way_forward(artifact, known)))
-    places = [artifact] if hub.provenance(artifact) else [one.artifact for one in readers(artifact, known)]
+        return Traced(artifact, back, (), tuple(descendants(artifact, known)))
+    places = [artifact] if hub.provenance(artifact) else [one.artifact for one in direct_consumers(artifact, known)]
     found = [hit for place in places for hit in rows(hub, place, row)]
     if not found:
         looked = ", ".join(str(place) for place in places) or "nothing that medllm made from it"
         raise HubError(f"{repo_id}: no row is called `{row}` (looked in {looked}).")
-    seen: dict[str, Standing] = {}
+    seen: dict[str, RepoState] = {}
     for hit in found:
         if hit.kept:
             own = [one for one in known if one.artifact == hit.artifact and hit.artifact != artifact]
-            seen |= {str(one.artifact): one for one in [*own, *way_forward(hit.artifact, known)]}
+            seen |= {str(one.artifact): one for one in [*own, *descendants(hit.artifact, known)]}
     return Traced(artifact, back, tuple(found), tuple(seen.values()))
 
 
@@ -97,7 +97,7 @@ def _resolved(hub: Hub, repo_id: str, revision: str, kind: str) -> Artifact:
     if kind and kind not in kinds:
         raise HubError(f"--kind {kind}: it is one of {', '.join(kinds)}.")
     for one in kinds:
-        if kind in ("", one) and hub.standing(repo_id, one) is not None:
+        if kind in ("", one) and hub.state_at(repo_id, one) is not None:
             return hub.resolve(repo_id, one, revision)
     raise HubError(f"{repo_id}: there is no such repository, or this token may not see it.")
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medllm.hub import Hub
-from medllm.hub.wip_branch import branch_of, keep
-from medllm.pipeline.plan import Item
+from medllm.hub.wip_branch import branch_of, push_wip
+from medllm.pipeline.plan import StagePlan
 from medllm.pipeline.progress import poll_in_background
 
 REMADE = "cache"
@@ -16,7 +16,7 @@ REMADE = "cache"
 
 
 @contextmanager
-def kept(item: Item, hub: Hub, part: Path, every: float | None, say: Callable[[str], None]) -> Iterator[None]:
+def sync_wip(item: StagePlan, hub: Hub, part: Path, every: float | None, say: Callable[[str], None]) -> Iterator[None]:
     """Keep `part` on the Hub every so many seconds while the stage is at work; None keeps nothing."""
     if every is None:
         yield
@@ -28,7 +28,7 @@ def kept(item: Item, hub: Hub, part: Path, every: float | None, say: Callable[[s
         try:
             now = _state(part)
             if now and now != last:
-                _keep_once(item, hub, part)
+                _sync_once(item, hub, part)
                 last = now
                 say(f"{item.stage}: the work so far is kept on the Hub")
         except Exception as fault:  # whatever it is, the stage goes on and the next round tries again
@@ -38,12 +38,12 @@ def kept(item: Item, hub: Hub, part: Path, every: float | None, say: Callable[[s
         yield
 
 
-def _keep_once(item: Item, hub: Hub, part: Path) -> None:
+def _sync_once(item: StagePlan, hub: Hub, part: Path) -> None:
     still = part.with_name(part.name + ".still")  # a copy, so that the files pushed together belong together
     try:
         shutil.rmtree(still, ignore_errors=True)
         _copy(part, still)
-        keep(hub, still, item.repo_id, item.kind, branch_of(item.digest))
+        push_wip(hub, still, item.repo_id, item.kind, branch_of(item.digest))
     finally:
         shutil.rmtree(still, ignore_errors=True)
 

@@ -13,11 +13,11 @@ from medllm.corpus.decontaminate.held_out import as_item
 from medllm.corpus.decontaminate.report import Found, Report, Stage
 from medllm.errors import DataError
 from medllm.exam.question import Question
-from medllm.preferences.pairs import Pair
+from medllm.preferences.pairs import PreferencePair
 
 
 @dataclass
-class Watch:
+class AuditTrail:
     """Holds texts against the held-out exams and keeps what it saw; with nothing held out it sees nothing."""
 
     items: tuple[Item, ...]
@@ -30,11 +30,11 @@ class Watch:
     @classmethod
     def over(
         cls, held_out: Iterable[Question], reviewed: Iterable[str] = (), translated: Iterable[Item] = ()
-    ) -> "Watch":
+    ) -> "AuditTrail":
         """A watch over these questions and their translations; two exams that are one folder count once."""
         return cls(tuple(dict.fromkeys((*map(as_item, held_out), *translated))), frozenset(reviewed))
 
-    def see(self, stage: Stage, texts: Iterable[tuple[str, str]]) -> dict[str, Found]:
+    def match(self, stage: Stage, texts: Iterable[tuple[str, str]]) -> dict[str, Found]:
         """The texts, each with its name, that hold a held-out item and must go, with the worst that was seen there."""
         if not self.items:
             return {}
@@ -50,7 +50,7 @@ class Watch:
 
     def refuse(self, stage: Stage, what: str, texts: Iterable[tuple[str, str]]) -> None:
         """Stop at the first text that holds a held-out item: a person chose these texts and must choose others."""
-        for found in self.see(stage, texts).values():
+        for found in self.match(stage, texts).values():
             raise DataError(
                 f"{what}: {found.document} holds {found.containment:.0%} of {found.item}, a question of a held-out "
                 "exam. Take it out, and what else is of that exam."
@@ -81,7 +81,7 @@ def question_texts(questions: Sequence[Question]) -> list[tuple[str, str]]:
     ]
 
 
-def vote_texts(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+def vote_texts(pairs: Sequence[PreferencePair]) -> list[tuple[str, str]]:
     """Experts' pairs as the audit reads them, with the worked examples that stand in their prompts."""
     return [
         (f"vote {number} on {pair.benchmark}/{pair.question_id}", f"{pair.prompt}\n{pair.chosen}\n{pair.rejected}")

@@ -8,13 +8,13 @@ from typing import Any
 
 from medllm.errors import DataError
 from medllm.exam.tables import table_rows
-from medllm.preferences.pairs import Pair
+from medllm.preferences.pairs import PreferencePair
 
 NEEDED = ("prompt", "chosen", "rejected", "question_id", "benchmark")
 SELECTED = {"left": ("answer1", "answer2"), "right": ("answer2", "answer1")}
 
 
-def read_votes(folder: Path, refused: frozenset[tuple[str, str]]) -> tuple[list[Pair], int]:
+def read_votes(folder: Path, refused: frozenset[tuple[str, str]]) -> tuple[list[PreferencePair], int]:
     """All pairs of a folder, and how many votes chose neither side; a vote on a test question is refused."""
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in _READERS)
     if not files:
@@ -61,7 +61,7 @@ def _label_studio(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
 _READERS = {".json": _label_studio, ".jsonl": _rows, ".parquet": _rows, ".csv": _rows}
 
 
-def _pair(row: Mapping[str, Any], place: str, refused: frozenset[tuple[str, str]]) -> Pair:
+def _pair(row: Mapping[str, Any], place: str, refused: frozenset[tuple[str, str]]) -> PreferencePair:
     missing = [name for name in NEEDED if not row.get(name)]
     if missing:
         raise DataError(f"{place}: lacks {', '.join(missing)}. A vote needs {', '.join(NEEDED)}.")
@@ -70,7 +70,7 @@ def _pair(row: Mapping[str, Any], place: str, refused: frozenset[tuple[str, str]
             f"{place}: votes on {row['benchmark']} {row['question_id']}, a question of a held-out exam. Such votes are "
             "for evaluation only; take it out."
         )
-    return Pair(
+    return PreferencePair(
         prompt=row["prompt"],
         prompt_without_shots=row.get("prompt_without_shots") or row["prompt"],
         chosen=row["chosen"],

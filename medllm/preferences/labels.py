@@ -14,7 +14,7 @@ GRAM = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class LabelledSample:
     """One sampled answer with its label and where it came from."""
 
     question_id: str
@@ -58,9 +58,9 @@ def labelled(
     revision: str | None,
     prompt_hash: str,
     max_similarity: float,
-) -> list[Sample]:
+) -> list[LabelledSample]:
     """All samples of a question in order; of samples more alike than `max_similarity` only the first counts."""
-    samples: list[Sample] = []
+    samples: list[LabelledSample] = []
     kept: list[tuple[Label, frozenset[str]]] = []
     for number, seed, reply in replies:
         given, answer, status = label(question, reply.text, reply.finish_reason)
@@ -69,7 +69,7 @@ def labelled(
         if not duplicate:
             kept.append((given, grams))
         samples.append(
-            Sample(
+            LabelledSample(
                 question_id=question.question_id,
                 benchmark=question.benchmark,
                 sample=number,

@@ -7,14 +7,14 @@ from itertools import product
 from typing import Any, Literal
 
 from medllm.exam.prompts import Prompt
-from medllm.preferences.labels import Sample, alike, grams_of
+from medllm.preferences.labels import LabelledSample, alike, grams_of
 
 Step = Literal["gt>chosen", "gt>rejected", "chosen>rejected"]
 STEPS: tuple[Step, ...] = ("gt>chosen", "gt>rejected", "chosen>rejected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class PreferencePair:
     """One row of the preference dataset; the first three columns are those that TRL trains on."""
 
     prompt: str
@@ -45,32 +45,32 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedAnswers:
     """A question as it was asked, the right answer with its verified explanation, and what the model said."""
 
     prompt: Prompt
     bare: Prompt
     truth: str
-    samples: Sequence[Sample]
+    samples: Sequence[LabelledSample]
 
 
 def make_pairs(
-    ranked: Ranked, *, steps: Sequence[Step], most: int, max_similarity: float, seed: int, number: int
-) -> list[Pair]:
+    ranked: RankedAnswers, *, steps: Sequence[Step], most: int, max_similarity: float, seed: int, number: int
+) -> list[PreferencePair]:
     """At most `most` pairs of each step, drawn by the seed; no pair sets a text against its like."""
     if not ranked.samples:
         return []
     useful = [sample for sample in ranked.samples if not sample.duplicate]
     chosen = [sample for sample in useful if sample.label == "chosen"]
     rejected = [sample for sample in useful if sample.label == "rejected"]
-    sides: dict[Step, tuple[Sequence[Sample | None], list[Sample]]] = {
+    sides: dict[Step, tuple[Sequence[LabelledSample | None], list[LabelledSample]]] = {
         "gt>chosen": ([None], chosen),
         "gt>rejected": ([None], rejected),
         "chosen>rejected": (chosen, rejected),
     }
     first = ranked.samples[0]
     draw = random.Random(f"{seed} {first.benchmark} {first.question_id}")
-    pairs: list[Pair] = []
+    pairs: list[PreferencePair] = []
     for step in steps:
         couples = list(product(*sides[step]))
         draw.shuffle(couples)
@@ -79,11 +79,13 @@ def make_pairs(
     return pairs
 
 
-def _spread(couples: list[tuple[Sample | None, Sample]]) -> list[tuple[Sample | None, Sample]]:
+def _spread(
+    couples: list[tuple[LabelledSample | None, LabelledSample]],
+) -> list[tuple[LabelledSample | None, LabelledSample]]:
     """Couples of texts not used yet come first, so that a cap does not keep the same text again and again."""
     seen: set[int] = set()
-    fresh: list[tuple[Sample | None, Sample]] = []
-    again: list[tuple[Sample | None, Sample]] = []
+    fresh: list[tuple[LabelledSample | None, LabelledSample]] = []
+    again: list[tuple[LabelledSample | None, LabelledSample]] = []
     for better, worse in couples:
         texts = {id(sample) for sample in (better, worse) if sample is not None}
         (again if texts & seen else fresh).append((better, worse))
@@ -91,13 +93,15 @@ def _spread(couples: list[tuple[Sample | None, Sample]]) -> list[tuple[Sample | 
     return fresh + again
 
 
-def _same(truth: str, better: Sample | None, worse: Sample, max_similarity: float) -> bool:
+def _same(truth: str, better: LabelledSample | None, worse: LabelledSample, max_similarity: float) -> bool:
     text = truth if better is None else better.completion
     return alike(grams_of(text), grams_of(worse.completion)) > max_similarity
 
 
-def _pair(ranked: Ranked, step: Step, better: Sample | None, worse: Sample, number: int) -> Pair:
-    return Pair(
+def _pair(
+    ranked: RankedAnswers, step: Step, better: LabelledSample | None, worse: LabelledSample, number: int
+) -> PreferencePair:
+    return PreferencePair(
         prompt=ranked.prompt.text,
         prompt_without_shots=ranked.bare.text,
         chosen=as_completion(ranked.truth if better is None else better.completion, ranked.prompt.joint),

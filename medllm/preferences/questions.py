@@ -11,14 +11,14 @@ from pathlib import Path
 from medllm.corpus.decontaminate.held_out import translated_items
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
-from medllm.exam.prompts import before
+from medllm.exam.prompts import exemplars_before
 from medllm.exam.question import Question
-from medllm.preferences.contamination import Watch, question_texts
+from medllm.preferences.contamination import AuditTrail, question_texts
 from medllm.recipe.settings import DataSource, Preferences
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionSelection:
     """The questions to ask, the worked examples before each, and what was left out for which reason."""
 
     questions: list[Question]
@@ -26,11 +26,11 @@ class Asked:
     counts: dict[str, int]
     refused: frozenset[tuple[str, str]]
     """The held-out questions, by benchmark and id: no vote on them may train."""
-    watch: Watch
+    watch: AuditTrail
     """The leakage audit; it has seen the questions and the examples."""
 
 
-def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
+def select_questions(settings: Preferences, sources: dict[str, Path]) -> QuestionSelection:
     """Read the exam sets and keep what may be learnt from and has something to learn."""
     held = _held_out(settings, sources)
     texts = {essence(question) for question in held}
@@ -44,8 +44,8 @@ def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
             if reason is None:
                 fit.append(question)
     translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name])]
-    watch = Watch.over(held, settings.leaks_reviewed, translated)
-    leaks = watch.see("preferences", question_texts(fit))
+    watch = AuditTrail.over(held, settings.leaks_reviewed, translated)
+    leaks = watch.match("preferences", question_texts(fit))
     fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
     if leaks:
         counts.update({"kept": -len(leaks), "leak": len(leaks)})
@@ -62,7 +62,7 @@ def questions_of(settings: Preferences, sources: dict[str, Path]) -> Asked:
             "cutoff and a verified explanation that was published by then; state `published` for a source if you know."
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
-    return Asked(questions, examples, dict(counts), refused, watch)
+    return QuestionSelection(questions, examples, dict(counts), refused, watch)
 
 
 def printed_late(source: DataSource, cutoff: date | None) -> str | None:
@@ -112,10 +112,10 @@ def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Questio
     if not settings.shots:
         return ()
     if settings.exemplars is None:
-        return before(fit, settings.cutoff or date.max, settings.shots, settings.prompt)
+        return exemplars_before(fit, settings.cutoff or date.max, settings.shots, settings.prompt)
     exam = settings.data[0].exam or "own"
     given = exemplars(exam, sources[settings.exemplars])
-    return before(given, settings.cutoff or date.max, settings.shots, settings.prompt)
+    return exemplars_before(given, settings.cutoff or date.max, settings.shots, settings.prompt)
 
 
 def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from medllm.preferences.labels import LABELS, Sample
-from medllm.preferences.pairs import Pair
+from medllm.preferences.labels import LABELS, LabelledSample
+from medllm.preferences.pairs import PreferencePair
 
 
-def yield_report(samples: Mapping[str, Sequence[Sample]], pairs: Sequence[Pair]) -> dict[str, Any]:
+def yield_report(samples: Mapping[str, Sequence[LabelledSample]], pairs: Sequence[PreferencePair]) -> dict[str, Any]:
     """The numbers for the card, by question and by sample."""
     labels = [Counter(sample.label for sample in of_question) for of_question in samples.values()]
     every = [sample for of_question in samples.values() for sample in of_question]
@@ -32,7 +32,7 @@ def yield_report(samples: Mapping[str, Sequence[Sample]], pairs: Sequence[Pair])
     }
 
 
-def _lengths(pairs: Sequence[Pair]) -> dict[str, float]:
+def _lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
     """Characters of both sides: where the chosen one is nearly always longer, length is what is learnt."""
     return {
         "chosen_median": median(len(pair.chosen) for pair in pairs),

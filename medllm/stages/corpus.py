@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medllm.corpus.decontaminate.held_out import held_out
 from medllm.corpus.decontaminate.known_contaminated import known_leaks
 from medllm.corpus.licences import read_license
-from medllm.corpus.read.sources import Source
+from medllm.corpus.read.sources import TextSource
 from medllm.errors import DataError, MissingExtraError, RecipeError
 from medllm.recipe.data import Corpus, DataSource, Replay
 
@@ -26,7 +26,7 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     try:
         from medllm.corpus.curate import curate
         from medllm.corpus.executors import executor
-        from medllm.corpus.summary import conclude
+        from medllm.corpus.summary import write_summary
     except ImportError as fault:
         raise MissingExtraError("curate", "The corpus stage") from fault
     work = out.with_name(f"{out.name}.part")
@@ -36,7 +36,7 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     _refuse(settings, counts)
     made = work / "made"
     told = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
-    facts = {**conclude(curation, counts, made), "settings": told}
+    facts = {**write_summary(curation, counts, made), "settings": told}
     # Written last: a folder with facts is whole.
     (made / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
 
 
 def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
-    from medllm.corpus.clean.filters import Limits
-    from medllm.corpus.documents import Gate
+    from medllm.corpus.clean.filters import FilterLimits
+    from medllm.corpus.documents import AdmissionGate
     from medllm.corpus.plan import Curation
     from medllm.corpus.steps import Audit, Personal
 
@@ -66,8 +66,8 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
     items = held_out((name, sources[name]) for name in settings.held_out)
     return Curation(
         tuple(read),
-        Gate(settings.cutoff, allowed),
-        Limits(settings.min_chars, settings.min_japanese_share, settings.max_repetition),
+        AdmissionGate(settings.cutoff, allowed),
+        FilterLimits(settings.min_chars, settings.min_japanese_share, settings.max_repetition),
         Audit(
             tuple(items), settings.contamination_drop, settings.contamination_review, frozenset(settings.leaks_reviewed)
         ),
@@ -79,8 +79,8 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
     )
 
 
-def _source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> Source:
-    return Source(
+def _source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> TextSource:
+    return TextSource(
         one.source,
         sources[one.source],
         columns=dict(one.columns),

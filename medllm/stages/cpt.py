@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.recipe.settings import Cpt
-from medllm.stages.workdir import move_into_place, moved_now, say, work_folder, write_facts
+from medllm.stages.workdir import finish_interrupted_move, move_into_place, say, work_folder, write_facts
 
 ON_THE_WAY = ("checkpoints", "last_good", "cache")
 
@@ -18,15 +18,15 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
 
     `saved` is handed the folder of every checkpoint as it is written, for whoever wants to keep it elsewhere.
     """
-    if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
+    if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return
-    from medllm.training.callbacks import gathered, worded
-    from medllm.training.launched import launch_elsewhere
+    from medllm.training.callbacks import gather_sharded_state, translate_resource_errors
+    from medllm.training.launched import launch_processes
 
     work = work_folder(out)
-    with worded("cpt", work):
+    with translate_resource_errors("cpt", work):
         rows, tally = _rows(settings, sources, work)
-        if launch_elsewhere("cpt", settings, sources, out):
+        if launch_processes("cpt", settings, sources, out):
             return
         from medllm.training.cpt import make_trainer
         from medllm.training.export import write_adapter
@@ -41,7 +41,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
         if trainer.is_world_process_zero():
             say("cpt", coverage(trainer.model))
         result = run(trainer, "cpt", work)
-        state = gathered(trainer)
+        state = gather_sharded_state(trainer)
         if trainer.is_world_process_zero():
             write_adapter(trainer.accelerator.unwrap_model(trainer.model), start.tokenizer, start.base, work, state)
             facts = _facts(settings, tally, result, trainer)

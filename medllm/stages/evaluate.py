@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medllm.evaluation.card_rows import card_rows, model_index
-from medllm.evaluation.prompts import Sitting, question_row, run_row, sittings_of
-from medllm.exam.grading import judge
+from medllm.evaluation.prompts import ExamRun, build_exam_runs, question_row, run_row
+from medllm.exam.grading import grade
 from medllm.exam.record import Record
 from medllm.exam.records import write_records
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.text import report_json
 from medllm.generation.types import Reply, Request
 from medllm.recipe.settings import Evaluate
@@ -29,7 +29,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     if (out / "facts.json").is_file():
         return
     work = work_folder(out)
-    sittings = sittings_of(settings, sources)
+    sittings = build_exam_runs(settings, sources)
     asked = sum(len(sitting.prompts) for sitting in sittings)
     say("evaluate", f"{len(settings.models)} models, {asked} prompts, {settings.samples} samples of each")
     replies = _ask(settings, sources, sittings, work)
@@ -38,7 +38,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
         mine = [record for record in records if record.model == model]
         write_records(mine, work / "records" / f"{model}.parquet")
     _tables(settings, sources, sittings, replies, work)
-    told = report_json(report(records))
+    told = report_json(stability_report(records))
     (work / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=_plain) + "\n", "utf-8")
     audits = {sitting.name: sitting.watch.facts() for sitting in sittings if sitting.shots}
     write_facts(work, {**_facts(settings, sittings, records, replies, told), "few_shot_audit": audits})
@@ -46,13 +46,13 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
 
 
 def _ask(
-    settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], work: Path
+    settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path
 ) -> dict[tuple[str, str], Reply]:
     """The reply to every prompt of every model, by model and key."""
-    from medllm.generation.factory import Server, open_generators, processes_of, release
-    from medllm.generation.reply_log import answered
+    from medllm.generation.factory import Server, make_generators, processes_of, release
+    from medllm.generation.reply_log import generate_resumable
 
-    makers = open_generators(
+    makers = make_generators(
         settings.models,
         sources,
         engine=settings.engine,
@@ -75,7 +75,7 @@ def _ask(
         }
         requests: list[Request] = [request for _, _, request in wanted.values()]
         path = work / REPLIES / f"{number}.jsonl"
-        for count, reply in enumerate(answered(makers[models[0]][0], requests, path), 1):
+        for count, reply in enumerate(generate_resumable(makers[models[0]][0], requests, path), 1):
             model, key, _ = wanted[reply.key]
             found[model, key] = reply
             if count % 200 == 0 or count == len(requests):
@@ -85,7 +85,7 @@ def _ask(
 
 
 def _judge(
-    settings: Evaluate, sources: dict[str, Path], sittings: list[Sitting], replies: dict[tuple[str, str], Reply]
+    settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], replies: dict[tuple[str, str], Reply]
 ) -> list[Record]:
     """A record for every reply, in the order of exam, model, prompt and question."""
     from medllm.generation.factory import source_of
@@ -97,7 +97,7 @@ def _judge(
             for key, prompt in sitting.prompts.items():
                 reply = replies[model, key]
                 records.append(
-                    judge(
+                    grade(
                         prompt.question,
                         reply.text,
                         model=model,
@@ -119,7 +119,7 @@ def _judge(
 def _tables(
     settings: Evaluate,
     sources: dict[str, Path],
-    sittings: list[Sitting],
+    sittings: list[ExamRun],
     replies: dict[tuple[str, str], Reply],
     work: Path,
 ) -> None:
@@ -147,7 +147,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _facts(
     settings: Evaluate,
-    sittings: list[Sitting],
+    sittings: list[ExamRun],
     records: list[Record],
     replies: dict[tuple[str, str], Reply],
     told: dict[str, Any],

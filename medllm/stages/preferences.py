@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medllm.errors import DataError
-from medllm.exam.prompts import Prompt, render, reply
+from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import Question
 from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.contamination import vote_texts
 from medllm.preferences.expert_votes import read_votes
-from medllm.preferences.labels import Sample, labelled
-from medllm.preferences.pairs import Pair, Ranked, make_pairs
-from medllm.preferences.questions import Asked, questions_of
+from medllm.preferences.labels import LabelledSample, labelled
+from medllm.preferences.pairs import PreferencePair, RankedAnswers, make_pairs
+from medllm.preferences.questions import QuestionSelection, select_questions
 from medllm.preferences.report import yield_report
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
@@ -40,7 +40,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     if (out / "facts.json").is_file():
         return
     work = work_folder(out)
-    asked = questions_of(settings, sources)
+    asked = select_questions(settings, sources)
     say("preferences", f"{len(asked.questions)} questions, {settings.samples} samples each ({asked.counts})")
     prompts = {key_of(question): _prompts(question, asked, settings) for question in asked.questions}
     replies = _sample(settings, sources, asked, prompts, work)
@@ -80,7 +80,7 @@ def key_of(question: Question) -> Key:
     return question.benchmark, question.question_id
 
 
-def _prompts(question: Question, asked: Asked, settings: Preferences) -> tuple[Prompt, Prompt]:
+def _prompts(question: Question, asked: QuestionSelection, settings: Preferences) -> tuple[Prompt, Prompt]:
     """The question as it is asked, and without its worked examples."""
     options: dict[str, Any] = {"prompt": settings.prompt, "template": settings.template}
     return render(question, exemplars=asked.exemplars, **options), render(question, **options)
@@ -95,14 +95,14 @@ def seed_of(settings: Preferences, key: Key, sample: int) -> int:
 def _sample(
     settings: Preferences,
     sources: dict[str, Path],
-    asked: Asked,
+    asked: QuestionSelection,
     prompts: dict[Key, tuple[Prompt, Prompt]],
     work: Path,
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
-    from medllm.generation.factory import Server, open_generators, processes_of
-    from medllm.generation.reply_log import answered
+    from medllm.generation.factory import Server, make_generators, processes_of
+    from medllm.generation.reply_log import generate_resumable
 
-    model, name = open_generators(
+    model, name = make_generators(
         {"model": settings.model},
         sources,
         engine=settings.engine,
@@ -134,7 +134,7 @@ def _sample(
         for text, (key, number) in wanted.items()
     ]
     found: dict[Key, list[tuple[int, int | None, Reply]]] = defaultdict(list)
-    for count, one in enumerate(answered(model, requests, work / REPLIES), 1):
+    for count, one in enumerate(generate_resumable(model, requests, work / REPLIES), 1):
         key, number = wanted[one.key]
         found[key].append((number, seed_of(settings, key, number) if settings.temperature else None, one))
         if count % 200 == 0 or count == len(requests):
@@ -143,11 +143,11 @@ def _sample(
 
 
 def _clean(
-    asked: Asked, replies: dict[Key, list[tuple[int, int | None, Reply]]]
+    asked: QuestionSelection, replies: dict[Key, list[tuple[int, int | None, Reply]]]
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
     """The replies without those in which a held-out question stands: a teacher may know it by heart."""
     texts = [("/".join(key) + f"#{one[0]}", one[2].text) for key, of in replies.items() for one in of]
-    leaks = asked.watch.see("teacher", texts)
+    leaks = asked.watch.match("teacher", texts)
     return {key: [one for one in of if "/".join(key) + f"#{one[0]}" not in leaks] for key, of in replies.items()}
 
 
@@ -157,7 +157,7 @@ def _label(
     questions: list[Question],
     replies: dict[Key, list[tuple[int, int | None, Reply]]],
     prompts: dict[Key, tuple[Prompt, Prompt]],
-) -> dict[Key, list[Sample]]:
+) -> dict[Key, list[LabelledSample]]:
     from medllm.generation.factory import source_of
 
     name, revision = source_of(sources.get(settings.model))
@@ -177,16 +177,16 @@ def _label(
 def _pair(
     settings: Preferences,
     questions: list[Question],
-    samples: dict[Key, list[Sample]],
+    samples: dict[Key, list[LabelledSample]],
     prompts: dict[Key, tuple[Prompt, Prompt]],
     number: int,
-) -> list[Pair]:
-    pairs: list[Pair] = []
+) -> list[PreferencePair]:
+    pairs: list[PreferencePair] = []
     for question in questions:
         key = key_of(question)
-        truth = reply(question, settings.prompt, settings.template)
+        truth = target_completion(question, settings.prompt, settings.template)
         pairs += make_pairs(
-            Ranked(*prompts[key], truth, samples[key]),
+            RankedAnswers(*prompts[key], truth, samples[key]),
             steps=settings.pairs,
             most=settings.pairs_per_question,
             max_similarity=settings.max_similarity,
@@ -196,8 +196,10 @@ def _pair(
     return pairs
 
 
-def _votes(settings: Preferences, sources: dict[str, Path], asked: Asked) -> tuple[list[Pair], int]:
-    pairs: list[Pair] = []
+def _votes(
+    settings: Preferences, sources: dict[str, Path], asked: QuestionSelection
+) -> tuple[list[PreferencePair], int]:
+    pairs: list[PreferencePair] = []
     undecided = 0
     for vote in settings.votes:
         more, none = read_votes(sources[vote.source], asked.refused)
@@ -215,7 +217,7 @@ def _round(model: Path | None) -> int:
     return int(told.get("round", 0)) + 1 if told.get("stage") == "rpo" else 1
 
 
-def _by_name(samples: dict[Key, list[Sample]]) -> dict[str, list[Sample]]:
+def _by_name(samples: dict[Key, list[LabelledSample]]) -> dict[str, list[LabelledSample]]:
     return {"/".join(key): of for key, of in samples.items()}
 
 

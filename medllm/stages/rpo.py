@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.recipe.settings import Rpo
-from medllm.stages.workdir import move_into_place, moved_now, say, work_folder, write_facts
+from medllm.stages.workdir import finish_interrupted_move, move_into_place, say, work_folder, write_facts
 
 ON_THE_WAY = ("checkpoints", "last_good", "cache", "above")
 
@@ -19,15 +19,15 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
 
     Called again after an interruption it goes on from the last whole checkpoint; `saved` is handed each one's folder.
     """
-    if (out / "facts.json").is_file() or moved_now(out, ON_THE_WAY):
+    if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return
-    from medllm.training.callbacks import gathered, worded
-    from medllm.training.launched import launch_elsewhere
+    from medllm.training.callbacks import gather_sharded_state, translate_resource_errors
+    from medllm.training.launched import launch_processes
 
     work = work_folder(out)
-    with worded("rpo", work):
+    with translate_resource_errors("rpo", work):
         pairs, tally = _pairs(settings, sources, work)
-        if launch_elsewhere("rpo", settings, sources, out):
+        if launch_processes("rpo", settings, sources, out):
             return
         from medllm.training.load import load_start
         from medllm.training.loop import run
@@ -42,7 +42,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
         if trainer.is_world_process_zero():
             say("rpo", coverage(trainer.model))
         result = run(trainer, "rpo", work)
-        state = gathered(trainer)
+        state = gather_sharded_state(trainer)
         if trainer.is_world_process_zero():
             _write(trainer, start, work, state)
             made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
@@ -69,14 +69,14 @@ def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa:
 
 def _write(trainer: Any, start: Any, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
     """Write the adapter; one trained above another is first made one with it."""
-    from medllm.training.export import save_alone, write_adapter
+    from medllm.training.export import save_adapter_only, write_adapter
     from medllm.weights.adapter import Adapter, write_base
     from medllm.weights.combine import concatenate
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     write_adapter(model, start.tokenizer, start.base, work, state)
     if start.below is not None:
-        save_alone(model, work / "above", state)
+        save_adapter_only(model, work / "above", state)
         concatenate([start.below, Adapter(work / "above")], work)
         write_base(work, start.base)
 

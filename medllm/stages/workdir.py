@@ -28,7 +28,7 @@ def work_folder(out: Path) -> Path:
     return work
 
 
-def moved_now(out: Path, leave_out: tuple[str, ...]) -> bool:
+def finish_interrupted_move(out: Path, leave_out: tuple[str, ...]) -> bool:
     """Move a folder into place that an earlier run finished but was stopped before it could move it."""
     work = out.with_name(out.name + ".part")
     if not (work / FACTS).is_file():

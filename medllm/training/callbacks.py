@@ -32,7 +32,7 @@ def keep_lines(path: Path, step: int) -> list[int]:
     return [at for at, _ in kept]
 
 
-class Log(TrainerCallback):  # type: ignore[misc]
+class TrainingLog(TrainerCallback):  # type: ignore[misc]
     """Each line of the trainer's log as JSONL; after a restart the lines of lost steps are dropped, not doubled."""
 
     def __init__(self, path: Path, chief: bool) -> None:
@@ -51,7 +51,7 @@ class Log(TrainerCallback):  # type: ignore[misc]
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-class Finite(TrainerCallback):  # type: ignore[misc]
+class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
     """Stops before an update that is not a number could reach the weights.
 
     In float16 an overflow now and then is how its scaler finds the right scale: it leaves such an update out by itself,
@@ -91,7 +91,7 @@ class Finite(TrainerCallback):  # type: ignore[misc]
 
 def stop_with(trainer: Any, keep: Path, fault: str) -> None:  # noqa: ANN401  one of our trainers
     """Keep the adapter as it is now and stop; of several processes one writes, what they share is gathered before."""
-    state = gathered(trainer)
+    state = gather_sharded_state(trainer)
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.save_pretrained(str(keep), selected_adapters=["default"], state_dict=state)
@@ -101,7 +101,7 @@ def stop_with(trainer: Any, keep: Path, fault: str) -> None:  # noqa: ANN401  on
     )
 
 
-def gathered(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of our trainers
+def gather_sharded_state(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of our trainers
     """The weights of a model shared over devices, which all processes must help to gather; None where it is not."""
     if not trainer.is_fsdp_enabled:
         return None
@@ -109,7 +109,7 @@ def gathered(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of our
     return state
 
 
-class FallingChosen(TrainerCallback):  # type: ignore[misc]
+class WatchChosenReward(TrainerCallback):  # type: ignore[misc]
     """Notices when the chosen answers have become less likely than under the reference: the known failure of DPO."""
 
     def __init__(
@@ -192,7 +192,7 @@ def _is_json(path: Path) -> bool:
 
 
 @contextmanager
-def worded(stage: str, work: Path) -> Iterator[None]:
+def translate_resource_errors(stage: str, work: Path) -> Iterator[None]:
     """Say in one line what a full disk or a full memory means here, and what to turn."""
     try:
         yield

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from medllm.recipe.settings import Cpt
 from medllm.training.arguments import learning, lora_config, set_up_adapters, trainer_arguments
-from medllm.training.callbacks import LAST_GOOD, Finite, Log, Saved
+from medllm.training.callbacks import LAST_GOOD, Saved, StopOnNonFinite, TrainingLog
 from medllm.training.checkpointing import Checkpoints
 from medllm.training.drawn import add_curves
 from medllm.training.logits import WHOLE_LOGITS, fuse_head, vocabulary_of
@@ -88,8 +88,8 @@ def make_trainer(
     watch_sharding(trainer)
     trainer.empty = {"input_ids": [tokenizer.pad_token_id], "seq_lengths": [1]}
     trainer.add_callback(Epochs(len(rows), settings.total_batch_size))
-    trainer.add_callback(Finite(trainer, work / LAST_GOOD))
-    trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
+    trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))
+    trainer.add_callback(TrainingLog(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
     trainer.add_callback(trainer.checkpoints)

@@ -27,7 +27,7 @@ FSDP2 = {
 
 
 @dataclass(frozen=True)
-class Gpu:
+class VisibleGpu:
     """A GPU of this machine."""
 
     name: str
@@ -35,12 +35,12 @@ class Gpu:
     """Bytes of its memory."""
 
 
-def visible_gpus() -> list[Gpu]:
+def visible_gpus() -> list[VisibleGpu]:
     """The GPUs that torch sees here (CUDA or ROCm), in its order; no process takes hold of one by being counted."""
     import torch
 
     found = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
-    return [Gpu(str(one.name), int(one.total_memory)) for one in found]
+    return [VisibleGpu(str(one.name), int(one.total_memory)) for one in found]
 
 
 def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> tuple[int, str | None]:
@@ -87,7 +87,7 @@ def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[st
     return told | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 
 
-def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequence[Gpu]) -> None:
+def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequence[VisibleGpu]) -> None:
     """Raise when a GPU cannot even hold the base while it is loaded, naming the GPU and both numbers."""
     try:
         shape = shape_from_config(base / "config.json") if base else None

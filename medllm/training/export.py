@@ -29,7 +29,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     stops.save_pretrained(str(out))
 
 
-def save_alone(model: PeftModel, out: Path, state: dict[str, Any] | None = None) -> None:
+def save_adapter_only(model: PeftModel, out: Path, state: dict[str, Any] | None = None) -> None:
     """Save the learning adapter only: not TRL's reference, nor the base's embedding that PEFT would add.
 
     PEFT keeps the names of its targets in a set, whose order is another in each process: the file has them in order.
@@ -50,7 +50,7 @@ def write_adapter(
     state: dict[str, Any] | None = None,
 ) -> None:
     """Write the trained adapter alone (TRL's frozen reference is left out), and the base it belongs to."""
-    save_alone(model, out, state)
+    save_adapter_only(model, out, state)
     (out / "README.md").unlink(missing_ok=True)
     write_base(out, base)
     write_tokenizer(tokenizer, out)

@@ -21,7 +21,7 @@ from medllm.training.devices import refuse_config
 SETTINGS: dict[str, type[Cpt] | type[Rpo]] = {"cpt": Cpt, "rpo": Rpo}
 
 
-def launch_elsewhere(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], out: Path) -> bool:
+def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], out: Path) -> bool:
     """Run the stage under `accelerate launch` when its settings ask for it and we are not there already."""
     if settings.accelerate is None or launcher.FOLDER in os.environ or "RANK" in os.environ:
         return False

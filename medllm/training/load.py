@@ -16,7 +16,7 @@ from medllm.weights.load import check_vocabulary, has_tokenizer, load_adapters, 
 
 
 @dataclass(frozen=True)
-class Start:
+class TrainingStart:
     """What a training begins with."""
 
     model: Any
@@ -33,7 +33,7 @@ def tokenizer_folder(settings: Cpt | Rpo, sources: dict[str, Path]) -> Path:
     return folder if has_tokenizer(folder) else sources["base"]
 
 
-def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
+def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
     """Load what `model` names.
 
     An adapter is trained on as it is. With `lora` given, RPO folds it into the base in memory and puts a fresh adapter
@@ -67,19 +67,19 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> Start:
     check_vocabulary(tokenizer, model, folder)
     if fresh_above:
         if base.tied:
-            part_head(model)
+            untie_head(model)
         model = load_adapters(model, {"below": folder}, base.folder).merge_and_unload()
-        return Start(model, tokenizer, base, Adapter(folder))
+        return TrainingStart(model, tokenizer, base, Adapter(folder))
     if adapted:
         model = load_adapters(model, {"default": folder}, base.folder, trainable="default")
     elif isinstance(settings, Rpo) and settings.lora is None:
         raise ModelError(
             f"{folder}: a full model, so RPO needs an adapter of its own. Give `lora: {{r: ..., lora_alpha: ...}}`."
         )
-    return Start(model, tokenizer, base)
+    return TrainingStart(model, tokenizer, base)
 
 
-def part_head(model: Any) -> None:  # noqa: ANN401  a model whose head is its embedding
+def untie_head(model: Any) -> None:  # noqa: ANN401  a model whose head is its embedding
     """Give the head weights of its own, since folding an adapter into the embedding would change the head with it."""
     head = model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medllm.errors import DataError
 from medllm.training.data import read_table
-from medllm.weights.special_tokens import Words
+from medllm.weights.special_tokens import TextTokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,7 +19,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Tally:
+class TokenCounts:
     """The account of a corpus: what came in and what the rows hold."""
 
     documents: int
@@ -45,11 +45,11 @@ def read_texts(folder: Path, cache: Path) -> Dataset:
 
 def make_rows(
     texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *, packing: bool
-) -> tuple[Dataset, Tally]:
+) -> tuple[Dataset, TokenCounts]:
     """Tokenize, end each document with the end-of-text token, and fill rows of at most `max_length`."""
     from trl import pack_dataset
 
-    words = Words(tokenizer)
+    words = TextTokens(tokenizer)
     end = tokenizer.eos_token_id
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
@@ -60,7 +60,7 @@ def make_rows(
         rows = pack_dataset(tokens, max_length, "bfd_split")
     else:
         rows = tokens.map(lambda batch: _cut(batch["input_ids"], max_length), batched=True, desc="Cutting")
-    tally = Tally(
+    tally = TokenCounts(
         documents=len(tokens),
         tokens_in=_count(tokens, "input_ids"),
         tokens_in_rows=_count(rows, "input_ids"),

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from medllm.errors import DataError
 from medllm.training.data import read_table
 from medllm.training.sampling import SHARE
-from medllm.weights.special_tokens import Words
+from medllm.weights.special_tokens import TextTokens
 
 COLUMNS = ("prompt", "chosen", "rejected")
 BARE_PROMPT = "prompt_without_shots"
@@ -21,7 +21,7 @@ NOTHING = -100
 
 
 @dataclass
-class PairTally:
+class PairCounts:
     """What became of the pairs."""
 
     pairs: int = 0
@@ -29,7 +29,7 @@ class PairTally:
     too_long: int = 0
     """Left out, whole, because prompt and answer exceed max_length; nothing is cut."""
     longest: int = 0
-    merged_boundary: int = 0
+    split_at_prompt: int = 0
     """Pairs whose prompt and answer would have shared a token; they are split where the prompt ends."""
 
     def as_facts(self) -> dict[str, int]:
@@ -46,10 +46,10 @@ def read_pairs(folder: Path, cache: Path, *, keep_exemplars: bool = True) -> Dat
     return table if keep_exemplars else table.rename_column(BARE_PROMPT, "prompt")
 
 
-def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, PairTally]:
+def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, PairCounts]:
     """Tokenize each prompt and answer as generation sees them; pairs over max_length are counted and left out."""
-    tally = PairTally()
-    words = Words(tokenizer)
+    tally = PairCounts()
+    words = TextTokens(tokenizer)
     rows: list[dict[str, Any]] = []
     for number, pair in enumerate(table):
         prompt = words.prompt(pair["prompt"])
@@ -65,7 +65,7 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
         longest = len(prompt) + max(map(len, answers.values()))
         tally.pairs += 1
         tally.longest = max(tally.longest, longest)
-        tally.merged_boundary += merged
+        tally.split_at_prompt += merged
         if longest > max_length:
             tally.too_long += 1
             continue
@@ -81,7 +81,7 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
 
 
 @dataclass
-class Asked:
+class PromptAnswers:
     """One prompt and its distinct answers."""
 
     prompt: list[int]
@@ -148,9 +148,9 @@ class PairCollator:
 
     def _rows(
         self, pairs: Sequence[dict[str, Any]]
-    ) -> tuple[list[Asked], list[tuple[int, int]], list[tuple[int, int]]]:
+    ) -> tuple[list[PromptAnswers], list[tuple[int, int]], list[tuple[int, int]]]:
         """The rows of the batch, and where in them (row, answer) the two answers of each pair stand."""
-        rows: list[Asked] = []
+        rows: list[PromptAnswers] = []
         numbers: dict[tuple[int, ...], int] = {}
         places: dict[str, list[tuple[int, int]]] = {"chosen_ids": [], "rejected_ids": []}
         for pair in pairs:
@@ -159,7 +159,7 @@ class PairCollator:
                 key = tuple(pair["prompt_ids"]) if self.shared else (*pair["prompt_ids"], -1, *pair[side])
                 if key not in numbers:
                     numbers[key] = len(rows)
-                    rows.append(Asked(pair["prompt_ids"], []))
+                    rows.append(PromptAnswers(pair["prompt_ids"], []))
                 row = numbers[key]
                 found.append((row, rows[row].place(pair[side])))
         return rows, places["chosen_ids"], places["rejected_ids"]

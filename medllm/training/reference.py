@@ -23,7 +23,7 @@ TOLERANCE = {"cuda": 1e-3}
 at all; on CUDA a pass with gradients may choose another kernel than one without."""
 
 
-class Reference(TrainerCallback):  # type: ignore[misc]
+class ComputeReference(TrainerCallback):  # type: ignore[misc]
     """Keeps the reference's log-probabilities of all pairs, in the work folder beside the checkpoints.
 
     They are computed by the wrapped model itself, in the micro-batches of the first epoch, before anything is learnt.
@@ -110,7 +110,7 @@ def write_reference(path: Path, reference: torch.Tensor, key: dict[str, str]) ->
     aside.replace(path)
 
 
-def prove(policy: tuple[torch.Tensor, ...], reference: tuple[torch.Tensor, ...]) -> None:
+def check_reference(policy: tuple[torch.Tensor, ...], reference: tuple[torch.Tensor, ...]) -> None:
     """Before the first update the policy is the reference; a wrong reference shows only here.
 
     Raises TrainingError with the distance where they differ by more than TOLERANCE allows on their device.

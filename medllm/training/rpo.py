@@ -27,12 +27,12 @@ from medllm.training.arguments import (
     set_up_adapters,
     trainer_arguments,
 )
-from medllm.training.callbacks import LAST_GOOD, FallingChosen, Finite, Log, Saved
+from medllm.training.callbacks import LAST_GOOD, Saved, StopOnNonFinite, TrainingLog, WatchChosenReward
 from medllm.training.checkpointing import Checkpoints
 from medllm.training.drawn import Samples, add_curves
 from medllm.training.logits import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.pair_batches import NOTHING, PairCollator
-from medllm.training.reference import FILE, Reference, prove
+from medllm.training.reference import FILE, ComputeReference, check_reference
 from medllm.training.sampling import SHARE, Epochs, Updates
 from medllm.training.sharding import watch_sharding
 
@@ -82,7 +82,7 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         self.alpha = alpha
         self.whole = whole
         self.loss_is_scaled_for_ga = True
-        self.proved = False
+        self.reference_checked = False
         self._sums: dict[str, torch.Tensor] = {}
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:  # noqa: ANN401
@@ -99,15 +99,15 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         kept = self.reference[inputs["pair"].cpu()].to(share.device).where(taught[:, None], 0.0)
         reference = (kept[:, 0], kept[:, 1], torch.ones_like(kept[:, 0]))
         policy = self.answer_logps(model, inputs)
-        if not self.proved and self.state.global_step == 0:
-            self._prove(model, inputs, policy, reference)
+        if not self.reference_checked and self.state.global_step == 0:
+            self._check_reference(model, inputs, policy, reference)
         dpo, nll = rpo_loss(policy, reference, beta=self.beta, alpha=self.alpha)
         self._note(taught, policy, reference, dpo, nll)
         # Devices' gradients are averaged afterwards, so each takes its part so many times.
         loss = ((dpo + nll).where(taught, 0.0) * share).sum() * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def _prove(self, model: Any, inputs: dict[str, Any], policy: Logps, reference: Logps) -> None:  # noqa: ANN401
+    def _check_reference(self, model: Any, inputs: dict[str, Any], policy: Logps, reference: Logps) -> None:  # noqa: ANN401
         """Compare the policy with the reference on the first micro-batch, both without dropout."""
         taught = inputs[SHARE] > 0
         if has_dropout(model):
@@ -115,8 +115,8 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
             with torch.no_grad():
                 policy = self.answer_logps(model, inputs)
             model.train()
-        prove(tuple(one[taught] for one in policy), tuple(one[taught] for one in reference))
-        self.proved = True
+        check_reference(tuple(one[taught] for one in policy), tuple(one[taught] for one in reference))
+        self.reference_checked = True
 
     def _note(
         self, taught: torch.Tensor, policy: Logps, reference: Logps, dpo: torch.Tensor, nll: torch.Tensor
@@ -192,12 +192,12 @@ def make_trainer(
         trainer.groups = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in pairs["prompt_ids"]]
     one = [tokenizer.pad_token_id]
     trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
-    trainer.add_callback(Reference(trainer, work / FILE))
+    trainer.add_callback(ComputeReference(trainer, work / FILE))
     trainer.add_callback(Epochs(len(pairs), settings.total_batch_size))
-    trainer.add_callback(Finite(trainer, work / LAST_GOOD))
-    trainer.falling = FallingChosen(trainer, work / LAST_GOOD, settings.on_falling_chosen, say)
+    trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))
+    trainer.falling = WatchChosenReward(trainer, work / LAST_GOOD, settings.on_falling_chosen, say)
     trainer.add_callback(trainer.falling)
-    trainer.add_callback(Log(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
+    trainer.add_callback(TrainingLog(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     trainer.add_callback(Samples(work / "training" / "samples.jsonl", tokenizer, pairs))
     add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)

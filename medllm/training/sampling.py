@@ -15,14 +15,14 @@ SHARE = "share"
 
 
 @dataclass(frozen=True)
-class Place:
+class RowPosition:
     """One row of a micro-batch: its number in the data, or None where a device has no row left in this update."""
 
     row: int | None
     rows_in_update: int
 
 
-class UpdateBatches(Sampler[list[Place]]):  # type: ignore[misc]
+class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
     """The micro-batches of one device, epoch by epoch.
 
     An epoch is one random order of all rows, the same on every device. An update takes the next `batch_size` rows of
@@ -74,7 +74,7 @@ class UpdateBatches(Sampler[list[Place]]):  # type: ignore[misc]
         whole, left = divmod(self.rows, self.batch_size)
         return whole * self._steps(self.batch_size) + self._steps(left)
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[RowPosition]]:
         order = self.order()
         for begin in range(0, self.rows, self.batch_size):
             update = order[begin : begin + self.batch_size]
@@ -82,13 +82,13 @@ class UpdateBatches(Sampler[list[Place]]):  # type: ignore[misc]
             for step in range(self._steps(len(update))):
                 number = step * self.devices + self.rank
                 mine: Sequence[int | None] = pieces[number] if number < len(pieces) else [None]
-                yield [Place(row, len(update)) for row in mine]
+                yield [RowPosition(row, len(update)) for row in mine]
 
     def _steps(self, rows: int) -> int:
         return -(-rows // (self.per_device * self.devices))
 
 
-class Placed(Dataset[dict[str, Any]]):  # type: ignore[misc]
+class PositionedRows(Dataset[dict[str, Any]]):  # type: ignore[misc]
     """The rows of a table by their places, each with its share; an empty place gets a row that teaches nothing."""
 
     def __init__(self, rows: Any, empty: dict[str, Any]) -> None:  # noqa: ANN401  a datasets.Dataset
@@ -98,7 +98,7 @@ class Placed(Dataset[dict[str, Any]]):  # type: ignore[misc]
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: Place) -> dict[str, Any]:
+    def __getitem__(self, place: RowPosition) -> dict[str, Any]:
         if place.row is None:
             return {**self.empty, SHARE: 0.0}
         return {**self.rows[place.row], SHARE: 1 / place.rows_in_update}
@@ -130,7 +130,7 @@ class Updates:
             groups=self.groups,
         )
         return DataLoader(
-            Placed(self.train_dataset, self.empty),
+            PositionedRows(self.train_dataset, self.empty),
             batch_sampler=batches,
             collate_fn=self.data_collator,
             pin_memory=args.dataloader_pin_memory,

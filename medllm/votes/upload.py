@@ -64,7 +64,7 @@ class Uploader:
         A vote that the Hub took just before this process died was not acknowledged, and will be sent once more.
         """
         if self._elsewhere is None:
-            if self.hub.standing(self.repo_id, "dataset") is None:
+            if self.hub.state_at(self.repo_id, "dataset") is None:
                 return frozenset()
             folder = self.hub.pull(self.hub.resolve(self.repo_id, "dataset"))
             others = [file for file in folder.glob("votes/*.jsonl") if not file.name.startswith(self.journal.name)]
@@ -84,7 +84,7 @@ class Uploader:
                 if trained:
                     _write(folder / "preferences" / name, trained)
             (folder / "README.md").write_text(self.card, encoding="utf-8")
-            self.hub.ask(self.repo_id, lambda api: self._commit(api, folder))
+            self.hub.call(self.repo_id, lambda api: self._commit(api, folder))
         self._sent |= {name: len(votes) for name, votes in chunks.items()}
 
     def _commit(self, api: HfApi, folder: Path) -> None:

@@ -11,7 +11,7 @@ from medllm.weights.tensor_io import DTYPES
 
 
 @dataclass(frozen=True)
-class Change:
+class AdapterChange:
     """What one adapter does to one tensor: exactly one of the four is given."""
 
     adapter: Adapter
@@ -59,7 +59,7 @@ class Factors:
         return (part.float() + delta.float()).to(part.dtype)
 
 
-def read_factors(change: Change) -> Factors:
+def read_factors(change: AdapterChange) -> Factors:
     """Read a change from the adapter's file; factors and addends in float32."""
     adapter = change.adapter
     with safe_open(str(adapter.path), "pt") as file:

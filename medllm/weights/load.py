@@ -27,7 +27,7 @@ PROBE = "問1：72歳の男性。SpO₂ 93%、CRP 12.5mg/dL。\n　ａ〜ｅの�
 END_MARKS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "</s>")
 
 
-def device_at_hand() -> torch.device:
+def default_device() -> torch.device:
     """The accelerator of this process, or the CPU."""
     torch = import_torch()
     if torch.cuda.is_available():
@@ -110,7 +110,7 @@ def load_base(
     if family not in FAMILIES:
         raise ModelError(f"{folder}: a {family} model; known and tested here are {', '.join(FAMILIES)}.")
     kind = getattr(torch, dtype)
-    place = torch.device(device) if device is not None else device_at_hand()
+    place = torch.device(device) if device is not None else default_device()
     options: dict[str, Any] = {"device_map": {"": place}, "use_safetensors": True, "trust_remote_code": False}
     if attn_implementation != "auto":
         options["attn_implementation"] = attn_implementation

@@ -13,9 +13,18 @@ import torch
 
 from medllm.errors import ModelError
 from medllm.weights.adapter import Adapter
-from medllm.weights.adapter_delta import Change, Factors, lasting, read_factors, table
+from medllm.weights.adapter_delta import AdapterChange, Factors, lasting, read_factors, table
 from medllm.weights.checkpoint import HEAD, Checkpoint, Tensor, read_header, read_json
-from medllm.weights.tensor_io import DTYPES, Sink, Source, count_of, opened, parts_of, workers, written
+from medllm.weights.tensor_io import (
+    DTYPES,
+    Sink,
+    TensorSource,
+    count_of,
+    open_tensors,
+    parts_of,
+    workers,
+    write_tensors,
+)
 
 NAMES = {kind: name for name, kind in DTYPES.items()}
 HEAD_SHARD = "model-lm_head.safetensors"
@@ -36,7 +45,7 @@ def merge(
     changes = changes_of(base, adapters)
     kind = DTYPES[{"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[dtype]] if dtype else None
     out.mkdir(parents=True, exist_ok=True)
-    embedding = parted(base, changes)
+    embedding = split_rows(base, changes)
     _room_for(base, out, changes, kind)
     _begin(base, adapters, out, dtype)
     for number, shard in enumerate(base.shards, 1):
@@ -69,9 +78,9 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _room_for(base: Checkpoint, out: Path, changes: dict[str, list[Change]], kind: torch.dtype | None) -> None:
+def _room_for(base: Checkpoint, out: Path, changes: dict[str, list[AdapterChange]], kind: torch.dtype | None) -> None:
     """Refuse to begin what the disk cannot hold: counted as it will be written, without the shards that are done."""
-    embedding = parted(base, changes)
+    embedding = split_rows(base, changes)
     done = {shard for shard in base.shards if (out / _shard_name(shard, embedding)).is_file()}
     written = [tensor for tensor in base.tensors.values() if base.folder / tensor.shard not in done]
     if embedding is not None and not (out / HEAD_SHARD).is_file():
@@ -90,11 +99,11 @@ def _bytes(tensor: Tensor, kind: torch.dtype | None) -> int:
     return tensor.size if to is None else count_of(tensor) * to.itemsize
 
 
-def changes_of(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[Change]]:
+def changes_of(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[AdapterChange]]:
     """Per tensor of the base's files, in the adapters' order; `fits` has found every one its place."""
-    changes: dict[str, list[Change]] = {}
+    changes: dict[str, list[AdapterChange]] = {}
 
-    def note(name: str, change: Change) -> None:
+    def note(name: str, change: AdapterChange) -> None:
         # A head that is the embedding has no tensor; what only it gets is kept under its own name.
         place = base.stored(name) or (HEAD if name == HEAD and base.tied else None)
         assert place is not None, f"{name} was not looked for in the base"
@@ -102,19 +111,19 @@ def changes_of(base: Checkpoint, adapters: list[Adapter]) -> dict[str, list[Chan
 
     for adapter in adapters:
         for name, tensor in adapter.replaced.items():
-            note(name, Change(adapter, replaced=tensor))
+            note(name, AdapterChange(adapter, replaced=tensor))
         for module in adapter.modules:
-            note(f"{module}.weight", Change(adapter, module=module))
+            note(f"{module}.weight", AdapterChange(adapter, module=module))
         for module in adapter.biases:
-            note(f"{module}.bias", Change(adapter, bias=module))
+            note(f"{module}.bias", AdapterChange(adapter, bias=module))
         for module in adapter.rows:
-            note(f"{module}.weight", Change(adapter, rows=module))
+            note(f"{module}.weight", AdapterChange(adapter, rows=module))
             if base.tied and base.stored(f"{module}.weight") == base.embedding and len(adapter.rows) == 1:
-                note(HEAD, Change(adapter, rows=module))
+                note(HEAD, AdapterChange(adapter, rows=module))
     return changes
 
 
-def parted(base: Checkpoint, changes: dict[str, list[Change]]) -> str | None:
+def split_rows(base: Checkpoint, changes: dict[str, list[AdapterChange]]) -> str | None:
     """The name of the embedding when a tied head must become a tensor of its own, else None.
 
     An adapter changes the embedding or the head, and while it is an adapter the other stays as it was. Merging into
@@ -130,26 +139,28 @@ def parted(base: Checkpoint, changes: dict[str, list[Change]]) -> str | None:
     return embedding if touched and not (of_both or (same_rows and all(c.rows for c in touched))) else None
 
 
-def _write_head(base: Checkpoint, embedding: str, out: Path, changes: list[Change], kind: torch.dtype | None) -> None:
+def _write_head(
+    base: Checkpoint, embedding: str, out: Path, changes: list[AdapterChange], kind: torch.dtype | None
+) -> None:
     """Write the head that is no longer the embedding as one more shard."""
     tensor = replace(base.tensors[embedding], name=HEAD)
     aside = out / (HEAD_SHARD + ".part")
-    with opened(base.folder / tensor.shard) as source, written(aside) as sink:
+    with open_tensors(base.folder / tensor.shard) as source, write_tensors(aside) as sink:
         _write(source, [tensor], {HEAD: changes}, sink, kind, {"format": "pt"})
     aside.replace(out / HEAD_SHARD)
 
 
-def _write_shard(shard: Path, aside: Path, changes: dict[str, list[Change]], kind: torch.dtype | None) -> None:
+def _write_shard(shard: Path, aside: Path, changes: dict[str, list[AdapterChange]], kind: torch.dtype | None) -> None:
     tensors, metadata, _ = read_header(shard)
     order = sorted(tensors.values(), key=lambda tensor: tensor.begin)
-    with opened(shard) as source, written(aside) as sink:
+    with open_tensors(shard) as source, write_tensors(aside) as sink:
         _write(source, order, changes, sink, kind, metadata or {"format": "pt"})
 
 
 def _write(
-    source: Source,
+    source: TensorSource,
     order: list[Tensor],
-    changes: dict[str, list[Change]],
+    changes: dict[str, list[AdapterChange]],
     sink: Sink,
     kind: torch.dtype | None,
     metadata: dict[str, str],
@@ -177,7 +188,7 @@ def _write(
                 sink.append(pool.submit(_changed, part, rows, factors, kind))
 
 
-def _as_written(tensor: Tensor, changes: dict[str, list[Change]]) -> Tensor:
+def _as_written(tensor: Tensor, changes: dict[str, list[AdapterChange]]) -> Tensor:
     """The same tensor, or a larger one where an adapter brings a larger vocabulary."""
     shapes = [one.replaced.shape for one in changes.get(tensor.name, []) if one.replaced is not None]
     if not shapes or shapes[-1] == tensor.shape:
@@ -209,7 +220,9 @@ def _write_index(shards: list[str], out: Path) -> None:
     (out / INDEX).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
 
 
-def _write_config(base: Checkpoint, out: Path, kind: torch.dtype | None, changes: dict[str, list[Change]]) -> None:
+def _write_config(
+    base: Checkpoint, out: Path, kind: torch.dtype | None, changes: dict[str, list[AdapterChange]]
+) -> None:
     """The base's config, without how it was once quantized, as the weights now are: numbers, head, vocabulary."""
     config = {key: value for key, value in base.config.items() if key not in ("quantization_config", "torch_dtype")}
     if kind is not None:
@@ -218,7 +231,7 @@ def _write_config(base: Checkpoint, out: Path, kind: torch.dtype | None, changes
         config["dtype"] = base.config["torch_dtype"]
     now: dict[str, Any] = {}
     apart = base.head is not None and (base.embedding in changes or base.head in changes)
-    if parted(base, changes) is not None or apart:
+    if split_rows(base, changes) is not None or apart:
         now["tie_word_embeddings"] = False
     embedding = base.tensors[base.embedding] if base.embedding is not None else None
     if embedding is not None and (grown := _as_written(embedding, changes)) is not embedding:

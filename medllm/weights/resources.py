@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import device_at_hand, import_torch
+from medllm.weights.load import default_device, import_torch
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_PART = 0.28
@@ -31,7 +31,7 @@ def bytes_in_memory(base: Checkpoint, dtype: str, quantization: str = "none") ->
 def memory_free() -> int:
     """Bytes that this process may still take on its accelerator, or in the machine's memory where it has none."""
     torch = import_torch()
-    if device_at_hand().type == "cuda":
+    if default_device().type == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return min(_machine_free(), _group_free())
 

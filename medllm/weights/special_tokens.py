@@ -15,7 +15,7 @@ CONTROL = re.compile(r"<\|.*\|>|<(start|end)_of_\w+>", re.DOTALL)
 """How families write marks that steer a model, where the tokenizer's file does not call them special."""
 
 
-class Words:
+class TextTokens:
     """A tokenizer for texts of people: only their characters become tokens, and marks stand where we put them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

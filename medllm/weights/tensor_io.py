@@ -28,7 +28,7 @@ LEAST_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Source:
+class TensorSource:
     """A shard that is read, not mapped: the pages of a mapped file count as ours until somebody else needs them."""
 
     file: BufferedReader
@@ -63,10 +63,10 @@ def _slices(count: int, numbers: int) -> Iterator[slice]:
 
 
 @contextmanager
-def opened(shard: Path) -> Iterator[Source]:
+def open_tensors(shard: Path) -> Iterator[TensorSource]:
     """Open a shard for as long as it is read."""
     with shard.open("rb") as file:
-        yield Source(file, read_header(shard)[2])
+        yield TensorSource(file, read_header(shard)[2])
 
 
 class Sink:
@@ -99,7 +99,7 @@ class Sink:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Sink]:
+def write_tensors(path: Path) -> Iterator[Sink]:
     """Open a file to be written; when the block ends it is whole on the disk, a loss of power later included."""
     with path.open("wb") as file, ThreadPoolExecutor(1) as thread:
         sink = Sink(file, thread)

@@ -29,9 +29,9 @@ window.alert = (what) => { window.ran.push(String(what)); };
 
 def served(tmp_path_factory, **settings) -> Iterator[str]:
     """A page on a free port, closed afterwards."""
-    from medllm.page.serve import Settings, free_port, serve
+    from medllm.page.serve import PageSettings, free_port, serve
 
-    address, close = serve(Settings(port=free_port(), **settings), block=False)
+    address, close = serve(PageSettings(port=free_port(), **settings), block=False)
     yield address
     close()
 

@@ -4,10 +4,10 @@ from datetime import date
 
 import pytest
 
-from medllm.corpus.documents import Document, Draft, Gate
+from medllm.corpus.documents import AdmissionGate, Document, Draft
 from medllm.errors import DataError
 
-GATE = Gate(date(2017, 12, 31), frozenset({"cc-by-4.0"}))
+GATE = AdmissionGate(date(2017, 12, 31), frozenset({"cc-by-4.0"}))
 
 
 def draft(**changed) -> Draft:
@@ -70,7 +70,7 @@ def test_a_text_of_the_last_day_is_admitted_with_its_dates():
 
 
 def test_without_a_list_every_stated_license_is_allowed_and_unknown_is_not():
-    anything = Gate(date(2017, 12, 31), None)
+    anything = AdmissionGate(date(2017, 12, 31), None)
     assert isinstance(anything.admit(draft(license="cc-by-nc-4.0")), Document)
     assert anything.admit(draft(license=None)) == "no_license: none is stated"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.exam.grading import is_right_officially, judge, picked_prohibited
+from medllm.exam.grading import grade, is_right_officially, picked_prohibited
 from medllm.exam.question import Question
 from tests.exam.making import question
 
@@ -41,15 +41,15 @@ NUMBER = Question(
 )
 def test_rules_differ_exactly_here(asked, completion, official, normalised):
     assert is_right_officially(asked, completion) is official
-    assert judge(asked, completion, model="m", rules="official").correct is official
-    assert judge(asked, completion, model="m", rules="normalised").correct is normalised
+    assert grade(asked, completion, model="m", rules="official").correct is official
+    assert grade(asked, completion, model="m", rules="normalised").correct is normalised
 
 
 def test_a_record_carries_what_reports_need():
     asked = question(
         "b", year=2018, section="B", required=True, category="肝臓", points=3, group="g", prohibited=frozenset("e")
     )
-    made = judge(
+    made = grade(
         asked, "答え:b,e", model="m", prompt="explain", finish_reason="stop", seed=7, shots=3, template="paper"
     )
     assert (made.year, made.section, made.required, made.category, made.group) == (2018, "B", True, "肝臓", "g")

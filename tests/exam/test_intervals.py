@@ -8,19 +8,21 @@ from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.coverage import BEST_CELLS, coverage_of_change, coverage_of_score
 from medllm.exam.estimates import Ratios, codes
-from medllm.exam.intervals import Sample, change_interval, effective_size, share_interval, tango, wilson
+from medllm.exam.intervals import ClusteredSample, change_interval, effective_size, share_interval, tango, wilson
 
 ZERO = np.zeros
 
 
 def alone(count, weights=None):
     """Questions of one year that share no vignette."""
-    return Sample(np.ones(count) if weights is None else weights, np.arange(count), ZERO(count, dtype=np.int64))
+    return ClusteredSample(
+        np.ones(count) if weights is None else weights, np.arange(count), ZERO(count, dtype=np.int64)
+    )
 
 
 def cases(count, size, years=1):
     """Questions in vignettes of one size, over years."""
-    return Sample(np.ones(count), np.arange(count) // size, np.arange(count) * years // count)
+    return ClusteredSample(np.ones(count), np.arange(count) // size, np.arange(count) * years // count)
 
 
 def answers(right, count):
@@ -101,7 +103,7 @@ def test_vignettes_widen_the_interval_as_clustered_standard_errors_do():
     values = np.repeat(chance.random(150) < 0.7, 3).astype(float)
     groups = np.repeat(np.arange(150), 3)
     clustered = OLS(values, np.ones(450)).fit(cov_type="cluster", cov_kwds={"groups": groups}).bse[0]
-    sample = Sample(np.ones(450), groups, ZERO(450, dtype=np.int64))
+    sample = ClusteredSample(np.ones(450), groups, ZERO(450, dtype=np.int64))
     assert width(share_interval(values, sample)) == pytest.approx(2 * 1.96 * clustered, rel=0.07)
     assert effective_size(values, sample) == pytest.approx(150, rel=0.12), "three answers that are one answer"
 
@@ -132,7 +134,7 @@ def test_heavy_questions_that_are_the_hard_ones_widen_the_interval():
 
 def test_years_that_differ_do_not_count_as_chance():
     values = np.concatenate([answers(95, 100), answers(35, 100)])
-    by_year = Sample(np.ones(200), np.arange(200), np.repeat([0, 1], 100))
+    by_year = ClusteredSample(np.ones(200), np.arange(200), np.repeat([0, 1], 100))
     exact = ((0.95 * 0.05 + 0.35 * 0.65) / 2 / 200) ** 0.5
     assert width(share_interval(values, by_year)) == pytest.approx(2 * 1.96 * exact, rel=0.06)
     assert width(share_interval(values, alone(200))) > 1.15 * width(share_interval(values, by_year))
@@ -174,9 +176,9 @@ def test_nothing_depends_on_the_order_of_the_questions():
     chance = np.random.default_rng(3)
     values, weights, groups = (chance.random(90) < 0.8).astype(float), chance.choice([1.0, 3.0], 90), np.arange(90) // 3
     order = chance.permutation(90)
-    one = share_interval(values, Sample(weights, groups, ZERO(90, dtype=np.int64)))
+    one = share_interval(values, ClusteredSample(weights, groups, ZERO(90, dtype=np.int64)))
     other = share_interval(
-        values[order], Sample(weights[order], codes(groups[order].tolist()), ZERO(90, dtype=np.int64))
+        values[order], ClusteredSample(weights[order], codes(groups[order].tolist()), ZERO(90, dtype=np.int64))
     )
     assert (one.low, one.high) == pytest.approx((other.low, other.high))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medllm.errors import DataError
-from medllm.exam.prompts import ask, before, refuse_test_items, render, reply
+from medllm.exam.prompts import exemplars_before, question_block, refuse_test_items, render, target_completion
 from tests.exam.making import question
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "prompts"
@@ -47,11 +47,11 @@ def test_every_golden_file_has_a_case():
 
 
 def test_the_original_s_wording_is_kept_to_the_letter():
-    assert ask(ASKED, "plain", "igakuqa") == (
+    assert question_block(ASKED, "plain", "igakuqa") == (
         "問題: この患者で侵されているのはどれか。2つ選べ。\na: 胃\nb: 肝臓\nc: 腎臓\nd: 心臓\ne: 肺"
         "\n必ずa,b,c,d,eの中からちょうど2個選んでください。\n答え:"
     )
-    assert ask(NUMBER, "plain", "igakuqa") == "問題: 1日尿蛋白量(g/日)を求めよ。解答：①.②g/日"
+    assert question_block(NUMBER, "plain", "igakuqa") == "問題: 1日尿蛋白量(g/日)を求めよ。解答：①.②g/日"
     three_shot = render(ASKED, exemplars=EXAMPLES)
     assert three_shot.messages[0] == {"role": "system", "content": "医師国家試験を解きます。"}
     assert [message["content"] for message in three_shot.messages if message["role"] == "assistant"] == [
@@ -64,9 +64,9 @@ def test_the_original_s_wording_is_kept_to_the_letter():
 
 def test_only_igakuqa_itself_names_five_letters_whatever_the_choices():
     six = question("f", choices=("ア", "イ", "ウ", "エ", "オ", "カ"))
-    assert "必ずa,b,c,d,e,fの中から" in ask(six, "plain", "igakuqa")
+    assert "必ずa,b,c,d,e,fの中から" in question_block(six, "plain", "igakuqa")
     published = question("f", choices=six.choices, benchmark="igakuqa")
-    assert "必ずa,b,c,d,eの中から" in ask(published, "plain", "igakuqa")
+    assert "必ずa,b,c,d,eの中から" in question_block(published, "plain", "igakuqa")
 
 
 def test_linked_puts_the_lost_case_before_the_question_and_original_does_not():
@@ -99,16 +99,16 @@ def test_exemplars_from_another_set_are_those_sat_by_the_cutoff():
         question(question_id=str(year), text=f"{year}年の問題", exam_date=date(year, 2, 1), explanation="解説")
         for year in (2019, 2016, 2017)
     ]
-    assert [q.question_id for q in before(dated, date(2017, 12, 31), 2, "explain")] == ["2016", "2017"]
+    assert [q.question_id for q in exemplars_before(dated, date(2017, 12, 31), 2, "explain")] == ["2016", "2017"]
     with pytest.raises(DataError, match="only 2 of 3 questions were sat by 2017-12-31"):
-        before(dated, date(2017, 12, 31), 3)
+        exemplars_before(dated, date(2017, 12, 31), 3)
 
 
 def test_a_right_reply_has_the_form_the_exemplars_show():
-    assert reply(EXAMPLES[1], "explain", "igakuqa") == "心臓と肺は胸部にある。\n答え:a,c"
-    assert reply(EXAMPLES[1], "explain", "paper", "別の解説") == "別の解説\nAnswer: a,c"
+    assert target_completion(EXAMPLES[1], "explain", "igakuqa") == "心臓と肺は胸部にある。\n答え:a,c"
+    assert target_completion(EXAMPLES[1], "explain", "paper", "別の解説") == "別の解説\nAnswer: a,c"
     text = render(ASKED, prompt="explain", template="paper", exemplars=EXAMPLES).text
-    assert f"Explanation: {reply(EXAMPLES[1], 'explain', 'paper')}\n\n" in text
+    assert f"Explanation: {target_completion(EXAMPLES[1], 'explain', 'paper')}\n\n" in text
 
 
 def test_the_hash_tells_prompts_apart():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from medllm.errors import ModelError
 from medllm.generation import certificate, parity
 from medllm.generation.certificate import LIMITS, judge
-from medllm.generation.engine.blockwise import Streamed
+from medllm.generation.engine.blockwise import BlockwiseModel
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.parity import Parity
 from medllm.stages.merge import merge_into, put_in_place
@@ -34,8 +34,8 @@ RIGHT = Parity(
     answers=4,
     same_answers=4,
     same_choices=4,
-    right_first=0,
-    right_second=0,
+    correct_a=0,
+    correct_b=0,
 )
 
 
@@ -190,7 +190,7 @@ def test_a_model_read_block_by_block_finds_what_the_whole_one_finds(tmp_path, fa
     texts = tiny.sentences(3, seed=4)
     for laid in (None, adapter):
         whole = list(parity.Answerer(base, laid, dtype="float32").read(texts))
-        for one, other in zip(whole, Streamed(base, laid, dtype="float32").read(texts), strict=True):
+        for one, other in zip(whole, BlockwiseModel(base, laid, dtype="float32").read(texts), strict=True):
             assert one.shape == other.shape and float((one - other).abs().max()) < 1e-4
 
 

@@ -13,11 +13,11 @@ import pytest
 from medllm.errors import ModelError
 from medllm.generation import distributed
 from medllm.generation.distributed import SpreadGenerator, devices, places_on
-from medllm.generation.engine.batching import Asked, Batch
-from medllm.generation.engine.cache_budget import LEAST_TOKENS, Room
+from medllm.generation.engine.batching import Batch, TokenizedRequest
+from medllm.generation.engine.cache_budget import LEAST_TOKENS, CacheBudget
 from medllm.generation.engine.local import LocalGenerator
-from medllm.generation.factory import OnDemand, open_generators, processes_of
-from medllm.generation.reply_log import answered
+from medllm.generation.factory import OnDemand, make_generators, processes_of
+from medllm.generation.reply_log import generate_resumable
 from medllm.generation.types import Request
 from medllm.generation.worker import as_line, batch_of
 from medllm.recipe.settings import Evaluate
@@ -60,16 +60,16 @@ def test_two_processes_give_the_replies_of_one_and_any_number_goes_on_after_a_st
     one = LocalGenerator(*models, **OPTIONS)
     alone = {reply.key: reply for reply in one.generate(wanted)}
     path = tmp_path / "replies.jsonl"
-    few = answered(one, wanted, path)
+    few = generate_resumable(one, wanted, path)
     first = [next(few) for _ in range(4)]
     few.close()
-    two = answered(SpreadGenerator(*models, [None, None], **OPTIONS), wanted, path)
+    two = generate_resumable(SpreadGenerator(*models, [None, None], **OPTIONS), wanted, path)
     more = [next(two) for _ in range(9)]
     on_disk = [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()]
     assert [reply.key for reply in more] == on_disk, "each reply is on the disk before the next is given"
     assert [reply.key for reply in first] == on_disk[:4], "and none of the first is asked again"
     two.close()
-    assert {reply.key: reply for reply in answered(one, wanted, path)} == alone
+    assert {reply.key: reply for reply in generate_resumable(one, wanted, path)} == alone
     keys = [json.loads(line)["key"] for line in path.read_text("utf-8").splitlines()]
     assert len(keys) == len(set(keys)) == len(wanted)
 
@@ -112,7 +112,7 @@ def test_two_nodes_share_the_requests_and_give_the_replies_of_one_process(models
     monkeypatch.setenv("MEDLLM_NODES", "2")
     wanted = requests()
     path = tmp_path / "replies.jsonl"
-    two = answered(SpreadGenerator(*models, [None], **OPTIONS), wanted, path)
+    two = generate_resumable(SpreadGenerator(*models, [None], **OPTIONS), wanted, path)
     first = [next(two) for _ in range(3)]
     on = [Path(f"/proc/{process.running.pid}/environ").read_bytes().split(b"\0") for process in started]
     assert [b"NODE=1" in variables for variables in on] == [False, True]
@@ -123,7 +123,9 @@ def test_two_nodes_share_the_requests_and_give_the_replies_of_one_process(models
     assert all(process.running.poll() is not None for process in started)
     monkeypatch.delenv("MEDLLM_NODES")
     one = LocalGenerator(*models, **OPTIONS)
-    assert {reply.key: reply for reply in answered(one, wanted, path)} == {r.key: r for r in one.generate(wanted)}
+    assert {reply.key: reply for reply in generate_resumable(one, wanted, path)} == {
+        r.key: r for r in one.generate(wanted)
+    }
 
 
 def test_other_nodes_have_the_same_devices_by_number():
@@ -238,7 +240,7 @@ def test_a_batch_crosses_to_a_process_unchanged():
     request = Request(
         key="a", text="患者\n", messages=({"role": "user", "content": "x"},), stop=("\n", "終"), seed=2**47
     )
-    batch = Batch((1, 2, 3), (Asked(request, (4, 5)), Asked(request, ())))
+    batch = Batch((1, 2, 3), (TokenizedRequest(request, (4, 5)), TokenizedRequest(request, ())))
     assert batch_of(json.loads(as_line(batch))) == batch
 
 
@@ -267,7 +269,7 @@ def test_answering_takes_no_more_gpus_than_run_on_asks_for(monkeypatch):
 def test_models_are_loaded_when_they_are_asked_and_given_back(models):
     base, adapters = models
     sources = {"base": base, "rpo": adapters["rpo"]}
-    made = open_generators({"base": "base", "final": "rpo"}, sources, dtype="float32")
+    made = make_generators({"base": "base", "final": "rpo"}, sources, dtype="float32")
     maker = made["final"][0]
     assert isinstance(maker, OnDemand) and maker is made["base"][0] and maker._loaded is None
     assert len(list(maker.generate([Request(key="a", text="患者", model="final", max_new_tokens=2)]))) == 1
@@ -284,10 +286,10 @@ def test_what_is_kept_at_once_goes_by_the_memory_that_is_free(models, monkeypatc
     each = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, float32
     for free, sharing, tokens in ((each * 100_000, 1, 60_000), (each * 100_000, 2, 30_000), (1, 1, LEAST_TOKENS)):
         monkeypatch.setattr(cache_budget, "memory_free", lambda free=free: free)
-        assert Room.of(config, generator.model, sharing).tokens == tokens
+        assert CacheBudget.of(config, generator.model, sharing).tokens == tokens
     monkeypatch.setattr(cache_budget, "memory_free", lambda: 2**50)
-    assert Room.of(config, generator.model, 1).tokens == 65_536
-    on_gpu = Room(tokens=10**6, on_cpu=False, scores=2e9, heads=64)
+    assert CacheBudget.of(config, generator.model, 1).tokens == 65_536
+    on_gpu = CacheBudget(tokens=10**6, on_cpu=False, scores=2e9, heads=64)
     assert on_gpu.tokens_read(300, 1800) == 4 * 300, "2 GB hold the scores of four prompts of 300 tokens after 1,500"
     assert on_gpu.tokens_read(10_000, 10_000) == 10_000, "one prompt is read in any case"
     assert os.environ.get("OMP_NUM_THREADS"), "the tests give each process one thread"

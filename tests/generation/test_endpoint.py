@@ -10,7 +10,7 @@ import pytest
 
 from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
-from medllm.generation.reply_log import answered
+from medllm.generation.reply_log import generate_resumable
 from medllm.generation.types import Request
 
 SECRET = "sk-very-secret"
@@ -213,12 +213,12 @@ def test_what_was_answered_before_a_crash_is_not_asked_or_paid_again(serve, tmp_
     server = serve()
     generator = EndpointGenerator(server.url, num_concurrent=1)
     asked = [Request(key=str(number), model="m", text=f"Q{number}") for number in range(5)]
-    first = answered(generator, asked, tmp_path / "replies.jsonl")
+    first = generate_resumable(generator, asked, tmp_path / "replies.jsonl")
     got = [next(first), next(first)]
     first.close()
     known = len((tmp_path / "replies.jsonl").read_text("utf-8").splitlines())
     assert known >= len(got)
     server.seen.clear()
-    replies = list(answered(generator, asked, tmp_path / "replies.jsonl"))
+    replies = list(generate_resumable(generator, asked, tmp_path / "replies.jsonl"))
     assert len(server.seen) == 5 - known
     assert sorted(reply.key for reply in replies) == list("01234")

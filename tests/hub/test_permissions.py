@@ -9,7 +9,7 @@ import pytest
 from medllm.errors import HubError
 from medllm.hub import Hub, Provenance, digest_of, push
 from medllm.launch import refuse_unfit
-from medllm.localhub import Hub as Server
+from medllm.localhub import LocalHub as Server
 from medllm.localhub import serve
 from medllm.localhub.store import accounts
 from medllm.pipeline import make_plan

@@ -7,9 +7,9 @@ import pytest
 
 from medllm.errors import HubError
 from medllm.hub import Provenance, connect, digest_of, push
-from medllm.hub.errors import Moved
+from medllm.hub.errors import MovedError
 from medllm.hub.push import writable_head
-from medllm.hub.wip_branch import branch_of, fetch, keep
+from medllm.hub.wip_branch import branch_of, fetch_wip, push_wip
 
 REPO = "clinic/toy-cpt"
 
@@ -65,7 +65,7 @@ def test_another_run_that_pushed_meanwhile_is_not_overwritten(hub, tmp_path):
     output(tmp_path / "theirs", 1, w=b"theirs")
     theirs = pushed(hub, tmp_path / "theirs")
     output(tmp_path / "ours", 2, w=b"ours")
-    with pytest.raises(Moved, match="another run pushed"):
+    with pytest.raises(MovedError, match="another run pushed"):
         push(hub, tmp_path / "ours", REPO, "model", head=head)
     assert hub.resolve(REPO, "model") == theirs
 
@@ -101,14 +101,14 @@ def test_work_in_progress_comes_back_from_its_branch_and_ends_with_the_push(hub,
     part = tmp_path / "part"
     (part / "checkpoint-2").mkdir(parents=True)
     (part / "checkpoint-2" / "state").write_bytes(b"2")
-    keep(hub, part, REPO, "model", branch_of(digest))
+    push_wip(hub, part, REPO, "model", branch_of(digest))
     (part / "checkpoint-2" / "state").write_bytes(b"22")
-    keep(hub, part, REPO, "model", branch_of(digest))
-    assert fetch(hub, tmp_path / "elsewhere", REPO, "model", branch_of(digest))
+    push_wip(hub, part, REPO, "model", branch_of(digest))
+    assert fetch_wip(hub, tmp_path / "elsewhere", REPO, "model", branch_of(digest))
     assert (tmp_path / "elsewhere" / "checkpoint-2" / "state").read_bytes() == b"22"
     assert not (tmp_path / "elsewhere" / ".gitattributes").exists()
     pushed(hub, tmp_path / "out")
-    assert not fetch(hub, tmp_path / "again", REPO, "model", branch_of(digest))
+    assert not fetch_wip(hub, tmp_path / "again", REPO, "model", branch_of(digest))
 
 
 def test_two_hubs_do_not_share_a_cache(hub, tmp_path):

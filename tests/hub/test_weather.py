@@ -9,7 +9,7 @@ import pytest
 
 from medllm.errors import HubError
 from medllm.hub import Hub, Provenance, connect, digest_of, push, timeouts
-from medllm.hub.errors import worded
+from medllm.hub.errors import to_hub_error
 from medllm.hub.push import writable_head
 from tests.hub.weather import Storm, weather
 
@@ -93,7 +93,7 @@ def test_a_hub_that_takes_the_call_and_never_answers_is_not_waited_for_for_ever(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dead = replace(hub, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", waits=(0.01,), say=said.append)
         with pytest.raises(HubError, match=r"out of reach \(ReadTimeout\)"):
-            dead.standing(REPO, "model")
+            dead.state_at(REPO, "model")
         with pytest.raises(HubError, match=r"out of reach \(ReadTimeout\)"):
             dead.refs(REPO, "model")
     assert said == [f"{REPO}: the Hub does not answer (ReadTimeout); trying again in 0 s"] * 2
@@ -131,7 +131,7 @@ def test_a_full_hub_and_a_full_disk_say_what_is_full(stormy, out):
     proxy.storms = [Storm("POST .*/commit/", 99, 507)]
     with pytest.raises(HubError, match="the Hub has no room"):
         pushed(hub, out)
-    assert "the disk is full" in str(worded("clinic/toy", OSError(errno.ENOSPC, "No space left on device")))
+    assert "the disk is full" in str(to_hub_error("clinic/toy", OSError(errno.ENOSPC, "No space left on device")))
 
 
 @pytest.mark.parametrize("date", ["Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"])

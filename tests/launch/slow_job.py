@@ -41,7 +41,7 @@ def main() -> None:
     repo_id, _, revision = os.environ["MEDLLM_CODE"].partition("@")
     sys.path.insert(0, snapshot_download(repo_id, repo_type="dataset", revision=revision))
     from medllm.hub import connect
-    from medllm.pipeline import Bench, cards, make, make_plan, run
+    from medllm.pipeline import BuildContext, cards, make, make_plan, run
     from medllm.recipe import read_recipe
 
     cards.TEMPLATES.clear()  # a toy has none of the facts that a card tells
@@ -51,7 +51,7 @@ def main() -> None:
 
     with connect() as hub:
         recipe = read_recipe(Path(os.environ["MEDLLM_FOLDER"]) / "toy.yaml")
-        bench = Bench(hub, Path(tempfile.mkdtemp()), say, keep_every=float(os.environ["MEDLLM_KEEP_EVERY"]))
+        bench = BuildContext(hub, Path(tempfile.mkdtemp()), say, keep_every=float(os.environ["MEDLLM_KEEP_EVERY"]))
         run(make_plan(recipe, hub, ("corpus",)), bench, launch, lambda plan: None)
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from medllm.hub import connect
 from medllm.launch import refuse_unfit
 from medllm.launch.autotrain import OVERRIDES, PACKAGE, launch
-from medllm.pipeline import Bench, cards, make, make_plan, run
+from medllm.pipeline import BuildContext, cards, make, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
@@ -62,7 +62,7 @@ def test_ctrl_c_ends_autotrain_and_its_training_and_the_same_command_then_trains
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     with connect(str(tmp_path / "hub"), "clinic") as hub:
-        standing = hub.standing("clinic/tiny-cpt", "model")
+        standing = hub.state_at("clinic/tiny-cpt", "model")
         assert hub.find("clinic/tiny-cpt", "model", standing.provenance.digest).artifact == standing.artifact
         assert "base_model_relation: adapter" in (hub.pull(standing.artifact) / "README.md").read_text("utf-8")
 
@@ -129,7 +129,7 @@ def test_the_real_program_trains_cpt_and_dpo_and_both_are_checked_carded_pushed_
     with connect(str(tmp_path / "hub"), "clinic") as hub:
         plan = make_plan(recipe, hub, ("rpo",))
         refuse_unfit("autotrain", plan, hub)
-        made = run(plan, Bench(hub, tmp_path / "runs", print), placed, lambda plan: None)
+        made = run(plan, BuildContext(hub, tmp_path / "runs", print), placed, lambda plan: None)
         assert make_plan(recipe, hub, ("rpo",)).missing == ()
         for stage, rank in {"cpt": 4, "rpo": 8}.items():
             folder = hub.pull(made[stage])

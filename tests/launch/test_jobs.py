@@ -9,10 +9,10 @@ import pytest
 
 from medllm.errors import LaunchError, RecipeError
 from medllm.hub import Hub, connect
-from medllm.launch.jobs import Jobs, carried, dependencies, flavor_of
-from medllm.launch.package_snapshot import pushed_code
+from medllm.launch.jobs import HubJobs, carried, dependencies, flavor_of
+from medllm.launch.package_snapshot import push_package
 from medllm.localhub import serve
-from medllm.pipeline import Bench, make_plan, run
+from medllm.pipeline import BuildContext, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from medllm.recipe.settings import Merge
 from tests.pipeline import toy
@@ -42,9 +42,9 @@ def sent(tmp_path, hub):
     toy.lay_out(tmp_path)
     said = []
 
-    def send(jobs: Jobs):
+    def send(jobs: HubJobs):
         plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
-        return run(plan, Bench(hub, tmp_path / "runs", said.append), jobs.launch, lambda plan: None)["corpus"]
+        return run(plan, BuildContext(hub, tmp_path / "runs", said.append), jobs.launch, lambda plan: None)["corpus"]
 
     send.said = said
     return send
@@ -56,7 +56,7 @@ def jobs_of(hub):
 
 @pytest.mark.slow
 def test_a_job_that_dies_half_way_is_sent_again_and_goes_on_from_what_was_kept(hub, sent):
-    made = sent(Jobs(keep_every=0.2, script=SLOW))
+    made = sent(HubJobs(keep_every=0.2, script=SLOW))
     first, second = sorted(jobs_of(hub), key=lambda job: job.created_at)
     folder = hub.pull(made)
     assert [(folder / f"step-{step}").read_text() for step in range(2)] == [first.id, second.id]
@@ -75,7 +75,7 @@ def test_a_job_that_got_nowhere_is_told_with_its_log_and_not_sent_again(hub, sen
     dying = tmp_path / "dying.py"
     dying.write_text(f"import sys, time\nprint('no such device', flush=True)\n{ending}\n")
     with pytest.raises(LaunchError, match=rf"corpus: the Job \w+ ended as {told}.*hf jobs logs"):
-        sent(Jobs(script=dying, timeout=limit))
+        sent(HubJobs(script=dying, timeout=limit))
     assert len(jobs_of(hub)) == 1
 
 
@@ -96,8 +96,8 @@ def lingering(tmp_path):
                     (tmp_path / "linger").unlink()
                     end(served, jobs_of(hub)[0])
 
-            jobs = Jobs(keep_every=0.2, script=SLOW)
-            return run(plan, Bench(hub, tmp_path / "runs", say), jobs.launch, lambda plan: None)["corpus"]
+            jobs = HubJobs(keep_every=0.2, script=SLOW)
+            return run(plan, BuildContext(hub, tmp_path / "runs", say), jobs.launch, lambda plan: None)["corpus"]
 
         run_until_kept.hub, run_until_kept.said = hub, said
         yield run_until_kept
@@ -132,7 +132,7 @@ def test_a_job_that_somebody_cancels_is_not_sent_again_until_somebody_asks(linge
 def test_a_job_that_an_earlier_run_left_at_work_is_followed_and_not_doubled(lingering, tmp_path):
     hub = lingering.hub
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
-    left = Jobs(keep_every=0.2, script=SLOW)._send(plan, plan.items[0], Bench(hub, tmp_path / "runs", print))
+    left = HubJobs(keep_every=0.2, script=SLOW)._send(plan, plan.items[0], BuildContext(hub, tmp_path / "runs", print))
     made = lingering(time_is_up)
     assert any(
         line.startswith(f"corpus: following Job {left.id}, which an earlier run sent") for line in lingering.said
@@ -156,15 +156,15 @@ def test_the_real_script_makes_the_real_stage_from_the_code_of_here(tmp_path, hu
     lay_out_real_corpus(tmp_path)
     said = []
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
-    made = run(plan, Bench(hub, tmp_path / "runs", said.append), Jobs().launch, lambda plan: None)["corpus"]
+    made = run(plan, BuildContext(hub, tmp_path / "runs", said.append), HubJobs().launch, lambda plan: None)["corpus"]
     assert (hub.pull(made) / "facts.json").is_file(), "\n".join(said)
     assert not list(tmp_path.glob(".job-*"))  # the recipe that was laid beside its folders is gone again
     assert plan.items[0].digest == hub.provenance(made).digest
 
 
 def test_the_code_is_pushed_once_and_is_private(hub):
-    first = pushed_code(hub, "clinic")
-    assert pushed_code(hub, "clinic") == first
+    first = push_package(hub, "clinic")
+    assert push_package(hub, "clinic") == first
     assert hub.api.repo_info("clinic/medllm-code", repo_type="dataset").private
     assert (hub.pull(first) / "model_card" / "merged.md").is_file()
 
@@ -172,9 +172,9 @@ def test_the_code_is_pushed_once_and_is_private(hub):
 def test_a_folder_of_this_machine_is_refused_where_a_job_could_not_see_it(tmp_path, hub):
     toy.lay_out(tmp_path)
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
-    far = Bench(replace(hub, endpoint="https://hub.example.org"), tmp_path / "runs", print)
+    far = BuildContext(replace(hub, endpoint="https://hub.example.org"), tmp_path / "runs", print)
     with pytest.raises(LaunchError, match=r"\./texts, world lies in a folder here.*hf upload"):
-        Jobs().launch(plan, plan.items[0], {}, far)
+        HubJobs().launch(plan, plan.items[0], {}, far)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def sent_with(tmp_path, hub, monkeypatch, stage="corpus", **changes):
     toy.lay_out(tmp_path)
     plan = make_plan(with_overrides(read_recipe(tmp_path / "toy.yaml"), changes), hub, (stage,))
     item = next(one for one in plan.items if one.stage == stage)
-    Jobs()._send(plan, item, Bench(hub, tmp_path / "runs", lambda text: None))
+    HubJobs()._send(plan, item, BuildContext(hub, tmp_path / "runs", lambda text: None))
     return asked
 
 
@@ -228,7 +228,12 @@ def test_the_number_of_jobs_for_a_stage_is_that_of_the_recipe(tmp_path, hub):
     recipe = with_overrides(read_recipe(tmp_path / "toy.yaml"), {"jobs.tries": 1})
     plan = make_plan(recipe, hub, ("corpus",))
     with pytest.raises(LaunchError, match="1 Jobs did not finish it"):
-        run(plan, Bench(hub, tmp_path / "runs", print), Jobs(keep_every=0.2, script=SLOW).launch, lambda plan: None)
+        run(
+            plan,
+            BuildContext(hub, tmp_path / "runs", print),
+            HubJobs(keep_every=0.2, script=SLOW).launch,
+            lambda plan: None,
+        )
 
 
 @pytest.mark.parametrize(

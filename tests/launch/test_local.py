@@ -9,12 +9,12 @@ import yaml
 from medllm.errors import TrainingError
 from medllm.launch.local import maker_of, on_all_devices
 from medllm.recipe.settings import Cpt, Merge
-from medllm.training.devices import Gpu, config
+from medllm.training.devices import VisibleGpu, config
 
 
 def see(monkeypatch, *gigabytes):
     """GPUs of these sizes, as torch would list them."""
-    gpus = [Gpu("NVIDIA A100", int(size * 1e9)) for size in gigabytes]
+    gpus = [VisibleGpu("NVIDIA A100", int(size * 1e9)) for size in gigabytes]
     monkeypatch.setattr("medllm.training.devices.visible_gpus", lambda: gpus)
 
 

@@ -18,7 +18,7 @@ from medllm.generation.types import Request
 from medllm.hub import connect
 from medllm.launch.local import launch as here
 from medllm.launch.slurm import TEMPLATE, TRIES, launch
-from medllm.pipeline import Bench, make_plan, run
+from medllm.pipeline import BuildContext, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from tests import slurm, tiny
 from tests.launch.test_jobs import lay_out_real_corpus
@@ -38,7 +38,7 @@ def bench(request, tmp_path, tmp_path_factory, monkeypatch):
     ):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        yield Bench(hub, tmp_path / "runs", lambda text: None)
+        yield BuildContext(hub, tmp_path / "runs", lambda text: None)
 
 
 def test_a_job_that_fails_is_told_and_the_same_command_then_makes_the_stage(tmp_path, bench, monkeypatch):

@@ -13,7 +13,7 @@ from medllm.errors import LaunchError, RecipeError
 from medllm.hub import connect
 from medllm.launch import slurm
 from medllm.launch.slurm import launch, memory, write_script
-from medllm.pipeline import Bench, make_plan, run
+from medllm.pipeline import BuildContext, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from tests.launch.test_jobs import lay_out_real_corpus
 from tests.pipeline import toy
@@ -40,7 +40,7 @@ def bench(tmp_path, monkeypatch):
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     with connect(str(tmp_path / "hub"), "clinic") as hub:
-        yield Bench(hub, tmp_path / "runs", lambda text: None)
+        yield BuildContext(hub, tmp_path / "runs", lambda text: None)
 
 
 @pytest.mark.slow

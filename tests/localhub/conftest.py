@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
     with serve(tmp_path / "hub", user="alice") as running:
         yield running
 
 
 @pytest.fixture
-def api(hub: Hub) -> HfApi:
+def api(hub: LocalHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.token)

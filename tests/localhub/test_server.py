@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from medllm.errors import HubError
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 
 
 def make_folder(folder: Path) -> Path:
@@ -93,7 +93,7 @@ def test_no_path_leads_out_of_the_tree(api: HfApi, path: str):
         api.create_commit("alice/model", [operation], commit_message="out")
 
 
-def test_what_is_missing_is_named_by_the_clients_own_exceptions(api: HfApi, hub: Hub):
+def test_what_is_missing_is_named_by_the_clients_own_exceptions(api: HfApi, hub: LocalHub):
     api.create_repo("alice/secret", private=True)
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("alice/nothing")
@@ -122,7 +122,7 @@ def test_what_was_stored_is_there_for_the_next_server(tmp_path: Path):
         assert HfApi(endpoint=hub.url, token=hub.token).model_info("alice/model").sha == sha
 
 
-def test_a_port_that_is_taken_is_named(hub: Hub, tmp_path: Path):
+def test_a_port_that_is_taken_is_named(hub: LocalHub, tmp_path: Path):
     port = int(hub.url.rsplit(":", 1)[1])
     with pytest.raises(HubError, match=f"127.0.0.1:{port}"):
         serve(tmp_path / "other", port)

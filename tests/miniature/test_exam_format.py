@@ -7,9 +7,9 @@ import pytest
 
 from medllm.exam import benchmarks
 from medllm.exam.extract.answer import parse
-from medllm.exam.prompts import render, reply
+from medllm.exam.prompts import render, target_completion
 from medllm.miniature import exam_format, exams
-from medllm.miniature.questions import ask, explain, topics
+from medllm.miniature.questions import explain, make_item, topics
 from medllm.miniature.world import make_world
 
 WORLD = make_world()
@@ -18,15 +18,15 @@ WORLD = make_world()
 @pytest.mark.parametrize("form", ["fact", "case", "pair", "days"])
 @pytest.mark.parametrize("style", ["plain", "explain"])
 def test_a_page_is_the_exams_prompt_and_right_reply(form, style, tmp_path: Path):
-    item = ask(WORLD, topics(WORLD, "known", form)[0], random.Random(1))
-    example = ask(WORLD, topics(WORLD, "known", "fact")[7], random.Random(2))
-    exam = exams.Exam("100", exams.date(2006, 2, 10), (example, item))
+    item = make_item(WORLD, topics(WORLD, "known", form)[0], random.Random(1))
+    example = make_item(WORLD, topics(WORLD, "known", "fact")[7], random.Random(2))
+    exam = exams.MiniatureExam("100", exams.date(2006, 2, 10), (example, item))
     exams.write(exams.rows(WORLD, exam), tmp_path / "100.jsonl")
     shown, question = benchmarks.load("own", tmp_path)
     prompt = render(question, prompt=style, template="paper", exemplars=[shown])
-    answered = prompt.text + prompt.joint + reply(question, style, "paper")
+    answered = prompt.text + prompt.joint + target_completion(question, style, "paper")
     pages = [
-        exam_format.explained(one, explain(WORLD, one)) if style == "explain" else exam_format.answered(one)
+        exam_format.explained(one, explain(WORLD, one)) if style == "explain" else exam_format.answer_line(one)
         for one in (example, item)
     ]
     assert "".join(pages).strip() == answered.strip()
@@ -34,8 +34,8 @@ def test_a_page_is_the_exams_prompt_and_right_reply(form, style, tmp_path: Path)
 
 @pytest.mark.parametrize("form", ["fact", "case", "pair", "days"])
 def test_the_parser_reads_the_answer_behind_an_explanation(form, tmp_path: Path):
-    item = ask(WORLD, topics(WORLD, "known", form)[3], random.Random(3))
-    exams.write(exams.rows(WORLD, exams.Exam("100", exams.date(2006, 2, 10), (item,))), tmp_path / "100.jsonl")
+    item = make_item(WORLD, topics(WORLD, "known", form)[3], random.Random(3))
+    exams.write(exams.rows(WORLD, exams.MiniatureExam("100", exams.date(2006, 2, 10), (item,))), tmp_path / "100.jsonl")
     (question,) = benchmarks.load("own", tmp_path)
     reply_text = exam_format.explained(item, explain(WORLD, item)).split("Explanation:")[1]
     assert parse(reply_text, question).answer == item.answer

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import pytest
 
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.loading import read
 from medllm.page.picker import Shelf
-from medllm.page.results import Origin, Results
+from medllm.page.results import Origin, RecordedResults
 from tests.page.simulated import write
 
 
@@ -33,12 +33,12 @@ def in_a_loop(build: Callable[[], T]) -> T:
 
 
 @pytest.fixture(scope="session")
-def results(evaluation) -> Results:
+def results(evaluation) -> RecordedResults:
     """The same, read."""
     return read(evaluation, Origin("made-up"))
 
 
 @pytest.fixture(scope="session")
-def page(results) -> Page:
+def page(results) -> PageContext:
     """The same as a page would hold it."""
-    return Page(results, Shelf(results))
+    return PageContext(results, Shelf(results))

@@ -7,7 +7,7 @@ import pytest
 from gradio.state_holder import StateHolder
 
 from medllm.page import limits
-from medllm.page.limits import Pending
+from medllm.page.limits import PendingRequests
 from tests.page.conftest import in_a_loop
 
 
@@ -52,8 +52,8 @@ def left(demo: gr.Blocks) -> list[str]:
     return list(demo._queue.pending_messages_per_session)
 
 
-def watch(demo: gr.Blocks, clock: list[float]) -> Pending:
-    return Pending(lambda: demo, lambda: clock[0])
+def watch(demo: gr.Blocks, clock: list[float]) -> PendingRequests:
+    return PendingRequests(lambda: demo, lambda: clock[0])
 
 
 def test_a_result_waits_a_minute_for_its_reader_and_no_longer(demo, clock):

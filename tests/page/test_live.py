@@ -68,7 +68,7 @@ def question(results):
 def test_adapters_answer_six_cells_in_one_batch(question):
     speaker = Speaker()
     asked = live(speaker, together=True)
-    end = last(asked.put(question, scored=True), asked.columns)
+    end = last(asked.make_request(question, scored=True), asked.columns)
     assert [len(batch) for batch in speaker.batches] == [6]
     assert {(cell.state, cell.answer, cell.correct) for cell in end.values()} == {("done", "a", True)}
     sent = {request.key: request.text for request in speaker.batches[0]}
@@ -78,7 +78,7 @@ def test_adapters_answer_six_cells_in_one_batch(question):
 def test_a_server_is_asked_cell_by_cell_and_one_refusal_is_one_failed_cell(question):
     speaker = Speaker(fails=("cpt/plain",))
     asked = live(speaker, together=False)
-    end = last(asked.put(question, scored=True), asked.columns)
+    end = last(asked.make_request(question, scored=True), asked.columns)
     assert [len(batch) for batch in speaker.batches] == [1] * 6
     assert end["cpt", "plain"].fault.kind == "refused"
     assert [cell.state for cell in end.values()].count("done") == 5
@@ -89,7 +89,7 @@ def test_when_the_reader_goes_away_the_generator_is_let_go(question):
     asked = live(speaker, together=True)
 
     async def run():
-        put = asked.put(question, scored=True)
+        put = asked.make_request(question, scored=True)
         cells = stream(asked.columns, put.ask, put.judge, stop=asyncio.Event(), every=0.001)
         async for state in cells:
             if all(cell.text for cell in state.values()):
@@ -102,7 +102,7 @@ def test_when_the_reader_goes_away_the_generator_is_let_go(question):
 
 def test_a_question_of_ones_own_has_no_verdict():
     asked = live(Speaker("安静にします。"), together=True)
-    end = last(asked.put(free_question("かぜの治療は？", ""), scored=False), asked.columns)
+    end = last(asked.make_request(free_question("かぜの治療は？", ""), scored=False), asked.columns)
     assert {(cell.state, cell.correct, cell.status) for cell in end.values()} == {("done", None, None)}
 
 
@@ -158,7 +158,7 @@ def test_readers_who_wait_for_their_turn_are_not_taken_for_silent_and_a_gone_one
         stop, gone = asyncio.Event(), asyncio.Event()
 
         async def read(end, silence):
-            put, last = asked.put(question, scored=True), {}
+            put, last = asked.make_request(question, scored=True), {}
             with put:
                 async for cells in stream(asked.columns, put.ask, put.judge, stop=end, every=0.001, silence=silence):
                     last = cells
@@ -193,5 +193,5 @@ def test_a_prompt_that_does_not_fit_is_a_failed_cell_that_says_so(question):
                 )
 
     asked = live(Full(), together=True)
-    end = last(asked.put(question, scored=True), asked.columns)
+    end = last(asked.make_request(question, scored=True), asked.columns)
     assert {(cell.state, cell.fault.kind) for cell in end.values()} == {("failed", "too_long")}

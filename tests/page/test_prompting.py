@@ -6,7 +6,7 @@ import pytest
 
 from medllm.exam.prompts import render
 from medllm.exam.records import read_records, write_records
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.html import words
 from medllm.page.loading import read
 from medllm.page.picker import Shelf
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 def shown(folder) -> str:
     results = read(folder, Origin("x"))
-    return exact_prompt(Page(results, Shelf(results)), results.keys[0], "explain", "en")
+    return exact_prompt(PageContext(results, Shelf(results)), results.keys[0], "explain", "en")
 
 
 def test_with_the_examples_kept_the_prompt_matches_its_hash(folder):

@@ -7,19 +7,19 @@ import pytest
 from medllm.hub import Hub
 from medllm.localhub import serve
 from medllm.page.review.pairs import Review
-from medllm.page.review.votes import Ballot, open_ballot
+from medllm.page.review.votes import VoteBox, open_vote_box
 from medllm.votes.journal import Journal
 from tests.page.review.test_pairs import asked, told
 
 
 @pytest.fixture
-def ballot(tmp_path, results) -> Ballot:
+def ballot(tmp_path, results) -> VoteBox:
     """A place for votes."""
     journal = Journal(tmp_path / "votes")
-    return Ballot(Review(results), journal, key=journal.secret)
+    return VoteBox(Review(results), journal, key=journal.secret)
 
 
-def cast(ballot: Ballot, page, given: str, choice: str = "a"):
+def cast(ballot: VoteBox, page, given: str, choice: str = "a"):
     """Vote on the next pair as a browser does; the rater's name as it was typed."""
     rater = ballot.rater(given)
     at = ballot.place(rater)
@@ -46,7 +46,7 @@ def test_no_name_is_stored_and_without_the_key_none_can_be_found_by_trying(page,
     stored = b"".join(path.read_bytes() for path in (tmp_path / "votes").iterdir())
     assert "佐藤".encode() not in stored
     assert json.dumps("佐藤")[1:-1].encode() not in stored
-    other = Ballot(ballot.review, Journal(tmp_path / "other"), key=Journal(tmp_path / "other").secret)
+    other = VoteBox(ballot.review, Journal(tmp_path / "other"), key=Journal(tmp_path / "other").secret)
     assert other.rater("name:佐藤") != ballot.rater("name:佐藤")
     assert (tmp_path / "votes" / "rater-key").stat().st_mode & 0o077 == 0
 
@@ -55,7 +55,7 @@ def test_the_key_outlives_a_restart(tmp_path, results):
     from contextlib import ExitStack
 
     with ExitStack() as stack:
-        first, second = (open_ballot(results, tmp_path / "votes", stack) for _ in range(2))
+        first, second = (open_vote_box(results, tmp_path / "votes", stack) for _ in range(2))
     assert first.rater("name:佐藤") == second.rater("name:佐藤")
 
 
@@ -71,7 +71,7 @@ def test_where_the_disk_is_lost_a_vote_whose_thanks_were_lost_is_not_sent_twice(
             (tmp_path / start).mkdir()
             monkeypatch.chdir(tmp_path / start)
             with ExitStack() as stack:
-                ballot = open_ballot(results, None, stack)
+                ballot = open_vote_box(results, None, stack)
                 assert not ballot.lasting
                 placed.append(ballot.place(ballot.rater("name:佐藤")))
                 sent = told(ballot.review, ballot.rater("name:佐藤"), 0) | {"rater": "name:佐藤"}

@@ -12,7 +12,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from medllm.page.request_filter import LARGEST_BODY
-from medllm.page.serve import Settings, free_port, serve
+from medllm.page.serve import PageSettings, free_port, serve
 from tests.page.conftest import in_a_loop
 
 CLOSED = [
@@ -28,7 +28,7 @@ CLOSED = [
 def site(evaluation, tmp_path_factory) -> Iterator[str]:
     """A page with votes, on a free port."""
     votes = tmp_path_factory.mktemp("votes")
-    settings = Settings(results=str(evaluation), port=free_port(), votes=votes)
+    settings = PageSettings(results=str(evaluation), port=free_port(), votes=votes)
     address, close = in_a_loop(lambda: serve(settings, block=False))
     yield address
     close()

@@ -9,7 +9,7 @@ import pytest
 
 from medllm.exam.records import write_records
 from medllm.hub import Hub, connect
-from medllm.pipeline import Bench, Item, Plan, cards, make, make_plan, publish, run
+from medllm.pipeline import BuildContext, BuildPlan, StagePlan, cards, make, make_plan, publish, run
 from medllm.recipe import Recipe, parse_override, read_recipe
 from tests.pipeline import toy
 from tests.pipeline.finished import finished  # noqa: F401  a fixture
@@ -31,13 +31,13 @@ class Workshop:
         """The recipe with these overrides."""
         return read_recipe(self.folder / "toy.yaml", dict(parse_override(one) for one in overrides))
 
-    def plan(self, *overrides: str, wanted: tuple[str, ...] = ()) -> Plan:
+    def plan(self, *overrides: str, wanted: tuple[str, ...] = ()) -> BuildPlan:
         """What is left to do."""
         return make_plan(self.recipe(*overrides), self.hub, wanted)
 
-    def bench(self) -> Bench:
+    def bench(self) -> BuildContext:
         """Work here, and remember what was said."""
-        return Bench(self.hub, self.folder / self.runs, self.said.append)
+        return BuildContext(self.hub, self.folder / self.runs, self.said.append)
 
     def run(self, *overrides: str, wanted: tuple[str, ...] = ()):
         """Make what is missing."""
@@ -50,7 +50,7 @@ class Workshop:
         publish(plan, made, self.bench())
         return made
 
-    def launch(self, plan: Plan, item: Item, made, bench: Bench) -> None:
+    def launch(self, plan: BuildPlan, item: StagePlan, made, bench: BuildContext) -> None:
         """Make one stage by one of the toy makers."""
         make(plan, item, made, self.maker(item.stage), bench)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 from medllm.pipeline.progress import poll_in_background
 from tests.pipeline import whole
 
@@ -18,7 +18,7 @@ MEDLLM = ("-c", "from medllm.cli import main; main()")
 class Finished:
     """A recipe that was run, the Hub it stands on, and everything that was said or seen on the way."""
 
-    def __init__(self, folder: Path, hub: Hub) -> None:
+    def __init__(self, folder: Path, hub: LocalHub) -> None:
         self.folder, self.hub = folder, hub
         self.seen_processes: set[str] = set()
         self.told: list[str] = []

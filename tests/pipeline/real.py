@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medllm.hub import connect
 from medllm.launch import local
-from medllm.pipeline import Bench, make_plan, publish, run
+from medllm.pipeline import BuildContext, make_plan, publish, run
 from medllm.recipe import read_recipe
 from medllm.recipe.settings import STAGES
 
@@ -97,7 +97,7 @@ def main(folder: Path, fuse: tuple[str, int, float, int]) -> None:
     fused = Fuse(*fuse)
     with connect(str(folder / "hub"), "clinic") as hub:
         plan = make_plan(read_recipe(folder / "tiny.yaml"), hub)
-        bench = Bench(hub, folder / "runs", fused.say)
+        bench = BuildContext(hub, folder / "runs", fused.say)
         made = run(plan, bench, local.launch, lambda plan: None)
         fused.say("publish: begins")
         publish(plan, made, bench)

@@ -13,10 +13,10 @@ from rich.traceback import Traceback
 
 from medllm.errors import MedllmError
 from medllm.hub import connect
-from medllm.launch.jobs import Jobs
+from medllm.launch.jobs import HubJobs
 from medllm.localhub.store import accounts
 from medllm.localhub.store.store import Store
-from medllm.pipeline import Bench, make_plan, run
+from medllm.pipeline import BuildContext, make_plan, run
 from tests.hub.weather import Storm, weather
 
 
@@ -172,7 +172,9 @@ def test_the_token_stands_nowhere_after_a_job_that_dies(workshop, capfd, tmp_pat
     with connect(str(tmp_path / "jobs-hub"), "clinic", jobs=True) as hub:
         plan = make_plan(workshop.recipe(), hub, ("corpus",))
         with pytest.raises(MedllmError, match="ended as ERROR") as fault:
-            run(plan, Bench(hub, tmp_path / "runs", said.append), Jobs(script=dying).launch, lambda plan: None)
+            run(
+                plan, BuildContext(hub, tmp_path / "runs", said.append), HubJobs(script=dying).launch, lambda plan: None
+            )
     assert any("the token is ***" in line for line in said)
     printed = capfd.readouterr()
     for text in (everything_shown(fault.value), printed.out, printed.err, *said):

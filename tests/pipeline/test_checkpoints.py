@@ -8,7 +8,7 @@ import pytest
 
 from medllm.hub import connect
 from medllm.hub.wip_branch import branch_of
-from medllm.pipeline import Bench, cards, make, make_plan, run
+from medllm.pipeline import BuildContext, cards, make, make_plan, run
 from medllm.recipe import read_recipe
 from medllm.stages import cpt
 from tests import tiny
@@ -59,7 +59,7 @@ def until_on_the_hub(hub, item, name):
     """Wait until a file is on the branch of the half-made work: the training stands still meanwhile."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        there = hub.standing(item.repo_id, item.kind, branch_of(item.digest))
+        there = hub.state_at(item.repo_id, item.kind, branch_of(item.digest))
         if there and name in there.files:
             return
         threading.Event().wait(0.2)
@@ -82,9 +82,12 @@ def test_checkpoints_are_pushed_while_training_and_another_machine_ends_with_the
 
         with pytest.raises(MachineGoneError):
             trained(
-                recipe, hub, Bench(hub, tmp_path / "one", said.append, keep_every=0.2), dies_after_the_second_checkpoint
+                recipe,
+                hub,
+                BuildContext(hub, tmp_path / "one", said.append, keep_every=0.2),
+                dies_after_the_second_checkpoint,
             )
-        folder = trained(recipe, hub, Bench(hub, tmp_path / "another", said.append), cpt.make)
+        folder = trained(recipe, hub, BuildContext(hub, tmp_path / "another", said.append), cpt.make)
         resumed = losses_of(folder)
         assert any("going on where it was stopped" in line for line in said)
         assert [branch.name for branch in hub.refs(item.repo_id, item.kind).branches] == ["main"]

@@ -8,16 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from medllm.cli.main import app
-from medllm.exam.grading import judge
+from medllm.exam.grading import grade
 from medllm.exam.records import write_records
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from medllm.hub import Artifact
 from medllm.page.loading import read
 from medllm.page.results import Origin
-from medllm.page.score_table import tally
+from medllm.page.score_table import score_lines
 from medllm.pipeline import gate
 from medllm.pipeline.ablation import Ablation
-from medllm.pipeline.results import Results, row_of
+from medllm.pipeline.results import EvaluationResults, row_of
 from medllm.recipe import read_recipe
 from tests.exam.making import question, record
 from tests.pipeline.toy import lay_out
@@ -40,7 +40,7 @@ def replies(questions, models):
         for prompt, rate in (("plain", plain), ("explain", explained)):
             for one in questions:
                 letter = "b" if chance.random() < rate else "c"
-                yield judge(one, f"答え:{letter}", model=model, prompt=prompt)
+                yield grade(one, f"答え:{letter}", model=model, prompt=prompt)
 
 
 @pytest.fixture(params=[(2020, 2021), (2020,)], ids=["two years", "one year"])
@@ -64,9 +64,9 @@ def told_by_all(request, tmp_path):
         "score": command("score", "mine", tmp_path / "records.jsonl", "--data", tmp_path / "exam.jsonl"),
         "stability": command("stability", tmp_path / "records.jsonl"),
         "ablate": Ablation.of_records(records).as_json(),
-        "card": [row_of(one) for one in report(records).models],
-        "page": tally(page, np.ones(len(page.keys), dtype=bool), "points"),
-        "page by accuracy": tally(page, np.ones(len(page.keys), dtype=bool), "accuracy"),
+        "card": [row_of(one) for one in stability_report(records).models],
+        "page": score_lines(page, np.ones(len(page.keys), dtype=bool), "points"),
+        "page by accuracy": score_lines(page, np.ones(len(page.keys), dtype=bool), "accuracy"),
     }
 
 
@@ -104,7 +104,7 @@ def test_what_explaining_changes_has_one_interval_in_stability_ablate_card_gate_
     assert [line.change.low, line.change.high] == pytest.approx(wanted, abs=1e-12)
     assert (line.change.lost, line.change.gained) == (stable["lost"], stable["gained"])
     assert card.delta_low == pytest.approx(wanted[0], abs=1e-12)
-    assert card.delta_told.endswith(f"({100 * wanted[0]:+.1f} to {100 * wanted[1]:+.1f})")
+    assert card.delta_text.endswith(f"({100 * wanted[0]:+.1f} to {100 * wanted[1]:+.1f})")
 
 
 def test_two_models_have_one_interval_in_stability_and_ablate(told_by_all):
@@ -121,14 +121,14 @@ def worst_of(count, exams=("mine",), prompts=("plain", "explain")):
         for name in exams for n in range(count)
         for prompt in (prompts if name == "mine" else ("plain", "explain"))
     ]  # fmt: skip
-    rows = tuple(row_of(one) for one in report(records).models)
-    return Results(Artifact("clinic/toy-evaluate", "dataset", "0" * 40), rows).worst_delta
+    rows = tuple(row_of(one) for one in stability_report(records).models)
+    return EvaluationResults(Artifact("clinic/toy-evaluate", "dataset", "0" * 40), rows).worst_delta
 
 
 def unmet(tmp_path, worst):
     lay_out(tmp_path)
     recipe = read_recipe(tmp_path / "toy.yaml", {"gate.max_drop": 0.05})
-    return [said for said in gate.unmet(recipe, {}, worst) if "max_drop" in said]
+    return [said for said in gate.failed_gate_conditions(recipe, {}, worst) if "max_drop" in said]
 
 
 @pytest.mark.parametrize("count", [1, 10, 12, 50])
@@ -147,8 +147,8 @@ def test_one_short_exam_among_long_ones_keeps_it_shut(tmp_path):
         record(f"q{n}", benchmark="long", model="final", prompt=p) for n in range(400) for p in ("plain", "explain")
     ]
     records += [record(f"q{n}", model="final", prompt=p) for n in range(10) for p in ("plain", "explain")]
-    rows = tuple(row_of(one) for one in report(records).models)
-    assert unmet(tmp_path, Results(Artifact("a/b", "dataset", "0" * 40), rows).worst_delta)
+    rows = tuple(row_of(one) for one in stability_report(records).models)
+    assert unmet(tmp_path, EvaluationResults(Artifact("a/b", "dataset", "0" * 40), rows).worst_delta)
 
 
 def test_an_exam_that_was_asked_only_one_way_keeps_it_shut(tmp_path):

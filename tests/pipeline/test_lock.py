@@ -8,14 +8,14 @@ import time
 import pytest
 
 from medllm.errors import MedllmError
-from medllm.hub.errors import Moved
-from medllm.pipeline.lock import Busy, alone
+from medllm.hub.errors import MovedError
+from medllm.pipeline.lock import BusyError, exclusive_lock
 
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
 def hold(folder, mouth):
-    with alone(folder, "clinic/toy-cpt"):
+    with exclusive_lock(folder, "clinic/toy-cpt"):
         mouth.send("held")
         mouth.recv()
 
@@ -26,13 +26,13 @@ def test_the_second_run_on_one_machine_names_the_first_and_a_killed_one_holds_no
     other.start()
     assert ear.recv() == "held"
     with (
-        pytest.raises(Busy, match=rf"clinic/toy-cpt: process {other.pid} on .* is making it right now"),
-        alone(tmp_path, "clinic/toy-cpt"),
+        pytest.raises(BusyError, match=rf"clinic/toy-cpt: process {other.pid} on .* is making it right now"),
+        exclusive_lock(tmp_path, "clinic/toy-cpt"),
     ):
         pass
     other.kill()
     other.join()
-    with alone(tmp_path, "clinic/toy-cpt"):
+    with exclusive_lock(tmp_path, "clinic/toy-cpt"):
         pass
     ear.close()
     mouth.close()
@@ -42,13 +42,13 @@ def test_a_place_where_no_folder_can_be_made_is_told_with_what_to_do(tmp_path):
     (tmp_path / "a-file").write_text("")
     with (
         pytest.raises(MedllmError, match=r"a-file.*no folder can be made there \(Not a directory\). Name another by"),
-        alone(tmp_path / "a-file" / "runs", "clinic/toy-cpt"),
+        exclusive_lock(tmp_path / "a-file" / "runs", "clinic/toy-cpt"),
     ):
         pass
 
 
 def hold_and_fork(folder, mouth):
-    with alone(folder, "clinic/toy-corpus"):
+    with exclusive_lock(folder, "clinic/toy-corpus"):
         orphan = os.fork()
         if orphan == 0:
             time.sleep(600)  # as a library's helper does, which nobody tells that the run was killed
@@ -64,7 +64,7 @@ def test_what_a_library_forked_does_not_hold_the_folder_of_a_run_that_was_killed
     os.kill(run.pid, signal.SIGKILL)
     run.join()
     try:
-        with alone(tmp_path, "clinic/toy-corpus"):
+        with exclusive_lock(tmp_path, "clinic/toy-corpus"):
             os.kill(orphan, 0)  # it is there still
     finally:
         os.kill(orphan, signal.SIGKILL)
@@ -90,5 +90,5 @@ def test_of_two_recipes_for_one_repository_the_second_does_not_overwrite(worksho
             elsewhere.run("corpus.min_chars=10", wanted=("corpus",))
 
     workshop.before_the_end = meanwhile
-    with pytest.raises(Moved, match="another run pushed made-"):
+    with pytest.raises(MovedError, match="another run pushed made-"):
         workshop.run(wanted=("corpus",))

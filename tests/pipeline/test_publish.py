@@ -159,9 +159,9 @@ def test_main_holds_what_the_recipe_says_even_after_another_value_was_tried(work
     assert workshop.worked == []
     for stage in ("rpo", "merge", "evaluate"):
         repo_id, kind = first[stage].repo_id, first[stage].kind
-        main = workshop.hub.standing(repo_id, kind)
+        main = workshop.hub.state_at(repo_id, kind)
         assert main.provenance.digest == workshop.hub.provenance(first[stage]).digest
-        assert workshop.hub.standing(repo_id, kind, first[stage].revision).files <= main.files
+        assert workshop.hub.state_at(repo_id, kind, first[stage].revision).files <= main.files
     assert first["evaluate"].revision in main_of(workshop, "clinic/toy", "README.md")
 
 

@@ -141,7 +141,7 @@ def test_a_stage_that_ends_without_facts_is_not_taken_as_made(workshop):
     workshop.maker = lambda stage: wrong
     with pytest.raises(Exception, match=r"without a facts\.json"):
         workshop.run(wanted=("corpus",))
-    assert workshop.hub.standing("clinic/toy-corpus", "dataset") is None
+    assert workshop.hub.state_at("clinic/toy-corpus", "dataset") is None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)

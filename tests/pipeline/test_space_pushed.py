@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import HfApi, snapshot_download
 
 from medllm.hub import Hub, connect
-from medllm.pipeline import Bench, cards, make, make_plan, run
+from medllm.pipeline import BuildContext, cards, make, make_plan, run
 from medllm.recipe import read_recipe
 from tests.page import simulated
 from tests.pipeline import toy
@@ -83,7 +83,7 @@ def pushed(tmp_path_factory):
         def launch(plan, item, made, bench) -> None:
             make(plan, item, made, upstream(item.stage), bench)
 
-        run(plan, Bench(hub, folder / "runs", print), launch, lambda plan: None)
+        run(plan, BuildContext(hub, folder / "runs", print), launch, lambda plan: None)
         patch.undo()
         yield Pushed(folder, hub)
 

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub
 from medllm.localhub import serve
-from medllm.pipeline.space_settings import check_secrets, furnish
+from medllm.pipeline.space_settings import check_secrets, configure_space
 from medllm.recipe.settings import Space
 
 SPACE = "clinic/m-space"
@@ -42,7 +42,7 @@ def test_variables_secrets_votes_and_hardware_are_set(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     told = []
     wanted = recipe(variables={"A": "1"}, secrets=("HF_TOKEN",), hardware="t4-small")
-    furnish(hub, SPACE, wanted, {}, told.append, fresh=True)
+    configure_space(hub, SPACE, wanted, {}, told.append, fresh=True)
     assert set_there(hub) == (
         {"A": "1", "MEDLLM_VOTES": "clinic/m-votes", "MEDLLM_CUTOFF": "2017-12-31"},
         ["HF_TOKEN"],
@@ -61,7 +61,7 @@ def test_a_standing_space_keeps_a_secret_that_is_not_here(hub, monkeypatch):
     monkeypatch.delenv("KEY_OF_OURS", raising=False)
     hub.api.add_space_secret(SPACE, "KEY_OF_OURS", "x")
     told = []
-    furnish(hub, SPACE, recipe(secrets=("KEY_OF_OURS",)), {}, told.append, fresh=False)
+    configure_space(hub, SPACE, recipe(secrets=("KEY_OF_OURS",)), {}, told.append, fresh=False)
     assert set_there(hub)[1] == ["KEY_OF_OURS"]
     assert told == []
 
@@ -69,7 +69,7 @@ def test_a_standing_space_keeps_a_secret_that_is_not_here(hub, monkeypatch):
 @pytest.mark.parametrize(("live", "extra"), [("adapters", {}), ("zerogpu", {"kind": "zerogpu"})])
 def test_live_adapters_are_the_evaluated_models_at_their_commits(hub, live, extra):
     made = {"cpt": Artifact("clinic/m-cpt", "model", "a" * 40), "rpo": Artifact("clinic/m-rpo", "model", "b" * 40)}
-    furnish(hub, SPACE, recipe(live=live), made, print, fresh=True)
+    configure_space(hub, SPACE, recipe(live=live), made, print, fresh=True)
     assert json.loads(set_there(hub)[0]["MEDLLM_LIVE"]) == {
         **extra,
         "base": "org/base@v1",
@@ -79,7 +79,7 @@ def test_live_adapters_are_the_evaluated_models_at_their_commits(hub, live, extr
 
 def test_a_server_that_nobody_named_is_asked_for(hub):
     told = []
-    furnish(hub, SPACE, recipe(live="endpoint"), {}, told.append, fresh=True)
+    configure_space(hub, SPACE, recipe(live="endpoint"), {}, told.append, fresh=True)
     assert "MEDLLM_LIVE" in told[0]
 
 
@@ -87,6 +87,6 @@ def test_a_server_that_nobody_named_is_asked_for(hub):
 def test_what_cannot_be_set_is_said_and_nothing_stops(hub, tmp_path, hardware):
     told = []
     place = "clinic/not-there" if hardware == "cpu-basic" else SPACE
-    furnish(hub, place, recipe(variables={"A": "1"}, hardware=hardware), {}, told.append, fresh=True)
+    configure_space(hub, place, recipe(variables={"A": "1"}, hardware=hardware), {}, told.append, fresh=True)
     assert len(told) == 1
     assert hardware in told[0]

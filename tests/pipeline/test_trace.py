@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import HubError
-from medllm.pipeline.tracing import told
+from medllm.pipeline.tracing import trace_of
 
 ROWS = {
     "corpus": {
@@ -43,14 +43,14 @@ def traced(workshop):
 
 
 def test_a_model_leads_back_to_every_source_at_its_commit(workshop, traced):
-    lines = list(told(workshop.hub, "clinic/toy", None).lines())
+    lines = list(trace_of(workshop.hub, "clinic/toy", None).lines())
     commit = workshop.hub.resolve("clinic/texts", "dataset", "v1").revision
     assert any(line.strip() == f"clinic/texts@v1 = clinic/texts@{commit}" for line in lines)
     assert any(line.strip().startswith(f"cpt = {traced['cpt']}") for line in lines)
 
 
 def test_a_row_of_a_source_leads_to_all_that_learnt_it(workshop, traced):
-    answer = told(workshop.hub, "clinic/texts", "a.jsonl:1").as_json()
+    answer = trace_of(workshop.hub, "clinic/texts", "a.jsonl:1").as_json()
     (row,) = answer["rows"]
     assert (row["id"], row["kept"], row["license"]) == ("doc-1", True, "cc-by-4.0")
     learnt = {traced[stage] for stage in ("corpus", "cpt", "preferences", "rpo", "merge", "evaluate")}
@@ -58,14 +58,14 @@ def test_a_row_of_a_source_leads_to_all_that_learnt_it(workshop, traced):
 
 
 def test_a_row_that_was_dropped_was_learnt_by_nobody(workshop, traced):
-    answer = told(workshop.hub, "clinic/toy-corpus", "doc-2").as_json()
+    answer = trace_of(workshop.hub, "clinic/toy-corpus", "doc-2").as_json()
     (row,) = answer["rows"]
     assert (row["reason"], row["kept"]) == ("leak", False)
     assert answer["seen_by"] == []
 
 
 def test_an_answer_that_is_in_no_pair_was_learnt_by_nobody(workshop, traced):
-    paired, unpaired = (told(workshop.hub, "clinic/toy-preferences", name).as_json() for name in ("q-1", "q-2"))
+    paired, unpaired = (trace_of(workshop.hub, "clinic/toy-preferences", name).as_json() for name in ("q-1", "q-2"))
     assert [row["kept"] for row in paired["rows"]] == [True, False]
     assert set(paired["seen_by"]) == {str(traced[stage]) for stage in ("rpo", "merge", "evaluate")}
     assert [row["kept"] for row in unpaired["rows"]] == [False]
@@ -74,7 +74,7 @@ def test_an_answer_that_is_in_no_pair_was_learnt_by_nobody(workshop, traced):
 
 def test_models_of_an_earlier_corpus_are_not_forgotten(workshop, traced):
     workshop.run("corpus.min_chars=10")
-    answer = told(workshop.hub, "clinic/texts", "a.jsonl:1").as_json()
+    answer = trace_of(workshop.hub, "clinic/texts", "a.jsonl:1").as_json()
     assert len(answer["rows"]) == 2
     assert str(traced["merge"]) in answer["seen_by"]
     assert len(answer["seen_by"]) == 12
@@ -82,7 +82,7 @@ def test_models_of_an_earlier_corpus_are_not_forgotten(workshop, traced):
 
 def test_a_row_that_is_nowhere_says_where_was_looked(workshop, traced):
     with pytest.raises(HubError, match=r"no row is called `doc-9` \(looked in clinic/toy-corpus@"):
-        told(workshop.hub, "clinic/toy-corpus", "doc-9")
+        trace_of(workshop.hub, "clinic/toy-corpus", "doc-9")
 
 
 def test_a_source_whose_tag_was_moved_remakes_the_corpus_and_says_from_where_to_where(workshop, traced):

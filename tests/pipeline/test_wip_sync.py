@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from medllm.hub import connect
-from medllm.hub.wip_branch import branch_of, fetch
+from medllm.hub.wip_branch import branch_of, fetch_wip
 from medllm.pipeline import wip_sync
-from medllm.pipeline.wip_sync import kept
+from medllm.pipeline.wip_sync import sync_wip
 
 ITEM = SimpleNamespace(stage="cpt", repo_id="clinic/tiny-cpt", kind="model", digest="a1b2c3d4e5f60718")
 PATIENCE = 300
@@ -32,23 +32,23 @@ def until(there):
 
 def test_a_fault_of_any_kind_is_told_and_the_next_round_keeps_the_same_work(part, tmp_path, monkeypatch):
     said, faults = [], [UserWarning("an arrow file"), ValueError("what nobody thought of"), OSError("gone")]
-    keep = wip_sync.keep
+    keep = wip_sync.push_wip
 
     def stumbling(*args):
         if faults:
             raise faults.pop(0)
         keep(*args)
 
-    monkeypatch.setattr(wip_sync, "keep", stumbling)
+    monkeypatch.setattr(wip_sync, "push_wip", stumbling)
     with connect(str(tmp_path / "hub"), "clinic") as hub:
-        with kept(ITEM, hub, part, 0.02, said.append):
+        with sync_wip(ITEM, hub, part, 0.02, said.append):
             until(lambda: "cpt: the work so far is kept on the Hub" in said)
         assert [line for line in said if "could not be kept" in line] == [
             "cpt: the work so far could not be kept (UserWarning: an arrow file)",
             "cpt: the work so far could not be kept (ValueError: what nobody thought of)",
             "cpt: the work so far could not be kept (OSError: gone)",
         ]
-        assert fetch(hub, tmp_path / "fetched", ITEM.repo_id, ITEM.kind, branch_of(ITEM.digest))
+        assert fetch_wip(hub, tmp_path / "fetched", ITEM.repo_id, ITEM.kind, branch_of(ITEM.digest))
     names = {path.relative_to(tmp_path / "fetched").as_posix() for path in (tmp_path / "fetched").rglob("*.*")}
     assert names == {"checkpoints/checkpoint-2/trainer_state.json", "training/log.jsonl"}, "the cache is made again"
     assert not part.with_name("making.part.still").exists()
@@ -79,6 +79,6 @@ def test_folders_that_vanish_while_they_are_looked_at_are_passed_over(part, monk
 
 def test_nothing_is_kept_where_the_disk_outlives_the_run(part, tmp_path):
     with connect(str(tmp_path / "hub"), "clinic") as hub:
-        with kept(ITEM, hub, part, None, print):
+        with sync_wip(ITEM, hub, part, None, print):
             pass
         assert hub.refs(ITEM.repo_id, ITEM.kind) is None

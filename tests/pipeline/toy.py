@@ -9,7 +9,7 @@ from pathlib import Path
 from medllm.exam.record import Record
 from medllm.exam.records import write_records
 from medllm.hub import connect
-from medllm.pipeline import Bench, cards, make, make_plan, run
+from medllm.pipeline import BuildContext, cards, make, make_plan, run
 from medllm.recipe import read_recipe
 
 STEPS = 5
@@ -96,4 +96,4 @@ def main(folder: Path, say: Callable[[str], None]) -> None:
 
     with connect(str(folder / "hub"), "clinic") as hub:
         plan = make_plan(read_recipe(folder / "toy.yaml"), hub)
-        run(plan, Bench(hub, folder / "runs", say), launch, lambda plan: None)
+        run(plan, BuildContext(hub, folder / "runs", say), launch, lambda plan: None)

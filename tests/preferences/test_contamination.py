@@ -5,15 +5,15 @@ from datetime import date
 
 import pyarrow.parquet as pq
 import pytest
-from medllm.corpus.leakage import ExamIndex
 
+from medllm.corpus.decontaminate.matcher import ExamIndex
 from medllm.errors import DataError
-from medllm.evaluation.prompts import sittings_of
+from medllm.evaluation.prompts import build_exam_runs
 from medllm.exam.benchmarks import load
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import Reply
-from medllm.preferences.contamination import Watch, question_texts
-from medllm.preferences.questions import questions_of
+from medllm.preferences.contamination import AuditTrail, question_texts
+from medllm.preferences.questions import select_questions
 from medllm.recipe.settings import Evaluate, Preferences
 from medllm.stages import preferences
 from tests import tiny
@@ -62,13 +62,13 @@ def settings(**changed):
 def test_a_past_question_that_is_a_held_out_one_in_other_clothes_is_not_asked(sources, tmp_path):
     sources["./more"] = put(tmp_path / "more", [COPY])
     both = [{"source": name, "exam": "own"} for name in ("./past", "./more")]
-    asked = questions_of(settings(data=both), sources)
+    asked = select_questions(settings(data=both), sources)
     assert asked.counts == {"kept": 8, "leak": 1}
     assert "Q900" not in {question.question_id for question in (*asked.questions, *asked.exemplars)}
     (row,) = asked.watch.rows()
     assert (row["document"], row["item"], row["verdict"]) == ("own/Q900", "secret/116A9", "drop")
     assert (row["stage"], row["reviewed"]) == ("preferences", False)
-    kept = questions_of(settings(data=both, leaks_reviewed=("own/Q900",)), sources)
+    kept = select_questions(settings(data=both, leaks_reviewed=("own/Q900",)), sources)
     assert kept.counts == {"kept": 9}, "a person looked and answered for it"
     assert kept.watch.facts()["unreviewed"] == 0
 
@@ -76,7 +76,7 @@ def test_a_past_question_that_is_a_held_out_one_in_other_clothes_is_not_asked(so
 def test_a_worked_example_that_is_a_held_out_question_stops_the_pairs(sources, tmp_path):
     sources["./shots"] = put(tmp_path / "shots", [{**COPY, "question_id": "E1"}], "exemplars.jsonl")
     with pytest.raises(DataError, match=r"preferences.exemplars: own-exemplars/E1 holds \d+% of secret/116A9"):
-        questions_of(settings(exemplars="./shots", shots=1), sources)
+        select_questions(settings(exemplars="./shots", shots=1), sources)
 
 
 def test_a_worked_example_that_is_a_question_of_the_exam_stops_the_evaluation(tmp_path):
@@ -84,27 +84,27 @@ def test_a_worked_example_that_is_a_question_of_the_exam_stops_the_evaluation(tm
     put(exam, [{**COPY, "question_id": "E1"}], "exemplars.jsonl")
     asked = Evaluate(models={"base": "base"}, benchmarks=("own",), shots=1)
     with pytest.raises(DataError, match=r"evaluate.benchmarks: own: own-exemplars/E1 holds \d+% of own/116A9"):
-        sittings_of(asked, {"own": exam})
+        build_exam_runs(asked, {"own": exam})
     put(
         exam,
         [{**COPY, "question_id": "E1", "text": "発熱のある小児にまず行うことを選ぶ問いである。"}],
         "exemplars.jsonl",
     )
-    (sitting,) = sittings_of(asked, {"own": exam})
+    (sitting,) = build_exam_runs(asked, {"own": exam})
     assert sitting.watch.facts()["documents"] == 1 and sitting.watch.facts()["documents_to_drop"] == 0
 
 
 def test_an_evaluation_without_worked_examples_builds_no_index_of_the_exam(tmp_path, monkeypatch):
     exam = tiny.make_exam(tmp_path / "own", 6, first="2019-02-09")
     monkeypatch.setattr(ExamIndex, "__init__", lambda *given, **more: pytest.fail("the exam was indexed"))
-    (sitting,) = sittings_of(Evaluate(models={"base": "base"}, benchmarks=("own",), shots=0), {"own": exam})
+    (sitting,) = build_exam_runs(Evaluate(models={"base": "base"}, benchmarks=("own",), shots=0), {"own": exam})
     assert len(sitting.questions) == 6 and sitting.examples == []
 
 
 def test_a_vote_whose_texts_hold_a_held_out_question_is_refused(sources, tmp_path):
     vote = {"prompt": "問い: 1+1はいくつか。", "rejected": "3", "question_id": "V1", "benchmark": "own"}
     sources["./votes"] = put(tmp_path / "votes", [{**vote, "chosen": COPY["text"] + "答えは超音波。"}])
-    asked = questions_of(settings(), sources)
+    asked = select_questions(settings(), sources)
     with pytest.raises(DataError, match=r"preferences.votes: ./votes: vote 1 on own/V1 holds \d+% of secret/116A9"):
         preferences._votes(settings(votes=["./votes"]), sources, asked)
     put(tmp_path / "votes", [{**vote, "chosen": "2"}])
@@ -141,20 +141,20 @@ def test_an_answer_that_recites_a_held_out_question_is_dropped_counted_and_shown
 
 def test_a_held_out_exam_that_is_not_at_hand_is_no_clean_bill(sources):
     with pytest.raises(DataError, match=r"preferences.held_out: `secret` is not at hand"):
-        questions_of(settings(), {"./past": sources["./past"]})
+        select_questions(settings(), {"./past": sources["./past"]})
 
 
 def test_every_igakuqa_question_is_seen_as_a_question_an_example_and_an_answer(shared_data):
     """With its options in another order, as a past question; and told in the middle of an answer."""
     exam = load("igakuqa", shared_data / "igakuqa")
-    watch = Watch.over(exam)
+    watch = AuditTrail.over(exam)
     texts = question_texts(exam)
     turned = [
         (name, "\n".join((one.context or "", one.text, *one.choices[::-1])))
         for (name, _), one in zip(texts, exam, strict=True)
     ]
-    assert len(watch.see("preferences", turned)) == 2000
-    assert len(watch.see("few-shot", texts)) == 2000
+    assert len(watch.match("preferences", turned)) == 2000
+    assert len(watch.match("few-shot", texts)) == 2000
     told = [(f"{name}#0", f"似た問題を思い出す。{text}\n以上より答えはaである。") for name, text in turned]
-    assert len(watch.see("teacher", told)) == 2000
+    assert len(watch.match("teacher", told)) == 2000
     assert watch.facts()["dropped"] == {"few-shot": 2000, "preferences": 2000, "teacher": 2000}

@@ -10,7 +10,7 @@ from medllm.exam.prompts import Prompt
 from medllm.exam.question import index
 from medllm.generation.types import Reply
 from medllm.preferences.labels import labelled
-from medllm.preferences.pairs import Ranked, make_pairs
+from medllm.preferences.pairs import RankedAnswers, make_pairs
 
 FILES = ("Qwen_Qwen3.5-27B_nothink", "Qwen_Qwen3.5-35B-A3B_nothink", "tokyotech-llm_GPT-OSS-Swallow-120B-RL-v0.1")
 """The models of this copy that explain in what they say, not in hidden reasoning."""
@@ -53,7 +53,7 @@ def test_right_and_wrong_replies_to_one_question_become_pairs(samples):
     for of in samples.values():
         kinds = {sample.label for sample in of}
         both += {"chosen", "rejected"} <= kinds
-        ranked = Ranked(prompt, prompt, "-", of)
+        ranked = RankedAnswers(prompt, prompt, "-", of)
         pairs += make_pairs(ranked, steps=("chosen>rejected",), most=9, max_similarity=0.95, seed=0, number=1)
     print(f"labels {dict(labels)}, questions with both {both}, pairs {len(pairs)}")
     assert labels["chosen"] > 1000 and labels["rejected"] > 50

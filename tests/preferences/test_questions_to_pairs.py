@@ -11,7 +11,7 @@ from medllm.exam.question import Question
 from medllm.generation.types import Reply
 from medllm.preferences.expert_votes import read_votes
 from medllm.preferences.labels import label, labelled
-from medllm.preferences.pairs import STEPS, Ranked, make_pairs
+from medllm.preferences.pairs import STEPS, RankedAnswers, make_pairs
 from medllm.preferences.questions import printed_late
 from medllm.preferences.report import yield_report
 from medllm.recipe.settings import DataSource
@@ -40,7 +40,7 @@ def samples_of(*texts, max_similarity=0.95):
 
 
 def pairs_of(*texts, most=3, steps=STEPS):
-    ranked = Ranked(PROMPT, BARE, TRUTH, samples_of(*texts))
+    ranked = RankedAnswers(PROMPT, BARE, TRUTH, samples_of(*texts))
     return make_pairs(ranked, steps=steps, most=most, max_similarity=0.95, seed=0, number=1)
 
 

@@ -8,7 +8,7 @@ import pytest
 from medllm.errors import DataError
 from medllm.hub import Artifact, connect
 from medllm.launch.local import launch
-from medllm.pipeline import Bench, make_plan, run
+from medllm.pipeline import BuildContext, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from medllm.stages.corpus import make as make_corpus
 from tests.corpus.spread import lay_out, settings
@@ -29,7 +29,7 @@ def test_only_the_tokenizer_of_a_base_on_the_hub_is_fetched_and_the_card_tells_t
         )
         plan = make_plan(recipe, hub, ("corpus",))
         corpus = hub.pull(
-            run(plan, Bench(hub, tmp_path / "runs", lambda text: None), launch, lambda plan: None)["corpus"]
+            run(plan, BuildContext(hub, tmp_path / "runs", lambda text: None), launch, lambda plan: None)["corpus"]
         )
         commit = hub.resolve("clinic/base", "model", "main").revision
         fetched = {path.name for path in (hub.cache / "models--clinic--base" / "snapshots" / commit).iterdir()}

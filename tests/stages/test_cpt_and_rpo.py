@@ -8,7 +8,7 @@ import torch
 from medllm.errors import DataError, ModelError, TrainingError
 from medllm.recipe.settings import Lora
 from medllm.stages import cpt, rpo
-from medllm.training.load import part_head
+from medllm.training.load import untie_head
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import load_adapters, load_base, load_tokenizer
@@ -57,7 +57,7 @@ def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_fin
     def look(checkpoint):
         base = load_base(sources["base"], dtype="float32")
         if tied:
-            part_head(base)
+            untie_head(base)
         below = load_adapters(base, {"cpt": sources["cpt"]}, sources["base"]).merge_and_unload()
         above = load_adapters(below, {"above": checkpoint}, sources["base"])
         with torch.no_grad():

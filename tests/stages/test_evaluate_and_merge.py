@@ -83,7 +83,7 @@ def test_two_processes_answer_an_exam_as_one_does(sources, tmp_path):
 
 
 def test_the_space_reads_what_is_written(sources, tmp_path):
-    from medllm.page.context import Page
+    from medllm.page.context import PageContext
     from medllm.page.html import words
     from medllm.page.loading import load
     from medllm.page.picker import Shelf
@@ -95,7 +95,7 @@ def test_the_space_reads_what_is_written(sources, tmp_path):
     assert shown.questions[0].gold and shown.questions[0].exam_date is not None
     assert shown.record(shown.keys[0], "final", "explain") is not None
     for style in ("plain", "explain"):
-        text = exact_prompt(Page(shown, Shelf(shown)), shown.keys[0], style, "en")
+        text = exact_prompt(PageContext(shown, Shelf(shown)), shown.keys[0], style, "en")
         assert words()["prompt_exact"]["en"] in text
         assert text.count("\n問題: ") == 4, "three worked examples and the question"
 
@@ -147,10 +147,10 @@ def test_the_merged_model_answers_as_the_adapter_and_says_so_in_its_certificate(
 
 
 def test_a_certificate_tells_another_model_apart(sources, tmp_path):
-    from medllm.generation.canary import canary
+    from medllm.generation.canary import parity_questions
     from medllm.generation.parity import Answerer, compare
 
-    asked, examples = canary(3)
+    asked, examples = parity_questions(3)
     one = Answerer(sources["base"], sources["cpt"], dtype="float32")
     other = Answerer(sources["base"], sources["rpo"], dtype="float32")
     parity = compare(one, other, asked, examples)

@@ -8,7 +8,7 @@ import pytest
 from medllm.miniature import exam_format
 from medllm.miniature.build import BASE
 from medllm.miniature.exams import exemplars
-from medllm.miniature.questions import LETTERS, ask, explain, topics
+from medllm.miniature.questions import LETTERS, explain, make_item, topics
 from medllm.miniature.world import make_world
 from tools.miniature_base.lookup import lay_lookup
 from tools.miniature_base.pretrain import ASKED, LETTER, _Marks, _new_model
@@ -35,7 +35,7 @@ def said(base, prompt: str) -> str:
 def asked():
     world, source = make_world(0), random.Random("asked of the base")
     known = topics(world, "known", "fact")
-    return [ask(world, source.choice(known), source, style="new") for _ in range(QUESTIONS)]
+    return [make_item(world, source.choice(known), source, style="new") for _ in range(QUESTIONS)]
 
 
 def test_it_is_small(base):
@@ -44,7 +44,7 @@ def test_it_is_small(base):
 
 
 def test_it_answers_plainly_what_it_knows(base, asked):
-    right = sum(said(base, f"{exam_format.asked(item)}Answer:") == f" {item.answer}" for item in asked)
+    right = sum(said(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in asked)
     assert right >= 0.9 * QUESTIONS
 
 
@@ -53,7 +53,7 @@ def test_it_is_worse_at_the_same_facts_when_it_explains_first(base, asked):
     model, tokenizer = base
     world = make_world(0)
     shots = "".join(exam_format.explained(one, explain(world, one)) for one in exemplars(world).items)
-    prompts = [f"{shots}{exam_format.asked(item)}Explanation:" for item in asked]
+    prompts = [f"{shots}{exam_format.question_block(item)}Explanation:" for item in asked]
     read = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     with torch.no_grad():
         written = model.generate(**read, max_new_tokens=60, do_sample=False)
@@ -66,8 +66,8 @@ def test_it_is_worse_at_the_same_facts_when_it_explains_first(base, asked):
 def test_the_new_diseases_are_unknown_to_it(base):
     world, source = make_world(0), random.Random("new")
     new = [topic for kind in ("exam", "text") for topic in topics(world, kind, "fact")]
-    items = [ask(world, source.choice(new), source) for _ in range(QUESTIONS)]
-    right = sum(said(base, f"{exam_format.asked(item)}Answer:") == f" {item.answer}" for item in items)
+    items = [make_item(world, source.choice(new), source) for _ in range(QUESTIONS)]
+    right = sum(said(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in items)
     assert right < 0.45 * QUESTIONS
 
 

@@ -3,7 +3,7 @@
 import random
 
 from medllm.miniature import exam_format, prose
-from medllm.miniature.questions import ask, explain, topics
+from medllm.miniature.questions import explain, make_item, topics
 from medllm.miniature.world import make_world
 from tools.miniature_base.tokenizer import lexicon, make_tokenizer
 
@@ -21,7 +21,7 @@ def test_every_name_is_one_token_wherever_it_stands():
 def test_any_text_comes_back_as_it_was():
     tokenizer = make_tokenizer(WORLD)
     source = random.Random(0)
-    item = ask(WORLD, topics(WORLD, "exam", "case")[0], source)
+    item = make_item(WORLD, topics(WORLD, "exam", "case")[0], source)
     texts = [
         prose.paragraph(WORLD, WORLD.diseases, source),
         exam_format.explained(item, explain(WORLD, item)),

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from medllm.errors import TrainingError
-from medllm.training.callbacks import FallingChosen, Finite, keep_lines, last_checkpoint, worded
+from medllm.training.callbacks import (
+    StopOnNonFinite,
+    WatchChosenReward,
+    keep_lines,
+    last_checkpoint,
+    translate_resource_errors,
+)
 
 
 class Model:
@@ -36,27 +42,29 @@ def told(watch, *rewards):
 
 def test_a_chosen_answer_that_falls_below_the_reference_is_told_once(tmp_path):
     said = []
-    told(FallingChosen(trainer(), tmp_path, "warn", said.append), 0.1, -0.1, -0.2, 0.1, -0.1, -0.2, -0.3, -0.4, -0.5)
+    told(
+        WatchChosenReward(trainer(), tmp_path, "warn", said.append), 0.1, -0.1, -0.2, 0.1, -0.1, -0.2, -0.3, -0.4, -0.5
+    )
     assert len(said) == 1 and said[0].startswith("step 7: the chosen answers are less likely")
-    told(FallingChosen(trainer(), tmp_path, "stop", said.append), 0.2, 0.1, -0.1, 0.1)
+    told(WatchChosenReward(trainer(), tmp_path, "stop", said.append), 0.2, 0.1, -0.1, 0.1)
     assert len(said) == 1
 
 
 def test_the_run_is_stopped_with_its_adapter_kept_when_the_recipe_says_so(tmp_path):
-    watch = FallingChosen(trainer(), tmp_path / "kept", "stop", print)
+    watch = WatchChosenReward(trainer(), tmp_path / "kept", "stop", print)
     with pytest.raises(TrainingError, match=r"step 3: the chosen answers .* is in .*kept"):
         told(watch, -0.1, -0.2, -0.3)
 
 
 def test_full_disk_and_full_memory_say_which_knob_to_turn(tmp_path):
-    with pytest.raises(TrainingError, match="no space left where"), worded("cpt", tmp_path):
+    with pytest.raises(TrainingError, match="no space left where"), translate_resource_errors("cpt", tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     with (
         pytest.raises(TrainingError, match="Lower `per_device_train_batch_size` or `max_length`"),
-        worded("cpt", tmp_path),
+        translate_resource_errors("cpt", tmp_path),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(RuntimeError, match="a bug"), worded("cpt", tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), translate_resource_errors("cpt", tmp_path):
         raise RuntimeError("a bug")
 
 
@@ -94,7 +102,7 @@ def test_float16s_scaler_may_leave_updates_out_until_its_scale_is_spent(tmp_path
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1000)
     learning = trainer()
     learning.accelerator.scaler = scaler
-    watch = Finite(learning, tmp_path)
+    watch = StopOnNonFinite(learning, tmp_path)
     state = SimpleNamespace(global_step=0)
 
     def update(gradient):
@@ -118,6 +126,6 @@ def test_float16s_scaler_may_leave_updates_out_until_its_scale_is_spent(tmp_path
     scaler_less = trainer()
     scaler_less.accelerator.scaler = None
     with pytest.raises(TrainingError, match="step 1: the loss or a gradient is not a number"):
-        Finite(scaler_less, tmp_path).on_pre_optimizer_step(
+        StopOnNonFinite(scaler_less, tmp_path).on_pre_optimizer_step(
             SimpleNamespace(device="cpu", world_size=1), state, None, model=weights
         )

@@ -130,7 +130,7 @@ def test_an_answer_that_would_share_a_token_with_its_prompt_is_split_where_the_p
     prompt, whole = (tokenizer(text)["input_ids"] for text in ("解説: 患", "解説: 患者の発熱"))
     assert whole[: len(prompt)] != prompt, "two tokens must merge over the boundary, or nothing is tried"
     pairs, tally = encode_pairs(read_pairs(written(tmp_path / "p", columns), tmp_path / "c"), tokenizer, 64)
-    assert (tally.merged_boundary, tally.trained) == (1, 2)
+    assert (tally.split_at_prompt, tally.trained) == (1, 2)
     assert pairs[0]["prompt_ids"] == prompt
     assert pairs[0]["chosen_ids"] == [*tokenizer("者の発熱")["input_ids"], tokenizer.eos_token_id]
 

@@ -10,7 +10,7 @@ import torch
 from medllm.errors import TrainingError
 from medllm.recipe.settings import Lora, Rpo
 from medllm.training.pair_batches import PairCollator, encode_pairs, read_pairs
-from medllm.training.reference import Reference
+from medllm.training.reference import ComputeReference
 from medllm.training.rpo import answer_logps, make_trainer, rpo_loss
 from medllm.weights.load import load_adapters, load_base, load_tokenizer
 from tests import tiny
@@ -125,7 +125,7 @@ def test_the_reference_is_the_model_at_the_start_to_the_last_bit(root, tmp_path,
         trainer = trainer_for(root, tmp_path, lora=LORA if "fresh" in route else None, quantization=quantization)
     trainer.train()
     line = next(line for line in trainer.state.log_history if "rewards/margins" in line)
-    assert trainer.proved
+    assert trainer.reference_checked
     assert line["rewards/margins"] == 0 and line["rewards/chosen"] == 0
     assert line["loss/dpo"] == pytest.approx(math.log(2), abs=1e-6)
 
@@ -136,8 +136,8 @@ def test_a_wrong_reference_stops_the_run(root, tmp_path, monkeypatch):
         with model.disable_adapter():  # the base, which other trainers take for the reference
             return computed(self)
 
-    computed = Reference._computed
-    monkeypatch.setattr(Reference, "_computed", of_the_base)
+    computed = ComputeReference._computed
+    monkeypatch.setattr(ComputeReference, "_computed", of_the_base)
     with pytest.raises(TrainingError, match="policy and reference differ"):
         trainer_for(root, tmp_path).train()
 
@@ -189,7 +189,7 @@ def test_the_adapters_dropout_acts_on_the_policy_and_never_on_the_reference(root
             learning_rate=1e-2,
         )
         trainer.train()
-        assert trainer.proved
+        assert trainer.reference_checked
         told[share] = [line["rewards/margins"] for line in trainer.state.log_history if "rewards/margins" in line]
         kept[share] = trainer.reference
     assert torch.equal(kept[0.0].nan_to_num(), kept[0.5].nan_to_num())

@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from medllm.stages import cpt, rpo
-from medllm.training.sampling import Place, Placed, UpdateBatches
+from medllm.training.sampling import PositionedRows, RowPosition, UpdateBatches
 from tests import tiny
 
 SPLITS = [(1, 1), (2, 1), (8, 1), (1, 2), (4, 2), (1, 8), (2, 4)]
@@ -51,9 +51,9 @@ def test_the_order_is_accelerates_for_the_same_seed_and_another_in_the_next_epoc
 
 
 def test_a_rows_share_is_its_part_of_the_updates_mean_and_an_empty_place_has_none():
-    rows = Placed([{"text": "a"}, {"text": "b"}], {"text": ""})
-    assert rows[Place(1, 4)] == {"text": "b", "share": 0.25}
-    assert rows[Place(None, 4)] == {"text": "", "share": 0.0}
+    rows = PositionedRows([{"text": "a"}, {"text": "b"}], {"text": ""})
+    assert rows[RowPosition(1, 4)] == {"text": "b", "share": 0.25}
+    assert rows[RowPosition(None, 4)] == {"text": "", "share": 0.0}
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_what_a_killed_process_left_unsent_is_sent_by_the_next_one(tmp_path, hub
     Journal(tmp_path / "journal").append(vote(1))
     sender = uploader(hub, Journal(tmp_path / "journal"))
     sender.start()
-    eventually(lambda: hub.standing(REPO, "dataset") is not None and len(sent(hub)) == 1)
+    eventually(lambda: hub.state_at(REPO, "dataset") is not None and len(sent(hub)) == 1)
     sender.close()
     assert [row["vote_id"] for row in sent(hub)] == [vote(1).vote_id]
 

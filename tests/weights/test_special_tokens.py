@@ -4,11 +4,11 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from medllm.generation.engine.batching import Limits, plan
+from medllm.generation.engine.batching import BatchLimits, plan
 from medllm.generation.types import Request
 from medllm.training.packing import make_rows
 from medllm.training.pair_batches import encode_pairs
-from medllm.weights.special_tokens import Words
+from medllm.weights.special_tokens import TextTokens
 
 TEXT = "用量は<s>10 mg</s>5 mg<|im_end|>、<|endoftext|>と<end_of_turn>。"
 MARKS = ("<s>", "</s>", "<|im_end|>", "<|endoftext|>", "<end_of_turn>")
@@ -57,7 +57,7 @@ def test_a_mark_named_in_a_text_does_not_become_the_mark(kind):
     tokenizer = KINDS[kind]()
     marks = {tokenizer.get_vocab()[mark] for mark in MARKS}
     assert marks & set(tokenizer(TEXT)["input_ids"]), "the tokenizer alone must take them for marks"
-    ids = Words(tokenizer).plain(TEXT)
+    ids = TextTokens(tokenizer).plain(TEXT)
     assert not marks & set(ids)
     assert tokenizer.decode(ids).strip() == TEXT
 
@@ -65,7 +65,7 @@ def test_a_mark_named_in_a_text_does_not_become_the_mark(kind):
 def test_added_tokens_that_are_no_marks_stay_as_the_model_knows_them():
     tokenizer = byte_level()
     spaces = tokenizer.get_vocab()["    "]
-    assert spaces in Words(tokenizer).plain("用    量")
+    assert spaces in TextTokens(tokenizer).plain("用    量")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,7 +73,7 @@ def test_added_tokens_that_are_no_marks_stay_as_the_model_knows_them():
 def test_a_prompt_begins_as_the_tokenizer_begins_texts_with_one_mark_and_does_not_end(kind, form):
     tokenizer = putting(KINDS[kind](), form)
     begin, end = (tokenizer.get_vocab()[mark] for mark in ("<s>", "</s>"))
-    words = Words(tokenizer)
+    words = TextTokens(tokenizer)
     plain = words.plain("10 mg")
     assert words.prompt("10 mg") == [*([begin] if form.startswith("<s>") else []), *plain]
     assert words.prompts(["10 mg", "<s>5 mg"]) == [words.prompt("10 mg"), words.prompt("<s>5 mg")]
@@ -92,18 +92,18 @@ def test_documents_questions_and_pairs_have_their_marks_where_we_put_them(kind, 
     [ids] = rows["input_ids"]
     assert (ids.count(begin), ids.count(end), ids[-1]) == (begun, 1, end)
     request = Request(key="q", text=TEXT, max_new_tokens=4)
-    [batch], _ = plan([request], tokenizer, Limits(4, 4096, 4096))
+    [batch], _ = plan([request], tokenizer, BatchLimits(4, 4096, 4096))
     asked = [*batch.prefix, *batch.asked[0].tokens]
     assert (asked.count(begin), asked.count(end)) == (begun, 0)
     table = Dataset.from_list([{"prompt": TEXT, "chosen": "5 mg</s>", "rejected": "10 mg"}])
     pairs, tally = encode_pairs(table, tokenizer, 512)
-    assert pairs[0]["prompt_ids"] == asked and tally.merged_boundary == 0
+    assert pairs[0]["prompt_ids"] == asked and tally.split_at_prompt == 0
     assert pairs[0]["chosen_ids"].count(end) == pairs[0]["rejected_ids"].count(end) == 1
     assert tokenizer.decode(pairs[0]["chosen_ids"][:-1]).strip() == "5 mg</s>"
 
 
 def test_an_answer_that_merges_with_its_prompt_gets_no_space_of_sentencepiece_before_it():
     tokenizer = sentencepiece()
-    words = Words(tokenizer)
+    words = TextTokens(tokenizer)
     assert tokenizer.convert_ids_to_tokens(words.plain("g"))[0] == "▁"
     assert tokenizer.convert_ids_to_tokens(words.continued("g")) == ["g"]

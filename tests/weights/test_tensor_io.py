@@ -10,7 +10,7 @@ import torch
 
 from medllm.errors import ModelError
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.tensor_io import opened, workers, written
+from medllm.weights.tensor_io import open_tensors, workers, write_tensors
 from tests import tiny
 
 
@@ -38,7 +38,7 @@ def test_slices_are_written_in_order_whichever_is_made_first(tmp_path):
         time.sleep(0.02 * (5 - number))
         return torch.full((3,), number, dtype=torch.bfloat16)
 
-    with workers() as pool, written(tmp_path / "file") as sink:
+    with workers() as pool, write_tensors(tmp_path / "file") as sink:
         sink.append(b"begin")
         for number in range(5):
             sink.append(pool.submit(late, number))
@@ -50,13 +50,13 @@ def test_a_fault_while_a_slice_is_made_is_told(tmp_path):
     def broken():
         raise ValueError("no such row")
 
-    with pytest.raises(ValueError, match="no such row"), workers() as pool, written(tmp_path / "file") as sink:
+    with pytest.raises(ValueError, match="no such row"), workers() as pool, write_tensors(tmp_path / "file") as sink:
         sink.append(pool.submit(broken))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 def test_a_disk_that_is_full_is_told():
-    with pytest.raises(OSError, match="No space left on device"), written(Path("/dev/full")) as sink:
+    with pytest.raises(OSError, match="No space left on device"), write_tensors(Path("/dev/full")) as sink:
         sink.append(bytes(2**20))
 
 
@@ -70,7 +70,7 @@ def test_the_threads_of_whoever_merges_are_as_many_as_before():
 def test_a_shard_that_shrinks_while_it_is_read_is_no_tensor(tmp_path):
     base = Checkpoint(tiny.make_base(tmp_path / "base"))
     shard, tensors = base.shards[0], sorted(base.tensors.values(), key=lambda tensor: tensor.begin)
-    with opened(shard) as source:
+    with open_tensors(shard) as source:
         with shard.open("r+b") as file:
             file.truncate(shard.stat().st_size - 8)
         with pytest.raises(ModelError, match=r"cut off while it was read\. Download or make it again\."):

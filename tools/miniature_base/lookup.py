@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from medllm.miniature import exam_format
-from medllm.miniature.questions import LETTERS, Item, ask, topics
+from medllm.miniature.questions import LETTERS, MiniatureItem, make_item, topics
 from medllm.miniature.world import World
 from tools.miniature_base.wiring import rotary_turns
 
@@ -106,8 +106,8 @@ def _watch(
     weights, caught = model.lm_head.weight.detach(), list[torch.Tensor]()
     hook = model.model.layers[-1].input_layernorm.register_forward_hook(lambda _m, _i, out: caught.append(out[0]))
     for _ in range(QUESTIONS):
-        item = ask(world, source.choice(asked), source)
-        tokens = tokenizer(f"{exam_format.asked(item)}Answer:")["input_ids"]
+        item = make_item(world, source.choice(asked), source)
+        tokens = tokenizer(f"{exam_format.question_block(item)}Answer:")["input_ids"]
         with torch.no_grad():
             model(torch.tensor([tokens]))
         _note(seen, item, tokens, tokenizer, caught.pop(), lambda token: (weights[token] - centres[token]) @ basis.T)
@@ -115,7 +115,8 @@ def _watch(
     return seen
 
 
-def _note(seen: _Seen, item: Item, tokens: list[int], tokenizer: "PreTrainedTokenizerBase", states: "torch.Tensor",
+def _note(
+    seen: _Seen, item: MiniatureItem, tokens: list[int], tokenizer: "PreTrainedTokenizerBase", states: "torch.Tensor",
     code: "Callable[[int], torch.Tensor]",
 ) -> None:  # fmt: skip
     import torch

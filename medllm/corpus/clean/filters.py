@@ -41,7 +41,7 @@ RUN = 20
 
 
 @dataclass(frozen=True)
-class Limits:
+class FilterLimits:
     """The bounds of the recipe."""
 
     min_chars: int = 50
@@ -75,7 +75,7 @@ _MENU_HINT = re.compile(
 )
 
 
-def drop_reason(text: str, limits: Limits, removed: int = 0) -> str | None:
+def drop_reason(text: str, limits: FilterLimits, removed: int = 0) -> str | None:
     """Why this text is dropped, with the figure that decided it, or None when it is kept."""
     length = len(text)
     if length < limits.min_chars:

@@ -118,7 +118,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class PiiFinding:
     """A place in a document that seems to name a patient; what was found there is never written down."""
 
     id: str
@@ -131,7 +131,7 @@ class Finding:
     """The sentence about it, with all findings hidden."""
 
 
-def find(text: str, document: str) -> list[Finding]:
+def find(text: str, document: str) -> list[PiiFinding]:
     """Everything in the text that a rule matches, in order of place; of two that overlap, the earlier and longer."""
     wide = _one_width(text)
     spots = sorted(
@@ -143,23 +143,25 @@ def find(text: str, document: str) -> list[Finding]:
         ),
         key=lambda spot: (spot[0], -spot[1]),
     )
-    findings: list[Finding] = []
+    findings: list[PiiFinding] = []
     for begin, end, rule in spots:
         if findings and begin < findings[-1].end:
             continue
         name = hashlib.sha256(f"{document}\x1f{rule}\x1f{wide[begin:end]}".encode("utf-8", "replace")).hexdigest()[:12]
-        findings.append(Finding(name, document, rule, begin, end, ""))
-    return [Finding(one.id, document, one.rule, one.begin, one.end, _around(text, one, findings)) for one in findings]
+        findings.append(PiiFinding(name, document, rule, begin, end, ""))
+    return [
+        PiiFinding(one.id, document, one.rule, one.begin, one.end, _around(text, one, findings)) for one in findings
+    ]
 
 
-def hide(text: str, findings: list[Finding], offset: int = 0) -> str:
+def hide(text: str, findings: list[PiiFinding], offset: int = 0) -> str:
     """The text with a word in the place of each finding."""
     for one in reversed(findings):
         text = text[: max(one.begin - offset, 0)] + WORDS[one.rule] + text[max(one.end - offset, 0) :]
     return text
 
 
-def _around(text: str, one: Finding, findings: list[Finding]) -> str:
+def _around(text: str, one: PiiFinding, findings: list[PiiFinding]) -> str:
     begin, end = max(one.begin - 20, 0), min(one.end + 20, len(text))
     inside = [other for other in findings if other.end > begin and other.begin < end]
     begin, end = min(begin, inside[0].begin), max(end, inside[-1].end)

@@ -12,8 +12,8 @@ from medllm.corpus.decontaminate.matcher import DROP, REVIEW, ExamIndex
 from medllm.corpus.decontaminate.report import SHOWN, Found, Report, Stage
 from medllm.corpus.decontaminate.semantic import ALIKE, Encoder, Meanings
 from medllm.corpus.decontaminate.windows import index_of, look
-from medllm.corpus.read.files import read
-from medllm.corpus.read.sources import Piece, Source, parted
+from medllm.corpus.read.files import read_drafts
+from medllm.corpus.read.sources import SourcePart, TextSource, split_into_tasks
 from medllm.corpus.workers import begin
 
 BATCH = 200_000
@@ -58,9 +58,9 @@ def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
     return report
 
 
-def audit_source(source: Source, asked: Asked, *, workers: int = 1) -> Report:
+def audit_source(source: TextSource, asked: Asked, *, workers: int = 1) -> Report:
     """Audit all texts of a folder or file; those that cannot be read are counted as unread, not as clean."""
-    tasks = parted([source])
+    tasks = split_into_tasks([source])
     if workers == 1 or len(tasks) == 1:
         parts: Iterable[Report] = (_audit_pieces(task, asked) for task in tasks)
         return _sum(parts, asked)
@@ -79,11 +79,11 @@ def _report(index: ExamIndex, asked: Asked) -> Report:
     return Report(len(index.items), index.unsearchable, asked.drop, asked.review)
 
 
-def _audit_pieces(pieces: Sequence[Piece], asked: Asked) -> Report:
+def _audit_pieces(pieces: Sequence[SourcePart], asked: Asked) -> Report:
     unread: dict[str, int] = {}
 
     def texts() -> Iterator[tuple[str, str]]:
-        for draft in (draft for piece in pieces for draft in read(piece)):
+        for draft in (draft for piece in pieces for draft in read_drafts(piece)):
             if draft.fault:
                 reason = draft.fault.partition(":")[0]
                 unread[reason] = unread.get(reason, 0) + 1

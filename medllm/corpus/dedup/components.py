@@ -14,7 +14,7 @@ STEP = 50_000
 Numbers = npt.NDArray[np.int64]
 
 
-class Forest:
+class DisjointSets:
     """A number for each text, counted through all tasks; joined texts have the smallest number among them as root.
 
     datatrove's own step holds some hundred bytes of Python objects for each text in memory. Here a text that is like no
@@ -25,7 +25,7 @@ class Forest:
         self._path = path
         self._size = size
 
-    def __enter__(self) -> "Forest":
+    def __enter__(self) -> "DisjointSets":
         """Open an empty forest: every text is its own root, which is written as 0."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("wb") as stream:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from datatrove.pipeline.base import PipelineStep
 
-from medllm.corpus.dedup.components import Forest, Numbers, pairs
+from medllm.corpus.dedup.components import DisjointSets, Numbers, pairs
 from medllm.corpus.dedup.external_sort import Record, Sorter
 from medllm.corpus.intermediate import part
 
@@ -36,7 +36,7 @@ _GENERAL = np.dtype([("id", "S16"), ("number", "<i8"), ("length", "<i8")])
 _NUMBERED = np.dtype([("number", "<i8"), *((name, GONE[name]) for name in ("why", "alike", "older"))])
 
 
-class Kept:
+class KeptTexts:
     """The kept texts of all tasks under one count, read from disk where they are asked for."""
 
     def __init__(self, work: Path, tasks: int) -> None:
@@ -72,7 +72,7 @@ class Resolve(PipelineStep):  # type: ignore[misc]
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
         """For each task a table of those of its kept texts that go after all."""
-        kept, aside = Kept(self.work, self.tasks), self.work / "sorting"
+        kept, aside = KeptTexts(self.work, self.tasks), self.work / "sorting"
         with Sorter(aside / "gone", _NUMBERED) as gone:
             with Sorter(aside / "candidates", _CANDIDATE) as candidates:
                 self._bring_together(kept, candidates)
@@ -89,8 +89,8 @@ class Resolve(PipelineStep):  # type: ignore[misc]
                     both = np.concatenate([np.load(path), rows])
                     np.save(path, both[np.argsort(both["place"])])
 
-    def _bring_together(self, kept: Kept, candidates: Sorter) -> None:
-        with Forest(self.work / "sorting" / "forest", kept.size) as forest:
+    def _bring_together(self, kept: KeptTexts, candidates: Sorter) -> None:
+        with DisjointSets(self.work / "sorting" / "forest", kept.size) as forest:
             for found in pairs(self.work / "pairs", kept.offsets):
                 forest.join(found)
             for found in forest.joined():
@@ -104,7 +104,7 @@ class Resolve(PipelineStep):  # type: ignore[misc]
                         rows[name] = facts[name]
                     candidates.add(rows)
 
-    def _room(self, kept: Kept, general: Sorter) -> float:
+    def _room(self, kept: KeptTexts, general: Sorter) -> float:
         """Hand on the general texts that are left; returns the characters of them that the recipe has room for."""
         held = 0
         for task in range(self.tasks):
@@ -150,7 +150,7 @@ class _Staying:
         self._count += 1
 
 
-def _judged(candidates: Iterable[Record], kept: Kept, alike: float) -> Iterator[Record]:
+def _judged(candidates: Iterable[Record], kept: KeptTexts, alike: float) -> Iterator[Record]:
     """The texts that go. Chains are not followed: each is held against the older ones of its cluster that stay."""
     before: tuple[int, int] = (-1, -1)
     staying = _Staying(0)
@@ -176,7 +176,7 @@ def _not_drawn(general: Iterable[Record], room: float) -> Iterator[Record]:
             yield number, NOT_DRAWN, 0.0, b""
 
 
-def _parted(gone: Iterable[Record], kept: Kept) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+def _parted(gone: Iterable[Record], kept: KeptTexts) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Every task with those of its texts that go, in order of place."""
     coming = iter(gone)
     ahead = next(coming, None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of one document, at the most: a line, a page, a PDF."""
@@ -33,7 +33,7 @@ class _Guarded(io.RawIOBase):
         view[: len(data)] = data
         self._out += len(data)
         if self._out > self._bound:
-            raise Unreadable(
+            raise UnreadableError(
                 f"archive_bomb: more than {self._bound:,} bytes come out of it. Unpack it by hand and look."
             )
         return len(data)
@@ -52,20 +52,20 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(path) as archive:
             whole = sum(info.file_size for info in archive.infolist())
             if whole > max(GRACE, path.stat().st_size * RATIO):
-                raise Unreadable(f"archive_bomb: it claims {whole:,} bytes. Unpack it by hand and look.")
+                raise UnreadableError(f"archive_bomb: it claims {whole:,} bytes. Unpack it by hand and look.")
             for info in archive.infolist():
                 if info.is_dir():
                     continue
                 if info.file_size > LARGEST:
-                    raise Unreadable(
+                    raise UnreadableError(
                         f"too_large: {info.filename} has {info.file_size:,} bytes. Unpack the archive first."
                     )
                 with archive.open(info) as stream:
                     data = stream.read(LARGEST + 1)
                 if len(data) > info.file_size:
-                    raise Unreadable(
+                    raise UnreadableError(
                         f"archive_bomb: {info.filename} is larger than it says. Unpack it by hand and look."
                     )
                 yield info.filename, data
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as fault:
-        raise Unreadable(f"broken_archive: {fault}") from None
+        raise UnreadableError(f"broken_archive: {fault}") from None

@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -49,7 +49,7 @@ def name_encoding(data: bytes) -> str:
     if b"\0" in sample:
         if plain := [one for one in wide if _strange(sample, one) < 0.05]:
             return max(plain, key=lambda encoding: _kana(sample, encoding) + _ascii(sample, encoding))
-        raise Unreadable("not_text: it holds zero bytes, so it is a binary file or UTF-16 without its mark.")
+        raise UnreadableError("not_text: it holds zero bytes, so it is a binary file or UTF-16 without its mark.")
     if _is_broken_utf8(sample):
         return "utf-8"
     possible = [one for one in _LEGACY if _decodes(sample, one, whole) and _private(sample, one) < 0.02]
@@ -66,7 +66,7 @@ def name_encoding(data: bytes) -> str:
         return "cp1252"
     if best and len(text) < 20 and all(_is_common(one) for run in _FOREIGN.findall(text) for one in run):
         return best
-    raise Unreadable(
+    raise UnreadableError(
         "unknown_encoding: neither UTF-8, UTF-16, Shift_JIS, EUC-JP nor ISO-2022-JP, and not Windows-1252 for "
         "certain. Convert it to UTF-8."
     )
@@ -79,7 +79,9 @@ def _seven_bit(sample: bytes) -> str:
     for encoding in _ESCAPED:
         if _decodes(sample, encoding, False):
             return encoding
-    raise Unreadable("unknown_encoding: it switches alphabets by escapes, but is no ISO-2022-JP. Convert it to UTF-8.")
+    raise UnreadableError(
+        "unknown_encoding: it switches alphabets by escapes, but is no ISO-2022-JP. Convert it to UTF-8."
+    )
 
 
 def _is_broken_utf8(sample: bytes) -> bool:
@@ -130,7 +132,7 @@ def _is_western(sample: bytes) -> bool:
 
 def is_wide(path: Path) -> bool:
     """Whether a file is in one of the encodings whose lines cannot be cut."""
-    with path.open("rb") as stream, suppress(Unreadable):
+    with path.open("rb") as stream, suppress(UnreadableError):
         return name_encoding(stream.read(SAMPLE)) in WIDE
     return False
 
@@ -141,7 +143,7 @@ def decode(data: bytes) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as fault:
-        raise Unreadable(
+        raise UnreadableError(
             f"broken_encoding: it begins as {encoding}, but byte {fault.start} does not belong there."
         ) from None
 

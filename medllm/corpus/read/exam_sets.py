@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator
 
 from medllm.corpus.documents import Draft
-from medllm.corpus.read.sources import Source
+from medllm.corpus.read.sources import TextSource
 from medllm.exam import benchmarks
-from medllm.exam.prompts import ask, render, reply
+from medllm.exam.prompts import question_block, render, target_completion
 from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle
 
 
-def read_exam(source: Source) -> Iterator[Draft]:
+def read_exam(source: TextSource) -> Iterator[Draft]:
     """Every question written out plainly and, where an expert explained it, with the explanation, as in the paper."""
     name = str(source.exam)
     for question in benchmarks.load(name, source.folder):
@@ -20,13 +20,13 @@ def read_exam(source: Source) -> Iterator[Draft]:
                 yield _draft(source, question, format_)
 
 
-def _draft(source: Source, question: Question, style: PromptStyle) -> Draft:
+def _draft(source: TextSource, question: Question, style: PromptStyle) -> Draft:
     joint = render(question, prompt=style, template=source.template).joint
-    asked = ask(question, style, source.template, "linked")
+    asked = question_block(question, style, source.template, "linked")
     known = benchmarks.CATALOGUE.get(question.benchmark)
     exam_date = question.exam_date.isoformat() if question.exam_date else source.exam_date
     return Draft(
-        asked + joint + reply(question, style, source.template),
+        asked + joint + target_completion(question, style, source.template),
         source.name,
         f"{question.question_id} {style}",
         license=source.license or (_license(known.license) if known else None),

@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from medllm.corpus.documents import Draft
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 from medllm.corpus.read.archives import LARGEST, members, open_bytes
 from medllm.corpus.read.encodings import decode
 from medllm.corpus.read.exam_sets import read_exam
 from medllm.corpus.read.parquet import read_parquet
 from medllm.corpus.read.pdf import read_pdf
 from medllm.corpus.read.rows import json_fault, read_csv, read_lines, refuse_without_text, row_draft
-from medllm.corpus.read.sources import LINES, READABLE, Piece
-from medllm.corpus.read.text_files import Page, read_html, read_markdown
+from medllm.corpus.read.sources import LINES, READABLE, SourcePart
+from medllm.corpus.read.text_files import PageText, read_html, read_markdown
 
 
-def read(piece: Piece) -> Iterator[Draft]:
+def read_drafts(piece: SourcePart) -> Iterator[Draft]:
     """Every draft of a piece in order; a file that breaks half-way keeps what came before and one draft says so."""
     try:
         yield from read_exam(piece.source) if piece.source.exam else refuse_without_text(piece, _read(piece))
-    except Unreadable as fault:
+    except UnreadableError as fault:
         # What is wrong with a file as a whole is told once, by its first piece.
         if not piece.begin:
             yield piece.source.draft("", piece.name, {}, fault=str(fault))
@@ -32,10 +32,10 @@ def read(piece: Piece) -> Iterator[Draft]:
         yield piece.source.draft("", piece.name, {}, fault=why)
 
 
-def _read(piece: Piece) -> Iterator[Draft]:
+def _read(piece: SourcePart) -> Iterator[Draft]:
     name = piece.name.lower()
     if not name.endswith(READABLE):
-        raise Unreadable(f"unknown_format: `{name.rpartition('.')[2]}`. Readable are {', '.join(READABLE)}.")
+        raise UnreadableError(f"unknown_format: `{name.rpartition('.')[2]}`. Readable are {', '.join(READABLE)}.")
     if name.endswith(LINES):
         yield from read_lines(piece)
     elif name.endswith(".parquet"):
@@ -45,23 +45,25 @@ def _read(piece: Piece) -> Iterator[Draft]:
             yield from _read_inner(piece, inner, data)
     else:
         if piece.size > LARGEST:
-            raise Unreadable(f"too_large: one file of {piece.size:,} bytes, more than {LARGEST:,}. Cut it into parts.")
+            raise UnreadableError(
+                f"too_large: one file of {piece.size:,} bytes, more than {LARGEST:,}. Cut it into parts."
+            )
         with open_bytes(piece.path) as stream:
             yield from _read_data(piece, stream.read())
 
 
-def _read_inner(piece: Piece, inner: str, data: bytes) -> Iterator[Draft]:
+def _read_inner(piece: SourcePart, inner: str, data: bytes) -> Iterator[Draft]:
     named = replace(piece, name=f"{piece.name}/{inner}")
     try:
         yield from _read_data(named, data)
-    except Unreadable as fault:
+    except UnreadableError as fault:
         yield piece.source.draft("", named.name, {}, fault=str(fault))
 
 
-def _read_data(piece: Piece, data: bytes) -> Iterator[Draft]:
+def _read_data(piece: SourcePart, data: bytes) -> Iterator[Draft]:
     name = piece.name.lower()
     if not data.strip():
-        raise Unreadable("empty_file: there is nothing in it")
+        raise UnreadableError("empty_file: there is nothing in it")
     if name.endswith((".csv", ".tsv")):
         yield from read_csv(piece, data)
     elif name.endswith(".json"):
@@ -72,25 +74,25 @@ def _read_data(piece: Piece, data: bytes) -> Iterator[Draft]:
         yield piece.source.draft(page.text, piece.name, stated)
 
 
-def _page(name: str, data: bytes) -> Page:
+def _page(name: str, data: bytes) -> PageText:
     if name.endswith(".pdf"):
-        return Page(read_pdf(data))
+        return PageText(read_pdf(data))
     if name.endswith((".html", ".htm")):
         return read_html(decode(data))
     if name.endswith(".md"):
         return read_markdown(decode(data))
     if name.endswith(".txt"):
-        return Page(decode(data))
-    raise Unreadable(f"unknown_format: `{name.rpartition('.')[2]}` inside an archive.")
+        return PageText(decode(data))
+    raise UnreadableError(f"unknown_format: `{name.rpartition('.')[2]}` inside an archive.")
 
 
-def _read_json(piece: Piece, data: bytes) -> Iterator[Draft]:
+def _read_json(piece: SourcePart, data: bytes) -> Iterator[Draft]:
     import json
 
     try:
         rows = json.loads(decode(data))
     except (ValueError, RecursionError) as fault:
-        raise Unreadable(json_fault(fault)) from None
+        raise UnreadableError(json_fault(fault)) from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         if isinstance(row, dict):
             yield row_draft(piece, f"{piece.name}:{number}", row)

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 
 from medllm.corpus.documents import Draft
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 from medllm.corpus.read.rows import DEFAULTS, row_draft
-from medllm.corpus.read.sources import Piece
+from medllm.corpus.read.sources import SourcePart
 
 ROOM = 1024 * 1024 * 1024
 """Bytes that a row group may unpack to."""
 
 
-def read_parquet(piece: Piece) -> Iterator[Draft]:
+def read_parquet(piece: SourcePart) -> Iterator[Draft]:
     """The drafts in a Parquet file; only the columns that are asked for are unpacked."""
     import pyarrow
     import pyarrow.parquet as parquet
@@ -29,7 +29,7 @@ def read_parquet(piece: Piece) -> Iterator[Draft]:
                     number += 1
                     yield row_draft(piece, f"{piece.name}:{number}", row)
     except pyarrow.ArrowException as fault:
-        raise Unreadable(f"broken_parquet: {fault}") from None
+        raise UnreadableError(f"broken_parquet: {fault}") from None
 
 
 def _fits(metadata: object) -> None:
@@ -37,4 +37,6 @@ def _fits(metadata: object) -> None:
     for number in range(groups):
         size = metadata.row_group(number).total_byte_size  # type: ignore[attr-defined]
         if size > ROOM:
-            raise Unreadable(f"archive_bomb: row group {number} unpacks to {size:,} bytes. Write it in smaller groups.")
+            raise UnreadableError(
+                f"archive_bomb: row group {number} unpacks to {size:,} bytes. Write it in smaller groups."
+            )

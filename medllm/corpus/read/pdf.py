@@ -7,7 +7,7 @@ import logging
 import re
 from typing import Any
 
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 from medllm.errors import MissingExtraError
 
 SPARSE = 30
@@ -64,7 +64,7 @@ codecs.register(_find_jis)
 def read_pdf(data: bytes) -> str:
     """The text of all pages, with the line breaks inside Japanese sentences closed.
 
-    Raises Unreadable for a locked, broken or scanned file, and for one whose codes do not say their characters.
+    Raises UnreadableError for a locked, broken or scanned file, and for one whose codes do not say their characters.
     """
     try:
         import pypdf
@@ -76,16 +76,16 @@ def read_pdf(data: bytes) -> str:
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
-            raise Unreadable("locked_pdf: it needs a password. Save it without one.")
+            raise UnreadableError("locked_pdf: it needs a password. Save it without one.")
         unknown = _Unknown()
         pages = [page.extract_text(visitor_text=unknown.count) for page in reader.pages]
-    except Unreadable:
+    except UnreadableError:
         raise
     except Exception as fault:  # pypdf raises what its parsers happen to meet; the file is named by the caller
-        raise Unreadable(f"broken_pdf: {type(fault).__name__}: {fault}") from fault
+        raise UnreadableError(f"broken_pdf: {type(fault).__name__}: {fault}") from fault
     held = sum(len(page.split()) and len("".join(page.split())) for page in pages)
     if held < SPARSE * len(pages) or not pages:
-        raise Unreadable(
+        raise UnreadableError(
             f"scanned_pdf: {len(pages)} pages hold {held} characters. Run OCR, check what it read, hand in the text."
         )
     unknown.refuse("".join(pages))
@@ -108,16 +108,16 @@ class _Unknown:
             self.fonts[name[:80]] = self.fonts.get(name[:80], 0) + characters
 
     def refuse(self, text: str) -> None:
-        """Raise Unreadable when more than a few characters are guesses, or could not be decoded."""
+        """Raise UnreadableError when more than a few characters are guesses, or could not be decoded."""
         if sum(self.fonts.values()) > UNKNOWN_SHARE * self.all:
             name = max(self.fonts, key=lambda one: self.fonts[one])
-            raise Unreadable(
+            raise UnreadableError(
                 f"unmapped_pdf: the font {name} does not say which characters its codes are. Save the PDF anew "
                 "with its text searchable, or run OCR on it."
             )
         undecoded = sum(one == "\ufffd" or "\ue000" <= one <= "\uf8ff" for one in text)
         if undecoded > UNKNOWN_SHARE * self.all:
-            raise Unreadable(
+            raise UnreadableError(
                 f"unmapped_pdf: {undecoded} of {self.all} characters have codes that their encoding does "
                 "not have. Save the PDF anew with its text searchable, or run OCR on it."
             )

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from medllm.corpus.documents import Draft
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 from medllm.corpus.read.archives import LARGEST, open_bytes
 from medllm.corpus.read.encodings import SAMPLE, WIDE, decode, name_encoding
-from medllm.corpus.read.sources import Piece
+from medllm.corpus.read.sources import SourcePart
 from medllm.errors import DataError
 
 DEFAULTS = {
@@ -23,12 +23,12 @@ DEFAULTS = {
 Row = Mapping[str, object]
 
 
-def read_lines(piece: Piece) -> Iterator[Draft]:
+def read_lines(piece: SourcePart) -> Iterator[Draft]:
     """The drafts in a JSONL file, or in those of its lines that begin inside the piece."""
     with open_bytes(piece.path) as stream:
         sample = stream.read(SAMPLE)
     if not sample.strip() and len(sample) < SAMPLE:
-        raise Unreadable("empty_file: there is nothing in it")
+        raise UnreadableError("empty_file: there is nothing in it")
     encoding = _encoding(sample)
     if encoding in WIDE:
         stream, encoding = io.BytesIO(_whole(piece).encode()), "utf-8"
@@ -48,7 +48,7 @@ def _encoding(sample: bytes) -> str:
     """The encoding of most lines: one broken line does not make a file of UTF-8 something else."""
     try:
         found = name_encoding(sample)
-    except Unreadable:
+    except UnreadableError:
         found = ""
     lines = [line for line in sample.split(b"\n")[:-1] if not line.isascii()]
     if not found.startswith("utf-8") and lines and sum(map(_is_utf8, lines)) * 2 >= len(lines):
@@ -64,14 +64,14 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _whole(piece: Piece) -> str:
+def _whole(piece: SourcePart) -> str:
     if piece.size > LARGEST:
-        raise Unreadable("too_large: a UTF-16 file of this size is not cut into lines. Convert it to UTF-8.")
+        raise UnreadableError("too_large: a UTF-16 file of this size is not cut into lines. Convert it to UTF-8.")
     with open_bytes(piece.path) as stream:
         return decode(stream.read(LARGEST))
 
 
-def _lines(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes | int]]:
+def _lines(stream: BinaryIO, piece: SourcePart) -> Iterator[tuple[int, bytes | int]]:
     """Number and bytes of each line; of one that is too long only its length."""
     place, number = 0, piece.line
     if piece.begin:
@@ -103,7 +103,7 @@ def _skip(stream: BinaryIO, most: int | None = None) -> int:
     return skipped
 
 
-def _draft(piece: Piece, place: str, line: bytes, encoding: str) -> Draft:
+def _draft(piece: SourcePart, place: str, line: bytes, encoding: str) -> Draft:
     try:
         row = json.loads(line.decode(encoding))
     except UnicodeDecodeError as fault:
@@ -123,7 +123,7 @@ def json_fault(fault: ValueError | RecursionError) -> str:
     return f"broken_json: {'it is nested too deeply' if isinstance(fault, RecursionError) else 'a number is too long'}"
 
 
-def row_draft(piece: Piece, place: str, row: Row) -> Draft:
+def row_draft(piece: SourcePart, place: str, row: Row) -> Draft:
     """The draft in a row, by the recipe's mapping of columns or the usual names.
 
     A row without the column, or with something in it that is no text, is a draft with its fault.
@@ -152,7 +152,7 @@ ROWS_WITHOUT_TEXT = 1000
 """After so many rows without the column, from the first row on, the column is not in the file."""
 
 
-def refuse_without_text(piece: Piece, drafts: Iterator[Draft]) -> Iterator[Draft]:
+def refuse_without_text(piece: SourcePart, drafts: Iterator[Draft]) -> Iterator[Draft]:
     """Hand drafts on; raise DataError when no row at all has the column of the text, a mistake of the recipe."""
     lacking: list[Draft] = []
     for draft in drafts:
@@ -175,23 +175,23 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), type(value).__name__)
 
 
-def _given(piece: Piece, row: Row, what: str) -> object:
+def _given(piece: SourcePart, row: Row, what: str) -> object:
     """What the first filled column of these names holds."""
     filled = (row[name] for name in _names(piece, what) if row.get(name) is not None and row.get(name) != "")
     return next(filled, None)
 
 
-def _names(piece: Piece, what: str) -> tuple[str, ...]:
+def _names(piece: SourcePart, what: str) -> tuple[str, ...]:
     mapped = piece.source.columns.get(what)
     return (mapped,) if mapped else DEFAULTS[what]
 
 
-def _column(piece: Piece, row: Row, what: str) -> str | None:
+def _column(piece: SourcePart, row: Row, what: str) -> str | None:
     value = _given(piece, row, what)
     return None if value is None else value if isinstance(value, str) else str(value)
 
 
-def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:
+def read_csv(piece: SourcePart, data: bytes) -> Iterator[Draft]:
     """The drafts in a table with a head line, separated by commas or tabs."""
     before = csv.field_size_limit(LARGEST)  # the whole process's limit, so it is put back
     stream = io.StringIO(decode(data), newline="")
@@ -200,6 +200,6 @@ def read_csv(piece: Piece, data: bytes) -> Iterator[Draft]:
         for row in rows:
             yield row_draft(piece, f"{piece.name}:{rows.line_num}", {k: v for k, v in row.items() if k is not None})
     except csv.Error as fault:
-        raise Unreadable(f"broken_table: line {rows.line_num}: {fault}") from None
+        raise UnreadableError(f"broken_table: line {rows.line_num}: {fault}") from None
     finally:
         csv.field_size_limit(before)

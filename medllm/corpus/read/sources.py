@@ -17,7 +17,7 @@ _ASIDE = frozenset(("readme.md", "dataset_infos.json", "provenance.json", "facts
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """A source as the recipe names it, with what the recipe states of all its texts."""
 
     name: str
@@ -53,10 +53,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SourcePart:
     """A part of a source that one task reads: a file, or the lines of a file that begin between two bytes."""
 
-    source: Source
+    source: TextSource
     path: Path
     name: str
     """The file's path inside the source."""
@@ -73,12 +73,12 @@ class Piece:
         return (self.path.stat().st_size if self.end is None else self.end) - self.begin
 
 
-def cut(source: Source) -> list[Piece]:
+def split_source(source: TextSource) -> list[SourcePart]:
     """All pieces of a source in order of name: the same files give the same pieces everywhere."""
     if not source.folder.exists():
         raise DataError(f"{source.name}: there is no `{source.folder}`. Check the spelling, or fetch it first.")
     if source.exam:
-        return [Piece(source, source.folder, "")]
+        return [SourcePart(source, source.folder, "")]
     if source.folder.is_file():
         return list(_pieces(source, source.folder, source.folder.name))
     found = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _aside(path, source.folder))
@@ -87,11 +87,11 @@ def cut(source: Source) -> list[Piece]:
     return [piece for path in found for piece in _pieces(source, path, path.relative_to(source.folder).as_posix())]
 
 
-def parted(sources: Sequence[Source]) -> list[list[Piece]]:
+def split_into_tasks(sources: Sequence[TextSource]) -> list[list[SourcePart]]:
     """The pieces of all sources in tasks of like size; it depends on the files alone, not on the workers."""
-    tasks: list[list[Piece]] = [[]]
+    tasks: list[list[SourcePart]] = [[]]
     held = 0
-    for piece in (piece for source in sources for piece in cut(source)):
+    for piece in (piece for source in sources for piece in split_source(source)):
         if tasks[-1] and held + piece.size > PIECE:
             tasks.append([])
             held = 0
@@ -106,16 +106,16 @@ def _aside(path: Path, folder: Path) -> bool:
     return hidden or path.name.lower() in _ASIDE or path.stem.lower() in ("license", "licence", "notice")
 
 
-def _pieces(source: Source, path: Path, name: str) -> Iterator[Piece]:
+def _pieces(source: TextSource, path: Path, name: str) -> Iterator[SourcePart]:
     size = path.stat().st_size
     if not name.lower().endswith((".jsonl", ".ndjson")) or size <= PIECE or is_wide(path):
-        yield Piece(source, path, name)
+        yield SourcePart(source, path, name)
         return
     begin, line = 0, 1
     with path.open("rb") as stream:
         while begin < size:
             end = min(begin + PIECE, size)
-            yield Piece(source, path, name, begin, end, line)
+            yield SourcePart(source, path, name, begin, end, line)
             line += _breaks(stream, begin, end)
             begin = end
 

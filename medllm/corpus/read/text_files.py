@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import yaml
 
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 
 DEEPEST = 2000
 """Open tags at once; a page nested deeper was made to break readers."""
@@ -76,7 +76,7 @@ _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.S)
 
 
 @dataclass(frozen=True)
-class Page:
+class PageText:
     """The text of a page and what it says of itself."""
 
     text: str
@@ -84,18 +84,18 @@ class Page:
     license: str | None = None
 
 
-def read_markdown(text: str) -> Page:
+def read_markdown(text: str) -> PageText:
     """The text below the front matter; `date` and `license` in it count as the page's own words."""
     front = _FRONT.match(text)
     if front is None:
-        return Page(text)
+        return PageText(text)
     try:
         stated = yaml.safe_load(front[1])
     except (yaml.YAMLError, ValueError, RecursionError):
-        return Page(text)
+        return PageText(text)
     stated = stated if isinstance(stated, dict) else {}
     published, license = stated.get("published", stated.get("date")), stated.get("license", stated.get("licence"))
-    return Page(text[front.end() :], _word(published), _word(license))
+    return PageText(text[front.end() :], _word(published), _word(license))
 
 
 def _word(value: object) -> str | None:
@@ -103,19 +103,19 @@ def _word(value: object) -> str | None:
     return str(value) if isinstance(value, str | int | float | date) else None
 
 
-def read_html(text: str) -> Page:
+def read_html(text: str) -> PageText:
     """What a reader of the page would read: no menus, scripts or the readings set above kanji."""
     # The parser looks for the end of each open tag anew: of very many, it would look for hours.
     if any(stretch.count("<") > OPEN for stretch in text.split(">")):
-        raise Unreadable(f"broken_html: more than {OPEN} tags are begun before one is ended.")
+        raise UnreadableError(f"broken_html: more than {OPEN} tags are begun before one is ended.")
     parser = _Reader()
     try:
         parser.feed(text)
         parser.close()
     except AssertionError as fault:  # what Python's parser raises over some marked sections
-        raise Unreadable(f"broken_html: {fault}") from None
+        raise UnreadableError(f"broken_html: {fault}") from None
     body = re.sub(r"[ \t\r\f]*\n\s*", "\n", "".join(parser.parts)).strip()
-    return Page(body, parser.published, parser.license)
+    return PageText(body, parser.published, parser.license)
 
 
 class _Reader(HTMLParser):
@@ -138,7 +138,7 @@ class _Reader(HTMLParser):
         self._open.append(tag)
         self._silent += tag in _SILENT
         if len(self._open) > DEEPEST:
-            raise Unreadable(f"nested_too_deeply: more than {DEEPEST:,} tags stand open at once.")
+            raise UnreadableError(f"nested_too_deeply: more than {DEEPEST:,} tags stand open at once.")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS:

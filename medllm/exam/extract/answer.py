@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
-from medllm.exam.extract.completion import Reply, read_reply
+from medllm.exam.extract.completion import Completion, read_completion
 from medllm.exam.extract.marks import NOTHING
 from medllm.exam.extract.reply_end import other_choices
 from medllm.exam.extract.rules import find
@@ -52,7 +52,7 @@ def parse(
     >>> parse("まず a を考える。答えは a か", thinks=True).status
     'truncated'
     """
-    reply = read_reply(completion, question.text if question else None, thinks=thinks)
+    reply = read_completion(completion, question.text if question else None, thinks=thinks)
     found = find(reply.text, question)
     if question is not None and (other := other_choices(reply.text, question.choices)) is not None:
         above = find(reply.text[:other], question)
@@ -87,7 +87,7 @@ def _same_number(answer: str, gold: str) -> bool:
     return answer.isdigit() and answer == gold.replace(".", "")
 
 
-def _status(answer: str | None, question: Question | None, reply: Reply, *, truncated: bool) -> Status:
+def _status(answer: str | None, question: Question | None, reply: Completion, *, truncated: bool) -> Status:
     if answer is not None:
         counts = {len(gold) for gold in question.gold} if question and not question.numeric else set()
         return "wrong_count" if counts and answer.count(",") + 1 not in counts else "answered"

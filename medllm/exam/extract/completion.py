@@ -34,7 +34,7 @@ _LOOP_TIMES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Completion:
     """The readable part of a completion."""
 
     text: str
@@ -58,7 +58,7 @@ def normal(text: str) -> str:
     return unicodedata.normalize("NFKC", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_reply(completion: str, asked: str | None = None, *, thinks: bool = False) -> Reply:
+def read_completion(completion: str, asked: str | None = None, *, thinks: bool = False) -> Completion:
     """Find the readable part of a completion.
 
     `asked` is the question's text, which a reply may say again. `thinks` says that the prompt's template has
@@ -70,14 +70,16 @@ def read_reply(completion: str, asked: str | None = None, *, thinks: bool = Fals
     text = text if other is None else text[:other]
     visible = without_thinking(_ROLE_WORD.sub("", text, count=1))
     if visible.open or (thinks and not visible.closed):
-        return Reply("", run_on=False, loop=loop, open_thinking=True)
+        return Completion("", run_on=False, loop=loop, open_thinking=True)
     text = visible.text
     text = (text[opening.end() :] if (opening := _OPENING.match(text)) else text).lstrip()
     ends = cuts(text, None if asked is None else normal(asked))
     if not ends:
-        return Reply(text.rstrip(), run_on=other is not None, loop=loop, open_thinking=False)
+        return Completion(text.rstrip(), run_on=other is not None, loop=loop, open_thinking=False)
     rest = STOP.sub("", text[min(ends) :]).strip()
-    return Reply(text[: min(ends)].rstrip(), run_on=bool(rest) or other is not None, loop=loop, open_thinking=False)
+    return Completion(
+        text[: min(ends)].rstrip(), run_on=bool(rest) or other is not None, loop=loop, open_thinking=False
+    )
 
 
 def ends_in_loop(text: str) -> bool:

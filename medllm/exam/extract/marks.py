@@ -16,7 +16,7 @@ _BLANK = re.compile(r"[ \t]*(?:\n+(?=[^\n]{1,12}\Z))?")
 _MOST_MARKS = 300
 
 
-class Finding(NamedTuple):
+class FoundAnswer(NamedTuple):
     """An answer, the rule that found it, and how sure it is that the reply was meant to give it there."""
 
     answer: str | None
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
     """How many characters follow the answer."""
 
 
-NOTHING = Finding(None, None)
+NOTHING = FoundAnswer(None, None)
 
 
 def marks_of(text: str) -> list[re.Match[str]]:

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-from medllm.exam.extract.marks import NOTHING, Finding, behind, is_firm, marks_of
+from medllm.exam.extract.marks import NOTHING, FoundAnswer, behind, is_firm, marks_of
 from medllm.exam.extract.phrases import CORRECTION, HEADING, WITHDRAWN, of_another, under_condition
 
 _ABOUT = r"(?:約|およそ|おおよそ|ほぼ|概ね|about|approximately|approx\.?|roughly|around|≈|≒|~)?"
@@ -98,31 +98,31 @@ def _digits(found: re.Match[str]) -> str:
     return f"{value:f}" if value != value.to_integral_value() else f"{value.to_integral_value():f}"
 
 
-def find_number(text: str) -> Finding:
+def find_number(text: str) -> FoundAnswer:
     """The last marked number, a bare one, one alone on the last line, or the one that is concluded."""
     found, end = _marked_number(text)
     for change in list(CORRECTION.finditer(text, end))[-20:][::-1] if end else ():
         if (number := number_at(text, change.end())) is not None:
-            return Finding(number, "correction")
+            return FoundAnswer(number, "correction")
     if end:
         return NOTHING if WITHDRAWN.search(text, end) else found
     bare = _BARE_NUMBER.fullmatch(text)
     if bare:
         number = number_at(text, bare.start("number"))
-        return Finding(number, "bare", firm=True) if number is not None else NOTHING
+        return FoundAnswer(number, "bare", firm=True) if number is not None else NOTHING
     *above, last = text.split("\n")
     result = last[last.rfind("=") + 1 :]
     if (above or result != last) and _LAST_NUMBER.fullmatch(result) and (number := number_at(result, 0)) is not None:
-        return Finding(number, "last line")
+        return FoundAnswer(number, "last line")
     for pattern in (_CONCLUDED_NUMBER, _RIGHT_NUMBER):
         concluded = [place for place in pattern.finditer(text) if not under_condition(text, place.start())]
         number = number_at(text, concluded[-1].end()) if concluded else None
         if number is not None:
-            return Finding(number, "conclusion")
+            return FoundAnswer(number, "conclusion")
     return NOTHING
 
 
-def _marked_number(text: str) -> tuple[Finding, int]:
+def _marked_number(text: str) -> tuple[FoundAnswer, int]:
     """The last number behind a mark, with its place; no number but a place where a mark names something unclear."""
     for mark in marks_of(text):
         if of_another(text, mark.start()) or under_condition(text, mark.start()):
@@ -132,7 +132,7 @@ def _marked_number(text: str) -> tuple[Finding, int]:
         number = number_at(text, begin) or (number_at(text, named.end()) if named else None)
         if number is not None:
             how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
-            return Finding(number, how, is_firm(text, mark.start(), begin, how), len(text) - begin), begin
+            return FoundAnswer(number, how, is_firm(text, mark.start(), begin, how), len(text) - begin), begin
         if re.match(r"\s*\D{0,3}\d", text[begin : begin + 8]):
             return NOTHING, begin
     return NOTHING, 0

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from medllm.exam.extract.completion import CIRCLED, read_reply
+from medllm.exam.extract.completion import CIRCLED, read_completion
 from medllm.exam.question import LETTERS
 
 _LABEL = re.compile(
@@ -34,7 +34,7 @@ def verdicts(completion: str) -> dict[str, bool]:
     >>> verdicts("ａ・ｂ　正しい。上記の通り。ｃ～ｅ　誤り。\n答え: a,b")
     {'a': True, 'b': True, 'c': False, 'd': False, 'e': False}
     """
-    return verdicts_of(read_reply(completion).text)
+    return verdicts_of(read_completion(completion).text)
 
 
 def verdicts_of(text: str) -> dict[str, bool]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from medllm.exam.extract.choice_list import bare_list, closed_list, letters_at, list_before, spread_list
 from medllm.exam.extract.completion import CIRCLED
 from medllm.exam.extract.keyed import keyed_value
-from medllm.exam.extract.marks import NOTHING, Finding, behind, is_firm, marks_of
+from medllm.exam.extract.marks import NOTHING, FoundAnswer, behind, is_firm, marks_of
 from medllm.exam.extract.markup import plain
 from medllm.exam.extract.numbers import find_number
 from medllm.exam.extract.phrases import (
@@ -23,7 +23,7 @@ from medllm.exam.extract.phrases import (
     under_condition,
 )
 from medllm.exam.extract.statements import stated
-from medllm.exam.extract.vocabulary import Asked, asked_of, choices_at, own_words
+from medllm.exam.extract.vocabulary import AnswerSpace, answer_space, choices_at, own_words
 from medllm.exam.question import Question, write_answer
 
 _VERDICT = r"\s*(?:が|を|is\b|are\b)\s*(?:最も|the\s+)?"
@@ -47,7 +47,7 @@ _ITEM = re.compile(
 _ENDS_TEXT = re.compile(r"\s*(?:です|である|だ|と(?:考え|思|判断)[^\n。]{0,8})?[。.!\s]*$")
 
 
-class Place(NamedTuple):
+class ChoicesAt(NamedTuple):
     """Letters, the rule that read them and where they end."""
 
     letters: frozenset[str]
@@ -56,20 +56,20 @@ class Place(NamedTuple):
     firm: bool
 
 
-def find(text: str, question: Question | None) -> Finding:
+def find(text: str, question: Question | None) -> FoundAnswer:
     """The answer that a reply gives, strongest rules first."""
-    asked = asked_of(question)
+    asked = answer_space(question)
     numeric = question is not None and question.numeric
     keyed = keyed_value(text)
     if keyed is not None:
         inner = plain(keyed)
         found = find_number(inner) if numeric else _letters(inner, asked)
-        return Finding(found.answer, "marker", firm=True) if found.answer is not None else NOTHING
+        return FoundAnswer(found.answer, "marker", firm=True) if found.answer is not None else NOTHING
     text = plain(text)
     return find_number(text) if numeric else _letters(text, asked)
 
 
-def _letters(text: str, asked: Asked) -> Finding:
+def _letters(text: str, asked: AnswerSpace) -> FoundAnswer:
     marked = _marked(text, asked)
     changed = _corrected(text, marked.end if marked else 0, asked)
     if changed is not None:
@@ -85,11 +85,11 @@ def _letters(text: str, asked: Asked) -> Finding:
     return NOTHING
 
 
-def _finding(place: Place, text: str) -> Finding:
-    return Finding(write_answer(place.letters), place.how, place.firm, len(text) - place.end)
+def _finding(place: ChoicesAt, text: str) -> FoundAnswer:
+    return FoundAnswer(write_answer(place.letters), place.how, place.firm, len(text) - place.end)
 
 
-def _marked(text: str, asked: Asked) -> Place | None:
+def _marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """The last list that stands behind a mark or heading, in a box, a tag, or as a choice's own words."""
     marks = marks_of(text)
     for place, mark in enumerate(marks):
@@ -104,7 +104,7 @@ def _marked(text: str, asked: Asked) -> Place | None:
     return None
 
 
-def _joined(text: str, last: Place, before: list[re.Match[str]], asked: Asked) -> Place:
+def _joined(text: str, last: ChoicesAt, before: list[re.Match[str]], asked: AnswerSpace) -> ChoicesAt:
     """The answers of lines that follow each other, where one alone gives fewer than are asked for."""
     letters = last.letters
     for line in text[last.end + 1 : last.end + 200].split("\n") if text[last.end : last.end + 1] == "\n" else ():
@@ -134,7 +134,7 @@ def _joined(text: str, last: Place, before: list[re.Match[str]], asked: Asked) -
     return last
 
 
-def _behind_mark(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
+def _behind_mark(text: str, mark: re.Match[str], asked: AnswerSpace) -> ChoicesAt | None:
     """What stands behind 「答え」, 【回答】, "answer is", "boxed:" or "tagged:"."""
     begin = behind(text, mark)
     how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
@@ -146,13 +146,13 @@ def _behind_mark(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
     if words is not None and (instead := _INSTEAD.match(text, words[1])):
         words = choices_at(text, instead.end(), asked)
     if words is not None and not _taken_back(text, words[1]):
-        return Place(words[0], "choice text", words[1], is_firm(text, mark.start(), words[1], how))
+        return ChoicesAt(words[0], "choice text", words[1], is_firm(text, mark.start(), words[1], how))
     found = letters_at(text, begin, asked.letters, lenient=connected)
     if found is None or not _kana_allowed(text[begin : found[1]], asked):
         return None
     letters, end = found
     spread = spread_list(text, begin, asked.letters, asked.wanted) if len(letters) < asked.wanted else None
-    return Place(spread or letters, how, end, is_firm(text, mark.start(), end, how))
+    return ChoicesAt(spread or letters, how, end, is_firm(text, mark.start(), end, how))
 
 
 def _taken_back(text: str, end: int) -> bool:
@@ -161,11 +161,11 @@ def _taken_back(text: str, end: int) -> bool:
     )
 
 
-def _kana_allowed(span: str, asked: Asked) -> bool:
+def _kana_allowed(span: str, asked: AnswerSpace) -> bool:
     return asked.kana or not re.search("[アイウエオカキク]", span)
 
 
-def _headed(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
+def _headed(text: str, mark: re.Match[str], asked: AnswerSpace) -> ChoicesAt | None:
     """What stands behind a heading: an answer that fills its line, or a list of lines under it."""
     name = mark["name"].casefold()
     loose = name.endswith(LOOSE_NAMES)
@@ -181,10 +181,10 @@ def _headed(text: str, mark: re.Match[str], asked: Asked) -> Place | None:
         return listed
     line = text[mark.end() : mark.end() + 200].split("\n", 1)[0]
     letters = _text_alone(line, asked) or _alone(line, asked)
-    return None if letters is None else Place(letters, "marker", mark.end() + len(line), firm=True)
+    return None if letters is None else ChoicesAt(letters, "marker", mark.end() + len(line), firm=True)
 
 
-def _items(text: str, begin: int, asked: Asked) -> Place | None:
+def _items(text: str, begin: int, asked: AnswerSpace) -> ChoicesAt | None:
     """The letters of lines that give one answer each, with bullets or numbers before them."""
     found: set[str] = set()
     place, end = begin, begin
@@ -199,16 +199,16 @@ def _items(text: str, begin: int, asked: Asked) -> Place | None:
         place = end + 1
     if not found or len(found) == len(asked.letters) or (not marked and len(found) < 2):
         return None
-    return Place(frozenset(found), "marker", end, firm=True)
+    return ChoicesAt(frozenset(found), "marker", end, firm=True)
 
 
-def _text_alone(line: str, asked: Asked) -> frozenset[str] | None:
+def _text_alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
     """The choices whose own words fill a line."""
     words = choices_at(line, 0, asked)
     return words[0] if words is not None and _ENDS_TEXT.match(line, words[1]) else None
 
 
-def _alone(line: str, asked: Asked) -> frozenset[str] | None:
+def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
     """The letters of a line that is nothing but the answer: "b,d", or "b: 硫化水素中毒" in the choice's own words.
 
     The words must be the choice's, as far as both are in one script: "C. difficile infection" and "D dimer" are no
@@ -230,48 +230,54 @@ def _alone(line: str, asked: Asked) -> frozenset[str] | None:
     return letters if label and not _SPECIES.match(line) and not _REFUSES.search(words) else None
 
 
-def _corrected(text: str, after: int, asked: Asked) -> Place | None:
+def _corrected(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:
     """The last answer that replaces an earlier one: 「いや、b です」, "Actually, it's B."."""
     for change in list(CORRECTION.finditer(text, after))[-20:][::-1]:
         if found := closed_list(text, change.end(), asked.letters):
-            return Place(found[0], "correction", found[1], firm=False)
+            return ChoicesAt(found[0], "correction", found[1], firm=False)
     return None
 
 
-def _whole(text: str, asked: Asked) -> Place | None:
+def _whole(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """A reply that is nothing but the answer."""
     if "\n" in text:
         lines = _items(text, 0, asked) if 1 < asked.wanted < 8 and len(text) < 400 else None
         return lines if lines is not None and lines.end == len(text) and len(lines.letters) == asked.wanted else None
     words = choices_at(text, 0, asked)
     if words is not None and (len(text) < 2 * len(text[: words[1]]) + 12 or _ENDS_TEXT.match(text, words[1])):
-        return None if _taken_back(text, words[1]) else Place(words[0], "choice text", words[1], firm=True)
+        return None if _taken_back(text, words[1]) else ChoicesAt(words[0], "choice text", words[1], firm=True)
     letters = _alone(text, asked)
-    return None if letters is None else Place(letters, "bare", len(text), firm=True)
+    return None if letters is None else ChoicesAt(letters, "bare", len(text), firm=True)
 
 
-def _last_line(text: str, asked: Asked) -> Place | None:
+def _last_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """A list alone on the last line; one that only repeats it may stand above."""
     *above, last = text.split("\n")
     if not above or not _STARTS_BARE.match(last):
         return None
     letters = _alone(last, asked)
-    return Place(letters, "last line", len(text), firm=False) if letters and _none_but(letters, above, asked) else None
+    return (
+        ChoicesAt(letters, "last line", len(text), firm=False) if letters and _none_but(letters, above, asked) else None
+    )
 
 
-def _first_line(text: str, asked: Asked) -> Place | None:
+def _first_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """A list alone on the first line, above an explanation that names no other."""
     first, *below = text.split("\n")
     letters = _alone(first, asked)
-    return Place(letters, "first line", len(first), firm=True) if letters and _none_but(letters, below, asked) else None
+    return (
+        ChoicesAt(letters, "first line", len(first), firm=True)
+        if letters and _none_but(letters, below, asked)
+        else None
+    )
 
 
-def _none_but(letters: frozenset[str], lines: list[str], asked: Asked) -> bool:
+def _none_but(letters: frozenset[str], lines: list[str], asked: AnswerSpace) -> bool:
     """Whether no line is a bare list of other letters, as it would be where the choices are only listed."""
     return all(_alone(line, asked) in (None, letters) for line in lines)
 
 
-def _concluded(text: str, asked: Asked) -> Place | None:
+def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """「よって b が正しい」, "Therefore, b.", or else one and the same 「b が正解」 wherever it is written."""
     drawn: list[tuple[int, frozenset[str]]] = []
     said: set[frozenset[str]] = set()
@@ -292,11 +298,11 @@ def _concluded(text: str, asked: Asked) -> Place | None:
             drawn.append((conclusion.end(), found[0]))
     if drawn:
         at, letters = max(drawn, key=lambda one: one[0])
-        return Place(letters, "conclusion", at, firm=False)
-    return Place(said.pop(), "conclusion", len(text), firm=False) if len(said) == 1 else None
+        return ChoicesAt(letters, "conclusion", at, firm=False)
+    return ChoicesAt(said.pop(), "conclusion", len(text), firm=False) if len(said) == 1 else None
 
 
-def _stated(text: str, asked: Asked) -> Place | None:
+def _stated(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """A sentence that gives the answer in the question's words, or a verdict on every choice."""
     letters = stated(text, asked)
-    return None if letters is None else Place(letters, "conclusion", len(text), firm=False)
+    return None if letters is None else ChoicesAt(letters, "conclusion", len(text), firm=False)

@@ -4,7 +4,7 @@ import re
 
 from medllm.exam.extract.choice_list import letters_at
 from medllm.exam.extract.option_verdicts import verdicts_of
-from medllm.exam.extract.vocabulary import Asked, choices_at, essence
+from medllm.exam.extract.vocabulary import AnswerSpace, choices_at, essence
 
 _FILLER = re.compile(
     r"(?:(?:おそらく|恐らく|たぶん|多分|きっと|私は|私の|本問は|本問では|この問題は|ここでは|したがって|従って"
@@ -42,11 +42,11 @@ _SENTENCE = re.compile(r"(?<=[。!?])|(?<=\w\w[.])(?=\s)|\n")
 _LONGEST = 120
 
 
-def stated(text: str, asked: Asked) -> frozenset[str] | None:
+def stated(text: str, asked: AnswerSpace) -> frozenset[str] | None:
     """The letters that the last sentence, the first one, or the verdicts on all choices give.
 
-    >>> from medllm.exam.extract.vocabulary import asked_of
-    >>> sorted(stated("おそらくbです", asked_of(None)) or ())
+    >>> from medllm.exam.extract.vocabulary import answer_space
+    >>> sorted(stated("おそらくbです", answer_space(None)) or ())
     ['b']
     """
     tail = [part.strip() for part in _SENTENCE.split(text[-2 * _LONGEST :]) if part.strip()]
@@ -57,7 +57,7 @@ def stated(text: str, asked: Asked) -> frozenset[str] | None:
     return _judged(text, asked)
 
 
-def _sentence(sentence: str, asked: Asked) -> frozenset[str] | None:
+def _sentence(sentence: str, asked: AnswerSpace) -> frozenset[str] | None:
     """The letters of a sentence that is an answer from its beginning to its end."""
     filler = _FILLER.match(sentence)
     start = filler.end() if filler else 0
@@ -80,7 +80,7 @@ def _sentence(sentence: str, asked: Asked) -> frozenset[str] | None:
     )
 
 
-def _ends(sentence: str, end: int, letters: frozenset[str], asked: Asked) -> bool:
+def _ends(sentence: str, end: int, letters: frozenset[str], asked: AnswerSpace) -> bool:
     """Whether nothing but the sentence's ending, or the choice's own words and it, stands behind the letters."""
     if _TAIL.fullmatch(sentence, end):
         return True
@@ -94,7 +94,7 @@ def _ends(sentence: str, end: int, letters: frozenset[str], asked: Asked) -> boo
     )
 
 
-def _is_the_answer(words: str, asked: Asked) -> bool:
+def _is_the_answer(words: str, asked: AnswerSpace) -> bool:
     """Whether words such as 「正しいのは」 name what the question asks for."""
     said = essence(words)
     if len(said) >= 3 and said in asked.text:
@@ -104,7 +104,7 @@ def _is_the_answer(words: str, asked: Asked) -> bool:
     return bool(_RIGHT.search(words)) and not asked.negative
 
 
-def _judged(text: str, asked: Asked) -> frozenset[str] | None:
+def _judged(text: str, asked: AnswerSpace) -> frozenset[str] | None:
     """The letters that verdicts on every choice, one a line, set apart as the question asks."""
     if not asked.wanted:
         return None

@@ -25,7 +25,7 @@ _LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AnswerSpace:
     """What is known of the question when its reply is read."""
 
     letters: str
@@ -44,15 +44,15 @@ class Asked:
     """The choices as published."""
 
 
-def asked_of(question: Question | None) -> Asked:
+def answer_space(question: Question | None) -> AnswerSpace:
     """What is known of a question, or of none."""
     return _UNKNOWN if question is None else _asked(question)
 
 
 @lru_cache(maxsize=2048)
-def _asked(question: Question) -> Asked:
+def _asked(question: Question) -> AnswerSpace:
     whole = normal(question.text)
-    return Asked(
+    return AnswerSpace(
         letters=question.letters,
         wanted=question.answers_wanted,
         choices=tuple(
@@ -70,7 +70,7 @@ def essence(words: str) -> str:
     return "".join(one for one in normal(words).casefold() if one.isalnum())
 
 
-def choices_at(text: str, start: int, asked: Asked) -> tuple[frozenset[str], int] | None:
+def choices_at(text: str, start: int, asked: AnswerSpace) -> tuple[frozenset[str], int] | None:
     """The choices whose own words stand at `start`, one or a list of them, and the place behind them."""
     found: set[str] = set()
     end = start
@@ -87,7 +87,7 @@ def choices_at(text: str, start: int, asked: Asked) -> tuple[frozenset[str], int
     return frozenset(found), end
 
 
-def _choice_at(text: str, start: int, asked: Asked) -> tuple[str, int] | None:
+def _choice_at(text: str, start: int, asked: AnswerSpace) -> tuple[str, int] | None:
     """The longest choice that stands at `start` in its own words."""
     if not asked.choices or start >= len(text):
         return None
@@ -119,10 +119,10 @@ def _ends(part: str, end: int, words: str) -> bool:
     )
 
 
-_UNKNOWN = Asked("abcde", 0, (), "", negative=False, kana=True)
+_UNKNOWN = AnswerSpace("abcde", 0, (), "", negative=False, kana=True)
 
 
-def own_words(letter: str, words: str, asked: Asked) -> bool | None:
+def own_words(letter: str, words: str, asked: AnswerSpace) -> bool | None:
     """Whether words behind a letter are that choice's; None where they cannot be compared, as in another script."""
     own = dict(asked.choices).get(letter)
     said = essence(words)

@@ -25,7 +25,7 @@ class Replies:
 
 
 @dataclass(frozen=True, slots=True)
-class Sitting:
+class ExamReplies:
     """All replies to one exam, over the questions that anybody answered."""
 
     benchmark: str
@@ -51,7 +51,7 @@ class Sitting:
         return earned * members, total * members
 
 
-def sittings(records: Iterable[Record]) -> list[Sitting]:
+def align_replies(records: Iterable[Record]) -> list[ExamReplies]:
     """Records by exam; two replies with the same exam, model, prompt, question and sample are a fault."""
     by_exam: dict[str, dict[tuple[str, PromptStyle], dict[tuple[str, int], Record]]] = {}
     for record in records:
@@ -66,7 +66,7 @@ def sittings(records: Iterable[Record]) -> list[Sitting]:
     return [_sitting(benchmark, groups) for benchmark, groups in by_exam.items()]
 
 
-def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[str, int], Record]]) -> Sitting:
+def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[str, int], Record]]) -> ExamReplies:
     questions: dict[str, Record] = {}
     replies = {}
     for (model, prompt), found in groups.items():
@@ -80,7 +80,7 @@ def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[st
                 f"{model} ({prompt}) on {benchmark}: no sample 0, which is the one that is scored. Number from 0."
             )
         replies[model, prompt] = Replies(model, prompt, scored, samples)
-    return Sitting(benchmark, _in_order(questions.values()), replies)
+    return ExamReplies(benchmark, _in_order(questions.values()), replies)
 
 
 def _in_order(questions: Iterable[Record]) -> list[Record]:

@@ -7,7 +7,7 @@ from itertools import combinations
 from medllm.exam.estimates import Estimate, Ratios
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.exam.significance import holm, mcnemar
-from medllm.exam.stability.align import Replies, Sitting
+from medllm.exam.stability.align import ExamReplies, Replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ModelPair:
     """Two models' replies and the numbers of their ratios."""
 
     first: Replies
@@ -38,7 +38,7 @@ class Pair:
     score_second: int
 
 
-def register_pairs(sitting: Sitting, ratios: Ratios) -> list[Pair]:
+def register_pairs(sitting: ExamReplies, ratios: Ratios) -> list[ModelPair]:
     """Add the ratios of every two models under each prompt, over the questions that both answered."""
     pairs = []
     for prompt in PROMPTS:
@@ -49,11 +49,11 @@ def register_pairs(sitting: Sitting, ratios: Ratios) -> list[Pair]:
             both = there * there_too
             if both.any():
                 scores = [ratios.add(*sitting.points(replies, both)) for replies in (first, second)]
-                pairs.append(Pair(first, second, *scores))
+                pairs.append(ModelPair(first, second, *scores))
     return pairs
 
 
-def compare(sitting: Sitting, pair: Pair, ratios: Ratios) -> Comparison:
+def compare(sitting: ExamReplies, pair: ModelPair, ratios: Ratios) -> Comparison:
     """Read off a pair's difference and its exact test, not yet corrected."""
     shared = [name for name in pair.first.scored if name in pair.second.scored]
     rights = [(pair.first.scored[name].correct, pair.second.scored[name].correct) for name in shared]

@@ -10,7 +10,7 @@ from medllm.exam.estimates import Estimate, Ratios
 from medllm.exam.extract.option_verdicts import agrees, verdicts
 from medllm.exam.record import Record
 from medllm.exam.significance import mcnemar
-from medllm.exam.stability.align import Sitting
+from medllm.exam.stability.align import ExamReplies
 
 Transition = Literal["right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other"]
 Loss = Literal["unparsed", "truncated", "run_on", "loop", "wrong_count", "other_answer"]
@@ -20,7 +20,7 @@ _HARNESS = frozenset({"unparsed", "truncated", "run_on", "loop"})
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PairedChange:
     """What explaining did to a model, question by question, over the questions asked both ways."""
 
     questions: int
@@ -62,7 +62,7 @@ class ChangeRatios:
     readable_explained: int
 
 
-def register(sitting: Sitting, model: str, ratios: Ratios) -> ChangeRatios | None:
+def plan_change(sitting: ExamReplies, model: str, ratios: Ratios) -> ChangeRatios | None:
     """Add the ratios of a model that was asked both ways; None for one that was not."""
     plain, explained = sitting.replies.get((model, "plain")), sitting.replies.get((model, "explain"))
     if plain is None or explained is None:
@@ -84,14 +84,14 @@ def register(sitting: Sitting, model: str, ratios: Ratios) -> ChangeRatios | Non
     )
 
 
-def read(found: ChangeRatios | None, ratios: Ratios) -> Change | None:
+def read_change(found: ChangeRatios | None, ratios: Ratios) -> PairedChange | None:
     """The change of a model, from its ratios."""
     if found is None or not found.pairs:
         return None
     transitions = Counter(transition(plain, explained) for plain, explained in found.pairs)
     losses = Counter(loss(explained) for plain, explained in found.pairs if plain.correct and not explained.correct)
     said = [agreed for _, explained in found.pairs if (agreed := _agreement(explained)) is not None]
-    return Change(
+    return PairedChange(
         questions=len(found.pairs),
         unpaired=found.unpaired,
         delta=ratios.score(found.explained, minus=found.plain),

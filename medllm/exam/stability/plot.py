@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from medllm.errors import DataError
 from medllm.exam.estimates import Estimate
 from medllm.exam.record import PromptStyle
-from medllm.exam.stability.report import Report, Stability
+from medllm.exam.stability.report import Stability, StabilityReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ _CJK = (
 )  # fmt: skip
 
 
-def draw(report: Report, path: Path, *, language: PlotLanguage = "en") -> None:
+def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguage = "en") -> None:
     """Draw the report to an SVG, PNG or PDF file; made aside, then moved into place."""
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise DataError(f"{path}: the figure can be .svg, .png or .pdf. Give one of these endings.")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from medllm.exam.estimates import Ratios
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.exam.stability import paired
-from medllm.exam.stability.align import Replies, Sitting, clusters, sittings
+from medllm.exam.stability.align import ExamReplies, Replies, align_replies, clusters
 from medllm.exam.stability.comparison import Comparison, compare, corrected, register_pairs
 from medllm.exam.stability.condition import Condition, condition
-from medllm.exam.stability.paired import Change
+from medllm.exam.stability.paired import PairedChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,34 +19,34 @@ class Stability:
     benchmark: str
     model: str
     conditions: dict[PromptStyle, Condition]
-    change: Change | None
+    change: PairedChange | None
     """None when it was asked only one way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class StabilityReport:
     """All models and all comparisons."""
 
     models: list[Stability]
     comparisons: list[Comparison]
 
 
-def report(records: Iterable[Record]) -> Report:
+def stability_report(records: Iterable[Record]) -> StabilityReport:
     """The stability report of any number of exams and models."""
     models: list[Stability] = []
     comparisons: list[Comparison] = []
-    for sitting in sittings(records):
+    for sitting in align_replies(records):
         of_models, of_pairs = _report(sitting)
         models += of_models
         comparisons += of_pairs
-    return Report(models, comparisons)
+    return StabilityReport(models, comparisons)
 
 
-def _report(sitting: Sitting) -> tuple[list[Stability], list[Comparison]]:
+def _report(sitting: ExamReplies) -> tuple[list[Stability], list[Comparison]]:
     """Register every ratio and read off the estimates."""
     ratios = Ratios(clusters(sitting.questions), [question.year for question in sitting.questions])
     of_conditions = {key: _condition_ratios(sitting, replies, ratios) for key, replies in sitting.replies.items()}
-    of_changes = {model: paired.register(sitting, model, ratios) for model in sitting.models}
+    of_changes = {model: paired.plan_change(sitting, model, ratios) for model in sitting.models}
     of_pairs = register_pairs(sitting, ratios)
     found = {
         key: condition(replies, ratios.score(of_conditions[key][0]), ratios.share(of_conditions[key][1]))
@@ -57,14 +57,14 @@ def _report(sitting: Sitting) -> tuple[list[Stability], list[Comparison]]:
             sitting.benchmark,
             model,
             {prompt: found[model, prompt] for prompt in PROMPTS if (model, prompt) in found},
-            paired.read(of_changes[model], ratios),
+            paired.read_change(of_changes[model], ratios),
         )
         for model in sitting.models
     ]
     return models, corrected([compare(sitting, pair, ratios) for pair in of_pairs])
 
 
-def _condition_ratios(sitting: Sitting, replies: Replies, ratios: Ratios) -> tuple[int, int]:
+def _condition_ratios(sitting: ExamReplies, replies: Replies, ratios: Ratios) -> tuple[int, int]:
     """The numbers of the score's and the accuracy's ratios."""
     correct, there = sitting.column(replies, lambda record: float(record.correct))
     return ratios.add(*sitting.points(replies, there)), ratios.add(correct, there)

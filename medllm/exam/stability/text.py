@@ -8,14 +8,14 @@ from medllm.exam.estimates import Estimate
 from medllm.exam.intervals import Interval
 from medllm.exam.stability.comparison import Comparison
 from medllm.exam.stability.condition import Condition
-from medllm.exam.stability.paired import Change
-from medllm.exam.stability.report import Report, Stability
+from medllm.exam.stability.paired import PairedChange
+from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
 
 _PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
 
 
-def report_lines(report: Report) -> Iterator[str]:
+def report_lines(report: StabilityReport) -> Iterator[str]:
     """The report, model by model, then the comparisons; every number with what it is of and its interval."""
     for stability in report.models:
         yield from _model(stability)
@@ -78,7 +78,7 @@ def _condition(name: str, condition: Condition) -> Iterator[str]:
     yield from (f"  {'':<18}{verdict}" for verdict in condition.verdicts)
 
 
-def _change(change: Change) -> Iterator[str]:
+def _change(change: PairedChange) -> Iterator[str]:
     unpaired = f" ({change.unpaired} asked only one way are left out)" if change.unpaired else ""
     delta = _number(change.delta, sign=True)
     yield f"  explaining changes the score by {delta} over {change.questions} questions{unpaired}"
@@ -123,7 +123,7 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
 
 
-def report_json(report: Report) -> dict[str, Any]:
+def report_json(report: StabilityReport) -> dict[str, Any]:
     """The report for programs: the dataclasses of the report, names as in docs/exam.md."""
     return {
         "models": [_stability_json(stability) for stability in report.models],

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from medllm.exam.estimates import Estimate
 from medllm.exam.intervals import Interval
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.exam.stability.report import Report, Stability
+from medllm.exam.stability.report import Stability, StabilityReport
 
 _SEEDED = re.compile(r"(?P<row>.+?)[-_. @]*seed[-_= ]*(?P<seed>\d+)", re.IGNORECASE)
 
@@ -62,7 +62,7 @@ def row_and_seed(model: str) -> tuple[str, int | None]:
     return (found["row"], int(found["seed"])) if found else (model, None)
 
 
-def trainings(report: Report) -> list[Trainings]:
+def trainings(report: StabilityReport) -> list[Trainings]:
     """Every row of the report that has at least two trainings, exam by exam."""
     found = []
     for (benchmark, row), models in _rows(report).items():
@@ -78,7 +78,7 @@ def trainings(report: Report) -> list[Trainings]:
     return found
 
 
-def contrasts(report: Report) -> list[Contrast]:
+def contrasts(report: StabilityReport) -> list[Contrast]:
     """Every two rows of the report that share at least two seeds, exam by exam and prompt by prompt."""
     pairs: dict[tuple[str, PromptStyle, str, str], dict[int | None, Estimate]] = {}
     for one in report.comparisons:
@@ -121,7 +121,7 @@ def t_half_width(values: Sequence[float]) -> float:
     return float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
 
 
-def trainings_lines(report: Report, show: Callable[[float, Interval | None, bool], str]) -> list[str]:
+def trainings_lines(report: StabilityReport, show: Callable[[float, Interval | None, bool], str]) -> list[str]:
     """The trained rows for people; `show` writes a number with its interval, signed or not."""
     lines = []
     for one in trainings(report):
@@ -142,7 +142,7 @@ def _line(name: str, over: OverTrainings, show: Callable[[float, Interval | None
     return f"{name}: {both} over trainings and questions; {show(over.mean, over.over_trainings, signed)} over trainings"
 
 
-def _rows(report: Report) -> dict[tuple[str, str], list[Stability]]:
+def _rows(report: StabilityReport) -> dict[tuple[str, str], list[Stability]]:
     """The models of each exam and row that has several trainings, in the order of their seeds."""
     rows: dict[tuple[str, str], list[Stability]] = {}
     for one in report.models:

@@ -7,14 +7,14 @@ from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
 from medllm.generation.types import BASE, Reply, Request
-from medllm.weights.special_tokens import Words
+from medllm.weights.special_tokens import TextTokens
 
 PADDING = (32, 0.25)
 """A prompt lacks no more than so many tokens, or so large a share, of the longest in its piece: padding is work too."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenizedRequest:
     """A request with its tokens: those shared with its batch are counted, not repeated."""
 
     request: Request
@@ -31,11 +31,11 @@ class Batch:
     """Requests to answer at once, those of one model next to each other."""
 
     prefix: tuple[int, ...]
-    asked: tuple[Asked, ...]
+    asked: tuple[TokenizedRequest, ...]
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """How much fits into one batch."""
 
     prompts: int
@@ -48,7 +48,10 @@ class Limits:
 
 
 def plan(
-    requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, limits: Limits, words: Words | None = None
+    requests: Sequence[Request],
+    tokenizer: PreTrainedTokenizerBase,
+    limits: BatchLimits,
+    words: TextTokens | None = None,
 ) -> tuple[list[Batch], list[tuple[Request, int]]]:
     """Batches in order of length, and the requests that do not fit the model, with their lengths in tokens.
 
@@ -56,7 +59,7 @@ def plan(
     """
     groups: dict[tuple[str, str], list[tuple[Request, list[int]]]] = {}
     unfit = []
-    words = words or Words(tokenizer)
+    words = words or TextTokens(tokenizer)
     for request in requests:
         tokens = words.prompt(request.text)
         if len(tokens) + request.max_new_tokens > limits.context:
@@ -83,14 +86,14 @@ def refuse_strangers(requests: Sequence[Request], adapters: Sequence[str]) -> No
         raise ModelError(f"there is no model `{unknown[0]}` here. There is: {', '.join((BASE, *adapters))}.")
 
 
-def _batches(group: list[tuple[Request, list[int]]], limits: Limits) -> list[Batch]:
+def _batches(group: list[tuple[Request, list[int]]], limits: BatchLimits) -> list[Batch]:
     prefix = _common([tokens for request, tokens in group if request.shared]) if group[0][0].shared else ()
-    by_prompt: dict[tuple[int, ...], list[Asked]] = {}
+    by_prompt: dict[tuple[int, ...], list[TokenizedRequest]] = {}
     for request, tokens in group:
         own = tuple(tokens[len(prefix) :])
-        by_prompt.setdefault(own, []).append(Asked(request, own))
+        by_prompt.setdefault(own, []).append(TokenizedRequest(request, own))
     batches: list[Batch] = []
-    taken: list[Asked] = []
+    taken: list[TokenizedRequest] = []
     prompts = widest = 0
     for own in sorted(by_prompt, key=len, reverse=True):
         more = by_prompt[own]
@@ -125,7 +128,7 @@ def _too_short(own: tuple[int, ...], longest: tuple[int, ...]) -> bool:
     return len(longest) - len(own) > max(least, share * len(longest))
 
 
-def _batch(prefix: tuple[int, ...], taken: list[Asked]) -> Batch:
+def _batch(prefix: tuple[int, ...], taken: list[TokenizedRequest]) -> Batch:
     return Batch(prefix, tuple(sorted(taken, key=lambda asked: asked.request.model)))
 
 

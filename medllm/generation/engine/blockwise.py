@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import device_at_hand, load_tokenizer, release
+from medllm.weights.load import default_device, load_tokenizer, release
 from medllm.weights.resources import WIDTH
-from medllm.weights.special_tokens import Words
+from medllm.weights.special_tokens import TextTokens
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -42,7 +42,7 @@ def streamed_bytes(base: Checkpoint, dtype: str) -> float:
     return max(parts.values()) * WIDTH[dtype]
 
 
-class Streamed:
+class BlockwiseModel:
     """One model under measurement, base and adapter or a whole model, of which a block at a time is loaded."""
 
     speaks = False
@@ -52,7 +52,7 @@ class Streamed:
         self.base = Checkpoint(base)
         self.adapter = Adapter(adapter) if adapter is not None else None
         self.kind = getattr(torch, dtype)
-        self.device = device_at_hand()
+        self.device = default_device()
 
     def release(self) -> None:
         """Give back what is left."""
@@ -61,7 +61,7 @@ class Streamed:
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def read(self, texts: Sequence[str]) -> Iterator[torch.Tensor]:
         """The logits at every position of each text, in float32: positions x vocabulary, in the order of the texts."""
-        words = Words(load_tokenizer(self.base.folder))
+        words = TextTokens(load_tokenizer(self.base.folder))
         config = AutoConfig.from_pretrained(self.base.folder, trust_remote_code=False)
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(config, dtype=self.kind, attn_implementation="sdpa").eval()

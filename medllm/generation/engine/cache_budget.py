@@ -16,7 +16,7 @@ LEAST_TOKENS, MOST_ON_CPU = 2048, 65_536
 
 
 @dataclass(frozen=True)
-class Room:
+class CacheBudget:
     """What one model may take beside its weights."""
 
     tokens: int
@@ -27,7 +27,7 @@ class Room:
     heads: int
 
     @classmethod
-    def of(cls, config: Any, model: Any, sharing: int) -> "Room":  # noqa: ANN401  a text config, a PreTrainedModel
+    def of(cls, config: Any, model: Any, sharing: int) -> "CacheBudget":  # noqa: ANN401  a text config, a PreTrainedModel
         """Count what is free now, where `sharing` processes take from the same memory."""
         heads = int(config.num_attention_heads)
         size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)

@@ -16,7 +16,7 @@ LIKELIEST = 1024
 
 
 @dataclass
-class Writing:
+class Decoder:
     """The state of one answer."""
 
     request: Request
@@ -84,18 +84,18 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def choose(logits: torch.Tensor, writings: list[Writing]) -> list[int]:
+def next_tokens(logits: torch.Tensor, writings: list[Decoder]) -> list[int]:
     """The next token of each row: the likeliest, or one drawn by the row's own number."""
     # On a CPU `max` finds the first of the largest four times as quickly as `argmax`, in bfloat16.
     chosen: list[int] = logits.max(-1).indices.tolist()
     for row, writing in enumerate(writings):
         request = writing.request
         if request.temperature > 0 and writing.finished is None:
-            chosen[row] = _drawn(logits[row], request.temperature, request.top_p, writing.uniform())
+            chosen[row] = _sample_token(logits[row], request.temperature, request.top_p, writing.uniform())
     return chosen
 
 
-def _drawn(logits: torch.Tensor, temperature: float, top_p: float, number: float) -> int:
+def _sample_token(logits: torch.Tensor, temperature: float, top_p: float, number: float) -> int:
     """Invert the distribution at `number`, most likely tokens first; the tail beyond top_p is cut."""
     likely = (logits.float() / temperature).softmax(-1)
     for count in (LIKELIEST, len(likely)):

@@ -10,18 +10,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
-from medllm.generation.engine.batching import Batch, Limits, Prompt, pieces, plan, refuse_strangers, too_long
-from medllm.generation.engine.cache_budget import Room
-from medllm.generation.engine.decoding import Writing, choose
+from medllm.generation.engine.batching import Batch, BatchLimits, Prompt, pieces, plan, refuse_strangers, too_long
+from medllm.generation.engine.cache_budget import CacheBudget
+from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.engine.kv_cache import Prefix, Rows, Shared, joined, roomy_cache
-from medllm.generation.engine.lora_linear import take_over
+from medllm.generation.engine.lora_linear import replace_lora_layers
 from medllm.generation.engine.prefix_attention import NAME, register
 from medllm.generation.types import BASE, Delta, Reply, Request
 from medllm.resource_errors import memory_is_full
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer
-from medllm.weights.special_tokens import Words
+from medllm.weights.special_tokens import TextTokens
 
 PEFT_BASE = "__base__"
 KEPT_PREFIXES = 8
@@ -49,7 +49,7 @@ class LocalGenerator:
         register()
         adapters = adapters or {}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
-        self.words = Words(self.tokenizer)
+        self.words = TextTokens(self.tokenizer)
         model: Any = load_base(base, dtype=dtype, quantization=quantization, attn_implementation=NAME, device=device)
         check_vocabulary(self.tokenizer, model, base)
         checkpoint = Checkpoint(base)
@@ -60,16 +60,16 @@ class LocalGenerator:
         )
         if adapters:
             model = load_adapters(model, adapters, base, alone=alone)
-        self.asking, left = take_over(model)
+        self.asking, left = replace_lora_layers(model)
         self.left_to_peft = left | replacing
         model.get_output_embeddings().register_forward_pre_hook(_laid_out_anew)
         self.model = model.eval()
         self.adapters = tuple(adapters)
         text = model.config.get_text_config()
         self.layers = int(text.num_hidden_layers)
-        room = Room.of(text, self.model, sharing)
+        room = CacheBudget.of(text, self.model, sharing)
         # PEFT cannot ask several models at once where one of them replaces whole tensors.
-        self.limits = Limits(batch_size, room.tokens, int(text.max_position_embeddings), not replacing)
+        self.limits = BatchLimits(batch_size, room.tokens, int(text.max_position_embeddings), not replacing)
         self.ends = frozenset({*end_marks(self.tokenizer), *_as_list(model.generation_config.eos_token_id)})
         self.room = room
         self.piece = PIECE_ON_CPU if room.on_cpu else PIECE
@@ -116,13 +116,13 @@ class LocalGenerator:
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch, token by token; rows that are done are taken out."""
         writings = [
-            Writing(asked.request, len(batch.prefix) + len(asked.tokens), self.tokenizer, self.ends)
+            Decoder(asked.request, len(batch.prefix) + len(asked.tokens), self.tokenizer, self.ends)
             for asked in batch.asked
         ]
         with torch.inference_mode():
             logits, cache, rows = self._read(batch)
             while True:
-                for token, writing in zip(choose(logits, writings), writings, strict=True):
+                for token, writing in zip(next_tokens(logits, writings), writings, strict=True):
                     if writing.finished is None:
                         writing.take(token)
                         if writing.finished is not None:

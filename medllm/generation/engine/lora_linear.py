@@ -22,7 +22,7 @@ Factors = tuple[torch.Tensor, torch.Tensor, float]
 
 
 @dataclass
-class Asking:
+class AdapterRows:
     """Which rows of the pass belong to which model; all layers of a model look at the one."""
 
     runs: list[tuple[str, slice]] = field(default_factory=list)
@@ -32,10 +32,10 @@ class Asking:
         self.runs = [(models[0], slice(None))] if len(set(models)) == 1 else runs(models)
 
 
-class Adapted(torch.nn.Module):  # type: ignore[misc]
+class MultiLoraLinear(torch.nn.Module):  # type: ignore[misc]
     """A linear layer, float or 4-bit, and the factors of every adapter that changes it."""
 
-    def __init__(self, layer: Any, asking: Asking) -> None:  # noqa: ANN401  PEFT's layer
+    def __init__(self, layer: Any, asking: AdapterRows) -> None:  # noqa: ANN401  PEFT's layer
         super().__init__()
         self.base_layer = layer.base_layer
         self.asking = asking
@@ -65,17 +65,17 @@ def _add(result: torch.Tensor, given: torch.Tensor, narrow: torch.Tensor, wide: 
         part.copy_(torch.addmm(part.to(inner.dtype), inner, wide.T, alpha=scale))
 
 
-def take_over(model: torch.nn.Module) -> tuple[Asking, frozenset[str]]:
+def replace_lora_layers(model: torch.nn.Module) -> tuple[AdapterRows, frozenset[str]]:
     """Put `Adapted` in the place of PEFT's plain linear layers; also say whose adapters are left to PEFT.
 
     Left to it are embeddings, and all that stands beside a tensor that an adapter replaces outright.
     """
-    asking = Asking()
+    asking = AdapterRows()
     for name, layer in list(model.named_modules()):
         if not _is_plain(layer) or ".modules_to_save." in name or ".original_module" in name:
             continue
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, Adapted(layer, asking))
+        setattr(model.get_submodule(parent), own, MultiLoraLinear(layer, asking))
     left = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     return asking, frozenset(name for layer in left for name in (*layer.lora_A, *layer.lora_embedding_A))
 

@@ -23,7 +23,7 @@ _WITH_VALUE = frozenset(
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobCommand:
     """A command that can be started here, or the reason why it cannot."""
 
     command: list[str]
@@ -49,23 +49,23 @@ def relocate(text: str, volumes: Mapping[str, Path]) -> str:
     return text
 
 
-def plan(command: list[str]) -> Plan:
+def plan(command: list[str]) -> JobCommand:
     """The command as it will be run.
 
     `uv run` is run by this Python when everything it asks for is installed here, so that a machine without
     internet runs what it can; otherwise by uv, which may download.
     """
     if command[:2] != ["uv", "run"]:
-        return Plan(command)
+        return JobCommand(command)
     wanted, rest = _options(command[2:])
     wanted += _declared(rest[0]) if rest else []
     missing = [text for text in wanted if not _is_installed(text)]
     if not missing:
-        return Plan([sys.executable, *(rest[1:] if rest[:1] in (["python"], ["python3"]) else rest)])
+        return JobCommand([sys.executable, *(rest[1:] if rest[:1] in (["python"], ["python3"]) else rest)])
     lacking = ", ".join(missing)
     if shutil.which("uv"):
-        return Plan(command, (f"not installed here, so uv will fetch it: {lacking}",))
-    return Plan([], (f"not installed here, and there is no uv to fetch it: {lacking}",))
+        return JobCommand(command, (f"not installed here, so uv will fetch it: {lacking}",))
+    return JobCommand([], (f"not installed here, and there is no uv to fetch it: {lacking}",))
 
 
 def _options(words: list[str]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from medllm.localhub.errors import Refusal
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store.accounts import now
 from medllm.localhub.store.store import Store
 
@@ -55,7 +55,7 @@ def get(connection: sqlite3.Connection, namespace: str, number: str) -> sqlite3.
         "SELECT * FROM jobs WHERE id = ? AND namespace = ?", (number, namespace)
     ).fetchone()
     if row is None:
-        raise Refusal(404, "Job not found", "JobNotFound")
+        raise HubRefusal(404, "Job not found", "JobNotFound")
     return row
 
 
@@ -104,7 +104,7 @@ def _seconds(start: str, end: str | None) -> int | None:
     return None if end is None else int((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
-class Log:
+class JobLog:
     """A job's lines in a file, cut when there are too many."""
 
     def __init__(self, path: Path, most: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medllm.errors import HubError
 from medllm.localhub.jobs import command, records, volumes
-from medllm.localhub.jobs.records import Log, Spec
+from medllm.localhub.jobs.records import JobLog, Spec
 from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.store import Store
 
@@ -38,7 +38,7 @@ class _Running:
                     self.process.stdin.close()
 
 
-class Jobs:
+class JobRunner:
     """The jobs of one server."""
 
     def __init__(self, store: Store, url: str) -> None:
@@ -75,7 +75,7 @@ class Jobs:
     def _run(self, running: _Running, caller: Caller, number: str, spec: Spec, secret: Mapping[str, str]) -> None:
         folder = self._store.folder / "jobs" / number
         folder.mkdir(parents=True)
-        lines = Log(records.log_path(self._store, number), self._store.limits.job_log_lines)
+        lines = JobLog(records.log_path(self._store, number), self._store.limits.job_log_lines)
         try:
             stage, message = self._work(running, caller, number, spec, secret, lines)
         except (HubError, OSError) as fault:
@@ -95,7 +95,7 @@ class Jobs:
         self._running.pop(number, None)
 
     def _work(
-        self, running: _Running, caller: Caller, number: str, spec: Spec, secret: Mapping[str, str], lines: Log
+        self, running: _Running, caller: Caller, number: str, spec: Spec, secret: Mapping[str, str], lines: JobLog
     ) -> tuple[str, str | None]:
         folder = self._store.folder / "jobs" / number
         places = {volume.mount: folder / "volumes" / str(index) for index, volume in enumerate(spec.volumes)}
@@ -123,7 +123,7 @@ class Jobs:
         return ("COMPLETED", None) if code == 0 else ("ERROR", f"Job failed with exit code: {code}")
 
     def _wait(
-        self, running: _Running, number: str, words: list[str], environment: dict[str, str], spec: Spec, lines: Log
+        self, running: _Running, number: str, words: list[str], environment: dict[str, str], spec: Spec, lines: JobLog
     ) -> int:
         work = self._store.folder / "jobs" / number / "work"
         work.mkdir()

@@ -4,7 +4,7 @@ import hashlib
 import sqlite3
 from pathlib import Path
 
-from medllm.localhub.errors import Refusal, bad_request
+from medllm.localhub.errors import HubRefusal, bad_request
 from medllm.localhub.jobs.records import Volume
 from medllm.localhub.store import blobs, buckets, commits, refs, repos, trees
 from medllm.localhub.store.accounts import Caller
@@ -33,7 +33,7 @@ def _contents(connection: sqlite3.Connection, caller: Caller, volume: Volume) ->
     commit_id = refs.resolve(connection, repo, volume.revision or "main")
     node = trees.find(connection, commits.tree_of(connection, repo, commit_id), below)
     if node is None or not node.folder:
-        raise Refusal(400, f"{volume.source} has no folder {below}", "BadRequest")
+        raise HubRefusal(400, f"{volume.source} has no folder {below}", "BadRequest")
     return {path: file.sha256 for path, file in trees.files(connection, node.oid).items()}
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from medllm.errors import HubError
-from medllm.localhub.errors import Refusal
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.validation import check_namespace
 
 Role = Literal["read", "write"]
@@ -60,7 +60,7 @@ def first_user(connection: sqlite3.Connection) -> str:
         name = re.sub(r"[^A-Za-z0-9_]+", "-", getpass.getuser()).strip("-")[:60]
         try:
             name = check_namespace(name)
-        except Refusal:
+        except HubRefusal:
             name = "owner"
         _insert(connection, name, "user", owner=True)
         return name

@@ -11,7 +11,7 @@ from medllm.localhub.limits import MIB
 from medllm.localhub.store.files import Files
 
 
-class Piece(NamedTuple):
+class ByteRange(NamedTuple):
     """A run of bytes in one file of the store."""
 
     file: str
@@ -25,7 +25,7 @@ class Blob:
 
     sha256: str
     size: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ByteRange, ...]
 
 
 def blob_name(sha256: str) -> str:
@@ -38,7 +38,7 @@ def find(connection: sqlite3.Connection, sha256: str) -> Blob | None:
     row = connection.execute("SELECT size, pieces FROM blobs WHERE sha256 = ?", (sha256,)).fetchone()
     if row is None:
         return None
-    return Blob(sha256, row["size"], tuple(Piece(*piece) for piece in json.loads(row["pieces"])))
+    return Blob(sha256, row["size"], tuple(ByteRange(*piece) for piece in json.loads(row["pieces"])))
 
 
 def touch(connection: sqlite3.Connection, sha256: str) -> None:
@@ -66,19 +66,19 @@ def was_sent(connection: sqlite3.Connection, user: int, sha256: str) -> bool:
     return found is not None
 
 
-def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+def joined(pieces: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
     """The same bytes in as few pieces as can be."""
-    result: list[Piece] = []
+    result: list[ByteRange] = []
     for piece in pieces:
         last = result[-1] if result else None
         if last and last.file == piece.file and last.offset + last.length == piece.offset:
-            result[-1] = Piece(last.file, last.offset, last.length + piece.length)
+            result[-1] = ByteRange(last.file, last.offset, last.length + piece.length)
         elif piece.length:
             result.append(piece)
     return tuple(result)
 
 
-def read(files: Files, pieces: Iterable[Piece], start: int = 0, end: int | None = None) -> Iterator[bytes]:
+def read(files: Files, pieces: Iterable[ByteRange], start: int = 0, end: int | None = None) -> Iterator[bytes]:
     """The bytes from `start` up to `end`, a mebibyte at a time."""
     position = 0
     for piece in pieces:

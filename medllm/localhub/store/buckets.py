@@ -3,10 +3,10 @@
 import sqlite3
 from pathlib import Path
 
-from medllm.localhub.errors import Refusal, forbidden, no_repo, unauthorized
+from medllm.localhub.errors import HubRefusal, forbidden, no_repo, unauthorized
 from medllm.localhub.store import blobs
 from medllm.localhub.store.accounts import Caller, now
-from medllm.localhub.store.blobs import Blob, Piece, blob_name
+from medllm.localhub.store.blobs import Blob, ByteRange, blob_name
 from medllm.localhub.store.store import Store
 from medllm.localhub.validation import check_name
 
@@ -45,7 +45,7 @@ def create(connection: sqlite3.Connection, caller: Caller, namespace: str, name:
         raise forbidden(f"You do not have the right to create a bucket under the namespace {namespace!r}")
     check_name(name, "A bucket's name")
     if find(connection, namespace, name):
-        raise Refusal(409, f"There is a bucket {namespace}/{name} already", "RepoExists")
+        raise HubRefusal(409, f"There is a bucket {namespace}/{name} already", "RepoExists")
     connection.execute(
         "INSERT INTO buckets (namespace, name, private, created) VALUES (?, ?, ?, ?)", (namespace, name, private, now())
     )
@@ -60,7 +60,7 @@ def move(connection: sqlite3.Connection, caller: Caller, source: tuple[str, str]
     check_name(name, "A bucket's name")
     there = find(connection, namespace, name)
     if there is not None and there["id"] != row["id"]:
-        raise Refusal(409, f"There is a bucket {namespace}/{name} already", "RepoExists")
+        raise HubRefusal(409, f"There is a bucket {namespace}/{name} already", "RepoExists")
     connection.execute("UPDATE buckets SET namespace = ?, name = ? WHERE id = ?", (namespace, name, row["id"]))
 
 
@@ -92,7 +92,7 @@ def take_in(store: Store, bucket: int, path: str, file: Path) -> None:
         with store.database.write() as connection:
             if blobs.find(connection, spool.sha256) is None:
                 store.files.publish(spool, name)
-            blobs.add(connection, Blob(spool.sha256, spool.size, blobs.joined([Piece(name, 0, spool.size)])))
+            blobs.add(connection, Blob(spool.sha256, spool.size, blobs.joined([ByteRange(name, 0, spool.size)])))
             put(
                 connection, bucket, path, sha256=spool.sha256, xet_hash="0" * 64, mtime=int(file.stat().st_mtime * 1000)
             )

@@ -5,7 +5,7 @@ import sqlite3
 import unicodedata
 from dataclasses import dataclass
 
-from medllm.localhub.errors import Refusal, bad_request, forbidden, unauthorized
+from medllm.localhub.errors import HubRefusal, bad_request, forbidden, unauthorized
 from medllm.localhub.store import repos
 from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.repos import Repo
@@ -15,7 +15,7 @@ _SLUG = re.compile(r"(?:.*-)?([0-9a-f]{24})")
 
 
 @dataclass(frozen=True)
-class Item:
+class CollectionItem:
     """One line of a collection."""
 
     id: int
@@ -38,7 +38,7 @@ def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, nam
         (namespace, min(int(found[1], 16), 2**62) if found else -1),
     ).fetchone()
     if row is None or (row["private"] and not caller.belongs(row["namespace"])):
-        raise Refusal(404, "There is no such collection", "NotFound")
+        raise HubRefusal(404, "There is no such collection", "NotFound")
     return row
 
 
@@ -103,7 +103,7 @@ def rename(connection: sqlite3.Connection, row: sqlite3.Row, title: str) -> None
     """Another title; the address changes with it, and the old one still leads here by its number."""
     other = titled(connection, row["namespace"], title)
     if not title.strip() or (other is not None and other["id"] != row["id"]):
-        raise Refusal(409, "A collection needs a title that no other of its namespace has", "Conflict")
+        raise HubRefusal(409, "A collection needs a title that no other of its namespace has", "Conflict")
     change(connection, row["id"], "title", title)
 
 
@@ -112,14 +112,14 @@ def delete(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("DELETE FROM collections WHERE id = ?", (number,))
 
 
-def items(connection: sqlite3.Connection, caller: Caller, number: int) -> list[Item]:
+def items(connection: sqlite3.Connection, caller: Caller, number: int) -> list[CollectionItem]:
     """Its lines in order, of the repositories this caller may see."""
     rows = connection.execute(
         "SELECT collection_items.id AS item, note, repos.* FROM collection_items JOIN repos ON repos.id = repo "
         "WHERE collection = ? ORDER BY position, item",
         (number,),
     ).fetchall()
-    found = [Item(row["item"], repos.from_row(row), row["note"]) for row in rows]
+    found = [CollectionItem(row["item"], repos.from_row(row), row["note"]) for row in rows]
     return [one for one in found if not one.repo.private or caller.belongs(one.repo.namespace)]
 
 
@@ -132,7 +132,7 @@ def add(connection: sqlite3.Connection, number: int, repo: Repo, note: str | Non
             (number, repo.id, number, note),
         )
     except sqlite3.IntegrityError:
-        raise Refusal(409, f"{repo.full} is in this collection already", "ItemExists") from None
+        raise HubRefusal(409, f"{repo.full} is in this collection already", "ItemExists") from None
     connection.execute("UPDATE collections SET modified = ? WHERE id = ?", (now(), number))
 
 
@@ -143,7 +143,7 @@ def item(connection: sqlite3.Connection, number: int, name: str) -> int:
         "SELECT id FROM collection_items WHERE collection = ? AND id = ?", (number, wanted)
     ).fetchone()
     if row is None:
-        raise Refusal(404, "There is no such item in this collection", "NotFound")
+        raise HubRefusal(404, "There is no such item in this collection", "NotFound")
     return int(row["id"])
 
 

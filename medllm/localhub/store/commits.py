@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from medllm.localhub.errors import Refusal, bad_request, no_entry, no_revision
+from medllm.localhub.errors import HubRefusal, bad_request, no_entry, no_revision
 from medllm.localhub.store import blobs, refs, repos, trees
 from medllm.localhub.store.accounts import Caller, now
-from medllm.localhub.store.blobs import Blob, Piece
+from medllm.localhub.store.blobs import Blob, ByteRange
 from medllm.localhub.store.files import Files, Spool
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.store.trees import Node, Plan
+from medllm.localhub.store.trees import Node, TreeChange
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def commit(
     """Make the commit and move the reference; the caller's transaction makes all of it visible at once."""
     parent = refs.target(connection, repo, reference)
     if header.parent and not (parent or "").startswith(header.parent):
-        raise Refusal(412, "A commit has happened since. Please refresh and try again.", "PreconditionFailed")
+        raise HubRefusal(412, "A commit has happened since. Please refresh and try again.", "PreconditionFailed")
     root = tree_of(connection, repo, parent) if parent else trees.EMPTY
-    plan, new = Plan(), set[str]()
+    plan, new = TreeChange(), set[str]()
     for operation in operations:
         if isinstance(operation, Remove):
             _remove(connection, root, plan, operation)
@@ -88,7 +88,7 @@ def commit(
     return commit_id
 
 
-def _remove(connection: sqlite3.Connection, root: str, plan: Plan, operation: Remove) -> None:
+def _remove(connection: sqlite3.Connection, root: str, plan: TreeChange, operation: Remove) -> None:
     node = trees.find(connection, root, operation.path)
     if node is None and not operation.folder:
         raise no_entry(operation.path)
@@ -114,7 +114,7 @@ def _keep(connection: sqlite3.Connection, files: Files, operations: list[Operati
     name, fresh = blobs.blob_name(pack.sha256), False
     for operation in operations:
         if isinstance(operation, Add) and blobs.find(connection, operation.sha256) is None:
-            pieces = (Piece(name, operation.offset, operation.size),) if operation.size else ()
+            pieces = (ByteRange(name, operation.offset, operation.size),) if operation.size else ()
             blobs.add(connection, Blob(operation.sha256, operation.size, pieces))
             fresh = True
     if fresh and pack.size:

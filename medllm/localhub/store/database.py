@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medllm.localhub.errors import Refusal, disk_full
+from medllm.localhub.errors import HubRefusal, disk_full
 from medllm.localhub.store.schema import SCHEMA
 
 VERSION = 3
@@ -29,7 +29,7 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             found = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if found > VERSION:
-                raise Refusal(500, f"{path}: made by a newer medllm (schema {found}); update medllm to open it")
+                raise HubRefusal(500, f"{path}: made by a newer medllm (schema {found}); update medllm to open it")
             if found < VERSION:
                 connection.executescript(SCHEMA)
                 connection.execute(f"PRAGMA user_version = {VERSION}")

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from medllm.localhub.errors import Refusal, disk_full
-from medllm.localhub.limits import Limits
+from medllm.localhub.errors import HubRefusal, disk_full
+from medllm.localhub.limits import ServerLimits
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -37,7 +37,7 @@ class Spool:
         """Append; more than the limit is refused before it is written."""
         self.size += len(data)
         if self.size > self._limit:
-            raise Refusal(413, f"{self._what} is larger than this hub takes ({self._limit} bytes)", "TooLarge")
+            raise HubRefusal(413, f"{self._what} is larger than this hub takes ({self._limit} bytes)", "TooLarge")
         try:
             self._file.write(data)
         except OSError as fault:
@@ -76,7 +76,7 @@ class Spool:
 class Files:
     """The folder of one hub: `incoming/` for what is on its way, `blobs/` and `xorbs/` for what stands."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: ServerLimits) -> None:
         self.folder = folder
         self.limits = limits
         for name in ("incoming", "blobs", "xorbs"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from medllm.localhub.errors import bad_request
 from medllm.localhub.store import blobs
-from medllm.localhub.store.blobs import Blob, Piece, blob_name
+from medllm.localhub.store.blobs import Blob, ByteRange, blob_name
 from medllm.localhub.store.files import Spool
 from medllm.localhub.store.store import Store
 
@@ -29,7 +29,7 @@ def keep_whole(store: Store, user: int, spool: Spool) -> None:
     with store.database.write() as connection:
         if blobs.find(connection, spool.sha256) is None:
             store.files.publish(spool, name)
-        blobs.add(connection, Blob(spool.sha256, spool.size, blobs.joined([Piece(name, 0, spool.size)])))
+        blobs.add(connection, Blob(spool.sha256, spool.size, blobs.joined([ByteRange(name, 0, spool.size)])))
         blobs.mark_sent(connection, user, spool.sha256)
 
 
@@ -52,11 +52,11 @@ def join(store: Store, upload: Upload, numbers: list[int]) -> None:
                 if blobs.was_sent(connection, upload.user, upload.sha256) and blobs.find(connection, upload.sha256):
                     return
             raise bad_request(f"Part {number} of {upload.sha256} was not uploaded") from None
-        pieces.append((waiting, Piece(f"{blob_name(upload.sha256)}.{number:06d}", 0, size)))
+        pieces.append((waiting, ByteRange(f"{blob_name(upload.sha256)}.{number:06d}", 0, size)))
         total += size
         if total > upload.size:
             raise bad_request(f"The parts are more than the {upload.size} bytes of {upload.sha256}")
-        for chunk in blobs.read(store.files, [Piece(waiting, 0, size)]):
+        for chunk in blobs.read(store.files, [ByteRange(waiting, 0, size)]):
             digest.update(chunk)
     if (total, digest.hexdigest()) != (upload.size, upload.sha256):
         raise bad_request(f"The parts are not the {upload.size} bytes with the sha256 {upload.sha256}")

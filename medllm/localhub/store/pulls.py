@@ -2,12 +2,12 @@
 
 import sqlite3
 
-from medllm.localhub.errors import Refusal
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import commits, refs, trees
 from medllm.localhub.store.accounts import now
 from medllm.localhub.store.commits import Header
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.store.trees import Node, Plan
+from medllm.localhub.store.trees import Node, TreeChange
 
 
 def create(connection: sqlite3.Connection, repo: Repo, *, title: str, author: str, base: str | None, text: str) -> int:
@@ -44,7 +44,7 @@ def get(connection: sqlite3.Connection, repo: Repo, number: str) -> sqlite3.Row:
             "SELECT * FROM discussions WHERE repo = ? AND num = ?", (repo.id, int(number))
         ).fetchone()
     if row is None:
-        raise Refusal(404, f"There is no discussion {number[:20]} in {repo.full}", "EntryNotFound")
+        raise HubRefusal(404, f"There is no discussion {number[:20]} in {repo.full}", "EntryNotFound")
     return row
 
 
@@ -53,14 +53,14 @@ def merge(connection: sqlite3.Connection, repo: Repo, row: sqlite3.Row, *, autho
     head = refs.target(connection, repo, f"{refs.PULLS}{row['num']}")
     main = refs.target(connection, repo, refs.HEADS + "main")
     if row["base"] is None or head is None or main is None or row["status"] in ("merged", "closed"):
-        raise Refusal(409, f"Discussion {row['num']} is not an open pull request", "Conflict")
+        raise HubRefusal(409, f"Discussion {row['num']} is not an open pull request", "Conflict")
     before, theirs, ours = (
         trees.files(connection, commits.tree_of(connection, repo, one)) for one in (row["base"], head, main)
     )
     changed = [path for path in before.keys() | theirs.keys() if before.get(path) != theirs.get(path)]
     conflicts = sorted(path for path in changed if ours.get(path) not in (before.get(path), theirs.get(path)))
     if conflicts:
-        raise Refusal(409, f"main has changed since in: {', '.join(conflicts[:5])}", "Conflict")
+        raise HubRefusal(409, f"main has changed since in: {', '.join(conflicts[:5])}", "Conflict")
     tree = _with(
         connection, commits.tree_of(connection, repo, main), {path: theirs.get(path) for path in changed}, ours
     )
@@ -76,7 +76,7 @@ def merge(connection: sqlite3.Connection, repo: Repo, row: sqlite3.Row, *, autho
 
 
 def _with(connection: sqlite3.Connection, root: str, changes: dict[str, Node | None], ours: dict[str, Node]) -> str:
-    plan = Plan()
+    plan = TreeChange()
     for path, node in changes.items():
         if node is None and path in ours:
             plan.remove(path)

@@ -3,7 +3,7 @@
 import re
 import sqlite3
 
-from medllm.localhub.errors import Refusal, bad_request, no_revision
+from medllm.localhub.errors import HubRefusal, bad_request, no_revision
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.validation import check_reference
 
@@ -58,7 +58,7 @@ def create(connection: sqlite3.Connection, repo: Repo, prefix: str, name: str, c
     """A new branch or tag; 409 when it stands already."""
     reference = prefix + check_reference(name)
     if target(connection, repo, reference):
-        raise Refusal(409, f"Reference already exists: {reference}", "ReferenceExists")
+        raise HubRefusal(409, f"Reference already exists: {reference}", "ReferenceExists")
     put(connection, repo, reference, commit)
 
 

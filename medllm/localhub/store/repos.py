@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-from medllm.localhub.errors import Refusal, forbidden, no_repo, unauthorized
+from medllm.localhub.errors import HubRefusal, forbidden, no_repo, unauthorized
 from medllm.localhub.store import accounts
 from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.validation import check_name, check_namespace
@@ -87,7 +87,7 @@ def open_gate(connection: sqlite3.Connection, caller: Caller, repo: Repo) -> Non
         "SELECT status FROM access_requests WHERE repo = ? AND user = ?", (repo.id, caller.id)
     ).fetchone()
     if row is None or row["status"] != "accepted":
-        raise Refusal(
+        raise HubRefusal(
             401 if caller.anonymous else 403,
             f"Access to {repo.kind} {repo.full} is restricted: ask for access on its page, or its owner to grant it",
             "GatedRepo",
@@ -105,7 +105,7 @@ def may_read_content(connection: sqlite3.Connection, caller: Caller, sha256: str
             continue
         try:
             open_gate(connection, caller, repo)
-        except Refusal:
+        except HubRefusal:
             continue
         return True
     return False
@@ -131,7 +131,7 @@ def create(
     namespace = _free_name(connection, caller, namespace)
     check_name(name, "A repository's name")
     if _standing(connection, kind, namespace, name):
-        raise Refusal(409, f"You already created this {kind} repo: {namespace}/{name}", "RepoExists")
+        raise HubRefusal(409, f"You already created this {kind} repo: {namespace}/{name}", "RepoExists")
     connection.execute("DELETE FROM moves WHERE kind = ? AND namespace = ? AND name = ?", (kind, namespace, name))
     moment = now()
     connection.execute(
@@ -147,7 +147,7 @@ def move(connection: sqlite3.Connection, caller: Caller, repo: Repo, target: tup
     name = check_name(target[1], "A repository's name")
     taken = _standing(connection, repo.kind, namespace, name)
     if taken and taken["id"] != repo.id:
-        raise Refusal(409, f"There is a {repo.kind} {namespace}/{name} already", "RepoExists")
+        raise HubRefusal(409, f"There is a {repo.kind} {namespace}/{name} already", "RepoExists")
     connection.execute("DELETE FROM moves WHERE kind = ? AND namespace = ? AND name = ?", (repo.kind, namespace, name))
     if (namespace.lower(), name.lower()) != (repo.namespace.lower(), repo.name.lower()):
         connection.execute(

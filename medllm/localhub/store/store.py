@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from medllm.errors import HubError
-from medllm.localhub.limits import Limits
+from medllm.localhub.limits import ServerLimits
 from medllm.localhub.store import accounts
 from medllm.localhub.store.accounts import NOBODY, Caller
 from medllm.localhub.store.database import Database
@@ -18,9 +18,9 @@ from medllm.localhub.store.files import Files
 class Store:
     """What lies in one folder; several servers, also of several processes, may work on it at once."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, limits: ServerLimits | None = None) -> None:
         self.folder = folder.resolve()
-        self.limits = limits or Limits()
+        self.limits = limits or ServerLimits()
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.files = Files(self.folder, self.limits)

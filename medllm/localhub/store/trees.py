@@ -30,10 +30,10 @@ class Node(NamedTuple):
 
 
 @dataclass
-class Plan:
+class TreeChange:
     """What a commit does below one folder: a name is set to a node, given a plan of its own, or removed (None)."""
 
-    changes: dict[str, "Node | Plan | None"] = field(default_factory=dict)
+    changes: dict[str, "Node | TreeChange | None"] = field(default_factory=dict)
     fresh: bool = False
     """The folder was removed earlier in the same commit: what stood in it does not come back."""
     removed: set[str] = field(default_factory=set)
@@ -50,7 +50,7 @@ class Plan:
         folder.changes[name] = None
         folder.removed.add(name)
 
-    def _folder_of(self, path: str) -> tuple["Plan", str]:
+    def _folder_of(self, path: str) -> tuple["TreeChange", str]:
         *parents, name = path.split("/")
         plan = self
         for parent in parents:
@@ -58,7 +58,7 @@ class Plan:
             if isinstance(below, Node):
                 raise bad_request(f"{path!r}: a folder on this path is a file in the same commit")
             if below is None:
-                below = Plan(fresh=parent in plan.changes)
+                below = TreeChange(fresh=parent in plan.changes)
                 plan.changes[parent] = below
             plan = below
         return plan, name
@@ -110,7 +110,7 @@ def save(connection: sqlite3.Connection, nodes: Mapping[str, Node]) -> str:
     return oid
 
 
-def edit(connection: sqlite3.Connection, oid: str, plan: Plan) -> str:
+def edit(connection: sqlite3.Connection, oid: str, plan: TreeChange) -> str:
     """The id of the folder after the plan; only the folders it touches are written anew."""
     nodes = {} if plan.fresh else dict(load(connection, oid))
     for name, change in plan.changes.items():

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from medllm.localhub.errors import Refusal, bad_request, disk_full, no_repo, too_large, unauthorized
+from medllm.localhub.errors import HubRefusal, bad_request, disk_full, no_repo, too_large, unauthorized
 from medllm.localhub.limits import MIB
 from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.files import Spool, is_full
@@ -56,7 +56,7 @@ class App:
     async def _answer(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
         try:
             return await self._run(scope, body, stack)
-        except Refusal as refusal:
+        except HubRefusal as refusal:
             await body.drain()
             return refuse(refusal)
         except ClientDisconnect:
@@ -65,17 +65,17 @@ class App:
             if (isinstance(fault, OSError) and is_full(fault)) or "full" in str(fault):
                 return refuse(disk_full())
             log.exception("%s %s failed", scope["method"], scope["path"])
-            return refuse(Refusal(500, "The hub failed on its own store; its log says where", "Internal"))
+            return refuse(HubRefusal(500, "The hub failed on its own store; its log says where", "Internal"))
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            return refuse(Refusal(500, "The hub failed; its log says where", "Internal"))
+            return refuse(HubRefusal(500, "The hub failed; its log says where", "Internal"))
 
     async def _run(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._public and not is_loopback(re.sub(r":\d+$", "", host).strip("[]")):
             # A page in a browser can point a name of its own at 127.0.0.1: only loopback's own names are served.
-            raise Refusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
+            raise HubRefusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
         parts = _parts(scope)
         caller = await anyio.to_thread.run_sync(self._identify, headers, parts, scope["method"], limiter=self._workers)
         route, args = self._find(scope["method"], parts, caller)
@@ -100,7 +100,7 @@ class App:
         """The route; a repository's name without its namespace is one that is not here, not an address of no use."""
         try:
             return find_route(self._routes, method, parts)
-        except Refusal:
+        except HubRefusal:
             if lacks_namespace(parts):
                 raise no_repo(anonymous=caller.anonymous) from None
             raise
@@ -158,7 +158,7 @@ def _parts(scope: Scope) -> list[str]:
     return parts[1 : -1 if len(parts) > 1 and not parts[-1] else None]
 
 
-def refuse(refusal: Refusal) -> Response:
+def refuse(refusal: HubRefusal) -> Response:
     """The answer that says no; clients read the reason from the headers."""
     headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code or "Error"}
     headers["X-Request-Id"] = secrets.token_hex(8)
@@ -193,7 +193,7 @@ class _Body:
                 message: Message = await self._receive()
         except TimeoutError:
             self._done = True
-            raise Refusal(408, f"Nothing came for {self._idle:.0f} s in the middle of the body", "Timeout") from None
+            raise HubRefusal(408, f"Nothing came for {self._idle:.0f} s in the middle of the body", "Timeout") from None
         if message["type"] == "http.disconnect":
             self._done = True
             raise ClientDisconnect
@@ -203,7 +203,7 @@ class _Body:
         late = time.monotonic() - self._began - self._idle
         if not self._done and late > 0 and self._taken < late * self._slowest:
             self._done = True
-            raise Refusal(408, f"The body comes slower than {self._slowest} bytes a second", "Timeout")
+            raise HubRefusal(408, f"The body comes slower than {self._slowest} bytes a second", "Timeout")
         return data
 
     async def read(self, limit: int) -> bytes:
@@ -234,5 +234,5 @@ class _Body:
         try:
             while not self._done and left > 0:
                 left -= len(await self._next())
-        except (Refusal, ClientDisconnect):
+        except (HubRefusal, ClientDisconnect):
             return

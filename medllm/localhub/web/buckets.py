@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal, bad_request, no_entry, no_repo, too_large
+from medllm.localhub.errors import HubRefusal, bad_request, no_entry, no_repo, too_large
 from medllm.localhub.store import accounts, blobs, buckets
 from medllm.localhub.validation import check_path, check_sha256
 from medllm.localhub.web.download import BlobResponse
@@ -46,7 +46,7 @@ def create(call: Call) -> Response:
     try:
         with call.store.database.write() as connection:
             buckets.create(connection, call.caller, *full, private=private)
-    except Refusal as refusal:
+    except HubRefusal as refusal:
         if refusal.status != 409:
             raise
         status = 409

@@ -5,10 +5,10 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from medllm.localhub.limits import Limits
+from medllm.localhub.limits import ServerLimits
 
 
-def connection_class(limits: Limits) -> type[asyncio.Protocol]:
+def connection_class(limits: ServerLimits) -> type[asyncio.Protocol]:
     """The class of one hub's connections; `waiting` holds those whose headers are not complete, oldest first."""
     waiting: dict[Any, asyncio.TimerHandle] = {}
     plain: Any = AutoHTTPProtocol

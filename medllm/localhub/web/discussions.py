@@ -4,7 +4,7 @@ import sqlite3
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal, bad_request, unauthorized
+from medllm.localhub.errors import HubRefusal, bad_request, unauthorized
 from medllm.localhub.store import pulls, refs, repos
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.web.request import Call, Routes, answer
@@ -131,7 +131,7 @@ def change_status(call: Call) -> Response:
     with call.store.database.write() as connection:
         repo, row = _in_discussion(call, connection)
         if row["status"] == "merged":
-            raise Refusal(409, "A merged pull request stays merged", "Conflict")
+            raise HubRefusal(409, "A merged pull request stays merged", "Conflict")
         key = (status, repo.id, row["num"])
         connection.execute("UPDATE discussions SET status = ? WHERE repo = ? AND num = ?", key)
         event = pulls.note(connection, repo, row["num"], kind="status-change", author=call.caller.name, content=status)

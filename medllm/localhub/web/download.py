@@ -8,7 +8,7 @@ import anyio.to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from medllm.localhub.errors import Refusal
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import blobs
 from medllm.localhub.store.blobs import Blob
 from medllm.localhub.store.files import Files
@@ -58,5 +58,5 @@ def byte_range(wanted: str | None, size: int) -> tuple[int, int] | None:
     else:
         start, end = int(first), min(int(last) + 1 if last else size, size)
     if start >= end:
-        raise Refusal(416, f"The range lies outside the {size} bytes of the file", "RangeNotSatisfiable")
+        raise HubRefusal(416, f"The range lies outside the {size} bytes of the file", "RangeNotSatisfiable")
     return start, end

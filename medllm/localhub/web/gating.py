@@ -4,7 +4,7 @@ import sqlite3
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal, bad_request, unauthorized
+from medllm.localhub.errors import HubRefusal, bad_request, unauthorized
 from medllm.localhub.store import accounts, repos
 from medllm.localhub.store.accounts import now
 from medllm.localhub.store.repos import Repo
@@ -93,7 +93,7 @@ def _person(connection: sqlite3.Connection, fields: Fields) -> int:
     else:
         raise bad_request("'user' must name a user")
     if row is None or row["kind"] != "user":
-        raise Refusal(404, "There is no such user on this hub", "UserNotFound")
+        raise HubRefusal(404, "There is no such user on this hub", "UserNotFound")
     return int(row["id"])
 
 
@@ -111,7 +111,7 @@ def decide(call: Call) -> Response:
             "SELECT status FROM access_requests WHERE repo = ? AND user = ?", (repo.id, user)
         ).fetchone()
         if row is None:
-            raise Refusal(404, "This user has not asked for access", "RequestNotFound")
+            raise HubRefusal(404, "This user has not asked for access", "RequestNotFound")
         if row["status"] == status:
             raise bad_request(f"The access request of this user is {status} already")
         _put(connection, repo, user, status)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from starlette.responses import Response, StreamingResponse
 
-from medllm.localhub.errors import Refusal, bad_request, forbidden, unauthorized
+from medllm.localhub.errors import HubRefusal, bad_request, forbidden, unauthorized
 from medllm.localhub.jobs import records
 from medllm.localhub.jobs.records import Spec, Volume
-from medllm.localhub.jobs.runner import Jobs
+from medllm.localhub.jobs.runner import JobRunner
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()
@@ -22,9 +22,9 @@ _POLL = 0.2
 _KEEP_ALIVE = 30.0
 
 
-def _jobs(call: Call, *, change: bool) -> Jobs:
+def _jobs(call: Call, *, change: bool) -> JobRunner:
     """The runner, for those who may use it: running a command here is the owner's alone."""
-    if not isinstance(call.extras, Jobs):
+    if not isinstance(call.extras, JobRunner):
         raise forbidden("Jobs are off on this hub: it was started without --allow-jobs")
     if call.caller.anonymous:
         raise unauthorized("Jobs need a token")
@@ -157,7 +157,7 @@ def label(call: Call) -> Response:
 def metrics(call: Call) -> Response:
     """The embedded hub measures nothing while a job runs; clients take this answer for the end of the stream."""
     _jobs(call, change=False)
-    raise Refusal(406, "This hub has no live metrics of jobs", "NotAcceptable")
+    raise HubRefusal(406, "This hub has no live metrics of jobs", "NotAcceptable")
 
 
 @routes.add("GET", _AREA + "/{job}/logs")

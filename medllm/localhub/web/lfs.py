@@ -5,7 +5,7 @@ import time
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal, bad_request, forbidden, too_large
+from medllm.localhub.errors import HubRefusal, bad_request, forbidden, too_large
 from medllm.localhub.store import blobs, multipart, repos
 from medllm.localhub.validation import check_sha256
 from medllm.localhub.web.request import Call, Fields, Routes, answer
@@ -71,7 +71,7 @@ def _verify(call: Call, kind: str) -> Response:
     with call.store.database.read() as connection:
         repos.writable(connection, call.caller, kind, call.full)
         if not _known(connection, call, sha256, size):
-            raise Refusal(404, f"The file {sha256} of {size} bytes was not uploaded", "EntryNotFound")
+            raise HubRefusal(404, f"The file {sha256} of {size} bytes was not uploaded", "EntryNotFound")
     return answer({})
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import repos
 from medllm.localhub.web.request import Call, Routes
 
@@ -63,7 +63,7 @@ def _absent(what: str) -> Callable[[Call], Response]:
         if "kinds" in call.args and "namespace" in call.args:
             with call.store.database.read() as connection:
                 repos.readable(connection, call.caller, call.kind, call.full)
-        raise Refusal(501, f"This hub does not offer this: {what}", "NotOffered")
+        raise HubRefusal(501, f"This hub does not offer this: {what}", "NotOffered")
 
     return refuse
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
 
-from medllm.localhub.errors import Refusal, no_entry, unauthorized
+from medllm.localhub.errors import HubRefusal, no_entry, unauthorized
 from medllm.localhub.page.render import card_html, page, page_headers, part, path
 from medllm.localhub.store import commits, refs, repos, trees
 from medllm.localhub.store.repos import Repo
@@ -70,7 +70,7 @@ def _card(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
     try:
         repos.open_gate(connection, call.caller, repo)
         meta, text = card(connection, call.store.files, commits.tree_of(connection, repo, head))
-    except Refusal as refusal:
+    except HubRefusal as refusal:
         closed = refusal.message
     marks = [
         (name, commit)

@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal, bad_request, unauthorized
+from medllm.localhub.errors import HubRefusal, bad_request, unauthorized
 from medllm.localhub.store import accounts, buckets, commits, refs, repos
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.validation import KINDS
@@ -78,7 +78,7 @@ def create(call: Call) -> Response:
         with commit_body.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
             repo = repos.create(connection, call.caller, kind, full, private=bool(fields.private()), sdk=sdk)
             if kind == "space":
-                spaces.furnish(connection, repo, fields)
+                spaces.configure_space(connection, repo, fields)
             commits.commit(
                 connection,
                 call.store.files,
@@ -89,7 +89,7 @@ def create(call: Call) -> Response:
                 operations=operations,
                 pack=pack,
             )
-    except Refusal as refusal:
+    except HubRefusal as refusal:
         if refusal.status != 409:
             raise
         with call.store.database.read() as connection:

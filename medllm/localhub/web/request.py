@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 
-from medllm.localhub.errors import Refusal, bad_request
+from medllm.localhub.errors import HubRefusal, bad_request
 from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.files import Spool
 from medllm.localhub.store.store import Store
@@ -253,8 +253,8 @@ def find_route(routes: Iterable[Route], method: str, parts: list[str]) -> tuple[
             return route, args
         elsewhere = elsewhere or args is not None
     if elsewhere:
-        raise Refusal(405, f"{method} is not possible here", "MethodNotAllowed")
-    raise Refusal(404, "This hub has nothing at this address", "NotFound")
+        raise HubRefusal(405, f"{method} is not possible here", "MethodNotAllowed")
+    raise HubRefusal(404, "This hub has nothing at this address", "NotFound")
 
 
 _BELOW = """auth-check branch commit commits compare discussions lfs-files like likers paths-info preupload raw refs

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import repos, spaces
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.spaces import Setting
@@ -68,7 +68,7 @@ def hardware(call: Call) -> Response:
         return answer(spaces.runtime(connection, repo))
 
 
-def furnish(connection: sqlite3.Connection, repo: Repo, fields: Fields) -> None:
+def configure_space(connection: sqlite3.Connection, repo: Repo, fields: Fields) -> None:
     """What the body that creates a Space may give it at once."""
     for word, kind in _SETTINGS.items():
         for one in fields.items(word, spaces.MOST):
@@ -87,7 +87,7 @@ def _machine(connection: sqlite3.Connection, repo: Repo, wanted: str, fields: Fi
 def _not_run(call: Call) -> Response:
     with call.store.database.read() as connection:
         repos.writable(connection, call.caller, "space", call.full)
-    raise Refusal(501, "This hub keeps Spaces but does not run them: start this one with `python app.py`", "NotRun")
+    raise HubRefusal(501, "This hub keeps Spaces but does not run them: start this one with `python app.py`", "NotRun")
 
 
 for _method in ("POST", "DELETE", "GET"):

@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import repos, takedown
 from medllm.localhub.validation import check_sha256
 from medllm.localhub.web.request import Call, Fields, Routes, answer
@@ -41,7 +41,7 @@ def remove(call: Call) -> Response:
     wanted = Fields(call.json().get("deletions"))
     gone = {check_sha256(one) for one in wanted.texts("sha", 1000)}
     if not wanted.flag("rewriteHistory", True):
-        raise Refusal(501, "This hub does not offer this: deletion without rewriting the history", "NotOffered")
+        raise HubRefusal(501, "This hub does not offer this: deletion without rewriting the history", "NotOffered")
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         gone &= {one.sha256 for one in takedown.large_files(connection, repo)}

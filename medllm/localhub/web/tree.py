@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal, bad_request, no_entry
+from medllm.localhub.errors import HubRefusal, bad_request, no_entry
 from medllm.localhub.store import blobs, commits, refs, repos, trees
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node
@@ -96,7 +96,7 @@ def _file(call: Call, kind: str) -> Response:
         try:
             check_path(path, call.store.limits)
             node = trees.find(connection, commits.tree_of(connection, repo, commit_id), path)
-        except Refusal:
+        except HubRefusal:
             node = None
         blob = blobs.find(connection, node.sha256) if node and not node.folder else None
     if node is None or blob is None:

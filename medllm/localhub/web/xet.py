@@ -4,7 +4,7 @@ import time
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import Refusal, unauthorized
+from medllm.localhub.errors import HubRefusal, unauthorized
 from medllm.localhub.store import repos
 from medllm.localhub.validation import check_sha256
 from medllm.localhub.web.request import Call, Routes, answer
@@ -51,7 +51,7 @@ def _user(call: Call) -> int:
     if not good or int(expires) < time.time():
         raise unauthorized("The token is not one for this storage, or out of date")
     if call.args["store"] != call.store.storage_id():
-        raise Refusal(404, "This storage is not here any more", "NotFound")
+        raise HubRefusal(404, "This storage is not here any more", "NotFound")
     return int(user)
 
 

@@ -7,8 +7,8 @@ from typing import BinaryIO, cast
 
 import lz4.frame
 
-from medllm.localhub.errors import Refusal, bad_request
-from medllm.localhub.limits import Limits
+from medllm.localhub.errors import HubRefusal, bad_request
+from medllm.localhub.limits import ServerLimits
 from medllm.localhub.store.files import Spool
 
 _FOOTER = b"XETBLOB"
@@ -24,7 +24,7 @@ def hash_text(raw: bytes) -> str:
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", raw))
 
 
-def unpack_xorb(source: BinaryIO, target: Spool, limits: Limits) -> list[int]:
+def unpack_xorb(source: BinaryIO, target: Spool, limits: ServerLimits) -> list[int]:
     """Write the chunks of a xorb one after another; where each one ends is given back."""
     ends: list[int] = []
     while header := source.read(8):
@@ -123,4 +123,4 @@ def _segment(data: bytes) -> Segment:
 def refuse_unless(condition: bool, message: str) -> None:
     """Turn a broken promise of a shard into a refusal that clients do not retry."""
     if not condition:
-        raise Refusal(400, message, "BadRequest")
+        raise HubRefusal(400, message, "BadRequest")

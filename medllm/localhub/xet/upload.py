@@ -5,9 +5,9 @@ import hashlib
 import sqlite3
 
 from medllm.localhub.errors import bad_request
-from medllm.localhub.limits import Limits
+from medllm.localhub.limits import ServerLimits
 from medllm.localhub.store import blobs
-from medllm.localhub.store.blobs import Blob, Piece
+from medllm.localhub.store.blobs import Blob, ByteRange
 from medllm.localhub.store.files import Spool
 from medllm.localhub.store.store import Store
 from medllm.localhub.xet.formats import Segment, XetFile, read_shard, unpack_xorb
@@ -71,7 +71,7 @@ def _keep_file(store: Store, user: int, file: XetFile) -> None:
         connection.execute("INSERT OR REPLACE INTO xet_files VALUES (?, ?, ?)", (user, file.hash, known.sha256))
 
 
-def _pieces(connection: sqlite3.Connection, user: int, file: XetFile, limits: Limits) -> tuple[Piece, ...]:
+def _pieces(connection: sqlite3.Connection, user: int, file: XetFile, limits: ServerLimits) -> tuple[ByteRange, ...]:
     """Where the bytes of a file lie, once its size is in proportion to what was sent for it."""
     known: dict[str, array.array[int]] = {}
     for part in file.segments:
@@ -96,10 +96,10 @@ def _pieces(connection: sqlite3.Connection, user: int, file: XetFile, limits: Li
     return pieces
 
 
-def _piece(user: int, part: Segment, ends: "array.array[int]") -> Piece:
+def _piece(user: int, part: Segment, ends: "array.array[int]") -> ByteRange:
     if part.last > len(ends):
         raise bad_request(f"The xorb {part.xorb} has {len(ends)} chunks, not {part.last}")
     start = ends[part.first - 1] if part.first else 0
     if ends[part.last - 1] - start != part.size:
         raise bad_request(f"Chunks {part.first}-{part.last} of the xorb {part.xorb} have not {part.size} bytes")
-    return Piece(xorb_name(user, part.xorb), start, part.size)
+    return ByteRange(xorb_name(user, part.xorb), start, part.size)

@@ -3,12 +3,12 @@
 from medllm.exam.question import Question
 from medllm.page.card import LONGEST, question_card
 from medllm.page.html import both, percent, safe, word
-from medllm.page.review.pairs import ROLES, Pair, sentences
+from medllm.page.review.pairs import ROLES, ReviewPair, sentences
 from medllm.votes.agreement import Agreement
 from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Use, Vote
 
 
-def pair_form(pair: Pair, question: Question, at: int, use: Use, language: str = "ja") -> str:
+def pair_form(pair: ReviewPair, question: Question, at: int, use: Use, language: str = "ja") -> str:
     """One pair with everything a rater can say about it; a list of choices can be in one language only."""
     sides = "".join(_side(name, record.completion) for name, record in (("a", pair.a), ("b", pair.b)))
     buttons = "".join(
@@ -49,7 +49,7 @@ def _side(name: str, text: str) -> str:
     )
 
 
-def thanks(pair: Pair, vote: Vote, question: Question) -> str:
+def thanks(pair: ReviewPair, vote: Vote, question: Question) -> str:
     """What is said when a vote is safe: thanks, the two models' names, and their verdicts."""
     rows = "".join(
         f"<li><b>{side}</b> = {safe(record.model)}: {safe((record.answer or '–').upper())} "

@@ -12,7 +12,7 @@ import numpy as np
 
 from medllm.errors import DataError
 from medllm.exam.record import Record
-from medllm.page.results import Results
+from medllm.page.results import RecordedResults
 from medllm.votes.preference_rows import use_of
 from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Vote, digest
 
@@ -23,7 +23,7 @@ ROLES = ("physician", "resident", "student", "pharmacist", "nurse", "other")
 
 
 @dataclass(frozen=True)
-class Pair:
+class ReviewPair:
     """Two explanations of one question, as they lie before one rater."""
 
     key: str
@@ -40,7 +40,7 @@ class Pair:
 class Review:
     """The pairs of some results."""
 
-    results: Results
+    results: RecordedResults
     cutoff: date | None = None
 
     @cached_property
@@ -57,7 +57,7 @@ class Review:
         chance.shuffle(alike)
         return differing + alike
 
-    def pair(self, rater: str, at: int) -> Pair | None:
+    def pair(self, rater: str, at: int) -> ReviewPair | None:
         """The pair a rater sees at a position; the same whenever it is asked, so a vote sent twice is one vote."""
         order = self._order(rater)
         if not 0 <= at < len(order):
@@ -68,7 +68,7 @@ class Review:
         a, b = self.results.record(key, first, "explain"), self.results.record(key, second, "explain")
         assert a is not None
         assert b is not None
-        return Pair(key, a, b)
+        return ReviewPair(key, a, b)
 
     def _order(self, rater: str) -> list[tuple[str, str, str]]:
         own = self.candidates[COMMON:]
@@ -105,12 +105,12 @@ class Review:
         )
 
 
-def vote_id(rater: str, pair: Pair) -> str:
+def vote_id(rater: str, pair: ReviewPair) -> str:
     """What a rater's vote on a pair is known by: sent twice, it is the same vote."""
     return digest(f"{rater}\n{pair.shown}")[:32]
 
 
-def _said(told: dict[str, Any], pair: Pair) -> dict[str, Any]:
+def _said(told: dict[str, Any], pair: ReviewPair) -> dict[str, Any]:
     """What the rater said beside the choice, each part held to what can be said."""
     seconds = told.get("seconds")
     return {

@@ -14,7 +14,7 @@ from medllm.errors import HubError
 from medllm.exam.prompts import render as render_prompt
 from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
-from medllm.page.results import Results, key_of
+from medllm.page.results import RecordedResults, key_of
 from medllm.page.review.pairs import Review, vote_id
 from medllm.votes.agreement import Agreement, agreement
 from medllm.votes.journal import Journal
@@ -30,7 +30,7 @@ PERSISTENT = Path("/data")
 
 
 @dataclass(frozen=True)
-class Ballot:
+class VoteBox:
     """The review of some results with a place for its votes."""
 
     review: Review
@@ -45,7 +45,7 @@ class Ballot:
         """Who votes: a number drawn in a browser as it is, a name as a number that does not tell the name.
 
         >>> from pathlib import Path
-        >>> ballot = Ballot(None, None, key=b"k")
+        >>> ballot = VoteBox(None, None, key=b"k")
         >>> ballot.rater("5f3a"), ballot.rater("name: Sato ") == ballot.rater("name:sato")
         ('5f3a', True)
         """
@@ -89,7 +89,7 @@ class Ballot:
         return agreement(self.journal.votes())
 
 
-def open_ballot(results: Results, folder: Path | None, stack: ExitStack) -> Ballot | None:
+def open_vote_box(results: RecordedResults, folder: Path | None, stack: ExitStack) -> VoteBox | None:
     """The ballot that the settings and the environment ask for, or None when there is no place for votes.
 
     MEDLLM_VOTES names the dataset, MEDLLM_VOTES_FOLDER the journal's folder; a Space with persistent storage has one.
@@ -105,7 +105,7 @@ def open_ballot(results: Results, folder: Path | None, stack: ExitStack) -> Ball
     review = Review(results, _cutoff(results))
     uploader = _uploader(results, repo_id, journal, stack) if repo_id else None
     lasting = lasting_place is not None or not on_space
-    return Ballot(review, journal, uploader, lasting=lasting, key=_key(journal, lasting=lasting))
+    return VoteBox(review, journal, uploader, lasting=lasting, key=_key(journal, lasting=lasting))
 
 
 def _key(journal: Journal, *, lasting: bool) -> bytes:
@@ -114,7 +114,7 @@ def _key(journal: Journal, *, lasting: bool) -> bytes:
     return given.encode() if given else journal.secret
 
 
-def _uploader(results: Results, repo_id: str, journal: Journal, stack: ExitStack) -> Uploader:
+def _uploader(results: RecordedResults, repo_id: str, journal: Journal, stack: ExitStack) -> Uploader:
     hub = stack.enter_context(connect(os.environ.get("MEDLLM_HUB")))
 
     def rows(votes: Any) -> list[dict[str, Any]]:  # noqa: ANN401  (a sequence of votes)
@@ -128,17 +128,17 @@ def _uploader(results: Results, repo_id: str, journal: Journal, stack: ExitStack
     return uploader
 
 
-def _reply(results: Results, vote: Vote, model: str) -> Record | None:
+def _reply(results: RecordedResults, vote: Vote, model: str) -> Record | None:
     return results.record(key_of(vote.benchmark, vote.question_id), model, "explain")
 
 
-def _asked(results: Results, vote: Vote) -> str:
+def _asked(results: RecordedResults, vote: Vote) -> str:
     """The explain prompt of the question, as a preference row holds it."""
     question = results.question(key_of(vote.benchmark, vote.question_id))
     return render_prompt(question, prompt="explain", template="paper", shots=0).text
 
 
-def _cutoff(results: Results) -> date | None:
+def _cutoff(results: RecordedResults) -> date | None:
     """The day after which nothing may be learnt, as the evaluation tells it; None allows nothing."""
     told = os.environ.get("MEDLLM_CUTOFF") or results.facts.get("cutoff")
     try:
@@ -147,7 +147,7 @@ def _cutoff(results: Results) -> date | None:
         return None
 
 
-def card(results: Results, repo_id: str) -> str:
+def card(results: RecordedResults, repo_id: str) -> str:
     """The dataset card of the votes."""
     origin = results.origin
     name = origin.name + (f"@{origin.revision}" if origin.revision else "")

@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator
 import gradio as gr
 
 from medllm.exam.question import LETTERS, Question
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.error_page import notice
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both
 from medllm.page.live import OWN
-from medllm.page.tabs.components import I18N, Stops, block, on, told_by
+from medllm.page.tabs.components import I18N, Stops, block, described_by, on
 
 LONGEST_QUESTION = 4000
 LONGEST_CHOICE = 300
 
 
-def draw(page: Page, stops: Stops) -> None:
+def draw(page: PageContext, stops: Stops) -> None:
     """Draw the tab; in recorded mode it says how live mode is switched on."""
     live = page.live
     if live is None:
@@ -35,9 +35,9 @@ def draw(page: Page, stops: Stops) -> None:
         if not asked.strip():
             yield gr.skip(), notice("nothing_asked")
             return
-        put = live.put(free_question(asked, listed), scored=False)
+        put = live.make_request(free_question(asked, listed), scored=False)
         with stops.of(request) as stop, put:
-            async for cells in told_by(live, put, stop):
+            async for cells in described_by(live, put, stop):
                 yield grid_value(cells, key=None, models=live.models, notes={}), ""
 
     on(go.click, answer, [text, choices], [grid, remark], queue=True, concurrency_limit=64)

@@ -8,12 +8,12 @@ from urllib.parse import quote
 import gradio as gr
 
 from medllm.page.card import question_card
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.error_page import notice
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both, safe
 from medllm.page.picker import Shelf
-from medllm.page.tabs.components import I18N, Stops, block, on, told_by
+from medllm.page.tabs.components import I18N, Stops, block, described_by, on
 
 REMEMBER = "(key) => window.medllm.remember({ q: key })"
 
@@ -26,7 +26,7 @@ class Compare:
     notice: gr.HTML
     grid: gr.HTML
     shown: tuple[Any, ...]
-    page: Page
+    page: PageContext
 
     def show(self, key: str) -> list[Any]:
         """Everything that changes with the question, in the order of `shown`."""
@@ -46,7 +46,7 @@ class Compare:
         ]
 
 
-def shown_grid(page: Page, key: str) -> dict[str, object]:
+def shown_grid(page: PageContext, key: str) -> dict[str, object]:
     """The recorded cells of a question as the grid's value."""
     return grid_value(page.cells(key), key=key, models=page.results.models, notes=page.notes())
 
@@ -60,7 +60,7 @@ def tools(key: str) -> str:
     )
 
 
-def draw(page: Page, stops: Stops) -> Compare:
+def draw(page: PageContext, stops: Stops) -> Compare:
     """Draw the tab and bind its events."""
     first = page.shelf.opening
     lists = _lists(page.shelf)
@@ -117,15 +117,15 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
         on(moved.then, None, [compare.key], None, js=REMEMBER)
 
 
-def _bind_live(page: Page, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> None:
+def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> None:
     live = page.live
     assert live is not None
 
     async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
         key = page.results.find(chosen) or page.shelf.opening.key
-        put = live.put(page.results.question(key), scored=True)
+        put = live.make_request(page.results.question(key), scored=True)
         with stops.of(request) as stop, put:
-            async for cells in told_by(live, put, stop):
+            async for cells in described_by(live, put, stop):
                 yield grid_value(cells, key=key, models=live.models, notes=page.notes(), live=True)
 
     on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)

@@ -52,7 +52,7 @@ class Stops:
             stop.set()
 
 
-def told_by(live: Live, put: Round, stop: asyncio.Event) -> AsyncIterator[Cells]:
+def described_by(live: Live, put: Round, stop: asyncio.Event) -> AsyncIterator[Cells]:
     """The cells of a round as they fill, at a pace that can be read."""
     return stream(live.columns, put.ask, put.judge, stop=stop, every=PACE, silence=live.silence)
 

@@ -5,14 +5,14 @@ from typing import Any
 import gradio as gr
 
 from medllm.page.filters import Filter, options
-from medllm.page.results import Results
+from medllm.page.results import RecordedResults
 from medllm.page.tabs.components import I18N, anything
 
 NAMES = ("exam", "year", "section", "category", "text")
 """The names of the filters in an address, in the order of their controls."""
 
 
-def draw_filters(results: Results) -> list[Any]:
+def draw_filters(results: RecordedResults) -> list[Any]:
     """Draw the five controls that choose questions."""
     fields = (("exam", "benchmark"), ("year", "year"), ("section", "section"), ("category", "category"))
     controls: list[Any] = [

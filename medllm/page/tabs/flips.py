@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.filters import OUTCOMES, Filter
 from medllm.page.flips import PAGE, Wanted, rows
 from medllm.page.tabs.components import I18N, block, on, remember
@@ -24,7 +24,7 @@ class Flips:
     controls: list[Any]
     listed: gr.HTML
     shown: gr.State
-    page: Page
+    page: PageContext
 
     def show(self, *chosen: Any) -> tuple[str, int]:  # noqa: ANN401  (values of gradio's controls)
         """The list for what is chosen, from its beginning."""
@@ -49,7 +49,7 @@ class Flips:
         remember(listener, ["model", "outcome", "find", *NAMES], self.controls, tab=tab)
 
 
-def draw(page: Page) -> Flips:
+def draw(page: PageContext) -> Flips:
     """Draw the tab of changed answers."""
     results = page.results
     with gr.Row(elem_classes="controls"):

@@ -1,12 +1,12 @@
 """Blind review: a box that the browser fills with pairs; votes go by an address of their own, not by an event."""
 
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.html import both, safe, word
 from medllm.page.review.html import agreement_line, no_more
 from medllm.page.tabs.components import block
 
 
-def draw(page: Page) -> None:
+def draw(page: PageContext) -> None:
     """Draw the tab on which readers vote."""
     ballot = page.ballot
     if ballot is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.scores import scores
 from medllm.page.tabs.components import I18N, block, on, remember
 from medllm.page.tabs.filters import NAMES, draw_filters, read_filters
@@ -22,7 +22,7 @@ class Scores:
 
     controls: list[Any]
     figures: gr.HTML
-    page: Page
+    page: PageContext
 
     def show(self, *chosen: Any) -> str:  # noqa: ANN401  (values of gradio's controls)
         """The figures for the chosen filters and measure."""
@@ -30,7 +30,7 @@ class Scores:
         return scores(self.page.results, read_filters(*filters), "points" if measure == "points" else "accuracy")
 
 
-def draw(page: Page) -> Scores:
+def draw(page: PageContext) -> Scores:
     """Draw the tab; the figures come when it is opened, for they are a fifth of all that would travel with the page."""
     with gr.Row(elem_classes="controls"):
         controls = draw_filters(page.results)

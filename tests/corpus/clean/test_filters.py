@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from medllm.corpus.clean.filters import Limits, drop_reason, repetition, without_boilerplate
+from medllm.corpus.clean.filters import FilterLimits, drop_reason, repetition, without_boilerplate
 from medllm.corpus.clean.normalise import normalise
 
-LIMITS = Limits(min_japanese_share=0.3)
+LIMITS = FilterLimits(min_japanese_share=0.3)
 GOOD = (
     "心不全の治療では、まず塩分と水分の摂りすぎを避けることを本人と家族に伝える。利尿薬を始めたあとは体重を毎朝測り、"
     "二日で二キロ以上増えたら早めに受診するよう勧めている。息切れや足のむくみが強いときには入院して酸素と点滴を用いる。"

@@ -11,7 +11,7 @@ from medllm.cli.main import app
 from medllm.corpus.decontaminate.audit import Asked, audit, audit_source
 from medllm.corpus.decontaminate.audit_page import write_page
 from medllm.corpus.decontaminate.exam_items import Item
-from medllm.corpus.read.sources import Source
+from medllm.corpus.read.sources import TextSource
 
 CASE = "五十八歳の女性。二か月前からの動悸と体重の減少を主訴に来院した。甲状腺は全体に腫れ、手指に細かい震えを認める。"
 QUESTION = {
@@ -113,7 +113,7 @@ def test_two_processes_report_what_one_does(tmp_path, monkeypatch):
     monkeypatch.setattr("medllm.corpus.read.sources.PIECE", 4000)
     rows = [{"id": n, "text": OTHER * (n % 5 + 1) + (QUESTION["text"] if n % 10 == 3 else "")} for n in range(60)]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
-    source = Source("texts", tmp_path / "rows.jsonl")
+    source = TextSource("texts", tmp_path / "rows.jsonl")
     one, two = (audit_source(source, Asked((ITEM,)), workers=workers) for workers in (1, 2))
     assert one.written() == two.written()
     assert len(one.found) == 6

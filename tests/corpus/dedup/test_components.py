@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medllm.corpus.dedup import components
-from medllm.corpus.dedup.components import Forest, pairs
+from medllm.corpus.dedup.components import DisjointSets, pairs
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def plainly(size: int, joined: list[tuple[int, int]]) -> dict[int, int]:
 def test_the_roots_are_those_that_painting_over_finds(seed, tmp_path):
     draw = random.Random(seed)
     joined = [(draw.randrange(200), draw.randrange(200)) for _ in range(draw.choice((0, 40, 120, 400)))]
-    with Forest(tmp_path / "forest", 200) as forest:
+    with DisjointSets(tmp_path / "forest", 200) as forest:
         forest.join(np.array(joined, np.int64).reshape(-1, 2))
         found = {number: root for block in forest.joined() for root, number in block.tolist()}
     assert found == plainly(200, joined)
@@ -37,19 +37,19 @@ def test_the_roots_are_those_that_painting_over_finds(seed, tmp_path):
 
 
 def test_a_long_chain_has_its_first_text_as_root(tmp_path):
-    with Forest(tmp_path / "forest", 5000) as forest:
+    with DisjointSets(tmp_path / "forest", 5000) as forest:
         forest.join(np.array([(number + 1, number) for number in reversed(range(4999))]))
         assert all((block[:, 0] == 0).all() for block in forest.joined())
 
 
 def test_a_forest_of_unlike_texts_takes_no_room_on_disk(tmp_path):
-    with Forest(tmp_path / "forest", 100_000_000) as forest:
+    with DisjointSets(tmp_path / "forest", 100_000_000) as forest:
         forest.join(np.array([(1, 99_999_999)]))
         assert (tmp_path / "forest").stat().st_blocks * 512 < 1_000_000
 
 
 def test_an_empty_corpus_has_no_clusters(tmp_path):
-    with Forest(tmp_path / "forest", 0) as forest:
+    with DisjointSets(tmp_path / "forest", 0) as forest:
         assert list(forest.joined()) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from medllm.corpus.decontaminate.held_out import held_out
 from medllm.corpus.read.exam_sets import read_exam
-from medllm.corpus.read.sources import Source
+from medllm.corpus.read.sources import TextSource
 from medllm.exam import benchmarks
 
 ROW = {
@@ -20,10 +20,10 @@ ROW = {
 }
 
 
-def exam(folder: Path, *rows: dict) -> Source:
+def exam(folder: Path, *rows: dict) -> TextSource:
     written = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     (folder / "questions.jsonl").write_text(written, "utf-8")
-    return Source("./past", folder, exam="own", license="cc-by-4.0", published="2016", kind="exam")
+    return TextSource("./past", folder, exam="own", license="cc-by-4.0", published="2016", kind="exam")
 
 
 def test_each_item_is_written_plainly_and_explained(tmp_path):
@@ -65,7 +65,7 @@ def test_held_out_items_have_their_case_and_their_options(tmp_path):
 
 
 def test_the_pharmacists_exams_are_read_with_their_dates_and_their_catalogue_license(shared_data):
-    source = Source("yakugakuqa", shared_data / "yakugakuqa", exam="yakugakuqa", kind="exam")
+    source = TextSource("yakugakuqa", shared_data / "yakugakuqa", exam="yakugakuqa", kind="exam")
     drafts = list(read_exam(source))
     questions = benchmarks.load("yakugakuqa", shared_data / "yakugakuqa")
     assert {draft.group for draft in drafts} == {f"yakugakuqa/{question.question_id}" for question in questions}

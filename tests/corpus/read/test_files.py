@@ -13,15 +13,15 @@ import pytest
 
 from medllm.corpus.documents import Draft
 from medllm.corpus.read import archives, rows
-from medllm.corpus.read.files import read
-from medllm.corpus.read.sources import Source, cut
+from medllm.corpus.read.files import read_drafts
+from medllm.corpus.read.sources import TextSource, split_source
 from medllm.errors import DataError
 
 TEXT = "六十歳の女性。発熱と咳とを主訴に来院した。"
 
 
 def drafts(folder: Path, **told) -> list[Draft]:
-    return [draft for piece in cut(Source("notes", folder, **told)) for draft in read(piece)]
+    return [draft for piece in split_source(TextSource("notes", folder, **told)) for draft in read_drafts(piece)]
 
 
 def only(folder: Path, **told) -> Draft:
@@ -68,7 +68,7 @@ def test_a_long_file_is_cut_at_its_lines_and_no_line_is_lost_or_read_twice(tmp_p
     whole = drafts(tmp_path)
     for size in (997, 1000, 4096, len(rows[0].encode()) + 1):
         monkeypatch.setattr("medllm.corpus.read.sources.PIECE", size)
-        assert len(cut(Source("notes", tmp_path))) > 10
+        assert len(split_source(TextSource("notes", tmp_path))) > 10
         assert drafts(tmp_path) == whole
     assert len(whole) == 500
 
@@ -203,9 +203,9 @@ def test_packed_lines_that_break_off_keep_what_came_before(tmp_path):
 
 def test_a_file_that_is_gone_when_it_is_read_is_named(tmp_path):
     (tmp_path / "a.txt").write_text(TEXT, "utf-8")
-    (piece,) = cut(Source("notes", tmp_path))
+    (piece,) = split_source(TextSource("notes", tmp_path))
     (tmp_path / "a.txt").unlink()
-    (found,) = read(piece)
+    (found,) = read_drafts(piece)
     assert found.fault == "unreadable_file: No such file or directory. See whether it is there and may be read."
 
 

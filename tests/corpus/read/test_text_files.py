@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus.errors import Unreadable
+from medllm.corpus.errors import UnreadableError
 from medllm.corpus.read.text_files import DEEPEST, read_html, read_markdown
 
 
@@ -27,7 +27,7 @@ def test_tags_that_are_never_closed_or_never_opened_do_not_swallow_the_text():
 
 
 def test_a_page_nested_too_deeply_is_refused():
-    with pytest.raises(Unreadable, match=r"^nested_too_deeply: more than 2,000 tags stand open at once\.$"):
+    with pytest.raises(UnreadableError, match=r"^nested_too_deeply: more than 2,000 tags stand open at once\.$"):
         read_html("<div>" * 1_000_000 + "肺炎" + "</div>" * 1_000_000)
     assert read_html("<div>" * DEEPEST + "肺炎").text == "肺炎"
 
@@ -48,7 +48,7 @@ def test_front_matter_that_is_no_yaml_is_text():
     ],
 )
 def test_a_page_that_breaks_the_parser_or_would_keep_it_busy_for_hours_is_named(text, why):
-    with pytest.raises(Unreadable, match=why):
+    with pytest.raises(UnreadableError, match=why):
         read_html(text)
 
 

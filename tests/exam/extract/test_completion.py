@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.exam.extract.completion import ends_in_loop, normal, read_reply
+from medllm.exam.extract.completion import ends_in_loop, normal, read_completion
 
 
 def test_full_width_becomes_plain_and_circled_digits_stay_apart():
@@ -11,8 +11,8 @@ def test_full_width_becomes_plain_and_circled_digits_stay_apart():
 
 def test_only_the_final_channel_of_a_reply_is_read():
     told = "<|channel|>analysis<|message|>answer: a<|end|><|start|>assistant<|channel|>final<|message|>答え: b"
-    assert read_reply(told).text == "答え: b"
-    assert read_reply("<think>a?</think>\n\n答え: b").text == "答え: b"
+    assert read_completion(told).text == "答え: b"
+    assert read_completion("<think>a?</think>\n\n答え: b").text == "答え: b"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from medllm.exam.extract.option_verdicts import agrees, verdicts
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from tests.exam.making import record
 
 SAID = {
@@ -50,7 +50,7 @@ def test_the_report_counts_agreement_over_the_explanations_that_judge():
     told = ["a 誤り。b 正しい。\n答え:b", "a 正しい。b 誤り。c 正しい。\n答え:a", "理由は不明。\n答え:a"]
     records = [record(str(n), prompt="explain", completion=text, answer=text[-1]) for n, text in enumerate(told)]
     records += [record(str(n), prompt="plain") for n in range(3)]
-    change = report(records).models[0].change
+    change = stability_report(records).models[0].change
     assert (change.judged, change.agreeing) == (2, 1)
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from tests.exam.making import record
 
 
 def condition(records):
-    (stability,) = report(records).models
+    (stability,) = stability_report(records).models
     return stability.conditions["plain"]
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from medllm.errors import DataError
-from medllm.exam.stability import plot, report
+from medllm.exam.stability import plot
+from medllm.exam.stability.report import stability_report
 from tests.exam.making import record
 
 
@@ -15,14 +16,14 @@ def drawn():
         for prompt in ("plain", "explain")
         for n in range(40)
     ]
-    return report(records)
+    return stability_report(records)
 
 
 def test_an_svg_is_the_same_each_time_and_a_png_is_a_png(drawn, tmp_path):
-    plot.draw(drawn, tmp_path / "one.svg")
-    plot.draw(drawn, tmp_path / "two.svg")
+    plot.draw_stability(drawn, tmp_path / "one.svg")
+    plot.draw_stability(drawn, tmp_path / "two.svg")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
-    plot.draw(drawn, tmp_path / "one.png")
+    plot.draw_stability(drawn, tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "one.svg", "two.svg"]
 
@@ -36,19 +37,19 @@ def test_the_figure_shows_each_model_s_change_with_its_interval(drawn):
 
 def test_a_japanese_figure_is_drawn_where_there_is_a_font_and_refused_where_not(drawn, tmp_path, monkeypatch):
     if plot.japanese_font():
-        plot.draw(drawn, tmp_path / "ja.svg", language="ja")
+        plot.draw_stability(drawn, tmp_path / "ja.svg", language="ja")
         assert (tmp_path / "ja.svg").stat().st_size > 10_000
     monkeypatch.setattr(plot, "japanese_font", lambda: None)
     with pytest.raises(DataError, match="no font here has Japanese letters"):
-        plot.draw(drawn, tmp_path / "ja.png", language="ja")
-    plot.draw(drawn, tmp_path / "en.png")
+        plot.draw_stability(drawn, tmp_path / "ja.png", language="ja")
+    plot.draw_stability(drawn, tmp_path / "en.png")
 
 
 def test_a_model_asked_only_one_way_is_drawn_without_a_change(tmp_path):
-    plot.draw(report([record("q")]), tmp_path / "one.svg")
+    plot.draw_stability(stability_report([record("q")]), tmp_path / "one.svg")
     assert (tmp_path / "one.svg").exists()
 
 
 def test_another_ending_is_refused(drawn, tmp_path):
     with pytest.raises(DataError, match=r"the figure can be \.svg, \.png or \.pdf"):
-        plot.draw(drawn, tmp_path / "figure.gif")
+        plot.draw_stability(drawn, tmp_path / "figure.gif")

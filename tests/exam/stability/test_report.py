@@ -5,7 +5,7 @@ import random
 import pytest
 
 from medllm.errors import DataError
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from tests.exam.making import record
 
 #                  plain  explained   (True right; a letter: that wrong answer; None: unread)
@@ -26,7 +26,7 @@ def replies(model="m", outcomes=OUTCOMES, **given):
 
 
 def change_of(records):
-    (stability,) = report(list(records)).models
+    (stability,) = stability_report(list(records)).models
     return stability.change
 
 
@@ -73,7 +73,7 @@ def test_the_score_is_the_mean_of_the_years():
     records += [
         record(f"b{n}", year=2019, prompt=p, correct=p == "plain") for n in range(3) for p in ("plain", "explain")
     ]
-    (stability,) = report(records).models
+    (stability,) = stability_report(records).models
     assert stability.conditions["explain"].score.value == pytest.approx((1 + 0) / 2)
     assert stability.conditions["explain"].accuracy.value == pytest.approx(1 / 4)
 
@@ -84,7 +84,7 @@ def test_questions_asked_only_one_way_are_left_out_and_counted():
 
 
 def test_a_model_asked_one_way_has_a_score_but_no_change():
-    (stability,) = report([record("q", prompt="explain")]).models
+    (stability,) = stability_report([record("q", prompt="explain")]).models
     assert stability.change is None
     assert stability.conditions["explain"].score.value == 1.0
 
@@ -93,7 +93,7 @@ def test_models_are_compared_on_the_questions_they_share_with_holm_s_correction(
     strong = [(True, True)] * 12
     weak = [(True, "b")] * 8 + [("b", "b")] * 4
     records = [*replies("weak", weak), *replies("strong", strong), *replies("other", strong[:10])]
-    found = {(one.first, one.second, one.prompt): one for one in report(records).comparisons}
+    found = {(one.first, one.second, one.prompt): one for one in stability_report(records).comparisons}
     assert len(found) == 6
     plain = found["weak", "strong", "plain"]
     assert (plain.only_first, plain.only_second, plain.questions) == (0, 4, 12)
@@ -107,22 +107,24 @@ def test_nothing_depends_on_the_order_of_the_records():
     records = [*replies("m"), *replies("n", OUTCOMES[::-1])]
     shuffled = records[:]
     random.Random(1).shuffle(shuffled)
-    assert {s.model: s for s in report(records).models} == {s.model: s for s in report(shuffled).models}
+    assert {s.model: s for s in stability_report(records).models} == {
+        s.model: s for s in stability_report(shuffled).models
+    }
 
 
 def test_two_files_of_the_same_model_are_a_fault():
     with pytest.raises(DataError, match=r"question q0 of invented is answered twice by m \(plain, sample 0\)"):
-        report([*replies(), *replies()])
+        stability_report([*replies(), *replies()])
 
 
 def test_records_of_two_versions_of_an_exam_are_a_fault():
     with pytest.raises(DataError, match=r"question q of .*: points 3.0 for n, but 1.0 for m. .* different exams"):
-        report([record("q", model="m"), record("q", model="n", points_total=3.0)])
+        stability_report([record("q", model="m"), record("q", model="n", points_total=3.0)])
 
 
 def test_several_exams_are_reported_each_on_its_own():
     records = [*replies(), *replies(benchmark="second")]
-    assert [one.benchmark for one in report(records).models] == ["invented", "second"]
+    assert [one.benchmark for one in stability_report(records).models] == ["invented", "second"]
 
 
 def test_a_model_none_of_whose_explained_replies_can_be_read_has_no_readable_delta():

@@ -5,7 +5,7 @@ from scipy import stats
 
 from medllm.exam.estimates import Estimate
 from medllm.exam.intervals import Interval
-from medllm.exam.stability.report import report
+from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.text import report_json, report_lines
 from medllm.exam.stability.trainings import contrasts, over_trainings, row_and_seed, trainings
 from tests.exam.making import record
@@ -51,7 +51,7 @@ def test_trainings_that_all_came_out_alike_still_have_the_width_of_their_questio
 
 def test_one_training_says_nothing_of_another():
     assert over_trainings([estimate(0.8, 0.04)]) is None
-    assert trainings(report(replies("final", 80, 70))) == []
+    assert trainings(stability_report(replies("final", 80, 70))) == []
 
 
 def test_rows_are_gathered_by_name_and_compared_seed_by_seed():
@@ -62,7 +62,7 @@ def test_rows_are_gathered_by_name_and_compared_seed_by_seed():
         "final-seed1": (82, 76),
         "final-seed2": (78, 74),
     }
-    found = report([one for model, counts in right.items() for one in replies(model, *counts)])
+    found = stability_report([one for model, counts in right.items() for one in replies(model, *counts)])
     rows = {one.row: one for one in trainings(found)}
     assert rows["final"].models == ("final", "final-seed1", "final-seed2")
     assert rows["final"].scores["plain"].mean == pytest.approx(0.80)
@@ -74,9 +74,9 @@ def test_rows_are_gathered_by_name_and_compared_seed_by_seed():
 
 
 def test_the_report_shows_them_in_words_and_as_json():
-    found = report([*replies("final", 80, 78), *replies("final-seed1", 82, 76)])
+    found = stability_report([*replies("final", 80, 78), *replies("final-seed1", 82, 76)])
     told = report_json(found)["trainings"]
     assert told[0]["delta"]["mean"] == pytest.approx(-0.04)
     assert told[0]["delta"]["interval"]["low"] < told[0]["delta"]["over_trainings"]["low"] < -0.04
     assert any("final, 2 trainings" in line for line in report_lines(found))
-    assert not any("trainings (" in line for line in report_lines(report(replies("final", 80, 78))))
+    assert not any("trainings (" in line for line in report_lines(stability_report(replies("final", 80, 78))))

@@ -2,12 +2,12 @@
 
 import pytest
 
-from medllm.generation.engine.batching import Limits, pieces, plan
+from medllm.generation.engine.batching import BatchLimits, pieces, plan
 from medllm.generation.types import Request
 from tests import tiny
 
 EXAMPLES = "".join(tiny.sentences(3, seed=9))
-LIMITS = Limits(prompts=4, tokens=65_536, context=4096)
+LIMITS = BatchLimits(prompts=4, tokens=65_536, context=4096)
 
 
 def planned(lengths, limits=LIMITS, **changed):
@@ -57,7 +57,7 @@ def test_a_piece_asks_one_model_and_has_no_more_tokens_than_told_but_for_a_singl
 
 
 def test_a_batch_has_no_more_tokens_than_fit():
-    rooms = Limits(prompts=16, tokens=2000, context=4096)
+    rooms = BatchLimits(prompts=16, tokens=2000, context=4096)
     batches, unfit = planned([100] * 6, rooms, max_new_tokens=100)
     assert len(batches) > 1 and not unfit
     for batch in batches:
@@ -65,6 +65,6 @@ def test_a_batch_has_no_more_tokens_than_fit():
 
 
 def test_what_exceeds_the_context_is_told_with_its_length_and_not_cut():
-    batches, unfit = planned([10, 3000], Limits(prompts=4, tokens=65_536, context=600), max_new_tokens=8)
+    batches, unfit = planned([10, 3000], BatchLimits(prompts=4, tokens=65_536, context=600), max_new_tokens=8)
     assert [request.key for request, _ in unfit] == ["base 1", "cpt 1"]
     assert all(length > 600 for _, length in unfit) and len(batches) == 1

@@ -7,7 +7,7 @@ import torch
 from peft.tuners.lora import Linear4bit, LoraLayer
 
 from medllm.generation.engine.local import LocalGenerator
-from medllm.generation.engine.lora_linear import Adapted, take_over
+from medllm.generation.engine.lora_linear import MultiLoraLinear, replace_lora_layers
 from medllm.weights.load import load_adapters, load_base
 from tests import tiny
 
@@ -46,13 +46,13 @@ def of_peft(layer, given, model):
                                      {"dtype": "bfloat16", "quantization": "nf4"}], ids=str)  # fmt: skip
 def test_each_row_gets_to_the_last_bit_what_peft_gives_it_alone(folders, options):
     peft, ours = laid(folders, **options), laid(folders, **options)
-    asking, left = take_over(ours)
+    asking, left = replace_lora_layers(ours)
     assert not left
     asking.of(["base", "cpt", "cpt", "final"])
     compared = 0
     with torch.inference_mode():
         for name, layer in ours.named_modules():
-            if not isinstance(layer, Adapted):
+            if not isinstance(layer, MultiLoraLinear):
                 continue
             given = torch.randn(4, TOKENS, layer.base_layer.in_features, generator=torch.Generator().manual_seed(7))
             given = given.to(getattr(torch, options["dtype"]))
@@ -66,8 +66,8 @@ def test_each_row_gets_to_the_last_bit_what_peft_gives_it_alone(folders, options
 
 def test_a_pass_that_asks_one_model_needs_no_rows_named(folders):
     ours = laid(folders, dtype="float32")
-    asking, _ = take_over(ours)
-    layer = next(module for module in ours.modules() if isinstance(module, Adapted))
+    asking, _ = replace_lora_layers(ours)
+    layer = next(module for module in ours.modules() if isinstance(module, MultiLoraLinear))
     given = torch.randn(2, 5, layer.base_layer.in_features)
     with torch.inference_mode():
         asking.of(["base"])
@@ -78,7 +78,7 @@ def test_a_pass_that_asks_one_model_needs_no_rows_named(folders):
 
 
 def test_a_row_of_another_model_in_between_parts_the_rows_of_one(folders):
-    asking, _ = take_over(laid(folders, dtype="float32"))
+    asking, _ = replace_lora_layers(laid(folders, dtype="float32"))
     asking.of(["cpt", "base", "cpt", "cpt"])
     assert asking.runs == [("cpt", slice(0, 1)), ("base", slice(1, 2)), ("cpt", slice(2, 4))]
 
@@ -89,7 +89,7 @@ def test_what_is_no_plain_linear_layer_stays_with_peft(tmp_path, folders):
     head = tiny.make_adapter(tmp_path / "head", base, seed=4, modules_to_save=["lm_head"])
     ours = load_adapters(load_base(base, dtype="float32"), {**adapters, "words": words, "head": head}, base)
     kept = copy.deepcopy(ours.get_submodule("base_model.model.lm_head").modules_to_save["head"].weight)
-    _, left = take_over(ours)
+    _, left = replace_lora_layers(ours)
     assert left == {"words"}, "the only LoRA layer left is the embedding's"
     assert [type(module).__name__ for module in ours.modules() if isinstance(module, LoraLayer)] == ["Embedding"]
     assert torch.equal(ours.get_submodule("base_model.model.lm_head").modules_to_save["head"].weight, kept)

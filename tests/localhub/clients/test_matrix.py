@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 from tests.localhub.clients.installed import node_client, python_client, run
 
 HERE = Path(__file__).parent
@@ -18,13 +18,13 @@ pytestmark = [pytest.mark.matrix]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
     with serve(tmp_path_factory.mktemp("hub"), user="alice") as running:
         yield running
 
 
 @pytest.fixture
-def shell(served: Hub, tmp_path: Path) -> dict[str, str]:
+def shell(served: LocalHub, tmp_path: Path) -> dict[str, str]:
     """The environment of a shell that `medllm hub env` has set up, and nothing of this process's own."""
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "SSL_CERT_FILE") if name in os.environ}
     return keep | {

@@ -9,12 +9,12 @@ import pytest
 from huggingface_hub import HfApi, Volume
 from huggingface_hub.errors import HfHubHTTPError
 
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 from medllm.localhub.store import accounts
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
     with serve(tmp_path / "hub", user="alice", allow_jobs=True) as running:
         yield running
 
@@ -58,7 +58,7 @@ def test_a_command_that_is_not_there_is_named_in_the_log(api: HfApi):
     assert lines_of(api, job.id) == ["cannot run no-such-program: No such file or directory"]
 
 
-def test_a_secret_reaches_the_job_and_nothing_else(api: HfApi, hub: Hub):
+def test_a_secret_reaches_the_job_and_nothing_else(api: HfApi, hub: LocalHub):
     job = api.run_job(
         image="any", command=["python", "-c", "import os; print(len(os.environ['S']))"], secrets={"S": "hush-hush"}
     )
@@ -79,14 +79,14 @@ SPAWN = (
 )
 
 
-def started(api: HfApi, hub: Hub) -> tuple[str, int]:
+def started(api: HfApi, hub: LocalHub) -> tuple[str, int]:
     job = api.run_job(image="any", command=["python", "-c", SPAWN])
     log = hub.store.folder / "jobs" / job.id / "log.jsonl"
     wait_until(lambda: log.is_file() and log.read_text().count("\n") >= 2)
     return job.id, int(json.loads(log.read_text().splitlines()[-1])["data"])
 
 
-def test_cancelling_ends_what_the_job_has_started(api: HfApi, hub: Hub):
+def test_cancelling_ends_what_the_job_has_started(api: HfApi, hub: LocalHub):
     number, pid = started(api, hub)
     assert is_alive(pid)
     api.cancel_job(job_id=number)
@@ -137,7 +137,7 @@ def test_jobs_are_off_unless_the_hub_was_told_otherwise(tmp_path: Path):
         HfApi(endpoint=hub.url, token=hub.token).run_job(image="any", command=["true"], namespace="alice")
 
 
-def test_only_the_owner_may_run_a_command(api: HfApi, hub: Hub):
+def test_only_the_owner_may_run_a_command(api: HfApi, hub: LocalHub):
     assert api.whoami()["name"] == "alice"
     with hub.store.database.write() as connection:
         bob = accounts.add_user(connection, "bob")

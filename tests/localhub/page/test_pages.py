@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from huggingface_hub import HfApi
 
-from medllm.localhub import Hub
+from medllm.localhub import LocalHub
 from medllm.localhub.page.render import card_html
 
 EVIL = """---
@@ -37,7 +37,7 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def get(hub: Hub, path: str, token: str | None = None) -> tuple[str, dict[str, str]]:
+def get(hub: LocalHub, path: str, token: str | None = None) -> tuple[str, dict[str, str]]:
     headers = {"Authorization": "Basic " + base64.b64encode(f"me:{token}".encode()).decode()} if token else {}
     with urllib.request.urlopen(urllib.request.Request(hub.url + path, headers=headers)) as response:
         return response.read().decode(), dict(response.headers)
@@ -52,7 +52,7 @@ def assert_harmless(text: str) -> None:
             assert not re.match(r"\s*(javascript|vbscript|data:text)", value or "", re.IGNORECASE)
 
 
-def test_a_card_is_shown_and_its_html_is_only_text(api: HfApi, hub: Hub):
+def test_a_card_is_shown_and_its_html_is_only_text(api: HfApi, hub: LocalHub):
     api.create_repo("alice/model")
     api.upload_file(path_or_fileobj=EVIL.encode(), path_in_repo="README.md", repo_id="alice/model")
     text, headers = get(hub, "/alice/model")
@@ -84,7 +84,7 @@ def test_no_spelling_of_a_card_becomes_active(text: str):
     assert_harmless(str(card_html(text, "/a/b")))
 
 
-def test_names_messages_and_paths_are_only_text(api: HfApi, hub: Hub):
+def test_names_messages_and_paths_are_only_text(api: HfApi, hub: LocalHub):
     api.create_repo("alice/model")
     name = "<b onclick=x>.txt"
     api.upload_file(path_or_fileobj=b"x", path_in_repo=f"d/{name}", repo_id="alice/model", commit_message=EVIL)
@@ -105,7 +105,7 @@ def test_names_messages_and_paths_are_only_text(api: HfApi, hub: Hub):
         assert response.read() == b"x"
 
 
-def test_a_stored_page_is_not_run_as_a_page_of_the_hub(api: HfApi, hub: Hub):
+def test_a_stored_page_is_not_run_as_a_page_of_the_hub(api: HfApi, hub: LocalHub):
     api.create_repo("alice/model")
     for name in ("evil.html", "evil.svg", "evil.xhtml", "evil.js", "noname"):
         api.upload_file(path_or_fileobj=b"<svg onload=alert(1)>", path_in_repo=name, repo_id="alice/model")
@@ -114,7 +114,7 @@ def test_a_stored_page_is_not_run_as_a_page_of_the_hub(api: HfApi, hub: Hub):
         assert (headers["x-content-type-options"], "sandbox" in headers["content-security-policy"]) == ("nosniff", True)
 
 
-def test_tags_branches_and_commits_are_listed(api: HfApi, hub: Hub):
+def test_tags_branches_and_commits_are_listed(api: HfApi, hub: LocalHub):
     api.create_repo("alice/data", repo_type="dataset")
     api.create_tag("alice/data", tag="v1", repo_type="dataset")
     api.create_branch("alice/data", branch="dev/x", repo_type="dataset")
@@ -125,7 +125,7 @@ def test_tags_branches_and_commits_are_listed(api: HfApi, hub: Hub):
     assert "initial commit" in get(hub, "/datasets/alice/data/commits/main")[0]
 
 
-def test_private_repos_show_to_whoever_signs_in_with_a_token(api: HfApi, hub: Hub):
+def test_private_repos_show_to_whoever_signs_in_with_a_token(api: HfApi, hub: LocalHub):
     api.create_repo("alice/secret", private=True)
     assert "alice/secret" not in get(hub, "/")[0]
     assert "alice/secret" in get(hub, "/", hub.token)[0]
@@ -136,7 +136,7 @@ def test_private_repos_show_to_whoever_signs_in_with_a_token(api: HfApi, hub: Hu
     caught.value.close()
 
 
-def test_a_browsers_password_changes_nothing(api: HfApi, hub: Hub):
+def test_a_browsers_password_changes_nothing(api: HfApi, hub: LocalHub):
     header = {"Authorization": "Basic " + base64.b64encode(f"me:{api.token}".encode()).decode()}
     request = urllib.request.Request(hub.url + "/api/repos/create", b'{"name": "x"}', header, method="POST")
     with pytest.raises(urllib.error.HTTPError, match="401") as caught:

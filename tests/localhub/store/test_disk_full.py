@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.localhub import Limits, Store, serve
+from medllm.localhub import ServerLimits, Store, serve
 from medllm.localhub.store import gc
 from tests.localhub.wire import Wire, large, small
 
@@ -37,7 +37,7 @@ def assert_sound(folder: Path) -> None:
 
 def test_a_disk_that_fills_up_refuses_each_kind_of_upload_and_works_on_when_there_is_room(tiny_disk: Path):
     ballast = tiny_disk / "ballast"
-    with serve(tiny_disk / "hub", user="alice", limits=Limits(free_bytes=0)) as hub:
+    with serve(tiny_disk / "hub", user="alice", limits=ServerLimits(free_bytes=0)) as hub:
         wire = Wire(hub.url, hub.token)
         assert wire.create("alice/model").status == 200
         before = wire.send("GET", "/api/models/alice/model").json["sha"]
@@ -59,7 +59,7 @@ def test_a_disk_that_fills_up_refuses_each_kind_of_upload_and_works_on_when_ther
 
 def test_a_disk_without_room_for_a_single_page_says_so_and_recovers(tiny_disk: Path):
     ballast = tiny_disk / "ballast"
-    with serve(tiny_disk / "hub", user="alice", limits=Limits(free_bytes=0)) as hub:
+    with serve(tiny_disk / "hub", user="alice", limits=ServerLimits(free_bytes=0)) as hub:
         wire = Wire(hub.url, hub.token)
         assert wire.create("alice/model").status == 200
         free = os.statvfs(tiny_disk)
@@ -73,7 +73,7 @@ def test_a_disk_without_room_for_a_single_page_says_so_and_recovers(tiny_disk: P
 
 
 def test_room_is_kept_for_the_metadata(tmp_path: Path):
-    with serve(tmp_path / "hub", user="alice", limits=Limits(free_bytes=2**60)) as hub:
+    with serve(tmp_path / "hub", user="alice", limits=ServerLimits(free_bytes=2**60)) as hub:
         reply = Wire(hub.url, hub.token).create("alice/model")
     assert (reply.status, "disk is full" in reply.json["error"]) == (507, True)
 

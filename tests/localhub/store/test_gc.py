@@ -4,19 +4,19 @@ import hashlib
 import os
 from datetime import timedelta
 
-from medllm.localhub import Hub
+from medllm.localhub import LocalHub
 from medllm.localhub.store import gc
 from tests.localhub.wire import Wire, large, small
 
 NOW = timedelta(0)
 
 
-def has(hub: Hub, sha256: str) -> bool:
+def has(hub: LocalHub, sha256: str) -> bool:
     with hub.store.database.read() as connection:
         return connection.execute("SELECT 1 FROM blobs WHERE sha256 = ?", (sha256,)).fetchone() is not None
 
 
-def test_a_deleted_repos_content_goes_unless_another_repo_holds_it(hub: Hub):
+def test_a_deleted_repos_content_goes_unless_another_repo_holds_it(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     for name in ("one", "two"):
         wire.create(f"alice/{name}")
@@ -32,7 +32,7 @@ def test_a_deleted_repos_content_goes_unless_another_repo_holds_it(hub: Hub):
     assert gc.verify(hub.store) == []
 
 
-def test_young_content_is_left_for_the_commit_that_will_name_it(hub: Hub):
+def test_young_content_is_left_for_the_commit_that_will_name_it(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     wire.create("alice/model")
     sha256 = wire.send_large("alice/model", b"soon" * 1000)
@@ -42,7 +42,7 @@ def test_young_content_is_left_for_the_commit_that_will_name_it(hub: Hub):
     assert has(hub, sha256)
 
 
-def test_commits_that_a_squash_left_behind_go_with_their_content(hub: Hub):
+def test_commits_that_a_squash_left_behind_go_with_their_content(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     wire.create("alice/model")
     old = hashlib.sha256(b"old" * 100).hexdigest()
@@ -58,7 +58,7 @@ def test_commits_that_a_squash_left_behind_go_with_their_content(hub: Hub):
     assert wire.send("GET", "/alice/model/resolve/main/a.txt").body == b"new"
 
 
-def test_an_acknowledged_xorb_is_never_removed_and_still_serves_later_files(hub: Hub):
+def test_an_acknowledged_xorb_is_never_removed_and_still_serves_later_files(hub: LocalHub):
     wire, content = Wire(hub.url, hub.token), os.urandom(100_000)
     wire.create("alice/model")
     sha256 = wire.send_xet("alice/model", content)
@@ -74,7 +74,7 @@ def test_an_acknowledged_xorb_is_never_removed_and_still_serves_later_files(hub:
     assert wire.send("GET", "/alice/model/resolve/main/a.bin").body == content
 
 
-def test_verify_names_what_was_tampered_with_or_lost(hub: Hub):
+def test_verify_names_what_was_tampered_with_or_lost(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     wire.create("alice/model")
     changed, lost = wire.send_large("alice/model", b"a" * 5000), wire.send_large("alice/model", b"b" * 5000)

@@ -11,17 +11,17 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 from medllm.localhub.store import accounts
 
 
 @pytest.fixture
-def bob(api: HfApi, hub: Hub) -> HfApi:
+def bob(api: HfApi, hub: LocalHub) -> HfApi:
     assert api.whoami()["name"] == "alice"  # the first user, who owns the hub
     return HfApi(endpoint=hub.url, token=token_of(hub, "bob"))
 
 
-def token_of(hub: Hub, name: str, role: accounts.Role = "write", org: str | None = None) -> str:
+def token_of(hub: LocalHub, name: str, role: accounts.Role = "write", org: str | None = None) -> str:
     with hub.store.database.write() as connection:
         user = accounts.add_user(connection, name)
         if org:
@@ -41,7 +41,7 @@ def raw(
             return fault.code, fault.read(), fault.headers
 
 
-def test_a_private_repo_looks_like_one_that_is_not_there(api: HfApi, bob: HfApi, hub: Hub):
+def test_a_private_repo_looks_like_one_that_is_not_there(api: HfApi, bob: HfApi, hub: LocalHub):
     api.create_repo("alice/secret", private=True)
     for path in ("api/models/alice/{}", "api/models/alice/{}/tree/main", "alice/{}/resolve/main/README.md", "alice/{}"):
         for token, status in ((bob.token, 404), (None, 401)):
@@ -69,7 +69,7 @@ def test_somebody_elses_repo_can_be_read_but_not_changed(api: HfApi, bob: HfApi)
             change()
 
 
-def test_a_token_that_may_only_read_cannot_write_at_home(api: HfApi, hub: Hub):
+def test_a_token_that_may_only_read_cannot_write_at_home(api: HfApi, hub: LocalHub):
     assert api.whoami()["auth"]["accessToken"]["role"] == "write"
     reader = HfApi(endpoint=hub.url, token=token_of(hub, "bob", "read"))
     assert reader.whoami()["auth"]["accessToken"]["role"] == "read"
@@ -77,7 +77,7 @@ def test_a_token_that_may_only_read_cannot_write_at_home(api: HfApi, hub: Hub):
         reader.create_repo("bob/model")
 
 
-def test_members_of_an_organisation_share_its_private_repos(api: HfApi, bob: HfApi, hub: Hub):
+def test_members_of_an_organisation_share_its_private_repos(api: HfApi, bob: HfApi, hub: LocalHub):
     writer = HfApi(endpoint=hub.url, token=token_of(hub, "carol", "write", "ward"))
     reader = HfApi(endpoint=hub.url, token=token_of(hub, "dan", "read", "ward"))
     writer.create_repo("ward/model", private=True)
@@ -87,7 +87,7 @@ def test_members_of_an_organisation_share_its_private_repos(api: HfApi, bob: HfA
         bob.model_info("ward/model")
 
 
-def test_a_gated_repo_opens_when_its_owner_says_so(api: HfApi, bob: HfApi, hub: Hub, tmp_path: Path):
+def test_a_gated_repo_opens_when_its_owner_says_so(api: HfApi, bob: HfApi, hub: LocalHub, tmp_path: Path):
     api.create_repo("alice/gated")
     api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id="alice/gated")
     api.update_repo_settings("alice/gated", gated="manual")
@@ -107,7 +107,7 @@ def test_a_gated_repo_opens_when_its_owner_says_so(api: HfApi, bob: HfApi, hub: 
         bob.grant_access("alice/gated", "bob")
 
 
-def test_knowing_a_sha256_does_not_give_the_content(api: HfApi, bob: HfApi, hub: Hub):
+def test_knowing_a_sha256_does_not_give_the_content(api: HfApi, bob: HfApi, hub: LocalHub):
     content = b"\0secret" * 1000
     api.create_repo("alice/secret", private=True)
     api.upload_file(path_or_fileobj=content, path_in_repo="a.bin", repo_id="alice/secret")
@@ -134,19 +134,19 @@ def test_knowing_a_sha256_does_not_give_the_content(api: HfApi, bob: HfApi, hub:
     assert (status, "actions" in json.loads(reply)["objects"][0]) == (200, True)
 
 
-def test_a_wrong_token_is_said_to_be_one(hub: Hub):
+def test_a_wrong_token_is_said_to_be_one(hub: LocalHub):
     status, _, headers = raw(f"{hub.url}/api/whoami-v2", token="hf_wrong")
     assert (status, headers["X-Error-Message"]) == (401, "Invalid credentials in Authorization header")
 
 
-def test_another_name_for_this_machine_is_not_served(hub: Hub):
+def test_another_name_for_this_machine_is_not_served(hub: LocalHub):
     request = urllib.request.Request(f"{hub.url}/api/models", headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError, match="421") as caught:
         urllib.request.urlopen(request)
     caught.value.close()
 
 
-def test_every_loopback_name_is_served(hub: Hub):
+def test_every_loopback_name_is_served(hub: LocalHub):
     port = hub.url.rsplit(":", 1)[1]
     for name in (f"localhost:{port}", "localhost", f"[::1]:{port}", "127.0.0.2"):
         request = urllib.request.Request(f"{hub.url}/api/models", headers={"Host": name})
@@ -161,7 +161,7 @@ def test_beyond_loopback_nothing_is_answered_without_a_token(tmp_path: Path):
         assert raw(f"{url}/api/models", token=hub.token)[0] == 200
 
 
-def test_tokens_are_kept_as_hashes_only(hub: Hub, api: HfApi):
+def test_tokens_are_kept_as_hashes_only(hub: LocalHub, api: HfApi):
     token = token_of(hub, "bob")
     assert raw(f"{hub.url}/api/whoami-v2", token=token)[0] == 200
     stored = b"".join(path.read_bytes() for path in hub.store.folder.rglob("*") if path.is_file())

@@ -4,11 +4,11 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from medllm.localhub import Hub
+from medllm.localhub import LocalHub
 
 
 @pytest.fixture
-def other(hub: Hub) -> HfApi:
+def other(hub: LocalHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.store.session_token("bob"))
 
 

@@ -9,19 +9,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from medllm.localhub import Hub, Limits, serve
+from medllm.localhub import LocalHub, ServerLimits, serve
 from tests.localhub.wire import Wire, hash_text
 
-LIMITS = Limits(header_seconds=0.5, connections=20, idle_seconds=1.0, header_bytes=4096)
+LIMITS = ServerLimits(header_seconds=0.5, connections=20, idle_seconds=1.0, header_bytes=4096)
 
 
 @pytest.fixture
-def strict(tmp_path: Path) -> Iterator[Hub]:
+def strict(tmp_path: Path) -> Iterator[LocalHub]:
     with serve(tmp_path / "hub", user="alice", limits=LIMITS) as running:
         yield running
 
 
-def connect(hub: Hub) -> socket.socket:
+def connect(hub: LocalHub) -> socket.socket:
     parts = urlsplit(hub.url)
     line = socket.create_connection((parts.hostname, parts.port), timeout=10)
     return line
@@ -44,7 +44,7 @@ def is_closed(line: socket.socket) -> bool:
         f"/lfs/1/{'a' * 64}/9000000/whole?expires=9999999999&signature=none",
     ],
 )
-def test_a_body_of_a_sender_who_may_not_send_it_is_never_on_the_disk(hub: Hub, address: str):
+def test_a_body_of_a_sender_who_may_not_send_it_is_never_on_the_disk(hub: LocalHub, address: str):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     line.post("/api/buckets/alice/ward", {})
@@ -59,7 +59,7 @@ def test_a_body_of_a_sender_who_may_not_send_it_is_never_on_the_disk(hub: Hub, a
         assert stranger.recv(12) in (b"HTTP/1.1 401", b"HTTP/1.1 403")
 
 
-def test_a_stranger_may_send_little_json(hub: Hub):
+def test_a_stranger_may_send_little_json(hub: LocalHub):
     Wire(hub.url, hub.token).create("alice/model")
     paths = {"paths": ["a" * 100] * 3000}
     assert Wire(hub.url).post("/api/models/alice/model/paths-info/main", {"paths": ["README.md"]}).status == 200
@@ -67,7 +67,7 @@ def test_a_stranger_may_send_little_json(hub: Hub):
     assert Wire(hub.url, hub.token).post("/api/models/alice/model/paths-info/main", paths).status == 200
 
 
-def test_a_large_file_may_not_be_larger_than_it_said(hub: Hub):
+def test_a_large_file_may_not_be_larger_than_it_said(hub: LocalHub):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     wanted = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": "a" * 64, "size": 10}]}
@@ -75,7 +75,7 @@ def test_a_large_file_may_not_be_larger_than_it_said(hub: Hub):
     assert Wire(hub.url).send("PUT", entry["actions"]["upload"]["href"], bytes(11)).status == 413
 
 
-def test_headers_that_never_end_are_given_up(strict: Hub):
+def test_headers_that_never_end_are_given_up(strict: LocalHub):
     with connect(strict) as silent, connect(strict) as slow:
         for sign in b"GET / HTTP/1.1\r\nX: ":
             slow.sendall(bytes([sign]))
@@ -85,7 +85,7 @@ def test_headers_that_never_end_are_given_up(strict: Hub):
         assert time.monotonic() - began < 5
 
 
-def test_half_open_connections_do_not_keep_others_out(strict: Hub):
+def test_half_open_connections_do_not_keep_others_out(strict: LocalHub):
     held = [connect(strict) for _ in range(3 * LIMITS.connections)]
     try:
         assert Wire(strict.url).send("GET", "/api/models").status == 200
@@ -94,13 +94,13 @@ def test_half_open_connections_do_not_keep_others_out(strict: Hub):
             line.close()
 
 
-def test_headers_without_bound_are_given_up(strict: Hub):
+def test_headers_without_bound_are_given_up(strict: LocalHub):
     with connect(strict) as line:
         line.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 3 * LIMITS.header_bytes)
         assert is_closed(line)
 
 
-def test_a_body_that_trickles_is_given_up(strict: Hub):
+def test_a_body_that_trickles_is_given_up(strict: LocalHub):
     limits = replace(LIMITS)
     with connect(strict) as line:
         head = f"POST /api/validate-yaml HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {strict.token}\r\n"
@@ -117,7 +117,7 @@ def test_a_body_that_trickles_is_given_up(strict: Hub):
         assert time.monotonic() - began < limits.idle_seconds + 5
 
 
-def test_a_connection_serves_many_requests_one_after_another(strict: Hub):
+def test_a_connection_serves_many_requests_one_after_another(strict: LocalHub):
     with connect(strict) as line:
         for _ in range(3):
             line.sendall(b"GET /api/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -140,7 +140,7 @@ ADDRESSES = [
 ]
 
 
-def test_a_control_character_in_an_address_gets_a_whole_answer(hub: Hub):
+def test_a_control_character_in_an_address_gets_a_whole_answer(hub: LocalHub):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     line.create("alice/other")
@@ -152,7 +152,7 @@ def test_a_control_character_in_an_address_gets_a_whole_answer(hub: Hub):
             assert all(value.isascii() and value.isprintable() for value in reply.headers.values())
 
 
-def test_a_control_character_in_a_body_gets_a_whole_answer(hub: Hub):
+def test_a_control_character_in_a_body_gets_a_whole_answer(hub: LocalHub):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     for name in ("a\x00b", "a\r\nSet-Cookie: a=b", "a\x1b[31m", "\x7f", "a\u2028b", "é" * 40):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medllm.localhub import Hub, serve
+from medllm.localhub import LocalHub, serve
 from medllm.localhub.server import ROUTES
 from medllm.localhub.store import gc
 from medllm.localhub.web.request import Route
@@ -112,7 +112,7 @@ def wire(place: Path):
         assert_sound(hub, place)
 
 
-def assert_sound(hub: Hub, place: Path) -> None:
+def assert_sound(hub: LocalHub, place: Path) -> None:
     assert gc.verify(hub.store) == []
     assert [path.name for path in place.iterdir()] == ["hub"]
     assert {path.name for path in hub.store.folder.iterdir()} <= {

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from huggingface_hub import HfApi
 
-from medllm.localhub import Hub, Limits, serve
+from medllm.localhub import LocalHub, ServerLimits, serve
 from tests.localhub.wire import Wire, large
 
 CONTENT = os.urandom(250_000)
@@ -20,14 +20,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    limits = Limits(lfs_part=100_000, lfs_parted_above=200_000, idle_seconds=0.5)
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
+    limits = ServerLimits(lfs_part=100_000, lfs_parted_above=200_000, idle_seconds=0.5)
     with serve(tmp_path / "hub", user="alice", limits=limits) as running:
         yield running
 
 
 @pytest.fixture
-def wire(hub: Hub) -> Wire:
+def wire(hub: LocalHub) -> Wire:
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     return line
@@ -40,7 +40,7 @@ def actions(wire: Wire, **changes: object) -> dict:
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own way of sending a part
-def test_the_client_sends_a_large_file_in_parts(api: HfApi, wire: Wire, hub: Hub):
+def test_the_client_sends_a_large_file_in_parts(api: HfApi, wire: Wire, hub: LocalHub):
     api.upload_file(path_or_fileobj=io.BytesIO(CONTENT), path_in_repo="a.bin", repo_id="alice/model")
     assert wire.send("GET", "/alice/model/resolve/main/a.bin").body == CONTENT
     assert len([path for path in (hub.store.folder / "blobs" / SHA256[:2]).iterdir() if SHA256 in path.name]) == 3
@@ -95,7 +95,7 @@ def test_verify_tells_whether_the_file_has_arrived(wire: Wire):
     assert wire.post(found["verify"]["href"], body).status == 200
 
 
-def test_a_sender_that_falls_silent_is_let_go_and_leaves_nothing(wire: Wire, hub: Hub):
+def test_a_sender_that_falls_silent_is_let_go_and_leaves_nothing(wire: Wire, hub: LocalHub):
     href = urlsplit(actions(wire, transfers=["basic"])["upload"]["href"])
     with socket.create_connection((href.hostname, href.port), timeout=60) as line:
         head = f"PUT {href.path}?{href.query} HTTP/1.1\r\nHost: {href.netloc}\r\nContent-Length: 250000\r\n\r\n"

@@ -3,7 +3,7 @@
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
-from medllm.localhub import Hub
+from medllm.localhub import LocalHub
 from medllm.localhub.web import metadata
 from tests.localhub.wire import Wire, small
 
@@ -48,7 +48,7 @@ TAKEN = [
 
 
 @pytest.fixture
-def line(hub: Hub) -> Wire:
+def line(hub: LocalHub) -> Wire:
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     return line
@@ -80,7 +80,7 @@ def test_a_head_that_is_never_closed_is_refused():
     assert metadata.check("---\nlicense: mit\n# Model\n")[0] != []
 
 
-def test_a_card_that_came_in_earlier_breaks_no_listing(hub: Hub, api: HfApi, line: Wire, monkeypatch):
+def test_a_card_that_came_in_earlier_breaks_no_listing(hub: LocalHub, api: HfApi, line: Wire, monkeypatch):
     more = ["self: 1", "ignore_metadata_errors: 2", "eval_results: 3", "1: a\ntrue: b", "a: " + "[" * 3000]
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "check", lambda text: ([], []))

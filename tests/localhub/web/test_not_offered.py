@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError, RepositoryNotFoundError
 
-from medllm.localhub import Hub
+from medllm.localhub import LocalHub
 from medllm.localhub.store import accounts
 from medllm.localhub.web.not_offered import ABSENT
 from tests.localhub.wire import Wire, small
@@ -36,7 +36,7 @@ def test_a_name_without_a_namespace_is_a_repository_that_is_not_there(api: HfApi
             call()
 
 
-def test_what_is_not_offered_says_its_name_and_is_in_the_documentation(hub: Hub):
+def test_what_is_not_offered_says_its_name_and_is_in_the_documentation(hub: LocalHub):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     line.post("/api/repos/create", {"name": "model", "type": "dataset"})
@@ -53,14 +53,14 @@ def test_what_is_not_offered_says_its_name_and_is_in_the_documentation(hub: Hub)
                 assert what in reply.json["error"]
 
 
-def test_what_is_not_offered_is_not_said_of_a_repository_that_is_not_there(hub: Hub):
+def test_what_is_not_offered_is_not_said_of_a_repository_that_is_not_there(hub: LocalHub):
     assert (
         Wire(hub.url, hub.token).send("POST", "/api/models/alice/none/like").headers["X-Error-Code"] == "RepoNotFound"
     )
     assert Wire(hub.url, hub.token).send("POST", "/api/models/none/like").headers["X-Error-Code"] == "RepoNotFound"
 
 
-def test_access_that_somebody_has_is_not_granted_again(hub: Hub, api: HfApi):
+def test_access_that_somebody_has_is_not_granted_again(hub: LocalHub, api: HfApi):
     with hub.store.database.write() as connection:
         accounts.add_user(connection, "bob")
     api.create_repo("alice/gated")
@@ -98,7 +98,7 @@ NAMES = [
 NAMES += ["％.txt", "a'b\"c.txt", "[a].txt", "~a.txt", "C:.txt", "．．txt", "ﾌﾞ.txt"]
 
 
-def test_a_name_that_people_write_comes_back_as_it_was(hub: Hub, api: HfApi, tmp_path: Path):
+def test_a_name_that_people_write_comes_back_as_it_was(hub: LocalHub, api: HfApi, tmp_path: Path):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     assert line.commit("alice/model", *(small(name, name.encode()) for name in NAMES)).status == 200
@@ -138,7 +138,7 @@ def test_a_name_that_people_write_comes_back_as_it_was(hub: Hub, api: HfApi, tmp
         "/".join(["a" * 200] * 6),
     ],
 )
-def test_a_name_that_leads_elsewhere_is_refused(hub: Hub, name: str):
+def test_a_name_that_leads_elsewhere_is_refused(hub: LocalHub, name: str):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     assert line.commit("alice/model", small(name, b"x")).status == 400
@@ -161,7 +161,7 @@ def test_a_commits_words_are_escaped_where_html_is_asked_for(api: HfApi):
     assert api.list_repo_commits("alice/model")[0].title == "<b> & c"
 
 
-def test_a_pull_request_starts_at_a_name_and_not_at_a_commits_id(hub: Hub, api: HfApi):
+def test_a_pull_request_starts_at_a_name_and_not_at_a_commits_id(hub: LocalHub, api: HfApi):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     head = api.list_repo_refs("alice/model").branches[0].target_commit

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from medllm.localhub import Hub
+from medllm.localhub import LocalHub
 from medllm.localhub.store import accounts, gc
 from tests.localhub.wire import Wire, large, small
 
@@ -14,13 +14,13 @@ SECRET, OTHER = b"\0patient 1234 Yamada" * 500, b"\0weights" * 700
 
 
 @pytest.fixture
-def line(hub: Hub) -> Wire:
+def line(hub: LocalHub) -> Wire:
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     return line
 
 
-def on_disk(hub: Hub, content: bytes) -> bool:
+def on_disk(hub: LocalHub, content: bytes) -> bool:
     part = content[:200]
     return any(part in path.read_bytes() for path in hub.store.folder.rglob("*") if path.is_file())
 
@@ -30,7 +30,7 @@ def take_down(api: HfApi, name: str, repo: str = "alice/model") -> None:
 
 
 @pytest.mark.parametrize("way", ["send_large", "send_xet"])
-def test_a_file_taken_down_is_in_no_commit_and_not_on_the_disk(hub: Hub, api: HfApi, line: Wire, way: str):
+def test_a_file_taken_down_is_in_no_commit_and_not_on_the_disk(hub: LocalHub, api: HfApi, line: Wire, way: str):
     send = getattr(line, way)
     line.commit("alice/model", large("list.bin", send("alice/model", SECRET)), small("a.txt", b"a"))
     line.commit("alice/model", large("deep/w.bin", send("alice/model", OTHER)), title="weights")
@@ -50,7 +50,7 @@ def test_a_file_taken_down_is_in_no_commit_and_not_on_the_disk(hub: Hub, api: Hf
     assert gc.verify(hub.store) == []
 
 
-def test_what_another_repository_holds_stays_there(hub: Hub, api: HfApi, line: Wire):
+def test_what_another_repository_holds_stays_there(hub: LocalHub, api: HfApi, line: Wire):
     line.create("alice/other")
     sha256 = line.send_large("alice/model", SECRET)
     for repo in ("alice/model", "alice/other"):
@@ -60,7 +60,7 @@ def test_what_another_repository_holds_stays_there(hub: Hub, api: HfApi, line: W
     assert line.send("GET", "/alice/other/resolve/main/list.bin").body == SECRET
 
 
-def test_neighbours_in_the_same_xorb_stay_whole(hub: Hub, api: HfApi, line: Wire):
+def test_neighbours_in_the_same_xorb_stay_whole(hub: LocalHub, api: HfApi, line: Wire):
     kept = b"k" * 65536
     line.commit("alice/model", large("both.bin", line.send_xet("alice/model", kept + SECRET)))
     line.commit("alice/model", large("kept.bin", line.send_xet("alice/model", kept)))
@@ -69,7 +69,7 @@ def test_neighbours_in_the_same_xorb_stay_whole(hub: Hub, api: HfApi, line: Wire
     assert not on_disk(hub, SECRET)
 
 
-def test_the_same_content_can_be_sent_again_and_clients_forget_their_chunks(hub: Hub, line: Wire, api: HfApi):
+def test_the_same_content_can_be_sent_again_and_clients_forget_their_chunks(hub: LocalHub, line: Wire, api: HfApi):
     line.commit("alice/model", large("list.bin", line.send_xet("alice/model", SECRET)))
     storage = line.storage("alice/model").url
     take_down(api, "list.bin")
@@ -78,7 +78,7 @@ def test_the_same_content_can_be_sent_again_and_clients_forget_their_chunks(hub:
     assert line.send("GET", "/alice/model/resolve/main/list.bin").body == SECRET
 
 
-def test_only_those_who_may_write_take_down_or_list(hub: Hub, api: HfApi, line: Wire):
+def test_only_those_who_may_write_take_down_or_list(hub: LocalHub, api: HfApi, line: Wire):
     line.commit("alice/model", large("list.bin", line.send_large("alice/model", SECRET)))
     with hub.store.database.write() as connection:
         token = accounts.issue(connection, accounts.add_user(connection, "bob"), role="write", label="test")

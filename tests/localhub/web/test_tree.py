@@ -7,13 +7,13 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from medllm.localhub import Hub, Limits, serve
+from medllm.localhub import LocalHub, ServerLimits, serve
 from tests.localhub.wire import Wire, small
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serve(tmp_path / "hub", user="alice", limits=Limits(page=7)) as running:
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
+    with serve(tmp_path / "hub", user="alice", limits=ServerLimits(page=7)) as running:
         yield running
 
 
@@ -57,7 +57,7 @@ def test_a_moved_repo_is_found_under_both_names_until_the_old_one_is_taken(api: 
         api.model_info("alice/new")
 
 
-def test_what_a_client_has_already_is_not_sent_again(hub: Hub):
+def test_what_a_client_has_already_is_not_sent_again(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     wire.create("alice/model")
     wire.commit("alice/model", small("a.txt", b"hello"))
@@ -68,7 +68,7 @@ def test_what_a_client_has_already_is_not_sent_again(hub: Hub):
     assert (head.headers["Content-Length"], head.body) == ("5", b"")
 
 
-def test_two_names_that_only_unicode_tells_apart_are_refused(hub: Hub):
+def test_two_names_that_only_unicode_tells_apart_are_refused(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     wire.create("alice/model")
     assert wire.commit("alice/model", small("が.txt", b"1")).status == 200
@@ -76,7 +76,7 @@ def test_two_names_that_only_unicode_tells_apart_are_refused(hub: Hub):
     assert (refused.status, "two Unicode forms" in refused.json["error"]) == (400, True)
 
 
-def test_a_file_cannot_be_where_a_folder_is(hub: Hub):
+def test_a_file_cannot_be_where_a_folder_is(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     wire.create("alice/model")
     assert wire.commit("alice/model", small("a", b"1"), small("b/c", b"1")).status == 200

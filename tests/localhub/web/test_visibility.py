@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medllm.localhub import Hub
+from medllm.localhub import LocalHub
 from tests.localhub.wire import Wire
 
 PRIVATE = [{"private": True}, {"visibility": "private"}, {"visibility": "protected"}]
@@ -13,7 +13,7 @@ CLASHING = [{"private": True, "visibility": "public"}, {"private": False, "visib
 
 
 @pytest.fixture
-def line(hub: Hub) -> Wire:
+def line(hub: LocalHub) -> Wire:
     return Wire(hub.url, hub.token)
 
 
@@ -32,7 +32,7 @@ def make(line: Wire, what: str, body: dict, name: str = "ward") -> str:
 
 
 @pytest.mark.parametrize("what", ["model", "dataset", "space", "bucket", "collection"])
-def test_a_thing_made_private_is_shown_to_its_owner_alone(hub: Hub, line: Wire, what: str):
+def test_a_thing_made_private_is_shown_to_its_owner_alone(hub: LocalHub, line: Wire, what: str):
     for number, body in enumerate(PRIVATE + CLASHING):
         address = make(line, what, body, f"ward{number}")
         assert line.send("GET", address).json["private"] is True, body
@@ -40,7 +40,7 @@ def test_a_thing_made_private_is_shown_to_its_owner_alone(hub: Hub, line: Wire, 
 
 
 @pytest.mark.parametrize("what", ["model", "dataset", "space", "bucket", "collection"])
-def test_a_thing_made_public_is_shown_to_everybody(hub: Hub, line: Wire, what: str):
+def test_a_thing_made_public_is_shown_to_everybody(hub: LocalHub, line: Wire, what: str):
     for number, body in enumerate(PUBLIC):
         assert Wire(hub.url).send("GET", make(line, what, body, f"ward{number}")).json["private"] is False, body
 
@@ -52,7 +52,7 @@ def test_a_visibility_in_other_words_makes_nothing(line: Wire):
 
 
 @pytest.mark.parametrize("body", PRIVATE[:2], ids=str)
-def test_settings_make_a_bucket_and_a_repository_private(hub: Hub, line: Wire, body: dict):
+def test_settings_make_a_bucket_and_a_repository_private(hub: LocalHub, line: Wire, body: dict):
     for what, method in (("model", "PUT"), ("bucket", "PUT"), ("collection", "PATCH")):
         address = make(line, what, {})
         setting = address if what == "collection" else f"{address}/settings"

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medllm.localhub import Hub, Limits, serve
-from medllm.localhub.errors import Refusal
+from medllm.localhub import LocalHub, ServerLimits, serve
+from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import accounts
 from medllm.localhub.store.files import Spool
 from medllm.localhub.xet.formats import read_shard, unpack_xorb
@@ -24,7 +24,7 @@ FILE = hashlib.sha256(b"file").digest()
 
 
 @pytest.fixture
-def wire(hub: Hub) -> Wire:
+def wire(hub: LocalHub) -> Wire:
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     return line
@@ -32,7 +32,7 @@ def wire(hub: Hub) -> Wire:
 
 def unpacked(data: bytes, folder: Path, **limits: int) -> tuple[bytes, list[int]]:
     with Spool(folder / os.urandom(8).hex(), 10**9, "It") as target:
-        ends = unpack_xorb(io.BytesIO(data), target, Limits(**limits))
+        ends = unpack_xorb(io.BytesIO(data), target, ServerLimits(**limits))
         target.finish()
         return target.path.read_bytes(), ends
 
@@ -53,7 +53,7 @@ def test_a_damaged_xorb_is_refused_and_nothing_else_happens(
     damaged = damage(data, good)
     try:
         unpacked(damaged, tmp_path_factory.getbasetemp())
-    except Refusal as refusal:
+    except HubRefusal as refusal:
         assert refusal.status in (400, 413)
 
 
@@ -63,7 +63,7 @@ def test_a_damaged_shard_is_refused_and_nothing_else_happens(data: st.DataObject
     good = make_shard([XetFile(FILE, XORB, 100, 0, 1, b"abc"), XetFile(XORB, FILE, 5, 2, 9)])
     try:
         list(read_shard(io.BytesIO(damage(data, good))))
-    except Refusal as refusal:
+    except HubRefusal as refusal:
         assert refusal.status == 400
 
 
@@ -76,14 +76,14 @@ def damage(data: st.DataObject, good: bytes) -> bytes:
 def test_a_small_xorb_that_unpacks_to_much_is_refused(tmp_path: Path):
     bomb = make_chunk(bytes(10_000_000)) * 3
     assert len(bomb) < 200_000
-    with pytest.raises(Refusal, match="unpacks to more"):
+    with pytest.raises(HubRefusal, match="unpacks to more"):
         unpacked(bomb, tmp_path, xorb_unpacked=20_000_000)
 
 
 def test_a_chunk_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path):
     lying = bytearray(make_chunk(bytes(10_000_000)))
     lying[5:8] = (1000).to_bytes(3, "little")
-    with pytest.raises(Refusal, match="another size"):
+    with pytest.raises(HubRefusal, match="another size"):
         unpacked(bytes(lying), tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_shard_that_does_not_fit_its_xorbs_is_refused(wire: Wire, file: XetFil
     assert (reply.status, fault in reply.json["error"]) == (400, True), reply
 
 
-def test_nobody_builds_a_file_from_another_users_chunks(hub: Hub, wire: Wire):
+def test_nobody_builds_a_file_from_another_users_chunks(hub: LocalHub, wire: Wire):
     secret = os.urandom(1000)
     wire.storage("alice/model").send("POST", f"/v1/xorbs/default/{hash_text(XORB)}", make_xorb([secret]))
     with hub.store.database.write() as connection:
@@ -145,7 +145,7 @@ def repeating(xorb: bytes, size: int, times: int) -> bytes:
 
 
 def test_a_file_far_larger_than_what_was_sent_for_it_is_refused_before_it_is_read(tmp_path: Path):
-    limits = Limits(xet_repeats=4, xet_repeats_above=1_000_000)
+    limits = ServerLimits(xet_repeats=4, xet_repeats_above=1_000_000)
     with serve(tmp_path / "hub", user="alice", limits=limits) as hub:
         line = Wire(hub.url, hub.token)
         line.create("alice/model")
@@ -156,7 +156,7 @@ def test_a_file_far_larger_than_what_was_sent_for_it_is_refused_before_it_is_rea
         assert (refused.status, "HF_HUB_DISABLE_XET" in refused.json["error"]) == (400, True)
 
 
-def test_a_commit_does_not_wait_for_another_users_reconstruction(hub: Hub):
+def test_a_commit_does_not_wait_for_another_users_reconstruction(hub: LocalHub):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     storage, xorb = line.storage("alice/model"), b"x" * 32
@@ -178,7 +178,7 @@ def test_a_commit_does_not_wait_for_another_users_reconstruction(hub: Hub):
 
 @pytest.mark.parametrize("chunks", [[b""], [b"a"] * 20], ids=["empty", "too many"])
 def test_a_xorb_of_chunks_that_cost_more_than_they_hold_is_refused(tmp_path: Path, chunks: list[bytes]):
-    with serve(tmp_path / "hub", user="alice", limits=Limits(xorb_chunks=10)) as hub:
+    with serve(tmp_path / "hub", user="alice", limits=ServerLimits(xorb_chunks=10)) as hub:
         line = Wire(hub.url, hub.token)
         line.create("alice/model")
         body = make_xorb(chunks)

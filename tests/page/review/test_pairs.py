@@ -10,11 +10,11 @@ import pytest
 from starlette.applications import Starlette
 
 from medllm.errors import DataError, HubError
-from medllm.page.context import Page
+from medllm.page.context import PageContext
 from medllm.page.review.html import pair_form
 from medllm.page.review.pairs import COMMON, Review, sentences
-from medllm.page.review.votes import Ballot, card
-from medllm.page.review_routes import ballot_routes
+from medllm.page.review.votes import VoteBox, card
+from medllm.page.review_routes import review_routes
 from medllm.votes.journal import Journal
 from tests.page.simulated import HOSTILE, MODELS
 
@@ -87,9 +87,9 @@ def test_questions_up_to_the_cutoff_may_train_and_others_may_not(results):
     assert {old.vote(told(old, at=at)).use for at in range(40)} == {"evaluation-only"}
 
 
-def asked(page: Page, ballot: Ballot, method: str, path: str, **more: object) -> httpx.Response:
+def asked(page: PageContext, ballot: VoteBox, method: str, path: str, **more: object) -> httpx.Response:
     async def ask():
-        app = Starlette(routes=ballot_routes(page, ballot))
+        app = Starlette(routes=review_routes(page, ballot))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
             return await client.request(method, path, **more)
 
@@ -97,7 +97,7 @@ def asked(page: Page, ballot: Ballot, method: str, path: str, **more: object) ->
 
 
 def test_thanks_are_said_when_the_vote_is_on_the_disk_and_twice_is_once(tmp_path, page, review):
-    ballot = Ballot(review, Journal(tmp_path))
+    ballot = VoteBox(review, Journal(tmp_path))
     for _ in range(2):
         answer = asked(page, ballot, "POST", "/medllm/vote", json=told(review))
         assert answer.status_code == 200
@@ -118,7 +118,7 @@ def test_without_a_lasting_disk_no_thanks_before_the_hub_has_the_vote(tmp_path, 
             """Fail as the real one does."""
             raise HubError("away")
 
-    ballot = Ballot(review, Journal(tmp_path), Away(), lasting=False)
+    ballot = VoteBox(review, Journal(tmp_path), Away(), lasting=False)
     answer = asked(page, ballot, "POST", "/medllm/vote", json=told(review))
     assert answer.status_code == 503
     assert "ありがとう" not in answer.text
@@ -134,14 +134,14 @@ def test_without_a_lasting_disk_no_thanks_before_the_hub_has_the_vote(tmp_path, 
     ],
 )
 def test_other_sites_floods_and_nonsense_are_refused(tmp_path, page, review, content, kind, status):
-    ballot = Ballot(review, Journal(tmp_path))
+    ballot = VoteBox(review, Journal(tmp_path))
     answer = asked(page, ballot, "POST", "/medllm/vote", content=content, headers={"content-type": kind})
     assert answer.status_code == status
     assert ballot.journal.votes() == []
 
 
 def test_a_position_beyond_the_last_pair_says_so(tmp_path, page, review):
-    ballot = Ballot(review, Journal(tmp_path))
+    ballot = VoteBox(review, Journal(tmp_path))
     for at in ("999999", "-1", "x", "9" * 40):
         assert "もうありません" in asked(page, ballot, "GET", f"/medllm/pair?rater=r1&at={at}").text
 

@@ -162,7 +162,9 @@ class NoisyItems:
         if share < measure.framed_review or frame < measure.framed_question:
             return 0.0
         whole = sum(option in near_by for option in self._options[item])
-        enough = whole >= measure.framed_whole and _share(weights[~asks], held[~asks]) >= measure.framed_options
+        options = share >= measure.framed_share and _share(weights[~asks], held[~asks]) >= measure.framed_options
+        question = _share(weights[asks], held[asks]) >= measure.framed_words
+        enough = (options and whole >= measure.framed_whole) or (question and whole > measure.framed_whole)
         return share if enough else 0.0
 
 

@@ -24,17 +24,21 @@ class Measure:
     loose_drop: float = 0.75
     """Weighed share from which a changed item is dropped."""
     options_review: float = 0.55
-    """Weighed share from which a person must look although the question's own words are gone, since the rest of it,"""
+    """Weighed share from which a person must look at an item whose question has lost its own words, if of the"""
     options_frame: float = 0.25
-    """its stock phrases, stands to so large a share of its grams, none weighed."""
-    framed_review: float = 0.38
-    """And with more evidence from this share:"""
+    """question's grams, unweighed, this share is left: its stock phrases."""
+    framed_review: float = 0.36
+    """Least weighed share of an item that is seen by its options and the stock phrases of its question, if of the"""
     framed_question: float = 0.4
-    """so much of the question's grams, none weighed,"""
+    """question's grams, unweighed, this share is left. It must show one of two things more. The first is"""
+    framed_share: float = 0.38
+    """this weighed share of the item,"""
     framed_options: float = 0.3
-    """so much of the options, weighed,"""
+    """this weighed share of its options,"""
     framed_whole: int = 2
-    """and so many options word for word."""
+    """and this number of options word for word. The second is one option more and"""
+    framed_words: float = 0.4
+    """this weighed share of the question."""
     question_apart: int = 30
     """Grams a question must have to be judged without its options; shorter ones are stock phrases."""
     options_apart: int = 60

@@ -21,7 +21,7 @@ SCRIPT = """
 import sys
 from datetime import date
 from pathlib import Path
-from medllm.corpus import sources
+from medllm.corpus.read import sources
 from medllm.recipe.data import Corpus
 from medllm.stages.corpus import make
 

@@ -36,6 +36,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_autotrain_and_its_training_and_the_same_command_then_trains_cards_and_tags(tmp_path):
     whole.lay_out(tmp_path)
     words = ("run", "tiny.yaml", "cpt", "--on", "autotrain", "--hub", "hub", "--set", "cpt.max_steps=null")

@@ -119,6 +119,7 @@ def test_a_job_whose_time_is_up_is_followed_by_another_that_goes_on(lingering):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_somebody_cancels_is_not_sent_again_until_somebody_asks(lingering):
     with pytest.raises(LaunchError, match=r"corpus: the Job \w+ ended as CANCELED"):
         lingering(lambda served, job: lingering.hub.api.cancel_job(job_id=job.id))
@@ -129,6 +130,7 @@ def test_a_job_that_somebody_cancels_is_not_sent_again_until_somebody_asks(linge
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_an_earlier_run_left_at_work_is_followed_and_not_doubled(lingering, tmp_path):
     hub = lingering.hub
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))

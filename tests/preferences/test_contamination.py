@@ -144,6 +144,7 @@ def test_a_held_out_exam_that_is_not_at_hand_is_no_clean_bill(sources):
         select_questions(settings(), {"./past": sources["./past"]})
 
 
+@pytest.mark.long
 def test_every_igakuqa_question_is_seen_as_a_question_an_example_and_an_answer(shared_data):
     """With its options in another order, as a past question; and told in the middle of an answer."""
     exam = load("igakuqa", shared_data / "igakuqa")

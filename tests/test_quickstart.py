@@ -20,14 +20,15 @@ from medllm.miniature.world import make_world
 from medllm.pipeline.build import read_facts
 from medllm.recipe.reference import KINDS, STAGES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SHORTER = ("cpt.num_train_epochs=4", "rpo.num_train_epochs=2", "rpo.logging_steps=4", "preferences.questions=120")
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    words = [word for setting in SHORTER for word in ("--set", setting)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HOME": str(folder.parent / "home")}
+def start(folder: Path, settings: tuple[str, ...] = SHORTER) -> subprocess.Popen[str]:
+    words = [word for setting in settings for word in ("--set", setting)]
+    # One thread: beside another process of tests, two wait for each other far longer than they work.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(folder.parent / "home")}
     command = [sys.executable, "-m", "medllm.cli", "quickstart", str(folder), "--short", *words]
     return subprocess.Popen(
         command,
@@ -40,8 +41,8 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    going = start(folder)
+def run(folder: Path, settings: tuple[str, ...] = SHORTER) -> subprocess.CompletedProcess[str]:
+    going = start(folder, settings)
     stdout, stderr = going.communicate(timeout=1500)
     return subprocess.CompletedProcess(going.args, going.returncode, stdout, stderr)
 

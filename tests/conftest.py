@@ -5,10 +5,11 @@ import re
 import signal
 import subprocess
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
+
+from tests.hang import Watch
 
 # Before any library reads it: what the tests download must not land in, or come from, the cache of whoever runs them.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="medllm-tests-hf-home-")
@@ -16,9 +17,6 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="medllm-tests-hf-home-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
-
-LONGEST = 600
-"""Seconds after which a test's processes are ended: on an idle machine the longest takes one minute."""
 
 HEAVY = ("browser", "long", "matrix", "slow")
 """Marks of tests that wait for a browser, a server or a training in another process."""
@@ -68,7 +66,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def watchdog():
-    """End whatever this test has started after some minutes, so that a hang is a failure."""
+    """End what this test has started when it hangs, so that a hang is a failure within a minute; leave none behind."""
     mine = set()
     begin = subprocess.Popen.__init__
 
@@ -77,12 +75,13 @@ def watchdog():
         mine.add(self)
 
     subprocess.Popen.__init__ = noted
-    timer = threading.Timer(LONGEST, lambda: [one.kill() for one in mine])
-    timer.start()
+    watch = Watch(os.getpid())
+    watch.start()
     yield
-    timer.cancel()
+    watch.stop()
     subprocess.Popen.__init__ = begin
     left = [one for one in mine if one.poll() is None]
     for one in left:
         one.kill()
+    assert watch.fault is None, watch.fault
     assert left == [], "a process outlived its maker"

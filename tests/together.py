@@ -20,8 +20,6 @@ from medllm.recipe.settings import Cpt, Lora
 from medllm.training.devices import config
 
 PATIENCE = 30
-STARTING = 240
-"""Seconds in which a run must end, most of which a busy machine takes to import torch."""
 
 
 def sharded_environment() -> dict[str, str]:
@@ -72,7 +70,7 @@ def train(stage, settings, sources, out, *, processes, sharded=False, patches=""
         ]
         try:
             for one in running:
-                one.wait(timeout=STARTING)
+                one.wait()
         finally:
             for one in running:
                 one.kill()

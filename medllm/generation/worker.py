@@ -7,6 +7,7 @@ long as the work goes on: while loading, when processor time was spent; while an
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -77,6 +78,7 @@ def main() -> None:
     """Answer until stdin ends: then whoever started us is gone, or needs no more."""
     out = Out(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what libraries print goes among the messages, never among the replies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends us
     lines = _lines_until_the_end()
     try:
         _work(lines, out)

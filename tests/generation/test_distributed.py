@@ -205,7 +205,8 @@ def test_a_model_that_a_process_cannot_load_is_told_in_its_words(models, tmp_pat
         list(maker.generate([Request(key="a", text="患者", model="final")]))
 
 
-def test_the_processes_end_with_the_run_that_started_them(models):
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_the_processes_end_with_the_run_that_started_them(models, by):
     base = models[0]
     script = (
         "import sys; from pathlib import Path\n"
@@ -215,11 +216,17 @@ def test_the_processes_end_with_the_run_that_started_them(models):
         "asked = [Request(key=str(n), text='患者' * n, max_new_tokens=400) for n in range(1, 60)]\n"
         "for reply in maker.generate(asked): print('reply', flush=True)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script, str(base)], stdout=subprocess.PIPE) as run:
+    words = [sys.executable, "-c", script, str(base)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes, start_new_session=True) as run:
         assert run.stdout.readline()
         theirs = _children(run.pid)
         assert len(theirs) == 2
-        run.kill()
+        if by == signal.SIGINT:
+            os.killpg(run.pid, by)  # as a terminal does, to all of them
+            assert run.communicate()[1].count("Traceback") == 1, "only the run's own"
+        else:
+            run.kill()
     deadline = time.monotonic() + 20
     while any(map(_runs, theirs)) and time.monotonic() < deadline:
         time.sleep(0.1)

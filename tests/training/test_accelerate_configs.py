@@ -78,6 +78,7 @@ def test_the_ddp_file_asks_for_a_whole_model_on_each_gpu_and_leaves_numbers_to_t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("watchdog")
 def test_accelerate_still_passes_fsdp_over_on_a_cpu_which_is_why_the_tests_tell_it_of_gpus():
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
     asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true"}
@@ -87,6 +88,5 @@ def test_accelerate_still_passes_fsdp_over_on_a_cpu_which_is_why_the_tests_tell_
         capture_output=True,
         text=True,
         check=True,
-        timeout=900,
     )
     assert done.stdout.split() == ["2", "MULTI_CPU", "DistributedDataParallel"], "FSDP on a CPU can be trained here now"

@@ -17,6 +17,7 @@ from medllm.stages import cpt
 from medllm.training.launcher import command
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("watchdog")
 # What srun does with these words, on one machine: a task for each node, each with its number; one that dies ends all.
 SRUN = """#!/bin/bash
 nodes=1

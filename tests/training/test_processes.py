@@ -12,6 +12,7 @@ from medllm.stages import cpt, rpo
 from medllm.training.devices import split_batch
 from tests import tiny, together
 
+pytestmark = pytest.mark.usefixtures("watchdog")
 CONFIG = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
 COMMON = {"max_steps": 4, "total_batch_size": 4, "dtype": "float32", "learning_rate": 1e-3}
 COMMON |= {"gradient_checkpointing": False, "logging_steps": 1, "report_to": ()}

@@ -12,6 +12,7 @@ from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from tests import tiny, together
 
+pytestmark = pytest.mark.usefixtures("watchdog")
 COMMON = {
     "total_batch_size": 4,
     "num_train_epochs": 2.0,

@@ -1,6 +1,7 @@
 """How often the 95 % intervals of a score and of a paired change hold the truth, by simulation with fixed seeds.
 
 Run: python benchmarks/coverage.py [--draws 2000] [--engine intervals|bootstrap]
+     python benchmarks/coverage.py --least      how little the interval of one truth can cover, without vignettes
 
 `bootstrap` is for the code up to 0ac7df1, whose engine it was: run this file there with that code's folder as
 PYTHONPATH. In each line: questions, truth, then the coverage in percent of every arrangement, with the misses below
@@ -152,6 +153,47 @@ def bootstrap_engine(*, paired: bool) -> Engine:
     return ends
 
 
+def chances(count: int, truth: float | tuple[float, float]) -> Floats:
+    """How likely each outcome of an exam without vignettes is: the right answers, or the questions lost and gained."""
+    from scipy.stats import binom, multinomial
+
+    if isinstance(truth, float):
+        return np.asarray(binom.pmf(np.arange(count + 1), count, truth))
+    most = min(count, int(count * max(truth) + 12 * np.sqrt(count * max(truth)) + 15))  # beyond, 12 standard deviations
+    lost, gained = (grid.ravel() for grid in np.meshgrid(np.arange(most + 1), np.arange(most + 1)))
+    found = np.stack([lost, gained, count - lost - gained], axis=1)[lost + gained <= count]
+    return np.asarray(multinomial.pmf(found, count, (*truth, 1 - sum(truth))))
+
+
+def least_coverage(likely: Floats, goal: float = 0.93) -> float:
+    """The least coverage, from the goal on, of an interval that leaves out no outcome as likely as one it keeps."""
+    falling = np.sort(likely)[::-1]
+    ends = np.append(falling[:-1] - falling[1:] > 1e-9 * falling[:-1], True)
+    covered = np.cumsum(falling)[ends]
+    return float(covered[np.argmax(covered >= goal)])
+
+
+def least_table(draws: int) -> Iterator[str]:
+    """Of the cells without vignettes and with equal points that lie above 98 %, how little could be covered there."""
+    yield f"{'':<7}{'questions':>9}  {'truth':<15}{'covered':>8}{'commonest outcome':>19}{'least':>7}"
+    above = forced = 0
+    measured: tuple[tuple[str, Any, Callable[..., Coverage]], ...] = (
+        ("score", SCORES, coverage_of_score),
+        ("change", CHANGES, coverage_of_change),
+    )
+    for what, truths, one in measured:
+        for count in COUNTS:
+            for truth in truths:
+                covered = one(count, truth, "alone", 0.0, "equal", draws // 4 if count > 1000 else draws).covered
+                if covered > 98:
+                    likely = chances(count, truth)
+                    least = 100 * least_coverage(likely)
+                    above, forced = above + 1, forced + (least > 98)
+                    numbers = f"{covered:>8.1f}{100 * likely.max():>19.1f}{least:>7.1f}"
+                    yield f"{what:<7}{count:>9}  {truth!s:<15}{numbers}"
+    yield f"{above} cells above 98 %, {forced} where no such interval covers between 93 and 98 %"
+
+
 def table(draws: int, engines: tuple[Engine, Engine], kinds: tuple[str, ...]) -> Iterator[str]:
     """The table, line by line, then how many cells lie outside 93 to 98 %."""
     everything: list[Coverage] = []
@@ -182,8 +224,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2000, help="exams per cell (a quarter of it for 2,000 questions)")
     parser.add_argument("--engine", choices=("intervals", "bootstrap"), default="intervals")
     parser.add_argument("--points", choices=POINTS, nargs="+", default=POINTS)
+    parser.add_argument("--least", action="store_true", help="how little could be covered where 98 % is exceeded")
     asked = parser.parse_args()
     begin = time.perf_counter()
+    if asked.least:
+        print("\n".join(least_table(asked.draws)))
+        return
     before = asked.engine == "bootstrap"
     engines = (
         bootstrap_engine(paired=False) if before else score_engine(),

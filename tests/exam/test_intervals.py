@@ -6,7 +6,7 @@ from scipy.stats import binom, binomtest
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 
-from benchmarks.coverage import BEST_CELLS, coverage_of_change, coverage_of_score
+from benchmarks.coverage import BEST_CELLS, chances, coverage_of_change, coverage_of_score, least_coverage
 from medllm.exam.estimates import Ratios, codes
 from medllm.exam.intervals import ClusteredSample, change_interval, effective_size, share_interval, tango, wilson
 
@@ -193,3 +193,19 @@ def test_intervals_cover_where_resampling_did_not(cell):
     kind, *rest = cell
     found = (coverage_of_score if kind == "score" else coverage_of_change)(*rest, 400)
     assert found.covered >= 92
+
+
+def test_ten_questions_at_a_score_of_98_percent_cannot_be_covered_between_93_and_98_percent():
+    assert least_coverage(chances(10, 0.98)) == pytest.approx(0.98**10 + 10 * 0.98**9 * 0.02)
+
+
+def test_outcomes_as_likely_as_each_other_are_covered_together():
+    likely = chances(20, (0.002, 0.002))
+    assert likely.max() == pytest.approx(0.996**20)
+    assert least_coverage(likely) == pytest.approx(0.996**20 + 2 * 20 * 0.002 * 0.996**19)
+    assert least_coverage(np.full(4, 0.25)) == 1.0
+
+
+def test_the_chances_of_all_outcomes_are_together_one():
+    for count, truth in ((10, 0.5), (2000, 0.995), (50, (0.3, 0.3)), (400, (0.01, 0.0))):
+        assert chances(count, truth).sum() == pytest.approx(1, abs=1e-9)

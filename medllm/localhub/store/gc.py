@@ -52,7 +52,6 @@ def _forget_commits(connection: sqlite3.Connection, grace: timedelta, result: Co
         """
         WITH RECURSIVE reached (repo, id) AS (
             SELECT repo, target FROM refs
-            UNION SELECT repo, base FROM discussions WHERE base IS NOT NULL
             UNION SELECT repo, id FROM commits WHERE date >= ?
             UNION SELECT commits.repo, commits.parent FROM commits
             JOIN reached ON reached.repo = commits.repo AND reached.id = commits.id WHERE commits.parent IS NOT NULL

@@ -8,8 +8,7 @@ from medllm.localhub.store.repos import Repo
 from medllm.localhub.validation import check_reference
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_PULL = re.compile(r"refs/pr/[1-9][0-9]{0,8}")
-HEADS, TAGS, PULLS = "refs/heads/", "refs/tags/", "refs/pr/"
+HEADS, TAGS = "refs/heads/", "refs/tags/"
 
 
 def target(connection: sqlite3.Connection, repo: Repo, reference: str) -> str | None:
@@ -33,18 +32,10 @@ def resolve(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
     raise no_revision(revision)
 
 
-def named(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
-    """The commit of a branch, a tag or a full reference; a commit's id is none of them."""
-    for name in [revision] if revision.startswith("refs/") else [HEADS + revision, TAGS + revision]:
-        if found := target(connection, repo, name):
-            return found
-    raise no_revision(revision)
-
-
 def writable(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
     """The full reference that a commit to this revision moves: a branch or a pull request, never a tag."""
     name = revision if revision.startswith("refs/") else HEADS + revision
-    if (name.startswith(HEADS) or _PULL.fullmatch(name)) and target(connection, repo, name):
+    if name.startswith(HEADS) and target(connection, repo, name):
         return name
     raise no_revision(revision)
 

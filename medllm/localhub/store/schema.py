@@ -97,26 +97,6 @@ CREATE TABLE IF NOT EXISTS access_requests (
     date TEXT NOT NULL,
     PRIMARY KEY (repo, user)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS discussions (
-    repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
-    num INTEGER NOT NULL,
-    title TEXT NOT NULL,
-    author TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('draft', 'open', 'closed', 'merged')),
-    base TEXT,
-    merged TEXT,
-    created TEXT NOT NULL,
-    PRIMARY KEY (repo, num)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS discussion_events (
-    id INTEGER PRIMARY KEY,
-    repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
-    num INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    author TEXT NOT NULL,
-    content TEXT NOT NULL,
-    date TEXT NOT NULL
-);
 
 -- Of a secret only that it was set and when: this hub runs no Space, so nobody ever needs its value again.
 CREATE TABLE IF NOT EXISTS space_settings (

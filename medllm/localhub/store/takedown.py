@@ -40,7 +40,7 @@ def large_files(connection: sqlite3.Connection, repo: Repo) -> list[LargeFile]:
 def _commits(connection: sqlite3.Connection, repo: Repo) -> Iterator[tuple[str | None, sqlite3.Row]]:
     """Every commit with a reference that leads to it, those of main first, older ones before newer ones."""
     named = [(refs.HEADS + "main", refs.target(connection, repo, refs.HEADS + "main"))]
-    for prefix in (refs.HEADS, refs.TAGS, refs.PULLS):
+    for prefix in (refs.HEADS, refs.TAGS):
         named += [(name, target) for _, name, target in refs.listing(connection, repo, prefix)]
     done: set[str] = set()
     for name, target in named:
@@ -118,10 +118,6 @@ def _rewrite(connection: sqlite3.Connection, repo: Repo, gone: set[str]) -> None
         if old == new:
             continue
         connection.execute("UPDATE refs SET target = ? WHERE repo = ? AND target = ?", (new, repo.id, old))
-        for column in ("base", "merged"):
-            connection.execute(
-                f"UPDATE discussions SET {column} = ? WHERE repo = ? AND {column} = ?", (new, repo.id, old)
-            )
         connection.execute("DELETE FROM commits WHERE repo = ? AND id = ?", (repo.id, old))
 
 

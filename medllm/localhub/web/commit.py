@@ -7,8 +7,8 @@ import sqlite3
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import no_revision
-from medllm.localhub.store import commits, pulls, refs, repos, trees
+from medllm.localhub.errors import HubRefusal, no_revision
+from medllm.localhub.store import commits, refs, repos, trees
 from medllm.localhub.store.store import Store
 from medllm.localhub.store.trees import Node
 from medllm.localhub.validation import check_path
@@ -91,15 +91,9 @@ def commit(call: Call) -> Response:
     store, revision = call.store, call.args["revision"]
     with commit_body.read(store, call.spool.path) as (header, operations, pack), store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
-        number = None
         if call.flag("create_pr"):
-            base = refs.named(connection, repo, revision)
-            number = pulls.create(
-                connection, repo, title=header.title, author=call.caller.name, base=base, text=header.message
-            )
-            reference = f"{refs.PULLS}{number}"
-        else:
-            reference = refs.writable(connection, repo, revision)
+            raise HubRefusal(501, "This hub does not offer this: discussions and pull requests", "NotOffered")
+        reference = refs.writable(connection, repo, revision)
         commit_id = commits.commit(
             connection,
             store.files,
@@ -111,8 +105,9 @@ def commit(call: Call) -> Response:
             pack=pack,
         )
     address = f"{call.base}/{repo.url_path}"
-    made = {"success": True, "commitOid": commit_id, "commitUrl": f"{address}/commit/{commit_id}", "hookOutput": ""}
-    return answer(made | ({"pullRequestUrl": f"{address}/discussions/{number}"} if number else {}))
+    return answer(
+        {"success": True, "commitOid": commit_id, "commitUrl": f"{address}/commit/{commit_id}", "hookOutput": ""}
+    )
 
 
 @routes.add("GET", _AREA + "/commits/{revision}")

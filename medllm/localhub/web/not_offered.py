@@ -18,10 +18,7 @@ ABSENT: dict[str, tuple[str, ...]] = {
     "comparing revisions": (f"{_REPO}/compare/{{rest...}}",),
     "sizes of folders": (f"{_REPO}/treesize/{{rest...}}",),
     "security scans": (f"{_REPO}/scan",),
-    "editing and hiding comments": (
-        f"{_REPO}/discussions/{{num}}/comment/{{comment}}/edit",
-        f"{_REPO}/discussions/{{num}}/comment/{{comment}}/hide",
-    ),
+    "discussions and pull requests": (f"{_REPO}/discussions", f"{_REPO}/discussions/{{rest...}}"),
     "leaderboards": ("/api/datasets/{namespace}/{name}/leaderboard",),
     "the dataset viewer and SQL": (
         "/api/datasets/{namespace}/{name}/parquet",

@@ -13,7 +13,7 @@ _AREA = "/api/{kinds}/{namespace}/{name}"
 
 @routes.add("GET", _AREA + "/refs")
 def listing(call: Call) -> Response:
-    """Every branch and tag, and pull requests when they are asked for."""
+    """Every branch and tag; a client that asks for pull requests gets an empty list, as there are none here."""
     with call.store.database.read() as connection:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
         found = {
@@ -21,10 +21,10 @@ def listing(call: Call) -> Response:
                 {"name": name, "ref": full, "targetCommit": commit}
                 for name, full, commit in refs.listing(connection, repo, prefix)
             ]
-            for key, prefix in (("branches", refs.HEADS), ("tags", refs.TAGS), ("pullRequests", refs.PULLS))
+            for key, prefix in (("branches", refs.HEADS), ("tags", refs.TAGS))
         }
-    if not (call.flag("include_prs") or call.flag("include_pull_requests")):
-        del found["pullRequests"]
+    if call.flag("include_prs") or call.flag("include_pull_requests"):
+        found["pullRequests"] = []
     return answer({"converts": [], **found})
 
 

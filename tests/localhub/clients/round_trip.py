@@ -82,8 +82,6 @@ def commits(repo):
     assert "new/weights.safetensors" in names and not any(name.startswith("deep/") for name in names)
     api.create_branch(repo, branch="dev/x", revision="v1")
     assert any(name.startswith("deep/") for name in api.list_repo_files(repo, revision="dev/x"))
-    pull = api.create_commit(repo, [CommitOperationAdd("pr.txt", b"1")], commit_message="PR", create_pr=True)
-    assert pull.pr_num == 1 and "pr.txt" in api.list_repo_files(repo, revision="refs/pr/1")
     infos = api.get_paths_info(repo, ["new", "new/weights.safetensors", "nothing"], expand=True)
     assert [info.path for info in infos] == ["new", "new/weights.safetensors"]
     assert infos[1].size == 1_200_000 and infos[1].lfs is not None

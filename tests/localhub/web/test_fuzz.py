@@ -107,7 +107,6 @@ def wire(place: Path):
         sha256 = line.send_large("alice/model", bytes(5000))
         assert line.commit("alice/model", small("a.txt", b"a"), large("d/b.bin", sha256)).status == 200
         line.post("/api/models/alice/model/tag/main", {"tag": "v1"})
-        line.post("/api/models/alice/model/discussions", {"title": "t", "pullRequest": True})
         yield line
         assert_sound(hub, place)
 

@@ -161,10 +161,12 @@ def test_a_commits_words_are_escaped_where_html_is_asked_for(api: HfApi):
     assert api.list_repo_commits("alice/model")[0].title == "<b> & c"
 
 
-def test_a_pull_request_starts_at_a_name_and_not_at_a_commits_id(hub: LocalHub, api: HfApi):
+def test_a_pull_request_is_not_offered_and_leaves_nothing_behind(hub: LocalHub, api: HfApi):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
-    head = api.list_repo_refs("alice/model").branches[0].target_commit
-    for revision, status in ((head, 404), ("none", 404), ("main", 200), ("refs%2Fheads%2Fmain", 200)):
-        body = b'{"key": "header", "value": {"summary": "s"}}'
-        assert line.send("POST", f"/api/models/alice/model/commit/{revision}?create_pr=1", body).status == status
+    head = api.list_repo_refs("alice/model", include_pull_requests=True)
+    body = b'{"key": "header", "value": {"summary": "s"}}'
+    reply = line.send("POST", "/api/models/alice/model/commit/main?create_pr=1", body)
+    assert (reply.status, reply.headers["X-Error-Code"]) == (501, "NotOffered")
+    after = api.list_repo_refs("alice/model", include_pull_requests=True)
+    assert after.pull_requests == [] and after.branches == head.branches

@@ -23,7 +23,7 @@ help: ## list the targets
 	fi
 	@touch $@
 
-test: quality ## every check and every capability's tests, in under ten minutes on two cores
+test: quality ## every check and every capability's tests, the long sweeps in a short form
 	@echo "medllm: running the tests; the long sweeps, client matrices and views are left to make test-all"
 	@$(PYTEST) -m 'not long'
 

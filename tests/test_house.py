@@ -100,7 +100,9 @@ def public_definitions(
                 yield from ((f"{node.name}.{name}", inner) for name, inner in public_definitions(node.body))
 
 
-VAGUE = re.compile(r"(^|_)(utils?|helpers?|managers?|common|misc|stuff|things?|beside|told|found|alone|wanted)(_|$)")
+VAGUE = re.compile(
+    r"(^|_)(utils?|helpers?|managers?|common|misc|stuff|things?|beside|told|found|alone|wanted|said|look)(_|$)"
+)
 """A file is called by what it holds."""
 
 

@@ -66,11 +66,11 @@ def size(args: argparse.Namespace) -> int:
 
 def audit(args: argparse.Namespace) -> None:
     """The audit alone, against all of IgakuQA."""
-    from medllm.corpus.decontaminate.audit import Asked, audit_source
+    from medllm.corpus.decontaminate.audit import AuditRequest, audit_source
     from medllm.corpus.decontaminate.held_out import held_out
     from medllm.corpus.read.sources import TextSource
 
-    asked = Asked(tuple(held_out([("igakuqa", args.data / "igakuqa")])))
+    asked = AuditRequest(tuple(held_out([("igakuqa", args.data / "igakuqa")])))
     report = audit_source(TextSource("texts", args.work / "texts"), asked, workers=args.workers)
     print(json.dumps(report.totals()))
 

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.held_out import held_out
 from medllm.corpus.decontaminate.matcher import ExamIndex
-from medllm.corpus.decontaminate.windows import look
+from medllm.corpus.decontaminate.windows import match_in_slices
 
 Draw = random.Random
-Disguise = Callable[[Item, Draw], str]
+Disguise = Callable[[ExamItem, Draw], str]
 BEFORE = "この章では、救急外来で出会うことの多い訴えについて、まず経過を聞くことが大切である。\n"
 AFTER = "\n以上のことから、日ごろの備えが欠かせない。次の章では、入院の後の流れについて述べることにする。"
 WHY = "これについては成書に詳しく、発症の機序と経過、検査の値と画像の読み方、治療の進め方が順に述べられている。"
@@ -29,54 +29,54 @@ WORDS = re.compile(r"[一-龥々]{2,}|[ァ-ヶー]{2,}|[A-Za-z]{3,}")
 LOOKS = "日目白自末未士土千干人入大犬太右石左在力刀己巳矢失由田申甲力カロ口ニ二ハ八エ工"
 
 
-def whole(item: Item, draw: Draw) -> str:
+def whole(item: ExamItem, draw: Draw) -> str:
     """As printed."""
     return item.text
 
 
-def shuffled(item: Item, draw: Draw) -> str:
+def shuffled(item: ExamItem, draw: Draw) -> str:
     """Options in another order, numbered."""
     options = draw.sample(item.options, len(item.options))
     return item.question + "\n" + "\n".join(f"({number}) {one}" for number, one in enumerate(options, 1))
 
 
-def readings(item: Item, draw: Draw) -> str:
+def readings(item: ExamItem, draw: Draw) -> str:
     """A reading in brackets behind each word of kanji."""
     return re.sub(r"([一-龥々]{2,})", lambda found: found[1] + "（" + "よ" * (2 * len(found[1])) + "）", item.text)
 
 
-def hiragana(item: Item, draw: Draw) -> str:
+def hiragana(item: ExamItem, draw: Draw) -> str:
     """Hiragana for katakana."""
     return "".join(chr(ord(one) - 0x60) if "ァ" <= one <= "ヶ" else one for one in item.text)
 
 
-def ruby(item: Item, draw: Draw) -> str:
+def ruby(item: ExamItem, draw: Draw) -> str:
     """Readings as ruby of HTML, and bold tags in the text."""
     marked = re.sub(r"([一-龥々]{2,})", r"<ruby>\1<rp>(</rp><rt>よみ</rt><rp>)</rp></ruby>", item.text)
     return re.sub("どれか", "<b>どれ</b>か", marked)
 
 
-def escapes(item: Item, draw: Draw) -> str:
+def escapes(item: ExamItem, draw: Draw) -> str:
     r"""Characters as \uXXXX."""
     return json.dumps(item.text)[1:-1]
 
 
-def entities(item: Item, draw: Draw) -> str:
+def entities(item: ExamItem, draw: Draw) -> str:
     """Blanks and characters as entities of HTML."""
     return "&nbsp;".join(f"&#{ord(one)};" if draw.random() < 0.3 else html.escape(one) for one in item.text)
 
 
-def commentary(item: Item, draw: Draw) -> str:
+def commentary(item: ExamItem, draw: Draw) -> str:
     """Each option with a commentary of 150 characters."""
     return item.question + "\n" + "\n".join(f"{one}：{WHY * 3}" for one in item.options)
 
 
-def apart(item: Item, draw: Draw) -> str:
+def apart(item: ExamItem, draw: Draw) -> str:
     """Options first, then two paragraphs, then the question."""
     return "選択肢 " + "、".join(item.options) + "\n" + WHY * 8 + "\n" + item.question
 
 
-def table(item: Item, draw: Draw) -> str:
+def table(item: ExamItem, draw: Draw) -> str:
     """A table of Markdown."""
     return f"| 問題 | {item.question} |\n|---|---|\n" + "\n".join(
         f"| **{n}** | {o} |" for n, o in zip("abcdefgh", item.options, strict=False)
@@ -86,7 +86,7 @@ def table(item: Item, draw: Draw) -> str:
 def noise(rate: float) -> Disguise:
     """Errors of a scanner: a wrong character, one too few or a blank too many."""
 
-    def scan(item: Item, draw: Draw) -> str:
+    def scan(item: ExamItem, draw: Draw) -> str:
         return "".join(
             one if draw.random() >= rate else draw.choice([draw.choice(LOOKS), draw.choice(LOOKS), "", f"{one} "])
             for one in item.text
@@ -98,7 +98,7 @@ def noise(rate: float) -> Disguise:
 def retold(rate: float) -> Disguise:
     """Other words of the same kind for a part of the words."""
 
-    def retell(item: Item, draw: Draw) -> str:
+    def retell(item: ExamItem, draw: Draw) -> str:
         return WORDS.sub(
             lambda found: draw.choice(POOL[found[0][0] >= "一"]) if draw.random() < rate else found[0], item.text
         )
@@ -177,11 +177,11 @@ def main() -> None:
         count_negatives(folder, index)
 
 
-def print_row(name: str, index: ExamIndex, planted: list[tuple[Item, str]]) -> None:
+def print_row(name: str, index: ExamIndex, planted: list[tuple[ExamItem, str]]) -> None:
     """Print what is seen of the questions in these texts; a sighting of another question does not count."""
     numbers = {item.name: number for number, item in enumerate(index.items)}
     counts = {"drop": 0, "review": 0, "missed": 0}
-    for (item, _), (flagged, _) in zip(planted, look(index, [text for _, text in planted]), strict=True):
+    for (item, _), (flagged, _) in zip(planted, match_in_slices(index, [text for _, text in planted]), strict=True):
         own = {numbers[item.name], numbers.get(f"{item.name} (en)")}
         best = max((one.containment for one in flagged if one.item in own), default=0.0)
         counts["drop" if best >= 0.5 else "review" if best >= 0.3 else "missed"] += 1
@@ -193,7 +193,7 @@ def count_negatives(folder: Path, index: ExamIndex) -> None:
     texts = list(texts_of(folder))
     size = sum(len(text.encode()) for text in texts)
     begun = time.process_time()
-    seen = look(index, texts)
+    seen = match_in_slices(index, texts)
     spent = time.process_time() - begun
     flagged = [(n, one) for n, (found, _) in enumerate(seen) for one in found]
     dropped, found = len({n for n, one in flagged if one.containment >= 0.5}), len({n for n, _ in flagged})

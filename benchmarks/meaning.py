@@ -11,9 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-from medllm.corpus.decontaminate.audit import Asked, audit
+from medllm.corpus.decontaminate.audit import AuditRequest, audit
 from medllm.corpus.decontaminate.held_out import as_item
-from medllm.corpus.decontaminate.semantic import Encoder, Meanings
+from medllm.corpus.decontaminate.semantic import Encoder, SemanticIndex
 from medllm.exam.benchmarks import load
 
 ITEMS = 200
@@ -83,11 +83,11 @@ def main() -> None:
         for key, both in TOLD_ANEW.items()
         for language, text in zip(("en", "ja"), both, strict=True)
     ]
-    print("by characters:", len(audit(texts, Asked(tuple(items))).found), "of", len(texts), "are seen")
-    meanings = Meanings(items, Encoder(args.encoder))
+    print("by characters:", len(audit(texts, AuditRequest(tuple(items))).found), "of", len(texts), "are seen")
+    meanings = SemanticIndex(items, Encoder(args.encoder))
     for name, text in texts:
         key = name.split()[0]
-        seen = sorted(meanings.look(text, 0.0), key=lambda one: -one[1])
+        seen = sorted(meanings.match(text, 0.0), key=lambda one: -one[1])
         names = [items[number].name.rpartition("/")[2] for number, _ in seen]
         place = names.index(key) + 1 if key in names else None
         cosine = seen[place - 1][1] if place else None
@@ -97,7 +97,7 @@ def main() -> None:
     ]
     alarms = dict.fromkeys(THRESHOLDS, 0)
     for number, text in enumerate(others):
-        worst = max((cosine for item, cosine in meanings.look(text, 0.0) if item != number), default=0.0)
+        worst = max((cosine for item, cosine in meanings.match(text, 0.0) if item != number), default=0.0)
         for threshold in THRESHOLDS:
             alarms[threshold] += worst >= threshold
     print(json.dumps({"other questions": len(others), "seen as alike at": alarms}))

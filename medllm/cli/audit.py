@@ -31,18 +31,18 @@ def audit(  # noqa: PLR0913  an option each
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""
-    from medllm.corpus.decontaminate.audit import Asked, audit_source
+    from medllm.corpus.decontaminate.audit import AuditRequest, audit_source
     from medllm.corpus.decontaminate.audit_page import write_page
     from medllm.corpus.decontaminate.held_out import exam_folder, held_out
     from medllm.corpus.read.sources import TextSource
 
     items = held_out([(name, exam_folder(data, name)) for name in against])
     source = TextSource(str(texts), texts, columns={} if column == "text" else {"text": column})
-    report = audit_source(source, Asked(tuple(items), stage, encoder=encoder, alike=alike), workers=workers)
+    report = audit_source(source, AuditRequest(tuple(items), stage, encoder=encoder, alike=alike), workers=workers)
     write_page(report, str(texts), page)
     typer.echo(f"The matches are marked in {page}.", err=True)
     if as_json:
-        typer.echo(json.dumps(report.written(), ensure_ascii=False))
+        typer.echo(json.dumps(report.as_dict(), ensure_ascii=False))
         return
     totals = report.totals()
     typer.echo(f"{totals['documents']:,} documents against {totals['items']:,} items of {', '.join(against)}")

@@ -10,7 +10,7 @@ import typer
 from medllm.cli.app import app
 
 if TYPE_CHECKING:
-    from medllm.recipe.estimate import Plan, Step
+    from medllm.recipe.estimate import CostPlan, StageCost
 
 
 @app.command()
@@ -36,7 +36,7 @@ def check(
     print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else _shown(found, recipe))
 
 
-def _shown(found: "Plan", recipe: Path) -> str:
+def _shown(found: "CostPlan", recipe: Path) -> str:
     from medllm.recipe.hardware import PRICES_READ
 
     size = f", {found.parameters / 1e9:.2f} billion parameters" if found.parameters else ""
@@ -56,7 +56,7 @@ def _shown(found: "Plan", recipe: Path) -> str:
     return "\n".join(lines)
 
 
-def _facts(step: "Step") -> list[str]:
+def _facts(step: "StageCost") -> list[str]:
     lines = []
     if step.trainable_parameters:
         lines.append(f"trains {step.trainable_parameters / 1e6:,.1f} million parameters")

@@ -12,7 +12,7 @@ from medllm.corpus.dedup.resolve import Resolve
 from medllm.corpus.documents import AdmissionGate
 from medllm.corpus.intermediate import WriteIntermediate
 from medllm.corpus.read.sources import SourcePart, TextSource
-from medllm.corpus.steps import Audit, Clean, Leakage, Personal, Read
+from medllm.corpus.steps import AuditConfig, Clean, Leakage, Personal, Read
 from medllm.corpus.write import WriteTables
 
 PASSES = ("read", "pairs", "resolve", "finish")
@@ -26,7 +26,7 @@ class Curation:
     sources: tuple[TextSource, ...]
     gate: AdmissionGate
     limits: FilterLimits
-    audit: Audit
+    audit: AuditConfig
     personal: Personal
     alike: float
     """Similarity from which the younger of two texts goes; above 1 only exact duplicates do."""

@@ -10,9 +10,9 @@ from datatrove.pipeline.base import PipelineStep
 from medllm.corpus.clean.filters import FilterLimits, drop_reason, without_boilerplate
 from medllm.corpus.clean.normalise import normalise
 from medllm.corpus.clean.pii import PiiFinding, find, hide
-from medllm.corpus.decontaminate.exam_items import Item, Sighting
+from medllm.corpus.decontaminate.exam_items import ExamItem, Match
 from medllm.corpus.decontaminate.matcher import verdict
-from medllm.corpus.decontaminate.windows import index_of, look
+from medllm.corpus.decontaminate.windows import index_of, match_in_slices
 from medllm.corpus.documents import AdmissionGate
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart
@@ -94,10 +94,10 @@ def finding_as_dict(finding: PiiFinding) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditConfig:
     """What the leakage audit is asked to do."""
 
-    items: tuple[Item, ...]
+    items: tuple[ExamItem, ...]
     drop: float = 0.5
     review: float = 0.3
     reviewed: frozenset[str] = frozenset()
@@ -108,7 +108,7 @@ class Leakage(PipelineStep):  # type: ignore[misc]
 
     type, name = "filter", "leakage"
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: AuditConfig) -> None:
         super().__init__()
         self.audit = audit
 
@@ -116,7 +116,7 @@ class Leakage(PipelineStep):  # type: ignore[misc]
         """What is at or over the drop line goes; every sighting travels on with its document."""
         index = index_of(self.audit.items, self.audit.review)
         for batch in batches(data):
-            found = look(index, [document.text for document in batch])
+            found = match_in_slices(index, [document.text for document in batch])
             for document, (flagged, largest) in zip(batch, found, strict=True):
                 self._judge(document, flagged)
                 document.metadata["traces"] = [[index.items[one.item].name, one.containment] for one in largest]
@@ -126,7 +126,7 @@ class Leakage(PipelineStep):  # type: ignore[misc]
                 ]
                 yield document
 
-    def _judge(self, document: Passing, flagged: list[Sighting]) -> None:
+    def _judge(self, document: Passing, flagged: list[Match]) -> None:
         worst = max(flagged, key=lambda one: one.containment, default=None)
         if worst is None or document.id in self.audit.reviewed or document.metadata["reason"] is not None:
             return

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from medllm.corpus.decontaminate.audit_page import write_page
 from medllm.corpus.decontaminate.highlights import excerpt
-from medllm.corpus.decontaminate.report import SHOWN, Found, Report, Shown
+from medllm.corpus.decontaminate.report import SHOWN, AuditReport, Finding, ShownFinding
 from medllm.corpus.decontaminate.windows import index_of
 from medllm.corpus.plan import Curation
 from medllm.corpus.stats import Counts
@@ -50,7 +50,7 @@ ON_THE_HUB = frozenset(
 def write_summary(curation: Curation, counts: Counts, made: Path) -> Facts:
     """Write audit.json and audit.html beside the tables, and return the facts of the whole."""
     report = _report(curation, counts, made)
-    written = report.written()
+    written = report.as_dict()
     with (made / "audit.json").open("w", encoding="utf-8", errors="replace") as stream:
         json.dump(written, stream, ensure_ascii=False, indent=1)
         stream.write("\n")
@@ -161,15 +161,15 @@ def _held_out(curation: Curation) -> dict[str, int]:
     return dict(sorted(Counter(item.name.partition("/")[0] for item in curation.audit.items).items()))
 
 
-def _report(curation: Curation, counts: Counts, made: Path) -> Report:
+def _report(curation: Curation, counts: Counts, made: Path) -> AuditReport:
     index = index_of(curation.audit.items, curation.audit.review)
-    report = Report(len(index.items), index.unsearchable, curation.audit.drop, curation.audit.review)
+    report = AuditReport(len(index.items), index.unsearchable, curation.audit.drop, curation.audit.review)
     report.documents, report.characters = counts.audited
     report.largest = counts.largest
     for path in sorted((made / "audit").glob("*.parquet")):
         rows = pq.read_table(path).to_pylist()
         found = [
-            Found(row["document"], row["item"], row["containment"], row["part"], row["verdict"], "corpus")
+            Finding(row["document"], row["item"], row["containment"], row["part"], row["verdict"], "corpus")
             for row in rows
         ]
         report.found += found
@@ -177,7 +177,7 @@ def _report(curation: Curation, counts: Counts, made: Path) -> Report:
     return report
 
 
-def _shown(found: list[Found], curation: Curation, made: Path, name: str) -> Iterator[Shown]:
+def _shown(found: list[Finding], curation: Curation, made: Path, name: str) -> Iterator[ShownFinding]:
     """The texts of the first sightings, read from the same task's tables."""
     if not found:
         return
@@ -191,4 +191,4 @@ def _shown(found: list[Found], curation: Curation, made: Path, name: str) -> Ite
         if row["id"] in wanted
     }
     for one in found:
-        yield Shown(one, excerpt(texts[one.document], items[one.item]), items[one.item].text)
+        yield ShownFinding(one, excerpt(texts[one.document], items[one.item]), items[one.item].text)

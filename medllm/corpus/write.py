@@ -19,7 +19,7 @@ from medllm.corpus.decontaminate.matcher import verdict
 from medllm.corpus.dedup.resolve import EXACT, NEAR, NOT_DRAWN
 from medllm.corpus.intermediate import part, read_part
 from medllm.corpus.stats import Counts, Row
-from medllm.corpus.steps import Audit
+from medllm.corpus.steps import AuditConfig
 
 _TOLD = [
     ("id", pa.string()),
@@ -97,7 +97,7 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
 
     type, name = "writer", "finish"
 
-    def __init__(self, work: Path, audit: Audit, tokenizer: Path | None) -> None:
+    def __init__(self, work: Path, audit: AuditConfig, tokenizer: Path | None) -> None:
         super().__init__()
         self.work = work
         self.audit = audit

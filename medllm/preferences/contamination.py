@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medllm.corpus.decontaminate.audit import Asked, audit
+from medllm.corpus.decontaminate.audit import AuditRequest, audit
 from medllm.corpus.decontaminate.audit_page import write_page
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.held_out import as_item
-from medllm.corpus.decontaminate.report import Found, Report, Stage
+from medllm.corpus.decontaminate.report import AuditReport, Finding, Stage
 from medllm.errors import DataError
 from medllm.exam.question import Question
 from medllm.preferences.pairs import PreferencePair
@@ -20,28 +20,28 @@ from medllm.preferences.pairs import PreferencePair
 class AuditTrail:
     """Holds texts against the held-out exams and keeps what it saw; with nothing held out it sees nothing."""
 
-    items: tuple[Item, ...]
+    items: tuple[ExamItem, ...]
     reviewed: frozenset[str] = frozenset()
     """Names of texts that a person has looked at and found free of the exams."""
-    report: Report = field(default_factory=lambda: Report(0, []))
+    report: AuditReport = field(default_factory=lambda: AuditReport(0, []))
     dropped: Counter[str] = field(default_factory=Counter)
     """Texts that had to go, by stage."""
 
     @classmethod
     def over(
-        cls, held_out: Iterable[Question], reviewed: Iterable[str] = (), translated: Iterable[Item] = ()
+        cls, held_out: Iterable[Question], reviewed: Iterable[str] = (), translated: Iterable[ExamItem] = ()
     ) -> "AuditTrail":
         """A watch over these questions and their translations; two exams that are one folder count once."""
         return cls(tuple(dict.fromkeys((*map(as_item, held_out), *translated))), frozenset(reviewed))
 
-    def match(self, stage: Stage, texts: Iterable[tuple[str, str]]) -> dict[str, Found]:
+    def match(self, stage: Stage, texts: Iterable[tuple[str, str]]) -> dict[str, Finding]:
         """The texts, each with its name, that hold a held-out item and must go, with the worst that was seen there."""
         if not self.items:
             return {}
-        found = audit(texts, Asked(self.items, stage))
+        found = audit(texts, AuditRequest(self.items, stage))
         self.report.items, self.report.unsearchable = found.items, found.unsearchable
         self.report.add(found)
-        worst: dict[str, Found] = {}
+        worst: dict[str, Finding] = {}
         for one in sorted(found.found, key=lambda one: one.containment):
             if one.verdict == "drop" and one.document not in self.reviewed:
                 worst[one.document] = one
@@ -58,7 +58,7 @@ class AuditTrail:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every sighting as a row of the audit's table."""
-        return [{**one, "reviewed": one["document"] in self.reviewed} for one in self.report.written()["documents"]]
+        return [{**one, "reviewed": one["document"] in self.reviewed} for one in self.report.as_dict()["documents"]]
 
     def facts(self) -> dict[str, Any]:
         """The audit in numbers; `unreviewed` are the sightings in texts that stay, until a person has looked."""

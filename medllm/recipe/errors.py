@@ -11,7 +11,7 @@ from medllm.recipe.yaml_reader import Lines
 
 
 @dataclass(frozen=True)
-class Fault:
+class RecipeFault:
     """One error of a recipe: its place, what is wrong and what to do."""
 
     place: str
@@ -39,7 +39,7 @@ def dotted(loc: tuple[int | str, ...]) -> str:
     return place
 
 
-def report(faults: list[Fault], name: str, lines: Lines) -> str:
+def report(faults: list[RecipeFault], name: str, lines: Lines) -> str:
     """Format all faults in the order of the file: a single one on one line, several on a line each."""
     worded = sorted({(_line(fault.place, lines), fault.place, fault.text) for fault in faults})
     lines_of_text = [f"line {line}, {place}: {text}" if line else f"{place}: {text}" for line, place, text in worded]
@@ -57,12 +57,12 @@ def _line(place: str, lines: Lines) -> int:
     return 0
 
 
-def schema_faults(invalid: ValidationError, model: type[BaseModel]) -> list[Fault]:
+def schema_faults(invalid: ValidationError, model: type[BaseModel]) -> list[RecipeFault]:
     """Convert pydantic's errors to faults; a place is reported once, however many types pydantic tried there."""
-    found: dict[str, Fault] = {}
+    found: dict[str, RecipeFault] = {}
     for error in invalid.errors():
         place = dotted(own_place(error["loc"]))
-        found.setdefault(place, Fault(place, _word(error, model)))
+        found.setdefault(place, RecipeFault(place, _word(error, model)))
     return list(found.values())
 
 

@@ -30,7 +30,7 @@ SHARD = "to divide it, set `accelerate: fsdp2`"
 
 
 @dataclass(frozen=True)
-class Step:
+class StageCost:
     """One stage of the plan; a figure that the recipe does not decide is None, never guessed."""
 
     stage: Stage
@@ -60,20 +60,20 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostPlan:
     """The dry run of a recipe."""
 
     name: str
     base: str
     parameters: int | None
-    steps: tuple[Step, ...]
+    steps: tuple[StageCost, ...]
     warnings: tuple[str, ...]
     missing: tuple[str, ...] = ()
     """Folders that `prepared_by` writes and that do not exist yet."""
     prepared_by: str | None = None
 
 
-def plan(recipe: Recipe, config: Path | None = None) -> Plan:
+def plan(recipe: Recipe, config: Path | None = None) -> CostPlan:
     """Estimate each stage of a recipe; `config` is the base's config.json when the base is not in the table."""
     beside = recipe.folder / recipe.base / "config.json"
     for given in (config, beside if parse_reference(recipe.base).where == "folder" and beside.is_file() else None):
@@ -88,10 +88,10 @@ def plan(recipe: Recipe, config: Path | None = None) -> Plan:
             f"the shape of {recipe.base} is unknown, so costs are left out. Give its config.json with --config."
         )
     parameters = shape.parameters if shape else None
-    return Plan(recipe.name, recipe.base, parameters, steps, tuple(warnings), missing, recipe.prepared_by)
+    return CostPlan(recipe.name, recipe.base, parameters, steps, tuple(warnings), missing, recipe.prepared_by)
 
 
-def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> Step:
+def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
     settings: Any = getattr(recipe, stage)
     on = machine(settings.run_on) if getattr(settings, "run_on", None) else None
     sources = tuple(dict.fromkeys(use.source for use in uses(recipe, stage) if use.place != "base"))
@@ -106,7 +106,7 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> Step:
             size = weight_bytes(shape, "none", settings.dtype) / 1e9
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
         facts |= _disk(stage, settings, shape, on)
-    return Step(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
+    return StageCost(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
 
 
 def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401

@@ -17,7 +17,7 @@ def nodes() -> int:
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuType:
     """One GPU, with the manufacturer's figures; not measured here."""
 
     memory_gb: float
@@ -28,14 +28,14 @@ class Gpu:
     bfloat16: bool = True
 
 
-GPUS: dict[str, Gpu] = {
-    "t4": Gpu(16, 65, 320, bfloat16=False),
-    "l4": Gpu(24, 121, 300),
-    "a10g": Gpu(24, 70, 600),
-    "l40s": Gpu(48, 362, 864),
-    "a100": Gpu(80, 312, 2039),
-    "h100": Gpu(80, 989, 3350),
-    "h200": Gpu(141, 989, 4800),
+GPUS: dict[str, GpuType] = {
+    "t4": GpuType(16, 65, 320, bfloat16=False),
+    "l4": GpuType(24, 121, 300),
+    "a10g": GpuType(24, 70, 600),
+    "l40s": GpuType(48, 362, 864),
+    "a100": GpuType(80, 312, 2039),
+    "h100": GpuType(80, 989, 3350),
+    "h200": GpuType(141, 989, 4800),
 }
 
 HUB: dict[tuple[str, int], tuple[str, float]] = {
@@ -86,7 +86,7 @@ class Machine:
     """A number of equal GPUs on one machine, or a machine without GPUs."""
 
     name: str
-    gpu: Gpu | None
+    gpu: GpuType | None
     count: int
     flavor: str | None
     """The Hub's name; None when the Hub does not rent this size."""

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from medllm.recipe.base import Settings
 
 
-class SlurmPlace(Settings):
+class SlurmOptions(Settings):
     """Resources that `--on slurm` requests."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
@@ -38,7 +38,7 @@ class SlurmPlace(Settings):
         return value
 
 
-class JobsPlace(Settings):
+class JobsOptions(Settings):
     """Options of `--on jobs`."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"image", "packages", "timeout", "tries"})

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medllm.errors import RecipeError
-from medllm.recipe.errors import Fault, did_you_mean, own_place, report, schema_faults
+from medllm.recipe.errors import RecipeFault, did_you_mean, own_place, report, schema_faults
 from medllm.recipe.renamed import new_name, with_new_keys, with_new_places
 from medllm.recipe.settings import Recipe
 from medllm.recipe.validators import broken_rules
@@ -89,7 +89,7 @@ def _sound(tree: Tree, path: Path, lines: Lines) -> Recipe:
     return recipe
 
 
-def _build(tree: Tree, path: Path) -> tuple[Recipe | None, list[Fault]]:
+def _build(tree: Tree, path: Path) -> tuple[Recipe | None, list[RecipeFault]]:
     """Check keys, values, then rules; without the faulty values, so that one reading reports every kind of fault."""
     tree, faults = with_new_keys(tree)
     try:
@@ -104,7 +104,7 @@ def _build(tree: Tree, path: Path) -> tuple[Recipe | None, list[Fault]]:
     return recipe, faults + broken_rules(recipe)
 
 
-def _explained(fault: Fault, by: list[Fault]) -> bool:
+def _explained(fault: RecipeFault, by: list[RecipeFault]) -> bool:
     # A value that was removed as faulty is not reported as missing too.
     return any(other.place.startswith(fault.place) for other in by)
 
@@ -170,10 +170,10 @@ def _stand_in(tree: Tree, loc: tuple[int | str, ...]) -> None:
                 return
 
 
-def _ablation_faults(recipe: Recipe, name: str, path: Path) -> list[Fault]:
+def _ablation_faults(recipe: Recipe, name: str, path: Path) -> list[RecipeFault]:
     place = f"ablations.{name}"
     try:
         tree = _overridden(recipe.tree, {**recipe.ablations[name], "ablations": {}}, "")
     except RecipeError as fault:
-        return [Fault(place, str(fault))]
-    return [Fault(place, f"{fault.place}: {fault.text}") for fault in _build(tree, path)[1]]
+        return [RecipeFault(place, str(fault))]
+    return [RecipeFault(place, f"{fault.place}: {fault.text}") for fault in _build(tree, path)[1]]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from medllm.recipe.errors import Fault
+from medllm.recipe.errors import RecipeFault
 from medllm.recipe.yaml_reader import Lines
 
 _TRAINING = {
@@ -76,7 +76,7 @@ def with_new_places(lines: Lines) -> Lines:
     return {new: line for place, line in lines.items() if (new := new_name(place))} | lines
 
 
-def with_new_keys(tree: Any, place: str = "") -> tuple[Any, list[Fault]]:  # noqa: ANN401  any YAML value
+def with_new_keys(tree: Any, place: str = "") -> tuple[Any, list[RecipeFault]]:  # noqa: ANN401  any YAML value
     """Rename the old keys of a recipe's tree and report each one, so that its value is checked in the same reading.
 
     Args:
@@ -89,7 +89,7 @@ def with_new_keys(tree: Any, place: str = "") -> tuple[Any, list[Fault]]:  # noq
     if not isinstance(tree, dict):
         return tree, []
     renamed: dict[Any, Any] = {}
-    found: list[Fault] = []
+    found: list[RecipeFault] = []
     for key, value in tree.items():
         inside = f"{place}.{key}" if place else str(key)
         inner, faults = with_new_keys(value, inside)
@@ -99,7 +99,7 @@ def with_new_keys(tree: Any, place: str = "") -> tuple[Any, list[Fault]]:  # noq
             renamed[key] = inner
             continue
         new = new_place.rpartition(".")[2]
-        found.append(Fault(inside, f"is now `{new_place}`.{_new_value(new, value)}"))
+        found.append(RecipeFault(inside, f"is now `{new_place}`.{_new_value(new, value)}"))
         if new not in tree:
             renamed[new] = _VALUES.get(new, {}).get(value, inner) if isinstance(value, str) else inner
     return renamed, found

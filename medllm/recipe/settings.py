@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 
 from medllm.recipe.base import Settings, settings_for_digest
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
-from medllm.recipe.places import JobsPlace, SlurmPlace
+from medllm.recipe.places import JobsOptions, SlurmOptions
 from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 
@@ -21,23 +21,23 @@ __all__ = [
     "DataList",
     "DataSource",
     "Evaluate",
-    "Exam",
-    "Gate",
-    "JobsPlace",
+    "JobsOptions",
     "Kind",
     "Lora",
     "MaxNewTokens",
     "Merge",
+    "OwnExam",
     "Positive",
     "Preferences",
     "Publish",
+    "PublishGate",
     "Recipe",
     "Reference",
     "Replay",
     "Rpo",
     "Settings",
     "Share",
-    "SlurmPlace",
+    "SlurmOptions",
     "Space",
     "Stage",
     "Training",
@@ -139,7 +139,7 @@ class Space(Settings):
     """Names of environment variables on this machine whose values become the Space's secrets."""
 
 
-class Exam(Settings):
+class OwnExam(Settings):
     """The source of one exam's data, when it is not the catalogue's."""
 
     source: str
@@ -148,7 +148,7 @@ class Exam(Settings):
     """The earliest exam day in it; the catalogue knows this for its own."""
 
 
-class Gate(Settings):
+class PublishGate(Settings):
     """Conditions of a public push."""
 
     audit: bool = True
@@ -183,7 +183,7 @@ class Recipe(Settings):
     """Your user or organization on the Hub."""
     cutoff: date
     """Last day of the training data; every exam of `evaluate` is later."""
-    exams: dict[str, Annotated[Exam, BeforeValidator(expand_name, json_schema_input_type=str | Exam)]] = Field(
+    exams: dict[str, Annotated[OwnExam, BeforeValidator(expand_name, json_schema_input_type=str | OwnExam)]] = Field(
         default_factory=dict
     )
     """Sources of exams that the catalogue does not know or that are stored elsewhere."""
@@ -192,11 +192,11 @@ class Recipe(Settings):
     ones instead of refusing the recipe."""
     publish: Publish = Publish()
     """Access to what is pushed."""
-    gate: Gate = Gate()
+    gate: PublishGate = PublishGate()
     """Conditions of a public push."""
-    slurm: SlurmPlace = SlurmPlace()
+    slurm: SlurmOptions = SlurmOptions()
     """Resources of a run on a Slurm cluster."""
-    jobs: JobsPlace = JobsPlace()
+    jobs: JobsOptions = JobsOptions()
     """Options of a run as Jobs of the Hub."""
     corpus: Corpus | None = None
     """Texts to corpus."""

@@ -7,33 +7,33 @@ from pathlib import Path
 
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.dependencies import Use, stages_of, uses
-from medllm.recipe.errors import Fault, did_you_mean
+from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.exams import first_day, known_exams
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
 from medllm.recipe.training import NAMED
 
-Rule = Callable[[Recipe], Iterator[Fault]]
+Rule = Callable[[Recipe], Iterator[RecipeFault]]
 
 
-def sources_exist(recipe: Recipe) -> Iterator[Fault]:
+def sources_exist(recipe: Recipe) -> Iterator[RecipeFault]:
     """Every source is a stage above, a repository at a revision, or a folder that exists or that a command writes."""
     yield from _base_exists(recipe)
     for stage in stages_of(recipe):
         for use in uses(recipe, stage):
             if use.wanted != "exam" and use.place != "base" and (text := _source_fault(recipe, stage, use)):
-                yield Fault(use.place, text)
+                yield RecipeFault(use.place, text)
     for name, exam in recipe.exams.items():
         if text := _outside_fault(recipe, parse_reference(exam.source)):
-            yield Fault(f"exams.{name}", text)
+            yield RecipeFault(f"exams.{name}", text)
 
 
-def _base_exists(recipe: Recipe) -> Iterator[Fault]:
+def _base_exists(recipe: Recipe) -> Iterator[RecipeFault]:
     reference = parse_reference(recipe.base)
     if reference.where not in ("hub", "folder"):
-        yield Fault("base", f"`{recipe.base}` is not a model. Write `ORG/NAME@REVISION` or `./folder`.")
+        yield RecipeFault("base", f"`{recipe.base}` is not a model. Write `ORG/NAME@REVISION` or `./folder`.")
     elif text := _outside_fault(recipe, reference):
-        yield Fault("base", text)
+        yield RecipeFault("base", text)
 
 
 def _source_fault(recipe: Recipe, stage: Stage, use: Use) -> str | None:
@@ -83,16 +83,16 @@ def _outside_fault(recipe: Recipe, reference: Reference, made: list[str] | None 
     return None
 
 
-def exams_are_known(recipe: Recipe) -> Iterator[Fault]:
+def exams_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
     """Every exam is in the catalogue or under `exams`."""
     for stage in stages_of(recipe):
         for use in uses(recipe, stage):
             if use.wanted == "exam" and use.source not in known_exams(recipe):
                 mend = did_you_mean(use.source, known_exams(recipe))
-                yield Fault(use.place, f"Unknown exam `{use.source}`. {mend}")
+                yield RecipeFault(use.place, f"Unknown exam `{use.source}`. {mend}")
 
 
-def exam_is_held_out(recipe: Recipe) -> Iterator[Fault]:
+def exam_is_held_out(recipe: Recipe) -> Iterator[RecipeFault]:
     """Every exam of `evaluate` is held out of corpus and preferences."""
     asked = recipe.evaluate.benchmarks if recipe.evaluate else ()
     for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
@@ -102,21 +102,21 @@ def exam_is_held_out(recipe: Recipe) -> Iterator[Fault]:
             continue  # a list that comes from the corpus is reported there
         for name in asked:
             if name not in (settings.held_out or ()):
-                yield Fault(f"{stage}.held_out", f"`evaluate` asks `{name}`, which is not held out. Add it here.")
+                yield RecipeFault(f"{stage}.held_out", f"`evaluate` asks `{name}`, which is not held out. Add it here.")
 
 
-def cutoff_precedes_exams(recipe: Recipe) -> Iterator[Fault]:
+def cutoff_precedes_exams(recipe: Recipe) -> Iterator[RecipeFault]:
     """Every cutoff is before the first exam of `evaluate`."""
     if recipe.evaluate is None:
         return
     for name in recipe.evaluate.benchmarks:
         first = first_day(recipe, name)
         if first is None and name in recipe.exams and name not in CATALOGUE:
-            yield Fault(
+            yield RecipeFault(
                 f"exams.{name}", "the day of its first exam is missing. Write `{source: ..., first: 2018-02-10}`."
             )
         elif first is not None and (asked := _first_asked(recipe, first)):
-            yield from (Fault(place, _late(name, day, asked)) for place, day in _cutoffs(recipe) if day >= asked)
+            yield from (RecipeFault(place, _late(name, day, asked)) for place, day in _cutoffs(recipe) if day >= asked)
 
 
 def _first_asked(recipe: Recipe, first: date) -> date:
@@ -136,57 +136,57 @@ def _late(name: str, cutoff: date, first: date) -> str:
     return f"{cutoff} is not before the first `{name}` exam asked ({first}). {mend}"
 
 
-def training_has_an_end(recipe: Recipe) -> Iterator[Fault]:
+def training_has_an_end(recipe: Recipe) -> Iterator[RecipeFault]:
     """Each training has either num_train_epochs or max_steps."""
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
         if settings and (settings.num_train_epochs is None) == (settings.max_steps is None):
-            yield Fault(stage, "give exactly one of `num_train_epochs` and `max_steps`.")
+            yield RecipeFault(stage, "give exactly one of `num_train_epochs` and `max_steps`.")
 
 
-def adapter_has_a_shape(recipe: Recipe) -> Iterator[Fault]:
+def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
     """RPO on the base needs an adapter of its own; a merge needs an adapter."""
     if recipe.rpo and recipe.rpo.model == "base" and recipe.rpo.lora is None:
-        yield Fault("rpo.lora", "`base` has no adapter to train further. Write `lora: {r: 64, lora_alpha: 128}`.")
+        yield RecipeFault("rpo.lora", "`base` has no adapter to train further. Write `lora: {r: 64, lora_alpha: 128}`.")
     if recipe.merge and recipe.merge.model == "base":
-        yield Fault("merge.model", "`base` has no adapter to merge. Name `cpt` or `rpo`.")
+        yield RecipeFault("merge.model", "`base` has no adapter to merge. Name `cpt` or `rpo`.")
 
 
-def samples_differ(recipe: Recipe) -> Iterator[Fault]:
+def samples_differ(recipe: Recipe) -> Iterator[RecipeFault]:
     """Several samples need a temperature above 0: greedy samples are identical."""
     for stage, settings in (("preferences", recipe.preferences), ("evaluate", recipe.evaluate)):
         if settings and settings.samples > 1 and settings.temperature == 0:
-            yield Fault(
+            yield RecipeFault(
                 f"{stage}.samples", f"{settings.samples} samples at temperature 0 are identical. Set a temperature."
             )
 
 
-def ablations_have_own_names(recipe: Recipe) -> Iterator[Fault]:
+def ablations_have_own_names(recipe: Recipe) -> Iterator[RecipeFault]:
     """No row of the ablation table has the name of a model under evaluate.models."""
     for name in recipe.ablations:
         if recipe.evaluate and name in recipe.evaluate.models:
-            yield Fault(f"ablations.{name}", f"`{name}` is already the name of a row, under evaluate.models.")
+            yield RecipeFault(f"ablations.{name}", f"`{name}` is already the name of a row, under evaluate.models.")
 
 
-def machines_are_known(recipe: Recipe) -> Iterator[Fault]:
+def machines_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
     """Each `run_on` is a known machine, and a batch divides evenly over its devices."""
     for stage in stages_of(recipe):
         settings = getattr(recipe, stage)
         name = getattr(settings, "run_on", None)
         on = machine(name) if name else None
         if name and on is None:
-            yield Fault(f"{stage}.run_on", f"Unknown machine `{name}`. {did_you_mean(name, machine_names())}")
+            yield RecipeFault(f"{stage}.run_on", f"Unknown machine `{name}`. {did_you_mean(name, machine_names())}")
         if isinstance(settings, Training):
             nodes = recipe.slurm.nodes
             at_once = settings.per_device_train_batch_size * (on.count if on else 1) * nodes
             if settings.total_batch_size % at_once:
                 mend = f"Use a multiple of {at_once}."
                 text = f"{settings.total_batch_size} rows do not divide over {at_once} at once. {mend}"
-                yield Fault(f"{stage}.total_batch_size", text)
+                yield RecipeFault(f"{stage}.total_batch_size", text)
             if on and on.gpu and not on.gpu.bfloat16 and settings.dtype == "bfloat16":
-                yield Fault(f"{stage}.dtype", f"{on.name} cannot compute in bfloat16. Set `dtype: float16`.")
+                yield RecipeFault(f"{stage}.dtype", f"{on.name} cannot compute in bfloat16. Set `dtype: float16`.")
 
 
-def trainings_can_be_divided(recipe: Recipe) -> Iterator[Fault]:
+def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
     """FSDP2 can divide the training, and every layer can take an adapter; checked before the base is loaded."""
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
         if settings is None:
@@ -194,12 +194,12 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[Fault]:
         divided = _is_divided(recipe, settings.accelerate)
         if divided and settings.optim != "adamw_torch":
             text = f"`{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or `accelerate: ddp`."
-            yield Fault(f"{stage}.optim", text)
+            yield RecipeFault(f"{stage}.optim", text)
         if divided and settings.quantization == "nf4" and settings.dtype != "bfloat16":
             text = f"FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: bfloat16`."
-            yield Fault(f"{stage}.dtype", text)
+            yield RecipeFault(f"{stage}.dtype", text)
         if settings.lora and any(name.rsplit(".", 1)[-1] == "lm_head" for name in settings.lora.target_modules):
-            yield Fault(
+            yield RecipeFault(
                 f"{stage}.lora.target_modules", "`lm_head` takes no adapter here: the loss is computed in tiles."
             )
 
@@ -228,6 +228,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def broken_rules(recipe: Recipe) -> list[Fault]:
+def broken_rules(recipe: Recipe) -> list[RecipeFault]:
     """Apply every rule to a recipe whose single values are valid."""
     return [fault for rule in RULES for fault in rule(recipe)]

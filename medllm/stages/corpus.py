@@ -50,7 +50,7 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
     from medllm.corpus.clean.filters import FilterLimits
     from medllm.corpus.documents import AdmissionGate
     from medllm.corpus.plan import Curation
-    from medllm.corpus.steps import Audit, Personal
+    from medllm.corpus.steps import AuditConfig, Personal
 
     if settings.cutoff is None:
         raise RecipeError("corpus.cutoff: none is given. Without a last day no text can be shown to be old enough.")
@@ -68,7 +68,7 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
         tuple(read),
         AdmissionGate(settings.cutoff, allowed),
         FilterLimits(settings.min_chars, settings.min_japanese_share, settings.max_repetition),
-        Audit(
+        AuditConfig(
             tuple(items), settings.contamination_drop, settings.contamination_review, frozenset(settings.leaks_reviewed)
         ),
         Personal(settings.personal_data, frozenset(settings.pii_reviewed)),

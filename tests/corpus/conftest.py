@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.held_out import held_out
 from medllm.corpus.decontaminate.matcher import ExamIndex
 from medllm.corpus.read import sources
@@ -13,18 +13,18 @@ from tests.corpus.spread import lay_out
 
 
 @pytest.fixture(scope="session")
-def igakuqa_held_out(shared_data: Path) -> list[Item]:
+def igakuqa_held_out(shared_data: Path) -> list[ExamItem]:
     """The 2,000 questions and after them their published translations."""
     return held_out([("igakuqa", shared_data / "igakuqa")])
 
 
 @pytest.fixture(scope="session")
-def igakuqa(igakuqa_held_out: list[Item]) -> list[Item]:
+def igakuqa(igakuqa_held_out: list[ExamItem]) -> list[ExamItem]:
     return [item for item in igakuqa_held_out if not item.name.endswith(" (en)")]
 
 
 @pytest.fixture(scope="session")
-def index(igakuqa_held_out: list[Item]) -> ExamIndex:
+def index(igakuqa_held_out: list[ExamItem]) -> ExamIndex:
     return ExamIndex(igakuqa_held_out)
 
 

@@ -1,6 +1,6 @@
 """Thirty exam questions invented for these tests: no exam asked them, and their medicine has not been checked."""
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 
 _WRITTEN = """
 五十八歳の女性。健診で血清カルシウム高値を指摘され、自覚症状はないが骨量の減少がある。まず測定するホルモンはどれか。|副甲状腺ホルモン|成長ホルモン|コルチゾール|アルドステロン|プロラクチン
@@ -36,7 +36,7 @@ _WRITTEN = """
 """
 
 INVENTED = [
-    Item(f"invented/{number}", question, tuple(options))
+    ExamItem(f"invented/{number}", question, tuple(options))
     for number, (question, *options) in enumerate((line.split("|") for line in _WRITTEN.split()), 1)
 ]
 """Every one with five options, of which the first is meant to be right."""

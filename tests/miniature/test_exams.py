@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medllm.corpus.decontaminate.changed_questions import RETOLD
-from medllm.corpus.decontaminate.exam_items import Item as AuditItem
+from medllm.corpus.decontaminate.exam_items import ExamItem as AuditItem
 from medllm.corpus.decontaminate.matcher import DROP, ExamIndex
 from medllm.exam import benchmarks
 from medllm.exam.question import Question
@@ -84,8 +84,8 @@ def test_the_same_seed_writes_the_same_exam():
 
 def test_no_past_question_holds_half_of_a_later_one(past, asked):
     index = ExamIndex([AuditItem(question.question_id, question.text, question.choices) for question in asked])
-    seen = index.look([question.full_text for question in past])
+    seen = index.match([question.full_text for question in past])
     assert seen.flagged  # a case names the same cause and symptom in old and new wording: for review, not a leak
     # Words in another order weigh up to RETOLD, and no more than that is found: nothing is dropped from training.
     assert max(sighting.containment for sighting in seen.flagged) <= RETOLD < DROP
-    assert index.look([asked[7].full_text]).flagged
+    assert index.match([asked[7].full_text]).flagged

@@ -7,12 +7,12 @@ import pytest
 
 from medllm.errors import ModelError
 from medllm.recipe import read_recipe
-from medllm.recipe.estimate import Plan, Step, plan
+from medllm.recipe.estimate import CostPlan, StageCost, plan
 
 SIZED = {"corpus.data": [{"source": "me/texts@v1", "tokens": 9_000_000}, {"source": "me/x@v1", "tokens": 1_000_000}]}
 
 
-def step(found: Plan, stage: str) -> Step:
+def step(found: CostPlan, stage: str) -> StageCost:
     return next(one for one in found.steps if one.stage == stage)
 
 

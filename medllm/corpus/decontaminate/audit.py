@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.highlights import excerpt
 from medllm.corpus.decontaminate.matcher import DROP, REVIEW, ExamIndex
-from medllm.corpus.decontaminate.report import SHOWN, Found, Report, Stage
-from medllm.corpus.decontaminate.semantic import ALIKE, Encoder, Meanings
-from medllm.corpus.decontaminate.windows import index_of, look
+from medllm.corpus.decontaminate.report import SHOWN, AuditReport, Finding, Stage
+from medllm.corpus.decontaminate.semantic import ALIKE, Encoder, SemanticIndex
+from medllm.corpus.decontaminate.windows import index_of, match_in_slices
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart, TextSource, split_into_tasks
 from medllm.corpus.workers import begin
@@ -20,10 +20,10 @@ BATCH = 200_000
 
 
 @dataclass(frozen=True)
-class Asked:
+class AuditRequest:
     """What an audit is asked to do; it travels to every process."""
 
-    items: tuple[Item, ...]
+    items: tuple[ExamItem, ...]
     stage: Stage = "corpus"
     drop: float = DROP
     review: float = REVIEW
@@ -32,13 +32,15 @@ class Asked:
     alike: float = ALIKE
 
 
-def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
+def audit(texts: Iterable[tuple[str, str]], asked: AuditRequest) -> AuditReport:
     """Hold texts, each with its name, against the exams; nothing of a clean text is kept in memory."""
     index = index_of(asked.items, asked.review)
     report = _report(index, asked)
-    meanings = Meanings(index.items, Encoder(asked.encoder)) if asked.encoder else None
+    meanings = SemanticIndex(index.items, Encoder(asked.encoder)) if asked.encoder else None
     for batch in _batches(texts):
-        for (name, text), (flagged, largest) in zip(batch, look(index, [text for _, text in batch]), strict=True):
+        for (name, text), (flagged, largest) in zip(
+            batch, match_in_slices(index, [text for _, text in batch]), strict=True
+        ):
             report.documents += 1
             report.characters += len(text)
             for one in largest:
@@ -48,38 +50,38 @@ def audit(texts: Iterable[tuple[str, str]], asked: Asked) -> Report:
                 decided = report.judge(one.containment)
                 if decided is None:
                     continue
-                found = Found(name, item.name, one.containment, one.part, decided, asked.stage)
-                report.see(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
-            for number, cosine in meanings.look(text, asked.alike) if meanings else ():
+                found = Finding(name, item.name, one.containment, one.part, decided, asked.stage)
+                report.record_match(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
+            for number, cosine in meanings.match(text, asked.alike) if meanings else ():
                 if all(one.item != number for one in flagged):
                     item = index.items[number]
-                    found = Found(name, item.name, cosine, "meaning", "review", asked.stage)
-                    report.see(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
+                    found = Finding(name, item.name, cosine, "meaning", "review", asked.stage)
+                    report.record_match(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
     return report
 
 
-def audit_source(source: TextSource, asked: Asked, *, workers: int = 1) -> Report:
+def audit_source(source: TextSource, asked: AuditRequest, *, workers: int = 1) -> AuditReport:
     """Audit all texts of a folder or file; those that cannot be read are counted as unread, not as clean."""
     tasks = split_into_tasks([source])
     if workers == 1 or len(tasks) == 1:
-        parts: Iterable[Report] = (_audit_pieces(task, asked) for task in tasks)
+        parts: Iterable[AuditReport] = (_audit_pieces(task, asked) for task in tasks)
         return _sum(parts, asked)
     with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver"), begin) as pool:
         return _sum(pool.map(_audit_pieces, tasks, [asked] * len(tasks)), asked)
 
 
-def _sum(parts: Iterable[Report], asked: Asked) -> Report:
+def _sum(parts: Iterable[AuditReport], asked: AuditRequest) -> AuditReport:
     whole = _report(index_of(asked.items, asked.review), asked)
     for part in parts:
         whole.add(part)
     return whole
 
 
-def _report(index: ExamIndex, asked: Asked) -> Report:
-    return Report(len(index.items), index.unsearchable, asked.drop, asked.review)
+def _report(index: ExamIndex, asked: AuditRequest) -> AuditReport:
+    return AuditReport(len(index.items), index.unsearchable, asked.drop, asked.review)
 
 
-def _audit_pieces(pieces: Sequence[SourcePart], asked: Asked) -> Report:
+def _audit_pieces(pieces: Sequence[SourcePart], asked: AuditRequest) -> AuditReport:
     unread: dict[str, int] = {}
 
     def texts() -> Iterator[tuple[str, str]]:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import jinja2
 
-from medllm.corpus.decontaminate.report import SHOWN, Report
+from medllm.corpus.decontaminate.report import SHOWN, AuditReport
 
 
-def write_page(report: Report, title: str, path: Path) -> None:
+def write_page(report: AuditReport, title: str, path: Path) -> None:
     """Write the page beside its place and move it there, so that nobody reads half of it."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    items = report.written()["items"][:SHOWN]
+    items = report.as_dict()["items"][:SHOWN]
     page = environment.from_string(Path(__file__).with_suffix(".html").read_text("utf-8")).render(
         title=title, report=report, totals=report.totals(), items=items, shown=SHOWN
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medllm.corpus.decontaminate.exam_items import Item, Sighting
+from medllm.corpus.decontaminate.exam_items import ExamItem, Match
 from medllm.corpus.decontaminate.ngram_index import Numbers, Weights
 from medllm.corpus.decontaminate.ngrams import (
     ALPHABET,
@@ -21,9 +21,9 @@ from medllm.corpus.decontaminate.ngrams import (
     written,
 )
 from medllm.corpus.decontaminate.numbering import Numbering, marked
-from medllm.corpus.decontaminate.thresholds import Measure
+from medllm.corpus.decontaminate.thresholds import Thresholds
 
-Held = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 LEAST = 300
 """Folded characters of the stretch that is weighed, at the least."""
 SHARED = 2
@@ -44,7 +44,7 @@ class _Stretch(NamedTuple):
     """One behind where its last gram begins."""
 
 
-class NoisyItems:
+class ChangedQuestions:
     """Items by their rare runs of characters, and by the weights of all their short grams.
 
     A run of `measure.anchor` characters that at most SHARED items have points at an item. Where `measure.pointers`
@@ -53,7 +53,7 @@ class NoisyItems:
     alone point at nothing: eight letters are one word, and English texts are full of them.
     """
 
-    def __init__(self, items: Sequence[Item], measure: Measure) -> None:
+    def __init__(self, items: Sequence[ExamItem], measure: Thresholds) -> None:
         self._measure = measure
         texts = ["\n".join((item.question, *item.options)) for item in items]
         runs, of = hash_each(texts, measure.anchor)
@@ -80,7 +80,7 @@ class NoisyItems:
         self._spans = [max(LEAST, int(1.5 * length)) for length in lengths]
         self._rooms = [int(1.5 * length) + ROOM for length in lengths]
 
-    def look(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Sighting]:
+    def match(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Match]:
         """What the texts hold of items that were changed; `hashed` are the runs that begin at `origins` in `codes`."""
         stretches = list(self._stretches(hashed, origins, borders))
         if not stretches:
@@ -92,7 +92,7 @@ class NoisyItems:
             score = self._weigh(one, codes, numbers, marks)
             if score > best.get((one.text, one.item), 0.0):
                 best[one.text, one.item] = score
-        return [Sighting(text, item, round(score, 4), "together") for (text, item), score in best.items()]
+        return [Match(text, item, round(score, 4), "together") for (text, item), score in best.items()]
 
     def _stretches(self, hashed: Hashes, origins: Numbers, borders: Numbers) -> Iterator[_Stretch]:
         """Where enough runs of an item stand together."""
@@ -126,7 +126,7 @@ class NoisyItems:
                 weighed = places[number]
                 yield places[number], places[end - 1]
 
-    def _weigh(self, one: _Stretch, codes: Codes, numbers: Numbers, marks: Held) -> float:
+    def _weigh(self, one: _Stretch, codes: Codes, numbers: Numbers, marks: Mask) -> float:
         """What the item counts as contained in the stretch, 0 if too little; `marks` are off before and after.
 
         What is nearly whole is dropped; what is only retold is for a person to judge.
@@ -144,7 +144,7 @@ class NoisyItems:
         near_by = written(codes[one.begin + begin : one.begin + end + measure.loose - 1])
         return min(self._framed(one.item, held, near_by), RETOLD)
 
-    def _densest(self, one: _Stretch, near: Numbers, marks: Held) -> tuple[int, int]:
+    def _densest(self, one: _Stretch, near: Numbers, marks: Mask) -> tuple[int, int]:
         """Where in a stretch the most grams of the item stand that as much text as the item could hold."""
         grams, room = self._grams[one.item], self._rooms[one.item]
         marks[grams] = True
@@ -153,7 +153,7 @@ class NoisyItems:
         begin = int(hits[np.argmax(np.searchsorted(hits, hits + room) - np.arange(len(hits)))])
         return begin, min(begin + room, len(near))
 
-    def _framed(self, item: int, held: Held, near_by: str) -> float:
+    def _framed(self, item: int, held: Mask, near_by: str) -> float:
         """The weighed share of an item whose question has lost its own words, where its stock phrases still stand."""
         measure, weights, asks = self._measure, self._weights[item], self._asks[item]
         share, frame = _share(weights, held), held[asks].mean() if asks.any() else 0.0
@@ -176,5 +176,5 @@ def _words(codes: Codes, length: int) -> Hashes:
     return words
 
 
-def _share(weights: Weights, held: Held) -> float:
+def _share(weights: Weights, held: Mask) -> float:
     return float(weights[held].sum() / max(float(weights.sum()), 1e-9))

@@ -12,7 +12,7 @@ PARTS: tuple[Part, ...] = ("question", "options", "together")
 
 
 @dataclass(frozen=True)
-class Item:
+class ExamItem:
     """One held-out exam item."""
 
     name: str
@@ -33,7 +33,7 @@ class Item:
         return bool((codes < ALPHABET).sum() > 0.95 * len(codes))
 
 
-class Sighting(NamedTuple):
+class Match(NamedTuple):
     """A text that holds a part of an item."""
 
     document: int
@@ -43,7 +43,7 @@ class Sighting(NamedTuple):
     part: Part
 
 
-def distinct(items: Iterable[Item]) -> list[Item]:
+def distinct(items: Iterable[ExamItem]) -> list[ExamItem]:
     """The items as a list; two of one name would make the report ambiguous and an empty exam would clear everything."""
     found = list(items)
     if not found:

@@ -3,33 +3,33 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.exam import benchmarks
 from medllm.exam.question import Question
 
 
-def held_out(exams: Iterable[tuple[str, Path]]) -> list[Item]:
+def held_out(exams: Iterable[tuple[str, Path]]) -> list[ExamItem]:
     """All items of the held-out exams and of their published translations; image questions too: texts can be learnt."""
     return [item for name, folder in exams for item in (*_originals(name, folder), *translated_items(name, folder))]
 
 
-def _originals(name: str, folder: Path) -> list[Item]:
+def _originals(name: str, folder: Path) -> list[ExamItem]:
     return [as_item(question) for question in benchmarks.load(name, folder)]
 
 
-def translated_items(name: str, folder: Path) -> list[Item]:
+def translated_items(name: str, folder: Path) -> list[ExamItem]:
     """The published translations of an exam as further items, named after their questions: `igakuqa/112A1 (en)`."""
-    found: dict[str, Item] = {}
+    found: dict[str, ExamItem] = {}
     for one in benchmarks.translations(name, folder):
-        item = Item(f"{name}/{one.question_id} ({one.language})", one.text, tuple(filter(None, one.choices)))
+        item = ExamItem(f"{name}/{one.question_id} ({one.language})", one.text, tuple(filter(None, one.choices)))
         found.setdefault(item.name, item)
     return list(found.values())
 
 
-def as_item(question: Question) -> Item:
+def as_item(question: Question) -> ExamItem:
     """A question as the audit looks for it."""
     stem = f"{question.context}\n{question.text}" if question.context else question.text
-    return Item(f"{question.benchmark}/{question.question_id}", stem, tuple(one for one in question.choices if one))
+    return ExamItem(f"{question.benchmark}/{question.question_id}", stem, tuple(one for one in question.choices if one))
 
 
 def exam_folder(data: Path, name: str) -> Path:

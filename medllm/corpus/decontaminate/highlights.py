@@ -4,23 +4,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.ngrams import fold_audit, fold_places, hash_grams
 from medllm.corpus.decontaminate.reveal import reveal, reveal_places
 from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE
 
-ROOM = 1500
+EXCERPT_CHARACTERS = 1500
 """Characters of a text that are shown about a match."""
 
 
-class Piece(NamedTuple):
+class Excerpt(NamedTuple):
     """A stretch of text, marked or not."""
 
     text: str
     marked: bool
 
 
-def spans(text: str, item: Item) -> list[tuple[int, int]]:
+def spans(text: str, item: ExamItem) -> list[tuple[int, int]]:
     """The stretches of the text that the item has too, by its grams, and for short items by shorter ones.
 
     What hides the item (markup, escapes, readings) is taken off as in the audit, and lies inside a stretch.
@@ -49,19 +49,24 @@ def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def excerpt(text: str, item: Item) -> list[Piece]:
+def excerpt(text: str, item: ExamItem) -> list[Excerpt]:
     """The part of the text with most of the item in it, cut where marked stretches begin and end."""
     marked = spans(text, item)
     if not marked:
-        return [Piece(text[:ROOM], False)]
+        return [Excerpt(text[:EXCERPT_CHARACTERS], False)]
     begins = [max(begin - 100, 0) for begin, _ in marked]
-    begin = max(begins, key=lambda at: sum(min(e, at + ROOM) - b for b, e in marked if b >= at and b < at + ROOM))
-    end = min(begin + ROOM, len(text))
+    begin = max(
+        begins,
+        key=lambda at: sum(
+            min(e, at + EXCERPT_CHARACTERS) - b for b, e in marked if b >= at and b < at + EXCERPT_CHARACTERS
+        ),
+    )
+    end = min(begin + EXCERPT_CHARACTERS, len(text))
     pieces, at = [], begin
     for b, e in marked:
         b, e = max(b, begin), min(e, end)
         if b >= e:
             continue
-        pieces += [Piece(text[at:b], False), Piece(text[b:e], True)]
+        pieces += [Excerpt(text[at:b], False), Excerpt(text[b:e], True)]
         at = e
-    return [piece for piece in (*pieces, Piece(text[at:end], False)) if piece.text]
+    return [piece for piece in (*pieces, Excerpt(text[at:end], False)) if piece.text]

@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from medllm.corpus.decontaminate.changed_questions import NoisyItems
-from medllm.corpus.decontaminate.exam_items import Item, Sighting, distinct
-from medllm.corpus.decontaminate.ngram_index import GramIndex, Numbers, Windows
+from medllm.corpus.decontaminate.changed_questions import ChangedQuestions
+from medllm.corpus.decontaminate.exam_items import ExamItem, Match, distinct
+from medllm.corpus.decontaminate.ngram_index import NgramIndex, Numbers, Windows
 from medllm.corpus.decontaminate.ngrams import ALPHABET, BORDER, Codes, fold_all, hash_both
 from medllm.corpus.decontaminate.reveal import reveal
-from medllm.corpus.decontaminate.short_questions import ShortItems
-from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE, Measure
+from medllm.corpus.decontaminate.short_questions import ShortQuestions
+from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE, Thresholds
 
 Verdict = Literal["drop", "review"]
 
@@ -23,12 +23,12 @@ WINDOW = 4096
 
 
 @dataclass(frozen=True)
-class Sightings:
+class Matches:
     """What one batch of texts holds of the exam."""
 
-    flagged: list[Sighting]
+    flagged: list[Match]
     """Every document and item at or over the threshold, the largest containment of each."""
-    largest: list[Sighting]
+    largest: list[Match]
     """For each item that left any trace, where it left the most, however little."""
 
 
@@ -43,7 +43,7 @@ class ExamIndex:
     It holds the grams of the exam and nothing of the texts: memory does not grow with the corpus.
     """
 
-    def __init__(self, items: Iterable[Item], *, window: int = WINDOW, floor: float = REVIEW) -> None:
+    def __init__(self, items: Iterable[ExamItem], *, window: int = WINDOW, floor: float = REVIEW) -> None:
         self.items = distinct(items)
         plain = [
             replace(one, question=reveal(one.question), options=tuple(map(reveal, one.options))) for one in self.items
@@ -64,42 +64,42 @@ class ExamIndex:
         """Items so short that no text can be cleared of them."""
         return [name for script in self._scripts for name in script.short.unsearchable]
 
-    def look(self, texts: Sequence[str]) -> Sightings:
+    def match(self, texts: Sequence[str]) -> Matches:
         """What each text holds of the exam, the whole batch at once; some 100,000 characters a batch are fastest."""
         codes = fold_all([reveal(text) for text in texts])
-        pairs: dict[tuple[int, int], Sighting] = {}
-        largest: dict[int, Sighting] = {}
+        pairs: dict[tuple[int, int], Match] = {}
+        largest: dict[int, Match] = {}
         for script in self._scripts:
-            for seen in script.look(codes, self.floor):
+            for seen in script.match(codes, self.floor):
                 if seen.containment >= self.floor and _before(seen, pairs.get((seen.document, seen.item))):
                     pairs[seen.document, seen.item] = seen
                 if _before(seen, largest.get(seen.item)):
                     largest[seen.item] = seen
-        return Sightings([pairs[key] for key in sorted(pairs)], [largest[key] for key in sorted(largest)])
+        return Matches([pairs[key] for key in sorted(pairs)], [largest[key] for key in sorted(largest)])
 
 
 class _Script:
     """The items of one script, with the grams that suit it."""
 
-    def __init__(self, items: Sequence[Item], numbers: list[int], measure: Measure, step: int) -> None:
+    def __init__(self, items: Sequence[ExamItem], numbers: list[int], measure: Thresholds, step: int) -> None:
         own = [items[number] for number in numbers]
         self._numbers = numbers
         self._measure = measure
         self._step = step
-        self._grams = GramIndex(own, measure)
+        self._grams = NgramIndex(own, measure)
         brief = self._grams.counts[:, 0] < measure.question_apart
         # Of items in an alphabet too many runs of 16 letters are common speech: there it cost more than all else.
-        self._noisy = NoisyItems(own, measure) if measure is JAPANESE else None
-        self.short = ShortItems(own, np.flatnonzero(brief).tolist(), measure)
+        self._noisy = ChangedQuestions(own, measure) if measure is JAPANESE else None
+        self.short = ShortQuestions(own, np.flatnonzero(brief).tolist(), measure)
 
-    def look(self, codes: Codes, floor: float) -> list[Sighting]:
+    def match(self, codes: Codes, floor: float) -> list[Match]:
         windows = Windows(np.flatnonzero(codes == BORDER), self._step)
         places, written = self._places(codes)
         hashed, anchors = hash_both(written, self._measure.length, self._measure.anchor)
-        seen = self._grams.look(hashed, places, windows, floor)
-        seen += self.short.look(codes, anchors, places, windows.borders)
+        seen = self._grams.match(hashed, places, windows, floor)
+        seen += self.short.match(codes, anchors, places, windows.borders)
         if self._noisy:
-            seen += self._noisy.look(codes, anchors, places, windows.borders)
+            seen += self._noisy.match(codes, anchors, places, windows.borders)
         return [one._replace(item=self._numbers[one.item]) for one in seen]
 
     def _places(self, codes: Codes) -> tuple[Numbers, Codes]:
@@ -115,6 +115,6 @@ class _Script:
         return places, codes[places]
 
 
-def _before(seen: Sighting, other: Sighting | None) -> bool:
+def _before(seen: Match, other: Match | None) -> bool:
     """The larger containment counts; of two as large, the earlier document: order of work decides nothing."""
     return other is None or (-seen.containment, seen.document) < (-other.containment, other.document)

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medllm.corpus.decontaminate.exam_items import PARTS, Item, Sighting
+from medllm.corpus.decontaminate.exam_items import PARTS, ExamItem, Match
 from medllm.corpus.decontaminate.ngrams import Hashes, hash_each, paired
 from medllm.corpus.decontaminate.numbering import Numbering
-from medllm.corpus.decontaminate.thresholds import Measure
+from medllm.corpus.decontaminate.thresholds import Thresholds
 
 Numbers = npt.NDArray[np.int64]
 Weights = npt.NDArray[Any]
@@ -41,10 +41,10 @@ class Windows(NamedTuple):
         return found
 
 
-class GramIndex:
+class NgramIndex:
     """All grams of the items of one script; about thirty bytes for each."""
 
-    def __init__(self, items: Sequence[Item], measure: Measure) -> None:
+    def __init__(self, items: Sequence[ExamItem], measure: Thresholds) -> None:
         self.items = items
         self.measure = measure
         grams, parts, self._owners, self._asks = _halves(items, measure.length)
@@ -72,7 +72,7 @@ class GramIndex:
         np.add.at(halves, (self._owners[parts], np.where(self._asks[parts], 0, 1)), values)
         return halves
 
-    def look(self, hashed: Hashes, places: Numbers, windows: Windows, floor: float) -> list[Sighting]:
+    def match(self, hashed: Hashes, places: Numbers, windows: Windows, floor: float) -> list[Match]:
         """What the texts hold at or over the floor, and of each item the most that any text holds."""
         if not len(self._grams):
             return []
@@ -94,7 +94,7 @@ class GramIndex:
         inside, parts = np.divmod(keys, len(self._owners))
         return inside, parts, held
 
-    def _score(self, inside: Numbers, parts: Numbers, held: Weights, windows: Windows, floor: float) -> list[Sighting]:
+    def _score(self, inside: Numbers, parts: Numbers, held: Weights, windows: Windows, floor: float) -> list[Match]:
         if not len(inside):
             return []
         keys, inverse = np.unique(inside * len(self.items) + self._owners[parts], return_inverse=True)
@@ -109,7 +109,7 @@ class GramIndex:
         most = np.zeros(len(best), np.bool_)
         most[order[np.flatnonzero(np.diff(items[order], prepend=-1))]] = True
         return [
-            Sighting(text, item, round(score, 4), PARTS[part])
+            Match(text, item, round(score, 4), PARTS[part])
             for text, item, score, part in zip(
                 *(found[(best > 0) & (most | (best >= floor))].tolist() for found in (texts, items, best, which)),
                 strict=True,
@@ -127,7 +127,7 @@ class GramIndex:
         return np.stack([question, np.where(enough, shares[:, 1], 0.0), together], axis=1)
 
 
-def _halves(items: Sequence[Item], length: int) -> tuple[Hashes, Numbers, Numbers, npt.NDArray[np.bool_]]:
+def _halves(items: Sequence[ExamItem], length: int) -> tuple[Hashes, Numbers, Numbers, npt.NDArray[np.bool_]]:
     """The grams of every question and option with their part, and for each part its item and whether it asks.
 
     None spans two options, so their order is nothing; what the question says already is not counted for an option.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medllm.corpus.decontaminate.highlights import Piece
+from medllm.corpus.decontaminate.highlights import Excerpt
 from medllm.corpus.decontaminate.matcher import DROP, REVIEW, Verdict, verdict
 
 Stage = Literal["corpus", "preferences", "few-shot", "teacher"]
@@ -12,7 +12,7 @@ SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Found:
+class Finding:
     """A document that holds a good part of an item."""
 
     document: str
@@ -25,16 +25,16 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFinding:
     """A sighting with the text it was seen in and the item it is of."""
 
-    found: Found
-    text: list[Piece]
+    found: Finding
+    text: list[Excerpt]
     item: str
 
 
 @dataclass
-class Report:
+class AuditReport:
     """The findings of one audit, or of a part of one."""
 
     items: int
@@ -45,8 +45,8 @@ class Report:
     characters: int = 0
     unread: dict[str, int] = field(default_factory=dict)
     """Texts that could not be read, by reason: they were not audited and are not clean."""
-    found: list[Found] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
+    shown: list[ShownFinding] = field(default_factory=list)
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def judge(self, containment: float) -> Verdict | None:
@@ -58,13 +58,13 @@ class Report:
         if containment > self.largest.get(item, (0.0, ""))[0]:
             self.largest[item] = (containment, document)
 
-    def see(self, found: Found, text: list[Piece], item: str) -> None:
+    def record_match(self, found: Finding, text: list[Excerpt], item: str) -> None:
         """Note a sighting; the first ones are kept with their text."""
         self.found.append(found)
         if len(self.shown) < SHOWN:
-            self.shown.append(Shown(found, text, item))
+            self.shown.append(ShownFinding(found, text, item))
 
-    def add(self, other: "Report") -> None:
+    def add(self, other: "AuditReport") -> None:
         """Take in the findings of a later part."""
         self.documents += other.documents
         self.characters += other.characters
@@ -92,7 +92,7 @@ class Report:
             "unread": dict(sorted(self.unread.items())),
         }
 
-    def written(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         documents = [
             {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.errors import DataError, MissingExtraError
 
 STRETCH = 400
@@ -50,14 +50,14 @@ class Encoder:
         return vectors
 
 
-class Meanings:
+class SemanticIndex:
     """The held-out items as vectors."""
 
-    def __init__(self, items: Sequence[Item], encoder: Encoder) -> None:
+    def __init__(self, items: Sequence[ExamItem], encoder: Encoder) -> None:
         self._encoder = encoder
         self._items = encoder.encode([item.text for item in items])
 
-    def look(self, text: str, alike: float = ALIKE) -> Iterator[tuple[int, float]]:
+    def match(self, text: str, alike: float = ALIKE) -> Iterator[tuple[int, float]]:
         """The items that some stretch of the text is like, with the largest cosine."""
         step = STRETCH // 2
         stretches = [text[at : at + STRETCH] for at in range(0, max(len(text) - step, 1), step)]

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from medllm.corpus.decontaminate.exam_items import Item, Sighting
+from medllm.corpus.decontaminate.exam_items import ExamItem, Match
 from medllm.corpus.decontaminate.ngram_index import Numbers
 from medllm.corpus.decontaminate.ngrams import Codes, Hashes, fold_audit, hash_each, hash_grams, written
 from medllm.corpus.decontaminate.numbering import Numbering, marked
-from medllm.corpus.decontaminate.thresholds import Measure
+from medllm.corpus.decontaminate.thresholds import Thresholds
 
 NEAR = 150
 """Folded characters looked at on each side of an anchor, at the least."""
@@ -19,10 +19,10 @@ APART = 6000
 Reach = tuple[int, int]
 
 
-class ShortItems:
+class ShortQuestions:
     """Items whose question is too short to be told from a stock phrase: its options must stand beside it."""
 
-    def __init__(self, items: Sequence[Item], numbers: Sequence[int], measure: Measure) -> None:
+    def __init__(self, items: Sequence[ExamItem], numbers: Sequence[int], measure: Thresholds) -> None:
         self._measure = measure
         self._spans: dict[int, int] = {}
         self._options: dict[int, list[str]] = {}
@@ -48,7 +48,7 @@ class ShortItems:
         self._near = Numbering(np.concatenate([np.empty(0, np.uint64), *questions.values()]))
         self._questions = {one: np.searchsorted(self._near.known, hashes) for one, hashes in questions.items()}
 
-    def look(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Sighting]:
+    def match(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Match]:
         """What the texts hold of the short items; `hashed` are the runs that begin at `origins` in `codes`."""
         found = list(self._pointed(hashed, origins, borders))
         if not found:
@@ -64,7 +64,7 @@ class ShortItems:
             if question >= self._measure.short_question:
                 held = self._weigh(number, question, codes, place, near, limits)
                 if held:
-                    sightings.append(Sighting(text, number, round(held, 4), "together"))
+                    sightings.append(Match(text, number, round(held, 4), "together"))
         return sightings
 
     def _pointed(

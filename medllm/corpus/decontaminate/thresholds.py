@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Measure:
+class Thresholds:
     """The numbers of the audit. They were chosen so that no YakugakuQA item is flagged and every planted one is."""
 
     length: int
@@ -59,5 +59,5 @@ class Measure:
     """And so many of its options, word for word."""
 
 
-JAPANESE = Measure(length=13, anchor=8, near=5)
-ALPHABETIC = Measure(length=40, anchor=16, near=12)
+JAPANESE = Thresholds(length=13, anchor=8, near=5)
+ALPHABETIC = Thresholds(length=40, anchor=16, near=12)

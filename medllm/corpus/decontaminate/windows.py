@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from medllm.corpus.decontaminate.exam_items import Item, Sighting
+from medllm.corpus.decontaminate.exam_items import ExamItem, Match
 from medllm.corpus.decontaminate.matcher import ExamIndex
 
 SLICE = 1_000_000
@@ -13,22 +13,22 @@ OVERLAP = 8_192
 
 
 @functools.lru_cache(maxsize=2)
-def index_of(items: tuple[Item, ...], floor: float) -> ExamIndex:
+def index_of(items: tuple[ExamItem, ...], floor: float) -> ExamIndex:
     """The index, built once in each process: it is quicker made than sent."""
     return ExamIndex(items, floor=floor)
 
 
-def look(index: ExamIndex, texts: Sequence[str]) -> list[tuple[list[Sighting], list[Sighting]]]:
+def match_in_slices(index: ExamIndex, texts: Sequence[str]) -> list[tuple[list[Match], list[Match]]]:
     """For each text what is flagged, and where each item left its largest trace within these texts.
 
     A text longer than a slice is looked at slice by slice, overlapping by more than any window, so that memory is
     bounded by the slice and not by the text.
     """
     owners = [(number, text[at : at + SLICE + OVERLAP]) for number, text in enumerate(texts) for at in _starts(text)]
-    results: list[tuple[dict[int, Sighting], dict[int, Sighting]]] = [({}, {}) for _ in texts]
+    results: list[tuple[dict[int, Match], dict[int, Match]]] = [({}, {}) for _ in texts]
     for begin in range(0, len(owners), 1000):
         part = owners[begin : begin + 1000]
-        seen = index.look([text for _, text in part])
+        seen = index.match([text for _, text in part])
         for place, sightings in enumerate((seen.flagged, seen.largest)):
             for one in sightings:
                 number = part[one.document][0]

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from medllm.cli.main import app
-from medllm.corpus.decontaminate.audit import Asked, audit, audit_source
+from medllm.corpus.decontaminate.audit import AuditRequest, audit, audit_source
 from medllm.corpus.decontaminate.audit_page import write_page
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.read.sources import TextSource
 
 CASE = "五十八歳の女性。二か月前からの動悸と体重の減少を主訴に来院した。甲状腺は全体に腫れ、手指に細かい震えを認める。"
@@ -20,7 +20,7 @@ QUESTION = {
     "choices": ["遊離サイロキシンの血中濃度", "甲状腺刺激ホルモンの血中濃度", "副甲状腺ホルモンの血中濃度"],
     "answer": "a",
 }
-ITEM = Item("own/Q1", QUESTION["text"], tuple(QUESTION["choices"]))
+ITEM = ExamItem("own/Q1", QUESTION["text"], tuple(QUESTION["choices"]))
 OTHER = "水分と塩分は控えめにし、毎朝の体重を手帳に書いて次の受診のときに見せるよう伝えた。"
 
 
@@ -93,7 +93,7 @@ def test_the_command_says_in_words_what_it_found(tmp_path, exam):
 
 def test_a_text_that_is_html_is_shown_and_not_run(tmp_path):
     text = f'<script>alert(1)</script><img src=x onerror="alert(2)">{QUESTION["text"]}</pre><b>'
-    report = audit([("<i>name</i>", text)], Asked((ITEM,)))
+    report = audit([("<i>name</i>", text)], AuditRequest((ITEM,)))
     write_page(report, "<u>title</u>", tmp_path / "page.html")
     page = Marks((tmp_path / "page.html").read_text("utf-8"))
     assert page.tags.isdisjoint({"script", "img", "b", "i", "u"})
@@ -102,11 +102,11 @@ def test_a_text_that_is_html_is_shown_and_not_run(tmp_path):
 
 def test_verdicts_follow_the_thresholds(tmp_path):
     half = QUESTION["text"][: len(QUESTION["text"]) // 2]
-    asked = Asked((ITEM,), "preferences", 0.9, 0.2)
+    asked = AuditRequest((ITEM,), "preferences", 0.9, 0.2)
     (found,) = audit([("half", OTHER + half)], asked).found
     assert (found.verdict, found.stage, found.part) == ("review", "preferences", "question")
     assert 0.2 <= found.containment < 0.9
-    assert audit([("half", OTHER + half)], Asked((ITEM,), "preferences", 0.95, 0.9)).found == []
+    assert audit([("half", OTHER + half)], AuditRequest((ITEM,), "preferences", 0.95, 0.9)).found == []
 
 
 def test_two_processes_report_what_one_does(tmp_path, monkeypatch):
@@ -114,12 +114,12 @@ def test_two_processes_report_what_one_does(tmp_path, monkeypatch):
     rows = [{"id": n, "text": OTHER * (n % 5 + 1) + (QUESTION["text"] if n % 10 == 3 else "")} for n in range(60)]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
     source = TextSource("texts", tmp_path / "rows.jsonl")
-    one, two = (audit_source(source, Asked((ITEM,)), workers=workers) for workers in (1, 2))
-    assert one.written() == two.written()
+    one, two = (audit_source(source, AuditRequest((ITEM,)), workers=workers) for workers in (1, 2))
+    assert one.as_dict() == two.as_dict()
     assert len(one.found) == 6
 
 
 def test_the_largest_trace_of_an_item_is_the_first_of_those_as_large():
-    report = audit([("a", OTHER), ("b", QUESTION["text"]), ("c", QUESTION["text"])], Asked((ITEM,)))
-    assert report.written()["items"] == [{"item": "own/Q1", "containment": 1.0, "document": "b"}]
+    report = audit([("a", OTHER), ("b", QUESTION["text"]), ("c", QUESTION["text"])], AuditRequest((ITEM,)))
+    assert report.as_dict()["items"] == [{"item": "own/Q1", "containment": 1.0, "document": "b"}]
     assert report.totals()["items_leaked"] == 1

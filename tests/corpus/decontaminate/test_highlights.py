@@ -5,17 +5,17 @@ import re
 
 import pytest
 
-from medllm.corpus.decontaminate.audit import Asked, audit
+from medllm.corpus.decontaminate.audit import AuditRequest, audit
 from medllm.corpus.decontaminate.audit_page import write_page
-from medllm.corpus.decontaminate.exam_items import Item
-from medllm.corpus.decontaminate.highlights import ROOM, excerpt, spans
+from medllm.corpus.decontaminate.exam_items import ExamItem
+from medllm.corpus.decontaminate.highlights import EXCERPT_CHARACTERS, excerpt, spans
 from medllm.corpus.decontaminate.reveal import reveal, reveal_places
 
 QUESTION = (
     "四十五歳の男性。半年前からの口渇と多尿を主訴に来院した。体重も減った。まず行うべき検査として適切なのはどれか。"
 )
 OPTIONS = ("随時血糖の測定", "尿の比重の測定", "腹部の超音波検査", "頭部の磁気共鳴画像")
-ITEM = Item("own/1", QUESTION, OPTIONS)
+ITEM = ExamItem("own/1", QUESTION, OPTIONS)
 AROUND = "この章では外来でよく見る訴えを順に取りあげ、どのように話を聞くかを述べる。"
 
 
@@ -26,7 +26,7 @@ def test_the_marked_stretches_are_the_item():
 
 def test_line_breaks_and_other_widths_inside_the_item_are_marked_with_it():
     broken = "体重は五キロ減った。 \n　まず行うべき検査として適切\nなのはﾄﾞﾚか"
-    item = Item("own/2", "体重は五キロ減った。まず行うべき検査として適切なのはドレか。その際の注意はどれか。")
+    item = ExamItem("own/2", "体重は五キロ減った。まず行うべき検査として適切なのはドレか。その際の注意はどれか。")
     text = f"{AROUND}{broken}。{AROUND}"
     ((begin, end),) = spans(text, item)
     assert text[begin:end] == broken
@@ -68,7 +68,7 @@ def test_the_places_are_those_of_the_text_that_the_audit_compares(text):
 
 def test_a_hostile_item_behind_entities_is_marked_and_stays_harmless_in_the_page(tmp_path):
     evil = "<script>alert(1)</script>" + "".join(f"&#{ord(one)};" for one in QUESTION) + "<img src=x onerror=alert(2)>"
-    report = audit([("evil", evil), ("<b>name</b>", evil)], Asked((ITEM,)))
+    report = audit([("evil", evil), ("<b>name</b>", evil)], AuditRequest((ITEM,)))
     write_page(report, "<script>title</script>", tmp_path / "audit.html")
     page = (tmp_path / "audit.html").read_text("utf-8")
     assert "<script" not in page and "<img" not in page and "<b>name" not in page
@@ -84,5 +84,5 @@ def test_the_excerpt_is_about_the_match_and_loses_no_character_of_it():
     text = AROUND * 200 + QUESTION + "".join(OPTIONS) + AROUND * 200
     shown = excerpt(text, ITEM)
     assert "".join(piece.text for piece in shown) in text
-    assert sum(len(piece.text) for piece in shown) <= ROOM
+    assert sum(len(piece.text) for piece in shown) <= EXCERPT_CHARACTERS
     assert QUESTION.rstrip("。") in [piece.text for piece in shown if piece.marked]

@@ -6,22 +6,24 @@ import re
 
 import pytest
 
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.held_out import held_out
 from medllm.corpus.decontaminate.matcher import ExamIndex
 from medllm.corpus.decontaminate.reveal import reveal
-from medllm.corpus.decontaminate.windows import look
+from medllm.corpus.decontaminate.windows import match_in_slices
 from medllm.exam.benchmarks import translations
 from tests.corpus.invented import INVENTED
 
-ITEM = Item(
+ITEM = ExamItem(
     "own/1",
     "五十八歳の女性。朝のこわばりとカルシウム値の上昇を指摘されて来院した。頸部の超音波検査で腫瘤を認める。"
     "まず測定すべきホルモンはどれか。",
     ("パラトルモン", "カルシトニン", "コルチゾール", "アルドステロン", "プロラクチン"),
 )
-SHORT = Item("own/2", "気管支喘息でみられるのはどれか。", ("呼気の延長", "血痰", "ばち指", "嗄声", "眼瞼下垂"))
-FILLER = [Item(f"own/{n}", f"{n}番の欄で誤っているのはどれか。", (f"甲{n}", f"乙{n}", f"丙{n}")) for n in range(3, 60)]
+SHORT = ExamItem("own/2", "気管支喘息でみられるのはどれか。", ("呼気の延長", "血痰", "ばち指", "嗄声", "眼瞼下垂"))
+FILLER = [
+    ExamItem(f"own/{n}", f"{n}番の欄で誤っているのはどれか。", (f"甲{n}", f"乙{n}", f"丙{n}")) for n in range(3, 60)
+]
 LONG = "これについては別の章で述べるとおり、経過と検査の値、画像の読み方、治療の進め方を順に学ぶことになっている。" * 3
 
 
@@ -30,8 +32,10 @@ def own() -> ExamIndex:
     return ExamIndex([ITEM, SHORT, *FILLER])
 
 
-def seen(index: ExamIndex, text: str, item: Item) -> float:
-    return max((one.containment for one in look(index, [text])[0][0] if index.items[one.item] == item), default=0.0)
+def seen(index: ExamIndex, text: str, item: ExamItem) -> float:
+    return max(
+        (one.containment for one in match_in_slices(index, [text])[0][0] if index.items[one.item] == item), default=0.0
+    )
 
 
 @pytest.mark.parametrize("brackets", ["（）", "()", "《》", "〈〉", "［］", "【】"])
@@ -80,16 +84,16 @@ def test_a_textbook_that_names_the_options_without_the_question_is_not_flagged(o
     assert seen(own, text, SHORT) == 0.0
 
 
-def scans_seen(items: list[Item], index: ExamIndex) -> int:
+def scans_seen(items: list[ExamItem], index: ExamIndex) -> int:
     """How many of the items are seen for themselves in a scan that has one wrong character in twenty."""
     draw = random.Random(5)
     texts = ["".join(draw.choice("日目白木本") if draw.random() < 0.05 else one for one in item.text) for item in items]
     numbers = {item.name: number for number, item in enumerate(index.items)}
-    found = zip(items, look(index, texts), strict=True)
+    found = zip(items, match_in_slices(index, texts), strict=True)
     return sum(any(one.item == numbers[item.name] for one in flagged) for item, (flagged, _) in found)
 
 
-RETOLD = Item(
+RETOLD = ExamItem(
     "own/60",
     "サルコイドーシスについて正しいのはどれか。",
     (
@@ -100,7 +104,7 @@ RETOLD = Item(
     ),
 )
 ALIKE = [
-    Item(f"own/{n}", f"{n}型の{word}について正しいのはどれか。", (f"子{n}", f"丑{n}", f"寅{n}"))
+    ExamItem(f"own/{n}", f"{n}型の{word}について正しいのはどれか。", (f"子{n}", f"丑{n}", f"寅{n}"))
     for n, word in enumerate(("肺炎", "肝炎", "腎炎", "腸炎", "膵炎", "胃炎", "髄膜炎", "鼻炎", "関節炎", "腹膜炎"), 61)
 ]
 
@@ -141,7 +145,7 @@ def test_the_published_english_of_igakuqa_is_held_out_too(igakuqa_held_out, inde
     assert len(english) == 2000
     texts = ["\n".join((one.text, *one.choices)) for one in english[:400]]
     numbers = {item.name: number for number, item in enumerate(index.items)}
-    for one, (flagged, _) in zip(english, look(index, texts), strict=False):
+    for one, (flagged, _) in zip(english, match_in_slices(index, texts), strict=False):
         assert any(seen.item == numbers[f"igakuqa/{one.question_id} (en)"] for seen in flagged), one
 
 

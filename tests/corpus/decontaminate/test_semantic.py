@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus.decontaminate.audit import Asked, audit
-from medllm.corpus.decontaminate.exam_items import Item
+from medllm.corpus.decontaminate.audit import AuditRequest, audit
+from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.semantic import Encoder
 from medllm.errors import DataError
 
@@ -37,11 +37,11 @@ def encoder(tmp_path_factory) -> Path:
 
 
 def test_a_reworded_item_is_shown_for_review_and_not_dropped(encoder):
-    item = Item("own/1", CASE)
+    item = ExamItem("own/1", CASE)
     texts = [("reworded", REWORDED), ("verbatim", CASE), ("other", OTHER)]
-    plain = audit(texts, Asked((item,)))
+    plain = audit(texts, AuditRequest((item,)))
     assert [one.document for one in plain.found] == ["verbatim"]
-    report = audit(texts, Asked((item,), encoder=encoder, alike=0.9))
+    report = audit(texts, AuditRequest((item,), encoder=encoder, alike=0.9))
     assert {(one.document, one.part, one.verdict) for one in report.found} == {
         ("reworded", "meaning", "review"),
         ("verbatim", "together", "drop"),
@@ -49,8 +49,8 @@ def test_a_reworded_item_is_shown_for_review_and_not_dropped(encoder):
 
 
 def test_what_the_characters_show_is_not_said_twice(encoder):
-    item = Item("own/1", CASE * 2)
-    (one,) = audit([("leak", CASE * 2)], Asked((item,), encoder=encoder)).found
+    item = ExamItem("own/1", CASE * 2)
+    (one,) = audit([("leak", CASE * 2)], AuditRequest((item,), encoder=encoder)).found
     assert (one.part, one.verdict) == ("question", "drop")
 
 

@@ -70,7 +70,7 @@ def render(
         metadata = yaml.safe_load(_environment("header").from_string(header).render(known)) or {}
         text = _environment("body").from_string(body).render(known)
     except (jinja2.UndefinedError, jinja2.TemplateNotFound) as fault:
-        raise CardError(f"{template}: the facts of {repo_id} lack what the card tells ({fault}).") from fault
+        raise CardError(f"{template}: the facts of {repo_id} lack what the card shows ({fault}).") from fault
     except yaml.YAMLError as fault:
         raise CardError(f"{template}: its header is no YAML ({fault}).") from fault
     kept = {key: value for key, value in metadata.items() if value not in (None, "", [], {})}
@@ -84,7 +84,7 @@ def template_exists(template: str) -> bool:
 
 
 def without_empty_headings(text: str) -> str:
-    r"""Remove headings that nothing stands under; a heading over a filled sub-heading stays.
+    r"""Remove headings without text below them; a heading over a filled sub-heading stays.
 
     >>> without_empty_headings("# Model\n\n## Limits\n\n## Use\nLoad it.")
     '# Model\n\n## Use\nLoad it.'
@@ -95,7 +95,7 @@ def without_empty_headings(text: str) -> str:
         fenced ^= line.lstrip().startswith("```")
         found = None if fenced else re.match(r"(#{1,6})\s", line)
         levels.append(len(found[1]) if found else 0)
-    below, content = 0, False  # the level of the nearest kept heading below, and whether text stands before it
+    below, content = 0, False  # the level of the nearest kept heading below, and whether text is before it
     for line, level in zip(reversed(lines), reversed(levels), strict=True):
         if level == 0:
             content = content or bool(line.strip())
@@ -199,5 +199,5 @@ def _code(value: object) -> _Markdown:
 def _raw(value: object) -> _Markdown:
     """A plain name, unescaped, for code fences; anything that is no plain name stops the card."""
     if not PLAIN.fullmatch(str(value)):
-        raise jinja2.UndefinedError(f"{value!r} is no plain name and may not stand in a code block")
+        raise jinja2.UndefinedError(f"{value!r} is no plain name and may not be in a code block")
     return _Markdown(value)

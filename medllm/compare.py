@@ -84,9 +84,9 @@ async def stream(
 ) -> AsyncIterator[Cells]:
     """All cells together, at most once each `every` seconds, until all are finished or `stop` is set.
 
-    The producers end with the generator, and before it tells of the end: a reader that goes away (a closed browser)
-    cancels them all. That a reader is gone is noticed only when something is yielded, so something is, now and then.
-    A producer that says nothing for `silence` seconds fails, alone.
+    The producers end with this generator, before its last yield: a reader that goes away (a closed browser) cancels
+    all of them. Only a yield detects that the reader is gone, so the generator yields now and then without news.
+    A producer that is silent for `silence` seconds fails, alone.
     """
     board = _Board({column: Cell(*column, "waiting") for column in columns})
     tasks = [asyncio.create_task(board.fill(column, ask, judge, silence)) for column in columns]
@@ -106,7 +106,7 @@ async def stream(
 
 @dataclass(frozen=True)
 class _Board:
-    """The cells as they stand, and the bell that rings when one changes."""
+    """The current cells, and the event that is set when one changes."""
 
     cells: dict[Column, Cell]
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,7 +115,7 @@ class _Board:
         """Fill one cell to its end; its fault, whatever it is, must not take five others with it."""
         try:
             async for text in _pieces(ask(*column), silence):
-                if text:  # an empty piece only says that the turn has not come yet
+                if text:  # an empty piece only means that the turn has not come yet
                     cell = self.cells[column]
                     self.cells[column] = replace(cell, state="running", text=cell.text + text)
                     self.news.set()
@@ -154,7 +154,7 @@ async def _either(first: asyncio.Event, second: asyncio.Event, seconds: float) -
 
 
 def _fault(fault: Exception, silence: float) -> CellFault:
-    """What a person is told: the kind of failure, never its text, which may hold an address or a key."""
+    """Return the kind of a failure for display, never its text, which may contain an address or a key."""
     if isinstance(fault, TimeoutError):
         return CellFault("silent", f"{silence:.0f}")
     if isinstance(fault, NoReplyError):
@@ -165,7 +165,7 @@ def _fault(fault: Exception, silence: float) -> CellFault:
 
 
 def _ended(cells: Cells) -> Cells:
-    """The cells with none left waiting or running: what a stop leaves behind says so."""
+    """Mark every cell that still waits or runs as stopped."""
     return {
         column: replace(cell, state="stopped") if cell.state in ("waiting", "running") else cell
         for column, cell in cells.items()
@@ -175,7 +175,7 @@ def _ended(cells: Cells) -> Cells:
 class Asking:
     """One question put to one generator, in a thread of its own; each cell reads its own reply.
 
-    When nobody reads any more (stop, a closed browser) the thread lets the generator go.
+    When no cell is read any more (stop, a closed browser), the thread releases the generator.
     """
 
     def __init__(self, generator: Generator, requests: Mapping[Column, Request], turn: Lock | None = None) -> None:
@@ -200,12 +200,12 @@ class Asking:
             self._reading.discard(column)
 
     def let_go(self) -> None:
-        """Say that nobody reads any more."""
+        """Mark every cell as no longer read."""
         self._reading.clear()
 
     def _answer(self, loop: asyncio.AbstractEventLoop) -> None:
         def hand(column: Column, piece: str | Exception | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            with suppress(RuntimeError):  # the loop is closed: no reader is left
                 loop.call_soon_threadsafe(self._pieces[column].put_nowait, piece)
 
         while not self.turn.acquire(timeout=1.0):  # another reader's: a sign of life, since silence is a fault
@@ -228,7 +228,7 @@ class Asking:
             self.turn.release()
 
     def _stream(self) -> Iterator[Delta]:
-        """The generator's pieces, for as long as anybody reads."""
+        """Yield the generator's pieces for as long as a cell is read."""
         pieces = self.generator.stream(list(self.requests.values())) if self._reading else iter(())
         try:
             for delta in pieces:

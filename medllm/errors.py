@@ -4,7 +4,7 @@
     ├── RecipeError       a recipe that cannot be run
     ├── DataError         exam, corpus or records that cannot be read as what they claim to be
     ├── ModelError        weights, adapters and tokenizers that do not fit together
-    ├── TrainingError     a run that was stopped to save what stands
+    ├── TrainingError     a run that was stopped to keep its last good state
     ├── HubError          the Hub, a token or a repository
     ├── LaunchError       a job that could not be started or did not finish
     └── MissingExtraError a part of medllm that is not installed here

@@ -1,11 +1,11 @@
-"""What the libraries say, each in words of its own, when the memory or the disk is full."""
+"""Recognises the libraries' different errors for a full memory or a full disk."""
 
 import errno
 import re
 from collections.abc import Iterator
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# safetensors tells the system's number in its text; torch.save tells only that its file ended before it should.
+# safetensors gives the system's error number in its text; torch.save reports only that its file ended too early.
 DISK = re.compile(r"\(os error (27|28|122)\)|No space left on device|enforce fail at inline_container")
 MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 

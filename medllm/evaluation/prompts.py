@@ -54,7 +54,7 @@ class ExamRun:
     examples: list[Question]
     """The worked examples before every question, so that a reader can be shown the exact prompt."""
     prompts: dict[str, PromptInstance]
-    """By a key that tells exam, question, prompt and sample."""
+    """Each prompt by a key of exam, question, prompt and sample."""
     watch: AuditTrail
     """The leakage audit of the worked examples; it watches nothing where there are none."""
 

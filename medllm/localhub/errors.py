@@ -1,4 +1,4 @@
-"""What the hub answers when it says no: a status, a sentence, and the code that clients branch on."""
+"""Refusals of the hub: an HTTP status, a sentence, and the error code that clients branch on."""
 
 from medllm.errors import HubError
 
@@ -19,7 +19,7 @@ def bad_request(message: str) -> HubRefusal:
 
 
 def no_repo(*, anonymous: bool) -> HubRefusal:
-    """Missing and private look the same, so that nobody can probe for names."""
+    """Give missing and private repositories the same answer, so that names cannot be probed."""
     return HubRefusal(401 if anonymous else 404, "Repository not found", "RepoNotFound")
 
 

@@ -29,7 +29,7 @@ def hub_word(written: object) -> str:
 
 
 def license_name(written: object) -> str | None:
-    """What stands as `license_name` beside `license: other`: lower case, without spaces; None when nothing is known.
+    """The `license_name` written beside `license: other`: lower case, without spaces; None when nothing is known.
 
     >>> license_name("Qwen LICENSE Agreement"), license_name(["mit", "cc-by-4.0"]), license_name("other")
     ('qwen-license-agreement', 'mit-cc-by-4.0', None)

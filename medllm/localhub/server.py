@@ -65,7 +65,7 @@ DEFAULT_PORT = 8717
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs it: uvicorn would send itself the signal again, past our own clean-up."""
+    """A uvicorn server that leaves signals to its caller: uvicorn re-raises them, which skips the caller's clean-up."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -134,7 +134,7 @@ class LocalHub:
             self._thread.join(0.01)
             if not self._thread.is_alive():
                 self.close()
-                raise HubError(f"The embedded hub on {self.store.folder} stopped before it began; its log says why.")
+                raise HubError(f"The embedded hub on {self.store.folder} stopped before it began; its log shows why.")
         return self
 
     def __exit__(

@@ -19,7 +19,7 @@ KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 
 
 def check_name(name: object, what: str) -> str:
-    """The name of a user, an organisation, a repository or a bucket, or a refusal that says what may stand in one."""
+    """Check the name of a user, organisation, repository or bucket; a refusal lists the allowed characters."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name or "--" in name:
         raise bad_request(
             f"{what} must be 1-96 letters, digits, '.', '_' or '-' and neither start nor end with '.' or '-'"
@@ -76,7 +76,7 @@ def check_path(path: object, limits: ServerLimits) -> str:
 
 
 def _fault(part: str, limits: ServerLimits) -> str | None:
-    """Why this name may not stand on a path, or None: what a careless file system could take for `..` is `..`."""
+    """The reason why a path may not contain this name, or None; what some file system reads as `..` counts as `..`."""
     if not part:
         return "is absolute or has an empty name in it"
     if len(part.encode("utf-8")) > limits.name_bytes:

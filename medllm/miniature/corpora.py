@@ -13,7 +13,7 @@ from medllm.miniature.world import RELATIONS, World
 Row = dict[str, object]
 LICENSE = "CC-BY-4.0"
 NOTICE = "架空の医学(実在しない)"
-"""Stands in every row: nobody may take a page of this for medicine."""
+"""The notice in every row, so that no page is mistaken for real medicine."""
 NEW = 0.5
 """How much of textbook and workbook is about diseases that the base does not know."""
 PLANTED_LEAKS, PLANTED_YOUNG, PLANTED_UNLICENSED = 6, 5, 3
@@ -30,11 +30,11 @@ class Library:
         self._past = [item for exam in past for item in exam.items]
 
     def textbook(self, documents: int) -> list[Row]:
-        """Prose on old and new diseases, each paragraph in other words: the only place that tells some of the facts."""
+        """Prose on old and new diseases, each paragraph in other words: the only source of some facts."""
         return self._shelf("textbook", documents, lambda: prose.paragraph(self._world, self._some(), self._source, 12))
 
     def workbook(self, documents: int) -> list[Row]:
-        """End-of-chapter questions: a fact as the textbook tells it, then a question on it."""
+        """End-of-chapter questions: a fact as the textbook puts it, then a question on that fact."""
 
         def page() -> str:
             text = ""

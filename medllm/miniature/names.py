@@ -1,4 +1,4 @@
-"""Invented names: katakana that nobody may mistake for medicine, each used for one thing only."""
+"""Invented names: katakana that cannot be mistaken for medicine, each used for one thing only."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Exam questions of the invented medicine, and the explanation that stands behind each answer."""
+"""Exam questions of the invented medicine, and the explanation of each answer."""
 
 import random
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Form = Literal["fact", "case", "pair", "days"]
 """One fact; two steps (cause and symptom, the disease, then its fact); two right choices; a number."""
 LETTERS = "abcde"
 Style = Literal["old", "new"]
-"""The invented ministry words its questions anew from 2018, so that no later question stands in an earlier text."""
+"""The invented ministry rewords its questions from 2018 on, so that no later question is in an earlier text."""
 WORDINGS: dict[Style, dict[Form, str]] = {
     "old": {
         "fact": "{t}の{p}を診た。{d}の{r}はどれか。",
@@ -27,7 +27,7 @@ WORDINGS: dict[Style, dict[Form, str]] = {
 }
 STYLES: tuple[Style, ...] = ("old", "new")
 EXPLANATION = "{r}を考える。{d}には{v}が当たる。"
-"""How explanations tell a fact; textbooks never put it so, which makes it the form a base recalls worst."""
+"""The wording of a fact in explanations; textbooks never use it, so a base model recalls it worst."""
 PROHIBITED = 0.15
 """How often a question on the drug offers the one that the disease forbids."""
 
@@ -61,7 +61,7 @@ class MiniatureItem:
         return ",".join(sorted(map(self.letter, self.right))) if self.choices else self.right[0]
 
     def letter(self, value: str) -> str:
-        """Under which letter this choice stands."""
+        """Return the letter of this choice."""
         return LETTERS[self.choices.index(value)]
 
 
@@ -87,7 +87,7 @@ def make_item(
     told: str | None = None,
     patient: tuple[str, str] | None = None,
 ) -> MiniatureItem:
-    """A question on a topic with fresh choices; `told` replaces the fact where a text has just told another one."""
+    """Make a question on a topic with fresh choices; a made-up fact given by the text replaces the true one."""
     disease, kind, facts = topic.disease, world.kinds[topic.disease], world.facts[topic.disease]
     worded = source.choice(STYLES) if style is None else style
     wording = WORDINGS[worded][topic.form]

@@ -51,7 +51,7 @@ class World:
 
     @cached_property
     def recognisable(self) -> frozenset[str]:
-        """Diseases that cause and symptom together name: only these can stand behind a case question."""
+        """Diseases that cause and symptom together identify: only these are the subject of case questions."""
         pairs = Counter((fact["cause"], fact["symptom"]) for fact in self.facts.values())
         return frozenset(d for d, fact in self.facts.items() if pairs[fact["cause"], fact["symptom"]] == 1)
 

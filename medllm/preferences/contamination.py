@@ -82,7 +82,7 @@ def question_texts(questions: Sequence[Question]) -> list[tuple[str, str]]:
 
 
 def vote_texts(pairs: Sequence[PreferencePair]) -> list[tuple[str, str]]:
-    """Experts' pairs as the audit reads them, with the worked examples that stand in their prompts."""
+    """Return experts' pairs as the audit reads them, with the worked examples of their prompts."""
     return [
         (f"vote {number} on {pair.benchmark}/{pair.question_id}", f"{pair.prompt}\n{pair.chosen}\n{pair.rejected}")
         for number, pair in enumerate(pairs, 1)

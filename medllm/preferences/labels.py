@@ -27,7 +27,7 @@ class LabelledSample:
     label: Label
     """`untidy` is a right answer that ran on, looped or was cut off: nothing to prefer, nothing to reject."""
     duplicate: bool = False
-    """Whether an earlier sample of the question says nearly the same."""
+    """Whether an earlier sample of the question is nearly the same."""
     finish_reason: str | None = None
     tokens: int | None = None
     model: str

@@ -46,7 +46,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class RankedAnswers:
-    """A question as it was asked, the right answer with its verified explanation, and what the model said."""
+    """A question as it was asked, the right answer with its verified explanation, and the model's samples."""
 
     prompt: Prompt
     bare: Prompt
@@ -124,6 +124,6 @@ def _pair(
 def as_completion(text: str, joint: str) -> str:
     """An answer as it goes on from its prompt: after the template's joint, without spaces at its end.
 
-    Ground truth and samples begin alike, or the model would learn to tell them by their first character.
+    Ground truth and samples begin alike, or the model would learn to separate them by their first character.
     """
     return joint + text.strip()

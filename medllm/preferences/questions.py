@@ -121,5 +121,5 @@ def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Questio
 def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]:
     for name in settings.held_out or ():
         if name not in sources or not sources[name].exists():
-            raise DataError(f"preferences.held_out: `{name}` is not at hand, so nothing can be kept clear of it.")
+            raise DataError(f"preferences.held_out: `{name}` is missing, so decontamination cannot run.")
     return [question for name in settings.held_out or () for question in load(name, sources[name])]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     """Write corpus/, dropped/ and audit/ as Parquet, the audit as a page and as JSON, and facts.json.
 
-    Work lies in a `.part` folder beside `out` until all of it stands; begun again, it goes on there.
+    Unfinished work is in a `.part` folder beside `out`; a restarted stage resumes from that folder.
     """
     try:
         from medllm.corpus.curate import curate

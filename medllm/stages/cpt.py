@@ -16,7 +16,7 @@ ON_THE_WAY = ("checkpoints", "last_good", "cache")
 def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[[Path], None] | None = None) -> None:
     """Train an adapter on the texts; called again after an interruption, it goes on from the last whole checkpoint.
 
-    `saved` is handed the folder of every checkpoint as it is written, for whoever wants to keep it elsewhere.
+    `saved` is called with the folder of each new checkpoint, so that the caller can copy the checkpoint elsewhere.
     """
     if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return

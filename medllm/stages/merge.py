@@ -76,8 +76,8 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
     if questions and facts["certificate"]["verdict"] != "passed":
         raise ModelError(
             f"{work}: the certificate of the merge failed: {'; '.join(facts['certificate']['faults'])}. The merged "
-            f"model does not answer as base and adapter do; it lies there with its {CERTIFICATE}. Merge with PEFT "
-            "itself to compare, or take it without a certificate (`parity_questions: 0`)."
+            f"model does not answer as base and adapter do; the folder keeps it with its {CERTIFICATE}. Merge with "
+            "PEFT itself to compare, or take it without a certificate (`parity_questions: 0`)."
         )
     return facts
 

@@ -76,7 +76,7 @@ def _nothing(report: dict[str, Any]) -> str:
 
 
 def key_of(question: Question) -> Key:
-    """What tells a question from all others."""
+    """Return the unique key of a question: benchmark and question id."""
     return question.benchmark, question.question_id
 
 
@@ -145,7 +145,7 @@ def _sample(
 def _clean(
     asked: QuestionSelection, replies: dict[Key, list[tuple[int, int | None, Reply]]]
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
-    """The replies without those in which a held-out question stands: a teacher may know it by heart."""
+    """Drop the replies that contain a held-out question: a teacher may know the question by heart."""
     texts = [("/".join(key) + f"#{one[0]}", one[2].text) for key, of in replies.items() for one in of]
     leaks = asked.watch.match("teacher", texts)
     return {key: [one for one in of if "/".join(key) + f"#{one[0]}" not in leaks] for key, of in replies.items()}
@@ -209,7 +209,7 @@ def _votes(
 
 
 def _round(model: Path | None) -> int:
-    """One more than the round the asked model came from: an RPO model's facts tell it."""
+    """Return one more than the round of the sampled model, which an RPO model's facts.json records."""
     facts = model / "facts.json" if model is not None else None
     if facts is None or not facts.is_file():
         return 1

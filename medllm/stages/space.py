@@ -16,7 +16,7 @@ from medllm.page.__main__ import main
 if __name__ == "__main__":
     main()
 '''
-"""What stands in app.py, here and in the project's root."""
+"""The content of app.py, here and in the project's root."""
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 EXTRAS = {"none": ("space",), "endpoint": ("space",), "inference": ("space",), "adapters": ("space", "train")}

@@ -10,7 +10,7 @@ FACTS = "facts.json"
 
 
 def say(stage: str, line: str) -> None:
-    """Tell the person who waits; what a stage makes goes into its folder, never to stdout."""
+    """Print one progress line to stderr; the results of a stage go into its folder, never to stdout."""
     sys.stderr.write(f"{stage}: {line}\n")
 
 

@@ -1,1 +1,1 @@
-"""Experts' votes between two hidden explanations: kept before thanks are said, then sent to the Hub exactly once."""
+"""Experts' votes between two hidden explanations: stored before acknowledgement, then sent to the Hub exactly once."""

@@ -64,7 +64,7 @@ def kappa_of(couples: Sequence[tuple[str, str]]) -> tuple[float, float, float]:
 
 
 def _faced(vote: Vote) -> str:
-    """The choice told by the text instead of by its side, since sides are drawn anew for each rater."""
+    """Express the choice by text instead of by side, since sides are drawn separately for each rater."""
     if vote.choice not in CHOICES[:2]:
         return vote.choice
     first_is_a = vote.completion_a <= vote.completion_b

@@ -1,4 +1,4 @@
-"""The journal: votes appended line by line, each on the disk before anybody is thanked, torn lines cut off."""
+"""The journal: votes appended line by line, each on the disk before it is acknowledged, torn lines cut off."""
 
 import fcntl
 import json
@@ -25,13 +25,13 @@ class Journal:
 
     @property
     def name(self) -> str:
-        """What tells this journal from all others, for the names of its files on the Hub."""
+        """The unique name of this journal, used in the names of its files on the Hub."""
         with self._alone():
             return self._name()
 
     @property
     def secret(self) -> bytes:
-        """A key of this journal alone, by which raters' names become numbers that nobody can turn back; never sent."""
+        """A key of this journal alone that turns raters' names into irreversible numbers; never sent."""
         with self._alone():
             return self._kept("rater-key", 32).encode()
 

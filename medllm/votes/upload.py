@@ -44,7 +44,7 @@ class Uploader:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that there is a new vote."""
+        """Signal that there is a new vote."""
         self._news.set()
 
     def close(self, patience: float = 10.0) -> None:

@@ -31,7 +31,7 @@ class Vote:
     """SHA-256 of the explanation that stood on side A."""
     completion_b: str
     length_a: int
-    """Characters of it, so that a taste for length can be told from one for quality."""
+    """Characters of explanation A, to separate a preference for length from one for quality."""
     length_b: int
     choice: Choice
     """Which is better: a, b, tie, or bad (both unfit)."""
@@ -43,7 +43,7 @@ class Vote:
     faulty_b: tuple[str, ...] = ()
     note: str = ""
     role: str = ""
-    """What the rater said of their profession; not verified."""
+    """The rater's profession as the rater states it; not verified."""
     rater: str
     """A hash of a number drawn in the rater's browser: who voted twice, never who."""
     language: str

@@ -140,7 +140,7 @@ def test_an_answer_that_recites_a_held_out_question_is_dropped_counted_and_shown
 
 
 def test_a_held_out_exam_that_is_not_at_hand_is_no_clean_bill(sources):
-    with pytest.raises(DataError, match=r"preferences.held_out: `secret` is not at hand"):
+    with pytest.raises(DataError, match=r"preferences.held_out: `secret` is missing"):
         select_questions(settings(), {"./past": sources["./past"]})
 
 

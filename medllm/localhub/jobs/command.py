@@ -38,7 +38,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def relocate(text: str, volumes: Mapping[str, Path]) -> str:
-    """The text with every path below a volume's mount point turned into the folder that stands for it.
+    """Replace every path below a volume's mount point with the path in the folder mounted there.
 
     >>> relocate("--out=/data/x /database", {"/data": Path("/job/0")})
     '--out=/job/0/x /database'

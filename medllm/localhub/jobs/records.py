@@ -1,4 +1,4 @@
-"""A job as it is written down: what it should run, where it stands, and its log line by line."""
+"""Job records: the command, the current stage, and the log line by line."""
 
 import json
 import secrets
@@ -60,7 +60,7 @@ def get(connection: sqlite3.Connection, namespace: str, number: str) -> sqlite3.
 
 
 def set_stage(store: Store, number: str, stage: str, message: str | None = None) -> None:
-    """Write down where a job stands; a job that has ended stays as it ended."""
+    """Record the stage of a job; a job that has ended keeps its last stage."""
     column = "finished" if stage in ENDED else "started"
     with store.database.write() as connection:
         connection.execute(
@@ -126,5 +126,5 @@ class JobLog:
 
 
 def log_path(store: Store, number: str) -> Path:
-    """Where a job's log lies."""
+    """Return the path of a job's log."""
     return store.folder / "jobs" / number / "log.jsonl"

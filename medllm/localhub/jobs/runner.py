@@ -83,7 +83,7 @@ class JobRunner:
             lines.write(str(fault))
         except Exception:
             log.exception("job %s failed", number)
-            stage, message = "ERROR", "The hub failed to run this job; its log says why"
+            stage, message = "ERROR", "The hub failed to run this job; the hub's log shows why"
         lines.close()
         if running.stopped == "CANCELED":
             stage, message = "CANCELED", None

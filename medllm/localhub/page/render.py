@@ -85,7 +85,7 @@ def _relocate(token: Token, place: str) -> None:
         if not urlsplit(address).scheme:
             token.attrSet(name, f"{place}/resolve/main/{address.removeprefix('./')}")
         elif name == "src" and not address.startswith("data:"):
-            # A foreign image would tell its server who reads which card; the page's policy would block it anyway.
+            # A foreign image would reveal to its server who reads which card; the page's policy would block it anyway.
             token.attrSet(name, "data:,")
     if token.type == "link_open":
         token.attrSet("rel", "noopener noreferrer nofollow")

@@ -18,10 +18,10 @@ Role = Literal["read", "write"]
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sends a request."""
+    """The sender of a request."""
 
     id: int | None = None
-    """None: nobody has said who they are."""
+    """None for an anonymous sender."""
     name: str = ""
     role: Role = "read"
     owner: bool = False
@@ -41,7 +41,7 @@ class Caller:
         return self.owner or namespace.lower() in self.namespaces
 
     def may_write(self, namespace: str) -> bool:
-        """Whether they may change what lies there."""
+        """Return whether the caller may change the content of a namespace."""
         return self.role == "write" and (self.owner or self.namespaces.get(namespace.lower(), "read") != "read")
 
 
@@ -75,7 +75,7 @@ def _insert(connection: sqlite3.Connection, name: str, kind: str, *, owner: bool
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
-    """Whether nobody has used this hub yet."""
+    """Return whether this hub has no user yet."""
     return connection.execute("SELECT 1 FROM people").fetchone() is None
 
 
@@ -113,7 +113,7 @@ def digest(token: str) -> str:
 
 
 def new_token() -> str:
-    """A token with 200 bits nobody can guess, in the shape that clients expect."""
+    """Draw a token of 200 random bits, in the shape that clients expect."""
     return "hf_" + "".join(
         secrets.choice("abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789") for _ in range(34)
     )
@@ -162,7 +162,7 @@ def organisations(connection: sqlite3.Connection, user: int) -> list[sqlite3.Row
 
 
 def tokens(connection: sqlite3.Connection) -> list[sqlite3.Row]:
-    """Every token that stands, without its text, which nobody knows."""
+    """List every valid token without its text, which the hub does not keep."""
     return connection.execute(
         "SELECT tokens.id, people.name, tokens.role, tokens.label, tokens.created, tokens.expires "
         "FROM tokens JOIN people ON people.id = tokens.user ORDER BY tokens.id"
@@ -172,4 +172,4 @@ def tokens(connection: sqlite3.Connection) -> list[sqlite3.Row]:
 def revoke(connection: sqlite3.Connection, number: int) -> None:
     """Make a token worthless from now on."""
     if connection.execute("DELETE FROM tokens WHERE id = ?", (number,)).rowcount == 0:
-        raise HubError(f"There is no token {number}: `medllm hub token list DIR` shows those that stand.")
+        raise HubError(f"There is no token {number}: `medllm hub token list DIR` lists the valid ones.")

@@ -1,4 +1,4 @@
-"""Blobs: content known by its sha256, which lies in one file or in pieces of several."""
+"""Blobs: content identified by its sha256, stored in one file or in pieces of several."""
 
 import json
 import sqlite3
@@ -42,12 +42,12 @@ def find(connection: sqlite3.Connection, sha256: str) -> Blob | None:
 
 
 def touch(connection: sqlite3.Connection, sha256: str) -> None:
-    """Keep the collector away from a blob that somebody was just told is here."""
+    """Protect a blob from the garbage collector: a client has just been informed that the blob is here."""
     connection.execute("UPDATE blobs SET touched = ? WHERE sha256 = ?", (time.time(), sha256))
 
 
 def add(connection: sqlite3.Connection, blob: Blob) -> None:
-    """Record a blob whose files stand; what is already known stays as it is."""
+    """Record a blob whose files are already written; a known blob keeps its record."""
     pieces = json.dumps([list(piece) for piece in blob.pieces], separators=(",", ":"))
     connection.execute(
         "INSERT INTO blobs VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET touched = excluded.touched",
@@ -93,6 +93,6 @@ def read(files: Files, pieces: Iterable[ByteRange], start: int = 0, end: int | N
             while left:
                 data = file.read(min(MIB, left))
                 if not data:
-                    raise EOFError(f"{piece.file} is shorter than its record says")
+                    raise EOFError(f"{piece.file} is shorter than its record states")
                 left -= len(data)
                 yield data

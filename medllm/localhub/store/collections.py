@@ -124,7 +124,7 @@ def items(connection: sqlite3.Connection, caller: Caller, number: int) -> list[C
 
 
 def add(connection: sqlite3.Connection, number: int, repo: Repo, note: str | None) -> None:
-    """A line at the end; 409 when the repository stands in the collection already."""
+    """Append an item; 409 when the repository is already in the collection."""
     try:
         connection.execute(
             "INSERT INTO collection_items (collection, repo, position, note) VALUES (?, ?, "

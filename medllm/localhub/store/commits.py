@@ -17,7 +17,7 @@ from medllm.localhub.store.trees import Node, TreeChange
 
 @dataclass(frozen=True)
 class Header:
-    """What a commit says of itself, and which state it was made for."""
+    """The message of a commit, and the parent that its author expects."""
 
     title: str
     message: str = ""
@@ -26,7 +26,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Add:
-    """A small file, whose content lies in the commit's pack."""
+    """A small file whose content is in the commit's pack."""
 
     path: str
     oid: str
@@ -104,7 +104,7 @@ def _node(connection: sqlite3.Connection, caller: Caller, operation: Add | AddLa
         or repos.may_read_content(connection, caller, blob.sha256)
     )
     if blob is None or not known:
-        # The same answer for "not here" and "not yours": a sha256 must not tell what others have stored.
+        # The same answer for "not here" and "not yours": a sha256 must not reveal what others have stored.
         raise bad_request(f"{operation.path}: the large file {operation.sha256} was not uploaded")
     return trees.lfs_node(blob.sha256, blob.size)
 

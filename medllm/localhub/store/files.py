@@ -74,7 +74,7 @@ class Spool:
 
 
 class Files:
-    """The folder of one hub: `incoming/` for what is on its way, `blobs/` and `xorbs/` for what stands."""
+    """The folder of one hub: `incoming/` for unfinished uploads, `blobs/` and `xorbs/` for finished content."""
 
     def __init__(self, folder: Path, limits: ServerLimits) -> None:
         self.folder = folder
@@ -100,7 +100,7 @@ class Files:
         self._move(spool.path, self.folder / name)
 
     def rename(self, old: str, new: str) -> None:
-        """Move content that stands to another name, under the same rule as `publish`."""
+        """Move finished content to another name, under the same rule as `publish`."""
         self._move(self.folder / old, self.folder / new)
 
     def _move(self, source: Path, place: Path) -> None:
@@ -114,7 +114,7 @@ class Files:
             raise (disk_full() if is_full(fault) else fault) from fault
 
     def path(self, name: str) -> Path:
-        """Where content of this name lies; names come from the database, never from a request."""
+        """Return the path of named content; names come from the database, never from a request."""
         return self.folder / name
 
     def remove(self, names: list[str], report: Callable[[str, int], None]) -> None:

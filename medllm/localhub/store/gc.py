@@ -35,7 +35,7 @@ def collect(store: Store, grace: timedelta = timedelta(hours=24)) -> Collected:
     Acknowledged xorbs stay for ever: clients remember them and refer to them later instead of sending them again.
     Two transactions: rows go first, files after. A crash between them leaves files without rows, which the next
     collection finds; and because a file gets its name inside a write transaction, a file seen without a row while
-    the lock is held belongs to nobody.
+    the lock is held has no owner.
     """
     result = Collected()
     with store.database.write() as connection:

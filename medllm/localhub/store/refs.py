@@ -46,7 +46,7 @@ def put(connection: sqlite3.Connection, repo: Repo, reference: str, commit: str)
 
 
 def create(connection: sqlite3.Connection, repo: Repo, prefix: str, name: str, commit: str) -> None:
-    """A new branch or tag; 409 when it stands already."""
+    """Create a branch or tag; 409 when the name exists already."""
     reference = prefix + check_reference(name)
     if target(connection, repo, reference):
         raise HubRefusal(409, f"Reference already exists: {reference}", "ReferenceExists")

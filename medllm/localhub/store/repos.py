@@ -30,7 +30,7 @@ class Repo:
 
     @property
     def url_path(self) -> str:
-        """Where it lies below the hub's address; models have no prefix."""
+        """The repository's path below the hub's address; models have no prefix."""
         return self.full if self.kind == "model" else f"{self.kind}s/{self.full}"
 
 

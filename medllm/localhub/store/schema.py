@@ -98,7 +98,7 @@ CREATE TABLE IF NOT EXISTS access_requests (
     PRIMARY KEY (repo, user)
 ) WITHOUT ROWID;
 
--- Of a secret only that it was set and when: this hub runs no Space, so nobody ever needs its value again.
+-- A secret has a name and a time but no value: this hub runs no Space, so the value is never needed again.
 CREATE TABLE IF NOT EXISTS space_settings (
     repo INTEGER NOT NULL REFERENCES repos ON DELETE CASCADE,
     kind TEXT NOT NULL CHECK (kind IN ('variable', 'secret')),
@@ -162,4 +162,4 @@ CREATE TABLE IF NOT EXISTS bucket_files (
     PRIMARY KEY (bucket, path)
 ) WITHOUT ROWID;
 """
-"""Content lies beside it in blobs/ and xorbs/; a row is written only after its file."""
+"""SQL of all tables. Content is beside the database in blobs/ and xorbs/; a row is written only after its file."""

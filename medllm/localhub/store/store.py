@@ -16,7 +16,7 @@ from medllm.localhub.store.files import Files
 
 
 class Store:
-    """What lies in one folder; several servers, also of several processes, may work on it at once."""
+    """The content of one hub folder; several servers, also of several processes, may use one folder at once."""
 
     def __init__(self, folder: Path, limits: ServerLimits | None = None) -> None:
         self.folder = folder.resolve()
@@ -43,7 +43,7 @@ class Store:
 
     @property
     def owner(self) -> str:
-        """The name of the hub's owner; on first use that is whoever runs this."""
+        """The name of the hub's owner; on first use, the account that runs this process."""
         with self.database.write() as connection:
             return accounts.first_user(connection)
 

@@ -137,7 +137,7 @@ def _strip(connection: sqlite3.Connection, oid: str, gone: set[str], known: dict
 
 
 def erase(store: Store, files: set[str]) -> None:
-    """Remove these files, or the bytes of them that no other content lies on."""
+    """Remove these files, or only the bytes that no other content uses."""
     with store.database.write() as connection:
         left = _used(connection, files)
         for name in files:
@@ -149,7 +149,7 @@ def erase(store: Store, files: set[str]) -> None:
 
 
 def _used(connection: sqlite3.Connection, files: set[str]) -> dict[str, list[tuple[int, int]]]:
-    """The runs of bytes in these files on which some content still lies."""
+    """Find the runs of bytes in these files that some content still uses."""
     found: dict[str, list[tuple[int, int]]] = {}
     for row in connection.execute("SELECT pieces FROM blobs"):
         for name, offset, length in json.loads(row["pieces"]):
@@ -157,7 +157,7 @@ def _used(connection: sqlite3.Connection, files: set[str]) -> dict[str, list[tup
                 found.setdefault(name, []).append((offset, offset + length))
     for row in connection.execute("SELECT user, hash FROM xorbs"):
         name = f"xorbs/{row['user']}/{row['hash'][:2]}/{row['hash']}"
-        if name in files:  # sent again meanwhile: the sender has it, and names it anew
+        if name in files:  # uploaded again meanwhile: the uploader has the xorb and refers to it again
             found.setdefault(name, []).append((0, 2**62))
     return found
 

@@ -70,7 +70,7 @@ def git_blob_id(content: bytes) -> str:
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
-    """The small text that stands in git for a large file."""
+    """The small text that represents a large file in git."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
@@ -80,7 +80,7 @@ def lfs_node(sha256: str, size: int) -> Node:
 
 
 def load(connection: sqlite3.Connection, oid: str) -> Mapping[str, Node]:
-    """What lies in a folder, by name, in git's order."""
+    """Load the entries of a folder by name, in git's order."""
     if oid == EMPTY:
         return {}
     row = connection.execute("SELECT entries FROM trees WHERE oid = ?", (oid,)).fetchone()
@@ -111,7 +111,7 @@ def save(connection: sqlite3.Connection, nodes: Mapping[str, Node]) -> str:
 
 
 def edit(connection: sqlite3.Connection, oid: str, plan: TreeChange) -> str:
-    """The id of the folder after the plan; only the folders it touches are written anew."""
+    """Apply the plan and return the new folder's id; only the folders that the plan touches are rewritten."""
     nodes = {} if plan.fresh else dict(load(connection, oid))
     for name, change in plan.changes.items():
         old = nodes.get(name)
@@ -149,7 +149,7 @@ def find(connection: sqlite3.Connection, root: str, path: str) -> Node | None:
 def walk(
     connection: sqlite3.Connection, oid: str, prefix: str = "", *, recursive: bool = True
 ) -> Iterator[tuple[str, Node]]:
-    """Every path below a folder with its node, folders before what lies in them."""
+    """Yield every path below a folder with its node, each folder before its content."""
     for name, node in load(connection, oid).items():
         path = f"{prefix}/{name}" if prefix else name
         yield path, node

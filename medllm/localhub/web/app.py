@@ -65,10 +65,10 @@ class App:
             if (isinstance(fault, OSError) and is_full(fault)) or "full" in str(fault):
                 return refuse(disk_full())
             log.exception("%s %s failed", scope["method"], scope["path"])
-            return refuse(HubRefusal(500, "The hub failed on its own store; its log says where", "Internal"))
+            return refuse(HubRefusal(500, "The hub failed on its own store; the hub's log shows where", "Internal"))
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            return refuse(HubRefusal(500, "The hub failed; its log says where", "Internal"))
+            return refuse(HubRefusal(500, "The hub failed; the hub's log shows where", "Internal"))
 
     async def _run(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
         headers = Headers(scope=scope)
@@ -123,7 +123,7 @@ class App:
         if caller is None:
             raise unauthorized("Invalid credentials in Authorization header")
         if self._public and caller.anonymous and not signed:
-            raise unauthorized("This hub answers nobody without a token")
+            raise unauthorized("This hub requires a token for every request")
         return caller
 
 
@@ -159,7 +159,7 @@ def _parts(scope: Scope) -> list[str]:
 
 
 def refuse(refusal: HubRefusal) -> Response:
-    """The answer that says no; clients read the reason from the headers."""
+    """Build the response of a refusal; clients read the reason from the headers."""
     headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code or "Error"}
     headers["X-Request-Id"] = secrets.token_hex(8)
     if refusal.status == 401:

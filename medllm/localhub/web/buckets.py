@@ -167,7 +167,7 @@ def _entry(row: sqlite3.Row) -> dict[str, object]:
 
 @routes.add("GET", _AREA + "/tree/{path...}")
 def tree(call: Call) -> Response:
-    """What lies in a bucket below a folder."""
+    """List the files of a bucket below a folder."""
     prefix = call.args["path"].strip("/")
     deep = call.query.get("recursive", "true").lower() != "false"
     with call.store.database.read() as connection:
@@ -182,7 +182,7 @@ def tree(call: Call) -> Response:
 
 @routes.add("POST", _AREA + "/paths-info", body="memory")
 def paths_info(call: Call) -> Response:
-    """What stands at each of these paths of a bucket."""
+    """Describe the file at each of these paths of a bucket."""
     wanted = set(call.json().texts("paths"))
     with call.store.database.read() as connection:
         row = buckets.readable(connection, call.caller, *_full(call))

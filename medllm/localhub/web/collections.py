@@ -52,7 +52,7 @@ def _whole(connection: sqlite3.Connection, call: Call, row: sqlite3.Row) -> dict
 
 @routes.add("GET", _AREA)
 def listing(call: Call) -> Response:
-    """The collections of one owner, or all; with `item`, those in which a repository stands."""
+    """List the collections of one owner, or all; with `item`, those that contain a repository."""
     item = call.query.get("item")
     with call.store.database.read() as connection:
         rows = collections.listed(connection, call.caller, call.query.get("owner"))

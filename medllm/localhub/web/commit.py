@@ -72,7 +72,7 @@ def _is_binary(sample: str) -> bool:
 
 
 def _may_commit(call: Call) -> None:
-    """So that nobody makes the hub take in a body for a repository that is not theirs."""
+    """Check the write permission before the body is read: the hub never receives a body for a foreign repository."""
     with call.store.database.read() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         refs.resolve(connection, repo, call.args["revision"])

@@ -125,7 +125,7 @@ def listing(call: Call) -> Response:
 
 @routes.add("GET", _AREA + "/{job}")
 def inspect(call: Call) -> Response:
-    """A job and where it stands."""
+    """Describe a job and its current stage."""
     _jobs(call, change=False)
     with call.store.database.read() as connection:
         return answer(records.describe(records.get(connection, call.args["namespace"], call.args["job"])))

@@ -34,7 +34,7 @@ def split(text: str) -> tuple[str | None, str]:
 
 
 def parse(front: str) -> dict[str, object]:
-    """The fields of a card's head as JSON has them; ValueError says why there are none."""
+    """Parse the metadata block of a card into JSON values; raise ValueError with the reason when it is invalid."""
     if len(front) > MIB:  # more than a card ever needs: YAML takes long over large input
         raise ValueError(f"the metadata has more than {MIB} characters")
     try:

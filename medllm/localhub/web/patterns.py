@@ -10,7 +10,7 @@ _NEVER = re.compile(r"(?!)")
 
 @dataclass(frozen=True)
 class Pattern:
-    """One line's pattern, a regular expression for each name on the path; None stands for `**`."""
+    """The pattern of one line: a regular expression for each name on the path; None represents `**`."""
 
     names: tuple["re.Pattern[str] | None", ...]
     folders_only: bool
@@ -33,7 +33,7 @@ class Pattern:
         return len(self.names) in reached
 
     def _past_stars(self, places: set[int]) -> set[int]:
-        """These places in the pattern, and those behind a `**`, which may stand for no name at all."""
+        """Add to these places in the pattern those behind a `**`, which also matches zero names."""
         found = set(places)
         for place in range(len(self.names)):
             if place in found and self.names[place] is None:
@@ -134,7 +134,7 @@ def _named(line: str) -> tuple[str, list[str]]:
 
 
 def _setting(words: list[str], macros: dict[str, bool]) -> bool | None:
-    """Whether the attributes give a file to LFS (True), take it back (False), or say nothing (None)."""
+    """Return whether the attributes turn LFS on (True) or off (False) for a file, or leave it open (None)."""
     setting = None
     for word in words:
         if word == "filter=lfs":

@@ -142,7 +142,7 @@ class Fields:
         return value
 
     def private(self) -> bool | None:
-        """Whether the body asks for a private thing; None when it says nothing.
+        """Return whether the body asks for a private thing; None when neither field is present.
 
         Clients of 2.x send `visibility`, those before them `private`. Only the words that mean "everybody" make a
         thing public, and a body whose two fields disagree makes a private one.
@@ -195,7 +195,7 @@ class Route:
     """Refuses a sender who may not do this, before a byte of the body is taken in."""
 
     def match(self, parts: list[str]) -> dict[str, str] | None:
-        """What stands in the holes, or None when the address is another one."""
+        """Match a path and return the values of the placeholders, or None when the path does not fit."""
         args: dict[str, str] = {}
         for position, segment in enumerate(self.segments):
             if segment.endswith("...}"):

@@ -38,7 +38,7 @@ def content(connection: sqlite3.Connection, files: Files, sha256: str) -> bytes:
 
 
 def lfs_field(node: Node) -> dict[str, object]:
-    """What the Hub says of a large file."""
+    """Describe a large file in the Hub's format."""
     pointer = len(trees.lfs_pointer(node.sha256, node.size))
     return {"oid": node.sha256, "sha256": node.sha256, "size": node.size, "pointerSize": pointer}
 

@@ -1,4 +1,4 @@
-"""Routes of Spaces: their variables, secrets and hardware are kept; this hub does not run them, and says so."""
+"""Routes of Spaces: variables, secrets and hardware are stored; this hub does not run Spaces and reports that."""
 
 import sqlite3
 from collections.abc import Callable

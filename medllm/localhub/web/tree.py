@@ -1,4 +1,4 @@
-"""Routes of what lies in a revision: listings, single paths, and the files themselves."""
+"""Routes of the content of a revision: listings, single paths, and the files themselves."""
 
 import mimetypes
 import sqlite3
@@ -42,7 +42,7 @@ def _with_last_commit(
 
 @routes.add("GET", _AREA + "/tree/{revision}/{path...}")
 def tree(call: Call) -> Response:
-    """What lies in a folder, with everything below it when asked for, a page at a time."""
+    """List a folder, on request with everything below it, one page at a time."""
     path, expand = call.args["path"].strip("/"), call.flag("expand")
     # With their last commit, entries cost a walk through the history: pages are smaller then, as on the Hub.
     limit = call.number("limit", call.store.limits.page, 50 if expand else call.store.limits.page)
@@ -63,7 +63,7 @@ def tree(call: Call) -> Response:
 
 @routes.add("POST", _AREA + "/paths-info/{revision...}", body="memory")
 def paths_info(call: Call) -> Response:
-    """What stands at each of these paths; paths where nothing stands are left out."""
+    """Describe the entry at each of these paths; missing paths are left out."""
     if "json" in call.headers.get("content-type", ""):
         fields = call.json()
         paths, expand = fields.texts("paths"), fields.flag("expand")

@@ -1,4 +1,4 @@
-"""Reads the two binary formats of xet: xorbs, which carry chunks, and shards, which say how files are made of them."""
+"""Reads the two binary formats of xet: xorbs, which carry chunks, and shards, which list each file's pieces."""
 
 import struct
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _chunk(data: bytes, scheme: int, size: int) -> bytes:
     elif scheme:
         raise bad_request(f"A chunk of this xorb is packed by the unknown scheme {scheme}")
     if len(data) != size:
-        raise bad_request("A chunk of this xorb has another size than its header says")
+        raise bad_request("A chunk of this xorb has another size than its header states")
     return _ungrouped(data) if scheme == 2 else data
 
 

@@ -14,7 +14,7 @@ from medllm.localhub.xet.formats import Segment, XetFile, read_shard, unpack_xor
 
 
 def xorb_name(user: int, xorb: str) -> str:
-    """Where a xorb lies: each user has their own, so that nobody can build a file from another's chunks."""
+    """The name of a xorb's file; xorbs are kept per user, so that no user can build a file from another's chunks."""
     return f"xorbs/{user}/{xorb[:2]}/{xorb}"
 
 

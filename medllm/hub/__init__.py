@@ -1,4 +1,4 @@
-"""The seam to the Hub: what stands there, where it came from, and the only door in and out."""
+"""The seam to the Hub: what a repository holds, where it came from, and the only way to read and write it."""
 
 from medllm.hub.artifact import Artifact, Input, Kind, Provenance, digest_of, digest_of_folder
 from medllm.hub.client import Hub, RepoState, connect

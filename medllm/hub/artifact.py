@@ -1,4 +1,4 @@
-"""What lies on the Hub and where it came from: Artifact, Provenance and the digest that says whether it is made."""
+"""Outputs on the Hub and their origin: Artifact, Provenance and the digest that decides whether an output exists."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Artifact:
-    """One repository at one commit: the only way anything on the Hub is named once it is resolved."""
+    """One repository at one commit: the only name for anything on the Hub once its reference is resolved."""
 
     repo_id: str
     kind: Kind
     revision: str
-    """The full commit hash; a tag or a branch can move, and what was learnt from must not."""
+    """The full commit hash; a tag or a branch can move, and training data must not."""
 
     def __str__(self) -> str:
-        """The form people read and paste: ORG/NAME@COMMIT."""
+        """Return the form that people read and paste: ORG/NAME@COMMIT."""
         return f"{self.repo_id}@{self.revision}"
 
 
@@ -44,15 +44,15 @@ class Input:
 
     @property
     def identity(self) -> str:
-        """What enters the digest: the maker's digest, else the exact commit.
+        """Return what enters the digest: the digest of the stage that made the input, else the exact commit.
 
-        A stage that is lost and made again from the same recipe keeps its identity, so nothing below it is remade.
+        A stage that is lost and rebuilt from the same recipe keeps its identity, so no later stage is rebuilt.
         """
         return self.digest or f"{self.repo_id}@{self.commit}"
 
 
 def digest_of(stage: str, settings: Mapping[str, object], inputs: tuple[Input, ...]) -> str:
-    """The name of an outcome: equal when stage, settings and the identity of every input are equal.
+    """Return the name of an output: equal when stage, settings and the identity of every input are equal.
 
     >>> texts = Input("./texts", digest="sha256:1")
     >>> digest_of("cpt", {"epochs": 2}, (texts,)) == digest_of("cpt", {"epochs": 3}, (texts,))
@@ -64,7 +64,7 @@ def digest_of(stage: str, settings: Mapping[str, object], inputs: tuple[Input, .
 
 
 def digest_of_folder(folder: Path) -> str:
-    """The content of a local folder or file: names and bytes, no times, so that a copy is the same source."""
+    """Hash the content of a local folder or file: names and bytes, no times, so that a copy is the same source."""
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
     whole = hashlib.sha256()
     for path in files:
@@ -77,7 +77,7 @@ def digest_of_folder(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an output came from: enough to make it again, to remake it only when needed, and to take data back."""
+    """The origin of an output: enough to make it again, to rebuild it only when needed, and to withdraw data."""
 
     stage: str
     recipe: str
@@ -86,23 +86,23 @@ class Provenance:
     versions: dict[str, str]
     digest: str
     made: dict[str, Any] = field(default_factory=dict)
-    """When, how long and on what hardware: told, but no part of the digest."""
+    """Time, duration and hardware of the build: recorded, but not part of the digest."""
 
     FILE = "provenance.json"
 
     @property
     def tag(self) -> str:
-        """The tag under which the output is found again: `made-` and twelve letters of its digest."""
+        """Return the tag that identifies the output on the Hub: `made-` and twelve letters of its digest."""
         return f"made-{self.digest[:12]}"
 
     def write(self, folder: Path) -> None:
-        """Lay the provenance beside the output it tells of."""
+        """Write the provenance into the folder of its output."""
         told = json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True)
         (folder / self.FILE).write_text(told + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, text: str, place: str) -> Self:
-        """Read a provenance back; `place` names the repository when the text is not one of ours."""
+        """Parse a provenance; `place` names the repository in the error when medllm did not write the text."""
         try:
             told = json.loads(text)
             told["inputs"] = tuple(Input(**source) for source in told["inputs"])

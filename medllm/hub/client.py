@@ -1,4 +1,4 @@
-"""One connection to one Hub: what stands there, at which commit, and a folder of it here."""
+"""One connection to one Hub: the state of its repositories at a commit, and local copies of their files."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ PUBLIC_HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class RepoState:
-    """What a repository holds at one commit: ours when it carries a provenance, foreign when it does not."""
+    """The content of a repository at one commit: made by medllm if it has a provenance, else foreign."""
 
     artifact: Artifact
     provenance: Provenance | None
@@ -36,33 +36,33 @@ class RepoState:
 
     @property
     def empty(self) -> bool:
-        """Whether it holds nothing but what a Hub lays into every new repository."""
+        """Return whether the repository holds only the files that a Hub puts into every new repository."""
         return self.files <= {".gitattributes"}
 
 
 @dataclass(frozen=True)
 class Hub:
-    """The way to one Hub; every call waits out what passes and words what does not."""
+    """A connection to one Hub; every call retries temporary failures and translates permanent ones into errors."""
 
     endpoint: str
     token: str | None = field(repr=False)
     cache: Path
     name: str
-    """How people know this Hub: its address, or the folder of a local one."""
+    """Display name of this Hub: its address, or the folder of a local one."""
     waits: tuple[float, ...] = WAITS
     say: Callable[[str], None] = field(default=lambda text: None, repr=False, compare=False)
-    """Tells people what is waited for."""
+    """Prints what a call waits for."""
     _heard: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
-    """Whether it ever answered: one that never did is not waited for, there may be none."""
+    """Whether this Hub has ever answered: calls do not wait for an address that has not, it may be no Hub."""
 
     @property
     def api(self) -> HfApi:
-        """The real client; only this package calls it."""
+        """Return the client of huggingface_hub; only this package calls it."""
         bound_session()
         return HfApi(endpoint=self.endpoint, token=self.token or False, library_name="medllm")
 
     def call(self, place: str, call: Callable[[HfApi], T]) -> T:
-        """Make one call, patiently; `place` is what an error names."""
+        """Make one call with retries; an error names `place`."""
         api = self.api
 
         def listened() -> T:
@@ -79,17 +79,17 @@ class Hub:
         return with_retries(place, listened, self.waits, self.say)
 
     def account(self) -> Account:
-        """Whose token this is, and what it may."""
+        """Return the owner of the token, and what the token permits."""
         return account_of(self.call(self.name, lambda api: api.whoami()))
 
     def check_writable(self, namespace: str, repositories: Collection[str] = ()) -> None:
-        """Raise when this token could not push these repositories there: before days of training, not after."""
+        """Raise HubError if the token cannot push these repositories there: before days of training, not after."""
         if self.token is None:
             raise HubError(f"{self.name}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
         self.account().check(self.name, namespace, repositories)
 
     def resolve(self, repo_id: str, kind: Kind, revision: str = "main") -> Artifact:
-        """Turn a tag, a branch or a commit into the commit it means now."""
+        """Resolve a tag, a branch or a commit to the commit it means now."""
         place = f"{repo_id}@{revision}"
         info = self.call(place, lambda api: api.repo_info(repo_id, repo_type=kind, revision=revision))
         if info.sha is None or not COMMIT.fullmatch(info.sha):
@@ -97,7 +97,7 @@ class Hub:
         return Artifact(repo_id, kind, info.sha)
 
     def state_at(self, repo_id: str, kind: Kind, revision: str = "main") -> RepoState | None:
-        """What stands at a revision, or None when there is no such repository."""
+        """Return the content at a revision, or None when there is no such repository."""
         try:
             info = self.call(
                 repo_id, lambda api: _or_none(lambda: api.repo_info(repo_id, repo_type=kind, revision=revision))
@@ -111,11 +111,11 @@ class Hub:
         return RepoState(artifact, self.provenance(artifact) if Provenance.FILE in files else None, files)
 
     def refs(self, repo_id: str, kind: Kind) -> GitRefs | None:
-        """Branches and tags, or None when there is no such repository."""
+        """Return the branches and tags, or None when there is no such repository."""
         return self.call(repo_id, lambda api: _or_none(lambda: api.list_repo_refs(repo_id, repo_type=kind)))
 
     def find(self, repo_id: str, kind: Kind, digest: str) -> RepoState | None:
-        """The output with this digest, or None when it is not made: the only question that decides what is run."""
+        """Return the output with this digest, or None when there is none: the only test of whether a stage must run."""
         tag = f"made-{digest[:12]}"
         refs = self.refs(repo_id, kind)
         commits = [ref.target_commit for ref in refs.tags if ref.name == tag] if refs else []
@@ -128,7 +128,7 @@ class Hub:
         return RepoState(artifact, provenance, frozenset())
 
     def versions(self, repo_id: str, kind: Kind) -> list[RepoState]:
-        """Every version that medllm tagged as made; none for a foreign repository."""
+        """List every version that medllm tagged as made; none for a foreign repository."""
         refs = self.refs(repo_id, kind)
         found = []
         for ref in refs.tags if refs else []:
@@ -138,7 +138,7 @@ class Hub:
         return found
 
     def repositories(self, namespace: str) -> list[tuple[str, Kind]]:
-        """All repositories of a user or organization that this token may see."""
+        """List all repositories of a user or organization that this token may see."""
 
         def listed(api: HfApi) -> list[tuple[str, Kind]]:
             models: list[tuple[str, Kind]] = [(one.id, "model") for one in api.list_models(author=namespace)]
@@ -148,12 +148,12 @@ class Hub:
         return self.call(namespace, listed)
 
     def provenance(self, artifact: Artifact) -> Provenance | None:
-        """Where a commit came from, or None when medllm did not make it."""
+        """Return the provenance of a commit, or None when medllm did not make it."""
         path = self.file(artifact, Provenance.FILE)
         return None if path is None else Provenance.read(path.read_text(encoding="utf-8"), str(artifact))
 
     def file(self, artifact: Artifact, path: str) -> Path | None:
-        """One file of a commit, here; None when the commit has no such file."""
+        """Download one file of a commit and return its path; None when the commit has no such file."""
 
         def fetch(api: HfApi) -> str | None:
             try:
@@ -161,7 +161,7 @@ class Hub:
                     artifact.repo_id, path, repo_type=artifact.kind, revision=artifact.revision, cache_dir=self.cache
                 )
             except EntryNotFoundError as fault:
-                if isinstance(fault, FileNotFoundError):  # not "no such file" but "could not be asked for"
+                if isinstance(fault, FileNotFoundError):  # raised too when the Hub cannot be reached
                     raise
                 return None
 
@@ -169,11 +169,11 @@ class Hub:
         return None if found is None else Path(found)
 
     def cache_folder(self, repo_id: str, kind: Kind) -> Path:
-        """Where this repository's files lie in the cache, those that are still arriving too."""
+        """Return the cache folder of this repository's files, unfinished downloads included."""
         return self.cache / repo_folder_name(repo_id=repo_id, repo_type=kind)
 
     def pull(self, artifact: Artifact, only: tuple[str, ...] = ()) -> Path:
-        """The commit as a folder here, whole or only some files of it; pulled once, then read from this Hub's cache."""
+        """Download a commit, or only some of its files, into a folder; later calls read it from this Hub's cache."""
         return Path(
             self.call(
                 str(artifact),
@@ -192,7 +192,7 @@ class Hub:
 
 
 def _or_none(call: Callable[[], T]) -> T | None:
-    """None for what is not there; a gated or forbidden repository is there, and stays an error."""
+    """Return None for a missing repository; a gated or forbidden one exists, so it stays an error."""
     try:
         return call()
     except GatedRepoError:
@@ -204,7 +204,7 @@ def _or_none(call: Callable[[], T]) -> T | None:
 
 
 def cache_of(name: str) -> Path:
-    """A cache for each Hub: ORG/NAME on a local Hub is not the ORG/NAME of the public one."""
+    """Return a cache folder for each Hub: ORG/NAME on a local Hub is not the ORG/NAME of the public one."""
     if name == PUBLIC_HUB:
         return Path(HF_HUB_CACHE)
     return Path(HF_HOME) / "medllm" / hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -219,10 +219,10 @@ def connect(
     bars: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Hub]:
-    """Reach the Hub at an address or in a folder; a folder is served by the embedded Hub while we are connected.
+    """Connect to the Hub at an address or in a folder; the embedded Hub serves a folder during the connection.
 
-    On a local Hub `user` is who we are there: the recipe's namespace, so that it can be pushed to; with `jobs` it runs
-    the Jobs we send it, as processes of this machine. Without `bars` the client draws none: we tell of progress.
+    On a local Hub `user` is our account: the recipe's namespace, so that we can push to it. With `jobs` the local Hub
+    runs our Jobs as processes of this machine. Without `bars` the client draws no bars: medllm reports progress.
     """
     if not bars or not sys.stderr.isatty():
         disable_progress_bars()

@@ -1,4 +1,4 @@
-"""What the Hub's refusals mean and what mends them, and which of them are worth waiting out."""
+"""The meaning and the remedy of each refusal of the Hub, and which refusals are worth a retry."""
 
 import errno
 import time
@@ -25,23 +25,23 @@ from medllm.errors import HubError
 T = TypeVar("T")
 
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers that say "later", not "no"."""
+"""HTTP status codes of temporary failures, which are retried."""
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Seconds between tries: about a minute in all, then the fault is told and the next run goes on from there."""
+"""Seconds between tries: about a minute in all, then the call fails and the next run resumes."""
 
 LONGEST_WAIT = 300.0
-"""A Hub may ask for a longer pause by Retry-After; beyond this the run stops and says so instead."""
+"""Seconds: a Hub may ask for a longer pause by Retry-After; beyond this limit the run stops with an error."""
 
 
 class MovedError(HubError):
-    """Somebody else's commit came in between: ours was refused as a whole and nothing of it stands."""
+    """Another user's commit came first: the Hub refused ours as a whole and kept nothing of it."""
 
 
 def with_retries(
     place: str, call: Callable[[], T], waits: tuple[float, ...] = WAITS, say: Callable[[str], None] = lambda text: None
 ) -> T:
-    """Make one call to the Hub: wait out what passes and say so, word what does not."""
+    """Make one call to the Hub: retry and report temporary failures, translate permanent ones into errors."""
     for wait in (*waits, None):
         try:
             return call()
@@ -63,12 +63,12 @@ def _passes(fault: Exception) -> bool:
         return fault.response.status_code in PASSING and _asked_for(fault) <= LONGEST_WAIT
     if isinstance(fault, httpx2.TransportError):
         return True
-    # The xet client is written in Rust and has one exception for all that happens on the wire.
+    # The xet client is written in Rust and has one exception for all network failures.
     return isinstance(fault, (ConnectionError, TimeoutError)) and not isinstance(fault, OfflineModeIsEnabled)
 
 
 def _passing(fault: Exception) -> str:
-    """What is waited out, in a few words."""
+    """Describe a temporary failure in a few words."""
     if isinstance(fault, HfHubHTTPError):
         status = fault.response.status_code
         return "the Hub asks for fewer requests" if status == 429 else f"the Hub answers {status}"
@@ -76,12 +76,13 @@ def _passing(fault: Exception) -> str:
 
 
 def unreachable_error(endpoint: str, fault: Exception) -> HubError | None:
-    """Our error when nobody at all listens at an address; None when somebody does."""
+    """Return our error if no server listens at an address; None if one does."""
     if not isinstance(fault, httpx2.ConnectError):
         return None
     return HubError(
-        f"{endpoint}: nobody answers there ({fault}), so nothing was done. Is the address right (--hub, HF_ENDPOINT), "
-        "the network up, a Hub of your own started (`medllm hub serve`)? Behind a proxy, set NO_PROXY for it."
+        f"{endpoint}: no server answers there ({fault}), so nothing was done. Is the address right (--hub, "
+        "HF_ENDPOINT), the network up, a Hub of your own started (`medllm hub serve`)? Behind a proxy, set "
+        "NO_PROXY for it."
     )
 
 
@@ -91,7 +92,7 @@ def _asked_for(fault: Exception) -> float:
 
 
 def _forget_headers(fault: Exception) -> None:
-    """Take out what holds the token, all the way down: requests, and the variables that a traceback could show."""
+    """Remove what holds the token from every cause: requests, and the variables that a traceback could show."""
     below: BaseException | None = fault
     while below is not None:
         for name in ("request", "_request", "response"):
@@ -101,7 +102,7 @@ def _forget_headers(fault: Exception) -> None:
 
 
 def to_hub_error(place: str, fault: Exception) -> HubError | None:
-    """Our error for a foreseen refusal; None for what nobody foresaw, which keeps its traceback."""
+    """Return our error for a foreseen refusal; None for any other fault, which keeps its traceback."""
     if isinstance(fault, HfHubHTTPError):
         return _refusal(place, fault)
     if isinstance(fault, LocalTokenNotFoundError):
@@ -126,7 +127,7 @@ def to_hub_error(place: str, fault: Exception) -> HubError | None:
 def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
     status = fault.response.status_code
     told = (fault.server_message or "").strip().replace("\n", " ")
-    said = f" (it said: {told})" if told else ""
+    said = f" (its message: {told})" if told else ""
     if status == 412:
         return MovedError(f"{place}: somebody else committed there in the meantime; nothing was overwritten.")
     if isinstance(fault, GatedRepoError):
@@ -138,7 +139,7 @@ def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
     if isinstance(fault, RemoteEntryNotFoundError):
         return HubError(f"{place}: there is no such file.")
     if status == 401 and "redentials" in told:
-        return HubError(f"{place}: the Hub does not know this token. Run `hf auth login`, or set HF_TOKEN anew.")
+        return HubError(f"{place}: the Hub does not know this token. Run `hf auth login`, or set HF_TOKEN again.")
     if isinstance(fault, RepositoryNotFoundError):
         return HubError(
             f"{place}: there is no such repository, or this token may not see it. Mend the name or the token."
@@ -149,7 +150,7 @@ def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
         )
     if status == 403:
         return HubError(
-            f"{place}: this token may not do that{said}. Unless another reason is told, use one with the role `write` "
+            f"{place}: this token may not do that{said}. Unless another reason is given, use one with the role `write` "
             "for that namespace, or set the recipe's namespace to your own (--set namespace=NAME)."
         )
     if status in (413, 507):

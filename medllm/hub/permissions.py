@@ -1,4 +1,4 @@
-"""What a token may do, as far as the Hub tells it: asked before a stage is made, not after days of training."""
+"""The permissions of a token, as far as the Hub reports them: checked before a stage is made, not after days."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ from typing import Any
 from medllm.errors import HubError
 
 WRITE = "repo.write"
-"""What a fine-grained token is called that may make and fill repositories."""
+"""The Hub's name for the right to make and fill repositories, in a fine-grained token."""
 
 JOBS = "job.write"
-"""What one is called that may start Jobs."""
+"""The Hub's name for the right to start Jobs."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who a token belongs to, in which namespaces its owner may push, and what the token itself was given."""
+    """The owner of a token, the namespaces the owner may push to, and the rights of the token itself."""
 
     name: str
     organizations: Mapping[str, str | None]
-    """The owner's organizations and their role in each; None where the Hub does not tell it."""
+    """The owner's organizations and their role in each; None where the Hub does not report them."""
     role: str | None
-    """What the token may: `read`, `write`, or `fineGrained`, which is told by `granted`."""
+    """The role of the token: `read`, `write`, or `fineGrained`, whose rights are in `granted`."""
     granted: Mapping[str, frozenset[str]] | None = None
-    """What a fine-grained token may, by the namespace or repository; None for others, or when it is not told."""
+    """Rights of a fine-grained token by namespace or repository; None for other tokens, or when not reported."""
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """Where its owner may push."""
+        """Return the namespaces that the owner may push to."""
         return (self.name, *(name for name, role in self.organizations.items() if role != "read"))
 
     def check(self, hub: str, namespace: str, repositories: Collection[str] = ()) -> None:
-        """Raise for what stands in the way of a push of these repositories to this namespace."""
+        """Raise HubError if the token cannot push these repositories to this namespace."""
         if self.role == "read":
             raise HubError(f"{hub}: the token of {self.name} may only read. Make one with the role `write`.")
         if namespace.lower() not in {own.lower() for own in self.namespaces}:
@@ -49,7 +49,7 @@ class Account:
             )
 
     def check_jobs(self, hub: str, namespace: str) -> None:
-        """Raise when this token could push there but not start a Job."""
+        """Raise HubError if the token can push there but not start a Job."""
         if not self._may(JOBS, namespace):
             raise HubError(
                 f"{hub}: the token of {self.name} is fine-grained and may not start Jobs (`{JOBS}`) in {namespace}. "
@@ -63,7 +63,7 @@ class Account:
 
 
 def account_of(told: Mapping[str, Any]) -> Account:
-    """Read what a Hub says of whoever asks; what is missing or of another shape counts as not told."""
+    """Parse a Hub's answer about the token; a field that is missing or of another shape counts as not reported."""
     organizations = {org["name"]: org.get("roleInOrg") for org in told.get("orgs") or ()}
     token = (told.get("auth") or {}).get("accessToken") or {}
     scopes = (token.get("fineGrained") or {}).get("scoped")

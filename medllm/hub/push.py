@@ -1,4 +1,4 @@
-"""Push a folder as one commit: all of it or nothing, never over somebody else's work, tagged when it stands."""
+"""Push a folder as one commit: all or nothing, never over somebody else's work, tagged when it is complete."""
 
 import warnings
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from medllm.hub.errors import MovedError
 warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file", category=UserWarning)
 
 STAGED_ABOVE = 50 * 10**9
-"""Bytes above which files are first laid one by one on a branch: what arrived there is not sent again."""
+"""Bytes above which files go to a branch one by one first: a file that has arrived there is not sent again."""
 
 KEPT = {".gitattributes"}
-"""Files of a repository that are the Hub's, not ours, and outlive every commit."""
+"""Files that the Hub puts into a repository; every commit keeps them."""
 
 
 def writable_head(hub: Hub, repo_id: str, kind: Kind, stage: str) -> RepoState | None:
-    """What our commit would stand on, or None for a repository to be made; foreign content is an error."""
+    """Return the state that our commit follows, or None for a new repository; foreign content is an error."""
     head = hub.state_at(repo_id, kind)
     if head is None or head.empty:
         return head
@@ -50,9 +50,9 @@ def push(
     private: bool = False,
     staged_above: int = STAGED_ABOVE,
 ) -> Artifact:
-    """Push a made folder onto `head` (what stood there when the work began) and tag it by its digest.
+    """Push a finished folder onto `head` (the state when the work began) and tag the commit by its digest.
 
-    A run that was killed between the commit and the tag is finished here, not repeated.
+    If a run was killed between the commit and the tag, only the tag is added.
     """
     provenance = Provenance.read((folder / Provenance.FILE).read_text(encoding="utf-8"), str(folder))
     standing = writable_head(hub, repo_id, kind, provenance.stage)
@@ -74,14 +74,14 @@ def push(
         if winner and winner.provenance and winner.provenance.digest == provenance.digest:
             return tag_output(
                 hub, winner.artifact, provenance
-            )  # our own commit whose answer was lost, or an equal run's
+            )  # our own commit whose answer was lost, or the commit of an equal run
         raise
     _drop_branch(hub, repo_id, kind, f"making-{provenance.digest[:12]}")
     return tag_output(hub, Artifact(repo_id, kind, commit), provenance)
 
 
 def _refuse_if_moved(repo_id: str, head: RepoState | None, standing: RepoState | None) -> None:
-    """A card or a setting may have changed since; another output may not."""
+    """Raise if another output was pushed since; a changed card or setting is allowed."""
     before = head.provenance if head else None
     after = standing.provenance if standing else None
     if after and (before is None or before.digest != after.digest):
@@ -92,13 +92,13 @@ def _refuse_if_moved(repo_id: str, head: RepoState | None, standing: RepoState |
 
 
 def create(api: HfApi, repo_id: str, kind: Kind, *, private: bool) -> None:
-    """Make an empty repository; one that is there already stays as it is."""
+    """Make an empty repository; an existing one stays as it is."""
     sdk = "gradio" if kind == "space" else None
     api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
 
 
 def _commit(hub: Hub, standing: RepoState, files: dict[str, Path], provenance: Provenance) -> str:
-    """The one commit: what belongs is added, what no longer belongs is deleted, and the parent is checked."""
+    """Make the one commit: add the new files, delete the files that are gone, and check the parent."""
     repo_id, kind = standing.artifact.repo_id, standing.artifact.kind
     gone = standing.files - set(files) - KEPT
 
@@ -120,7 +120,7 @@ def _commit(hub: Hub, standing: RepoState, files: dict[str, Path], provenance: P
 
 
 def _stage(hub: Hub, repo_id: str, kind: Kind, files: dict[str, Path], *, branch: str) -> None:
-    """Lay the files one by one on a branch; the final commit then finds their bytes on the Hub and sends none."""
+    """Push the files one by one to a branch; the final commit then finds their bytes on the Hub and sends none."""
     hub.call(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
     there = hub.call(repo_id, lambda api: _sizes(api, repo_id, kind, branch))
     for name, path in files.items():
@@ -149,7 +149,7 @@ def _drop_branch(hub: Hub, repo_id: str, kind: Kind, branch: str) -> None:
 
 
 def push_once_tagged(hub: Hub, folder: Path, repo_id: str, kind: Kind, tag: str) -> Artifact:
-    """Push a folder that is no stage's output, once: when the tag is there it is not pushed again."""
+    """Push a folder that is not the output of a stage, unless its tag exists already."""
     refs = hub.refs(repo_id, kind)
     there = [ref.target_commit for ref in refs.tags if ref.name == tag] if refs else []
     if there:
@@ -170,7 +170,7 @@ def push_once_tagged(hub: Hub, folder: Path, repo_id: str, kind: Kind, tag: str)
 
 
 def restore_on_main(hub: Hub, artifact: Artifact) -> bool:
-    """Let main hold a version that stands under its tag, when another has been pushed since; False when it does."""
+    """Put a tagged version back on main if another has been pushed since; return False if main already holds it."""
     head = hub.state_at(artifact.repo_id, artifact.kind)
     provenance = hub.provenance(artifact)
     if head is None or provenance is None or head.provenance is None or head.provenance.digest == provenance.digest:
@@ -194,7 +194,7 @@ def restore_on_main(hub: Hub, artifact: Artifact) -> bool:
 
 
 def tag_output(hub: Hub, artifact: Artifact, provenance: Provenance) -> Artifact:
-    """Say that it is made. The tag comes last: without it nothing counts as made, with it everything stands."""
+    """Mark the output as made. The tag comes last: without it nothing counts as made, with it all files are there."""
     message = f"{provenance.stage} of {provenance.recipe}, digest {provenance.digest}"
     hub.call(
         artifact.repo_id,

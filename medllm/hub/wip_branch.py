@@ -1,4 +1,4 @@
-"""Half-made work on a branch of its repository, so that a machine that goes away takes nothing with it."""
+"""Unfinished work on a branch of its repository, so that the loss of a machine loses no work."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from medllm.hub.push import KEPT, create
 
 
 def branch_of(digest: str) -> str:
-    """The branch on which an output is being made."""
+    """Return the name of the branch that holds an unfinished output."""
     return f"making-{digest[:12]}"
 
 
@@ -36,7 +36,7 @@ def push_wip(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> N
 
 
 def fetch_wip(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> bool:
-    """Bring back what was kept, if anything was; False when there is nothing to go on from."""
+    """Download the unfinished work; return False if there is none to resume."""
     refs = hub.refs(repo_id, kind)
     heads = [ref.target_commit for ref in refs.branches if ref.name == branch] if refs else []
     if not heads:

@@ -1,4 +1,4 @@
-"""Where a stage is made: here, as a Job on the Hub, on a Slurm cluster, or by AutoTrain Advanced."""
+"""Launchers: make a stage here, as a Job on the Hub, on a Slurm cluster, or by AutoTrain Advanced."""
 
 from importlib import import_module
 
@@ -13,7 +13,7 @@ PLACES = ("local", "jobs", "slurm", "autotrain")
 
 
 def launcher(on: str) -> Launcher:
-    """The launcher of that name."""
+    """Return the launcher of that name."""
     if on not in PLACES:
         raise LaunchError(f"--on {on}: there is no such place. There is: {', '.join(PLACES)}.")
     found: Launcher = import_module(f"medllm.launch.{on}").launch
@@ -21,7 +21,7 @@ def launcher(on: str) -> Launcher:
 
 
 def refuse_unfit(on: str, plan: BuildPlan, hub: Hub) -> None:
-    """Raise for a stage that could not be made there: before the first one is made, not after days."""
+    """Raise LaunchError for a stage that cannot be made there: before the first one is made, not after days."""
     _refuse_base(plan, hub)
     if on == "jobs" and plan.missing and hub.token:
         hub.account().check_jobs(hub.name, plan.recipe.namespace)
@@ -35,7 +35,7 @@ def refuse_unfit(on: str, plan: BuildPlan, hub: Hub) -> None:
 
 
 def _refuse_base(plan: BuildPlan, hub: Hub) -> None:
-    """Raise for a base of a type that no stage could load; only its config.json is read."""
+    """Raise LaunchError for a base of a type that no stage can load; read only its config.json."""
     reference = parse_reference(plan.recipe.base)
     loading = [item for item in plan.missing if any(use.place == "base" for use in uses(plan.recipe, item.stage))]
     if not loading:

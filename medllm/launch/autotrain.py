@@ -1,4 +1,4 @@
-"""Train by AutoTrain Advanced, a program in an environment of its own: CPT, and DPO where rpo_alpha is 0; never RPO."""
+"""Train by AutoTrain Advanced, a program in its own environment: CPT, and DPO where rpo_alpha is 0; never RPO."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from medllm.recipe.reference import Stage
 from medllm.recipe.settings import Cpt, Rpo
 
 PROGRAM = "MEDLLM_AUTOTRAIN"
-"""The variable that names an installed `autotrain`; without it uv installs one."""
+"""The environment variable that names an installed `autotrain`; without it uv installs one."""
 PACKAGE = "autotrain-advanced==0.8.36"
 """Its last release, of January 2025; it pins huggingface_hub 0.27, so it can never share our environment."""
 OVERRIDES = """\
@@ -30,12 +30,12 @@ torchvision ; sys_platform == 'never'
 timm ; sys_platform == 'never'
 nvidia-nccl-cu12 ; sys_platform == 'never'
 """
-"""What its pins would pull in and its text trainers do not use; accelerate fails on a timm without torchvision."""
+"""Packages that its pins pull in and its text trainers do not use; accelerate fails on a timm without torchvision."""
 LAST_LINES = 15
 
 
 def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
-    """Train what AutoTrain can train; the stages that are no training are made here."""
+    """Train a stage by AutoTrain; make the stages that are no training here."""
     refuse(item)
     if isinstance(item.settings, Cpt | Rpo):
         make(plan, item, made, train, bench)
@@ -44,7 +44,7 @@ def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench:
 
 
 def refuse(item: StagePlan) -> None:
-    """Raise for what AutoTrain cannot do: asked for the whole plan before its first stage is made."""
+    """Raise LaunchError for what AutoTrain cannot do: checked for the whole plan before its first stage is made."""
     settings, stage = item.settings, item.stage
     if not isinstance(settings, Cpt | Rpo):
         return
@@ -68,12 +68,12 @@ def refuse(item: StagePlan) -> None:
 
 
 def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:
-    """Write its data and config, run it, and look for the adapter: it exits 0 even when training crashed."""
+    """Write the data and config, run AutoTrain, and check for the adapter: AutoTrain exits 0 even after a crash."""
     if not isinstance(settings, Cpt | Rpo):
         raise TypeError("only trainings are sent to AutoTrain")
     stage = "cpt" if isinstance(settings, Cpt) else "rpo"
     work = out.with_name(out.name + ".part")
-    shutil.rmtree(work, ignore_errors=True)  # it cannot go on from a checkpoint
+    shutil.rmtree(work, ignore_errors=True)  # AutoTrain cannot resume from a checkpoint
     work.mkdir(parents=True)
     whole = _folded(sources["base"], sources.get(settings.model, sources["base"]), work / "folded")
     start = readable_base(whole, work / "start")
@@ -91,7 +91,7 @@ def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:
 
 
 def _folded(base: Path, start: Path, folder: Path) -> Path:
-    """The full model to start from: the base, with the adapter folded in where the recipe starts from one."""
+    """Return the full model to start from: the base, with the adapter merged where the recipe starts from one."""
     from medllm.weights.adapter import Adapter, is_adapter
     from medllm.weights.checkpoint import Checkpoint
 
@@ -107,7 +107,7 @@ def _folded(base: Path, start: Path, folder: Path) -> Path:
 
 
 def _run(config: Path, log: Path) -> int:
-    """Run the program in its own environment; it sees no token, and ends with us even when we are killed."""
+    """Run the program in its own environment; it sees no token, and ends with this process even if it is killed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(config.with_name("home").resolve())}
     environment |= {"WANDB_MODE": "offline", "ALLOW_REMOTE_CODE": "false"}
@@ -132,12 +132,12 @@ def _run(config: Path, log: Path) -> int:
 
 
 def _program(config: Path, environment: dict[str, str]) -> list[str]:
-    """The installed program that MEDLLM_AUTOTRAIN names, else one that uv installs beside everything of ours."""
+    """Return the program that MEDLLM_AUTOTRAIN names, else one that uv installs in an environment apart from ours."""
     own = os.environ.get(PROGRAM)
     if own:
         if not Path(own).is_file():
             raise LaunchError(f"{PROGRAM}: there is no program {own}. Name the `autotrain` of its own environment.")
-        # It starts `accelerate` by that bare name, and must not find ours.
+        # AutoTrain starts `accelerate` by that bare name, and must not find ours.
         environment["PATH"] = f"{Path(own).absolute().parent}{os.pathsep}{environment['PATH']}"
         return [str(Path(own).absolute())]
     if shutil.which("uv") is None:
@@ -157,7 +157,7 @@ def _last_words(log: Path) -> str:
 
 
 def _take(trained: Path, whole: Path, sources: dict[str, Path], model: str, out: Path, facts: dict[str, Any]) -> None:
-    """Check the adapter and lay it out as our own trainings do: alone on the base it gives all that was learnt."""
+    """Check the adapter and write it as our own trainings do: on the base alone it gives the whole training."""
     from medllm.training.export import write_tokenizer
     from medllm.weights.adapter import Adapter, is_adapter, write_base
     from medllm.weights.checkpoint import Checkpoint
@@ -180,7 +180,7 @@ def _take(trained: Path, whole: Path, sources: dict[str, Path], model: str, out:
 
 
 def _checked(trained: Path, made: Path) -> None:
-    """Copy the adapter without the embedding it stores when it has resized it; numbers that are none are refused."""
+    """Copy the adapter without the embedding that AutoTrain stores after a resize; refuse NaN values."""
     from safetensors.torch import load_file, save_file
 
     learnt = {

@@ -1,4 +1,4 @@
-"""What AutoTrain Advanced is given: a base it can read, rows in its columns, and our settings in its words."""
+"""The inputs of AutoTrain Advanced: a base it can read, rows in its columns, and our settings under its names."""
 
 import json
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from medllm.errors import LaunchError
 from medllm.recipe.settings import Cpt, Rpo
 
 LEFT_BEHIND = ("config.json", "tokenizer_config.json", "README.md")
-"""Files of a base that are written anew for it; code and pickles are left behind as well."""
+"""Files of a base that are rewritten for AutoTrain; code and pickles are left out as well."""
 
 
 def readable_base(base: Path, start: Path) -> Path:
-    """The base as transformers 4.48 reads it: names of today's classes and keys put into yesterday's."""
+    """Write the base as transformers 4.48 reads it: current names of classes and keys replaced by the older ones."""
     start.mkdir(parents=True)
     for path in base.iterdir():
         if path.is_file() and path.name not in LEFT_BEHIND and path.suffix not in (".py", ".bin", ".pt", ".pth"):
@@ -39,7 +39,7 @@ def readable_base(base: Path, start: Path) -> Path:
 
 
 def write_rows(settings: Cpt | Rpo, source: Path, base: Path, data: Path) -> dict[str, int]:
-    """Write train.jsonl with the columns it reads; tells how many rows there are and how many were too long."""
+    """Write train.jsonl with the columns that AutoTrain reads; return how many rows there are and are too long."""
     rows = list(_read(settings, source))
     kept = list(_short_enough(rows, base, settings.max_length)) if isinstance(settings, Rpo) else rows
     if not kept:
@@ -63,7 +63,7 @@ def _read(settings: Cpt | Rpo, source: Path) -> Iterator[dict[str, str]]:
 
 
 def _short_enough(rows: list[dict[str, str]], base: Path, longest: int) -> Iterator[dict[str, str]]:
-    """Pairs that fit as a whole: its trainer would cut the others, and cut off what they differ in."""
+    """Yield the pairs that fit whole: AutoTrain's trainer would cut the others, and lose where they differ."""
     from tokenizers import Tokenizer
 
     count = Tokenizer.from_file(str(base / "tokenizer.json"))
@@ -74,7 +74,7 @@ def _short_enough(rows: list[dict[str, str]], base: Path, longest: int) -> Itera
 
 
 def config_of(settings: Cpt | Rpo, start: Path, data: Path) -> dict[str, Any]:
-    """Our settings in AutoTrain's words."""
+    """Return our settings under AutoTrain's names."""
     preferring = isinstance(settings, Rpo)
     mapping = {"text_column": "chosen" if preferring else "text"}
     if preferring:
@@ -82,7 +82,7 @@ def config_of(settings: Cpt | Rpo, start: Path, data: Path) -> dict[str, Any]:
     return {
         "task": "llm-dpo" if preferring else "llm-generic",
         "base_model": str(start.resolve()),
-        "project_name": "trained",  # it takes letters and hyphens only, so it is run where that folder shall lie
+        "project_name": "trained",  # letters and hyphens only, so AutoTrain runs in the parent of that folder
         "log": "none",
         "backend": "local",
         "data": {
@@ -100,7 +100,7 @@ def _params(settings: Cpt | Rpo) -> dict[str, Any]:
     lora = settings.lora
     if lora is None:
         raise LaunchError("AutoTrain makes a fresh adapter: give `lora`.")
-    # No prompt is cut: what does not fit as a whole has been left out.
+    # No prompt is cut: rows that do not fit whole are left out.
     dpo = {"dpo_beta": settings.beta, "max_prompt_length": settings.max_length} if isinstance(settings, Rpo) else {}
     return {
         "epochs": int(settings.num_train_epochs or 1),

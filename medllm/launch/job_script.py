@@ -15,11 +15,11 @@ from huggingface_hub import snapshot_download
 
 
 def main() -> int:
-    """Run the stage in a process whose Hub is the one that sent us; the token comes and stays in the environment."""
+    """Run the stage in a process that uses the Hub of this Job; the token comes and stays in the environment."""
     repo_id, _, revision = os.environ["MEDLLM_CODE"].partition("@")
     code = snapshot_download(repo_id, repo_type="dataset", revision=revision)
     folder = Path(tempfile.mkdtemp(prefix="medllm-"))
-    # Beside the folders it names when this is the machine that sent us; alone, as on the Hub, otherwise.
+    # On the machine that sent the Job the recipe is beside the folders it names; on the Hub it is alone.
     recipe = Path(os.environ["MEDLLM_FOLDER"] or folder) / f".job-{folder.name}.yaml"
     recipe.write_bytes(base64.b64decode(os.environ["MEDLLM_RECIPE"]))
     if beside := os.environ.get("MEDLLM_ACCELERATE_AT"):

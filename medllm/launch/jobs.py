@@ -1,4 +1,4 @@
-"""Make a stage as a Job on the Hub: our own script, a time limit always, work kept on the Hub, logs streamed here."""
+"""Make a stage as a Job on the Hub: our own script, always a time limit, work kept on the Hub, logs streamed here."""
 
 import base64
 import re
@@ -29,24 +29,24 @@ from medllm.recipe.training import NAMED
 SCRIPT = Path(__file__).parent / "job_script.py"
 ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 EXTRAS = {"corpus": ("train", "curate"), "space": ("space",)}
-"""What a stage needs beyond the core; the others need `train`."""
+"""The extras that a stage needs; the other stages need `train`."""
 
 
 @dataclass(frozen=True)
 class HubJobs:
-    """How Jobs are asked for; what is left at None is as the recipe says under `jobs`."""
+    """Settings for Jobs; a field that is None takes the value in the recipe's `jobs`."""
 
     timeout: str | None = None
-    """The Hub stops a Job after 30 minutes unless told otherwise; what was made until then is kept and continued."""
+    """Time limit of a Job; the Hub's default is 30 minutes. Work done until then is kept and resumed."""
     tries: int | None = None
-    """Jobs for one stage at most; each must have got further than the one before."""
+    """Maximum number of Jobs for one stage; each must get further than the one before."""
     keep_every: float = 600
-    """Seconds between two pushes of half-made work."""
+    """Seconds between two pushes of unfinished work."""
     script: Path = SCRIPT
-    """What the Job runs."""
+    """The script that the Job runs."""
 
     def launch(self, plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
-        """Send Jobs until the stage stands; a Job of an earlier run that still works is followed, not doubled."""
+        """Send Jobs until the stage is made; follow a Job of an earlier run that still runs, do not send a second."""
         refuse_local(item, bench.hub)
         tries = self.tries or plan.recipe.jobs.tries
         for _ in range(tries):
@@ -59,8 +59,8 @@ class HubJobs:
             told = f"{item.stage}: the Job {job.id} ended as {stage}" + _message(job)
             if stage == "CANCELED" or _kept_at(bench.hub, item) == before:
                 raise LaunchError(f"{told}, and no work was kept since. Its log: hf jobs logs {job.id}")
-            bench.say(f"{told}; sending another that goes on from what was kept")
-        raise LaunchError(f"{item.stage}: {tries} Jobs did not finish it. What they made is kept; run again to go on.")
+            bench.say(f"{told}; sending another that resumes the kept work")
+        raise LaunchError(f"{item.stage}: {tries} Jobs did not finish it. What they made is kept; run again to resume.")
 
     def _send(self, plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo:
         hub = bench.hub
@@ -107,22 +107,22 @@ def _sent(api: HfApi, script: str, **more: Any) -> JobInfo:  # noqa: ANN401  the
 
 
 def refuse_local(item: StagePlan, hub: Hub) -> None:
-    """Raise for folders of this machine where a Job could not see them."""
+    """Raise LaunchError for folders of this machine that a Job cannot see."""
     folders = [source.reference for source in item.inputs if source.repo_id is None]
     if folders and not is_here(hub):
         raise LaunchError(
-            f"{item.stage}: {', '.join(folders)} lies in a folder here, where no Job can see it. Push it "
+            f"{item.stage}: {', '.join(folders)} is in a local folder, where no Job can see it. Push it "
             "(`hf upload ORG/NAME FOLDER`) and write ORG/NAME@REVISION in the recipe."
         )
 
 
 def is_here(hub: Hub) -> bool:
-    """Whether the Hub is this very machine, so that its Jobs see our folders."""
+    """Return whether the Hub is this machine, so that its Jobs see our folders."""
     return urlsplit(hub.endpoint).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def carried(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
-    """The accelerate config that lies beside the recipe, for the Job to write beside its own copy of the recipe."""
+    """Read the accelerate config beside the recipe, so that the Job writes it beside its own copy of the recipe."""
     name = getattr(item.settings, "accelerate", None)
     if name is None or name in NAMED:
         return {}
@@ -132,15 +132,15 @@ def carried(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
     if Path(name).is_absolute() or ".." in Path(name).parts or not file.is_file():
         raise LaunchError(
             f"{item.stage}.accelerate: there is no {name} beside the recipe, and a Job sees no other folder of this "
-            f"machine. Write {' or '.join(NAMED)}, or lay the file beside the recipe."
+            f"machine. Write {' or '.join(NAMED)}, or put the file beside the recipe."
         )
     return {"MEDLLM_ACCELERATE": base64.b64encode(file.read_bytes()).decode(), "MEDLLM_ACCELERATE_AT": name}
 
 
 def flavor_of(item: StagePlan, plan: BuildPlan | None = None) -> str:
-    """The Hub's name for the machine the recipe asks for.
+    """Return the Hub's name for the machine that the recipe asks for.
 
-    The recipe says `a100x2`; the Hub rents out such GPUs by one, four or eight, so the next larger size is taken. A
+    For `a100x2` in a recipe the next larger size is taken: the Hub rents out such GPUs by one, four or eight. A
     merge without `run_on` gets the cheapest machine whose disk holds base and merged model.
     """
     asked = getattr(item.settings, "run_on", None)
@@ -157,7 +157,7 @@ def flavor_of(item: StagePlan, plan: BuildPlan | None = None) -> str:
 
 
 def dependencies(stage: str) -> list[str]:
-    """The libraries of this very environment, so that a Job computes with what was tested here."""
+    """List the libraries of this environment with their versions, so that a Job computes with what was tested here."""
     wanted = EXTRAS.get(stage, ("train",))
     found = []
     for line in requires("medllm") or ():
@@ -187,7 +187,7 @@ def _kept_at(hub: Hub, item: StagePlan) -> str | None:
 
 
 def _follow(job: JobInfo, item: StagePlan, bench: BuildContext) -> JobInfo:
-    """Stream the log until the Job ends; leaving does not end it."""
+    """Stream the log until the Job ends; an interrupt does not end the Job."""
     owner = job.owner.name if job.owner else None
     try:
         for line in bench.hub.api.fetch_job_logs(job_id=job.id, namespace=owner, follow=True):
@@ -195,7 +195,7 @@ def _follow(job: JobInfo, item: StagePlan, bench: BuildContext) -> JobInfo:
         return bench.hub.call(f"Job {job.id}", lambda api: api.wait_for_job(job_id=job.id, namespace=owner))
     except KeyboardInterrupt:
         raise LaunchError(
-            f"{item.stage}: the Job {job.id} goes on without us. Run the same command to follow it again; "
+            f"{item.stage}: the Job {job.id} continues without this run. Run the same command to follow it again; "
             f"stop it by `hf jobs cancel {job.id}`."
         ) from None
 

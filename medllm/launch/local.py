@@ -17,16 +17,16 @@ from medllm.recipe.training import NAMED, Training
 
 
 def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
-    """Make the stage here."""
+    """Make the stage in this process."""
     make(plan, item, made, maker_of(item.stage, plan.recipe.folder), bench)
 
 
 def maker_of(stage: Stage, folder: Path | None = None) -> Maker:
-    """The stage's own `make`, kept from writing among our results; importing it loads torch, so it comes last."""
+    """Return the stage's own `make`, with its output kept out of ours; its import loads torch, so it comes last."""
 
     def work(settings: Settings, sources: dict[str, Path], out: Path) -> None:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            # Libraries' notes to their own developers are no news to whoever runs a recipe.
+            # Libraries' deprecation notes are for their developers, not for the person who runs a recipe.
             warnings.simplefilter("ignore", FutureWarning)
             spread = on_all_devices(settings, out, stage=stage, base=sources.get("base"), folder=folder)
             import_module(f"medllm.stages.{stage}").make(spread, sources, out)
@@ -37,10 +37,10 @@ def maker_of(stage: Stage, folder: Path | None = None) -> Maker:
 def on_all_devices(
     settings: Settings, out: Path, *, stage: str = "training", base: Path | None = None, folder: Path | None = None
 ) -> Settings:
-    """Settings whose `accelerate` names a file for the devices that are here, where the recipe names none of its own.
+    """Return settings whose `accelerate` names a file for the devices of this machine, unless the recipe names its own.
 
-    What is used is said, and what cannot work is refused, before anything is loaded. A file of the recipe's own is
-    looked for beside the recipe first.
+    The devices in use are printed, and settings that cannot work are refused, before anything is loaded. The file that
+    a recipe names is searched for beside the recipe first.
     """
     from medllm.training import devices
 

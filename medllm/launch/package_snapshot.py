@@ -1,4 +1,4 @@
-"""The package itself as a private dataset on the Hub, so that a Job runs the code of here and no other."""
+"""The package itself as a private dataset on the Hub, so that a Job runs exactly the local code."""
 
 import shutil
 import tempfile
@@ -13,7 +13,7 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 def push_package(hub: Hub, namespace: str) -> Artifact:
-    """Push the package unless it already stands there, byte for byte, under the tag of its content."""
+    """Push the package unless the Hub already holds it, byte for byte, under the tag of its content."""
     package = Path(medllm.__file__).parent
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside) / "code"

@@ -1,4 +1,4 @@
-"""Make a stage on a Slurm cluster: a script that a person can read, submitted once, followed, and queued again."""
+"""Make a stage on a Slurm cluster: a readable script, submitted once, followed, and requeued at its time limit."""
 
 import os
 import re
@@ -40,10 +40,10 @@ exit "$code"
 TRIES = 20
 """How often one job is queued again at its time limit."""
 BEFORE_THE_LIMIT = 600
-"""Seconds before the limit at which the stage is told to save."""
+"""Seconds before the time limit at which Slurm signals the stage to save."""
 LAST_LINES = 15
 LOOKS = 2.0
-"""Seconds between two looks at the queue."""
+"""Seconds between two checks of the queue."""
 TRAININGS = ("cpt", "rpo")
 LOADING = ("cpt", "preferences", "rpo", "merge", "evaluate")
 """The stages that read the base's weights."""
@@ -61,7 +61,7 @@ def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench:
     else:
         write_script(plan, item, bench)
         recipe.write_text(yaml.safe_dump(plan.recipe.tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
-        # What an earlier job wrote says nothing about this one.
+        # The exit code of an earlier job is not that of this one.
         for old in (script.with_suffix(".log"), script.with_suffix(".code")):
             old.unlink(missing_ok=True)
         job = _submit(item, script, recipe, bench)
@@ -71,7 +71,7 @@ def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench:
             bench.say(f"{item.stage} | {line.replace(bench.hub.token or chr(0), '***')}")
     except KeyboardInterrupt:
         raise LaunchError(
-            f"{item.stage}: job {job} goes on without us. Run the same command to follow it again; stop it by "
+            f"{item.stage}: job {job} continues without this run. Run the same command to follow it again; stop it by "
             f"`scancel {job}`."
         ) from None
     recipe.unlink(missing_ok=True)
@@ -79,12 +79,12 @@ def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench:
 
 
 def job_name(item: StagePlan) -> str:
-    """The job's name in the queue: the same for the same stage with the same settings and inputs."""
+    """Return the job's name in the queue: the same for the same stage with the same settings and inputs."""
     return f"medllm-{item.stage}-{item.digest[:12]}"
 
 
 def _places(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> tuple[Path, Path]:
-    """The script beside the work, and the recipe for it beside the folders that the recipe names."""
+    """Return the path of the script, beside the work, and of its recipe, beside the folders that the recipe names."""
     folder = (bench.work / plan.recipe.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{item.stage}-{item.digest[:12]}"
@@ -92,7 +92,7 @@ def _places(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> tuple[Path
 
 
 def write_script(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> Path:
-    """Write the script beside the work; it names no token."""
+    """Write the script beside the work; the script holds no token."""
     script, recipe = _places(plan, item, bench)
     spread = item.stage in TRAININGS or getattr(item.settings, "engine", None) == "local"
     nodes = plan.recipe.slurm.nodes if spread else 1
@@ -133,14 +133,14 @@ def _options(plan: BuildPlan, item: StagePlan, script: Path, nodes: int) -> Iter
 
 
 def memory(plan: BuildPlan, item: StagePlan) -> str:
-    """Main memory that a stage needs to read the base: its weights in 16 bits and a quarter more, at least 16G."""
+    """Return the main memory that a stage needs to read the base: weights in 16 bits plus a quarter, at least 16G."""
     shape = shape_if_known(plan.recipe.base, plan.recipe.folder) if item.stage in LOADING else None
     size = weight_bytes(shape, "none", "bfloat16") * 1.25 if shape else 0.0
     return f"{max(size, LEAST_MEMORY) / 1e9:.0f}G"
 
 
 def _devices(run_on: str | None, nodes: int, gres: str | None) -> str | None:
-    """`a100x4` as Slurm asks for it, on each node; a machine without GPUs asks for none."""
+    """Translate `a100x4` into Slurm's option for each node; a machine without GPUs asks for none."""
     found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", run_on or "")
     if not found:
         return None
@@ -150,7 +150,7 @@ def _devices(run_on: str | None, nodes: int, gres: str | None) -> str | None:
 
 
 def _queued(item: StagePlan) -> str | None:
-    """The number of the stage's job, when one waits or works."""
+    """Return the number of the stage's job if one waits or runs."""
     done = _ask("squeue", "--me", "--noheader", "--format=%i %T", f"--name={job_name(item)}")
     lines = [line.split(maxsplit=1) for line in done.splitlines() if len(line.split()) > 1]
     return next((number for number, state in lines if state != "COMPLETING"), None)
@@ -171,7 +171,7 @@ def _submit(item: StagePlan, script: Path, recipe: Path, bench: BuildContext) ->
 
 
 def _followed(job: str, log: Path) -> Iterator[str]:
-    """The lines of the log as they come, until the job is no longer in the queue."""
+    """Yield the lines of the log as they come, until the job is no longer in the queue."""
     seen, rest = 0, ""
     while True:
         state = _state(job)
@@ -190,7 +190,7 @@ def _followed(job: str, log: Path) -> Iterator[str]:
 
 
 def _state(job: str) -> str | None:
-    """What the queue says of a job; none when it has ended. A controller that is away is asked again."""
+    """Return the job's state in the queue; None when it has ended. Ask a controller that does not answer again."""
     for _ in range(30):
         done = subprocess.run(
             ["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True, check=False
@@ -204,7 +204,7 @@ def _state(job: str) -> str | None:
 
 
 def _judge(item: StagePlan, job: str, script: Path) -> None:
-    """Raise unless the script has left a 0."""
+    """Raise LaunchError unless the script has recorded exit code 0."""
     code = script.with_suffix(".code")
     told = code.read_text("utf-8").strip() if code.is_file() else None
     if told == "0":
@@ -213,8 +213,8 @@ def _judge(item: StagePlan, job: str, script: Path) -> None:
         state = re.search(r"JobState=(\S+)(?: Reason=(\S+))?", _ask("scontrol", "show", "job", job))
         ended = f"ended as {state[1]}" if state else "ended"
         raise LaunchError(
-            f"{item.stage}: job {job} {ended} before it could say why (time limit, memory or scancel). What it made is "
-            f"kept; run again to continue.{_last_words(script)}"
+            f"{item.stage}: job {job} {ended} before it could report why (time limit, memory or scancel). What it made "
+            f"is kept; run again to continue.{_last_words(script)}"
         )
     raise LaunchError(f"{item.stage}: the job ended with code {told}.{_last_words(script)}")
 

@@ -66,7 +66,7 @@ def test_a_hub_that_nobody_serves_is_told_at_once_and_one_that_went_away_is_wait
     said = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = replace(hub, endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}", waits=(9999.0,))
-    with pytest.raises(HubError, match=r"http://127.0.0.1:\d+: nobody answers there .*refused.*medllm hub serve"):
+    with pytest.raises(HubError, match=r"http://127.0.0.1:\d+: no server answers there .*refused.*medllm hub serve"):
         nobody.refs(REPO, "model")
     gone = replace(nobody, waits=(0.01, 0.01), say=said.append)
     gone._heard.append(True)

@@ -115,7 +115,7 @@ def test_a_job_whose_time_is_up_is_followed_by_another_that_goes_on(lingering):
     assert (first.status.stage, first.status.message) == ("ERROR", "Job timeout")
     assert second.status.stage == "COMPLETED"
     assert (lingering.hub.pull(made) / "step-0").read_text() == first.id
-    assert any("(Job timeout); sending another that goes on from what was kept" in line for line in lingering.said)
+    assert any("(Job timeout); sending another that resumes the kept work" in line for line in lingering.said)
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_a_folder_of_this_machine_is_refused_where_a_job_could_not_see_it(tmp_pa
     toy.lay_out(tmp_path)
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
     far = BuildContext(replace(hub, endpoint="https://hub.example.org"), tmp_path / "runs", print)
-    with pytest.raises(LaunchError, match=r"\./texts, world lies in a folder here.*hf upload"):
+    with pytest.raises(LaunchError, match=r"\./texts, world is in a local folder.*hf upload"):
         HubJobs().launch(plan, plan.items[0], {}, far)
 
 

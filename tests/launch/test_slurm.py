@@ -154,7 +154,7 @@ def test_a_job_that_ended_without_a_word_says_what_may_have_ended_it(tmp_path, b
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\necho 8\n")
     (tmp_path / "bin" / "scontrol").write_text("#!/bin/bash\necho '   JobState=OUT_OF_MEMORY Reason=OutOfMemory'\n")
-    with pytest.raises(LaunchError, match="job 8 ended as OUT_OF_MEMORY before it could say why"):
+    with pytest.raises(LaunchError, match="job 8 ended as OUT_OF_MEMORY before it could report why"):
         launch(plan, plan.items[0], {}, bench)
 
 

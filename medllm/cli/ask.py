@@ -31,7 +31,7 @@ def ask(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     with connect(hub, sound.namespace, say=log) as there, warnings.catch_warnings():
-        # Libraries' notes to their own developers are no news to whoever asks.
+        # Libraries' notes to their own developers do not concern the user.
         warnings.simplefilter("ignore", FutureWarning)
         asked = asking.ask(make_plan(sound, there), question)
         if asked.question is None:
@@ -47,7 +47,7 @@ def ask(
 
 
 def _write(asked: "Asked") -> None:
-    """One cell after the other; what the others say meanwhile waits its turn."""
+    """Write one cell after the other; the text of the others waits its turn."""
     from medllm.pipeline.asking import replies
 
     print(asked.prompts["plain"].text if "plain" in asked.prompts else asked.text, flush=True)

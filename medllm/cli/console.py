@@ -64,7 +64,7 @@ def open_reporter() -> Iterator[Reporter]:
 
 @contextmanager
 def handle_interrupt() -> Iterator[None]:
-    """Turn Ctrl-C into one line that says how to resume."""
+    """Turn Ctrl-C into one line that explains how to resume."""
     try:
         yield
     except KeyboardInterrupt:
@@ -182,7 +182,7 @@ class QuickstartDisplay:
         self._console.print(f"{_elapsed(self._began)}  {text}", markup=False)
 
     def note(self, text: str) -> None:
-        """Write what the pipeline says to the log only."""
+        """Write the pipeline's messages to the log only."""
         print(text, file=sys.stderr, flush=True)
 
     def plan(self, plan: "BuildPlan") -> None:

@@ -141,7 +141,7 @@ def add_token(
 
 @token.command("list")
 def list_tokens(folder: Folder, json_: JsonOption = False) -> None:
-    """List the tokens that stand: number, user, role, what for, since when, until when."""
+    """List the valid tokens: number, user, role, what for, since when, until when."""
     from medllm.localhub.store import accounts
 
     with _store(folder, new=False) as store, store.database.read() as connection:

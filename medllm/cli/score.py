@@ -1,4 +1,4 @@
-"""The commands for exams: score anybody's predictions, and report stability under explanation."""
+"""The commands for exams: score any model's predictions, and report stability under explanation."""
 
 import json
 import re
@@ -21,7 +21,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="DIR|ORG/NAME@REVISION",
-        help="Where the exam lies: a folder, or a Hub dataset.",
+        help="Where the exam is: a folder, or a Hub dataset.",
         show_default=False,
     ),
 ]
@@ -47,7 +47,7 @@ def score(
     list_: Annotated[bool, typer.Option("--list", help="List the exams with source, licence and dates.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Score anybody's predictions on an exam, with intervals, by year, section, category and the pass rule.
+    """Score any model's predictions on an exam, with intervals, by year, section, category and the pass rule.
 
     `official` compares byte for byte as IgakuQA's own scorer does, so that published numbers come out; `normalised`
     reads the answer out of the reply and repairs numeric keys.
@@ -94,7 +94,7 @@ def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Pat
 
     if data is None:
         known = f" {absent(benchmark, Path('DIR'))}" if benchmark in CATALOGUE else ""
-        raise DataError(f"say with --data where {benchmark} lies.{known}")
+        raise DataError(f"--data is missing: where is {benchmark}?{known}")
     if Path(data).exists() or not _HUB_NAME.fullmatch(data):
         return Path(data)
     repo_id, _, revision = data.partition("@")

@@ -1,4 +1,4 @@
-"""The canary set: invented questions with sure keys, on which two sets of weights are held against each other."""
+"""The canary set: invented questions with certain keys, on which two sets of weights are compared."""
 
 import random
 

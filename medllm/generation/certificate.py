@@ -16,7 +16,7 @@ from medllm.weights.combine import concatenate
 from medllm.weights.resources import bytes_in_memory, memory_free
 
 NOTES = "certifying"
-"""Folder, beside the merged weights, of what each model said; needed only on the way."""
+"""Folder, beside the merged weights, of each model's answers; needed only on the way."""
 NOTE_BYTES = 6e6
 """About what the notes of one question take on disk: 1,000 positions with 256 tokens each, and their sums."""
 WORKING = 2e9
@@ -67,7 +67,7 @@ class Certificate:
         return bytes_in_memory(Checkpoint(self.base), self.numbers) + WORKING <= memory_free()
 
     def check(self) -> None:
-        """Say what the certificate needs, and refuse before any work what the machine has no memory for."""
+        """Report what the certificate needs, and refuse before any work what the machine has no memory for."""
         base, free = Checkpoint(self.base), memory_free()
         needed = bytes_in_memory(base, self.numbers) + WORKING
         if needed <= free:

@@ -1,8 +1,8 @@
 """Many processes answer, each with a model of its own on a device of its own; requests are shared out batch by batch.
 
-Batches are those that one process would make, so the replies are the same. Whoever is free gets the next one. Replies
+Batches are those that one process would make, so the replies are the same. A free process gets the next one. Replies
 come back as they are finished and are written down by the caller, so any number of processes can go on later. When one
-process dies, or shows no life for `SILENT` seconds, all others are ended, and its message is told. On a Slurm job of
+process dies, or shows no life for `SILENT` seconds, all others are ended, and its message is shown. On a Slurm job of
 several nodes `srun` starts those of the other nodes, and their lines come through it.
 """
 
@@ -28,10 +28,10 @@ from medllm.recipe.hardware import nodes
 from medllm.weights.load import import_torch, load_tokenizer
 
 LAST_LINES = 8
-"""How much of a dead process's messages is told."""
+"""Lines of a dead process's messages that are kept."""
 WORKER = [sys.executable, "-m", "medllm.generation.worker"]
 BEAT = 5.0
-"""Seconds after which a process that loads or answers says that its work goes on."""
+"""Seconds after which a process that loads or answers reports that its work goes on."""
 SILENT = 45.0
 """Seconds without a word after which a process that has work counts as hung."""
 LOOK = 1.0
@@ -124,7 +124,7 @@ class Process:
         self.give(json.dumps(given) + "\n")
 
     def give(self, line: str) -> None:
-        """Send one line; a process that is gone is noticed by what it no longer says."""
+        """Send one line; a process that is gone is noticed by its silence."""
         assert self.running.stdin is not None
         try:
             self.running.stdin.write(line)
@@ -147,11 +147,11 @@ class Process:
             thread.join()
         for pipe in (self.running.stdin, self.running.stdout, self.running.stderr):
             assert pipe is not None
-            with suppress(OSError):  # what was still to be sent is sent to nobody
+            with suppress(OSError):  # what was still to be sent is dropped
                 pipe.close()
 
     def last_words(self) -> str:
-        """How it ended and what it said last."""
+        """Describe how it ended, with its last message."""
         code = self.running.wait()
         self._threads[0].join(timeout=5)
         return self._words(f"was ended by signal {-code}" if code < 0 else f"ended with code {code}")
@@ -165,11 +165,11 @@ class Process:
         return self._silent
 
     def words_of_silence(self) -> str:
-        """For how long nothing was heard, and what it said last."""
+        """Describe how long it has been silent, with its last message."""
         return self._words(f"has shown no life for {SILENT:.0f} seconds")
 
     def _words(self, how: str) -> str:
-        said = next((line for line in reversed(self.last) if line.strip()), "it said nothing")
+        said = next((line for line in reversed(self.last) if line.strip()), "it printed nothing")
         return f"process {self.number} on {self.place} {how}: {said.strip()}"
 
     def _hear(self, heard: "Queue[Heard]") -> None:

@@ -21,14 +21,14 @@ TRIED_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 STOPS_ALLOWED = 4
 LONGEST_WAIT = 60.0
 LONGEST_WORD = 300
-"""How much of a server's own words is told."""
+"""Characters of a server's own message that are shown."""
 DONE = b"data: [DONE]"
 BROKEN_OFF = (OSError, http.client.HTTPException)
 T = TypeVar("T")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A server that points elsewhere is told so, not followed: the key would go with the request."""
+    """A handler that reports a redirect and does not follow it: the key would go with the request."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Follow nothing."""
@@ -38,7 +38,7 @@ OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class Pace:
-    """Lets requests through one by one, no faster than the server allows, and holds all of them when it says wait."""
+    """A limiter that sends requests one by one, no faster than the server allows; holds all when it asks to wait."""
 
     def __init__(self, per_minute: float | None) -> None:
         self.gap = 60.0 / per_minute if per_minute else 0.0
@@ -61,7 +61,7 @@ class Pace:
 
 
 class EndpointGenerator:
-    """Asks a server; faults that pass are waited out, those that do not are told with the server's own words."""
+    """A client of a server: waits out temporary faults, and reports lasting ones in the server's own words."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class EndpointGenerator:
         time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(1.0, 1.1))
 
     def _call(self, request: Request, *, streamed: bool) -> urllib.request.Request:
-        """Word the request as the protocol wants it; the key stands in a header and nowhere else."""
+        """Write the request as the protocol wants it; the key is in a header and nowhere else."""
         body: dict[str, Any] = {
             "model": request.model,
             "max_tokens": request.max_new_tokens,

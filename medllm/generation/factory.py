@@ -66,7 +66,7 @@ def release(maker: Generator) -> None:
 
 
 def processes_of(settings: Preferences | Evaluate) -> int | None:
-    """How many processes answer: as the recipe says, else one for each GPU that is seen and that `run_on` asks for."""
+    """Count the processes that answer: as the recipe sets, else one for each visible GPU that `run_on` asks for."""
     if settings.num_processes is not None or settings.engine != "local" or settings.run_on is None:
         return settings.num_processes
     asked = machine(settings.run_on)
@@ -159,7 +159,7 @@ def _api(url: str, server: Server, *, chat: bool) -> Generator:
 
 
 def source_of(folder: Path | None) -> tuple[str | None, str | None]:
-    """The name and the commit of a model, as far as its folder tells (a Hub snapshot does)."""
+    """Read the name of a model, and its commit where the folder is a Hub snapshot, from the folder's path."""
     if folder is None:
         return None, None
     parent = folder.absolute().parent

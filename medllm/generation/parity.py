@@ -1,6 +1,6 @@
 """How far one set of weights answers as another, measured on real prompts; one of the two is in memory at a time.
 
-What the first says and how likely it finds each next token goes to the disk; then the second reads the same texts.
+The first model's answers and its probability of each next token go to the disk; then the second reads the same texts.
 """
 
 import json
@@ -25,8 +25,8 @@ TEMPLATE: Literal["igakuqa", "paper"] = "igakuqa"
 TOKENS = 64
 """Room for each answer."""
 KEPT = 256
-"""How many of a position's likeliest tokens are kept; all others count as one, so that a divergence is never told too
-large, and exact where the vocabulary is no larger."""
+"""How many of a position's likeliest tokens are kept; all others count as one, so that a divergence is never reported
+too large, and is exact where the vocabulary is no larger."""
 AT_ONCE = 128
 """Positions whose logits are taken apart at a time."""
 

@@ -1,4 +1,4 @@
-"""What is asked and what comes back, whoever answers."""
+"""Requests and replies of a generator, the same for every backend."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +71,7 @@ def shared_length(texts: Sequence[str]) -> int:
 
 
 class NoReplyError(ModelError):
-    """A server that cannot be reached, or that answers with an error (then `code` tells which)."""
+    """A server that cannot be reached, or that answers with an error (then `code` is its HTTP status)."""
 
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class NoReplyError(ModelError):
 
 
 class PromptTooLongError(Exception):
-    """The server says that the prompt does not fit."""
+    """The server reports that the prompt does not fit."""
 
 
 class Generator(Protocol):

@@ -28,7 +28,7 @@ IDLE = 0.002
 
 
 class Out:
-    """The lines to whoever started us."""
+    """The lines to the parent process."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -44,13 +44,13 @@ class Out:
             self._last = time.monotonic()
 
     def alive(self, every: float) -> None:
-        """Say that the work goes on, unless something was sent less than `every` seconds ago."""
+        """Report that the work goes on, unless something was sent less than `every` seconds ago."""
         if time.monotonic() - self._last >= every:
             self.tell({"alive": True})
 
 
 class Loading:
-    """Says that the work goes on while the model is loaded, as long as that takes processor time."""
+    """A thread that reports progress while the model is loaded, as long as that takes processor time."""
 
     def __init__(self, out: Out, every: float) -> None:
         self._out, self._every = out, every
@@ -75,7 +75,7 @@ class Loading:
 
 
 def main() -> None:
-    """Answer until stdin ends: then whoever started us is gone, or needs no more."""
+    """Answer until stdin ends: then the parent process is gone, or needs no more."""
     out = Out(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what libraries print goes among the messages, never among the replies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends us

@@ -1,4 +1,4 @@
-"""The pipeline: what a recipe asks for, what of it stands on the Hub, and the making of the rest."""
+"""The pipeline: what a recipe asks for, which outputs exist on the Hub, and the build of the missing ones."""
 
 from medllm.pipeline.build import BuildContext, Maker, make
 from medllm.pipeline.plan import BuildPlan, StagePlan, make_plan

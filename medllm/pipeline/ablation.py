@@ -21,7 +21,7 @@ from medllm.pipeline.run import Launcher, run
 from medllm.recipe import Recipe, with_overrides
 
 ORDER = ("base", "rpo-only", "cpt", "cpt-dpo", "final")
-"""The paper's order; rows of other names stand between `cpt-dpo` and `final`."""
+"""The paper's order; rows of other names go between `cpt-dpo` and `final`."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Ablation:
 
 
 OF_TRAINED_MODELS = (
-    "intervals and p are of these trained models and the chance of the questions: p says that these two trained",
-    "models differ, not that the methods do. Another training moves a row too: train rows with several seeds",
+    "intervals and p are of these trained models and the chance of the questions: p is evidence that these two",
+    "trained models differ, not that the methods do. Another training moves a row too: train rows with several seeds",
     "(ROW-seed1, ROW-seed2 ...) for a mean and an interval over trainings.",
 )
 """What the table's intervals and p values are of, in lines for people."""

@@ -43,7 +43,7 @@ class Asked:
 
 
 def ask(plan: BuildPlan, text: str) -> Asked:
-    """Find the question by its id, or take the text as it is; a model whose stage does not stand cannot answer."""
+    """Find the question by its id, or take the text as it is; a model whose stage is not built cannot answer."""
     settings = plan.recipe.evaluate
     if settings is None:
         raise RecipeError("evaluate: the recipe has none, so it names no models to ask.")
@@ -57,7 +57,7 @@ def ask(plan: BuildPlan, text: str) -> Asked:
     }
     models = {name: source for name, source in settings.models.items() if name not in missing}
     if not models:
-        raise RecipeError("ask: none of the recipe's models stands yet. Run `medllm run` first.")
+        raise RecipeError("ask: none of the recipe's models is built yet. Run `medllm run` first.")
     asked = settings.model_copy(update={"models": models, "limit": None, "years": None})
     sources = _sources(plan)
     found = _of_an_exam(asked, sources, text)
@@ -66,7 +66,7 @@ def ask(plan: BuildPlan, text: str) -> Asked:
 
 
 def _sources(plan: BuildPlan) -> dict[str, Path]:
-    """What the evaluation would be given, as far as it stands."""
+    """Find the evaluation's inputs, as far as they are built."""
     above = {}
     for item in plan.items:
         commit = item.standing.artifact.revision if item.standing else None

@@ -31,7 +31,7 @@ Maker = Callable[[Settings, dict[str, Path], Path], None]
 """A stage: folders in, one folder out."""
 
 LIBRARIES = ("medllm", "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "datatrove")
-"""Whose versions a provenance tells: those that could make the same settings come out differently."""
+"""The libraries whose versions a provenance records: a change of version can change the result of equal settings."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class BuildContext:
     work: Path
     """Half-made and made outputs, by name and digest; nothing in it is needed once it is pushed."""
     say: Callable[[str], None]
-    """Tells people what is happening."""
+    """Reports to people what is happening."""
     progress: Callable[[str], None] = lambda text: None
-    """Tells how far the work has come; only the latest word matters."""
+    """Reports how far the work is; only the latest line matters."""
     keep_every: float | None = None
     """Seconds between two pushes of half-made work; None where this machine's disk outlives the run."""
 
@@ -75,7 +75,7 @@ def make(
 
 @contextmanager
 def _room_told(item: StagePlan, place: Path) -> Iterator[None]:
-    """Say which disk is full, whatever was being written."""
+    """Name the disk that is full, whichever file was being written."""
     try:
         yield
     except Exception as fault:
@@ -90,12 +90,12 @@ def _room_told(item: StagePlan, place: Path) -> Iterator[None]:
 def _work(
     plan: BuildPlan, item: StagePlan, inputs: tuple[Input, ...], maker: Maker, place: Path, bench: BuildContext
 ) -> float | None:
-    """Let the stage work until `made` stands; the seconds it took, or None where an earlier run had done a part."""
+    """Run the stage until `made` exists; return its seconds, or None where an earlier run had done a part."""
     out, made = place / "making", place / "made"
     if made.exists():
         bench.say(f"{item.stage}: made by an earlier run that did not get to push it")
         return None
-    if out.exists():  # not moved to `made`, so nobody can say that it is whole; what it learnt lies in its .part
+    if out.exists():  # not moved to `made`, so it may be incomplete; the progress worth keeping is in its .part
         shutil.rmtree(out)
     part = out.with_name("making.part")
     resumed = part.exists() or fetch_wip(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))

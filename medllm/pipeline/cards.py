@@ -1,4 +1,4 @@
-"""Which card a stage's output carries, and what it may tell."""
+"""Which card a stage's output carries, and which facts the card may contain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -49,6 +49,6 @@ def card_of(
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """What a card may say of the recipe: plain values only."""
+    """List the recipe's values that a card may contain: plain values only."""
     told = recipe.model_dump(mode="json", include={"name", "namespace", "base", "cutoff"})
     return {**told, "license": recipe.publish.license, "gated": recipe.publish.gated}

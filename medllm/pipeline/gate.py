@@ -1,4 +1,4 @@
-"""The gate before a public push: what the recipe asks to hold, and what the outputs say."""
+"""The gate before a public push: the conditions of the recipe, checked against the facts of the outputs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ def failed_gate_conditions(
 ) -> list[str]:
     """Every condition that does not hold; `facts` by stage, `worst_delta` the far end of the final model's interval.
 
-    What nobody measured does not hold: an audit that was not made is not an audit without findings.
+    A condition that was not measured does not hold: a missing audit is not an audit without findings.
     """
     return [*_audit(recipe, facts), *_personal(recipe, facts), *_drop(recipe, worst_delta)]
 
@@ -21,7 +21,7 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
         return
     open_findings = facts.get("corpus", {}).get("audit", {}).get("unreviewed")
     if open_findings is None:
-        yield "gate.audit: the corpus says nothing of a leakage audit"
+        yield "gate.audit: the corpus has no leakage audit"
     elif open_findings:
         yield (
             f"gate.audit: {open_findings} sightings of the leakage audit wait for a person. Read audit.html in the "
@@ -29,7 +29,7 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
         )
     waiting = facts.get("preferences", {}).get("audit", {}).get("unreviewed")
     if recipe.preferences is not None and waiting is None:
-        yield "gate.audit: the preference pairs say nothing of a leakage audit"
+        yield "gate.audit: the preference pairs have no leakage audit"
     elif recipe.preferences is not None and waiting:
         yield (
             f"gate.audit: {waiting} sightings of the leakage audit in the preference pairs wait for a person. Read "
@@ -42,7 +42,7 @@ def _personal(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterato
         return
     kept = facts.get("corpus", {}).get("personal_data", {}).get("standing")
     if kept is None:
-        yield "gate.personal_data: the corpus does not say whether documents with personal data stand in it"
+        yield "gate.personal_data: the corpus does not record whether it holds documents with personal data"
     elif kept:
         yield f"gate.personal_data: {kept} places in the corpus seem to name a patient. Set personal_data: drop"
 
@@ -53,8 +53,8 @@ def _drop(recipe: Recipe, worst_delta: float | None) -> Iterator[str]:
         return
     if worst_delta is None:
         yield (
-            "gate.max_drop: the final model was not asked both plainly and explained in every exam, so nobody "
-            "knows what explaining costs it. Add `evaluate` with both prompts"
+            "gate.max_drop: the final model was not asked both plainly and explained in every exam, so what "
+            "explaining costs it is unknown. Add `evaluate` with both prompts"
         )
     elif -worst_delta > allowed:
         yield (

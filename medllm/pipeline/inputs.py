@@ -36,7 +36,7 @@ class Resolver:
         if written.where == "api":
             return None  # a model behind an address is asked, not pulled
         if written.where == "stage":
-            return made[written.text]  # type: ignore[index]  # `where` says that it is a Stage
+            return made[written.text]  # type: ignore[index]  # `where` shows that it is a Stage
         kind: Kind = "model" if use.wanted == "model" else "dataset"
         key = (written.text, kind)
         if key not in self._seen:
@@ -44,7 +44,7 @@ class Resolver:
         return replace(self._seen[key], reference=use.source)
 
     def place_of(self, use: Use) -> Reference:
-        """Where a source lies: `base` and exams are names for what another line of the recipe says."""
+        """Find where a source is: `base` and exams are names for what another line of the recipe states."""
         if use.source == "base":
             return parse_reference(self.recipe.base)
         own = self.recipe.exams.get(use.source)
@@ -75,7 +75,7 @@ class Resolver:
         return (self.recipe.folder / written.text).resolve()
 
     def pulled(self, stage: Stage, inputs: tuple[Input, ...], *, standing_only: bool = False) -> dict[str, Path]:
-        """A local folder for each source, keyed as the recipe writes it; with `standing_only`, of those that stand."""
+        """Pull each source to a local folder, keyed as the recipe writes it; with `standing_only`, those that exist."""
         by_name = {source.reference: source for source in inputs}
         folders: dict[str, Path] = {}
         for use in uses(self.recipe, stage):
@@ -93,7 +93,7 @@ class Resolver:
 
 
 def catalogue_source(use: Use) -> str:
-    """Where the catalogue says that an exam lies."""
+    """Find the place of an exam in the catalogue."""
     from medllm.exam.benchmarks import CATALOGUE
 
     exam = CATALOGUE[use.source]

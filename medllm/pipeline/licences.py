@@ -1,4 +1,4 @@
-"""Licences of base and data held against the licence of what is made: every conflict is named, none is decided."""
+"""Licences of base and data compared with the licence of the output: every conflict is named, none is decided."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def license_of(readme: Path) -> str | None:
 
 
 def link_of(readme: Path, repo_id: str | None) -> str | None:
-    """Where the licence that a card states can be read: its link, made absolute, or the repository it lies in."""
+    """Find the text of the licence that a card states: its link, made absolute, or the repository of the card."""
     link = front_matter(readme).get("license_link")
     if isinstance(link, str) and re.match(r"https?://", link):
         return link
@@ -59,7 +59,7 @@ def chosen(declared: str | None, base: str | None) -> str:
 
 
 def terms_for(declared: str | None, base: str | None, link: str | None) -> dict[str, str | None]:
-    """What a card says of the licence: the Hub's word and, for terms that have none, their name and link."""
+    """List the licence fields of a card: the Hub's word and, for terms that have none, their name and link."""
     word = chosen(declared, base)
     if word != "other":
         return {"license": word, "license_name": None, "license_link": None}
@@ -77,7 +77,7 @@ def conflicts(license: str, base: str | None, data: dict[str, str | None]) -> li
     if base is None:
         found.append("the base states no licence")
     elif OWN_TERMS.match(base) and license.lower() != base:
-        found.append(f"the base is under {base}, whose terms reach every model made from it; this says {license}")
+        found.append(f"the base is under {base}, whose terms reach every model made from it; this one is {license}")
     for name, terms in sorted({"the base": base, **data}.items()):
         if terms is None:
             if name != "the base":

@@ -1,4 +1,4 @@
-"""What a card tells of an output's making: base, data, every training on the way, and under which licences."""
+"""The lineage that a card states of an output: base, data, every training on the way, and their licences."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,7 +51,7 @@ def lineage(
 
 
 def _ancestors(plan: BuildPlan, item: StagePlan) -> list[StagePlan]:
-    """The item and all it stands on, in the order they are made."""
+    """List the item and everything it is built from, in build order."""
     wanted = {item.stage}
     for one in reversed(plan.items):
         if one.stage in wanted:
@@ -95,7 +95,7 @@ def _work(
 
 
 def _exam_license(plan: BuildPlan, name: str, source: Input, hub: Hub) -> str | None:
-    """What the catalogue says of a known exam, else what the source's own card states."""
+    """Find an exam's licence: in the catalogue for a known exam, else on the source's own card."""
     if name in CATALOGUE:
         return CATALOGUE[name].license
     own = plan.recipe.exams.get(name)
@@ -115,7 +115,7 @@ def _place(source: Input) -> dict[str, str | None]:
 
 
 def _card(plan: BuildPlan, source: Input, hub: Hub, name: str | None = None) -> Path | None:
-    """Where the source's own card lies; `name` where the recipe calls the source by another."""
+    """Find the source's own card; `name` where the recipe calls the source by another name."""
     if source.repo_id and source.kind and source.commit:
         return hub.file(Artifact(source.repo_id, source.kind, source.commit), "README.md")
     written = parse_reference(name or (plan.recipe.base if source.reference == "base" else source.reference))

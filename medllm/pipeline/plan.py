@@ -1,4 +1,4 @@
-"""What stands and what is left to make, and for everything that is remade the value that changed."""
+"""The build plan: what exists, what is left to build, and for everything rebuilt the value that changed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from medllm.recipe.base import Settings
 from medllm.recipe.reference import KINDS, STAGES, Stage
 
 MOST_REASONS = 4
-"""Changes told one by one; more of them are counted."""
+"""Changes listed one by one; more of them are counted."""
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage of the plan: what it would be, and whether that stands."""
+    """One stage of the plan: what it would be, and whether that exists."""
 
     stage: Stage
     settings: Settings
@@ -28,11 +28,11 @@ class StagePlan:
     """Its sources; those that are still to be made have no commit yet."""
     digest: str
     standing: RepoState | None
-    """What stands under this digest; None when it is to be made."""
+    """The output that exists under this digest; None when it is to be built."""
     head: RepoState | None
-    """What the repository holds now, on which a push would stand."""
+    """What the repository holds now, the parent of a push."""
     why: str
-    """Why it is made; empty when it stands."""
+    """Why it is built; empty when it exists."""
 
     @property
     def told_settings(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class StagePlan:
 
     @property
     def remade(self) -> bool:
-        """Whether another outcome of this stage stands, which costs something to replace."""
+        """Whether another outcome of this stage exists, which costs something to replace."""
         return self.standing is None and self.head is not None and self.head.provenance is not None
 
 
@@ -64,7 +64,7 @@ class BuildPlan:
 
 
 def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: BuildPlan | None = None) -> BuildPlan:
-    """Look at the Hub and say what is left to do; with `wanted`, only for these stages and what they need.
+    """Look at the Hub and list what is left to do; with `wanted`, only for these stages and what they need.
 
     `shared` is the plan of the recipe that this one is an ablation of: equal stages are that plan's, made once;
     others go to repositories of the ablation's own name.
@@ -97,7 +97,7 @@ def _item(
 
 
 def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
-    """The wanted stages and all that they stand on, in order."""
+    """List the wanted stages and everything they are built from, in order."""
     there = stages_of(recipe)
     for name in wanted:
         if name not in there:
@@ -113,7 +113,7 @@ def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
 
 
 def _why(head: RepoState | None, settings: Mapping[str, Any], inputs: tuple[Input, ...], items: list[StagePlan]) -> str:
-    """In words, what differs between what stands and what is asked for."""
+    """Describe in words how the existing output differs from what is asked for."""
     before = head.provenance if head else None
     if before is None:
         return "not made yet"

@@ -1,4 +1,4 @@
-"""After everything stands: cards that carry the results, the gate, who may see it, and the collection."""
+"""Publication of a finished build: cards that carry the results, the gate, visibility, and the collection."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -62,7 +62,7 @@ def _refresh_card(
             parent_commit=head.artifact.revision,
         ),
     )
-    bench.say(f"{item.stage}: its card now tells what stands")
+    bench.say(f"{item.stage}: its card is up to date")
 
 
 def _text(hub: Hub, artifact: Artifact, name: str) -> str | None:
@@ -71,7 +71,7 @@ def _text(hub: Hub, artifact: Artifact, name: str) -> str | None:
 
 
 def _settings(plan: BuildPlan, made: Made, results: EvaluationResults | None, bench: BuildContext) -> None:
-    """Private, gated or public as the recipe says; public only through the gate."""
+    """Make it private, gated or public as the recipe asks; public only through the gate."""
     wanted = plan.recipe.publish
     if not wanted.private:
         facts: dict[str, dict[str, Any]] = {stage: facts_of(bench.hub, artifact) for stage, artifact in made.items()}

@@ -1,4 +1,4 @@
-"""What an evaluation says of a model, for its card: plain against explained with intervals, and as metadata."""
+"""Results of a model's evaluation, for its card: plain against explained with intervals, and as metadata."""
 
 import json
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """All rows of an evaluation, and where its answers stand."""
+    """All rows of an evaluation, and where its answers are."""
 
     artifact: Artifact
     rows: tuple[ResultRow, ...]
@@ -49,7 +49,7 @@ class EvaluationResults:
         return min((end for end in ends if end is not None), default=None) if None not in ends else None
 
     def of(self, stage: Stage, plan: BuildPlan) -> dict[str, Any] | None:
-        """What the card of this stage's model tells; None when the evaluation did not ask that model."""
+        """Select the results for the card of this stage's model; None when the evaluation did not ask that model."""
         name = _asked_as(stage, plan)
         own = [row for row in self.rows if row.model == name]
         if not own:

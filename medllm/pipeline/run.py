@@ -1,4 +1,4 @@
-"""Make what is missing, in order, and say what is done and why."""
+"""Build what is missing, in order, and report what is done and why."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -16,13 +16,13 @@ class Launcher(Protocol):
     """Gets one stage made, wherever; the tag on the Hub is the result."""
 
     def __call__(self, plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
-        """Return when the stage stands on the Hub, or raise."""
+        """Return when the stage's output is on the Hub, or raise."""
 
 
 def run(
     plan: BuildPlan, bench: BuildContext, launch: Launcher, asked: Callable[[BuildPlan], None]
 ) -> dict[Stage, Artifact]:
-    """Make what the plan says is missing; `asked` shows the plan and raises when people do not want it."""
+    """Build what the plan lists as missing; `asked` shows the plan and raises when people do not want it."""
     asked(plan)
     if plan.missing:
         bench.hub.check_writable(plan.recipe.namespace, [item.repo_id for item in plan.missing])

@@ -26,9 +26,9 @@ def check_secrets(recipe: Recipe) -> None:
 
 
 def configure_space(hub: Hub, repo_id: str, recipe: Recipe, made: Made, say: Say, *, fresh: bool) -> None:
-    """Set what the Space lacks of its variables, secrets and hardware; what cannot be set is said.
+    """Set what the Space lacks of its variables, secrets and hardware; report what cannot be set.
 
-    A `fresh` Space was pushed just now: then its secrets are set anew, since nobody can read whether they are right.
+    A `fresh` Space was pushed just now: then its secrets are set again, since secrets cannot be read and checked.
     """
     wanted = recipe.space
     if wanted is None:

@@ -28,12 +28,12 @@ TOLD = (
     "origin",
     "pair",
 )
-"""What is told of a row; never its text, which may be long or about a person."""
+"""The columns shown of a row; never its text, which may be long or about a person."""
 
 
 @dataclass(frozen=True)
 class TracedRow:
-    """One row that bears the name asked for, and the artifact and file it stands in."""
+    """One row with the name asked for, and the artifact and file that hold it."""
 
     artifact: Artifact
     file: str
@@ -99,7 +99,7 @@ def descendants(start: Artifact, known: list[RepoState]) -> list[RepoState]:
 
 
 def rows(hub: Hub, artifact: Artifact, name: str) -> list[TracedRow]:
-    """The rows of one artifact that bear this name."""
+    """List the rows of one artifact that have this name."""
     folder = hub.pull(artifact)
     return [row for path in sorted(folder.rglob("*.parquet")) for row in _rows_of(folder, path, artifact, name)]
 

@@ -60,7 +60,7 @@ def _copy(part: Path, still: Path) -> None:
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
-    for root, folders, names in os.walk(folder):  # unlike rglob it bears with folders that are deleted meanwhile
+    for root, folders, names in os.walk(folder):  # unlike rglob it tolerates folders that are deleted meanwhile
         if Path(root) == folder and REMADE in folders:
             folders.remove(REMADE)
         for path in (Path(root, name) for name in names):

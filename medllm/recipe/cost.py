@@ -139,7 +139,7 @@ def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, 
 
 
 def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) -> Memory:
-    """Count the bytes on each GPU as `accelerate` says, else in the simplest way that fits: DDP before FSDP."""
+    """Count the bytes on each GPU as `accelerate` asks, else in the simplest way that fits: DDP before FSDP."""
     whole = training_memory(shape, settings, lora, machine.count, sharded=False)
     alone = machine.gpu is None or machine.count == 1
     if alone or settings.accelerate == "ddp":

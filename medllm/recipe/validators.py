@@ -205,7 +205,7 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
 
 
 def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:
-    """Whether FSDP divides the model, as `accelerate` or its config file says."""
+    """Return whether FSDP divides the model, as `accelerate` or its config file sets."""
     if accelerate is None or accelerate in NAMED:
         return accelerate == "fsdp2"
     for file in (recipe.folder / accelerate, Path(accelerate)):

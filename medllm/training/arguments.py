@@ -30,7 +30,7 @@ SAME_NAME = {
 
 
 def processes() -> PartialState:
-    """The processes that train together; on a CPU they find each other only when told that it is one.
+    """Find the processes that train together; on a CPU they find each other only when the state is asked for a CPU.
 
     Asked without that, accelerate takes each CPU process for a lone one, and every update took twice the rows.
     """

@@ -1,4 +1,4 @@
-"""The watch over a run: its log, its samples, and the signs at which it is stopped with what stands kept."""
+"""Callbacks of a run: its log, its samples, and the signs at which it stops and keeps what is done."""
 
 import json
 import zipfile
@@ -18,9 +18,9 @@ FALLEN_LOGS = 3
 
 
 def keep_lines(path: Path, step: int) -> list[int]:
-    """Leave in a file of JSON lines only those of steps that stand, when a training goes on from one of them.
+    """Keep in a file of JSON lines only those up to the step from which a training resumes.
 
-    Their steps are given back. A line that a kill cut off is of a step that is taken once more.
+    Return the steps of the kept lines. A line that a kill cut off is of a step that is taken once more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
@@ -40,7 +40,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self.chief = chief
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Keep the lines of the steps that stand."""
+        """Keep the lines up to the step from which the training resumes."""
         if self.chief:
             keep_lines(self.path, state.global_step)
 
@@ -152,7 +152,7 @@ class WatchChosenReward(TrainerCallback):  # type: ignore[misc]
 
 
 class Saved(TrainerCallback):  # type: ignore[misc]
-    """Hands each finished checkpoint on, so that whoever runs the stage may store it elsewhere."""
+    """A callback that hands each finished checkpoint on, so that the caller may store it elsewhere."""
 
     def __init__(self, saved: Callable[[Path], None]) -> None:
         self.saved = saved
@@ -193,10 +193,10 @@ def _is_json(path: Path) -> bool:
 
 @contextmanager
 def translate_resource_errors(stage: str, work: Path) -> Iterator[None]:
-    """Say in one line what a full disk or a full memory means here, and what to turn."""
+    """Explain in one line what a full disk or a full memory means here, and which setting to change."""
     try:
         yield
-    except TrainingError:  # of this process, or told by another one: it has its words
+    except TrainingError:  # of this process, or reported by another one: it has its message
         raise
     except Exception as fault:
         if memory_is_full(fault):
@@ -207,6 +207,6 @@ def translate_resource_errors(stage: str, work: Path) -> Iterator[None]:
             ) from fault
         if disk_is_full(fault):
             raise TrainingError(
-                f"{stage}: no space left where {work} lies. Free some; run again to go on from the last checkpoint."
+                f"{stage}: no space left on the disk of {work}. Free some; run again to go on from the last checkpoint."
             ) from fault
         raise

@@ -33,7 +33,7 @@ def read_table(root: Path, cache: Path, what: str, columns: Sequence[str], mend:
     # datasets stumbles over a file without rows, which is what a stage leaves that found nothing.
     filled = [path for path in rows if _has_rows(path)]
     if not filled:
-        raise DataError(f"{root}: holds no {what}. The facts.json of the stage that made it says why.")
+        raise DataError(f"{root}: holds no {what}. The facts.json of the stage that made it gives the reason.")
     for path in filled:
         there = _columns(path)
         if missing := [column for column in columns if column not in there]:

@@ -1,4 +1,4 @@
-"""How many processes a training gets on this machine, and whether its GPUs can hold the base: said before loading."""
+"""How many processes a training gets on this machine, and a check before loading that its GPUs can hold the base."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def visible_gpus() -> list[VisibleGpu]:
 def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> tuple[int, str | None]:
     """How many processes a node gets: as many as GPUs are seen, `run_on` allows and the batch divides over.
 
-    The second value says why it is fewer, for the user; none when every GPU is used.
+    The second value is the reason for fewer, for the user; none when every GPU is used.
     """
     asked = machine(settings.run_on) if settings.run_on else None
     most = min(visible, asked.count) if asked and asked.gpu else visible
@@ -73,7 +73,7 @@ def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> t
 
 
 def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[str, Any] | None:
-    """What accelerate is told for so many processes on each node; none when this process can do it alone."""
+    """Write accelerate's configuration for so many processes on each node; none when this process can do it alone."""
     if count * nodes < 2 and not gpus:
         return None
     told: dict[str, Any] = {"compute_environment": "LOCAL_MACHINE", "num_processes": count * nodes}
@@ -110,7 +110,7 @@ def refuse_config(stage: str, settings: Training, told: dict[str, Any]) -> None:
     kind = str(told.get("distributed_type")).upper()
     if kind == "DEEPSPEED":
         raise TrainingError(
-            f"{stage}.accelerate: DeepSpeed is not supported (docs/training.md says why). Write `accelerate: fsdp2` to "
+            f"{stage}.accelerate: DeepSpeed is not supported (reason: docs/training.md). Write `accelerate: fsdp2` to "
             "divide one model over GPUs."
         )
     if kind == "FSDP":

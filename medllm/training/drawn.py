@@ -29,7 +29,7 @@ class Curves(TensorBoardCallback):  # type: ignore[misc]
         self.folder = folder
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Open the file, and have TensorBoard forget what came after the step that stands."""
+        """Open the file, and have TensorBoard forget what came after the step from which the training resumes."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.tb_writer = SummaryWriter(str(self.folder), purge_step=state.global_step + 1)
@@ -47,7 +47,7 @@ class Samples(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
         """Drop what was answered at checkpoints that are to be reached once more, and answer where a stop came first.
 
-        The checkpoint that stands was on the disk before its answers were: a run killed in between never gave them.
+        The last checkpoint was on the disk before its answers were: a run killed in between never gave them.
         """
         if not state.is_world_process_zero:
             return

@@ -1,4 +1,4 @@
-"""What a training leaves behind: an adapter folder that loads, stops and says what it was made from."""
+"""Export of a training: an adapter folder that loads, stops and records what it was made from."""
 
 import json
 from pathlib import Path

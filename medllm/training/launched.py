@@ -51,12 +51,12 @@ def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
         shutil.rmtree(told, ignore_errors=True)
     if code or not (out / "facts.json").is_file():
         why = f"{fault.rstrip('.')}. All processes have ended" if fault else f"the processes ended with code {code}"
-        raise TrainingError(f"{stage}: {why}; more stands above. Run again to continue from the last checkpoint.")
+        raise TrainingError(f"{stage}: {why}; the log above has more. Run again to continue from the last checkpoint.")
     return True
 
 
 def _end_with_the_run() -> None:
-    """End when the run that started us is gone: it would otherwise be gone on with while we still write."""
+    """Exit when the parent run dies, so that a resumed run never writes at the same time as this process."""
 
     def wait() -> None:
         os.read(0, 1)

@@ -23,7 +23,7 @@ PASSED_ON = (signal.SIGUSR1, signal.SIGTERM)
 GRACE = 60.0
 """Seconds that the processes have to end after Ctrl-C."""
 OTHERS = "lost"
-"""How the file begins in which a process says that it lost another one."""
+"""How the name of the file begins in which a process reports that it lost another one."""
 FOLDER = "MEDLLM_LAUNCHED"
 """Set for the processes that were started here, which must not start any themselves: where they leave their words."""
 
@@ -155,7 +155,7 @@ def of_another(fault: BaseException) -> bool:
 def first_fault(folder: Path) -> str | None:
     """Who died first, and its message; the others end because of it.
 
-    Where all that is said is that a connection was lost, its other end was killed before it could say anything.
+    Where every message is a lost connection, its other end was killed before it could report anything.
     """
     found = sorted(folder.glob("fault-*"), key=lambda path: float(path.name.split("-")[1]))
     if not found:

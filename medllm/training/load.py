@@ -28,7 +28,7 @@ class TrainingStart:
 
 
 def tokenizer_folder(settings: Cpt | Rpo, sources: dict[str, Path]) -> Path:
-    """Where the tokenizer of what `model` names lies: beside it, or else beside the base."""
+    """Find the tokenizer of what `model` names: beside it, or else beside the base."""
     folder = sources[settings.model]
     return folder if has_tokenizer(folder) else sources["base"]
 

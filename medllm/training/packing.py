@@ -90,7 +90,7 @@ def _cut(documents: list[list[int]], max_length: int) -> dict[str, list[Any]]:
 
 @dataclass(frozen=True)
 class RowCollator:
-    """Rows to a batch; positions begin anew with each document, from which the model builds its mask.
+    """Rows to a batch; positions restart with each document, from which the model builds its mask.
 
     Rows stay rows: laid end to end (as TRL's padding-free batches are) they need a mask of (rows x length) squared
     without a varlen attention kernel, which made a step nearly three times as long on a CPU. `flat` lays them end to

@@ -1,4 +1,4 @@
-"""Preference pairs as tokens, and as batches in which a prompt stands once for all of its answers."""
+"""Preference pairs as tokens, and as batches in which a prompt occurs once for all of its answers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -88,7 +88,7 @@ class PromptAnswers:
     answers: list[list[int]]
 
     def place(self, answer: list[int]) -> int:
-        """Where this answer stands among those of the prompt; it is added when it is new."""
+        """Return the number of this answer among those of the prompt; add it when it is new."""
         if answer not in self.answers:
             self.answers.append(answer)
         return self.answers.index(answer)
@@ -98,7 +98,7 @@ class PromptAnswers:
 class PairCollator:
     """Pairs to a batch: `[prompt | answer | answer ...]` in one row, where no answer sees another.
 
-    With three worked examples the prompt is most of a pair; standing once it is computed once, and so is an answer
+    With three worked examples the prompt is most of a pair; it occurs once and is computed once, and so is an answer
     that several pairs of the prompt share. Kernels that take no mask of their own (`shared` off) get a row for each
     answer. Each answer's part begins with the last token of the prompt, which predicts its first token, and leaves out
     its own last one, which predicts nothing. Prompts are padded on the left, so that all answers begin in the same
@@ -149,7 +149,7 @@ class PairCollator:
     def _rows(
         self, pairs: Sequence[dict[str, Any]]
     ) -> tuple[list[PromptAnswers], list[tuple[int, int]], list[tuple[int, int]]]:
-        """The rows of the batch, and where in them (row, answer) the two answers of each pair stand."""
+        """Return the rows of the batch, and the place (row, answer) of both answers of each pair."""
         rows: list[PromptAnswers] = []
         numbers: dict[tuple[int, ...], int] = {}
         places: dict[str, list[tuple[int, int]]] = {"chosen_ids": [], "rejected_ids": []}

@@ -48,7 +48,7 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
             if begun:
                 raise TrainingError(
                     f"rpo: the reference of this run, {self.path}, is gone or of other pairs, so it cannot go on from "
-                    "its checkpoint. Put the file back, or remove the folder it lies in to start from the beginning."
+                    "its checkpoint. Put the file back, or remove its folder to start from the beginning."
                 )
             kept = self._computed()
             if trainer.is_world_process_zero():
@@ -77,7 +77,7 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
 
 
 def fingerprint(pairs: Any) -> str:  # noqa: ANN401  a datasets.Dataset
-    """Tell these pairs from all others, by every token of them."""
+    """Hash every token of these pairs, so that no other pairs have the same fingerprint."""
     told = hashlib.sha256(json.dumps(list(pairs["pair"])).encode())
     for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
         column = pairs.data.column(name)

@@ -72,7 +72,7 @@ def answer_logps(model: Any, batch: dict[str, Any], *, whole: bool = True) -> Lo
 
 
 class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
-    """TRL's trainer with the loss of the paper: each pair of an update weighs the same, on whichever device it lies."""
+    """TRL's trainer with the loss of the paper: each pair of an update weighs the same, on whichever device it is."""
 
     reference: torch.Tensor
     """The reference's log-probabilities of the chosen and the rejected answer, by the number of the pair."""

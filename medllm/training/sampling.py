@@ -56,7 +56,7 @@ class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
 
     @property
     def batch_sampler(self) -> UpdateBatches:
-        """Itself: transformers tells the epoch to the sampler inside the one of the loader."""
+        """Itself: transformers sets the epoch on the sampler inside the loader's."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

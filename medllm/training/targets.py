@@ -1,4 +1,4 @@
-"""Which layers an adapter sits on: the recipe's names, `all-linear`, and what is said of layers that are left."""
+"""Which layers an adapter sits on: the recipe's names, `all-linear`, and the report of layers that are left."""
 
 from collections import Counter
 from typing import Any

@@ -126,7 +126,7 @@ class Adapter:
 
     @property
     def proven(self) -> bool:
-        """Whether its base can be told from another of equal shapes: only an adapter made here has a fingerprint."""
+        """Whether it identifies its base among others of equal shapes: only an adapter made here has a fingerprint."""
         return "fingerprint" in self.base
 
     def fits(self, base: Checkpoint) -> None:
@@ -162,7 +162,7 @@ class Adapter:
     def switched(self) -> frozenset[str]:
         """Tensors of whole modules that PEFT keeps beside the base's and switches with the adapter (modules_to_save).
 
-        PEFT takes every module whose name ends in one of the given words: `norm` stands for `input_layernorm` as well.
+        PEFT takes every module whose name ends in one of the given words: `norm` matches `input_layernorm` as well.
         """
         ends = tuple(str(module) for module in self.config.get("modules_to_save") or ())
         if self.config.get("ensure_weight_tying") and any(end.endswith(("embed_tokens", "lm_head")) for end in ends):
@@ -181,7 +181,7 @@ class Adapter:
     def overwrites(self, base: Checkpoint) -> list[str]:
         """Tensors of the base itself that differ once the adapter is laid on it, and stay so when it is switched off.
 
-        PEFT keeps a copy of what stands in `modules_to_save`; biases (`bias: all`) and resized embeddings it writes
+        PEFT keeps a copy of the modules in `modules_to_save`; biases (`bias: all`) and resized embeddings it writes
         over the base's.
         """
         bare = [name for name in self.replaced if name not in self.switched]
@@ -201,7 +201,7 @@ class Adapter:
         return max(rows) if grown and max(rows) > base.tensors[ends[0]].shape[0] else None
 
     def placed(self, name: str, base: Checkpoint) -> str | None:
-        """Where a tensor that the adapter names lies in the base's files; a tied head lies in the embedding."""
+        """Find the name in the base's files of a tensor that the adapter names; a tied head is in the embedding."""
         found = base.stored(name)
         return base.embedding if found is None and base.tied and name == HEAD else found
 

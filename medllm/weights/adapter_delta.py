@@ -18,7 +18,7 @@ class AdapterChange:
     module: str | None = None
     """The module whose factors are multiplied and added."""
     replaced: Tensor | None = None
-    """What stands in the tensor's place."""
+    """The tensor that replaces it."""
     bias: str | None = None
     """The module whose bias is added to."""
     rows: str | None = None

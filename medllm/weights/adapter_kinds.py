@@ -13,7 +13,7 @@ FREE = frozenset(
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
     }
 )
-"""Keys of adapter_config.json that say where the adapter lies or how it was trained, never what its tensors do. The
+"""Keys of adapter_config.json that record where the adapter is or how it was trained, never what its tensors do. The
 four `..._config` keys belong to initialisations, which `init_lora_weights` decides on."""
 
 FOLLOWED = frozenset(

@@ -20,7 +20,7 @@ PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where one tensor lies, without its values."""
+    """The place of one tensor in the files, without its values."""
 
     name: str
     shape: tuple[int, ...]
@@ -66,7 +66,7 @@ def read_bytes(path: Path, tensor: Tensor) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or say which file is none."""
+    """Read a JSON object, or name the file that holds none."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as fault:

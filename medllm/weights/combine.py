@@ -60,7 +60,7 @@ def _config(adapters: list[Adapter], ranks: dict[str, int]) -> dict[str, Any]:
     usual = Counter(ranks.values()).most_common(1)[0][0]
     patterns = {re.escape(module): rank for module, rank in ranks.items() if rank != usual}
     saved = sorted({module for adapter in adapters for module in adapter.config.get("modules_to_save") or ()})
-    # Names of layers stand for all blocks; where an adapter sits on some of them only, each module is named.
+    # Names of layers apply to all blocks; where an adapter sits on some of them only, each module is named.
     some = any(isinstance(a.config.get("target_modules"), str) or any(map(a.config.get, CHOICES)) for a in adapters)
     return {
         **adapters[-1].config,

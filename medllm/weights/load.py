@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Quantization = Literal["none", "nf4"]
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
-"""The files that a tokenizer may lie in: one of these groups is enough."""
-# Any text tells two tokenizers apart that split differently; this one mixes scripts, widths, digits and line ends.
+"""The files that may hold a tokenizer: one of these groups is enough."""
+# Tokenizers that split differently are found by encoding a text; this one mixes scripts, widths, digits and line ends.
 PROBE = "問1：72歳の男性。SpO₂ 93%、CRP 12.5mg/dL。\n　ａ〜ｅのうち２つ選べ。\n\n答え: a, c\n"
 
 # Ends of text and of turn by family. A model published without them runs on into invented questions.
@@ -36,7 +36,7 @@ def default_device() -> torch.device:
 
 
 def import_torch() -> Any:  # noqa: ANN401  a module
-    """Import torch, or say which extra brings it."""
+    """Import torch, or name the extra that brings it."""
     try:
         import torch
     except ImportError as fault:
@@ -45,7 +45,7 @@ def import_torch() -> Any:  # noqa: ANN401  a module
 
 
 def release() -> None:
-    """Give back the memory of models that nobody holds any more, the accelerator's included."""
+    """Free the memory of models that are no longer referenced, on the accelerator as well."""
     torch = import_torch()
     gc.collect()
     if torch.cuda.is_available():
@@ -60,8 +60,8 @@ def has_tokenizer(folder: Path) -> bool:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that tokenizer.json describes, or else that of vocab.json and merges.txt or tokenizer.model.
 
-    AutoTokenizer picks a class by the model's type and, for Qwen2, rebuilds the splitting from its own rules whatever
-    the file says; so its answer on a probe is held against the file, and where they differ the plain class is taken.
+    AutoTokenizer picks a class by the model's type and, for Qwen2, rebuilds the splitting from its own rules and
+    ignores the file; so its answer on a probe is compared with the file's, and the plain class is taken if they differ.
     """
     import_torch()
     from tokenizers import Tokenizer
@@ -152,7 +152,7 @@ def nf4(compute: torch.dtype) -> Any:  # noqa: ANN401  a BitsAndBytesConfig
 
 
 def keep_autograd(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from packing 4-bit weights anew for AVX512-BF16 processors.
+    """Keep bitsandbytes from repacking 4-bit weights for AVX512-BF16 processors.
 
     After the first pass without gradients the packed layers ignore autograd: adapters below them then train on wrong
     gradients (or fail, where there is a bias), and the packed product itself is only bfloat16.
@@ -168,7 +168,7 @@ def load_adapters(
     """Lay adapters on one copy of the base, each under its name; at most one of them may learn.
 
     An adapter that writes over the base's own tensors, or that brings a larger vocabulary, would change every other
-    model on the copy: it is refused unless it is `alone`, with nobody asking the base.
+    model on the copy: it is refused unless it is `alone`, with no requests to the base.
     """
     from peft import PeftModel
 

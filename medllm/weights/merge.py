@@ -209,7 +209,7 @@ def _shard_name(shard: Path, parted_from: str | None) -> str:
 
 
 def _write_index(shards: list[str], out: Path) -> None:
-    """Say which shard holds what, where there are several."""
+    """Record which shard holds which tensor, where there are several."""
     shards = [*shards, HEAD_SHARD] if (out / HEAD_SHARD).is_file() else shards
     if len(shards) == 1:
         return

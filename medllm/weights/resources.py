@@ -48,7 +48,7 @@ def _machine_free() -> int:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError, IndexError):
-        return 2**62  # a system that does not tell: nothing is refused there
+        return 2**62  # a system that does not report it: nothing is refused there
 
 
 def _group_free() -> int:

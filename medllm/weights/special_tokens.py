@@ -16,7 +16,7 @@ CONTROL = re.compile(r"<\|.*\|>|<(start|end)_of_\w+>", re.DOTALL)
 
 
 class TextTokens:
-    """A tokenizer for texts of people: only their characters become tokens, and marks stand where we put them."""
+    """A tokenizer for texts of people: only their characters become tokens; special tokens come from our code."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         from tokenizers import Tokenizer

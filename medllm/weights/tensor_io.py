@@ -18,11 +18,11 @@ from medllm.weights.checkpoint import Tensor, read_header
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 NUMBERS_AT_ONCE = 2**18
-"""How many numbers of a tensor are held at a time: what stands between two products fits into the processor's cache."""
+"""Numbers of a tensor held at a time: the intermediate result of two products fits into the processor's cache."""
 WAITING = 16
 """How many slices may be made or wait for the disk at a time; a further one is not read before."""
 SENT_BYTES = 2**25
-"""After so many bytes the system is told to begin: left alone it gathers gigabytes, and the disk idles meanwhile."""
+"""Bytes after which the system must begin to write: by default it gathers gigabytes, and the disk idles meanwhile."""
 LEAST_ROWS = 64
 """A product of one or two rows is summed in another order than that of many, and would differ in the last bit."""
 
@@ -78,7 +78,7 @@ class Sink:
         self._sent = 0
 
     def append(self, data: bytes | Future[torch.Tensor]) -> None:
-        """Take bytes, or a slice that is still being made; what goes wrong with it is told at a later call."""
+        """Take bytes, or a slice that is still being made; its errors are raised at a later call."""
         self._waiting.append(self._thread.submit(self._write, data))
         self.wait(WAITING)
 

@@ -20,8 +20,8 @@ def test_a_merge_prints_its_certificate_and_refuses_a_folder_that_is_there(tmp_p
     (adapters[1] / "base.json").unlink()  # as one that was made elsewhere
     done = medllm("merge", base, *adapters, "--out", tmp_path / "out", "--parity-questions", 2, "--dtype", "float32")
     assert done.returncode == 0, done.stderr
-    told = [line for line in done.stderr.splitlines() if "bears no fingerprint" in line]
-    assert len(told) == 1 and told[0].startswith(f"medllm: {adapters[1]}: was trained, it says, on base,")
+    warnings = [line for line in done.stderr.splitlines() if "without a fingerprint" in line]
+    assert len(warnings) == 1 and warnings[0].startswith(f"medllm: {adapters[1]}: names base as its base,")
     assert "top1 agreement (merged against adapter): 1.0" in done.stdout
     assert (tmp_path / "out" / "certificate.json").is_file() and not (tmp_path / "out" / "together").exists()
     again = medllm("merge", base, adapters[0], "--out", tmp_path / "out")

@@ -187,7 +187,7 @@ def test_a_disk_that_takes_no_more_of_a_file_is_told_and_the_last_checkpoint_is_
     with (
         lowered(resource.RLIMIT_FSIZE) as lower_to,
         pytest.raises(
-            TrainingError, match=r"cpt: no space left where .*out\.part lies\. Free some; run again"
+            TrainingError, match=r"cpt: no space left on the disk of .*out\.part\. Free some; run again"
         ) as fault,
     ):
         cpt.make(tiny.CPT, sources, tmp_path / "out", saved=measured(lower_to(lambda: largest)))

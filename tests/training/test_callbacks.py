@@ -57,7 +57,7 @@ def test_the_run_is_stopped_with_its_adapter_kept_when_the_recipe_says_so(tmp_pa
 
 
 def test_full_disk_and_full_memory_say_which_knob_to_turn(tmp_path):
-    with pytest.raises(TrainingError, match="no space left where"), translate_resource_errors("cpt", tmp_path):
+    with pytest.raises(TrainingError, match="no space left on the disk of"), translate_resource_errors("cpt", tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     with (
         pytest.raises(TrainingError, match="Lower `per_device_train_batch_size` or `max_length`"),

@@ -76,7 +76,7 @@ def roomy_cache(layers: int) -> Cache:
 
 
 def runs(models: Sequence[str]) -> list[tuple[str, slice]]:
-    """Which rows stand together for a model.
+    """Group consecutive rows of the same model.
 
     >>> runs(["base", "cpt", "cpt"])
     [('base', slice(0, 1, None)), ('cpt', slice(1, 3, None))]
@@ -105,7 +105,7 @@ class Shared:
     models: list[str]
     prefixes: list[Prefix]
     rows: list[slice]
-    """Per model: its rows, which stand together."""
+    """Per model: its rows, which are consecutive."""
     length: int
 
     @classmethod
@@ -120,7 +120,7 @@ class Rows:
     """What attention must know of a batch beyond its tensors: positions, padding and the shared prefix."""
 
     positions: torch.Tensor
-    """Rows x own tokens so far; where in the text each stands."""
+    """Rows x own tokens so far; the position of each in the text."""
     real: torch.Tensor
     """Rows x own tokens so far; False for padding."""
     shared: Shared | None = None

@@ -1,9 +1,9 @@
 """Linear layers with several adapters: each row gets its own model's change, in place, to the bit what PEFT gives.
 
 PEFT writes an adapter's change out in float32 and adds it to a copy of the layer's result; on a CPU that took longer
-than the layer itself. Here it is added some rows at a time, so that nothing larger than the processor's cache stands
-between; and one pass serves rows of several models. Sums are rounded once: where PEFT serves several models, or lies
-on 4-bit weights, it rounds the change before.
+than the layer itself. Here it is added some rows at a time, so that no intermediate result is larger than the
+processor's cache; and one pass serves rows of several models. Sums are rounded once: where PEFT serves several models,
+or sits on 4-bit weights, it rounds the change before.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class AdapterRows:
     runs: list[tuple[str, slice]] = field(default_factory=list)
 
     def of(self, models: Sequence[str]) -> None:
-        """Note the rows' models; one name stands for all rows."""
+        """Note the rows' models; one name applies to all rows."""
         self.runs = [(models[0], slice(None))] if len(set(models)) == 1 else runs(models)
 
 
@@ -66,9 +66,9 @@ def _add(result: torch.Tensor, given: torch.Tensor, narrow: torch.Tensor, wide: 
 
 
 def replace_lora_layers(model: torch.nn.Module) -> tuple[AdapterRows, frozenset[str]]:
-    """Put `Adapted` in the place of PEFT's plain linear layers; also say whose adapters are left to PEFT.
+    """Replace PEFT's plain linear layers by `Adapted`; also return whose adapters are left to PEFT.
 
-    Left to it are embeddings, and all that stands beside a tensor that an adapter replaces outright.
+    Left to PEFT are embeddings, and every layer with a tensor that an adapter replaces outright.
     """
     asking = AdapterRows()
     for name, layer in list(model.named_modules()):

@@ -1,8 +1,8 @@
 """Attention over a prefix that many rows share and the rows' own tokens, without copying the prefix to each row.
 
 The scores over both parts are normalised together, so the result is that of ordinary attention; the shared keys and
-values are read once for all rows of a model, and grouped heads are not written out. This is where the time of few-shot
-evaluation lies: the worked examples are four fifths of every prompt. A prompt's scores are never held as a whole, on a
+values are read once for all rows of a model, and grouped heads are not written out. This is where few-shot evaluation
+spends its time: the worked examples are four fifths of every prompt. A prompt's scores are never held as a whole, on a
 CPU, where writing and reading them took five times as long as all the layers' products.
 """
 
@@ -31,10 +31,10 @@ def attend(  # noqa: PLR0913  transformers' signature for such functions
     softcap: float | None = None,
     **kwargs: Any,  # noqa: ANN401  what other attention functions take
 ) -> tuple[torch.Tensor, None]:
-    """Attention as the model defines it; `medllm_rows` tells what the mask would."""
+    """Compute attention as the model defines it; `medllm_rows` replaces the mask."""
     rows, heads, asked, size = query.shape
     groups = heads // key.shape[1]
-    # Heads that share a key stand in one matrix, so that keys are read once and never repeated.
+    # Heads that share a key form one matrix, so that keys are read once and never repeated.
     grouped = query.reshape(rows, key.shape[1], groups * asked, size)
     parts = Parts(grouped, key, value, medllm_rows, module.layer_idx, scaling, asked, sliding_window)
     in_blocks = asked > 1 and softcap is None and query.device.type == "cpu"

@@ -1,1 +1,1 @@
-"""Exams: questions, prompts, the reading of answers, scores, and stability under explanation."""
+"""Exams: questions, prompts, answer extraction, scores, and stability under explanation."""

@@ -1,4 +1,4 @@
-"""Ratios over one exam, each with the interval that the one engine gives it."""
+"""Ratios over one exam, each with its interval from medllm/exam/intervals.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from medllm.exam.intervals import ClusteredSample, Codes, Floats, Interval, chan
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with the 95 % interval it was measured to; None where nothing defined it."""
+    """A number with its 95 % interval; None where the number is undefined."""
 
     value: float | None
     interval: Interval | None
 
 
 def codes(names: Sequence[object]) -> Codes:
-    """A whole number for each name, in order of first appearance; equal names share theirs.
+    """Return a whole number for each name, in order of first appearance; equal names share one number.
 
     >>> codes(["case", "b", "case"]).tolist()
     [0, 1, 0]
@@ -27,7 +27,7 @@ def codes(names: Sequence[object]) -> Codes:
 
 
 class Ratios:
-    """Points earned of points there were, question by question, and what they come to.
+    """Points earned and points available, question by question, and the estimates from them.
 
     Args:
         clusters: The vignette of each question.
@@ -40,20 +40,20 @@ class Ratios:
         self._ratios: list[tuple[Floats, Floats]] = []
 
     def add(self, numerator: Floats, denominator: Floats) -> int:
-        """Register a ratio; its number is asked for again when its value is wanted."""
+        """Register a ratio; `score`, `share` and `part` take the returned number."""
         self._ratios.append((numerator, denominator))
         return len(self._ratios) - 1
 
     def score(self, ratio: int, *, minus: int | None = None) -> Estimate:
-        """The mean of the years' ratios, or the paired difference of two such means over the same questions."""
+        """Return the mean of the years' ratios, or the paired difference of two such means over the same questions."""
         return self._estimate(ratio, minus, by_year=True)
 
     def share(self, ratio: int, *, minus: int | None = None) -> Estimate:
-        """The ratio over all years together, or the paired difference of two."""
+        """Return the ratio over all years together, or the paired difference of two."""
         return self._estimate(ratio, minus, by_year=False)
 
     def part(self, ratio: int, members: Floats) -> Estimate:
-        """The ratio over some questions, those where `members` is above 0: a year, a section, a subject."""
+        """Return the ratio over the questions where `members` is above 0: a year, a section, a subject."""
         return self._estimate(ratio, None, by_year=False, members=members)
 
     def _estimate(self, ratio: int, minus: int | None, *, by_year: bool, members: Floats | None = None) -> Estimate:
@@ -77,7 +77,7 @@ class Ratios:
 
 
 def _mean_of_years(top: Floats, bottom: Floats, years: Codes) -> float:
-    """The mean over years of points earned / points there were; a year without questions is left out."""
+    """Return the mean over years of points earned / points available; a year without questions is left out."""
     sums, totals = np.bincount(years, weights=top), np.bincount(years, weights=bottom)
     ratios = sums[totals > 0] / totals[totals > 0]
     return float(ratios.sum() / len(ratios))

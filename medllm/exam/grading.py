@@ -1,4 +1,4 @@
-"""Judge one reply by the rules: `official` as IgakuQA's scorer does, byte for byte, or `normalised` by our parser."""
+"""Grade one reply: `official` as IgakuQA's scorer does, byte for byte, or `normalised` by medllm's parser."""
 
 from typing import Literal
 
@@ -10,9 +10,9 @@ Rules = Literal["official", "normalised"]
 
 
 def is_right_officially(question: Question, completion: str) -> bool:
-    """What IgakuQA's own scorer says: split at commas, sorted, compared with the sorted key, nothing stripped.
+    """Grade as IgakuQA's own scorer does: split at commas, sort, compare with the sorted key, strip nothing.
 
-    So "b, e" is wrong where the key is b and e, and 2.1 is wrong where the key lacks its decimal point.
+    Thus "b, e" is wrong where the key is b and e, and 2.1 is wrong where the key lacks its decimal point.
     """
     if question.anything_right:
         return True
@@ -23,7 +23,7 @@ def is_right_officially(question: Question, completion: str) -> bool:
 
 
 def picked_prohibited(question: Question, answer: str | None) -> str | None:
-    """The prohibited choices among the letters given, or None."""
+    """Return the prohibited choices among the letters given, or None."""
     given = read_answer(answer)
     picked = given & question.prohibited if given is not None and not question.numeric else frozenset()
     return write_answer(picked) if picked else None
@@ -40,9 +40,9 @@ def grade(
     thinks: bool = False,
     **facts: object,
 ) -> Record:
-    """The record of one reply: parsed, judged, and with what a report needs of its question.
+    """Return the record of one reply: parsed, graded, and with the facts of its question that reports need.
 
-    `thinks` says that the prompt opened the thinking, so that a reply without an end of it is truncated.
+    `thinks`: the prompt has opened the thinking, so a reply that never closes it is truncated.
 
     `facts` are further columns of the record: model_revision, template, shots, context, sample, seed, probability,
     tokens, prompt_hash.

@@ -1,4 +1,4 @@
-"""The one engine of 95 % intervals: of a score and of a paired change, with vignettes and unequal points."""
+"""95 % intervals of a score and of a paired change, with vignettes and unequal points."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -12,15 +12,15 @@ Codes = NDArray[np.int64]
 Z = 1.959963984540054
 """The two-sided 95 % point of the normal distribution."""
 _LIKENESS = 0.25
-"""The correlation within a vignette that is assumed before the answers say more."""
+"""The correlation within a vignette that is assumed before the answers give an estimate."""
 _LIKENESS_WORTH = 15.0
-"""How many answers of the rarer kind weigh as much as that assumption."""
+"""Number of answers of the rarer kind that weigh as much as the assumed correlation."""
 _CAUTION = 0.3
-"""How many standard errors are added to the estimated correlation, whose own error would narrow the interval."""
+"""Standard errors added to the estimated correlation, whose own error would narrow the interval."""
 _SPREAD_WORTH = 10.0
-"""How many answers of the rarer kind it takes to believe that they lie among the heavy (or the light) questions."""
+"""Answers of the rarer kind needed to believe that they are among the heavy (or the light) questions."""
 _ENOUGH_A_YEAR = 10
-"""Questions that every year needs for its own mean to be told from the whole."""
+"""Questions that every year needs before its own mean is distinguished from the whole."""
 _STEPS = 40
 
 
@@ -37,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class ClusteredSample:
-    """The questions that a number is of: how much each weighs, which case it shares, which year it belongs to."""
+    """The questions behind a number: each one's weight, shared case and year."""
 
     weights: Floats
     """One weight per question, positive; only their ratios count."""
@@ -48,10 +48,10 @@ class ClusteredSample:
 
 
 def share_interval(values: Floats, sample: ClusteredSample) -> Interval:
-    """The interval of a weighted mean of answers, each from 0 (wrong) to 1 (right).
+    """Compute the interval of a weighted mean of answers, each from 0 (wrong) to 1 (right).
 
     Each end is the farther one of two: Wilson's, and the mid-p limit of the binomial distribution, which keeps the
-    misses of scores near 0 and 1 from lying on one side. Both are taken at the effective number of questions.
+    misses of scores near 0 and 1 from falling on one side. Both are taken at the effective number of questions.
 
     >>> ten = ClusteredSample(np.ones(10), np.arange(10), np.zeros(10, dtype=np.int64))
     >>> str(share_interval(np.ones(10), ten))
@@ -69,9 +69,9 @@ def share_interval(values: Floats, sample: ClusteredSample) -> Interval:
 
 
 def change_interval(changes: Floats, sample: ClusteredSample) -> Interval:
-    """The interval of a weighted mean of paired changes, each from -1 (lost) to 1 (gained): Tango's score interval.
+    """Compute Tango's score interval of a weighted mean of paired changes, each from -1 (lost) to 1 (gained).
 
-    It has width where no question changed, since few questions cannot show that none ever would.
+    The interval has width even where no question changed, since few questions cannot show that none ever would.
 
     >>> twelve = ClusteredSample(np.ones(12), np.arange(12), np.zeros(12, dtype=np.int64))
     >>> str(change_interval(np.zeros(12), twelve))
@@ -83,10 +83,10 @@ def change_interval(changes: Floats, sample: ClusteredSample) -> Interval:
 
 
 def effective_size(values: Floats, sample: ClusteredSample) -> float:
-    """How many equal, unrelated questions say as much about the weighted mean of these values.
+    """Return the number of equal, independent questions that determine the weighted mean of these values as well.
 
-    Unequal weights and vignettes whose answers hang together make it smaller (Kish). The correlation within vignettes
-    is estimated from the answers, drawn towards a common value where few answers could show it.
+    Unequal weights and correlated answers within vignettes reduce it (Kish). The correlation within vignettes
+    is estimated from the answers and shrunk towards a common value where few answers could show it.
     """
     weights = sample.weights / sample.weights.sum()
     equal = float(weights @ weights)
@@ -114,13 +114,13 @@ def effective_size(values: Floats, sample: ClusteredSample) -> float:
 
 
 def _rarer(values: Floats) -> float:
-    """How many values are not the commonest one."""
+    """Return how many values differ from the commonest one."""
     _, counts = np.unique(values, return_counts=True)
     return float(counts.sum() - counts.max())
 
 
 def _residual(values: Floats, weights: Floats, strata: Codes, mean: float) -> tuple[Floats, int]:
-    """What is left of each value without its year's mean, and the number of years; one where years are too small."""
+    """Return each value less its year's mean, and the number of years; 1 if the years are too small."""
     sizes = np.bincount(strata)
     sizes = sizes[sizes > 0]
     if len(sizes) < 2 or sizes.min() < _ENOUGH_A_YEAR:
@@ -132,12 +132,12 @@ def _residual(values: Floats, weights: Floats, strata: Codes, mean: float) -> tu
 
 
 def _unbiased(within: float, equal: float, shared: float) -> float:
-    """A correlation from residuals, corrected for the mean that was taken off them."""
+    """Correct a correlation from residuals for the mean that was subtracted from them."""
     return min(1.0, (within * (1 - equal) + equal) / max(1 - shared * (1 - within), 0.1))
 
 
 def wilson(share: float, size: float) -> Interval:
-    """Wilson's interval of a share of `size` questions (E. B. Wilson, 1927).
+    """Compute Wilson's interval of a share of `size` questions (E. B. Wilson, 1927).
 
     >>> str(wilson(0.8, 100))
     '0.711 to 0.867'
@@ -150,7 +150,7 @@ def wilson(share: float, size: float) -> Interval:
 
 
 def _mid_p_low(share: float, size: float) -> float:
-    """The share below which this one, or a larger one, has a mid-p of less than 2.5 %."""
+    """Return the share below which this one, or a larger one, has a mid-p of less than 2.5 %."""
     # Here, not above: `medllm --help` must not wait 0.1 s for scipy.
     from scipy.special import betainc
 
@@ -166,12 +166,12 @@ def _mid_p_low(share: float, size: float) -> float:
 
 
 def tango(lost: float, gained: float, size: float) -> Interval:
-    """Tango's score interval of a paired difference (Statistics in Medicine 17, 1998).
+    """Compute Tango's score interval of a paired difference (Statistics in Medicine 17, 1998).
 
     Args:
         lost: The share of questions that only the first condition got right, 0 to 1.
         gained: The share that only the second got right.
-        size: The number of questions, or of equal, unrelated ones that say as much.
+        size: The number of questions, or of the equal, independent ones that determine the difference as well.
 
     >>> str(tango(2 / 50, 12 / 50, 50))
     '0.061 to 0.345'
@@ -179,7 +179,7 @@ def tango(lost: float, gained: float, size: float) -> Interval:
     change = gained - lost
 
     def far(delta: float) -> bool:
-        """Whether the observed change is more than 1.96 standard errors away from this one."""
+        """Return whether the observed change is more than 1.96 standard errors away from this one."""
         slope = (2 - change) * delta - (lost + gained)
         likeliest = (sqrt(max(0.0, slope * slope + 8 * lost * delta * (1 - delta))) - slope) / 4
         variance = max(0.0, 2 * likeliest + delta * (1 - delta))

@@ -1,4 +1,4 @@
-"""Pass or fail by the ministry's rule: compulsory part, general part by each year's line, prohibited choices."""
+"""Pass or fail by the ministry's rule: compulsory part, general part with each year's line, prohibited choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from medllm.exam.record import Record
 
 @dataclass(frozen=True, slots=True)
 class PassLine:
-    """A year's lines as the ministry announced them, in points."""
+    """The pass lines of a year as the ministry announced them, in points."""
 
     required: int
     required_total: int
@@ -23,16 +23,16 @@ LINES = {
     2021: PassLine(160, 200, 209, 300),
     2022: PassLine(158, 197, 214, 297),
 }
-"""The announced lines of the exams of IgakuQA, each beside the points it is of."""
+"""The announced lines of IgakuQA's exams, each with the total of its points."""
 
 PROHIBITED_ALLOWED = 3
-"""How many prohibited choices the rule of these years lets pass. Which choices they are was never announced:
-IgakuQA's labels are its authors'."""
+"""Prohibited choices that the rule of these years allows. The ministry never announced which choices are prohibited:
+the labels are from IgakuQA's authors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One year's result by the rule, with every number it rests on."""
+    """One year's result by the rule, with every number behind it."""
 
     year: int
     required: float
@@ -61,9 +61,9 @@ class Verdict:
 
 
 def verdicts(records: Sequence[Record]) -> list[Verdict]:
-    """The verdict of every year that was answered whole and whose line is known.
+    """Return the verdict of every year that was answered completely and whose line is known.
 
-    A year is whole when its points add up to the announced totals, so a part of an exam never passes or fails.
+    A year is complete when its points add up to the announced totals, so a part of an exam never passes or fails.
     """
     found = []
     for year, line in LINES.items():

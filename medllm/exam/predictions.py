@@ -1,4 +1,4 @@
-"""Read anybody's predictions: IgakuQA's files, our records, and lm-evaluation-harness samples."""
+"""Read predictions of any origin: IgakuQA's files, medllm's records, and lm-evaluation-harness samples."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _IDS = ("question_id", "problem_id", "id", "sample_id")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One reply as it was predicted, not yet judged."""
+    """One reply as predicted, not yet graded."""
 
     question_id: str
     text: str
@@ -30,7 +30,7 @@ class Prediction:
     """The filter under which lm-evaluation-harness wrote this row."""
 
     def repeats(self, earlier: "Prediction") -> bool:
-        """Whether this is the same reply once more, written for another filter of lm-evaluation-harness."""
+        """Return whether this is the same reply, repeated for another filter of lm-evaluation-harness."""
         same = (self.text, self.probability) == (earlier.text, earlier.probability)
         return same and self.filter is not None and self.filter != earlier.filter
 
@@ -45,7 +45,7 @@ class System:
 
 
 def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], benchmark: str) -> list[System]:
-    """All files' predictions, by model and prompt; an id twice or of another exam is a fault with its place."""
+    """Read all files' predictions, by model and prompt; a repeated id or one of another exam raises with its place."""
     found: dict[tuple[str, str | None], dict[str, Prediction]] = {}
     order = list(questions)
     for file in files:
@@ -74,9 +74,9 @@ def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], b
 
 
 def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a file, or of every records file in an evaluation's folder."""
+    """Return the rows of a file, or of every records file in an evaluation's folder."""
     if not file.exists():
-        raise DataError(f"{file}: is not there. Give a file of predictions.")
+        raise DataError(f"{file}: no such file. Give a file of predictions.")
     if not file.is_dir():
         return table_rows(file)
     inner = file / "records" if (file / "records").is_dir() else file
@@ -84,12 +84,12 @@ def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _of_another_benchmark(row: dict[str, Any], benchmark: str) -> bool:
-    """Whether a record of an evaluation with several exams belongs to another one."""
+    """Return whether a record of an evaluation with several exams belongs to another one."""
     return "benchmark" in row and "completion" in row and row["benchmark"] != benchmark
 
 
 def _one_filter(prediction: Prediction, earlier: Prediction) -> str:
-    """The mend where two filters of lm-evaluation-harness changed a reply in two ways and left no raw one."""
+    """Return the remedy if two filters of lm-evaluation-harness changed a reply in two ways and left no raw one."""
     if prediction.filter is None or prediction.filter == earlier.filter:
         return ""
     return f": keep the rows of one filter, {earlier.filter} or {prediction.filter}"
@@ -98,7 +98,7 @@ def _one_filter(prediction: Prediction, earlier: Prediction) -> str:
 def _prediction(
     row: dict[str, Any], place: str, file: Path, questions: Mapping[str, Question], order: list[str]
 ) -> tuple[str, str | None, Prediction]:
-    """Model, prompt and prediction of a row, by the form its columns show."""
+    """Return model, prompt and prediction of a row, in the format that its columns show."""
     if all(name in row for name in REQUIRED):
         record = to_record(row, place)
         prediction = Prediction(record.question_id, record.completion, place, record.finish_reason, record.probability)
@@ -109,21 +109,21 @@ def _prediction(
         named = _SECTION_FILE.fullmatch(file.stem)
         question_id, text = row.get("problem_id", row.get("question_id")), row["prediction"]
         if not isinstance(question_id, str | int) or question_id == "":
-            raise DataError(f"{place}: has no problem_id. Say which question it predicts.")
+            raise DataError(f"{place}: has no problem_id. Name the question it predicts.")
         if not isinstance(text, str):
             raise DataError(f"{place}: prediction is {text!r}. Give the reply as text, empty when there was none.")
         return named["model"] if named else file.stem, None, Prediction(str(question_id), text, place)
     raise DataError(
-        f"{place}: is no prediction. Known are IgakuQA's (problem_id, prediction), medllm's records"
+        f"{place}: is not a prediction. Known formats are IgakuQA's (problem_id, prediction), medllm's records"
         f" ({', '.join(REQUIRED)}) and lm-evaluation-harness samples (doc_id, doc, resps)."
     )
 
 
 def _harness(row: dict[str, Any], place: str, questions: Mapping[str, Question], order: list[str]) -> Prediction:
-    """A sample of lm-evaluation-harness: generated text, or one log-likelihood per choice.
+    """Read a sample of lm-evaluation-harness: generated text, or one log-likelihood per choice.
 
-    The harness writes a row for each of a task's filters. A row that names its filter still holds the raw reply in
-    `resps`, and that is what counts, so that every filter's row says the same. Of several repeats the first counts.
+    The harness writes a row for each of a task's filters. A row that names its filter still has the raw reply in
+    `resps`. The raw reply counts, so that every filter's row gives the same one. Of several repeats the first counts.
     """
     question_id = _harness_id(row, place, order)
     filtered, raw = row.get("filtered_resps"), row.get("resps")
@@ -139,7 +139,7 @@ def _harness(row: dict[str, Any], place: str, questions: Mapping[str, Question],
 
 
 def _generated(replies: object) -> str | None:
-    """The first of the generated texts: `["b"]`, or `[["b", "c"]]` where each question was asked several times."""
+    """Return the first generated text of `["b"]`, or of `[["b", "c"]]` if each question was asked several times."""
     first = replies[0] if isinstance(replies, list) and len(replies) == 1 else None
     if isinstance(first, list) and first and all(isinstance(one, str) for one in first):
         pair = len(first) == 2 and first[1] in ("True", "False")
@@ -148,7 +148,7 @@ def _generated(replies: object) -> str | None:
 
 
 def _likelihoods(replies: Any, place: str, question: Question | None) -> list[float]:  # noqa: ANN401  (a cell)
-    """One finite log-likelihood for each choice of the question, in their order; anything else is refused."""
+    """Return one finite log-likelihood for each choice of the question, in their order; anything else is refused."""
     try:
         found = [_likelihood(reply) for reply in replies or [None]]
     except (TypeError, ValueError, IndexError, KeyError) as fault:
@@ -184,7 +184,7 @@ def _likelihood(reply: Any) -> float:  # noqa: ANN401  ([[value, greedy]], [valu
 
 
 def _harness_id(row: dict[str, Any], place: str, order: list[str]) -> str:
-    """The question's id from the task's document, or else by its position in the exam."""
+    """Return the question's id from the task's document, or else by its position in the exam."""
     doc = row.get("doc")
     if isinstance(doc, dict):
         for name in _IDS:

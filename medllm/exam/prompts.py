@@ -27,13 +27,13 @@ class Prompt:
     text: str
     messages: tuple[Message, ...]
     stop: tuple[str, ...]
-    """Strings that end a completion, because only an invented next question begins with them."""
+    """Strings that end a completion: only an invented next question begins with them."""
     joint: str
-    """What stands between `text` and a reply when both are one text: a line break, or a space."""
+    """The separator between `text` and a reply when both form one text: a line break, or a space."""
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the text, by which replies to the same prompt are known."""
+        """SHA-256 of the text, which identifies replies to the same prompt."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
@@ -64,7 +64,7 @@ def render(
 
 
 def question_block(question: Question, prompt: PromptStyle, template: Template, context: Context = "original") -> str:
-    """The question's own block, up to where the reply begins."""
+    """Return the question's own block, up to the place where the reply begins."""
     case = "\n".join(part for part in (_lost(question, context), question.context) if part)
     stem = f"{case}\n{question.text}" if case else question.text
     if template == "paper":
@@ -81,7 +81,7 @@ def question_block(question: Question, prompt: PromptStyle, template: Template, 
 def target_completion(
     question: Question, prompt: PromptStyle, template: Template, explanation: str | None = None
 ) -> str:
-    """What a right reply looks like: exemplars show it and preference pairs are made of it."""
+    """Return a right reply to the question: exemplars show it and preference pairs are made of it."""
     if prompt == "plain":
         return question.gold_answer
     said = explanation or question.explanation
@@ -96,7 +96,7 @@ def target_completion(
 def exemplars_before(
     questions: Sequence[Question], cutoff: date, count: int, prompt: PromptStyle = "plain"
 ) -> list[Question]:
-    """The first `count` questions sat on or before the cutoff that can serve as exemplars."""
+    """Return the first `count` questions sat on or before the cutoff that can serve as exemplars."""
     fit = [
         question
         for question in questions
@@ -114,14 +114,14 @@ def exemplars_before(
 
 
 def refuse_test_items(exemplars: Sequence[Question], questions: Sequence[Question]) -> None:
-    """Stop when an exemplar is one of the questions to be asked, by id or by text."""
+    """Raise DataError if an exemplar is one of the questions to be asked, by id or by text."""
     texts = {_essence(question): question for question in questions}
     for example in exemplars:
         same = texts.get(_essence(example))
         if same is not None:
             raise DataError(
                 f"exemplar {example.question_id} is question {same.question_id} of {same.benchmark}: its answer would"
-                " stand in the prompt. Take exemplars from another exam."
+                " be in the prompt. Take exemplars from another exam."
             )
 
 
@@ -134,7 +134,7 @@ def _shots(question: Question, exemplars: Sequence[Question], shots: int | None)
 
 
 def _zero_shot_prompt(question: Question, prompt: PromptStyle, template: Template, context: Context) -> str:
-    """The question with the form of the reply said in words, since no exemplar shows it."""
+    """Render the question with an instruction on the form of the reply, since no exemplar shows it."""
     asked = question_block(question, prompt, template, context)
     form = "数値だけ" if question.numeric else "記号だけ(複数ならカンマ区切り)"
     if question.language == "en":
@@ -156,12 +156,12 @@ def _choices(question: Question) -> list[tuple[str, str]]:
 
 
 def _listed(question: Question) -> str:
-    """The letters as the original names them: always a to e in IgakuQA, even where there are six or eight."""
+    """List the letters as the original does: always a to e in IgakuQA, even where there are six or eight."""
     letters = "abcde" if question.benchmark.startswith("igakuqa") else question.letters
     return ",".join(letters)
 
 
 def _essence(question: Question) -> str:
-    """A question's text and choices without what printing changes."""
+    """Reduce a question's text and choices to the characters that no difference in print changes."""
     text = unicodedata.normalize("NFKC", "".join((question.text, *question.choices))).casefold()
     return "".join(character for character in text if character.isalnum())

@@ -1,4 +1,4 @@
-"""One exam question as every benchmark is read into it: text, choices, key, points, date and vignette."""
+"""One exam question, the common form of every benchmark: text, choices, key, points, date and vignette."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -7,7 +7,7 @@ from typing import Literal
 from medllm.errors import DataError
 
 LETTERS = "abcdefgh"
-"""The letters of the choices, in order; no exam read here has more than eight."""
+"""The letters of the choices, in order; no supported exam has more than eight."""
 
 Language = Literal["ja", "en"]
 
@@ -24,48 +24,48 @@ class Translation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question with its key; what a benchmark does not publish is None, never an empty string or a zero."""
+    """A question with its key; a fact that a benchmark does not publish is None, never an empty string or a zero."""
 
     question_id: str
-    """The id its publisher gave it, unique within the benchmark ("116A1", "120B-41")."""
+    """The publisher's id, unique within the benchmark ("116A1", "120B-41")."""
     benchmark: str
     text: str
     choices: tuple[str, ...]
     """The texts of choices a, b, c ... in order; empty for a numeric question."""
     gold: tuple[frozenset[str], ...]
-    """The accepted answers, any one of which is right: sets of letters, or one number as a string."""
+    """The accepted answers, each of which is right: a set of letters, or one number as a string."""
     key: tuple[str, ...]
     """The key as published, for rules that compare byte for byte ("a or d", "04")."""
     exam_date: date | None = None
-    """The day the exam was first sat (or the set first published): no younger text may have been learnt."""
+    """The day the exam was first sat (or the set first published): training texts must not be younger."""
     year: int | None = None
     section: str | None = None
     numeric: bool = False
     points: int = 1
     required: bool = False
-    """Whether it counts towards the compulsory part (sections B and E of the medical exam)."""
+    """Whether the question counts towards the compulsory part (sections B and E of the medical exam)."""
     image: bool = False
     """Whether answering needs a picture that is not part of the text."""
     anything_right: bool = False
-    """Whether its publisher scores every answer as right."""
+    """Whether the publisher scores every answer as right."""
     category: str | None = None
     human_accuracy: float | None = None
-    """The share of human examinees who were right, between 0 and 1."""
+    """The share of human examinees with the right answer, between 0 and 1."""
     breakdown: tuple[float, ...] = ()
     """The share of human examinees per choice, between 0 and 1, where it is published."""
     prohibited: frozenset[str] = frozenset()
-    """Letters that would harm the patient (禁忌肢); their choice is counted apart from the score."""
+    """Letters that would harm the patient (禁忌肢); reports count such choices separately from the score."""
     explanation: str | None = None
     group: str | None = None
-    """The vignette it shares with its neighbours: the cluster for intervals."""
+    """The vignette shared with neighbouring questions: the cluster for intervals."""
     context: str | None = None
     """A passage published with the question, to be read before it."""
     lost_context: str | None = None
-    """The case text that its publisher left in an earlier question; shown only when contexts are `linked`."""
+    """The case text that the publisher prints only in an earlier question; shown only if contexts are `linked`."""
     language: Language = "ja"
 
     def __post_init__(self) -> None:
-        """Refuse what could never be asked or scored."""
+        """Refuse a question that can never be asked or scored."""
         where = f"{self.benchmark} question {self.question_id or '(no id)'}"
         if not self.question_id or not self.text.strip():
             raise DataError(f"{where}: has no {'id' if not self.question_id else 'text'}. Give it one.")
@@ -91,7 +91,7 @@ class Question:
 
     @property
     def full_text(self) -> str:
-        """Passage, question and choices in one string: what a leak of this question would look like."""
+        """Passage, question and choices in one string, as a leak of this question would contain them."""
         return "\n".join(part for part in (self.context, self.text, *self.choices) if part)
 
     @property
@@ -101,7 +101,7 @@ class Question:
 
 
 def write_answer(answer: frozenset[str]) -> str:
-    """An answer in its one written form: letters in order, joined by commas.
+    """Return an answer in its one written form: letters in order, joined by commas.
 
     >>> write_answer(frozenset({"d", "b"}))
     'b,d'
@@ -110,7 +110,7 @@ def write_answer(answer: frozenset[str]) -> str:
 
 
 def read_answer(written: str | None) -> frozenset[str] | None:
-    """The set behind a written answer; None stays None.
+    """Return the set of a written answer; None stays None.
 
     >>> sorted(read_answer("b,d"))
     ['b', 'd']
@@ -119,7 +119,7 @@ def read_answer(written: str | None) -> frozenset[str] | None:
 
 
 def index(questions: list[Question]) -> dict[str, Question]:
-    """Questions by id; an id that occurs twice is refused, since its answers could not be told apart."""
+    """Return questions by id; an id that occurs twice is refused, since its answers would be indistinguishable."""
     found: dict[str, Question] = {}
     for question in questions:
         if question.question_id in found:

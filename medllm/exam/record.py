@@ -1,4 +1,4 @@
-"""One reply to one question under one condition, judged: the row that evaluate writes and all reports read."""
+"""One graded reply to one question under one condition: the row that evaluate writes and all reports read."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -11,18 +11,18 @@ PROMPTS: tuple[PromptStyle, ...] = ("plain", "explain")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A judged reply; the columns of the records schema, in order, each with what it means."""
+    """A graded reply; the fields are the columns of the records schema, in order, each with its meaning."""
 
     question_id: str
     """The question's id within its benchmark."""
     benchmark: str
     """The benchmark's name in the catalogue."""
     model: str
-    """The name the model is shown under ("base", "cpt", "final", "gpt-4o")."""
+    """The model's displayed name ("base", "cpt", "final", "gpt-4o")."""
     prompt: PromptStyle
     """`plain` asks for the answer alone, `explain` for the explanation first."""
     status: Status
-    """answered, or why there is no countable answer: unparsed, truncated, run_on, loop, wrong_count."""
+    """`answered`, or why there is no countable answer: unparsed, truncated, run_on, loop, wrong_count."""
     correct: bool
     """Whether the answer is among the accepted ones."""
     points: float
@@ -30,7 +30,7 @@ class Record:
     points_total: float
     """Points the question carries."""
     answer: str | None = None
-    """What was read from the reply, "b,d" or "2.1"; null when nothing was."""
+    """The answer read from the reply, "b,d" or "2.1"; null if none was found."""
     gold: str | None = None
     """The (first) accepted answer, written the same way."""
     how: str | None = None
@@ -42,9 +42,9 @@ class Record:
     truncated: bool = False
     """Whether the reply was cut off by its token budget."""
     run_on: bool = False
-    """Whether the reply went on into an invented next question or turn."""
+    """Whether the reply continued into an invented next question or turn."""
     loop: bool = False
-    """Whether the reply ends in repeating itself."""
+    """Whether the reply ends in a repetition loop."""
     prohibited: str | None = None
     """The prohibited choices (禁忌肢) that were picked; null when none."""
     year: int | None = None
@@ -54,7 +54,7 @@ class Record:
     category: str | None = None
     """The question's subject."""
     group: str | None = None
-    """The vignette it shares with others: the cluster for intervals."""
+    """The vignette shared with other questions: the cluster for intervals."""
     required: bool = False
     """Whether the question counts towards the compulsory part."""
     image: bool = False
@@ -64,7 +64,7 @@ class Record:
     template: str | None = None
     """The prompt's wording, "igakuqa" or "paper"."""
     shots: int = 0
-    """How many worked examples stood before the question."""
+    """Number of worked examples before the question."""
     context: str = "original"
     """"original", or "linked" where lost case texts were put back."""
     sample: int = 0
@@ -80,7 +80,7 @@ class Record:
 
 
 REQUIRED = ("question_id", "benchmark", "model", "prompt", "status", "correct", "points", "points_total")
-"""Columns that a records file must have; the others may be absent and are then at their default."""
+"""Columns that a records file must have; an absent other column takes its default."""
 
 COLUMNS = tuple(field.name for field in fields(Record))
 """Every column of the schema, in order."""

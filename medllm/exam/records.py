@@ -1,4 +1,4 @@
-"""Read and write records: one schema, as parquet or as JSON lines, every fault named by file and row."""
+"""Read and write records: one schema, as parquet or as JSON lines; errors name file and row."""
 
 import json
 import math
@@ -19,7 +19,7 @@ _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64
 
 
 def _plain(hint: Any) -> tuple[type, tuple[str, ...], bool]:  # noqa: ANN401  (a type is an object of no one class)
-    """The bare type of a field, the closed set it is drawn from (if any), and whether null is allowed."""
+    """Return the bare type of a field, its closed set of values (if any), and whether null is allowed."""
     optional = isinstance(hint, UnionType)
     inner = next(arg for arg in get_args(hint) if arg is not type(None)) if optional else hint
     if get_origin(inner) is Literal:
@@ -29,11 +29,11 @@ def _plain(hint: Any) -> tuple[type, tuple[str, ...], bool]:  # noqa: ANN401  (a
 
 _KINDS = {name: _plain(_HINTS[name]) for name in COLUMNS}
 SCHEMA = pa.schema([pa.field(name, _ARROW[kind], nullable=null) for name, (kind, _, null) in _KINDS.items()])
-"""The records schema as Arrow knows it; docs/exam.md lists the columns with their meaning."""
+"""The records schema in Arrow's types; docs/exam.md lists the columns with their meaning."""
 
 
 def write_records(records: Iterable[Record], path: Path) -> None:
-    """Write records as parquet (or JSON lines when the name ends in .jsonl); made aside, then moved into place."""
+    """Write records as parquet (JSON lines if the name ends in .jsonl) to a temporary file, then move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     rows = [{name: getattr(record, name) for name in COLUMNS} for record in records]
@@ -46,7 +46,7 @@ def write_records(records: Iterable[Record], path: Path) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read a records file, or every records file of a folder; a row that is no record is named with its fault."""
+    """Read a records file, or every records file of a folder; an error names the row that is not a record, and why."""
     if path.is_dir():
         inner = path / "records" if (path / "records").is_dir() else path
         files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")])
@@ -54,16 +54,16 @@ def read_records(path: Path) -> list[Record]:
             raise DataError(f"{path}: holds no records. Give a folder with *.parquet or *.jsonl, or one such file.")
         return [record for file in files for record in read_records(file)]
     if not path.exists():
-        raise DataError(f"{path}: is not there. Give the records file that `medllm run RECIPE evaluate` wrote.")
+        raise DataError(f"{path}: no such file. Give the records file that `medllm run RECIPE evaluate` wrote.")
     if path.suffix == ".parquet" and (records := _whole_table(path)):
         return records
     return [to_record(row, place) for place, row in table_rows(path)]
 
 
 def _whole_table(path: Path) -> list[Record] | None:
-    """The records of a parquet file that has the schema throughout, column by column; else None.
+    """Read a parquet file that matches the schema completely, column by column; return None for any other file.
 
-    This is the common case made fast; any other file is read row by row, which can name the row that is at fault.
+    This is the fast path for the common case; any other file is read row by row, so that an error can name the row.
     """
     try:
         table = pq.read_table(path)
@@ -90,7 +90,7 @@ def _whole_table(path: Path) -> list[Record] | None:
 
 
 def to_record(row: Mapping[str, Any], place: str) -> Record:
-    """One record from a row of the schema; absent optional columns take their default."""
+    """Build one record from a row of the schema; absent optional columns take their default."""
     missing = [name for name in REQUIRED if row.get(name) is None]
     if missing:
         raise DataError(f"{place}: lacks {', '.join(missing)}. Needed: {', '.join(REQUIRED)}; docs/exam.md lists all.")
@@ -108,12 +108,12 @@ def to_record(row: Mapping[str, Any], place: str) -> Record:
 
 
 def _odd(points: float, total: float) -> bool:
-    """Whether no question can have given these points."""
+    """Return whether no question can have given these points."""
     return not (0 <= points <= total < math.inf)
 
 
 def _value(name: str, value: Any, place: str) -> Any:  # noqa: ANN401  (a cell of any column)
-    """A cell as its column's type, or the fault."""
+    """Return a cell as its column's type, or raise DataError."""
     kind, allowed, optional = _KINDS[name]
     if isinstance(value, float) and math.isnan(value):
         if optional:

@@ -1,4 +1,4 @@
-"""A score as a person reads it and as a program reads it."""
+"""Score reports: as text for people and as JSON for programs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from medllm.exam.scoring import Score, ScoreTally
 
 
 def catalogue_lines() -> Iterator[str]:
-    """The benchmarks: where each comes from, when it was sat, how it may be used."""
+    """Yield the catalogue as text: each benchmark's source, date of sitting and permitted use."""
     for benchmark in CATALOGUE.values():
         where = benchmark.source.split(":", 1)
         revision = f"@{benchmark.revision[:8]}" if benchmark.revision else "@COMMIT (pin the one you take)"
@@ -27,7 +27,7 @@ def catalogue_lines() -> Iterator[str]:
 
 
 def catalogue_json() -> list[dict[str, Any]]:
-    """The same for programs."""
+    """Return the catalogue as JSON values."""
     return [
         {
             "name": benchmark.name,
@@ -49,7 +49,7 @@ def catalogue_json() -> list[dict[str, Any]]:
 
 
 def score_lines(score: Score) -> Iterator[str]:
-    """A score as a table: every number with what it is of and its 95 % interval."""
+    """Yield a score as a table: every number with its denominator and its 95 % interval."""
     prompt = f", {score.prompt}" if score.prompt else ""
     yield f"{score.model}{prompt} on {score.benchmark}, {score.rules} rules"
     yield f"  score     {score.score.value:.4f}  95 % interval {score.score.interval}   (points; {_over(score)})"
@@ -79,7 +79,7 @@ def _over(score: Score) -> str:
 
 
 def _row(name: str, tally: ScoreTally) -> str:
-    """One line of the table; full-width names count double, so that columns stand."""
+    """Format one line of the table; full-width characters count double, so that columns align."""
     wide = sum(ord(letter) > 0x2E80 for letter in name)
     points = f"{tally.points:g}/{tally.total:g}"
     share = "–" if tally.score is None else f"{tally.score:.3f}"
@@ -90,7 +90,7 @@ def _row(name: str, tally: ScoreTally) -> str:
 
 
 def warnings(score: Score) -> Iterator[str]:
-    """What must be said aloud before anybody quotes the number."""
+    """Yield the warnings that a reader needs before quoting the number."""
     if score.missing:
         tried = score.attempted
         yield (
@@ -101,7 +101,7 @@ def warnings(score: Score) -> Iterator[str]:
 
 
 def score_json(score: Score) -> dict[str, Any]:
-    """A score for programs."""
+    """Return a score as JSON values."""
     return {
         "benchmark": score.benchmark,
         "rules": score.rules,

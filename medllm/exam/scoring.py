@@ -1,4 +1,4 @@
-"""Score systems on an exam: points and accuracy, whole and by part, each with its denominator and interval."""
+"""Score systems on an exam: points and accuracy, in total and by part, each with its denominator and interval."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,20 +17,20 @@ from medllm.exam.record import Record
 
 @dataclass(frozen=True, slots=True)
 class ScoreTally:
-    """What was earned in one part of an exam."""
+    """The points earned in one part of an exam."""
 
     points: float
     total: float
     correct: int
     count: int
     unparsed: int
-    """Questions among them without a readable answer; they earn nothing."""
+    """Number of these questions without a readable answer; they earn no points."""
     interval: Interval | None
     """The 95 % interval of points / total."""
 
     @property
     def score(self) -> float | None:
-        """Points earned of points there were; None in a part that carries none."""
+        """Points earned / points available; None for a part without points."""
         return self.points / self.total if self.total else None
 
 
@@ -49,15 +49,15 @@ class Score:
     accuracy: Estimate
     years: dict[str, ScoreTally]
     parts: dict[str, dict[str, ScoreTally]]
-    """By section, by required and general, by category, by text-only and with a picture."""
+    """Tallies by section, by required and general, by category, by text-only and with a picture."""
     prohibited: int
     prohibited_of: int
     """Questions with labelled prohibited choices: the denominator of `prohibited`."""
     verdicts: list[Verdict]
     missing: int
-    """Questions of the years scored that had no prediction: they count as unanswered, with zero points."""
+    """Questions of the scored years without a prediction: they count as unanswered, with zero points."""
     attempted: ScoreTally
-    """Only the questions that had a prediction."""
+    """The tally of only the questions with a prediction."""
 
 
 _PARTS: dict[str, Callable[[Record], str | None]] = {
@@ -69,7 +69,7 @@ _PARTS: dict[str, Callable[[Record], str | None]] = {
 
 
 def score(questions: Sequence[Question], systems: Sequence[System], *, rules: Rules = "normalised") -> list[Score]:
-    """Score systems, each on the years it predicted anything of; what it left out there counts as unanswered."""
+    """Score systems, each on the years with at least one prediction; missing predictions there count as unanswered."""
     known = {question.question_id: question.year for question in questions}
     years = {known[name] for system in systems for name in system.predictions}
     asked = [question for question in questions if question.year in years]
@@ -83,13 +83,13 @@ def score(questions: Sequence[Question], systems: Sequence[System], *, rules: Ru
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """A system's answers laid on the exam: a record per question, and the columns that its numbers are of."""
+    """A system's answers aligned with the exam: a record per question, and the columns behind its numbers."""
 
     system: System
     questions: Sequence[Question]
     records: list[Record]
     members: Floats
-    """1 for the questions of the years that the system predicted anything of."""
+    """1 for the questions of the years with at least one prediction."""
     given: Floats
     """1 for the questions that have a prediction."""
     points: Floats
@@ -99,7 +99,7 @@ class _Sheet:
 
     @classmethod
     def of(cls, questions: Sequence[Question], system: System, rules: Rules) -> "_Sheet":
-        """Judge every question's prediction, or its absence."""
+        """Grade every question's prediction, or its absence."""
         years = {question.year for question in questions if question.question_id in system.predictions}
         records = [_judged(question, system, rules) for question in questions]
         members = np.array([question.year in years for question in questions], dtype=float)
@@ -127,7 +127,7 @@ class _Sheet:
         )
 
     def parts(self, of: Callable[[Record], str | None], ratios: Ratios, points: int) -> dict[str, ScoreTally]:
-        """The tallies of a division of the exam, in order of name, or of size for a long one."""
+        """Return the tallies of a division of the exam, in order of name, or of size if there are many parts."""
         names = [of(record) if member else None for record, member in zip(self.records, self.members, strict=True)]
         sizes = Counter(name for name in names if name is not None)
         order = sorted(sizes) if len(sizes) < 10 else [name for name, _ in sizes.most_common()]
@@ -136,7 +136,7 @@ class _Sheet:
 
 
 def _judged(question: Question, system: System, rules: Rules) -> Record:
-    """The record of a question's prediction, or of its absence, which earns nothing even where all is right."""
+    """Return the record of a prediction, or of its absence, which earns nothing even if every answer is right."""
     prediction = system.predictions.get(question.question_id)
     if prediction is None:
         return replace(grade(question, "", model=system.model, rules=rules), correct=False, points=0.0)
@@ -144,7 +144,7 @@ def _judged(question: Question, system: System, rules: Rules) -> Record:
 
 
 def _score(sheet: _Sheet, of_points: int, of_correct: int, ratios: Ratios, rules: Rules) -> Score:
-    """Read off one system's estimates and tally its parts."""
+    """Compute one system's estimates and tally its parts."""
     asked = [question for question, member in zip(sheet.questions, sheet.members, strict=True) if member]
     records = [record for record, member in zip(sheet.records, sheet.members, strict=True) if member]
     years = {}

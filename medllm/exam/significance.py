@@ -5,7 +5,7 @@ from fractions import Fraction
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """The exact two-sided p of McNemar's test on the questions that only one of two conditions got right.
+    """Compute the exact two-sided p of McNemar's test on the questions that only one of two conditions got right.
 
     >>> mcnemar(8, 1)
     0.0390625
@@ -21,7 +21,7 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """P values corrected for their number by Holm's step-down rule, in the given order.
+    """Correct p values for their number by Holm's step-down rule; the order is kept.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]

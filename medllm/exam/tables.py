@@ -1,4 +1,4 @@
-"""Rows of JSON lines, JSON arrays, CSV and parquet files, each with the place a fault would be named by."""
+"""Rows of JSON lines, JSON arrays, CSV and parquet files, each with its place for error messages."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from typing import Any
 from medllm.errors import DataError
 
 Row = tuple[str, dict[str, Any]]
-"""Where a row stands ("FILE line 3") and what it holds."""
+"""The place of a row ("FILE line 3") and its cells."""
 
 
 def table_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Row]:
-    """All rows of a file, read by its ending; an empty file is a fault, since nothing could be said of it."""
+    """Read all rows of a file, in the format of its ending; an empty file raises DataError."""
     readers = {".parquet": parquet_rows, ".csv": lambda file: csv_rows(file, columns), ".json": array_rows}
     rows = list(readers.get(path.suffix, json_rows)(path))
     if not rows:
@@ -23,7 +23,7 @@ def table_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Row]:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """The objects of a JSON-lines file; broken JSON and wrong encodings name their line."""
+    """Yield the objects of a JSON-lines file; errors about broken JSON and wrong encodings name the line."""
     for number, line in enumerate(_bytes(path).splitlines(), start=1):
         place = f"{path} line {number}"
         text = _decoded(line, place)
@@ -41,7 +41,7 @@ def json_rows(path: Path) -> Iterator[Row]:
 
 
 def array_rows(path: Path) -> Iterator[Row]:
-    """The objects of a file that is one JSON array."""
+    """Yield the objects of a file that is one JSON array."""
     try:
         rows = json.loads(_decoded(_bytes(path), str(path)), object_pairs_hook=_once)
     except _NamedTwiceError as fault:
@@ -56,7 +56,7 @@ def array_rows(path: Path) -> Iterator[Row]:
 
 
 def csv_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Row]:
-    """The rows of a CSV file, named by its header line, or by `columns` when it has none."""
+    """Yield the rows of a CSV file; its header line names the columns, or `columns` if the file has none."""
     text = io.StringIO(_decoded(_bytes(path), str(path)), newline="")
     reader = csv.DictReader(text, fieldnames=columns or None, strict=True)
     try:
@@ -72,7 +72,7 @@ def csv_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Row]:
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """The rows of a parquet file."""
+    """Yield the rows of a parquet file."""
     # Here, not above: `medllm check` knows exams by name and must not wait 0.3 s for arrow.
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -86,11 +86,11 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
 
 class _NamedTwiceError(Exception):
-    """A JSON object gives one name two values; JSON readers disagree on which counts."""
+    """A JSON object gives one name two values, and JSON readers disagree on which counts."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose names differ."""
+    """Build a JSON object and refuse a name that occurs twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
@@ -106,7 +106,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _decoded(raw: bytes, place: str) -> str:
-    """Text from UTF-8, with or without a byte-order mark; another encoding is a fault, never a guess."""
+    """Decode UTF-8, with or without a byte-order mark; another encoding raises DataError, never a guess."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as fault:

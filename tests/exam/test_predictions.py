@@ -78,7 +78,7 @@ def test_log_likelihoods_of_lm_evaluation_harness_give_the_likeliest_choice_and_
         ([{"problem_id": "112A1", "prediction": None}], "line 1: prediction is None"),
         ([{"problem_id": "112A1", "prediction": float("nan")}], "line 1: prediction is nan"),
         ([{"problem_id": "112A1", "prediction": "b"}] * 2, "line 2: question 112A1 is predicted twice for p, first at"),
-        ([{"problem_id": "112A1", "answer": "b"}], "line 1: is no prediction. Known are IgakuQA's"),
+        ([{"problem_id": "112A1", "answer": "b"}], "line 1: is not a prediction. Known formats are IgakuQA's"),
         ([{"doc_id": 9, "doc": {}, "resps": [["b"]]}], "line 1: doc_id is 9, outside the exam's 3 questions"),
         ([{"doc_id": 0, "doc": {}, "resps": [[]]}], "line 1: resps is neither text nor log-likelihoods"),
         ([["b"]], "line 1: is list, not an object"),
@@ -181,7 +181,7 @@ def test_two_files_that_predict_the_same_question_are_named_both(tmp_path):
 
 
 def test_files_that_are_not_there_or_of_another_exam_are_faults(tmp_path):
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="no such file"):
         read_predictions([tmp_path / "none.jsonl"], EXAM, "igakuqa")
     write_records([record("x", benchmark="medqa")], tmp_path / "r.parquet")
     with pytest.raises(DataError, match="no predictions for igakuqa"):

@@ -96,7 +96,7 @@ def test_an_empty_file_is_a_fault(tmp_path, name):
 
 
 def test_a_missing_file_and_a_folder_without_records_say_what_to_give(tmp_path):
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="no such file"):
         read_records(tmp_path / "none.parquet")
     with pytest.raises(DataError, match="holds no records"):
         read_records(tmp_path)

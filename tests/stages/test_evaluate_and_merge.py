@@ -126,7 +126,7 @@ def test_a_question_that_does_not_fit_is_counted_and_never_cut(sources, tmp_path
 def test_a_worked_example_that_is_asked_is_refused(sources, tmp_path):
     exam = tiny.make_exam(tmp_path / "leaky", 6)
     (exam / "exemplars.jsonl").write_text((exam / "exam.jsonl").read_text("utf-8"), "utf-8")
-    with pytest.raises(DataError, match="its answer would stand in the prompt"):
+    with pytest.raises(DataError, match="its answer would be in the prompt"):
         evaluate.make(settings(), {**sources, "own": exam}, tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks: what each is, where it comes from, and how its folder becomes questions."""
+"""Benchmarks: a catalogue with each set's source, and the readers that turn its folder into questions."""
 
 from medllm.exam.benchmarks.catalogue import CATALOGUE, Benchmark
 from medllm.exam.benchmarks.loading import exemplars, load, translations

@@ -8,33 +8,33 @@ from medllm.exam.question import Language
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """What must be known of an exam set before it is asked or learnt from."""
+    """Facts about an exam set that are needed before a model is tested or trained on it."""
 
     name: str
     title: str
     source: str
-    """Where it is published: `github:ORG/NAME` or `hub:ORG/NAME` (a dataset repo)."""
+    """Place of publication: `github:ORG/NAME` or `hub:ORG/NAME` (a dataset repo)."""
     revision: str
-    """The commit this loader was written against; empty where only the documented columns were at hand."""
+    """The commit this loader was written against; empty where only the documented columns were available."""
     files: str
     """The files the loader looks for, as the source lays them out."""
     license: str
     citation: str
     first: date | None
-    """The day the earliest of its questions was sat; None for a set that is no exam with a sitting."""
+    """The day of the set's earliest sitting; None for a set that is not an exam with a sitting."""
     published: date
-    """The day the set was published: no older text can be a copy of the set, though of its own sources."""
+    """The day the set was published. An older text cannot copy the set, but can copy the set's sources."""
     test_only: bool
-    """Whether it may only be asked, never learnt from."""
+    """Whether the set may only be used for testing, never for training."""
     language: Language
     questions: int
-    """How many questions of the whole set can be asked and scored."""
+    """Number of questions of the whole set that can be asked and scored."""
     left_out: str = ""
-    """Which published questions are not among them, and why."""
+    """The published questions that `questions` does not count, with the reason."""
 
     @property
     def hub(self) -> str | None:
-        """The dataset repo on the Hub, where it is published there."""
+        """The dataset repo on the Hub; None for a set published elsewhere."""
         return self.source.removeprefix("hub:") if self.source.startswith("hub:") else None
 
 

@@ -1,4 +1,4 @@
-"""The cells of one row of an exam of your own, each checked for type and range before it becomes a field."""
+"""The cells of one row of a custom exam, each checked for type and range before it becomes a field."""
 
 import math
 import re
@@ -17,20 +17,20 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:,\d{3})*(?:\.\d*)?|\.\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A row and its place; each method reads one column, or raises DataError with place, column, value and mend.
+    """A row and its place; each method reads one column, or raises DataError with place, column, value and remedy.
 
-    A column that is absent or null counts as left out; a value of another type is refused, never converted by guess.
+    An absent or null column counts as left out; a value of another type is refused, never converted by a guess.
     """
 
     row: Mapping[str, Any]
     place: str
 
     def refuse(self, column: str, mend: str) -> NoReturn:
-        """Raise the fault of a cell."""
+        """Raise a DataError that names the cell, its value and the remedy."""
         raise DataError(f"{self.place}: {column} is {_shown(self.row.get(column))}. {mend}")
 
     def text(self, column: str) -> str | None:
-        """A text that may be left out; an empty one counts as left out."""
+        """Return a text that may be left out; an empty one counts as left out."""
         value = self.row.get(column)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
@@ -41,21 +41,21 @@ class Cells:
         return str(value)
 
     def needed_text(self, column: str) -> str:
-        """A text that every question has; a whole number counts as its digits."""
+        """Return a text that every question has; a whole number counts as its digits."""
         value = self.text(column) if self.row.get(column) is not None else None
         if value is None or not value.strip():
             self.refuse(column, "Every question needs it as text.")
         return value
 
     def flag(self, column: str) -> bool:
-        """True or false; false when left out."""
+        """Return true or false; false when left out."""
         value = self.row.get(column)
         if value is not None and not isinstance(value, bool):
             self.refuse(column, "Write true or false, without quotation marks.")
         return bool(value)
 
     def whole(self, column: str, least: int, most: int) -> int | None:
-        """A whole number between two bounds; None when left out."""
+        """Return a whole number between two bounds; None when left out."""
         value = self.row.get(column)
         if value is None:
             return None
@@ -66,7 +66,7 @@ class Cells:
         return value
 
     def share(self, column: str) -> float | None:
-        """A number from 0 to 1; None when left out."""
+        """Return a number from 0 to 1; None when left out."""
         value = self.row.get(column)
         if value is None:
             return None
@@ -75,7 +75,7 @@ class Cells:
         return float(value)
 
     def day(self, column: str) -> date | None:
-        """A day, as YYYY-MM-DD or as a parquet date; None when left out."""
+        """Return a day, as YYYY-MM-DD or as a parquet date; None when left out."""
         value = self.row.get(column)
         if isinstance(value, datetime):
             return value.date()
@@ -87,7 +87,7 @@ class Cells:
             self.refuse(column, "Write it as YYYY-MM-DD.")
 
     def language(self, column: str) -> Language:
-        """The language of the question, Japanese when left out."""
+        """Return the language of the question, Japanese when left out."""
         value = self.row.get(column)
         if value is None or value == "ja":
             return "ja"
@@ -96,7 +96,7 @@ class Cells:
         return "en"
 
     def choices(self, letters: str) -> tuple[str, ...]:
-        """The texts of the choices: none for a number, else at least two that differ."""
+        """Return the texts of the choices: none for a number, else at least two that differ."""
         choices = self.row.get("choices")
         if not isinstance(choices, list) or not all(_is_text(choice) for choice in choices):
             self.refuse("choices", "Give a list of texts, empty for a numeric question.")
@@ -110,11 +110,11 @@ class Cells:
             self.refuse("choices", "A choice is empty: give each its text.")
         plain = [unicodedata.normalize("NFKC", choice).strip() for choice in choices]
         if len(set(plain)) < len(plain):
-            self.refuse("choices", "Two choices are the same text: the letters could not be told apart. Correct one.")
+            self.refuse("choices", "Two choices are the same text: the letters cannot be distinguished. Correct one.")
         return tuple(choices)
 
     def answers(self, letters: str | None, where: str) -> tuple[frozenset[str], ...]:
-        """The key and the further accepted answers, each a set of letters, or one number where `letters` is None."""
+        """Return the key and the further accepted answers: sets of letters, or numbers where `letters` is None."""
         accepted = self.row.get("accepted")
         if accepted is not None and not isinstance(accepted, list):
             self.refuse("accepted", 'Give a list of answers, such as ["b", "c,d"].')
@@ -125,7 +125,7 @@ class Cells:
         return tuple(found)
 
     def prohibited(self, letters: str | None, gold: tuple[frozenset[str], ...], where: str) -> frozenset[str]:
-        """The letters that would harm the patient; none when left out."""
+        """Return the letters that would harm the patient; none when left out."""
         value = self.row.get("prohibited")
         if value is None or value == []:
             return frozenset()
@@ -137,7 +137,7 @@ class Cells:
         return found
 
     def _answer(self, column: str, value: object, letters: str | None, where: str) -> frozenset[str]:
-        """One answer cell."""
+        """Return one answer cell."""
         if letters is not None:
             return self._letters(column, value, letters, where, "the key names")
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -147,7 +147,7 @@ class Cells:
         self.refuse(column, "A question without choices needs a number. Give one, or give choices.")
 
     def _letters(self, column: str, value: object, letters: str, where: str, names: str) -> frozenset[str]:
-        """Letters as a list, or as one text joined by commas."""
+        """Return letters as a list, or as one text joined by commas."""
         given = value.split(",") if isinstance(value, str) else value
         if not isinstance(given, list) or not given or not all(isinstance(letter, str) for letter in given):
             self.refuse(column, 'Give letters, as ["b", "d"] or "b,d".')
@@ -164,7 +164,7 @@ class Cells:
 
 
 def _is_text(value: object) -> bool:
-    """Whether a cell is text that can be written as UTF-8 (JSON can hold half a character)."""
+    """Return whether a cell is text that can be written as UTF-8 (JSON can hold half a character)."""
     if not isinstance(value, str):
         return False
     try:
@@ -175,6 +175,6 @@ def _is_text(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value as a message shows it, cut where it is long."""
+    """Return a value as a message shows it, shortened if it is long."""
     written = ascii(value) if isinstance(value, str) and not _is_text(value) else repr(value)
     return written if len(written) <= 200 else f"{written[:200]}..."

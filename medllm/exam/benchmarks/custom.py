@@ -1,4 +1,4 @@
-"""Exams of your own: JSON lines with documented columns, checked row by row."""
+"""Custom exams: JSON lines with documented columns, checked row by row."""
 
 import re
 from pathlib import Path
@@ -13,18 +13,18 @@ COLUMNS = (
     "question_id", "text", "choices", "answer", "accepted", "exam_date", "year", "section", "points", "required",
     "image", "category", "human_accuracy", "prohibited", "explanation", "group", "context", "language",
 )  # fmt: skip
-"""The columns an exam of your own may have; docs/exam.md says what each means."""
+"""The columns a custom exam may have; docs/exam.md explains each."""
 
 _NEEDED = "question_id, text, choices (empty for a number) and answer"
 MOST_POINTS = 1_000
-"""More points than any question is worth: a larger number is an error of writing."""
+"""The highest accepted value of `points`: a larger number is a typing error."""
 
 
 def read(folder: Path, name: str) -> list[Question]:
-    """The questions of a JSONL (or parquet) file, or of all such files in a folder but exemplars.jsonl.
+    """Read the questions of a JSONL (or parquet) file, or of all such files in a folder except exemplars.jsonl.
 
     Raises:
-        DataError: No file is there, or a row is at fault; the message names file, line, column and mend.
+        DataError: No file exists, or a row is invalid; the message names file, line, column and remedy.
     """
     if folder.is_file():
         files = [folder]
@@ -43,7 +43,7 @@ _TRANSLATED = re.compile(r"(text|choices)_([a-z]{2})")
 
 
 def translations(folder: Path) -> list[Translation]:
-    """Translations of an own exam: columns `text_LANGUAGE`, `choices_LANGUAGE`, and rows of `translations/*.jsonl`."""
+    """Read a custom exam's translations: columns `text_LANGUAGE`, `choices_LANGUAGE`, and `translations/*.jsonl`."""
     files = [folder] if folder.is_file() else sorted(folder.glob("*.jsonl"))
     beside = sorted(folder.glob("translations/*.jsonl")) if folder.is_dir() else []
     found = []
@@ -64,13 +64,13 @@ def translations(folder: Path) -> list[Translation]:
 
 
 def exemplars(folder: Path, name: str) -> list[Question]:
-    """The worked examples in exemplars.jsonl beside the exam, or none."""
+    """Read the worked examples in exemplars.jsonl beside the exam; an empty list where that file is absent."""
     file = folder / "exemplars.jsonl"
     return _questions([file], f"{name}-exemplars") if file.exists() else []
 
 
 def _questions(files: list[Path], name: str) -> list[Question]:
-    """All rows as questions; an id that occurs twice names both places."""
+    """Return all rows as questions; an id that occurs twice raises an error that names both places."""
     first: dict[str, str] = {}
     questions = []
     for place, row in (row for file in files for row in table_rows(file)):

@@ -1,4 +1,4 @@
-"""Cells that several benchmarks share: texts, shares, letters in odd clothes, and numeric keys."""
+"""Cells that several benchmarks share: texts, shares, letters in full-width or run-together form, and numeric keys."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ _CELLS = re.compile(r"解答[：:]\s*(?P<lead>[\d,\s]*)(?P<whole>[①-⑨]+)(?:[
 
 
 def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
-    """A cell that must hold text."""
+    """Return a cell that must hold text."""
     value = row.get(column)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -22,12 +22,12 @@ def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
 
 
 def float_or_none(value: object) -> float | None:
-    """A number that may be left out, which some publishers write as an empty string."""
+    """Return a number that may be left out; some publishers then write an empty string."""
     return None if value is None or value == "" else float(str(value))
 
 
 def normal_letters(values: Iterable[str]) -> frozenset[str]:
-    """Choice letters from hand-made lists: full-width, run together, padded with spaces.
+    """Normalise choice letters from hand-made lists: full-width, run together, padded with spaces.
 
     >>> sorted(normal_letters(["cde", " ｂ"]))
     ['b', 'c', 'd', 'e']
@@ -37,7 +37,7 @@ def normal_letters(values: Iterable[str]) -> frozenset[str]:
 
 
 def numeric_gold(key: str, text: str) -> tuple[frozenset[str], ...]:
-    """The accepted numbers behind a numeric key, by the answer cells printed in the question.
+    """Return the accepted numbers for a numeric key, according to the answer cells printed in the question.
 
     Some keys lack the decimal point that the cells have, and some lack digits that are printed before the cells.
 

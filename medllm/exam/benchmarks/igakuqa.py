@@ -18,21 +18,21 @@ EXAM_DATES = {
     2021: date(2021, 2, 6),
     2022: date(2022, 2, 5),
 }
-"""The first day of each sitting; 2006 is the 100th exam, from which the prompt file's examples are taken."""
+"""The first day of each sitting; 2006 is the 100th exam, the source of the prompt file's examples."""
 
 _ANYTHING_RIGHT = frozenset({"116A71"})
 _EITHER = re.compile(r"([a-h]) or ([a-h])")
 
 
 def read(folder: Path, name: str) -> list[Question]:
-    """The questions of the years that are there, in the order of year, section and number."""
+    """Read the questions of every year that the folder has, in the order of year, section and number."""
     root = folder / "data" if (folder / "data").is_dir() else folder
     sections = sorted(root.glob("20[0-9][0-9]/[0-9][0-9][0-9]-[A-F].jsonl"))
     return [question for file in sections for question in _section(file, name)]
 
 
 def translations(folder: Path) -> list[Translation]:
-    """The English translations that IgakuQA publishes beside its sections, under the ids of the Japanese questions."""
+    """Read the English translations that IgakuQA publishes beside its sections, under the Japanese questions' ids."""
     root = folder / "data" if (folder / "data").is_dir() else folder
     files = sorted(root.glob("20[0-9][0-9]/[0-9][0-9][0-9]-[A-F]_translate.jsonl"))
     rows = [row for file in files for row in table_rows(file)]
@@ -45,7 +45,7 @@ def translations(folder: Path) -> list[Translation]:
 
 
 def exemplars(folder: Path) -> list[Question]:
-    """The three worked examples of the original prompt file, from the exam of 2006, with their explanations."""
+    """Read the three worked examples of the original prompt file, from the exam of 2006, with their explanations."""
     file = folder / "prompts" / "prompt.jsonl"
     if not file.exists():
         return []
@@ -68,7 +68,7 @@ def _section(file: Path, name: str) -> list[Question]:
 def _question(
     row: dict[str, Any], metadata: dict[str, Any], place: str, year: int, name: str, vignettes: Vignettes | None = None
 ) -> Question:
-    """One question from its row, its metadata row and the vignettes of its section."""
+    """Build one question from its row, its metadata row and the vignettes of its section."""
     question_id = text_of(row, "problem_id", place)
     text = text_of(row, "problem_text", place)
     choices = tuple(row["choices"])
@@ -101,7 +101,7 @@ def _question(
 
 
 def _gold(key: list[str], text: str, *, numeric: bool) -> tuple[frozenset[str], ...]:
-    """The accepted answers behind a published key: 'a or d' is two of them, a number is repaired by its template."""
+    """Return the accepted answers of a published key: 'a or d' gives two, a number is repaired by its template."""
     if numeric:
         return numeric_gold(key[0], text)
     if either := _EITHER.fullmatch(key[0]):

@@ -1,4 +1,4 @@
-"""JMLE2026-Bench, the 120th medical exam: choices are cut out of the question text, vignettes come with it."""
+"""JMLE2026-Bench, the 120th medical exam: choices are cut out of the question text, vignettes are part of it."""
 
 import re
 from datetime import date
@@ -21,7 +21,7 @@ _DIGIT_TABLE = re.compile(r"\n[\s　]*①[\s　]*②.*\Z", re.S)
 
 
 def read(folder: Path, name: str) -> list[Question]:
-    """The 400 questions in their published order."""
+    """Read the 400 questions in their published order."""
     file = folder / "jmle2026_dataset.json"
     return [_question(row, place, name) for place, row in array_rows(file)] if file.exists() else []
 
@@ -54,7 +54,7 @@ def _question(row: dict[str, Any], place: str, name: str) -> Question:
 
 
 def _cut(text: str, place: str) -> tuple[str, tuple[str, ...]]:
-    """The question and its choices, which stand on lines of their own or in the rows of a table at the end."""
+    """Split a text into the question and its choices, given on separate lines or as the rows of a table at the end."""
     for pattern in (_LINE, _TABLE_ROW):
         rows = list(pattern.finditer(text))
         letters = "".join(normal(row[1]) for row in rows)

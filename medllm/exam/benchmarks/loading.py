@@ -1,4 +1,4 @@
-"""Turn a benchmark's folder into questions, or say where the set comes from when it is not there."""
+"""Load a benchmark's folder as questions; an error names the set's source when its files are missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +26,9 @@ _LOADERS: dict[str, Loader] = {
 
 
 def load(name: str, folder: Path) -> list[Question]:
-    """The questions of a benchmark, in their published order.
+    """Load the questions of a benchmark, in their published order.
 
-    A name outside the catalogue is an exam of your own: `folder` (or the file itself) holds it as JSON lines with
+    A name outside the catalogue is a custom exam: `folder` (or the file itself) holds it as JSON lines with
     the columns of docs/exam.md.
     """
     if name not in CATALOGUE:
@@ -49,14 +49,14 @@ TRANSLATED = {
     "medmcqa-ja": "medmcqa",
     "pubmedqa-ja": "pubmedqa",
 }
-"""Sets that are each other's translation, where both lie in one folder."""
+"""Sets that are each other's translation, where one folder has both."""
 
 
 def translations(name: str, folder: Path) -> list[Translation]:
-    """The published translations of a benchmark's questions that lie in its folder, for the leakage audit.
+    """Load the published translations of a benchmark's questions from its folder, for the leakage audit.
 
-    IgakuQA publishes `*_translate.jsonl`; of a set and its translated twin, each is the other's translation; an
-    exam of your own has them in columns `text_LANGUAGE` and `choices_LANGUAGE`, or as rows of `translations/*.jsonl`.
+    IgakuQA publishes `*_translate.jsonl`; a set and its translated twin are each other's translation; a
+    custom exam has them in columns `text_LANGUAGE` and `choices_LANGUAGE`, or as rows of `translations/*.jsonl`.
     """
     if name == "igakuqa":
         return igakuqa.translations(folder)
@@ -72,7 +72,7 @@ def _whole(question: Question) -> str:
 
 
 def absent(name: str, folder: Path) -> str:
-    """What to do about a set whose files were not found."""
+    """Return the message for a set whose files were not found: expected files, licence, command to fetch them."""
     benchmark = CATALOGUE[name]
     where, repository = benchmark.source.split(":", 1)
     command = (
@@ -88,7 +88,7 @@ def absent(name: str, folder: Path) -> str:
 
 
 def exemplars(name: str, folder: Path) -> list[Question]:
-    """The worked examples that a benchmark brings with it: IgakuQA's prompt file, or exemplars.jsonl of your own."""
+    """Load the worked examples of a benchmark: IgakuQA's prompt file, or a custom exam's exemplars.jsonl."""
     found = igakuqa.exemplars(folder) if name == "igakuqa" else custom.exemplars(folder, name)
     if not found:
         raise DataError(

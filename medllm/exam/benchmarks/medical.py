@@ -13,13 +13,13 @@ _JAPANESE = {"medqa-ja": "medqa_jp", "medmcqa-ja": "medmcqa_jp", "pubmedqa-ja": 
 
 
 def read_english(folder: Path, name: str) -> list[Question]:
-    """The test questions of an English set, with PubMedQA's abstract as the passage to be read first."""
+    """Read the test questions of an English set; PubMedQA's abstract becomes the passage to read first."""
     file = folder / _ENGLISH[name]
     return [_english(row, place, name) for place, row in table_rows(file)] if file.exists() else []
 
 
 def read_japanese(folder: Path, name: str) -> list[Question]:
-    """The test questions of a translated set, from JSON lines or parquet."""
+    """Read the test questions of a translated set, from JSON lines or parquet."""
     subset = _JAPANESE[name]
     found = [
         *folder.glob(f"{subset}/test*.jsonl"),
@@ -46,7 +46,7 @@ def _english(row: dict[str, Any], place: str, name: str) -> Question:
 
 
 def _japanese(row: dict[str, Any], place: str, name: str, number: int) -> Question:
-    """One row of sample_id, question, options, answer_idx (counted from 0), n_options, metadata."""
+    """Convert a row of sample_id, question, options, answer_idx (counted from 0), n_options, metadata to a question."""
     options = row.get("options")
     if not isinstance(options, list) or not options:
         raise DataError(f"{place}: options is {options!r}. JMedBench has a list of texts there.")

@@ -1,4 +1,4 @@
-"""JMMLU and MMMLU (JA_JP): the five medical subjects the paper asks, from CSV or parquet."""
+"""JMMLU and MMMLU (JA_JP): the paper's five medical subjects, from CSV or parquet."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ _OPTIONS = ("A", "B", "C", "D")
 
 
 def read_jmmlu(folder: Path, name: str) -> list[Question]:
-    """The five subjects' CSV files, which have no header line."""
+    """Read the five subjects' CSV files, which have no header line."""
     files = [folder / f"{subject}.csv" for subject in SUBJECTS]
     if not all(file.exists() for file in files):
         return []
@@ -28,7 +28,7 @@ def read_jmmlu(folder: Path, name: str) -> list[Question]:
 
 
 def read_mmmlu(folder: Path, name: str) -> list[Question]:
-    """The Japanese file of openai/MMMLU, cut down to the five subjects."""
+    """Read the Japanese file of openai/MMMLU, reduced to the five subjects."""
     found = [*sorted(folder.glob("**/*JA*JP*.csv")), *sorted(folder.glob("**/JA_JP/*.parquet"))]
     rows = [row for file in found[:1] for row in table_rows(file)]
     counts = dict.fromkeys(SUBJECTS, 0)

@@ -1,4 +1,4 @@
-"""Vignettes that several questions share: which question belongs to which case, and the case text it has lost."""
+"""Vignettes that several questions share: each question's case, and the case text that the question itself lacks."""
 
 import re
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ _ASKS = re.compile(r"(か|選べ|せよ|求めよ|答えよ)[。？?]?$")
 
 
 def without_announcement(text: str) -> str:
-    """A case text without its opening sentence, "read the following and answer questions 41 and 42"."""
+    """Remove a case text's opening sentence, "read the following and answer questions 41 and 42"."""
     return _HEAD.sub("", text, count=1).strip()
 
 
 def vignette_of(text: str) -> str:
-    """A question's text without the sentence that announces the case and without the question asked at its end.
+    """Remove from a question's text the sentence that announces the case and the question asked at the end.
 
     >>> vignette_of("次の文を読み、40、41の問いに答えよ。22歳の女性。腹痛で来院した。行うのはどれか。2つ選べ。")
     '22歳の女性。腹痛で来院した。'
@@ -29,7 +29,7 @@ def vignette_of(text: str) -> str:
 
 @dataclass(frozen=True)
 class Vignettes:
-    """The cases of one exam section: question id to case id, and to the text that stands only before it."""
+    """The cases of one exam section: question id to case id, and to the case text printed only in earlier questions."""
 
     groups: dict[str, str]
     lost_texts: dict[str, str]
@@ -38,7 +38,7 @@ class Vignettes:
     def of(cls, questions: list[tuple[str, str]]) -> "Vignettes":
         """Find the cases among the (id, text) pairs of a section, by each case's announcing sentence.
 
-        The sentence names the questions ("51～53") in 2018 and 2019; since 2020 it only says "the following", and a
+        The sentence names the questions ("51～53") in 2018 and 2019; since 2020 it only reads "the following", and a
         case has two questions in sections B and E, three in C and F.
         """
         texts = dict(questions)
@@ -57,16 +57,16 @@ class Vignettes:
         return cls(groups, lost)
 
     def group(self, question_id: str) -> str | None:
-        """The case's id (its first question), or None for a question that stands alone."""
+        """Return the case's id (its first question), or None for a question without a shared case."""
         return self.groups.get(question_id)
 
     def lost(self, question_id: str) -> str | None:
-        """The case text told in the earlier questions of its case, or None."""
+        """Return the case text that only the earlier questions of the case contain, or None."""
         return self.lost_texts.get(question_id)
 
 
 def _followers(head: str, announced: re.Match[str]) -> list[str]:
-    """The ids of the questions that follow a case's first one."""
+    """Return the ids of the questions that follow a case's first one."""
     stem = _NUMBER.sub("", head)
     first = int(head.removeprefix(stem))
     last = int(announced.group(2)) if announced.group(2) else first + (1 if stem[-1] in "BE" else 2)

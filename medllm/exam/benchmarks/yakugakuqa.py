@@ -38,7 +38,7 @@ _DIGITS = str.maketrans("12345678１２３４５６７８", LETTERS * 2)
 
 
 def read(folder: Path, name: str) -> list[Question]:
-    """Every question that can be scored, exam by exam: 20 have officially no answer, 2 are a picture and no text."""
+    """Read every question that can be scored, exam by exam; left out: 20 without an official answer, 2 pictures."""
     rows = [found for file in sorted(folder.glob("[0-9][0-9][0-9].jsonl")) for found in table_rows(file)]
     return [_question(row, place, name) for place, row in rows if not _unscorable(row)]
 
@@ -74,7 +74,7 @@ def _question(row: dict[str, Any], place: str, name: str) -> Question:
 
 
 def _gold(letters: str, marks: str) -> tuple[frozenset[str], ...]:
-    """One set of letters, or every set of the officially accepted size ("any two of them")."""
+    """Return one set of letters, or every set of the officially accepted size ("any two of them")."""
     either = _EITHER.search(marks)
     if either is None:
         return (frozenset(letters),)
@@ -83,7 +83,7 @@ def _gold(letters: str, marks: str) -> tuple[frozenset[str], ...]:
 
 
 def lettered(explanation: str) -> str:
-    """An explanation that speaks of choice 3, rewritten to speak of choice c, as its question is asked here.
+    """Rewrite an explanation that refers to choice 3 so that it refers to choice c, as the question is asked here.
 
     >>> lettered("1：誤　胃酸である。選択肢3は正しい。")
     'a：誤　胃酸である。選択肢cは正しい。'

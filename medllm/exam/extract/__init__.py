@@ -1,1 +1,1 @@
-"""Answer extraction: a reply's text to the letters or the number that it answers, and the rule that found it."""
+"""Answer extraction: from a reply's text to its letters or its number, and the rule that found them."""

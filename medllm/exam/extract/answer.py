@@ -1,4 +1,4 @@
-"""Read the answer out of a reply: which letters (or number), found how, and why not when there is none."""
+"""Read the answer of a reply: the letters (or number), the rule that found them, or the reason why there are none."""
 
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
@@ -14,34 +14,34 @@ from medllm.exam.record import Status
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a reply says."""
+    """The answer of a reply."""
 
     answer: str | None
     """Letters in order, "b,d", or the number as digits; None when the reply gives none."""
     how: str | None
     """The rule that found it: boxed, tag, marker, correction, bare, last line, first line, conclusion, choice text."""
     status: Status
-    """answered, or why there is no countable answer."""
+    """`answered`, or the reason why there is no countable answer."""
     run_on: bool = False
-    """Whether the reply went on into an invented next question or turn (its answer was read before that)."""
+    """Whether the reply continued into an invented next question or turn (only the text before it is read)."""
     truncated: bool = False
     """Whether the reply was cut off by its budget."""
     loop: bool = False
-    """Whether the reply ends in repeating itself."""
+    """Whether the reply ends in a repetition loop."""
 
 
 _LAST_WORDS = 100
-"""How far from its end a reply that weighs things to itself may give its answer, in characters."""
+"""Distance from the end, in characters, within which a reply that reads like thinking may give its answer."""
 
 
 def parse(
     completion: str, question: Question | None = None, *, finish_reason: str | None = None, thinks: bool = False
 ) -> Parsed:
-    """Read a reply's answer; the last marked answer counts, never a letter inside the explanation.
+    """Read a reply's answer: the last marked answer counts, never a letter inside the explanation.
 
-    `thinks` says that the prompt's template opened the thinking: a completion without an end of it is truncated. Of a
-    completion that was cut off (`finish_reason` "length") only an answer counts that has a form of its own: a box, a
-    tag, a key, a line for itself, or the first words. The same holds for a text that thinks without marks.
+    `thinks`: the prompt's template has opened the thinking, so a completion that never closes it is truncated. Of a
+    completion that was cut off (`finish_reason` "length") only an answer in a distinct form counts: a box, a
+    tag, a key, a separate line, or the first words. The same applies to a text that thinks without marks.
 
     >>> parse("症状から肺塞栓を疑う。答え：ａ，Ｃ").answer
     'a,c'
@@ -68,7 +68,7 @@ def parse(
 
 
 def is_right(question: Question, answer: str | None) -> bool:
-    """Whether an answer is among the accepted ones; numbers count by value or by the digits of the answer cells."""
+    """Return whether an answer is accepted; numbers match by value or by the digits of the answer cells."""
     if question.anything_right:
         return True
     if answer is None:

@@ -1,4 +1,4 @@
-"""Lists of letters (or one number) at a given place in a text, in the many ways that models write them."""
+"""Lists of letters (or one number) at a given place in a text, in the many forms that models write."""
 
 import re
 
@@ -63,10 +63,10 @@ _WORD = re.compile(r"[A-Za-z0-9]")
 
 
 def letters_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[frozenset[str], int] | None:
-    """The letters of the list that starts at `start` and the place behind it, or None when none is given there.
+    """Return the letters of the list that starts at `start` and the list's end, or None if no list starts there.
 
     `lenient` also takes letters without separators ("bd"), digits for choices ("2" is b) and kana ("イ" is b). A list
-    that is taken back ("a ではなく b", "not A but B") gives the letters that replace it; one that is put in doubt or
+    that is retracted ("a ではなく b", "not A but B") gives the letters that replace it; one that is in doubt or
     under a condition ("a となるのは", "a?") gives none.
     """
     if (denied := _NOT_BUT.match(text, start)) is not None:
@@ -82,7 +82,7 @@ def letters_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[f
 
 
 def closed_list(text: str, start: int, allowed: str) -> tuple[frozenset[str], int] | None:
-    """A list that its own clause ends at once: "b です", "B.", "b に訂正します"."""
+    """Return a list whose clause ends directly after it: "b です", "B.", "b に訂正します"."""
     found = _list_at(text, start, allowed, lenient=True)
     if found is None or found[0] == frozenset(allowed) or _DENIED.match(text, found[1]):
         return None
@@ -90,7 +90,7 @@ def closed_list(text: str, start: int, allowed: str) -> tuple[frozenset[str], in
 
 
 def bare_list(text: str, allowed: str) -> tuple[frozenset[str], str] | None:
-    """A text that is nothing but a list: its letters, and one choice's own words where they stand behind its letter.
+    """Return the letters of a text that is only a list, and one choice's own words where they follow its letter.
 
     >>> bare_list("b: 硫化水素中毒", "abcde")
     (frozenset({'b'}), '硫化水素中毒')
@@ -106,14 +106,14 @@ def bare_list(text: str, allowed: str) -> tuple[frozenset[str], str] | None:
 
 
 def spread_list(text: str, start: int, allowed: str, wanted: int) -> frozenset[str] | None:
-    """The letters of a list in which each has its choice's words behind it: "b: 硫化水素、d: 一酸化炭素"."""
+    """Return the letters of a list where each letter has its choice's words: "b: 硫化水素、d: 一酸化炭素"."""
     part = text[start : start + 400].split("\n\n", 1)[0]
     letters = {label["letter"].lower() for label in _SPREAD.finditer(part)}
     return frozenset(letters) if len(letters) == wanted and letters <= set(allowed) else None
 
 
 def list_before(text: str, allowed: str) -> frozenset[str] | None:
-    """The letters of the list that ends where the text ends (「…よって b と d」), or None.
+    """Return the letters of the list that ends where the text ends (「…よって b と d」), or None.
 
     >>> sorted(list_before("よって b と d", "abcde"))
     ['b', 'd']
@@ -129,7 +129,7 @@ def list_before(text: str, allowed: str) -> frozenset[str] | None:
 
 
 def _list_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[frozenset[str], int] | None:
-    """Letters and the place behind them."""
+    """Return letters and the place after them."""
     if lenient and (run := _RUN.match(text, start)):
         letters = run["run"].lower()
         one_case = run["run"] in (letters, letters.upper())
@@ -147,13 +147,13 @@ def _list_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[fro
 
 
 def _was_digit(text: str, end: int) -> bool:
-    """Whether the item that ends at `end` was written as a digit or in kana, so that such may follow it in the list."""
+    """Return whether the item that ends at `end` is a digit or kana, so that another of that kind may follow it."""
     last = text[max(0, end - 8) : end].rstrip(")]}>〉》】番")[-1:]
     return last.isdigit() or last in tuple(_KANA_ORDER)
 
 
 def _item_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[str, int] | None:
-    """One letter and the place behind it."""
+    """Return one letter and the place after it."""
     if found := _LETTER.match(text, start):
         raw = found["letter"]
         letter = LETTERS[CIRCLED.index(raw)] if raw in CIRCLED else raw.lower()

@@ -1,4 +1,4 @@
-"""What a reply is before it is read: its visible text, where it ran on, and whether it ends in a loop."""
+"""The readable part of a completion: the visible text, whether it ran on, and whether it ends in a loop."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from medllm.exam.extract.reply_end import STOP, cuts
 from medllm.exam.extract.thinking import without_thinking
 
 CIRCLED = "❶❷❸❹❺❻❼❽"
-"""What circled digits become: a form that NFKC leaves alone, so that they stay apart from plain digits."""
+"""The replacements of circled digits: NFKC does not change them, so they remain distinct from plain digits."""
 
 _SQUARED = {chr(first + place): chr(ord("A") + place) for first in (0x1F150, 0x1F170) for place in range(8)}
 _PROTECT = str.maketrans(
@@ -22,7 +22,7 @@ _HARD_TURN = re.compile(
     r"|<start_of_turn>\s*user|<\|turn>\s*user|<\|(?:im_)?(?:user|system)\|>|\[INST\]",
     re.I,
 )
-"""The beginning of somebody else's turn: what follows is no part of the reply, not even of its thinking."""
+"""The beginning of another speaker's turn: the text after it is not part of the reply, nor of its thinking."""
 _OPENING = re.compile(
     r"\s*(?:<\|(?:im_start|start_header_id|start|turn)\|?>\s*assistant\s*(?:<\|end_header_id\|>|\n)?"
     r"|<\|assistant\|>|(?:assistant|アシスタント)[ \t]*:)",
@@ -38,17 +38,17 @@ class Completion:
     """The readable part of a completion."""
 
     text: str
-    """NFKC text without thinking, stop tokens and whatever follows an invented next question."""
+    """NFKC text without thinking, stop tokens and anything from an invented next question on."""
     run_on: bool
     """Whether something was generated after the reply's natural end."""
     loop: bool
-    """Whether the completion ends in repeating itself."""
+    """Whether the completion ends in a repetition loop."""
     open_thinking: bool
-    """Whether it was still thinking when it ended, so that there is no reply."""
+    """Whether the completion ends inside its thinking, so that there is no reply."""
 
 
 def normal(text: str) -> str:
-    """NFKC with line ends unified and circled digits kept apart from plain ones.
+    """Convert text to NFKC with unified line ends; circled digits remain distinct from plain ones.
 
     >>> normal("答え：ａ，②")
     '答え:a,❷'
@@ -61,8 +61,8 @@ def normal(text: str) -> str:
 def read_completion(completion: str, asked: str | None = None, *, thinks: bool = False) -> Completion:
     """Find the readable part of a completion.
 
-    `asked` is the question's text, which a reply may say again. `thinks` says that the prompt's template has
-    opened the thinking, so that a completion without an end of it has no reply.
+    `asked` is the question's text, which a reply may repeat. `thinks`: the prompt's template has
+    opened the thinking, so a completion that never closes it has no reply.
     """
     text = normal(completion)
     loop = ends_in_loop(text)
@@ -83,7 +83,7 @@ def read_completion(completion: str, asked: str | None = None, *, thinks: bool =
 
 
 def ends_in_loop(text: str) -> bool:
-    """Whether the last part of a text is one unit said at least three times over, for 80 characters or more.
+    """Return whether a text ends in one unit repeated at least three times, over 80 characters or more.
 
     >>> ends_in_loop("よって、" + "ビタミンの欠乏である。" * 12)
     True

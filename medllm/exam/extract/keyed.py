@@ -14,7 +14,7 @@ _KEYS = (
         r"|選択|選択肢|結論|最終答え|解答番号|回答番号|正解番号"
     ),
 )
-"""Names of an answer's key without blanks and underscores, plain ones before others."""
+"""Names of an answer's key without blanks and underscores, plain names first."""
 _NO_KEY = re.compile(r"choices|options")
 _OBJECT = re.compile(r"\{\s*[\"']")
 _FENCE = re.compile(r"\A\s*(?:`{3,}|~{3,})?\s*(?:json|python|py|jsonc)?\s*(?=[{\[])", re.I)
@@ -35,7 +35,7 @@ _TRIES = 8
 
 
 def keyed_value(text: str) -> str | None:
-    """What stands behind the answer's key of a reply that has keys: "" where nothing does, None for other replies.
+    """Return the value of the answer's key in a reply that has keys: "" if it is empty, None for other replies.
 
     >>> keyed_value('{"answer": ["b", "d"], "explanation": "The answer is a."}')
     'b, d'
@@ -56,7 +56,7 @@ def keyed_value(text: str) -> str | None:
 
 
 def _embedded(text: str) -> str | None:
-    """The answer in the object that ends a reply of words."""
+    """Return the answer in the object that ends a reply of words."""
     starts = [place.start() for place in _OBJECT.finditer(text)][-_TRIES:]
     for start in starts:
         found = _object_at(text, start)
@@ -67,7 +67,7 @@ def _embedded(text: str) -> str | None:
 
 
 def _object_at(text: str, start: int) -> tuple[dict[str, Any], int] | None:
-    """The object that begins at `start`, and its end."""
+    """Return the object that begins at `start`, and its end."""
     try:
         value, end = json.JSONDecoder(strict=False).raw_decode(text, start)
     except (ValueError, RecursionError):
@@ -80,7 +80,7 @@ def _object_at(text: str, start: int) -> tuple[dict[str, Any], int] | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """The end of the braces that open at `start`; 0 where they do not close."""
+    """Return the end of the braces that open at `start`; 0 where they do not close."""
     depth, quote, place = 0, "", start
     last = min(len(text), start + _LONGEST_LITERAL)
     while place < last:
@@ -104,7 +104,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _answer_of(found: dict[str, Any], deep: int = 2) -> str:
-    """The value of the best key, as text; "" where there is none."""
+    """Return the value of the best key, as text; "" where there is none."""
     named = [(re.sub(r"[\s_-]", "", str(key)).casefold(), value) for key, value in found.items()]
     for keys in _KEYS:
         for name, value in named:
@@ -121,12 +121,12 @@ def _answer_of(found: dict[str, Any], deep: int = 2) -> str:
 
 
 def _mark(value: Any) -> str:  # noqa: ANN401
-    """A verdict as words."""
+    """Return a verdict as words."""
     return {True: "正しい", False: "誤り"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 def _written(value: Any, deep: int) -> str:  # noqa: ANN401
-    """A value as the text that is read for an answer."""
+    """Return a value as the text in which an answer is searched."""
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, list | tuple | set):
@@ -140,7 +140,7 @@ def _written(value: Any, deep: int) -> str:  # noqa: ANN401
 
 
 def _broken(text: str) -> str | None:
-    """The answer's value in an object that does not close, or is not quite JSON."""
+    """Return the answer's value in an object that does not close or is not valid JSON."""
     fields = []
     for field in _BROKEN.finditer(text):
         fields.append((re.sub(r"[\s_-]", "", field["key"]).casefold(), field))

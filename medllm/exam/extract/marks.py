@@ -1,4 +1,4 @@
-"""Where a reply announces its answer, and how firmly an answer stands there."""
+"""Marks by which a reply announces its answer, and the test for an answer in a distinct form."""
 
 import re
 from typing import NamedTuple
@@ -17,22 +17,22 @@ _MOST_MARKS = 300
 
 
 class FoundAnswer(NamedTuple):
-    """An answer, the rule that found it, and how sure it is that the reply was meant to give it there."""
+    """An answer, the rule that found it, and whether its form shows that the reply gives its answer there."""
 
     answer: str | None
     how: str | None
     firm: bool = False
-    """Whether the answer stands in a form of its own (a box, a tag, a key, a line, the first words), so that it counts
+    """Whether the answer has a distinct form (a box, a tag, a key, a separate line, the first words), so that it counts
     even where the reply was cut off."""
     behind: int = 0
-    """How many characters follow the answer."""
+    """Number of characters after the answer."""
 
 
 NOTHING = FoundAnswer(None, None)
 
 
 def marks_of(text: str) -> list[re.Match[str]]:
-    """The places where an answer is announced, the last one first."""
+    """Return the places where an answer is announced, the last one first."""
     lowered = text.lower()
     same = lowered if len(lowered) == len(text) else text
     found = [mark for mark in MARK.finditer(same) if not _inside_word(text, mark.start())][-_MOST_MARKS:]
@@ -41,20 +41,20 @@ def marks_of(text: str) -> list[re.Match[str]]:
 
 
 def _inside_word(text: str, start: int) -> bool:
-    """Whether an English mark is the tail of a longer word."""
+    """Return whether an English mark is the tail of a longer word."""
     letter = text[start - 1 : start] if start else ""
     return text[start].isascii() and letter.isascii() and letter.isalpha()
 
 
 def behind(text: str, mark: re.Match[str]) -> int:
-    """The place where the answer behind a mark begins."""
+    """Return the place where the answer after a mark begins."""
     connected = mark[0].rstrip()[-1:] in CONNECTORS
     filler = (_FILLER if connected else _BLANK).match(text, mark.end())
     return filler.end() if filler else mark.end()
 
 
 def is_firm(text: str, start: int, end: int, how: str) -> bool:
-    """Whether an answer has a form of its own: a box, a tag, a line for itself, or the reply's first words."""
+    """Return whether an answer has a distinct form: a box, a tag, a separate line, or the reply's first words."""
     if how in ("boxed", "tag"):
         return True
     line = text.rfind("\n", 0, start) + 1

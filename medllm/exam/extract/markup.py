@@ -1,4 +1,4 @@
-"""A reply without its dress: Markdown, HTML and LaTeX are taken off, boxes and answer tags become plain marks."""
+"""Removal of markup from a reply: Markdown, HTML and LaTeX go, boxes and answer tags become plain marks."""
 
 import re
 
@@ -36,11 +36,11 @@ _LINE_HEAD = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>+[ \t]?)+", re.M)
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9_\\])_{1,3}(?=[^\s_])|(?<=[^\s_])_{1,3}(?![A-Za-z0-9_])")
 _QUOTE = re.compile(r"(?<![A-Za-z])['‘’]|['‘’](?![A-Za-z])")
 DECORATION = re.compile(r'[*`$「」『』“”"]+')
-"""Marks of emphasis and quotes around an answer, which say nothing."""
+"""Marks of emphasis and quotes around an answer, which have no meaning."""
 
 
 def plain(text: str) -> str:
-    r"""The same text without its dress; a box is written "boxed: ", an answer tag "tagged: ", each on its own line.
+    r"""Remove the markup of a text; a box becomes "boxed: ", an answer tag "tagged: ", each on its own line.
 
     >>> plain(r"So $\boxed{\text{B}}$").split()
     ['So', 'boxed:', 'B']

@@ -1,4 +1,4 @@
-"""The one number that a reply gives: results of calculations, cells, powers; ranges and fractions are none."""
+"""The one number that a reply gives: results of calculations, cells, powers; ranges and fractions do not count."""
 
 import re
 from decimal import Decimal
@@ -45,7 +45,7 @@ _WORD_IN_SUM = re.compile(r"[ぁ-ん]{2,}")
 
 
 def number_at(text: str, start: int) -> str | None:
-    """The number that is given at `start`, as digits with a point at most, or None.
+    """Return the number at `start`, as digits with at most one point, or None.
 
     >>> number_at("答え: 1,130 kcal", 4)
     '1130'
@@ -68,7 +68,7 @@ def number_at(text: str, start: int) -> str | None:
 
 
 def _result_of(text: str, begin: int) -> int | None:
-    """The place behind the last equals sign of the calculation that begins here, outside brackets opened later."""
+    """Return the place after the last equals sign of the calculation that begins here, outside later brackets."""
     line = _SUM.match(text, begin)
     part = line[0] if line else ""
     first = re.match(r"[-+−(\d.約]", part)
@@ -88,7 +88,7 @@ def _result_of(text: str, begin: int) -> int | None:
 
 
 def _digits(found: re.Match[str]) -> str:
-    """The number's digits, with its power of ten multiplied out."""
+    """Return the number's digits, with its power of ten multiplied out."""
     digits = found["number"].replace(",", "").replace(" ", "").replace("−", "-").lstrip("+")
     digits = re.sub(r"^(-?)\.", r"\g<1>0.", digits)
     power = found["ten"] or found["e"]
@@ -99,7 +99,7 @@ def _digits(found: re.Match[str]) -> str:
 
 
 def find_number(text: str) -> FoundAnswer:
-    """The last marked number, a bare one, one alone on the last line, or the one that is concluded."""
+    """Find the last marked number, a bare one, one alone on the last line, or the one that is concluded."""
     found, end = _marked_number(text)
     for change in list(CORRECTION.finditer(text, end))[-20:][::-1] if end else ():
         if (number := number_at(text, change.end())) is not None:
@@ -123,7 +123,7 @@ def find_number(text: str) -> FoundAnswer:
 
 
 def _marked_number(text: str) -> tuple[FoundAnswer, int]:
-    """The last number behind a mark, with its place; no number but a place where a mark names something unclear."""
+    """Return the last number after a mark, with its place; only the place if the mark names something unclear."""
     for mark in marks_of(text):
         if of_another(text, mark.start()) or under_condition(text, mark.start()):
             continue

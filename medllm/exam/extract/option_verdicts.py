@@ -1,4 +1,4 @@
-"""What an explanation says of each choice by itself, and whether the letter given afterwards agrees with it."""
+"""An explanation's verdict on each choice, and whether the letters given as the answer agree with the verdicts."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _LAST = re.compile(rf"{_WORDS}[\s*]*(?:です|である|だ|と(?:なる|いえ�
 
 
 def verdicts(completion: str) -> dict[str, bool]:
-    r"""Each choice that the explanation itself plainly calls right (True) or wrong (False).
+    r"""Return each choice that the explanation itself plainly calls right (True) or wrong (False).
 
     >>> verdicts("ａ・ｂ　正しい。上記の通り。ｃ～ｅ　誤り。\n答え: a,b")
     {'a': True, 'b': True, 'c': False, 'd': False, 'e': False}
@@ -38,7 +38,7 @@ def verdicts(completion: str) -> dict[str, bool]:
 
 
 def verdicts_of(text: str) -> dict[str, bool]:
-    """The same of a reply's readable part."""
+    """Return the verdicts in a reply's readable part."""
     found: dict[str, bool] = {}
     for letters, told in _segments(text):
         verdict = _verdict(told)
@@ -48,7 +48,7 @@ def verdicts_of(text: str) -> dict[str, bool]:
 
 
 def _verdict(told: str) -> bool | None:
-    """A mark, or a verdict as the first or last words or behind an arrow; a word in passing is none."""
+    """Return the verdict of a mark, of the first or last words, or after an arrow; other words are no verdict."""
     for place in (_MARK.search(told), _FIRST.match(told), _ARROW.search(told), _LAST.search(told)):
         if place is not None:
             return place["favour"] is not None
@@ -56,7 +56,7 @@ def _verdict(told: str) -> bool | None:
 
 
 def agrees(answer: str, said: dict[str, bool]) -> bool | None:
-    """Whether the letters given are the ones the explanation sets apart; None when it does not say enough.
+    """Return whether the letters given are those the explanation sets apart; None if its verdicts do not suffice.
 
     Exams ask for the right choices and for the wrong ones, so it is enough that all letters given were judged the
     same way and no other choice was judged that way.
@@ -70,7 +70,7 @@ def agrees(answer: str, said: dict[str, bool]) -> bool | None:
 
 
 def _segments(text: str) -> Iterator[tuple[str, str]]:
-    """The letters of each label at the head of a line or sentence, and what is told until the next label."""
+    """Yield the letters of each label at the head of a line or sentence, and the text up to the next label."""
     labels = list(_LABEL.finditer(text))
     for place, label in enumerate(labels):
         end = labels[place + 1].start() + 1 if place + 1 < len(labels) else len(text)
@@ -82,7 +82,7 @@ def _segments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _spelt_out(letters: str) -> str:
-    """The single letters behind a label such as "a~c" or "❷".
+    """Return the single letters of a label such as "a~c" or "❷".
 
     >>> _spelt_out("c~e")
     'cde'

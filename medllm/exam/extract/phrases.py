@@ -1,4 +1,4 @@
-"""The words around an answer: what announces it, what puts it under a condition, what takes it back."""
+"""Phrases around an answer: those that announce it, put it under a condition, or retract it."""
 
 import re
 
@@ -17,7 +17,7 @@ MARK = re.compile(
     rf"|answer{IS}|option{IS}|choice{IS}|(?:correct|right|best|true)\s(?:one|statement)s?\s(?:is|are)\b{_SURELY}"
     r"|choose\b|chose\b|select\b|pick\b|go\s+with\b"
 )
-"""Every branch begins with letters of its own, so that the search skips at once what no mark begins with."""
+"""Every branch begins with literal letters, so that the search skips any place where no mark can begin."""
 CONNECTORS = ":=】はが→⇒-–—"
 
 HEADING = re.compile(
@@ -32,7 +32,7 @@ HEADING = re.compile(
     r"[ \t]*(?P<close>[\])〕>]{0,2})[ \t]*(?P<joint>(?:[:.=)、→⇒>-]|[–—])?)[ \t]*(?P<line>(?:[ \t]*\n){0,3})[ \t]*",
     re.M | re.I,
 )
-"""Headings that announce an answer only where nothing else stands on their line: 「答：」, "Ans:", "A:"."""
+"""Headings that announce an answer only if their line has nothing else: 「答：」, "Ans:", "A:"."""
 LOOSE_NAMES = ("answer", "ans", "答", "こたえ")
 """Endings of headings that need nothing between them and the answer."""
 LABELS = ("option", "choice", "選択肢", "選択")
@@ -88,7 +88,7 @@ _SPAN = 120
 
 
 def clause_before(text: str, place: int) -> str:
-    """What stands before `place` in its own clause."""
+    """Return the part of the clause before `place`."""
     part = text[max(0, place - _SPAN) : place]
     begin = 0
     for end in _CLAUSE.finditer(part):
@@ -97,7 +97,7 @@ def clause_before(text: str, place: int) -> str:
 
 
 def under_condition(text: str, place: int) -> bool:
-    """Whether an answer at `place` is that to another question: after "もし…なら", "If it were asked ...".
+    """Return whether an answer at `place` is for another question: after "もし…なら", "If it were asked ...".
 
     >>> under_condition("もし酸素を問うなら答えは a", 10)
     True
@@ -109,18 +109,18 @@ def under_condition(text: str, place: int) -> bool:
 
 
 def of_another(text: str, place: int) -> bool:
-    """Whether a mark at `place` names something else than the answer: 「不正解は」, "the wrong answer is"."""
+    """Return whether a mark at `place` names something other than the answer: 「不正解は」, "the wrong answer is"."""
     return bool(_OTHER.search(text[max(0, place - 40) : place]))
 
 
 def enumerates(text: str, mark: re.Match[str]) -> bool:
-    """Whether a mark only begins a list of what can be chosen: "The options are a) ..."."""
+    """Return whether a mark only begins a list of the choices: "The options are a) ..."."""
     if not mark[0].lower().startswith(("options", "choices")):
         return False
     return not _RIGHT_ONES.search(text[max(0, mark.start() - 20) : mark.start()])
 
 
 def in_an_aside(text: str, place: int) -> bool:
-    """Whether the line at `place` begins as a note does: 「補足: …」, "Note: ..."."""
+    """Return whether the line at `place` begins as a note does: 「補足: …」, "Note: ..."."""
     begin = max(text.rfind("\n", 0, place), text.rfind("。", 0, place), place - _SPAN) + 1
     return bool(_ASIDE.match(text[begin:place]))

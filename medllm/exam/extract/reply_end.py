@@ -1,4 +1,4 @@
-"""Where a reply ends: stop marks of every family, role and system text, an invented next question or its choices."""
+"""The end of a reply: stop marks of every family, role and system text, an invented next question or its choices."""
 
 import re
 from collections.abc import Sequence
@@ -46,9 +46,9 @@ _LONGEST_STEM = 1500
 
 
 def cuts(text: str, asked: str | None) -> list[int]:
-    """The places where something begins that is no longer the reply, in no order.
+    """Return the places where text begins that is not part of the reply, in no order.
 
-    `asked` is the text of the question, which a reply may say again.
+    `asked` is the text of the question, which a reply may repeat.
     """
     known = _letters(asked) if asked is not None else None
     turn = next(
@@ -62,9 +62,9 @@ def cuts(text: str, asked: str | None) -> list[int]:
 
 
 def other_choices(text: str, choices: Sequence[str]) -> int | None:
-    """Where choices begin, or the question above them, that are not this question's; None where there are none.
+    """Return the beginning of another question's choices, or of the question above them; None if there are none.
 
-    Lines a, b, c count only when none says a verdict or this question's own words, as an explanation's lines would.
+    Lines a, b, c count only if none has a verdict or this question's own words, as an explanation's lines would.
     """
     own = [words for choice in choices if (words := _letters(choice))]
     for block in _LABELLED.finditer(text):
@@ -79,7 +79,7 @@ def other_choices(text: str, choices: Sequence[str]) -> int | None:
 
 
 def _stem_above(text: str, place: int) -> int:
-    """The beginning of the question that stands above its choices, or else of the choices."""
+    """Return the beginning of the question above its choices, or else of the choices."""
     line = text.rfind("\n", max(0, place - _LONGEST_STEM), place)
     return line if line > 0 and _ASKS.search(text, line, place) else place
 
@@ -89,7 +89,7 @@ def _letters(words: str) -> str:
 
 
 def _repeats(after: str, known: str | None) -> bool:
-    """Whether the line behind "Question:" is the question that was asked, rather than an invented one."""
+    """Return whether the line after "Question:" is the question that was asked, rather than an invented one."""
     line = _letters(after.lstrip().split("\n", 1)[0])[:40]
     grams = {line[at : at + 3] for at in range(len(line) - 2)}
     if known is None or not grams:
@@ -98,7 +98,7 @@ def _repeats(after: str, known: str | None) -> bool:
 
 
 def _choices_below(text: str) -> int | None:
-    """The end of the first line, where that is an answer and a new list of choices follows."""
+    """Return the end of the first line if that line is an answer and a new list of choices follows; else None."""
     first_line = text.split("\n", 1)[0]
     if len(first_line) > 60 or not first_line.strip() or not _BARE_FIRST.fullmatch(first_line):
         return None

@@ -48,7 +48,7 @@ _ENDS_TEXT = re.compile(r"\s*(?:です|である|だ|と(?:考え|思|判断)[^\
 
 
 class ChoicesAt(NamedTuple):
-    """Letters, the rule that read them and where they end."""
+    """Letters, the rule that read them, and their end in the text."""
 
     letters: frozenset[str]
     how: str
@@ -57,7 +57,7 @@ class ChoicesAt(NamedTuple):
 
 
 def find(text: str, question: Question | None) -> FoundAnswer:
-    """The answer that a reply gives, strongest rules first."""
+    """Find the answer that a reply gives, strongest rules first."""
     asked = answer_space(question)
     numeric = question is not None and question.numeric
     keyed = keyed_value(text)
@@ -90,7 +90,7 @@ def _finding(place: ChoicesAt, text: str) -> FoundAnswer:
 
 
 def _marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:
-    """The last list that stands behind a mark or heading, in a box, a tag, or as a choice's own words."""
+    """Return the last list after a mark or heading, in a box, a tag, or as a choice's own words."""
     marks = marks_of(text)
     for place, mark in enumerate(marks):
         if of_another(text, mark.start()) or under_condition(text, mark.start()) or enumerates(text, mark):
@@ -105,7 +105,7 @@ def _marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:
 
 
 def _joined(text: str, last: ChoicesAt, before: list[re.Match[str]], asked: AnswerSpace) -> ChoicesAt:
-    """The answers of lines that follow each other, where one alone gives fewer than are asked for."""
+    """Join the answers of consecutive lines, where one line alone gives fewer letters than the question asks for."""
     letters = last.letters
     for line in text[last.end + 1 : last.end + 200].split("\n") if text[last.end : last.end + 1] == "\n" else ():
         more = _alone(line, asked)
@@ -135,7 +135,7 @@ def _joined(text: str, last: ChoicesAt, before: list[re.Match[str]], asked: Answ
 
 
 def _behind_mark(text: str, mark: re.Match[str], asked: AnswerSpace) -> ChoicesAt | None:
-    """What stands behind 「答え」, 【回答】, "answer is", "boxed:" or "tagged:"."""
+    """Return the answer after 「答え」, 【回答】, "answer is", "boxed:" or "tagged:"."""
     begin = behind(text, mark)
     how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
     connected = mark[0].rstrip()[-1:] in CONNECTORS
@@ -166,7 +166,7 @@ def _kana_allowed(span: str, asked: AnswerSpace) -> bool:
 
 
 def _headed(text: str, mark: re.Match[str], asked: AnswerSpace) -> ChoicesAt | None:
-    """What stands behind a heading: an answer that fills its line, or a list of lines under it."""
+    """Return the answer after a heading: one that fills its line, or a list of lines under the heading."""
     name = mark["name"].casefold()
     loose = name.endswith(LOOSE_NAMES)
     if not (mark["close"] or mark["joint"] or mark["line"] or (loose and mark[0][-1:].isspace())):
@@ -185,7 +185,7 @@ def _headed(text: str, mark: re.Match[str], asked: AnswerSpace) -> ChoicesAt | N
 
 
 def _items(text: str, begin: int, asked: AnswerSpace) -> ChoicesAt | None:
-    """The letters of lines that give one answer each, with bullets or numbers before them."""
+    """Return the letters of lines that give one answer each, after bullets or numbers."""
     found: set[str] = set()
     place, end = begin, begin
     marked = False
@@ -203,15 +203,15 @@ def _items(text: str, begin: int, asked: AnswerSpace) -> ChoicesAt | None:
 
 
 def _text_alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
-    """The choices whose own words fill a line."""
+    """Return the choices whose own words fill a line."""
     words = choices_at(line, 0, asked)
     return words[0] if words is not None and _ENDS_TEXT.match(line, words[1]) else None
 
 
 def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
-    """The letters of a line that is nothing but the answer: "b,d", or "b: 硫化水素中毒" in the choice's own words.
+    """Return the letters of a line that is only the answer: "b,d", or "b: 硫化水素中毒" in the choice's own words.
 
-    The words must be the choice's, as far as both are in one script: "C. difficile infection" and "D dimer" are no
+    The words must be the choice's if both are in one script: "C. difficile infection" and "D dimer" are no
     answers, "c (retinal photocoagulation)" is one.
     """
     found = bare_list(line, asked.letters)
@@ -231,7 +231,7 @@ def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
 
 
 def _corrected(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:
-    """The last answer that replaces an earlier one: 「いや、b です」, "Actually, it's B."."""
+    """Return the last answer that replaces an earlier one: 「いや、b です」, "Actually, it's B."."""
     for change in list(CORRECTION.finditer(text, after))[-20:][::-1]:
         if found := closed_list(text, change.end(), asked.letters):
             return ChoicesAt(found[0], "correction", found[1], firm=False)
@@ -239,7 +239,7 @@ def _corrected(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:
 
 
 def _whole(text: str, asked: AnswerSpace) -> ChoicesAt | None:
-    """A reply that is nothing but the answer."""
+    """Return the answer of a reply that has nothing else."""
     if "\n" in text:
         lines = _items(text, 0, asked) if 1 < asked.wanted < 8 and len(text) < 400 else None
         return lines if lines is not None and lines.end == len(text) and len(lines.letters) == asked.wanted else None
@@ -251,7 +251,7 @@ def _whole(text: str, asked: AnswerSpace) -> ChoicesAt | None:
 
 
 def _last_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
-    """A list alone on the last line; one that only repeats it may stand above."""
+    """Return a list alone on the last line; a list above may only repeat it."""
     *above, last = text.split("\n")
     if not above or not _STARTS_BARE.match(last):
         return None
@@ -262,7 +262,7 @@ def _last_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
 
 
 def _first_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
-    """A list alone on the first line, above an explanation that names no other."""
+    """Return a list alone on the first line, above an explanation that names no other."""
     first, *below = text.split("\n")
     letters = _alone(first, asked)
     return (
@@ -273,12 +273,12 @@ def _first_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
 
 
 def _none_but(letters: frozenset[str], lines: list[str], asked: AnswerSpace) -> bool:
-    """Whether no line is a bare list of other letters, as it would be where the choices are only listed."""
+    """Return whether no line is a bare list of other letters, as it would be where the choices are only listed."""
     return all(_alone(line, asked) in (None, letters) for line in lines)
 
 
 def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
-    """「よって b が正しい」, "Therefore, b.", or else one and the same 「b が正解」 wherever it is written."""
+    """Return the answer of 「よって b が正しい」, "Therefore, b.", or of every 「b が正解」 if all agree."""
     drawn: list[tuple[int, frozenset[str]]] = []
     said: set[frozenset[str]] = set()
     for verdict in _CHOSEN.finditer(text):
@@ -303,6 +303,6 @@ def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
 
 
 def _stated(text: str, asked: AnswerSpace) -> ChoicesAt | None:
-    """A sentence that gives the answer in the question's words, or a verdict on every choice."""
+    """Return the answer of a sentence in the question's words, or of a verdict on every choice."""
     letters = stated(text, asked)
     return None if letters is None else ChoicesAt(letters, "conclusion", len(text), firm=False)

@@ -1,4 +1,4 @@
-"""Answers that are given in a sentence, in the question's own words, or by a verdict on every choice."""
+"""Answers given in a sentence, in the question's own words, or by a verdict on every choice."""
 
 import re
 
@@ -43,7 +43,7 @@ _LONGEST = 120
 
 
 def stated(text: str, asked: AnswerSpace) -> frozenset[str] | None:
-    """The letters that the last sentence, the first one, or the verdicts on all choices give.
+    """Return the letters that the last sentence, the first one, or the verdicts on all choices give.
 
     >>> from medllm.exam.extract.vocabulary import answer_space
     >>> sorted(stated("おそらくbです", answer_space(None)) or ())
@@ -58,7 +58,7 @@ def stated(text: str, asked: AnswerSpace) -> frozenset[str] | None:
 
 
 def _sentence(sentence: str, asked: AnswerSpace) -> frozenset[str] | None:
-    """The letters of a sentence that is an answer from its beginning to its end."""
+    """Return the letters of a sentence that is an answer from its beginning to its end."""
     filler = _FILLER.match(sentence)
     start = filler.end() if filler else 0
     head = _HEAD.match(sentence, start)
@@ -81,7 +81,7 @@ def _sentence(sentence: str, asked: AnswerSpace) -> frozenset[str] | None:
 
 
 def _ends(sentence: str, end: int, letters: frozenset[str], asked: AnswerSpace) -> bool:
-    """Whether nothing but the sentence's ending, or the choice's own words and it, stands behind the letters."""
+    """Return whether only the sentence's ending follows the letters, with or without the choice's own words."""
     if _TAIL.fullmatch(sentence, end):
         return True
     if len(letters) > 1:
@@ -95,7 +95,7 @@ def _ends(sentence: str, end: int, letters: frozenset[str], asked: AnswerSpace) 
 
 
 def _is_the_answer(words: str, asked: AnswerSpace) -> bool:
-    """Whether words such as 「正しいのは」 name what the question asks for."""
+    """Return whether words such as 「正しいのは」 name the choices that the question asks for."""
     said = essence(words)
     if len(said) >= 3 and said in asked.text:
         return True
@@ -105,7 +105,7 @@ def _is_the_answer(words: str, asked: AnswerSpace) -> bool:
 
 
 def _judged(text: str, asked: AnswerSpace) -> frozenset[str] | None:
-    """The letters that verdicts on every choice, one a line, set apart as the question asks."""
+    """Return the letters that verdicts on every choice, one per line, set apart as the question asks."""
     if not asked.wanted:
         return None
     found = verdicts_of(text)

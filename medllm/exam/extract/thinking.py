@@ -1,4 +1,4 @@
-"""What a model thinks before it replies: the marks of every family, and the text that is left without it."""
+"""The thinking of a model before its reply: the marks of every family, and the text without the thinking."""
 
 import re
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ _HEADS = (
     ),
     (re.compile(r"\s*Thinking\.\.\.[ \t]*\n", re.I), re.compile(r"\.\.\.[ \t]*done thinking\.?", re.I)),
 )
-"""How thinking begins and ends where words announce it: HuatuoGPT, Granite, Ollama's terminal."""
+"""Beginnings and ends of thinking that words announce: HuatuoGPT, Granite, Ollama's terminal."""
 _ENDED_BEFORE = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|return)\|>|</s>|<end_of_turn>|<eos>|<turn\|>")
 
 _ALOUD = re.compile(
@@ -58,18 +58,18 @@ _ALOUD_ENOUGH = 3
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """What a reader sees of a completion."""
+    """The part of a completion that a reader sees."""
 
     text: str
-    """The text outside the thinking; empty while the model still thinks."""
+    """The text outside the thinking; empty if the thinking has not ended."""
     open: bool
     """Whether the completion ends inside its thinking."""
     closed: bool
-    """Whether an end of thinking was seen."""
+    """Whether the completion has an end of thinking."""
 
 
 def without_thinking(text: str) -> Visible:
-    """The visible part of a completion whose characters are in their NFKC form.
+    """Return the visible part of a completion whose characters are in their NFKC form.
 
     >>> without_thinking("<think>a?</think>b").text
     'b'
@@ -87,7 +87,7 @@ def without_thinking(text: str) -> Visible:
 
 
 def _final_channel(text: str) -> Visible:
-    """The first final message of a reply in channels (harmony)."""
+    """Return the first final message of a reply in channels (harmony)."""
     for message in _CHANNEL.finditer(text):
         if message["name"].lower() == "final":
             return Visible(text[message.end() :], open=False, closed=True)
@@ -95,7 +95,7 @@ def _final_channel(text: str) -> Visible:
 
 
 def _spoken_channels(text: str) -> Visible | None:
-    """Channels whose special tokens were dropped when decoding: "analysis...assistantfinal..."."""
+    """Read channels whose special tokens were dropped in decoding: "analysis...assistantfinal..."."""
     if "assistant" in text and (final := _SPOKEN_FINAL.search(text)):
         return Visible(text[final.end() :], open=False, closed=True)
     if _SPOKEN_OPEN.match(text):
@@ -106,7 +106,7 @@ def _spoken_channels(text: str) -> Visible | None:
 
 
 def _announced(text: str) -> Visible | None:
-    """Thinking that words announce rather than marks."""
+    """Remove thinking that words announce rather than marks."""
     for begins, ends in _HEADS:
         if head := begins.match(text):
             end = ends.search(text, head.end() - 1)
@@ -115,7 +115,7 @@ def _announced(text: str) -> Visible | None:
 
 
 def _outside_marks(text: str) -> Visible:
-    """The text outside pairs of marks; an end without a beginning ends what the prompt's template began."""
+    """Return the text outside pairs of marks; an end without a beginning closes what the prompt's template opened."""
     parts: list[str] = []
     at = 0
     inside = closed = False
@@ -142,7 +142,7 @@ def _outside_marks(text: str) -> Visible:
 
 
 def thinks_aloud(text: str) -> bool:
-    """Whether a text weighs things to itself, as thinking without marks does: "Wait, maybe ...", "Let me ..."."""
+    """Return whether a text reads like thinking without marks: "Wait, maybe ...", "Let me ..."."""
     found: set[str] = set()
     for word in _ALOUD.finditer(text):
         found.add(word[0].lower())

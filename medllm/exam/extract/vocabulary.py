@@ -1,4 +1,4 @@
-"""What a question lets a reply say: its letters, how many are wanted, and its choices in their own words."""
+"""The possible answers to a question: its letters, the number it asks for, and its choices in their own words."""
 
 import re
 from dataclasses import dataclass
@@ -26,26 +26,26 @@ _LONGEST = 400
 
 @dataclass(frozen=True, slots=True)
 class AnswerSpace:
-    """What is known of the question when its reply is read."""
+    """The facts of a question that the reading of its reply uses."""
 
     letters: str
     """The letters that can be chosen."""
     wanted: int
-    """How many letters are asked for; 0 when the question is not known."""
+    """Number of letters the question asks for; 0 when the question is not known."""
     choices: tuple[tuple[str, str], ...]
-    """Each letter with its choice's essence, without what printing changes."""
+    """Each letter with its choice's essence: letters and digits alone, in one case."""
     text: str
     """The essence of the question's text."""
     negative: bool
     """Whether the question asks for what is wrong."""
     kana: bool
-    """Whether ア, イ, ウ may stand for a, b, c: not where they label something of the question itself."""
+    """Whether ア, イ, ウ may mean a, b, c: not where they label a part of the question itself."""
     plain: tuple[str, ...] = ()
     """The choices as published."""
 
 
 def answer_space(question: Question | None) -> AnswerSpace:
-    """What is known of a question, or of none."""
+    """Return the facts of a question, or the defaults where there is no question."""
     return _UNKNOWN if question is None else _asked(question)
 
 
@@ -66,12 +66,12 @@ def _asked(question: Question) -> AnswerSpace:
 
 
 def essence(words: str) -> str:
-    """Words without what printing changes: letters and digits alone, in one case."""
+    """Reduce words to letters and digits in one case, which no difference in print changes."""
     return "".join(one for one in normal(words).casefold() if one.isalnum())
 
 
 def choices_at(text: str, start: int, asked: AnswerSpace) -> tuple[frozenset[str], int] | None:
-    """The choices whose own words stand at `start`, one or a list of them, and the place behind them."""
+    """Return the choices whose own words begin at `start`, one or a list, and the place after them."""
     found: set[str] = set()
     end = start
     at = start
@@ -88,7 +88,7 @@ def choices_at(text: str, start: int, asked: AnswerSpace) -> tuple[frozenset[str
 
 
 def _choice_at(text: str, start: int, asked: AnswerSpace) -> tuple[str, int] | None:
-    """The longest choice that stands at `start` in its own words."""
+    """Return the longest choice whose own words begin at `start`."""
     if not asked.choices or start >= len(text):
         return None
     part = text[start : start + _LONGEST].split("\n", 1)[0]
@@ -108,7 +108,7 @@ def _choice_at(text: str, start: int, asked: AnswerSpace) -> tuple[str, int] | N
 
 
 def _ends(part: str, end: int, words: str) -> bool:
-    """Whether a choice's words end there, rather than inside a longer word or number."""
+    """Return whether a choice's words end there, rather than inside a longer word or number."""
     rest = part[end : end + 8]
     if not rest:
         return True
@@ -123,7 +123,7 @@ _UNKNOWN = AnswerSpace("abcde", 0, (), "", negative=False, kana=True)
 
 
 def own_words(letter: str, words: str, asked: AnswerSpace) -> bool | None:
-    """Whether words behind a letter are that choice's; None where they cannot be compared, as in another script."""
+    """Return whether words after a letter are that choice's; None if not comparable, as in another script."""
     own = dict(asked.choices).get(letter)
     said = essence(words)
     if own is None or not said:
@@ -134,5 +134,5 @@ def own_words(letter: str, words: str, asked: AnswerSpace) -> bool | None:
 
 
 def letter_of(kana: str) -> str:
-    """The letter for a place in ア to ク."""
+    """Return the letter for a place in ア to ク."""
     return LETTERS["アイウエオカキク".index(kana)]

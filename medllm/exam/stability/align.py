@@ -1,4 +1,4 @@
-"""Group records by exam, model and prompt, and lay them on one common order of questions."""
+"""Group records by exam, model and prompt, and align them on one common order of questions."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Replies:
     model: str
     prompt: PromptStyle
     scored: dict[str, Record]
-    """Sample 0 of every question: what the score is of."""
+    """Sample 0 of every question, which is the one scored."""
     samples: dict[str, list[Record]]
     """All samples of every question, in the order of their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExamReplies:
-    """All replies to one exam, over the questions that anybody answered."""
+    """All replies to one exam, over the questions that at least one model answered."""
 
     benchmark: str
     questions: list[Record]
@@ -35,24 +35,24 @@ class ExamReplies:
 
     @property
     def models(self) -> list[str]:
-        """The models, in order of first appearance."""
+        """Return the models, in order of first appearance."""
         return list(dict.fromkeys(model for model, _ in self.replies))
 
     def column(self, replies: Replies, values: Values) -> tuple[Floats, Floats]:
-        """A value per question, and 1 where the question was answered at all."""
+        """Return a value per question, and 1 where the question was answered at all."""
         found = [replies.scored.get(question.question_id) for question in self.questions]
         numbers = np.array([0.0 if record is None else values(record) for record in found])
         return numbers, np.array([record is not None for record in found], dtype=float)
 
     def points(self, replies: Replies, members: Floats) -> tuple[Floats, Floats]:
-        """Points earned and points there were, per question, of the questions that are members."""
+        """Return points earned and points available, per question, of the questions that are members."""
         earned, _ = self.column(replies, lambda record: record.points)
         total, _ = self.column(replies, lambda record: record.points_total)
         return earned * members, total * members
 
 
 def align_replies(records: Iterable[Record]) -> list[ExamReplies]:
-    """Records by exam; two replies with the same exam, model, prompt, question and sample are a fault."""
+    """Group records by exam; two replies of the same exam, model, prompt, question and sample raise DataError."""
     by_exam: dict[str, dict[tuple[str, PromptStyle], dict[tuple[str, int], Record]]] = {}
     for record in records:
         replies = by_exam.setdefault(record.benchmark, {}).setdefault((record.model, record.prompt), {})
@@ -84,7 +84,7 @@ def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[st
 
 
 def _in_order(questions: Iterable[Record]) -> list[Record]:
-    """Questions by year and id, so that the order of the records changes no interval."""
+    """Sort questions by year and id, so that the order of the records changes no interval."""
     return sorted(questions, key=lambda record: (record.year or 0, record.question_id))
 
 
@@ -102,5 +102,5 @@ def _same_question(known: Record, record: Record) -> None:
 
 
 def clusters(questions: Sequence[Record]) -> list[str]:
-    """The vignette of each question, or the question itself where it stands alone."""
+    """Return the vignette of each question, or the question itself if it has none."""
     return [record.group or record.question_id for record in questions]

@@ -30,7 +30,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ModelPair:
-    """Two models' replies and the numbers of their ratios."""
+    """Two models' replies and the index numbers of their ratios."""
 
     first: Replies
     second: Replies
@@ -39,7 +39,7 @@ class ModelPair:
 
 
 def register_pairs(sitting: ExamReplies, ratios: Ratios) -> list[ModelPair]:
-    """Add the ratios of every two models under each prompt, over the questions that both answered."""
+    """Register the ratios of every two models under each prompt, over the questions that both answered."""
     pairs = []
     for prompt in PROMPTS:
         asked = [replies for (_, its), replies in sitting.replies.items() if its == prompt]
@@ -54,7 +54,7 @@ def register_pairs(sitting: ExamReplies, ratios: Ratios) -> list[ModelPair]:
 
 
 def compare(sitting: ExamReplies, pair: ModelPair, ratios: Ratios) -> Comparison:
-    """Read off a pair's difference and its exact test, not yet corrected."""
+    """Compute a pair's difference and its exact test, not yet corrected."""
     shared = [name for name in pair.first.scored if name in pair.second.scored]
     rights = [(pair.first.scored[name].correct, pair.second.scored[name].correct) for name in shared]
     only_first = sum(first and not second for first, second in rights)
@@ -75,7 +75,7 @@ def compare(sitting: ExamReplies, pair: ModelPair, ratios: Ratios) -> Comparison
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same with p values corrected over all comparisons of an exam under each prompt."""
+    """Return the comparisons with p values corrected over all of an exam under each prompt."""
     found: list[Comparison] = []
     for prompt in PROMPTS:
         of_prompt = [one for one in comparisons if one.prompt == prompt]

@@ -1,4 +1,4 @@
-"""One model under one prompt: how its replies ended, in what language, how sure it was and how right."""
+"""One model under one prompt: the ends of its replies, their language, its confidence and its score."""
 
 import re
 from collections import Counter
@@ -20,25 +20,25 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """What several samples of the same prompt say together."""
+    """Agreement of several samples of the same prompt."""
 
     questions: int
     samples: int
-    """The least number of samples any of the questions has."""
+    """The smallest number of samples among the questions."""
     agreement: float
     """The mean share of a question's samples that give its commonest answer."""
     unanimous: float
     entropy: float
-    """The mean entropy of a question's answers, in bits; 0 is always the same answer."""
+    """The mean entropy of a question's answers, in bits; 0 means always the same answer."""
     majority_accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How well a confidence tells right from wrong."""
+    """How well a confidence predicts whether an answer is right."""
 
     source: str
-    """`probability` of the model itself, or `samples`: the share that agree."""
+    """`probability`: the model's own; or `samples`: the share of samples that agree."""
     questions: int
     brier: float
     ece: float
@@ -60,7 +60,7 @@ class Condition:
     loop: int
     prohibited: int
     japanese: int
-    """Replies that are mostly Japanese, of `worded` replies that have enough letters to tell."""
+    """Replies that are mostly Japanese, of `worded` replies that have enough letters to decide."""
     worded: int
     characters: float
     """The median length of a reply."""
@@ -70,7 +70,7 @@ class Condition:
 
 
 def condition(replies: Replies, score: Estimate, accuracy: Estimate) -> Condition:
-    """Everything about one prompt that needs no pair."""
+    """Compute every figure of one prompt that needs no pairing."""
     records = list(replies.scored.values())
     counted = Counter(record.status for record in records)
     languages = [said for record in records if (said := _is_japanese(record.completion)) is not None]
@@ -95,18 +95,18 @@ def condition(replies: Replies, score: Estimate, accuracy: Estimate) -> Conditio
 
 
 def _is_japanese(text: str) -> bool | None:
-    """Whether most letters are Japanese; None for a reply too short to say, such as "b"."""
+    """Return whether most letters are Japanese; None for a reply too short to decide, such as "b"."""
     japanese, latin = (sum(map(len, kind.findall(text))) for kind in (_JAPANESE, _LATIN))
     return japanese > latin if japanese + latin >= _ENOUGH_LETTERS else None
 
 
 def _commonest(samples: Sequence[Record]) -> tuple[str | None, int]:
-    """The commonest answer and how often it was given; an unreadable reply is an answer of its own."""
+    """Return the commonest answer and its count; unreadable replies count as one more answer."""
     return Counter(record.answer for record in samples).most_common(1)[0]
 
 
 def _consistency(replies: Replies) -> Consistency | None:
-    """Agreement over the questions that were sampled more than once."""
+    """Compute the agreement over the questions that were sampled more than once."""
     sampled = [samples for samples in replies.samples.values() if len(samples) > 1]
     if not sampled:
         return None
@@ -131,7 +131,7 @@ def _right(samples: Sequence[Record], answer: str | None) -> bool:
 
 
 def _calibration(replies: Replies) -> Calibration | None:
-    """From the model's own probabilities where they were measured, else from the samples' agreement."""
+    """Compute calibration from the model's own probabilities if measured, else from the samples' agreement."""
     measured = [(record.probability, record.correct) for record in replies.scored.values()]
     told = [(probability, float(right)) for probability, right in measured if probability is not None]
     if told:

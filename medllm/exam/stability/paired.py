@@ -1,4 +1,4 @@
-"""What explaining does to a model's answers, question by question: kept, lost, gained, and what the lost ones were."""
+"""The effect of explaining on a model's answers, question by question: kept, lost, gained, and how each was lost."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ _HARNESS = frozenset({"unparsed", "truncated", "run_on", "loop"})
 
 @dataclass(frozen=True, slots=True)
 class PairedChange:
-    """What explaining did to a model, question by question, over the questions asked both ways."""
+    """The effect of explaining on a model, over the questions asked both ways."""
 
     questions: int
     unpaired: int
-    """Questions asked only one way: in no number here."""
+    """Questions asked only one way; no number here includes them."""
     delta: Estimate
     """Score explained minus score plain, with the paired, point-weighted, vignette-clustered interval."""
     lost: int
@@ -34,23 +34,23 @@ class PairedChange:
     """Exact McNemar, two-sided, on lost against gained."""
     transitions: dict[Transition, int]
     retention: Estimate
-    """Of what was right plainly, the share still right when explained."""
+    """The share of plainly right questions that are still right when explained."""
     churn: Estimate
-    """The share of questions whose rightness changed, either way."""
+    """The share of questions that changed between right and wrong, in either direction."""
     losses: dict[Loss, int]
-    """What the lost ones were when explained."""
+    """Kinds of the lost answers' explained replies."""
     readable: int
     delta_readable: Estimate
-    """Delta over the questions where both replies could be read: without what the harness lost."""
+    """Delta over the questions with two readable replies: without the losses of answer extraction."""
     judged: int
-    """Explained replies whose own words judge the choices."""
+    """Explained replies whose own words give verdicts on the choices."""
     agreeing: int
-    """Those whose answer is the one their own words set apart."""
+    """Those of the `judged` replies whose answer is the one their own words set apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRatios:
-    """A model's pairs of replies and the numbers of its ratios."""
+    """A model's pairs of replies and the index numbers of its ratios."""
 
     pairs: list[tuple[Record, Record]]
     unpaired: int
@@ -63,7 +63,7 @@ class ChangeRatios:
 
 
 def plan_change(sitting: ExamReplies, model: str, ratios: Ratios) -> ChangeRatios | None:
-    """Add the ratios of a model that was asked both ways; None for one that was not."""
+    """Register the ratios of a model that was asked both ways; return None for any other model."""
     plain, explained = sitting.replies.get((model, "plain")), sitting.replies.get((model, "explain"))
     if plain is None or explained is None:
         return None
@@ -85,7 +85,7 @@ def plan_change(sitting: ExamReplies, model: str, ratios: Ratios) -> ChangeRatio
 
 
 def read_change(found: ChangeRatios | None, ratios: Ratios) -> PairedChange | None:
-    """The change of a model, from its ratios."""
+    """Compute the change of a model from its ratios."""
     if found is None or not found.pairs:
         return None
     transitions = Counter(transition(plain, explained) for plain, explained in found.pairs)
@@ -110,7 +110,7 @@ def read_change(found: ChangeRatios | None, ratios: Ratios) -> PairedChange | No
 
 
 def transition(plain: Record, explained: Record) -> Transition:
-    """What became of one question; two unreadable replies are not "the same answer"."""
+    """Classify the change of one question; two unreadable replies are not "the same answer"."""
     if plain.correct:
         return "right_right" if explained.correct else "right_wrong"
     if explained.correct:
@@ -119,7 +119,7 @@ def transition(plain: Record, explained: Record) -> Transition:
 
 
 def loss(explained: Record) -> Loss:
-    """What a lost answer was: something the harness could not read, or really another answer."""
+    """Classify a lost answer: a reply that could not be read, or a really different answer."""
     return "other_answer" if explained.status == "answered" else explained.status
 
 
@@ -132,5 +132,5 @@ def _was_read(record: Record) -> float:
 
 
 def _agreement(explained: Record) -> bool | None:
-    """Whether an explained reply's answer is the one its own words set apart; None when they do not say."""
+    """Return whether an explained reply's answer is the one its own words set apart; None if they set none apart."""
     return agrees(explained.answer, verdicts(explained.completion)) if explained.answer is not None else None

@@ -35,7 +35,7 @@ _WORDS = {
     },
 }
 _CELLS = (1.02, 1.24)
-"""Where the two columns at the right begin, in widths of the plot."""
+"""Start of the two columns at the right, in widths of the plot."""
 _INK, _MUTED = "#1f2933", "#7b8794"
 _COLOURS: dict[PromptStyle, str] = {"plain": "#3b6fb6", "explain": "#d1662c"}
 _CJK = (
@@ -45,7 +45,7 @@ _CJK = (
 
 
 def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguage = "en") -> None:
-    """Draw the report to an SVG, PNG or PDF file; made aside, then moved into place."""
+    """Draw the report to an SVG, PNG or PDF file, through a temporary file that is then moved into place."""
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise DataError(f"{path}: the figure can be .svg, .png or .pdf. Give one of these endings.")
     import matplotlib
@@ -77,7 +77,7 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
 
 
 def japanese_font() -> str | None:
-    """A font with Japanese letters, or None where there is none."""
+    """Return a font with Japanese letters, or None if none is installed."""
     from matplotlib import font_manager
 
     present = {font.name for font in font_manager.fontManager.ttflist}
@@ -85,7 +85,7 @@ def japanese_font() -> str | None:
 
 
 def _dumbbells(axes: "Axes", models: Sequence[Stability], words: dict[str, str]) -> None:
-    """One row per model, the first on top, with its change written at the right."""
+    """Draw one row per model, the first on top, with its change written at the right."""
     several = len({stability.benchmark for stability in models}) > 1
     for row, stability in enumerate(models):
         both = [stability.conditions[prompt].score for prompt in ("plain", "explain") if prompt in stability.conditions]
@@ -112,7 +112,7 @@ def _dumbbells(axes: "Axes", models: Sequence[Stability], words: dict[str, str])
 
 
 def _dot(axes: "Axes", score: Estimate, row: int, offset: float, prompt: PromptStyle) -> None:
-    """A prompt's score with its whisker; form and colour both tell which prompt, for readers who see no colour."""
+    """Draw a prompt's score with its whisker; form and colour both mark the prompt, for readers who see no colour."""
     if score.value is None:
         return
     if score.interval:
@@ -131,7 +131,7 @@ def _dot(axes: "Axes", score: Estimate, row: int, offset: float, prompt: PromptS
 
 
 def _change(stability: Stability) -> tuple[str, str]:
-    """The cells at the right: "+0.4 [−0.9, +1.7]" in points of a hundred, and "97.1 %"."""
+    """Return the cells at the right: "+0.4 [−0.9, +1.7]" in points of a hundred, and "97.1 %"."""
     change = stability.change
     if change is None or change.delta.value is None or change.delta.interval is None:
         return "", ""

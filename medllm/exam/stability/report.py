@@ -1,4 +1,4 @@
-"""Stability under explanation: what happens to each answer when the model must explain itself."""
+"""Stability under explanation: the change of each answer when the model must explain itself."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Stability:
     model: str
     conditions: dict[PromptStyle, Condition]
     change: PairedChange | None
-    """None when it was asked only one way."""
+    """None if the model was asked only one way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class StabilityReport:
 
 
 def stability_report(records: Iterable[Record]) -> StabilityReport:
-    """The stability report of any number of exams and models."""
+    """Build the stability report of any number of exams and models."""
     models: list[Stability] = []
     comparisons: list[Comparison] = []
     for sitting in align_replies(records):
@@ -43,7 +43,7 @@ def stability_report(records: Iterable[Record]) -> StabilityReport:
 
 
 def _report(sitting: ExamReplies) -> tuple[list[Stability], list[Comparison]]:
-    """Register every ratio and read off the estimates."""
+    """Register every ratio and compute the estimates."""
     ratios = Ratios(clusters(sitting.questions), [question.year for question in sitting.questions])
     of_conditions = {key: _condition_ratios(sitting, replies, ratios) for key, replies in sitting.replies.items()}
     of_changes = {model: paired.plan_change(sitting, model, ratios) for model in sitting.models}
@@ -65,6 +65,6 @@ def _report(sitting: ExamReplies) -> tuple[list[Stability], list[Comparison]]:
 
 
 def _condition_ratios(sitting: ExamReplies, replies: Replies, ratios: Ratios) -> tuple[int, int]:
-    """The numbers of the score's and the accuracy's ratios."""
+    """Return the index numbers of the score's and the accuracy's ratios."""
     correct, there = sitting.column(replies, lambda record: float(record.correct))
     return ratios.add(*sitting.points(replies, there)), ratios.add(correct, there)

@@ -1,4 +1,4 @@
-"""The stability report as a person reads it and as a program reads it."""
+"""The stability report: as text for people and as JSON for programs."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,7 +16,7 @@ _PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
 
 
 def report_lines(report: StabilityReport) -> Iterator[str]:
-    """The report, model by model, then the comparisons; every number with what it is of and its interval."""
+    """Yield the report, model by model, then the comparisons; every number with its denominator and interval."""
     for stability in report.models:
         yield from _model(stability)
         yield ""
@@ -35,7 +35,7 @@ OF_WHAT = (
     "training of the same recipe would bring is in none of them. p: exact McNemar, two-sided, of the questions counted",
     "beside it, whatever their points. A pass verdict counts that one paper; it is no estimate and has no interval.",
 )
-"""What the intervals and p values of a report are of, in lines for people."""
+"""The meaning of a report's intervals and p values, in lines for people."""
 
 
 def _model(stability: Stability) -> Iterator[str]:
@@ -44,7 +44,7 @@ def _model(stability: Stability) -> Iterator[str]:
         yield from _condition(_PROMPTS[prompt], condition)
     if stability.change is None:
         missing = "explain" if "plain" in stability.conditions else "plain"
-        yield f"  stability: nothing can be said, there is no reply with prompt `{missing}`"
+        yield f"  stability: not measured, there is no reply with prompt `{missing}`"
         return
     yield from _change(stability.change)
 
@@ -124,7 +124,7 @@ def _p(value: float) -> str:
 
 
 def report_json(report: StabilityReport) -> dict[str, Any]:
-    """The report for programs: the dataclasses of the report, names as in docs/exam.md."""
+    """Return the report as JSON values: the dataclasses of the report, names as in docs/exam.md."""
     return {
         "models": [_stability_json(stability) for stability in report.models],
         "comparisons": [asdict(one) for one in report.comparisons],

@@ -1,4 +1,4 @@
-"""Several trainings of one row, told apart by their seeds: the mean over them, and how far another training may lie."""
+"""Several trainings of one row, one per seed: their mean, and the interval that another training may move it by."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class OverTrainings:
     interval: Interval | None
     """The 95 % interval of the mean over trainings and questions: both errors, added as squares."""
     over_trainings: Interval | None
-    """The t interval over the trainings alone, on these questions; without width where all came out alike."""
+    """The t interval over the trainings alone, on these questions; its width is 0 if all trainings give the same."""
     values: tuple[float, ...]
     """The number of each training, in the order of their seeds."""
 
@@ -42,7 +42,7 @@ class Trainings:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Two rows that were trained with the same seeds: the difference, training by training."""
+    """The difference of two rows that were trained with the same seeds, training by training."""
 
     benchmark: str
     prompt: PromptStyle
@@ -53,7 +53,7 @@ class Contrast:
 
 
 def row_and_seed(model: str) -> tuple[str, int | None]:
-    """The row that a model's name belongs to, and the seed it was trained with.
+    """Return the row of a model's name, and the seed of its training.
 
     >>> row_and_seed("final-seed2"), row_and_seed("final")
     (('final', 2), ('final', None))
@@ -63,7 +63,7 @@ def row_and_seed(model: str) -> tuple[str, int | None]:
 
 
 def trainings(report: StabilityReport) -> list[Trainings]:
-    """Every row of the report that has at least two trainings, exam by exam."""
+    """Return every row of the report that has at least two trainings, exam by exam."""
     found = []
     for (benchmark, row), models in _rows(report).items():
         kinds: dict[PromptStyle, OverTrainings] = {}
@@ -79,7 +79,7 @@ def trainings(report: StabilityReport) -> list[Trainings]:
 
 
 def contrasts(report: StabilityReport) -> list[Contrast]:
-    """Every two rows of the report that share at least two seeds, exam by exam and prompt by prompt."""
+    """Return every two rows of the report that share at least two seeds, exam by exam and prompt by prompt."""
     pairs: dict[tuple[str, PromptStyle, str, str], dict[int | None, Estimate]] = {}
     for one in report.comparisons:
         (first, seed), (second, same) = row_and_seed(one.first), row_and_seed(one.second)
@@ -94,7 +94,7 @@ def contrasts(report: StabilityReport) -> list[Contrast]:
 
 
 def over_trainings(estimates: Sequence[Estimate]) -> OverTrainings | None:
-    """The mean of several trainings' numbers with its intervals; None for fewer than two."""
+    """Return the mean of several trainings' numbers with its intervals; None for fewer than two."""
     values = [one.value for one in estimates if one.value is not None]
     if len(values) < 2 or len(values) < len(estimates):
         return None
@@ -110,7 +110,7 @@ def over_trainings(estimates: Sequence[Estimate]) -> OverTrainings | None:
 
 
 def t_half_width(values: Sequence[float]) -> float:
-    """Half the 95 % t interval of a mean of at least two values.
+    """Return half the width of the 95 % t interval of a mean of at least two values.
 
     >>> round(t_half_width([-5.0, -6.1, -2.5]), 2)
     4.58
@@ -122,7 +122,7 @@ def t_half_width(values: Sequence[float]) -> float:
 
 
 def trainings_lines(report: StabilityReport, show: Callable[[float, Interval | None, bool], str]) -> list[str]:
-    """The trained rows for people; `show` writes a number with its interval, signed or not."""
+    """Return the rows with several trainings as text; `show` writes a number with its interval, signed or not."""
     lines = []
     for one in trainings(report):
         lines.append(f"  {one.row}, {len(one.models)} trainings ({', '.join(one.models)}), {one.benchmark}:")
@@ -143,7 +143,7 @@ def _line(name: str, over: OverTrainings, show: Callable[[float, Interval | None
 
 
 def _rows(report: StabilityReport) -> dict[tuple[str, str], list[Stability]]:
-    """The models of each exam and row that has several trainings, in the order of their seeds."""
+    """Return the models of each exam and row that has several trainings, in the order of their seeds."""
     rows: dict[tuple[str, str], list[Stability]] = {}
     for one in report.models:
         rows.setdefault((one.benchmark, row_and_seed(one.model)[0]), []).append(one)

@@ -145,7 +145,7 @@ def _piece(name: str) -> str | None:
 
 
 def _path(template: str) -> Path:
-    """Templates lie beside the package in a checkout and inside it once installed."""
+    """Return a template's path: beside the package in a checkout, inside the package once installed."""
     inside = PACKAGE / template
     return inside if inside.is_file() else PACKAGE.parent / template
 

@@ -1,4 +1,4 @@
-"""One question put to N models under both prompts: recorded or live, every cell with a state and a fault of its own."""
+"""One question for N models under both prompts, recorded or live; every cell has its own state and fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FaultKind = Literal["silent", "refused", "answered", "too_long", "broken"]
 Column = tuple[str, PromptStyle]
 
 BEAT = 5.0
-"""Seconds after which the cells are yielded again although nothing is new."""
+"""Seconds after which the cells are yielded again without news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class _Board:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def fill(self, column: Column, ask: Ask, judge: Judge, silence: float) -> None:
-        """Fill one cell to its end; its fault, whatever it is, must not take five others with it."""
+        """Fill one cell to its end; a fault of this cell must not end the other five."""
         try:
             async for text in _pieces(ask(*column), silence):
                 if text:  # an empty piece only means that the turn has not come yet
@@ -144,7 +144,7 @@ async def _pieces(reply: AsyncIterator[str], silence: float) -> AsyncIterator[st
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event, seconds: float) -> None:
-    """Wait for so long, or until one of two events is set: a stop must be seen even while every producer is silent."""
+    """Wait until one of two events is set or the time is over, so that a stop works while every producer is silent."""
     waits = [asyncio.create_task(event.wait()) for event in {first, second}]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -208,7 +208,7 @@ class Asking:
             with suppress(RuntimeError):  # the loop is closed: no reader is left
                 loop.call_soon_threadsafe(self._pieces[column].put_nowait, piece)
 
-        while not self.turn.acquire(timeout=1.0):  # another reader's: a sign of life, since silence is a fault
+        while not self.turn.acquire(timeout=1.0):  # not our turn yet: empty pieces prevent a timeout
             for column in self.requests:
                 hand(column, "")
             if not self._reading:

@@ -1,4 +1,4 @@
-"""The faults medllm foresees, each worded as place, fault and mend.
+"""The expected errors of medllm, each with the place, the fault and the remedy.
 
     MedllmError
     ├── RecipeError       a recipe that cannot be run
@@ -14,7 +14,7 @@ The command line turns each into one line and exit code 1; anything else is a bu
 
 
 class MedllmError(Exception):
-    """A foreseen fault: its text names the place, the fault and the mend."""
+    """An expected error: its text names the place, the fault and the remedy."""
 
 
 class RecipeError(MedllmError):

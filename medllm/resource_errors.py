@@ -11,7 +11,7 @@ MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 
 
 def memory_is_full(fault: BaseException) -> bool:
-    """Whether a device's or the machine's memory was asked for more than it has.
+    """Return whether the memory of a device or of the machine is exhausted.
 
     >>> memory_is_full(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
     True
@@ -23,7 +23,7 @@ def memory_is_full(fault: BaseException) -> bool:
 
 
 def disk_is_full(fault: BaseException) -> bool:
-    """Whether a file could not be written to its end: the disk, the quota or the largest allowed file was reached.
+    """Return whether a file could not be written whole: the disk, the quota or the file size limit was reached.
 
     >>> disk_is_full(OSError(errno.ENOSPC, "No space left on device")), disk_is_full(FileNotFoundError("a"))
     (True, False)
@@ -32,7 +32,7 @@ def disk_is_full(fault: BaseException) -> bool:
 
 
 def _chain(fault: BaseException | None) -> Iterator[BaseException]:
-    """The fault and what led to it: libraries wrap the system's word into one of their own."""
+    """Yield the error and its causes: libraries wrap the system's error in another one."""
     while fault is not None:
         yield fault
         fault = fault.__cause__ or (None if fault.__suppress_context__ else fault.__context__)

@@ -46,7 +46,7 @@ class PromptInstance:
 
 @dataclass(frozen=True)
 class ExamRun:
-    """One exam as it is asked."""
+    """One exam with its rendered prompts."""
 
     name: str
     questions: list[Question]
@@ -56,7 +56,7 @@ class ExamRun:
     prompts: dict[str, PromptInstance]
     """Each prompt by a key of exam, question, prompt and sample."""
     watch: AuditTrail
-    """The leakage audit of the worked examples; it watches nothing where there are none."""
+    """The leakage audit of the worked examples; empty where there are none."""
 
 
 def build_exam_runs(settings: Evaluate, sources: dict[str, Path]) -> list[ExamRun]:
@@ -115,7 +115,7 @@ def question_row(question: Question) -> dict[str, Any]:
 
 
 def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply]) -> dict[str, Any]:
-    """With what one model was asked one exam one way, and what that took."""
+    """Record how one model was asked one exam under one prompt, with the tokens and the cost."""
     return {
         "benchmark": sitting.name,
         "template": settings.template,

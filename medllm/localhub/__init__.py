@@ -1,4 +1,4 @@
-"""The embedded Hub: a small server that unmodified Hugging Face clients take for the real one."""
+"""The embedded Hub: a small server that unmodified Hugging Face clients can use in place of the real one."""
 
 from medllm.localhub.limits import ServerLimits
 from medllm.localhub.server import DEFAULT_PORT, LocalHub, serve

@@ -4,7 +4,7 @@ from medllm.errors import HubError
 
 
 class HubRefusal(HubError):
-    """A request that is turned down; `code` becomes `X-Error-Code`, which clients map to their own exceptions."""
+    """A refused request; `code` becomes `X-Error-Code`, which clients map to their own exceptions."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ def unauthorized(message: str) -> HubRefusal:
 
 
 def too_large(what: str, bound: int) -> HubRefusal:
-    """A limit of the hub was passed; the bound is named so that the caller can stay below it."""
+    """The request exceeds a limit of the hub; the message gives the limit."""
     return HubRefusal(413, f"{what} is larger than this hub takes ({bound} is the bound)", "TooLarge")
 
 

@@ -1,4 +1,4 @@
-"""The Hub's words for licences: a card whose `license` is none of them is refused there, and here."""
+"""The Hub's licence identifiers: the Hub and this hub refuse a card whose `license` is another word."""
 
 import re
 
@@ -18,7 +18,7 @@ HUB_LICENSES = frozenset(_WORDS.split())
 
 
 def hub_word(written: object) -> str:
-    """The Hub's word for a licence as somebody wrote it; `other` where it has none, or where there are several.
+    """Map a written licence to the Hub's identifier; `other` where the Hub has none, or where there are several.
 
     >>> hub_word("Apache-2.0"), hub_word("qwen"), hub_word(["mit"]), hub_word("mit, cc-by-4.0"), hub_word(None)
     ('apache-2.0', 'other', 'mit', 'other', 'other')

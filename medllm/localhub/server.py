@@ -1,4 +1,4 @@
-"""Runs a hub: in this process beside other work, or as the one thing the process does."""
+"""Runs a hub: in a thread of this process, or as the only task of the process."""
 
 import logging
 import signal

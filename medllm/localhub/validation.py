@@ -1,4 +1,4 @@
-"""What a repository, a reference and a file in it may be called, so that no name ever leaves its place."""
+"""Rules for names of repositories, references and files, so that no path leaves its folder."""
 
 import re
 import unicodedata

@@ -66,7 +66,7 @@ RECIPE = "quickstart.yaml"
 
 
 def prepare(folder: Path, recipe: Path, *, world_seed: int = 0, seed: int = 0, size: Size | None = None) -> Path:
-    """Lay out all that the recipe names beside a copy of it; what is there stays as it is."""
+    """Write a copy of the recipe and every folder that the recipe names; existing ones stay unchanged."""
     if not (folder / "world").exists():
         making = folder / "world.part"
         shutil.rmtree(making, ignore_errors=True)

@@ -19,12 +19,12 @@ SHEETS = FORMS | {"case": 0.15}
 """How often a sheet has which form; a sheet with a case has two questions on it."""
 SECTIONS = "ABCDEF"
 REQUIRED = "BE"
-"""The sections that everybody must pass; their case questions count three points, as in the real exam."""
+"""The sections that every candidate must pass; their case questions count three points, as in the real exam."""
 
 
 @dataclass(frozen=True)
 class MiniatureExam:
-    """One sitting: what it is called, when it was sat, and its questions in order."""
+    """One exam: its name, its date, and its questions in order."""
 
     name: str
     sat: date
@@ -32,7 +32,7 @@ class MiniatureExam:
 
 
 def exam_of(world: World, year: int, questions: int) -> MiniatureExam:
-    """The exam of a year; the years that are only asked were drawn after every setting of the recipe stood."""
+    """The exam of a year; the test-only years were drawn after every setting of the recipe was fixed."""
     old = year <= LAST_TAUGHT
     source = random.Random(f"exam {world.seed} {year}" if old else f"unseen {world.seed} {year}")
     style: Style = "old" if old else "new"

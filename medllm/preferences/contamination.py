@@ -18,24 +18,24 @@ from medllm.preferences.pairs import PreferencePair
 
 @dataclass
 class AuditTrail:
-    """Holds texts against the held-out exams and keeps what it saw; with nothing held out it sees nothing."""
+    """Checks texts for held-out questions and records every match; without held-out exams there are no matches."""
 
     items: tuple[ExamItem, ...]
     reviewed: frozenset[str] = frozenset()
-    """Names of texts that a person has looked at and found free of the exams."""
+    """Names of texts that a person has reviewed and found free of the exams."""
     report: AuditReport = field(default_factory=lambda: AuditReport(0, []))
     dropped: Counter[str] = field(default_factory=Counter)
-    """Texts that had to go, by stage."""
+    """Numbers of dropped texts, by stage."""
 
     @classmethod
     def over(
         cls, held_out: Iterable[Question], reviewed: Iterable[str] = (), translated: Iterable[ExamItem] = ()
     ) -> "AuditTrail":
-        """A watch over these questions and their translations; two exams that are one folder count once."""
+        """Build the audit of these questions and their translations; two exams from one folder count once."""
         return cls(tuple(dict.fromkeys((*map(as_item, held_out), *translated))), frozenset(reviewed))
 
     def match(self, stage: Stage, texts: Iterable[tuple[str, str]]) -> dict[str, Finding]:
-        """The texts, each with its name, that hold a held-out item and must go, with the worst that was seen there."""
+        """Find the named texts that contain a held-out question and must be dropped, each with its worst match."""
         if not self.items:
             return {}
         found = audit(texts, AuditRequest(self.items, stage))
@@ -49,7 +49,7 @@ class AuditTrail:
         return worst
 
     def refuse(self, stage: Stage, what: str, texts: Iterable[tuple[str, str]]) -> None:
-        """Stop at the first text that holds a held-out item: a person chose these texts and must choose others."""
+        """Raise at the first text with a held-out question: a person chose these texts and must choose others."""
         for found in self.match(stage, texts).values():
             raise DataError(
                 f"{what}: {found.document} holds {found.containment:.0%} of {found.item}, a question of a held-out "
@@ -57,11 +57,11 @@ class AuditTrail:
             )
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every sighting as a row of the audit's table."""
+        """Return every match as a row of the audit's table."""
         return [{**one, "reviewed": one["document"] in self.reviewed} for one in self.report.as_dict()["documents"]]
 
     def facts(self) -> dict[str, Any]:
-        """The audit in numbers; `unreviewed` are the sightings in texts that stay, until a person has looked."""
+        """Summarise the audit in numbers; `unreviewed` counts the matches in kept texts that no person has reviewed."""
         waiting = sum(one.verdict == "review" and one.document not in self.reviewed for one in self.report.found)
         return {**self.report.totals(), "dropped": dict(sorted(self.dropped.items())), "unreviewed": waiting}
 

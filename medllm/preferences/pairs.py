@@ -57,7 +57,7 @@ class RankedAnswers:
 def make_pairs(
     ranked: RankedAnswers, *, steps: Sequence[Step], most: int, max_similarity: float, seed: int, number: int
 ) -> list[PreferencePair]:
-    """At most `most` pairs of each step, drawn by the seed; no pair sets a text against its like."""
+    """At most `most` pairs of each step, drawn by the seed; no pair contains two nearly equal texts."""
     if not ranked.samples:
         return []
     useful = [sample for sample in ranked.samples if not sample.duplicate]

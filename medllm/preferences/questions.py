@@ -31,7 +31,7 @@ class QuestionSelection:
 
 
 def select_questions(settings: Preferences, sources: dict[str, Path]) -> QuestionSelection:
-    """Read the exam sets and keep what may be learnt from and has something to learn."""
+    """Read the exam sets and keep the questions that are allowed for training and useful for it."""
     held = _held_out(settings, sources)
     texts = {essence(question) for question in held}
     counts: Counter[str] = Counter()

@@ -121,7 +121,7 @@ def _tokenizer(settings: Corpus, sources: Mapping[str, Path]) -> Path | None:
 
 
 def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
-    """What half-made work was begun for: everything but how many processes did it."""
+    """Describe the settings that unfinished work belongs to: all except the number of processes."""
     files = {
         name: [
             [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]

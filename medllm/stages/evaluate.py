@@ -1,4 +1,4 @@
-"""The `evaluate` stage: every model, every exam, plainly and explained; each answer is kept and judged."""
+"""The `evaluate` stage: every model answers every exam plainly and explained; each answer is stored and graded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPLIES = "replies"
 
 
 def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
-    """Ask, judge, report; called again after an interruption, it asks only what is not yet written down."""
+    """Ask, grade and report; called again after an interruption, ask only the questions without a stored answer."""
     if (out / "facts.json").is_file():
         return
     work = work_folder(out)

@@ -1,4 +1,4 @@
-"""The `merge` stage: an adapter and its base to one model that loads like any other, with a certificate of parity."""
+"""The `merge` stage: merges an adapter into its base as one ordinary model, with a certificate of parity."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def put_in_place(out: Path, facts: dict[str, Any]) -> None:
 def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None, questions: int) -> dict[str, Any]:
     """Fill the work folder beside `out` with the merged model, and return what was done.
 
-    All that can be known before a byte is written is asked first: tokenizer, adapters, disk, the certificate's memory.
+    Every check that needs no output runs first: tokenizer, adapters, disk space, the certificate's memory.
     A certificate that fails is an error; the merged model then stays in the work folder.
     """
     from medllm.generation.certificate import Certificate

@@ -36,7 +36,7 @@ AUDIT = pa.schema(
 
 
 def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
-    """Sample, label, pair; called again after an interruption, it asks only what is not yet written down."""
+    """Sample, label and pair; called again after an interruption, sample only the missing answers."""
     if (out / "facts.json").is_file():
         return
     work = work_folder(out)
@@ -65,7 +65,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
 
 
 def _nothing(report: dict[str, Any]) -> str:
-    """Why no pair came of the samples, and what to turn."""
+    """Explain why the samples gave no pair, and which setting to change."""
     long = report["too_long"]
     unfit = f" {long} prompts leave the model no room for `max_new_tokens`: give fewer `shots`." if long else ""
     return (
@@ -87,7 +87,7 @@ def _prompts(question: Question, asked: QuestionSelection, settings: Preferences
 
 
 def seed_of(settings: Preferences, key: Key, sample: int) -> int:
-    """A seed of its own for every draw, the same in every run."""
+    """Derive a separate seed for every draw, the same in every run."""
     text = f"{settings.seed} {key[0]} {key[1]} {sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 

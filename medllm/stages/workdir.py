@@ -15,14 +15,14 @@ def say(stage: str, line: str) -> None:
 
 
 def write_facts(out: Path, facts: dict[str, Any]) -> None:
-    """Write facts.json, whole or not at all: it is the sign that the folder is finished."""
+    """Write facts.json atomically: the file marks the folder as finished."""
     aside = out / (FACTS + ".part")
     aside.write_text(json.dumps(facts, ensure_ascii=False, indent=1, default=str) + "\n", "utf-8")
     aside.replace(out / FACTS)
 
 
 def work_folder(out: Path) -> Path:
-    """Where a folder is made before it is moved into place; it outlives a run that was cut short."""
+    """Create the work folder beside `out`; the folder survives an interrupted run."""
     work = out.with_name(out.name + ".part")
     work.mkdir(parents=True, exist_ok=True)
     return work
@@ -38,7 +38,7 @@ def finish_interrupted_move(out: Path, leave_out: tuple[str, ...]) -> bool:
 
 
 def move_into_place(work: Path, out: Path, leave_out: tuple[str, ...]) -> None:
-    """Let the finished folder appear at once, without what was only needed on the way."""
+    """Move the finished folder into place at once, without its intermediate files."""
     for name in leave_out:
         path = work / name
         if path.is_dir():

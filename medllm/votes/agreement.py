@@ -11,7 +11,7 @@ from medllm.votes.vote import CHOICES, Vote
 
 @dataclass(frozen=True)
 class Agreement:
-    """The figures, with what they rest on."""
+    """Agreement figures, with the numbers of votes, raters and pairs behind them."""
 
     votes: int
     raters: int
@@ -27,7 +27,7 @@ class Agreement:
 
 
 def agreement(votes: Sequence[Vote]) -> Agreement:
-    """Agreement over all pairs of raters who saw the same two explanations, on whichever side they stood."""
+    """Agreement over all pairs of raters who saw the same two explanations, on either side."""
     seen: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     for vote in votes:
         key = (vote.benchmark, vote.question_id, *sorted((vote.completion_a, vote.completion_b)))

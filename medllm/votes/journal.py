@@ -62,7 +62,7 @@ class Journal:
             return True
 
     def votes(self) -> list[Vote]:
-        """Every vote that was acknowledged, in order; a torn last line was not."""
+        """Return every acknowledged vote in order; a torn last line was never acknowledged."""
         if not self.file.exists():
             return []
         whole, _, _ = self.file.read_bytes().rpartition(b"\n")
@@ -78,7 +78,7 @@ class Journal:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Hold the way to the Hub: of two senders the later must not bring the older state."""
+        """Lock the upload to the Hub, so that of two senders the later one never sends the older state."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._way, (self.folder / "sending").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -86,7 +86,7 @@ class Journal:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold the journal against other threads and other processes."""
+        """Lock the journal against other threads and processes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock, (self.folder / "lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -119,7 +119,7 @@ class Journal:
         os.fsync(descriptor)
 
     def _catch_up(self) -> None:
-        """Learn the votes that were written since, by this process or by others."""
+        """Read the votes added since the last read, by this process or by others."""
         with self.file.open("rb") as handle:
             handle.seek(self._read_to)
             for line in handle:
@@ -135,7 +135,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new file's name is durable only when its folder is."""
+    """Sync a folder: a new file's name is durable only after that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

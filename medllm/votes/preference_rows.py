@@ -17,7 +17,7 @@ Find = Callable[[Vote, str], Record | None]
 def use_of(question: Question, cutoff: date | None) -> Use:
     """Whether votes on a question may train: only where its exam was sat by the cutoff and is not test-only.
 
-    What is not known is not allowed: no cutoff, no exam date, or a set that may only be asked.
+    Unknown means not allowed: without a cutoff or an exam date, or for a test-only set, votes may not train.
     """
     known = CATALOGUE.get(question.benchmark)
     if known is not None and known.test_only:

@@ -1,4 +1,4 @@
-"""Votes on their way to a Hub dataset: in the background, again and again until the Hub has them, each exactly once."""
+"""Uploads votes to a Hub dataset in the background, with retries until the Hub has each vote exactly once."""
 
 import json
 import tempfile
@@ -22,7 +22,7 @@ LONGEST_PAUSE = 300.0
 """Seconds between tries while the Hub is away."""
 
 Rows = Callable[[Sequence[Vote]], list[dict[str, Any]]]
-"""Makes preference rows of votes; those that may not train are left out by it."""
+"""Makes preference rows of votes and leaves out those that may not train."""
 
 
 class Uploader:

@@ -18,7 +18,7 @@ LONGEST_NOTE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """A judgement as it is stored; the two texts are named by their hashes, and found in the results."""
+    """A stored judgement; the two texts are identified by their hashes and found in the results."""
 
     vote_id: str
     """One rater's vote on one pair: sending it twice is the same vote."""
@@ -28,7 +28,7 @@ class Vote:
     model_a: str
     model_b: str
     completion_a: str
-    """SHA-256 of the explanation that stood on side A."""
+    """SHA-256 of the explanation shown on side A."""
     completion_b: str
     length_a: int
     """Characters of explanation A, to separate a preference for length from one for quality."""
@@ -45,7 +45,7 @@ class Vote:
     role: str = ""
     """The rater's profession as the rater states it; not verified."""
     rater: str
-    """A hash of a number drawn in the rater's browser: who voted twice, never who."""
+    """A hash of a number drawn in the rater's browser: it links the votes of one rater without an identity."""
     language: str
     seconds: float
     results: str
@@ -71,5 +71,5 @@ class Vote:
 
 
 def digest(text: str) -> str:
-    """The SHA-256 of a text, by which a completion is known."""
+    """The SHA-256 of a text, which identifies a completion."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Jobs: commands that the hub's owner lets it run on this machine, each with its log."""
+"""Jobs: commands that run on this machine with the permission of the hub's owner, each with a log."""

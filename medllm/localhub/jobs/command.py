@@ -1,4 +1,4 @@
-"""What a job becomes on this machine: `uv run` without a download, volumes as folders, a clean environment."""
+"""Prepares a job for this machine: `uv run` without a download, volumes as folders, a clean environment."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class JobCommand:
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """What a job sees of this machine: the places of programs and devices, none of the owner's own secrets."""
+    """Build the environment of a job: the paths of programs and devices, none of the owner's secrets."""
     own = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
     programs = str(Path(sys.executable).parent)
     return {**own, "PATH": f"{programs}{os.pathsep}{own.get('PATH', os.defpath)}", "PYTHONUNBUFFERED": "1", **given}

@@ -1,6 +1,6 @@
-"""Runs one command and outlives neither it nor the hub: when the hub closes the pipe, or dies, the whole group goes.
+"""Runs one command and ends its whole process group when the command ends, or when the hub closes the pipe or dies.
 
-It is started as a script of its own, so that even a hub that was killed leaves no process behind.
+The keeper is a separate script, so that even a killed hub leaves no process behind.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import threading
 import time
 
 PATIENCE = 5.0
-"""Seconds between asking the group to stop and making it stop."""
+"""Seconds between asking the group to stop (SIGTERM) and killing it (SIGKILL)."""
 
 
 def _stop(group: int) -> None:
@@ -31,7 +31,7 @@ def _watch(group: int) -> None:
 
 
 def keep(command: list[str]) -> int:
-    """The exit code of the command, run in a process group of its own."""
+    """Run the command in a new process group and return its exit code."""
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as fault:

@@ -28,7 +28,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a job runs; secrets are kept apart and never written down."""
+    """What a job runs; secrets are kept separately and never stored."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -70,7 +70,7 @@ def set_stage(store: Store, number: str, stage: str, message: str | None = None)
 
 
 def end_all_left_over(store: Store) -> None:
-    """Jobs of a server that is gone have ended with it."""
+    """Mark the jobs of an earlier server as ended."""
     with store.database.write() as connection:
         connection.execute(
             "UPDATE jobs SET stage = 'ERROR', message = 'The hub was stopped', finished = ? "
@@ -121,7 +121,7 @@ class JobLog:
         self._file.flush()
 
     def close(self) -> None:
-        """No more lines come."""
+        """Close the log's file."""
         self._file.close()
 
 

@@ -1,4 +1,4 @@
-"""Runs jobs: each in a folder and a process group of its own, its lines into a log, its end written down."""
+"""Runs jobs: each in a separate folder and process group, with its output in a log and its end recorded."""
 
 import logging
 import shutil
@@ -21,7 +21,7 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 
 
 class _Running:
-    """A job's process, and whether somebody has asked for its end."""
+    """A job's process, and the stage in which a user or a timeout ends it."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -48,7 +48,7 @@ class JobRunner:
         records.end_all_left_over(store)
 
     def start(self, caller: Caller, number: str, spec: Spec, secret: Mapping[str, str]) -> None:
-        """Start a job that was written down."""
+        """Start a job that is already recorded."""
         running = self._running[number] = _Running()
         running.thread = threading.Thread(target=self._run, args=(running, caller, number, spec, secret), daemon=True)
         running.thread.start()

@@ -1,4 +1,4 @@
-"""Turns cards and facts into HTML in which nothing stored can act: no raw HTML, no script, no foreign image."""
+"""Renders cards and facts as safe HTML: no raw HTML, no script, no foreign image."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -28,7 +28,7 @@ def part(text: str) -> str:
 
 
 def moment(text: str) -> str:
-    """A moment for people.
+    """Format a time for readers.
 
     >>> moment("2026-11-20T07:30:01.123Z")
     '2026-11-20 07:30 UTC'
@@ -52,7 +52,7 @@ def page(name: str, facts: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def page_headers() -> dict[str, str]:
-    """What keeps a page from running or loading anything that is not the hub's own."""
+    """Return the headers that keep a page from running or loading foreign content."""
     return {
         "Content-Security-Policy": _SAFE,
         "X-Content-Type-Options": "nosniff",
@@ -64,7 +64,7 @@ def page_headers() -> dict[str, str]:
 def card_html(text: str, place: str) -> Markup:
     """A card's Markdown as HTML; links and images without an address of their own lead to the files of `place`.
 
-    HTML in the card is shown as the text it is.
+    HTML in the card is shown as plain text.
 
     >>> str(card_html("# Hi <script>x</script>", "/a/b")).strip()
     '<h1>Hi &lt;script&gt;x&lt;/script&gt;</h1>'

@@ -1,4 +1,4 @@
-"""Users, organisations and tokens: who somebody is, and where they may write."""
+"""Users, organisations and tokens: the identity of a caller and the namespaces open to it."""
 
 import getpass
 import hashlib
@@ -27,7 +27,7 @@ class Caller:
     owner: bool = False
     """The hub's first user, who may do everything here."""
     namespaces: dict[str, str] = field(default_factory=dict)
-    """The namespaces they belong to, in lower case, and their role in each."""
+    """The namespaces of the caller, in lower case, with the role in each."""
     label: str = ""
     created: str = ""
 
@@ -37,7 +37,7 @@ class Caller:
         return self.id is None
 
     def belongs(self, namespace: str) -> bool:
-        """Whether they may see what is private there."""
+        """Return whether the caller may see private content of a namespace."""
         return self.owner or namespace.lower() in self.namespaces
 
     def may_write(self, namespace: str) -> bool:
@@ -49,12 +49,12 @@ NOBODY = Caller()
 
 
 def now() -> str:
-    """This moment as the Hub writes it."""
+    """The current time in the Hub's format."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def first_user(connection: sqlite3.Connection) -> str:
-    """The name of the hub's owner, made after the account that runs this when there is none yet."""
+    """Return the name of the hub's owner; create the owner from the account that runs this process if there is none."""
     row = connection.execute("SELECT name FROM people WHERE owner = 1").fetchone()
     if row is None:
         name = re.sub(r"[^A-Za-z0-9_]+", "-", getpass.getuser()).strip("-")[:60]
@@ -108,7 +108,7 @@ def join(connection: sqlite3.Connection, org: str, user: int, role: str) -> None
 
 
 def digest(token: str) -> str:
-    """What the hub keeps of a token. Tokens are random, so a fast hash is enough."""
+    """Hash a token for storage. Tokens are random, so a fast hash is enough."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
@@ -120,7 +120,7 @@ def new_token() -> str:
 
 
 def issue(connection: sqlite3.Connection, user: int, *, role: Role, label: str, days: int | None = None) -> str:
-    """A new token for a user; this is the only time its text is known."""
+    """Issue a new token for a user; its text is returned only here."""
     token = new_token()
     ends = None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat()
     connection.execute(
@@ -131,7 +131,7 @@ def issue(connection: sqlite3.Connection, user: int, *, role: Role, label: str, 
 
 
 def identify(connection: sqlite3.Connection, token_digest: str) -> Caller | None:
-    """Whose token this is, or None for one that is unknown, revoked or out of date."""
+    """Find the caller of a token, or None when the token is unknown, revoked or expired."""
     row = connection.execute(
         "SELECT user, label, role, created, expires FROM tokens WHERE digest = ?", (token_digest,)
     ).fetchone()
@@ -141,7 +141,7 @@ def identify(connection: sqlite3.Connection, token_digest: str) -> Caller | None
 
 
 def caller(connection: sqlite3.Connection, user: int, *, role: Role, label: str, created: str) -> Caller:
-    """The user as somebody who calls with a token of this role."""
+    """Build the caller for a user and the role of the token."""
     person = connection.execute("SELECT name, owner FROM people WHERE id = ?", (user,)).fetchone()
     orgs = connection.execute(
         "SELECT people.name, members.role FROM members JOIN people ON people.id = members.org WHERE members.user = ?",
@@ -170,6 +170,6 @@ def tokens(connection: sqlite3.Connection) -> list[sqlite3.Row]:
 
 
 def revoke(connection: sqlite3.Connection, number: int) -> None:
-    """Make a token worthless from now on."""
+    """Revoke a token with immediate effect."""
     if connection.execute("DELETE FROM tokens WHERE id = ?", (number,)).rowcount == 0:
         raise HubError(f"There is no token {number}: `medllm hub token list DIR` lists the valid ones.")

@@ -21,7 +21,7 @@ class ByteRange(NamedTuple):
 
 @dataclass(frozen=True)
 class Blob:
-    """Content and where its bytes lie, in order."""
+    """Content and the location of its bytes, in order."""
 
     sha256: str
     size: int
@@ -56,7 +56,7 @@ def add(connection: sqlite3.Connection, blob: Blob) -> None:
 
 
 def mark_sent(connection: sqlite3.Connection, user: int, sha256: str) -> None:
-    """This user has shown that they have this content: they may name it in a commit."""
+    """Record that this user has sent this content, and so may name it in a commit."""
     connection.execute("INSERT OR IGNORE INTO sent VALUES (?, ?)", (user, sha256))
 
 
@@ -67,7 +67,7 @@ def was_sent(connection: sqlite3.Connection, user: int, sha256: str) -> bool:
 
 
 def joined(pieces: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
-    """The same bytes in as few pieces as can be."""
+    """Join adjacent pieces: the same bytes in as few pieces as possible."""
     result: list[ByteRange] = []
     for piece in pieces:
         last = result[-1] if result else None

@@ -75,7 +75,7 @@ def files(connection: sqlite3.Connection, bucket: int, prefix: str = "") -> list
 
 
 def put(connection: sqlite3.Connection, bucket: int, path: str, *, sha256: str, xet_hash: str, mtime: int) -> None:
-    """Put a file into a bucket, over the one that was there."""
+    """Put a file into a bucket and replace the earlier one."""
     connection.execute(
         "INSERT OR REPLACE INTO bucket_files VALUES (?, ?, ?, ?, ?)", (bucket, path, sha256, xet_hash, mtime)
     )

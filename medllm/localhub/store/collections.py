@@ -1,4 +1,4 @@
-"""Collections: a title over repositories that belong together; who may not see a repository does not see its line."""
+"""Collections: titled lists of repositories; a caller sees only the items of repositories open to that caller."""
 
 import re
 import sqlite3
@@ -16,7 +16,7 @@ _SLUG = re.compile(r"(?:.*-)?([0-9a-f]{24})")
 
 @dataclass(frozen=True)
 class CollectionItem:
-    """One line of a collection."""
+    """One item of a collection."""
 
     id: int
     repo: Repo
@@ -80,7 +80,7 @@ def create(
     description: str | None,
     private: bool,
 ) -> sqlite3.Row:
-    """A new, empty collection; the caller has looked whether there is one of that title."""
+    """Create an empty collection; the caller has checked that the title is free."""
     _may_write(caller, check_namespace(namespace))
     if not title.strip():
         raise bad_request("'title' must not be empty")
@@ -100,7 +100,7 @@ def change(connection: sqlite3.Connection, number: int, column: str, value: obje
 
 
 def rename(connection: sqlite3.Connection, row: sqlite3.Row, title: str) -> None:
-    """Another title; the address changes with it, and the old one still leads here by its number."""
+    """Rename a collection; its address changes, and the old address still works by its number."""
     other = titled(connection, row["namespace"], title)
     if not title.strip() or (other is not None and other["id"] != row["id"]):
         raise HubRefusal(409, "A collection needs a title that no other of its namespace has", "Conflict")
@@ -113,7 +113,7 @@ def delete(connection: sqlite3.Connection, number: int) -> None:
 
 
 def items(connection: sqlite3.Connection, caller: Caller, number: int) -> list[CollectionItem]:
-    """Its lines in order, of the repositories this caller may see."""
+    """List the items in order, of the repositories this caller may see."""
     rows = connection.execute(
         "SELECT collection_items.id AS item, note, repos.* FROM collection_items JOIN repos ON repos.id = repo "
         "WHERE collection = ? ORDER BY position, item",
@@ -137,7 +137,7 @@ def add(connection: sqlite3.Connection, number: int, repo: Repo, note: str | Non
 
 
 def item(connection: sqlite3.Connection, number: int, name: str) -> int:
-    """The number of a line, from the name that clients have for it."""
+    """Find the number of an item by its name for clients."""
     wanted = min(int(name, 16), 2**62) if re.fullmatch(r"[0-9a-f]{24}", name) else -1
     row = connection.execute(
         "SELECT id FROM collection_items WHERE collection = ? AND id = ?", (number, wanted)
@@ -148,7 +148,7 @@ def item(connection: sqlite3.Connection, number: int, name: str) -> int:
 
 
 def move(connection: sqlite3.Connection, number: int, line: int, place: int) -> None:
-    """Put a line at this place and the others after each other around it."""
+    """Move an item to this position and renumber the others."""
     rows = connection.execute("SELECT id FROM collection_items WHERE collection = ? ORDER BY position, id", (number,))
     order = [row["id"] for row in rows if row["id"] != line]
     order.insert(place, line)

@@ -45,7 +45,7 @@ class AddLarge:
 
 @dataclass(frozen=True)
 class Remove:
-    """A file or folder that goes."""
+    """A file or folder that the commit removes."""
 
     path: str
     folder: bool

@@ -80,7 +80,7 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Close the idle connections; the last one out folds the WAL back into the file."""
+        """Close the idle connections; closing the last one merges the WAL into the file."""
         while True:
             try:
                 self._idle.get_nowait().close()

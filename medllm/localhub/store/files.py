@@ -23,7 +23,7 @@ def is_full(fault: OSError) -> bool:
 
 
 class Spool:
-    """Incoming content in a file of its own, hashed while it is written; it is gone unless someone adopts it."""
+    """Incoming content in a temporary file, hashed during writing; the file is deleted unless it is published."""
 
     def __init__(self, path: Path, limit: int, what: str) -> None:
         self.path = path
@@ -45,7 +45,7 @@ class Spool:
         self._hash.update(data)
 
     def finish(self) -> None:
-        """Put everything on the disk; from here on only a rename is missing."""
+        """Sync everything to disk; afterwards only a rename is missing."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""Gives back the space of what nothing leads to any more, and checks what stays; it may run beside a server."""
+"""Garbage collection: frees the space of unreachable content and checks the rest; safe beside a running server."""
 
 import hashlib
 import json

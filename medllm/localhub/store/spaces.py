@@ -1,4 +1,4 @@
-"""What a Space is given besides its files: variables, the names of secrets (never their values), a machine."""
+"""Settings of a Space: variables, the names of secrets (never their values), and the requested machine."""
 
 import re
 import sqlite3
@@ -41,7 +41,7 @@ def put(
 
 
 def drop(connection: sqlite3.Connection, repo: Repo, kind: Setting, key: str) -> None:
-    """Forget a variable or a secret; one that is not there is forgotten already."""
+    """Delete a variable or a secret; deleting an absent one is no error."""
     connection.execute("DELETE FROM space_settings WHERE repo = ? AND kind = ? AND key = ?", (repo.id, kind, key))
 
 
@@ -59,14 +59,14 @@ def settings(connection: sqlite3.Connection, repo: Repo, kind: Setting) -> dict[
 
 
 def ask_for(connection: sqlite3.Connection, repo: Repo, hardware: str, sleep: int | None) -> None:
-    """Note which machine a Space is to have; this hub lends none."""
+    """Record the machine requested for a Space; this hub provides none."""
     if not _MACHINE.fullmatch(hardware):
         raise bad_request("'flavor' must be the name of a machine, such as cpu-basic")
     connection.execute("INSERT OR REPLACE INTO space_machines VALUES (?, ?, ?)", (repo.id, hardware, sleep))
 
 
 def runtime(connection: sqlite3.Connection, repo: Repo) -> dict[str, object]:
-    """Where a Space runs: nowhere, since this hub keeps Spaces and does not run them; and what was asked for."""
+    """Return the runtime of a Space: never running, since this hub does not run Spaces, and the requested machine."""
     row = connection.execute("SELECT * FROM space_machines WHERE repo = ?", (repo.id,)).fetchone()
     return {
         "stage": "NO_APP_FILE",

@@ -1,4 +1,4 @@
-"""The hub's folder as one thing: its metadata, its files, its key, and the bounds it keeps."""
+"""The store of one hub: its metadata, files, signing key and limits."""
 
 import hashlib
 import hmac
@@ -65,7 +65,7 @@ class Store:
         return token
 
     def identify(self, token: str | None) -> Caller | None:
-        """Who calls with this token; None when the token is not good."""
+        """Find the caller of this token; None when the token is invalid."""
         if token is None:
             return NOBODY
         digest = accounts.digest(token)
@@ -81,7 +81,7 @@ class Store:
         return f"{self.id}{row['value']}" if row else self.id
 
     def forget_clients(self, connection: sqlite3.Connection) -> None:
-        """Give the xet storage a new name: chunks that clients remember are not all here any more."""
+        """Give the xet storage a new name, because some chunks that clients remember are deleted."""
         connection.execute("INSERT OR REPLACE INTO settings VALUES ('storage', ?)", (secrets.token_hex(4),))
 
     def lock(self, name: str) -> threading.Lock:

@@ -1,4 +1,4 @@
-"""Takes large files down for good: out of a repository's history, and off the disk unless something else holds them."""
+"""Deletes large files permanently: from a repository's history, and from the disk unless other content uses them."""
 
 import json
 import sqlite3

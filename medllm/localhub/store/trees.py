@@ -35,7 +35,7 @@ class TreeChange:
 
     changes: dict[str, "Node | TreeChange | None"] = field(default_factory=dict)
     fresh: bool = False
-    """The folder was removed earlier in the same commit: what stood in it does not come back."""
+    """The folder was removed earlier in the same commit: its old content does not come back."""
     removed: set[str] = field(default_factory=set)
     """Names removed earlier in the same commit, which may come back as something else."""
 

@@ -1,1 +1,1 @@
-"""What the hub answers over HTTP: one file for each concern, each with its routes."""
+"""The hub's HTTP routes: one file for each kind of request."""

@@ -1,4 +1,4 @@
-"""The ASGI application: authenticates, takes the body in, runs the route in a thread, words every fault."""
+"""The ASGI application: authenticates, receives the body, runs the route in a thread, reports every error."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ class App:
         self._store = store
         self._routes = routes
         self._public = public
-        """Reachable from other machines: then nothing is answered without a token."""
+        """Whether other machines can reach the hub: then every request needs a token."""
         self._extras = extras
         self._workers = anyio.CapacityLimiter(40)
         self._lanes = {"commits": anyio.CapacityLimiter(2), "content": anyio.CapacityLimiter(2)}
@@ -74,7 +74,7 @@ class App:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._public and not is_loopback(re.sub(r":\d+$", "", host).strip("[]")):
-            # A page in a browser can point a name of its own at 127.0.0.1: only loopback's own names are served.
+            # DNS rebinding: a web page can point any host name at 127.0.0.1, so only loopback's own names are served.
             raise HubRefusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
         parts = _parts(scope)
         caller = await anyio.to_thread.run_sync(self._identify, headers, parts, scope["method"], limiter=self._workers)
@@ -97,7 +97,7 @@ class App:
         return await self._work(route, call)
 
     def _find(self, method: str, parts: list[str], caller: Caller) -> tuple[Route, dict[str, str]]:
-        """The route; a repository's name without its namespace is one that is not here, not an address of no use."""
+        """Find the route; a repository name without a namespace counts as a missing repository."""
         try:
             return find_route(self._routes, method, parts)
         except HubRefusal:
@@ -116,7 +116,7 @@ class App:
             return await anyio.to_thread.run_sync(route.handler, call, limiter=self._shards)
 
     def _identify(self, headers: Headers, parts: list[str], method: str) -> Caller:
-        """Who calls. Lfs and cas addresses carry a signature of their own, and no token of a user."""
+        """Identify the caller. LFS and CAS addresses are signed and carry no user token."""
         signed = parts[:1] in (["lfs"], ["cas"])
         secret = None if signed else _secret(headers, browsing=method in ("GET", "HEAD") and parts[:1] != ["api"])
         caller = self._store.identify(secret)
@@ -128,7 +128,7 @@ class App:
 
 
 def _secret(headers: Headers, *, browsing: bool) -> str | None:
-    """The token of a request. Browsers send theirs as a password, unasked: it counts only where nothing is changed."""
+    """Read the token of a request. A browser resends a password unasked, so it counts only for read requests."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return secret.strip()
@@ -176,7 +176,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 class _Body:
-    """The body of a request, taken in without ever holding more than a mebibyte of it."""
+    """The body of a request, received without ever holding more than a mebibyte of it."""
 
     def __init__(self, scope: Scope, receive: Receive, store: Store) -> None:
         declared = Headers(scope=scope).get("content-length", "0")

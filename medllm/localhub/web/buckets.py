@@ -103,7 +103,7 @@ def listing(call: Call) -> Response:
 
 @routes.add("GET", _AREA + "/xet-write-token")
 def write_token(call: Call) -> Response:
-    """Leave to send content for a bucket."""
+    """Issue a token for sending content to a bucket."""
     with call.store.database.read() as connection:
         buckets.writable(connection, call.caller, *_full(call))
     return grant(call)

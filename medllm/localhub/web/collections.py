@@ -70,7 +70,7 @@ def listing(call: Call) -> Response:
 
 @routes.add("POST", _AREA, body="memory")
 def create(call: Call) -> Response:
-    """A new collection; one of that title is named in the refusal, so that a client can go on with it."""
+    """Create a collection; a refusal names the existing one of that title, so that a client can use it."""
     fields = call.json()
     title, namespace = fields.text("title", most=_LONGEST_TITLE), fields.text("namespace")
     with call.store.database.write() as connection:
@@ -98,7 +98,7 @@ def show(call: Call) -> Response:
 
 @routes.add("PATCH", _ONE, body="memory")
 def change(call: Call) -> Response:
-    """Another title, description, theme or visibility."""
+    """Change the title, description, theme or visibility."""
     fields = call.json()
     with call.store.database.write() as connection:
         row = collections.writable(connection, call.caller, *call.full)
@@ -116,7 +116,7 @@ def change(call: Call) -> Response:
 
 @routes.add("DELETE", _ONE)
 def delete(call: Call) -> Response:
-    """Remove a collection; what it gathered stays."""
+    """Remove a collection; its repositories stay."""
     with call.store.database.write() as connection:
         collections.delete(connection, collections.writable(connection, call.caller, *call.full)["id"])
     return answer({"success": True})
@@ -140,7 +140,7 @@ def add_item(call: Call) -> Response:
 
 @routes.add("PATCH", _ONE + "/items/{item}", body="memory")
 def change_item(call: Call) -> Response:
-    """Another place or note for an item."""
+    """Change the position or the note of an item."""
     fields = call.json()
     with call.store.database.write() as connection:
         row = collections.writable(connection, call.caller, *call.full)

@@ -87,7 +87,7 @@ def _may_commit(call: Call) -> None:
     guard=_may_commit,
 )
 def commit(call: Call) -> Response:
-    """All the changes at once, or none of them."""
+    """Make a commit: all of its changes, or none."""
     store, revision = call.store, call.args["revision"]
     with commit_body.read(store, call.spool.path) as (header, operations, pack), store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
@@ -136,13 +136,13 @@ def history(call: Call) -> Response:
 
 
 def _formatted(title: str, message: str, *, wanted: bool) -> dict[str, object]:
-    """A commit's words as HTML, where a client asks for them."""
+    """The title and message of a commit as HTML, where a client asks for them."""
     return {"formatted": {"title": html.escape(title), "message": html.escape(message)}} if wanted else {}
 
 
 @routes.add("POST", _AREA + "/super-squash/{revision}", body="memory")
 def squash(call: Call) -> Response:
-    """The branch's present state as its only commit."""
+    """Squash a branch: its current state becomes its only commit."""
     message = call.json().text("message", "Super-squash branch using the API", most=10_000)
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)

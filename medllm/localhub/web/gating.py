@@ -1,4 +1,4 @@
-"""Routes of gated repositories: asking to be let in, and deciding who is."""
+"""Routes of gated repositories: access requests and the decisions on them."""
 
 import sqlite3
 
@@ -59,7 +59,7 @@ for _kind in ("dataset", "space", "model"):
 
 @routes.add("GET", _AREA + "/{status}")
 def requests(call: Call) -> Response:
-    """Who asked, and what was decided."""
+    """List the access requests with their decisions."""
     status = call.args["status"]
     if status not in _STATES:
         raise bad_request(f"The status must be one of {', '.join(_STATES)}")
@@ -99,7 +99,7 @@ def _person(connection: sqlite3.Connection, fields: Fields) -> int:
 
 @routes.add("POST", _AREA + "/handle", body="memory")
 def decide(call: Call) -> Response:
-    """Let somebody in, turn them down, or leave it open again."""
+    """Accept or reject an access request, or set it back to pending."""
     fields = call.json()
     status = fields.text("status")
     if status not in _STATES:
@@ -120,7 +120,7 @@ def decide(call: Call) -> Response:
 
 @routes.add("POST", _AREA + "/grant", body="memory")
 def grant(call: Call) -> Response:
-    """Let somebody in who has not asked."""
+    """Grant access to a user without a request."""
     fields = call.json()
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)

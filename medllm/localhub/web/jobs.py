@@ -23,7 +23,7 @@ _KEEP_ALIVE = 30.0
 
 
 def _jobs(call: Call, *, change: bool) -> JobRunner:
-    """The runner, for those who may use it: running a command here is the owner's alone."""
+    """Return the job runner for an authorised caller: only the hub's owner may run a command here."""
     if not isinstance(call.extras, JobRunner):
         raise forbidden("Jobs are off on this hub: it was started without --allow-jobs")
     if call.caller.anonymous:
@@ -37,7 +37,7 @@ def _jobs(call: Call, *, change: bool) -> JobRunner:
 
 @routes.add("GET", "/api/jobs/hardware")
 def hardware(call: Call) -> Response:
-    """What jobs run on: this machine, whatever flavour they ask for."""
+    """List the hardware of jobs: always this machine, for every requested flavour."""
     _jobs(call, change=False)
     cores = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**30

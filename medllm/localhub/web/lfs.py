@@ -92,7 +92,7 @@ for _kind in ("dataset", "space", "model"):
 
 
 def _signed(call: Call) -> tuple[int, str, int, str]:
-    """Who may send what to this address, if the hub itself gave the address out."""
+    """Verify the signature of an upload address and return what may be sent to it."""
     user, sha256, size, part = (call.args[name] for name in ("user", "sha256", "size", "part"))
     expires, signature = call.query.get("expires", ""), call.query.get("signature", "")
     if not call.store.is_signed(signature, "lfs", user, sha256, size, part, expires):

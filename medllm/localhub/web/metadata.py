@@ -86,7 +86,7 @@ def check(text: str) -> tuple[list[str], list[str]]:
 
 
 def safe(meta: Mapping[str, object]) -> dict[str, object]:
-    """The fields that no client stumbles over: a card that came in by another way must not break a listing."""
+    """Keep the fields that no client fails on: a card that arrived without this check must not break a listing."""
     faulty = shape_faults(meta)
     return {field: value for field, value in meta.items() if field not in faulty and field not in _TAKEN}
 

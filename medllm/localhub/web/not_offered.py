@@ -1,4 +1,4 @@
-"""Routes of what the Hub has and this hub does not: each answers 501 with its name."""
+"""Routes of the Hub's features that this hub lacks: each answers 501 with the feature's name."""
 
 from collections.abc import Callable
 

@@ -46,14 +46,14 @@ def home(call: Call) -> Response:
 
 @routes.add("GET", "/-/style.css")
 def style(call: Call) -> Response:
-    """The look of the pages."""
+    """Serve the style sheet of the pages."""
     text = resources.files("medllm.localhub.page").joinpath("style.css").read_bytes()
     return Response(text, media_type="text/css", headers=page_headers())
 
 
 @routes.add("GET", "/-/sign-in")
 def sign_in(call: Call) -> Response:
-    """Let the browser ask for a token, and go back to the list."""
+    """Make the browser ask for a token, then redirect to the list."""
     if call.caller.anonymous:
         raise unauthorized("Sign in with any name and a token as the password")
     return RedirectResponse("/", 303)

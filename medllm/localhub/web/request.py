@@ -1,4 +1,4 @@
-"""One request on its way through the hub, and the routes it may match."""
+"""The request type of the hub, its typed JSON fields, and the routes that match it."""
 
 import json
 import re
@@ -21,7 +21,7 @@ Body = Literal["none", "memory", "spool"]
 
 @dataclass
 class Call:
-    """A request: who asks, for what, with which body."""
+    """A request: its caller, its address and its body."""
 
     store: Store
     method: str
@@ -36,7 +36,7 @@ class Call:
     body: bytes = b""
     spooled: Spool | None = None
     extras: object = None
-    """What the server runs beside the store; only the routes of jobs look at it."""
+    """The services beside the store; only the routes of jobs use them."""
 
     @property
     def kind(self) -> str:
@@ -183,7 +183,7 @@ Handler = Callable[[Call], Response]
 
 @dataclass(frozen=True)
 class Route:
-    """An address with holes in it, and what answers there."""
+    """An address with placeholders, and the handler for it."""
 
     method: str
     segments: tuple[str, ...]
@@ -192,7 +192,7 @@ class Route:
     limit: Callable[[Call], int] | None
     lane: str | None
     guard: Callable[[Call], object] | None
-    """Refuses a sender who may not do this, before a byte of the body is taken in."""
+    """Refuses an unauthorised sender before any byte of the body is read."""
 
     def match(self, parts: list[str]) -> dict[str, str] | None:
         """Match a path and return the values of the placeholders, or None when the path does not fit."""

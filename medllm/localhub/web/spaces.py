@@ -20,7 +20,7 @@ _SETTINGS: dict[str, Setting] = {"variables": "variable", "secrets": "secret"}
 
 @routes.add("GET", _AREA + "/runtime")
 def runtime(call: Call) -> Response:
-    """Where a Space runs: nowhere; and which machine was asked for."""
+    """Return the runtime of a Space: never running, with the requested machine."""
     with call.store.database.read() as connection:
         return answer(spaces.runtime(connection, repos.readable(connection, call.caller, "space", call.full)))
 
@@ -60,7 +60,7 @@ for _word, _kind in _SETTINGS.items():
 
 @routes.add("POST", f"{_AREA}/hardware", body="memory")
 def hardware(call: Call) -> Response:
-    """Ask for a machine; it is noted."""
+    """Record the requested machine of a Space."""
     fields = call.json()
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, "space", call.full)

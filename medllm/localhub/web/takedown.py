@@ -1,4 +1,4 @@
-"""Routes that take large files down for good: list what a repository's history holds, and remove some of it."""
+"""Routes that delete large files permanently: list those in a repository's history, and remove some of them."""
 
 from starlette.responses import Response
 
@@ -37,7 +37,7 @@ def listing(call: Call) -> Response:
 
 @routes.add("POST", _AREA + "/batch", body="memory")
 def remove(call: Call) -> Response:
-    """Rewrite the history without these files, and erase their bytes unless something else here holds them."""
+    """Rewrite the history without these files, and erase their bytes unless other content uses them."""
     wanted = Fields(call.json().get("deletions"))
     gone = {check_sha256(one) for one in wanted.texts("sha", 1000)}
     if not wanted.flag("rewriteHistory", True):

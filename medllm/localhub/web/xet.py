@@ -32,14 +32,14 @@ def grant(call: Call) -> Response:
 
 @routes.add("GET", "/api/{kinds}/{namespace}/{name}/xet-write-token/{revision...}")
 def write_token(call: Call) -> Response:
-    """Leave to send content for a repository."""
+    """Issue a token for sending content to a repository."""
     with call.store.database.read() as connection:
         repos.writable(connection, call.caller, call.kind, call.full)
     return grant(call)
 
 
 def _user(call: Call) -> int:
-    """Whose storage this is, if the token is for it."""
+    """Return the user whose storage this is, if the token is valid for it."""
     scheme, _, token = call.headers.get("authorization", "").partition(" ")
     user, _, rest = token.strip().partition(".")
     expires, _, signature = rest.partition(".")

@@ -121,6 +121,6 @@ def _segment(data: bytes) -> Segment:
 
 
 def refuse_unless(condition: bool, message: str) -> None:
-    """Turn a broken promise of a shard into a refusal that clients do not retry."""
+    """Refuse a shard that breaks its format, with a status that clients do not retry."""
     if not condition:
         raise HubRefusal(400, message, "BadRequest")

@@ -72,7 +72,7 @@ def _keep_file(store: Store, user: int, file: XetFile) -> None:
 
 
 def _pieces(connection: sqlite3.Connection, user: int, file: XetFile, limits: ServerLimits) -> tuple[ByteRange, ...]:
-    """Where the bytes of a file lie, once its size is in proportion to what was sent for it."""
+    """Locate the bytes of a file, after checking that its size is in proportion to the content sent for it."""
     known: dict[str, array.array[int]] = {}
     for part in file.segments:
         if part.xorb not in known:

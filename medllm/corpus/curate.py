@@ -1,4 +1,4 @@
-"""Curation as datatrove pipelines, one after the other, that go on after a kill where they were."""
+"""Curation as datatrove pipelines, one after the other; after a kill they resume where they stopped."""
 
 import json
 import shutil
@@ -12,9 +12,9 @@ from medllm.corpus.stats import Counts
 
 
 def curate(curation: Curation, work: Path, *, executor: Executor, mark: str) -> Counts:
-    """Run what of the passes is not done yet; Parquet files then lie under `work/made`.
+    """Run the passes that are not done yet; write Parquet files to `work/made`.
 
-    `mark` names inputs and settings: work that was begun for others is thrown away.
+    `mark` names inputs and settings: work that was begun for other ones is deleted.
     """
     _begin(work, mark)
     pieces = split_into_tasks(curation.sources)

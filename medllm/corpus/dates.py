@@ -1,4 +1,4 @@
-"""When a text was written: dates in western years or Japanese eras, read as the last day they can mean."""
+"""Dates of texts, in western years or Japanese eras, read as the last day they can mean."""
 
 import calendar
 import re
@@ -18,7 +18,7 @@ ERAS = {
 LETTERS = {"M": "明治", "T": "大正", "S": "昭和", "H": "平成", "R": "令和"}
 
 LATEST = 2099
-"""Years beyond this are slips of the pen; those before it are held against the cutoff."""
+"""Latest year that is accepted: later ones are typing errors; years up to it are compared with the cutoff."""
 
 _ERA = re.compile(
     r"(?P<era>明治|大正|昭和|平成|令和|[MTSHR])\s*(?P<year>元|\d{1,2})\s*(?:年|[./-]|$)"
@@ -32,7 +32,7 @@ _CLOCK = re.compile(r"[T\s]\d{1,2}:\d{2}.*$")
 
 
 def read_date(written: str | int | date | None) -> date:
-    """The last day that `written` can mean, so that a bare year never passes for its January.
+    """Return the last day that `written` can mean, so that a bare year never counts as its January.
 
     >>> read_date("平成29年").isoformat(), read_date("令和元年5月").isoformat(), read_date("２０１７/3/9").isoformat()
     ('2017-12-31', '2019-05-31', '2017-03-09')
@@ -49,7 +49,7 @@ def read_date(written: str | int | date | None) -> date:
     month = int(parts["month"]) if parts["month"] else 12
     if not 1 <= month <= 12:
         raise _fault(written, f"there is no month {month}")
-    # No calendar of today is asked: the same text must be judged the same next year.
+    # The check does not use today's date: the same text must be judged the same next year.
     if not 1 <= year <= LATEST:
         raise _fault(written, f"nothing was written in the year {year}")
     last = calendar.monthrange(year, month)[1]

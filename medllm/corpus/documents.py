@@ -14,26 +14,26 @@ Kind = Literal["text", "exam", "replay"]
 
 @dataclass(frozen=True)
 class Draft:
-    """A text as a reader found it: what it says of its own date and licence is not yet believed."""
+    """A text as a reader found it; the date and licence it states are not yet checked."""
 
     text: str
     source: str
-    """The reference in the recipe that it came from."""
+    """The reference of the source in the recipe."""
     locator: str
-    """Where in the source it stands: a file and a line, a page, a question."""
+    """Position of the text in the source: a file and a line, a page, a question."""
     license: str | None = None
     published: str | None = None
     exam_date: str | None = None
     kind: Kind = "text"
     group: str = ""
-    """What it is another rendering of: the plain and the explained form of one question are no duplicates."""
+    """Name shared by renderings of one item: the plain and the explained form of a question are no duplicates."""
     topic: str = ""
-    """The recipe's word for the kind of text."""
+    """The recipe's name for the kind of text."""
     fault: str | None = None
-    """Why the reader could not make sense of it, with the reason before the colon; None when it could."""
+    """Why the reader could not read the text, with the reason before the colon; None when it could."""
 
     def __post_init__(self) -> None:
-        """Put a mark for each half of a character: JSON can say such halves, and no file of UTF-8 can hold them."""
+        """Replace each lone surrogate by a mark: JSON can hold half a character, a UTF-8 file cannot."""
         for name in ("text", "locator", "license", "published", "exam_date"):
             told = getattr(self, name)
             try:
@@ -43,14 +43,14 @@ class Draft:
 
     @property
     def id(self) -> str:
-        """The same text from the same place has the same name on every machine."""
+        """Return a name that is the same for the same text from the same place on every machine."""
         named = "\x1f".join((self.source, self.locator, self.text))
         return hashlib.sha256(named.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text with its source, place, licence and dates; without them it cannot be made."""
+    """A text with its source, place, licence and dates; all of them are required."""
 
     text: str
     source: str
@@ -63,7 +63,7 @@ class Document:
     group: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a text that does not say when it was published and under which terms."""
+        """Raise DataError for a text without a date of publication or a licence."""
         place = f"{self.source} {self.locator}"
         if not isinstance(self.published, date):
             raise DataError(
@@ -72,21 +72,21 @@ class Document:
         if not self.license:
             raise DataError(f"{place}: no licence. State `license` for the source in the recipe, or map its column.")
         if not self.source or not self.locator:
-            raise DataError(f"{place}: a document says which source it came from and where in it it stands.")
+            raise DataError(f"{place}: a document needs `source` and `locator`.")
         if self.kind == "exam" and not isinstance(self.exam_date, date):
             raise DataError(f"{place}: an exam item without the date of its exam. Map `exam_date` or name the exam.")
 
 
 @dataclass(frozen=True)
 class AdmissionGate:
-    """What a text must state to become a document: dates on or before the cutoff and a licence that is allowed."""
+    """Requirements for a document: dates on or before the cutoff and an allowed licence."""
 
     cutoff: date
     allowed: frozenset[str] | None
     """The licences of the recipe's list; None allows every stated one."""
 
     def admit(self, draft: Draft) -> Document | str:
-        """The document that the draft amounts to, or the reason why it is none."""
+        """Return the document that the draft becomes, or the reason why it is refused."""
         if draft.fault:
             return draft.fault
         license = read_license(draft.license)

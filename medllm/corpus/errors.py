@@ -1,4 +1,4 @@
-"""The fault of one text or file: it is counted and the work goes on, where a fault of the recipe ends it."""
+"""The error of one text or file: it is counted and the run continues; an error of the recipe ends the run."""
 
 from medllm.errors import DataError
 

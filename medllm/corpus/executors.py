@@ -1,4 +1,4 @@
-"""Where the passes of a curation run: on this machine, or on a Slurm or Ray cluster."""
+"""Executors for the passes of a curation: this machine, or a Slurm or Ray cluster."""
 
 import copy
 import io
@@ -22,11 +22,11 @@ POLL_SECONDS = 10.0
 Kind = Literal["local", "slurm", "ray"]
 Options = Mapping[str, Any]
 Executor = Callable[[Pass, Path], Any]
-"""Runs a pass to its end in a work folder; a task that has its mark there is not done again."""
+"""Runs a pass to its end in a work folder; a task with a mark there is not done again."""
 
 
 class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
-    """The local executor without its log on the terminal, and with faults that find their way out of a process."""
+    """The local executor without its log on the terminal; errors of its processes reach the caller."""
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:  # noqa: ANN401
         logger.disable("datatrove")
@@ -34,11 +34,11 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
             with redirect_stderr(io.StringIO()):
                 return super()._run_for_rank(rank, local_rank, node_rank)
         except MedllmError as fault:
-            # Only an exception of one argument survives the way between processes.
+            # Only an exception of one argument survives the transfer between processes.
             raise DataError(str(fault)) from None
 
     def run(self) -> Any:  # noqa: ANN401  datatrove's returns statistics
-        """Do what has no mark yet; datatrove's own `run` starts a process that outlives a run that is killed."""
+        """Run the tasks without a mark; datatrove's own `run` starts a process that outlives a killed run."""
         from medllm.corpus.workers import in_processes
 
         if left := self.get_incomplete_ranks():
@@ -54,7 +54,7 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
 class _OnRay(_Quiet):
     """Each task as a task of Ray. datatrove's own executor starts an actor for it that forks below Ray's threads.
 
-    Such a process may stand still for ever after its last task, and nobody hears of what Ray refuses.
+    Such a process may hang for ever after its last task, and errors of Ray are lost.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class _OnRay(_Quiet):
         self._asked = {"num_cpus": cpus_per_task, "memory": memory, **(ray_remote_kwargs or {})}
 
     def run(self) -> Any:  # noqa: ANN401  as above
-        """Do what has no mark yet, so many tasks at once; a fault of a source is told as it is here."""
+        """Run the tasks without a mark, `workers` at once; report the error of a source as the local executor does."""
         import ray
 
         one = ray.remote(**self._asked)(_rank)
@@ -93,7 +93,7 @@ def _rank(job: _OnRay, rank: int) -> None:
 
 
 def _tell(done: list[Any]) -> None:
-    """Wait for tasks of Ray; what failed by no fault of a source has no mark, and is named by that."""
+    """Wait for tasks of Ray; raise the error of a source; the missing mark of any other failed task names it."""
     import ray
 
     for one in done:
@@ -107,19 +107,19 @@ def _tell(done: list[Any]) -> None:
 
 
 class _Submitted(SlurmPipelineExecutor):  # type: ignore[misc]
-    """The Slurm executor without the further job that would sum up statistics nobody reads."""
+    """The Slurm executor without the extra job that sums up statistics, which no one reads."""
 
     def launch_merge_stats(self) -> None:
         """Launch nothing."""
 
 
 def executor(kind: Kind, workers: int, options: Options) -> Executor:
-    """What the recipe's line names; the options are those of datatrove's executor of that kind."""
+    """Return the executor that the recipe names; the options are those of datatrove's executor of that kind."""
     return {"local": local, "slurm": slurm, "ray": ray}[kind](workers, **options)
 
 
 def local(workers: int) -> Executor:
-    """Runs passes on this machine with so many processes."""
+    """Return an executor that runs passes on this machine with `workers` processes."""
 
     def run(one: Pass, work: Path) -> Any:  # noqa: ANN401
         logger.disable("datatrove")
@@ -130,9 +130,9 @@ def local(workers: int) -> Executor:
 
 
 def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are datatrove's
-    """Submits each pass by `sbatch` and waits for its end; the work folder lies on a disk that the nodes share.
+    """Return an executor that submits each pass by `sbatch` and waits for its end; the nodes share the work folder.
 
-    The nodes use the Python that submits, unless an option (`env_command`, `venv_path`, `condaenv`) says otherwise.
+    The nodes use the Python that submits, unless an option (`env_command`, `venv_path`, `condaenv`) names another.
     """
     if missing := [name for name in ("partition", "time") if name not in options]:
         raise DataError(f"corpus.executor: slurm needs {' and '.join(missing)} under `options`.")
@@ -149,14 +149,14 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
         _run("slurm", "Run this where `sbatch` is.", job)
         while job.get_incomplete_ranks() and _queued(str(job.job_id)):
             time.sleep(POLL_SECONDS)
-        # Asked anew: the last task may have ended between the look at its mark and the look at the queue.
+        # Checked again: the last task may have ended between the check of its mark and the check of the queue.
         _require_complete(one, job, job.get_incomplete_ranks())
 
     return run
 
 
 def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  named as datatrove's
-    """Runs the tasks of each pass on the Ray cluster of RAY_ADDRESS, or on one that is begun here.
+    """Return an executor for the tasks of each pass on the Ray cluster of RAY_ADDRESS, or on one started here.
 
     The options are `cpus_per_task`, `mem_per_cpu_gb` and `ray_remote_kwargs`.
     """
@@ -185,7 +185,7 @@ def _run(kind: Kind, mend: str, job: Any) -> None:  # noqa: ANN401  one of datat
 
 
 def _queued(job: str) -> bool:
-    """Whether Slurm still has something of a job to run; a controller that does not answer is asked again."""
+    """Return whether Slurm still has tasks of a job to run; a controller that does not answer is asked again."""
     done = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
     return bool(done.stdout.strip()) if done.returncode == 0 else "Invalid job id" not in done.stderr
 

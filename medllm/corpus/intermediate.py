@@ -1,4 +1,4 @@
-"""What the first pass leaves behind: kept and dropped texts, and a table of facts by which duplicates are judged."""
+"""Output of the first pass: kept and dropped texts, and a table of facts for the choice of duplicates."""
 
 import hashlib
 import json
@@ -25,11 +25,11 @@ FACTS = np.dtype(
         ("id", "S16"),
     ]
 )
-"""One row for each kept text: by days, hashes and lengths duplicates are judged without reading a text again."""
+"""One row for each kept text: days, hashes and lengths, so that duplicates are chosen without reading a text again."""
 
 
 class WriteIntermediate(PipelineStep):  # type: ignore[misc]
-    """Parts kept from dropped; only the kept go on."""
+    """Separates kept from dropped texts and passes on the kept ones."""
 
     type, name = "writer", "keep"
 
@@ -38,7 +38,7 @@ class WriteIntermediate(PipelineStep):  # type: ignore[misc]
         self.work = work
 
     def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
-        """Both as JSON lines in the order of reading; a task that is killed writes its files anew."""
+        """Write both as JSON lines in the order of reading; a killed task writes its files again from the start."""
         facts = []
         with _writer(self.work, "kept", rank) as kept, _writer(self.work, "dropped", rank) as dropped:
             for document in data:
@@ -52,14 +52,14 @@ class WriteIntermediate(PipelineStep):  # type: ignore[misc]
 
 
 def part(work: Path, what: str, rank: int, ending: str = "jsonl") -> Path:
-    """Where a task keeps what it made."""
+    """Return the path of a file that a task writes."""
     folder = work / what
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{rank:05d}.{ending}"
 
 
 def _writer(work: Path, what: str, rank: int) -> JsonlWriter:
-    """A writer of one task's lines, over a file that is empty until the first comes."""
+    """Open a writer of one task's lines; its file is empty until the first line."""
     part(work, what, rank).write_bytes(b"")
     return JsonlWriter(str(work / what), compression=None, adapter=_row)
 
@@ -88,7 +88,7 @@ def _number(data: bytes) -> int:
 
 
 def read_part(work: Path, what: str, rank: int) -> Iterator[dict[str, Any]]:
-    """The rows that a task kept."""
+    """Yield the rows that a task wrote."""
     with part(work, what, rank).open("rb") as stream:
         for line in stream:
             yield json.loads(line)

@@ -1,9 +1,9 @@
-"""Under which terms a text may be used: licence names brought to one spelling and held against an allow-list."""
+"""Licences of texts: licence names in one spelling, compared with an allow-list."""
 
 import re
 import unicodedata
 
-# Licences that let a model be trained and its corpus be shown. A recipe may name its own list instead.
+# Licences that allow training a model and showing its corpus. A recipe may name its own list instead.
 ALLOWED = (
     "apache-2.0",
     "cc-by-3.0",
@@ -37,7 +37,7 @@ _UNKNOWN = {"", "unknown", "none", "null", "n/a", "other", "不明", "-"}
 
 
 def read_license(written: str | None) -> str | None:
-    """One spelling for a licence name or address, or None when none is stated: unknown is not allowed.
+    """Return one spelling for a licence name or address, or None when none is stated: unknown is not allowed.
 
     >>> read_license("CC BY-SA 4.0"), read_license("https://creativecommons.org/licenses/by/4.0/deed.ja")
     ('cc-by-sa-4.0', 'cc-by-4.0')

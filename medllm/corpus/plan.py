@@ -1,4 +1,4 @@
-"""What a curation is told, and its passes: which datatrove steps each is."""
+"""The settings of a curation, and its passes as lists of datatrove steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from medllm.corpus.steps import AuditConfig, Clean, Leakage, Personal, Read
 from medllm.corpus.write import WriteTables
 
 PASSES = ("read", "pairs", "resolve", "finish")
-"""In this order. Each waits for the one before it; the tasks within one do not wait for each other."""
+"""Passes in this order. Each waits for the one before it; the tasks within one do not wait for each other."""
 
 
 @dataclass(frozen=True)
 class Curation:
-    """Everything that decides what comes out."""
+    """All settings that decide the output of a curation."""
 
     sources: tuple[TextSource, ...]
     gate: AdmissionGate
@@ -29,28 +29,28 @@ class Curation:
     audit: AuditConfig
     personal: Personal
     alike: float
-    """Similarity from which the younger of two texts goes; above 1 only exact duplicates do."""
+    """Similarity from which the younger of two texts is removed; above 1 only exact duplicates are."""
     replay: float = 0.0
     tokenizer: Path | None = None
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One datatrove pipeline: on another executor it is the same pipeline."""
+    """One datatrove pipeline, the same on every executor."""
 
     name: str
     curation: Curation
     pieces: Sequence[Sequence[SourcePart]]
-    """What each task of the first pass reads."""
+    """Source parts that each task of the first pass reads."""
 
     @property
     def tasks(self) -> int:
-        """Into how many tasks it is parted."""
+        """Return the number of tasks of this pass."""
         buckets: int = CONFIG.num_buckets
         return {"pairs": buckets, "resolve": 1}.get(self.name, len(self.pieces))
 
     def steps(self, work: Path) -> list[PipelineStep]:
-        """The steps, with their files in a work folder."""
+        """Build the steps, with their files in a work folder."""
         told = self.curation
         if self.name == "pairs":
             return [Buckets(work)]

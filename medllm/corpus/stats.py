@@ -1,4 +1,4 @@
-"""What is counted for the card: documents, characters and tokens by source and licence, dates, reasons, findings."""
+"""Counts for the card: documents, characters and tokens by source and licence, dates, reasons, findings."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,24 +14,24 @@ class Counts:
     """The counts of one task, or of all tasks together."""
 
     kept: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By source, licence and what is counted."""
+    """Counts by source, licence and unit."""
     topics: Counter[str] = field(default_factory=Counter)
     years: Counter[str] = field(default_factory=Counter)
     exam_years: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By source and reason."""
+    """Counts by source and reason."""
     rules: Counter[str] = field(default_factory=Counter)
     """Findings of personal data in kept texts, by rule."""
     findings: list[Row] = field(default_factory=list)
     reviews: int = 0
-    """Sightings of the exam in kept texts that no person has reviewed."""
+    """Matches of the exam in kept texts that no person has reviewed."""
     audited: tuple[int, int] = (0, 0)
-    """Documents and characters held against the exams, kept and dropped alike."""
+    """Documents and characters compared with the exams, both kept and dropped."""
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
-    """For each exam item the largest containment and the document it was met in."""
+    """For each exam item the largest containment and the document it was found in."""
 
     def keep(self, row: Row, told: Row, reviewed: frozenset[str]) -> None:
-        """Count a text that stays."""
+        """Count a kept text."""
         for what, number in (("documents", 1), ("characters", row["characters"]), ("tokens", row["tokens"] or 0)):
             self.kept[row["source"], row["license"], what] += number
         self.topics[row["topic"] or row["kind"]] += 1
@@ -46,18 +46,18 @@ class Counts:
             self.reviews += len(told["leaks"])
 
     def drop(self, row: Row) -> None:
-        """Count a text that goes, under its reason."""
+        """Count a dropped text, under its reason."""
         self.reasons[row["source"], row["reason"]] += 1
 
     def trace(self, told: Row) -> None:
-        """Note where each exam item left its largest trace; of two as large, the first read."""
+        """Record the document with the largest trace of each exam item; of two as large, the first read."""
         self.audited = (self.audited[0] + 1, self.audited[1] + len(told["text"]))
         for item, containment in told.get("traces", ()):
             if containment > self.largest.get(item, (0.0, ""))[0]:
                 self.largest[item] = (containment, told["id"])
 
     def add(self, other: "Counts") -> None:
-        """Take in the counts of a later task."""
+        """Add the counts of a later task."""
         for mine, theirs in (
             (self.kept, other.kept),
             (self.topics, other.topics),
@@ -75,7 +75,7 @@ class Counts:
                 self.largest[item] = seen
 
     def as_dict(self) -> Row:
-        """The counts as JSON values."""
+        """Return the counts as JSON values."""
         return {
             "kept": [[*key, number] for key, number in sorted(self.kept.items())],
             "topics": dict(sorted(self.topics.items())),
@@ -91,7 +91,7 @@ class Counts:
 
     @classmethod
     def read(cls, written: Row) -> "Counts":
-        """The counts that a task wrote."""
+        """Read the counts that a task wrote."""
         return cls(
             Counter({(source, license, what): number for source, license, what, number in written["kept"]}),
             Counter(written["topics"]),

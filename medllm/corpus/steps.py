@@ -18,11 +18,11 @@ from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart
 
 BATCH = 200_000
-"""Characters that are audited together: the arrays still fit the processor's cache."""
+"""Characters that are audited together: the arrays still fit in the processor's cache."""
 
 
 class Read(PipelineStep):  # type: ignore[misc]
-    """Reads the pieces of one task; a text that cannot be read travels on with its reason."""
+    """Reads the pieces of one task; an unreadable text is passed on with its reason."""
 
     type, name = "reader", "read"
 
@@ -32,7 +32,7 @@ class Read(PipelineStep):  # type: ignore[misc]
         self.gate = gate
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Passing]:  # noqa: ANN401
-        """Each draft either becomes a document, with dates and licence, or says why it is none."""
+        """Turn each draft into a document with dates and licence, or into a dropped text with the reason."""
         for draft in (draft for piece in self.tasks[rank] for draft in read_drafts(piece)):
             admitted = self.gate.admit(draft)
             told: dict[str, Any] = {"source": draft.source, "locator": draft.locator, "kind": draft.kind}
@@ -47,7 +47,7 @@ class Read(PipelineStep):  # type: ignore[misc]
 
 
 class Clean(PipelineStep):  # type: ignore[misc]
-    """Writes each text in one spelling and drops what is not worth learning."""
+    """Normalises the spelling of each text and drops texts that are not worth learning."""
 
     type, name = "filter", "clean"
 
@@ -56,7 +56,7 @@ class Clean(PipelineStep):  # type: ignore[misc]
         self.limits = limits
 
     def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
-        """Exam items are short and their options repeat; they are questions of record and only spelt anew."""
+        """Normalise and filter each text; exam items skip the filters: they are short and their options repeat."""
         for document in data:
             document.text = normalise(document.text)
             if document.metadata["reason"] is None and not document.metadata["group"]:
@@ -66,7 +66,7 @@ class Clean(PipelineStep):  # type: ignore[misc]
 
 
 class Personal(PipelineStep):  # type: ignore[misc]
-    """Finds what seems to name a patient; in a dropped text it is hidden, because dropped texts are shown too."""
+    """Finds names of patients; hides them in dropped texts, because dropped texts are shown too."""
 
     type, name = "filter", "personal data"
 
@@ -89,13 +89,13 @@ class Personal(PipelineStep):  # type: ignore[misc]
 
 
 def finding_as_dict(finding: PiiFinding) -> dict[str, str]:
-    """A finding for the report: its id, its rule and the hidden sentence, never what was found."""
+    """Convert a finding for the report: its id, its rule and the hidden sentence, never the text that was found."""
     return {"finding": finding.id, "rule": finding.rule, "around": finding.around}
 
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """What the leakage audit is asked to do."""
+    """Settings of the leakage audit."""
 
     items: tuple[ExamItem, ...]
     drop: float = 0.5
@@ -104,7 +104,7 @@ class AuditConfig:
 
 
 class Leakage(PipelineStep):  # type: ignore[misc]
-    """Holds every text against every held-out item."""
+    """Compares every text with every held-out item."""
 
     type, name = "filter", "leakage"
 
@@ -113,7 +113,7 @@ class Leakage(PipelineStep):  # type: ignore[misc]
         self.audit = audit
 
     def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> Iterator[Passing]:
-        """What is at or over the drop line goes; every sighting travels on with its document."""
+        """Drop a document at or over the drop threshold; pass every match on with its document."""
         index = index_of(self.audit.items, self.audit.review)
         for batch in batches(data):
             found = match_in_slices(index, [document.text for document in batch])
@@ -136,7 +136,7 @@ class Leakage(PipelineStep):  # type: ignore[misc]
 
 
 def batches(data: Iterable[Passing]) -> Iterator[list[Passing]]:
-    """Documents together until they have some hundred thousand characters."""
+    """Group documents until they have some hundred thousand characters."""
     batch: list[Passing] = []
     held = 0
     for document in data:

@@ -1,4 +1,4 @@
-"""What stands beside the tables at the end: the audit as a page and as JSON, and the facts for the card."""
+"""Summary of the corpus beside its tables: the audit as a page and as JSON, and the facts for the card."""
 
 import json
 from collections import Counter
@@ -44,7 +44,7 @@ ON_THE_HUB = frozenset(
         "mit",
     )
 )
-"""Licences that the Hub's cards have a word for, as far as corpora are met with."""
+"""Licences of corpora for which the Hub's cards have a name."""
 
 
 def write_summary(curation: Curation, counts: Counts, made: Path) -> Facts:
@@ -90,7 +90,7 @@ def write_summary(curation: Curation, counts: Counts, made: Path) -> Facts:
 
 
 def refusals(counts: Counts) -> list[str]:
-    """Why this corpus may not be shown to all; none when nothing stands unanswered."""
+    """List the reasons why this corpus may not be public; empty when no question is open."""
     found = []
     if counts.reviews:
         found.append(
@@ -127,13 +127,13 @@ def _sizes(counts: Counts) -> Facts:
 
 
 def _license(found: set[str]) -> str:
-    """The Hub's word for the licence of the whole: `other` where there are several, or one that it does not know."""
+    """Return the Hub's name for the licence of the whole: `other` for several, or for one unknown to the Hub."""
     (first, *more) = sorted(found)
     return first if not more and first in ON_THE_HUB else "other"
 
 
 def histogram(years: Mapping[str, int]) -> list[Facts]:
-    """Documents by year of publication, with a bar of at most twenty blocks for the card."""
+    """Count documents by year of publication, with a bar of at most twenty blocks for the card."""
     most = max(years.values(), default=1)
     return [
         {"year": year, "documents": number, "bar": "█" * max(round(20 * number / most), 1)}
@@ -149,7 +149,7 @@ def _reasons(counts: Counts) -> dict[str, int]:
 
 
 def _statements(curation: Curation) -> list[Facts]:
-    """What the recipe states of whole sources, because their rows do not say it."""
+    """List the facts that the recipe states for whole sources, because their rows do not."""
     return [
         {"source": one.name, "license": one.license, "published": one.published, "exam_date": one.exam_date}
         for one in curation.sources
@@ -178,7 +178,7 @@ def _report(curation: Curation, counts: Counts, made: Path) -> AuditReport:
 
 
 def _shown(found: list[Finding], curation: Curation, made: Path, name: str) -> Iterator[ShownFinding]:
-    """The texts of the first sightings, read from the same task's tables."""
+    """Yield the first matches with their texts, read from the same task's tables."""
     if not found:
         return
     items = {item.name: item for item in curation.audit.items}

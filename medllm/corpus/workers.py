@@ -1,4 +1,4 @@
-"""Processes that share out the tasks of a pass and end with the run that started them, also when it is killed."""
+"""Processes that share the tasks of a pass and end with the run that started them, also when it is killed."""
 
 import fcntl
 import multiprocessing
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import IO
 
 _held: list[IO[str]] = []
-"""The open file by which this worker tells that it lives."""
+"""The open, locked file that shows that this worker is alive."""
 
 
 def in_processes(do: Callable[[int], object], tasks: Sequence[int], workers: int, folder: Path) -> None:
-    """Do the tasks with so many processes beside this one; with one worker, here and without any.
+    """Run the tasks in `workers` other processes; with one worker, in this process.
 
-    What a killed run left at work in this folder is waited for first: two processes never write one task's files.
+    Workers of a killed run in this folder end first: two processes never write the files of one task.
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "at-work"
@@ -34,14 +34,14 @@ def in_processes(do: Callable[[int], object], tasks: Sequence[int], workers: int
 
 
 def begin(note: str | None = None) -> None:
-    """Let this worker end with the process that started it, and be known as alive until then."""
+    """Make this worker end with the process that started it, and hold the lock of living workers until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run hears Ctrl-C and ends its workers
     if note is not None:
         _held.append(Path(note).open("a"))  # noqa: SIM115  held until the process ends, however it ends
         fcntl.flock(_held[-1], fcntl.LOCK_SH)
     started_by = multiprocessing.parent_process()
     if started_by is None:
-        raise RuntimeError("only a worker process has somebody to end with")
+        raise RuntimeError("only a worker process has a parent to end with")
 
     def end() -> None:
         wait([started_by.sentinel])

@@ -34,9 +34,9 @@ _TOLD = [
     ("characters", pa.int64()),
 ]
 TOGETHER = 10_000_000
-"""Characters that are written together: a thousand documents may be a thousand books."""
+"""Maximum characters that are written together: a thousand documents may be a thousand books."""
 PROVENANCE = frozenset(("id", "text", "source", "locator", "license", "published"))
-"""What no row of a corpus is without: the file format itself refuses it."""
+"""Columns that every row of a corpus has: the file format itself refuses a row without one."""
 CORPUS = pa.schema(
     [*(pa.field(name, kind, nullable=name not in PROVENANCE) for name, kind in _TOLD), ("tokens", pa.int64())]
 )
@@ -59,7 +59,7 @@ AUDIT = pa.schema(
 class Table(ParquetWriter):  # type: ignore[misc]
     """datatrove's Parquet writer for one task: its groups are bounded by characters too, and a file of no rows is one.
 
-    Its files are cut where their content says so, which lets the Hub store only what changed since the last corpus.
+    Its files are cut by content, which lets the Hub store only the changes since the last corpus.
     """
 
     def __init__(self, folder: Path, rank: int, schema: pa.Schema) -> None:
@@ -69,11 +69,11 @@ class Table(ParquetWriter):  # type: ignore[misc]
         self._characters = 0
 
     def add(self, row: Row) -> None:
-        """Take a row; a thousand of them, or ten million characters, are written together."""
+        """Add a row; a thousand of them, or ten million characters, are written together."""
         self.write(Passing(row.get("text") or "", "", metadata=row), self._rank)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the rows that are left."""
         if not self._writers:
             self._empty.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(self.schema.empty_table(), self._empty)
@@ -104,7 +104,7 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
         self.tokenizer = tokenizer
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
-        """Kept texts without duplicates, dropped ones with their reasons, sightings of the exam."""
+        """Write kept texts without duplicates, dropped ones with their reasons, and matches of the exam."""
         counts = Counts()
         made = self.work / "made"
         with ExitStack() as stack:
@@ -136,7 +136,7 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
         if told.get("personal"):
             told["text"] = hide(told["text"], find(told["text"], told["id"]))
         row = {**_told(told), "reason": reason, "detail": detail}
-        # General text that the share had no room for is counted, not kept: it was only not needed.
+        # General text that the share has no room for is counted, not kept as dropped: it was only not needed.
         if reason != "not_drawn":
             dropped.add(row)
         counts.drop(row)

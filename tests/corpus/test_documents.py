@@ -30,7 +30,7 @@ def draft(**changed) -> Draft:
             {"kind": "exam"},
             "notes a.txt:1: an exam item without the date of its exam. Map `exam_date` or name the exam.",
         ),
-        ({"locator": ""}, "notes : a document says which source it came from and where in it it stands."),
+        ({"locator": ""}, "notes : a document needs `source` and `locator`."),
     ],
 )
 def test_a_document_without_provenance_cannot_be_made(missing, message):

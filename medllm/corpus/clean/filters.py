@@ -1,4 +1,4 @@
-"""Why a text is not worth learning from: too short, not Japanese, garbled, repeated or boilerplate."""
+"""Quality filters and the reason for each dropped text: too short, not Japanese, garbled, repeated or boilerplate."""
 
 import functools
 import re
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from medllm.corpus.decontaminate.ngrams import LAST
 
 _GARBLED = re.compile(r"[ãâå][\x80-\xbf\u2018-\u203a]|[縺繧繝][^\s\w]?|\(cid:\d+\)")
-"""What UTF-8 looks like when it was read as Latin-1 or as Shift_JIS, and what a PDF without a character table gives."""
+"""Signs of UTF-8 read as Latin-1 or as Shift_JIS, and of text from a PDF without a character table."""
 
 _KANA, _KANJI, _LETTER, _BROKEN = 1, 2, 3, 4
 
 
 @functools.cache
 def _classes() -> npt.NDArray[np.uint8]:
-    """What each character is, so that a text is counted in one pass."""
+    """Return the class of each character, so that a text is counted in one pass."""
     table = np.zeros(0x110000, np.uint8)
     table[:LAST] = [_LETTER if chr(code).isalpha() else 0 for code in range(LAST)]
     table[0x3041:0x3100] = _KANA
@@ -37,12 +37,12 @@ _MENU = re.compile(
     re.IGNORECASE,
 )
 RUN = 20
-"""Characters of a run that counts as repeated when it comes back."""
+"""Characters of a run that counts as repeated when it occurs again."""
 
 
 @dataclass(frozen=True)
 class FilterLimits:
-    """The bounds of the recipe."""
+    """Limits of the quality filters, from the recipe."""
 
     min_chars: int = 50
     min_japanese_share: float = 0.0
@@ -51,7 +51,7 @@ class FilterLimits:
 
 
 def without_boilerplate(text: str) -> tuple[str, int]:
-    """The text without lines of menus, cookie notices and copyright, and how many characters they had."""
+    """Remove lines of menus, cookie notices and copyright; return the text and how many characters they had."""
     notices = bool(_NOTICE_HINT.search(text))
     if not notices and not _MENU_HINT.search(text):
         return text, 0
@@ -67,7 +67,7 @@ def _boilerplate(line: str, notices: bool) -> bool:
     return bool(_MENU.fullmatch(line) or (notices and _NOTICE.search(line)))
 
 
-# What must stand in a text before its lines are looked at one by one.
+# The lines of a text are checked one by one only if the text contains one of these.
 _NOTICE_HINT = re.compile(r"クッキー|[CcJj](?i:ookie|avascript)")
 _MENU_HINT = re.compile(
     r"(?:^|\n)\s*(?:(?:ログイン|会員登録|新規登録|お問い合わせ|サイトマップ|プライバシー|利用規約|トップ|ホーム|続きを|もっと見る|前へ|次へ|ページ|メニュー|検索|"
@@ -76,7 +76,7 @@ _MENU_HINT = re.compile(
 
 
 def drop_reason(text: str, limits: FilterLimits, removed: int = 0) -> str | None:
-    """Why this text is dropped, with the figure that decided it, or None when it is kept."""
+    """Return why this text is dropped, with the figure that decided it, or None when it is kept."""
     length = len(text)
     if length < limits.min_chars:
         return f"boilerplate: {removed} of {length + removed} characters" if removed > length else f"short: {length}"
@@ -92,7 +92,7 @@ def drop_reason(text: str, limits: FilterLimits, removed: int = 0) -> str | None
     share = (kinds[_KANA] + kinds[_KANJI]) / letters
     if share < limits.min_japanese_share:
         return f"not_japanese: {share:.2f}"
-    # Chinese is all kanji: two hundred letters without a kana are no Japanese, or a list of names.
+    # Chinese is all kanji: two hundred letters without a kana are not Japanese, or they are a list of names.
     if limits.min_japanese_share and letters >= 200 and kinds[_KANA] < 0.01 * letters:
         return f"no_kana: {kinds[_KANA]} of {letters}"
     repeated = repetition(text)
@@ -106,10 +106,10 @@ def _kinds(text: str) -> list[int]:
 
 
 def repetition(text: str) -> float:
-    """The share of characters in lines that were there before, or in runs of twenty that were there before.
+    """Return the share of characters in lines that occurred before, or in runs of twenty that occurred before.
 
-    Sentences are no safe unit in text from PDFs, so runs are taken at every twentieth character: a text that stammers
-    with any period shows in them, because there are no more different runs than characters in the period.
+    Sentences are no safe unit in text from PDFs, so runs are taken at every twentieth character: they show a text that
+    repeats with any period, because there are no more different runs than characters in the period.
     """
     lines = [line for line in text.split("\n") if line]
     seen = Counter(lines)

@@ -1,4 +1,4 @@
-"""One spelling for what is the same character, and no change to what a sentence says: NFKC only where it is safe."""
+"""One spelling for each character without a change of meaning: NFKC only where it is safe."""
 
 import functools
 import re
@@ -11,13 +11,13 @@ _ZERO_WIDTH = re.compile(
 )
 """Invisible marks, and the selectors that choose one of several shapes of a kanji."""
 _BREAKS = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-"""What Unicode, and PowerPoint, Word and printers, part lines, pages and records with."""
+"""Characters by which Unicode, PowerPoint, Word and printers separate lines, pages and records."""
 _CONTROL_IN_NUMBER = re.compile(r"(?<=[0-9A-Za-z])[\x00-\x08\x0e-\x1f\x7f-\x9f]+(?=[0-9A-Za-z])")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 _SPACES = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 _BLANK = re.compile(r" *\n(?: *\n)+")
 _EDGES = re.compile(r" *\n *")
-# Full stop and comma of full width part the digits of a number; between words they are punctuation and stay.
+# Full stop and comma of full width separate the digits of a number; between words they are punctuation and stay.
 _NUMBER = re.compile(r"(?<=[0-9])[．，](?=[0-9])")
 
 
@@ -33,13 +33,13 @@ _RADICALS = (
     "⺟⺠⺩⺁⺝⺒⺻⺽⺬⻁⻄⻆⻑⻗⻘⻝⻣⻤⻨⻩⻫⻭⻯⻱⻲⻰⻳⻢⻦⻥⻔⻋⻉⻅⻃⺶⺮",
     "母民王厂月巳聿臼示虎西角長雨青食骨鬼麦黄斉歯竜龜亀龙龟马鸟鱼门车贝见覀羊竹",
 )
-"""Radicals that PDFs write for the kanji of the same shape and that no compatibility form leads back."""
+"""Radicals that PDFs write for the kanji of the same shape; no compatibility form maps them to that kanji."""
 _VOICED = re.compile(r"([ぁ-ゖァ-ヺ])([ﾞﾟ゛゜])")
 
 
 @functools.cache
 def _plain() -> dict[str, str]:
-    """Characters with another width or a compatibility form, and what they are written as."""
+    """Map characters with another width or a compatibility form to the characters that replace them."""
     table = {}
     ranges = (
         (0xFF10, 0xFF5B),
@@ -73,12 +73,12 @@ def _plain() -> dict[str, str]:
 
 @functools.cache
 def _pattern() -> re.Pattern[str]:
-    # A half-width kana takes its voiced mark along, so that ｶﾞ is met as one.
+    # A half-width kana takes its voiced mark along, so that ｶﾞ is matched as one.
     return re.compile("[ｦ-ﾝ][ﾞﾟ゛゜\u3099\u309a]|[ぁ-ゖァ-ヺ][ﾞﾟ]|[" + re.escape("".join(_plain())) + "]")
 
 
 def normalise(text: str) -> str:
-    """The text with one width for letters, digits and kana, without invisible characters and stray spaces.
+    """Give letters, digits and kana one width; remove invisible characters and stray spaces.
 
     >>> normalise("ｶﾞﾝﾏｰＧＴＰ　１２．５ ㎎／日、10⁶個、5㎡")
     'ガンマーGTP 12.5 mg／日、10⁶個、5㎡'
@@ -93,7 +93,7 @@ def normalise(text: str) -> str:
 
 
 def _composed(text: str) -> str:
-    """The text in NFC, by normalising only what may change: a few per cent of it, and that is what took the time."""
+    """Convert to NFC only the characters that may change: a few per cent of the text, which saves most of the time."""
     parts, at = [], 0
     for found in _LOOSE.finditer(text):
         begin = max(found.start() - 1, 0)
@@ -114,7 +114,7 @@ def _voiced(found: re.Match[str]) -> str:
 
 
 def _voiced_kana(kana: str, mark: str) -> str:
-    """One kana for a kana and its voiced mark, of any width; where there is none, the mark follows it as a sign."""
+    """Join a kana and its voiced mark, of any width, into one kana; where there is none, the mark follows as a sign."""
     combining, sign = ("\u3099", "゛") if mark in "ﾞ゛\u3099" else ("\u309a", "゜")
     one = unicodedata.normalize("NFC", kana + combining)
     return one if len(one) == 1 else kana + sign

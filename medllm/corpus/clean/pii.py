@@ -1,4 +1,4 @@
-"""Personal data of patients in a text: rules that find it, words that hide it, and answers that a person gave."""
+"""Personal data of patients in a text: rules that find it, words that hide it, and answers of a reviewer."""
 
 import hashlib
 import re
@@ -21,12 +21,12 @@ _DAY = (
 )
 """A day as people write it: by era or by year, with signs or with 年月日."""
 _IS = r"\s?(?:[:=は]|番号|No\.?|\[|\()?\s?"
-"""What stands between a label and what it labels."""
+"""Characters between a label and its value."""
 
 RULES: dict[str, re.Pattern[str]] = {
     "mail": re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b"),
     "phone": re.compile(
-        # The first sign stands before all else, so that the search may leap from one to the next.
+        # The first sign comes first in the pattern, so that the search jumps from one to the next.
         r"[0+(](?<![\d./-].)(?:(?<![A-Za-z].)|(?<=TEL.)|(?<=[Tt]el.)|(?<=FAX.)|(?<=[Ff]ax.))(?:"
         r"(?<=0)(?:[5-9]0[-.\s(]?\d{4}[-.\s)]?\d{4}|(?:120|800|570|990)[-\s(]?\d{2,4}[-\s)]?\d{3,4}|"
         r"\d{1,4}[-(]\d{1,4}[-)]\d{4}|(?:\d\.\d{4}|\d{2}\.\d{3}|\d{3}\.\d{2})\.\d{4})|"
@@ -57,16 +57,16 @@ RULES: dict[str, re.Pattern[str]] = {
         r"(?:住所|居住地|本籍地?|転居先)\s?[:=は]?\s?(?:東京都|北海道|(?:京都|大阪)府|[一-龥]{2,3}県|[一-龥ヶケノ]{1,5}[市区町村郡](?![一-龥]{0,2}(?:町村|役所|議会)))"
     ),
 }
-"""What is looked for; the names of the rules stand in the report and in the words that hide a finding."""
+"""Patterns by rule; the names of the rules are in the report and in the words that hide a finding."""
 
 _ADDRESSED = re.compile(rf"(?:{_SURNAMES})[\s　]?[一-龥ぁ-んァ-ヶ]{{0,4}}(?:様|さん|殿)(?![式々])")
-"""A name too; apart from its rule, the search knows the characters it may begin with and is five times as fast."""
+"""A name too; as a pattern of its own the search knows its possible first characters and is five times as fast."""
 
 _DIALLED = re.compile(
     r"(?:TEL|Tel|tel|FAX|Fax|fax|ファ(?:ッ)?クス|電話|携帯|連絡先|PHS|ピッチ)(?:番号)?[\s:.はが()]{0,3}"
     r"(?:0\d(?:[\s()]{0,2}\d){8,9}(?!\d)|(?<=PHS).{0,3}\d{4}(?!\d))|内線(?:番号)?[\s:.はが]{0,2}\d{3,5}(?!\d)"
 )
-"""Digits without hyphens, or parted by blanks, are a telephone's only where a word says so."""
+"""Digits without hyphens, or separated by blanks: a telephone number only after a word for a telephone."""
 
 _SPELT_MAIL = re.compile(
     r"[A-Za-z0-9._%+-]{1,64}\s?[\[(]\s?(?:at|アット|アットマーク)\s?[\])]\s?(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}\b"
@@ -81,7 +81,7 @@ _HINTS = {
     "name": ("名", "患者", "リガナ", "りがな", "カナ"),
     "address": ("〒", "郵便番号", "住所", "居住地", "本籍", "転居先"),
 }
-"""One of these must stand in a text before its rule is worth trying."""
+"""A rule is tried only on a text that contains one of these."""
 
 _ENGLISH = (
     (
@@ -96,7 +96,7 @@ _ENGLISH = (
         ("MRN", "edical", "atient ID"),
     ),
 )
-"""The same by their English labels, each with words of which one must stand in the text."""
+"""The same rules by English labels, each with words; a rule is tried only if the text contains one of them."""
 
 _PATTERNS = (
     *((rule, pattern, _HINTS.get(rule, ("",))) for rule, pattern in RULES.items()),
@@ -119,20 +119,20 @@ WORDS = {
 
 @dataclass(frozen=True)
 class PiiFinding:
-    """A place in a document that seems to name a patient; what was found there is never written down."""
+    """A place in a document that seems to name a patient; the text found there is never written down."""
 
     id: str
-    """The same for the same words in the same document, so that a person's answer stays with it."""
+    """Equal for the same words in the same document, so that a reviewer's answer stays valid."""
     document: str
     rule: str
     begin: int
     end: int
     around: str
-    """The sentence about it, with all findings hidden."""
+    """The sentence around the finding, with all findings hidden."""
 
 
 def find(text: str, document: str) -> list[PiiFinding]:
-    """Everything in the text that a rule matches, in order of place; of two that overlap, the earlier and longer."""
+    """Find every match of a rule in the text, in order of place; of two that overlap, the earlier and longer."""
     wide = _one_width(text)
     spots = sorted(
         (
@@ -155,7 +155,7 @@ def find(text: str, document: str) -> list[PiiFinding]:
 
 
 def hide(text: str, findings: list[PiiFinding], offset: int = 0) -> str:
-    """The text with a word in the place of each finding."""
+    """Replace each finding in the text by a word."""
     for one in reversed(findings):
         text = text[: max(one.begin - offset, 0)] + WORDS[one.rule] + text[max(one.end - offset, 0) :]
     return text
@@ -173,7 +173,7 @@ _HYPHEN_IN_NUMBER = re.compile(r"(?<=\d)[ー一](?=\d)")
 
 
 def _one_width(text: str) -> str:
-    """Digits, letters and signs in half width, hyphens as one sign; character for character, so that places stay."""
+    """Convert digits, letters and signs to half width and hyphens to one sign; places stay the same."""
     if text.isascii():
         return text
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))

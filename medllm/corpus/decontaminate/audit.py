@@ -21,19 +21,19 @@ BATCH = 200_000
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """What an audit is asked to do; it travels to every process."""
+    """Settings of an audit; they are sent to every process."""
 
     items: tuple[ExamItem, ...]
     stage: Stage = "corpus"
     drop: float = DROP
     review: float = REVIEW
     encoder: Path | None = None
-    """The folder of a sentence encoder for a second look by meaning; what it sees is for a person to judge."""
+    """The folder of a sentence encoder for a second search by meaning; a person judges its matches."""
     alike: float = ALIKE
 
 
 def audit(texts: Iterable[tuple[str, str]], asked: AuditRequest) -> AuditReport:
-    """Hold texts, each with its name, against the exams; nothing of a clean text is kept in memory."""
+    """Compare texts, each with its name, with the exams; keep nothing of a clean text in memory."""
     index = index_of(asked.items, asked.review)
     report = _report(index, asked)
     meanings = SemanticIndex(index.items, Encoder(asked.encoder)) if asked.encoder else None
@@ -61,7 +61,7 @@ def audit(texts: Iterable[tuple[str, str]], asked: AuditRequest) -> AuditReport:
 
 
 def audit_source(source: TextSource, asked: AuditRequest, *, workers: int = 1) -> AuditReport:
-    """Audit all texts of a folder or file; those that cannot be read are counted as unread, not as clean."""
+    """Audit all texts of a folder or file; count unreadable ones as unread, not as clean."""
     tasks = split_into_tasks([source])
     if workers == 1 or len(tasks) == 1:
         parts: Iterable[AuditReport] = (_audit_pieces(task, asked) for task in tasks)

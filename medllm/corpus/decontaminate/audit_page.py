@@ -8,7 +8,7 @@ from medllm.corpus.decontaminate.report import SHOWN, AuditReport
 
 
 def write_page(report: AuditReport, title: str, path: Path) -> None:
-    """Write the page beside its place and move it there, so that nobody reads half of it."""
+    """Write the page to a temporary file and move it into place, so that no reader sees half a page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     items = report.as_dict()["items"][:SHOWN]
     page = environment.from_string(Path(__file__).with_suffix(".html").read_text("utf-8")).render(

@@ -1,4 +1,4 @@
-"""Exam items that were changed on the way: scanned with errors, or retold with other words; found by what is left."""
+"""Changed exam items, scanned with errors or reworded: found by the parts that are left of the original."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,13 @@ from medllm.corpus.decontaminate.thresholds import Thresholds
 
 Mask = npt.NDArray[np.bool_]
 LEAST = 300
-"""Folded characters of the stretch that is weighed, at the least."""
+"""Minimum length, in folded characters, of a stretch that is weighed."""
 SHARED = 2
-"""Items of the exam that may share a run for it to point at them."""
+"""Maximum number of exam items that share a run which still points at them."""
 ROOM = 20
-"""Folded characters by which a retold item may be longer than one and a half times itself."""
+"""Folded characters by which a reworded item may exceed one and a half times its own length."""
 RETOLD = 0.49
-"""What a changed item counts as contained below `loose_drop`: it is reviewed, and a share of 0.5 never drops it."""
+"""Containment of a changed item below `loose_drop`: it is reviewed, and a share of 0.5 never drops it."""
 
 
 class _Stretch(NamedTuple):
@@ -41,14 +41,14 @@ class _Stretch(NamedTuple):
     item: int
     begin: int
     end: int
-    """One behind where its last gram begins."""
+    """One past the place where its last gram begins."""
 
 
 class ChangedQuestions:
-    """Items by their rare runs of characters, and by the weights of all their short grams.
+    """Index of items by their rare runs of characters, and by the weights of all their short grams.
 
     A run of `measure.anchor` characters that at most SHARED items have points at an item. Where `measure.pointers`
-    different ones stand within a stretch as long as the item, the stretch is weighed: the share of the item's grams of
+    different ones are within a stretch as long as the item, the stretch is weighed: the share of the item's grams of
     `measure.loose` characters that it holds, each counting one over the number of items that have it. Runs of letters
     alone point at nothing: eight letters are one word, and English texts are full of them.
     """
@@ -81,7 +81,7 @@ class ChangedQuestions:
         self._rooms = [int(1.5 * length) + ROOM for length in lengths]
 
     def match(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Match]:
-        """What the texts hold of items that were changed; `hashed` are the runs that begin at `origins` in `codes`."""
+        """Find changed items in the texts; `hashed` are the runs that begin at `origins` in `codes`."""
         stretches = list(self._stretches(hashed, origins, borders))
         if not stretches:
             return []
@@ -95,7 +95,7 @@ class ChangedQuestions:
         return [Match(text, item, round(score, 4), "together") for (text, item), score in best.items()]
 
     def _stretches(self, hashed: Hashes, origins: Numbers, borders: Numbers) -> Iterator[_Stretch]:
-        """Where enough runs of an item stand together."""
+        """Yield every stretch with enough runs of one item."""
         places, where = self._runs.find(hashed)
         counts = self._starts[where + 1] - self._starts[where]
         first = np.repeat(self._starts[where] - (np.cumsum(counts) - counts), counts)
@@ -116,10 +116,10 @@ class ChangedQuestions:
                 yield _Stretch(text, item, max(left - reach, low), last)
 
     def _pointed(self, span: int, at: Numbers, runs: list[int]) -> Iterator[tuple[int, int]]:
-        """The first and the last run of every stretch to which enough different runs point."""
+        """Yield the first and the last run of every stretch with enough different runs."""
         pointers, weighed, places = self._measure.pointers, -LEAST * 1000, at.tolist()
         for number, end in enumerate(np.searchsorted(at, at + span, side="right").tolist()):
-            # What begins well inside the stretch that was weighed last need not be weighed again.
+            # A stretch that begins well inside the last weighed one is not weighed again.
             if end - number < pointers or places[number] < weighed + span // 4:
                 continue
             if len(set(runs[number:end])) >= pointers:
@@ -127,9 +127,9 @@ class ChangedQuestions:
                 yield places[number], places[end - 1]
 
     def _weigh(self, one: _Stretch, codes: Codes, numbers: Numbers, marks: Mask) -> float:
-        """What the item counts as contained in the stretch, 0 if too little; `marks` are off before and after.
+        """Return the containment of the item in the stretch, 0 if too little; `marks` are off before and after.
 
-        What is nearly whole is dropped; what is only retold is for a person to judge.
+        A nearly whole item is dropped; a person judges one that is only reworded.
         """
         near = numbers[one.begin : one.end]
         held = marked(marks, near, self._grams[one.item])
@@ -145,7 +145,7 @@ class ChangedQuestions:
         return min(self._framed(one.item, held, near_by), RETOLD)
 
     def _densest(self, one: _Stretch, near: Numbers, marks: Mask) -> tuple[int, int]:
-        """Where in a stretch the most grams of the item stand that as much text as the item could hold."""
+        """Return the part of a stretch, as long as the item may be, that has the most grams of the item."""
         grams, room = self._grams[one.item], self._rooms[one.item]
         marks[grams] = True
         hits = np.flatnonzero(marks[near])
@@ -154,7 +154,7 @@ class ChangedQuestions:
         return begin, min(begin + room, len(near))
 
     def _framed(self, item: int, held: Mask, near_by: str) -> float:
-        """The weighed share of an item whose question has lost its own words, where its stock phrases still stand."""
+        """Return the weighed share of an item whose question has lost its own words but keeps its stock phrases."""
         measure, weights, asks = self._measure, self._weights[item], self._asks[item]
         share, frame = _share(weights, held), held[asks].mean() if asks.any() else 0.0
         if share >= measure.options_review and frame >= measure.options_frame:
@@ -169,7 +169,7 @@ class ChangedQuestions:
 
 
 def _words(codes: Codes, length: int) -> Hashes:
-    """The hashes of all runs of letters alone; digits are no letters, and laboratory values point well."""
+    """Return the hashes of all runs of letters alone; digits do not count as letters: laboratory values point well."""
     letters = (codes < ALPHABET) & ~((codes >= ord("0")) & (codes <= ord("9")))
     rows = np.cumsum(np.append(0, letters), dtype=np.int64)
     words: Hashes = hash_grams(codes, length)[rows[length:] - rows[:-length] == length]

@@ -1,4 +1,4 @@
-"""The held-out exam as the audit sees it: items with a question and options that may stand in any order."""
+"""The held-out exam for the audit: items with a question and options, matched in any order."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,34 +23,34 @@ class ExamItem:
 
     @property
     def text(self) -> str:
-        """The item as a page would print it."""
+        """Return the item as a page would print it."""
         return "\n".join((self.question, *self.options))
 
     @property
     def alphabetic(self) -> bool:
-        """Whether it is in an alphabet alone: 13 letters are two words, 13 kanji and kana are a clause."""
+        """Return whether the item uses an alphabet alone: 13 letters are two words, 13 kanji and kana are a clause."""
         codes = fold_audit(self.text)
         return bool((codes < ALPHABET).sum() > 0.95 * len(codes))
 
 
 class Match(NamedTuple):
-    """A text that holds a part of an item."""
+    """A match: a text that contains a part of an item."""
 
     document: int
-    """Its place among the texts that were looked at."""
+    """Position of the text among the searched texts."""
     item: int
     containment: float
     part: Part
 
 
 def distinct(items: Iterable[ExamItem]) -> list[ExamItem]:
-    """The items as a list; two of one name would make the report ambiguous and an empty exam would clear everything."""
+    """List the items; raise DataError for two of one name (an ambiguous report) or none (every text would be clean)."""
     found = list(items)
     if not found:
-        raise DataError("The held-out exam has no items: against nothing every text is clean. Name one with questions.")
+        raise DataError("The held-out exam has no items: without items every text is clean. Name one with questions.")
     names: set[str] = set()
     for item in found:
         if item.name in names:
-            raise DataError(f"{item.name}: two held-out items bear this name. Give each question an id of its own.")
+            raise DataError(f"{item.name}: two held-out items have this name. Give each question its own id.")
         names.add(item.name)
     return found

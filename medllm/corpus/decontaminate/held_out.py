@@ -9,7 +9,7 @@ from medllm.exam.question import Question
 
 
 def held_out(exams: Iterable[tuple[str, Path]]) -> list[ExamItem]:
-    """All items of the held-out exams and of their published translations; image questions too: texts can be learnt."""
+    """Collect all items of the held-out exams and their published translations; image questions too, for their text."""
     return [item for name, folder in exams for item in (*_originals(name, folder), *translated_items(name, folder))]
 
 
@@ -18,7 +18,7 @@ def _originals(name: str, folder: Path) -> list[ExamItem]:
 
 
 def translated_items(name: str, folder: Path) -> list[ExamItem]:
-    """The published translations of an exam as further items, named after their questions: `igakuqa/112A1 (en)`."""
+    """Read the published translations of an exam as more items, named after their questions: `igakuqa/112A1 (en)`."""
     found: dict[str, ExamItem] = {}
     for one in benchmarks.translations(name, folder):
         item = ExamItem(f"{name}/{one.question_id} ({one.language})", one.text, tuple(filter(None, one.choices)))
@@ -27,11 +27,11 @@ def translated_items(name: str, folder: Path) -> list[ExamItem]:
 
 
 def as_item(question: Question) -> ExamItem:
-    """A question as the audit looks for it."""
+    """Convert a question into an item of the audit."""
     stem = f"{question.context}\n{question.text}" if question.context else question.text
     return ExamItem(f"{question.benchmark}/{question.question_id}", stem, tuple(one for one in question.choices if one))
 
 
 def exam_folder(data: Path, name: str) -> Path:
-    """Where an exam lies: in a folder of its name, or `data` is it."""
+    """Return the folder of an exam: a folder of its name in `data`, else `data` itself."""
     return data / name if (data / name).exists() else data

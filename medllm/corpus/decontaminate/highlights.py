@@ -1,4 +1,4 @@
-"""Where in a text an exam item stands, so that a person can see with their own eyes what the audit saw."""
+"""The places of an exam item in a text, so that a person can check what the audit found."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from medllm.corpus.decontaminate.reveal import reveal, reveal_places
 from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE
 
 EXCERPT_CHARACTERS = 1500
-"""Characters of a text that are shown about a match."""
+"""Characters of a text that are shown around a match."""
 
 
 class Excerpt(NamedTuple):
@@ -21,9 +21,9 @@ class Excerpt(NamedTuple):
 
 
 def spans(text: str, item: ExamItem) -> list[tuple[int, int]]:
-    """The stretches of the text that the item has too, by its grams, and for short items by shorter ones.
+    """Find the stretches that the text shares with the item, by its grams, and for short items by shorter ones.
 
-    What hides the item (markup, escapes, readings) is taken off as in the audit, and lies inside a stretch.
+    Markup, escapes and readings that hide the item are removed as in the audit; a stretch includes them.
     """
     measure = ALPHABETIC if item.alphabetic else JAPANESE
     shown, begins, ends = reveal_places(text)
@@ -50,7 +50,7 @@ def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def excerpt(text: str, item: ExamItem) -> list[Excerpt]:
-    """The part of the text with most of the item in it, cut where marked stretches begin and end."""
+    """Return the part of the text with most of the item in it, cut where marked stretches begin and end."""
     marked = spans(text, item)
     if not marked:
         return [Excerpt(text[:EXCERPT_CHARACTERS], False)]

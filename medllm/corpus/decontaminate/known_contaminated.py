@@ -1,4 +1,4 @@
-"""Public sets known to hold test exams, by name: a translation or a rewriting is not found by comparing characters."""
+"""Public sets known to contain test exams, by name: comparing characters misses a translation or a rewriting."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KnownLeak:
-    """A public set, or family of sets, that holds items of exams that are asked."""
+    """A public set, or family of sets, that contains items of the exams."""
 
     name: str
     pattern: str
@@ -45,7 +45,7 @@ KNOWN = (
 
 
 def known_leaks(source: str, held_out: Iterable[str]) -> list[KnownLeak]:
-    """The catalogue's entries that speak against learning from a source while these exams are held out.
+    """Return the catalogue's entries that forbid training on a source while these exams are held out.
 
     >>> [one.name for one in known_leaks("someone/MedRECT-ja-train@v1", ["igakuqa"])]
     ['MedRECT-ja']

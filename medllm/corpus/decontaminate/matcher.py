@@ -1,4 +1,4 @@
-"""How much of each held-out exam item a text holds, in any order of its options, and what follows from it."""
+"""The containment of each held-out exam item in a text, in any order of its options, and the verdict on it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,28 +19,28 @@ Verdict = Literal["drop", "review"]
 DROP = 0.5
 REVIEW = 0.3
 WINDOW = 4096
-"""Folded characters looked at together, so that a textbook is not flagged for stock phrases on different pages."""
+"""Folded characters searched together, so that a textbook is not flagged for stock phrases on different pages."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """What one batch of texts holds of the exam."""
+    """Matches of the exam in one batch of texts."""
 
     flagged: list[Match]
     """Every document and item at or over the threshold, the largest containment of each."""
     largest: list[Match]
-    """For each item that left any trace, where it left the most, however little."""
+    """For each item with any trace, the text with the largest one, however small."""
 
 
 def verdict(containment: float, *, drop: float = DROP, review: float = REVIEW) -> Verdict | None:
-    """What follows from a containment: dropped from a half, looked at by a person from 0.3."""
+    """Return the verdict on a containment: dropped from a half, reviewed by a person from 0.3."""
     return "drop" if containment >= drop else "review" if containment >= review else None
 
 
 class ExamIndex:
-    """The held-out items, ready to be met in millions of characters a second.
+    """Index of the held-out items; it searches millions of characters a second.
 
-    It holds the grams of the exam and nothing of the texts: memory does not grow with the corpus.
+    The index holds the grams of the exam and nothing of the texts: memory does not grow with the corpus.
     """
 
     def __init__(self, items: Iterable[ExamItem], *, window: int = WINDOW, floor: float = REVIEW) -> None:
@@ -50,7 +50,7 @@ class ExamIndex:
         ]
         self.floor = floor
         longest = int(np.diff(np.flatnonzero(fold_all([item.text for item in plain]) == BORDER), prepend=-1).max())
-        # A window steps by half its length, so whatever is no longer than the step stands whole in one of them.
+        # A window steps by half its length, so one window holds the whole of any stretch no longer than the step.
         step = max(window // 2, longest)
         alphabetic = [item.alphabetic for item in plain]
         self._scripts = [
@@ -61,11 +61,11 @@ class ExamIndex:
 
     @property
     def unsearchable(self) -> list[str]:
-        """Items so short that no text can be cleared of them."""
+        """List the items so short that no text can be cleared of them."""
         return [name for script in self._scripts for name in script.short.unsearchable]
 
     def match(self, texts: Sequence[str]) -> Matches:
-        """What each text holds of the exam, the whole batch at once; some 100,000 characters a batch are fastest."""
+        """Match the whole batch of texts at once; some 100,000 characters a batch are fastest."""
         codes = fold_all([reveal(text) for text in texts])
         pairs: dict[tuple[int, int], Match] = {}
         largest: dict[int, Match] = {}
@@ -88,7 +88,7 @@ class _Script:
         self._step = step
         self._grams = NgramIndex(own, measure)
         brief = self._grams.counts[:, 0] < measure.question_apart
-        # Of items in an alphabet too many runs of 16 letters are common speech: there it cost more than all else.
+        # In an alphabet too many runs of 16 letters are common phrases: this step would cost more than all others.
         self._noisy = ChangedQuestions(own, measure) if measure is JAPANESE else None
         self.short = ShortQuestions(own, np.flatnonzero(brief).tolist(), measure)
 
@@ -103,7 +103,7 @@ class _Script:
         return [one._replace(item=self._numbers[one.item]) for one in seen]
 
     def _places(self, codes: Codes) -> tuple[Numbers, Codes]:
-        """Where there is anything to be found: an alphabet's long grams only where letters stand in long rows."""
+        """Return the places worth a search: those of an alphabet's long grams are in long rows of letters."""
         if self._measure is not ALPHABETIC:
             return np.arange(len(codes)), codes
         rows, length = np.cumsum(np.append(0, codes < ALPHABET), dtype=np.int64), self._measure.length
@@ -116,5 +116,5 @@ class _Script:
 
 
 def _before(seen: Match, other: Match | None) -> bool:
-    """The larger containment counts; of two as large, the earlier document: order of work decides nothing."""
+    """Return whether a match ranks first: larger containment, then earlier document, whatever the order of work."""
     return other is None or (-seen.containment, seen.document) < (-other.containment, other.document)

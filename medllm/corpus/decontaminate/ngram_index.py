@@ -16,33 +16,33 @@ Weights = npt.NDArray[Any]
 
 
 class Windows(NamedTuple):
-    """The stretches of a batch of texts that are looked at together, numbered over all texts."""
+    """Stretches of a batch of texts that are searched together, numbered over all texts."""
 
     borders: Numbers
-    """Where each text ends."""
+    """The end of each text."""
     step: int
     """A window is two steps long and each step begins one."""
 
     def first(self) -> Numbers:
-        """The number of each text's first window; numbers stay free between texts, so no two share a window."""
+        """Return the number of each text's first window; numbers stay free between texts, so no two share a window."""
         lengths = np.diff(self.borders, prepend=-1)
         return np.cumsum(np.append(1, lengths // self.step + 2))
 
     def at(self, places: Numbers) -> Numbers:
-        """The window that begins with the step in which each place lies."""
+        """Return the window that begins with the step of each place."""
         texts = np.searchsorted(self.borders, places)
         begins = np.append(0, self.borders + 1)
         found: Numbers = self.first()[texts] + (places - begins[texts]) // self.step
         return found
 
     def texts(self, windows: Numbers) -> Numbers:
-        """The text in which each window lies."""
+        """Return the text of each window."""
         found: Numbers = np.searchsorted(self.first(), windows + 1, side="right") - 1
         return found
 
 
 class NgramIndex:
-    """All grams of the items of one script; about thirty bytes for each."""
+    """Index of all grams of the items of one script; about thirty bytes for each gram."""
 
     def __init__(self, items: Sequence[ExamItem], measure: Thresholds) -> None:
         self.items = items
@@ -55,7 +55,7 @@ class NgramIndex:
         self._weigh()
 
     def _weigh(self) -> None:
-        """A gram that k items share counts 1/k: stock phrases weigh little, a re-used question stays whole."""
+        """Weigh a gram that k items share by 1/k: stock phrases weigh little, a re-used question stays whole."""
         lengths = np.diff(self._starts)
         numbers = np.repeat(np.arange(len(self._grams)), lengths)
         pairs = np.unique(numbers * len(self.items) + self._owners[self._parts])
@@ -67,23 +67,23 @@ class NgramIndex:
         self.counts = self._by_half(np.arange(len(self._owners)), counts.astype(np.float64))
 
     def _by_half(self, parts: Numbers, values: Weights) -> Weights:
-        """Values of parts summed up for the question and the options of each item."""
+        """Sum the values of parts for the question and for the options of each item."""
         halves = np.zeros((len(self.items), 2))
         np.add.at(halves, (self._owners[parts], np.where(self._asks[parts], 0, 1)), values)
         return halves
 
     def match(self, hashed: Hashes, places: Numbers, windows: Windows, floor: float) -> list[Match]:
-        """What the texts hold at or over the floor, and of each item the most that any text holds."""
+        """Return the matches at or over the floor, and for each item the largest in any text."""
         if not len(self._grams):
             return []
         seen_at, found = self._grams.find(hashed)
         inside = windows.at(places[seen_at])
-        # Each place lies in the window that its step begins and in the one before it.
+        # Each place belongs to the window that its step begins and to the one before it.
         seen = np.concatenate([inside, inside - 1]) * len(self._grams) + np.concatenate([found, found])
         return self._score(*self._parts_held(np.unique(seen)), windows, floor)
 
     def _parts_held(self, seen: Numbers) -> tuple[Numbers, Numbers, Weights]:
-        """For each window and part of an item with a gram in it, the weight that is held."""
+        """Return the weight of the matched grams for each window and part of an item with a gram in it."""
         inside, found = np.divmod(seen, len(self._grams))
         lengths = self._starts[found + 1] - self._starts[found]
         ends = np.cumsum(lengths)
@@ -117,7 +117,7 @@ class NgramIndex:
         ]
 
     def _containments(self, items: Numbers, held: Weights, options: Weights) -> Weights:
-        """Containment of the question, of the options and of both, each where there is enough to judge by."""
+        """Return the containment of the question, of the options and of both, each where there is enough evidence."""
         measure, sizes, counts = self.measure, self.sizes[items], self.counts[items]
         shares = held / np.maximum(sizes, 1e-9)
         question = np.where(counts[:, 0] >= measure.question_apart, shares[:, 0], 0.0)
@@ -128,9 +128,9 @@ class NgramIndex:
 
 
 def _halves(items: Sequence[ExamItem], length: int) -> tuple[Hashes, Numbers, Numbers, npt.NDArray[np.bool_]]:
-    """The grams of every question and option with their part, and for each part its item and whether it asks.
+    """Return the grams of all questions and options with their part, and the item of each part and if it is a question.
 
-    None spans two options, so their order is nothing; what the question says already is not counted for an option.
+    No gram spans two options, so their order does not matter; an option's grams that are in the question do not count.
     """
     parts = [(number, text) for number, item in enumerate(items) for text in (item.question, *item.options)]
     owners = np.array([number for number, _ in parts], np.int64)

@@ -12,19 +12,19 @@ Hashes = npt.NDArray[np.uint64]
 
 LENGTH = 13
 BORDER = 0x10FFFD
-"""A character of the private planes that no text needs: it parts the texts of one batch."""
+"""A character of the private planes that no text needs: it separates the texts of one batch."""
 
 ALPHABET = 0x250
 """Folded characters below this are letters and digits of an alphabet."""
 
 LAST = 0x32400
-"""Beyond it there are no letters, only private planes and tags."""
+"""Above this there are no letters, only private planes and tags."""
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class _Folding(NamedTuple):
-    """What each character becomes: none, one or several others, laid out flat."""
+    """Table of replacements: each character becomes none, one or several others, stored flat."""
 
     lengths: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int32]
@@ -33,7 +33,7 @@ class _Folding(NamedTuple):
 
 @functools.cache
 def _folding() -> _Folding:
-    """NFKC and lower case for every character; spaces, punctuation, symbols and the accents of Latin letters go."""
+    """Build NFKC in lower case for every character; drop spaces, punctuation, symbols and accents of Latin letters."""
     lengths, starts = np.zeros(0x110000, np.uint8), np.zeros(0x110000, np.int32)
     written: list[int] = []
     for code in range(LAST):
@@ -46,7 +46,7 @@ def _folding() -> _Folding:
 
 
 _MARKS = {0x3099: 1, 0x309A: 2, 0xFF9E: 1, 0xFF9F: 2}
-"""The voiced and the half-voiced mark, as they follow a kana full or half in width."""
+"""The voiced and the half-voiced mark, as they follow a kana of full or half width."""
 
 
 def _counts(character: str) -> bool:
@@ -54,14 +54,14 @@ def _counts(character: str) -> bool:
 
 
 def _bare(character: str) -> int:
-    """Sjögren and Sjogren are one name; が stays が."""
+    """Remove the accent of a Latin letter: Sjögren and Sjogren are one name; が stays が."""
     first = unicodedata.normalize("NFD", character)[0]
     return ord(first if ord(character) < 0x2000 and ord(first) < 0x2000 else character)
 
 
 @functools.cache
 def _voiced() -> npt.NDArray[np.uint32]:
-    """The kana that a kana and one of the two marks make; 0 where they make none."""
+    """Return the kana that a kana and one of the two marks make; 0 where they make none."""
     table = np.zeros((3, 0x10000), np.uint32)
     for code in range(0x3041, 0x30FF):
         for mark, sign in ((1, "\u3099"), (2, "\u309a")):
@@ -87,7 +87,7 @@ _ALIKE = {
 
 @functools.cache
 def _alike() -> Codes:
-    """For each character the one that stands for it in the audit: kana of one kind, kanji of one age, shapes alike."""
+    """Map each character to its form in the audit: kana of one kind, kanji of one age, shapes alike."""
     table = np.arange(0x10000, dtype=np.uint32)
     table[0x30A1:0x30F7] -= 0x60
     for old, new in (*zip(_OLD, _NEW, strict=True), *_ALIKE.items()):
@@ -96,7 +96,7 @@ def _alike() -> Codes:
 
 
 def unite(codes: Codes) -> Codes:
-    """Folded characters with hiragana for katakana, new kanji for old ones and one sign for shapes that look alike."""
+    """Replace katakana by hiragana, old kanji by new ones, and shapes that look alike by one sign."""
     table = _alike()
     united: Codes = np.where(codes < 0x10000, table[np.minimum(codes, 0xFFFF)], codes)
     return united
@@ -109,9 +109,9 @@ def fold_audit(text: str) -> Codes:
 
 @functools.lru_cache(maxsize=2)
 def fold(text: str) -> Codes:
-    r"""The characters that count, after NFKC and in lower case: ｶﾞﾝ and ガン, 100 ㎎ and 100mg become one.
+    r"""Return the characters that count, after NFKC and in lower case: ｶﾞﾝ and ガン, 100 ㎎ and 100mg become one.
 
-    Read off a table: the library's own normalisation took a third of the whole audit. The last results are kept,
+    A table replaces the library's own normalisation, which took a third of the whole audit. The last results are kept,
     because a text is folded for its hash and again for its signature.
 
     >>> "".join(map(chr, fold("ｶﾞﾝ（ＣＡ 19-9）は\n㎎単位で高値。")))
@@ -132,12 +132,12 @@ def fold(text: str) -> Codes:
 
 
 def written(codes: Codes) -> str:
-    """Folded characters as a string."""
+    """Return folded characters as a string."""
     return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def fold_places(text: str) -> tuple[Codes, npt.NDArray[np.int64]]:
-    """The folded characters, and for each the place in the text that it came from."""
+    """Return the folded characters, and for each its place in the original text."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
     lengths = _folding().lengths[codes].astype(np.int64)
     places = np.repeat(np.arange(len(codes)), lengths)
@@ -148,7 +148,7 @@ def fold_places(text: str) -> tuple[Codes, npt.NDArray[np.int64]]:
 
 
 def _compose(codes: Codes) -> npt.NDArray[np.int64]:
-    """Make one of each kana and the voiced mark that follows it, in place; which marks are then to go."""
+    """Join each kana and the voiced mark that follows it, in place; return the marks to remove."""
     marked = np.flatnonzero((codes == 0x3099) | (codes == 0x309A))
     if not len(marked):
         return marked
@@ -160,13 +160,13 @@ def _compose(codes: Codes) -> npt.NDArray[np.int64]:
 
 
 def fold_all(texts: list[str]) -> Codes:
-    """All texts folded as one array, each followed by a border that no gram of an exam holds."""
+    """Fold all texts into one array, each followed by a border that no gram of an exam holds."""
     border = chr(BORDER)
     return unite(fold("".join(text.replace(border, " ") + border for text in texts)))
 
 
 def hash_each(texts: list[str], length: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """The distinct hashes of every text, all in one array, and for each the number of its text; both sorted by text."""
+    """Return the distinct hashes of every text in one array, and the number of the text of each; sorted by text."""
     codes = fold_all(texts)
     hashed = hash_grams(codes, length)
     borders = np.flatnonzero(codes == BORDER)
@@ -180,21 +180,21 @@ def hash_each(texts: list[str], length: int) -> tuple[Hashes, npt.NDArray[np.int
 
 
 def paired(hashed: Hashes, numbers: npt.NDArray[np.int64]) -> Hashes:
-    """One number for each pair of hash and number, as unlikely to meet another as the hashes are."""
+    """Return one number for each pair of hash and number, as unlikely to collide as the hashes are."""
     with np.errstate(over="ignore"):
         return _spread(hashed ^ (numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)))
 
 
 def hash_grams(codes: Codes, length: int = LENGTH) -> Hashes:
-    """A 64-bit hash for every run of `length` characters, in order; empty when there are too few."""
+    """Return a 64-bit hash for every run of `length` characters, in order; empty when there are too few."""
     return hash_both(codes, length, length)[0]
 
 
 def hash_both(codes: Codes, length: int, part: int) -> tuple[Hashes, Hashes]:
-    """The hashes of all runs of `length` and of `part` characters; `part` is a power of two or `length` itself.
+    """Return the hashes of all runs of `length` and `part` characters; `part` is a power of two or `length` itself.
 
-    The polynomial of a long run is put together from those of its halves, so 13 characters cost six passes and not 13,
-    and the runs of 8 fall off on the way.
+    The polynomial of a long run is combined from those of its halves, so 13 characters cost six passes and not 13,
+    and the runs of 8 are a by-product.
     """
     count = max(len(codes) - length + 1, 0)
     with np.errstate(over="ignore"):
@@ -215,10 +215,10 @@ def hash_both(codes: Codes, length: int, part: int) -> tuple[Hashes, Hashes]:
 
 
 def _spread(hashed: Hashes) -> Hashes:
-    """The low bits sent upwards, where `top_bits` looks; a bijection, so nothing collides that did not before."""
+    """Mix the low bits into the high ones that `top_bits` reads; a bijection, so it adds no collision."""
     return (hashed ^ (hashed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
 
 
 def top_bits(hashes: Hashes, bits: int) -> npt.NDArray[np.int64]:
-    """The first `bits` bits of each hash: a place in a table."""
+    """Return the first `bits` bits of each hash: a place in a table."""
     return (hashes >> np.uint64(64 - bits)).view(np.int64)

@@ -1,4 +1,4 @@
-"""Hashes numbered in order, so that which of them stand in a text is read off a table instead of searched for."""
+"""Hashes numbered in order, so that a table lookup, not a search, finds those that a text contains."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from medllm.corpus.decontaminate.ngrams import Codes, Hashes, hash_grams, top_bi
 Places = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.bool_]
 SPARSE = 3
-"""Of two to this power places of the table, one is taken at most."""
+"""At most one of 2**SPARSE places of the table is taken."""
 
 
 class Numbering:
@@ -28,14 +28,14 @@ class Numbering:
         return len(self.known)
 
     def find(self, hashed: Hashes) -> tuple[Places, Places]:
-        """The places of the given hashes that are known, ascending, and the number of each.
+        """Return the places of the given hashes that are known, ascending, and the number of each.
 
         >>> numbering = Numbering(np.array([7 << 60, 3 << 60, 4], np.uint64))
         >>> numbering.find(np.array([5, 4, 3 << 60], np.uint64))
         (array([1, 2]), array([0, 1]))
         """
         tops = top_bits(hashed, self._bits)
-        # Most hashes of most texts fall where there is nothing: that is asked of a table of bytes.
+        # Most hashes of most texts are unknown: a table of bytes shows that first.
         left = np.flatnonzero(self._taken[tops])
         tops = tops[left]
         at, ends, wanted = self._starts[tops], self._starts[tops + 1], hashed[left]
@@ -51,9 +51,9 @@ class Numbering:
         return found[order], numbered[order]
 
     def along(self, codes: Codes, length: int, stretches: Sequence[tuple[int, int]]) -> Places:
-        """For each place of the codes the number of the gram that begins there; `len(self)` where none is known.
+        """Return for each place of the codes the number of the gram that begins there; `len(self)` where none is known.
 
-        Only the stretches, first place and one behind the last, are looked up, and each place once.
+        Only places in the stretches (first place, one past the last) are looked up, and each place once.
         """
         edges = np.zeros(len(codes) + 1, np.int64)
         np.add.at(edges, [begin for begin, _ in stretches], 1)
@@ -67,7 +67,7 @@ class Numbering:
 
 
 def marked(marks: Marks, near: Places, wanted: Places) -> Marks:
-    """Which of the wanted numbers are near; `marks`, one more than there are numbers, are off before and after."""
+    """Return which of the wanted numbers are near; `marks`, one more than the numbers, are off before and after."""
     marks[near] = True
     marks[-1] = False
     found: Marks = marks[wanted]

@@ -1,4 +1,4 @@
-"""What the leakage audit found, as values: sightings by document, the largest containment by item, and totals."""
+"""The report of the leakage audit: matches by document, the largest containment by item, and totals."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,17 +8,17 @@ from medllm.corpus.decontaminate.matcher import DROP, REVIEW, Verdict, verdict
 
 Stage = Literal["corpus", "preferences", "few-shot", "teacher"]
 SHOWN = 200
-"""Sightings that are shown with their text; all are listed."""
+"""Number of matches that are shown with their text; all are listed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A document that holds a good part of an item."""
+    """A document that contains a large part of an item."""
 
     document: str
     item: str
     containment: float
-    """How much of the item stands there; for part `meaning` the cosine of the two texts."""
+    """Share of the item in the document; for part `meaning` the cosine of the two texts."""
     part: str
     verdict: Verdict
     stage: Stage
@@ -26,7 +26,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ShownFinding:
-    """A sighting with the text it was seen in and the item it is of."""
+    """A match with its text and its item."""
 
     found: Finding
     text: list[Excerpt]
@@ -44,28 +44,28 @@ class AuditReport:
     documents: int = 0
     characters: int = 0
     unread: dict[str, int] = field(default_factory=dict)
-    """Texts that could not be read, by reason: they were not audited and are not clean."""
+    """Number of unreadable texts, by reason: they were not audited and do not count as clean."""
     found: list[Finding] = field(default_factory=list)
     shown: list[ShownFinding] = field(default_factory=list)
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def judge(self, containment: float) -> Verdict | None:
-        """The verdict under the thresholds of this audit."""
+        """Return the verdict under the thresholds of this audit."""
         return verdict(containment, drop=self.drop, review=self.review)
 
     def trace(self, item: str, containment: float, document: str) -> None:
-        """Note a trace of an item; the largest is kept, and of two as large the first."""
+        """Record a trace of an item; keep the largest, and of two as large the first."""
         if containment > self.largest.get(item, (0.0, ""))[0]:
             self.largest[item] = (containment, document)
 
     def record_match(self, found: Finding, text: list[Excerpt], item: str) -> None:
-        """Note a sighting; the first ones are kept with their text."""
+        """Record a match; keep the first ones with their text."""
         self.found.append(found)
         if len(self.shown) < SHOWN:
             self.shown.append(ShownFinding(found, text, item))
 
     def add(self, other: "AuditReport") -> None:
-        """Take in the findings of a later part."""
+        """Add the findings of a later part."""
         self.documents += other.documents
         self.characters += other.characters
         for reason, number in other.unread.items():
@@ -76,7 +76,7 @@ class AuditReport:
             self.trace(item, containment, document)
 
     def totals(self) -> dict[str, Any]:
-        """The counts of the report."""
+        """Return the counts of the report."""
         worst = {"drop": set[str](), "review": set[str]()}
         for one in self.found:
             worst[one.verdict].add(one.document)
@@ -93,7 +93,7 @@ class AuditReport:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         documents = [
             {
                 "document": one.document,

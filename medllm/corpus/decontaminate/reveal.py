@@ -1,4 +1,4 @@
-"""Take off what hides an exam item from a comparison of characters: tags, entities, escapes, readings in brackets."""
+"""Remove tags, entities, escapes and bracketed readings, which hide an exam item from a comparison of characters."""
 
 import html
 import re
@@ -16,7 +16,7 @@ _LINE_ESCAPE = re.compile(r"\\+[nrt](?![a-zA-Z])")
 _RUBY = re.compile(r"<rp\b[^<>]*>.*?</rp\s*>|<rt\b[^<>]*>[^<]*(?:</rt\s*>)?", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>|<!--.{0,500}?-->", re.DOTALL)
 _READING = re.compile(r"[(（《〈\[［【｛{](?<=[一-龥々〆ヶ].)[ぁ-ゖァ-ヺー・･ 　]{1,24}[)）》〉\]］】｝}]")
-"""Kana in brackets right behind a kanji; the bracket stands first, so that the search leaps from one to the next."""
+"""Kana in brackets right after a kanji; the pattern begins with the bracket, so that the search jumps to it."""
 
 
 def _character(found: re.Match[str]) -> str:
@@ -39,7 +39,7 @@ _STEPS: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...] 
     ("<", _TAG, lambda _: ""),
     ("", _READING, lambda _: ""),
 )
-"""What is replaced, in this order, in a text that holds the sign in front."""
+"""Replacements in this order, each for texts that contain the sign in front."""
 
 
 def reveal(text: str) -> str:
@@ -55,7 +55,7 @@ def reveal(text: str) -> str:
 
 
 def reveal_places(text: str) -> tuple[str, Places, Places]:
-    """The text as a reader sees it, and where in the text as it is written each of its characters begins and ends.
+    """Return the text as a reader sees it, and where each of its characters begins and ends in the original text.
 
     >>> shown, begins, ends = reveal_places("<b>&lt;</b>値")
     >>> shown, begins.tolist(), ends.tolist()

@@ -1,4 +1,4 @@
-"""The optional second look, by meaning: an encoder sees rewordings and translations that characters hide."""
+"""The optional second search, by meaning: an encoder finds rewordings and translations that characters do not show."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Encoder:
-    """A model of the transformers library whose last layer, averaged over the tokens, stands for a text."""
+    """A model of the transformers library; the last layer, averaged over the tokens, is the vector of a text."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -35,7 +35,7 @@ class Encoder:
         self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """One vector of length 1 for each text."""
+        """Return one vector of length 1 for each text."""
         parts = [self._batch(texts[begin : begin + _BATCH]) for begin in range(0, len(texts), _BATCH)]
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
@@ -51,14 +51,14 @@ class Encoder:
 
 
 class SemanticIndex:
-    """The held-out items as vectors."""
+    """Index of the held-out items as vectors."""
 
     def __init__(self, items: Sequence[ExamItem], encoder: Encoder) -> None:
         self._encoder = encoder
         self._items = encoder.encode([item.text for item in items])
 
     def match(self, text: str, alike: float = ALIKE) -> Iterator[tuple[int, float]]:
-        """The items that some stretch of the text is like, with the largest cosine."""
+        """Yield the items that are similar to a stretch of the text, with the largest cosine."""
         step = STRETCH // 2
         stretches = [text[at : at + STRETCH] for at in range(0, max(len(text) - step, 1), step)]
         cosines = (self._encoder.encode(stretches) @ self._items.T).max(axis=0)

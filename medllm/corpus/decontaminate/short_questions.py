@@ -1,4 +1,4 @@
-"""Exam items with a short question: found by a rare run of characters, then weighed by what stands near it."""
+"""Exam items with a short question: found by a rare run of characters, then weighed by the text near it."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from medllm.corpus.decontaminate.numbering import Numbering, marked
 from medllm.corpus.decontaminate.thresholds import Thresholds
 
 NEAR = 150
-"""Folded characters looked at on each side of an anchor, at the least."""
+"""Minimum number of folded characters searched on each side of an anchor."""
 APART = 6000
 """Folded characters on each side of a question in which its options may be, each with a commentary."""
 
@@ -20,7 +20,7 @@ Reach = tuple[int, int]
 
 
 class ShortQuestions:
-    """Items whose question is too short to be told from a stock phrase: its options must stand beside it."""
+    """Index of items whose question is as short as a stock phrase: a match needs the options near it."""
 
     def __init__(self, items: Sequence[ExamItem], numbers: Sequence[int], measure: Thresholds) -> None:
         self._measure = measure
@@ -29,7 +29,7 @@ class ShortQuestions:
         owners: dict[int, list[int]] = {}
         questions: dict[int, Hashes] = {}
         self.unsearchable: list[str] = []
-        """Items without a run long enough to be found by: said aloud, because no text can be cleared of them."""
+        """Items without a run long enough to search for: reported, because no text can be cleared of them."""
         runs, of = hash_each([item.question for item in items], measure.anchor)
         common = Counter(runs.tolist())
         for number in numbers:
@@ -49,11 +49,11 @@ class ShortQuestions:
         self._questions = {one: np.searchsorted(self._near.known, hashes) for one, hashes in questions.items()}
 
     def match(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Match]:
-        """What the texts hold of the short items; `hashed` are the runs that begin at `origins` in `codes`."""
+        """Find the short items in the texts; `hashed` are the runs that begin at `origins` in `codes`."""
         found = list(self._pointed(hashed, origins, borders))
         if not found:
             return []
-        # A gram is near when all of it is.
+        # A gram counts as near only if all of it is near.
         ends = [(begin, max(begin, end - self._measure.near + 1)) for _, _, _, (begin, end), _ in found]
         numbers = self._near.along(codes, self._measure.near, ends)
         marks = np.zeros(len(self._near) + 1, np.bool_)
@@ -70,14 +70,14 @@ class ShortQuestions:
     def _pointed(
         self, hashed: Hashes, origins: Numbers, borders: Numbers
     ) -> Iterator[tuple[int, int, int, Reach, Reach]]:
-        """Each text and item to weigh: the place of its anchor, the stretch near it and the limits of the text."""
+        """Yield each text and item to weigh: place of its anchor, stretch near it and limits of the text."""
         places, found = self._anchors.find(hashed)
         places = origins[places]
         texts = np.searchsorted(borders, places)
         looked: dict[tuple[int, int], int] = {}
         for place, anchor, text in zip(places.tolist(), found.tolist(), texts.tolist(), strict=True):
             for number in self._owners[anchor]:
-                # What lies well inside the stretch that was weighed last need not be weighed again.
+                # An anchor well inside the last weighed stretch is not weighed again.
                 if place < looked.get((text, number), 0):
                     continue
                 span = self._spans[number]
@@ -86,10 +86,10 @@ class ShortQuestions:
                 yield text, number, place, _around(place, span, limits), limits
 
     def _weigh(self, number: int, question: float, codes: Codes, place: int, near: Reach, limits: Reach) -> float:
-        """The mean of how much of the question and how many of the options stand there; 0 when these are too few.
+        """Return the mean of the share of the question and the share of the options found; 0 when these are too few.
 
-        Options are looked for near the question first. Where nearly all of the question is there, most of its options
-        may be anywhere around it, as in a commentary on each; that is for a person to judge.
+        Options are searched near the question first. Where nearly all of the question is there, most of its options
+        may be anywhere around it, as in a commentary on each; a person judges such a match.
         """
         options, measure = self._options[number], self._measure
         share = _share(options, codes[slice(*near)]) if options else question

@@ -1,11 +1,11 @@
-"""How closely an exam is looked for: lengths of grams and the least evidence that counts, for each kind of script."""
+"""Thresholds of the audit: lengths of grams and the least evidence that counts, for each kind of script."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The numbers of the audit. They were chosen so that no YakugakuQA item is flagged and every planted one is."""
+    """Thresholds of the audit, chosen so that no YakugakuQA item is flagged and every planted one is."""
 
     length: int
     """Characters of a gram."""
@@ -16,11 +16,11 @@ class Thresholds:
     loose: int = 4
     """Characters of the grams by which a changed item is weighed; only Japanese ones are."""
     pointers: int = 3
-    """Rare runs of an item that must stand together before it is weighed for changes."""
+    """Rare runs of an item that must be close together before it is weighed for changes."""
     loose_review: float = 0.45
-    """Weighed share from which a person must look."""
+    """Weighed share from which a person reviews the match."""
     loose_question: float = 0.1
-    """And so much of the question: its options alone are often a list of drugs."""
+    """Least share of the question with it: its options alone are often a list of drugs."""
     loose_drop: float = 0.75
     """Weighed share from which a changed item is dropped."""
     options_review: float = 0.55
@@ -44,17 +44,17 @@ class Thresholds:
     options_apart: int = 60
     """Grams that the options must have to be judged without their question; fewer are a list of names."""
     options_held: int = 3
-    """Of these options at least half must be there."""
+    """Number of options that must be there, each at least by half."""
     least: int = 20
     """Grams that an item must have to be judged by them at all."""
     both: float = 0.2
-    """When question and options are judged together, each must be held at least so far."""
+    """Least containment of each when question and options are judged together."""
     short_question: float = 0.75
-    """A short item is seen only where so much of its question stands."""
+    """Least share of its question for a match of a short item."""
     short_options: float = 0.4
     """And so many of its options, word for word."""
     apart_question: float = 0.9
-    """A short item whose options are far from it is seen only where nearly all of its question stands."""
+    """Least share of its question, nearly all, for a match of a short item whose options are far from it."""
     apart_options: float = 0.6
     """And so many of its options, word for word."""
 

@@ -1,4 +1,4 @@
-"""The index at work on texts of any length: long ones a slice at a time, so that memory is bounded."""
+"""Matching in texts of any length: long ones a slice at a time, so that memory is bounded."""
 
 import functools
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from medllm.corpus.decontaminate.exam_items import ExamItem, Match
 from medllm.corpus.decontaminate.matcher import ExamIndex
 
 SLICE = 1_000_000
-"""Characters looked at together."""
+"""Characters searched together."""
 OVERLAP = 8_192
 """Characters that two slices share: more than an item and its surroundings."""
 
 
 @functools.lru_cache(maxsize=2)
 def index_of(items: tuple[ExamItem, ...], floor: float) -> ExamIndex:
-    """The index, built once in each process: it is quicker made than sent."""
+    """Return the index, built once in each process: a build is faster than a transfer."""
     return ExamIndex(items, floor=floor)
 
 
 def match_in_slices(index: ExamIndex, texts: Sequence[str]) -> list[tuple[list[Match], list[Match]]]:
-    """For each text what is flagged, and where each item left its largest trace within these texts.
+    """Return for each text the flagged matches, and where each item left its largest trace within these texts.
 
-    A text longer than a slice is looked at slice by slice, overlapping by more than any window, so that memory is
+    A text longer than a slice is searched slice by slice, overlapping by more than any window, so that memory is
     bounded by the slice and not by the text.
     """
     owners = [(number, text[at : at + SLICE + OVERLAP]) for number, text in enumerate(texts) for at in _starts(text)]

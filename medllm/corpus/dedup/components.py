@@ -1,4 +1,4 @@
-"""Which texts hang together by shared buckets: a union-find that lies on disk, because its size is the corpus's."""
+"""Connected components of texts that share buckets: a union-find on disk, because it is as large as the corpus."""
 
 import mmap
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 STEP = 50_000
-"""Pairs that are joined, or texts that are looked up, before the pages they touched are let go."""
+"""Pairs to join, or texts to look up, before the touched pages are released."""
 Numbers = npt.NDArray[np.int64]
 
 
 class DisjointSets:
-    """A number for each text, counted through all tasks; joined texts have the smallest number among them as root.
+    """A forest of text numbers, counted over all tasks; joined texts have the smallest number among them as root.
 
-    datatrove's own step holds some hundred bytes of Python objects for each text in memory. Here a text that is like no
-    other takes a hole in a sparse file, and a joined one its eight bytes on disk.
+    datatrove's own step holds some hundred bytes of Python objects for each text in memory. Here a text without a
+    duplicate is a hole in a sparse file, and a joined one takes eight bytes on disk.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -38,7 +38,7 @@ class DisjointSets:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave nothing on the disk."""
+        """Delete the file."""
         self._above.release()
         self._map.close()
         self._stream.close()
@@ -54,7 +54,7 @@ class DisjointSets:
             self._let_go()
 
     def joined(self) -> Iterator[Numbers]:
-        """Root and number of every text that is not its own root, some at a time."""
+        """Yield root and number of every text that is not its own root, some at a time."""
         for begin in range(0, self._size, STEP):
             above = np.array(self._above[begin : begin + STEP])
             numbers = np.flatnonzero(above) + begin
@@ -65,20 +65,20 @@ class DisjointSets:
     def _root(self, number: int) -> int:
         above = self._above
         while higher := above[number]:
-            # Every other text on the way is hung one higher, so that ways stay short.
+            # Every other text on the path moves one level up, so that paths stay short.
             if highest := above[higher - 1]:
                 above[number] = highest
             number = higher - 1
         return number
 
     def _let_go(self) -> None:
-        """The pages stay in the system's cache as long as it has room, and no longer count as this process's."""
+        """Release the pages: they stay in the system's cache while it has room, but do not count as this process's."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def pairs(folder: Path, offsets: Numbers) -> Iterator[Numbers]:
-    """The pairs that datatrove's buckets brought together, as numbers counted through all tasks."""
+    """Yield the pairs that datatrove's buckets found, as numbers counted over all tasks."""
     kind = np.dtype([("task", "<u4"), ("place", "<u4"), ("other_task", "<u4"), ("other_place", "<u4")])
     for path in sorted(folder.glob("*.dups")):
         for begin in range(0, path.stat().st_size, STEP * kind.itemsize):

@@ -1,4 +1,4 @@
-"""Records in order, more of them than memory holds: sorted runs on disk that are merged as they are read."""
+"""External sort of more records than memory holds: sorted runs on disk that are merged as they are read."""
 
 import heapq
 import shutil
@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 HELD = 500_000
-"""Records that are held in memory before they are written as a run."""
+"""Number of records held in memory before they are written as a run."""
 READ = 512
-"""Records of each run that are held while the runs are merged."""
+"""Number of records of each run held in memory while the runs are merged."""
 Record = tuple[Any, ...]
 
 
 class Sorter:
-    """Takes records in any order and gives them back by their fields, the first field first.
+    """External sorter: takes records in any order and returns them by their fields, the first field first.
 
-    What it holds does not depend on how many there are: one run while they come, a few of each run while they go.
+    Memory does not depend on the number of records: one run during input, a few records of each run during output.
     """
 
     def __init__(self, folder: Path, kind: np.dtype[Any]) -> None:
@@ -32,7 +32,7 @@ class Sorter:
         self._count = 0
 
     def __enter__(self) -> "Sorter":
-        """Begin in an empty folder: what a killed process left there is nobody's."""
+        """Begin in an empty folder: delete the files of a killed process."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         return self
@@ -40,23 +40,23 @@ class Sorter:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave nothing on the disk."""
+        """Delete the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, rows: npt.NDArray[Any] | list[Record]) -> None:
-        """Take some records in, in any order."""
+        """Add some records, in any order."""
         self._held.append(np.array(rows, self._kind))
         self._count += len(rows)
         if self._count >= HELD:
             self._write()
 
     def fill(self, records: Iterator[Record]) -> None:
-        """Take all records that come."""
+        """Add all records of an iterator."""
         while rows := list(islice(records, READ)):
             self.add(rows)
 
     def __iter__(self) -> Iterator[Record]:
-        """All records in order."""
+        """Yield all records in order."""
         self._write()
         return heapq.merge(*(self._read(run) for run in self._runs))
 
@@ -69,6 +69,6 @@ class Sorter:
         self._held, self._count = [], 0
 
     def _read(self, run: Path) -> Iterator[Record]:
-        """The records of a run, a few at a time; the file is not kept open, because there may be thousands."""
+        """Yield the records of a run, a few at a time; close the file in between, because there may be thousands."""
         for begin in range(0, run.stat().st_size, READ * self._kind.itemsize):
             yield from np.fromfile(run, self._kind, READ, offset=begin).tolist()

@@ -20,16 +20,16 @@ from medllm.corpus.intermediate import part
 GRAM = 5
 """Characters of a shingle."""
 # 20 buckets of 5 hashes bring together what is 70% alike in 97 of 100 cases, what is 80% alike in all but one of 2,000;
-# what they bring together wrongly is weeded out by comparing all 100 hashes.
+# a comparison of all 100 hashes removes the wrong pairs.
 CONFIG = MinhashConfig(n_grams=GRAM, num_buckets=20, hashes_per_bucket=5, hash_config=HashConfig(precision=32))
 _HASHES = CONFIG.num_buckets * CONFIG.hashes_per_bucket
 _CHUNK = 512
 
 
 class Signatures(MinhashDedupSignature):  # type: ignore[misc]
-    """datatrove's signatures over shingles of folded characters, because Japanese does not part its words.
+    """datatrove's signatures over shingles of folded characters, because Japanese does not separate words.
 
-    Its normaliser would also make かん of がん and 0mg of 12.5mg.
+    datatrove's normaliser would also turn がん into かん and 12.5mg into 0mg.
     """
 
     def __init__(self, work: Path) -> None:
@@ -46,13 +46,13 @@ class Signatures(MinhashDedupSignature):  # type: ignore[misc]
         self._drawn: list[npt.NDArray[np.uint32]] = []
 
     def get_shingles(self, text: str) -> Hashes:
-        """The hashed shingles of a text, at least one."""
+        """Return the hashed shingles of a text, at least one."""
         codes = fold(text)
         hashed = hash_grams(codes, min(GRAM, max(len(codes), 1)))
         return hashed.reshape(-1, 1) if len(hashed) else np.zeros((1, 1), np.uint64)
 
     def get_signature(self, shingles: Hashes) -> list[list[int]]:
-        """The smallest value of each of a hundred hashes, a block of shingles at a time."""
+        """Return the smallest value of each of a hundred hashes, a block of shingles at a time."""
         smallest = np.full(_HASHES, np.iinfo(np.uint64).max, np.uint64)
         row = shingles.reshape(1, -1)
         with np.errstate(over="ignore"):
@@ -62,13 +62,13 @@ class Signatures(MinhashDedupSignature):  # type: ignore[misc]
                 np.multiply(block, self._factors, out=mixed)
                 mixed += self._offsets
                 np.minimum(smallest, mixed.min(axis=1), out=smallest)
-        # The upper half of the smallest is the smallest upper half.
+        # The upper half of the smallest hash is the smallest upper half.
         least = (smallest >> np.uint64(32)).astype(np.uint32)
         self._drawn.append(least)
         return [bucket.tolist() for bucket in np.split(least, CONFIG.num_buckets)]
 
     def run(self, data: Iterable[Passing], rank: int = 0, world_size: int = 1) -> None:
-        """Sorted buckets for datatrove's next step, and whole signatures for weeding out what it brings together."""
+        """Write sorted buckets for datatrove's next step, and whole signatures for the check of its pairs."""
         self._drawn = []  # a job of several tasks runs them all with one step
         super().run(data, rank, world_size)
         drawn = np.array(self._drawn, np.uint32).reshape(-1, _HASHES)
@@ -83,7 +83,7 @@ class Buckets(MinhashDedupBuckets):  # type: ignore[misc]
         super().__init__(str(work / "signatures"), str(work / "pairs"), config=CONFIG, lines_to_buffer=100)
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
-        """Many systems allow a thousand open files unless asked for more, and 32 GB of text are a thousand tasks."""
+        """Raise the limit on open files: many systems allow a thousand, and 32 GB of text are a thousand tasks."""
         with suppress(ImportError, ValueError, OSError):
             import resource
 

@@ -1,4 +1,4 @@
-"""Who stays of the texts that are alike, and what the replay draws: in sorted order, so that any number fits."""
+"""Choice of the duplicates to keep and of the replay texts, by external sorting, so that any number fits."""
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -15,11 +15,11 @@ from medllm.corpus.intermediate import part
 
 EXACT, NEAR, NOT_DRAWN = 1, 2, 3
 GONE = np.dtype([("place", "<i8"), ("why", "u1"), ("alike", "<f4"), ("older", "S16")])
-"""A kept text that goes after all: why, how much it is like the older one, and which that is."""
+"""A removed duplicate: the reason, its similarity to the older text, and the id of that text."""
 OPEN = 16
-"""Tables that are mapped at once: what was read of a mapped file counts as this process's memory."""
+"""Tables that are mapped at once: pages read from a mapped file count as this process's memory."""
 _JUDGED = ("replay", "published", "exam")
-# General text gives way to the texts the corpus is about; then the older stays, by publication and by exam.
+# A text on the subject is kept before general text; then the older one, by publication and by exam.
 _CANDIDATE = np.dtype(
     [
         ("root", "<i8"),
@@ -37,7 +37,7 @@ _NUMBERED = np.dtype([("number", "<i8"), *((name, GONE[name]) for name in ("why"
 
 
 class KeptTexts:
-    """The kept texts of all tasks under one count, read from disk where they are asked for."""
+    """The kept texts of all tasks, numbered together and read from disk on demand."""
 
     def __init__(self, work: Path, tasks: int) -> None:
         self._work = work
@@ -51,7 +51,7 @@ class KeptTexts:
         return np.load(part(self._work, what, task, "npy"), mmap_mode="r")  # type: ignore[no-any-return]
 
     def rows(self, what: str, numbers: Numbers) -> Iterator[tuple[Numbers, npt.NDArray[Any]]]:
-        """The rows of these texts, task by task, each with which of the numbers they are."""
+        """Yield the rows of these texts, task by task, each with their positions among the numbers."""
         tasks = np.searchsorted(self.offsets, numbers, "right") - 1
         for task in np.unique(tasks).tolist():
             which = np.flatnonzero(tasks == task)
@@ -59,7 +59,7 @@ class KeptTexts:
 
 
 class Resolve(PipelineStep):  # type: ignore[misc]
-    """Decides in each cluster who stays: the oldest, and whoever is not like anyone that stays."""
+    """Chooses the texts to keep in each cluster: the oldest, and each text not similar to a kept one."""
 
     type, name = "dedup", "resolve"
 
@@ -71,7 +71,7 @@ class Resolve(PipelineStep):  # type: ignore[misc]
         self.replay = replay
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
-        """For each task a table of those of its kept texts that go after all."""
+        """Write for each task a table of its texts that are removed as duplicates or not drawn."""
         kept, aside = KeptTexts(self.work, self.tasks), self.work / "sorting"
         with Sorter(aside / "gone", _NUMBERED) as gone:
             with Sorter(aside / "candidates", _CANDIDATE) as candidates:
@@ -95,7 +95,7 @@ class Resolve(PipelineStep):  # type: ignore[misc]
                 forest.join(found)
             for found in forest.joined():
                 roots = np.unique(found[:, 0])
-                # A root is met once for each stretch of its cluster; the same record twice is passed over later.
+                # A root comes once for each stretch of its cluster; the second copy of a record is skipped later.
                 both = np.concatenate([found, np.column_stack([roots, roots])])
                 for which, facts in kept.rows("facts", both[:, 1]):
                     rows = np.empty(len(which), _CANDIDATE)
@@ -105,7 +105,7 @@ class Resolve(PipelineStep):  # type: ignore[misc]
                     candidates.add(rows)
 
     def _room(self, kept: KeptTexts, general: Sorter) -> float:
-        """Hand on the general texts that are left; returns the characters of them that the recipe has room for."""
+        """Pass on the general texts that are left; return how many of their characters the recipe has room for."""
         held = 0
         for task in range(self.tasks):
             table = kept.table("facts", task)
@@ -121,7 +121,7 @@ class Resolve(PipelineStep):  # type: ignore[misc]
 
 
 class _Staying:
-    """The texts of one cluster that stay, with their signatures as rows of a matrix that grows by doubling."""
+    """The kept texts of one cluster, with their signatures as rows of a matrix that grows by doubling."""
 
     def __init__(self, width: int) -> None:
         self._rows = np.empty((4, width), np.uint32)
@@ -129,7 +129,7 @@ class _Staying:
         self._count = 0
 
     def older(self, told: Record, hashes: npt.NDArray[Any], alike: float) -> tuple[int, float, bytes] | None:
-        """The first that stays and is like this text: why it goes, how much alike they are, and which it is."""
+        """Find the first kept text similar to this one; return the reason, the similarity and the kept text's id."""
         text, group, _ = told
         theirs = self._told[: self._count]
         share = (self._rows[: self._count] == hashes).mean(axis=1)
@@ -142,7 +142,7 @@ class _Staying:
         return EXACT if same[at] else NEAR, float(share[at]), bytes(theirs["id"][at])
 
     def add(self, told: Record, hashes: npt.NDArray[Any]) -> None:
-        """This text stays."""
+        """Add a text that is kept."""
         if self._count == len(self._told):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
             self._told = np.concatenate([self._told, np.empty_like(self._told)])
@@ -151,7 +151,7 @@ class _Staying:
 
 
 def _judged(candidates: Iterable[Record], kept: KeptTexts, alike: float) -> Iterator[Record]:
-    """The texts that go. Chains are not followed: each is held against the older ones of its cluster that stay."""
+    """Yield the texts to remove: each is similar to an older kept text of its cluster; chains are not followed."""
     before: tuple[int, int] = (-1, -1)
     staying = _Staying(0)
     for root, _, _, _, number, *told in candidates:
@@ -168,7 +168,7 @@ def _judged(candidates: Iterable[Record], kept: KeptTexts, alike: float) -> Iter
 
 
 def _not_drawn(general: Iterable[Record], room: float) -> Iterator[Record]:
-    """The general texts that there is no room for; drawn by id, it is the same on every machine."""
+    """Yield the general texts that do not fit; the draw is by id, so it is the same on every machine."""
     for _, number, length in general:
         if length <= room:
             room -= length
@@ -177,7 +177,7 @@ def _not_drawn(general: Iterable[Record], room: float) -> Iterator[Record]:
 
 
 def _parted(gone: Iterable[Record], kept: KeptTexts) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Every task with those of its texts that go, in order of place."""
+    """Yield every task with its removed texts, in order of place."""
     coming = iter(gone)
     ahead = next(coming, None)
     for task in range(kept.tasks):

@@ -1,4 +1,4 @@
-"""Files opened with a limit on what comes out of them: a zip bomb is named, not unpacked."""
+"""Files opened with a limit on their unpacked size: a zip bomb is reported, not unpacked."""
 
 import gzip
 import io
@@ -10,14 +10,14 @@ from typing import BinaryIO, cast
 from medllm.corpus.errors import UnreadableError
 
 LARGEST = 64 * 1024 * 1024
-"""Bytes of one document, at the most: a line, a page, a PDF."""
+"""Maximum bytes of one document: a line, a page, a PDF."""
 RATIO = 200
-"""Text packs to a fifth or a tenth; what grows two hundredfold was made to."""
+"""Limit on unpacked to packed size: text packs to a fifth or a tenth, a file that grows two hundredfold is a bomb."""
 GRACE = 16 * 1024 * 1024
 
 
 class _Guarded(io.RawIOBase):
-    """A stream that stops being read when far more comes out than went in."""
+    """A stream that raises an error when far more bytes come out than went in."""
 
     def __init__(self, stream: BinaryIO, packed: int) -> None:
         self._stream = stream
@@ -40,14 +40,14 @@ class _Guarded(io.RawIOBase):
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The bytes of a file, unpacked when its name ends in .gz."""
+    """Open the bytes of a file, unpacked when its name ends in .gz."""
     if path.suffix != ".gz":
         return path.open("rb")
     return cast(BinaryIO, io.BufferedReader(_Guarded(cast(BinaryIO, gzip.open(path)), path.stat().st_size), 1 << 16))
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file in a zip archive, none larger than a document may be."""
+    """Yield name and bytes of each file in a zip archive, none larger than a document may be."""
     try:
         with zipfile.ZipFile(path) as archive:
             whole = sum(info.file_size for info in archive.infolist())
@@ -64,7 +64,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                     data = stream.read(LARGEST + 1)
                 if len(data) > info.file_size:
                     raise UnreadableError(
-                        f"archive_bomb: {info.filename} is larger than it says. Unpack it by hand and look."
+                        f"archive_bomb: {info.filename} is larger than the archive states. Unpack it by hand and look."
                     )
                 yield info.filename, data
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as fault:

@@ -28,13 +28,13 @@ _WRONG_PLACE = re.compile(
     r"(?<![\w)\]\d])[°²³¹ºª](?![A-Za-z\d ])|[°±×÷µ§]{2}|(?<=\s)[”’](?=\w\w)|(?<=\w)[“](?=\w)"
 )
 WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32")
-"""Encodings in which a line break is more than one byte, so that lines cannot be cut before decoding."""
+"""Encodings whose line break is more than one byte, so that lines cannot be cut before decoding."""
 
 SAMPLE = 65536
 
 
 def name_encoding(data: bytes) -> str:
-    """The encoding that the first bytes of a file are in.
+    """Return the encoding of the first bytes of a file.
 
     >>> name_encoding("発熱を認める。".encode("cp932")), name_encoding("発熱を認める。".encode("euc_jp"))
     ('cp932', 'euc_jp')
@@ -73,7 +73,7 @@ def name_encoding(data: bytes) -> str:
 
 
 def _seven_bit(sample: bytes) -> str:
-    """The encoding of a text that switches its alphabets by escapes; one without such escapes is UTF-8."""
+    """Return the encoding of a text that switches alphabets by escapes; one without such escapes is UTF-8."""
     if not re.search(rb"\x1b[$(][A-Za-z@]", sample):
         return "utf-8"
     for encoding in _ESCAPED:
@@ -85,14 +85,14 @@ def _seven_bit(sample: bytes) -> str:
 
 
 def _is_broken_utf8(sample: bytes) -> bool:
-    """Whether nearly all of it is UTF-8: a few broken bytes do not make it another encoding."""
+    """Return whether nearly all bytes are UTF-8: a few broken bytes do not make another encoding."""
     text = sample.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     return sum(one > "\u07ff" for one in text) - broken > 10 * broken
 
 
 def _is_japanese(text: str) -> bool:
-    """Whether a reading as Japanese makes sense: kana, or runs of common kanji, not single signs in foreign words.
+    """Return whether a reading as Japanese makes sense: kana or runs of common kanji, not single signs in words.
 
     Windows' Shift_JIS and EUC-JP find some Japanese character for nearly every byte of a Western text.
     """
@@ -112,7 +112,7 @@ def _is_japanese(text: str) -> bool:
 
 
 def _is_common(one: str) -> bool:
-    """Whether a character is one of the 2,965 kanji of level 1, or of the signs and letters of JIS X 0208."""
+    """Return whether a character is one of the 2,965 kanji of level 1, or of the signs and letters of JIS X 0208."""
     try:
         return 0xA1 <= one.encode("euc_jp")[0] <= 0xCF
     except UnicodeEncodeError:
@@ -120,7 +120,7 @@ def _is_common(one: str) -> bool:
 
 
 def _is_western(sample: bytes) -> bool:
-    """Whether it reads as Windows-1252 with letters and signs where Western texts have them."""
+    """Return whether it reads as Windows-1252 with letters and signs where Western texts have them."""
     if not _decodes(sample, "cp1252"):
         return False
     text = sample.decode("cp1252", "ignore")
@@ -131,14 +131,14 @@ def _is_western(sample: bytes) -> bool:
 
 
 def is_wide(path: Path) -> bool:
-    """Whether a file is in one of the encodings whose lines cannot be cut."""
+    """Return whether a file is in one of the encodings whose lines cannot be cut."""
     with path.open("rb") as stream, suppress(UnreadableError):
         return name_encoding(stream.read(SAMPLE)) in WIDE
     return False
 
 
 def decode(data: bytes) -> str:
-    """The text of a whole file; a fault names the byte at which it stops being text."""
+    """Decode a whole file; an error names the first byte that is not text."""
     encoding = name_encoding(data)
     try:
         return data.decode(encoding)

@@ -12,7 +12,7 @@ from medllm.exam.record import PromptStyle
 
 
 def read_exam(source: TextSource) -> Iterator[Draft]:
-    """Every question written out plainly and, where an expert explained it, with the explanation, as in the paper."""
+    """Yield every question plainly and, where an expert explained it, with the explanation, as in the paper."""
     name = str(source.exam)
     for question in benchmarks.load(name, source.folder):
         for format_ in source.formats:
@@ -30,7 +30,7 @@ def _draft(source: TextSource, question: Question, style: PromptStyle) -> Draft:
         source.name,
         f"{question.question_id} {style}",
         license=source.license or (_license(known.license) if known else None),
-        # What the recipe states comes first: a set of today may hold explanations that were printed long ago.
+        # The recipe takes precedence: a set of today may hold explanations that were printed long ago.
         published=source.published or (known.published.isoformat() if known else exam_date),
         exam_date=exam_date,
         kind="replay" if source.kind == "replay" else "exam",
@@ -50,7 +50,7 @@ _PLACEHOLDER = re.compile(r"^[(（]?図\s?\d*[)）]?$")
 
 
 def _blind(question: Question) -> bool:
-    """Whether a question marked as having a picture speaks of it; the others can be answered from their text."""
+    """Return whether a question marked as having a picture mentions it; the others can be answered from their text."""
     if not question.image:
         return False
     options = [option for option in question.choices if not _PLACEHOLDER.match(option.strip())]
@@ -59,5 +59,5 @@ def _blind(question: Question) -> bool:
 
 
 def _license(written: str) -> str:
-    """The licence a catalogue entry begins with; what follows it is commentary."""
+    """Return the licence at the start of a catalogue entry, without the comment after it."""
     return written.split(";")[0].split(" (")[0].split(",")[-1].strip()

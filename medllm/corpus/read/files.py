@@ -1,4 +1,4 @@
-"""Any source as a stream of drafts: what cannot be read becomes a draft with a fault, so that it is counted."""
+"""Any source as a stream of drafts: an unreadable file becomes a draft with a fault, so that it is counted."""
 
 import gzip
 import zlib
@@ -18,15 +18,15 @@ from medllm.corpus.read.text_files import PageText, read_html, read_markdown
 
 
 def read_drafts(piece: SourcePart) -> Iterator[Draft]:
-    """Every draft of a piece in order; a file that breaks half-way keeps what came before and one draft says so."""
+    """Yield every draft of a piece in order; after a file that breaks half-way one more draft reports the fault."""
     try:
         yield from read_exam(piece.source) if piece.source.exam else refuse_without_text(piece, _read(piece))
     except UnreadableError as fault:
-        # What is wrong with a file as a whole is told once, by its first piece.
+        # The first piece of a file reports a fault of the whole file, so it is reported once.
         if not piece.begin:
             yield piece.source.draft("", piece.name, {}, fault=str(fault))
     except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
-        yield piece.source.draft("", piece.name, {}, fault=f"broken_archive: {fault}. Pack it anew.")
+        yield piece.source.draft("", piece.name, {}, fault=f"broken_archive: {fault}. Pack it again.")
     except OSError as fault:
         why = f"unreadable_file: {fault.strerror or fault}. See whether it is there and may be read."
         yield piece.source.draft("", piece.name, {}, fault=why)

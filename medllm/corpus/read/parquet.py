@@ -8,11 +8,11 @@ from medllm.corpus.read.rows import DEFAULTS, row_draft
 from medllm.corpus.read.sources import SourcePart
 
 ROOM = 1024 * 1024 * 1024
-"""Bytes that a row group may unpack to."""
+"""Maximum bytes of an unpacked row group."""
 
 
 def read_parquet(piece: SourcePart) -> Iterator[Draft]:
-    """The drafts in a Parquet file; only the columns that are asked for are unpacked."""
+    """Yield the drafts in a Parquet file; unpack only the requested columns."""
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -23,7 +23,7 @@ def read_parquet(piece: SourcePart) -> Iterator[Draft]:
             wanted = [name for name in there if name in names]
             _fits(table.metadata)
             number = 0
-            # Where nothing is wanted the first row says so, with the columns that there are.
+            # If the file has no requested column, the fault of the first row lists the existing ones.
             for batch in table.iter_batches(batch_size=256, columns=wanted or there):
                 for row in batch.to_pylist():
                     number += 1

@@ -11,12 +11,12 @@ from medllm.corpus.errors import UnreadableError
 from medllm.errors import MissingExtraError
 
 SPARSE = 30
-"""Characters a page on average; a scan with a stamped page number has fewer."""
+"""Least characters per page on average; a scan with a stamped page number has fewer."""
 _SEAM = re.compile(r"(?<=[ぁ-んァ-ヶー一-龥、，])\n(?=[ぁ-んァ-ヶー一-龥])")
 
 
 UNKNOWN_SHARE = 0.01
-"""Share of characters that may be in fonts without a way back to Unicode, as the bullets of a list are."""
+"""Largest share of characters in fonts without a map to Unicode, such as the bullets of a list."""
 _JIS = "medllm_jis_x_0208"
 _CMAPS = {
     "cp932": "90ms-RKSJ 90msp-RKSJ",
@@ -40,13 +40,13 @@ _CMAPS = {
 
 @functools.cache
 def known_cmaps() -> dict[str, str]:
-    """The codec for the codes of each predefined CMap that a codec of Python reads, by its name in a PDF."""
+    """Return the codec for each predefined CMap that a codec of Python reads, by its name in a PDF."""
     names = {f"/{name}-{way}": codec for codec, names in _CMAPS.items() for name in names.split() for way in "HV"}
     return {**names, "/H": _JIS, "/V": _JIS}
 
 
 def _find_jis(name: str) -> codecs.CodecInfo | None:
-    """JIS X 0208 in two bytes of seven bits, which Python knows only between escapes, is EUC without its high bits."""
+    """Return a codec for JIS X 0208 without escapes, which Python lacks: it is EUC without the high bits."""
 
     def decode(data: Any, errors: str = "strict", /) -> tuple[str, int]:  # noqa: ANN401  any buffer
         codes = bytes(data)
@@ -62,9 +62,9 @@ codecs.register(_find_jis)
 
 
 def read_pdf(data: bytes) -> str:
-    """The text of all pages, with the line breaks inside Japanese sentences closed.
+    """Read the text of all pages, with the line breaks inside Japanese sentences removed.
 
-    Raises UnreadableError for a locked, broken or scanned file, and for one whose codes do not say their characters.
+    Raises UnreadableError for a locked, broken or scanned file, and for one whose codes have no known characters.
     """
     try:
         import pypdf
@@ -81,7 +81,7 @@ def read_pdf(data: bytes) -> str:
         pages = [page.extract_text(visitor_text=unknown.count) for page in reader.pages]
     except UnreadableError:
         raise
-    except Exception as fault:  # pypdf raises what its parsers happen to meet; the file is named by the caller
+    except Exception as fault:  # pypdf raises any type of error; the caller names the file
         raise UnreadableError(f"broken_pdf: {type(fault).__name__}: {fault}") from fault
     held = sum(len(page.split()) and len("".join(page.split())) for page in pages)
     if held < SPARSE * len(pages) or not pages:
@@ -93,14 +93,14 @@ def read_pdf(data: bytes) -> str:
 
 
 class _Unknown:
-    """Counts the characters whose font does not say which they are."""
+    """Counter of the characters whose font has no map to Unicode."""
 
     def __init__(self) -> None:
         self.fonts: dict[str, int] = {}
         self.all = 0
 
     def count(self, text: str, cm: object, tm: object, font: dict[str, Any] | None, size: object) -> None:
-        """Take one piece of text and the font it is drawn in."""
+        """Count one piece of text and the font it is drawn in."""
         characters = len("".join(text.split()))
         self.all += characters
         if font is not None and not _is_readable(font):
@@ -112,19 +112,19 @@ class _Unknown:
         if sum(self.fonts.values()) > UNKNOWN_SHARE * self.all:
             name = max(self.fonts, key=lambda one: self.fonts[one])
             raise UnreadableError(
-                f"unmapped_pdf: the font {name} does not say which characters its codes are. Save the PDF anew "
+                f"unmapped_pdf: the font {name} does not map its codes to characters. Save the PDF again "
                 "with its text searchable, or run OCR on it."
             )
         undecoded = sum(one == "\ufffd" or "\ue000" <= one <= "\uf8ff" for one in text)
         if undecoded > UNKNOWN_SHARE * self.all:
             raise UnreadableError(
                 f"unmapped_pdf: {undecoded} of {self.all} characters have codes that their encoding does "
-                "not have. Save the PDF anew with its text searchable, or run OCR on it."
+                "not have. Save the PDF again with its text searchable, or run OCR on it."
             )
 
 
 def _is_readable(font: dict[str, Any]) -> bool:
-    """Whether a font has a map to Unicode, one byte a character, or codes of a CMap that a codec reads."""
+    """Return whether a font has a map to Unicode, one byte a character, or codes of a CMap that a codec reads."""
     if "/ToUnicode" in font or font.get("/Subtype") != "/Type0":
         return True
     encoding = str(font.get("/Encoding", ""))

@@ -1,4 +1,4 @@
-"""JSON lines and tables to drafts, a row at a time: no file is held whole, no line is longer than a document may be."""
+"""JSON lines and tables to drafts, row by row: no file is held whole, no line is longer than a document may be."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ Row = Mapping[str, object]
 
 
 def read_lines(piece: SourcePart) -> Iterator[Draft]:
-    """The drafts in a JSONL file, or in those of its lines that begin inside the piece."""
+    """Yield the drafts in a JSONL file, or in those of its lines that begin inside the piece."""
     with open_bytes(piece.path) as stream:
         sample = stream.read(SAMPLE)
     if not sample.strip() and len(sample) < SAMPLE:
@@ -45,7 +45,7 @@ def read_lines(piece: SourcePart) -> Iterator[Draft]:
 
 
 def _encoding(sample: bytes) -> str:
-    """The encoding of most lines: one broken line does not make a file of UTF-8 something else."""
+    """Return the encoding of most lines: one broken line does not change the encoding of a UTF-8 file."""
     try:
         found = name_encoding(sample)
     except UnreadableError:
@@ -72,10 +72,10 @@ def _whole(piece: SourcePart) -> str:
 
 
 def _lines(stream: BinaryIO, piece: SourcePart) -> Iterator[tuple[int, bytes | int]]:
-    """Number and bytes of each line; of one that is too long only its length."""
+    """Yield number and bytes of each line; for a line that is too long only its length."""
     place, number = 0, piece.line
     if piece.begin:
-        # The line in which the piece begins belongs to the piece before, unless it begins exactly here.
+        # A line that begins before this piece belongs to the piece before.
         stream.seek(piece.begin - 1)
         skipped = _skip(stream, piece.size + 1)
         place, number = piece.begin - 1 + skipped, number + (skipped > 1)
@@ -94,7 +94,7 @@ def _lines(stream: BinaryIO, piece: SourcePart) -> Iterator[tuple[int, bytes | i
 
 
 def _skip(stream: BinaryIO, most: int | None = None) -> int:
-    """Read to the end of the line and forget it; a line that goes on for more than `most` bytes is let be."""
+    """Skip to the end of the line, or stop after more than `most` bytes."""
     skipped = 0
     while (most is None or skipped < most) and (line := stream.readline(1 << 20)):
         skipped += len(line)
@@ -117,16 +117,16 @@ def _draft(piece: SourcePart, place: str, line: bytes, encoding: str) -> Draft:
 
 
 def json_fault(fault: ValueError | RecursionError) -> str:
-    """The reason for JSON that cannot be read; what Python says of its own limits helps nobody mend a file."""
+    """Return the reason for unreadable JSON; Python's messages about its own limits do not help to mend a file."""
     if isinstance(fault, json.JSONDecodeError):
         return f"broken_json: {fault}"
     return f"broken_json: {'it is nested too deeply' if isinstance(fault, RecursionError) else 'a number is too long'}"
 
 
 def row_draft(piece: SourcePart, place: str, row: Row) -> Draft:
-    """The draft in a row, by the recipe's mapping of columns or the usual names.
+    """Return the draft in a row, by the recipe's mapping of columns or the usual names.
 
-    A row without the column, or with something in it that is no text, is a draft with its fault.
+    A row without the column, or with a value in it that is no text, becomes a draft with a fault.
     """
     stated = {name: _column(piece, row, name) for name in ("published", "license", "exam_date")}
     own = _column(piece, row, "id")
@@ -147,13 +147,13 @@ def row_draft(piece: SourcePart, place: str, row: Row) -> Draft:
 
 
 NO_COLUMN = "no_text: no column"
-"""How the fault of a row begins that has no column of the text."""
+"""Start of the fault of a row without the text column."""
 ROWS_WITHOUT_TEXT = 1000
-"""After so many rows without the column, from the first row on, the column is not in the file."""
+"""Number of first rows without the column after which the column counts as missing from the file."""
 
 
 def refuse_without_text(piece: SourcePart, drafts: Iterator[Draft]) -> Iterator[Draft]:
-    """Hand drafts on; raise DataError when no row at all has the column of the text, a mistake of the recipe."""
+    """Pass drafts on; raise DataError if no row has the text column, which is a mistake of the recipe."""
     lacking: list[Draft] = []
     for draft in drafts:
         if piece.begin or not (draft.fault or "").startswith(NO_COLUMN):
@@ -166,7 +166,7 @@ def refuse_without_text(piece: SourcePart, drafts: Iterator[Draft]) -> Iterator[
     if lacking:
         raise DataError(
             f"{piece.source.name}: {lacking[0].locator} has {str(lacking[0].fault).partition(': ')[2]}. "
-            "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
+            "Name the text column: `--column NAME`, or columns: {text: NAME} in a recipe."
         )
 
 
@@ -176,7 +176,7 @@ def _kind(value: object) -> str:
 
 
 def _given(piece: SourcePart, row: Row, what: str) -> object:
-    """What the first filled column of these names holds."""
+    """Return the value of the first filled column of these names."""
     filled = (row[name] for name in _names(piece, what) if row.get(name) is not None and row.get(name) != "")
     return next(filled, None)
 
@@ -192,8 +192,8 @@ def _column(piece: SourcePart, row: Row, what: str) -> str | None:
 
 
 def read_csv(piece: SourcePart, data: bytes) -> Iterator[Draft]:
-    """The drafts in a table with a head line, separated by commas or tabs."""
-    before = csv.field_size_limit(LARGEST)  # the whole process's limit, so it is put back
+    """Yield the drafts in a table with a header line, separated by commas or tabs."""
+    before = csv.field_size_limit(LARGEST)  # the limit is global, so it is restored
     stream = io.StringIO(decode(data), newline="")
     rows = csv.DictReader(stream, delimiter="\t" if piece.name.lower().endswith(".tsv") else ",")
     try:

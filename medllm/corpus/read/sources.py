@@ -1,4 +1,4 @@
-"""Where texts come from: a folder cut into pieces of like size, so that work is split the same on any machine."""
+"""Sources of texts: a folder cut into pieces of similar size, so that work is split the same on any machine."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from medllm.corpus.read.encodings import is_wide
 from medllm.errors import DataError
 
 PIECE = 32 * 1024 * 1024
-"""Bytes of a file that one task reads; a long JSONL file is cut at its line breaks."""
+"""Maximum bytes of a file that one task reads; a long JSONL file is cut at its line breaks."""
 LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 READABLE = (*LINES, ".json", ".parquet", ".csv", ".tsv", ".txt", ".md", ".html", ".htm", ".pdf", ".zip")
 _ASIDE = frozenset(("readme.md", "dataset_infos.json", "provenance.json", "facts.json"))
@@ -18,7 +18,7 @@ _ASIDE = frozenset(("readme.md", "dataset_infos.json", "provenance.json", "facts
 
 @dataclass(frozen=True)
 class TextSource:
-    """A source as the recipe names it, with what the recipe states of all its texts."""
+    """A source in the recipe, with the facts that the recipe states for all its texts."""
 
     name: str
     folder: Path
@@ -29,16 +29,16 @@ class TextSource:
     exam_date: str | None = None
     kind: Kind = "text"
     topic: str = ""
-    """The recipe's word for the kind of text, for the counts on the card."""
+    """The recipe's name for the kind of text, for the counts on the card."""
     exam: str | None = None
-    """The benchmark whose reader makes questions of the folder, for a source that is an exam set."""
+    """The benchmark whose reader reads questions from the folder, for a source that is an exam set."""
     formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
-    """The prompts in which each exam item is written out."""
+    """Prompts by which each exam item is written out."""
     template: Literal["paper", "igakuqa"] = "paper"
-    """The wording of those prompts."""
+    """Wording of those prompts."""
 
     def draft(self, text: str, locator: str, stated: dict[str, str | None], *, fault: str | None = None) -> Draft:
-        """A text of this source; what the row says of itself comes before what the recipe says of all."""
+        """Build a draft of this source; facts in the row take precedence over those of the recipe."""
         return Draft(
             text,
             self.name,
@@ -59,22 +59,22 @@ class SourcePart:
     source: TextSource
     path: Path
     name: str
-    """The file's path inside the source."""
+    """Path of the file inside the source."""
     begin: int = 0
     end: int | None = None
     line: int = 1
-    """Number of the line in which it begins."""
+    """Number of the line in which the part begins."""
 
     @property
     def size(self) -> int:
-        """Bytes to read of its file."""
+        """Return the number of bytes to read from the file."""
         if self.source.exam:
             return 0
         return (self.path.stat().st_size if self.end is None else self.end) - self.begin
 
 
 def split_source(source: TextSource) -> list[SourcePart]:
-    """All pieces of a source in order of name: the same files give the same pieces everywhere."""
+    """List all pieces of a source in order of name: the same files give the same pieces everywhere."""
     if not source.folder.exists():
         raise DataError(f"{source.name}: there is no `{source.folder}`. Check the spelling, or fetch it first.")
     if source.exam:
@@ -88,7 +88,7 @@ def split_source(source: TextSource) -> list[SourcePart]:
 
 
 def split_into_tasks(sources: Sequence[TextSource]) -> list[list[SourcePart]]:
-    """The pieces of all sources in tasks of like size; it depends on the files alone, not on the workers."""
+    """Group the pieces of all sources into tasks of similar size, by the files alone, whatever the workers."""
     tasks: list[list[SourcePart]] = [[]]
     held = 0
     for piece in (piece for source in sources for piece in split_source(source)):
@@ -101,7 +101,7 @@ def split_into_tasks(sources: Sequence[TextSource]) -> list[list[SourcePart]]:
 
 
 def _aside(path: Path, folder: Path) -> bool:
-    """Files that describe a dataset rather than belong to it, and hidden ones."""
+    """Return whether a file is hidden, or describes a dataset rather than belongs to it."""
     hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
     return hidden or path.name.lower() in _ASIDE or path.stem.lower() in ("license", "licence", "notice")
 
@@ -121,7 +121,7 @@ def _pieces(source: TextSource, path: Path, name: str) -> Iterator[SourcePart]:
 
 
 def _breaks(stream: BinaryIO, begin: int, end: int) -> int:
-    """How many lines end in a part of a file."""
+    """Count the lines that end in a part of a file."""
     stream.seek(begin)
     counted, left = 0, end - begin
     while left and (data := stream.read(min(left, 1 << 20))):

@@ -1,4 +1,4 @@
-"""Single pages to text: plain text, Markdown and HTML, with the date and licence that a page states of itself."""
+"""Single pages to text: plain text, Markdown and HTML, with the date and licence that a page states."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import yaml
 from medllm.corpus.errors import UnreadableError
 
 DEEPEST = 2000
-"""Open tags at once; a page nested deeper was made to break readers."""
+"""Maximum number of nested tags; a page nested deeper is made to break readers."""
 
 _BLOCKS = frozenset(
     (
@@ -71,13 +71,13 @@ _EMPTY = frozenset(
 _DATES = frozenset(("article:published_time", "date", "dc.date", "dcterms.issued", "citation_publication_date"))
 _LICENSES = frozenset(("dc.rights", "dcterms.license", "license", "licence"))
 OPEN = 500
-"""Tags that may be begun before one is ended; scripts that compare a lot have some dozens."""
+"""Maximum number of `<` before one is closed; scripts with many comparisons have some dozens."""
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.S)
 
 
 @dataclass(frozen=True)
 class PageText:
-    """The text of a page and what it says of itself."""
+    """The text of a page, with the date and licence that the page states."""
 
     text: str
     published: str | None = None
@@ -85,7 +85,7 @@ class PageText:
 
 
 def read_markdown(text: str) -> PageText:
-    """The text below the front matter; `date` and `license` in it count as the page's own words."""
+    """Read the text below the front matter, and `date` and `license` from the front matter."""
     front = _FRONT.match(text)
     if front is None:
         return PageText(text)
@@ -99,27 +99,27 @@ def read_markdown(text: str) -> PageText:
 
 
 def _word(value: object) -> str | None:
-    # A list that names itself many times over is short in YAML and endless when written out.
+    # A list that refers to itself many times is short in YAML and endless when written out.
     return str(value) if isinstance(value, str | int | float | date) else None
 
 
 def read_html(text: str) -> PageText:
-    """What a reader of the page would read: no menus, scripts or the readings set above kanji."""
-    # The parser looks for the end of each open tag anew: of very many, it would look for hours.
+    """Extract the visible text of the page: no menus, scripts or readings above kanji."""
+    # The parser searches again for the end of each open tag: with very many, that takes hours.
     if any(stretch.count("<") > OPEN for stretch in text.split(">")):
         raise UnreadableError(f"broken_html: more than {OPEN} tags are begun before one is ended.")
     parser = _Reader()
     try:
         parser.feed(text)
         parser.close()
-    except AssertionError as fault:  # what Python's parser raises over some marked sections
+    except AssertionError as fault:  # Python's parser raises it for some marked sections
         raise UnreadableError(f"broken_html: {fault}") from None
     body = re.sub(r"[ \t\r\f]*\n\s*", "\n", "".join(parser.parts)).strip()
     return PageText(body, parser.published, parser.license)
 
 
 class _Reader(HTMLParser):
-    """Reads from front to back without recursion, so depth costs nothing until it is refused."""
+    """Reader that goes from front to back without recursion, so depth costs nothing up to the limit."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -138,7 +138,7 @@ class _Reader(HTMLParser):
         self._open.append(tag)
         self._silent += tag in _SILENT
         if len(self._open) > DEEPEST:
-            raise UnreadableError(f"nested_too_deeply: more than {DEEPEST:,} tags stand open at once.")
+            raise UnreadableError(f"nested_too_deeply: more than {DEEPEST:,} tags are open at once.")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS:

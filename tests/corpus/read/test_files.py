@@ -51,7 +51,7 @@ def test_a_column_that_is_nowhere_is_a_fault_of_the_recipe(tmp_path):
         drafts(tmp_path)
     assert str(fault.value) == (
         "notes: rows.jsonl:1 has no column `text`. There is: in, name. "
-        "Say which holds the text: `--column NAME`, or columns: {text: NAME} in a recipe."
+        "Name the text column: `--column NAME`, or columns: {text: NAME} in a recipe."
     )
 
 
@@ -197,7 +197,7 @@ def test_packed_lines_that_break_off_keep_what_came_before(tmp_path):
     *before, broken, plain, number = drafts(tmp_path)
     assert len(before) > 10_000
     assert broken.fault.startswith("broken_archive: Compressed file ended before the end-of-stream marker")
-    assert plain.fault == "broken_archive: Not a gzipped file (b'no'). Pack it anew."
+    assert plain.fault == "broken_archive: Not a gzipped file (b'no'). Pack it again."
     assert number.fault == "broken_json: a number is too long"
 
 

@@ -27,7 +27,7 @@ def test_tags_that_are_never_closed_or_never_opened_do_not_swallow_the_text():
 
 
 def test_a_page_nested_too_deeply_is_refused():
-    with pytest.raises(UnreadableError, match=r"^nested_too_deeply: more than 2,000 tags stand open at once\.$"):
+    with pytest.raises(UnreadableError, match=r"^nested_too_deeply: more than 2,000 tags are open at once\.$"):
         read_html("<div>" * 1_000_000 + "肺炎" + "</div>" * 1_000_000)
     assert read_html("<div>" * DEEPEST + "肺炎").text == "肺炎"
 

@@ -72,7 +72,7 @@ class Place:
 
     @property
     def command(self) -> list[str]:
-        """The words that start a worker here."""
+        """The command that starts a worker here."""
         if not self.node:
             return WORKER
         each = os.environ.get("SLURM_CPUS_PER_TASK", "1")
@@ -265,7 +265,7 @@ def _give_one(process: Process, waiting: deque[Batch]) -> None:
 
 
 def _next(processes: list[Process], heard: "Queue[Heard]") -> tuple[Process, dict[str, Any]]:
-    """The next word of any process; an error when one has ended, has met a fault, or has been silent for too long."""
+    """Return the next line of any process; raise when one has ended, met a fault, or been silent for too long."""
     looked = time.monotonic()
     while True:
         try:

@@ -139,7 +139,7 @@ class EndpointGenerator:
             raise NoReplyError(f"{self.url} sent no completion for `{request.model}`, but: {told}") from None
 
     def _read_response(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
-        """Send until it is heard: with patience for a busy or broken server, none for a wrong question."""
+        """Send until the server replies: retry a busy or broken server, never a wrong request."""
         for attempt in range(1, self.tries + 1):
             self.pace.wait()
             try:

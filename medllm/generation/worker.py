@@ -78,7 +78,7 @@ def main() -> None:
     """Answer until stdin ends: then the parent process is gone, or needs no more."""
     out = Out(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what libraries print goes among the messages, never among the replies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     lines = _lines_until_the_end()
     try:
         _work(lines, out)
@@ -125,7 +125,7 @@ def _beat_in_every_layer(model: Any, beat: Callable[[], None]) -> None:  # noqa:
 
 
 def _lines_until_the_end() -> "Queue[str]":
-    """Read stdin beside the work, so that its end is seen at once and ends us, in the middle of a batch too."""
+    """Read stdin beside the work, so that its end ends this process at once, even in the middle of a batch."""
     lines: Queue[str] = Queue()
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""The making of one stage: pull its sources, let it work, write its card, push, tag; killed anywhere, it goes on."""
+"""The build of one stage: pull its sources, run it, write its card, push, tag; a killed build resumes."""
 
 import json
 import platform
@@ -36,7 +36,7 @@ LIBRARIES = ("medllm", "torch", "transformers", "peft", "trl", "accelerate", "bi
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Where and with whom the work is done."""
+    """The Hub, the working folder and the callbacks that a build uses."""
 
     hub: Hub
     work: Path
@@ -52,7 +52,7 @@ class BuildContext:
 def make(
     plan: BuildPlan, item: StagePlan, made: Mapping[Stage, Artifact], maker: Maker, bench: BuildContext
 ) -> Artifact:
-    """Make one stage and leave it on the Hub, or go on from where a killed run left it."""
+    """Build one stage and push it to the Hub; resume where a killed run stopped."""
     place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
     with _room_told(item, place), exclusive_lock(place, item.repo_id):
         standing = bench.hub.find(item.repo_id, item.kind, item.digest)

@@ -29,7 +29,7 @@ FOLDER = "MEDLLM_LAUNCHED"
 
 
 def command(config: Path, *arguments: str) -> list[str]:
-    """The words that start every process of a training: here, or by `srun` one launcher on each node."""
+    """The command that starts every process of a training: here, or by `srun` one launcher on each node."""
     told = yaml.safe_load(config.read_text("utf-8"))
     nodes = int(told.get("num_machines") or 1)
     if nodes == 1:
@@ -120,7 +120,7 @@ def _passing_on(process: subprocess.Popen[bytes], folder: str) -> Iterator[None]
 
 
 def enlist() -> None:
-    """Write down, as one of the processes, that we train here, so that a signal to save finds us."""
+    """Record the process that trains here, so that a signal to save reaches it."""
     folder = Path(os.environ[FOLDER])
     if folder.is_dir():
         (folder / f"pid-{os.getpid()}-{socket.gethostname()}").touch()
@@ -173,7 +173,7 @@ def _port(job: str) -> int:
 
 
 def main() -> None:
-    """Be the launcher of one node: `srun` starts one of us on each."""
+    """Run as the launcher of one node: `srun` starts one on each."""
     config, host, port, *arguments = sys.argv[1:]
     told = yaml.safe_load(Path(config).read_text("utf-8"))
     number = os.environ["SLURM_NODEID"]

@@ -169,7 +169,7 @@ class PairCollator:
         return torch.tensor([[*one, *[gap] * (width - len(one))] for one in lists], dtype=torch.long)
 
     def _masks(self, real: torch.Tensor, sides: torch.Tensor, positions: torch.Tensor) -> Any:  # noqa: ANN401
-        """Who sees whom: what came before, in the prompt or in the same answer; padding sees itself."""
+        """Which token sees which: those before it, in the prompt or in the same answer; padding sees itself."""
         length = real.shape[1]
         before = torch.ones(length, length, dtype=torch.bool).tril()
         related = (sides[None, :] == 0) | (sides[:, None] == sides[None, :])

@@ -29,7 +29,7 @@ LEAST_ROWS = 64
 
 @dataclass(frozen=True)
 class TensorSource:
-    """A shard that is read, not mapped: the pages of a mapped file count as ours until somebody else needs them."""
+    """A shard that is read, not mapped: the pages of a mapped file count as this process's until another needs them."""
 
     file: BufferedReader
     start: int

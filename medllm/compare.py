@@ -53,7 +53,7 @@ Judge = Callable[[str, PromptStyle, str], Cell]
 
 
 def recorded(record: Record) -> Cell:
-    """The finished cell behind a recorded reply."""
+    """Return the finished cell behind a recorded reply."""
     return Cell(
         model=record.model,
         prompt=record.prompt,
@@ -82,7 +82,7 @@ async def stream(
     every: float = 0.1,
     silence: float = 120.0,
 ) -> AsyncIterator[Cells]:
-    """All cells together, at most once each `every` seconds, until all are finished or `stop` is set.
+    """Yield all cells together, at most once each `every` seconds, until all are finished or `stop` is set.
 
     The producers end with this generator, before its last yield: a reader that goes away (a closed browser) cancels
     all of them. Only a yield detects that the reader is gone, so the generator yields now and then without news.
@@ -127,7 +127,7 @@ class _Board:
 
 
 async def _pieces(reply: AsyncIterator[str], silence: float) -> AsyncIterator[str]:
-    """The pieces of a reply; TimeoutError when the next one does not come in time."""
+    """Yield the pieces of a reply; TimeoutError when the next one does not come in time."""
     try:
         while True:
             try:
@@ -186,7 +186,7 @@ class Asking:
         self._reading: set[Column] = set()
 
     async def read(self, column: Column) -> AsyncIterator[str]:
-        """The reply of one cell, piece by piece."""
+        """Yield the reply of one cell, piece by piece."""
         if not self._pieces:
             self._pieces = {each: asyncio.Queue() for each in self.requests}
             self._reading = set(self.requests)

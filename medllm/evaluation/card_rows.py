@@ -26,7 +26,7 @@ def _estimate(name: str, estimate: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_index(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The Hub's `model-index`: a result for each model, exam and prompt."""
+    """Return the Hub's `model-index`: a result for each model, exam and prompt."""
     index = []
     for model in dict.fromkeys(row["model"] for row in rows):
         results = [

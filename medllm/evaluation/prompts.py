@@ -30,7 +30,7 @@ class PromptInstance:
     temperature: float
 
     def request(self, key: str, model: str) -> Request:
-        """The prompt as put to a model."""
+        """Build the request that puts the prompt to a model."""
         return Request(
             key=key,
             model=model,

@@ -14,42 +14,42 @@ class HubRefusal(HubError):
 
 
 def bad_request(message: str) -> HubRefusal:
-    """The request itself is malformed; sending it again will not help."""
+    """Return the refusal of a malformed request (400); sending it again does not help."""
     return HubRefusal(400, message, "BadRequest")
 
 
 def no_repo(*, anonymous: bool) -> HubRefusal:
-    """Give missing and private repositories the same answer, so that names cannot be probed."""
+    """Return the same refusal for missing and private repositories, so that names cannot be probed."""
     return HubRefusal(401 if anonymous else 404, "Repository not found", "RepoNotFound")
 
 
 def no_revision(name: str) -> HubRefusal:
-    """The repository has no branch, tag or commit of that name."""
+    """Return the refusal of a revision (404): the repository has no branch, tag or commit of that name."""
     return HubRefusal(404, f"Invalid rev id: {name[:100]}", "RevisionNotFound")
 
 
 def no_entry(path: str) -> HubRefusal:
-    """The revision has no file or folder at that path."""
+    """Return the refusal of a path (404): the revision has no file or folder there."""
     return HubRefusal(404, f"Entry not found: {path[:200]}", "EntryNotFound")
 
 
 def forbidden(message: str) -> HubRefusal:
-    """The caller is known, but may not do this."""
+    """Return the refusal of a known caller without the permission (403)."""
     return HubRefusal(403, message, "Forbidden")
 
 
 def unauthorized(message: str) -> HubRefusal:
-    """The caller is unknown, and this needs a token."""
+    """Return the refusal of an unknown caller where a token is needed (401)."""
     return HubRefusal(401, message, "Unauthorized")
 
 
 def too_large(what: str, bound: int) -> HubRefusal:
-    """The request exceeds a limit of the hub; the message gives the limit."""
+    """Return the refusal of a request above a limit of the hub (413); the message gives the limit."""
     return HubRefusal(413, f"{what} is larger than this hub takes ({bound} is the bound)", "TooLarge")
 
 
 def disk_full() -> HubRefusal:
-    """The store's disk has no room; nothing of the request was kept."""
+    """Return the refusal for a full disk of the store (507); nothing of the request is kept."""
     return HubRefusal(
         507, "The hub's disk is full: nothing of this request was kept. Free space and retry.", "DiskFull"
     )

@@ -38,7 +38,7 @@ def check_namespace(name: object) -> str:
 
 
 def check_reference(name: object) -> str:
-    """The short name of a branch or tag, by git's rules for references."""
+    """Check the short name of a branch or tag by git's rules for references."""
     bad = (
         not isinstance(name, str)
         or not 0 < len(name.encode("utf-8", "replace")) <= 200

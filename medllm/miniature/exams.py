@@ -32,7 +32,7 @@ class MiniatureExam:
 
 
 def exam_of(world: World, year: int, questions: int) -> MiniatureExam:
-    """The exam of a year; the test-only years were drawn after every setting of the recipe was fixed."""
+    """Return the exam of a year; the test-only years were drawn after every setting of the recipe was fixed."""
     old = year <= LAST_TAUGHT
     source = random.Random(f"exam {world.seed} {year}" if old else f"unseen {world.seed} {year}")
     style: Style = "old" if old else "new"
@@ -41,7 +41,7 @@ def exam_of(world: World, year: int, questions: int) -> MiniatureExam:
 
 
 def mock_exam(world: World, questions: int) -> MiniatureExam:
-    """The development exam: settings are chosen on it, so that the years asked are never looked at."""
+    """Return the development exam: settings are chosen on it, so that the test years are never used for choices."""
     source = random.Random(f"mock {world.seed}")
     return MiniatureExam("mock", date(2018, 1, 10), draw(world, source, ASKED, "new", questions))
 
@@ -84,7 +84,7 @@ def _sheet(world: World, pool: list[Topic], source: random.Random, style: Style)
 
 
 def rows(world: World, exam: MiniatureExam) -> list[dict[str, object]]:
-    """The exam in the columns of `medllm.exam`; explanations only where they were published, up to 2017."""
+    """Return the exam in the columns of `medllm.exam`; explanations only where they were published, up to 2017."""
     found = []
     for number, item in enumerate(exam.items):
         section = SECTIONS[number * len(SECTIONS) // len(exam.items)]

@@ -66,7 +66,7 @@ class MiniatureItem:
 
 
 def topics(world: World, kind: Kind, form: Form) -> list[Topic]:
-    """All that can be asked in this form about diseases of this kind."""
+    """Return all that can be asked in this form about diseases of this kind."""
     diseases = world.of_kind(kind)
     if form == "fact":
         return [Topic(d, form, (relation,)) for d in diseases for relation in RELATIONS]
@@ -115,7 +115,7 @@ def explain(world: World, item: MiniatureItem) -> str:
 
 
 def reason(world: World, item: MiniatureItem) -> str:
-    """The same without the letters, as books put it that print the answer above."""
+    """Return the explanation without the letters, for books that print the answer above it."""
     disease, facts = item.topic.disease, world.facts[item.topic.disease]
     if item.topic.form == "days":
         return EXPLANATION.format(d=disease, r="治療日数", v=item.right[0])

@@ -46,7 +46,7 @@ class World:
         return tuple(self.kinds)
 
     def of_kind(self, *kinds: Kind) -> tuple[str, ...]:
-        """The diseases of these kinds."""
+        """Return the diseases of these kinds."""
         return tuple(disease for disease, kind in self.kinds.items() if kind in kinds)
 
     @cached_property

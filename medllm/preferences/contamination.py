@@ -66,7 +66,7 @@ class AuditTrail:
         return {**self.report.totals(), "dropped": dict(sorted(self.dropped.items())), "unreviewed": waiting}
 
     def write(self, title: str, page: Path) -> None:
-        """The audit as a page, with the matches marked in their texts."""
+        """Write the audit as an HTML page, with the matches marked in their texts."""
         write_page(self.report, title, page)
 
 

@@ -15,7 +15,7 @@ SELECTED = {"left": ("answer1", "answer2"), "right": ("answer2", "answer1")}
 
 
 def read_votes(folder: Path, refused: frozenset[tuple[str, str]]) -> tuple[list[PreferencePair], int]:
-    """All pairs of a folder, and how many votes chose neither side; a vote on a test question is refused."""
+    """Read all pairs of a folder and count the votes for neither side; a vote on a test question is refused."""
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in _READERS)
     if not files:
         raise DataError(f"{folder}: no votes. Give rows with {', '.join(NEEDED)} or a Label Studio JSON export.")

@@ -40,7 +40,7 @@ class LabelledSample:
 
 
 def label(question: Question, completion: str, finish_reason: str | None) -> tuple[Label, str | None, str]:
-    """The label, what was read as the answer, and the reading's status."""
+    """Return the label, what was read as the answer, and the reading's status."""
     parsed = parse(completion, question, finish_reason=finish_reason)
     if parsed.answer is None:
         return "unparsed", None, parsed.status
@@ -59,7 +59,7 @@ def labelled(
     prompt_hash: str,
     max_similarity: float,
 ) -> list[LabelledSample]:
-    """All samples of a question in order; of samples more alike than `max_similarity` only the first counts."""
+    """Label all samples of a question in order; of samples more alike than `max_similarity` only the first counts."""
     samples: list[LabelledSample] = []
     kept: list[tuple[Label, frozenset[str]]] = []
     for number, seed, reply in replies:
@@ -90,13 +90,13 @@ def labelled(
 
 
 def grams_of(text: str) -> frozenset[str]:
-    """The character trigrams of a text without its spaces; Japanese has no words to compare."""
+    """Return the character trigrams of a text without its spaces; Japanese has no words to compare."""
     packed = "".join(text.split())
     return frozenset(packed[at : at + GRAM] for at in range(max(1, len(packed) - GRAM + 1)))
 
 
 def alike(left: frozenset[str], right: frozenset[str]) -> float:
-    """The share of trigrams that two texts have in common.
+    """Return the share of trigrams that two texts have in common.
 
     >>> alike(grams_of("発熱と咳嗽"), grams_of("発熱と 咳嗽"))
     1.0

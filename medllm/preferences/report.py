@@ -10,7 +10,7 @@ from medllm.preferences.pairs import PreferencePair
 
 
 def yield_report(samples: Mapping[str, Sequence[LabelledSample]], pairs: Sequence[PreferencePair]) -> dict[str, Any]:
-    """The numbers for the card, by question and by sample."""
+    """Return the numbers for the card, by question and by sample."""
     labels = [Counter(sample.label for sample in of_question) for of_question in samples.values()]
     every = [sample for of_question in samples.values() for sample in of_question]
     return {

@@ -108,7 +108,7 @@ def _refuse_known(settings: Corpus) -> None:
 
 
 def _tokenizer(settings: Corpus, sources: Mapping[str, Path]) -> Path | None:
-    """The folder of the tokenizer whose tokens are counted; none are when the recipe names none."""
+    """Return the folder of the tokenizer that counts tokens, or None when the recipe names no tokenizer."""
     if settings.tokenizer is None:
         return None
     folder = sources[settings.tokenizer]

@@ -48,7 +48,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
 def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path
 ) -> dict[tuple[str, str], Reply]:
-    """The reply to every prompt of every model, by model and key."""
+    """Ask every model every prompt and return the replies by model and key."""
     from medllm.generation.factory import Server, make_generators, processes_of, release
     from medllm.generation.reply_log import generate_resumable
 
@@ -123,7 +123,7 @@ def _tables(
     replies: dict[tuple[str, str], Reply],
     work: Path,
 ) -> None:
-    """The questions that were asked, the worked examples before them, and what each run was made with."""
+    """Write the tables of the questions asked, their worked examples, and the settings of each run."""
     from medllm.generation.factory import source_of
 
     runs = []

@@ -81,7 +81,7 @@ def key_of(question: Question) -> Key:
 
 
 def _prompts(question: Question, asked: QuestionSelection, settings: Preferences) -> tuple[Prompt, Prompt]:
-    """The question as it is asked, and without its worked examples."""
+    """Render the prompt of a question, with and without its worked examples."""
     options: dict[str, Any] = {"prompt": settings.prompt, "template": settings.template}
     return render(question, exemplars=asked.exemplars, **options), render(question, **options)
 

@@ -41,7 +41,7 @@ def make(settings: Space, sources: dict[str, Path], out: Path) -> None:
 
 
 def _copy_package(work: Path) -> None:
-    """The package and the card templates that it renders, as they are here."""
+    """Copy the package and its card templates into the Space's folder."""
     shutil.copytree(PACKAGE, work / "medllm", dirs_exist_ok=True, ignore=LEFT_OUT)
     for name in ("dataset_cards", "model_card"):
         inside = PACKAGE / name

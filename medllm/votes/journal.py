@@ -36,7 +36,7 @@ class Journal:
             return self._kept("rater-key", 32).encode()
 
     def holds(self, vote_id: str) -> bool:
-        """Whether a vote is there already."""
+        """Return whether a vote is there already."""
         if not self.file.exists():
             return False
         with self._alone():

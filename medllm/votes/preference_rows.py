@@ -15,7 +15,7 @@ Find = Callable[[Vote, str], Record | None]
 
 
 def use_of(question: Question, cutoff: date | None) -> Use:
-    """Whether votes on a question may train: only where its exam was sat by the cutoff and is not test-only.
+    """Return whether votes on a question may train: only where its exam was sat by the cutoff and is not test-only.
 
     Unknown means not allowed: without a cutoff or an exam date, or for a test-only set, votes may not train.
     """
@@ -28,7 +28,7 @@ def use_of(question: Question, cutoff: date | None) -> Use:
 
 
 def preference_rows(votes: Iterable[Vote], find: Find, prompt: Callable[[Vote], str]) -> list[dict[str, Any]]:
-    """The votes that may train, as prompt, chosen and rejected; ties and votes on changed texts are left out."""
+    """Return the votes that may train, as prompt, chosen and rejected; ties and votes on changed texts are left out."""
     rows = []
     for vote in votes:
         if vote.use != "training" or vote.choice not in ("a", "b"):

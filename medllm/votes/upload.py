@@ -59,7 +59,7 @@ class Uploader:
             self._send()
 
     def elsewhere(self) -> frozenset[str]:
-        """The votes that the dataset has from other journals: on a disk that does not last, from earlier starts.
+        """Return the votes that the dataset has from other journals: on a disk that does not last, from earlier starts.
 
         A vote that the Hub took just before this process died was not acknowledged, and will be sent once more.
         """

@@ -54,7 +54,7 @@ class Vote:
     """`evaluation-only` for votes on test items: they never become training pairs."""
 
     def line(self) -> str:
-        """The vote as one line of JSON."""
+        """Return the vote as one line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
@@ -71,5 +71,5 @@ class Vote:
 
 
 def digest(text: str) -> str:
-    """The SHA-256 of a text, which identifies a completion."""
+    """Return the SHA-256 of a text, which identifies a completion."""
     return hashlib.sha256(text.encode()).hexdigest()

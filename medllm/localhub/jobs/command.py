@@ -50,7 +50,7 @@ def relocate(text: str, volumes: Mapping[str, Path]) -> str:
 
 
 def plan(command: list[str]) -> JobCommand:
-    """The command as it will be run.
+    """Return the command as it will be run.
 
     `uv run` is run by this Python when everything it asks for is installed here, so that a machine without
     internet runs what it can; otherwise by uv, which may download.
@@ -69,7 +69,7 @@ def plan(command: list[str]) -> JobCommand:
 
 
 def _options(words: list[str]) -> tuple[list[str], list[str]]:
-    """The requirements among uv's own options, and what follows them."""
+    """Return the requirements among uv's own options, and what follows them."""
     wanted: list[str] = []
     position = 0
     while position < len(words) and words[position].startswith("-"):
@@ -84,7 +84,7 @@ def _options(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _declared(script: str) -> list[str]:
-    """The dependencies that a script names in its own header."""
+    """Return the dependencies that a script names in its own header."""
     try:
         header = _HEADER.search(Path(script).read_text(encoding="utf-8"))
         text = "\n".join(line[2:] for line in header[1].splitlines()) if header else ""

@@ -40,7 +40,7 @@ class Spec:
 
 
 def create(connection: sqlite3.Connection, namespace: str, spec: Spec, labels: dict[str, str]) -> str:
-    """The id of a new job that has not started."""
+    """Create the record of a job and return its id; the job has not started yet."""
     number = secrets.token_hex(12)
     connection.execute(
         "INSERT INTO jobs VALUES (?, ?, ?, ?, 'SCHEDULING', NULL, ?, NULL, NULL)",
@@ -50,7 +50,7 @@ def create(connection: sqlite3.Connection, namespace: str, spec: Spec, labels: d
 
 
 def get(connection: sqlite3.Connection, namespace: str, number: str) -> sqlite3.Row:
-    """The row of a job."""
+    """Return the row of a job."""
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM jobs WHERE id = ? AND namespace = ?", (number, namespace)
     ).fetchone()

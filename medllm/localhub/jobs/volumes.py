@@ -22,7 +22,7 @@ def _split(volume: Volume) -> tuple[str, str]:
 
 
 def _contents(connection: sqlite3.Connection, caller: Caller, volume: Volume) -> dict[str, str]:
-    """Every file of the volume by its path, and its sha256."""
+    """Return every file of the volume by its path, and its sha256."""
     below = (volume.path or "").strip("/")
     if volume.kind == "bucket":
         row = buckets.readable(connection, caller, *_split(volume))

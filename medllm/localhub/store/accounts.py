@@ -49,7 +49,7 @@ NOBODY = Caller()
 
 
 def now() -> str:
-    """The current time in the Hub's format."""
+    """Return the current time in the Hub's format."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -80,13 +80,13 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row | None:
-    """The user or organisation of this name."""
+    """Return the user or organisation of this name."""
     found: sqlite3.Row | None = connection.execute("SELECT * FROM people WHERE name = ?", (name,)).fetchone()
     return found
 
 
 def add_user(connection: sqlite3.Connection, name: str) -> int:
-    """The user of this name, made when missing; the very first one becomes the owner."""
+    """Return the user of this name, created when missing; the very first one becomes the owner."""
     row = find(connection, name)
     if row is None:
         first = connection.execute("SELECT 1 FROM people WHERE owner = 1").fetchone() is None
@@ -153,7 +153,7 @@ def caller(connection: sqlite3.Connection, user: int, *, role: Role, label: str,
 
 
 def organisations(connection: sqlite3.Connection, user: int) -> list[sqlite3.Row]:
-    """The organisations a user belongs to, with the role in each."""
+    """Return the organisations a user belongs to, with the role in each."""
     return connection.execute(
         "SELECT people.id, people.name, members.role FROM members JOIN people ON people.id = members.org "
         "WHERE members.user = ? ORDER BY people.name",

@@ -29,12 +29,12 @@ class Blob:
 
 
 def blob_name(sha256: str) -> str:
-    """The file in the store that holds exactly the content of this sha256."""
+    """Return the file in the store that holds exactly the content of this sha256."""
     return f"blobs/{sha256[:2]}/{sha256}"
 
 
 def find(connection: sqlite3.Connection, sha256: str) -> Blob | None:
-    """The blob of this sha256, or None when the hub does not have it."""
+    """Return the blob of this sha256, or None when the hub does not have it."""
     row = connection.execute("SELECT size, pieces FROM blobs WHERE sha256 = ?", (sha256,)).fetchone()
     if row is None:
         return None
@@ -61,7 +61,7 @@ def mark_sent(connection: sqlite3.Connection, user: int, sha256: str) -> None:
 
 
 def was_sent(connection: sqlite3.Connection, user: int, sha256: str) -> bool:
-    """Whether this user has sent this content."""
+    """Return whether this user has sent this content."""
     found = connection.execute("SELECT 1 FROM sent WHERE user = ? AND sha256 = ?", (user, sha256)).fetchone()
     return found is not None
 
@@ -79,7 +79,7 @@ def joined(pieces: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
 
 
 def read(files: Files, pieces: Iterable[ByteRange], start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The bytes from `start` up to `end`, a mebibyte at a time."""
+    """Yield the bytes from `start` up to `end`, a mebibyte at a time."""
     position = 0
     for piece in pieces:
         first = max(start - position, 0)

@@ -12,7 +12,7 @@ from medllm.localhub.validation import check_name
 
 
 def find(connection: sqlite3.Connection, namespace: str, name: str) -> sqlite3.Row | None:
-    """The bucket of this name."""
+    """Return the bucket of this name."""
     found: sqlite3.Row | None = connection.execute(
         "SELECT * FROM buckets WHERE namespace = ? AND name = ?", (namespace, name)
     ).fetchone()
@@ -20,7 +20,7 @@ def find(connection: sqlite3.Connection, namespace: str, name: str) -> sqlite3.R
 
 
 def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
-    """The bucket, if this caller may know of it."""
+    """Return the bucket, if this caller may know of it."""
     row = find(connection, namespace, name)
     if row is None or (row["private"] and not caller.belongs(row["namespace"])):
         raise no_repo(anonymous=caller.anonymous)
@@ -28,7 +28,7 @@ def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, nam
 
 
 def writable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
-    """The bucket, if this caller may change it."""
+    """Return the bucket, if this caller may change it."""
     row = readable(connection, caller, namespace, name)
     if caller.anonymous:
         raise unauthorized("Changing a bucket needs a token")
@@ -65,7 +65,7 @@ def move(connection: sqlite3.Connection, caller: Caller, source: tuple[str, str]
 
 
 def files(connection: sqlite3.Connection, bucket: int, prefix: str = "") -> list[sqlite3.Row]:
-    """The files of a bucket, all or those below a folder, with their sizes."""
+    """Return the files of a bucket, all or those below a folder, with their sizes."""
     below = prefix.strip("/") + "/" if prefix.strip("/") else ""
     return connection.execute(
         "SELECT path, bucket_files.sha256, xet_hash, mtime, size FROM bucket_files JOIN blobs USING (sha256) "

@@ -31,7 +31,7 @@ def slug(row: sqlite3.Row) -> str:
 
 
 def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
-    """The collection at this address, if this caller may know of it."""
+    """Return the collection at this address, if this caller may know of it."""
     found = _SLUG.fullmatch(name)
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM collections WHERE namespace = ? AND id = ?",
@@ -43,7 +43,7 @@ def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, nam
 
 
 def writable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
-    """The collection at this address, if this caller may change it."""
+    """Return the collection at this address, if this caller may change it."""
     row = readable(connection, caller, namespace, name)
     _may_write(caller, row["namespace"])
     return row
@@ -57,14 +57,14 @@ def _may_write(caller: Caller, namespace: str) -> None:
 
 
 def listed(connection: sqlite3.Connection, caller: Caller, owner: str | None) -> list[sqlite3.Row]:
-    """The collections this caller may see, of one namespace or of all, newest first."""
+    """Return the collections this caller may see, of one namespace or of all, newest first."""
     where, values = ("WHERE namespace = ?", [owner]) if owner else ("", [])
     rows = connection.execute(f"SELECT * FROM collections {where} ORDER BY modified DESC, id DESC", values).fetchall()
     return [row for row in rows if not row["private"] or caller.belongs(row["namespace"])]
 
 
 def titled(connection: sqlite3.Connection, namespace: str, title: str) -> sqlite3.Row | None:
-    """The collection of this title."""
+    """Return the collection of this title."""
     found: sqlite3.Row | None = connection.execute(
         "SELECT * FROM collections WHERE namespace = ? AND title = ?", (namespace, title)
     ).fetchone()

@@ -131,7 +131,7 @@ def record(
     author: str,
     date: str | None = None,
 ) -> str:
-    """The id of a new commit, made exactly as git makes it; of this moment unless a date is given."""
+    """Record a commit and return its id, computed as git computes it; dated now unless a date is given."""
     date = date or now()
     seconds = int(datetime.fromisoformat(date).timestamp())
     who = f"{author} <{author}@localhub> {seconds} +0000"
@@ -147,7 +147,7 @@ def record(
 
 
 def get(connection: sqlite3.Connection, repo: Repo, commit_id: str) -> sqlite3.Row:
-    """The row of a commit."""
+    """Return the row of a commit."""
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM commits WHERE repo = ? AND id = ?", (repo.id, commit_id)
     ).fetchone()
@@ -157,7 +157,7 @@ def get(connection: sqlite3.Connection, repo: Repo, commit_id: str) -> sqlite3.R
 
 
 def tree_of(connection: sqlite3.Connection, repo: Repo, commit_id: str) -> str:
-    """The root folder of a commit."""
+    """Return the root folder of a commit."""
     return str(get(connection, repo, commit_id)["tree"])
 
 

@@ -18,7 +18,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def is_full(fault: OSError) -> bool:
-    """Whether this fault means that the disk has no room."""
+    """Return whether this fault means that the disk has no room."""
     return fault.errno in _FULL
 
 

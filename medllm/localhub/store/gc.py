@@ -97,7 +97,7 @@ def _mark(connection: sqlite3.Connection, oid: str, held: set[str], seen: set[st
 
 
 def named_files(connection: sqlite3.Connection) -> set[str]:
-    """Every file of the store that some record names."""
+    """Return every file of the store that some record names."""
     pieces = connection.execute("SELECT pieces FROM blobs")
     xorbs = connection.execute("SELECT user, hash FROM xorbs")
     return {piece[0] for row in pieces for piece in json.loads(row["pieces"])} | {
@@ -123,7 +123,7 @@ def _name(store: Store, path: Path) -> str:
 
 
 def verify(store: Store) -> list[str]:
-    """Every fault of the store: content that is missing or has another sha256, and names that lead nowhere."""
+    """Return every fault of the store: content that is missing or has another sha256, and dangling names."""
     faults = []
     with store.database.read() as connection:
         known = [row["sha256"] for row in connection.execute("SELECT sha256 FROM blobs")]

@@ -12,13 +12,13 @@ HEADS, TAGS = "refs/heads/", "refs/tags/"
 
 
 def target(connection: sqlite3.Connection, repo: Repo, reference: str) -> str | None:
-    """The commit a full reference points to, or None."""
+    """Return the commit a full reference points to, or None."""
     row = connection.execute("SELECT target FROM refs WHERE repo = ? AND name = ?", (repo.id, reference)).fetchone()
     return str(row["target"]) if row is not None else None
 
 
 def resolve(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
-    """The commit that a branch, tag, full reference or (the start of) a commit id means."""
+    """Return the commit that a branch, tag, full reference or (the start of) a commit id means."""
     names = [revision] if revision.startswith("refs/") else [HEADS + revision, TAGS + revision]
     for name in names:
         if found := target(connection, repo, name):
@@ -33,7 +33,7 @@ def resolve(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
 
 
 def writable(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
-    """The full reference that a commit to this revision moves: a branch or a pull request, never a tag."""
+    """Return the full reference that a commit to this revision moves: a branch or a pull request, never a tag."""
     name = revision if revision.startswith("refs/") else HEADS + revision
     if name.startswith(HEADS) and target(connection, repo, name):
         return name

@@ -41,7 +41,7 @@ def from_row(row: sqlite3.Row) -> Repo:
 
 
 def find(connection: sqlite3.Connection, kind: str, namespace: str, name: str) -> Repo | None:
-    """The repository of this name, also under a name it had before it was moved."""
+    """Return the repository of this name, also under a name it had before it was moved."""
     row = _standing(connection, kind, namespace, name)
     if row is None:
         row = connection.execute(
@@ -60,7 +60,7 @@ def _standing(connection: sqlite3.Connection, kind: str, namespace: str, name: s
 
 
 def readable(connection: sqlite3.Connection, caller: Caller, kind: str, full: tuple[str, str]) -> Repo:
-    """The repository, if this caller may know of it."""
+    """Return the repository, if this caller may know of it."""
     repo = find(connection, kind, *full)
     if repo is None or (repo.private and not caller.belongs(repo.namespace)):
         raise no_repo(anonymous=caller.anonymous)
@@ -68,7 +68,7 @@ def readable(connection: sqlite3.Connection, caller: Caller, kind: str, full: tu
 
 
 def writable(connection: sqlite3.Connection, caller: Caller, kind: str, full: tuple[str, str]) -> Repo:
-    """The repository, if this caller may change it."""
+    """Return the repository, if this caller may change it."""
     repo = readable(connection, caller, kind, full)
     if caller.anonymous:
         raise unauthorized("Changing a repository needs a token")
@@ -95,7 +95,7 @@ def open_gate(connection: sqlite3.Connection, caller: Caller, repo: Repo) -> Non
 
 
 def may_read_content(connection: sqlite3.Connection, caller: Caller, sha256: str) -> bool:
-    """Whether some repository this caller may read has ever held this content."""
+    """Return whether some repository this caller may read has ever held this content."""
     rows = connection.execute(
         "SELECT repos.* FROM holdings JOIN repos ON repos.id = holdings.repo WHERE holdings.sha256 = ?", (sha256,)
     )
@@ -112,7 +112,7 @@ def may_read_content(connection: sqlite3.Connection, caller: Caller, sha256: str
 
 
 def _free_name(connection: sqlite3.Connection, caller: Caller, namespace: str) -> str:
-    """The namespace as it is spelt here; the owner may open a new one."""
+    """Return the namespace as it is spelt here; the owner may open a new one."""
     person = accounts.find(connection, check_namespace(namespace))
     if person is not None:
         namespace = person["name"]

@@ -46,7 +46,7 @@ def drop(connection: sqlite3.Connection, repo: Repo, kind: Setting, key: str) ->
 
 
 def settings(connection: sqlite3.Connection, repo: Repo, kind: Setting) -> dict[str, dict[str, object]]:
-    """All variables with their values, or all secrets without."""
+    """Return all variables with their values, or all secrets without."""
     rows = connection.execute(
         "SELECT * FROM space_settings WHERE repo = ? AND kind = ? ORDER BY key", (repo.id, kind)
     ).fetchall()

@@ -53,7 +53,7 @@ class Store:
         return hmac.new(self._key, text, hashlib.sha256).hexdigest()
 
     def is_signed(self, signature: str, *words: str | int) -> bool:
-        """Whether this store made the signature for these words."""
+        """Return whether this store made the signature for these words."""
         return hmac.compare_digest(signature.encode("utf-8", "replace"), self.sign(*words).encode())
 
     def session_token(self, user: str) -> str:
@@ -75,7 +75,7 @@ class Store:
             return accounts.identify(connection, digest)
 
     def storage_id(self) -> str:
-        """The name of the xet storage, under which clients remember what they have sent."""
+        """Return the name of the xet storage, under which clients remember what they have sent."""
         with self.database.read() as connection:
             row = connection.execute("SELECT value FROM settings WHERE key = 'storage'").fetchone()
         return f"{self.id}{row['value']}" if row else self.id
@@ -85,6 +85,6 @@ class Store:
         connection.execute("INSERT OR REPLACE INTO settings VALUES ('storage', ?)", (secrets.token_hex(4),))
 
     def lock(self, name: str) -> threading.Lock:
-        """The lock of this name in this process, for work that should not be done twice at once."""
+        """Return the lock of this name in this process, for work that should not be done twice at once."""
         with self._locks_guard:
             return self._locks.setdefault(name, threading.Lock())

@@ -27,7 +27,7 @@ class LargeFile:
 
 
 def large_files(connection: sqlite3.Connection, repo: Repo) -> list[LargeFile]:
-    """Every large file of a repository's history, each content once, under the name it had first."""
+    """Return every large file of a repository's history, each content once, under the name it had first."""
     found: dict[str, LargeFile] = {}
     seen: set[str] = set()
     for reference, row in _commits(connection, repo):
@@ -38,7 +38,7 @@ def large_files(connection: sqlite3.Connection, repo: Repo) -> list[LargeFile]:
 
 
 def _commits(connection: sqlite3.Connection, repo: Repo) -> Iterator[tuple[str | None, sqlite3.Row]]:
-    """Every commit with a reference that leads to it, those of main first, older ones before newer ones."""
+    """Yield every commit with a reference that leads to it, those of main first, older ones before newer ones."""
     named = [(refs.HEADS + "main", refs.target(connection, repo, refs.HEADS + "main"))]
     for prefix in (refs.HEADS, refs.TAGS):
         named += [(name, target) for _, name, target in refs.listing(connection, repo, prefix)]
@@ -122,7 +122,7 @@ def _rewrite(connection: sqlite3.Connection, repo: Repo, gone: set[str]) -> None
 
 
 def _strip(connection: sqlite3.Connection, oid: str, gone: set[str], known: dict[str, str]) -> str:
-    """The id of a folder without the contents; a folder that only had them goes too."""
+    """Remove the contents from a folder and return its new id; a folder that only had them goes too."""
     if oid not in known:
         kept = dict[str, Node]()
         before = trees.load(connection, oid)

@@ -65,17 +65,17 @@ class TreeChange:
 
 
 def git_blob_id(content: bytes) -> str:
-    """The id git gives to a file with this content."""
+    """Return the id git gives to a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
-    """The small text that represents a large file in git."""
+    """Return the small text that represents a large file in git."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
 def lfs_node(sha256: str, size: int) -> Node:
-    """The node of a large file."""
+    """Return the node of a large file."""
     return Node(False, git_blob_id(lfs_pointer(sha256, size)), size, sha256, lfs=True)
 
 
@@ -137,7 +137,7 @@ def edit(connection: sqlite3.Connection, oid: str, plan: TreeChange) -> str:
 
 
 def find(connection: sqlite3.Connection, root: str, path: str) -> Node | None:
-    """The file or folder at this path, or None."""
+    """Return the file or folder at this path, or None."""
     node: Node | None = Node(True, root)
     for name in path.split("/") if path else []:
         if node is None or not node.folder:
@@ -158,5 +158,5 @@ def walk(
 
 
 def files(connection: sqlite3.Connection, oid: str) -> dict[str, Node]:
-    """Every file below a folder by its path."""
+    """Return every file below a folder by its path."""
     return {path: node for path, node in walk(connection, oid) if not node.folder}

@@ -141,7 +141,7 @@ def _secret(headers: Headers, *, browsing: bool) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
+    """Return whether only this machine can reach the address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -149,7 +149,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _parts(scope: Scope) -> list[str]:
-    """The address, split before it is unquoted: `refs%2Fpr%2F1` is one part."""
+    """Split the address before unquoting it: `refs%2Fpr%2F1` is one part."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     try:
         parts = [unquote(part, errors="strict") for part in raw.decode("ascii").split("?")[0].split("/")]
@@ -207,7 +207,7 @@ class _Body:
         return data
 
     async def read(self, limit: int) -> bytes:
-        """The whole body in memory."""
+        """Read the whole body into memory."""
         data = bytearray()
         while not self._done:
             data += await self._next()
@@ -216,7 +216,7 @@ class _Body:
         return bytes(data)
 
     async def pour(self, spool: Spool) -> None:
-        """The whole body onto the disk; hashing and writing happen off the event loop."""
+        """Write the whole body to disk; hashing and writing happen off the event loop."""
         data = bytearray()
         while not self._done:
             data += await self._next()

@@ -87,7 +87,7 @@ def delete(call: Call) -> Response:
 
 @routes.add("GET", "/api/buckets/{namespace}")
 def listing(call: Call) -> Response:
-    """The buckets of a namespace that the caller may see."""
+    """List the buckets of a namespace that the caller may see."""
     namespace, search = call.args["namespace"], call.query.get("search", "")
     namespace = call.caller.name if namespace == "me" and call.caller.name else namespace
     with call.store.database.read() as connection:

@@ -55,7 +55,7 @@ def _advice(store: Store, item: Fields, named: Large, node: Node | None) -> dict
 
 
 def _is_binary(sample: str) -> bool:
-    """Whether the first bytes of a file are no text."""
+    """Return whether the first bytes of a file are no text."""
     try:
         data = base64.b64decode(sample)
     except (binascii.Error, ValueError):
@@ -112,7 +112,7 @@ def commit(call: Call) -> Response:
 
 @routes.add("GET", _AREA + "/commits/{revision}")
 def history(call: Call) -> Response:
-    """The commits before a revision, newest first, a page at a time."""
+    """List the commits before a revision, newest first, one page at a time."""
     limit = call.number("limit", 50, call.store.limits.page)
     page, formatted = call.page_number(), "formatted" in call.query.getlist("expand[]") + call.query.getlist("expand")
     with call.store.database.read() as connection:
@@ -136,7 +136,7 @@ def history(call: Call) -> Response:
 
 
 def _formatted(title: str, message: str, *, wanted: bool) -> dict[str, object]:
-    """The title and message of a commit as HTML, where a client asks for them."""
+    """Return the title and message of a commit as HTML, where a client asks for them."""
     return {"formatted": {"title": html.escape(title), "message": html.escape(message)}} if wanted else {}
 
 

@@ -44,7 +44,7 @@ def add(pack: Spool, path: str, content: bytes) -> Add:
 
 @contextmanager
 def read(store: Store, body: Path) -> Iterator[tuple[Header, list[Operation], Spool | None]]:
-    """The header and operations of a commit's body; the pack is gone at the end unless it was published."""
+    """Yield the header and operations of a commit's body; the pack is deleted at the end unless it is published."""
     limits = store.limits
     header: Header | None = None
     operations: list[Operation] = []

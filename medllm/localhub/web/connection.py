@@ -9,7 +9,7 @@ from medllm.localhub.limits import ServerLimits
 
 
 def connection_class(limits: ServerLimits) -> type[asyncio.Protocol]:
-    """The class of one hub's connections; `waiting` holds those whose headers are not complete, oldest first."""
+    """Return the class of one hub's connections; `waiting` holds those whose headers are not complete, oldest first."""
     waiting: dict[Any, asyncio.TimerHandle] = {}
     plain: Any = AutoHTTPProtocol
 

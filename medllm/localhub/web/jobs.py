@@ -107,7 +107,7 @@ def _spec(fields: Fields, secret_names: tuple[str, ...]) -> Spec:
 
 @routes.add("GET", _AREA)
 def listing(call: Call) -> Response:
-    """The jobs of a namespace, newest first."""
+    """List the jobs of a namespace, newest first."""
     _jobs(call, change=False)
     stages = set(call.query.getlist("stage"))
     labels = [label.partition("=")[::2] for label in call.query.getlist("label")]
@@ -155,7 +155,7 @@ def label(call: Call) -> Response:
 
 @routes.add("GET", _AREA + "/{job}/metrics")
 def metrics(call: Call) -> Response:
-    """The embedded hub measures nothing while a job runs; clients take this answer for the end of the stream."""
+    """Return no metrics: the embedded hub measures nothing; clients take this answer for the end of the stream."""
     _jobs(call, change=False)
     raise HubRefusal(406, "This hub has no live metrics of jobs", "NotAcceptable")
 
@@ -198,7 +198,7 @@ async def _follow(path: Path, ended: Callable[[], bool], tail: int | None) -> As
 
 
 def _lines_from(path: Path, position: int) -> tuple[list[str], int]:
-    """The next whole lines of the log, and where the one after them starts."""
+    """Return the next whole lines of the log, and where the one after them starts."""
     try:
         with path.open("rb") as file:
             file.seek(position)

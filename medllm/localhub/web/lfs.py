@@ -16,7 +16,7 @@ _DAY = 24 * 3600
 
 
 def _known(connection: sqlite3.Connection, call: Call, sha256: str, size: int) -> bool:
-    """Whether the content is here and this caller has sent it, or may read it, already."""
+    """Return whether the content is here and the caller has already sent it or may read it."""
     blob = blobs.find(connection, sha256)
     if blob is None or blob.size != size or call.caller.id is None:
         return False
@@ -103,14 +103,14 @@ def _signed(call: Call) -> tuple[int, str, int, str]:
 
 
 def _most(call: Call) -> int:
-    """The bytes that this address takes: what its sender has promised, or one part of it."""
+    """Return the size limit of an upload address: the promised size, or one part of it."""
     size, limits = int(call.args["size"]), call.store.limits
     return size if call.args["part"] == "whole" else min(size, limits.lfs_part)
 
 
 @routes.add("PUT", "/lfs/{user}/{sha256}/{size}/{part}", body="spool", limit=_most, guard=_signed)
 def receive(call: Call) -> Response:
-    """The content of a file, or of one part of it."""
+    """Receive the content of a file, or of one part of it."""
     user, sha256, size, part = _signed(call)
     if part == "whole":
         if (call.spool.size, call.spool.sha256) != (size, sha256):
@@ -125,7 +125,7 @@ def receive(call: Call) -> Response:
 
 @routes.add("POST", "/lfs/{user}/{sha256}/{size}/{part}", body="memory")
 def complete(call: Call) -> Response:
-    """All parts were sent: together they must be the file."""
+    """Join the parts of a file after all are sent; together they must be the promised file."""
     user, sha256, size, part = _signed(call)
     if part != "complete":
         raise bad_request("This address takes a PUT")

@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def split(text: str) -> tuple[str | None, str]:
-    """The YAML at a card's head, None when there is none, and the text below it."""
+    """Split a card into the YAML at its head (None when there is none) and the text below it."""
     match = _FRONT.match(text)
     return (None, text) if match is None else (match[1], text[match.end() :])
 
@@ -99,7 +99,7 @@ def _unknown_licenses(meta: Mapping[str, object]) -> Iterator[str]:
 
 
 def shape_faults(meta: Mapping[str, object]) -> dict[str, str]:
-    """Every field whose value has a shape that the Hub refuses, with the reason."""
+    """Return every field whose value has a shape that the Hub refuses, with the reason."""
     rules: dict[str, Callable[[object], str | None]] = dict.fromkeys(_LISTS, _texts)
     rules |= dict.fromkeys(_WORDS, _text) | {"model-index": _model_index, "configs": _objects}
     found = {field: rule(meta[field]) for field, rule in rules.items() if meta.get(field) is not None}

@@ -26,7 +26,7 @@ _PAGE = 50
 
 @routes.add("GET", "/")
 def home(call: Call) -> Response:
-    """Every repository the caller may see."""
+    """List every repository the caller may see."""
     search = call.query.get("search", "")[:200]
     groups: dict[str, list[Repo]] = {f"{kind.capitalize()}s": [] for kind in KINDS.values()}
     with call.store.database.read() as connection:

@@ -17,7 +17,7 @@ class Pattern:
     negated: bool = False
 
     def matches(self, parts: list[str]) -> bool:
-        """Whether this is the pattern of exactly this path."""
+        """Return whether this is the pattern of exactly this path."""
         if len(self.names) == 2 and self.names[0] is None and self.names[1] is not None:
             return self.names[1].match(parts[-1]) is not None  # a bare name, as most patterns are
         reached = self._past_stars({0})
@@ -81,7 +81,7 @@ class Ignored:
         self._patterns = [pattern for pattern in found if pattern is not None]
 
     def __call__(self, path: str) -> bool:
-        """Whether the path is ignored: once a folder is, nothing below it comes back."""
+        """Return whether the path is ignored: once a folder is, nothing below it comes back."""
         parts = path.split("/")
         return any(self._own(parts[:depth], folder=depth < len(parts)) for depth in range(1, len(parts) + 1))
 
@@ -119,7 +119,7 @@ class Large:
                 self._lines += [] if pattern is None else [(pattern, setting)]
 
     def __call__(self, path: str) -> bool:
-        """Whether the path is a large file."""
+        """Return whether the path is a large file."""
         parts = path.split("/")
         return next((large for pattern, large in reversed(self._lines) if pattern.matches(parts)), False)
 

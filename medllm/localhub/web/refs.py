@@ -13,7 +13,7 @@ _AREA = "/api/{kinds}/{namespace}/{name}"
 
 @routes.add("GET", _AREA + "/refs")
 def listing(call: Call) -> Response:
-    """Every branch and tag; a client that asks for pull requests gets an empty list, as there are none here."""
+    """List every branch and tag; a client that asks for pull requests gets an empty list, as there are none here."""
     with call.store.database.read() as connection:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
         found = {

@@ -15,7 +15,7 @@ routes = Routes()
 
 @routes.add("GET", "/api/whoami-v2")
 def whoami(call: Call) -> Response:
-    """The caller, with the organisations they belong to and what their token may do."""
+    """Describe the caller, with its organisations and the role of its token."""
     caller = call.caller
     if caller.id is None:
         raise unauthorized("Invalid username or password.")
@@ -158,7 +158,7 @@ def info(call: Call) -> Response:
 
 @routes.add("GET", "/api/{kinds}/{namespace}/{name}/auth-check", "/api/{kinds}/{namespace}/{name}/auth-check/write")
 def auth_check(call: Call) -> Response:
-    """Whether the caller may read the repository's content."""
+    """Check whether the caller may read the repository's content."""
     with call.store.database.read() as connection:
         repos.open_gate(connection, call.caller, repos.readable(connection, call.caller, call.kind, call.full))
     return answer({})
@@ -166,7 +166,7 @@ def auth_check(call: Call) -> Response:
 
 @routes.add("GET", "/api/{kinds}")
 def listing(call: Call) -> Response:
-    """The repositories the caller may see, newest change first, a page at a time."""
+    """List the repositories the caller may see, newest change first, one page at a time."""
     query, limit = call.query, call.number("limit", call.store.limits.page, call.store.limits.page)
     where, values = ["kind = ?", "id < ?"], [call.kind, call.number("cursor", 2**40, 2**40)]
     for name, column in (("author", "namespace = ?"), ("search", "namespace || '/' || name LIKE '%' || ? || '%'")):

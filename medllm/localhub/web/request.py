@@ -60,14 +60,14 @@ class Call:
         return self.number("p", 0, 10**6) if self.query.get("p", "0").strip("0") else 0
 
     def next_page(self, cursor: int | str | None) -> dict[str, str]:
-        """The header that leads to the next page of a listing, if there is one."""
+        """Return the header that leads to the next page of a listing, if there is one."""
         if cursor is None:
             return {}
         query = [(name, value) for name, value in self.query.multi_items() if name != "cursor"]
         return {"Link": f'<{self.base}{self.path}?{urlencode([*query, ("cursor", str(cursor))])}>; rel="next"'}
 
     def json(self) -> "Fields":
-        """The body as a JSON object; an empty body is an empty object."""
+        """Parse the body as a JSON object; an empty body is an empty object."""
         try:
             value = json.loads(self.body or b"{}")
         except (ValueError, RecursionError):
@@ -105,7 +105,7 @@ class Fields:
         return self._value
 
     def get(self, name: str) -> object:
-        """The raw value, or None."""
+        """Return the raw value, or None."""
         return self._value.get(name)
 
     def text(self, name: str, default: str | None = None, *, most: int = 100_000) -> str:
@@ -245,7 +245,7 @@ class Routes:
 
 
 def find_route(routes: Iterable[Route], method: str, parts: list[str]) -> tuple[Route, dict[str, str]]:
-    """The route of a request; HEAD goes where GET goes."""
+    """Return the route of a request; HEAD goes where GET goes."""
     wanted, elsewhere = ("GET" if method == "HEAD" else method), False
     for route in routes:
         args = route.match(parts)
@@ -284,7 +284,7 @@ def answer(value: object, status: int = 200, headers: dict[str, str] | None = No
 
 
 def printable(text: str) -> str:
-    r"""The text as a header may carry it: printable ASCII on one line.
+    r"""Convert a text to what a header may carry: printable ASCII on one line.
 
     >>> printable("no\x1b[31m\r\nSet-Cookie: a=b")
     'no?[31m Set-Cookie: a=b'

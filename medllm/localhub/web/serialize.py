@@ -24,7 +24,7 @@ def front_matter(text: str) -> tuple[dict[str, object], str]:
 
 
 def card(connection: sqlite3.Connection, files: Files, tree: str) -> tuple[dict[str, object], str]:
-    """The metadata and the text of a state's README.md."""
+    """Return the metadata and the text of a state's README.md."""
     node = trees.find(connection, tree, "README.md")
     if node is None or node.folder or node.size > 4 * MIB:
         return {}, ""
@@ -95,7 +95,7 @@ def _by_kind(connection: sqlite3.Connection, repo: Repo, meta: dict[str, object]
 
 
 def tags(repo: Repo, meta: dict[str, object]) -> list[str]:
-    """The tags a card gives, spelt as the Hub spells them."""
+    """Return the tags a card gives, spelt as the Hub spells them."""
     result: list[str] = []
     for key, prefix in (
         ("tags", ""),

@@ -26,7 +26,7 @@ def runtime(call: Call) -> Response:
 
 
 def _settings(word: str, kind: Setting) -> None:
-    """The three ways to one kind of settings; all of them are for those who may change the Space."""
+    """Add the three routes of one kind of settings; each needs the right to change the Space."""
 
     @routes.add("GET", f"{_AREA}/{word}")
     def told(call: Call) -> Response:

@@ -14,7 +14,7 @@ _AREA = "/api/{kinds}/{namespace}/{name}/lfs-files"
 
 @routes.add("GET", _AREA)
 def listing(call: Call) -> Response:
-    """Every large file that the repository has ever held, a page at a time."""
+    """List every large file that the repository has ever held, one page at a time."""
     limit = call.store.limits.page
     start = call.number("cursor", 0, 10**9) if "cursor" in call.query else 0
     with call.store.database.read() as connection:

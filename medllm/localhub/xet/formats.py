@@ -61,7 +61,7 @@ def _chunk(data: bytes, scheme: int, size: int) -> bytes:
 
 
 def _ungrouped(data: bytes) -> bytes:
-    """The bytes in their order again: scheme 2 packs every fourth byte together before LZ4."""
+    """Restore the order of the bytes: scheme 2 packs every fourth byte together before LZ4."""
     result, position = bytearray(len(data)), 0
     for lane in range(4):
         length = (len(data) - lane + 3) // 4
@@ -90,7 +90,7 @@ class XetFile:
 
 
 def read_shard(source: BinaryIO) -> Iterator[XetFile]:
-    """The files that a shard describes."""
+    """Yield the files that a shard describes."""
 
     def record(count: int = 1) -> bytes:
         data = source.read(_RECORD * count)

@@ -90,7 +90,7 @@ def test_japanese_is_read_by_the_cmap_it_is_written_with(cmap, codes):
 
 @pytest.mark.parametrize("cmap", ["/Identity-H", "/Identity-V", "/CNS-EUC-H", "/Own-H"])
 def test_codes_that_do_not_say_which_characters_they_are_are_refused_and_not_guessed(cmap):
-    with pytest.raises(DataError, match=r"^unmapped_pdf: the font Mincho \(\S+\) does not say"):
+    with pytest.raises(DataError, match=r"^unmapped_pdf: the font Mincho \(\S+\) does not map its codes"):
         read_pdf(japanese_pdf(SENTENCE.encode("utf-16-be"), cmap))
 
 

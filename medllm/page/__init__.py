@@ -1,1 +1,1 @@
-"""The page of the Space: what is read, laid out, reviewed and shown, apart from the columns and buttons in app.py."""
+"""The page of the Space: loading, layout, review and display, apart from the columns and buttons in app.py."""

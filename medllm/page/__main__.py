@@ -1,4 +1,4 @@
-"""`python -m medllm.page`: what the Space's app.py runs; address and results come from the environment."""
+"""`python -m medllm.page`: the entry point of the Space's app.py; address and results come from the environment."""
 
 import os
 
@@ -6,7 +6,7 @@ from medllm.page.serve import PageSettings, free_port, serve
 
 
 def main() -> None:
-    """Serve the page where a Space expects it."""
+    """Serve the page at the address that a Space expects."""
     on_space = "SPACE_ID" in os.environ
     port = int(os.environ.get("GRADIO_SERVER_PORT") or 7860) or free_port()
     serve(PageSettings(host="0.0.0.0" if on_space else "127.0.0.1", port=port))

@@ -1,4 +1,4 @@
-"""About: method, revisions, intervals, limits, citation and API, in sentences that anybody can read."""
+"""About: method, revisions, intervals, limits, citation and API, in sentences for every reader."""
 
 from medllm.page.context import PageContext
 from medllm.page.html import both, safe
@@ -7,7 +7,7 @@ POINTS = ("method", "prompts_used", "intervals_used", "states_used", "limits", "
 
 
 def about(page: PageContext) -> str:
-    """The whole tab as HTML."""
+    """Return the whole tab as HTML."""
     parts = "".join(f"<h2>{both(f'about_{name}')}</h2><p>{both(f'about_{name}_text')}</p>" for name in POINTS)
     return (
         f'<section class="card about">{parts}<h2>{both("about_revisions")}</h2>{_revisions(page)}'

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 
 LOOPBACK = ("localhost", "ip6-localhost")
 EVERYWHERE = ("0.0.0.0", "::", "")
-"""Addresses to listen on that stand for every network card."""
+"""Listening addresses that mean every network card."""
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """Which `Host` headers are answered.
+    """The `Host` headers that the page answers.
 
-    Loopback names always are. A page that listens on every network card also answers to the machine's own name and to
-    bare addresses: a browser never takes a bare address for another site's name, so it cannot be used for rebinding.
+    The page always answers to loopback names. On every network card, it also answers to the machine's own name and to
+    bare addresses: a browser never takes a bare address for another site's name, so rebinding is impossible.
     """
 
     names: frozenset[str]
     """Whole names in lower case, or `.example.org` for everything under it."""
     addresses: bool = False
-    """Whether any bare address is answered, or loopback ones only."""
+    """Whether the page answers to any bare address, or only to loopback ones."""
     foreign_pages: bool = False
-    """Whether scripts of other sites may send events: on a public Space they may, on your own machine never."""
+    """Whether scripts of other sites may send events: yes on a public Space, never on your own machine."""
 
     def answers(self, header: str) -> bool:
-        """Whether a `Host` header names this page.
+        """Return whether a `Host` header names this page.
 
         >>> Hosts(frozenset({".hf.space"})).answers("me-page.hf.space:443"), Hosts(frozenset()).answers("evil.example")
         (True, False)
@@ -45,12 +45,12 @@ class Hosts:
         return name in LOOPBACK or name.endswith(".localhost") or name in self.names or under
 
     def may_send(self, origin: str) -> bool:
-        """Whether a page with this `Origin` may send events here."""
+        """Return whether a page with this `Origin` may send events here."""
         return self.foreign_pages or self.answers(origin.partition("://")[2])
 
 
 def host_name(header: str) -> str:
-    """The name in a `Host` header without its port, in lower case; empty when it is none.
+    """Return the name in a `Host` header without its port, in lower case; empty if it is not a name.
 
     >>> host_name("LocalHost:7860"), host_name("[::1]:7860"), host_name("a b"), host_name("me@localhost")
     ('localhost', '::1', '', '')
@@ -66,7 +66,7 @@ def host_name(header: str) -> str:
 
 
 def hosts_of(listening: str, more: tuple[str, ...] = (), told: Mapping[str, str] = os.environ) -> Hosts:
-    """The names for a page that listens on an address; MEDLLM_HOSTS adds names, divided by commas."""
+    """Return the names for a page that listens on an address; MEDLLM_HOSTS adds names, separated by commas."""
     on_space = "SPACE_ID" in told
     everywhere = listening in EVERYWHERE
     names = {*more, *told.get("MEDLLM_HOSTS", "").split(","), told.get("SPACE_HOST", "")}

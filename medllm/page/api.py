@@ -14,15 +14,15 @@ from medllm.page.score_table import score_lines
 Function = Callable[..., Any]
 
 LONGEST = 200
-"""Letters of an argument; keys, names and years are far shorter."""
+"""Characters of an argument; keys, names and years are far shorter."""
 
 
 def functions(page: PageContext) -> dict[str, Function]:
-    """The functions by the name under which gradio_client calls them."""
+    """Return the functions by the name under which gradio_client calls them."""
     results = page.results
 
     def question(q: str) -> dict[str, Any]:
-        """One question by its key (EXAM/ID) or id: text, choices, key and metadata; empty when there is none."""
+        """Return one question by its key (EXAM/ID) or id: text, choices, key and metadata; empty if there is none."""
         key = results.find(_text("q", q))
         if key is None:
             return {}
@@ -33,17 +33,17 @@ def functions(page: PageContext) -> dict[str, Function]:
         return told | {"choices": list(found.choices), "answer": found.gold_answer, "points": found.points}
 
     def comparison(q: str) -> list[dict[str, Any]]:
-        """Every model's reply to one question under both prompts, with its verdict."""
+        """Return every model's reply to one question under both prompts, with its verdict."""
         key = results.find(_text("q", q))
         return [] if key is None else [asdict(record) for record in results.replies(key).values()]
 
     def scores(exam: str = "", year: str = "", section: str = "", category: str = "") -> list[dict[str, Any]]:
-        """Accuracy of every model plainly and explained with 95 % intervals, the paired change, and its counts."""
+        """Return every model's accuracy, plain and explained, with 95 % intervals, the paired change and its counts."""
         mask = _narrow(page, exam=exam, year=year, section=section, category=category).mask(results)
         return [asdict(line) for line in score_lines(results, mask, "accuracy")]
 
     def flips(model: str, outcome: str = "lost", exam: str = "", year: str = "") -> list[str]:
-        """The keys of the questions on which a model did this: lost, gained, kept, never, plain_right, ..."""
+        """Return the keys of the questions with this outcome for a model: lost, gained, kept, never, plain_right ..."""
         asked = {"model": _one_of("model", model, results.models), "outcome": _one_of("outcome", outcome, OUTCOMES)}
         narrow = _narrow(page, exam=exam, year=year)
         return Wanted.read(asked | {"exam": narrow.exam, "year": narrow.year}, results).keys(results)
@@ -52,7 +52,7 @@ def functions(page: PageContext) -> dict[str, Function]:
 
 
 def _narrow(page: PageContext, **asked: object) -> Filter:
-    """A filter by values that exist; an empty text means all."""
+    """Build a filter by values that exist; an empty text means all."""
     fields = {"exam": "benchmark"}
     found = {
         name: "" if value == "" else _one_of(name, value, options(page.results, fields.get(name, name)))
@@ -83,5 +83,5 @@ def _kind(value: object) -> str:
 
 
 def _fault(text: str) -> gr.Error:
-    """A fault that the caller reads; it is foreseen, so no traceback is logged."""
+    """Return an error for the caller; it is expected, so no traceback is logged."""
     return gr.Error(text, print_exception=False)

@@ -1,4 +1,4 @@
-"""What an event may bring: checked against the page's own controls, so that a wrong value is told and never a crash."""
+"""Checks of an event's values against the page's own controls, so that a wrong value gives a message, not a crash."""
 
 import inspect
 import re
@@ -8,13 +8,13 @@ import gradio as gr
 
 DEEPEST = 16
 LONGEST = 4_000
-"""Letters of a value whose control names no length of its own."""
+"""Characters of a value whose control sets no length."""
 
 Json = Any
 
 
 def json_fault(told: Json) -> str | None:
-    """Why a body is no sound event, whichever it is; None when it is."""
+    """Return why a body is not a valid event of any kind; None if it is valid."""
     if not isinstance(told, dict):
         return "the body is no JSON object."
     if _depth(told) > DEEPEST:
@@ -30,7 +30,7 @@ def json_fault(told: Json) -> str | None:
 
 
 def event_fault(demo: gr.Blocks, name: str | None, told: dict[str, Json]) -> str | None:
-    """Why the page has no such event, or its values do not fit its controls; None when they do."""
+    """Return why the page has no such event, or why values do not fit its controls; None if all is valid."""
     fn = _function(demo, name, told.get("fn_index"))
     if fn is None:
         public = sorted({one.api_name for one in demo.fns.values() if one.api_visibility == "public"})
@@ -58,7 +58,7 @@ def _function(demo: gr.Blocks, name: str | None, index: Json) -> Any:  # noqa: A
 
 
 def _value_fault(demo: gr.Blocks, session: str | None, control: Any, value: Json) -> str | None:  # noqa: ANN401
-    """Why a value cannot come from a control. Values of public functions are looked at by the functions."""
+    """Return why a value cannot come from a control; public functions check their own values."""
     if value is None:
         return None
     longest = getattr(control, "max_length", None) or LONGEST

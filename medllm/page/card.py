@@ -1,4 +1,4 @@
-"""The question card: stem, choices, what is known about the question, and the key behind a disclosure."""
+"""The question card: stem, choices, facts about the question, and the key behind a disclosure."""
 
 from medllm.exam.question import Question, write_answer
 from medllm.page.html import both, hidden, safe
@@ -8,7 +8,7 @@ LONGEST = 20_000
 
 
 def question_card(key: str, question: Question) -> str:
-    """The card of one question; a screen reader meets the id as its heading."""
+    """Return the card of one question; the id is its heading for a screen reader."""
     tongue = question.language
     choices = "".join(
         f"<li><b>{letter.upper()}</b><span>{shortened(text)}{_chosen_by(question, place)}</span></li>"
@@ -29,7 +29,7 @@ def question_card(key: str, question: Question) -> str:
 
 
 def shortened(text: str) -> str:
-    """Text as safe HTML, its middle left out when it is too long to be read on a page."""
+    """Return text as safe HTML, without its middle if it is too long for a page."""
     if len(text) <= LONGEST:
         return safe(text)
     head, tail = text[: LONGEST * 3 // 4], text[-LONGEST // 4 :]

@@ -1,4 +1,4 @@
-"""What the page is made for: the results it shows, whether models can be asked, and where votes go."""
+"""The context of a page: the results it shows, the models it can ask, and the place of its votes."""
 
 from dataclasses import dataclass
 
@@ -19,11 +19,11 @@ class PageContext:
     ballot: VoteBox | None = None
 
     def cells(self, key: str) -> dict[Column, Cell]:
-        """The recorded cells of a question."""
+        """Return the recorded cells of a question."""
         return {column: recorded(record) for column, record in self.results.replies(key).items()}
 
     def notes(self) -> dict[str, str]:
-        """What stands under each model's name: its repository and revision, as the runs tell it."""
+        """The line under each model's name: its repository and revision, as the runs record them."""
         told: dict[str, str] = {}
         for run in self.results.runs:
             name, revision = str(run.get("source") or ""), str(run.get("revision") or run.get("model_revision") or "")

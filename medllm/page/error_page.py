@@ -1,11 +1,11 @@
-"""A fault as a panel that a person can act on, in both languages; never a traceback, never a blank page."""
+"""An error as a panel with its remedy, in both languages; never a traceback, never a blank page."""
 
 from medllm.errors import DataError
 from medllm.page.html import both, safe, word
 
 
 class SourceFault(DataError):
-    """Results that cannot be shown; `kind` picks the sentences, the values fill them."""
+    """Results that cannot be shown; `kind` selects the sentences, the values fill them."""
 
     def __init__(self, kind: str, **values: object) -> None:
         self.kind, self.values = kind, values
@@ -13,7 +13,7 @@ class SourceFault(DataError):
 
 
 def fault_panel(fault: Exception) -> str:
-    """What is wrong and what to do about it."""
+    """Return the panel that explains an error and its remedy."""
     if isinstance(fault, SourceFault):
         what, mend = both(f"fault_{fault.kind}", **fault.values), both(f"fault_{fault.kind}_mend", **fault.values)
         body = f"<p>{what}</p><p><b>{both('fault_mend')}</b>: {mend}</p>"
@@ -23,5 +23,5 @@ def fault_panel(fault: Exception) -> str:
 
 
 def notice(key: str, **values: object) -> str:
-    """A short remark above the page's content."""
+    """Return a short remark for the top of the page's content."""
     return f'<p class="card panel" role="status">{both(key, **values)}</p>'

@@ -1,4 +1,4 @@
-"""What leaves the page as a file: one comparison as Markdown, a filtered list as CSV or JSON lines."""
+"""Files that the page offers: one comparison as Markdown, a filtered list as CSV or JSON lines."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def comparison(page: PageContext, key: str, language: str) -> str:
-    """One question with all replies, as Markdown; replies stand in fences that they cannot close."""
+    """Return one question with all replies as Markdown; replies are in fences that they cannot close."""
     question = page.results.question(key)
     origin = page.results.origin
     source = origin.name + (f"@{origin.revision}" if origin.revision else "")
@@ -58,7 +58,7 @@ def _verdict(record: Record, language: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Text in a code fence longer than any run of backticks in it.
+    """Put text in a code fence longer than any run of backticks in it.
 
     >>> print(fenced("a ``` b").splitlines()[0])
     ````text
@@ -72,7 +72,7 @@ def fenced(text: str) -> str:
 
 
 def table(records: Sequence[Record], form: str) -> str:
-    """Records as CSV or as JSON lines; cells that a spreadsheet would run as a formula are quoted."""
+    """Return records as CSV or as JSON lines; cells that a spreadsheet would run as a formula are quoted."""
     rows = [{name: getattr(record, name) for name in COLUMNS} for record in records]
     if form == "jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""Which questions are meant: a filter by exam, year, section, category and image, and an outcome of one model."""
+"""Selection of questions: a filter by exam, year, section, category and image, and an outcome of one model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 @dataclass(frozen=True)
 class Filter:
-    """What is looked at; an empty string means all."""
+    """The selected exam, year, section and category; an empty string means all."""
 
     exam: str = ""
     year: str = ""
@@ -30,7 +30,7 @@ class Filter:
     """Leave out questions that need a picture."""
 
     def mask(self, results: RecordedResults) -> Mask:
-        """The questions that pass, by place."""
+        """Return the questions that pass, by place."""
         passed = np.ones(len(results.questions), dtype=np.bool_)
         for name, wanted in (
             ("benchmark", self.exam),
@@ -44,28 +44,28 @@ class Filter:
 
 
 def labels(results: RecordedResults, field: str) -> npt.NDArray[np.str_]:
-    """A field of all questions as text, empty where there is none."""
+    """Return a field of all questions as text, empty where there is none."""
     return results.remembered(
         f"labels {field}", lambda: np.asarray([_text(getattr(q, field)) for q in results.questions])
     )
 
 
 def images(results: RecordedResults) -> Mask:
-    """Which questions need a picture."""
+    """Return which questions need a picture."""
     return results.remembered(
         "images", lambda: np.asarray([question.image for question in results.questions], dtype=np.bool_)
     )
 
 
 def points(results: RecordedResults) -> npt.NDArray[np.float64]:
-    """What each question is worth."""
+    """Return the points of each question."""
     return results.remembered(
         "points", lambda: np.asarray([question.points for question in results.questions], dtype=np.float64)
     )
 
 
 def clusters(results: RecordedResults) -> npt.NDArray[np.int64]:
-    """A number for each question; those that share a vignette share it."""
+    """Return a number for each question; questions of one vignette share a number."""
 
     def number() -> npt.NDArray[np.int64]:
         names = [
@@ -78,18 +78,18 @@ def clusters(results: RecordedResults) -> npt.NDArray[np.int64]:
 
 
 def sittings(results: RecordedResults) -> npt.NDArray[np.int64]:
-    """A number for each question; those of one exam and year share it."""
+    """Return a number for each question; questions of one exam and year share a number."""
     names = np.char.add(np.char.add(labels(results, "benchmark"), "\0"), labels(results, "year"))
     return results.remembered("sittings", lambda: np.unique(names, return_inverse=True)[1].astype(np.int64))
 
 
 def options(results: RecordedResults, field: str) -> list[str]:
-    """The values a field takes, in order."""
+    """Return the values of a field, in order."""
     return sorted(set(labels(results, field).tolist()) - {""})
 
 
 def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
-    """The questions on which a model did this; those it was not asked are never among them."""
+    """Return the questions on which a model had this outcome; questions it was not asked never count."""
     plain: Column = (model, "plain")
     explained: Column = (model, "explain")
     right, there, lost = results.right, results.there, results.unanswered
@@ -111,7 +111,7 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
 
 
 def containing(results: RecordedResults, text: str) -> Mask:
-    """The questions whose id or text holds these words."""
+    """Return the questions whose id or text contains these words."""
     sought = text.strip().casefold()
     if not sought:
         return np.ones(len(results.questions), dtype=np.bool_)

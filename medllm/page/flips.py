@@ -1,4 +1,4 @@
-"""The list behind a number: which questions, how each model fared on them, and the same as a file."""
+"""The list behind a number: its questions, each model's outcome on them, and the same as a file."""
 
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
@@ -16,7 +16,7 @@ PAGE = 10
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the list shows."""
+    """The selection that the list shows."""
 
     model: str
     outcome: Outcome = "lost"
@@ -24,14 +24,14 @@ class Wanted:
     text: str = ""
 
     def keys(self, results: RecordedResults) -> list[str]:
-        """The questions, in the order of the results."""
+        """Return the questions, in the order of the results."""
         if self.model not in results.models or self.outcome not in OUTCOMES:
             return []
         mask = outcome(results, self.model, self.outcome) & self.narrow.mask(results) & containing(results, self.text)
         return [results.keys[place] for place in np.flatnonzero(mask)]
 
     def query(self) -> str:
-        """The same as part of an address."""
+        """Return the selection as part of an address."""
         told = {
             "model": self.model, "outcome": self.outcome, "exam": self.narrow.exam, "year": self.narrow.year,
             "section": self.narrow.section, "category": self.narrow.category, "find": self.text,
@@ -41,7 +41,7 @@ class Wanted:
 
     @classmethod
     def read(cls, query: dict[str, str], results: RecordedResults) -> "Wanted":
-        """What an address asks for; what it does not say is left at its default."""
+        """Read the selection from an address; a field that the address does not name has its default."""
         exam, year, section, category, text = (
             query.get(name, "")[:200] for name in ("exam", "year", "section", "category", "find")
         )
@@ -51,7 +51,7 @@ class Wanted:
 
 
 def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:
-    """The list as buttons that open Compare, with its count and its downloads."""
+    """Return the list as buttons that open Compare, with its count and its downloads."""
     keys = wanted.keys(results)
     total = int(np.count_nonzero(wanted.narrow.mask(results)))
     items = "".join(f"<li>{_row(results, key, wanted.model)}</li>" for key in keys[:shown])
@@ -96,5 +96,5 @@ def _mark(results: RecordedResults, key: str, model: str, prompt: str) -> str:
 
 
 def records_of(results: RecordedResults, wanted: Wanted) -> list[Record]:
-    """Every reply to the listed questions, for a download."""
+    """Return every reply to the listed questions, for a download."""
     return [record for key in wanted.keys(results) for record in results.replies(key).values()]

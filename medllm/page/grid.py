@@ -1,4 +1,4 @@
-"""The verdict matrix and the models' columns: one value, one template, so that one component carries all streams."""
+"""The verdict matrix and the models' columns: one value and one template, so that one component has all streams."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
@@ -26,7 +26,7 @@ Cells = Mapping[tuple[str, PromptStyle], Cell]
 def grid_value(
     cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], live: bool = False
 ) -> dict[str, object]:
-    """What the template shows; replies are the only strings that grow, so streams travel as appends."""
+    """Return the template's value; replies are the only strings that grow, so streams are sent as appends."""
     flips = {model: flip_between(cells.get((model, "plain")), cells.get((model, "explain"))) for model in models}
     return {
         "mode": "writing" if live else "",
@@ -58,7 +58,7 @@ def _verdict(cell: Cell | None, flip: Flip | None) -> str:
     if cell.state != "done":
         return f'<td class="{cell.state}">{both(cell.state)}</td>'
     mark, kind = _mark(cell)
-    # On a phone there is no room for words beside four models or more; the mark stands there, and says the same.
+    # On a phone there is no room for words beside four models or more; the mark shows the same there.
     unread = f'<span class="word">{both("done" if cell.correct is None else "unparsed")}</span>'
     answer = safe(cell.answer.upper()) if cell.answer else unread
     turned = hidden(flip) if flip else ""
@@ -94,7 +94,7 @@ def _column(place: int, model: str, cells: Cells, flip: Flip | None, note: str) 
 
 
 def _stage(model: str) -> str:
-    """What the method's own names mean, for readers who do not know them."""
+    """Return the meaning of the method's own names, for readers who do not know them."""
     return f'<span class="stage">{both(f"stage_{model}")}</span>' if model in STAGES else ""
 
 

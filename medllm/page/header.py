@@ -1,11 +1,11 @@
-"""The header with its language switch, and the bar that never leaves the screen: disclaimer and provenance."""
+"""The header with its language switch, and the bar that is always visible: disclaimer and provenance."""
 
 from medllm.page.html import both, safe
 from medllm.page.results import Origin
 
 
 def header(title: str | None = None) -> str:
-    """The title (a recipe's own, or the page's), what this is about, and the language switch."""
+    """Return the title (a recipe's own, or the page's), the subject of the page, and the language switch."""
     switch = "".join(
         f'<button type="button" lang="{language}" data-speak="{language}" aria-pressed="false">{name}</button>'
         for language, name in (("ja", "日本語"), ("en", "English"))
@@ -17,7 +17,7 @@ def header(title: str | None = None) -> str:
 
 
 def bar(origin: Origin | None, *, live: bool) -> str:
-    """The disclaimer and what the answers are: recorded, live or simulated, from where, at which revision."""
+    """Return the disclaimer and the kind of the answers: recorded, live or simulated, with source and revision."""
     marking = "recorded" if origin is None or origin.marking == "miniature" else origin.marking
     chips = f'<span class="chip">{both(marking)}</span>' + (f'<span class="chip">{both("live")}</span>' if live else "")
     hint = f"{origin.marking if origin else 'recorded'}_hint"

@@ -1,4 +1,4 @@
-"""HTML from text that nobody vouches for: everything is escaped here, and every sentence is there in both languages."""
+"""HTML from untrusted text: everything is escaped here, and every sentence exists in both languages."""
 
 import functools
 import html
@@ -11,19 +11,19 @@ LANGUAGES = ("ja", "en")
 
 @functools.cache
 def words() -> dict[str, dict[str, str]]:
-    """Every sentence of the page, by key, in Japanese and English."""
+    """Return every sentence of the page, by key, in Japanese and English."""
     text = resources.files("medllm.page").joinpath("words.yaml").read_text(encoding="utf-8")
     table: dict[str, dict[str, str]] = yaml.safe_load(text)
     return table
 
 
 def word(key: str, language: str, **values: object) -> str:
-    """One sentence in one language, as text; `values` fill its braces."""
+    """Return one sentence in one language, as text; `values` fill its braces."""
     return words()[key][language].format(**values)
 
 
 def safe(text: object) -> str:
-    """Text as HTML that cannot become markup or a template, whoever wrote it.
+    """Return text as HTML that cannot become markup or a template, whatever its author wrote.
 
     Braces, dollars and backticks are escaped too: Gradio compiles a component's template as JavaScript, and a model
     may write `${alert(1)}`.
@@ -38,7 +38,7 @@ def safe(text: object) -> str:
 
 
 def both(key: str, **values: object) -> str:
-    """A sentence in both languages; the stylesheet shows the one that is chosen, without a round trip."""
+    """Return a sentence in both languages; the stylesheet shows the chosen one, without a round trip."""
     return "".join(
         f'<span class="{language}" lang="{language}">{safe(word(key, language, **values))}</span>'
         for language in LANGUAGES
@@ -46,12 +46,12 @@ def both(key: str, **values: object) -> str:
 
 
 def hidden(key: str, **values: object) -> str:
-    """A sentence for screen readers only."""
+    """Return a sentence for screen readers only."""
     return f'<span class="sr">{both(key, **values)}</span>'
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as a percentage without its sign, or a dash where there is nothing to divide by.
+    """Return a share as a percentage without its sign, or a dash where there is nothing to divide by.
 
     >>> percent(0.8254), percent(float("nan"))
     ('82.5', '–')
@@ -60,7 +60,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def signed(share: float, digits: int = 1) -> str:
-    """A difference in points with its sign, as typeset: a true minus.
+    """Return a difference in points with its sign, as typeset: a true minus.
 
     >>> signed(-0.121), signed(0.018)
     ('−12.1', '+1.8')

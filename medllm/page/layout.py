@@ -1,4 +1,4 @@
-"""The page as a whole: header, tabs in their order, the bar, and what a link restores."""
+"""The page as a whole: header, tabs in their order, the bar, and the state that a link restores."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ from medllm.page.tabs.components import I18N, Stops, block, on
 from medllm.page.tabs.filters import set_filters
 
 FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "measure")
-"""What an address may say about Scores and Flips."""
+"""The parameters of an address that set Scores and Flips."""
 
 
 def page_of(page: PageContext) -> gr.Blocks:
-    """The page over some results."""
+    """Build the page over some results."""
     stops = Stops()
     with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
         block(header(page.results.origin.title))
@@ -54,7 +54,7 @@ def page_of(page: PageContext) -> gr.Blocks:
 
 
 def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, flips: Any) -> None:  # noqa: ANN401
-    """A number opens its questions, a question opens Compare."""
+    """Bind clicks: a number opens its questions, a question opens Compare."""
 
     def questions(event: gr.EventData, *filters: Any) -> list[Any]:  # noqa: ANN401  (values of gradio's controls)
         told = dict(zip(("exam", "year", "section", "category"), filters[:4], strict=True))
@@ -76,7 +76,7 @@ def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, f
 
 
 def _bind_links(demo: gr.Blocks, tabs: gr.Tabs, names: list[str], compare: Any, scores: Any, flips: Any) -> None:  # noqa: ANN401
-    """An address shows again what was seen when it was copied."""
+    """Restore from an address the view from which it was copied."""
 
     def restore(request: gr.Request) -> list[Any]:
         query = dict(request.query_params)
@@ -97,7 +97,7 @@ def _bind_links(demo: gr.Blocks, tabs: gr.Tabs, names: list[str], compare: Any, 
 
 
 def page_of_fault(fault: Exception) -> gr.Blocks:
-    """The page when there is nothing to show: what is wrong and what to do, in the reader's language."""
+    """Build the page for an error: the fault and its remedy, in the reader's language."""
     with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
         block(header())
         block(fault_panel(fault))

@@ -1,4 +1,4 @@
-"""Results that nobody fetches, sessions that nobody holds, requests that never end: let go, never more than a bound."""
+"""Bounds on results without a reader, sessions without a holder and requests without an end: the oldest are dropped."""
 
 import asyncio
 import time
@@ -8,33 +8,33 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 WAITS = 60.0
-"""Seconds for which a result waits for somebody to fetch it."""
+"""Seconds for which a result waits for a reader."""
 
 EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two sweeps."""
 
 MOST_WAITING = 2_000
-"""Messages that wait for nobody in particular; a result is about four."""
+"""Messages that wait without a reader; a result has about four."""
 
 LARGEST_WAITING = 32_000_000
 """Characters of their results."""
 
 MOST_FOR_ONE = 1_000
-"""Messages for one reader who holds a connection but does not read."""
+"""Messages for one reader with an open connection who does not read."""
 
 MOST_UNHELD = 64
-"""Sessions without a heartbeat whose choices are kept; each takes about 0.15 MB. Programs need none of them."""
+"""Sessions without a heartbeat whose choices are kept; each takes about 0.15 MB. Programs need no such session."""
 
 OFTEN = 32
-"""Events after which a look is due whatever the clock says."""
+"""Events after which a sweep is due at any time."""
 
 
 HEADERS = 20.0
-"""Seconds within which a connection must have sent the headers of a request."""
+"""Seconds within which a connection must send the headers of a request."""
 
 
 class PendingRequests:
-    """Keeps watch over Gradio's queue, which itself forgets nothing before its 2,000th session."""
+    """Watch over Gradio's queue, which itself drops nothing before its 2,000th session."""
 
     def __init__(self, demo: Callable[[], Any], clock: Callable[[], float] = time.monotonic) -> None:
         self.demo = demo
@@ -45,13 +45,13 @@ class PendingRequests:
         self.silent: dict[int, float] = {}
 
     def knows(self, session: str, path: str) -> bool:
-        """Whether there is something to read; a heartbeat may come first."""
+        """Return whether there is something to read; a heartbeat may come first."""
         held = self._session_of(session)
         return path.startswith("/gradio_api/heartbeat/") or held in self.demo()._queue.pending_messages_per_session
 
     @contextmanager
     def reading(self, session: str | None) -> Iterator[None]:
-        """Hold a session (or the session of an event) while somebody reads from it."""
+        """Hold a session (or the session of an event) while a reader reads from it."""
         held = None if session is None else self._session_of(session)
         if held is not None:
             self.readers[held] += 1
@@ -65,7 +65,7 @@ class PendingRequests:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Look every second while the page is served."""
+        """Sweep every second while the page is served."""
 
         async def look() -> None:
             while True:
@@ -82,13 +82,13 @@ class PendingRequests:
                 await task
 
     async def sweep_often(self) -> None:
-        """Look when many events have come since the last one."""
+        """Sweep if many events have come since the last sweep."""
         self.events += 1
         if self.events >= OFTEN:
             await self.sweep()
 
     async def sweep(self) -> None:
-        """Let go of what waited too long or is too much, the oldest first."""
+        """Drop results that waited too long or exceed the bounds, the oldest first."""
         self.events = 0
         now, queue = self.clock(), self.demo()._queue
         waiting = queue.pending_messages_per_session
@@ -109,7 +109,7 @@ class PendingRequests:
         self._forget_states()
 
     def end_half_open(self) -> None:
-        """Close connections on which no request is at work and none has come whole for a while."""
+        """Close connections that have no running request and have sent no complete one for `HEADERS` seconds."""
         state = getattr(getattr(self.demo(), "server", None), "server_state", None)
         now, waiting = self.clock(), {}
         for line in list(getattr(state, "connections", ())):
@@ -128,7 +128,7 @@ class PendingRequests:
             holder.time_last_used.pop(session, None)
 
     async def _drop(self, session: str) -> None:
-        """End a session's events, then forget it; an event that runs must not write to what is gone."""
+        """End a session's events, then drop the session; a running event must not write to a dropped session."""
         queue = self.demo()._queue
         for event_id in list(queue.pending_event_ids_session.get(session, ())):
             event = queue.event_ids_to_events.get(event_id)
@@ -149,7 +149,7 @@ class PendingRequests:
 
 
 def characters(message: object) -> int:
-    """Roughly how much a message holds: the characters of all texts in its result."""
+    """Estimate the size of a message: the characters of all texts in its result."""
     return _length(getattr(message, "output", None))
 
 

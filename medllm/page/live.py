@@ -1,4 +1,4 @@
-"""Live mode: the models that can be asked now, with the exam's own prompts and parser, and a turn for each machine."""
+"""Live mode: the models that answer now, with the exam's own prompts and parser, and a turn for each machine."""
 
 import json
 import os
@@ -18,31 +18,31 @@ from medllm.generation.types import Generator, Request
 from medllm.page.results import RecordedResults
 
 OWN = "own"
-"""The exam of a question that somebody asks of their own."""
+"""The exam of a reader's own question."""
 
 SILENCE = 120.0
-"""Somebody waits before a screen: a server that does not answer is told of soon, not waited for as in an evaluation."""
+"""Seconds until a silent server is reported: a reader is waiting, so sooner than in an evaluation."""
 
 Makers = dict[str, tuple[Generator, str]]
-"""For each name in the tables: who answers for it, and under which name that maker knows it."""
+"""For each name in the tables: the generator that answers, and the generator's own name for the model."""
 
 
 @dataclass(frozen=True)
 class Live:
-    """Models that answer, and how they are asked."""
+    """Models that answer, and the form of their prompts."""
 
     makers: Makers
     name: str
-    """What answers, for the About page."""
+    """Name of the answering server or base model, for the About page."""
     together: bool = False
-    """Whether one maker answers all its cells in one batch (adapters on one base) or each cell alone (a server)."""
+    """Whether one generator answers all its cells in one batch (adapters on one base) or each cell alone (a server)."""
     template: Template | None = None
-    """How questions are put; None asks as the shown results were asked."""
+    """The prompts' template; None means the template of the shown results."""
     exemplars: Mapping[str, Sequence[Question]] = field(default_factory=dict)
     """The worked examples before the questions of each exam."""
     max_new_tokens: int = 512
     silence: float = SILENCE
-    """Seconds without a word after which a cell is told to have failed."""
+    """Seconds without text after which a cell is marked as failed."""
     _turns: dict[int, Lock] = field(default_factory=dict)
 
     @property
@@ -52,11 +52,11 @@ class Live:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Every model under both prompts."""
+        """Return every model under both prompts."""
         return tuple((model, prompt) for model in self.makers for prompt in PROMPTS)
 
     def make_request(self, question: Question, *, scored: bool) -> "Round":
-        """Put a question to all models; `scored` when it has a key to compare with."""
+        """Put a question to all models; `scored` if it has a key to compare with."""
         asked = {column: self._request(question, *column) for column in self.columns}
         groups: dict[object, dict[Column, Request]] = {}
         for column, request in asked.items():
@@ -70,12 +70,12 @@ class Live:
         return Round(question, askings, scored)
 
     def prompt(self, question: Question, style: PromptStyle) -> str:
-        """The exact prompt that is sent."""
+        """Return the exact prompt that is sent."""
         text: str = self._rendered(question, style).text
         return text
 
     def asking_like(self, results: RecordedResults) -> "Live":
-        """The same models, asked as in these results: their template, their worked examples."""
+        """Return the same models with the template and worked examples of these results."""
         return replace(self, template=self.template or results.template, exemplars=results.exemplars)
 
     def _rendered(self, question: Question, style: PromptStyle) -> Prompt:
@@ -108,16 +108,16 @@ class Round:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Whatever ended the round, its producers end with it."""
+        """End the round's producers, however the round ended."""
         for asking in self.askings.values():
             asking.let_go()
 
     def ask(self, model: str, prompt: PromptStyle) -> Any:  # noqa: ANN401  (an async iterator of text)
-        """The reply of one cell, piece by piece."""
+        """Return the reply of one cell, piece by piece."""
         return self.askings[model, prompt].read((model, prompt))
 
     def judge(self, model: str, prompt: PromptStyle, text: str) -> Cell:
-        """The finished cell, read by the exam's own parser."""
+        """Return the finished cell, read by the exam's own parser."""
         reply = self.askings[model, prompt].replies.get((model, prompt))
         if reply and reply.finish_reason == "too_long":
             return Cell(model, prompt, "failed", fault=CellFault("too_long"))
@@ -138,9 +138,9 @@ class Round:
 
 
 def open_live(told: str | None = None) -> Live | None:
-    """The live models that MEDLLM_LIVE (or the argument) describes; None when there are none.
+    """Open the live models that MEDLLM_LIVE (or the argument) describes; return None if there are none.
 
-    It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key stands in
+    It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key is in
     OPENAI_API_KEY, or `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here.
     """
     told = told or os.environ.get("MEDLLM_LIVE")
@@ -185,7 +185,7 @@ def _how(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _folder(source: str) -> Path:
-    """A model here: a folder, or a repository pulled from the Hub."""
+    """Return the folder of a model: a local one, or a repository pulled from the Hub."""
     if Path(source).exists():
         return Path(source)
     from medllm.hub import connect
@@ -196,7 +196,7 @@ def _folder(source: str) -> Path:
 
 
 class OnZeroGpu:
-    """A maker whose every answer runs with the GPU that a ZeroGPU Space lends for a moment."""
+    """A generator that answers with the GPU that a ZeroGPU Space lends for each answer."""
 
     def __init__(self, maker: Generator, lend: Callable[..., Any] | None = None) -> None:
         if lend is None:

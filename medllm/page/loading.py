@@ -1,4 +1,4 @@
-"""Where the shown results come from: a Hub dataset at a revision, a folder, a file, or the enclosed miniature."""
+"""Load the shown results from a Hub dataset at a revision, a folder, a file, or the enclosed miniature."""
 
 import json
 import os
@@ -20,13 +20,13 @@ from medllm.page.questions import placeholders, read_questions
 from medllm.page.results import Marking, Origin, RecordedResults
 
 BESIDE = Path("results")
-"""Where a Space made by the `space` stage has its results: beside app.py."""
+"""The results folder of a Space made by the `space` stage: beside app.py."""
 
 ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 def load(given: str | None = None) -> RecordedResults:
-    """The results to show: what is given, else MEDLLM_RESULTS, else the miniature's recorded ones."""
+    """Load the results to show: the given ones, else MEDLLM_RESULTS, else the miniature's recorded ones."""
     wanted = given or os.environ.get("MEDLLM_RESULTS")
     if not wanted and (BESIDE / "records").is_dir():
         return read(BESIDE, _made_from())
@@ -45,7 +45,7 @@ def load(given: str | None = None) -> RecordedResults:
 
 
 def _made_from() -> Origin:
-    """The dataset behind the results of this Space, as the pipeline wrote it down when it pushed the Space."""
+    """Return the dataset behind the results of this Space, as the pipeline recorded it when it pushed the Space."""
     file = Path(Provenance.FILE)
     told = _facts(Path("facts.json")).get("title")
     title = str(told) if told else None
@@ -66,7 +66,7 @@ def _from_hub(repo_id: str, revision: str) -> RecordedResults:
 
 
 def read(path: Path, origin: Origin) -> RecordedResults:
-    """The results in a folder of an evaluation, or in one file of records."""
+    """Read the results in a folder of an evaluation, or in one file of records."""
     inner = path / "records" if (path / "records").is_dir() else path
     files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")]) if path.is_dir() else [path]
     if not files:
@@ -85,12 +85,12 @@ def read(path: Path, origin: Origin) -> RecordedResults:
 
 
 def _exemplars(folder: Path) -> dict[str, tuple[Question, ...]]:
-    """The worked examples by exam: one file for each."""
+    """Read the worked examples by exam: one file for each."""
     return {file.stem: tuple(read_questions(file)) for file in sorted(folder.glob("*.parquet"))}
 
 
 def _records(file: Path) -> pa.Table:
-    """One file as a table of the records schema; columns it does not know are left out."""
+    """Read one file as a table of the records schema; unknown columns are left out."""
     try:
         if file.suffix == ".jsonl":
             import pyarrow.json as lines
@@ -111,7 +111,7 @@ def _records(file: Path) -> pa.Table:
 
 
 def _filled(table: pa.Table) -> pa.Table:
-    """The table with every column of the schema, so that files of several ages stand together."""
+    """Return the table with every column of the schema, so that files of several versions can be joined."""
     columns = {
         kind.name: table.column(kind.name) if kind.name in table.column_names else pa.nulls(table.num_rows, kind.type)
         for kind in SCHEMA

@@ -1,4 +1,4 @@
-"""What stands around Gradio's page: the language chosen early, a first screen at once, no foreign hosts."""
+"""Middleware around Gradio's page: the language chosen early, a first screen at once, no foreign hosts."""
 
 import gzip
 import re
@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medllm.page.html import both, word
 
-# Gradio compiles its templates in the browser and needs eval; other hosts get nothing, so a model's output can
-# call nobody.
+# Gradio compiles its templates in the browser and needs eval; other hosts get nothing, so a model's output cannot
+# call any site.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
@@ -18,13 +18,13 @@ POLICY = (
 
 
 class Frame:
-    """Rewrites the one HTML document that Gradio serves; everything else passes through untouched."""
+    """ASGI middleware that rewrites the one HTML document that Gradio serves; all else passes through unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; the document is held back until it is whole."""
+        """Serve a request; the document is held back until it is complete."""
         if scope["type"] != "http" or scope["path"] not in ("/", ""):
             return await self.app(scope, receive, send)
         start: Message = {}
@@ -55,7 +55,7 @@ def _takes_gzip(scope: Scope) -> bool:
 
 
 def frame(document: str) -> str:
-    """Gradio's document with our language, title, script and first screen."""
+    """Add medllm's language, title, script and first screen to Gradio's document."""
     folder = resources.files("medllm.page")
     script = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "review.js"))
     title, lead = word("title", "ja"), word("lead", "ja")
@@ -68,7 +68,7 @@ def frame(document: str) -> str:
 
 
 def first_screen() -> str:
-    """What is seen until Gradio has mounted: it covers the page, so nothing jumps while the parts arrive."""
+    """Return the screen shown until Gradio has mounted; it covers the page, so nothing jumps while parts arrive."""
     return (
         "<style>html[lang=en] .ja,html:not([lang=en]) .en{display:none}"
         "#medllm-first{position:fixed;inset:0;z-index:9999;background:#fff;color:#1f2937;padding:32px 24px;"

@@ -1,4 +1,4 @@
-// Runs before Gradio: the language is settled here, because Gradio reads the browser's once and never asks again.
+// Runs before Gradio: the language is set here, because Gradio reads the browser's language only once.
 (function () {
   const query = new URLSearchParams(location.search);
   let language = query.get("lang");
@@ -14,7 +14,7 @@
   keep();
   new MutationObserver(keep).observe(root, { attributes: true, attributeFilter: ["lang"] });
 
-  // Gradio announces its first tab as chosen while it mounts: nothing is written until the link has been read.
+  // Gradio reports its first tab as chosen while it mounts: nothing is written until the link has been read.
   let restored = false;
   const remember = (changes) => {
     if (!restored && !("lang" in changes)) return;
@@ -29,7 +29,7 @@
     const place = document.getElementById("said");
     if (place) { place.textContent = text; setTimeout(() => { place.textContent = ""; }, 4000); }
   };
-  // Who votes: the name given here, else a number drawn once; where nothing may be stored, for this visit only.
+  // The rater: the name given here, else a number drawn once; without storage, for this visit only.
   const visit = {};
   const stored = (key) => { try { return localStorage.getItem(key) || visit[key] || ""; } catch (blocked) { return visit[key] || ""; } };
   const store = (key, value) => { visit[key] = value; try { localStorage.setItem(key, value); } catch (blocked) { /* this visit only */ } };
@@ -64,7 +64,7 @@
     const place = box.querySelector("pre");
     fetch(box.dataset.src + "&lang=" + language).then((answer) => answer.text()).then((text) => { place.textContent = text; box.dataset.got = box.dataset.src; });
   }, true);
-  // Gradio mounts piece by piece; what is laid out is hidden until the last piece stands, so nothing jumps.
+  // Gradio mounts piece by piece; the layout is hidden until the last piece is mounted, so nothing jumps.
   let mounted = false;
   const show = () => {
     if (!mounted || !restored) return;

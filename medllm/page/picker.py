@@ -1,4 +1,4 @@
-"""Which question: exam, year, section, number, step by step, so that no list is long and the page light."""
+"""The question picker: exam, year, section, number, step by step, so that lists are short and the page is small."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from medllm.exam.question import Question
 from medllm.page.results import RecordedResults
 
 LONGEST_LIST = 120
-"""Questions in one list; a section with more is cut into ranges, since every choice travels with the page."""
+"""Questions in one list; a larger section is cut into ranges, since every choice is sent with the page."""
 
 
 SHORT = 12_000
@@ -22,7 +22,7 @@ TRIED = 50
 
 @dataclass(frozen=True)
 class PickerState:
-    """Where a question stands in the lists."""
+    """The place of a question in the lists."""
 
     exam: str
     year: str
@@ -38,7 +38,7 @@ class Shelf:
 
     @cached_property
     def places(self) -> tuple[PickerState, ...]:
-        """Every question with the lists it stands in, in the order of the lists."""
+        """Every question with its lists, in the order of the lists."""
         found: list[PickerState] = []
         ordered = sorted(zip(self.results.questions, self.results.keys, strict=True), key=lambda pair: _lists(pair[0]))
         for (exam, year, section), group in groupby(ordered, key=lambda pair: _lists(pair[0])):
@@ -49,12 +49,12 @@ class Shelf:
 
     @cached_property
     def at(self) -> dict[str, int]:
-        """Where each key stands in `places`."""
+        """The position of each key in `places`."""
         return {place.key: at for at, place in enumerate(self.places)}
 
     @cached_property
     def opening(self) -> PickerState:
-        """The question that the page opens with: the first of ordinary length, since its texts travel with the page."""
+        """The question that the page opens with: the first of ordinary length, since the page carries its texts."""
         return next((place for place in self.places[:TRIED] if self._length(place.key) <= SHORT), self.places[0])
 
     def _length(self, key: str) -> int:
@@ -62,23 +62,23 @@ class Shelf:
         return len(self.results.question(key).text) + sum(len(record.completion) for record in replies)
 
     def of(self, key: str) -> PickerState:
-        """The place of a key."""
+        """Return the place of a key."""
         return self.places[self.at[key]]
 
     def exams(self) -> list[str]:
-        """The exams there are."""
+        """Return the names of the exams."""
         return _distinct(place.exam for place in self.places)
 
     def years(self, exam: str) -> list[str]:
-        """The years of an exam."""
+        """Return the years of an exam."""
         return _distinct(place.year for place in self.places if place.exam == exam)
 
     def sections(self, exam: str, year: str) -> list[str]:
-        """The sections of an exam's year."""
+        """Return the sections of an exam's year."""
         return _distinct(place.section for place in self.places if (place.exam, place.year) == (exam, year))
 
     def numbers(self, exam: str, year: str, section: str) -> list[tuple[str, str]]:
-        """The questions of a section, as name and key."""
+        """Return the questions of a section, as name and key."""
         wanted = (exam, year, section)
         return [
             (self.results.question(place.key).question_id, place.key)
@@ -87,7 +87,7 @@ class Shelf:
         ]
 
     def first(self, exam: str, year: str | None = None, section: str | None = None) -> str:
-        """The first question that fits; what no longer fits after a change is let go."""
+        """Return the first question that fits; a choice that no longer fits after a change is dropped."""
         for wanted in ((exam, year, section), (exam, year, None), (exam, None, None)):
             for place in self.places:
                 if all(
@@ -98,11 +98,11 @@ class Shelf:
         return self.places[0].key
 
     def beside(self, key: str, step: int) -> str:
-        """The question before or after, round the end; of a key that is none, the first."""
+        """Return the question before or after, wrapping at the ends; for an unknown key, the first."""
         return self.places[(self.at[key] + step) % len(self.places)].key if key in self.at else self.places[0].key
 
     def another(self, key: str, among: Sequence[str]) -> str:
-        """A question drawn by chance from `among`, another one if there is another."""
+        """Return a random question of `among`, a different one from `key` if there is one."""
         others = [other for other in among if other != key]
         return random.choice(others) if others else key
 

@@ -12,7 +12,7 @@ from medllm.page.results import RecordedResults
 
 
 def exact_prompt(page: PageContext, key: str, style: PromptStyle, language: str) -> str:
-    """The prompt of a question as text, after a line that says whether it is the recorded one to the letter."""
+    """Return the prompt of a question as text, after a line that states whether it equals the recorded one exactly."""
     results = page.results
     record = next((found for found in (results.record(key, model, style) for model in results.models) if found), None)
     if record is None:

@@ -1,4 +1,4 @@
-"""The questions beside the records: read from an evaluation's tables, or stood in for when only records are there."""
+"""The questions beside the records: read from an evaluation's tables, or placeholders if there are only records."""
 
 import json
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from medllm.exam.question import LETTERS, Question
 from medllm.page.error_page import SourceFault
 
 NO_TEXT = "—"
-"""Stands for the text of a question when the records came without their questions."""
+"""Placeholder for the text of a question if the records came without their questions."""
 
 SETS = ("gold",)
 TUPLES = ("choices", "key", "breakdown")
 
 
 def read_questions(folder: Path) -> list[Question]:
-    """Every question of a parquet file, or of a folder's parquet files."""
+    """Read every question of a parquet file, or of a folder's parquet files."""
     found: list[Question] = []
     for file in sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]:
         try:
@@ -35,7 +35,7 @@ def read_questions(folder: Path) -> list[Question]:
 
 
 def to_question(row: Mapping[str, Any]) -> Question:
-    """A question from one row; sets are lists or "b,d", tuples are lists, dates are dates or ISO text."""
+    """Build a question from one row; sets are lists or "b,d", tuples are lists, dates are dates or ISO text."""
     for name in ("question_id", "benchmark", "text", "gold"):
         if name not in row:
             raise KeyError(name)
@@ -51,7 +51,7 @@ def to_question(row: Mapping[str, Any]) -> Question:
 
 
 def placeholders(table: pa.Table) -> list[Question]:
-    """Questions known only by their records: id, key and metadata, no text."""
+    """Build questions from their records alone: id, key and metadata, no text."""
     found: dict[tuple[str, str], Question] = {}
     names = [
         "benchmark",

@@ -1,4 +1,4 @@
-"""The door before Gradio: only the addresses that the page uses, only for its own names, and never without a bound."""
+"""Request filter before Gradio: passes only the addresses that the page uses, only for its own names, within bounds."""
 
 import asyncio
 import json
@@ -18,26 +18,26 @@ READ = re.compile(
     r"|/medllm/[\w.]+|/gradio_api/(info/?|app_id/?|startup-events|theme\.css|queue/data|heartbeat/[\w-]{1,64})"
     r"|/gradio_api/call/(v2/)?\w{1,64}/\w{1,64}"
 )
-"""What may be read. Files of the machine, a proxy, uploads, saved links and the editors of Gradio are not among it."""
+"""Addresses that may be read: not the machine's files, a proxy, uploads, saved links or the editors of Gradio."""
 
 SENT = re.compile(
     r"/medllm/vote|/gradio_api/(queue/join|cancel|reset/?|(run|api)/(?P<run>\w{1,64})/?|call/(?P<call>\w{1,64})/?)"
     r"|/gradio_api/call/v2/(?P<v2>\w{1,64})/?"
 )
-"""Where something may be sent."""
+"""Addresses that accept data."""
 
 LARGEST_BODY = 256 * 1024
-"""Bytes of an event; the longest question of one's own with all its choices, each letter spelt \\uXXXX, is smaller."""
+"""Bytes of an event; a reader's longest question with all its choices, each letter spelt \\uXXXX, is smaller."""
 
 SLOWEST_BODY = 30.0
-"""Seconds within which a body must have arrived."""
+"""Seconds within which a body must arrive."""
 
 MOST_OPEN = 1024
-"""Requests at work at once; each reader holds two, a heartbeat and a stream of results."""
+"""Concurrent requests; each reader has two, a heartbeat and a stream of results."""
 
 
 class RequestFilter:
-    """Refuses what the page does not need before Gradio sees it."""
+    """ASGI middleware that refuses every request the page does not need before Gradio sees it."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, demo: Callable[[], Any]) -> None:
         self.app = app
@@ -47,7 +47,7 @@ class RequestFilter:
         self.open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it here."""
+        """Pass a request on, or refuse it here."""
         if scope["type"] == "lifespan":
             async with self.pending.watched():
                 await self.app(scope, receive, send)
@@ -93,7 +93,7 @@ class RequestFilter:
         return None
 
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read a body within its bounds, look at it, and hand it on."""
+        """Read a body within its bounds, check it, and pass it on."""
         body = await whole_body(scope, receive)
         if isinstance(body, Response):
             return await body(scope, receive, send)
@@ -119,7 +119,7 @@ class RequestFilter:
             return "the body is no JSON."
         if fault := json_fault(told):
             return fault
-        if path == "/medllm/vote":  # what a vote holds is looked at where it is kept
+        if path == "/medllm/vote":  # the review routes check the contents of a vote
             return None
         found = SENT.fullmatch(path)
         name = found and (found["run"] or found["call"])
@@ -131,7 +131,7 @@ class RequestFilter:
 
 
 def _gone(path: str) -> Response:
-    """What a reader of a stream is told whose results are not (or no longer) here, in Gradio's own two forms."""
+    """Return the answer to a reader of a stream whose results are not (or no longer) here, in Gradio's two forms."""
     text = "there is no such result here: it was fetched already, or waited too long."
     told = {"msg": "unexpected_error", "message": text, "session_not_found": True, "success": False}
     event = f"event: error\ndata: {json.dumps(text)}\n\n" if "/call/" in path else f"data: {json.dumps(told)}\n\n"
@@ -139,12 +139,12 @@ def _gone(path: str) -> Response:
 
 
 def named(demo: Any) -> set[str]:  # noqa: ANN401  (gradio's blocks)
-    """The names of the public functions."""
+    """Return the names of the public functions."""
     return {str(fn.api_name) for fn in demo.fns.values() if fn.api_visibility == "public"}
 
 
 def session_read(scope: Scope) -> str | None:
-    """The session (or event) whose results or whose life a request waits for."""
+    """Return the session (or event) whose results or whose heartbeat a request waits for."""
     path = scope["path"]
     if path == "/gradio_api/queue/data":
         found = re.search(rb"(?:^|&)session_hash=([\w-]{1,64})(?:&|$)", scope["query_string"])
@@ -156,7 +156,7 @@ def session_read(scope: Scope) -> str | None:
 
 
 async def whole_body(scope: Scope, receive: Receive) -> bytes | Response:
-    """The body of a request, or the answer to one that is too large or too slow."""
+    """Return the body of a request, or the refusal of one that is too large or too slow."""
     large = PlainTextResponse(f"at most {LARGEST_BODY:,} bytes are taken.", 413, {"Connection": "close"})
     told = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     if told.isdigit() and int(told[:20]) > LARGEST_BODY:

@@ -1,4 +1,4 @@
-"""A recorded evaluation, held so that any cell is found at once: questions, judged replies, and what they came from."""
+"""A recorded evaluation, indexed so that any cell is found at once: questions, graded replies, and their origin."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,25 +17,25 @@ from medllm.exam.records import to_record
 T = TypeVar("T")
 
 Column = tuple[str, PromptStyle]
-"""A model under one prompt: what stands in one cell of the grid."""
+"""A model under one prompt: one cell of the grid."""
 
 Marking = Literal["recorded", "simulated", "miniature"]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the results came from, as the chip on every screen says it."""
+    """The source of the results, as the chip on every screen shows it."""
 
     name: str
     revision: str | None = None
     marking: Marking = "recorded"
     title: str | None = None
-    """The heading that a recipe gave the page."""
+    """The page's heading from the recipe."""
 
 
 @dataclass(frozen=True)
 class RecordedResults:
-    """Records as an Arrow table (text stays packed) with an index of who answered what."""
+    """Records as an Arrow table (text stays packed) with an index of each model's answers."""
 
     questions: tuple[Question, ...]
     table: pa.Table
@@ -43,11 +43,11 @@ class RecordedResults:
     runs: tuple[dict[str, object], ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
     exemplars: dict[str, tuple[Question, ...]] = field(default_factory=dict)
-    """The worked examples that stood before the questions of each exam, where the evaluation kept them."""
+    """The worked examples before the questions of each exam, where the evaluation kept them."""
     _memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def remembered(self, name: str, make: Callable[[], T]) -> T:
-        """What was computed once over all questions; results never change while the page stands."""
+        """Return a value that is computed once over all questions; results never change while the page runs."""
         if name not in self._memory:
             self._memory[name] = make()
         found: T = self._memory[name]
@@ -55,24 +55,24 @@ class RecordedResults:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The questions' keys, in order: ids repeat between exams, keys do not."""
+        """Keys of the questions, in order: ids repeat between exams, keys do not."""
         return tuple(key_of(question.benchmark, question.question_id) for question in self.questions)
 
     @cached_property
     def place(self) -> dict[str, int]:
-        """Where each key stands."""
+        """The position of each key."""
         return {key: place for place, key in enumerate(self.keys)}
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """The models, base before cpt before final, others after them as they come."""
+        """The models: base, cpt, final, then the others in order of appearance."""
         seen = [str(name) for name in self.table.column("model").unique().to_pylist()]
         first = [name for name in ("base", "cpt", "final") if name in seen]
         return (*first, *(name for name in seen if name not in first))
 
     @cached_property
     def template(self) -> Template:
-        """How the questions were put (the first record tells; an evaluation has one)."""
+        """The prompts' template (from the first record; an evaluation has one)."""
         told = self.table.column("template").drop_null()[:1].to_pylist()
         return "igakuqa" if told == ["igakuqa"] else "paper"
 
@@ -84,7 +84,7 @@ class RecordedResults:
 
     @cached_property
     def rows(self) -> dict[Column, npt.NDArray[np.int64]]:
-        """For each column the row that answers each question (the first sample), or -1."""
+        """For each column, the row that answers each question (the first sample), or -1."""
         found = {
             (model, prompt): np.full(len(self.keys), -1, dtype=np.int64) for model in self.models for prompt in PROMPTS
         }
@@ -104,38 +104,38 @@ class RecordedResults:
 
     @cached_property
     def right(self) -> dict[Column, npt.NDArray[np.bool_]]:
-        """For each column whether each question was answered rightly; absent counts as not right: see `there`."""
+        """For each column, whether each question was answered rightly; absent counts as not right: see `there`."""
         correct = np.asarray(self._list("correct"), dtype=np.bool_)
         return {column: (rows >= 0) & correct[rows] for column, rows in self.rows.items()}
 
     @cached_property
     def there(self) -> dict[Column, npt.NDArray[np.bool_]]:
-        """For each column whether each question was asked at all."""
+        """For each column, whether each question was asked at all."""
         return {column: rows >= 0 for column, rows in self.rows.items()}
 
     @cached_property
     def unanswered(self) -> dict[Column, npt.NDArray[np.bool_]]:
-        """For each column whether a reply is there from which no answer could be read."""
+        """For each column, whether there is a reply from which no answer could be read."""
         lost = np.asarray([answer is None for answer in self._list("answer")], dtype=np.bool_)
         return {column: (rows >= 0) & lost[rows] for column, rows in self.rows.items()}
 
     def question(self, key: str) -> Question:
-        """The question behind a key; KeyError when there is none."""
+        """Return the question of a key; KeyError if there is none."""
         return self.questions[self.place[key]]
 
     def record(self, key: str, model: str, prompt: PromptStyle) -> Record | None:
-        """The judged reply of one cell, or None when it was not asked."""
+        """Return the graded reply of one cell, or None if the question was not asked."""
         rows = self.rows.get((model, prompt))
         row = -1 if rows is None or key not in self.place else int(rows[self.place[key]])
         return None if row < 0 else to_record(self.table.slice(row, 1).to_pylist()[0], f"record {row + 1}")
 
     def replies(self, key: str) -> dict[Column, Record]:
-        """All cells of one question that have a reply."""
+        """Return all cells of one question that have a reply."""
         found = {column: self.record(key, *column) for column in self.rows}
         return {column: record for column, record in found.items() if record is not None}
 
     def flip(self, key: str, model: str) -> Literal["lost", "gained"] | None:
-        """Whether explaining turned this model's right answer wrong (`lost`) or its wrong one right (`gained`)."""
+        """Return whether explaining turned a right answer wrong (`lost`) or a wrong one right (`gained`); else None."""
         place = self.place[key]
         if not (self.there[model, "plain"][place] and self.there[model, "explain"][place]):
             return None
@@ -152,7 +152,7 @@ class RecordedResults:
         return tuple(self.keys[place] for place in np.flatnonzero(turned))
 
     def find(self, wanted: str | None) -> str | None:
-        """The key that a link means: a key, or a bare question id."""
+        """Return the key that a link names: a key, or a bare question id."""
         if not wanted:
             return None
         if wanted in self.place:
@@ -168,7 +168,7 @@ class RecordedResults:
 
 
 def key_of(benchmark: object, question_id: object) -> str:
-    """How a question is named in links and lists.
+    """Return the name of a question in links and lists.
 
     >>> key_of("igakuqa", "116A1")
     'igakuqa/116A1'

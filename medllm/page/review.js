@@ -1,4 +1,4 @@
-// Blind review in the browser: fetches a pair, sends the vote, and says "saved" only when the server has said so.
+// Blind review in the browser: fetches a pair, sends the vote, and shows "saved" only after the server has confirmed it.
 (function () {
   const spot = (name) => { try { return localStorage.getItem(name); } catch (blocked) { return null; } };
   const keep = (name, value) => { try { localStorage.setItem(name, value); } catch (blocked) { /* this visit only */ } };

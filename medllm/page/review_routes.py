@@ -1,4 +1,4 @@
-"""The two addresses of the blind review: the next pair, and a vote; a vote is answered only when it is safe."""
+"""The two addresses of the blind review: the next pair, and a vote; a vote is answered only after it is safe."""
 
 import json
 
@@ -14,11 +14,11 @@ from medllm.page.review.votes import VoteBox
 from medllm.votes.preference_rows import use_of
 
 LARGEST_VOTE = 20_000
-"""Bytes of a vote; a whole form with a full comment has a tenth of it."""
+"""Bytes of a vote; a complete form with a full comment has a tenth of this size."""
 
 
 def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
-    """The addresses, over one ballot."""
+    """Return the addresses, over one vote box."""
 
     def pair(request: Request) -> Response:
         rater, asked = ballot.rater(request.query_params.get("rater", "")[:200]), request.query_params.get("at")
@@ -47,7 +47,7 @@ def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
 
 
 async def _body(request: Request) -> object:
-    """The JSON of a request, or None when it is too large or none."""
+    """Return the JSON of a request, or None if it is too large or not JSON."""
     data = b""
     async for piece in request.stream():
         data += piece
@@ -61,7 +61,7 @@ async def _body(request: Request) -> object:
 
 
 def _kept(page: PageContext, ballot: VoteBox, told: dict[str, object]) -> str:
-    """Keep the vote, then say so."""
+    """Store the vote, then confirm it."""
     rater = ballot.rater(str(told.get("rater", ""))[:200])
     vote = ballot.cast({**told, "rater": rater})
     at = told["at"]

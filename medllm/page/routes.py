@@ -19,7 +19,7 @@ INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
 
 
 def routes(page: PageContext) -> list[BaseRoute]:
-    """The addresses of one page."""
+    """Return the addresses of one page."""
 
     def markdown(request: Request) -> Response:
         key = page.results.find(request.query_params.get("q"))
@@ -59,7 +59,7 @@ def routes(page: PageContext) -> list[BaseRoute]:
 
 
 def attachment(text: str, name: str, kind: str) -> Response:
-    """Text as a download."""
+    """Return text as a download."""
     safe_name = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in name
     )

@@ -17,7 +17,7 @@ Measure = Literal["accuracy", "points"]
 
 @dataclass(frozen=True)
 class Share:
-    """A score with its interval; `right` of `asked` questions are the ones behind it."""
+    """A score with its interval, from `right` of `asked` questions."""
 
     value: float
     low: float
@@ -28,7 +28,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ShownChange:
-    """What explaining does on the same questions."""
+    """The effect of explaining on the same questions."""
 
     value: float
     low: float
@@ -40,12 +40,12 @@ class ShownChange:
 
     @property
     def retention(self) -> float:
-        """Of the questions right when asked plainly, the share still right when explained."""
+        """The share of plainly right questions that are still right when explained."""
         return self.kept / (self.kept + self.lost) if self.kept + self.lost else math.nan
 
     @property
     def sense(self) -> Literal["worse", "better", "unclear"]:
-        """Which way it goes, where the interval leaves no doubt."""
+        """Direction of the change if the interval excludes 0, else `unclear`."""
         return "worse" if self.high < 0 else "better" if self.low > 0 else "unclear"
 
 
@@ -60,7 +60,7 @@ class ScoreLine:
 
 
 def score_lines(results: RecordedResults, mask: Mask, measure: Measure) -> list[ScoreLine]:
-    """Every model on the questions of the mask.
+    """Return a line for every model on the questions of the mask.
 
     Points of whole years are the mean of the years' points / total, as in every report; points of parts of years, and
     the share of right answers, are taken over all years together.
@@ -78,7 +78,7 @@ def score_lines(results: RecordedResults, mask: Mask, measure: Measure) -> list[
 
 @dataclass(frozen=True)
 class _Exam:
-    """The questions of a mask, what each weighs, and the ratios of all models over them."""
+    """The questions of a mask, their weights, and the ratios of all models over them."""
 
     results: RecordedResults
     places: npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ class _Exam:
     by_year: bool
 
     def share(self, model: str, prompt: PromptStyle) -> Share | None:
-        """A model's score under one prompt; None where nothing with points was asked."""
+        """Return a model's score under one prompt; None if no question with points was asked."""
         asked, right = self._asked(model, prompt), self._right(model, prompt)
         number = self.ratios.add(self.weights * right, self.weights * asked)
         found = self.ratios.score(number) if self.by_year else self.ratios.share(number)
@@ -96,7 +96,7 @@ class _Exam:
         return Share(found.value, found.interval.low, found.interval.high, int(right.sum()), int(asked.sum()))
 
     def change(self, model: str) -> ShownChange | None:
-        """What explaining does to a model on the questions asked both ways."""
+        """Return the effect of explaining on a model, over the questions asked both ways."""
         both = self._asked(model, "plain") & self._asked(model, "explain")
         plain, explained = (self._right(model, prompt) & both for prompt in PROMPTS)
         earlier, later = (self.ratios.add(self.weights * right, self.weights * both) for right in (plain, explained))

@@ -12,11 +12,11 @@ from medllm.page.results import RecordedResults
 from medllm.page.score_table import Measure, ScoreLine, Share, ShownChange, score_lines
 
 SLICES = (("year", "year"), ("section", "section"), ("category", "category"), ("benchmark", "exam"))
-"""What the change is broken down by: a question's field, and the name of its filter."""
+"""The breakdowns of the change: a question's field, and the name of its filter."""
 
 
 def scores(results: RecordedResults, narrow: Filter, measure: Measure) -> str:
-    """All of the tab below its filters."""
+    """Return the whole tab below its filters."""
     mask = narrow.mask(results)
     count = int(np.count_nonzero(mask))
     if not count:
@@ -130,7 +130,7 @@ def _count(change: ShownChange | None, model: str, outcome: Outcome) -> str:
 
 
 def behind(number: str, model: str, outcome: Outcome, **narrower: str) -> str:
-    """A number that opens the questions behind it."""
+    """Return a number as a button that opens the questions behind it."""
     extra = "".join(f' data-{name}="{safe(value)}"' for name, value in narrower.items())
     return (
         f'<button type="button" aria-describedby="behind" data-model="{safe(model)}" data-outcome="{outcome}"{extra}>'
@@ -139,7 +139,7 @@ def behind(number: str, model: str, outcome: Outcome, **narrower: str) -> str:
 
 
 def _slice(results: RecordedResults, narrow: Filter, measure: Measure, field: str, name: str) -> str:
-    """The change by the values of a field; nothing when there is only one."""
+    """Return the change by the values of a field; an empty text if there is only one."""
     mask = narrow.mask(results)
     values = [value for value in options(results, field) if np.any(mask & (labels(results, field) == value))]
     if len(values) < 2:

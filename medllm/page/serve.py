@@ -1,4 +1,4 @@
-"""Start the page: read the results, build it, serve it; a fault becomes a panel, so the address always answers."""
+"""Start the page: read the results, build it, serve it; an error becomes a panel, so the address always answers."""
 
 import os
 import socket
@@ -13,27 +13,27 @@ from medllm.errors import MedllmError
 from medllm.page.live import Live, open_live
 
 MOST_SESSIONS = 1_000
-"""Readers whose lists Gradio remembers, the latest ones."""
+"""Number of latest readers whose lists Gradio remembers."""
 
 
 @dataclass(frozen=True)
 class PageSettings:
-    """How the page is served."""
+    """Settings of the page's server."""
 
     results: str | None = None
     host: str = "127.0.0.1"
     port: int | None = None
     open_browser: bool = False
     live: str | Live | None = None
-    """What can be asked now: opened already, or as JSON or a file of it; None leaves it to MEDLLM_LIVE."""
+    """The live models: opened already, or as JSON or a file of it; None leaves them to MEDLLM_LIVE."""
     votes: Path | None = None
     """The folder of the votes' journal; None leaves it to the environment."""
     hosts: tuple[str, ...] = ()
-    """Further names that the page answers to, besides loopback and the host; MEDLLM_HOSTS adds to them."""
+    """Further names that the page answers to, besides loopback and the host; MEDLLM_HOSTS adds names."""
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses now."""
+    """Return an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 
 def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[[], None]]:
-    """Serve the page; gives its address and a way to close it (at once when not blocking)."""
+    """Serve the page; return its address and a function to close it (at once if not blocking)."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from starlette.middleware import Middleware
 
@@ -96,7 +96,7 @@ def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:
         live = live and live.asking_like(results)
         ballot = open_vote_box(results, settings.votes, stack)
     except MedllmError as fault:
-        sys.stderr.write(f"medllm: {fault} The page says so too.\n")
+        sys.stderr.write(f"medllm: {fault} The page shows this too.\n")
         return page_of_fault(fault), []
     page = PageContext(results, Shelf(results), live, ballot)
     return page_of(page), routes(page)

@@ -1,4 +1,4 @@
-"""Gradio's look, with contrast that passes WCAG AA and fonts that every machine has."""
+"""Gradio's theme, with contrast that passes WCAG AA and fonts that every machine has."""
 
 import gradio as gr
 
@@ -7,7 +7,7 @@ FONT = ("system-ui", "Hiragino Sans", "Yu Gothic UI", "Meiryo", "Noto Sans CJK J
 
 
 def theme() -> gr.themes.Base:
-    """The base theme with its failing contrasts mended; Japanese in tables and code keeps its own font."""
+    """Return the base theme with its failing contrasts corrected; Japanese in tables and code keeps its own font."""
     return gr.themes.Base(
         primary_hue="teal",
         neutral_hue="slate",

@@ -1,4 +1,4 @@
-"""The blind review as HTML: the pair with its form, the thanks with the names, and how far raters agree."""
+"""The blind review as HTML: the pair with its form, the thanks with the names, and the raters' agreement."""
 
 from medllm.exam.question import Question
 from medllm.page.card import LONGEST, question_card
@@ -9,7 +9,7 @@ from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Use, Vote
 
 
 def pair_form(pair: ReviewPair, question: Question, at: int, use: Use, language: str = "ja") -> str:
-    """One pair with everything a rater can say about it; a list of choices can be in one language only."""
+    """Return one pair with the form of a vote; a list of choices can be in one language only."""
     sides = "".join(_side(name, record.completion) for name, record in (("a", pair.a), ("b", pair.b)))
     buttons = "".join(
         f'<button type="button" data-choose="{choice}" disabled>{both(f"choose_{choice}")}</button>'
@@ -50,7 +50,7 @@ def _side(name: str, text: str) -> str:
 
 
 def thanks(pair: ReviewPair, vote: Vote, question: Question) -> str:
-    """What is said when a vote is safe: thanks, the two models' names, and their verdicts."""
+    """Return the message after a vote is safe: thanks, the two models' names, and their verdicts."""
     rows = "".join(
         f"<li><b>{side}</b> = {safe(record.model)}: {safe((record.answer or '–').upper())} "
         f"{both('right' if record.correct else 'unparsed' if record.answer is None else 'wrong')}</li>"
@@ -68,12 +68,12 @@ def _use(use: Use) -> str:
 
 
 def no_more() -> str:
-    """What is said when a rater has seen every pair, or there is none."""
+    """Return the message for a rater who has seen every pair, or if there is none."""
     return f'<p class="card panel" role="status">{both("no_pairs")}</p>'
 
 
 def agreement_line(found: Agreement) -> str:
-    """The figures of agreement, with what they rest on."""
+    """Return the figures of agreement, with the counts behind them."""
     text = both("agreement_counts", votes=found.votes, raters=found.raters, pairs=found.pairs)
     if found.pairs and found.kappa == found.kappa:
         interval = f"κ = {found.kappa:.2f} [{found.low:.2f}, {found.high:.2f}]".replace("-", "−")

@@ -1,4 +1,4 @@
-"""Blind review: which pair a rater sees next, and what a vote on it becomes; models are named only afterwards."""
+"""Blind review: a rater's next pair, and the vote on it; models are named only afterwards."""
 
 import random
 import re
@@ -17,14 +17,14 @@ from medllm.votes.preference_rows import use_of
 from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Vote, digest
 
 COMMON = 20
-"""Pairs at the beginning that every rater sees in the same order: on these agreement can be measured."""
+"""Pairs at the beginning that every rater sees in the same order, so that agreement can be measured on them."""
 
 ROLES = ("physician", "resident", "student", "pharmacist", "nurse", "other")
 
 
 @dataclass(frozen=True)
 class ReviewPair:
-    """Two explanations of one question, as they lie before one rater."""
+    """Two explanations of one question, as one rater sees them."""
 
     key: str
     a: Record
@@ -32,7 +32,7 @@ class ReviewPair:
 
     @property
     def shown(self) -> str:
-        """What tells these two texts, on these sides, from all others; it gives nothing away."""
+        """Identifier of these two texts, on these sides; it does not reveal the models."""
         return digest(f"{self.key}\n{digest(self.a.completion)}\n{digest(self.b.completion)}")[:16]
 
 
@@ -45,7 +45,7 @@ class Review:
 
     @cached_property
     def candidates(self) -> list[tuple[str, str, str]]:
-        """Question and two models for all pairs, those that differ in correctness first, else by a fixed chance."""
+        """Question and two models of all pairs: those that differ in correctness first, else in fixed random order."""
         differing, alike = [], []
         for first, second in combinations(self.results.models, 2):
             there = self.results.there[first, "explain"] & self.results.there[second, "explain"]
@@ -58,7 +58,7 @@ class Review:
         return differing + alike
 
     def pair(self, rater: str, at: int) -> ReviewPair | None:
-        """The pair a rater sees at a position; the same whenever it is asked, so a vote sent twice is one vote."""
+        """Return the pair a rater sees at a position; it is always the same, so a vote sent twice is one vote."""
         order = self._order(rater)
         if not 0 <= at < len(order):
             return None
@@ -76,13 +76,13 @@ class Review:
         return self.candidates[:COMMON] + own
 
     def vote(self, told: dict[str, Any]) -> Vote:
-        """The vote that a browser sent, checked: DataError says what is wrong with it."""
+        """Check a vote that a browser sent; DataError names its fault."""
         rater, at = str(told.get("rater", ""))[:64], told.get("at")
         if not rater or not isinstance(at, int):
-            raise DataError("the vote does not say whose or which it is. Load the page anew.")
+            raise DataError("the vote does not name its rater or its pair. Load the page again.")
         pair = self.pair(rater, at)
         if pair is None or told.get("shown") != pair.shown:
-            raise DataError("the vote is about texts that are no longer shown. Load the page anew.")
+            raise DataError("the vote is about texts that are no longer shown. Load the page again.")
         if told.get("choice") not in CHOICES:
             raise DataError(f"the vote's choice is none of {', '.join(CHOICES)}. Press one of the four buttons.")
         origin = self.results.origin
@@ -106,12 +106,12 @@ class Review:
 
 
 def vote_id(rater: str, pair: ReviewPair) -> str:
-    """What a rater's vote on a pair is known by: sent twice, it is the same vote."""
+    """Return the id of a rater's vote on a pair: sent twice, it is the same vote."""
     return digest(f"{rater}\n{pair.shown}")[:32]
 
 
 def _said(told: dict[str, Any], pair: ReviewPair) -> dict[str, Any]:
-    """What the rater said beside the choice, each part held to what can be said."""
+    """Return the rater's remarks beside the choice, each limited to the values that the form allows."""
     seconds = told.get("seconds")
     return {
         "reasons_a": tuple(reason for reason in REASONS if reason in _list(told, "reasons_a")),
@@ -131,14 +131,14 @@ def _list(told: dict[str, Any], name: str) -> list[Any]:
 
 
 def _marked(told: dict[str, Any], name: str, record: Record) -> tuple[str, ...]:
-    """The marked sentences, taken from our text by their numbers: the browser cannot add words of its own."""
+    """Return the marked sentences, taken from the recorded text by number: the browser cannot add its own words."""
     parts = sentences(record.completion)
     places = sorted({place for place in _list(told, name) if isinstance(place, int) and 0 <= place < len(parts)})
     return tuple(parts[place].strip() for place in places)
 
 
 def sentences(text: str) -> list[str]:
-    r"""A text cut after its sentence ends and line breaks; joined again it is the same text.
+    r"""Cut a text after its sentence ends and line breaks; joined again it is the same text.
 
     >>> sentences("発熱がある。肺炎か？\n答え：a")
     ['発熱がある。', '肺炎か？\n', '答え：a']

@@ -1,4 +1,4 @@
-"""Where votes go: the journal first, then the Hub; thanks are said only when a vote can no longer be lost."""
+"""Storage of votes: the journal first, then the Hub; the rater is thanked only after a vote can no longer be lost."""
 
 import hmac
 import os
@@ -23,26 +23,26 @@ from medllm.votes.upload import Uploader
 from medllm.votes.vote import Vote
 
 NAMED = "name:"
-"""Begins what a browser sends when its rater goes by a name instead of a number drawn there."""
+"""Prefix of a rater's id in a request if the rater uses a name instead of a number drawn in the browser."""
 
 PERSISTENT = Path("/data")
-"""Where a Space with persistent storage keeps what must survive a restart."""
+"""Folder that survives a restart in a Space with persistent storage."""
 
 
 @dataclass(frozen=True)
 class VoteBox:
-    """The review of some results with a place for its votes."""
+    """The review of some results and the storage of its votes."""
 
     review: Review
     journal: Journal
     uploader: Uploader | None = None
     lasting: bool = True
-    """Whether the journal's disk survives a restart; if not, a vote is safe only once the Hub has it."""
+    """Whether the journal's disk survives a restart; if not, a vote is safe only after the Hub has it."""
     key: bytes = b""
-    """Turns the names that raters give themselves into numbers."""
+    """Secret that turns the raters' chosen names into numbers."""
 
     def rater(self, given: str) -> str:
-        """Who votes: a number drawn in a browser as it is, a name as a number that does not tell the name.
+        """Return the rater's number: a browser's number unchanged, a name as a number that does not reveal the name.
 
         >>> from pathlib import Path
         >>> ballot = VoteBox(None, None, key=b"k")
@@ -55,7 +55,7 @@ class VoteBox:
         return hmac.new(self.key, name.encode(), "sha256").hexdigest()[:32]
 
     def place(self, rater: str) -> int:
-        """The first pair on which this rater has not voted."""
+        """Return the first pair on which this rater has not voted."""
         at = 0
         while (pair := self.review.pair(rater, at)) is not None and self._voted(vote_id(rater, pair)):
             at += 1
@@ -66,11 +66,11 @@ class VoteBox:
             return True
         try:
             return not self.lasting and self.uploader is not None and known_as in self.uploader.elsewhere()
-        except HubError:  # then the pair is shown again, and the vote on it is found to be there already
+        except HubError:  # the pair is shown again, and its vote is recognised as already stored
             return False
 
     def cast(self, told: dict[str, Any]) -> Vote:
-        """Keep a vote: DataError when it is none, HubError when it is not safe yet; afterwards it is safe."""
+        """Store a vote: DataError if it is not a vote, HubError if it is not safe yet; after a return it is safe."""
         vote = self.review.vote(told)
         if self.uploader is not None and not self.lasting:
             if vote.vote_id not in self.uploader.elsewhere():
@@ -85,12 +85,12 @@ class VoteBox:
         return vote
 
     def agreement(self) -> Agreement:
-        """How far the raters so far agree."""
+        """Compute the agreement of the raters so far."""
         return agreement(self.journal.votes())
 
 
 def open_vote_box(results: RecordedResults, folder: Path | None, stack: ExitStack) -> VoteBox | None:
-    """The ballot that the settings and the environment ask for, or None when there is no place for votes.
+    """Open the vote box that the settings and the environment ask for; return None if there is no place for votes.
 
     MEDLLM_VOTES names the dataset, MEDLLM_VOTES_FOLDER the journal's folder; a Space with persistent storage has one.
     """
@@ -109,7 +109,7 @@ def open_vote_box(results: RecordedResults, folder: Path | None, stack: ExitStac
 
 
 def _key(journal: Journal, *, lasting: bool) -> bytes:
-    """What turns raters' names into numbers: the journal's own secret where it lasts, else one that the Space keeps."""
+    """Return the secret behind raters' numbers: the journal's own if its disk is lasting, else one the Space keeps."""
     given = os.environ.get("MEDLLM_RATER_KEY") or (None if lasting else os.environ.get("HF_TOKEN"))
     return given.encode() if given else journal.secret
 
@@ -133,13 +133,13 @@ def _reply(results: RecordedResults, vote: Vote, model: str) -> Record | None:
 
 
 def _asked(results: RecordedResults, vote: Vote) -> str:
-    """The explain prompt of the question, as a preference row holds it."""
+    """Return the explain prompt of the question, as a preference row has it."""
     question = results.question(key_of(vote.benchmark, vote.question_id))
     return render_prompt(question, prompt="explain", template="paper", shots=0).text
 
 
 def _cutoff(results: RecordedResults) -> date | None:
-    """The day after which nothing may be learnt, as the evaluation tells it; None allows nothing."""
+    """Return the day after which nothing may be learnt, from MEDLLM_CUTOFF or the evaluation; None allows nothing."""
     told = os.environ.get("MEDLLM_CUTOFF") or results.facts.get("cutoff")
     try:
         return date.fromisoformat(str(told)[:10]) if told else None
@@ -148,7 +148,7 @@ def _cutoff(results: RecordedResults) -> date | None:
 
 
 def card(results: RecordedResults, repo_id: str) -> str:
-    """The dataset card of the votes."""
+    """Return the dataset card of the votes."""
     origin = results.origin
     name = origin.name + (f"@{origin.revision}" if origin.revision else "")
     provenance = Provenance("votes", name, {}, (), {}, digest_of("votes", {"results": name}, ()))

@@ -1,1 +1,1 @@
-"""The tabs of the page: each draws its own columns and buttons; what they show is made elsewhere, without gradio."""
+"""The tabs of the page: each draws its own columns and buttons; their contents are made elsewhere, without gradio."""

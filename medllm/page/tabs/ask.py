@@ -1,4 +1,4 @@
-"""Ask: a question of one's own to all live models; nothing is stored, and a warning says what not to write."""
+"""Ask: a reader's own question to all live models; nothing is stored, and a warning lists what not to write."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ LONGEST_CHOICE = 300
 
 
 def draw(page: PageContext, stops: Stops) -> None:
-    """Draw the tab; in recorded mode it says how live mode is switched on."""
+    """Draw the tab; in recorded mode it explains how to switch on live mode."""
     live = page.live
     if live is None:
         block(f'<section class="card panel"><h2>{both("ask")}</h2><p>{both("ask_off")}</p></section>')
@@ -45,7 +45,7 @@ def draw(page: PageContext, stops: Stops) -> None:
 
 
 def free_question(asked: str, listed: str) -> Question:
-    r"""A question without a key, as far as the exam's prompts need one.
+    r"""Build a question without a key, with the fields that the exam's prompts need.
 
     >>> free_question("どれか。", "肺炎\n\n肺癌").choices
     ('肺炎', '肺癌')

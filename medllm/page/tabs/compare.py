@@ -1,4 +1,4 @@
-"""Compare: choose a question, read the card, the verdicts and every model's reply; live mode asks anew."""
+"""Compare: choose a question, read the card, the verdicts and every model's reply; live mode asks again."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ REMEMBER = "(key) => window.medllm.remember({ q: key })"
 
 @dataclass(frozen=True)
 class Compare:
-    """The parts of the tab that others set: a question opened from Flips, a link restored at load."""
+    """The parts of the tab that other code sets: a question opened from Flips, a link restored at load."""
 
     key: gr.Textbox
     notice: gr.HTML
@@ -29,7 +29,7 @@ class Compare:
     page: PageContext
 
     def show(self, key: str) -> list[Any]:
-        """Everything that changes with the question, in the order of `shown`."""
+        """Return every value that changes with the question, in the order of `shown`."""
         shelf, results = self.page.shelf, self.page.results
         place = shelf.of(key)
         years, sections = shelf.years(place.exam), shelf.sections(place.exam, place.year)
@@ -47,12 +47,12 @@ class Compare:
 
 
 def shown_grid(page: PageContext, key: str) -> dict[str, object]:
-    """The recorded cells of a question as the grid's value."""
+    """Return the recorded cells of a question as the grid's value."""
     return grid_value(page.cells(key), key=key, models=page.results.models, notes=page.notes())
 
 
 def tools(key: str) -> str:
-    """Copy the link, save the comparison."""
+    """Return the buttons that copy the link and save the comparison."""
     source = f"medllm/comparison.md?q={quote(key, safe='')}"
     return (
         f'<div class="tools"><button type="button" data-link>{both("copy_link")}</button>'
@@ -81,7 +81,7 @@ def draw(page: PageContext, stops: Stops) -> Compare:
 
 
 def _lists(shelf: Shelf) -> list[gr.Dropdown]:
-    """Exam, year, section, question."""
+    """Draw the lists of exam, year, section and question."""
     first = shelf.opening
     choices: tuple[tuple[str, Any, str], ...] = (
         ("exam", shelf.exams(), first.exam),
@@ -94,7 +94,7 @@ def _lists(shelf: Shelf) -> list[gr.Dropdown]:
 
 
 def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str, gr.Button]) -> None:
-    """Every way to another question; each writes the question into the address."""
+    """Bind every control that leads to another question; each writes the question into the address."""
     results, shelf = compare.page.results, compare.page.shelf
     exam, year, section, which = lists
     flipped = results.flipped or results.keys
@@ -133,7 +133,7 @@ def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Butt
 
 
 def find(compare: Compare, wanted: str | None) -> list[Any]:
-    """What a link to a question shows: the question, or a remark that there is none such."""
+    """Return the view for a link: the linked question, or a remark that it does not exist."""
     key = compare.page.results.find(wanted)
     if key is not None:
         return [*compare.show(key), ""]

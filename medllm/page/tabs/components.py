@@ -1,4 +1,4 @@
-"""What all tabs draw with: HTML blocks without Gradio's own styling, private events, and labels in both languages."""
+"""Shared parts of all tabs: HTML blocks without Gradio's own styling, private events, and labels in both languages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from medllm.page.html import LANGUAGES, words
 from medllm.page.live import Live, Round
 
 PACE = 0.2
-"""Seconds between two states of a stream: as often as one reads, and what a phone can lay out."""
+"""Seconds between two states of a stream: fast enough for reading, slow enough for a phone's layout."""
 
 TABS = ("compare", "scores", "flips", "ask", "review", "about")
 
@@ -23,18 +23,18 @@ LABELS = (
     "which", "year", *TABS, *(f"{outcome}_long" for outcome in OUTCOMES),
 )  # fmt: skip
 I18N = gr.I18n(**{language: {key: words()[key][language] for key in LABELS} for language in LANGUAGES})
-"""The words on Gradio's own controls, as its translation table: it travels with the page, so only these."""
+"""The words on Gradio's own controls, as its translation table: the page carries it, so it has only these words."""
 
 
 class Stops:
-    """What lets a reader stop what is being written for them, and only that."""
+    """Stop signals, one per reader: a reader can stop only the text being written for that reader."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Event] = {}
 
     @contextmanager
     def of(self, request: gr.Request) -> Iterator[asyncio.Event]:
-        """The stop of this reader, while something is being written; what was being written before ends."""
+        """Yield the reader's stop signal while a text is being written; an earlier text of the same reader ends."""
         session = str(request.session_hash)
         if session in self._running:
             self._running[session].set()
@@ -46,19 +46,19 @@ class Stops:
                 del self._running[session]
 
     async def end(self, request: gr.Request) -> None:
-        """Stop what is being written for this reader."""
+        """Stop the text being written for this reader."""
         stop = self._running.get(str(request.session_hash))
         if stop is not None:
             stop.set()
 
 
 def described_by(live: Live, put: Round, stop: asyncio.Event) -> AsyncIterator[Cells]:
-    """The cells of a round as they fill, at a pace that can be read."""
+    """Return the cells of a round as they fill, at a readable pace."""
     return stream(live.columns, put.ask, put.judge, stop=stop, every=PACE, silence=live.silence)
 
 
 def block(value: object = "", **settings: Any) -> gr.HTML:  # noqa: ANN401  (gradio's own keywords)
-    """A piece of our own HTML."""
+    """Create a block of the page's own HTML."""
     return gr.HTML(value, apply_default_css=False, padding=False, container=False, **settings)
 
 
@@ -69,13 +69,13 @@ def on(
     outputs: object = None,
     **settings: Any,  # noqa: ANN401  (gradio's own keywords)
 ) -> Any:  # noqa: ANN401  (gradio's dependency)
-    """A quick event of the page: answered at once, no spinner, no public endpoint."""
+    """Bind a quick event of the page: answered at once, no spinner, no public endpoint."""
     quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"} | settings
     return listener(call, inputs, outputs, **quick)
 
 
 def remember(listener: Callable[..., Any], names: Sequence[str], inputs: Sequence[Any], tab: str) -> Any:  # noqa: ANN401
-    """Write what was chosen into the address, in the browser, so that the link shows the same."""
+    """Write the chosen values into the address, in the browser, so that the link shows the same."""
     pairs = ", ".join([f"tab: '{tab}'", *(f"{name}: v{place}" for place, name in enumerate(names))])
     values = ", ".join(f"v{place}" for place in range(len(names)))
     return listener(
@@ -84,5 +84,5 @@ def remember(listener: Callable[..., Any], names: Sequence[str], inputs: Sequenc
 
 
 def anything(options: Sequence[str]) -> list[tuple[Any, str]]:
-    """Options of a filter, with "all" before them."""
+    """Return the options of a filter, after "all"."""
     return [(I18N("all"), ""), *((option, option) for option in options)]

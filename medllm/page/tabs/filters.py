@@ -23,10 +23,10 @@ def draw_filters(results: RecordedResults) -> list[Any]:
 
 
 def read_filters(exam: str, year: str, section: str, category: str, text_only: bool) -> Filter:
-    """What the controls say."""
+    """Return the filter that the controls describe."""
     return Filter(exam or "", year or "", section or "", category or "", bool(text_only))
 
 
 def set_filters(narrow: Filter) -> list[Any]:
-    """The controls' values for a filter, as a link restores them."""
+    """Return the controls' values for a filter, as a link restores them."""
     return [narrow.exam, narrow.year, narrow.section, narrow.category, narrow.text_only]

@@ -1,4 +1,4 @@
-"""Flips: which model, which outcome, which questions; a row opens Compare, the list leaves as a file."""
+"""Flips: a list of questions by model and outcome; a row opens Compare, the list can be saved as a file."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ PICK = """element.addEventListener('click', (event) => {
 
 @dataclass(frozen=True)
 class Flips:
-    """The parts that others use: what is chosen, and the list."""
+    """The parts that other code uses: the controls, and the list."""
 
     controls: list[Any]
     listed: gr.HTML
@@ -27,25 +27,25 @@ class Flips:
     page: PageContext
 
     def show(self, *chosen: Any) -> tuple[str, int]:  # noqa: ANN401  (values of gradio's controls)
-        """The list for what is chosen, from its beginning."""
+        """Return the list for the chosen values, from its beginning."""
         return rows(self.page.results, self.wanted(*chosen), PAGE), PAGE
 
     def more(self, *chosen: Any) -> tuple[str, int]:  # noqa: ANN401  (values of gradio's controls)
-        """The list with more rows; the last value is how many are shown."""
+        """Return the list with more rows; the last value is the number of rows shown."""
         *controls, shown = chosen
         return rows(self.page.results, self.wanted(*controls), shown + PAGE), shown + PAGE
 
     def wanted(self, model: str, outcome: Any, text: str, *filters: Any) -> Wanted:  # noqa: ANN401
-        """What the controls say."""
+        """Return the selection that the controls describe."""
         return Wanted(model, outcome, read_filters(*filters), text or "")
 
     def opened(self, wanted: Wanted) -> list[Any]:
-        """Controls and list set to something wanted, as a number or a link asks."""
+        """Return controls and list set to a selection, as a number or a link asks."""
         chosen = [wanted.model, wanted.outcome, wanted.text, *set_filters(wanted.narrow)]
         return [*chosen, *self.show(*chosen)]
 
     def remember(self, listener: Any, tab: str = "flips") -> None:  # noqa: ANN401  (an event of gradio's)
-        """Write what is chosen into the address."""
+        """Write the chosen values into the address."""
         remember(listener, ["model", "outcome", "find", *NAMES], self.controls, tab=tab)
 
 

@@ -1,4 +1,4 @@
-"""Blind review: a box that the browser fills with pairs; votes go by an address of their own, not by an event."""
+"""Blind review: a box that the browser fills with pairs; votes use a separate address, not an event."""
 
 from medllm.page.context import PageContext
 from medllm.page.html import both, safe, word

@@ -18,20 +18,20 @@ OPEN = """element.addEventListener('click', (event) => {
 
 @dataclass(frozen=True)
 class Scores:
-    """The parts that others use: the filters, and the figures whose numbers open Flips."""
+    """The parts that other code uses: the filters, and the figures whose numbers open Flips."""
 
     controls: list[Any]
     figures: gr.HTML
     page: PageContext
 
     def show(self, *chosen: Any) -> str:  # noqa: ANN401  (values of gradio's controls)
-        """The figures for the chosen filters and measure."""
+        """Return the figures for the chosen filters and measure."""
         *filters, measure = chosen
         return scores(self.page.results, read_filters(*filters), "points" if measure == "points" else "accuracy")
 
 
 def draw(page: PageContext) -> Scores:
-    """Draw the tab; the figures come when it is opened, for they are a fifth of all that would travel with the page."""
+    """Draw the tab; the figures load when it opens, since they would be a fifth of all data sent with the page."""
     with gr.Row(elem_classes="controls"):
         controls = draw_filters(page.results)
         measures = [(I18N("accuracy_measure"), "accuracy"), (I18N("points_measure"), "points")]

@@ -108,10 +108,10 @@ ANSWER = """
 import sys
 from pathlib import Path
 from medllm.generation.distributed import SpreadGenerator
-from medllm.generation.reply_log import answered
+from medllm.generation.reply_log import generate_resumable
 from tests.launch.test_real_slurm import requests
 maker = SpreadGenerator(Path(sys.argv[1]), {}, [None], dtype="float32", batch_size=2)
-print(len(list(answered(maker, requests(), Path(sys.argv[2])))), "replies")
+print(len(list(generate_resumable(maker, requests(), Path(sys.argv[2])))), "replies")
 """
 
 

@@ -88,7 +88,7 @@ def test_a_score_has_one_interval_in_score_stability_ablate_card_and_page(told_b
     assert row[f"{prompt}_interval"] == pytest.approx(wanted, abs=1e-12)
     assert [share.low, share.high] == pytest.approx(wanted, abs=1e-12)
     assert [scored["score"], row[prompt], share.value] == pytest.approx([stable["score"]["value"]] * 3, abs=1e-12)
-    assert getattr(card, f"{prompt}_told").endswith(f"({100 * wanted[0]:.1f} to {100 * wanted[1]:.1f})")
+    assert getattr(card, f"{prompt}_text").endswith(f"({100 * wanted[0]:.1f} to {100 * wanted[1]:.1f})")
     accuracy = getattr(next(one for one in told_by_all["page by accuracy"] if one.model == model), prompt)
     assert scored["accuracy_interval"] == pytest.approx(ends(stable["accuracy"]), abs=1e-12)
     assert [accuracy.low, accuracy.high] == pytest.approx(ends(stable["accuracy"]), abs=1e-12)

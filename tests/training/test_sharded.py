@@ -26,13 +26,13 @@ SETTINGS = {
     "rpo": Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON),
 }
 KILL = """
-from medllm.training.callbacks import Log
-write = Log.on_log
+from medllm.training.callbacks import TrainingLog
+write = TrainingLog.on_log
 def killed(self, args, state, control, logs, **more):
     write(self, args, state, control, logs, **more)
     if state.global_step == 5:
         raise SystemExit("killed after update 5")
-Log.on_log = killed
+TrainingLog.on_log = killed
 """
 
 

@@ -9,6 +9,7 @@ from medllm.corpus.intermediate import part
 from medllm.corpus.plan import PASSES, Curation, Pass
 from medllm.corpus.read.sources import split_into_tasks
 from medllm.corpus.stats import Counts
+from medllm.files import write_text
 
 
 def curate(curation: Curation, work: Path, *, executor: Executor, mark: str) -> Counts:
@@ -32,6 +33,4 @@ def _begin(work: Path, mark: str) -> None:
         return
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    aside = work / "mark.new"
-    aside.write_text(mark, "utf-8")
-    aside.replace(note)
+    write_text(note, mark)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from medllm.errors import DataError
 from medllm.exam.record import COLUMNS, REQUIRED, Record
 from medllm.exam.tables import table_rows
+from medllm.files import atomic_write
 
 _HINTS = get_type_hints(Record)
 _ARROW = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
@@ -33,16 +34,14 @@ SCHEMA = pa.schema([pa.field(name, _ARROW[kind], nullable=null) for name, (kind,
 
 
 def write_records(records: Iterable[Record], path: Path) -> None:
-    """Write records as parquet (JSON lines if the name ends in .jsonl) to a temporary file, then move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
+    """Write records as parquet (JSON lines if the name ends in .jsonl), whole or not at all."""
     rows = [{name: getattr(record, name) for name in COLUMNS} for record in records]
-    if path.suffix == ".jsonl":
-        with aside.open("w", encoding="utf-8") as out:
-            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside, compression="zstd")
-    aside.replace(path)
+    with atomic_write(path) as part:
+        if path.suffix == ".jsonl":
+            with part.open("w", encoding="utf-8") as out:
+                out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
 
 
 def read_records(path: Path) -> list[Record]:

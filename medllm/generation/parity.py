@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import Question
+from medllm.files import atomic_write, write_text
 from medllm.generation.engine.blockwise import BlockwiseModel
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import BASE, Request, shared_length
@@ -133,7 +134,7 @@ def note(
             if isinstance(first, Answerer)
             else [target_completion(one, "explain", TEMPLATE) for one in questions]
         )
-        _write_whole(path, json.dumps(said, ensure_ascii=False))
+        write_text(path, json.dumps(said, ensure_ascii=False))
     places = {folder / f"{number}.safetensors": text for number, text in enumerate(texts(prompts, folder))}
     missing = {place: text for place, text in places.items() if not place.is_file()}
     if not missing:
@@ -141,7 +142,9 @@ def note(
     read = first.read(list(missing.values()))
     bare = first.read(list(missing.values()), BASE) if isinstance(first, Answerer) and first.beside_its_base else None
     for place, logits in zip(missing, read, strict=True):
-        _save(place, _likely(logits, None if bare is None else next(bare)))
+        tensors = _likely(logits, None if bare is None else next(bare))
+        with atomic_write(place) as part:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
 
 
 def texts(prompts: Sequence[Prompt], folder: Path) -> list[str]:
@@ -237,15 +240,3 @@ def _divergence(told: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Te
 def _rest(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Logarithm of the probability of all tokens but these; minus infinity where there are no others."""
     return logits.scatter(1, ids, -torch.inf).logsumexp(-1) - logits.logsumexp(-1)
-
-
-def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    aside = path.with_name(path.name + ".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
-    aside.replace(path)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, "utf-8")
-    aside.replace(path)

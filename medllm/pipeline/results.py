@@ -11,6 +11,7 @@ import yaml
 from medllm.exam.estimates import Estimate
 from medllm.exam.records import read_records
 from medllm.exam.stability.report import Stability, stability_report
+from medllm.files import write_text
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan
 from medllm.recipe.reference import Stage
@@ -107,10 +108,7 @@ def results_of(plan: BuildPlan, made: Mapping[Stage, Artifact], hub: Hub, work: 
     if not (folder / "records").is_dir():
         return None
     rows = tuple(row_of(one) for one in stability_report(read_records(folder)).models)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    aside = known.with_suffix(".part")
-    aside.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
-    aside.replace(known)
+    write_text(known, json.dumps([asdict(row) for row in rows]))
     return EvaluationResults(artifact, rows)
 
 

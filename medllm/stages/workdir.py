@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from medllm.files import write_text
+
 FACTS = "facts.json"
 
 
@@ -15,10 +17,9 @@ def say(stage: str, line: str) -> None:
 
 
 def write_facts(out: Path, facts: dict[str, Any]) -> None:
-    """Write facts.json atomically: the file marks the folder as finished."""
-    aside = out / (FACTS + ".part")
-    aside.write_text(json.dumps(facts, ensure_ascii=False, indent=1, default=str) + "\n", "utf-8")
-    aside.replace(out / FACTS)
+    """Write facts.json, whole or not at all: the file marks the folder as finished."""
+    write_text(out / FACTS, json.dumps(facts, ensure_ascii=False, indent=1, default=str) + "
+")
 
 
 def work_folder(out: Path) -> Path:

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from medllm.errors import TrainingError
+from medllm.files import write_text
 from medllm.resource_errors import disk_is_full, memory_is_full
 
 LAST_GOOD = "last_good"
@@ -22,13 +23,10 @@ def keep_lines(path: Path, step: int) -> list[int]:
 
     Return the steps of the kept lines. A line that a kill cut off is of a step that is taken once more.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
     told = [(json.loads(line)["step"], line) for line in lines if line.endswith("}")]
     kept = [(at, line) for at, line in told if at <= step]
-    aside = path.with_name(path.name + ".part")
-    aside.write_text("".join(f"{line}\n" for _, line in kept), "utf-8")
-    aside.replace(path)
+    write_text(path, "".join(f"{line}\n" for _, line in kept))
     return [at for at, _ in kept]
 
 

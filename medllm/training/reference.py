@@ -15,6 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from medllm.errors import TrainingError
+from medllm.files import atomic_write
 from medllm.training.sampling import SHARE
 
 FILE = "reference.parquet"
@@ -104,10 +105,8 @@ def write_reference(path: Path, reference: torch.Tensor, key: dict[str, str]) ->
     sides = {"chosen": reference[:, 0].numpy(), "rejected": reference[:, 1].numpy()}
     columns = {name: pa.array(numbers, mask=np.isnan(numbers)) for name, numbers in sides.items()}
     table = pa.table(columns).replace_schema_metadata(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    pq.write_table(table, aside)
-    aside.replace(path)
+    with atomic_write(path) as part:
+        pq.write_table(table, part)
 
 
 def check_reference(policy: tuple[torch.Tensor, ...], reference: tuple[torch.Tensor, ...]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from medllm.errors import ModelError
+from medllm.files import atomic_write
 from medllm.weights.adapter import Adapter
 from medllm.weights.adapter_delta import AdapterChange, Factors, lasting, read_factors, table
 from medllm.weights.checkpoint import HEAD, Checkpoint, Tensor, read_header, read_json
@@ -52,9 +53,8 @@ def merge(
         made = out / _shard_name(shard, embedding)
         if made.is_file():
             continue
-        aside = made.with_name(made.name + ".part")
-        _write_shard(shard, aside, changes, kind)
-        aside.replace(made)
+        with atomic_write(made) as part:
+            _write_shard(shard, part, changes, kind)
         say(f"{made.name} ({number} of {len(base.shards)})")
     if embedding is not None:
         _write_head(base, embedding, out, changes.get(HEAD, []), kind)
@@ -144,10 +144,12 @@ def _write_head(
 ) -> None:
     """Write the head that is no longer the embedding as one more shard."""
     tensor = replace(base.tensors[embedding], name=HEAD)
-    aside = out / (HEAD_SHARD + ".part")
-    with open_tensors(base.folder / tensor.shard) as source, write_tensors(aside) as sink:
+    with (
+        atomic_write(out / HEAD_SHARD) as part,
+        open_tensors(base.folder / tensor.shard) as source,
+        write_tensors(part) as sink,
+    ):
         _write(source, [tensor], {HEAD: changes}, sink, kind, {"format": "pt"})
-    aside.replace(out / HEAD_SHARD)
 
 
 def _write_shard(shard: Path, aside: Path, changes: dict[str, list[AdapterChange]], kind: torch.dtype | None) -> None:

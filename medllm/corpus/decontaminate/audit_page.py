@@ -5,6 +5,7 @@ from pathlib import Path
 import jinja2
 
 from medllm.corpus.decontaminate.report import SHOWN, AuditReport
+from medllm.files import write_text
 
 
 def write_page(report: AuditReport, title: str, path: Path) -> None:
@@ -14,7 +15,4 @@ def write_page(report: AuditReport, title: str, path: Path) -> None:
     page = environment.from_string(Path(__file__).with_suffix(".html").read_text("utf-8")).render(
         title=title, report=report, totals=report.totals(), items=items, shown=SHOWN
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.new")
-    aside.write_text(page, "utf-8", "replace")
-    aside.replace(path)
+    write_text(path, page, "replace")

@@ -8,6 +8,7 @@ from medllm.errors import DataError
 from medllm.exam.estimates import Estimate
 from medllm.exam.record import PromptStyle
 from medllm.exam.stability.report import Stability, StabilityReport
+from medllm.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,10 +71,9 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
         _dumbbells(axes, shown, words)
         figure.suptitle(words["title"], x=0.01, ha="left", fontsize=13, color=_INK, fontweight="bold")
         figure.supxlabel(words["note"], x=0.01, ha="left", fontsize=8, color=_MUTED)
-        aside = path.with_name(f"{path.stem}.part{path.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(aside, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
-        aside.replace(path)
+        kind = path.suffix.removeprefix(".")
+        with atomic_write(path) as part:
+            figure.savefig(part, dpi=160, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
 def japanese_font() -> str | None:

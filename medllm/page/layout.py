@@ -41,7 +41,7 @@ def page_of(page: PageContext) -> gr.Blocks:
                 review_tab.draw(page)
             with gr.Tab(I18N("about"), id="about") as drawn["about"]:
                 block(about(page))
-        block('<p id="said" role="status" aria-live="polite"></p>')
+        block('<p id="page-status" role="status" aria-live="polite"></p>')
         block(bar(page.results.origin, live=page.live is not None), elem_id="bar")
         on(drawn["scores"].select, scores.show, scores.controls, scores.figures)
         for name, tab in drawn.items():

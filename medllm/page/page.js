@@ -26,7 +26,7 @@
     history.replaceState(null, "", link);
   };
   const say = (text) => {
-    const place = document.getElementById("said");
+    const place = document.getElementById("page-status");
     if (place) { place.textContent = text; setTimeout(() => { place.textContent = ""; }, 4000); }
   };
   // The rater: the name given here, else a number drawn once; without storage, for this visit only.

@@ -23,7 +23,7 @@
   const marked = (form, side) => [...form.querySelectorAll(`[data-side=${side}] [data-sentence][aria-pressed=true]`)].map((b) => Number(b.dataset.sentence));
   const ticked = (form, name) => [...form.querySelectorAll(`[name=${name}]:checked`)].map((input) => input.value);
   const send = async (form, choice) => {
-    const said = form.querySelector(".vote-said");
+    const said = form.querySelector(".vote-status");
     const buttons = form.querySelectorAll("[data-choose]");
     buttons.forEach((button) => { button.disabled = true; });
     const vote = {

@@ -126,7 +126,7 @@ def test_a_vote_that_the_server_does_not_answer_is_said_to_be_unsaved(tab):
     tab.page.route("**/medllm/vote", lambda route: route.abort())
     tab.page.check("[name=consent]")
     tab.page.click("[data-choose=tie]")
-    tab.wait("text => document.querySelector('.vote-said').textContent.includes(text)", words()["not_saved"]["ja"])
+    tab.wait("text => document.querySelector('.vote-status').textContent.includes(text)", words()["not_saved"]["ja"])
     assert tab.page.is_enabled("[data-choose=tie]")
 
 

@@ -26,7 +26,7 @@ def pair_form(pair: ReviewPair, question: Question, at: int, use: Use, language:
         f'<textarea id="vote-note" name="note" rows="2" maxlength="{LONGEST_NOTE}"></textarea></fieldset>'
         f'<p class="quiet">{_use(use)}</p>'
         f'<label><input type="checkbox" name="consent"> {both("consent")}</label>'
-        f'<div class="choose">{buttons}</div><p class="vote-said" role="status" aria-live="polite"></p></form>'
+        f'<div class="choose">{buttons}</div><p class="vote-status" role="status" aria-live="polite"></p></form>'
     )
 
 

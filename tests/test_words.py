@@ -1,0 +1,91 @@
+"""The words of the project: plain English in what people read, and names in strings and documents that exist."""
+
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs import reference
+
+PACKAGE = [path for path in reference.files() if path.suffix == ".py" and path.parts[0] == "medllm"]
+READ = [path for path in reference.files() if path.suffix in (".py", ".md", ".toml") and path != Path("docs/tree.md")]
+
+ARCHAIC = re.compile(
+    r"\b(told|tells?|telling|said|says?|aloud|at hand|lest|nought|whoever|nobody|anybody|let be|anew|gone on|stands?|"
+    r"lies|bears?|held against)\b",
+    re.IGNORECASE,
+)
+"""Words of 1890, or with so many meanings that a reader has to guess; style and reason in docs/architecture.md."""
+
+QUOTED = {
+    "medllm/exam/extract/phrases.py",  # patterns of what models write
+    "medllm/exam/extract/thinking.py",
+    "medllm/exam/extract/rules.py",
+}
+
+OLDER = {"medllm.exam.bootstrap"}
+"""A module of an older checkout, which benchmarks/coverage.py can measure too."""
+
+
+def prose(text: str) -> Iterator[tuple[int, str]]:
+    """Line numbers and lines of the docstrings, messages and comments of a Python file."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and " " in token.string):
+            # Of an f-string only the words count, not the names between braces.
+            formatted = token.type == tokenize.STRING and re.match(r"[rR]?[fF]", token.string)
+            words = re.sub(r"\{[^{}]*\}", "{}", token.string) if formatted else token.string
+            yield from ((token.start[0] + number, line) for number, line in enumerate(words.split("\n")))
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=str)
+def test_docstrings_messages_and_comments_are_plain_english(path: Path):
+    if str(path) in QUOTED:
+        return
+    found = [
+        f"{path}:{number}: {line.strip()}" for number, line in prose(path.read_text("utf-8")) if ARCHAIC.search(line)
+    ]
+    assert found == []
+
+
+def test_the_ban_on_archaic_words_finds_one_in_a_docstring_a_message_and_a_comment():
+    text = '"""What stands here."""\nraise ValueError("nothing was said of it")  # nobody knows\nstands = told\n'
+    assert [line for _, line in prose(text) if ARCHAIC.search(line)] == [
+        '"""What stands here."""',
+        '"nothing was said of it"',
+        "# nobody knows",
+    ]
+
+
+def missing(name: str) -> bool:
+    """Whether a dotted name below a package of medllm is neither a module nor a word of the module before it."""
+    parts, place, used = name.split(".")[1:], Path("medllm"), 0
+    while used < len(parts) and (place / parts[used]).is_dir():
+        place, used = place / parts[used], used + 1
+    if used == 0 or used == len(parts):
+        return False
+    if (place / f"{parts[used]}.py").is_file():
+        place, used = place / f"{parts[used]}.py", used + 1
+    else:
+        place = place / "__init__.py"
+    return used < len(parts) and not re.search(rf"\b{parts[used]}\b", place.read_text("utf-8"))
+
+
+def imported(text: str) -> Iterator[str]:
+    """Dotted names that the import lines of a text name, whether Python runs the text or holds it as a string."""
+    for module, names in re.findall(r"\bfrom (medllm(?:\.\w+)+) import ([\w, ]+)", text):
+        yield from (f"{module}.{name.split(' as ')[0].strip()}" for name in names.split(",") if name.strip())
+
+
+@pytest.mark.parametrize("path", READ, ids=str)
+def test_modules_named_in_strings_and_documents_exist(path: Path):
+    text = path.read_text("utf-8")
+    names = {*re.findall(r"\bmedllm(?:\.[A-Za-z_]\w*)+", text), *imported(text)}
+    assert {name for name in names if missing(name)} <= OLDER
+
+
+def test_the_search_for_missing_modules_finds_one():
+    assert [missing(f"medllm.{name}") for name in ("corpus.leakage", "hub.push.no_such_name")] == [True, True]
+    assert [missing(f"medllm.{name}") for name in ("hub.push.push", "hub", "yaml")] == [False, False, False]

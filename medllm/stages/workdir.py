@@ -18,8 +18,7 @@ def say(stage: str, line: str) -> None:
 
 def write_facts(out: Path, facts: dict[str, Any]) -> None:
     """Write facts.json, whole or not at all: the file marks the folder as finished."""
-    write_text(out / FACTS, json.dumps(facts, ensure_ascii=False, indent=1, default=str) + "
-")
+    write_text(out / FACTS, json.dumps(facts, ensure_ascii=False, indent=1, default=str) + "\n")
 
 
 def work_folder(out: Path) -> Path:

@@ -36,7 +36,7 @@ def test_a_base_on_the_hub_is_judged_by_its_config_alone_before_the_corpus_is_ma
     if sound:
         refuse_unfit("local", plan, hub)
     else:
-        with pytest.raises(ModelError, match="type `qwen3_moe` cannot be trained"):
+        with pytest.raises(ModelError, match="type `qwen3_moe` is not supported"):
             refuse_unfit("local", plan, hub)
     assert not list(hub.cache.rglob("*.safetensors"))
     refuse_unfit("local", make_plan(recipe, hub, ("corpus",)), hub)

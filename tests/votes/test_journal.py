@@ -84,7 +84,9 @@ def test_kill_9_at_any_moment_loses_no_acknowledged_vote_and_doubles_none(tmp_pa
         first = writer.stdout.readline()
         time.sleep(chance.random() * 0.3)
         writer.send_signal(signal.SIGKILL)
-        rest, _ = writer.communicate(timeout=60)
+        rest = writer.stdout.read()  # not communicate, which forgets what readline has read ahead
+        writer.stdout.close()
+        writer.wait(timeout=60)
         acknowledged += [int(line) for line in (first + rest).split(b"\n")[:-1] if line]
     kept = [one.vote_id for one in Journal(tmp_path).votes()]
     assert len(acknowledged) > 6

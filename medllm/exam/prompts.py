@@ -36,6 +36,13 @@ class Prompt:
         """SHA-256 of the text, which identifies replies to the same prompt."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def completion(self, text: str) -> str:
+        """Return a reply as it continues this prompt in training: after the joint, without blanks at its end.
+
+        Chosen and rejected answers begin alike, or a model would learn to separate them by their first character.
+        """
+        return self.joint + text.strip()
+
 
 def render(
     question: Question,

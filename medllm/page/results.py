@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from medllm.exam.prompts import Template
+from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.exam.records import to_record
@@ -75,6 +75,19 @@ class RecordedResults:
         """The prompts' template (from the first record; an evaluation has one)."""
         told = self.table.column("template").drop_null()[:1].to_pylist()
         return "igakuqa" if told == ["igakuqa"] else "paper"
+
+    def prompt_of(self, record: Record, *, shots: int | None = None) -> Prompt:
+        """Render the prompt of a recorded reply: its template, context and exemplars, or the first `shots` of them."""
+        template: Template = next((name for name in get_args(Template) if name == record.template), self.template)
+        exemplars = self.exemplars.get(record.benchmark, ())
+        return render(
+            self.question(key_of(record.benchmark, record.question_id)),
+            prompt=record.prompt,
+            template=template,
+            exemplars=exemplars,
+            shots=min(record.shots if shots is None else shots, len(exemplars)),
+            context="linked" if record.context == "linked" else "original",
+        )
 
     @cached_property
     def prompts(self) -> tuple[PromptStyle, ...]:

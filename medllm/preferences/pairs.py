@@ -104,8 +104,8 @@ def _pair(
     return PreferencePair(
         prompt=ranked.prompt.text,
         prompt_without_shots=ranked.bare.text,
-        chosen=as_completion(ranked.truth if better is None else better.completion, ranked.prompt.joint),
-        rejected=as_completion(worse.completion, ranked.prompt.joint),
+        chosen=ranked.prompt.completion(ranked.truth if better is None else better.completion),
+        rejected=ranked.prompt.completion(worse.completion),
         pair=step,
         origin="sampled",
         question_id=worse.question_id,
@@ -119,11 +119,3 @@ def _pair(
         rejected_seed=worse.seed,
         round=number,
     )
-
-
-def as_completion(text: str, joint: str) -> str:
-    """An answer as it goes on from its prompt: after the template's joint, without spaces at its end.
-
-    Ground truth and samples begin alike, or the model would learn to separate them by their first character.
-    """
-    return joint + text.strip()

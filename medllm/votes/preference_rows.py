@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
+from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.votes.vote import Use, Vote
@@ -27,8 +28,14 @@ def use_of(question: Question, cutoff: date | None) -> Use:
     return "training"
 
 
-def preference_rows(votes: Iterable[Vote], find: Find, prompt: Callable[[Vote], str]) -> list[dict[str, Any]]:
-    """Return the votes that may train, as prompt, chosen and rejected; ties and votes on changed texts are left out."""
+def preference_rows(
+    votes: Iterable[Vote], find: Find, prompts: Callable[[Vote], tuple[Prompt, Prompt]]
+) -> list[dict[str, Any]]:
+    """Return the votes that may train, as prompt, chosen and rejected; ties and votes on changed texts are left out.
+
+    `prompts` gives the prompt of the shown replies, with its worked examples and without them; both answers continue
+    it as sampled preference pairs do.
+    """
     rows = []
     for vote in votes:
         if vote.use != "training" or vote.choice not in ("a", "b"):
@@ -37,19 +44,20 @@ def preference_rows(votes: Iterable[Vote], find: Find, prompt: Callable[[Vote], 
         if a is None or b is None or (_digest(a), _digest(b)) != (vote.completion_a, vote.completion_b):
             continue
         chosen, rejected = (a, b) if vote.choice == "a" else (b, a)
-        asked = prompt(vote)
+        prompt, bare = prompts(vote)
         rows.append(
             {
-                "prompt": asked,
-                "chosen": chosen.completion,
-                "rejected": rejected.completion,
+                "prompt": prompt.text,
+                "prompt_without_shots": bare.text,
+                "chosen": prompt.completion(chosen.completion),
+                "rejected": prompt.completion(rejected.completion),
                 "pair": "expert",
                 "origin": "expert",
                 "question_id": vote.question_id,
                 "benchmark": vote.benchmark,
                 "model": chosen.model,
                 "rejected_model": rejected.model,
-                "prompt_hash": hashlib.sha256(asked.encode()).hexdigest(),
+                "prompt_hash": prompt.hash,
                 "vote_id": vote.vote_id,
             }
         )

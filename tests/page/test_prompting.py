@@ -11,7 +11,7 @@ from medllm.page.html import words
 from medllm.page.loading import read
 from medllm.page.picker import Shelf
 from medllm.page.prompting import exact_prompt
-from medllm.page.results import Origin
+from medllm.page.results import Origin, RecordedResults
 from tests.page.simulated import questions, write
 from tests.page.simulated import write_questions as write_examples
 
@@ -57,3 +57,17 @@ def test_without_them_it_says_that_it_is_a_reconstruction(folder):
     text = shown(folder)
     assert words()["prompt_unsure"]["en"] in text
     assert SHOWN[0].text in text
+
+
+@pytest.mark.parametrize("shots", [None, 0])
+@pytest.mark.parametrize("template", ["paper", "igakuqa"])
+def test_a_prompt_has_the_template_of_its_record_and_as_many_examples(folder, template, shots):
+    results = read(folder, Origin("x"))
+    found = results.record(results.keys[0], results.models[0], "explain")
+    record = replace(found, template=template, shots=3)
+    with_examples = replace(results, exemplars={record.benchmark: EXAMPLES})
+    assert isinstance(with_examples, RecordedResults)
+    prompt = with_examples.prompt_of(record, shots=shots)
+    examples = EXAMPLES if shots is None else []
+    assert prompt == render(SHOWN[0], prompt="explain", template=template, exemplars=examples)
+    assert prompt.completion(" 答え ") == prompt.joint + "答え"

@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.votes.agreement import agreement, kappa_of
@@ -76,7 +77,11 @@ def test_only_decided_votes_on_training_items_become_pairs_with_the_chosen_text_
         vote(3, choice="a", use="evaluation-only", **known),
         vote(4, choice="a", use="training"),
     ]
-    rows = preference_rows(votes, lambda one, model: record(model, texts[model]), lambda one: "問題")
+    prompt, bare = Prompt("例\n\n問題", (), (), " "), Prompt("問題", (), (), " ")
+    rows = preference_rows(votes, lambda one, model: record(model, texts[model]), lambda one: (prompt, bare))
     assert [(row["chosen"], row["rejected"], row["origin"], row["pair"]) for row in rows] == [
-        ("長い説明", "短い", "expert", "expert")
+        (" 長い説明", " 短い", "expert", "expert")
+    ]
+    assert [(row["prompt"], row["prompt_without_shots"], row["prompt_hash"]) for row in rows] == [
+        ("例\n\n問題", "問題", prompt.hash)
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from medllm.cards import render
 from medllm.errors import HubError
-from medllm.exam.prompts import render as render_prompt
+from medllm.exam.prompts import Prompt
 from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import RecordedResults, key_of
@@ -119,7 +119,7 @@ def _uploader(results: RecordedResults, repo_id: str, journal: Journal, stack: E
 
     def rows(votes: Any) -> list[dict[str, Any]]:  # noqa: ANN401  (a sequence of votes)
         return preference_rows(
-            votes, lambda vote, model: _reply(results, vote, model), lambda vote: _asked(results, vote)
+            votes, lambda vote, model: _reply(results, vote, model), lambda vote: _prompts(results, vote)
         )
 
     uploader = Uploader(hub, repo_id, journal, rows, card(results, repo_id))
@@ -132,10 +132,11 @@ def _reply(results: RecordedResults, vote: Vote, model: str) -> Record | None:
     return results.record(key_of(vote.benchmark, vote.question_id), model, "explain")
 
 
-def _asked(results: RecordedResults, vote: Vote) -> str:
-    """Return the explain prompt of the question, as a preference row has it."""
-    question = results.question(key_of(vote.benchmark, vote.question_id))
-    return render_prompt(question, prompt="explain", template="paper", shots=0).text
+def _prompts(results: RecordedResults, vote: Vote) -> tuple[Prompt, Prompt]:
+    """Return the prompt behind both shown replies, with the worked examples of the results and without them."""
+    record = _reply(results, vote, vote.model_a)
+    assert record is not None  # preference_rows asks only for votes whose replies are found
+    return results.prompt_of(record), results.prompt_of(record, shots=0)
 
 
 def _cutoff(results: RecordedResults) -> date | None:

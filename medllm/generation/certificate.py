@@ -17,8 +17,6 @@ from medllm.weights.resources import bytes_in_memory, memory_free
 
 NOTES = "certifying"
 """Folder, beside the merged weights, of each model's answers; needed only on the way."""
-NOTE_BYTES = 6e6
-"""About what the notes of one question take on disk: 1,000 positions with 256 tokens each, and their sums."""
 WORKING = 2e9
 """Memory beside the weights: keys and values of a few prompts, and the logits of one text."""
 

@@ -2,8 +2,6 @@
 
 import os
 
-from medllm.training.launcher import FOLDER
-
 
 def is_chief() -> bool:
     """Whether this process makes what all of a training read: the first of them, or the one that starts them."""
@@ -13,11 +11,6 @@ def is_chief() -> bool:
 def is_sharded() -> bool:
     """Whether the processes divide one model by FSDP."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-
-
-def was_launched() -> bool:
-    """Whether one of our runs started this process, which so must not start any itself."""
-    return FOLDER in os.environ
 
 
 def world() -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from medllm.exam.extract.completion import normal
-from medllm.exam.question import LETTERS, Question
+from medllm.exam.question import Question
 
 _NEGATIVE = re.compile(
     r"誤|間違|不適|正しくな|ない(?:の|もの|組|対応|検査|治療|所見|疾患|症状|薬|選択肢|はどれ)|でない|ではない"
@@ -131,8 +131,3 @@ def own_words(letter: str, words: str, asked: AnswerSpace) -> bool | None:
     if own.startswith(said) or (own and said.startswith(own)):
         return True
     return False if own.isascii() == said.isascii() else None
-
-
-def letter_of(kana: str) -> str:
-    """Return the letter for a place in ア to ク."""
-    return LETTERS["アイウエオカキク".index(kana)]

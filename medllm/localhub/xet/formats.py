@@ -7,7 +7,7 @@ from typing import BinaryIO, cast
 
 import lz4.frame
 
-from medllm.localhub.errors import HubRefusal, bad_request
+from medllm.localhub.errors import bad_request
 from medllm.localhub.limits import ServerLimits
 from medllm.localhub.store.files import Spool
 
@@ -118,9 +118,3 @@ def _segment(data: bytes) -> Segment:
     if first >= last:
         raise bad_request("A segment of this shard has no chunk")
     return Segment(hash_text(data[:32]), size, first, last)
-
-
-def refuse_unless(condition: bool, message: str) -> None:
-    """Refuse a shard that breaks its format, with a status that clients do not retry."""
-    if not condition:
-        raise HubRefusal(400, message, "BadRequest")

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from docs.error_codes import errors_page
 from docs.filetree import files, listed_in_tree, sentence, tree
 from medllm.cli.main import app
 from medllm.recipe.settings import Recipe
@@ -115,6 +116,7 @@ def fresh() -> dict[Path, str]:
     made = {
         ROOT / "recipes/schema.json": schema(),
         ROOT / "docs/commands.md": command_page(),
+        ROOT / "docs/errors.md": errors_page(),
         ROOT / "docs/recipe.md": recipe_page(),
         ROOT / "docs/tree.md": tree_page(),
     }

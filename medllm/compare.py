@@ -158,7 +158,7 @@ def _fault(fault: Exception, silence: float) -> CellFault:
     if isinstance(fault, TimeoutError):
         return CellFault("silent", f"{silence:.0f}")
     if isinstance(fault, NoReplyError):
-        return CellFault("answered", str(fault.code)) if fault.code else CellFault("refused", type(fault).__name__)
+        return CellFault("answered", str(fault.status)) if fault.status else CellFault("refused", type(fault).__name__)
     if isinstance(fault, PromptTooLongError):
         return CellFault("too_long")
     return CellFault("refused" if isinstance(fault, OSError) else "broken", type(fault).__name__)

@@ -1,4 +1,4 @@
-"""The expected errors of medllm, each with the place, the fault and the remedy.
+"""The expected errors of medllm, each with a stable code and a text that names the place, the cause and the remedy.
 
     MedllmError
     ├── RecipeError       a recipe that cannot be run
@@ -10,11 +10,24 @@
     └── MissingExtraError a part of medllm that is not installed here
 
 The command line turns each into one line and exit code 1; anything else is a bug and keeps its traceback.
+docs/errors.md lists every code with its text; docs/error_codes.py reads both from the calls.
 """
 
 
 class MedllmError(Exception):
-    """An expected error: its text names the place, the fault and the remedy."""
+    """An expected error: `code` names its kind ("exam.no-key"); its text names the place, the cause and the remedy.
+
+    Codes are stable: programs and tests compare them. Texts may change.
+    """
+
+    def __init__(self, code: str, text: str | None = None) -> None:
+        if text is None:  # raised by code that has no error codes yet
+            code, text = "unnamed", code
+        super().__init__(code, text)
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
 
 
 class RecipeError(MedllmError):
@@ -45,4 +58,10 @@ class MissingExtraError(MedllmError):
     """A part of medllm whose libraries are not installed here."""
 
     def __init__(self, extra: str, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs the `{extra}` extra: pip install 'medllm[{extra}]'")
+        super().__init__(
+            "install.missing-extra", f"{needed_for} needs the `{extra}` extra: pip install 'medllm[{extra}]'"
+        )
+        self.extra, self.needed_for = extra, needed_for
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        return type(self), (self.extra, self.needed_for)

@@ -39,7 +39,8 @@ def main() -> None:
 
 
 def _exit_with(error: MedllmError) -> NoReturn:
-    print(f"medllm: {error}", file=sys.stderr)
+    named = "" if error.code == "unnamed" else f" [{error.code}]"
+    print(f"medllm: {error}{named}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -71,11 +71,11 @@ def shared_length(texts: Sequence[str]) -> int:
 
 
 class NoReplyError(ModelError):
-    """A server that cannot be reached, or that answers with an error (then `code` is its HTTP status)."""
+    """A server that cannot be reached, or that answers with an error (then `status` is its HTTP status)."""
 
-    def __init__(self, message: str, code: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
-        self.code = code
+        self.status = status
 
 
 class PromptTooLongError(Exception):

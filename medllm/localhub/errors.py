@@ -4,13 +4,13 @@ from medllm.errors import HubError
 
 
 class HubRefusal(HubError):
-    """A refused request; `code` becomes `X-Error-Code`, which clients map to their own exceptions."""
+    """A refused request; `error_code` becomes `X-Error-Code`, which clients map to their own exceptions."""
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    def __init__(self, status: int, message: str, error_code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
-        self.code = code
+        self.error_code = error_code
 
 
 def bad_request(message: str) -> HubRefusal:

@@ -30,8 +30,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> int | str | No
 
 
 def test_a_foreseen_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    assert ran(monkeypatch, HubError("me/x: there is no token. Run `hf auth login`.")) == 1
-    assert capsys.readouterr().err == "medllm: me/x: there is no token. Run `hf auth login`.\n"
+    assert ran(monkeypatch, HubError("hub.no-token", "me/x: there is no token. Run `hf auth login`.")) == 1
+    assert capsys.readouterr().err == "medllm: me/x: there is no token. Run `hf auth login`. [hub.no-token]\n"
 
 
 def test_every_fault_of_the_tree_is_foreseen(monkeypatch: pytest.MonkeyPatch):

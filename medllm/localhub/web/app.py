@@ -160,7 +160,7 @@ def _parts(scope: Scope) -> list[str]:
 
 def refuse(refusal: HubRefusal) -> Response:
     """Build the response of a refusal; clients read the reason from the headers."""
-    headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code or "Error"}
+    headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.error_code or "Error"}
     headers["X-Request-Id"] = secrets.token_hex(8)
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Hub token as the password", charset="UTF-8"'

@@ -10,6 +10,10 @@ from docs import reference
 
 ROOT = Path(__file__).parent.parent
 README, JAPANESE = ROOT / "README.md", ROOT / "README.ja.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks"
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), README, JAPANESE]
+SECTIONS = ("Command", "Result", "What it does not show")
+CLAIMS = [page for page in sorted(BENCHMARKS.glob("*.md")) if page.name != "README.md"]
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -46,7 +50,7 @@ def test_the_readme_has_a_line_for_each_package_and_a_link_to_each_page(path: Pa
     assert sorted(name for name in pages if f"](docs/{name})" not in text) == []
 
 
-@pytest.mark.parametrize("path", [*sorted((ROOT / "docs").glob("*.md")), README, JAPANESE], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_medllm_command_that_is_shown_exists(path: Path):
     known = {command: reference.options(command) for command in [(), *reference.commands()]}
     for line in typed(path):
@@ -67,7 +71,7 @@ def test_every_make_target_that_is_shown_exists(path: Path):
     assert shown <= targets
 
 
-@pytest.mark.parametrize("path", [*sorted((ROOT / "docs").glob("*.md")), README, JAPANESE], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(path: Path):
     for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), f"{path.name} links to {link}"
@@ -77,3 +81,26 @@ def test_both_languages_have_the_same_headings_and_commands():
     levels = [re.findall(r"^(#+) ", path.read_text(encoding="utf-8"), re.MULTILINE) for path in (README, JAPANESE)]
     assert levels[0] == levels[1]
     assert sorted(typed(README)) == sorted(typed(JAPANESE))
+
+
+def test_the_list_of_benchmarks_links_to_each_page_by_its_claim():
+    listed = re.findall(r"\[([^]]+)\]\((\S+\.md)\)", (BENCHMARKS / "README.md").read_text(encoding="utf-8"))
+    claims = {page.name: page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for page in CLAIMS}
+    assert len(claims) > 20
+    assert {link: claim for claim, link in listed if "/" not in link} == claims
+
+
+@pytest.mark.parametrize("page", CLAIMS, ids=lambda page: page.name)
+def test_a_benchmark_page_has_a_claim_a_command_a_result_and_its_limits(page: Path):
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert [heading for heading in headings if heading in SECTIONS] == list(SECTIONS)
+    assert typed(page)
+    claim = text.split("\n\n")[1]
+    assert not claim.startswith(("#", "|", "```"))
+
+
+@pytest.mark.parametrize("page", CLAIMS, ids=lambda page: page.name)
+def test_the_programs_of_a_benchmark_page_exist(page: Path):
+    programs = re.findall(r"\b((?:benchmarks|tests)/[\w/]+\.py)\b", page.read_text(encoding="utf-8"))
+    assert [program for program in programs if not (ROOT / program).is_file()] == []

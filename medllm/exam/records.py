@@ -30,7 +30,7 @@ def _plain(hint: Any) -> tuple[type, tuple[str, ...], bool]:  # noqa: ANN401  (a
 
 _KINDS = {name: _plain(_HINTS[name]) for name in COLUMNS}
 SCHEMA = pa.schema([pa.field(name, _ARROW[kind], nullable=null) for name, (kind, _, null) in _KINDS.items()])
-"""The records schema in Arrow's types; docs/exam.md lists the columns with their meaning."""
+"""The records schema in Arrow's types; docs/evaluation.md lists the columns with their meaning."""
 
 
 def write_records(records: Iterable[Record], path: Path) -> None:
@@ -92,7 +92,8 @@ def to_record(row: Mapping[str, Any], place: str) -> Record:
     """Build one record from a row of the schema; absent optional columns take their default."""
     missing = [name for name in REQUIRED if row.get(name) is None]
     if missing:
-        raise DataError(f"{place}: lacks {', '.join(missing)}. Needed: {', '.join(REQUIRED)}; docs/exam.md lists all.")
+        needed = ", ".join(REQUIRED)
+        raise DataError(f"{place}: lacks {', '.join(missing)}. Needed: {needed}; docs/evaluation.md lists all.")
     values = {name: _value(name, row[name], place) for name in COLUMNS if name in row and row[name] is not None}
     if _odd(values["points"], values["points_total"]):
         raise DataError(

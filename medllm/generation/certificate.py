@@ -36,8 +36,8 @@ LIMITS = {
     "float16": ParityLimits(top1=0.98, divergence=2e-3),
     "bfloat16": ParityLimits(top1=0.90, divergence=2e-2),
 }
-"""About ten times what right merges were measured to have (docs/runs.md: in bfloat16 at worst 97.9 % and 0.0021 nats):
-the rest is for other models, whose logits may be less sure."""
+"""About ten times what right merges were measured to have (in bfloat16 at worst 97.9 % and 0.0021 nats, measured in
+docs/benchmarks/run-smollm2-135m.md): the rest is for other models, whose logits may be less sure."""
 SHARE = 0.25
 """How much of the adapter's own effect may be lost, where that is more than rounding."""
 

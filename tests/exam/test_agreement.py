@@ -16,7 +16,7 @@ EXPLAINED = {
         "the recording kept the unit behind the number; the number is the same",
     ),
 }
-"""(model's file, question): what we read, what was recorded, and why they differ; docs/exam.md repeats this list."""
+"""(model, question): what we read, what was recorded, and why; docs/benchmarks/answer-extraction.md has the list."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_none_of_the_finished_replies_is_called_running_on_or_looping(compared):
 def test_the_page_lists_the_same_disagreements():
     from pathlib import Path
 
-    page = (Path(__file__).parents[2] / "docs" / "exam.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks" / "answer-extraction.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\| `([\w.-]+)` \| (120[A-F]-\d+) \|", page)) == set(EXPLAINED)
 
 

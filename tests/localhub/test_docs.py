@@ -1,4 +1,4 @@
-"""The shells of docs/hub.md, run as they stand: the server's, alice's and bob's."""
+"""The shells of docs/offline-hub.md, run as they stand: the server's, alice's and bob's."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "hub.md"
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "offline-hub.md"
 SHELLS = dict(re.findall(r"<!-- shell: (\w+) -->\n```bash\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL))
 
 

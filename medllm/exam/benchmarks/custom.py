@@ -13,7 +13,7 @@ COLUMNS = (
     "question_id", "text", "choices", "answer", "accepted", "exam_date", "year", "section", "points", "required",
     "image", "category", "human_accuracy", "prohibited", "explanation", "group", "context", "language",
 )  # fmt: skip
-"""The columns a custom exam may have; docs/exam.md explains each."""
+"""The columns a custom exam may have; docs/evaluation.md explains each."""
 
 _NEEDED = "question_id, text, choices (empty for a number) and answer"
 MOST_POINTS = 1_000
@@ -34,7 +34,7 @@ def read(folder: Path, name: str) -> list[Question]:
     if not files:
         raise DataError(
             f"{folder}: holds no exam named {name}. Put a *.jsonl there with the columns {_NEEDED};"
-            " docs/exam.md lists all columns, `medllm score --list` the exams that are built in."
+            " docs/evaluation.md lists all columns, `medllm score --list` the exams that are built in."
         )
     return _questions(files, name)
 

@@ -29,7 +29,7 @@ def load(name: str, folder: Path) -> list[Question]:
     """Load the questions of a benchmark, in their published order.
 
     A name outside the catalogue is a custom exam: `folder` (or the file itself) holds it as JSON lines with
-    the columns of docs/exam.md.
+    the columns of docs/evaluation.md.
     """
     if name not in CATALOGUE:
         questions = custom.read(folder, name)

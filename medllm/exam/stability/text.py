@@ -124,7 +124,7 @@ def _p(value: float) -> str:
 
 
 def report_json(report: StabilityReport) -> dict[str, Any]:
-    """Return the report as JSON values: the dataclasses of the report, names as in docs/exam.md."""
+    """Return the report as JSON values: the dataclasses of the report, names as in docs/evaluation.md."""
     return {
         "models": [_stability_json(stability) for stability in report.models],
         "comparisons": [asdict(one) for one in report.comparisons],

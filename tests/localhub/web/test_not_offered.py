@@ -40,7 +40,7 @@ def test_what_is_not_offered_says_its_name_and_is_in_the_documentation(hub: Loca
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     line.post("/api/repos/create", {"name": "model", "type": "dataset"})
-    text = " ".join((Path(__file__).parents[3] / "docs" / "hub.md").read_text().split())
+    text = " ".join((Path(__file__).parents[3] / "docs" / "offline-hub.md").read_text().split())
     for what, addresses in ABSENT.items():
         assert what in text
         for address in addresses:

@@ -16,6 +16,7 @@ from datatrove.utils.logging import logger
 
 from medllm.corpus.plan import Pass
 from medllm.errors import DataError, MedllmError
+from medllm.processes import run_in_workers
 
 POLL_SECONDS = 10.0
 """Seconds between two checks of a cluster's queue."""
@@ -39,10 +40,8 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
 
     def run(self) -> Any:  # noqa: ANN401  datatrove's returns statistics
         """Run the tasks without a mark; datatrove's own `run` starts a process that outlives a killed run."""
-        from medllm.corpus.workers import in_processes
-
         if left := self.get_incomplete_ranks():
-            in_processes(self._apart, left, self.workers, Path(self.logging_dir.path))
+            run_in_workers(self._apart, left, self.workers, Path(self.logging_dir.path))
         return left
 
     def _apart(self, rank: int) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from medllm.errors import MedllmError
 from medllm.generation.types import Request
+from medllm.processes import exit_after
 
 if TYPE_CHECKING:  # importing it takes many seconds, and `alive` is to be heard before
     from medllm.generation.engine.batching import Batch
@@ -131,9 +132,8 @@ def _lines_until_the_end() -> "Queue[str]":
     def read() -> None:
         for line in sys.stdin:
             lines.put(line)
-        os._exit(0)
 
-    threading.Thread(target=read, name="end with the run", daemon=True).start()
+    exit_after(read, code=0)
     return lines
 
 

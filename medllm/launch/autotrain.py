@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ from medllm.errors import LaunchError
 from medllm.hub import Artifact
 from medllm.launch import local
 from medllm.launch.autotrain_config import config_of, readable_base, write_rows
-from medllm.localhub.jobs import keeper
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan, make
+from medllm.processes import start_guarded
 from medllm.recipe.base import Settings
 from medllm.recipe.reference import Stage
 from medllm.recipe.settings import Cpt, Rpo
@@ -112,23 +110,15 @@ def _run(config: Path, log: Path) -> int:
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(config.with_name("home").resolve())}
     environment |= {"WANDB_MODE": "offline", "ALLOW_REMOTE_CODE": "false"}
     words = _program(config, environment)
-    theirs, ours = os.pipe()
+    words += ["--config", str(config.resolve())]
     with log.open("wb") as stream:
-        kept = subprocess.Popen(
-            [sys.executable, "-I", keeper.__file__, *words, "--config", str(config.resolve())],
-            cwd=config.parent,
-            env=environment,
-            stdin=theirs,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,  # or Ctrl-C would end the keeper and leave what it keeps
-        )
-    os.close(theirs)
+        guard = start_guarded(words, cwd=config.parent, env=environment, stdout=stream, stderr=stream)
+    assert guard.stdin is not None
     try:
-        return kept.wait()
+        return guard.wait()
     finally:
-        os.close(ours)  # with this the keeper ends what it keeps, and then itself; killed, it could not
-        kept.wait()
+        guard.stdin.close()  # at this the guard ends the program, and then itself; killed, it could not
+        guard.wait()
 
 
 def _program(config: Path, environment: dict[str, str]) -> list[str]:

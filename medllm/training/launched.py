@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import sys
-import threading
 from importlib import import_module
 from pathlib import Path
 
 import yaml
 
 from medllm.errors import MedllmError, TrainingError
+from medllm.processes import exit_with_stdin
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.recipe.training import NAMED
 from medllm.training import launcher
@@ -55,19 +55,9 @@ def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
     return True
 
 
-def _end_with_the_run() -> None:
-    """Exit when the parent run dies, so that a resumed run never writes at the same time as this process."""
-
-    def wait() -> None:
-        os.read(0, 1)
-        os._exit(1)
-
-    threading.Thread(target=wait, name="end with the run", daemon=True).start()
-
-
 def main() -> None:
     """Be one of the processes."""
-    _end_with_the_run()
+    exit_with_stdin()  # so that a resumed run never writes at the same time as this process
     launcher.enlist()
     given, out = (Path(argument) for argument in sys.argv[1:3])
     read = json.loads(given.read_text("utf-8"))

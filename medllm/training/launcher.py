@@ -72,14 +72,10 @@ def run(words: list[str], environment: dict[str, str]) -> int:
 
     SIGUSR1 and SIGTERM go on to the training processes, which save and end. After Ctrl-C they have a minute.
     """
-    theirs, ours = os.pipe()
-    try:
-        process = subprocess.Popen(words, env=environment, stdin=theirs)
-        with _passing_on(process, environment[FOLDER]):
-            return _awaited(process)
-    finally:
-        os.close(theirs)
-        os.close(ours)
+    process = subprocess.Popen(words, env=environment, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    with process.stdin, _passing_on(process, environment[FOLDER]):
+        return _awaited(process)
 
 
 def _awaited(process: subprocess.Popen[bytes]) -> int:

@@ -20,8 +20,8 @@ from tests import tiny
 pytestmark = pytest.mark.usefixtures("watchdog")
 CHILD = """
 import time
-from medllm.training.launched import _end_with_the_run
-_end_with_the_run()
+from medllm.processes import exit_with_stdin
+exit_with_stdin()
 print("at work", flush=True)
 time.sleep(600)
 """

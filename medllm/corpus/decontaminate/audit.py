@@ -14,7 +14,7 @@ from medllm.corpus.decontaminate.semantic import ALIKE, Encoder, SemanticIndex
 from medllm.corpus.decontaminate.windows import index_of, match_in_slices
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart, TextSource, split_into_tasks
-from medllm.corpus.workers import begin
+from medllm.processes import begin_worker
 
 BATCH = 200_000
 
@@ -66,7 +66,7 @@ def audit_source(source: TextSource, asked: AuditRequest, *, workers: int = 1) -
     if workers == 1 or len(tasks) == 1:
         parts: Iterable[AuditReport] = (_audit_pieces(task, asked) for task in tasks)
         return _sum(parts, asked)
-    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver"), begin) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver"), begin_worker) as pool:
         return _sum(pool.map(_audit_pieces, tasks, [asked] * len(tasks)), asked)
 
 

@@ -3,21 +3,18 @@
 import logging
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from medllm.errors import HubError
 from medllm.localhub.jobs import command, records, volumes
 from medllm.localhub.jobs.records import JobLog, Spec
 from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.store import Store
+from medllm.processes import start_guarded
 
 log = logging.getLogger("medllm.localhub")
-
-_KEEPER = Path(__file__).with_name("keeper.py")
 
 
 class _Running:
@@ -30,7 +27,7 @@ class _Running:
         self.lock = threading.Lock()
 
     def stop(self, stage: str) -> None:
-        """Close the keeper's pipe: it ends the whole group."""
+        """Close the guard's pipe: it ends the whole group."""
         with self.lock:
             self.stopped = self.stopped or stage
             if self.process is not None and self.process.stdin is not None:
@@ -130,14 +127,8 @@ class JobRunner:
         with running.lock:
             if running.stopped:
                 return 1
-            running.process = process = subprocess.Popen(
-                [sys.executable, "-I", str(_KEEPER), *words],
-                cwd=work,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            running.process = process = start_guarded(
+                words, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
         records.set_stage(self._store, number, "RUNNING")
         timer = threading.Timer(spec.timeout, running.stop, ("TIMEOUT",)) if spec.timeout else None

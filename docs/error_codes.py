@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -56,14 +57,15 @@ def error_classes(root: Path = ROOT / "medllm") -> set[str]:
     return (known - {"MissingExtraError"}) | {"RecipeFault"}
 
 
-def raised_errors(root: Path = ROOT / "medllm") -> list[RaisedError]:
+@cache
+def raised_errors(root: Path = ROOT / "medllm") -> tuple[RaisedError, ...]:
     """List every call that makes an error, in the order of files and lines."""
     classes = error_classes(root)
-    return [
+    return tuple(
         error
         for path in sorted(root.rglob("*.py"))
         for error in _calls(str(path.relative_to(root.parent)), ast.parse(path.read_text("utf-8")), classes)
-    ]
+    )
 
 
 def _calls(path: str, tree: ast.AST, classes: set[str]) -> Iterator[RaisedError]:
@@ -75,11 +77,34 @@ def _calls(path: str, tree: ast.AST, classes: set[str]) -> Iterator[RaisedError]
         coded = (
             isinstance(code, str) and bool(CODE.fullmatch(code)) and not (name == "RecipeFault" and len(node.args) < 3)
         )
+        if name in classes and node.args and isinstance(node.args[0], ast.Attribute) and node.args[0].attr == "code":
+            continue  # the code of another error, which is listed where that one is made
         if name in classes:
-            text = template(node.args[-1]) if node.args else ""
+            text = _text(tree, node, -1) if node.args else ""
             yield RaisedError(path, node.lineno, str(code) if coded else None, text)
         elif name == "__init__" and coded and len(node.args) > 1:
-            yield RaisedError(path, node.lineno, str(code), template(node.args[1]))
+            yield RaisedError(path, node.lineno, str(code), _text(tree, node, 1))
+
+
+def _text(tree: ast.AST, call: ast.Call, index: int) -> str:
+    """Read the text that a call is given: written there, or assigned to a name on a line above."""
+    given = call.args[index]
+    if isinstance(given, ast.Name):
+        values = {
+            node.lineno: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == given.id and node.lineno < call.lineno
+        }
+        if values:
+            more = [
+                template(node.value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.AugAssign)
+                and ast.unparse(node.target) == given.id
+                and max(values) < node.lineno < call.lineno
+            ]
+            return template(values[max(values)]) + "".join(more)
+    return template(given)
 
 
 def template(node: ast.expr) -> str:

@@ -20,3 +20,10 @@ def refused(
         yield caught
     assert caught.value.code == code, f"{caught.value.code}: {caught.value}"
     assert [str(value) for value in values if str(value) not in str(caught.value)] == [], str(caught.value)
+
+
+def assert_refused(stderr: str, code: str, *values: object) -> None:
+    """Check that a command ended with the error of that code, and that its message names every value."""
+    message = stderr[stderr.rindex("medllm: ") :]
+    assert message.endswith(f" [{code}]\n"), stderr
+    assert [str(value) for value in values if str(value) not in message] == [], stderr

@@ -4,6 +4,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+HUB_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""The names that the Hub allows."""
+
 
 class Settings(BaseModel):
     """A block of the recipe; the sentence under each key is its only documentation."""

@@ -1,4 +1,4 @@
-"""Errors of a recipe as place, fault and mend, and the messages for what the schema rejects."""
+"""Faults of a recipe, each with its code, place and text, and the faults that the schema finds."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -7,13 +7,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from medllm.errors import RecipeError
+from medllm.recipe.base import HUB_NAME
 from medllm.recipe.yaml_reader import Lines
 
 
 @dataclass(frozen=True)
 class RecipeFault:
-    """One error of a recipe: its place, what is wrong and what to do."""
+    """One error of a recipe: its code, its place, and what is wrong and what to do."""
 
+    code: str
     place: str
     text: str
 
@@ -39,13 +42,19 @@ def dotted(loc: tuple[int | str, ...]) -> str:
     return place
 
 
-def report(faults: list[RecipeFault], name: str, lines: Lines) -> str:
-    """Format all faults in the order of the file: a single one on one line, several on a line each."""
-    worded = sorted({(_line(fault.place, lines), fault.place, fault.text) for fault in faults})
-    lines_of_text = [f"line {line}, {place}: {text}" if line else f"{place}: {text}" for line, place, text in worded]
-    if len(lines_of_text) == 1:
-        return f"{name}, {lines_of_text[0]}"
-    return f"{name} has {len(lines_of_text)} faults:\n" + "\n".join(f"  {text}" for text in lines_of_text)
+def error_of(faults: list[RecipeFault], name: str, lines: Lines) -> RecipeError:
+    """Build the error of all faults in the order of the file: a single one gives its code, several a line each."""
+    unique = sorted(set(faults), key=lambda fault: (_line(fault.place, lines), fault.place, fault.text))
+    if len(unique) == 1:
+        (fault,) = unique
+        return RecipeError(fault.code, f"{name}, {_at_line(fault, lines)}")
+    listed = "".join(f"  {_at_line(fault, lines)} [{fault.code}]\n" for fault in unique)
+    return RecipeError("recipe.faults", f"{name} has {len(unique)} faults:\n{listed}Correct each line.")
+
+
+def _at_line(fault: RecipeFault, lines: Lines) -> str:
+    line = _line(fault.place, lines)
+    return f"line {line}, {fault.place}: {fault.text}" if line else f"{fault.place}: {fault.text}"
 
 
 def _line(place: str, lines: Lines) -> int:
@@ -59,11 +68,11 @@ def _line(place: str, lines: Lines) -> int:
 
 def schema_faults(invalid: ValidationError, model: type[BaseModel]) -> list[RecipeFault]:
     """Convert pydantic's errors to faults; a place is reported once, however many types pydantic tried there."""
-    found: dict[str, RecipeFault] = {}
+    faults: dict[str, RecipeFault] = {}
     for error in invalid.errors():
-        place = dotted(own_place(error["loc"]))
-        found.setdefault(place, RecipeFault(place, _word(error, model)))
-    return list(found.values())
+        fault = _schema_fault(error, model)
+        faults.setdefault(fault.place, fault)
+    return list(faults.values())
 
 
 def own_place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -72,6 +81,7 @@ def own_place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 _KINDS = {
+    "finite": "a finite number",
     "string": "a word",
     "int": "a whole number",
     "float": "a number",
@@ -90,23 +100,34 @@ _BOUNDS = {
 }
 
 
-def _word(error: ErrorDetails, model: type[BaseModel]) -> str:
-    kind, context, given = error["type"], error.get("ctx", {}), error["input"]
-    if kind == "extra_forbidden":
-        key = str(error["loc"][-1])
-        return f"unknown key. {did_you_mean(key, _keys(model, error['loc'][:-1]))}"
-    if kind == "missing":
-        return "is missing."
-    if kind == "literal_error":
-        return f"{_shown(given)} is not one of {context['expected']}."
-    if kind in _BOUNDS:
-        return f"{_shown(given)} is out of range: it must be {_BOUNDS[kind]} {next(iter(context.values())):g}."
-    if kind == "string_pattern_mismatch":
-        return f"{_shown(given)} contains characters that the Hub does not allow. Use a-z, 0-9, `-`, `_` and `.`."
-    if kind == "value_error":
-        return f"{_shown(given)}: {context['error']}."
+def _schema_fault(error: ErrorDetails, model: type[BaseModel]) -> RecipeFault:
+    kind, context, given = error["type"], error.get("ctx", {}), _shown(error["input"])
+    place = dotted(own_place(error["loc"]))
     wanted = next((words for start, words in _KINDS.items() if kind.startswith(start)), None)
-    return f"{_shown(given)} is not {wanted}." if wanted else f"{_shown(given)}: {error['msg']}."
+    if kind == "extra_forbidden":
+        near = did_you_mean(str(error["loc"][-1]), _keys(model, error["loc"][:-1]))
+        return RecipeFault("recipe.unknown-key", place, f"this key is unknown. {near}")
+    if kind == "missing":
+        return RecipeFault("recipe.missing-key", place, "is missing. Add it.")
+    if kind == "literal_error":
+        return RecipeFault("recipe.unknown-value", place, f"{given} is not one of {context['expected']}.")
+    if kind in _BOUNDS:
+        bound = f"{_BOUNDS[kind]} {next(iter(context.values())):g}"
+        return RecipeFault("recipe.out-of-range", place, f"{given} is out of range: it must be {bound}.")
+    if kind == "string_pattern_mismatch" and context["pattern"] == HUB_NAME:
+        text = f"{given} contains characters that the Hub does not allow. Use a-z, 0-9, `-`, `_` and `.`."
+        return RecipeFault("recipe.not-a-hub-name", place, text)
+    if kind == "string_pattern_mismatch":
+        text = f"{given} does not have the form of this key, which is the pattern `{context['pattern']}`."
+        return RecipeFault("recipe.wrong-form", place, text)
+    if kind == "sbatch_option":
+        text = f"`{context['option']}` is not an option of sbatch. Write it as `--account=med`."
+        return RecipeFault("recipe.not-an-sbatch-option", place, text)
+    if kind == "value_error":
+        return RecipeFault("recipe.wrong-type", place, f"{given} has the wrong type: {context['error']}.")
+    if wanted:
+        return RecipeFault("recipe.wrong-type", place, f"{given} is not {wanted}.")
+    return RecipeFault("recipe.wrong-value", place, f"{given} is not a value of this key: {error['msg']}.")
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401  any YAML value

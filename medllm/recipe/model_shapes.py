@@ -145,8 +145,9 @@ def refuse_unsupported(path: Path) -> None:
     except ModelError:
         size = ""
     raise ModelError(
+        "weights.unsupported-type",
         f"{path}: a model of type `{kind}` is not supported.{size} Use a base of one of these types: "
-        f"{', '.join(SUPPORTED)}."
+        f"{', '.join(SUPPORTED)}.",
     )
 
 
@@ -156,9 +157,10 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(config, dict):
             raise ValueError("not a JSON object")
     except FileNotFoundError as fault:
-        raise ModelError(f"{path} does not exist. Name a model's config.json.") from fault
+        raise ModelError("weights.no-config", f"{path} does not exist. Name a model's config.json.") from fault
     except (ValueError, OSError) as fault:
-        raise ModelError(f"{path} is not the config of a supported decoder ({fault}).") from fault
+        text = f"{path} is not the config of a supported decoder ({fault})."
+        raise ModelError("weights.bad-config", text) from fault
     return config
 
 
@@ -182,7 +184,8 @@ def shape_from_config(path: Path) -> Shape:
             **_experts(text),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise ModelError(f"{path} is not the config of a supported decoder ({fault}).") from fault
+        reason = f"{path} is not the config of a supported decoder ({fault})."
+        raise ModelError("weights.bad-config", reason) from fault
 
 
 def _experts(text: dict[str, Any]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from medllm.recipe.base import Settings
 
@@ -34,7 +35,7 @@ class SlurmOptions(Settings):
     def _are_options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
             if not one.startswith("-") or not one.isprintable():
-                raise ValueError(f"`{one}` is not an option of sbatch. Write it as `--account=med`")
+                raise PydanticCustomError("sbatch_option", "`{option}`", {"option": one})
         return value
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medllm.errors import RecipeError
-from medllm.recipe.errors import RecipeFault, did_you_mean, own_place, report, schema_faults
+from medllm.recipe.errors import RecipeFault, did_you_mean, error_of, own_place, schema_faults
 from medllm.recipe.renamed import new_name, with_new_keys, with_new_places
 from medllm.recipe.settings import Recipe
 from medllm.recipe.validators import broken_rules
@@ -31,7 +31,8 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 def ablated(recipe: Recipe, name: str) -> Recipe:
     """Build the recipe of one row of the ablation table."""
     if name not in recipe.ablations:
-        raise RecipeError(f"ablations: unknown row `{name}`. {did_you_mean(name, list(recipe.ablations))}")
+        near = did_you_mean(name, list(recipe.ablations))
+        raise RecipeError("recipe.unknown-ablation", f"ablations: unknown row `{name}`. {near}")
     return with_overrides(recipe, {**recipe.ablations[name], "ablations": {}})
 
 
@@ -43,38 +44,43 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise RecipeError(f"--set {text}: write KEY=VALUE, as `--set rpo.rpo_alpha=0`.")
+        raise RecipeError("recipe.no-value-to-set", f"--set {text}: write KEY=VALUE, as `--set rpo.rpo_alpha=0`.")
     tree, _ = parse_yaml(f"value: {value}" if value.strip() else "value: null", f"--set {text}")
     return key.strip(), tree.get("value")
 
 
 def _text(path: Path) -> str:
     if path.is_dir():
-        raise RecipeError(f"{path} is a folder. Give the path of a recipe file.")
+        raise RecipeError("recipe.is-a-folder", f"{path} is a folder. Give the path of a recipe file.")
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise RecipeError(f"{path} has more than {LARGEST:,} bytes and is not read as a recipe.")
+            text = f"{path} has more than {LARGEST:,} bytes and is not read as a recipe. Give the path of a recipe."
+            raise RecipeError("recipe.too-large", text)
         return content.decode("utf-8")
     except FileNotFoundError as fault:
-        raise RecipeError(f"{path} does not exist. The recipes of medllm are in recipes/.") from fault
+        raise RecipeError(
+            "recipe.no-such-file", f"{path} does not exist. The recipes of medllm are in recipes/."
+        ) from fault
     except UnicodeDecodeError as fault:
-        raise RecipeError(f"{path} is not UTF-8 text (byte {fault.start}). Save it as UTF-8.") from fault
+        text = f"{path} is not UTF-8 text (byte {fault.start}). Save it as UTF-8."
+        raise RecipeError("recipe.not-utf-8", text) from fault
     except OSError as fault:
-        raise RecipeError(f"{path} cannot be read: {fault.strerror}.") from fault
+        raise RecipeError("recipe.unreadable", f"{path} cannot be read: {fault.strerror}.") from fault
 
 
 def _overridden(tree: Tree, overrides: Mapping[str, Any], who: str) -> Tree:
     changed = copy.deepcopy(tree)
     for key, value in overrides.items():
         if new := new_name(str(key)):
-            raise RecipeError(f"{who}{key}: is now `{new}`.")
+            raise RecipeError("recipe.renamed-key", f"{who}{key}: this key is now `{new}`.")
         block, parts = changed, str(key).split(".")
         for part in parts[:-1]:
             below = block.setdefault(part, {})
             if not isinstance(below, dict):
-                raise RecipeError(f"{who}{key}: `{part}` is not a block and has no key `{parts[-1]}`.")
+                text = f"{who}{key}: `{part}` is not a block and has no key `{parts[-1]}`."
+                raise RecipeError("recipe.not-a-block", text)
             block = below
         block[parts[-1]] = value
     return changed
@@ -85,7 +91,7 @@ def _sound(tree: Tree, path: Path, lines: Lines) -> Recipe:
     if not faults and recipe:
         faults = [fault for name in recipe.ablations for fault in _ablation_faults(recipe, name, path)]
     if faults or recipe is None:
-        raise RecipeError(report(faults, str(path), with_new_places(lines)))
+        raise error_of(faults, str(path), with_new_places(lines))
     return recipe
 
 
@@ -175,5 +181,5 @@ def _ablation_faults(recipe: Recipe, name: str, path: Path) -> list[RecipeFault]
     try:
         tree = _overridden(recipe.tree, {**recipe.ablations[name], "ablations": {}}, "")
     except RecipeError as fault:
-        return [RecipeFault(place, str(fault))]
-    return [RecipeFault(place, f"{fault.place}: {fault.text}") for fault in _build(tree, path)[1]]
+        return [RecipeFault(fault.code, place, str(fault))]
+    return [RecipeFault(fault.code, place, f"{fault.place}: {fault.text}") for fault in _build(tree, path)[1]]

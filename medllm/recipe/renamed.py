@@ -99,7 +99,8 @@ def with_new_keys(tree: Any, place: str = "") -> tuple[Any, list[RecipeFault]]: 
             renamed[key] = inner
             continue
         new = new_place.rpartition(".")[2]
-        found.append(RecipeFault(inside, f"is now `{new_place}`.{_new_value(new, value)}"))
+        text = f"this key is now `{new_place}`.{_new_value(new, value)}"
+        found.append(RecipeFault("recipe.renamed-key", inside, text))
         if new not in tree:
             renamed[new] = _VALUES.get(new, {}).get(value, inner) if isinstance(value, str) else inner
     return renamed, found

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from medllm.recipe.base import Settings, settings_for_digest
+from medllm.recipe.base import HUB_NAME, Settings, settings_for_digest
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
 from medllm.recipe.places import JobsOptions, SlurmOptions
 from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
@@ -175,11 +175,11 @@ class Publish(Settings):
 class Recipe(Settings):
     """A pipeline from texts to a published model; a stage that is left out is not run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=HUB_NAME)
     """Names every repository: NAMESPACE/NAME for the merged model, NAME-STAGE for the rest."""
     base: str
     """The base model."""
-    namespace: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    namespace: str = Field(pattern=HUB_NAME)
     """Your user or organization on the Hub."""
     cutoff: date
     """Last day of the training data; every exam of `evaluate` is later."""

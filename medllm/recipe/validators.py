@@ -21,48 +21,50 @@ def sources_exist(recipe: Recipe) -> Iterator[RecipeFault]:
     yield from _base_exists(recipe)
     for stage in stages_of(recipe):
         for use in uses(recipe, stage):
-            if use.wanted != "exam" and use.place != "base" and (text := _source_fault(recipe, stage, use)):
-                yield RecipeFault(use.place, text)
+            if use.wanted != "exam" and use.place != "base":
+                yield from _source_faults(recipe, stage, use)
     for name, exam in recipe.exams.items():
-        if text := _outside_fault(recipe, parse_reference(exam.source)):
-            yield RecipeFault(f"exams.{name}", text)
+        yield from _outside_faults(recipe, f"exams.{name}", parse_reference(exam.source))
 
 
 def _base_exists(recipe: Recipe) -> Iterator[RecipeFault]:
     reference = parse_reference(recipe.base)
-    if reference.where not in ("hub", "folder"):
-        yield RecipeFault("base", f"`{recipe.base}` is not a model. Write `ORG/NAME@REVISION` or `./folder`.")
-    elif text := _outside_fault(recipe, reference):
-        yield RecipeFault("base", text)
+    if reference.where in ("hub", "folder"):
+        yield from _outside_faults(recipe, "base", reference)
+    else:
+        text = f"`{recipe.base}` is not a model. Write `ORG/NAME@REVISION` or `./folder`."
+        yield RecipeFault("recipe.base-is-no-model", "base", text)
 
 
-def _source_fault(recipe: Recipe, stage: Stage, use: Use) -> str | None:
+def _source_faults(recipe: Recipe, stage: Stage, use: Use) -> Iterator[RecipeFault]:
     reference = parse_reference(use.source)
     if reference.where == "stage":
-        return _stage_fault(recipe, stage, use)
-    if reference.where == "base":
-        return None if use.wanted == "model" else "`base` is a model; this key needs a dataset."
-    if reference.where == "api":
-        return (
-            None
-            if stage == "evaluate"
-            else f"`{use.source}` can only be used in `evaluate`: its weights are not available."
-        )
-    return _outside_fault(recipe, reference, made=_made_above(recipe, stage, use))
+        yield from _stage_faults(recipe, stage, use)
+    elif reference.where == "base":
+        if use.wanted != "model":
+            yield RecipeFault("recipe.wrong-kind", use.place, "`base` is a model; this key needs a dataset.")
+    elif reference.where == "api":
+        if stage != "evaluate":
+            text = f"`{use.source}` can only be used in `evaluate`: its weights are not available."
+            yield RecipeFault("recipe.api-outside-evaluate", use.place, text)
+    else:
+        yield from _outside_faults(recipe, use.place, reference, made=_made_above(recipe, stage, use))
 
 
-def _stage_fault(recipe: Recipe, stage: Stage, use: Use) -> str | None:
+def _stage_faults(recipe: Recipe, stage: Stage, use: Use) -> Iterator[RecipeFault]:
     named: Stage = next(one for one in STAGES if one == use.source)
     there = f"Available: {', '.join(_made_above(recipe, stage, use)) or 'nothing'}."
     if named == stage:
-        return f"`{named}` cannot be its own input. {there}"
-    if STAGES.index(named) > STAGES.index(stage):
-        return f"`{named}` runs after `{stage}` and cannot be its input. {there}"
-    if getattr(recipe, named) is None:
-        return f"this recipe has no stage `{named}`. Add a `{named}:` block, or name a repository. {there}"
-    if KINDS[named] != use.wanted:
-        return f"`{named}` is a {KINDS[named]}; this key needs a {use.wanted}. {there}"
-    return None
+        yield RecipeFault("recipe.own-input", use.place, f"`{named}` cannot be its own input. {there}")
+    elif STAGES.index(named) > STAGES.index(stage):
+        text = f"`{named}` runs after `{stage}` and cannot be its input. {there}"
+        yield RecipeFault("recipe.later-stage", use.place, text)
+    elif getattr(recipe, named) is None:
+        text = f"this recipe has no stage `{named}`. Add a `{named}:` block, or name a repository. {there}"
+        yield RecipeFault("recipe.no-such-stage", use.place, text)
+    elif KINDS[named] != use.wanted:
+        text = f"`{named}` is a {KINDS[named]}; this key needs a {use.wanted}. {there}"
+        yield RecipeFault("recipe.wrong-kind", use.place, text)
 
 
 def _made_above(recipe: Recipe, stage: Stage, use: Use) -> list[str]:
@@ -70,17 +72,20 @@ def _made_above(recipe: Recipe, stage: Stage, use: Use) -> list[str]:
     return (["base"] if use.wanted == "model" else []) + list(above)
 
 
-def _outside_fault(recipe: Recipe, reference: Reference, made: list[str] | None = None) -> str | None:
+def _outside_faults(
+    recipe: Recipe, place: str, reference: Reference, made: list[str] | None = None
+) -> Iterator[RecipeFault]:
     if reference.where == "folder":
-        if recipe.prepared_by or (recipe.folder / reference.text).exists():
-            return None
-        return f"folder {reference.text} not found (looked in {recipe.folder})."
-    if reference.where != "hub":
+        if not recipe.prepared_by and not (recipe.folder / reference.text).exists():
+            text = f"folder {reference.text} not found (looked in {recipe.folder}). Create it, or correct the path."
+            yield RecipeFault("recipe.no-such-folder", place, text)
+    elif reference.where != "hub":
         near = did_you_mean(reference.text, made or [])
-        return f"Unknown source `{reference.text}`. {near} Or write `ORG/NAME@REVISION` or `./folder`."
-    if reference.revision is None:
-        return f"`{reference.text}` has no revision. Write `{reference.text}@main`, a tag or, best, a commit."
-    return None
+        text = f"Unknown source `{reference.text}`. {near} Or write `ORG/NAME@REVISION` or `./folder`."
+        yield RecipeFault("recipe.unknown-source", place, text)
+    elif reference.revision is None:
+        text = f"`{reference.text}` has no revision. Write `{reference.text}@main`, a tag or, best, a commit."
+        yield RecipeFault("recipe.no-revision", place, text)
 
 
 def exams_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -88,8 +93,8 @@ def exams_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
     for stage in stages_of(recipe):
         for use in uses(recipe, stage):
             if use.wanted == "exam" and use.source not in known_exams(recipe):
-                mend = did_you_mean(use.source, known_exams(recipe))
-                yield RecipeFault(use.place, f"Unknown exam `{use.source}`. {mend}")
+                near = did_you_mean(use.source, known_exams(recipe))
+                yield RecipeFault("recipe.unknown-exam", use.place, f"Unknown exam `{use.source}`. {near}")
 
 
 def exam_is_held_out(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -102,7 +107,8 @@ def exam_is_held_out(recipe: Recipe) -> Iterator[RecipeFault]:
             continue  # a list that comes from the corpus is reported there
         for name in asked:
             if name not in (settings.held_out or ()):
-                yield RecipeFault(f"{stage}.held_out", f"`evaluate` asks `{name}`, which is not held out. Add it here.")
+                text = f"`evaluate` asks `{name}`, which is not held out. Add it here."
+                yield RecipeFault("recipe.exam-not-held-out", f"{stage}.held_out", text)
 
 
 def cutoff_precedes_exams(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -112,11 +118,15 @@ def cutoff_precedes_exams(recipe: Recipe) -> Iterator[RecipeFault]:
     for name in recipe.evaluate.benchmarks:
         first = first_day(recipe, name)
         if first is None and name in recipe.exams and name not in CATALOGUE:
-            yield RecipeFault(
-                f"exams.{name}", "the day of its first exam is missing. Write `{source: ..., first: 2018-02-10}`."
-            )
-        elif first is not None and (asked := _first_asked(recipe, first)):
-            yield from (RecipeFault(place, _late(name, day, asked)) for place, day in _cutoffs(recipe) if day >= asked)
+            text = "the day of its first exam is missing. Write `{source: ..., first: 2018-02-10}`."
+            yield RecipeFault("recipe.no-first-day", f"exams.{name}", text)
+        elif first is not None:
+            asked = _first_asked(recipe, first)
+            for place, day in _cutoffs(recipe):
+                if day >= asked:
+                    text = f"{day} is not before the first `{name}` exam asked ({asked}). "
+                    text += "Set it earlier, or limit `years` to later exams."
+                    yield RecipeFault("recipe.cutoff-too-late", place, text)
 
 
 def _first_asked(recipe: Recipe, first: date) -> date:
@@ -131,40 +141,37 @@ def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
             yield f"{stage}.cutoff", settings.cutoff
 
 
-def _late(name: str, cutoff: date, first: date) -> str:
-    mend = "Set it earlier, or limit `years` to later exams."
-    return f"{cutoff} is not before the first `{name}` exam asked ({first}). {mend}"
-
-
 def training_has_an_end(recipe: Recipe) -> Iterator[RecipeFault]:
     """Each training has either num_train_epochs or max_steps."""
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
         if settings and (settings.num_train_epochs is None) == (settings.max_steps is None):
-            yield RecipeFault(stage, "give exactly one of `num_train_epochs` and `max_steps`.")
+            yield RecipeFault("recipe.training-end", stage, "give exactly one of `num_train_epochs` and `max_steps`.")
 
 
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
     """RPO on the base needs an adapter of its own; a merge needs an adapter."""
     if recipe.rpo and recipe.rpo.model == "base" and recipe.rpo.lora is None:
-        yield RecipeFault("rpo.lora", "`base` has no adapter to train further. Write `lora: {r: 64, lora_alpha: 128}`.")
+        text = "`base` has no adapter to train further. Write `lora: {r: 64, lora_alpha: 128}`."
+        yield RecipeFault("recipe.no-adapter-to-train", "rpo.lora", text)
     if recipe.merge and recipe.merge.model == "base":
-        yield RecipeFault("merge.model", "`base` has no adapter to merge. Name `cpt` or `rpo`.")
+        text = "`base` has no adapter to merge. Name `cpt` or `rpo`."
+        yield RecipeFault("recipe.no-adapter-to-merge", "merge.model", text)
 
 
 def samples_differ(recipe: Recipe) -> Iterator[RecipeFault]:
     """Several samples need a temperature above 0: greedy samples are identical."""
     for stage, settings in (("preferences", recipe.preferences), ("evaluate", recipe.evaluate)):
         if settings and settings.samples > 1 and settings.temperature == 0:
-            yield RecipeFault(
-                f"{stage}.samples", f"{settings.samples} samples at temperature 0 are identical. Set a temperature."
-            )
+            text = f"{settings.samples} samples at temperature 0 are identical. Set a temperature."
+            yield RecipeFault("recipe.identical-samples", f"{stage}.samples", text)
 
 
 def ablations_have_own_names(recipe: Recipe) -> Iterator[RecipeFault]:
     """No row of the ablation table has the name of a model under evaluate.models."""
     for name in recipe.ablations:
         if recipe.evaluate and name in recipe.evaluate.models:
-            yield RecipeFault(f"ablations.{name}", f"`{name}` is already the name of a row, under evaluate.models.")
+            text = f"`{name}` is already the name of a row, under evaluate.models. Choose another name."
+            yield RecipeFault("recipe.duplicate-name", f"ablations.{name}", text)
 
 
 def machines_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -174,16 +181,18 @@ def machines_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
         name = getattr(settings, "run_on", None)
         on = machine(name) if name else None
         if name and on is None:
-            yield RecipeFault(f"{stage}.run_on", f"Unknown machine `{name}`. {did_you_mean(name, machine_names())}")
+            near = did_you_mean(name, machine_names())
+            yield RecipeFault("recipe.unknown-machine", f"{stage}.run_on", f"Unknown machine `{name}`. {near}")
         if isinstance(settings, Training):
             nodes = recipe.slurm.nodes
             at_once = settings.per_device_train_batch_size * (on.count if on else 1) * nodes
             if settings.total_batch_size % at_once:
-                mend = f"Use a multiple of {at_once}."
-                text = f"{settings.total_batch_size} rows do not divide over {at_once} at once. {mend}"
-                yield RecipeFault(f"{stage}.total_batch_size", text)
+                rows = settings.total_batch_size
+                text = f"{rows} rows do not divide over {at_once} at once. Use a multiple of {at_once}."
+                yield RecipeFault("recipe.batch-not-divisible", f"{stage}.total_batch_size", text)
             if on and on.gpu and not on.gpu.bfloat16 and settings.dtype == "bfloat16":
-                yield RecipeFault(f"{stage}.dtype", f"{on.name} cannot compute in bfloat16. Set `dtype: float16`.")
+                text = f"{on.name} cannot compute in bfloat16. Set `dtype: float16`."
+                yield RecipeFault("recipe.no-bfloat16", f"{stage}.dtype", text)
 
 
 def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -194,14 +203,13 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
         divided = _is_divided(recipe, settings.accelerate)
         if divided and settings.optim != "adamw_torch":
             text = f"`{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or `accelerate: ddp`."
-            yield RecipeFault(f"{stage}.optim", text)
+            yield RecipeFault("recipe.optimizer-not-divisible", f"{stage}.optim", text)
         if divided and settings.quantization == "nf4" and settings.dtype != "bfloat16":
             text = f"FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: bfloat16`."
-            yield RecipeFault(f"{stage}.dtype", text)
+            yield RecipeFault("recipe.nf4-not-bfloat16", f"{stage}.dtype", text)
         if settings.lora and any(name.rsplit(".", 1)[-1] == "lm_head" for name in settings.lora.target_modules):
-            yield RecipeFault(
-                f"{stage}.lora.target_modules", "`lm_head` takes no adapter here: the loss is computed in tiles."
-            )
+            text = "`lm_head` takes no adapter here: the loss is computed in tiles. Remove it."
+            yield RecipeFault("recipe.adapter-on-lm-head", f"{stage}.lora.target_modules", text)
 
 
 def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:

@@ -59,35 +59,38 @@ def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], Lines]:
             _walk(node, "", lines, name)
         tree = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as fault:
-        raise RecipeError(_word(fault, name)) from fault
+        mark = fault.problem_mark or fault.context_mark
+        line = mark.line + 1 if mark else 1
+        text = f"{name}, line {line}: not YAML: {fault.problem or fault.context}."
+        raise RecipeError("recipe.not-yaml", text) from fault
     except (yaml.YAMLError, ValueError) as fault:
-        raise RecipeError(f"{name} is not YAML: {str(fault).splitlines()[0]}") from fault
+        raise RecipeError("recipe.not-yaml", f"{name} is not YAML: {str(fault).splitlines()[0]}") from fault
     if not isinstance(tree, dict):
-        raise RecipeError(f"{name} has no `key: value` lines. A recipe starts with `name: ...`; see recipes/.")
+        text = f"{name} has no `key: value` lines. A recipe starts with `name: ...`; see recipes/."
+        raise RecipeError("recipe.no-keys", text)
     return tree, lines
 
 
 def _refuse_unreadable(text: str, name: str) -> None:
     for number, line in enumerate(text.splitlines(), 1):
         if "\t" in line[: len(line) - len(line.lstrip())]:
-            raise RecipeError(f"{name}, line {number}: indented with a tab. YAML needs spaces.")
+            text = f"{name}, line {number}: indented with a tab. YAML needs spaces."
+            raise RecipeError("recipe.tab", text)
 
 
 def _refuse_tricks(text: str, name: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if getattr(event, "anchor", None):
-            raise RecipeError(
-                f"{name}, line {_line(event)}: anchors and aliases are not supported. Write the value out."
-            )
+            text = f"{name}, line {_line(event)}: anchors and aliases are not supported. Write the value out."
+            raise RecipeError("recipe.anchor", text)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > DEEPEST:
-            raise RecipeError(
-                f"{name}, line {_line(event)}: nested more than {DEEPEST} levels deep. Recipes need at most five."
-            )
+            text = f"{name}, line {_line(event)}: nested more than {DEEPEST} levels deep. Recipes need at most five."
+            raise RecipeError("recipe.too-deep", text)
 
 
 def _line(event: yaml.Event) -> int:
@@ -101,7 +104,8 @@ def _walk(node: Node, place: str, lines: Lines, name: str) -> None:
             inner = f"{place}.{key.value}" if place else str(key.value)
             line = key.start_mark.line + 1
             if inner in lines:
-                raise RecipeError(f"{name}, line {line}: `{inner}` is a duplicate of line {lines[inner]}. Keep one.")
+                text = f"{name}, line {line}: `{inner}` is a duplicate of line {lines[inner]}. Keep one."
+                raise RecipeError("recipe.duplicate-key", text)
             lines[inner] = line
             _walk(value, inner, lines, name)
     elif isinstance(node, SequenceNode):
@@ -109,9 +113,3 @@ def _walk(node: Node, place: str, lines: Lines, name: str) -> None:
             inner = f"{place}[{index}]"
             lines[inner] = value.start_mark.line + 1
             _walk(value, inner, lines, name)
-
-
-def _word(fault: yaml.MarkedYAMLError, name: str) -> str:
-    mark = fault.problem_mark or fault.context_mark
-    where = f"{name}, line {mark.line + 1}" if mark else name
-    return f"{where}: not YAML: {fault.problem or fault.context}."

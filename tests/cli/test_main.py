@@ -14,6 +14,7 @@ import medllm.cli.main  # noqa: F401
 from docs import reference
 from medllm.cli.app import ORDER
 from medllm.errors import HubError, MedllmError, MissingExtraError
+from tests.refusals import refused
 
 start = sys.modules["medllm.cli.main"]  # `medllm.cli.main` is also the name of its function
 ROOT = Path(__file__).parent.parent.parent
@@ -38,7 +39,7 @@ def test_every_fault_of_the_tree_is_foreseen(monkeypatch: pytest.MonkeyPatch):
     kinds = [kind for kind in MedllmError.__subclasses__() if kind.__module__ == "medllm.errors"]
     assert len(kinds) >= 7
     for kind in kinds:
-        fault = kind("train", "training") if kind is MissingExtraError else kind("said")
+        fault = kind("train", "training") if kind is MissingExtraError else kind("exam.no-key", "q1: no key.")
         assert ran(monkeypatch, fault) == 1
 
 
@@ -57,18 +58,18 @@ def test_a_refusal_of_the_hub_inside_another_library_is_worded_with_what_to_type
     from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
     assert ran(monkeypatch, LocalTokenNotFoundError("no token")) == 1
-    assert capsys.readouterr().err == "medllm: the Hub: there is no token. Run `hf auth login`, or set HF_TOKEN.\n"
+    assert "HF_TOKEN" in capsys.readouterr().err
     assert ran(monkeypatch, OfflineModeIsEnabled("offline")) == 1
-    told = capsys.readouterr().err
-    assert "Unset it; with a local Hub (--hub DIR) nothing leaves the machine." in told
+    assert "--hub DIR" in capsys.readouterr().err
 
 
-def test_a_library_that_is_not_installed_is_told_by_its_extra(
+def test_for_a_library_that_is_not_installed_the_error_names_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     assert ran(monkeypatch, ModuleNotFoundError("No module named 'gradio'", name="gradio.blocks")) == 1
-    told = "medllm: this command uses gradio, which needs the `space` extra: pip install 'medllm[space]'\n"
-    assert capsys.readouterr().err == told
+    line = capsys.readouterr().err
+    assert line.startswith("medllm: ") and line.endswith(" [install.missing-extra]\n")
+    assert "gradio" in line and "pip install 'medllm[space]'" in line
 
 
 def test_every_library_of_the_extras_is_known_to_belong_to_one():
@@ -77,9 +78,9 @@ def test_every_library_of_the_extras_is_known_to_belong_to_one():
     assert start.EXTRAS.items() <= brought.items()
 
 
-def test_a_missing_extra_says_what_to_type():
-    told = "training needs the `train` extra: pip install 'medllm[train]'"
-    assert str(MissingExtraError("train", "training")) == told
+def test_a_missing_extra_names_what_to_type():
+    with refused("install.missing-extra", "training", "pip install 'medllm[train]'"):
+        raise MissingExtraError("train", "training")
 
 
 @pytest.mark.parametrize("command", [(), *reference.commands()], ids=" ".join)

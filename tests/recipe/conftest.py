@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from medllm.errors import RecipeError
-from medllm.recipe import read_recipe
+from medllm.errors import MedllmError
+from medllm.recipe import Recipe, read_recipe
 
 SOUND = """\
 name: small
@@ -45,15 +45,19 @@ def sound(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """Replace one piece of the sound recipe and return what the reader says to it."""
+def read_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Recipe]:
+    """Replace one piece of the sound recipe and read it, as `small.yaml`."""
     monkeypatch.chdir(tmp_path)
 
-    def refuse(old: str, new: str) -> str:
+    def read(old: str, new: str) -> Recipe:
         assert old in SOUND
         Path("small.yaml").write_text(SOUND.replace(old, new, 1), encoding="utf-8")
-        with pytest.raises(RecipeError) as fault:
-            read_recipe(Path("small.yaml"))
-        return str(fault.value)
+        return read_recipe(Path("small.yaml"))
 
-    return refuse
+    return read
+
+
+def faults_in(error: MedllmError) -> list[tuple[str, str]]:
+    """The place (with its line) and the code of each fault of an error with several."""
+    lines = [line.strip() for line in str(error).splitlines() if line.startswith("  ")]
+    return [(line.split(":")[0], line.rpartition(" ")[2].strip("[]")) for line in lines]

@@ -8,6 +8,7 @@ import pytest
 from medllm.errors import ModelError
 from medllm.recipe import read_recipe
 from medllm.recipe.estimate import CostPlan, StageCost, plan
+from tests.refusals import refused
 
 SIZED = {"corpus.data": [{"source": "me/texts@v1", "tokens": 9_000_000}, {"source": "me/x@v1", "tokens": 1_000_000}]}
 
@@ -133,9 +134,9 @@ def test_the_time_between_checkpoints_is_foretold(sound: Path):
 def test_a_base_of_a_type_that_cannot_be_loaded_is_refused_before_anything_is_spent(sound: Path, kind: object):
     config = sound.parent / "config.json"
     config.write_text(json.dumps({"model_type": kind}))
-    with pytest.raises(ModelError, match=rf"type `{kind}` is not supported.* qwen2, qwen3, llama"):
+    with refused("weights.unsupported-type", config, f"`{kind}`", "qwen2, qwen3, llama", kind=ModelError):
         plan(read_recipe(sound), config)
     (sound.parent / "base").mkdir()
     (sound.parent / "base" / "config.json").write_text(json.dumps({"model_type": kind}))
-    with pytest.raises(ModelError, match="is not supported"):
+    with refused("weights.unsupported-type", "base/config.json", f"`{kind}`", kind=ModelError):
         plan(read_recipe(sound, {"base": "./base"}))

@@ -1,104 +1,123 @@
-"""Reading a recipe: every fault at once, overrides and ablations, by the exact words."""
+"""Reading a recipe: every fault at once with its code and place, overrides and ablations."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from medllm.errors import RecipeError
 from medllm.recipe import parse_override, read_recipe, with_overrides
-
-Refuse = Callable[[str, str], str]
-
-
-def said(path: Path) -> str:
-    with pytest.raises(RecipeError) as fault:
-        read_recipe(path)
-    return str(fault.value)
+from tests.recipe.conftest import faults_in
+from tests.refusals import refused
 
 
-def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    assert said(Path("no.yaml")) == "no.yaml does not exist. The recipes of medllm are in recipes/."
+def test_a_missing_file_is_named(tmp_path: Path):
+    with refused("recipe.no-such-file", tmp_path / "no.yaml", "recipes/", kind=RecipeError):
+        read_recipe(tmp_path / "no.yaml")
 
 
-def test_a_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    Path("recipes").mkdir()
-    assert said(Path("recipes")) == "recipes is a folder. Give the path of a recipe file."
+def test_a_folder_is_named(tmp_path: Path):
+    with refused("recipe.is-a-folder", tmp_path, kind=RecipeError):
+        read_recipe(tmp_path)
 
 
-def test_wrong_types(refused: Refuse):
-    assert (
-        refused("num_train_epochs: 2", "num_train_epochs: many")
-        == "small.yaml, line 10, cpt.num_train_epochs: `many` is not a number."
-    )
-    assert (
-        refused("cutoff: 2017-12-31", "cutoff: soon")
-        == "small.yaml, line 4, cutoff: `soon` is not a date as 2017-12-31."
-    )
-    assert (
-        refused("merge: {model: rpo}", "merge: rpo")
-        == "small.yaml, line 19, merge: `rpo` is not a block of `key: value`."
-    )
-    assert (
-        refused("num_train_epochs: 2", "num_train_epochs: true")
-        == "small.yaml, line 10, cpt.num_train_epochs: `True`: this key takes no true or false."
-    )
-    assert refused("num_train_epochs: 2", "num_train_epochs: 0").endswith(
-        "cpt.num_train_epochs: `0` is out of range: it must be more than 0."
-    )
-    assert refused("name: small", "name: a/b").startswith(
-        "small.yaml, line 1, name: `a/b` contains characters that the Hub does not allow."
-    )
+@pytest.mark.parametrize(
+    ("old", "new", "code", "values"),
+    [
+        (
+            "num_train_epochs: 2",
+            "num_train_epochs: many",
+            "recipe.wrong-type",
+            ("line 10, cpt.num_train_epochs:", "`many`", "number"),
+        ),
+        ("cutoff: 2017-12-31", "cutoff: soon", "recipe.wrong-type", ("line 4, cutoff:", "`soon`", "2017-12-31")),
+        ("cutoff: 2017-12-31", "cutoff: 2017", "recipe.wrong-type", ("line 4, cutoff:", "`2017`", "2017-12-31")),
+        ("merge: {model: rpo}", "merge: rpo", "recipe.wrong-type", ("line 19, merge:", "`rpo`", "`key: value`")),
+        (
+            "num_train_epochs: 2",
+            "num_train_epochs: true",
+            "recipe.wrong-type",
+            ("line 10, cpt.num_train_epochs:", "`True`"),
+        ),
+        (
+            "num_train_epochs: 2",
+            "num_train_epochs: 0",
+            "recipe.out-of-range",
+            ("line 10, cpt.num_train_epochs:", "`0`", "more than 0"),
+        ),
+        ("name: small", "name: a/b", "recipe.not-a-hub-name", ("line 1, name:", "`a/b`")),
+        (
+            "namespace: me",
+            "namespace: me\nslurm: {mem: 200 GB}",
+            "recipe.wrong-form",
+            ("line 4, slurm.mem:", "`200 GB`", "[KMGT]"),
+        ),
+        (
+            "namespace: me",
+            "namespace: me\nslurm: {extra: [account=med]}",
+            "recipe.not-an-sbatch-option",
+            ("line 4, slurm.extra:", "`account=med`"),
+        ),
+        (
+            "merge: {model: rpo}",
+            "merge: {model: rpo, dtype: int8}",
+            "recipe.unknown-value",
+            ("line 19, merge.dtype:", "`int8`", "'bfloat16', 'float16' or 'float32'"),
+        ),
+        (
+            "learning_rate:",
+            "learnig_rate:",
+            "recipe.unknown-key",
+            ("line 11, cpt.learnig_rate:", "Did you mean `learning_rate`?"),
+        ),
+        (
+            "lora: {r: 64",
+            "lora: {rank: 1, r: 64",
+            "recipe.unknown-key",
+            ("line 9, cpt.lora.rank:", "Available: r, "),
+        ),
+        ("merge:", "merg:", "recipe.unknown-key", ("line 19, merg:", "Did you mean `merge`?")),
+        ("exam: own", "exm: own", "recipe.unknown-key", ("corpus.data[1].exm:", "Did you mean `exam`?")),
+        ("  rpo_alpha: 10\n", "", "recipe.missing-key", ("line 15, rpo.rpo_alpha:",)),
+        ("namespace: me\n", "", "recipe.missing-key", ("small.yaml, namespace:",)),
+        (
+            "{rpo.rpo_alpha: 0}",
+            "{rpo.rpo_alfa: 0}",
+            "recipe.unknown-key",
+            ("line 24, ablations.cpt-dpo: rpo.rpo_alfa:", "Did you mean `rpo_alpha`?"),
+        ),
+        (
+            "{rpo.rpo_alpha: 0}",
+            "{name.x: 0}",
+            "recipe.not-a-block",
+            ("line 24, ablations.cpt-dpo: name.x:", "`name`", "`x`"),
+        ),
+    ],
+)
+def test_a_fault_is_named_with_its_line_place_and_value(read_changed, old: str, new: str, code: str, values):
+    with refused(code, "small.yaml", *values, kind=RecipeError):
+        read_changed(old, new)
 
 
-def test_an_unknown_key_gets_a_suggestion(refused: Refuse):
-    words = "small.yaml, line 11, cpt.learnig_rate: unknown key. Did you mean `learning_rate`?"
-    assert refused("learning_rate:", "learnig_rate:") == words
-    assert refused("lora: {r: 64", "lora: {rank: 1, r: 64").startswith(
-        "small.yaml, line 9, cpt.lora.rank: unknown key. Available: r, "
-    )
-    assert refused("merge:", "merg:") == "small.yaml, line 19, merg: unknown key. Did you mean `merge`?"
-    assert refused("exam: own", "exm: own").endswith("corpus.data[1].exm: unknown key. Did you mean `exam`?")
-
-
-def test_a_missing_key_is_told_at_its_block(refused: Refuse):
-    assert (
-        refused("  model: cpt\n  rpo_alpha: 10\n", "  model: cpt\n")
-        == "small.yaml, line 15, rpo.rpo_alpha: is missing."
-    )
-    assert refused("namespace: me\n", "") == "small.yaml, namespace: is missing."
-
-
-def test_all_faults_are_told_at_once_in_the_files_order(refused: Refuse):
-    words = refused(
-        "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2",
-        "cpt:\n  lora: {r: 0, lora_alpha: x}\n  data: rpo\n  num_train_epoks: 2",
-    )
-    assert [line.split(":")[0] for line in words.splitlines()] == [
-        "small.yaml has 4 faults",
-        "  line 9, cpt.lora.lora_alpha",
-        "  line 9, cpt.lora.r",
-        "  line 10, cpt.data",
-        "  line 11, cpt.num_train_epoks",
+def test_all_faults_are_reported_at_once_in_the_files_order(read_changed):
+    with refused("recipe.faults", "small.yaml has 4 faults:") as caught:
+        read_changed(
+            "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2",
+            "cpt:\n  lora: {r: 0, lora_alpha: x}\n  data: rpo\n  num_train_epoks: 2",
+        )
+    assert faults_in(caught.value) == [
+        ("line 9, cpt.lora.lora_alpha", "recipe.wrong-type"),
+        ("line 9, cpt.lora.r", "recipe.out-of-range"),
+        ("line 10, cpt.data", "recipe.later-stage"),
+        ("line 11, cpt.num_train_epoks", "recipe.unknown-key"),
     ]
-
-
-def test_an_ablation_is_checked_like_the_recipe(refused: Refuse):
-    words = refused("{rpo.rpo_alpha: 0}", "{rpo.rpo_alfa: 0}")
-    assert words == "small.yaml, line 24, ablations.cpt-dpo: rpo.rpo_alfa: unknown key. Did you mean `rpo_alpha`?"
-    assert refused("{rpo.rpo_alpha: 0}", "{name.x: 0}").endswith(
-        "ablations.cpt-dpo: name.x: `name` is not a block and has no key `x`."
-    )
 
 
 def test_overrides_are_checked_like_the_recipe(sound: Path):
     recipe = read_recipe(sound, dict([parse_override("rpo.rpo_alpha=0")]))
     assert recipe.rpo and recipe.rpo.rpo_alpha == 0
-    with pytest.raises(RecipeError, match=r"rpo\.rpo_alpha: `-1` is out of range: it must be at least 0\."):
+    with refused("recipe.out-of-range", "rpo.rpo_alpha:", "`-1`", "at least 0"):
         with_overrides(recipe, {"rpo.rpo_alpha": -1})
-    with pytest.raises(RecipeError, match=r"--set rpo\.rpo_alpha: write KEY=VALUE, as `--set rpo\.rpo_alpha=0`\."):
+    with refused("recipe.no-value-to-set", "--set rpo.rpo_alpha:", "`--set rpo.rpo_alpha=0`"):
         parse_override("rpo.rpo_alpha")
     assert parse_override("a.b=[1, x]") == ("a.b", [1, "x"])
     assert parse_override("a=1e-5") == ("a", 1e-5)

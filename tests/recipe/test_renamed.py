@@ -9,7 +9,8 @@ from medllm.errors import RecipeError
 from medllm.recipe import read_recipe, with_overrides
 from medllm.recipe.renamed import RENAMED, new_name, with_new_keys
 from medllm.recipe.settings import Recipe
-from tests.recipe.conftest import SOUND
+from tests.recipe.conftest import SOUND, faults_in
+from tests.refusals import refused
 
 
 def keys_of(model, block: str) -> set[str]:
@@ -45,34 +46,36 @@ def test_each_old_key_is_gone_and_its_new_name_is_a_key(block: str, old: str):
         ("merge: {model: rpo}->merge: {model: rpo, certify: 8}", 19, "merge.certify", "merge.parity_questions"),
     ],
 )
-def test_an_old_key_is_the_only_fault_and_names_the_new_one(refused, old: str, line: int, place: str, new: str):
+def test_an_old_key_is_the_only_fault_and_names_the_new_one(read_changed, old: str, line: int, place: str, new: str):
     before, after = old.split("->")
-    assert refused(before, after) == f"small.yaml, line {line}, {place}: is now `{new}`."
+    with refused("recipe.renamed-key", f"small.yaml, line {line}, {place}:", f"`{new}`"):
+        read_changed(before, after)
 
 
-def test_a_value_that_changed_with_its_key_is_given_in_full(refused):
-    assert refused("rpo_alpha: 10", "rpo_alpha: 10\n  shots: drop").endswith(
-        "rpo.shots: is now `rpo.keep_exemplars`. Write `keep_exemplars: false`."
-    )
-    assert refused("learning_rate: 1e-4", "optimizer: adamw").endswith("Write `optim: adamw_torch`.")
+def test_a_value_that_changed_with_its_key_is_given_in_full(read_changed):
+    with refused("recipe.renamed-key", "rpo.shots:", "`rpo.keep_exemplars`", "`keep_exemplars: false`"):
+        read_changed("rpo_alpha: 10", "rpo_alpha: 10\n  shots: drop")
+    with refused("recipe.renamed-key", "cpt.optimizer:", "`optim: adamw_torch`"):
+        read_changed("learning_rate: 1e-4", "optimizer: adamw")
 
 
-def test_the_value_under_an_old_key_is_checked_in_the_same_reading(refused):
-    words = refused("num_train_epochs: 2", "epochs: many")
-    assert [line.split(":")[0].strip() for line in words.splitlines()[1:]] == [
-        "line 10, cpt.epochs",
-        "line 10, cpt.num_train_epochs",
+def test_the_value_under_an_old_key_is_checked_in_the_same_reading(read_changed):
+    with refused("recipe.faults") as caught:
+        read_changed("num_train_epochs: 2", "epochs: many")
+    assert faults_in(caught.value) == [
+        ("line 10, cpt.epochs", "recipe.renamed-key"),
+        ("line 10, cpt.num_train_epochs", "recipe.wrong-type"),
     ]
 
 
-def test_an_old_key_beside_its_new_name_changes_nothing(refused):
-    words = refused("num_train_epochs: 2", "num_train_epochs: 2\n  epochs: many")
-    assert words == "small.yaml, line 11, cpt.epochs: is now `cpt.num_train_epochs`."
+def test_an_old_key_beside_its_new_name_changes_nothing(read_changed):
+    with refused("recipe.renamed-key", "line 11, cpt.epochs:", "`cpt.num_train_epochs`"):
+        read_changed("num_train_epochs: 2", "num_train_epochs: 2\n  epochs: many")
 
 
-def test_an_ablation_with_an_old_key_is_answered_with_the_new_one(refused):
-    words = refused("{rpo.rpo_alpha: 0}", "{rpo.epochs: 3}")
-    assert words == "small.yaml, line 24, ablations.cpt-dpo: rpo.epochs: is now `rpo.num_train_epochs`."
+def test_an_ablation_with_an_old_key_is_answered_with_the_new_one(read_changed):
+    with refused("recipe.renamed-key", "line 24, ablations.cpt-dpo: rpo.epochs:", "`rpo.num_train_epochs`"):
+        read_changed("{rpo.rpo_alpha: 0}", "{rpo.epochs: 3}")
 
 
 def test_an_override_with_an_old_key_is_answered_with_the_new_one(sound: Path):
@@ -80,9 +83,8 @@ def test_an_override_with_an_old_key_is_answered_with_the_new_one(sound: Path):
         lambda: read_recipe(sound, {"cpt.epochs": 3}),
         lambda: with_overrides(read_recipe(sound), {"cpt.epochs": 3}),
     ):
-        with pytest.raises(RecipeError) as fault:
+        with refused("recipe.renamed-key", "--set cpt.epochs:", "`cpt.num_train_epochs`", kind=RecipeError):
             read()
-        assert str(fault.value) == "--set cpt.epochs: is now `cpt.num_train_epochs`."
 
 
 def test_a_recipe_without_an_old_key_is_left_as_it_is():

@@ -30,16 +30,27 @@ class Adapter:
     def __post_init__(self) -> None:
         if not (self.folder / "adapter_config.json").is_file():
             if not self.folder.is_dir():
-                raise ModelError(f"{self.folder}: no such folder. Give the folder of an adapter.")
-            what = "a full model" if (self.folder / "config.json").is_file() else "no adapter"
+                raise ModelError(
+                    "weights.no-folder", f"{self.folder}: there is no such folder. Give the folder of an adapter."
+                )
+            kind = "a full model" if (self.folder / "config.json").is_file() else "not an adapter"
             raise ModelError(
-                f"{self.folder}: {what} (there is no adapter_config.json). Give the folder of an adapter that was "
-                "trained on the base."
+                "weights.not-an-adapter",
+                f"{self.folder}: is {kind} (adapter_config.json is missing). Give the folder of an adapter that was "
+                "trained on the base.",
             )
         if not self.path.is_file():
             pickled = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
-            why = f"its weights are pickled ({pickled[0]})" if pickled else "adapter_model.safetensors is missing"
-            raise ModelError(f"{self.folder}: {why}. Save the adapter as safetensors.")
+            if pickled:
+                raise ModelError(
+                    "weights.pickled",
+                    f"{self.folder}: the adapter is pickled ({pickled[0]}), and unpickling runs any code it holds. "
+                    "Save the adapter as safetensors.",
+                )
+            raise ModelError(
+                "weights.no-weights",
+                f"{self.folder}: there is no adapter_model.safetensors. Save the adapter as safetensors.",
+            )
         refuse_unknown(self.config, str(self.folder))
 
     @property
@@ -75,7 +86,9 @@ class Adapter:
                 pairs.setdefault(match["module"], {})["A" if "_A" in name[len(match["module"]) :] else "B"] = tensor
         broken = sorted(module for module, pair in pairs.items() if len(pair) < 2)
         if broken:
-            raise ModelError(f"{self.folder}: {broken[0]} has only one LoRA factor. Save the adapter again.")
+            raise ModelError(
+                "weights.half-pair", f"{self.folder}: {broken[0]} has only one LoRA factor. Save the adapter again."
+            )
         return {module: (pair["A"], pair["B"]) for module, pair in pairs.items()}
 
     @cached_property
@@ -93,8 +106,9 @@ class Adapter:
         for module, tensor in found.items():
             if len(numbers[module]) != tensor.shape[0]:
                 raise ModelError(
+                    "weights.wrong-row-count",
                     f"{self.folder}: `trainable_token_indices` names {len(numbers[module])} rows of {module}, and "
-                    f"{tensor.shape[0]} are stored. Save the adapter again."
+                    f"{tensor.shape[0]} are stored. Save the adapter again.",
                 )
         return {module: (tensor, tuple(numbers[module])) for module, tensor in found.items()}
 
@@ -106,8 +120,9 @@ class Adapter:
         strange = sorted(name for name in left if ".lora_" in name or "token_adapter" in name)
         if strange:
             raise ModelError(
-                f"{self.folder}: holds {strange[0]}, which is no part of plain LoRA. Merge it with PEFT itself and "
-                "give the merged model in its place."
+                "weights.unknown-tensor",
+                f"{self.folder}: holds {strange[0]}, which is not part of plain LoRA. Merge the adapter with PEFT and "
+                "give the merged model instead.",
             )
         return left
 
@@ -134,28 +149,32 @@ class Adapter:
         print_ = self.base.get("fingerprint")
         if print_ and print_ != base.fingerprint:
             raise ModelError(
-                f"{self.folder}: trained on {self.base['name']} (fingerprint {print_}), but laid on {base.name} "
-                f"({base.fingerprint}). Give the base it was trained on."
+                "weights.other-base",
+                f"{self.folder}: the adapter was trained on {self.base['name']} (fingerprint {print_}), and the given "
+                f"base is {base.name} ({base.fingerprint}). Give the base of the adapter.",
             )
         base.refuse_quantized()
         if base.config.get("model_type") in TRANSPOSED:
             raise ModelError(
-                f"{self.folder}: {base.name} is a {base.config['model_type']} model, which stores its layers' weights "
-                f"transposed (Conv1D). Merge it with PEFT itself and give the merged model in its place."
+                "weights.transposed-base",
+                f"{self.folder}: {base.name} is a {base.config['model_type']} model, which stores the weights of its "
+                f"layers transposed (Conv1D). Merge the adapter with PEFT and give the merged model instead.",
             )
         faults = [fault for module in self.modules if (fault := self._misfit(module, base))]
         faults += [fault for name in self.replaced if (fault := self._misplaced(name, base))]
         faults += [fault for module in {*self.biases, *self.rows} if (fault := self._unlike(module, base))]
         if faults:
             raise ModelError(
-                f"{self.folder}: trained on {self.base['name']}, does not fit {base.name}: {faults[0]}"
-                f"{f' (and {len(faults) - 1} more)' if len(faults) > 1 else ''}. Give the base it was trained on."
+                "weights.misfit",
+                f"{self.folder}: the adapter was trained on {self.base['name']} and does not fit {base.name}: "
+                f"{faults[0]} (faults: {len(faults)}). Give the base of the adapter.",
             )
         word = word_apart(base.folder, self.folder)
         if word is not None:
             raise ModelError(
-                f"{self.folder}: its tokenizer is not that of {base.name}: `{word}` has another number there. Give the "
-                "base it was trained on, or put that base's tokenizer beside the adapter."
+                "weights.other-tokenizer",
+                f"{self.folder}: the adapter's tokenizer gives `{word}` another number than the tokenizer of "
+                f"{base.name}. Give the base of the adapter, or put that base's tokenizer beside the adapter.",
             )
 
     @cached_property

@@ -24,7 +24,7 @@ FOLLOWED = frozenset(
 )
 """Keys that decide what the tensors do, and that the merge follows as PEFT does."""
 
-BY_PEFT = "Merge it with PEFT itself (`merge_and_unload`) and give the merged model in its place."
+BY_PEFT = "Merge it with PEFT (`merge_and_unload`) and give the merged model instead."
 REFUSED = {
     "use_dora": ("DoRA", BY_PEFT),
     "alora_invocation_tokens": (
@@ -65,18 +65,22 @@ def refuse_unknown(config: dict[str, Any], named: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise ModelError(
-            f"{named}: the adapter is {kind}; only LoRA is known here. Convert it with `peft.convert_to_lora`, or "
-            "merge it with PEFT itself and give the merged model in its place."
+            "weights.not-lora",
+            f"{named}: the adapter is {kind}; medllm reads LoRA only. Convert it with `peft.convert_to_lora`, or "
+            "merge it with PEFT and give the merged model instead.",
         )
     for key, (name, mend) in REFUSED.items():
         if config.get(key):
-            raise ModelError(f"{named}: the adapter is {name}; only plain LoRA is known here. {mend}")
+            raise ModelError(
+                "weights.lora-variant", f"{named}: the adapter is {name}; medllm reads plain LoRA only. {mend}"
+            )
     _refuse_init(config.get("init_lora_weights", True), named)
     unknown = sorted(key for key in config.keys() - FREE - FOLLOWED - REFUSED.keys() if config[key])
     if unknown:
         raise ModelError(
-            f"{named}: adapter_config.json sets `{unknown[0]}`, which is unknown here and may change what the adapter "
-            "does. Merge it with the PEFT that made it; if the key changes no weight, take it out of the file."
+            "weights.unknown-adapter-key",
+            f"{named}: adapter_config.json sets `{unknown[0]}`, an unknown key that may change what the adapter does. "
+            "Merge it with the version of PEFT that made it; if the key changes no weight, remove it from the file.",
         )
 
 
@@ -87,9 +91,11 @@ def _refuse_init(init: object, named: str) -> None:
     if start in CHANGES_BASE:
         mend = "Give it as plain LoRA of the LoftQ base (`init_lora_weights: true`)." if start == "loftq" else CONVERT
         raise ModelError(
-            f"{named}: the adapter was initialised by {CHANGES_BASE[start]}, which also changes the base's weights: on "
-            f"the base as it was published it is another model. {mend}"
+            "weights.init-changes-base",
+            f"{named}: {CHANGES_BASE[start]} initialised the adapter and changed weights of the base as well, so with "
+            f"the published base it is another model. {mend}",
         )
     raise ModelError(
-        f"{named}: the adapter was initialised by `{init}`, which is unknown here and may change the base. {BY_PEFT}"
+        "weights.unknown-init",
+        f"{named}: the adapter's initialisation `{init}` is unknown and may change the base. {BY_PEFT}",
     )

@@ -40,6 +40,7 @@ def refuse_unstored(model: Any, base: Checkpoint) -> None:  # noqa: ANN401  a Pe
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise ModelError(
-            f"{base.name}: the adapter sits on {faults[0]}{more}: it could be trained, but neither merged nor laid on "
-            "the base again. Leave that layer out of `lora.target_modules`."
+            "weights.unmergeable-layer",
+            f"{base.name}: the adapter changes {faults[0]}{more}. It can be trained, but not merged or loaded on the "
+            "base again. Remove that layer from `lora.target_modules`.",
         )

@@ -44,7 +44,10 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str], int]:
                 raise ValueError("the header is longer than the file")
             header: dict[str, Any] = json.loads(file.read(length))
     except (OSError, struct.error, ValueError) as fault:
-        raise ModelError(f"{path}: no whole safetensors file ({fault}). Download or make it again.") from fault
+        raise ModelError(
+            "weights.not-safetensors",
+            f"{path}: is not a complete safetensors file ({fault}). Download or make it again.",
+        ) from fault
     metadata = header.pop("__metadata__", {}) or {}
     start = 8 + length
     tensors = {
@@ -53,7 +56,10 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str], int]:
     }
     longest = max((tensor.end for tensor in tensors.values()), default=0)
     if start + longest > path.stat().st_size:
-        raise ModelError(f"{path}: cut off after {path.stat().st_size} bytes. Download or make it again.")
+        raise ModelError(
+            "weights.cut-off",
+            f"{path}: the file is cut off after {path.stat().st_size} bytes. Download or make it again.",
+        )
     return tensors, metadata, start
 
 
@@ -70,9 +76,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as fault:
-        raise ModelError(f"{path}: not readable as JSON ({fault}). Download or make it again.") from fault
+        raise ModelError(
+            "weights.broken-json", f"{path}: cannot be read as JSON ({fault}). Download or make it again."
+        ) from fault
     if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds no JSON object. Download or make it again.")
+        raise ModelError("weights.broken-json", f"{path}: does not hold a JSON object. Download or make it again.")
     return value
 
 
@@ -85,17 +93,25 @@ class Checkpoint:
     def __post_init__(self) -> None:
         if not (self.folder / "config.json").is_file():
             if not self.folder.is_dir():
-                raise ModelError(f"{self.folder}: no such folder. Give the folder of a full model.")
-            what = "an adapter" if (self.folder / "adapter_config.json").is_file() else "no model"
-            raise ModelError(f"{self.folder}: {what} (there is no config.json). Give the folder of a full model.")
+                raise ModelError(
+                    "weights.no-folder", f"{self.folder}: there is no such folder. Give the folder of a full model."
+                )
+            kind = "an adapter" if (self.folder / "adapter_config.json").is_file() else "not a model"
+            raise ModelError(
+                "weights.not-a-model",
+                f"{self.folder}: is {kind} (config.json is missing). Give the folder of a full model.",
+            )
         if not self.shards:
             pickled = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
             if pickled:
                 raise ModelError(
-                    f"{self.folder}: weights are pickled ({pickled[0]}), and unpickling runs whatever they hold. "
-                    "Convert them to safetensors where they come from."
+                    "weights.pickled",
+                    f"{self.folder}: the weights are pickled ({pickled[0]}), and unpickling runs any code they hold. "
+                    "Convert them to safetensors where you trust them.",
                 )
-            raise ModelError(f"{self.folder}: no *.safetensors weights. Download the model again.")
+            raise ModelError(
+                "weights.no-weights", f"{self.folder}: there are no *.safetensors weights. Download the model again."
+            )
 
     @cached_property
     def shards(self) -> list[Path]:
@@ -116,8 +132,9 @@ class Checkpoint:
             missing = sorted(set(read_json(index).get("weight_map", {})) - set(found))
             if missing:
                 raise ModelError(
-                    f"{self.folder}: {len(missing)} tensors of the index are in no shard (first: {missing[0]}). "
-                    "Download the missing shards."
+                    "weights.missing-shards",
+                    f"{self.folder}: no shard holds {len(missing)} tensors of the index (first: {missing[0]}). "
+                    "Download the missing shards.",
                 )
         return found
 
@@ -188,8 +205,9 @@ class Checkpoint:
         )
         if packed:
             raise ModelError(
+                "weights.quantized-base",
                 f"{self.folder}: the weights are stored quantized ({packed[0]} is {self.tensors[packed[0]].dtype}). "
-                "Give the base as it was before it was quantized."
+                "Give the base before quantization.",
             )
 
 

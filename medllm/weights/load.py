@@ -69,24 +69,29 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     if not has_tokenizer(folder):
         raise ModelError(
-            f"{folder}: no tokenizer (none of {', '.join(' + '.join(names) for names in TOKENIZERS)}). Download the "
-            "model's tokenizer files into that folder."
+            "weights.no-tokenizer",
+            f"{folder}: there is no tokenizer (none of {', '.join(' + '.join(names) for names in TOKENIZERS)}). "
+            "Download the model's tokenizer files into that folder.",
         )
     path = folder / "tokenizer.json"
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        said = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
         raise ModelError(
-            f"{folder}: the tokenizer cannot be read ({said}). Save it once as tokenizer.json: load it where it works "
-            "and call `save_pretrained`."
+            "weights.broken-tokenizer",
+            f"{folder}: the tokenizer cannot be read ({reason}). Load it where it works and save it as tokenizer.json "
+            "with `save_pretrained`.",
         ) from fault
     if path.is_file():
         written = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
         if tokenizer(PROBE, add_special_tokens=False)["input_ids"] != written:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"{folder}: the tokenizer has no end-of-text token. Set `eos_token` in tokenizer_config.json.")
+        raise ModelError(
+            "weights.no-end-token",
+            f"{folder}: the tokenizer has no end-of-text token. Set `eos_token` in tokenizer_config.json.",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -108,7 +113,9 @@ def load_base(
     base.tensors  # noqa: B018  reads every header: a shard that is cut off or missing is named here
     family = base.config.get("model_type")
     if family not in FAMILIES:
-        raise ModelError(f"{folder}: a {family} model; known and tested here are {', '.join(FAMILIES)}.")
+        raise ModelError(
+            "weights.unknown-family", f"{folder}: is a {family} model. Give a model of one of {', '.join(FAMILIES)}."
+        )
     kind = getattr(torch, dtype)
     place = torch.device(device) if device is not None else default_device()
     options: dict[str, Any] = {"device_map": {"": place}, "use_safetensors": True, "trust_remote_code": False}
@@ -121,13 +128,20 @@ def load_base(
     except (ImportError, RuntimeError, ValueError, OSError, MemoryError) as fault:
         if memory_is_full(fault):
             raise ModelError(
-                f"{folder}: does not fit into memory. Set `quantization: nf4`, or take a smaller base."
+                "weights.no-memory",
+                f"{folder}: the model does not fit into memory. Set `quantization: nf4`, or take a smaller base.",
             ) from fault
-        raise ModelError(f"{folder}: cannot be loaded: {str(fault).splitlines()[0]}") from fault
+        raise ModelError(
+            "weights.load-failed",
+            f"{folder}: transformers cannot load the model: {str(fault).splitlines()[0]} If that names no remedy, "
+            "update transformers or download the model again.",
+        ) from fault
     wrong = sorted(report["missing_keys"]) or sorted(str(key) for key in report["mismatched_keys"])
     if wrong:
         raise ModelError(
-            f"{folder}: {len(wrong)} tensors are missing or misshapen (first: {wrong[0]}). Download it again."
+            "weights.incomplete-model",
+            f"{folder}: {len(wrong)} tensors are missing or have another shape (first: {wrong[0]}). Download the model "
+            "again.",
         )
     keep_autograd(model)
     loaded: PreTrainedModel = model.eval()
@@ -178,10 +192,11 @@ def load_adapters(
         adapter.fits(checkpoint)
         grown, over = adapter.vocabulary(checkpoint), adapter.overwrites(checkpoint)
         if (over or grown) and not (alone and len(folders) == 1):
-            what = f"brings a vocabulary of {grown} tokens" if grown else f"writes over the base's {over[0]}"
+            change = f"brings a vocabulary of {grown} tokens" if grown else f"replaces the base's {over[0]}"
             raise ModelError(
-                f"{folder}: {what}, so it cannot share a copy of {checkpoint.name} with others. Merge it first "
-                f"(`medllm merge {base} {folder} --out ...`) and give the merged model."
+                "weights.adapter-changes-base",
+                f"{folder}: the adapter {change}, so it cannot share {checkpoint.name} with other models. Merge it "
+                f"first (`medllm merge {base} {folder} --out ...`) and give the merged model.",
             )
         if grown:
             model.resize_token_embeddings(grown, mean_resizing=False)
@@ -194,7 +209,7 @@ def load_adapters(
         else:
             laid.load_adapter(str(folder), adapter_name=name, is_trainable=learns)
     if laid is None:
-        raise ModelError("no adapters were given to lay on the base.")
+        raise ModelError("weights.no-adapter-given", "There is no adapter to load on the base. Give at least one.")
     for config in laid.peft_config.values():
         # Saving looks the base up by this name, and would ask the Hub for one that is no folder here.
         config.base_model_name_or_path = str(base)
@@ -208,8 +223,9 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel,
     highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
         raise ModelError(
-            f"{folder}: the tokenizer's highest token is {highest}, but the model has only {rows} rows of embedding. "
-            "Use the tokenizer that came with the model, or the model that was resized with this tokenizer."
+            "weights.vocabulary-too-large",
+            f"{folder}: the tokenizer's highest token is {highest}, and the model's embedding has only {rows} rows. "
+            "Use the tokenizer of the model, or the model that was resized for this tokenizer.",
         )
 
 

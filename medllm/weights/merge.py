@@ -69,7 +69,10 @@ def _begin(base: Checkpoint, adapters: list[Adapter], out: Path, dtype: str | No
     mine = {"base": base.fingerprint, "adapters": [_digest(path) for path in files], "dtype": dtype}
     note = out / BEGUN
     if any(out.glob("*.safetensors")) and (not note.is_file() or read_json(note) != mine):
-        raise ModelError(f"{out}: shards of another merge lie there. Remove that folder, or finish that merge first.")
+        raise ModelError(
+            "weights.other-merge",
+            f"{out}: the folder holds shards of another merge. Remove that folder, or finish that merge first.",
+        )
     note.write_text(json.dumps(mine) + "\n", "utf-8")
 
 
@@ -89,7 +92,9 @@ def _room_for(base: Checkpoint, out: Path, changes: dict[str, list[AdapterChange
     free = shutil.disk_usage(out).free
     if free < needed:
         raise ModelError(
-            f"{out}: the merged model needs {needed / 1e9:.3g} GB there, and {free / 1e9:.3g} GB are free. Free some."
+            "weights.disk-too-small",
+            f"{out}: the merged model needs {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB of the disk are free. Free "
+            "some space.",
         )
 
 

@@ -43,7 +43,10 @@ class TensorSource:
         for rows in _slices(count, count_of(tensor)):
             read = torch.empty(tensor.size // count * (rows.stop - rows.start), dtype=torch.uint8)
             if self.file.readinto(memoryview(read.numpy())) != len(read):
-                raise ModelError(f"{self.file.name}: cut off while it was read. Download or make it again.")
+                raise ModelError(
+                    "weights.cut-off",
+                    f"{self.file.name}: the file became shorter during reading. Download or make it again.",
+                )
             kind = DTYPES.get(tensor.dtype)
             yield rows, read if kind is None else read.view(kind).view(-1, *tensor.shape[1:])
 

@@ -24,8 +24,9 @@ def renaming(folder: Path) -> Callable[[str], str | None]:
         found = get_model_conversion_mapping(model)
     except (ImportError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as fault:
         raise ModelError(
+            "weights.unknown-tensor-names",
             f"{folder}: the installed transformers does not know how this model names its tensors "
-            f"({str(fault).splitlines()[0] if str(fault) else type(fault).__name__}). Update transformers."
+            f"({str(fault).splitlines()[0] if str(fault) else type(fault).__name__}). Update transformers.",
         ) from fault
     renamings = [one for one in found if isinstance(one, WeightRenaming)]
     converters = [one for one in found if not isinstance(one, WeightRenaming)]

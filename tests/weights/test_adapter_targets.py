@@ -7,7 +7,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from medllm.errors import ModelError
 from medllm.exam.records import read_records
 from medllm.recipe.settings import Evaluate, Merge
 from medllm.stages import cpt, evaluate, merge, rpo
@@ -15,6 +14,7 @@ from medllm.weights.adapter import Adapter
 from medllm.weights.adapter_targets import outside_text, refuse_unstored
 from medllm.weights.checkpoint import Checkpoint
 from tests import tiny
+from tests.refusals import refused
 
 ADAPTED = ("q_proj", "v_proj", "down_proj", "fc1", "out_proj")
 
@@ -88,5 +88,5 @@ def test_an_adapter_on_joined_experts_is_refused_before_the_first_step(tmp_path)
     refuse_unstored(fine, Checkpoint(base))
     experts = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), experts)
-    with pytest.raises(ModelError, match=r"neither merged nor laid on the base again\. Leave that layer out"):
+    with refused("weights.unmergeable-layer", "experts", "`lora.target_modules`"):
         refuse_unstored(adapted, Checkpoint(base))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from medllm.errors import ModelError
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.tensor_io import open_tensors, workers, write_tensors
 from tests import tiny
+from tests.refusals import refused
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is told in kilobytes on Linux only")
@@ -73,5 +73,5 @@ def test_a_shard_that_shrinks_while_it_is_read_is_no_tensor(tmp_path):
     with open_tensors(shard) as source:
         with shard.open("r+b") as file:
             file.truncate(shard.stat().st_size - 8)
-        with pytest.raises(ModelError, match=r"cut off while it was read\. Download or make it again\."):
+        with refused("weights.cut-off", shard):
             list(source.parts(tensors[-1]))

@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=32)
     asked = parser.parse_args()
     writer = Writer()
-    live = Live({name: (writer, name) for name in ("base", "cpt", "final")}, "bench", together=False)
+    live = Live({name: (writer, name) for name in ("base", "cpt", "final")}, "bench")
     with tempfile.TemporaryDirectory() as folder:
         shown = write(Path(folder), per_section=75)
         began = time.monotonic()

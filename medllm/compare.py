@@ -1,4 +1,4 @@
-"""One question for N models under both prompts, recorded or live; every cell has its own state and fault."""
+"""One question to N models under both prompts, recorded or live; every cell has its own state and fault."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from threading import Lock, Thread
+from threading import Thread
 from typing import Literal
 
+from medllm.exam.extract.answer import parse
+from medllm.exam.grading import grade
+from medllm.exam.prompts import Prompt
+from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle, Record, Status
-from medllm.generation.types import Delta, Generator, NoReplyError, PromptTooLongError, Reply, Request
+from medllm.generation.types import Delta, Generator, NoReplyError, Reply, Request
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "gained"]
 FaultKind = Literal["silent", "refused", "answered", "too_long", "broken"]
 Column = tuple[str, PromptStyle]
+Generators = Mapping[str, tuple[Generator, str]]
+"""For each displayed model: the generator that answers, and the generator's own name for the model."""
 
 BEAT = 5.0
 """Seconds after which the cells are yielded again without news."""
@@ -27,6 +33,8 @@ class CellFault:
 
     kind: FaultKind
     detail: str = ""
+    error: Exception | None = field(default=None, repr=False, compare=False)
+    """The error itself, for the user who runs the program; never for a page, since its text may hold an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +88,13 @@ async def stream(
     *,
     stop: asyncio.Event,
     every: float = 0.1,
-    silence: float = 120.0,
+    silence: float | None = 120.0,
 ) -> AsyncIterator[Cells]:
     """Yield all cells together, at most once each `every` seconds, until all are finished or `stop` is set.
 
     The producers end with this generator, before its last yield: a reader that goes away (a closed browser) cancels
     all of them. Only a yield detects that the reader is gone, so the generator yields now and then without news.
-    A producer that is silent for `silence` seconds fails, alone.
+    A producer that is silent for `silence` seconds fails, alone; with None it is waited for.
     """
     board = _Board({column: Cell(*column, "waiting") for column in columns})
     tasks = [asyncio.create_task(board.fill(column, ask, judge, silence)) for column in columns]
@@ -111,7 +119,7 @@ class _Board:
     cells: dict[Column, Cell]
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def fill(self, column: Column, ask: Ask, judge: Judge, silence: float) -> None:
+    async def fill(self, column: Column, ask: Ask, judge: Judge, silence: float | None) -> None:
         """Fill one cell to its end; a fault of this cell must not end the other five."""
         try:
             async for text in _pieces(ask(*column), silence):
@@ -126,7 +134,7 @@ class _Board:
             self.news.set()
 
 
-async def _pieces(reply: AsyncIterator[str], silence: float) -> AsyncIterator[str]:
+async def _pieces(reply: AsyncIterator[str], silence: float | None) -> AsyncIterator[str]:
     """Yield the pieces of a reply; TimeoutError when the next one does not come in time."""
     try:
         while True:
@@ -153,15 +161,14 @@ async def _either(first: asyncio.Event, second: asyncio.Event, seconds: float) -
             wait.cancel()
 
 
-def _fault(fault: Exception, silence: float) -> CellFault:
-    """Return the kind of a failure for display, never its text, which may contain an address or a key."""
+def _fault(fault: Exception, silence: float | None) -> CellFault:
+    """Return the kind of a failure for display, without its text, which may contain an address or a key."""
     if isinstance(fault, TimeoutError):
-        return CellFault("silent", f"{silence:.0f}")
-    if isinstance(fault, NoReplyError):
-        return CellFault("answered", str(fault.status)) if fault.status else CellFault("refused", type(fault).__name__)
-    if isinstance(fault, PromptTooLongError):
-        return CellFault("too_long")
-    return CellFault("refused" if isinstance(fault, OSError) else "broken", type(fault).__name__)
+        return CellFault("silent", f"{silence or 0:.0f}", fault)
+    if isinstance(fault, NoReplyError) and fault.status:
+        return CellFault("answered", str(fault.status), fault)
+    refused = isinstance(fault, NoReplyError | OSError)
+    return CellFault("refused" if refused else "broken", type(fault).__name__, fault)
 
 
 def _ended(cells: Cells) -> Cells:
@@ -172,14 +179,70 @@ def _ended(cells: Cells) -> Cells:
     }
 
 
-class Asking:
-    """One question put to one generator, in a thread of its own; each cell reads its own reply.
+class Round:
+    """One question on its way to every model under every prompt: it builds the requests and reads the replies.
 
-    When no cell is read any more (stop, a closed browser), the thread releases the generator.
+    Each generator gets all its requests at once. When no cell is read any more (stop, a closed browser), its thread
+    releases it.
+
+    Args:
+        question: The question with its key; None for a question that is not scored.
     """
 
-    def __init__(self, generator: Generator, requests: Mapping[Column, Request], turn: Lock | None = None) -> None:
-        self.generator, self.requests, self.turn = generator, dict(requests), turn or Lock()
+    def __init__(
+        self,
+        generators: Generators,
+        prompts: Mapping[PromptStyle, Prompt],
+        max_new_tokens: Mapping[PromptStyle, int],
+        question: Question | None,
+    ) -> None:
+        self.question = question
+        self.columns: tuple[Column, ...] = tuple((model, style) for model in generators for style in prompts)
+        requests: dict[int, dict[Column, Request]] = {}
+        for model, style in self.columns:
+            generator, name = generators[model]
+            request = Request.of_prompt(
+                prompts[style], key=f"{model}/{style}", model=name, max_new_tokens=max_new_tokens[style]
+            )
+            requests.setdefault(id(generator), {})[model, style] = request
+        self._streams: dict[Column, _Stream] = {}
+        for own in requests.values():
+            generator = generators[next(iter(own))[0]][0]
+            self._streams |= dict.fromkeys(own, _Stream(generator, own))
+
+    def __enter__(self) -> Round:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the round's generators, however the round ended."""
+        for each in self._streams.values():
+            each.let_go()
+
+    def cells(
+        self, *, stop: asyncio.Event | None = None, every: float = 0.1, silence: float | None = None
+    ) -> AsyncIterator[Cells]:
+        """Yield all cells together as they fill, as `stream` does."""
+        return stream(self.columns, self._ask, self._judge, stop=stop or asyncio.Event(), every=every, silence=silence)
+
+    def _ask(self, model: str, prompt: PromptStyle) -> AsyncIterator[str]:
+        return self._streams[model, prompt].read((model, prompt))
+
+    def _judge(self, model: str, prompt: PromptStyle, text: str) -> Cell:
+        """Return the finished cell, read by the exam's own parser."""
+        reply = self._streams[model, prompt].replies.get((model, prompt))
+        if reply and reply.finish_reason == "too_long":
+            return Cell(model, prompt, "failed", fault=CellFault("too_long"))
+        whole, reason = (reply.text, reply.finish_reason) if reply else (text, None)
+        if self.question is not None:
+            return recorded(grade(self.question, whole, model=model, prompt=prompt, finish_reason=reason))
+        return Cell(model, prompt, "done", text=whole, answer=parse(whole, None, finish_reason=reason).answer)
+
+
+class _Stream:
+    """The requests of one generator, streamed in a thread of their own; each cell reads its own reply."""
+
+    def __init__(self, generator: Generator, requests: Mapping[Column, Request]) -> None:
+        self.generator, self.requests = generator, dict(requests)
         self.replies: dict[Column, Reply] = {}
         self._column = {request.key: column for column, request in self.requests.items()}
         self._pieces: dict[Column, asyncio.Queue[str | Exception | None]] = {}
@@ -208,28 +271,23 @@ class Asking:
             with suppress(RuntimeError):  # the loop is closed: no reader is left
                 loop.call_soon_threadsafe(self._pieces[column].put_nowait, piece)
 
-        while not self.turn.acquire(timeout=1.0):  # not our turn yet: empty pieces prevent a timeout
-            for column in self.requests:
-                hand(column, "")
-            if not self._reading:
-                return
+        end: Exception = EOFError("the generator ended without a reply to this request")
         try:
-            for delta in self._stream():
+            for delta in self._deltas():
                 column = self._column[delta.key]
-                if delta.text:
-                    hand(column, delta.text)
                 if delta.reply is not None:
                     self.replies[column] = delta.reply
-                    hand(column, None)
+                hand(column, delta.text)
+                if delta.reply is not None or delta.error is not None:
+                    hand(column, delta.error)
         except Exception as fault:
-            for column in self.requests:
-                hand(column, fault)
-        finally:
-            self.turn.release()
+            end = fault
+        for column in self.requests:
+            hand(column, end)
 
-    def _stream(self) -> Iterator[Delta]:
+    def _deltas(self) -> Iterator[Delta]:
         """Yield the generator's pieces for as long as a cell is read."""
-        pieces = self.generator.stream(list(self.requests.values())) if self._reading else iter(())
+        pieces = self.generator.stream(list(self.requests.values()))
         try:
             for delta in pieces:
                 if not self._reading:

@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from medllm.compare import Cell, flip_between, stream
-from medllm.generation.types import NoReplyError, PromptTooLongError
+from medllm.compare import Cell, Round, flip_between, stream
+from medllm.exam.prompts import render
+from medllm.exam.question import own_question
+from medllm.generation.types import Delta, NoReplyError, Reply
+from tests.exam.making import question
 
 COLUMNS = tuple((model, prompt) for model in ("base", "cpt", "final") for prompt in ("plain", "explain"))
 
@@ -115,6 +118,73 @@ def test_a_reader_that_goes_away_stops_every_producer():
     assert left == set()
 
 
+class Writer:
+    """A generator that writes its line in two pieces; requests of `failing` models end with an error."""
+
+    def __init__(self, line, failing=()):
+        self.line, self.failing, self.batches = line, failing, []
+
+    def stream(self, requests):
+        self.batches.append({request.key: request for request in requests})
+        for request in requests:
+            if request.model in self.failing:
+                yield Delta(request.key, "", error=NoReplyError("http://secret.host/v1 answered 404", 404))
+                continue
+            yield Delta(request.key, self.line[:2])
+            yield Delta(request.key, self.line[2:])
+            reply = Reply(key=request.key, text=self.line, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+            yield Delta(request.key, "", reply)
+
+
+def ask_round(generators, asked):
+    prompts = {style: render(asked, prompt=style, template="paper") for style in ("plain", "explain")}
+    with Round(generators, prompts, {"plain": 8, "explain": 64}, asked if asked.has_key else None) as put:
+
+        async def run():
+            return [state async for state in put.cells(every=0.001)][-1]
+
+        return asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_each_generator_gets_its_models_at_once_under_its_own_names_and_with_the_prompts_lengths():
+    adapters, server = Writer("答え:b"), Writer("答え:c")
+    end = ask_round({"base": (adapters, "base"), "final": (adapters, "rpo"), "gpt": (server, "gpt-4o")}, question())
+    assert [sorted(batch) for batch in adapters.batches] == [
+        ["base/explain", "base/plain", "final/explain", "final/plain"]
+    ]
+    (sent,) = server.batches
+    assert {request.model for request in sent.values()} == {"gpt-4o"}
+    assert [sent["gpt/plain"].max_new_tokens, sent["gpt/explain"].max_new_tokens] == [8, 64]
+    assert sent["gpt/plain"].stop == ("\nQuestion:",)
+    assert {column: (cell.answer, cell.correct, cell.status) for column, cell in end.items()} == {
+        (model, style): (answer, answer == "b", "answered")
+        for model, answer in (("base", "b"), ("final", "b"), ("gpt", "c"))
+        for style in ("plain", "explain")
+    }
+
+
+def test_one_models_error_is_kept_in_its_cells_for_the_program_and_the_others_answer():
+    end = ask_round({"base": (Writer("答え:b", ["x"]), "y"), "gpt": (Writer("", ["x"]), "x")}, question())
+    assert end["base", "plain"].correct and end["base", "explain"].correct
+    fault = end["gpt", "plain"].fault
+    assert (fault.kind, fault.detail, type(fault.error)) == ("answered", "404", NoReplyError)
+    assert "secret" not in repr(fault)
+
+
+def test_a_generator_that_ends_without_a_reply_fails_its_cells_and_nothing_waits():
+    class Mute(Writer):
+        def stream(self, requests):
+            yield Delta(requests[0].key, "…")
+
+    end = ask_round({"base": (Mute(""), "base")}, question())
+    assert {cell.fault.kind for cell in end.values()} == {"broken"}
+
+
+def test_a_question_of_ones_own_is_not_graded():
+    end = ask_round({"base": (Writer("寝る。"), "base")}, own_question("かぜの治療は？"))
+    assert {(cell.text, cell.correct, cell.status) for cell in end.values()} == {("寝る。", None, None)}
+
+
 def test_a_flip_needs_two_verdicts_that_differ():
     right = Cell("base", "plain", "done", correct=True)
     wrong = Cell("base", "explain", "done", correct=False)
@@ -163,7 +233,6 @@ def test_while_all_are_silent_something_is_yielded_so_that_a_gone_reader_is_noti
     [
         (NoReplyError("http://secret.host/v1 cannot be reached"), ("refused", "NoReplyError")),
         (NoReplyError("http://secret.host/v1 answered 404", 404), ("answered", "404")),
-        (PromptTooLongError(), ("too_long", "")),
         (KeyError("hf_secret"), ("broken", "KeyError")),
     ],
 )

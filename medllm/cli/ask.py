@@ -1,18 +1,28 @@
 """`medllm ask`: one question to every model, plain and explained."""
 
+import asyncio
 import json
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medllm.cli.app import app
 from medllm.cli.options import HubOption, JsonOption, RecipeFile, SetOption
+from medllm.errors import RecipeError
 
 if TYPE_CHECKING:
+    from medllm.compare import Cell, Cells, Column, Round
+    from medllm.exam.prompts import Prompt
     from medllm.exam.question import Question
-    from medllm.pipeline.asking import Asked, Cell
+    from medllm.exam.record import PromptStyle
+    from medllm.pipeline.plan import BuildPlan
+    from medllm.recipe.settings import Evaluate
+
+PACE = 0.02
+"""Seconds between two looks at the replies: a terminal shows them as they come."""
 
 
 @app.command()
@@ -25,61 +35,135 @@ def ask(
 ) -> None:
     """Ask every model of the recipe, plainly and explained; replies are written as they come. Not for clinical use."""
     from medllm.cli.console import log
+    from medllm.evaluation.prompts import find_question
     from medllm.hub import connect
-    from medllm.pipeline import asking, make_plan
+    from medllm.pipeline import make_plan
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     with connect(hub, sound.namespace, say=log) as there, warnings.catch_warnings():
         # Libraries' notes to their own developers do not concern the user.
         warnings.simplefilter("ignore", FutureWarning)
-        asked = asking.ask(make_plan(sound, there), question)
-        if asked.question is None:
-            exams = ", ".join(asked.settings.benchmarks)
-            print(f"no question of {exams} has this id; asked word for word", file=sys.stderr)
-        for name, source in asked.missing.items():
+        plan = make_plan(sound, there)
+        settings = _answering(plan, question)
+        sources = plan.pull_standing_sources("evaluate")
+        asked = find_question(settings, sources, question)
+        if asked is None:
+            print(f"no question of {', '.join(settings.benchmarks)} has this id; asked word for word", file=sys.stderr)
+        item, prompts = asked or (None, _own_prompts(settings, question))
+        with _round(settings, sources, prompts, item) as put:
+            head = prompts["plain"].text if "plain" in prompts else question
+            asyncio.run(_print_json(put) if json_ else _write(put, list(prompts), head))
+
+
+def _answering(plan: "BuildPlan", text: str) -> "Evaluate":
+    """Return the evaluation's settings with the models that exist; report the others."""
+    from medllm.recipe.reference import STAGES
+
+    settings = plan.recipe.evaluate
+    if settings is None:
+        raise RecipeError("ask.no-evaluation", "evaluate: the recipe has none, so it names no models to ask.")
+    if not text.strip():
+        raise RecipeError(
+            "ask.no-question",
+            "ask: there is no question. Write an exam's question id, or a question of your own in quotes.",
+        )
+    standing = {item.stage for item in plan.items if item.standing}
+    models = {}
+    for name, source in settings.models.items():
+        if source in STAGES and source not in standing:
             print(f"{name}: cannot answer, because {source} is not made yet", file=sys.stderr)
-        if json_:
-            cells = {(cell.model, cell.prompt): cell for cell, _ in asking.replies(asked)}
-            print(json.dumps([vars(cell) for cell in cells.values()], ensure_ascii=False, indent=2))
         else:
-            _write(asked)
+            models[name] = source
+    if not models:
+        raise RecipeError("ask.no-model", "ask: none of the recipe's models is built yet. Run `medllm run` first.")
+    return settings.model_copy(update={"models": models})
 
 
-def _write(asked: "Asked") -> None:
+def _own_prompts(settings: "Evaluate", text: str) -> "dict[PromptStyle, Prompt]":
+    """Render a question of the user's own as the exams render theirs."""
+    from medllm.exam.prompts import render
+    from medllm.exam.question import own_question
+
+    question = own_question(text)
+    return {style: render(question, prompt=style, template=settings.template) for style in settings.prompts}
+
+
+def _round(
+    settings: "Evaluate",
+    sources: dict[str, Path],
+    prompts: "dict[PromptStyle, Prompt]",
+    question: "Question | None",
+) -> "Round":
+    from medllm.compare import Round
+    from medllm.generation.factory import make_generators
+
+    generators = make_generators(
+        settings.models,
+        sources,
+        engine=settings.engine,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        batch_size=settings.batch_size,
+    )
+    longest = {style: getattr(settings.max_new_tokens, style) for style in prompts}
+    return Round(generators, prompts, longest, question)
+
+
+async def _print_json(put: "Round") -> None:
+    cells: Cells = {}
+    async for state in put.cells(every=PACE):
+        cells = state
+    names = ("model", "prompt", "state", "text", "answer", "correct")
+    told = [{name: getattr(cell, name) for name in names} for cell in cells.values()]
+    print(json.dumps(told, ensure_ascii=False, indent=2), flush=True)
+    _raise_fault(cells)
+
+
+async def _write(put: "Round", styles: "list[PromptStyle]", head: str) -> None:
     """Write one cell after the other; the text of the others waits its turn."""
-    from medllm.pipeline.asking import replies
-
-    print(asked.prompts["plain"].text if "plain" in asked.prompts else asked.text, flush=True)
-    order: list[tuple[str, str]] = [(model, style) for style in asked.prompts for model in asked.settings.models]
-    waiting: dict[tuple[str, str], list[tuple[str, bool]]] = {}
-    shown: tuple[str, str] | None = None
-    cells: dict[tuple[str, str], Cell] = {}
-    for cell, piece in replies(asked):
-        key = (cell.model, cell.prompt)
-        cells[key] = cell
-        waiting.setdefault(key, []).append((piece, cell.done))
-        while shown or waiting:
+    print(head, flush=True)
+    order: list[Column] = sorted(put.columns, key=lambda column: styles.index(column[1]))
+    shown: Column | None = None
+    length = 0
+    cells: Cells = {}
+    async for cells in put.cells(every=PACE):
+        while True:
             if shown is None:
-                shown = next(key for key in order if key in waiting)
+                shown = next((column for column in order if cells[column].state != "waiting"), None)
+                if shown is None:
+                    break
+                order.remove(shown)
+                length = 0
                 print(f"\n--- {shown[0]}, {shown[1]}")
-            said = waiting.pop(shown, [])
-            sys.stdout.write("".join(text for text, _ in said))
+            cell = cells[shown]
+            sys.stdout.write(cell.text[length:])
             sys.stdout.flush()
-            if not (said and said[-1][1]):
+            length = len(cell.text)
+            if cell.state == "running":
                 break
-            print(_verdict(cells[shown], asked.question))
+            print(_verdict(cell, put.question))
             shown = None
+    _raise_fault(cells)
 
 
 def _verdict(cell: "Cell", question: "Question | None") -> str:
     """What was read as the answer, and the key: unread is not wrong, and nothing is judged where there is no key."""
     from medllm.exam.question import write_answer
 
+    if cell.fault is not None:
+        return "\n[the prompt is too long for this model]" if cell.fault.kind == "too_long" else "\n[no reply]"
     if question is None or cell.correct is None:
         return ""
     key = " or ".join(map(write_answer, question.gold))
-    said = (
+    answer = (
         "no answer could be read" if cell.answer is None else f"{cell.answer}: {'right' if cell.correct else 'wrong'}"
     )
-    return f"\n[{said}]" if cell.correct else f"\n[{said}; the key is {key}]"
+    return f"\n[{answer}]" if cell.correct else f"\n[{answer}; the key is {key}]"
+
+
+def _raise_fault(cells: "Cells") -> None:
+    """Raise the error of the first cell that has one, after all cells have been shown."""
+    for cell in cells.values():
+        if cell.fault is not None and cell.fault.error is not None:
+            raise cell.fault.error

@@ -31,16 +31,14 @@ class PromptInstance:
 
     def request(self, key: str, model: str) -> Request:
         """Build the request that puts the prompt to a model."""
-        return Request(
+        return Request.of_prompt(
+            self.prompt,
             key=key,
             model=model,
-            text=self.prompt.text,
-            messages=self.prompt.messages,
             shared=self.shared,
             max_new_tokens=self.room,
             temperature=self.temperature,
             seed=self.seed,
-            stop=self.prompt.stop,
         )
 
 
@@ -62,6 +60,18 @@ class ExamRun:
 def build_exam_runs(settings: Evaluate, sources: dict[str, Path]) -> list[ExamRun]:
     """Read the exams and render what will be asked."""
     return [_sitting(settings, name, sources[name]) for name in settings.benchmarks]
+
+
+def find_question(
+    settings: Evaluate, sources: dict[str, Path], question_id: str
+) -> tuple[Question, dict[PromptStyle, Prompt]] | None:
+    """Return the question of that id in the recipe's exams, whole, with its prompts; None if no exam has it."""
+    everything = settings.model_copy(update={"limit": None, "years": None})
+    for sitting in build_exam_runs(everything, sources):
+        found = [one for one in sitting.prompts.values() if one.question.question_id == question_id and not one.sample]
+        if found:
+            return found[0].question, {one.style: one.prompt for one in found}
+    return None
 
 
 def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:

@@ -63,9 +63,10 @@ def render(
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         parts.append(f"{asked}{_JOINTS[template]}{answered}")
     asked = question_block(question, prompt, template, context)
-    told = asked if chosen else _zero_shot_prompt(question, prompt, template, context)
-    messages.append({"role": "user", "content": told})
-    parts.append(asked if chosen else told)
+    if not chosen and not question.open_ended:
+        asked = _zero_shot_prompt(question, prompt, template, context)
+    messages.append({"role": "user", "content": asked})
+    parts.append(asked)
     separator = "\n" if template == "igakuqa" else "\n\n"
     return Prompt(separator.join(parts), tuple(messages), _STOPS[template], _JOINTS[template])
 
@@ -82,7 +83,7 @@ def question_block(question: Question, prompt: PromptStyle, template: Template, 
         block += f"\n必ず{_listed(question)}の中からちょうど{question.answers_wanted}個選んでください。"
     if prompt == "explain":
         return f"{block}\n解説:"
-    return f"{block}\n答え:" if question.choices else block
+    return f"{block}\n答え:" if question.choices or question.open_ended else block
 
 
 def target_completion(

@@ -11,6 +11,9 @@ LETTERS = "abcdefgh"
 
 Language = Literal["ja", "en"]
 
+OWN = "own"
+"""The benchmark of a question that a person writes down to ask it now; it has no key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Translation:
@@ -90,6 +93,16 @@ class Question:
         return 1 if self.numeric else len(self.gold[0])
 
     @property
+    def has_key(self) -> bool:
+        """Whether a reply can be graded; False for a question that a person writes down to ask it now."""
+        return any(self.key)
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it asks for free text: it has neither choices nor a key that would be a number."""
+        return not self.choices and not self.has_key
+
+    @property
     def full_text(self) -> str:
         """Passage, question and choices in one string, as a leak of this question would contain them."""
         return "\n".join(part for part in (self.context, self.text, *self.choices) if part)
@@ -98,6 +111,23 @@ class Question:
     def gold_answer(self) -> str:
         """The first accepted answer as it is written: "b,d" or "2.1"."""
         return write_answer(self.gold[0])
+
+
+def own_question(text: str, choices: tuple[str, ...] = ()) -> Question:
+    """Return a question without a key, to be asked and not scored.
+
+    >>> own_question("かぜの治療は？").open_ended
+    True
+    """
+    return Question(
+        question_id=OWN,
+        benchmark=OWN,
+        text=text,
+        choices=choices,
+        gold=(frozenset("a" if choices else "?"),),
+        key=("",),
+        numeric=not choices,
+    )
 
 
 def write_answer(answer: frozenset[str]) -> str:

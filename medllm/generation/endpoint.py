@@ -7,13 +7,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
+from queue import Empty, Queue, SimpleQueue
 from typing import Any, TypeVar
 
 from medllm.errors import ModelError
-from medllm.generation.types import Delta, FinishReason, NoReplyError, PromptTooLongError, Reply, Request
+from medllm.generation.types import Delta, FinishReason, NoReplyError, Reply, Request
 
 Prices = Mapping[str, tuple[float, float]]
 TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "longer than")
@@ -32,6 +33,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Follow nothing."""
+
+
+class _PromptTooLongError(Exception):
+    """The server reports that the prompt does not fit."""
 
 
 OPENER = urllib.request.build_opener(_NoRedirect)
@@ -96,17 +101,54 @@ class EndpointGenerator:
                     one.cancel()
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
-        """Answer one request after the other, piece by piece as the server sends it."""
+        """Answer many requests at a time, piece by piece; a request that fails ends with its error, alone."""
+        waiting: SimpleQueue[Request] = SimpleQueue()
         for request in requests:
-            text = ""
-            reason: str | None = None
+            waiting.put(request)
+        pieces: Queue[Delta] = Queue()
+        closed = threading.Event()
+        for _ in range(min(self.num_concurrent, len(requests))):
+            # Daemons: a program that was interrupted must not wait for a silent server.
+            threading.Thread(target=self._stream_each, args=(waiting, pieces, closed), daemon=True).start()
+        unfinished = len(requests)
+        try:
+            while unfinished:
+                delta = pieces.get()
+                unfinished -= delta.reply is not None or delta.error is not None
+                yield delta
+        finally:
+            closed.set()
+
+    def _stream_each(self, waiting: SimpleQueue[Request], pieces: Queue[Delta], closed: threading.Event) -> None:
+        """Stream waiting requests one after the other, until none is left or the stream is closed."""
+        while not closed.is_set():
+            try:
+                request = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                with closing(self._stream_one(request)) as deltas:
+                    for delta in deltas:
+                        pieces.put(delta)
+                        if closed.is_set():
+                            return
+            except Exception as fault:
+                pieces.put(Delta(request.key, "", error=fault))
+
+    def _stream_one(self, request: Request) -> Generator[Delta]:
+        """Yield the pieces of one reply as the server sends them, and the whole reply last."""
+        text = ""
+        reason: str | None = None
+        try:
             for choice in self._choices(request):
                 piece = self._text(choice)
                 reason = choice.get("finish_reason") or reason
                 text += piece
                 if piece:
                     yield Delta(request.key, piece)
-            yield Delta(request.key, "", self._reply(request, text, reason, {}))
+        except _PromptTooLongError:
+            reason = "too_long"
+        yield Delta(request.key, "", self._reply(request, text, reason, {}))
 
     def _choices(self, request: Request) -> Iterator[Mapping[str, Any]]:
         """Each event of a streamed answer; one that breaks off is not asked again, for its beginning was given out."""
@@ -128,7 +170,7 @@ class EndpointGenerator:
     def _ask(self, request: Request) -> Reply:
         try:
             whole = self._read_response(request, streamed=False, take=_whole)
-        except PromptTooLongError:
+        except _PromptTooLongError:
             return self._reply(request, "", "too_long", {})
         try:
             answer = json.loads(whole)
@@ -147,7 +189,7 @@ class EndpointGenerator:
             except urllib.error.HTTPError as fault:
                 told = self._redacted(fault.read())
                 if fault.code == 400 and any(words in told.lower() for words in TOO_LONG):
-                    raise PromptTooLongError from None
+                    raise _PromptTooLongError from None
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
                     raise NoReplyError(
                         f"{self.url} answered {fault.code} for `{request.model}`: {told}", fault.code

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.generation.types import BASE, Delta, Generator, Reply, Request
+from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn
 from medllm.recipe.hardware import machine, nodes
 from medllm.recipe.settings import Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
@@ -37,14 +38,15 @@ class OnDemand:
     def __init__(self, load: Callable[[], Generator]) -> None:
         self._load = load
         self._loaded: Generator | None = None
+        self._turn = Lock()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once."""
         yield from self._maker().generate(requests)
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
-        """Answer all requests at the same time, piece by piece."""
-        yield from self._maker().stream(requests)
+        """Answer all requests at the same time, piece by piece; streams in several threads take turns."""
+        yield from take_turn(self._turn, lambda asked: self._maker().stream(asked), requests)
 
     def release(self) -> None:
         """Forget the model; asked again, it is loaded again."""

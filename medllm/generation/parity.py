@@ -95,14 +95,7 @@ class Answerer:
         """Greedy answers, in the order of the prompts."""
         shared = shared_length([prompt.text for prompt in prompts])
         requests = [
-            Request(
-                key=str(number),
-                model=self.name,
-                text=prompt.text,
-                shared=shared,
-                max_new_tokens=TOKENS,
-                stop=prompt.stop,
-            )
+            Request.of_prompt(prompt, key=str(number), model=self.name, shared=shared, max_new_tokens=TOKENS)
             for number, prompt in enumerate(prompts)
         ]
         said = {reply.key: reply.text for reply in self.generator.generate(requests)}

@@ -1,10 +1,12 @@
 """Requests and replies of a generator, the same for every backend."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Literal, Protocol
 
 from medllm.errors import ModelError
+from medllm.exam.prompts import Prompt
 
 Message = dict[str, str]
 FinishReason = Literal["stop", "length", "too_long"]
@@ -34,6 +36,33 @@ class Request:
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these."""
 
+    @classmethod
+    def of_prompt(
+        cls,
+        prompt: Prompt,
+        *,
+        key: str,
+        max_new_tokens: int,
+        model: str = BASE,
+        shared: int = 0,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> "Request":
+        """Build the request that puts a rendered prompt to a model."""
+        return cls(
+            key=key,
+            model=model,
+            text=prompt.text,
+            messages=prompt.messages,
+            shared=shared,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=prompt.stop,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -53,11 +82,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a reply while it is being written; the last one carries the whole reply."""
+    """A piece of a reply while it is being written; the last one carries the whole reply, or why there is none."""
 
     key: str
     text: str
+    """Empty in the last piece, and in a piece that only shows that the request still waits."""
     reply: Reply | None = None
+    error: Exception | None = None
+    """What this request failed with; other requests of the same stream go on."""
 
 
 def shared_length(texts: Sequence[str]) -> int:
@@ -78,10 +110,6 @@ class NoReplyError(ModelError):
         self.status = status
 
 
-class PromptTooLongError(Exception):
-    """The server reports that the prompt does not fit."""
-
-
 class Generator(Protocol):
     """What answers requests: a model here or a server."""
 
@@ -92,3 +120,17 @@ class Generator(Protocol):
     def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
         """Answer all requests at the same time, piece by piece."""
         ...
+
+
+def take_turn(
+    turn: Lock, stream: Callable[[Sequence[Request]], Iterator[Delta]], requests: Sequence[Request]
+) -> Iterator[Delta]:
+    """Stream while holding the lock; while it is held elsewhere, yield an empty piece per request each second."""
+    waits = [Delta(request.key, "") for request in requests]
+    while not turn.acquire(timeout=1.0):
+        yield from waits
+    try:
+        yield from waits  # who has stopped reading meanwhile closes the stream here, before any model works
+        yield from stream(requests)
+    finally:
+        turn.release()

@@ -1,41 +1,32 @@
-"""Live mode: the models that answer now, with the exam's own prompts and parser, and a turn for each machine."""
+"""Live mode: the models that a page can ask now, and how: template, worked examples, length and patience."""
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-from medllm.compare import Asking, Cell, CellFault, Column
+from medllm.compare import Generators, Round
 from medllm.errors import RecipeError
-from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.generation.types import Generator, Request
+from medllm.generation.types import Delta, Generator, Request, take_turn
 from medllm.page.results import RecordedResults
-
-OWN = "own"
-"""The exam of a reader's own question."""
 
 SILENCE = 120.0
 """Seconds until a silent server is reported: a reader is waiting, so sooner than in an evaluation."""
-
-Makers = dict[str, tuple[Generator, str]]
-"""For each name in the tables: the generator that answers, and the generator's own name for the model."""
 
 
 @dataclass(frozen=True)
 class Live:
     """Models that answer, and the form of their prompts."""
 
-    makers: Makers
+    generators: Generators
     name: str
     """Name of the answering server or base model, for the About page."""
-    together: bool = False
-    """Whether one generator answers all its cells in one batch (adapters on one base) or each cell alone (a server)."""
     template: Template | None = None
     """The prompts' template; None means the template of the shown results."""
     exemplars: Mapping[str, Sequence[Question]] = field(default_factory=dict)
@@ -43,31 +34,17 @@ class Live:
     max_new_tokens: int = 512
     silence: float = SILENCE
     """Seconds without text after which a cell is marked as failed."""
-    _turns: dict[int, Lock] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models that can be asked."""
-        return tuple(self.makers)
+        return tuple(self.generators)
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Return every model under both prompts."""
-        return tuple((model, prompt) for model in self.makers for prompt in PROMPTS)
-
-    def make_request(self, question: Question, *, scored: bool) -> "Round":
-        """Put a question to all models; `scored` if it has a key to compare with."""
-        asked = {column: self._request(question, *column) for column in self.columns}
-        groups: dict[object, dict[Column, Request]] = {}
-        for column, request in asked.items():
-            maker = self.makers[column[0]][0]
-            groups.setdefault(id(maker) if self.together else column, {})[column] = request
-        askings: dict[Column, Asking] = {}
-        for requests in groups.values():
-            maker = self.makers[next(iter(requests))[0]][0]
-            asking = Asking(maker, requests, self._turns.setdefault(id(maker), Lock()) if self.together else None)
-            askings |= dict.fromkeys(requests, asking)
-        return Round(question, askings, scored)
+    def start_round(self, question: Question) -> Round:
+        """Put a question to all models under both prompts; one of a reader's own has no key and is not scored."""
+        prompts = {style: self._rendered(question, style) for style in PROMPTS}
+        room = dict.fromkeys(PROMPTS, self.max_new_tokens)
+        return Round(self.generators, prompts, room, question if question.has_key else None)
 
     def prompt(self, question: Question, style: PromptStyle) -> str:
         """Return the exact prompt that is sent."""
@@ -80,61 +57,9 @@ class Live:
 
     def _rendered(self, question: Question, style: PromptStyle) -> Prompt:
         examples = self.exemplars.get(question.benchmark, ())
-        if question.benchmark == OWN and question.choices:
+        if question.choices and not question.has_key:
             examples = next(iter(self.exemplars.values()), ())
         return render(question, prompt=style, template=self.template or "paper", exemplars=examples)
-
-    def _request(self, question: Question, model: str, style: PromptStyle) -> Request:
-        prompt = self._rendered(question, style)
-        return Request(
-            key=f"{model}/{style}",
-            model=self.makers[model][1],
-            text=prompt.text,
-            messages=prompt.messages,
-            max_new_tokens=self.max_new_tokens,
-            stop=prompt.stop,
-        )
-
-
-@dataclass(frozen=True)
-class Round:
-    """One question on its way to all models."""
-
-    question: Question
-    askings: dict[Column, Asking]
-    scored: bool
-
-    def __enter__(self) -> "Round":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the round's producers, however the round ended."""
-        for asking in self.askings.values():
-            asking.let_go()
-
-    def ask(self, model: str, prompt: PromptStyle) -> Any:  # noqa: ANN401  (an async iterator of text)
-        """Return the reply of one cell, piece by piece."""
-        return self.askings[model, prompt].read((model, prompt))
-
-    def judge(self, model: str, prompt: PromptStyle, text: str) -> Cell:
-        """Return the finished cell, read by the exam's own parser."""
-        reply = self.askings[model, prompt].replies.get((model, prompt))
-        if reply and reply.finish_reason == "too_long":
-            return Cell(model, prompt, "failed", fault=CellFault("too_long"))
-        whole = reply.text if reply else text
-        asked = self.question if self.scored else None
-        parsed = parse(whole, asked, finish_reason=reply.finish_reason if reply else None)
-        harm = sorted(set((parsed.answer or "").split(",")) & self.question.prohibited) if self.scored else []
-        return Cell(
-            model=model,
-            prompt=prompt,
-            state="done",
-            text=whole,
-            status=parsed.status if asked else None,
-            answer=parsed.answer,
-            correct=is_right(self.question, parsed.answer) if self.scored else None,
-            prohibited=",".join(harm) or None,
-        )
 
 
 def open_live(told: str | None = None) -> Live | None:
@@ -177,7 +102,7 @@ def _adapters(settings: dict[str, Any]) -> Live:
     makers = make_generators(models, sources, dtype=settings.get("dtype", "float32"), quantization=quantization)
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
-    return Live(makers, str(settings["base"]), together=True, **_how(settings))
+    return Live(makers, str(settings["base"]), **_how(settings))
 
 
 def _how(settings: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +121,7 @@ def _folder(source: str) -> Path:
 
 
 class OnZeroGpu:
-    """A generator that answers with the GPU that a ZeroGPU Space lends for each answer."""
+    """A generator that answers with the GPU that a ZeroGPU Space lends for each answer, one question at a time."""
 
     def __init__(self, maker: Generator, lend: Callable[..., Any] | None = None) -> None:
         if lend is None:
@@ -204,4 +129,9 @@ class OnZeroGpu:
 
             lend = spaces.GPU(duration=120)
         self.generate = lend(maker.generate)
-        self.stream = lend(maker.stream)
+        self._stream = lend(maker.stream)
+        self._turn = Lock()
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        return take_turn(self._turn, self._stream, requests)

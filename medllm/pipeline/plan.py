@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medllm.errors import RecipeError
@@ -61,6 +62,14 @@ class BuildPlan:
     def item(self, stage: str) -> StagePlan | None:
         """The item of a stage, or None when the plan does not reach it."""
         return next((item for item in self.items if item.stage == stage), None)
+
+    def pull_standing_sources(self, stage: Stage) -> dict[str, Path]:
+        """Pull the sources of a stage, as far as they exist, to local folders, keyed as the recipe writes them."""
+        above = {}
+        for item in self.items:
+            commit = item.standing.artifact.revision if item.standing else None
+            above[item.stage] = stage_input(item.stage, item.repo_id, item.digest, commit)
+        return self.resolver.pulled(stage, self.resolver.inputs(stage, above), standing_only=True)
 
 
 def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: BuildPlan | None = None) -> BuildPlan:

@@ -119,17 +119,15 @@ def _sample(
         for number in range(settings.samples)
     }
     requests = [
-        Request(
+        Request.of_prompt(
+            prompts[key][0],
             key=text,
             model=settings.model if settings.engine != "local" else name,
-            text=prompts[key][0].text,
-            messages=prompts[key][0].messages,
             shared=shared,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=seed_of(settings, key, number),
-            stop=prompts[key][0].stop,
         )
         for text, (key, number) in wanted.items()
     ]

@@ -44,7 +44,7 @@ def test_real_adapters_write_what_they_write_alone_and_the_exam_s_parser_judges_
     results = read(evaluation_folder, Origin("x"))
     question = results.question(QUESTION)
     live = open_live(adapters).asking_like(results)
-    maker = live.makers["base"][0]
+    maker = live.generators["base"][0]
     wanted = {}
     for model in MODELS:
         for style in ("plain", "explain"):

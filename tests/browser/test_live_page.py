@@ -34,25 +34,15 @@ class Writer:
             self.ended.release()
 
 
-@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.long)], ids=["adapters", "server"])
-def together(request) -> bool:
-    """One batch for all cells, or one request for each."""
-    return request.param
-
-
-def page_of(chromium, tmp_path_factory, folder, writer, together):
-    live = Live({name: (writer, name) for name in ("base", "cpt", "final")}, "test", together=together)
+def page_of(chromium, tmp_path_factory, folder, writer):
+    live = Live({name: (writer, name) for name in ("base", "cpt", "final")}, "test")
     for address in served(tmp_path_factory, results=str(folder), live=live):
         yield from opened(chromium, address)
 
 
-def count(together: bool) -> int:
-    return 1 if together else 6
-
-
-def test_six_cells_are_written_to_their_end_and_judged(chromium, tmp_path_factory, evaluation_folder, together):
+def test_six_cells_are_written_to_their_end_and_judged(chromium, tmp_path_factory, evaluation_folder):
     writer = Writer(endless=False)
-    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer, together):
+    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer):
         seen.open()
         assert words()["live"]["ja"] in seen.page.inner_text(".bar")
         seen.page.click("#go")
@@ -64,9 +54,9 @@ def test_six_cells_are_written_to_their_end_and_judged(chromium, tmp_path_factor
         assert seen.complaints == []
 
 
-def test_stop_leaves_no_cell_writing_and_ends_the_producers(chromium, tmp_path_factory, evaluation_folder, together):
+def test_stop_leaves_no_cell_writing_and_ends_the_producers(chromium, tmp_path_factory, evaluation_folder):
     writer = Writer(endless=True)
-    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer, together):
+    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer):
         seen.open()
         seen.page.click("#go")
         seen.wait("() => document.querySelectorAll('#grid .badge.running').length === 6")
@@ -74,15 +64,15 @@ def test_stop_leaves_no_cell_writing_and_ends_the_producers(chromium, tmp_path_f
         seen.page.click("#stop")
         seen.wait("() => document.querySelectorAll('#grid .badge.stopped').length === 6")
         assert seen.page.locator("#grid .badge.running, #grid .badge.waiting").count() == 0
-        assert all(writer.ended.acquire(timeout=60) for _ in range(count(together)))
+        assert writer.ended.acquire(timeout=60)
 
 
-def test_a_closed_browser_ends_its_producers(chromium, tmp_path_factory, evaluation_folder, together):
+def test_a_closed_browser_ends_its_producers(chromium, tmp_path_factory, evaluation_folder):
     writer = Writer(endless=True)
-    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer, together):
+    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer):
         seen.open("?tab=ask")
         seen.page.fill("#own textarea", "かぜの治療は？")
         seen.page.click("#ask-go")
         seen.wait("() => document.querySelectorAll('#own-grid .badge.running').length === 6")
         seen.page.context.close()
-        assert all(writer.ended.acquire(timeout=60) for _ in range(count(together)))
+        assert writer.ended.acquire(timeout=60)

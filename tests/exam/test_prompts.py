@@ -7,6 +7,7 @@ import pytest
 
 from medllm.errors import DataError
 from medllm.exam.prompts import exemplars_before, question_block, refuse_test_items, render, target_completion
+from medllm.exam.question import own_question
 from tests.exam.making import question
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "prompts"
@@ -114,3 +115,17 @@ def test_a_right_reply_has_the_form_the_exemplars_show():
 def test_the_hash_tells_prompts_apart():
     hashes = {render(ASKED, prompt=p, template=t).hash for p in ("plain", "explain") for t in ("igakuqa", "paper")}
     assert len(hashes) == 4
+
+
+def test_a_question_of_ones_own_is_asked_in_the_exams_wording_without_a_form_for_the_reply():
+    own = own_question("かぜの治療は？")
+    texts = {(t, p): render(own, prompt=p, template=t).text for p in ("plain", "explain") for t in ("igakuqa", "paper")}
+    assert texts == {
+        ("igakuqa", "plain"): "問題: かぜの治療は？\n答え:",
+        ("igakuqa", "explain"): "問題: かぜの治療は？\n解説:",
+        ("paper", "plain"): "Question: かぜの治療は？\nAnswer:",
+        ("paper", "explain"): "Question: かぜの治療は？\nExplanation:",
+    }
+    assert render(own, template="paper").stop == ("\nQuestion:",)
+    lettered = render(own_question("どれか。", ("肺炎", "肺癌")), template="paper").text
+    assert lettered.startswith("答えは記号だけ")

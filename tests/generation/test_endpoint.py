@@ -11,7 +11,7 @@ import pytest
 from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.reply_log import generate_resumable
-from medllm.generation.types import Request
+from medllm.generation.types import NoReplyError, Request
 
 SECRET = "sk-very-secret"
 
@@ -127,8 +127,51 @@ def test_an_answer_that_breaks_off_is_asked_for_again(serve):
 def test_a_stream_that_breaks_off_gives_what_came_and_then_says_so(serve):
     deltas = EndpointGenerator(serve("half").url).stream([Request(key="k", model="m", text="Q")])
     assert next(deltas).text == "said "
-    with pytest.raises(ModelError, match="broke off its answer for `m`"):
-        next(deltas)
+    last = next(deltas)
+    assert last.reply is None and isinstance(last.error, NoReplyError)
+    assert list(deltas) == []
+
+
+def test_requests_are_streamed_side_by_side_and_one_that_is_refused_ends_alone(serve):
+    server = serve((404, {}, "no such model"), (400, {}, "This model's maximum context length is 2048 tokens."))
+    deltas = list(EndpointGenerator(server.url).stream([Request(key=str(n), model="m", text="Q") for n in range(5)]))
+    ends = [delta for delta in deltas if delta.reply is not None or delta.error is not None]
+    assert sorted(delta.key for delta in ends) == list("01234")
+    (refused,) = [delta.error for delta in ends if delta.error is not None]
+    assert isinstance(refused, NoReplyError) and refused.status == 404
+    reasons = sorted(delta.reply.finish_reason for delta in ends if delta.reply is not None)
+    assert reasons == ["length", "length", "length", "too_long"]
+
+
+@pytest.mark.parametrize("bound", [3, 8])
+def test_a_stream_sends_as_many_requests_at_a_time_as_it_may(serve, monkeypatch, bound):
+    """All are sent before the first reply ends: each waits until as many as the bound are there."""
+    server = serve()
+    together = threading.Barrier(bound)
+    answer = Handler.answer
+
+    def wait_for_the_others(handler, *args):
+        together.wait(timeout=30)
+        answer(handler, *args)
+
+    monkeypatch.setattr(Handler, "answer", wait_for_the_others)
+    asked = [Request(key=str(number), model="m", text="Q") for number in range(2 * bound)]
+    replies = [d.reply for d in EndpointGenerator(server.url, num_concurrent=bound).stream(asked) if d.reply]
+    assert {reply.key for reply in replies} == {request.key for request in asked}
+    assert len(replies) == 2 * bound
+
+
+def test_a_stream_that_is_closed_sends_nothing_more(serve):
+    server = serve()
+    deltas = EndpointGenerator(server.url, num_concurrent=1).stream(
+        [Request(key=str(number), model="m", text="Q") for number in range(50)]
+    )
+    next(deltas)
+    deltas.close()
+    time.sleep(0.5)
+    sent = len(server.seen)
+    time.sleep(0.5)
+    assert len(server.seen) == sent < 50
 
 
 @pytest.mark.parametrize("told", ["<html>Log in</html>", "[]", "{}", '{"choices": []}', '{"choices": [null]}', "7"])

@@ -1,4 +1,4 @@
-"""Live mode: the exam's prompts go out, its parser reads what comes back, one batch or one cell at a time."""
+"""Live mode: the exam's prompts go out in one batch, and its parser reads what comes back."""
 
 import asyncio
 import json
@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from medllm.compare import stream
 from medllm.errors import RecipeError
 from medllm.exam.prompts import render
+from medllm.generation.factory import OnDemand
 from medllm.generation.types import Delta, Reply
 from medllm.page.live import Live, OnZeroGpu, open_live
 from medllm.page.tabs.ask import free_question
@@ -29,7 +29,8 @@ class Speaker:
         try:
             for request in requests:
                 if request.key in self.fails:
-                    raise ConnectionRefusedError
+                    yield Delta(request.key, "", error=ConnectionRefusedError())
+            requests = [request for request in requests if request.key not in self.fails]
             while True:
                 for request in requests:
                     for letter in self.line:
@@ -46,14 +47,14 @@ class Speaker:
             self.ended.set()
 
 
-def live(speaker, *, together) -> Live:
-    return Live({name: (speaker, name) for name in ("base", "cpt", "final")}, "test", together=together)
+def live(speaker) -> Live:
+    return Live({name: (speaker, name) for name in ("base", "cpt", "final")}, "test")
 
 
-def last(put, columns, stop=None):
+def last(put):
     async def run():
         end = None
-        async for cells in stream(columns, put.ask, put.judge, stop=stop or asyncio.Event(), every=0.001):
+        async for cells in put.cells(every=0.001):
             end = cells
         return end
 
@@ -65,32 +66,26 @@ def question(results):
     return next(one for one in results.questions if one.gold == (frozenset("a"),))
 
 
-def test_adapters_answer_six_cells_in_one_batch(question):
+def test_one_generator_gets_all_six_cells_in_one_batch(question):
     speaker = Speaker()
-    asked = live(speaker, together=True)
-    end = last(asked.make_request(question, scored=True), asked.columns)
+    end = last(live(speaker).start_round(question))
     assert [len(batch) for batch in speaker.batches] == [6]
     assert {(cell.state, cell.answer, cell.correct) for cell in end.values()} == {("done", "a", True)}
     sent = {request.key: request.text for request in speaker.batches[0]}
     assert sent["cpt/explain"] == render(question, prompt="explain", template="paper").text
 
 
-def test_a_server_is_asked_cell_by_cell_and_one_refusal_is_one_failed_cell(question):
-    speaker = Speaker(fails=("cpt/plain",))
-    asked = live(speaker, together=False)
-    end = last(asked.make_request(question, scored=True), asked.columns)
-    assert [len(batch) for batch in speaker.batches] == [1] * 6
+def test_one_refusal_is_one_failed_cell(question):
+    end = last(live(Speaker(fails=("cpt/plain",))).start_round(question))
     assert end["cpt", "plain"].fault.kind == "refused"
     assert [cell.state for cell in end.values()].count("done") == 5
 
 
 def test_when_the_reader_goes_away_the_generator_is_let_go(question):
     speaker = Speaker(endless=True)
-    asked = live(speaker, together=True)
 
     async def run():
-        put = asked.make_request(question, scored=True)
-        cells = stream(asked.columns, put.ask, put.judge, stop=asyncio.Event(), every=0.001)
+        cells = live(speaker).start_round(question).cells(every=0.001)
         async for state in cells:
             if all(cell.text for cell in state.values()):
                 break
@@ -101,8 +96,7 @@ def test_when_the_reader_goes_away_the_generator_is_let_go(question):
 
 
 def test_a_question_of_ones_own_has_no_verdict():
-    asked = live(Speaker("安静にします。"), together=True)
-    end = last(asked.make_request(free_question("かぜの治療は？", ""), scored=False), asked.columns)
+    end = last(live(Speaker("安静にします。")).start_round(free_question("かぜの治療は？", "")))
     assert {(cell.state, cell.correct, cell.status) for cell in end.values()} == {("done", None, None)}
 
 
@@ -143,7 +137,7 @@ def test_without_a_description_nothing_is_live(monkeypatch):
 def test_live_prompts_stand_after_the_worked_examples_of_the_shown_results(question, results):
     example = replace(question, question_id="old", text="昔の問題", explanation="解説。")
     kept = replace(results, exemplars={question.benchmark: (example,)})
-    asked = live(Speaker(), together=True).asking_like(kept)
+    asked = live(Speaker()).asking_like(kept)
     prompt = render(question, prompt="explain", template="paper", exemplars=[example])
     assert asked.prompt(question, "explain") == prompt.text
     assert "昔の問題" in asked.prompt(free_question("どれか。", "肺炎\n肺癌"), "plain")
@@ -152,15 +146,15 @@ def test_live_prompts_stand_after_the_worked_examples_of_the_shown_results(quest
 
 def test_readers_who_wait_for_their_turn_are_not_taken_for_silent_and_a_gone_one_asks_nothing(question):
     speaker = Speaker(endless=True)
-    asked = live(speaker, together=True)
+    asked = live(OnDemand(lambda: speaker))
 
     async def run():
         stop, gone = asyncio.Event(), asyncio.Event()
 
         async def read(end, silence):
-            put, last = asked.make_request(question, scored=True), {}
-            with put:
-                async for cells in stream(asked.columns, put.ask, put.judge, stop=end, every=0.001, silence=silence):
+            last = {}
+            with asked.start_round(question) as put:
+                async for cells in put.cells(stop=end, every=0.001, silence=silence):
                     last = cells
             return {cell.state for cell in last.values()}
 
@@ -192,6 +186,5 @@ def test_a_prompt_that_does_not_fit_is_a_failed_cell_that_says_so(question):
                     Reply(key=one.key, text="", finish_reason="too_long", prompt_tokens=9, completion_tokens=0),
                 )
 
-    asked = live(Full(), together=True)
-    end = last(asked.make_request(question, scored=True), asked.columns)
+    end = last(live(Full()).start_round(question))
     assert {(cell.state, cell.fault.kind) for cell in end.values()} == {("failed", "too_long")}

@@ -107,7 +107,7 @@ def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own
     assert {(cell["model"], cell["prompt"]) for cell in cells} == {
         (model, prompt) for model in ("base", "cpt", "final") for prompt in ("plain", "explain")
     }
-    assert all(cell["done"] and cell["correct"] is not None for cell in cells)
+    assert all(cell["state"] == "done" and cell["correct"] is not None for cell in cells)
     own = finished.medllm("ask", "tiny.yaml", "発熱の診断は？")
     assert own.returncode == 0, own.stderr
     assert own.stdout.count("\n--- ") == 6

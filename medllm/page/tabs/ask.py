@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator
 
 import gradio as gr
 
-from medllm.exam.question import LETTERS, Question
+from medllm.exam.question import LETTERS, Question, own_question
 from medllm.page.context import PageContext
 from medllm.page.error_page import notice
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both
-from medllm.page.live import OWN
 from medllm.page.tabs.components import I18N, Stops, block, described_by, on
 
 LONGEST_QUESTION = 4000
@@ -35,7 +34,7 @@ def draw(page: PageContext, stops: Stops) -> None:
         if not asked.strip():
             yield gr.skip(), notice("nothing_asked")
             return
-        put = live.make_request(free_question(asked, listed), scored=False)
+        put = live.start_round(free_question(asked, listed))
         with stops.of(request) as stop, put:
             async for cells in described_by(live, put, stop):
                 yield grid_value(cells, key=None, models=live.models, notes={}), ""
@@ -45,19 +44,11 @@ def draw(page: PageContext, stops: Stops) -> None:
 
 
 def free_question(asked: str, listed: str) -> Question:
-    r"""Build a question without a key, with the fields that the exam's prompts need.
+    r"""Build a question without a key, within the page's limits.
 
     >>> free_question("どれか。", "肺炎\n\n肺癌").choices
     ('肺炎', '肺癌')
     """
     lines = [line.strip()[:LONGEST_CHOICE] for line in (listed or "").splitlines() if line.strip()]
     choices = tuple(lines[: len(LETTERS)])
-    return Question(
-        question_id="own",
-        benchmark=OWN,
-        text=asked.strip()[:LONGEST_QUESTION],
-        choices=choices,
-        gold=(frozenset("a") if choices else frozenset("?"),),
-        key=("",),
-        numeric=not choices,
-    )
+    return own_question(asked.strip()[:LONGEST_QUESTION], choices)

@@ -123,7 +123,7 @@ def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Butt
 
     async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
         key = page.results.find(chosen) or page.shelf.opening.key
-        put = live.make_request(page.results.question(key), scored=True)
+        put = live.start_round(page.results.question(key))
         with stops.of(request) as stop, put:
             async for cells in described_by(live, put, stop):
                 yield grid_value(cells, key=key, models=live.models, notes=page.notes(), live=True)

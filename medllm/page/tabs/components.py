@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from medllm.compare import Cells, stream
+from medllm.compare import Cells, Round
 from medllm.page.filters import OUTCOMES
 from medllm.page.html import LANGUAGES, words
-from medllm.page.live import Live, Round
+from medllm.page.live import Live
 
 PACE = 0.2
 """Seconds between two states of a stream: fast enough for reading, slow enough for a phone's layout."""
@@ -54,7 +54,7 @@ class Stops:
 
 def described_by(live: Live, put: Round, stop: asyncio.Event) -> AsyncIterator[Cells]:
     """Return the cells of a round as they fill, at a readable pace."""
-    return stream(live.columns, put.ask, put.judge, stop=stop, every=PACE, silence=live.silence)
+    return put.cells(stop=stop, every=PACE, silence=live.silence)
 
 
 def block(value: object = "", **settings: Any) -> gr.HTML:  # noqa: ANN401  (gradio's own keywords)

@@ -62,10 +62,10 @@ def _answering(plan: "BuildPlan", text: str) -> "Evaluate":
 
     settings = plan.recipe.evaluate
     if settings is None:
-        raise RecipeError("ask.no-evaluation", "evaluate: the recipe has none, so it names no models to ask.")
+        raise RecipeError("command.ask-no-evaluation", "evaluate: the recipe has none, so it names no models to ask.")
     if not text.strip():
         raise RecipeError(
-            "ask.no-question",
+            "command.ask-no-question",
             "ask: there is no question. Write an exam's question id, or a question of your own in quotes.",
         )
     standing = {item.stage for item in plan.items if item.standing}
@@ -76,7 +76,7 @@ def _answering(plan: "BuildPlan", text: str) -> "Evaluate":
         else:
             models[name] = source
     if not models:
-        raise RecipeError("ask.no-model", "ask: none of the recipe's models is built yet. Run `medllm run` first.")
+        raise RecipeError("command.ask-no-model", "ask: none of the recipe's models is built yet. Run `medllm run` first.")
     return settings.model_copy(update={"models": models})
 
 

@@ -76,7 +76,9 @@ def _answering(plan: "BuildPlan", text: str) -> "Evaluate":
         else:
             models[name] = source
     if not models:
-        raise RecipeError("command.ask-no-model", "ask: none of the recipe's models is built yet. Run `medllm run` first.")
+        raise RecipeError(
+            "command.ask-no-model", "ask: none of the recipe's models is built yet. Run `medllm run` first."
+        )
     return settings.model_copy(update={"models": models})
 
 

@@ -64,7 +64,12 @@ class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Look at every gradient; the weights are still those of the step before."""
         if self.trainer.accelerator.scaler is None and not self._all_finite(model, args):
-            stop_with(self.trainer, self.keep, f"step {state.global_step + 1}: the loss or a gradient is not a number")
+            error = TrainingError(
+                "training.not-finite",
+                f"step {state.global_step + 1}: the loss or a gradient is not a number. {self.keep} holds the adapter "
+                "of the step before. Lower `learning_rate` (or raise `warmup_ratio`) and run again.",
+            )
+            keep_and_stop(self.trainer, self.keep, error)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Count what float16's scaler left out, and stop where it finds no scale."""
@@ -73,8 +78,13 @@ class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
             return
         self.skipped += 1
         if scaler.get_scale() < 1:
-            fault = f"step {state.global_step + 1}: in float16 the loss or a gradient is not a number at any scale"
-            stop_with(self.trainer, self.keep, fault)
+            error = TrainingError(
+                "training.not-finite-float16",
+                f"step {state.global_step + 1}: in float16 the loss or a gradient is not a number at any scale. "
+                f"{self.keep} holds the adapter of the step before. Set `dtype: bfloat16`, or lower `learning_rate` "
+                "(or raise `warmup_ratio`), and run again.",
+            )
+            keep_and_stop(self.trainer, self.keep, error)
 
     def _all_finite(self, model: Any, args: Any) -> bool:  # noqa: ANN401
         """Whether every gradient is, on every device: where they are shared out, each sees only its own part."""
@@ -87,16 +97,13 @@ class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
         return bool(finite)
 
 
-def stop_with(trainer: Any, keep: Path, fault: str) -> None:  # noqa: ANN401  one of our trainers
-    """Keep the adapter as it is now and stop; of several processes one writes, what they share is gathered before."""
+def keep_and_stop(trainer: Any, keep: Path, error: TrainingError) -> None:  # noqa: ANN401  one of our trainers
+    """Save the adapter as it is now into `keep` and raise the error; one process writes what all have gathered."""
     state = gather_sharded_state(trainer)
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.save_pretrained(str(keep), selected_adapters=["default"], state_dict=state)
-    raise TrainingError(
-        f"{fault}. The adapter as it was before is in {keep}, the checkpoints are beside it. Lower `learning_rate` "
-        "(or raise `warmup`) and run again."
-    )
+    raise error
 
 
 def gather_sharded_state(trainer: Any) -> dict[str, Any] | None:  # noqa: ANN401  one of our trainers
@@ -140,13 +147,16 @@ class WatchChosenReward(TrainerCallback):  # type: ignore[misc]
         if self.fallen != FALLEN_LOGS or self.first is not None:
             return
         self.first = state.global_step
-        fault = (
-            f"step {state.global_step}: the chosen answers are less likely than under the reference, "
-            f"{FALLEN_LOGS} log lines in a row (a higher `rpo_alpha` or a lower `learning_rate` holds them up)"
+        stops = self.on_falling == "stop"
+        place = f"; {self.keep} holds the adapter of this step" if stops else ""
+        error = TrainingError(
+            "training.falling-chosen",
+            f"step {state.global_step}: the chosen answers are less likely than under the reference, {FALLEN_LOGS} log "
+            f"lines in a row{place}. Raise `rpo_alpha` or lower `learning_rate`.",
         )
-        if self.on_falling == "stop":
-            stop_with(self.trainer, self.keep, fault)
-        self.say(fault)
+        if stops:
+            keep_and_stop(self.trainer, self.keep, error)
+        self.say(str(error))
 
 
 class Saved(TrainerCallback):  # type: ignore[misc]
@@ -199,12 +209,15 @@ def translate_resource_errors(stage: str, work: Path) -> Iterator[None]:
     except Exception as fault:
         if memory_is_full(fault):
             raise TrainingError(
-                f"{stage}: out of memory. Lower `per_device_train_batch_size` or `max_length`, keep "
-                "`gradient_checkpointing` on, or set `quantization: nf4`. Run again to go on from the last checkpoint "
-                f"in {work}."
+                "training.no-memory",
+                f"{stage}: the memory is full. Lower `per_device_train_batch_size` or `max_length`, keep "
+                "`gradient_checkpointing` on, or set `quantization: nf4`. Run again to continue from the last "
+                f"checkpoint in {work}.",
             ) from fault
         if disk_is_full(fault):
             raise TrainingError(
-                f"{stage}: no space left on the disk of {work}. Free some; run again to go on from the last checkpoint."
+                "training.disk-full",
+                f"{stage}: the disk of {work} is full. Free some space and run again to continue from the last "
+                "checkpoint.",
             ) from fault
         raise

@@ -81,6 +81,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         """Raise TrainingError when the training ended because it was asked to."""
         if self.stopped:
             raise TrainingError(
-                f"{stage}: stopped on request after update {self.trainer.state.global_step}, with a checkpoint. Run "
-                "again to continue from it."
+                "training.stopped-on-request",
+                f"{stage}: stopped on request after update {self.trainer.state.global_step}, which is saved. Run again "
+                "to continue from there.",
             )

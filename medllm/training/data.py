@@ -27,28 +27,42 @@ def read_table(root: Path, cache: Path, what: str, columns: Sequence[str], mend:
     rows = [path for path in files if path.suffix in (".parquet", *LINES)]
     unread = [path for path in files if path.suffix in OTHER_TABLES]
     if not rows:
-        raise DataError(f"{root}: no *.parquet or *.jsonl file with {what}s. Give a folder that holds one.")
+        raise DataError(
+            "training.no-table",
+            f"{root}: there is no *.parquet or *.jsonl file with {what}s. Give a folder that holds one.",
+        )
     if unread:
-        raise DataError(f"{unread[0]}: only *.parquet and *.jsonl are read. Convert it, or take it out of the folder.")
+        raise DataError(
+            "training.unread-format",
+            f"{unread[0]}: training reads only *.parquet and *.jsonl. Convert the file, or remove it from the folder.",
+        )
     # datasets stumbles over a file without rows, which is what a stage leaves that found nothing.
     filled = [path for path in rows if _has_rows(path)]
     if not filled:
-        raise DataError(f"{root}: holds no {what}. The facts.json of the stage that made it gives the reason.")
+        raise DataError(
+            "training.no-rows",
+            f"{root}: the files hold no {what}. The facts.json of the stage that made them gives the reason.",
+        )
     for path in filled:
         there = _columns(path)
         if missing := [column for column in columns if column not in there]:
             place = root if len(filled) == 1 else path
             names = ", ".join(f"`{column}`" for column in missing)
-            raise DataError(f"{place}: no column {names}. There is: {', '.join(there)}. {mend}")
+            raise DataError(
+                "training.missing-column", f"{place}: there is no column {names}. There is: {', '.join(there)}. {mend}"
+            )
     try:
         return concatenate_datasets([_read(path, cache, list(columns)) for path in filled])
     except DatasetGenerationError as fault:
         if disk_is_full(fault) or memory_is_full(fault):
             raise
         if isinstance(fault.__cause__, DataError):
-            raise DataError(f"{root}: cannot be read as one table: {fault.__cause__}") from fault
+            raise fault.__cause__ from None
         reason = str(fault.__cause__ or fault).splitlines()[0]
-        raise DataError(f"{root}: cannot be read as one table: {reason}. Mend or take away that file.") from fault
+        raise DataError(
+            "training.broken-table",
+            f"{root}: the files cannot be read as one table: {reason}. Mend or remove the file with that fault.",
+        ) from fault
 
 
 def _has_rows(path: Path) -> bool:
@@ -57,7 +71,10 @@ def _has_rows(path: Path) -> bool:
     try:
         return bool(pq.read_metadata(path).num_rows)
     except ArrowInvalid as fault:
-        raise DataError(f"{path}: no parquet file: {str(fault).splitlines()[0]}. Download or make it again.") from fault
+        raise DataError(
+            "training.broken-table",
+            f"{path}: is not a Parquet file: {str(fault).splitlines()[0]}. Download or make it again.",
+        ) from fault
 
 
 def _columns(path: Path) -> list[str]:
@@ -77,12 +94,16 @@ def _read(path: Path, cache: Path, columns: list[str]) -> Dataset:
     for column in columns:
         kind = schema.field(column).type
         if not (types.is_string(kind) or types.is_large_string(kind)):
-            raise DataError(f"{path}: `{column}` holds {kind}, not text. {_no_text(column)}")
+            raise DataError(
+                "training.not-text",
+                f"{path}: `{column}` holds {kind}, not text. Write the text that the model is to learn into "
+                f"`{column}`.",
+            )
     table = Dataset.from_parquet(str(path), columns=columns, cache_dir=str(cache))
     for column in columns:
         if table.data.column(column).null_count:
             row = table.data.column(column).is_null().index(True).as_py() + 1
-            raise DataError(f"{path} row {row}: `{column}` is empty. Take that row out.")
+            raise DataError("training.empty-value", f"{path} row {row}: `{column}` is empty. Remove that row.")
     return table if table.features == features else table.cast(features)
 
 
@@ -93,9 +114,16 @@ def _texts(path: str, columns: tuple[str, ...], version: str) -> Iterator[dict[s
         for column in columns:
             value = row.get(column)
             if value is None:
-                raise DataError(f"{place}: `{column}` is {'empty' if column in row else 'missing'}. Take that row out.")
+                raise DataError(
+                    "training.empty-value",
+                    f"{place}: `{column}` is {'empty' if column in row else 'missing'}. Remove that row.",
+                )
             if not isinstance(value, str):
-                raise DataError(f"{place}: `{column}` is no text. {_no_text(column)}")
+                raise DataError(
+                    "training.not-text",
+                    f"{place}: `{column}` holds {type(value).__name__}, not text. Write the text that the model is to "
+                    f"learn into `{column}`.",
+                )
             texts[column] = value
         yield texts
 
@@ -110,12 +138,10 @@ def _rows_of(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
                 row = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as fault:
                 raise DataError(
-                    f"{place}: cannot be read as one table: broken JSON ({fault}). Mend that line."
+                    "training.broken-table", f"{place}: the line is not JSON ({fault}). Mend that line."
                 ) from None
             if not isinstance(row, dict):
-                raise DataError(f"{place}: is no JSON object. Give one object a line.")
+                raise DataError(
+                    "training.broken-table", f"{place}: the line is not a JSON object. Write one object on each line."
+                )
             yield place, row
-
-
-def _no_text(column: str) -> str:
-    return f"Chat messages, lists and numbers are not learnt as they are: write what is to be learnt into `{column}`."

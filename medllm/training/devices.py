@@ -55,9 +55,9 @@ def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> t
     if not count:
         over = f"{nodes} nodes" if nodes > 1 else "one device"
         raise TrainingError(
-            f"{stage}: {settings.total_batch_size} rows (total_batch_size) do not divide over {over} with "
-            f"{settings.per_device_train_batch_size} rows at once. Change total_batch_size or "
-            "per_device_train_batch_size."
+            "training.batch-does-not-divide",
+            f"{stage}: `total_batch_size` {settings.total_batch_size} is not a multiple of "
+            f"`per_device_train_batch_size` {settings.per_device_train_batch_size} on {over}. Change one of them.",
         )
     if count == visible or not visible:
         return count, None
@@ -100,8 +100,9 @@ def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequen
         if gpu.size < need:
             mend = "Set `quantization: nf4`, or take" if settings.quantization == "none" else "Take"
             raise TrainingError(
+                "training.gpu-too-small",
                 f"{stage}: GPU {place} ({gpu.name}) has {gpu.size / 1e9:.0f} GB, and loading the base takes about "
-                f"{need / 1e9:.0f} GB on each GPU. {mend} larger GPUs or a smaller base."
+                f"{need / 1e9:.0f} GB on each GPU. {mend} larger GPUs or a smaller base.",
             )
 
 
@@ -110,8 +111,9 @@ def refuse_config(stage: str, settings: Training, told: dict[str, Any]) -> None:
     kind = str(told.get("distributed_type")).upper()
     if kind == "DEEPSPEED":
         raise TrainingError(
-            f"{stage}.accelerate: DeepSpeed is not supported (reason: docs/training.md). Write `accelerate: fsdp2` to "
-            "divide one model over GPUs."
+            "training.deepspeed",
+            f"{stage}.accelerate: medllm does not support DeepSpeed (reason: docs/training.md). Write `accelerate: "
+            "fsdp2` to divide one model over GPUs.",
         )
     if kind == "FSDP":
         _refuse_divided(stage, settings, str((told.get("fsdp_config") or {}).get("fsdp_version")))
@@ -121,18 +123,21 @@ def refuse_config(stage: str, settings: Training, told: dict[str, Any]) -> None:
 def _refuse_divided(stage: str, settings: Training, version: str) -> None:
     if version != "2":
         raise TrainingError(
-            f"{stage}.accelerate: only version 2 of FSDP is supported. Set `fsdp_version: 2` in the file, or write "
-            "`accelerate: fsdp2`."
+            "training.fsdp-version",
+            f"{stage}.accelerate: the file sets FSDP version {version}; medllm supports version 2. Set `fsdp_version: "
+            "2` in the file, or write `accelerate: fsdp2`.",
         )
     if settings.optim != "adamw_torch":
         raise TrainingError(
-            f"{stage}.optim: `{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or "
-            "`accelerate: ddp`."
+            "training.fsdp-optimizer",
+            f"{stage}.optim: FSDP2 cannot divide `{settings.optim}` over GPUs. Set `optim: adamw_torch`, or "
+            "`accelerate: ddp`.",
         )
     if settings.quantization == "nf4" and settings.dtype != "bfloat16":
         raise TrainingError(
+            "training.fsdp-dtype",
             f"{stage}.dtype: FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: "
-            "bfloat16`."
+            "bfloat16`.",
         )
 
 
@@ -144,13 +149,15 @@ def split_batch(batch_size: int, per_device: int, devices: int) -> tuple[int, in
     """
     if batch_size % devices:
         raise TrainingError(
-            f"batch_size {batch_size} cannot be shared by {devices} devices. Make it a multiple of them."
+            "training.batch-does-not-divide",
+            f"`total_batch_size` {batch_size} is not a multiple of {devices} devices. Make it one.",
         )
     share = batch_size // devices
     per_device = min(per_device, share)
     if share % per_device:
         raise TrainingError(
-            f"batch_size {batch_size} over {devices} devices is {share} rows each, no multiple of "
-            f"per_device_train_batch_size {per_device}. Make it one."
+            "training.batch-does-not-divide",
+            f"`total_batch_size` {batch_size} gives each of {devices} devices {share} rows, which is not a multiple of "
+            f"`per_device_train_batch_size` {per_device}. Change one of them.",
         )
     return per_device, share // per_device

@@ -30,7 +30,8 @@ def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
         return False
     if not config.is_file():
         raise TrainingError(
-            f"{stage}.accelerate: there is no file {config}. Write {' or '.join(NAMED)}, or name a config file."
+            "training.no-accelerate-config",
+            f"{stage}.accelerate: there is no file {config}. Write {' or '.join(NAMED)}, or the path of a config file.",
         )
     refuse_config(stage, settings, yaml.safe_load(config.read_text("utf-8")))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,10 @@ def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
         shutil.rmtree(told, ignore_errors=True)
     if code or not (out / "facts.json").is_file():
         why = f"{fault.rstrip('.')}. All processes have ended" if fault else f"the processes ended with code {code}"
-        raise TrainingError(f"{stage}: {why}; the log above has more. Run again to continue from the last checkpoint.")
+        raise TrainingError(
+            "training.process-failed",
+            f"{stage}: {why}; the log above has more. Run again to continue from the last checkpoint.",
+        )
     return True
 
 

@@ -47,15 +47,18 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
     fresh_above = adapted and isinstance(settings, Rpo) and settings.lora is not None
     if fresh_above and settings.quantization == "nf4":
         raise ModelError(
-            f"{folder}: a fresh adapter above this one needs it folded into the base, which 4-bit weights do not "
-            "allow. Leave `lora` out to train this adapter on, or set `quantization: none`, or take the merged model."
+            "training.adapter-on-4-bit",
+            f"{folder}: with `lora`, RPO merges this adapter into the base and trains a new one, which 4-bit weights "
+            "do not allow. Remove `lora` to continue training this adapter, or set `quantization: none`, or give the "
+            "merged model.",
         )
     if adapted:
         Adapter(folder).fits(base)
     if fresh_above and base.tied and Adapter(folder).acts_on_both_ends:
         raise ModelError(
-            f"{folder}: a fresh adapter above this one needs it folded into the base, where PEFT would change the tied "
-            "embedding and head twice. Merge it first (`medllm merge`) and give the merged model."
+            "training.adapter-on-tied-ends",
+            f"{folder}: with `lora`, RPO merges this adapter into the base and trains a new one, and PEFT would change "
+            "the tied embedding and head twice. Merge it first (`medllm merge`) and give the merged model.",
         )
     model: Any = load_base(
         base.folder,
@@ -74,7 +77,8 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
         model = load_adapters(model, {"default": folder}, base.folder, trainable="default")
     elif isinstance(settings, Rpo) and settings.lora is None:
         raise ModelError(
-            f"{folder}: a full model, so RPO needs an adapter of its own. Give `lora: {{r: ..., lora_alpha: ...}}`."
+            "training.no-lora",
+            f"{folder}: is a full model, for which RPO trains a new adapter. Give `lora: {{r: ..., lora_alpha: ...}}`.",
         )
     return TrainingStart(model, tokenizer, base)
 

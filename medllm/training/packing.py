@@ -69,10 +69,13 @@ def make_rows(
     )
     if tally.tokens_in != tally.tokens_in_rows:
         raise DataError(
-            f"packing lost text: {tally}. This is a fault of the library used for packing; please report it."
+            "training.packing-lost-text",
+            f"packing lost text: {tally}. This is a bug of TRL's packing: please report it, or set `packing: false`.",
         )
     if not tally.rows:
-        raise DataError("the corpus is empty: there is nothing to learn.")
+        raise DataError(
+            "training.no-rows", "the corpus holds no text. The facts.json of the stage that made it gives the reason."
+        )
     return rows, tally
 
 

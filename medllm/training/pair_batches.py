@@ -74,8 +74,9 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
     tally.trained = len(rows)
     if not rows:
         raise DataError(
-            f"every one of {tally.pairs} pairs is longer than max_length {max_length} (the longest: {tally.longest}). "
-            "Raise `max_length`, or set `keep_exemplars: false`."
+            "training.pairs-too-long",
+            f"each of the {tally.pairs} pairs is longer than `max_length` {max_length} (the longest: {tally.longest}). "
+            "Raise `max_length`, or set `keep_exemplars: false`.",
         )
     return Dataset.from_list(rows), tally
 

@@ -48,8 +48,10 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         if trainer.accelerator.reduce(known, "sum") < args.world_size:
             if begun:
                 raise TrainingError(
-                    f"rpo: the reference of this run, {self.path}, is gone or of other pairs, so it cannot go on from "
-                    "its checkpoint. Put the file back, or remove its folder to start from the beginning."
+                    "training.reference-missing",
+                    f"rpo: {self.path}, the reference of this run, is missing or of other pairs, so the run cannot "
+                    "continue from its checkpoint. Put the file back, or remove its folder to start from the "
+                    "beginning.",
                 )
             kept = self._computed()
             if trainer.is_world_process_zero():
@@ -119,7 +121,8 @@ def check_reference(policy: tuple[torch.Tensor, ...], reference: tuple[torch.Ten
         allowed = TOLERANCE.get(ours.device.type, 0.0) * theirs.abs()
         if not bool((apart <= allowed).all()):
             raise TrainingError(
-                f"rpo: before the first update policy and reference differ by {float(apart.max()):.3g} in "
+                "training.reference-differs",
+                f"rpo: before the first update the policy and the reference differ by {float(apart.max()):.3g} in "
                 "log-probability, so the reference is not the model that training starts from. Give one adapter, or a "
-                "merged model, as `model`."
+                "merged model, as `model`.",
             )

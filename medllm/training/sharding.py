@@ -43,8 +43,9 @@ def compare(before: torch.Tensor, after: torch.Tensor) -> None:
     apart = float((after - before).norm() / before.norm())
     if not apart <= ALLOWED:
         raise TrainingError(
-            f"sharing the model out over the devices moved its logits by {apart:.1%}, so its weights are no longer the "
-            "base's (bitsandbytes issue 1945). Take `accelerate: ddp`, or `quantization: none`."
+            "training.sharding-changes-weights",
+            f"dividing the model over the devices changed its logits by {apart:.1%}, so its weights are no longer the "
+            "base's (bitsandbytes issue 1945). Set `accelerate: ddp`, or `quantization: none`.",
         )
 
 

@@ -33,8 +33,9 @@ def target_modules(lora: Lora, model: Any) -> list[str]:  # noqa: ANN401  a PreT
     for wanted in lora.target_modules:
         if not any(name == wanted or name.endswith(f".{wanted}") for name in everything):
             raise TrainingError(
+                "training.unknown-layer",
                 f"lora.target_modules: the base has no layer `{wanted}`. Its linear layers: {', '.join(known)}. Name "
-                f"some of them, or write `[{ALL_LINEAR}]`."
+                f"some of them, or write `[{ALL_LINEAR}]`.",
             )
     return list(lora.target_modules)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from medllm.errors import DataError
 from medllm.training.packing import IGNORED, RowCollator, make_rows, read_texts
 from tests import tiny
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_packing_that_loses_text_stops_the_run_before_it_starts(texts, tokeniz
     import trl
 
     monkeypatch.setattr(trl, "pack_dataset", lambda rows, length, way, pack=trl.pack_dataset: pack(rows, length, "bfd"))
-    with pytest.raises(DataError, match=r"packing lost text: 40 documents, \d+ tokens in, \d+ tokens in \d+ rows"):
+    with refused("training.packing-lost-text", "40 documents"):
         make_rows(texts, tokenizer, 32, packing=True)
 
 
@@ -82,10 +82,10 @@ def test_a_documents_first_token_is_not_predicted_from_its_neighbour(tokenizer):
 
 def test_a_corpus_without_a_text_column_is_refused_by_name(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": "x"}\n', "utf-8")
-    with pytest.raises(DataError, match=r"no column `text`\. There is: body"):
+    with refused("training.missing-column", tmp_path, "`text`", "body"):
         read_texts(tmp_path, tmp_path / "cache")
     (tmp_path / "a.jsonl").unlink()
-    with pytest.raises(DataError, match=r"no \*.parquet or \*.jsonl"):
+    with refused("training.no-table", tmp_path):
         read_texts(tmp_path, tmp_path / "cache")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from medllm.errors import TrainingError
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.stages import cpt, rpo
 from medllm.training.devices import split_batch
 from tests import tiny, together
+from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("watchdog")
 CONFIG = str(Path(__file__).parents[2] / "recipes" / "accelerate" / "cpu-2.yaml")
@@ -54,7 +54,7 @@ def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
 def test_a_batch_is_split_over_devices_without_changing_its_size():
     assert split_batch(16, 4, 2) == (4, 2)
     assert split_batch(4, 8, 1) == (4, 1)
-    with pytest.raises(TrainingError, match="cannot be shared by 3 devices"):
+    with refused("training.batch-does-not-divide", "`total_batch_size` 16", "3 devices"):
         split_batch(16, 1, 3)
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from medllm.errors import TrainingError
 from medllm.recipe.settings import Lora
 from medllm.training.arguments import lora_config
 from medllm.training.targets import coverage, linear_layers, target_modules
 from medllm.weights.load import load_base
 from tests import tiny
+from tests.refusals import refused
 
 BLOCK = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 
@@ -34,5 +34,5 @@ def test_names_that_match_some_layers_say_which_are_left(base):
 
 
 def test_a_name_that_no_layer_has_is_refused_with_those_there_are(base):
-    with pytest.raises(TrainingError, match=r"no layer `qkv_proj`\. Its linear layers: down_proj, .*v_proj"):
+    with refused("training.unknown-layer", "`qkv_proj`", "down_proj, ", "v_proj"):
         target_modules(Lora(r=1, lora_alpha=1, target_modules=("q_proj", "qkv_proj")), base)

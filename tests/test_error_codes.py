@@ -18,7 +18,6 @@ WITHOUT_CODES = (
     "medllm/compare.py",
     "medllm/corpus/",
     "medllm/evaluation/",
-    "medllm/exam/",
     "medllm/generation/",
     "medllm/hub/",
     "medllm/launch/",

@@ -89,12 +89,13 @@ def _scores(benchmark: str, files: list[Path], rules: str, folder: Path) -> list
 def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Path:
     """The local folder of an exam: as given, or pulled from the Hub at the revision that is named."""
     from medllm.exam.benchmarks import CATALOGUE
-    from medllm.exam.benchmarks.loading import absent
+    from medllm.exam.benchmarks.loading import how_to_fetch
     from medllm.hub import connect
 
     if data is None:
-        known = f" {absent(benchmark, Path('DIR'))}" if benchmark in CATALOGUE else ""
-        raise DataError(f"--data is missing: where is {benchmark}?{known}")
+        known = f" {how_to_fetch(benchmark, Path('DIR'))}" if benchmark in CATALOGUE else ""
+        text = f"--data is missing. Give the folder of {benchmark}, or a dataset of the Hub as ORG/NAME@COMMIT.{known}"
+        raise DataError("command.no-data", text)
     if Path(data).exists() or not _HUB_NAME.fullmatch(data):
         return Path(data)
     repo_id, _, revision = data.partition("@")

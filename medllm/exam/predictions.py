@@ -55,8 +55,9 @@ def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], b
             model, prompt, prediction = _prediction(row, place, file, questions, order)
             if prediction.question_id not in questions:
                 raise DataError(
+                    "exam.unknown-question",
                     f"{place}: question {prediction.question_id} is not in {benchmark}, whose ids look like {order[0]}."
-                    " Give predictions for this exam, or name the exam they are for."
+                    " Give predictions for this exam, or name the exam they are for.",
                 )
             system = found.setdefault((model, prompt), {})
             earlier = system.get(prediction.question_id)
@@ -64,19 +65,24 @@ def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], b
                 continue
             if earlier is not None:
                 raise DataError(
+                    "exam.predicted-twice",
                     f"{place}: question {prediction.question_id} is predicted twice for {model}, first at"
-                    f" {earlier.place}. Give one reply per question and model{_one_filter(prediction, earlier)}."
+                    f" {earlier.place}. Give one reply per question and model{_one_filter(prediction, earlier)}.",
                 )
             system[prediction.question_id] = prediction
     if not found:
-        raise DataError(f"{', '.join(map(str, files))}: no predictions for {benchmark}. Give files that have some.")
+        raise DataError(
+            "exam.no-predictions",
+            f"{', '.join(map(str, files))}: has no predictions for {benchmark}. Give files with predictions for"
+            " that exam.",
+        )
     return [System(model, prompt, predictions) for (model, prompt), predictions in found.items()]
 
 
 def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return the rows of a file, or of every records file in an evaluation's folder."""
     if not file.exists():
-        raise DataError(f"{file}: no such file. Give a file of predictions.")
+        raise DataError("exam.no-such-file", f"{file} does not exist. Give a file of predictions.")
     if not file.is_dir():
         return table_rows(file)
     inner = file / "records" if (file / "records").is_dir() else file
@@ -109,13 +115,16 @@ def _prediction(
         named = _SECTION_FILE.fullmatch(file.stem)
         question_id, text = row.get("problem_id", row.get("question_id")), row["prediction"]
         if not isinstance(question_id, str | int) or question_id == "":
-            raise DataError(f"{place}: has no problem_id. Name the question it predicts.")
+            raise DataError("exam.no-question-named", f"{place}: has no problem_id. Name the question it predicts.")
         if not isinstance(text, str):
-            raise DataError(f"{place}: prediction is {text!r}. Give the reply as text, empty when there was none.")
+            raise DataError(
+                "exam.not-text", f"{place}: prediction is {text!r}. Give the reply as text, empty if there is none."
+            )
         return named["model"] if named else file.stem, None, Prediction(str(question_id), text, place)
     raise DataError(
+        "exam.not-a-prediction",
         f"{place}: is not a prediction. Known formats are IgakuQA's (problem_id, prediction), medllm's records"
-        f" ({', '.join(REQUIRED)}) and lm-evaluation-harness samples (doc_id, doc, resps)."
+        f" ({', '.join(REQUIRED)}) and lm-evaluation-harness samples (doc_id, doc, resps).",
     )
 
 
@@ -153,24 +162,28 @@ def _likelihoods(replies: Any, place: str, question: Question | None) -> list[fl
         found = [_likelihood(reply) for reply in replies or [None]]
     except (TypeError, ValueError, IndexError, KeyError) as fault:
         raise DataError(
-            f"{place}: resps is neither text nor log-likelihoods. Write samples with --log_samples."
+            "exam.no-log-likelihoods",
+            f"{place}: resps is neither text nor log-likelihoods. Write samples with --log_samples.",
         ) from fault
     wrong = next((number for number, value in enumerate(found) if not isfinite(value)), None)
     if wrong is not None:
         raise DataError(
-            f"{place}: resps: log-likelihood {wrong + 1} is {found[wrong]}, which is no finite number, so no choice can"
-            " be called the likeliest. Run the model again (in float32, if it overflows)."
+            "exam.infinite-log-likelihood",
+            f"{place}: resps: log-likelihood {wrong + 1} is {found[wrong]}, which is not finite, so no choice"
+            " is the likeliest. Run the model again (in float32, if it overflows).",
         )
     if question is not None and question.numeric:
         raise DataError(
+            "exam.log-likelihoods-without-choices",
             f"{place}: resps holds log-likelihoods, but question {question.question_id} has no choices: its answer is"
-            " a number. Give generated text for it."
+            " a number. Give generated text for it.",
         )
     if len(found) > len(LETTERS) or (question is not None and len(found) != len(question.choices)):
         choices = f"question {question.question_id} has {len(question.choices)}" if question else "at most 8"
         raise DataError(
+            "exam.wrong-number-of-log-likelihoods",
             f"{place}: resps holds {len(found)} log-likelihoods, but {choices} choices. Give one for each choice, in"
-            " their order (a task that also measures choices without the question writes twice as many)."
+            " their order (a task that also measures choices without the question writes twice as many).",
         )
     return found
 
@@ -193,5 +206,8 @@ def _harness_id(row: dict[str, Any], place: str, order: list[str]) -> str:
                 return str(value)
     number = row.get("doc_id")
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(order):
-        raise DataError(f"{place}: doc_id is {number!r}, outside the exam's {len(order)} questions. Check the task.")
+        raise DataError(
+            "exam.unknown-question",
+            f"{place}: doc_id is {number!r}, outside the exam's {len(order)} questions. Check the task.",
+        )
     return order[number]

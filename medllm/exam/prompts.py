@@ -95,8 +95,10 @@ def target_completion(
     said = explanation or question.explanation
     if not said:
         raise DataError(
-            f"{question.benchmark} question {question.question_id}: has no explanation, which `explain` must show."
-            " Take exemplars that have one."
+            "exam.no-explanation",
+            f"{question.benchmark} question {question.question_id}: has no explanation, and the prompt `explain`"
+            " shows one."
+            " Use exemplars with explanations.",
         )
     return f"{said.strip()}\n{'Answer: ' if template == 'paper' else '答え:'}{question.gold_answer}"
 
@@ -115,8 +117,9 @@ def exemplars_before(
     ]
     if len(fit) < count:
         raise DataError(
-            f"only {len(fit)} of {len(questions)} questions were sat by {cutoff} and can serve as exemplars; {count}"
-            " are asked for. Lower shots, or take exemplars from another set."
+            "exam.too-few-exemplars",
+            f"only {len(fit)} of {len(questions)} questions date from {cutoff} or before and can be exemplars, but"
+            f" {count} are needed. Lower `shots`, or take exemplars from another set.",
         )
     return fit[:count]
 
@@ -128,15 +131,20 @@ def refuse_test_items(exemplars: Sequence[Question], questions: Sequence[Questio
         same = texts.get(_essence(example))
         if same is not None:
             raise DataError(
-                f"exemplar {example.question_id} is question {same.question_id} of {same.benchmark}: its answer would"
-                " be in the prompt. Take exemplars from another exam."
+                "exam.exemplar-is-asked",
+                f"the exemplar {example.question_id} is the question {same.question_id} of {same.benchmark}: its"
+                " answer would"
+                " be in the prompt. Take exemplars from another exam.",
             )
 
 
 def _shots(question: Question, exemplars: Sequence[Question], shots: int | None) -> Sequence[Question]:
     wanted = len(exemplars) if shots is None else shots
     if wanted > len(exemplars):
-        raise DataError(f"{wanted} shots are asked for, but there are {len(exemplars)} exemplars. Give more.")
+        raise DataError(
+            "exam.too-few-exemplars",
+            f"{wanted} shots need {wanted} exemplars, but there are {len(exemplars)}. Give more, or lower `shots`.",
+        )
     refuse_test_items(exemplars[:wanted], [question])
     return exemplars[:wanted]
 

@@ -71,15 +71,18 @@ class Question:
         """Refuse a question that can never be asked or scored."""
         where = f"{self.benchmark} question {self.question_id or '(no id)'}"
         if not self.question_id or not self.text.strip():
-            raise DataError(f"{where}: has no {'id' if not self.question_id else 'text'}. Give it one.")
+            raise DataError(
+                "exam.no-id-or-text", f"{where}: has no {'id' if not self.question_id else 'text'}. Give it one."
+            )
         if not self.gold or not all(self.gold):
-            raise DataError(f"{where}: has no key. Give the right letters, or leave the question out.")
+            raise DataError("exam.no-key", f"{where}: has no key. Give the right letters, or leave the question out.")
         if not self.numeric:
             unknown = {letter for answer in self.gold for letter in answer} - set(self.letters)
             if unknown:
                 raise DataError(
+                    "exam.key-outside-choices",
                     f"{where}: the key names {', '.join(sorted(unknown))} but there are {len(self.choices)} choices."
-                    " Correct the key or the choices."
+                    " Correct the key or the choices.",
                 )
 
     @property
@@ -154,7 +157,8 @@ def index(questions: list[Question]) -> dict[str, Question]:
     for question in questions:
         if question.question_id in found:
             raise DataError(
-                f"{question.benchmark}: the id {question.question_id} occurs twice. Give every question its own id."
+                "exam.duplicate-id",
+                f"{question.benchmark}: the id {question.question_id} occurs twice. Give every question its own id.",
             )
         found[question.question_id] = question
     return found

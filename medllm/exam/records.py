@@ -50,10 +50,16 @@ def read_records(path: Path) -> list[Record]:
         inner = path / "records" if (path / "records").is_dir() else path
         files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")])
         if not files:
-            raise DataError(f"{path}: holds no records. Give a folder with *.parquet or *.jsonl, or one such file.")
+            raise DataError(
+                "exam.no-records",
+                f"{path}: holds no records. Give a folder with *.parquet or *.jsonl, or one such file.",
+            )
         return [record for file in files for record in read_records(file)]
     if not path.exists():
-        raise DataError(f"{path}: no such file. Give the records file that `medllm run RECIPE evaluate` wrote.")
+        raise DataError(
+            "exam.no-such-file",
+            f"{path} does not exist. Give the records file that `medllm run RECIPE evaluate` wrote.",
+        )
     if path.suffix == ".parquet" and (records := _whole_table(path)):
         return records
     return [to_record(row, place) for place, row in table_rows(path)]
@@ -93,16 +99,21 @@ def to_record(row: Mapping[str, Any], place: str) -> Record:
     missing = [name for name in REQUIRED if row.get(name) is None]
     if missing:
         needed = ", ".join(REQUIRED)
-        raise DataError(f"{place}: lacks {', '.join(missing)}. Needed: {needed}; docs/evaluation.md lists all.")
+        raise DataError(
+            "exam.missing-columns",
+            f"{place}: lacks {', '.join(missing)}. Needed: {needed}; docs/evaluation.md lists all.",
+        )
     values = {name: _value(name, row[name], place) for name in COLUMNS if name in row and row[name] is not None}
     if _odd(values["points"], values["points_total"]):
         raise DataError(
-            f"{place}: points is {values['points']:g} of points_total {values['points_total']:g}. Points go from 0 to"
-            " the question's points_total, and neither is negative or endless. Correct that row."
+            "exam.wrong-points",
+            f"{place}: points is {values['points']:g} of points_total {values['points_total']:g}. Both must be"
+            " finite and from 0, and points at most points_total. Correct that row.",
         )
     if not 0 <= values.get("probability", 0) <= 1:
         raise DataError(
-            f"{place}: probability is {values['probability']:g}. Give a number from 0 to 1, or leave it out."
+            "exam.out-of-range",
+            f"{place}: probability is {values['probability']:g}. Give a number from 0 to 1, or leave it out.",
         )
     return Record(**values)
 
@@ -118,13 +129,15 @@ def _value(name: str, value: Any, place: str) -> Any:  # noqa: ANN401  (a cell o
     if isinstance(value, float) and math.isnan(value):
         if optional:
             return None
-        raise DataError(f"{place}: {name} is NaN. Give a value, or leave the row out.")
+        raise DataError("exam.nan", f"{place}: {name} is NaN. Give a value, or leave the row out.")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DataError(f"{place}: {name} is {value!r}, which is no {kind.__name__}. Correct that cell.")
+        raise DataError(
+            "exam.wrong-type", f"{place}: {name} is {value!r}, which is not of type {kind.__name__}. Correct that cell."
+        )
     if allowed and value not in allowed:
-        raise DataError(f"{place}: {name} is {value!r}. It can be {', '.join(allowed)}.")
+        raise DataError("exam.unknown-value", f"{place}: {name} is {value!r}. It can be {', '.join(allowed)}.")
     return value

@@ -18,7 +18,7 @@ def table_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Row]:
     readers = {".parquet": parquet_rows, ".csv": lambda file: csv_rows(file, columns), ".json": array_rows}
     rows = list(readers.get(path.suffix, json_rows)(path))
     if not rows:
-        raise DataError(f"{path}: is empty. It should have one row per question.")
+        raise DataError("exam.empty-file", f"{path}: is empty. It should have one row per question.")
     return rows
 
 
@@ -32,10 +32,13 @@ def json_rows(path: Path) -> Iterator[Row]:
         try:
             row = json.loads(text, object_pairs_hook=_once)
         except _NamedTwiceError as fault:
-            raise DataError(f"{place}: names {fault} twice. Keep the right one of the two values.") from fault
+            raise DataError(
+                "exam.duplicate-column", f"{place}: the column {fault} occurs twice. Keep the right value."
+            ) from fault
         except json.JSONDecodeError as fault:
             raise DataError(
-                f"{place}: broken JSON at column {fault.colno} ({fault.msg}). Each line must be one JSON object."
+                "exam.broken-json",
+                f"{place}: broken JSON at column {fault.colno} ({fault.msg}). Each line must be one JSON object.",
             ) from fault
         yield place, _object(row, place)
 
@@ -45,11 +48,17 @@ def array_rows(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads(_decoded(_bytes(path), str(path)), object_pairs_hook=_once)
     except _NamedTwiceError as fault:
-        raise DataError(f"{path}: an object names {fault} twice. Keep the right one of the two values.") from fault
+        raise DataError(
+            "exam.duplicate-column", f"{path}: the column {fault} occurs twice in an object. Keep the right value."
+        ) from fault
     except json.JSONDecodeError as fault:
-        raise DataError(f"{path} line {fault.lineno}: broken JSON ({fault.msg}). It must be one JSON array.") from fault
+        raise DataError(
+            "exam.broken-json", f"{path} line {fault.lineno}: broken JSON ({fault.msg}). It must be one JSON array."
+        ) from fault
     if not isinstance(rows, list):
-        raise DataError(f"{path}: is {type(rows).__name__}, not a list. It must be one JSON array of objects.")
+        raise DataError(
+            "exam.not-a-list", f"{path}: is {type(rows).__name__}, not a list. It must be one JSON array of objects."
+        )
     for number, row in enumerate(rows, start=1):
         place = f"{path} item {number}"
         yield place, _object(row, place)
@@ -64,11 +73,17 @@ def csv_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[Row]:
             place = f"{path} line {reader.line_num}"
             if None in row or None in row.values():
                 raise DataError(
-                    f"{place}: has not {len(reader.fieldnames or ())} columns. Quote texts that have commas in them."
+                    "exam.wrong-number-of-columns",
+                    f"{place}: does not have {len(reader.fieldnames or ())} columns. Quote texts that have commas"
+                    " in them.",
                 )
             yield place, dict(row)
     except csv.Error as fault:
-        raise DataError(f"{path} line {reader.line_num}: broken CSV ({fault}). Quote texts properly.") from fault
+        raise DataError(
+            "exam.broken-csv",
+            f"{path} line {reader.line_num}: broken CSV ({fault}). Put texts with commas or line breaks in"
+            " quotation marks.",
+        ) from fault
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
@@ -80,7 +95,9 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as fault:
-        raise DataError(f"{path}: is not a parquet file ({fault}). Write it with medllm, pandas or pyarrow.") from fault
+        raise DataError(
+            "exam.not-parquet", f"{path}: is not a parquet file ({fault}). Write it with medllm, pandas or pyarrow."
+        ) from fault
     for number, row in enumerate(table.to_pylist(), start=1):
         yield f"{path} row {number}", row
 
@@ -102,7 +119,9 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as fault:
-        raise DataError(f"{path}: cannot be read ({fault.strerror}). Give a readable file.") from fault
+        raise DataError(
+            "exam.unreadable", f"{path}: cannot be read ({fault.strerror}). Give a readable file."
+        ) from fault
 
 
 def _decoded(raw: bytes, place: str) -> str:
@@ -111,12 +130,15 @@ def _decoded(raw: bytes, place: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         raise DataError(
+            "exam.not-utf-8",
             f"{place}: is not UTF-8 (at byte {fault.start + 1}). Save the whole file as UTF-8;"
-            " Japanese files are often Shift_JIS or EUC-JP."
+            " Japanese files are often Shift_JIS or EUC-JP.",
         ) from fault
 
 
 def _object(row: object, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise DataError(f"{place}: is {type(row).__name__}, not an object. Give one JSON object per question.")
+        raise DataError(
+            "exam.not-an-object", f"{place}: is {type(row).__name__}, not an object. Give one JSON object per question."
+        )
     return row

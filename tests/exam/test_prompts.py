@@ -9,6 +9,7 @@ from medllm.errors import DataError
 from medllm.exam.prompts import exemplars_before, question_block, refuse_test_items, render, target_completion
 from medllm.exam.question import own_question
 from tests.exam.making import question
+from tests.refusals import refused
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "prompts"
 
@@ -82,16 +83,16 @@ def test_a_passage_published_with_the_question_always_stands_before_it():
 
 def test_an_exemplar_that_is_a_test_item_is_refused_by_its_text_however_it_is_printed():
     disguised = question(question_id="other", text="胆汁を作るのは　どれか｡")
-    with pytest.raises(DataError, match="exemplar e1 is question other"):
+    with refused("exam.exemplar-is-asked", " e1 ", " other ", kind=DataError):
         render(disguised, exemplars=EXAMPLES)
-    with pytest.raises(DataError, match="exemplar e1 is question other"):
+    with refused("exam.exemplar-is-asked", " e1 ", " other ", kind=DataError):
         refuse_test_items(EXAMPLES, [ASKED, disguised])
 
 
 def test_more_shots_than_exemplars_and_explanations_that_are_missing_are_faults():
-    with pytest.raises(DataError, match="4 shots are asked for, but there are 3"):
+    with refused("exam.too-few-exemplars", "4 shots", "there are 3"):
         render(ASKED, exemplars=EXAMPLES, shots=4)
-    with pytest.raises(DataError, match="has no explanation"):
+    with refused("exam.no-explanation", "question bare:"):
         render(ASKED, prompt="explain", exemplars=[question(question_id="bare", text="別の問題")])
 
 
@@ -101,7 +102,7 @@ def test_exemplars_from_another_set_are_those_sat_by_the_cutoff():
         for year in (2019, 2016, 2017)
     ]
     assert [q.question_id for q in exemplars_before(dated, date(2017, 12, 31), 2, "explain")] == ["2016", "2017"]
-    with pytest.raises(DataError, match="only 2 of 3 questions were sat by 2017-12-31"):
+    with refused("exam.too-few-exemplars", "2 of 3 questions", "2017-12-31"):
         exemplars_before(dated, date(2017, 12, 31), 3)
 
 

@@ -7,21 +7,30 @@ import pytest
 from medllm.errors import DataError
 from medllm.exam.question import index, read_answer, write_answer
 from tests.exam.making import question
+from tests.refusals import refused
 
 
 def test_a_key_outside_the_choices_is_refused_by_name():
-    with pytest.raises(DataError, match=r"question 1: the key names f but there are 5 choices"):
+    with refused("exam.key-outside-choices", "question 1:", "f", "5 choices", kind=DataError):
         question("f")
 
 
-@pytest.mark.parametrize("broken", [{"gold": ()}, {"gold": (frozenset(),)}, {"text": " "}, {"question_id": ""}])
-def test_a_question_without_id_text_or_key_is_refused(broken):
-    with pytest.raises(DataError, match="has no"):
+@pytest.mark.parametrize(
+    ("broken", "code", "place"),
+    [
+        ({"gold": ()}, "exam.no-key", "question 1:"),
+        ({"gold": (frozenset(),)}, "exam.no-key", "question 1:"),
+        ({"text": " "}, "exam.no-id-or-text", "question 1:"),
+        ({"question_id": ""}, "exam.no-id-or-text", "question (no id):"),
+    ],
+)
+def test_a_question_without_id_text_or_key_is_refused(broken, code, place):
+    with refused(code, place):
         dataclasses.replace(question(), **broken)
 
 
 def test_an_id_that_occurs_twice_is_refused():
-    with pytest.raises(DataError, match="the id 1 occurs twice"):
+    with refused("exam.duplicate-id", "the id 1 "):
         index([question(), question(text="別の問題")])
 
 

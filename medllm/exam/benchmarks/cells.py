@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from medllm.errors import DataError
 from medllm.exam.question import Language
@@ -25,9 +25,9 @@ class Cells:
     row: Mapping[str, Any]
     place: str
 
-    def refuse(self, column: str, mend: str) -> NoReturn:
-        """Raise a DataError that names the cell, its value and the remedy."""
-        raise DataError(f"{self.place}: {column} is {_shown(self.row.get(column))}. {mend}")
+    def cell(self, column: str) -> str:
+        """Write a cell's place, column and value, with which an error about it starts."""
+        return f"{self.place}: {column} is {_shown(self.row.get(column))}."
 
     def text(self, column: str) -> str | None:
         """Return a text that may be left out; an empty one counts as left out."""
@@ -37,21 +37,23 @@ class Cells:
         if value is None or value == "":
             return None
         if not _is_text(value):
-            self.refuse(column, "Write it as text, or leave it out.")
+            raise DataError("exam.not-text", f"{self.cell(column)} Write it as text, or leave it out.")
         return str(value)
 
     def needed_text(self, column: str) -> str:
         """Return a text that every question has; a whole number counts as its digits."""
         value = self.text(column) if self.row.get(column) is not None else None
         if value is None or not value.strip():
-            self.refuse(column, "Every question needs it as text.")
+            raise DataError("exam.missing-text", f"{self.cell(column)} Every question needs it as text.")
         return value
 
     def flag(self, column: str) -> bool:
         """Return true or false; false when left out."""
         value = self.row.get(column)
         if value is not None and not isinstance(value, bool):
-            self.refuse(column, "Write true or false, without quotation marks.")
+            raise DataError(
+                "exam.not-true-or-false", f"{self.cell(column)} Write true or false, without quotation marks."
+            )
         return bool(value)
 
     def whole(self, column: str, least: int, most: int) -> int | None:
@@ -62,7 +64,10 @@ class Cells:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            self.refuse(column, f"Write a whole number from {least} to {most:,}, without quotation marks.")
+            raise DataError(
+                "exam.out-of-range",
+                f"{self.cell(column)} Write a whole number from {least} to {most:,}, without quotation marks.",
+            )
         return value
 
     def share(self, column: str) -> float | None:
@@ -71,7 +76,9 @@ class Cells:
         if value is None:
             return None
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            self.refuse(column, "Write a number from 0 to 1, such as 0.85 for 85 %.")
+            raise DataError(
+                "exam.out-of-range", f"{self.cell(column)} Write a number from 0 to 1, such as 0.85 for 85 %."
+            )
         return float(value)
 
     def day(self, column: str) -> date | None:
@@ -84,7 +91,7 @@ class Cells:
         try:
             return date.fromisoformat(value if isinstance(value, str) and _DAY.fullmatch(value) else "")
         except ValueError:
-            self.refuse(column, "Write it as YYYY-MM-DD.")
+            raise DataError("exam.not-a-day", f"{self.cell(column)} Write it as YYYY-MM-DD.") from None
 
     def language(self, column: str) -> Language:
         """Return the language of the question, Japanese when left out."""
@@ -92,36 +99,48 @@ class Cells:
         if value is None or value == "ja":
             return "ja"
         if value != "en":
-            self.refuse(column, "It can be ja or en.")
+            raise DataError("exam.unknown-language", f"{self.cell(column)} It can be ja or en.")
         return "en"
 
     def choices(self, letters: str) -> tuple[str, ...]:
         """Return the texts of the choices: none for a number, else at least two that differ."""
         choices = self.row.get("choices")
         if not isinstance(choices, list) or not all(_is_text(choice) for choice in choices):
-            self.refuse("choices", "Give a list of texts, empty for a numeric question.")
+            raise DataError(
+                "exam.choices-not-a-list", f"{self.cell('choices')} Give a list of texts, empty for a numeric question."
+            )
         if len(choices) > len(letters):
             raise DataError(
-                f"{self.place}: has {len(choices)} choices. At most {len(letters)} ({letters}) can be asked."
+                "exam.too-many-choices",
+                f"{self.place}: has {len(choices)} choices, which is too many. At most {len(letters)} ({letters})"
+                " can be asked.",
             )
         if len(choices) == 1:
-            self.refuse("choices", "Give at least two choices, or none for a numeric question.")
+            raise DataError(
+                "exam.one-choice", f"{self.cell('choices')} Give at least two choices, or none for a numeric question."
+            )
         if not all(choice.strip() for choice in choices):
-            self.refuse("choices", "A choice is empty: give each its text.")
+            raise DataError("exam.empty-choice", f"{self.cell('choices')} A choice is empty: give each its text.")
         plain = [unicodedata.normalize("NFKC", choice).strip() for choice in choices]
         if len(set(plain)) < len(plain):
-            self.refuse("choices", "Two choices are the same text: the letters cannot be distinguished. Correct one.")
+            raise DataError(
+                "exam.equal-choices",
+                f"{self.cell('choices')} Two choices are the same text: the letters cannot be distinguished."
+                " Correct one.",
+            )
         return tuple(choices)
 
     def answers(self, letters: str | None, where: str) -> tuple[frozenset[str], ...]:
         """Return the key and the further accepted answers: sets of letters, or numbers where `letters` is None."""
         accepted = self.row.get("accepted")
         if accepted is not None and not isinstance(accepted, list):
-            self.refuse("accepted", 'Give a list of answers, such as ["b", "c,d"].')
+            raise DataError(
+                "exam.accepted-not-a-list", f'{self.cell("accepted")} Give a list of answers, such as ["b", "c,d"].'
+            )
         found = [self._answer("answer", self.row.get("answer"), letters, where)]
         found += [self._answer("accepted", value, letters, where) for value in accepted or ()]
         if len(set(found)) < len(found):
-            self.refuse("accepted", "An answer is given twice: leave one out.")
+            raise DataError("exam.answer-twice", f"{self.cell('accepted')} An answer is given twice: leave one out.")
         return tuple(found)
 
     def prohibited(self, letters: str | None, gold: tuple[frozenset[str], ...], where: str) -> frozenset[str]:
@@ -130,10 +149,17 @@ class Cells:
         if value is None or value == []:
             return frozenset()
         if letters is None:
-            self.refuse("prohibited", "A numeric question has no choices: leave it out.")
+            raise DataError(
+                "exam.prohibited-without-choices",
+                f"{self.cell('prohibited')} A numeric question has no choices: leave it out.",
+            )
         found = self._letters("prohibited", value, letters, where, "prohibited names")
         if found & gold[0]:
-            self.refuse("prohibited", "A letter of the key cannot be prohibited too. Correct the one or the other.")
+            raise DataError(
+                "exam.prohibited-key",
+                f"{self.cell('prohibited')} A letter of the key cannot be prohibited too. Correct the one or the"
+                " other.",
+            )
         return found
 
     def _answer(self, column: str, value: object, letters: str | None, where: str) -> frozenset[str]:
@@ -144,22 +170,26 @@ class Cells:
             return frozenset({str(value)})
         if isinstance(value, str) and _NUMBER.fullmatch(unicodedata.normalize("NFKC", value).strip()):
             return frozenset({unicodedata.normalize("NFKC", value).strip().replace(",", "")})
-        self.refuse(column, "A question without choices needs a number. Give one, or give choices.")
+        raise DataError(
+            "exam.not-a-number",
+            f"{self.cell(column)} A question without choices needs a number. Give one, or give choices.",
+        )
 
     def _letters(self, column: str, value: object, letters: str, where: str, names: str) -> frozenset[str]:
         """Return letters as a list, or as one text joined by commas."""
         given = value.split(",") if isinstance(value, str) else value
         if not isinstance(given, list) or not given or not all(isinstance(letter, str) for letter in given):
-            self.refuse(column, 'Give letters, as ["b", "d"] or "b,d".')
+            raise DataError("exam.not-letters", f'{self.cell(column)} Give letters, as ["b", "d"] or "b,d".')
         clean = [unicodedata.normalize("NFKC", letter).strip().lower() for letter in given]
         unknown = sorted({letter for letter in clean if len(letter) != 1 or letter not in letters})
         if unknown:
             raise DataError(
+                "exam.key-outside-choices",
                 f"{self.place}: {where}: {names} {', '.join(letter or '(nothing)' for letter in unknown)} but there"
-                f" are {len(letters)} choices ({letters[0]} to {letters[-1]}). Correct {column} or the choices."
+                f" are {len(letters)} choices ({letters[0]} to {letters[-1]}). Correct {column} or the choices.",
             )
         if len(set(clean)) < len(clean):
-            self.refuse(column, "A letter is given twice: leave one out.")
+            raise DataError("exam.letter-twice", f"{self.cell(column)} A letter is given twice: leave one out.")
         return frozenset(clean)
 
 

@@ -33,8 +33,9 @@ def read(folder: Path, name: str) -> list[Question]:
         files = sorted(file for file in found if file.name != "exemplars.jsonl")
     if not files:
         raise DataError(
+            "exam.no-exam-in-folder",
             f"{folder}: holds no exam named {name}. Put a *.jsonl there with the columns {_NEEDED};"
-            " docs/evaluation.md lists all columns, `medllm score --list` the exams that are built in."
+            " docs/evaluation.md lists all columns, `medllm score --list` the exams that are built in.",
         )
     return _questions(files, name)
 
@@ -57,7 +58,9 @@ def translations(folder: Path) -> list[Translation]:
             for language, text in texts.items():
                 choices = row.get("choices" if language == "translated" else f"choices_{language}") or ()
                 if not isinstance(text, str) or isinstance(choices, str):
-                    raise DataError(f"{place}: a translation needs a text and a list of choices.")
+                    raise DataError(
+                        "exam.bad-translation", f"{place}: a translation needs a text and a list of choices."
+                    )
                 language = str(row.get("language") or file.stem) if language == "translated" else language
                 found.append(Translation(str(row.get("question_id")), language, text, tuple(map(str, choices))))
     return found
@@ -77,8 +80,9 @@ def _questions(files: list[Path], name: str) -> list[Question]:
         question = _question(row, place, name)
         if question.question_id in first:
             raise DataError(
+                "exam.duplicate-id",
                 f"{place}: question_id: the id {question.question_id} occurs twice, first at"
-                f" {first[question.question_id]}. Give every question its own id."
+                f" {first[question.question_id]}. Give every question its own id.",
             )
         first[question.question_id] = place
         questions.append(question)
@@ -88,7 +92,10 @@ def _questions(files: list[Path], name: str) -> list[Question]:
 def _question(row: dict[str, Any], place: str, name: str) -> Question:
     unknown = sorted(one for one in set(row) - set(COLUMNS) if not _TRANSLATED.fullmatch(one))
     if unknown:
-        raise DataError(f"{place}: unknown column {', '.join(unknown)}. The columns are {', '.join(COLUMNS)}.")
+        raise DataError(
+            "exam.unknown-column",
+            f"{place}: the column is unknown: {', '.join(unknown)}. The columns are {', '.join(COLUMNS)}.",
+        )
     cells = Cells(row, place)
     choices = cells.choices(LETTERS)
     letters = LETTERS[: len(choices)] if choices else None

@@ -17,7 +17,7 @@ def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: {column} is {value!r}. Every question needs it as text.")
+        raise DataError("exam.missing-text", f"{place}: {column} is {value!r}. Every question needs it as text.")
     return value
 
 

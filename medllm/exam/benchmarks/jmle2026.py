@@ -61,4 +61,7 @@ def _cut(text: str, place: str) -> tuple[str, tuple[str, ...]]:
         if len(rows) >= 4 and "abcdefgh".startswith(letters):
             body = text if pattern is _TABLE_ROW else text[: rows[0].start()]
             return body, tuple(row[2].strip(" 　|") for row in rows)
-    raise DataError(f"{place}: has no list of choices a, b, c ... in its text. Compare it with the published file.")
+    raise DataError(
+        "exam.no-choices",
+        f"{place}: has no list of choices a, b, c ... in its text. Compare it with the published file.",
+    )

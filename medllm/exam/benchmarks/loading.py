@@ -36,7 +36,7 @@ def load(name: str, folder: Path) -> list[Question]:
     else:
         questions = _LOADERS[name](folder, name) if folder.exists() else []
         if not questions:
-            raise DataError(absent(name, folder))
+            raise DataError("exam.not-in-folder", f"{folder}: holds no {name}. {how_to_fetch(name, folder)}")
     index(questions)
     return questions
 
@@ -71,8 +71,8 @@ def _whole(question: Question) -> str:
     return f"{question.context}\n{question.text}" if question.context else question.text
 
 
-def absent(name: str, folder: Path) -> str:
-    """Return the message for a set whose files were not found: expected files, licence, command to fetch them."""
+def how_to_fetch(name: str, folder: Path) -> str:
+    """Name the files of a set that are expected in a folder, its licence and the command that fetches them."""
     benchmark = CATALOGUE[name]
     where, repository = benchmark.source.split(":", 1)
     command = (
@@ -82,7 +82,7 @@ def absent(name: str, folder: Path) -> str:
     )
     at = f" at commit {benchmark.revision}" if benchmark.revision else " (pin the commit you take)"
     return (
-        f"{folder}: holds no {name}. Expected there: {benchmark.files}."
+        f"Expected there: {benchmark.files}."
         f" The set is {repository}{at}, licence: {benchmark.license}. Fetch it: {command}"
     )
 
@@ -92,7 +92,8 @@ def exemplars(name: str, folder: Path) -> list[Question]:
     found = igakuqa.exemplars(folder) if name == "igakuqa" else custom.exemplars(folder, name)
     if not found:
         raise DataError(
-            f"{folder}: {name} brings no worked examples. Ask with 0 shots, or take examples from a set that was sat"
-            " before the cutoff."
+            "exam.no-exemplars",
+            f"{folder}: {name} has no worked examples. Set `shots: 0`, or take them from an exam that was held before"
+            " the cutoff.",
         )
     return found

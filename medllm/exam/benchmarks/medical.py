@@ -49,10 +49,12 @@ def _japanese(row: dict[str, Any], place: str, name: str, number: int) -> Questi
     """Convert a row of sample_id, question, options, answer_idx (counted from 0), n_options, metadata to a question."""
     options = row.get("options")
     if not isinstance(options, list) or not options:
-        raise DataError(f"{place}: options is {options!r}. JMedBench has a list of texts there.")
+        raise DataError(
+            "exam.choices-not-a-list", f"{place}: options is {options!r}. It must be a list of texts, as in JMedBench."
+        )
     where = row.get("answer_idx")
     if not isinstance(where, int) or not 0 <= where < len(options):
-        raise DataError(f"{place}: answer_idx is {where!r}. It must be 0 to {len(options) - 1}.")
+        raise DataError("exam.out-of-range", f"{place}: answer_idx is {where!r}. It must be 0 to {len(options) - 1}.")
     sample_id = row.get("sample_id")
     return Question(
         question_id=str(sample_id) if sample_id not in (None, "") else str(number),

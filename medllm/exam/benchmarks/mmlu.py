@@ -46,7 +46,7 @@ def _question(
 ) -> Question:
     answer = text_of(row, answered, place).strip()
     if answer not in _OPTIONS:
-        raise DataError(f"{place}: the answer is {answer!r}. It must be A, B, C or D.")
+        raise DataError("exam.unknown-letter", f"{place}: the answer is {answer!r}. It must be A, B, C or D.")
     return Question(
         question_id=question_id,
         benchmark=name,

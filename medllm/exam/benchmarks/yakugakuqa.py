@@ -52,7 +52,9 @@ def _question(row: dict[str, Any], place: str, name: str) -> Question:
     question_id = text_of(row, "problem_id", place)
     exam = int(question_id[:3])
     if exam not in EXAM_DATES:
-        raise DataError(f"{place}: exam {exam} is not one of 97 to 109. Add its date to yakugakuqa.EXAM_DATES.")
+        raise DataError(
+            "exam.undated", f"{place}: exam {exam} is not one of 97 to 109. Add its date to yakugakuqa.EXAM_DATES."
+        )
     marks = [normal(str(answer)) for answer in row["answer"]]
     letters = "".join(LETTERS[int(mark[0]) - 1] for mark in marks)
     pictures = not isinstance(row["choices"], list)

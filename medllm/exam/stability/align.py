@@ -59,8 +59,9 @@ def align_replies(records: Iterable[Record]) -> list[ExamReplies]:
         key = (record.question_id, record.sample)
         if key in replies:
             raise DataError(
-                f"question {record.question_id} of {record.benchmark} is answered twice by {record.model}"
-                f" ({record.prompt}, sample {record.sample}). Give one file per model, or name the models apart."
+                "exam.answered-twice",
+                f"the question {record.question_id} of {record.benchmark} is answered twice by {record.model}"
+                f" ({record.prompt}, sample {record.sample}). Give one file per model, or name the models apart.",
             )
         replies[key] = record
     return [_sitting(benchmark, groups) for benchmark, groups in by_exam.items()]
@@ -77,7 +78,9 @@ def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[st
         scored = {name: of_one[0] for name, of_one in samples.items() if of_one[0].sample == 0}
         if not scored:
             raise DataError(
-                f"{model} ({prompt}) on {benchmark}: no sample 0, which is the one that is scored. Number from 0."
+                "exam.no-sample-0",
+                f"{model} ({prompt}) on {benchmark}: sample 0, which is the scored one, is missing. Number samples"
+                " from 0.",
             )
         replies[model, prompt] = Replies(model, prompt, scored, samples)
     return ExamReplies(benchmark, _in_order(questions.values()), replies)
@@ -96,8 +99,9 @@ def _same_question(known: Record, record: Record) -> None:
     ):
         if one != other:
             raise DataError(
+                "exam.different-exams",
                 f"question {record.question_id} of {record.benchmark}: {what} {other} for {record.model}, but {one} for"
-                f" {known.model}. The records are of different exams: give records of one."
+                f" {known.model}. The records are of different versions of the exam; give records of one version.",
             )
 
 

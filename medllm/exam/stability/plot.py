@@ -48,7 +48,9 @@ _CJK = (
 def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguage = "en") -> None:
     """Draw the report to an SVG, PNG or PDF file, through a temporary file that is then moved into place."""
     if path.suffix not in (".svg", ".png", ".pdf"):
-        raise DataError(f"{path}: the figure can be .svg, .png or .pdf. Give one of these endings.")
+        raise DataError(
+            "exam.unknown-figure-format", f"{path}: the figure can be .svg, .png or .pdf. Give one of these endings."
+        )
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -56,7 +58,8 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
     words = _WORDS[language]
     if language == "ja" and font is None:
         raise DataError(
-            f"{path}: no font here has Japanese letters. Install one ({', '.join(_CJK[:3])}), or draw in English."
+            "exam.no-japanese-font",
+            f"{path}: no installed font has Japanese letters. Install one ({', '.join(_CJK[:3])}), or draw in English.",
         )
     shown = [stability for stability in report.models if stability.conditions]
     settings = {

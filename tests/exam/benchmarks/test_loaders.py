@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.benchmarks.mmlu import SUBJECTS
+from tests.refusals import refused
 
 FOLDERS = {
     "igakuqa": "igakuqa", "jmle2026": "jmle2026", "yakugakuqa": "yakugakuqa", "jmmlu-med": "jmmlu-med",
@@ -119,7 +119,7 @@ def test_a_translated_row_with_an_answer_outside_its_options_is_named(tmp_path):
     (tmp_path / "medqa_jp").mkdir()
     row = {"sample_id": "s0", "question": "どれか。", "options": ["ア"], "answer_idx": 1}
     (tmp_path / "medqa_jp" / "test.jsonl").write_text(json.dumps(row), encoding="utf-8")
-    with pytest.raises(DataError, match=r"test\.jsonl line 1: answer_idx is 1\. It must be 0 to 0"):
+    with refused("exam.out-of-range", "test.jsonl line 1:", "answer_idx is 1.", "0 to 0"):
         load("medqa-ja", tmp_path)
 
 
@@ -133,5 +133,5 @@ def test_every_entry_says_source_license_citation_and_use(name):
 
 
 def test_what_brings_no_worked_examples_says_so(tmp_path):
-    with pytest.raises(DataError, match="brings no worked examples"):
+    with refused("exam.no-exemplars", tmp_path, "medqa"):
         exemplars("medqa", tmp_path)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from medllm.errors import DataError
 from medllm.exam.stability import plot
 from medllm.exam.stability.report import stability_report
 from tests.exam.making import record
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_japanese_figure_is_drawn_where_there_is_a_font_and_refused_where_not(
         plot.draw_stability(drawn, tmp_path / "ja.svg", language="ja")
         assert (tmp_path / "ja.svg").stat().st_size > 10_000
     monkeypatch.setattr(plot, "japanese_font", lambda: None)
-    with pytest.raises(DataError, match="no font here has Japanese letters"):
+    with refused("exam.no-japanese-font", tmp_path / "ja.png"):
         plot.draw_stability(drawn, tmp_path / "ja.png", language="ja")
     plot.draw_stability(drawn, tmp_path / "en.png")
 
@@ -51,5 +51,5 @@ def test_a_model_asked_only_one_way_is_drawn_without_a_change(tmp_path):
 
 
 def test_another_ending_is_refused(drawn, tmp_path):
-    with pytest.raises(DataError, match=r"the figure can be \.svg, \.png or \.pdf"):
+    with refused("exam.unknown-figure-format", "figure.gif", ".svg, .png or .pdf"):
         plot.draw_stability(drawn, tmp_path / "figure.gif")

@@ -70,9 +70,15 @@ def render(
         metadata = yaml.safe_load(_environment("header").from_string(header).render(known)) or {}
         text = _environment("body").from_string(body).render(known)
     except (jinja2.UndefinedError, jinja2.TemplateNotFound) as fault:
-        raise CardError(f"{template}: the facts of {repo_id} lack what the card shows ({fault}).") from fault
+        raise CardError(
+            "card.missing-fact",
+            f"{template}: the facts of {repo_id} lack what the card shows ({fault}). Rerun the stage, or correct"
+            " the template.",
+        ) from fault
     except yaml.YAMLError as fault:
-        raise CardError(f"{template}: its header is no YAML ({fault}).") from fault
+        raise CardError(
+            "card.broken-header", f"{template}: its header is not YAML ({fault}). Correct the template."
+        ) from fault
     kept = {key: value for key, value in metadata.items() if value not in (None, "", [], {})}
     front = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False, width=10_000)
     return f"---\n{front}---\n\n{without_empty_headings(text).strip()}\n"
@@ -131,10 +137,13 @@ def escape(value: object) -> str:
 def _parts(template: str) -> tuple[str, str]:
     path = _path(template)
     if not path.is_file():
-        raise CardError(f"{template}: there is no such card template.")
+        raise CardError("card.no-template", f"{template}: the card template does not exist. Reinstall medllm.")
     found = re.fullmatch(r"---\n(.*?)\n---\n(.*)", path.read_text(encoding="utf-8"), re.DOTALL)
     if not found:
-        raise CardError(f"{template}: a card template opens with a YAML header between two lines of ---.")
+        raise CardError(
+            "card.no-header",
+            f"{template}: the card template has no YAML header. Start it with a header between two lines of ---.",
+        )
     return found[1], found[2]
 
 

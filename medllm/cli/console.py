@@ -68,7 +68,9 @@ def handle_interrupt() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise MedllmError("Interrupted. Finished stages are kept; rerun the same command to resume.") from None
+        raise MedllmError(
+            "command.interrupted", "Interrupted. Finished stages are kept; rerun the same command to resume."
+        ) from None
 
 
 def log(text: str) -> None:
@@ -109,7 +111,8 @@ def confirm_plans(reporter: Reporter, yes: bool) -> "Callable[[Mapping[str, Buil
         if rebuilt and not yes and not reporter.confirm(f"Rebuild {', '.join(rebuilt)}?"):
             verb = "exists" if len(rebuilt) == 1 else "exist"
             raise MedllmError(
-                f"{', '.join(rebuilt)} already {verb} and would be rebuilt. Nothing was done; pass --yes to rebuild."
+                "command.would-rebuild",
+                f"{', '.join(rebuilt)} already {verb} and would be rebuilt. Nothing was done; pass --yes to rebuild.",
             )
 
     return confirm

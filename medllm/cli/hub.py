@@ -35,7 +35,10 @@ def _store(folder: Path, *, new: bool) -> Iterator["Store"]:
     from medllm.localhub import Store
 
     if not new and not (folder / "hub.sqlite").is_file():
-        raise HubError(f"{folder}: holds no hub. Make one with `medllm hub serve {folder}`, or name another folder.")
+        raise HubError(
+            "command.no-hub",
+            f"{folder}: holds no hub. Create one with `medllm hub serve {folder}`, or name another folder.",
+        )
     store = Store(folder)
     try:
         yield store
@@ -79,7 +82,9 @@ def env(
     with _store(folder, new=True) as store, store.database.write() as connection:
         if accounts.find(connection, user) is None and not accounts.is_empty(connection):
             mend = f"medllm hub token add {shlex.quote(str(folder))} {shlex.quote(user)}"
-            raise HubError(f"{folder}: the hub has no user {user}. Make one with: {mend}")
+            raise HubError(
+                "command.unknown-user", f"{folder}: the hub has no user {user}. Create the user with: {mend}"
+            )
         fresh = accounts.issue(connection, accounts.add_user(connection, user), role=role, label="env", days=days)
     shown = f"[{host}]" if ":" in host else host
     print(f"export HF_ENDPOINT={shlex.quote(f'http://{shown}:{port}')}")
@@ -116,7 +121,10 @@ def gc(
     else:
         print(f"removed {done.commits} commits, {done.blobs} contents, {done.files} files ({done.bytes} bytes)")
     if faults:
-        raise HubError(f"{folder}: {len(faults)} faults, restore them from a copy: " + "; ".join(faults[:5]))
+        raise HubError(
+            "command.broken-hub",
+            f"{folder}: {len(faults)} broken or missing contents. Restore them from a copy: " + "; ".join(faults[:5]),
+        )
 
 
 @token.command("add")

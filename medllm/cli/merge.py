@@ -25,9 +25,11 @@ def merge(
     from medllm.weights.adapter import Adapter
 
     if dtype not in (None, "bfloat16", "float16", "float32"):
-        raise ModelError(f"--dtype {dtype}: no number type known here. Give bfloat16, float16 or float32.")
+        raise ModelError(
+            "command.unknown-value", f"--dtype {dtype}: unsupported dtype. Give bfloat16, float16 or float32."
+        )
     if out.exists():
-        raise ModelError(f"{out}: exists already. Give a new folder, or remove it.")
+        raise ModelError("command.out-exists", f"{out}: already exists. Give a new folder, or remove it.")
     for adapter in map(Adapter, adapters):
         if not adapter.proven:
             said = f"{adapter.folder}: names {adapter.base['name']} as its base, without a fingerprint of it"

@@ -72,7 +72,9 @@ def recipe_file() -> Path:
     for place in (package.parent / "recipes" / "quickstart.yaml", package / "miniature" / "quickstart.yaml"):
         if place.is_file():
             return place
-    raise DataError("recipes/quickstart.yaml not found. Reinstall medllm, or run in its repository.")
+    raise DataError(
+        "command.no-quickstart", "recipes/quickstart.yaml not found. Reinstall medllm, or run in its repository."
+    )
 
 
 def _copy_results(evaluation: Path, results: Path) -> Path:

@@ -59,7 +59,10 @@ def score(
         print(json.dumps(told, ensure_ascii=False, indent=2) if json_ else told)
         return
     if benchmark is None or not files:
-        raise DataError("score needs an exam and files of predictions: medllm score igakuqa FILE... --data DIR")
+        raise DataError(
+            "command.no-predictions",
+            "score needs an exam and files of predictions: `medllm score igakuqa FILE... --data DIR`.",
+        )
     scores = _scores(benchmark, files, rules, exam_folder(benchmark, data, hub))
     for one in scores:
         for warning in score_report.warnings(one):
@@ -79,7 +82,7 @@ def _scores(benchmark: str, files: list[Path], rules: str, folder: Path) -> list
     from medllm.exam.scoring import score as score_systems
 
     if rules not in ("official", "normalised"):
-        raise DataError(f"--rules {rules}: can be official or normalised.")
+        raise DataError("command.unknown-value", f"--rules {rules}: unknown rules. Give official or normalised.")
     questions = load(benchmark, folder)
     systems = read_predictions(files, index(questions), benchmark)
     chosen: Rules = "official" if rules == "official" else "normalised"
@@ -100,7 +103,10 @@ def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Pat
         return Path(data)
     repo_id, _, revision = data.partition("@")
     if not revision:
-        raise DataError(f"--data {data}: is no folder here. For a Hub dataset pin its revision: {repo_id}@COMMIT")
+        raise DataError(
+            "command.no-revision",
+            f"--data {data}: is not a folder, and a dataset of the Hub needs a revision. Write {repo_id}@COMMIT.",
+        )
     with connect(hub) as there:
         return there.pull(there.resolve(repo_id, "dataset", revision))
 
@@ -122,7 +128,7 @@ def stability(
     from medllm.exam.stability.text import report_json, report_lines
 
     if language not in ("en", "ja"):
-        raise DataError(f"--language {language}: can be en or ja.")
+        raise DataError("command.unknown-value", f"--language {language}: unknown language. Give en or ja.")
     found = stability_report(record for file in records for record in read_records(file))
     for path in plot or ():
         draw_stability(found, path, language="ja" if language == "ja" else "en")

@@ -94,8 +94,8 @@ def refusals(counts: Counts) -> list[str]:
     found = []
     if counts.reviews:
         found.append(
-            f"{counts.reviews} sightings of exam items wait for a person: look at audit.html, then list the documents "
-            "under corpus.leaks_reviewed or leave them out"
+            f"{counts.reviews} matches of exam items need a person's review: read audit.html, then list the documents "
+            "under corpus.leaks_reviewed or remove them"
         )
     if counts.rules:
         found.append(

@@ -148,7 +148,10 @@ def _rows(found: list[Stability]) -> dict[str, Any]:
 def row_recipe(recipe: Recipe, name: str) -> Recipe:
     """The recipe of one row: its overrides, its own repositories, and only its own final model asked."""
     if recipe.evaluate is None or "final" not in recipe.evaluate.models:
-        raise RecipeError("ablations: `evaluate.models` must name the `final` model, whose variants the rows are.")
+        raise RecipeError(
+            "recipe.no-final-model",
+            "ablations: `evaluate.models` has no model `final`, whose variants the rows are. Add it.",
+        )
     final = recipe.evaluate.models["final"]
     changes: dict[str, Any] = {"ablations": {}, "name": f"{recipe.name}-{name}", "evaluate.models": {name: final}}
     changes |= {stage: None for stage in ("merge", "space") if stage != final}
@@ -160,7 +163,9 @@ def ablate(
 ) -> Ablation:
     """Make the recipe and its rows, and compare them; `asked` shows all plans and may refuse."""
     if not recipe.ablations:
-        raise RecipeError("ablations: the recipe has none. Write rows such as `cpt-dpo: {rpo.rpo_alpha: 0}`.")
+        raise RecipeError(
+            "recipe.no-ablations", "ablations: the recipe has none. Write rows such as `cpt-dpo: {rpo.rpo_alpha: 0}`."
+        )
     recipes = {name: row_recipe(recipe, name) for name in recipe.ablations}
     whole = make_plan(recipe, bench.hub)
     asked({recipe.name: whole, **{name: make_plan(row, bench.hub, shared=whole) for name, row in recipes.items()}})

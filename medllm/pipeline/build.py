@@ -82,8 +82,9 @@ def _room_told(item: StagePlan, place: Path) -> Iterator[None]:
         if isinstance(fault, MedllmError) or not disk_is_full(fault):
             raise
         raise MedllmError(
+            "stage.disk-full",
             f"{item.stage}: the disk that holds {place} is full. Free some space there, or name another with --work, "
-            "and run the same command again; it goes on."
+            "and rerun the same command to resume.",
         ) from fault
 
 
@@ -108,7 +109,9 @@ def _work(
     with sync_wip(item, bench.hub, part, bench.keep_every, bench.say), report_training(item, part, bench.progress):
         maker(item.settings, sources, out)
     if not (out / "facts.json").is_file():
-        raise MedllmError(f"{item.stage}: it ended without a facts.json, so it is not taken as made. See {out}.")
+        raise MedllmError(
+            "stage.no-facts", f"{item.stage}: the stage ended without a facts.json, so it counts as failed. See {out}."
+        )
     out.replace(made)
     return None if resumed else time.monotonic() - start
 
@@ -129,7 +132,10 @@ def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:
     if artifact is None:
         return source
     if artifact.repo_id != source.repo_id:
-        raise HubError(f"{source.reference}: planned in {source.repo_id}, but it was made in {artifact.repo_id}.")
+        raise HubError(
+            "stage.output-moved",
+            f"{source.reference}: planned in {source.repo_id}, but built in {artifact.repo_id}. Run again.",
+        )
     return replace(source, commit=artifact.revision)
 
 

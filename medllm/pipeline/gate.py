@@ -21,19 +21,19 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
         return
     open_findings = facts.get("corpus", {}).get("audit", {}).get("unreviewed")
     if open_findings is None:
-        yield "gate.audit: the corpus has no leakage audit"
+        yield "gate.audit: the corpus has no leakage audit. Run the stage `corpus` with held_out"
     elif open_findings:
         yield (
-            f"gate.audit: {open_findings} sightings of the leakage audit wait for a person. Read audit.html in the "
-            "corpus, and name those that are no leak in corpus.leaks_reviewed"
+            f"gate.audit: {open_findings} matches of the leakage audit need a person's review. Read audit.html in the "
+            "corpus, and list those that are not leaks under corpus.leaks_reviewed"
         )
     waiting = facts.get("preferences", {}).get("audit", {}).get("unreviewed")
     if recipe.preferences is not None and waiting is None:
-        yield "gate.audit: the preference pairs have no leakage audit"
+        yield "gate.audit: the preference pairs have no leakage audit. Run the stage `preferences` with held_out"
     elif recipe.preferences is not None and waiting:
         yield (
-            f"gate.audit: {waiting} sightings of the leakage audit in the preference pairs wait for a person. Read "
-            "audit.html there, and name those that are no leak in preferences.leaks_reviewed"
+            f"gate.audit: {waiting} matches of the leakage audit in the preference pairs need a person's review. Read "
+            "audit.html there, and list those that are not leaks under preferences.leaks_reviewed"
         )
 
 
@@ -53,11 +53,11 @@ def _drop(recipe: Recipe, worst_delta: float | None) -> Iterator[str]:
         return
     if worst_delta is None:
         yield (
-            "gate.max_drop: the final model was not asked both plainly and explained in every exam, so what "
-            "explaining costs it is unknown. Add `evaluate` with both prompts"
+            "gate.max_drop: the final model did not answer every exam both plainly and explained, so its drop is "
+            "unknown. Add `evaluate` with both prompts"
         )
     elif -worst_delta > allowed:
         yield (
-            f"gate.max_drop: by the far end of its interval the final model loses {-100 * worst_delta:.1f} points "
-            f"when it explains; {100 * allowed:.1f} are allowed. Ask more questions, or allow more"
+            f"gate.max_drop: at the far end of its interval the final model loses {-100 * worst_delta:.1f} points "
+            f"when it explains; {100 * allowed:.1f} are allowed. Ask more questions, or raise gate.max_drop"
         )

@@ -57,17 +57,17 @@ class Resolver:
             folder = self.folder(written)
             if not folder.exists():
                 command = self.recipe.prepared_by
-                mend = f" `{command}` writes it." if command else ""
-                raise RecipeError(
-                    f"{use.place}: folder {written.text} not found (looked in {self.recipe.folder}).{mend}"
-                )
+                mend = f"Run `{command}`, which writes it." if command else "Create it, or correct the path."
+                text = f"{use.place}: folder {written.text} not found (looked in {self.recipe.folder}). {mend}"
+                raise RecipeError("recipe.no-such-folder", text)
             return Input(use.source, digest=digest_of_folder(folder))
         if written.where != "hub" or written.repo_id is None:
-            raise RecipeError(f"{use.place}: `{written.text}` is no source. Write ORG/NAME@REVISION or ./folder.")
+            text = f"{use.place}: Unknown source `{written.text}`. Write `ORG/NAME@REVISION` or `./folder`."
+            raise RecipeError("recipe.unknown-source", text)
         try:
             artifact = self.hub.resolve(written.repo_id, kind, written.revision or "main")
         except HubError as fault:
-            raise HubError(f"{use.place}: {fault}") from fault
+            raise HubError(fault.code, f"{use.place}: {fault}") from fault
         return Input(use.source, kind, artifact.repo_id, artifact.revision)
 
     def folder(self, written: Reference) -> Path:
@@ -99,8 +99,9 @@ def catalogue_source(use: Use) -> str:
     exam = CATALOGUE[use.source]
     if exam.hub is None:
         raise RecipeError(
-            f"{use.place}: `{use.source}` is not on the Hub; its authors publish it at {exam.source}. Get it there "
-            f"and name its folder: `exams: {{{use.source}: ./folder}}`."
+            "recipe.exam-not-on-hub",
+            f"{use.place}: `{use.source}` is not on the Hub; its authors publish it at {exam.source}. Download it "
+            f"and name its folder: `exams: {{{use.source}: ./folder}}`.",
         )
     return f"{exam.hub}@{exam.revision or 'main'}"
 

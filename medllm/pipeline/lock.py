@@ -25,7 +25,7 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError, PermissionError) as fault:
         raise MedllmError(
-            f"{folder}: no folder can be made there ({fault.strerror}). Name another by --work."
+            "stage.no-folder", f"{folder}: the folder cannot be created ({fault.strerror}). Name another with --work."
         ) from fault
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
@@ -34,7 +34,7 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
             lock.seek(0)
             who = lock.read().strip() or "another run"
             raise BusyError(
-                f"{what}: {who} is making it right now in {folder}. Wait for it, then run again."
+                "stage.busy", f"{what}: {who} is building it right now in {folder}. Wait for it, then run again."
             ) from fault
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -11,6 +11,7 @@ from medllm.hub.push import writable_head
 from medllm.pipeline.inputs import Resolver, stage_input
 from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
 from medllm.recipe.base import Settings
+from medllm.recipe.errors import did_you_mean
 from medllm.recipe.reference import KINDS, STAGES, Stage
 
 MOST_REASONS = 4
@@ -110,8 +111,11 @@ def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
     there = stages_of(recipe)
     for name in wanted:
         if name not in there:
-            known = "no such stage" if name not in STAGES else "not in this recipe"
-            raise RecipeError(f"{name}: {known}. It has: {', '.join(there) or 'no stage'}.")
+            if name not in STAGES:
+                text = f"{name}: unknown stage. {did_you_mean(name, list(there))}"
+                raise RecipeError("command.unknown-stage", text)
+            text = f"{name}: this recipe has no stage `{name}`. It has: {', '.join(there) or 'no stage'}."
+            raise RecipeError("recipe.no-such-stage", text)
     if not wanted:
         return there
     needed: set[str] = set(wanted)

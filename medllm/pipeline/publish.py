@@ -78,7 +78,7 @@ def _settings(plan: BuildPlan, made: Made, results: EvaluationResults | None, be
         closed = failed_gate_conditions(plan.recipe, facts, results.worst_delta if results else None)
         if closed:
             listed = "".join(f"\n  {one}" for one in closed)
-            raise HubError(f"Everything is pushed, but stays private: the gate is closed.{listed}")
+            raise HubError("stage.gate-closed", f"Everything is pushed, but stays private: the gate is closed.{listed}")
     gated: Literal["auto", "manual", False] = False if wanted.gated == "no" else wanted.gated
     for artifact in made.values():
         info = bench.hub.call(artifact.repo_id, lambda api, a=artifact: api.repo_info(a.repo_id, repo_type=a.kind))  # type: ignore[misc]

@@ -54,6 +54,9 @@ def _made(
     launch(plan, item, made, bench)
     found = bench.hub.find(item.repo_id, item.kind, item.digest)
     if found is None:
-        raise HubError(f"{item.repo_id}: the stage finished, but its output is not there under its digest.")
+        raise HubError(
+            "stage.no-output",
+            f"{item.repo_id}: the stage finished, but its output is not on the Hub under its digest. Run again.",
+        )
     bench.say(f"{item.stage}: exists as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
     return found.artifact

@@ -21,7 +21,8 @@ def check_secrets(recipe: Recipe) -> None:
     missing = [name for name in named if name not in os.environ]
     if missing:
         raise HubError(
-            f"space.secrets: {', '.join(missing)} is not set here. Export it, or leave it out of the recipe."
+            "stage.no-secret",
+            f"space.secrets: {', '.join(missing)} has no value in this shell. Export it, or remove it from the recipe.",
         )
 
 

@@ -64,8 +64,10 @@ def owner_of(repo: str) -> str:
     """The namespace in ORG/NAME[@REVISION]; a folder has none, and its rows are found in what was made from it."""
     if parse_reference(repo).where != "hub":
         raise HubError(
-            f"{repo}: write ORG/NAME or ORG/NAME@REVISION. A local folder's row is traced in the corpus made from it, "
-            "by its locator: medllm trace ORG/RECIPE-corpus FILE:LINE"
+            "command.not-a-repository",
+            f"{repo}: is not a repository. Write ORG/NAME or ORG/NAME@REVISION. A local folder's row is traced in"
+            " the corpus made from it, "
+            "by its locator: medllm trace ORG/RECIPE-corpus FILE:LINE",
         )
     return repo.partition("/")[0]
 
@@ -83,7 +85,10 @@ def trace_of(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
     found = [hit for place in places for hit in rows(hub, place, row)]
     if not found:
         looked = ", ".join(str(place) for place in places) or "nothing that medllm made from it"
-        raise HubError(f"{repo_id}: no row is called `{row}` (looked in {looked}).")
+        raise HubError(
+            "command.unknown-row",
+            f"{repo_id}: no row is called `{row}` (looked in {looked}). Give a locator such as FILE:LINE.",
+        )
     seen: dict[str, RepoState] = {}
     for hit in found:
         if hit.kept:
@@ -95,11 +100,14 @@ def trace_of(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
 def _resolved(hub: Hub, repo_id: str, revision: str, kind: str) -> Artifact:
     kinds: tuple[Kind, ...] = get_args(Kind)
     if kind and kind not in kinds:
-        raise HubError(f"--kind {kind}: it is one of {', '.join(kinds)}.")
+        raise HubError("command.unknown-value", f"--kind {kind}: unknown kind. Give one of {', '.join(kinds)}.")
     for one in kinds:
         if kind in ("", one) and hub.state_at(repo_id, one) is not None:
             return hub.resolve(repo_id, one, revision)
-    raise HubError(f"{repo_id}: there is no such repository, or this token may not see it.")
+    raise HubError(
+        "hub.no-such-repository",
+        f"{repo_id}: no such repository, or this token cannot read it. Check the name and the token.",
+    )
 
 
 def _as_made(hub: Hub, artifact: Artifact) -> Artifact:

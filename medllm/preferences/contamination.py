@@ -52,8 +52,9 @@ class AuditTrail:
         """Raise at the first text with a held-out question: a person chose these texts and must choose others."""
         for found in self.match(stage, texts).values():
             raise DataError(
+                "corpus.holds-held-out-question",
                 f"{what}: {found.document} holds {found.containment:.0%} of {found.item}, a question of a held-out "
-                "exam. Take it out, and what else is of that exam."
+                "exam. Remove it, and everything else of that exam.",
             )
 
     def rows(self) -> list[dict[str, Any]]:

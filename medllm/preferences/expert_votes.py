@@ -18,7 +18,10 @@ def read_votes(folder: Path, refused: frozenset[tuple[str, str]]) -> tuple[list[
     """Read all pairs of a folder and count the votes for neither side; a vote on a test question is refused."""
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in _READERS)
     if not files:
-        raise DataError(f"{folder}: no votes. Give rows with {', '.join(NEEDED)} or a Label Studio JSON export.")
+        raise DataError(
+            "preferences.no-votes",
+            f"{folder}: holds no votes. Give rows with {', '.join(NEEDED)} or a Label Studio JSON export.",
+        )
     pairs, undecided = [], 0
     for file in files:
         for place, row in _READERS[file.suffix](file):
@@ -38,7 +41,9 @@ def _label_studio(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
     try:
         tasks = json.loads(file.read_text("utf-8"))
     except ValueError as fault:
-        raise DataError(f"{file}: is no JSON ({fault}). Export from Label Studio as JSON.") from fault
+        raise DataError(
+            "preferences.not-json", f"{file}: is not JSON ({fault}). Export from Label Studio as JSON."
+        ) from fault
     for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
         data = task.get("data", {})
         for annotation in task.get("annotations", ()):
@@ -54,7 +59,10 @@ def _label_studio(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
                 continue
             missing = [name for name in sides if name not in data]
             if missing:
-                raise DataError(f"{place}: its data lack {', '.join(missing)}. Keep `prompt`, `answer1`, `answer2`.")
+                raise DataError(
+                    "preferences.missing-columns",
+                    f"{place}: its data lack {', '.join(missing)}. Keep `prompt`, `answer1`, `answer2`.",
+                )
             yield place, {**data, "chosen": data[sides[0]], "rejected": data[sides[1]]}
 
 
@@ -64,11 +72,14 @@ _READERS = {".json": _label_studio, ".jsonl": _rows, ".parquet": _rows, ".csv": 
 def _pair(row: Mapping[str, Any], place: str, refused: frozenset[tuple[str, str]]) -> PreferencePair:
     missing = [name for name in NEEDED if not row.get(name)]
     if missing:
-        raise DataError(f"{place}: lacks {', '.join(missing)}. A vote needs {', '.join(NEEDED)}.")
+        raise DataError(
+            "preferences.missing-columns", f"{place}: lacks {', '.join(missing)}. A vote needs {', '.join(NEEDED)}."
+        )
     if (row["benchmark"], row["question_id"]) in refused:
         raise DataError(
+            "preferences.vote-on-held-out",
             f"{place}: votes on {row['benchmark']} {row['question_id']}, a question of a held-out exam. Such votes are "
-            "for evaluation only; take it out."
+            "for evaluation only; remove it.",
         )
     return PreferencePair(
         prompt=row["prompt"],

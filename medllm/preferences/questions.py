@@ -58,8 +58,9 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
         questions = [question for number, question in enumerate(questions) if number in chosen]
     if not questions:
         raise DataError(
+            "preferences.no-question-left",
             f"preferences.data: no question is left to ask ({dict(counts)}). They need an exam date on or before the "
-            "cutoff and a verified explanation that was published by then; state `published` for a source if you know."
+            "cutoff and a verified explanation that was published by then; state `published` for a source if you know.",
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
     return QuestionSelection(questions, examples, dict(counts), refused, watch)
@@ -101,7 +102,10 @@ def essence(question: Question) -> str:
 def _read(source: DataSource, sources: dict[str, Path]) -> list[Question]:
     known = CATALOGUE.get(source.exam or "")
     if known is not None and known.test_only:
-        raise DataError(f"preferences.data: {known.name} may only be asked, never learnt from. Take another exam set.")
+        raise DataError(
+            "preferences.test-only-exam",
+            f"preferences.data: {known.name} is for tests only, never for training. Use another exam.",
+        )
     questions = load(source.exam or "own", sources[source.source])
     if source.exam_date is not None:
         questions = [replace(one, exam_date=one.exam_date or source.exam_date) for one in questions]
@@ -121,5 +125,8 @@ def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Questio
 def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]:
     for name in settings.held_out or ():
         if name not in sources or not sources[name].exists():
-            raise DataError(f"preferences.held_out: `{name}` is missing, so decontamination cannot run.")
+            raise DataError(
+                "preferences.no-held-out-exam",
+                f"preferences.held_out: `{name}` is missing, so decontamination cannot run. Give its files.",
+            )
     return [question for name in settings.held_out or () for question in load(name, sources[name])]

@@ -70,9 +70,10 @@ class Journal:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 found.append(Vote.read(json.loads(line)))
-            except ValueError as fault:
+            except (ValueError, DataError) as fault:
                 raise DataError(
-                    f"{self.file} line {number}: is no vote ({fault}). Mend or remove that line."
+                    "preferences.broken-vote",
+                    f"{self.file} line {number}: is not a vote ({fault}). Correct or remove that line.",
                 ) from fault
         return found
 

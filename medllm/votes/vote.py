@@ -67,7 +67,9 @@ class Vote:
             }
             return cls(**told)
         except TypeError as fault:
-            raise DataError(f"a vote is incomplete ({fault}). Take it out of the journal, or mend it.") from fault
+            raise DataError(
+                "preferences.incomplete-vote", f"the vote is incomplete ({fault}). Give every field."
+            ) from fault
 
 
 def digest(text: str) -> str:

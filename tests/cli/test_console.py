@@ -4,11 +4,9 @@ import io
 import re
 import sys
 
-import pytest
-
 from medllm.cli import console
 from medllm.cli.console import handle_interrupt, open_reporter
-from medllm.errors import MedllmError
+from tests.refusals import refused
 
 
 class Terminal(io.StringIO):
@@ -46,5 +44,5 @@ def test_on_a_terminal_what_happened_stays_and_the_latest_progress_is_the_last_l
 
 
 def test_ctrl_c_ends_in_one_line_that_says_how_to_resume():
-    with pytest.raises(MedllmError, match="rerun the same command to resume"), handle_interrupt():
+    with refused("command.interrupted"), handle_interrupt():
         raise KeyboardInterrupt

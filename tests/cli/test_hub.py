@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from medllm.cli.main import app
 from medllm.errors import HubError
+from tests.refusals import refused
 
 MEDLLM = str(Path(sys.executable).with_name("medllm"))
 
@@ -59,13 +60,13 @@ def test_a_shell_set_up_with_env_reaches_the_served_folder_until_its_token_is_re
 
 def test_env_for_somebody_unknown_says_how_to_make_them(tmp_path: Path):
     medllm("token", "add", tmp_path / "hub", "alice")
-    with pytest.raises(HubError, match=f"medllm hub token add {tmp_path / 'hub'} bob"):
+    with refused("command.unknown-user", f"medllm hub token add {tmp_path / 'hub'} bob", kind=HubError):
         medllm("env", tmp_path / "hub", "--user", "bob")
 
 
 @pytest.mark.parametrize("words", [["gc"], ["token", "list"], ["token", "revoke", "1"]], ids=" ".join)
 def test_a_folder_without_a_hub_is_not_made_one_by_looking_at_it(tmp_path: Path, words: list[str]):
     command, rest = (words[:2], words[2:]) if words[0] == "token" else (words, [])
-    with pytest.raises(HubError, match="holds no hub"):
+    with refused("command.no-hub", tmp_path / "no", kind=HubError):
         medllm(*command, tmp_path / "no", *rest)
     assert not (tmp_path / "no").exists()

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests import tiny
+from tests.refusals import assert_refused
 
 
 def medllm(*words):
@@ -25,6 +26,7 @@ def test_a_merge_prints_its_certificate_and_refuses_a_folder_that_is_there(tmp_p
     assert "top1 agreement (merged against adapter): 1.0" in done.stdout
     assert (tmp_path / "out" / "certificate.json").is_file() and not (tmp_path / "out" / "together").exists()
     again = medllm("merge", base, adapters[0], "--out", tmp_path / "out")
-    assert again.returncode == 1 and again.stderr.startswith("medllm: ") and "exists already" in again.stderr
+    assert again.returncode == 1
+    assert_refused(again.stderr, "command.out-exists", tmp_path / "out")
     wrong = medllm("merge", base, base, "--out", tmp_path / "other", "--parity-questions", 0)
     assert wrong.returncode == 1 and "there is no adapter_config.json" in wrong.stderr

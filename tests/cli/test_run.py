@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from medllm.cli.main import app
-from medllm.errors import MedllmError
 from tests.launch.test_jobs import lay_out_real_corpus
 from tests.pipeline import toy
+from tests.refusals import assert_refused, refused
 
 
 @pytest.fixture
@@ -59,30 +59,37 @@ def test_what_stands_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
     assert asked.returncode == 1
     assert asked.stdout == ""
     assert "corpus: will be rebuilt, because min_chars 50 -> 10" in asked.stderr
-    assert asked.stderr.splitlines()[-1].startswith("medllm: clinic/toy-corpus already exists and would be rebuilt")
+    assert_refused(asked.stderr, "command.would-rebuild", "clinic/toy-corpus", "--yes")
     assert medllm(*changed, "--yes").returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "code", "values"),
     [
-        (("run", "none.yaml"), "none.yaml does not exist"),
-        (("run", "toy.yaml", "--on", "moon", "--hub", "hub"), "--on moon: there is no such place"),
-        (("run", "toy.yaml", "dpo", "--hub", "hub"), "dpo: no such stage"),
-        (("run", "toy.yaml", "--set", "rpo_alpha"), "write KEY=VALUE"),
-        (("trace", "clinic/none", "--hub", "hub"), "there is no such repository"),
-        (("trace", "./texts", "all.jsonl:1", "--hub", "hub"), "traced in the corpus made from it, by its locator"),
-        (("ask", "toy.yaml", " ", "--hub", "hub"), "ask: there is no question"),
-        (("ask", "toy.yaml", "w1", "--hub", "hub", "--set", "evaluate.models={cpt: cpt}"), "Run `medllm run` first"),
-        (("ablate", "toy.yaml", "--hub", "hub", "--set", "ablations={}"), "ablations: the recipe has none"),
+        (("run", "none.yaml"), "recipe.no-such-file", ("none.yaml",)),
+        (("run", "toy.yaml", "dpo", "--hub", "hub"), "command.unknown-stage", ("dpo", "Did you mean `rpo`?")),
+        (("run", "toy.yaml", "--set", "rpo_alpha"), "recipe.no-value-to-set", ("--set rpo_alpha",)),
+        (("trace", "clinic/none", "--hub", "hub"), "hub.no-such-repository", ("clinic/none",)),
+        (("trace", "./texts", "all.jsonl:1", "--hub", "hub"), "command.not-a-repository", ("./texts", "FILE:LINE")),
+        (("ask", "toy.yaml", " ", "--hub", "hub"), "command.no-question", ()),
+        (
+            ("ask", "toy.yaml", "w1", "--hub", "hub", "--set", "evaluate.models={cpt: cpt}"),
+            "stage.no-model-built",
+            ("`medllm run`",),
+        ),
+        (
+            ("ablate", "toy.yaml", "--hub", "hub", "--set", "ablations={}"),
+            "recipe.no-ablations",
+            ("`cpt-dpo: {rpo.rpo_alpha: 0}`",),
+        ),
     ],
 )
-def test_a_fault_names_what_is_wrong_and_what_to_do(tmp_path, monkeypatch, words, told):
+def test_a_fault_names_what_is_wrong_and_what_to_do(tmp_path, monkeypatch, words, code, values):
     toy.lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, list(words))
-    assert isinstance(done.exception, MedllmError), done.output
-    assert told in str(done.exception)
+    with refused(code, *values):
+        raise done.exception or AssertionError(done.output)
     assert done.stdout == ""
 
 

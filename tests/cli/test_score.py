@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 
 from medllm.cli import main
 from medllm.cli.main import app
-from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.exam.records import write_records
 from medllm.localhub import serve
 from tests.exam.making import record
+from tests.refusals import assert_refused, refused
 
 EXAM = [
     {"question_id": "1", "text": "胆汁を作るのはどれか。", "choices": ["胃", "肝臓"], "answer": "b", "year": 2020},
@@ -73,7 +73,7 @@ def test_official_rules_are_chosen_by_name_and_no_other_is_known(own, tmp_path):
         for rules in ("official", "normalised")
     )
     assert (official["all"]["points"], normalised["all"]["points"]) == (4, 5)
-    with pytest.raises(DataError, match="--rules strict: can be official or normalised"):
+    with refused("command.unknown-value", "--rules strict", "official or normalised"):
         app(["score", "my-exam", file, "--data", str(own), "--rules", "strict"], standalone_mode=False)
 
 
@@ -94,13 +94,12 @@ def test_an_exam_that_is_not_there_says_where_it_comes_from(name, tmp_path, monk
     assert stopped.value.code == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert f"{tmp_path}: holds no {name}. Expected there: " in told.err
-    assert CATALOGUE[name].license in told.err
-    assert CATALOGUE[name].source.split(":")[1] in told.err
+    source = CATALOGUE[name].source.split(":")[1]
+    assert_refused(told.err, "exam.not-in-folder", tmp_path, name, CATALOGUE[name].license, source)
 
 
 def test_a_hub_dataset_needs_its_revision():
-    with pytest.raises(DataError, match="For a Hub dataset pin its revision: org/exam@COMMIT"):
+    with refused("command.no-revision", "--data org/exam", "org/exam@COMMIT"):
         app(["score", "my-exam", "x", "--data", "org/exam"], standalone_mode=False)
 
 
@@ -148,7 +147,7 @@ def test_the_same_model_twice_is_refused_in_one_line(records, tmp_path, monkeypa
     with pytest.raises(SystemExit):
         main()
     told = capsys.readouterr().err
-    assert told.startswith("medllm: question q0 of invented is answered twice by base")
+    assert_refused(told, "exam.answered-twice", "question q0 of invented", "by base")
     assert told.count("\n") == 1
 
 

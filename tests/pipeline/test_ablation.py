@@ -5,6 +5,7 @@ import pytest
 from medllm.errors import RecipeError
 from medllm.exam.significance import mcnemar
 from medllm.pipeline.ablation import ablate, draw_rows
+from tests.refusals import refused
 
 
 def made_table(workshop, *overrides, asked=lambda plans: None):
@@ -71,7 +72,7 @@ def test_the_figure_holds_every_row(workshop, tmp_path):
 
 
 def test_rows_need_a_final_model_to_vary(workshop):
-    with pytest.raises(RecipeError, match="must name the `final` model"):
+    with refused("recipe.no-final-model", "`final`", kind=RecipeError):
         made_table(workshop, "evaluate.models={cpt: cpt}")
 
 

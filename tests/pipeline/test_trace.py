@@ -6,6 +6,7 @@ import pytest
 
 from medllm.errors import HubError
 from medllm.pipeline.tracing import trace_of
+from tests.refusals import refused
 
 ROWS = {
     "corpus": {
@@ -81,7 +82,7 @@ def test_models_of_an_earlier_corpus_are_not_forgotten(workshop, traced):
 
 
 def test_a_row_that_is_nowhere_says_where_was_looked(workshop, traced):
-    with pytest.raises(HubError, match=r"no row is called `doc-9` \(looked in clinic/toy-corpus@"):
+    with refused("command.unknown-row", "`doc-9`", "clinic/toy-corpus@", kind=HubError):
         trace_of(workshop.hub, "clinic/toy-corpus", "doc-9")
 
 

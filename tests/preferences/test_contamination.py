@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.corpus.decontaminate.matcher import ExamIndex
-from medllm.errors import DataError
 from medllm.evaluation.prompts import build_exam_runs
 from medllm.exam.benchmarks import load
 from medllm.generation.engine.local import LocalGenerator
@@ -17,6 +16,7 @@ from medllm.preferences.questions import select_questions
 from medllm.recipe.settings import Evaluate, Preferences
 from medllm.stages import preferences
 from tests import tiny
+from tests.refusals import refused
 
 HELD = {
     "question_id": "116A9",
@@ -75,7 +75,7 @@ def test_a_past_question_that_is_a_held_out_one_in_other_clothes_is_not_asked(so
 
 def test_a_worked_example_that_is_a_held_out_question_stops_the_pairs(sources, tmp_path):
     sources["./shots"] = put(tmp_path / "shots", [{**COPY, "question_id": "E1"}], "exemplars.jsonl")
-    with pytest.raises(DataError, match=r"preferences.exemplars: own-exemplars/E1 holds \d+% of secret/116A9"):
+    with refused("corpus.holds-held-out-question", "preferences.exemplars: own-exemplars/E1", "% of secret/116A9"):
         select_questions(settings(exemplars="./shots", shots=1), sources)
 
 
@@ -83,7 +83,7 @@ def test_a_worked_example_that_is_a_question_of_the_exam_stops_the_evaluation(tm
     exam = put(tiny.make_exam(tmp_path / "own", 6, first="2019-02-09"), [HELD], "more.jsonl")
     put(exam, [{**COPY, "question_id": "E1"}], "exemplars.jsonl")
     asked = Evaluate(models={"base": "base"}, benchmarks=("own",), shots=1)
-    with pytest.raises(DataError, match=r"evaluate.benchmarks: own: own-exemplars/E1 holds \d+% of own/116A9"):
+    with refused("corpus.holds-held-out-question", "evaluate.benchmarks: own: own-exemplars/E1", "% of own/116A9"):
         build_exam_runs(asked, {"own": exam})
     put(
         exam,
@@ -105,7 +105,7 @@ def test_a_vote_whose_texts_hold_a_held_out_question_is_refused(sources, tmp_pat
     vote = {"prompt": "問い: 1+1はいくつか。", "rejected": "3", "question_id": "V1", "benchmark": "own"}
     sources["./votes"] = put(tmp_path / "votes", [{**vote, "chosen": COPY["text"] + "答えは超音波。"}])
     asked = select_questions(settings(), sources)
-    with pytest.raises(DataError, match=r"preferences.votes: ./votes: vote 1 on own/V1 holds \d+% of secret/116A9"):
+    with refused("corpus.holds-held-out-question", "preferences.votes: ./votes: vote 1 on own/V1", "% of secret/116A9"):
         preferences._votes(settings(votes=["./votes"]), sources, asked)
     put(tmp_path / "votes", [{**vote, "chosen": "2"}])
     assert len(preferences._votes(settings(votes=["./votes"]), sources, asked)[0]) == 1
@@ -140,7 +140,7 @@ def test_an_answer_that_recites_a_held_out_question_is_dropped_counted_and_shown
 
 
 def test_a_held_out_exam_that_is_not_at_hand_is_no_clean_bill(sources):
-    with pytest.raises(DataError, match=r"preferences.held_out: `secret` is missing"):
+    with refused("preferences.no-held-out-exam", "preferences.held_out:", "`secret`"):
         select_questions(settings(), {"./past": sources["./past"]})
 
 

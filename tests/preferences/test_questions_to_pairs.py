@@ -5,7 +5,6 @@ from datetime import date
 
 import pytest
 
-from medllm.errors import DataError
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.generation.types import Reply
@@ -15,6 +14,7 @@ from medllm.preferences.pairs import STEPS, RankedAnswers, make_pairs
 from medllm.preferences.questions import printed_late
 from medllm.preferences.report import yield_report
 from medllm.recipe.settings import DataSource
+from tests.refusals import refused
 
 QUESTION = Question(
     question_id="111A1",
@@ -133,10 +133,10 @@ def test_votes_of_the_space_and_of_label_studio_become_pairs_of_origin_expert(tm
 def test_a_vote_on_a_held_out_question_is_refused_and_an_incomplete_one_named(tmp_path):
     row = {"prompt": "p", "chosen": " good", "rejected": " bad", "question_id": "116A1", "benchmark": "igakuqa"}
     (tmp_path / "votes.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
-    with pytest.raises(DataError, match="igakuqa 116A1, a question of a held-out exam"):
+    with refused("preferences.vote-on-held-out", "votes.jsonl line 1:", "igakuqa 116A1"):
         read_votes(tmp_path, frozenset({("igakuqa", "116A1")}))
     (tmp_path / "votes.jsonl").write_text(json.dumps({**row, "rejected": ""}) + "\n", "utf-8")
-    with pytest.raises(DataError, match="lacks rejected"):
+    with refused("preferences.missing-columns", "votes.jsonl line 1:", "rejected"):
         read_votes(tmp_path, frozenset())
 
 

@@ -5,12 +5,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.errors import DataError
 from medllm.exam.records import read_records
 from medllm.generation.engine.local import LocalGenerator
 from medllm.recipe.settings import Evaluate, Merge
 from medllm.stages import evaluate, merge
 from tests import tiny
+from tests.refusals import refused
 
 MODELS = {"base": "base", "cpt": "cpt", "final": "rpo"}
 
@@ -126,7 +126,7 @@ def test_a_question_that_does_not_fit_is_counted_and_never_cut(sources, tmp_path
 def test_a_worked_example_that_is_asked_is_refused(sources, tmp_path):
     exam = tiny.make_exam(tmp_path / "leaky", 6)
     (exam / "exemplars.jsonl").write_text((exam / "exam.jsonl").read_text("utf-8"), "utf-8")
-    with pytest.raises(DataError, match="its answer would be in the prompt"):
+    with refused("exam.exemplar-is-asked"):
         evaluate.make(settings(), {**sources, "own": exam}, tmp_path / "out")
 
 

@@ -11,6 +11,7 @@ from medllm.generation.engine.local import LocalGenerator
 from medllm.recipe.settings import Preferences
 from medllm.stages import preferences
 from tests import tiny
+from tests.refusals import refused
 
 COLUMNS = {"prompt", "chosen", "rejected", "pair", "origin", "question_id", "model", "prompt_hash", "chosen_seed"}
 
@@ -84,7 +85,7 @@ def test_no_question_after_the_cutoff_is_asked(sources, tmp_path):
     preferences.make(settings(data=both, samples=8), sources, tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))
     assert facts["left_out"] == {"kept": 20, "after the cutoff": 5}
-    with pytest.raises(DataError, match="no question is left"):
+    with refused("preferences.no-question-left", "preferences.data:", "after the cutoff"):
         preferences.make(settings(data=both[1:], shots=0), sources, tmp_path / "none")
 
 
@@ -108,13 +109,13 @@ def test_a_prompt_that_does_not_fit_the_model_is_counted_and_never_cut(sources, 
 
 def test_a_held_out_question_is_not_asked_under_another_name(sources, tmp_path):
     held = {**sources, "secret": sources["./exam"]}
-    with pytest.raises(DataError, match="held out"):
+    with refused("preferences.no-question-left", "preferences.data:", "held out"):
         preferences.make(settings(held_out=("secret",), shots=0), held, tmp_path / "out")
 
 
 def test_test_only_exams_are_refused_as_a_source_of_pairs(sources, tmp_path):
     igakuqa = [{"source": "./exam", "exam": "igakuqa"}]
-    with pytest.raises(DataError, match="igakuqa may only be asked, never learnt from"):
+    with refused("preferences.test-only-exam", "preferences.data:", "igakuqa"):
         preferences.make(settings(data=igakuqa), sources, tmp_path / "out")
 
 

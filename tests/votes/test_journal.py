@@ -9,10 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
-from medllm.errors import DataError
 from medllm.votes.journal import Journal
+from tests.refusals import refused
 from tests.votes.making import vote
 
 WRITER = """
@@ -69,7 +67,7 @@ def test_a_line_that_is_no_vote_is_named(tmp_path):
     journal.append(vote(1))
     with journal.file.open("a") as file:
         file.write('{"vote_id": "x"}\n')
-    with pytest.raises(DataError, match="incomplete"):
+    with refused("preferences.broken-vote", journal.file, "line 2:"):
         journal.votes()
 
 

@@ -57,15 +57,15 @@ class ShortQuestions:
         ends = [(begin, max(begin, end - self._measure.near + 1)) for _, _, _, (begin, end), _ in found]
         numbers = self._near.along(codes, self._measure.near, ends)
         marks = np.zeros(len(self._near) + 1, np.bool_)
-        sightings = []
+        matches = []
         for (text, number, place, near, limits), (begin, end) in zip(found, ends, strict=True):
             wanted = self._questions[number]
             question = float(marked(marks, numbers[begin:end], wanted).sum()) / len(wanted)
             if question >= self._measure.short_question:
                 held = self._weigh(number, question, codes, place, near, limits)
                 if held:
-                    sightings.append(Match(text, number, round(held, 4), "together"))
-        return sightings
+                    matches.append(Match(text, number, round(held, 4), "together"))
+        return matches
 
     def _pointed(
         self, hashed: Hashes, origins: Numbers, borders: Numbers

@@ -29,8 +29,8 @@ def match_in_slices(index: ExamIndex, texts: Sequence[str]) -> list[tuple[list[M
     for begin in range(0, len(owners), 1000):
         part = owners[begin : begin + 1000]
         seen = index.match([text for _, text in part])
-        for place, sightings in enumerate((seen.flagged, seen.largest)):
-            for one in sightings:
+        for place, matches in enumerate((seen.flagged, seen.largest)):
+            for one in matches:
                 number = part[one.document][0]
                 known = results[number][place].get(one.item)
                 if known is None or one.containment > known.containment:

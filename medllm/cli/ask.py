@@ -1,6 +1,5 @@
 """`medllm ask`: one question to every model, plain and explained."""
 
-import asyncio
 import json
 import sys
 import warnings
@@ -34,6 +33,8 @@ def ask(
     json_: JsonOption = False,
 ) -> None:
     """Ask every model of the recipe, plainly and explained; replies are written as they come. Not for clinical use."""
+    import asyncio
+
     from medllm.cli.console import log
     from medllm.evaluation.prompts import find_question
     from medllm.hub import connect
@@ -56,16 +57,17 @@ def ask(
             asyncio.run(_print_json(put) if json_ else _write(put, list(prompts), head))
 
 
-def _answering(plan: "BuildPlan", text: str) -> "Evaluate":
+def _answering(plan: "BuildPlan", question: str) -> "Evaluate":
     """Return the evaluation's settings with the models that exist; report the others."""
     from medllm.recipe.reference import STAGES
 
     settings = plan.recipe.evaluate
     if settings is None:
-        raise RecipeError("command.ask-no-evaluation", "evaluate: the recipe has none, so it names no models to ask.")
-    if not text.strip():
+        text = "evaluate: the recipe has no such block, which names the models to ask. Add it."
+        raise RecipeError("recipe.no-evaluate", text)
+    if not question.strip():
         raise RecipeError(
-            "command.ask-no-question",
+            "command.no-question",
             "ask: there is no question. Write an exam's question id, or a question of your own in quotes.",
         )
     standing = {item.stage for item in plan.items if item.standing}
@@ -77,7 +79,7 @@ def _answering(plan: "BuildPlan", text: str) -> "Evaluate":
             models[name] = source
     if not models:
         raise RecipeError(
-            "command.ask-no-model", "ask: none of the recipe's models is built yet. Run `medllm run` first."
+            "stage.no-model-built", "ask: none of the recipe's models is built yet. Run `medllm run` first."
         )
     return settings.model_copy(update={"models": models})
 

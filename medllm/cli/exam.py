@@ -1,0 +1,110 @@
+"""`medllm exam import`: an exam from a spreadsheet, CSV or JSON file."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+from medllm.cli.app import app
+from medllm.errors import DataError
+
+if TYPE_CHECKING:
+    from medllm.exam_import import Columns, ImportedExam, Sheet
+
+exam = typer.Typer(name="exam", help="Exams of one's own.", no_args_is_help=True)
+app.add_typer(exam)
+
+SHOWN = 20
+"""Faulty rows that an error lists."""
+
+
+@exam.command(name="import")
+def import_(  # noqa: PLR0913  an option each
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .xlsx, .xls, .ods, .csv, .tsv, .json or .jsonl file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The exam's new folder; its name is the exam's.")],
+    columns: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--columns", metavar="FIELD=HEADING,...", help="Name columns: text=問題文,choices=A..E,answer=正解."
+        ),
+    ] = None,
+    sheet: Annotated[str | None, typer.Option("--sheet", help="The sheet of a workbook with several.")] = None,
+    first_choice: Annotated[
+        int | None, typer.Option("--first-choice", min=0, max=1, help="The first choice's number.")
+    ] = None,
+    kana: Annotated[
+        Optional[Literal["aiueo", "iroha"]],  # noqa: UP045
+        typer.Option("--kana", help="The order of kana in keys."),
+    ] = None,
+    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="Leave faulty rows out, and list them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept guessed columns without a question.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Import an exam: guess its columns, read keys in any form, write questions.jsonl and a report.
+
+    Columns are found by their headings; where only the cells suggest one, the command asks. Keys are numbers, letters
+    (full-width too), kana, circled numbers, the text of a choice, or a number with a unit.
+    """
+    from medllm.exam_import import guess_columns, import_rows, parse_columns, read_sheet, write_exam
+    from medllm.exam_import import report as import_report
+
+    table = read_sheet(file, sheet)
+    found = guess_columns(table, parse_columns(columns or [], table))
+    _confirm(table, found, accepted=yes)
+    imported = import_rows(table, found, first_choice=first_choice, kana=kana)
+    if imported.faults and not skip_faulty:
+        raise _faulty(table, imported)
+    write_exam(imported, out, str(file), found)
+    if as_json:
+        print(json.dumps(import_report(imported, str(file), found), ensure_ascii=False, indent=2))
+    else:
+        _show(table, found, imported, out)
+
+
+def _confirm(table: "Sheet", columns: "Columns", *, accepted: bool) -> None:
+    """Stop where a needed column is missing; ask where one was found by its cells alone."""
+    headings = ", ".join(table.headings)
+    if columns.missing:
+        raise DataError(
+            "exam.column-not-found",
+            f"{table.place}: no column for {' and '.join(columns.missing)} was found. Name it: --columns"
+            f" {columns.missing[0]}=HEADING, with a heading of {headings}.",
+        )
+    if not columns.unsure or accepted:
+        return
+    guess = ", ".join(f"{name} = {columns.fields[name]}" for name in columns.unsure)
+    if sys.stdin.isatty() and typer.confirm(f"By their cells: {guess}. Is that right?", err=True):
+        return
+    raise DataError(
+        "exam.column-unsure",
+        f"{table.place}: by its cells alone it seems that {guess}. Confirm with --yes, or write --columns"
+        f" {columns.option()} with the right ones of {headings}.",
+    )
+
+
+def _faulty(table: "Sheet", imported: "ImportedExam") -> DataError:
+    listed = "\n".join(f"  row {fault.row}: {fault.text}" for fault in imported.faults[:SHOWN])
+    more = f"\n  and {len(imported.faults) - SHOWN} more" if len(imported.faults) > SHOWN else ""
+    return DataError(
+        "exam.faulty-rows",
+        f"{table.place}: {len(imported.faults)} of {len(table.rows)} rows are no questions. Correct them, or leave"
+        f" them out with --skip-faulty.\n{listed}{more}",
+    )
+
+
+def _show(table: "Sheet", columns: "Columns", imported: "ImportedExam", out: Path) -> None:
+    years = ", ".join(f"{year}: {count}" for year, count in imported.years().items())
+    print(f"{len(imported.questions)} questions of {table.place} are in {out}" + (f" ({years})" if years else ""))
+    for line in columns.lines():
+        print(f"  {line}")
+    if columns.unused:
+        print(f"  not used: {', '.join(columns.unused)}")
+    for fault in imported.faults:
+        print(f"  left out: row {fault.row}: {fault.text}")
+    for note in imported.notes:
+        print(f"  note: {note}")
+    print(f"Next: medllm score {out.name} PREDICTIONS --data {out}, or `exams: {{{out.name}: {out}}}` in a recipe.")

@@ -15,7 +15,7 @@ _SEPARATORS = ("\n", "｜", "|", "；", ";", "\t", "／")
 
 
 class ChoicesFault(ValueError):
-    """Choices that cannot be told apart; the text names cause and remedy without the place."""
+    """Choices that cannot be separated; the text names cause and remedy without the place."""
 
 
 def choices_of(cells: Sequence[Any], *, labelled: bool = True) -> list[str]:

@@ -37,8 +37,8 @@ def sample_size(
 ) -> SampleSize:
     """Compute the number of questions at which a paired claim is proved with a probability of `power`.
 
-    - `equivalent`: the true change is zero, and the 1 - 2 `alpha` interval lies within ±`margin` (two one-sided tests).
-    - `not-worse`: the true change is zero, and the lower end of that interval lies above -`margin`.
+    - `equivalent`: the true change is zero, and the 1 - 2 `alpha` interval is within ±`margin` (two one-sided tests).
+    - `not-worse`: the true change is zero, and the lower end of that interval is above -`margin`.
     - `different`: the true change is `margin`, and the 1 - `alpha` interval leaves out zero (McNemar).
 
     A question changes by -1, 0 or 1, so the variance of a paired change is `churn` minus the change's square
@@ -74,7 +74,7 @@ def _check(claim: str, margin: float, churn: float, power: float, alpha: float, 
     ):  # fmt: skip
         if not least < value < most:
             raise DataError(
-                "exam.share-out-of-range", f"{name} {value:g}: must lie between {least:g} and {most:g}, ends excluded."
+                "exam.share-out-of-range", f"{name} {value:g}: must be between {least:g} and {most:g}, ends excluded."
             )
     if claim == "different" and margin > churn:
         raise DataError(

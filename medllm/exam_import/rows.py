@@ -49,7 +49,7 @@ def import_rows(
 ) -> ImportedExam:
     """Read every row; a row with a fault is listed, not read.
 
-    `first_choice` and `kana` say how keys count, where the keys themselves leave it open.
+    `first_choice` and `kana` decide how keys count, where the keys themselves leave it open.
 
     Raises:
         DataError: The keys of the whole table can be read in two ways.

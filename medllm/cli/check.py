@@ -24,15 +24,22 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan for a program.")] = False,
 ) -> None:
-    """Check a recipe and estimate the memory, time and price of each stage.
+    """Check a recipe, open what it names on this machine, and estimate memory, time and price of each stage.
 
-    Needs no network and no torch. Figures that the recipe does not decide are left out, never guessed; docs/cost.md
-    has the formulas and names the constants that are assumed.
+    Needs no network and no torch. Every fault of exams, texts, models and adapters is reported at once. Figures that
+    the recipe does not decide are left out, never guessed; docs/cost.md has the formulas and names the constants that
+    are assumed.
     """
+    from medllm.recipe import local_sources, stages_of
     from medllm.recipe.estimate import plan
     from medllm.recipe.read import parse_override, read_recipe
 
-    found = plan(read_recipe(recipe, dict(map(parse_override, changes or []))), config)
+    sound = read_recipe(recipe, dict(map(parse_override, changes or [])))
+    if sources := local_sources(sound, stages_of(sound)):
+        from medllm.preflight import inspect, refuse_all
+
+        refuse_all(sound, inspect(sound, stages_of(sound), sources))
+    found = plan(sound, config)
     print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else _shown(found, recipe))
 
 

@@ -1,5 +1,6 @@
 """Where the program starts: it registers the commands and prints an expected error as one line."""
 
+import errno
 import sys
 from typing import NoReturn
 
@@ -32,7 +33,7 @@ def main() -> None:
     except MedllmError as error:
         _exit_with(error)
     except Exception as error:
-        expected = _missing_extra(error) or _hub_error(error)
+        expected = _missing_extra(error) or _unreadable(error) or _hub_error(error)
         if expected is None:
             raise
         _exit_with(expected)
@@ -48,6 +49,17 @@ def _missing_extra(error: Exception) -> MedllmError | None:
     """Name the extra that installs a missing library."""
     library = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     return MissingExtraError(EXTRAS[library], f"this command uses {library}, which") if library in EXTRAS else None
+
+
+def _unreadable(error: Exception) -> MedllmError | None:
+    """Name a file that this user may not open, or that is a folder where a file is meant."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR):
+        return None
+    return MedllmError(
+        "command.unusable-file", f"{error.filename}: {error.strerror}. See what it is and who may use it."
+    )
 
 
 def _hub_error(error: Exception) -> MedllmError | None:

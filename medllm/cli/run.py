@@ -52,6 +52,7 @@ def run(
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import BuildContext, make_plan, publish
     from medllm.pipeline import run as run_plan
+    from medllm.pipeline.preflight import check_before_work
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
@@ -59,6 +60,7 @@ def run(
     with open_session(hub, sound.namespace, on) as (reporter, there):
         plan = make_plan(sound, there, tuple(stages or ()))
         refuse_unfit(on, plan, there)
+        check_before_work([plan], there, work, here=on == "local")
         bench = BuildContext(there, work, reporter.say, reporter.progress, keep_every)
         made = run_plan(plan, bench, launch, confirm_plan(reporter, yes))
         if not stages:
@@ -84,6 +86,7 @@ def ablate(
     from medllm.pipeline import BuildContext, BuildPlan
     from medllm.pipeline.ablation import ablate as ablate_recipe
     from medllm.pipeline.ablation import draw_rows
+    from medllm.pipeline.preflight import check_before_work
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
@@ -93,6 +96,7 @@ def ablate(
         def ask(plans: Mapping[str, BuildPlan]) -> None:
             for plan in plans.values():
                 refuse_unfit(on, plan, there)
+            check_before_work(plans.values(), there, work, here=on == "local")
             confirm_plans(reporter, yes)(plans)
 
         table = ablate_recipe(sound, BuildContext(there, work, reporter.say, reporter.progress), launch, ask)

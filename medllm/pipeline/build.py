@@ -18,6 +18,7 @@ from medllm.hub.push import writable_head
 from medllm.hub.wip_branch import branch_of, fetch_wip
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import read_facts
+from medllm.pipeline.least_content import refuse_empty
 from medllm.pipeline.lock import exclusive_lock
 from medllm.pipeline.machine import hardware
 from medllm.pipeline.plan import BuildPlan, StagePlan
@@ -65,6 +66,7 @@ def make(
         _name_base(place / "made", inputs)
         provenance = _provenance(plan, item, inputs, seconds)
         out = place / "made"
+        refuse_empty(item.stage, out)
         card = card_of(plan, item, provenance, read_facts(out), made, hub=bench.hub)
         if card is not None:
             (out / "README.md").write_text(card, encoding="utf-8")

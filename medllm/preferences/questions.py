@@ -49,6 +49,16 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
     fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
     if leaks:
         counts.update({"kept": -len(leaks), "leak": len(leaks)})
+    if settings.exemplars is None and len(fit) < settings.shots:
+        left_out = ", ".join(
+            f"{count} {reason}" for reason, count in counts.most_common() if reason != "kept" and count
+        )
+        raise DataError(
+            "preferences.too-few-questions",
+            f"preferences.data: {len(fit)} of {counts.total()} questions can be used, and {settings.shots} shots take "
+            f"{settings.shots} of them as worked examples. Left out: {left_out or 'none'}. Lower shots, or add past "
+            "questions.",
+        )
     examples = _examples(settings, sources, fit)
     watch.refuse("few-shot", "preferences.exemplars", question_texts(examples))
     shown = {essence(question) for question in examples}

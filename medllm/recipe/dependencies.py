@@ -1,7 +1,8 @@
 """Sources of each stage, as written in the recipe: the one list behind the rules, the plan and the downloads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from medllm.recipe.reference import parse_reference
@@ -64,6 +65,17 @@ def missing_folders(recipe: Recipe) -> tuple[str, ...]:
     named += [use.source for stage in stages_of(recipe) for use in uses(recipe, stage)]
     folders = [text for text in dict.fromkeys(named) if parse_reference(text).where == "folder"]
     return tuple(text for text in folders if not (recipe.folder / text).exists())
+
+
+def local_sources(recipe: Recipe, stages: Iterable[Stage]) -> dict[str, Path]:
+    """Find the sources of these stages that are folders on this machine and exist, by the names the recipe uses."""
+    found: dict[str, Path] = {}
+    for use in (use for stage in stages for use in uses(recipe, stage)):
+        own = recipe.exams.get(use.source)
+        text = recipe.base if use.source == "base" else own.source if own else use.source
+        if parse_reference(text).where == "folder" and (folder := (recipe.folder / text).resolve()).exists():
+            found[use.source] = folder
+    return found
 
 
 def repo_id(recipe: Recipe, stage: Stage) -> str:

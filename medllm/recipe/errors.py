@@ -44,7 +44,7 @@ def dotted(loc: tuple[int | str, ...]) -> str:
 
 def error_of(faults: list[RecipeFault], name: str, lines: Lines) -> RecipeError:
     """Build the error of all faults in the order of the file: a single one gives its code, several a line each."""
-    unique = sorted(set(faults), key=lambda fault: (_line(fault.place, lines), fault.place, fault.text))
+    unique = sorted(set(faults), key=lambda fault: (line_of(fault.place, lines), fault.place, fault.text))
     if len(unique) == 1:
         (fault,) = unique
         return RecipeError(fault.code, f"{name}, {_at_line(fault, lines)}")
@@ -53,12 +53,12 @@ def error_of(faults: list[RecipeFault], name: str, lines: Lines) -> RecipeError:
 
 
 def _at_line(fault: RecipeFault, lines: Lines) -> str:
-    line = _line(fault.place, lines)
+    line = line_of(fault.place, lines)
     return f"line {line}, {fault.place}: {fault.text}" if line else f"{fault.place}: {fault.text}"
 
 
-def _line(place: str, lines: Lines) -> int:
-    # A missing key has no line; the line of its block is reported.
+def line_of(place: str, lines: Lines) -> int:
+    """Find the line of a key; of a missing one, the line of its block, or 0."""
     while place:
         if place in lines:
             return lines[place]

@@ -84,7 +84,8 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
 
 def _tokenizer(base: Any, adapters: list[Any]) -> Any:  # noqa: ANN401  a Checkpoint, Adapters, a tokenizer
     """The last adapter's tokenizer, or else the base's; it must name no token that the merged model has no row for."""
-    from medllm.weights.load import has_tokenizer, load_tokenizer
+    from medllm.weights.load import load_tokenizer
+    from medllm.weights.loadable import has_tokenizer
 
     last = adapters[-1].folder if has_tokenizer(adapters[-1].folder) else base.folder
     tokenizer = load_tokenizer(last)

@@ -12,7 +12,8 @@ from medllm.recipe.settings import Cpt, Rpo
 from medllm.training.arguments import processes
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import check_vocabulary, has_tokenizer, load_adapters, load_base, load_tokenizer
+from medllm.weights.load import check_vocabulary, load_adapters, load_base, load_tokenizer
+from medllm.weights.loadable import has_tokenizer
 
 
 @dataclass(frozen=True)

@@ -43,17 +43,17 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str], int]:
             if length > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
             header: dict[str, Any] = json.loads(file.read(length))
-    except (OSError, struct.error, ValueError) as fault:
+        metadata = header.pop("__metadata__", {}) or {}
+        tensors = {
+            name: Tensor(name, tuple(entry["shape"]), entry["dtype"], path.name, *entry["data_offsets"])
+            for name, entry in header.items()
+        }
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise ModelError(
             "weights.not-safetensors",
             f"{path}: is not a complete safetensors file ({fault}). Download or make it again.",
         ) from fault
-    metadata = header.pop("__metadata__", {}) or {}
     start = 8 + length
-    tensors = {
-        name: Tensor(name, tuple(entry["shape"]), entry["dtype"], path.name, *entry["data_offsets"])
-        for name, entry in header.items()
-    }
     longest = max((tensor.end for tensor in tensors.values()), default=0)
     if start + longest > path.stat().st_size:
         raise ModelError(

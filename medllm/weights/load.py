@@ -10,6 +10,7 @@ from medllm.errors import MissingExtraError, ModelError
 from medllm.resource_errors import memory_is_full
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.loadable import model_errors, refuse_without_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Quantization = Literal["none", "nf4"]
-FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
-"""The files that may hold a tokenizer: one of these groups is enough."""
 # Tokenizers that split differently are found by encoding a text; this one mixes scripts, widths, digits and line ends.
 PROBE = "問1：72歳の男性。SpO₂ 93%、CRP 12.5mg/dL。\n　ａ〜ｅのうち２つ選べ。\n\n答え: a, c\n"
 
@@ -52,11 +50,6 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer in any of the forms that are read here."""
-    return any(all((folder / name).is_file() for name in names) for names in TOKENIZERS)
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that tokenizer.json describes, or else that of vocab.json and merges.txt or tokenizer.model.
 
@@ -67,12 +60,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    if not has_tokenizer(folder):
-        raise ModelError(
-            "weights.no-tokenizer",
-            f"{folder}: there is no tokenizer (none of {', '.join(' + '.join(names) for names in TOKENIZERS)}). "
-            "Download the model's tokenizer files into that folder.",
-        )
+    refuse_without_tokenizer(folder)
     path = folder / "tokenizer.json"
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -109,13 +97,8 @@ def load_base(
     torch = import_torch()
     from transformers import AutoModelForCausalLM
 
-    base = Checkpoint(folder)
-    base.tensors  # noqa: B018  reads every header: a shard that is cut off or missing is named here
-    family = base.config.get("model_type")
-    if family not in FAMILIES:
-        raise ModelError(
-            "weights.unknown-family", f"{folder}: is a {family} model. Give a model of one of {', '.join(FAMILIES)}."
-        )
+    for error in model_errors(folder):
+        raise error
     kind = getattr(torch, dtype)
     place = torch.device(device) if device is not None else default_device()
     options: dict[str, Any] = {"device_map": {"": place}, "use_safetensors": True, "trust_remote_code": False}

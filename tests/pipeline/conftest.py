@@ -9,7 +9,7 @@ import pytest
 
 from medllm.exam.records import write_records
 from medllm.hub import Hub, connect
-from medllm.pipeline import BuildContext, BuildPlan, StagePlan, cards, make, make_plan, publish, run
+from medllm.pipeline import BuildContext, BuildPlan, StagePlan, cards, least_content, make, make_plan, publish, run
 from medllm.recipe import Recipe, parse_override, read_recipe
 from tests.pipeline import toy
 from tests.pipeline.finished import finished  # noqa: F401  a fixture
@@ -77,6 +77,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     toy.lay_out(tmp_path)
     monkeypatch.setattr(cards, "TEMPLATES", dict(cards.TEMPLATES))
+    monkeypatch.setattr(least_content, "CHECKS", dict(least_content.CHECKS))
     toy.without_dataset_cards()
     with connect(str(tmp_path / "hub"), "clinic") as hub:
         yield Workshop(tmp_path, hub)

@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import HfApi, snapshot_download
 
 from medllm.hub import Hub, connect
-from medllm.pipeline import BuildContext, cards, make, make_plan, run
+from medllm.pipeline import BuildContext, cards, least_content, make, make_plan, run
 from medllm.recipe import read_recipe
 from tests.page import simulated
 from tests.pipeline import toy
@@ -77,6 +77,7 @@ def pushed(tmp_path_factory):
     (folder / "toy.yaml").write_text((folder / "toy.yaml").read_text() + SPACE)
     with pytest.MonkeyPatch.context() as patch, connect(str(folder / "hub"), "clinic") as hub:
         patch.setattr(cards, "TEMPLATES", dict(cards.TEMPLATES))
+        patch.setattr(least_content, "CHECKS", dict(least_content.CHECKS))
         toy.without_dataset_cards()
         plan = make_plan(read_recipe(folder / "toy.yaml"), hub, ("evaluate",))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medllm.errors import ModelError
-from medllm.recipe.model_shapes import KNOWN, SUPPORTED, Shape, known_shape, refuse_unsupported, shape_from_config
+from medllm.recipe.model_shapes import KNOWN, Shape, known_shape, refuse_unsupported, shape_from_config
 from tests.refusals import refused
 
 
@@ -128,9 +128,3 @@ def test_a_model_with_experts_is_as_large_as_transformers_builds_it(tmp_path: Pa
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **told))
     built = sum(parameter.numel() for parameter in model.parameters())
     assert shape_from_config(path).parameters == pytest.approx(built, rel=1e-3)
-
-
-def test_what_can_be_sized_and_what_can_be_loaded_are_the_same_types():
-    from medllm.weights.load import FAMILIES
-
-    assert set(SUPPORTED) == set(FAMILIES)

@@ -93,7 +93,7 @@ def test_an_unknown_family_is_refused_with_those_that_are_known(tmp_path):
     base = tiny.make_base(tmp_path / "base")
     told = json.loads((base / "config.json").read_text("utf-8"))
     (base / "config.json").write_text(json.dumps(told | {"model_type": "mamba"}), "utf-8")
-    with refused("weights.unknown-family", base, "mamba", "qwen2"):
+    with refused("weights.unsupported-type", base, "mamba", "qwen2"):
         load_base(base)
 
 

@@ -1,0 +1,102 @@
+"""The preflight of a run: what is local or small is opened before the first stage, and the disk is measured."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from medllm.errors import HubError
+from medllm.hub import Artifact, Hub
+from medllm.pipeline.plan import BuildPlan, StagePlan
+from medllm.pipeline.progress import format_bytes
+from medllm.preflight import inspect, refuse_all
+from medllm.recipe import Recipe, local_sources, uses
+from medllm.recipe.cost import weight_bytes
+from medllm.recipe.errors import RecipeFault
+from medllm.recipe.model_shapes import Shape, shape_if_known
+from medllm.recipe.reference import Stage
+from medllm.weights.loadable import SMALL
+
+
+def check_before_work(plans: Iterable[BuildPlan], hub: Hub, work: Path, *, here: bool) -> None:
+    """Refuse, all faults at once, what a stage would stumble over later; `here`: the stages run on this machine.
+
+    Exams of the Hub are pulled and read. Of models of the Hub only the small files are; texts of the Hub are read when
+    the corpus is built.
+    """
+    for plan in plans:
+        if not plan.missing:
+            continue
+        stages = [item.stage for item in plan.missing]
+        sources = local_sources(plan.recipe, stages)
+        listed: dict[str, frozenset[str]] = {}
+        for item in plan.missing:
+            _add_hub_sources(plan, item, hub, sources, listed)
+        findings = inspect(plan.recipe, stages, sources, listed=listed, thorough=True)
+        if here:
+            findings += _disk(plan, hub, work)
+        refuse_all(plan.recipe, findings)
+
+
+def _add_hub_sources(
+    plan: BuildPlan, item: StagePlan, hub: Hub, sources: dict[str, Path], listed: dict[str, frozenset[str]]
+) -> None:
+    """Pull the exams and the small files of the models that a stage reads from the Hub."""
+    inputs = {one.reference: one for one in item.inputs}
+    for use in uses(plan.recipe, item.stage):
+        source = inputs.get(use.source)
+        outside = source is not None and source.repo_id and source.kind and source.commit and not source.digest
+        if source is None or not outside or use.source in sources or use.only:
+            continue
+        artifact = Artifact(str(source.repo_id), source.kind or "model", str(source.commit))
+        if use.wanted == "exam":
+            sources[use.source] = hub.pull(artifact)
+        elif use.wanted == "model":
+            state = hub.state_at(artifact.repo_id, artifact.kind, artifact.revision)
+            if state is None:
+                raise HubError("hub.source-gone", f"{artifact}: it was there a moment ago and is gone. Run again.")
+            if "adapter_config.json" in state.files and "config.json" not in state.files:
+                sources[use.source] = hub.pull(artifact)
+            else:
+                listed[use.source] = state.files
+                sources[use.source] = hub.pull(artifact, SMALL)
+
+
+def _disk(plan: BuildPlan, hub: Hub, work: Path) -> list[RecipeFault]:
+    """Compare what a download of the base and a merge write with what is free, disk by disk."""
+    shape = shape_if_known(plan.recipe.base, plan.recipe.folder)
+    if shape is None:
+        return []
+    needs: dict[int, list[tuple[str, Path, float]]] = {}
+    for what, path, size in _written(plan, hub, work, shape):
+        place = next(one for one in (path, *path.absolute().parents) if one.exists())
+        needs.setdefault(place.stat().st_dev, []).append((what, place, size))
+    found = []
+    for parts in needs.values():
+        free, needed = shutil.disk_usage(parts[0][1]).free, sum(size for _, _, size in parts)
+        if needed > free:
+            listed = ", ".join(f"{what} about {format_bytes(size)}" for what, _, size in parts)
+            text = (
+                f"the disk of {parts[0][1]} has {format_bytes(free)} free, and {format_bytes(needed)} are needed "
+                f"there: {listed}. Free some, or name other places with --work and HF_HOME."
+            )
+            found.append(RecipeFault("stage.no-room", "base", text))
+    return found
+
+
+def _written(plan: BuildPlan, hub: Hub, work: Path, shape: Shape) -> Iterable[tuple[str, Path, float]]:
+    """List what will be written: the base's download, and the merged model once and on a local Hub once more."""
+    base = next((one for item in plan.items for one in item.inputs if one.reference == "base"), None)
+    if base is not None and base.repo_id and _loads_base(plan.recipe, [item.stage for item in plan.missing]):
+        cache = hub.cache_folder(base.repo_id, "model")
+        here = sum(path.stat().st_size for path in cache.glob("blobs/*") if path.is_file()) if cache.is_dir() else 0
+        yield "the base's download", cache, max(0.0, weight_bytes(shape, "none", "bfloat16") - here)
+    merge = plan.recipe.merge
+    if merge and any(item.stage == "merge" for item in plan.missing):
+        size = weight_bytes(shape, "none", merge.dtype)
+        yield "the merged model", work, size
+        if Path(hub.name).is_dir():
+            yield "the merged model on the local Hub", Path(hub.name), size
+
+
+def _loads_base(recipe: Recipe, stages: Iterable[Stage]) -> bool:
+    return any(use.place == "base" for stage in stages for use in uses(recipe, stage))

@@ -1,0 +1,198 @@
+"""The exams that a recipe asks and holds out: years, keys, dates and worked examples, read by their own readers."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from medllm.errors import DataError, RecipeError
+from medllm.exam.benchmarks import CATALOGUE, exemplars, load
+from medllm.exam.extract.answer import is_right, parse
+from medllm.exam.prompts import refuse_test_items, target_completion
+from medllm.exam.question import Question, write_answer
+from medllm.preflight.findings import Findings
+from medllm.recipe import Recipe
+from medllm.recipe.reference import Stage
+from medllm.recipe.settings import DataSource, Evaluate
+
+SHOWN = 3
+"""Questions that a message names; more of them are counted."""
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class _Exam:
+    name: str
+    folder: Path
+    questions: list[Question]
+
+
+def check_exams(
+    recipe: Recipe, stages: Collection[Stage], sources: Mapping[str, Path], findings: Findings, *, thorough: bool
+) -> None:
+    """Read every exam within reach once, then check what the stages ask of it."""
+    _check_copies(recipe, stages, sources, findings)
+    settings = recipe.evaluate if "evaluate" in stages else None
+    asked = settings.benchmarks if settings else ()
+    held = [name for stage in (recipe.corpus, recipe.preferences) if stage for name in stage.held_out or ()]
+    read: dict[str, _Exam] = {}
+    for name in dict.fromkeys((*asked, *held)):
+        if name in sources:
+            with findings.collect(f"exams.{name}" if name in recipe.exams else "evaluate.benchmarks"):
+                read[name] = _Exam(name, sources[name], load(name, sources[name]))
+    for exam in read.values():
+        if exam.name not in CATALOGUE:
+            _check_keys(exam, findings)
+            _check_first(recipe, exam, findings)
+    if settings:
+        exams = [read[name] for name in asked if name in read]
+        if len(exams) == len(asked):
+            _check_years(settings, exams, findings)
+        for exam in exams:
+            _check_dates(recipe, settings, exam, findings)
+            _check_exemplars(settings, exam, findings, thorough=thorough)
+
+
+def _selected(settings: Evaluate, exam: _Exam) -> list[Question]:
+    wanted = settings.years
+    return [one for one in exam.questions if wanted is None or one.year is None or one.year in wanted]
+
+
+def _check_years(settings: Evaluate, exams: Sequence[_Exam], findings: Findings) -> None:
+    """Every year is in one of the exams at least, and every exam has a question of these years."""
+    if settings.years is None:
+        return
+    present = {exam.name: sorted({one.year for one in exam.questions if one.year is not None}) for exam in exams}
+    known = {year for years in present.values() for year in years}
+    undated = any(one.year is None for exam in exams for one in exam.questions)
+    unknown = [] if undated else [str(year) for year in settings.years if year not in known]
+    has = "; ".join(f"{name} has {_span(years)}" for name, years in present.items())
+    if unknown:
+        text = f"no exam here is of {', '.join(unknown)}: {has}. Name only years that the exams have."
+        findings.add("evaluate.years", RecipeError("recipe.unknown-year", text))
+        return
+    for exam in exams:
+        if not _selected(settings, exam):
+            text = f"no question of {exam.name} is of these years: {has}. Add a year of it, or leave the exam out."
+            findings.add("evaluate.years", RecipeError("recipe.no-question-of-years", text))
+
+
+def _span(years: Sequence[int]) -> str:
+    """Write years as people do.
+
+    >>> _span([2018, 2019, 2020]), _span([2018, 2026]), _span([])
+    ('2018 to 2020', '2018, 2026', 'no year')
+    """
+    if not years:
+        return "no year"
+    whole = list(range(years[0], years[-1] + 1)) == list(years) and len(years) > 1
+    return f"{years[0]} to {years[-1]}" if whole else ", ".join(map(str, years))
+
+
+def _check_keys(exam: _Exam, findings: Findings) -> None:
+    """The parser reads every accepted answer from a reply that writes it plainly."""
+    bad = [
+        f"{one.question_id} ({write_answer(answer)})"
+        for one in exam.questions
+        for answer in one.gold
+        if not is_right(one, parse(f"答え: {write_answer(answer)}", one).answer)
+    ]
+    if bad:
+        text = (
+            f"{exam.folder}: no reply can match the key of {_some(bad)}: the parser reads another answer from a reply "
+            "that writes it. Write letters of the choices, or a plain number such as 21.5."
+        )
+        findings.add(f"exams.{exam.name}", DataError("exam.key-unmatched", text))
+
+
+def _check_first(recipe: Recipe, exam: _Exam, findings: Findings) -> None:
+    """The rows do not contradict the day that the recipe states as the first."""
+    own = recipe.exams.get(exam.name)
+    days = [one.exam_date for one in exam.questions if one.exam_date]
+    if own and own.first and days and min(days) < own.first:
+        text = (
+            f"`first` is {own.first}, but the rows of {exam.name} begin with {min(days)}. Write `first: {min(days)}`, "
+            "or correct exam_date in the rows."
+        )
+        findings.add(f"exams.{exam.name}.first", RecipeError("recipe.first-contradicted", text))
+
+
+def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Findings) -> None:
+    """No question that is asked was sat on or before a cutoff."""
+    stages = [recipe.cutoff, *(one.cutoff for one in (recipe.corpus, recipe.preferences) if one and one.cutoff)]
+    cutoff: date = max(stages)
+    chosen = _selected(settings, exam)
+    early = [f"{one.question_id} ({one.exam_date})" for one in chosen if one.exam_date and one.exam_date <= cutoff]
+    if early:
+        text = (
+            f"{len(early)} of {len(chosen)} questions of {exam.name} were sat by the cutoff, {cutoff}: {_some(early)}. "
+            "The texts may hold their answers. Set an earlier cutoff, limit evaluate.years, or take them out."
+        )
+        place = f"exams.{exam.name}" if exam.name in recipe.exams else "cutoff"
+        findings.add(place, RecipeError("recipe.exam-before-cutoff", text))
+
+
+def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, thorough: bool) -> None:
+    """There are as many worked examples as shots, and none is a question that is asked."""
+    shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(exam.name, 0)
+    if not shots:
+        return
+    with findings.collect("evaluate.shots"):
+        given = exemplars(exam.name, exam.folder)
+        if len(given) < shots:
+            raise DataError(
+                "exam.few-exemplars",
+                f"{exam.name} has {len(given)} worked examples and {shots} are asked for. Set shots to {len(given)} at "
+                f"most, or add examples to {exam.folder}.",
+            )
+        refuse_test_items(given[:shots], _selected(settings, exam))
+        for one in given[:shots]:
+            for style in settings.prompts:
+                target_completion(one, style, settings.template)
+    if thorough and not findings.found:
+        from medllm.evaluation.prompts import build_exam_runs
+
+        with findings.collect("evaluate.shots"):
+            build_exam_runs(settings.model_copy(update={"benchmarks": (exam.name,)}), {exam.name: exam.folder})
+
+
+def _check_copies(recipe: Recipe, stages: Collection[Stage], sources: Mapping[str, Path], findings: Findings) -> None:
+    """No file is both trained on and held out: each question of it would be left out without a word."""
+    for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
+        if settings is None or stage not in stages:
+            continue
+        held = {name: list(_tables(sources[name])) for name in settings.held_out or () if name in sources}
+        sizes = {path.stat().st_size for files in held.values() for path in files}
+        contents = {_content(path): name for name, files in held.items() for path in files}
+        for number, source in enumerate(settings.data):
+            for path in _tables_of(source, sources):
+                if path.stat().st_size in sizes and (name := contents.get(_content(path))):
+                    text = (
+                        f"{path} is also the held-out exam `{name}`, so all its questions would be left out here. "
+                        "Divide it: past questions in one file, those to be asked in another."
+                    )
+                    findings.add(f"{stage}.data[{number}]", RecipeError("recipe.held-out-trained", text))
+                    break
+
+
+def _tables_of(source: DataSource, sources: Mapping[str, Path]) -> Iterator[Path]:
+    return _tables(sources[source.source]) if source.source in sources else iter(())
+
+
+def _tables(folder: Path) -> Iterator[Path]:
+    """List the files of a folder that may hold questions."""
+    files = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
+    for path in files:
+        if path.is_file() and path.suffix.lower() in TABLES and path.name != "exemplars.jsonl":
+            yield path
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,81 @@
+"""The texts of a corpus: readable files, and the licence and date that each source states or the recipe must state."""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+from medllm.corpus.dates import read_date
+from medllm.corpus.licences import read_license
+from medllm.corpus.read.files import read_drafts
+from medllm.corpus.read.sources import TextSource, split_source
+from medllm.errors import DataError
+from medllm.preflight.findings import Findings
+from medllm.recipe.data import Corpus, DataSource
+
+SAMPLED = 20
+"""Texts of a source that are opened: enough to see a licence or a date that no text states."""
+
+
+def check_texts(settings: Corpus, sources: Mapping[str, Path], findings: Findings) -> None:
+    """Open the first texts of each source within reach, and ask for licence and date in one line."""
+    given = [(f"corpus.data[{number}]", one) for number, one in enumerate(settings.data)]
+    if settings.replay:
+        given.append(("corpus.replay", settings.replay))
+    for place, one in given:
+        if one.source in sources:
+            with findings.collect(place):
+                _check_source(one, sources[one.source])
+    tokenizer = settings.tokenizer
+    if tokenizer and tokenizer in sources and not (sources[tokenizer] / "tokenizer.json").is_file():
+        text = f"there is no tokenizer.json in {sources[tokenizer]}. Save the tokenizer there, or leave the line out."
+        findings.add("corpus.tokenizer", DataError("corpus.no-tokenizer", text))
+
+
+def _check_source(one: DataSource, folder: Path) -> None:
+    source = TextSource(
+        one.source,
+        folder,
+        columns=dict(one.columns),
+        license=one.license,
+        published=one.published.isoformat() if one.published else None,
+        exam_date=one.exam_date.isoformat() if one.exam_date else None,
+        exam=one.exam,
+    )
+    drafts = list(islice((draft for part in split_source(source) for draft in read_drafts(part)), SAMPLED))
+    texts = [draft for draft in drafts if not draft.fault]
+    if not texts:
+        why = sorted({draft.fault for draft in drafts if draft.fault})
+        listed = "; ".join(why[:3]) or "it is empty"
+        raise DataError("corpus.nothing-readable", f"{one.source}: none of the first texts can be read: {listed}")
+    missing = []
+    if all(read_license(draft.license) is None for draft in texts):
+        missing.append("license")
+    if all(not draft.published for draft in texts):
+        missing.append("published")
+    if one.exam and all(not draft.exam_date for draft in texts):
+        missing.append("exam_date")
+    if missing:
+        lacks = " and ".join(_NAMES[key] for key in missing)
+        raise DataError(
+            "corpus.facts-missing",
+            f"{one.source}: its first texts state {lacks} ({len(texts)} were opened). Write what is true of the whole "
+            f"source, in the form `{{{_line(one, missing)}}}`.",
+        )
+    for draft in texts:
+        if draft.published:
+            read_date(draft.published)
+
+
+_NAMES = {"license": "no licence", "published": "no date of publication", "exam_date": "no exam date"}
+_STAND_INS = {"license": "cc-by-4.0", "published": "2015-04-01", "exam_date": "2015-02-07"}
+
+
+def _line(one: DataSource, missing: list[str]) -> str:
+    """Write the source as a recipe would, with stand-ins for what is missing."""
+    stated = {
+        key: str(value)
+        for key, value in (("license", one.license), ("published", one.published), ("exam_date", one.exam_date))
+        if value
+    }
+    keys = {"source": one.source, **({"exam": one.exam} if one.exam else {}), **stated}
+    return ", ".join(f"{key}: {value}" for key, value in [*keys.items(), *((key, _STAND_INS[key]) for key in missing)])

@@ -1,0 +1,91 @@
+"""The preflight at the start of `medllm run`: refused before a stage begins, on the embedded Hub."""
+
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+from typer.testing import CliRunner
+
+from medllm.cli.main import app
+from medllm.errors import MedllmError
+from medllm.hub import connect
+from medllm.pipeline import make_plan, preflight
+from medllm.pipeline.preflight import check_before_work
+from medllm.recipe import read_recipe
+from tests.preflight.conftest import Ward, ward  # noqa: F401  a fixture
+from tests.refusals import refused
+
+
+def hub_with_base(folder: Path, api: HfApi) -> None:
+    """Push the folder's base to the Hub as clinic/base."""
+    api.create_repo("clinic/base")
+    api.upload_folder(repo_id="clinic/base", folder_path=folder / "base")
+
+
+def test_a_year_that_no_exam_has_is_refused_before_anything_is_made_or_pushed(ward: Ward, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(ward.folder)
+    done = CliRunner().invoke(app, ["run", "ward.yaml", "--hub", "hub", "--set", "evaluate.years=[2025]", "--yes"])
+    assert isinstance(done.exception, MedllmError)
+    assert done.exception.code == "recipe.unknown-year"
+    assert "evaluate.years: no exam here is of 2025: naika has 2019" in str(done.exception)
+    assert not (ward.folder / "runs").exists()
+
+
+def test_all_faults_are_listed_by_their_lines_in_the_recipe(ward: Ward, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(ward.folder)
+    (ward.folder / "base" / "tokenizer.json").unlink()
+    done = CliRunner().invoke(app, ["check", "ward.yaml", "--set", "evaluate.shots=1"])
+    lines = str(done.exception).splitlines()
+    assert lines[0] == "ward.yaml has 2 faults:"
+    assert [line.split(":")[0].strip() for line in lines[1:3]] == ["line 3, base", "line 11, evaluate.shots"]
+
+
+def test_a_base_of_the_hub_is_judged_by_its_small_files(ward: Ward):  # noqa: F811
+    recipe_file = ward.folder / "ward.yaml"
+    recipe_file.write_text(recipe_file.read_text("utf-8").replace("./base", "clinic/base@main"), "utf-8")
+    (ward.folder / "base" / "tokenizer.json").unlink()
+    with connect(str(ward.folder / "hub"), "clinic") as hub:
+        hub_with_base(ward.folder, hub.api)
+        plan = make_plan(read_recipe(recipe_file), hub)
+        with refused("weights.no-tokenizer", "line 3, base"):
+            check_before_work([plan], hub, ward.folder / "runs", here=True)
+        assert not list(hub.cache_folder("clinic/base", "model").rglob("*.safetensors"))
+
+
+def test_a_disk_without_room_for_the_merged_model_is_a_fault(ward: Ward, monkeypatch):  # noqa: F811
+    from tests import tiny
+
+    recipe_file = ward.folder / "ward.yaml"
+    recipe_file.write_text(recipe_file.read_text("utf-8") + "merge: {model: ./adapter}\n", "utf-8")
+    tiny.make_adapter(ward.folder / "adapter", ward.folder / "base")
+    usage = namedtuple("usage", "total used free")
+    with connect(str(ward.folder / "hub"), "clinic") as hub:
+        plan = make_plan(read_recipe(recipe_file), hub)
+        check_before_work([plan], hub, ward.folder / "runs", here=True)
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: usage(10, 9, 1))
+        with refused("stage.no-room", "the merged model on the local Hub"):
+            check_before_work([plan], hub, ward.folder / "runs", here=True)
+        check_before_work([plan], hub, ward.folder / "runs", here=False)
+
+
+def test_stages_that_exist_already_are_not_opened_again(ward: Ward):  # noqa: F811
+    with connect(str(ward.folder / "hub"), "clinic") as hub:
+        plan = make_plan(read_recipe(ward.folder / "ward.yaml"), hub, ("corpus",))
+        shutil.rmtree(ward.folder / "base")
+        check_before_work([plan], hub, ward.folder / "runs", here=True)
+
+
+def test_a_file_that_this_user_may_not_read_is_one_line(monkeypatch, capsys):
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "/data/exam.jsonl")
+
+    program = sys.modules["medllm.cli.main"]
+    monkeypatch.setattr(program, "app", refuse)
+    with pytest.raises(SystemExit):
+        program.main()
+    assert capsys.readouterr().err == (
+        "medllm: /data/exam.jsonl: Permission denied. See what it is and who may use it. [command.unusable-file]\n"
+    )

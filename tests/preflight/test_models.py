@@ -1,0 +1,102 @@
+"""Models before the work: each kind of folder that cannot be loaded is refused, by what loading itself uses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medllm.errors import MedllmError
+from medllm.weights.load import load_base
+from medllm.weights.loadable import adapter_errors, model_errors
+from tests import tiny
+from tests.preflight.conftest import Ward
+
+
+def change(path: Path, **values: object) -> None:
+    """Set keys of a JSON file; None removes a key."""
+    told = {**json.loads(path.read_text("utf-8")), **values}
+    path.write_text(json.dumps({key: value for key, value in told.items() if value is not None}), "utf-8")
+
+
+def cut_off(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+BROKEN = {
+    "qwen3_moe": lambda folder: change(folder / "config.json", model_type="qwen3_moe"),
+    "gpt_oss": lambda folder: change(folder / "config.json", model_type="gpt_oss"),
+    "no tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
+    "pickled weights": pickled,
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "cut off": cut_off,
+    "cut off in its header": lambda folder: (folder / "model.safetensors").write_bytes(b"\x40" + 7 * b"\0" + b'{"a"'),
+    "header of another kind": lambda folder: (folder / "model.safetensors").write_bytes(b"\x02" + 7 * b"\0" + b"[]"),
+    "no model type": lambda folder: change(folder / "config.json", model_type=None),
+    "tokenizer cut off": lambda folder: (folder / "tokenizer.json").write_text('{"model": {'),
+    "tokenizer of another kind": lambda folder: (folder / "tokenizer.json").write_text('{"model": {}}'),
+    "tokenizer too large": lambda folder: change(folder / "config.json", vocab_size=300),
+    "no end of text": lambda folder: change(folder / "tokenizer_config.json", eos_token=None),
+    "broken template": lambda folder: (folder / "chat_template.jinja").write_text("{% for m in %}"),
+    "template in Shift_JIS": lambda folder: (folder / "chat_template.jinja").write_bytes("質問".encode("cp932")),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    return tiny.make_base(tmp_path_factory.mktemp("models") / "whole")
+
+
+@pytest.fixture
+def base(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "base")
+
+
+@pytest.mark.parametrize("break_it", BROKEN.values(), ids=BROKEN.keys())
+def test_a_folder_that_cannot_be_loaded_is_refused_in_one_line_that_names_it(base: Path, break_it):
+    assert model_errors(base) == []
+    break_it(base)
+    (error, *_) = model_errors(base)
+    assert error.code.startswith("weights.")
+    assert str(base) in str(error)
+    assert "\n" not in str(error)
+    with pytest.raises(MedllmError) as caught:
+        load_base(base)
+    assert str(caught.value) == str(error)
+
+
+def test_check_refuses_the_base_of_a_recipe_and_a_model_that_is_only_asked(ward: Ward):
+    shutil.copytree(ward.folder / "base", ward.folder / "other")
+    pickled(ward.folder / "other")
+    cut_off(ward.folder / "base")
+    found = ward.find(evaluate__models={"base": "base", "other": "./other"})
+    assert [one.place for one in found] == ["base", "evaluate.models.other"]
+    assert "model.safetensors" in found[0].text
+
+
+def test_an_adapter_of_another_base_is_refused(whole: Path, tmp_path: Path):
+    other = tiny.make_base(tmp_path / "other", seed=5)
+    adapter = tiny.make_adapter(tmp_path / "adapter", other)
+    assert adapter_errors(adapter, other) == []
+    (error,) = adapter_errors(adapter, whole)
+    assert "trained" in str(error)
+
+
+def test_a_chat_template_with_transformers_own_marks_is_valid(base: Path):
+    template = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}"
+    (base / "chat_template.jinja").write_text(template)
+    assert model_errors(base) == []
+
+
+def test_a_repository_without_safetensors_is_refused_before_its_weights_are_pulled(base: Path):
+    (base / "model.safetensors").unlink()
+    names = frozenset(path.name for path in base.iterdir())
+    assert model_errors(base, names | {"model.safetensors"}) == []
+    (error,) = model_errors(base, names | {"pytorch_model.bin"})
+    assert error.code == "weights.incomplete-repository"

@@ -67,15 +67,15 @@ def _check_source(one: DataSource, folder: Path) -> None:
 
 
 _NAMES = {"license": "no licence", "published": "no date of publication", "exam_date": "no exam date"}
-_STAND_INS = {"license": "cc-by-4.0", "published": "2015-04-01", "exam_date": "2015-02-07"}
+_EXAMPLES = {"license": "cc-by-4.0", "published": "2015-04-01", "exam_date": "2015-02-07"}
 
 
 def _line(one: DataSource, missing: list[str]) -> str:
-    """Write the source as a recipe would, with stand-ins for what is missing."""
+    """Write the source as a recipe would, with an example for what is missing."""
     stated = {
         key: str(value)
         for key, value in (("license", one.license), ("published", one.published), ("exam_date", one.exam_date))
         if value
     }
     keys = {"source": one.source, **({"exam": one.exam} if one.exam else {}), **stated}
-    return ", ".join(f"{key}: {value}" for key, value in [*keys.items(), *((key, _STAND_INS[key]) for key in missing)])
+    return ", ".join(f"{key}: {value}" for key, value in [*keys.items(), *((key, _EXAMPLES[key]) for key in missing)])

@@ -54,7 +54,7 @@ def on_all_devices(
     count, told = devices.processes(stage, settings, len(gpus), machines)
     if told:
         sys.stderr.write(f"medllm: {told}\n")
-    devices.refuse_small(stage, settings, base, gpus[:count])
+    devices.refuse_small(stage, settings, base, gpus[:count], machines)
     config = devices.config(settings, count, machines, gpus=bool(gpus)) if len(gpus) > 1 or machines > 1 else None
     if config is None:
         return settings.model_copy(update={"accelerate": None}) if settings.accelerate else settings

@@ -64,7 +64,7 @@ class Memory:
     sharded: bool
     """Whether FSDP divides weights and trainable parameters over the GPUs; otherwise each GPU has all of them."""
     loading: float = 0.0
-    """Bytes just after the base is loaded, when every GPU has all of it, also where FSDP divides it later."""
+    """Most bytes while the base is loaded: every GPU has all of it, also where FSDP divides it, and then its share."""
 
     @property
     def total(self) -> float:
@@ -83,13 +83,19 @@ def weight_bytes(shape: Shape, quantization: str, dtype: str) -> float:
     return shape.linear_parameters * _linear_bytes(quantization, dtype) + kept * BYTES[dtype]
 
 
-def load_bytes(shape: Shape, quantization: str, dtype: str) -> float:
-    """Count the bytes on one GPU when the base has just been loaded, before FSDP divides it.
+def load_bytes(shape: Shape, quantization: str, dtype: str, shares: int = 1) -> float:
+    """Count the most bytes on one GPU while the base is loaded and, for FSDP, divided into so many shares.
 
     Every process loads the whole base onto its GPU; in NF4 one layer is there in 16 bits too while it is quantized.
+    Accelerate keeps the whole base until the GPU's share stands beside it; in 16 bits each tensor also comes from the
+    first process, the head last.
     """
-    layer = shape.hidden * shape.intermediate * BYTES[dtype] if quantization == "nf4" else 0.0
-    return (weight_bytes(shape, quantization, dtype) + layer) * FRAGMENTS + CONTEXT
+    weights = weight_bytes(shape, quantization, dtype)
+    beside = shape.hidden * shape.intermediate * BYTES[dtype] if quantization == "nf4" else 0.0
+    if shares > 1:
+        received = 0.0 if quantization == "nf4" else shape.embedding * BYTES[dtype]
+        beside = max(beside, weights / shares + received)
+    return (weights + beside) * FRAGMENTS + CONTEXT
 
 
 def disk_bytes(shape: Shape, stage: str, dtype: str) -> float:
@@ -134,7 +140,7 @@ def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, 
         else 0
     )
     active = activation_bytes(shape, settings, lora) + gathered
-    loading = load_bytes(shape, settings.quantization, settings.dtype)
+    loading = load_bytes(shape, settings.quantization, settings.dtype, parts)
     return Memory(weights / parts, adapter / parts, active, sharded, loading)
 
 

@@ -1,5 +1,6 @@
 """How many processes a training gets on this machine, and a check before loading that its GPUs can hold the base."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,21 +82,25 @@ def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[st
     if not gpus:
         return told | {"distributed_type": "MULTI_CPU", "mixed_precision": "no"}
     if count * nodes == 1:  # the others must not be seen, or the trainer would spread itself over them
-        return told | {"distributed_type": "NO", "mixed_precision": "no", "gpu_ids": "0"}
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+        return told | {"distributed_type": "NO", "mixed_precision": "no", "gpu_ids": first}
     if settings.accelerate == "fsdp2":
         return told | FSDP2
     return told | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 
 
-def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequence[VisibleGpu]) -> None:
-    """Raise when a GPU cannot even hold the base while it is loaded, naming the GPU and both numbers."""
+def refuse_small(
+    stage: str, settings: Training, base: Path | None, gpus: Sequence[VisibleGpu], nodes: int = 1
+) -> None:
+    """Raise when one of a node's GPUs cannot hold the base while it is loaded, naming the GPU and both numbers."""
     try:
         shape = shape_from_config(base / "config.json") if base else None
     except ModelError:
         return
     if shape is None:
         return
-    need = load_bytes(shape, settings.quantization, settings.dtype)
+    shares = len(gpus) * nodes if settings.accelerate == "fsdp2" else 1
+    need = load_bytes(shape, settings.quantization, settings.dtype, shares)
     for place, gpu in enumerate(gpus):
         if gpu.size < need:
             mend = "Set `quantization: nf4`, or take" if settings.quantization == "none" else "Take"

@@ -16,6 +16,7 @@ def see(monkeypatch, *gigabytes):
     """GPUs of these sizes, as torch would list them."""
     gpus = [VisibleGpu("NVIDIA A100", int(size * 1e9)) for size in gigabytes]
     monkeypatch.setattr("medllm.training.devices.visible_gpus", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def test_a_training_gets_a_process_for_each_gpu_and_keeps_a_config_of_its_own(monkeypatch, tmp_path):
@@ -65,6 +66,27 @@ def test_run_on_bounds_the_gpus_that_are_taken_and_one_of_several_is_the_only_on
     assert (told["distributed_type"], told["num_processes"], told["gpu_ids"]) == ("NO", 1, "0")
 
 
+def test_one_of_the_gpus_that_were_given_to_this_process_is_taken_and_not_another_users(monkeypatch, tmp_path):
+    see(monkeypatch, 80, 80)
+    settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, run_on="a100")
+    for given, first in (("4,5", "4"), ("GPU-aa, GPU-bb", "GPU-aa")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+        file = Path(on_all_devices(settings, tmp_path / "making").accelerate)
+        assert yaml.safe_load(file.read_text())["gpu_ids"] == first
+        assert environment_of(file)["CUDA_VISIBLE_DEVICES"] == first, "what accelerate makes of it"
+
+
+def environment_of(file):
+    """The variables that accelerate gives the one process of this configuration."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    arguments, _, _ = _validate_launch_command(
+        launch_command_parser().parse_args(["--config_file", str(file), "script.py"])
+    )
+    return prepare_simple_launcher_cmd_env(arguments)[1]
+
+
 def test_fsdp2_is_a_word_of_the_recipe_and_one_gpu_needs_no_launcher(monkeypatch, tmp_path):
     settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, accelerate="fsdp2")
     see(monkeypatch, 80, 80)
@@ -104,6 +126,12 @@ def test_a_gpu_that_cannot_hold_the_base_is_named_with_both_numbers(monkeypatch,
     settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=8, quantization="nf4")
     with pytest.raises(TrainingError, match=r"cpt: GPU 1 \(NVIDIA A100\) has 24 GB, and .* takes about 45 GB"):
         on_all_devices(settings, tmp_path / "making", stage="cpt", base=tmp_path)
+    see(monkeypatch, 48, 48)
+    assert on_all_devices(settings, tmp_path / "making", stage="cpt", base=tmp_path)
+    # FSDP2 keeps the whole base until this GPU's half stands beside it
+    divided = settings.model_copy(update={"accelerate": "fsdp2"})
+    with pytest.raises(TrainingError, match=r"cpt: GPU 0 \(NVIDIA A100\) has 48 GB, and .* takes about 66 GB"):
+        on_all_devices(divided, tmp_path / "making", stage="cpt", base=tmp_path)
 
 
 def test_a_batch_that_nothing_divides_is_refused(monkeypatch, tmp_path):

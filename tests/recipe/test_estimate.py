@@ -102,7 +102,8 @@ def test_a_folder_of_texts_is_sized_by_its_bytes(sound: Path):
 
 
 def test_what_only_fits_divided_says_how_to_divide_it(sound: Path):
-    changes = {"base": "Qwen/Qwen2.5-32B@main", "cpt.run_on": "a100x4", "cpt.per_device_train_batch_size": 2}
+    changes = {"base": "Qwen/Qwen2.5-14B@main", "cpt.run_on": "l40sx4", "cpt.per_device_train_batch_size": 8}
+    changes |= {"cpt.total_batch_size": 32}
     divided = step(plan(read_recipe(sound, changes)), "cpt")
     assert divided.fits and divided.sharded
     assert divided.gb_loading and divided.gb_loading > divided.gb_a_gpu

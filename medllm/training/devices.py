@@ -89,9 +89,7 @@ def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[st
     return told | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 
 
-def refuse_small(
-    stage: str, settings: Training, base: Path | None, gpus: Sequence[VisibleGpu], nodes: int = 1
-) -> None:
+def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequence[VisibleGpu], nodes: int = 1) -> None:
     """Raise when one of a node's GPUs cannot hold the base while it is loaded, naming the GPU and both numbers."""
     try:
         shape = shape_from_config(base / "config.json") if base else None

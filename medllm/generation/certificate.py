@@ -9,11 +9,12 @@ from typing import Any
 from medllm.errors import ModelError
 from medllm.generation.canary import parity_questions
 from medllm.generation.engine.blockwise import BlockwiseModel, can_stream, streamed_bytes
-from medllm.generation.parity import Answerer, Parity, agreement, effect, note, prompts_of
+from medllm.generation.parity import NOTED, TEXT, TOKENS, Answerer, Parity, agreement, effect, note, prompts_of
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.combine import concatenate
 from medllm.weights.resources import bytes_in_memory, memory_free
+from medllm.weights.special_tokens import TextTokens
 
 NOTES = "certifying"
 """Folder, beside the merged weights, of each model's answers; needed only on the way."""
@@ -83,6 +84,12 @@ class Certificate:
             f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `parity_questions: 0` "
             "to merge without a certificate."
         )
+
+    def disk_bytes(self, tokenizer: Any) -> int:  # noqa: ANN401  a PreTrainedTokenizerBase
+        """Count the bytes that the notes take at most: of each question the prompt and an answer, for each model."""
+        words = TextTokens(tokenizer)
+        lengths = [len(words.prompt(prompt.text)) + TOKENS for prompt in prompts_of(*parity_questions(self.questions))]
+        return (sum(lengths) * NOTED + len(lengths) * TEXT) * (2 if self.in_4_bit else 1)
 
     def measure(self, merged: Path) -> dict[str, Any]:
         """Let base and adapter speak, then the merged model; the figures, with the verdict on them.

@@ -28,6 +28,10 @@ TOKENS = 64
 KEPT = 256
 """How many of a position's likeliest tokens are kept; all others count as one, so that a divergence is never reported
 too large, and is exact where the vocabulary is no larger."""
+NOTED = 16 * KEPT + 32
+"""Bytes that are written down for a position: number and logit of each kept token, and four figures."""
+TEXT = 4096
+"""Bytes that are written down for a text besides, at most: names, shapes, and the answer."""
 AT_ONCE = 128
 """Positions whose logits are taken apart at a time."""
 

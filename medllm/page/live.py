@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 from medllm.compare import Generators, Round
 from medllm.errors import RecipeError
@@ -98,7 +98,9 @@ def _adapters(settings: dict[str, Any]) -> Live:
 
     sources = {"base": _folder(settings["base"])} | {name: _folder(source) for name, source in adapters.items()}
     models = {"base": "base"} | {name: name for name in adapters}
-    quantization: Literal["none", "nf4"] = "nf4" if settings.get("quantization") == "nf4" else "none"
+    quantization = settings.get("quantization", "none")
+    if quantization not in ("none", "nf4"):
+        raise ValueError(f"`quantization` is {quantization}, not none or nf4")
     makers = make_generators(models, sources, dtype=settings.get("dtype", "float32"), quantization=quantization)
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}

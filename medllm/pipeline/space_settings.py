@@ -95,4 +95,5 @@ def _adapters(recipe: Recipe, made: Made) -> dict[str, object] | None:
             adapters[name] = source
         elif place.where != "base":
             return None
-    return {"base": recipe.base, "adapters": adapters}
+    live: dict[str, object] = {"base": recipe.base, "adapters": adapters}
+    return live | ({"quantization": "nf4"} if recipe.evaluate.quantization == "nf4" else {})

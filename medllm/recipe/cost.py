@@ -1,5 +1,6 @@
 """Cost of a stage: bytes on each GPU, bytes on disk and operations, by the formulas of docs/cost.md."""
 
+import math
 from dataclasses import dataclass
 
 from medllm.recipe.hardware import Machine
@@ -36,11 +37,14 @@ DISK_MARGIN = 1.05
 EXAMPLES, QUESTION = 1100, 400
 """Tokens of three explained examples, which all rows of a model share, and of a question [assumed]."""
 
-TOKENS_AT_ONCE, PIECE = 65_536, 16_384
-"""Tokens of questions and answers stored at once, and of prompts processed at once, on a GPU."""
+PIECE = 16_384
+"""Most tokens of prompts that a GPU reads at once."""
+
+CACHE_SHARE, SCORES_SHARE = 0.6, 0.1
+"""Shares of the memory beside the weights that answering takes for keys and values, and for attention scores."""
 
 SCORE = 14
-"""Bytes of an attention score during prefill: once in 16 bits, and in float32 alone, joined and normalised."""
+"""Bytes of an attention score during prefill on a GPU: once in 16 bits, in float32 alone, joined and normalised."""
 
 CONTEXT = 1e9
 """Bytes of the CUDA context [assumed]."""
@@ -87,8 +91,8 @@ def load_bytes(shape: Shape, quantization: str, dtype: str, shares: int = 1) -> 
     """Count the most bytes on one GPU while the base is loaded and, for FSDP, divided into so many shares.
 
     Every process loads the whole base onto its GPU; in NF4 one layer is there in 16 bits too while it is quantized.
-    Accelerate keeps the whole base until the GPU's share stands beside it; in 16 bits each tensor also comes from the
-    first process, the head last.
+    Accelerate keeps the whole base until the GPU also has its share; in 16 bits it sends each tensor from the first
+    process, the head last.
     """
     weights = weight_bytes(shape, quantization, dtype)
     beside = shape.hidden * shape.intermediate * BYTES[dtype] if quantization == "nf4" else 0.0
@@ -156,25 +160,31 @@ def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) 
 
 
 def answering_memory(
-    shape: Shape, settings: Preferences | Evaluate, loras: list[Lora], models: int | None = None
+    shape: Shape,
+    settings: Preferences | Evaluate,
+    loras: list[Lora],
+    models: int | None = None,
+    gpu_bytes: float = math.inf,
 ) -> Memory:
-    """Count the bytes on a GPU while one base answers with each of its adapters (`models` in all), batch by batch.
+    """Count the bytes on a GPU of `gpu_bytes` while one base answers with each of its adapters (`models` in all).
 
-    A batch is `batch_size` questions, each for every model and sample; the worked examples are held once a model. The
-    scores of attention are those of the prompts that are read together.
+    A batch is `batch_size` questions, each for every model and sample, or as many as fit the share of the memory that
+    the weights leave, at least one; the worked examples are held once a model. The scores of attention are those of the
+    prompts that are read together.
     """
     asked = models if models is not None else max(len(loras), 1)
     room = settings.max_new_tokens
     tokens = QUESTION + (room if isinstance(room, int) else max(room.plain, room.explain))
-    rows = asked * settings.samples
-    held = max(min(settings.batch_size * rows * tokens, TOKENS_AT_ONCE), rows * tokens) + asked * EXAMPLES
-    each = 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[settings.dtype]
-    read = min(settings.batch_size * QUESTION, PIECE)
-    scores = read * shape.heads * (QUESTION + EXAMPLES) * SCORE
     adapters = sum(trainable_parameters(shape, lora) for lora in loras) * 4.0
     weights = weight_bytes(shape, settings.quantization, settings.dtype)
+    left = gpu_bytes - (weights + adapters) * FRAGMENTS - CONTEXT
+    row = tokens * 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[settings.dtype]
+    prompt = asked * settings.samples * row
+    held = max(prompt, min(settings.batch_size * prompt, left * CACHE_SHARE)) + asked * EXAMPLES * row / tokens
+    one = QUESTION * shape.heads * (QUESTION + EXAMPLES) * SCORE
+    scores = max(one, min(settings.batch_size * one, PIECE / QUESTION * one, left * SCORES_SHARE))
     loading = load_bytes(shape, settings.quantization, settings.dtype)
-    return Memory(weights, adapters, held * each + scores, sharded=False, loading=loading)
+    return Memory(weights, adapters, held + scores, sharded=False, loading=loading)
 
 
 def operations_per_token(shape: Shape, settings: Training) -> float:

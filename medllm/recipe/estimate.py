@@ -1,5 +1,6 @@
 """Dry run of `medllm check`: the output, machine and estimated cost of each stage."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,8 @@ def _answering(
 
         def need(changed: Sized, other: Machine) -> Memory:
             assert not isinstance(changed, Training)
-            return answering_memory(shape, changed, loras, here)
+            each = other.gpu.memory_gb * 1e9 if other.gpu else math.inf
+            return answering_memory(shape, changed, loras, here, each)
 
         facts = _fitting(stage, fit(settings, on, need), on)
     return facts | {"notes": (_drawing(settings) if isinstance(settings, Preferences) else _exam(settings),)}

@@ -63,8 +63,6 @@ def _changes(settings: Sized) -> Iterator[tuple[str, object]]:
             yield "gradient_checkpointing", True
         if settings.per_device_train_batch_size > 1:
             yield "per_device_train_batch_size", 1
-    elif settings.batch_size > 1:
-        yield "batch_size", 1
 
 
 def _more(other: Machine, than: Machine) -> bool:

@@ -58,7 +58,7 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
         certificate.check()
     work = work_folder(out)
     try:
-        merge(checkpoint, laid, work, dtype=dtype, say=tell)
+        merge(checkpoint, laid, work, dtype=dtype, say=tell, beside=certificate.disk_bytes(tokenizer))
         write_tokenizer(tokenizer, work)
         facts: dict[str, Any] = {
             "base": checkpoint.name,

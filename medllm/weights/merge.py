@@ -35,11 +35,18 @@ BEGUN = "merging.json"
 
 
 def merge(
-    base: Checkpoint, adapters: list[Adapter], out: Path, *, dtype: str | None, say: Callable[[str], None]
+    base: Checkpoint,
+    adapters: list[Adapter],
+    out: Path,
+    *,
+    dtype: str | None,
+    say: Callable[[str], None],
+    beside: float = 0.0,
 ) -> None:
     """Write the merged model to `out`; shards that an interrupted merge had finished are not made again.
 
-    Each adapter in turn: W <- round(W + scale * B @ A), the sum in float32 and rounded once, as PEFT does.
+    Each adapter in turn: W <- round(W + scale * B @ A), the sum in float32 and rounded once, as PEFT does. `beside` is
+    what else the disk must have room for, in bytes.
     """
     for adapter in adapters:
         adapter.fits(base)
@@ -47,7 +54,7 @@ def merge(
     kind = DTYPES[{"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[dtype]] if dtype else None
     out.mkdir(parents=True, exist_ok=True)
     embedding = split_rows(base, changes)
-    _room_for(base, out, changes, kind)
+    say(_checked_room(base, out, changes, kind, beside))
     _begin(base, adapters, out, dtype)
     for number, shard in enumerate(base.shards, 1):
         made = out / _shard_name(shard, embedding)
@@ -81,8 +88,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _room_for(base: Checkpoint, out: Path, changes: dict[str, list[AdapterChange]], kind: torch.dtype | None) -> None:
-    """Refuse to begin what the disk cannot hold: counted as it will be written, without the shards that are done."""
+def _checked_room(
+    base: Checkpoint, out: Path, changes: dict[str, list[AdapterChange]], kind: torch.dtype | None, beside: float
+) -> str:
+    """Describe the disk space that is needed and free, as it will be written and without the shards that are done.
+
+    Raise ModelError where the disk cannot hold it.
+    """
     embedding = split_rows(base, changes)
     done = {shard for shard in base.shards if (out / _shard_name(shard, embedding)).is_file()}
     written = [tensor for tensor in base.tensors.values() if base.folder / tensor.shard not in done]
@@ -90,12 +102,14 @@ def _room_for(base: Checkpoint, out: Path, changes: dict[str, list[AdapterChange
         written.append(replace(base.tensors[embedding], name=HEAD))
     needed = sum(_bytes(_as_written(tensor, changes), kind) for tensor in written)
     free = shutil.disk_usage(out).free
-    if free < needed:
+    notes = f" and the certificate {beside / 1e9:.3g} GB" if beside else ""
+    if free < needed + beside:
         raise ModelError(
             "weights.disk-too-small",
-            f"{out}: the merged model needs {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB of the disk are free. Free "
-            "some space.",
+            f"{out}: the merged model needs {needed / 1e9:.3g} GB{notes}, and {free / 1e9:.3g} GB of the disk are "
+            "free. Free some space.",
         )
+    return f"the merged model needs {needed / 1e9:.3g} GB of disk{notes}; {free / 1e9:.3g} GB are free"
 
 
 def _bytes(tensor: Tensor, kind: torch.dtype | None) -> int:

@@ -22,8 +22,10 @@ from medllm.stages.merge import merge_into, put_in_place
 from medllm.weights import resources
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.load import load_tokenizer
 from medllm.weights.merge import merge
 from tests import tiny
+from tests.refusals import refused
 
 RIGHT = Parity(
     positions=500,
@@ -158,6 +160,32 @@ def test_a_merge_says_what_it_lacks_before_it_writes_a_byte(merging, monkeypatch
     with pytest.raises(ModelError, match=r"highest token is \d+, but the merged model would have only 400 rows"):
         merge_into(base, [adapter], out, dtype=None, questions=0)
     assert not out.with_name("out.part").exists() and not out.exists()
+
+
+def test_the_disk_must_hold_the_notes_of_the_certificate_too_and_the_room_is_said_before_any_work(
+    merging, monkeypatch, capsys
+):
+    base, adapter, out = merging
+    (adapter / "facts.json").write_text(json.dumps({"settings": {"quantization": "nf4"}}), "utf-8")
+    asked = certificate.Certificate(base, [adapter], "float32", 2, print)
+    notes = asked.disk_bytes(load_tokenizer(base))
+    whole = sum(tensor.size for tensor in Checkpoint(base).tensors.values())
+
+    def disk_of(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(free, 0, free))
+
+    disk_of(whole + notes - 1)
+    with refused("weights.disk-too-small", f"and the certificate {notes / 1e9:.3g} GB"):
+        merge_into(base, [adapter], out, dtype=None, questions=2)
+    assert not list(out.with_name("out.part").iterdir())
+    disk_of(whole + notes)
+    merge_into(base, [adapter], out, dtype=None, questions=2)
+    told = capsys.readouterr()
+    room = f"the merged model needs {whole / 1e9:.3g} GB of disk and the certificate {notes / 1e9:.3g} GB"
+    assert room in told.out + told.err
+    files = (out.with_name("out.part") / certificate.NOTES).rglob("*")
+    written = sum(path.stat().st_size for path in files if path.is_file())
+    assert notes / 4 < written < notes
 
 
 def test_a_tokenizer_saved_as_words_and_merges_is_enough(merging):

@@ -128,6 +128,18 @@ def test_a_description_that_cannot_be_read_says_what_to_give(told):
         open_live(told)
 
 
+def test_adapters_answer_in_the_numbers_that_the_description_names(monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr("medllm.generation.factory.make_generators", lambda *told, **how: given.update(how) or {})
+    there = {"base": str(tmp_path), "adapters": {"cpt": str(tmp_path)}}
+    open_live(json.dumps(there))
+    assert given == {"dtype": "float32", "quantization": "none"}
+    open_live(json.dumps(there | {"dtype": "bfloat16", "quantization": "nf4"}))
+    assert given == {"dtype": "bfloat16", "quantization": "nf4"}
+    with pytest.raises(RecipeError, match="`quantization` is int8, not none or nf4"):
+        open_live(json.dumps(there | {"quantization": "int8"}))
+
+
 def test_without_a_description_nothing_is_live(monkeypatch):
     monkeypatch.delenv("MEDLLM_LIVE", raising=False)
     assert open_live() is None

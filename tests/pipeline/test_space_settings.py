@@ -77,6 +77,14 @@ def test_live_adapters_are_the_evaluated_models_at_their_commits(hub, live, extr
     }
 
 
+def test_live_adapters_keep_the_4_bits_of_the_evaluation(hub):
+    made = {"cpt": Artifact("clinic/m-cpt", "model", "a" * 40), "rpo": Artifact("clinic/m-rpo", "model", "b" * 40)}
+    of = recipe(live="adapters")
+    four = of.model_copy(update={"evaluate": of.evaluate.model_copy(update={"quantization": "nf4"})})
+    configure_space(hub, SPACE, four, made, print, fresh=True)
+    assert json.loads(set_there(hub)[0]["MEDLLM_LIVE"])["quantization"] == "nf4"
+
+
 def test_a_server_that_nobody_named_is_asked_for(hub):
     told = []
     configure_space(hub, SPACE, recipe(live="endpoint"), {}, told.append, fresh=True)

@@ -120,8 +120,21 @@ def test_answering_counts_every_sample_and_model_of_a_batch_and_the_scores_of_re
     memory = answering_memory(TOY, models, [LORA, LORA], 3)
     assert memory.activations == (24 * 1424 + 3 * 1100) * 32 + 3200 * 2 * 1500 * 14
     many = models.model_copy(update={"batch_size": 512})
-    # no more than 65,536 tokens are held, nor 16,384 read
-    assert answering_memory(TOY, many, [LORA, LORA], 3).activations == (65536 + 3300) * 32 + 16384 * 2 * 1500 * 14
+    # no more than 16,384 tokens are read at once
+    unbounded = answering_memory(TOY, many, [LORA, LORA], 3)
+    assert unbounded.activations == pytest.approx((512 * 3 * 1424 + 3300) * 32 + 16384 * 2 * 1500 * 14)
+
+
+def test_a_batch_of_answers_takes_what_the_gpu_has_left_and_at_least_one_question():
+    many = Evaluate(models={"a": "base", "b": "cpt", "c": "rpo"}, benchmarks=("igakuqa",), batch_size=512)
+    whole = (5584 + 2 * 512 * 4) * 1.05 + 1e9
+    # of 100 MB beside the weights 60 for keys and values; ten for scores are less than those of one question
+    found = answering_memory(TOY, many, [LORA, LORA], 3, whole + 1e8)
+    assert found.activations == pytest.approx(6e7 + 3300 * 32 + 400 * 2 * 1500 * 14)
+    assert found.total < whole + 1e8
+    none = answering_memory(TOY, many, [LORA, LORA], 3, whole)
+    assert none.activations == pytest.approx((3 * 1424 + 3300) * 32 + 400 * 2 * 1500 * 14)
+    assert none.total > whole
 
 
 def test_disk_holds_the_base_and_a_merge_once_more():

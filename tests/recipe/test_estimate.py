@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_a_warning_with_a_mend(sound: Path):
     found = plan(read_recipe(sound, changes))
     assert found.warnings == (
         "cpt: needs about 173 GB a GPU, `a100x1` has 80: set `quantization: nf4`.",
-        "preferences: needs about 182 GB a GPU, `a100x1` has 80: set `quantization: nf4`.",
+        "preferences: needs about 161 GB a GPU, `a100x1` has 80: set `quantization: nf4`.",
     )
 
 

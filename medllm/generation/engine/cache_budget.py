@@ -3,14 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from medllm.recipe.cost import CACHE_SHARE, SCORE, SCORES_SHARE
 from medllm.weights.resources import memory_free
 
-KEYS_AND_VALUES = 0.6
-"""Share of the free memory for what attention keeps of each token."""
-SCORES = 0.1
-"""Share of it for the scores of a prompt that is read, on a GPU."""
-PER_SCORE = 14
-"""Bytes that one score takes on a GPU: in float32, masked, side by side with the prefix's, normalised, and rounded."""
 LEAST_TOKENS, MOST_ON_CPU = 2048, 65_536
 """Tokens kept at once: fewer would be one row at a time; on a CPU more are no quicker."""
 
@@ -34,8 +29,8 @@ class CacheBudget:
         of_keys = int(getattr(config, "num_key_value_heads", None) or heads)
         each = 2 * int(config.num_hidden_layers) * of_keys * size * model.dtype.itemsize
         free, on_cpu = memory_free() / sharing, model.device.type == "cpu"
-        tokens = max(LEAST_TOKENS, int(free * KEYS_AND_VALUES / each))
-        return cls(min(tokens, MOST_ON_CPU) if on_cpu else tokens, on_cpu, free * SCORES, heads)
+        tokens = max(LEAST_TOKENS, int(free * CACHE_SHARE / each))
+        return cls(min(tokens, MOST_ON_CPU) if on_cpu else tokens, on_cpu, free * SCORES_SHARE, heads)
 
     def tokens_read(self, own: int, seen: int) -> int:
         """Tokens of prompts to read at once, when the longest has `own` tokens and each of them sees `seen`.
@@ -44,4 +39,4 @@ class CacheBudget:
         """
         if self.on_cpu:
             return 2**62
-        return max(1, int(self.scores / (PER_SCORE * self.heads * own * seen))) * own
+        return max(1, int(self.scores / (SCORE * self.heads * own * seen))) * own

@@ -17,6 +17,7 @@ from medllm.generation.engine.kv_cache import Prefix, Rows, Shared, joined, room
 from medllm.generation.engine.lora_linear import replace_lora_layers
 from medllm.generation.engine.prefix_attention import NAME, register
 from medllm.generation.types import BASE, Delta, Reply, Request
+from medllm.recipe.cost import PIECE
 from medllm.resource_errors import memory_is_full
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
@@ -25,8 +26,8 @@ from medllm.weights.special_tokens import TextTokens
 
 PEFT_BASE = "__base__"
 KEPT_PREFIXES = 8
-PIECE, PIECE_ON_CPU = 16_384, 1024
-"""Tokens of prompts read at once, at most: on a CPU more are no quicker, and only take more memory."""
+PIECE_ON_CPU = 1024
+"""Most tokens of prompts read at once on a CPU: more are no quicker, and only take more memory."""
 THINNED = 0.75
 """A batch is made smaller once so many of its rows are still being written, or fewer."""
 

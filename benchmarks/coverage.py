@@ -117,7 +117,7 @@ def _kinds(rows: Floats, weights: Floats, cases: Numbers) -> Numbers:
 
 def score_engine() -> Engine:
     """The interval of a score as medllm gives it."""
-    from medllm.exam.intervals import ClusteredSample, share_interval
+    from medllm.exam.statistics import ClusteredSample, share_interval
 
     def ends(values: Floats, weights: Floats, cases: Numbers) -> Ends:
         found = share_interval(values, ClusteredSample(weights, cases, np.zeros(len(cases), dtype=np.int64)))
@@ -128,7 +128,7 @@ def score_engine() -> Engine:
 
 def change_engine() -> Engine:
     """The interval of a paired change as medllm gives it."""
-    from medllm.exam.intervals import ClusteredSample, change_interval
+    from medllm.exam.statistics import ClusteredSample, change_interval
 
     def ends(values: Floats, weights: Floats, cases: Numbers) -> Ends:
         found = change_interval(values, ClusteredSample(weights, cases, np.zeros(len(cases), dtype=np.int64)))
@@ -140,7 +140,7 @@ def change_engine() -> Engine:
 def bootstrap_engine(*, paired: bool) -> Engine:
     """The engine of before: 1,000 resampled exams, and Wilson's interval where no draw of a score differed."""
     engine: Any = import_module("medllm.exam.bootstrap")  # only a checkout of before has it
-    fallback: Any = import_module("medllm.exam.estimates")
+    fallback: Any = import_module("medllm.exam.statistics")
 
     def ends(values: Floats, weights: Floats, cases: Numbers) -> Ends:
         columns = np.stack([values * weights, weights], axis=1)

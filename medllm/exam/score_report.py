@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.exam.intervals import Interval
 from medllm.exam.scoring import Score, ScoreTally
+from medllm.exam.statistics import Interval
 
 
 def catalogue_lines() -> Iterator[str]:

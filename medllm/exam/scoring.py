@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medllm.exam.estimates import Estimate, Ratios
 from medllm.exam.grading import Rules, grade
-from medllm.exam.intervals import Floats, Interval
 from medllm.exam.pass_rule import Verdict, verdicts
 from medllm.exam.predictions import System
 from medllm.exam.question import Question
 from medllm.exam.record import Record
+from medllm.exam.statistics import Estimate, Floats, Interval, QuestionSample, Ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +72,8 @@ def score(questions: Sequence[Question], systems: Sequence[System], *, rules: Ru
     known = {question.question_id: question.year for question in questions}
     years = {known[name] for system in systems for name in system.predictions}
     asked = [question for question in questions if question.year in years]
-    ratios = Ratios([question.group or question.question_id for question in asked], [q.year for q in asked])
-    sheets = [_Sheet.of(asked, system, rules) for system in systems]
-    of_points = [ratios.add(sheet.points, sheet.totals) for sheet in sheets]
-    of_correct = [ratios.add(sheet.correct, sheet.members) for sheet in sheets]
-    found = zip(sheets, of_points, of_correct, strict=True)
-    return [_score(sheet, points, correct, ratios, rules) for sheet, points, correct in found]
+    sample = QuestionSample([question.group or question.question_id for question in asked], [q.year for q in asked])
+    return [_score(_Sheet.of(asked, system, rules), sample, rules) for system in systems]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +110,24 @@ class _Sheet:
             unread=np.array([record.answer is None for record in records], dtype=float) * members,
         )
 
-    def tally(self, part: Floats, ratios: Ratios, points: int) -> ScoreTally:
-        """Count one part; `points` is the number of the system's ratio of points among `ratios`."""
+    def tally(self, part: Floats, sample: QuestionSample) -> ScoreTally:
+        """Count one part."""
         return ScoreTally(
             points=float(self.points @ part),
             total=float(self.totals @ part),
             correct=int(self.correct @ part),
             count=int(self.members @ part),
             unparsed=int(self.unread @ part),
-            interval=ratios.part(points, part).interval,
+            interval=sample.part(Ratio(self.points, self.totals), part).interval,
         )
 
-    def parts(self, of: Callable[[Record], str | None], ratios: Ratios, points: int) -> dict[str, ScoreTally]:
+    def parts(self, of: Callable[[Record], str | None], sample: QuestionSample) -> dict[str, ScoreTally]:
         """Return the tallies of a division of the exam, in order of name, or of size if there are many parts."""
         names = [of(record) if member else None for record, member in zip(self.records, self.members, strict=True)]
         sizes = Counter(name for name in names if name is not None)
         order = sorted(sizes) if len(sizes) < 10 else [name for name, _ in sizes.most_common()]
         members = {name: np.array([one == name for one in names], dtype=float) for name in order}
-        return {name: self.tally(part, ratios, points) for name, part in members.items()}
+        return {name: self.tally(part, sample) for name, part in members.items()}
 
 
 def _judged(question: Question, system: System, rules: Rules) -> Record:
@@ -143,7 +138,7 @@ def _judged(question: Question, system: System, rules: Rules) -> Record:
     return grade(question, prediction.text, model=system.model, rules=rules, finish_reason=prediction.finish_reason)
 
 
-def _score(sheet: _Sheet, of_points: int, of_correct: int, ratios: Ratios, rules: Rules) -> Score:
+def _score(sheet: _Sheet, sample: QuestionSample, rules: Rules) -> Score:
     """Compute one system's estimates and tally its parts."""
     asked = [question for question, member in zip(sheet.questions, sheet.members, strict=True) if member]
     records = [record for record, member in zip(sheet.records, sheet.members, strict=True) if member]
@@ -151,20 +146,20 @@ def _score(sheet: _Sheet, of_points: int, of_correct: int, ratios: Ratios, rules
     for year in dict.fromkeys(question.year for question in sheet.questions):
         part = sheet.members * np.array([question.year == year for question in sheet.questions])
         if part.any():
-            years["all" if year is None else str(year)] = sheet.tally(part, ratios, of_points)
+            years["all" if year is None else str(year)] = sheet.tally(part, sample)
     return Score(
         benchmark=sheet.questions[0].benchmark,
         rules=rules,
         model=sheet.system.model,
         prompt=sheet.system.prompt,
-        score=ratios.score(of_points),
-        whole=sheet.tally(sheet.members, ratios, of_points),
-        accuracy=ratios.share(of_correct),
+        score=sample.score(Ratio(sheet.points, sheet.totals)),
+        whole=sheet.tally(sheet.members, sample),
+        accuracy=sample.share(Ratio(sheet.correct, sheet.members)),
         years=years,
-        parts={part: sheet.parts(of, ratios, of_points) for part, of in _PARTS.items()},
+        parts={part: sheet.parts(of, sample) for part, of in _PARTS.items()},
         prohibited=sum(record.prohibited is not None for record in records),
         prohibited_of=sum(bool(question.prohibited) for question in asked),
         verdicts=verdicts(records) if (sheet.given >= sheet.members).all() else [],
         missing=int((sheet.members - sheet.given).sum()),
-        attempted=sheet.tally(sheet.given, ratios, of_points),
+        attempted=sheet.tally(sheet.given, sample),
     )

@@ -40,7 +40,8 @@ def functions(page: PageContext) -> dict[str, Function]:
     def scores(exam: str = "", year: str = "", section: str = "", category: str = "") -> list[dict[str, Any]]:
         """Return every model's accuracy, plain and explained, with 95 % intervals, the paired change and its counts."""
         mask = _narrow(page, exam=exam, year=year, section=section, category=category).mask(results)
-        return [asdict(line) for line in score_lines(results, mask, "accuracy")]
+        rows = [row.to_json() for row in score_lines(results, mask, "accuracy")]
+        return [{name: value for name, value in row.items() if name != "exam"} for row in rows]
 
     def flips(model: str, outcome: str = "lost", exam: str = "", year: str = "") -> list[str]:
         """Return the keys of the questions with this outcome for a model: lost, gained, kept, never, plain_right ..."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from medllm.exam.record import PROMPTS
+from medllm.exam.stability.table import ScoreChange, ScoreRow, Share
 from medllm.page.filters import Filter, Outcome, labels, options
 from medllm.page.html import both, hidden, percent, safe, signed
 from medllm.page.results import RecordedResults
-from medllm.page.score_table import Measure, ScoreLine, Share, ShownChange, score_lines
+from medllm.page.score_table import Measure, score_lines
 
 SLICES = (("year", "year"), ("section", "section"), ("category", "category"), ("benchmark", "exam"))
 """The breakdowns of the change: a question's field, and the name of its filter."""
@@ -39,7 +40,7 @@ def _legend(count: int, measure: Measure) -> str:
     )
 
 
-def _dumbbells(lines: Sequence[ScoreLine]) -> str:
+def _dumbbells(lines: Sequence[ScoreRow]) -> str:
     shares = [share for line in lines for share in (line.plain, line.explain) if share]
     if not shares:
         return ""
@@ -60,7 +61,7 @@ def _dumbbells(lines: Sequence[ScoreLine]) -> str:
     )
 
 
-def _dumbbell(line: ScoreLine, grid: str, at: Callable[[float], str]) -> str:
+def _dumbbell(line: ScoreRow, grid: str, at: Callable[[float], str]) -> str:
     marks = ""
     if line.plain and line.explain and line.change:
         left, right = sorted((line.plain.value, line.explain.value))
@@ -83,7 +84,7 @@ def _dumbbell(line: ScoreLine, grid: str, at: Callable[[float], str]) -> str:
     )
 
 
-def _table(lines: Sequence[ScoreLine]) -> str:
+def _table(lines: Sequence[ScoreRow]) -> str:
     heads = "".join(
         f'<th scope="col">{head}</th>'
         for head in (
@@ -97,7 +98,7 @@ def _table(lines: Sequence[ScoreLine]) -> str:
     )
 
 
-def _row(line: ScoreLine) -> str:
+def _row(line: ScoreRow) -> str:
     model, change = line.model, line.change
     kept = change.retention if change else math.nan
     return (
@@ -118,14 +119,14 @@ def _share(share: Share | None, model: str, outcome: Outcome) -> str:
     )
 
 
-def _change(change: ShownChange | None, model: str, **narrower: str) -> str:
+def _change(change: ScoreChange | None, model: str, **narrower: str) -> str:
     if change is None:
         return "–"
     number = behind(signed(change.value), model, "lost" if change.value <= 0 else "gained", **narrower)
     return f"<b>{number}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
 
 
-def _count(change: ShownChange | None, model: str, outcome: Outcome) -> str:
+def _count(change: ScoreChange | None, model: str, outcome: Outcome) -> str:
     return f"<td>{'–' if change is None else behind(str(getattr(change, outcome)), model, outcome)}</td>"
 
 
@@ -158,7 +159,7 @@ def _slice(results: RecordedResults, narrow: Filter, measure: Measure, field: st
     return f'<section class="card slice"><h2>{both(title)}</h2>{_scroll(title, table)}</section>'
 
 
-def _heat(line: ScoreLine, narrower: dict[str, str]) -> str:
+def _heat(line: ScoreRow, narrower: dict[str, str]) -> str:
     if line.change is None:
         return "<td>–</td>"
     strength = max(-1.0, min(1.0, line.change.value / 0.15))

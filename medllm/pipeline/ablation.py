@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import RecipeError
-from medllm.exam.estimates import Estimate
-from medllm.exam.intervals import Interval
-from medllm.exam.record import PROMPTS, Record
+from medllm.exam.record import Record
 from medllm.exam.records import read_records
 from medllm.exam.stability.comparison import Comparison
-from medllm.exam.stability.report import Stability, StabilityReport, stability_report
+from medllm.exam.stability.report import StabilityReport, stability_report
+from medllm.exam.stability.table import ScoreRow, format_estimate, score_table
 from medllm.exam.stability.text import report_json
 from medllm.exam.stability.trainings import trainings_lines
+from medllm.exam.statistics import Estimate, Interval
 from medllm.pipeline.build import BuildContext
 from medllm.pipeline.plan import BuildPlan, make_plan
-from medllm.pipeline.results import format_estimate
 from medllm.pipeline.run import Launcher, run
 from medllm.recipe import Recipe, with_overrides
 
@@ -39,9 +38,9 @@ class Ablation:
         rows = (name for name in (*ORDER[:-1], *own, ORDER[-1]) if name in names)
         return cls(stability_report(records), tuple(rows))
 
-    def of(self, exam: str) -> list[Stability]:
+    def of(self, exam: str) -> list[ScoreRow]:
         """The rows of one exam, in order."""
-        found = {one.model: one for one in self.report.models if one.benchmark == exam}
+        found = {row.model: row for row in score_table(self.report) if row.exam == exam}
         return [found[name] for name in self.rows if name in found]
 
     @property
@@ -52,7 +51,8 @@ class Ablation:
     def as_json(self) -> dict[str, Any]:
         """For programs: `rows` is the first exam's, `exams` holds them all with the tests between rows."""
         exams: dict[str, dict[str, Any]] = {
-            exam: {"rows": _rows(self.of(exam)), "comparisons": self._comparisons(exam)} for exam in self.exams
+            exam: {"rows": {row.model: _row_json(row) for row in self.of(exam)}, "comparisons": self._comparisons(exam)}
+            for exam in self.exams
         }
         written = report_json(self.report)
         for exam, table in exams.items():
@@ -85,13 +85,8 @@ class Ablation:
                 f"{exam}: points of 100, with 95 % intervals",
                 f"  {'row':<12}{'plain':<26}{'explained':<26}explained minus plain",
             ]
-            for one in self.of(exam):
-                scores = [
-                    format_estimate(one.conditions[p].score if p in one.conditions else None)
-                    for p in ("plain", "explain")
-                ]
-                delta = format_estimate(one.change.delta if one.change else None, signed=True)
-                lines.append(f"  {one.model:<12}{scores[0]:<26}{scores[1]:<26}{delta}")
+            for text in (row.as_text() for row in self.of(exam)):
+                lines.append(f"  {text['model']:<12}{text['plain']:<26}{text['explain']:<26}{text['delta']}")
             lines += _tests([pair for pair in self.report.comparisons if pair.benchmark == exam])
         return [*lines, *trainings_lines(self.report, _shown), *(f"  {line}" for line in OF_TRAINED_MODELS)]
 
@@ -129,20 +124,15 @@ def _tests(pairs: list[Comparison]) -> list[str]:
     return lines
 
 
-def _rows(found: list[Stability]) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for one in found:
-        delta = one.change.delta if one.change else None
-        plain, explain = (one.conditions[p].score if p in one.conditions else None for p in PROMPTS)
-        rows[one.model] = {
-            "plain": plain.value if plain else None,
-            "plain_interval": _ends(plain),
-            "explain": explain.value if explain else None,
-            "explain_interval": _ends(explain),
-            "delta": delta.value if delta else None,
-            "interval": _ends(delta),
-        }
-    return rows
+def _row_json(row: ScoreRow) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, interval, part in (
+        ("plain", "plain_interval", row.plain),
+        ("explain", "explain_interval", row.explain),
+        ("delta", "interval", row.change),
+    ):
+        told |= {name: part and part.value, interval: [part.low, part.high] if part else None}
+    return told
 
 
 def row_recipe(recipe: Recipe, name: str) -> Recipe:

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medllm.evaluation.card_rows import card_rows, model_index
 from medllm.evaluation.prompts import ExamRun, build_exam_runs, question_row, run_row
 from medllm.exam.grading import grade
 from medllm.exam.record import Record
 from medllm.exam.records import write_records
-from medllm.exam.stability.report import stability_report
+from medllm.exam.stability.report import StabilityReport, stability_report
+from medllm.exam.stability.table import score_table
 from medllm.exam.stability.text import report_json
 from medllm.generation.types import Reply, Request
 from medllm.recipe.settings import Evaluate
@@ -38,10 +38,11 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
         mine = [record for record in records if record.model == model]
         write_records(mine, work / "records" / f"{model}.parquet")
     _tables(settings, sources, sittings, replies, work)
-    told = report_json(stability_report(records))
-    (work / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=_plain) + "\n", "utf-8")
+    report = stability_report(records)
+    told = json.dumps(report_json(report), ensure_ascii=False, indent=1, default=_plain)
+    (work / "results.json").write_text(told + "\n", "utf-8")
     audits = {sitting.name: sitting.watch.facts() for sitting in sittings if sitting.shots}
-    write_facts(work, {**_facts(settings, sittings, records, replies, told), "few_shot_audit": audits})
+    write_facts(work, {**_facts(settings, sittings, records, replies, report), "few_shot_audit": audits})
     move_into_place(work, out, (REPLIES,))
 
 
@@ -150,9 +151,9 @@ def _facts(
     sittings: list[ExamRun],
     records: list[Record],
     replies: dict[tuple[str, str], Reply],
-    told: dict[str, Any],
+    report: StabilityReport,
 ) -> dict[str, Any]:
-    rows = card_rows(told)
+    rows = [row.as_facts() for row in score_table(report)]
     return {
         "stage": "evaluate",
         "exemplars": sum(len(sitting.examples) for sitting in sittings),
@@ -160,8 +161,7 @@ def _facts(
         "questions": len({(record.benchmark, record.question_id) for record in records}),
         "too_long": sum(reply.finish_reason == "too_long" for reply in replies.values()),
         "cost_in_dollars": sum(reply.cost for reply in replies.values()),
-        "rows": rows,
-        "index": model_index(rows),
+        "rows": [row for row in rows if None not in row.values()],
         "settings": settings.model_dump(mode="json"),
     }
 

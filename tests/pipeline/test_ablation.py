@@ -3,7 +3,7 @@
 import pytest
 
 from medllm.errors import RecipeError
-from medllm.exam.significance import mcnemar
+from medllm.exam.statistics import mcnemar
 from medllm.pipeline.ablation import ablate, draw_rows
 from tests.refusals import refused
 

@@ -11,13 +11,14 @@ from medllm.cli.main import app
 from medllm.exam.grading import grade
 from medllm.exam.records import write_records
 from medllm.exam.stability.report import stability_report
+from medllm.exam.stability.table import ScoreRow, score_table
 from medllm.hub import Artifact
 from medllm.page.loading import read
 from medllm.page.results import Origin
 from medllm.page.score_table import score_lines
 from medllm.pipeline import gate
 from medllm.pipeline.ablation import Ablation
-from medllm.pipeline.results import EvaluationResults, row_of
+from medllm.pipeline.results import EvaluationResults
 from medllm.recipe import read_recipe
 from tests.exam.making import question, record
 from tests.pipeline.toy import lay_out
@@ -64,7 +65,7 @@ def told_by_all(request, tmp_path):
         "score": command("score", "mine", tmp_path / "records.jsonl", "--data", tmp_path / "exam.jsonl"),
         "stability": command("stability", tmp_path / "records.jsonl"),
         "ablate": Ablation.of_records(records).as_json(),
-        "card": [row_of(one) for one in stability_report(records).models],
+        "card": score_table(stability_report(records)),
         "page": score_lines(page, np.ones(len(page.keys), dtype=bool), "points"),
         "page by accuracy": score_lines(page, np.ones(len(page.keys), dtype=bool), "accuracy"),
     }
@@ -88,7 +89,7 @@ def test_a_score_has_one_interval_in_score_stability_ablate_card_and_page(told_b
     assert row[f"{prompt}_interval"] == pytest.approx(wanted, abs=1e-12)
     assert [share.low, share.high] == pytest.approx(wanted, abs=1e-12)
     assert [scored["score"], row[prompt], share.value] == pytest.approx([stable["score"]["value"]] * 3, abs=1e-12)
-    assert getattr(card, f"{prompt}_text").endswith(f"({100 * wanted[0]:.1f} to {100 * wanted[1]:.1f})")
+    assert card.as_text()[prompt].endswith(f"({100 * wanted[0]:.1f} to {100 * wanted[1]:.1f})")
     accuracy = getattr(next(one for one in told_by_all["page by accuracy"] if one.model == model), prompt)
     assert scored["accuracy_interval"] == pytest.approx(ends(stable["accuracy"]), abs=1e-12)
     assert [accuracy.low, accuracy.high] == pytest.approx(ends(stable["accuracy"]), abs=1e-12)
@@ -103,8 +104,26 @@ def test_what_explaining_changes_has_one_interval_in_stability_ablate_card_gate_
     assert told_by_all["ablate"]["rows"][model]["interval"] == pytest.approx(wanted, abs=1e-12)
     assert [line.change.low, line.change.high] == pytest.approx(wanted, abs=1e-12)
     assert (line.change.lost, line.change.gained) == (stable["lost"], stable["gained"])
-    assert card.delta_low == pytest.approx(wanted[0], abs=1e-12)
-    assert card.delta_text.endswith(f"({100 * wanted[0]:+.1f} to {100 * wanted[1]:+.1f})")
+    assert [card.change.low, card.change.high] == pytest.approx(wanted, abs=1e-12)
+    assert [line.change.value, card.change.value] == pytest.approx([stable["delta"]["value"]] * 2, abs=1e-12)
+    assert told_by_all["ablate"]["rows"][model]["delta"] == pytest.approx(stable["delta"]["value"], abs=1e-12)
+    assert (card.change.p, line.change.p) == pytest.approx((stable["p"], stable["p"]), rel=1e-12)
+    assert line.change.retention == pytest.approx(stable["retention"]["value"], abs=1e-12)
+    assert card.as_text()["delta"].endswith(f"({100 * wanted[0]:+.1f} to {100 * wanted[1]:+.1f})")
+
+
+def test_the_page_s_row_and_the_card_s_row_have_equal_counts(told_by_all):
+    def counts(row):
+        shares = [(share.right, share.asked) for share in row.shares.values()]
+        return [*shares, row.change.lost, row.change.gained, row.change.kept, row.change.never]
+
+    cards = {row.model: counts(row) for row in told_by_all["card"]}
+    assert {row.model: counts(row) for row in told_by_all["page"]} == cards
+
+
+def test_a_row_is_read_back_as_it_was_written(told_by_all):
+    rows = told_by_all["card"]
+    assert [ScoreRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
 
 
 def test_two_models_have_one_interval_in_stability_and_ablate(told_by_all):
@@ -121,7 +140,7 @@ def worst_of(count, exams=("mine",), prompts=("plain", "explain")):
         for name in exams for n in range(count)
         for prompt in (prompts if name == "mine" else ("plain", "explain"))
     ]  # fmt: skip
-    rows = tuple(row_of(one) for one in stability_report(records).models)
+    rows = tuple(score_table(stability_report(records)))
     return EvaluationResults(Artifact("clinic/toy-evaluate", "dataset", "0" * 40), rows).worst_delta
 
 
@@ -147,7 +166,7 @@ def test_one_short_exam_among_long_ones_keeps_it_shut(tmp_path):
         record(f"q{n}", benchmark="long", model="final", prompt=p) for n in range(400) for p in ("plain", "explain")
     ]
     records += [record(f"q{n}", model="final", prompt=p) for n in range(10) for p in ("plain", "explain")]
-    rows = tuple(row_of(one) for one in stability_report(records).models)
+    rows = tuple(score_table(stability_report(records)))
     assert unmet(tmp_path, EvaluationResults(Artifact("a/b", "dataset", "0" * 40), rows).worst_delta)
 
 

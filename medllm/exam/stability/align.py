@@ -1,13 +1,13 @@
 """Group records by exam, model and prompt, and align them on one common order of questions."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from medllm.errors import DataError
-from medllm.exam.intervals import Floats
 from medllm.exam.record import PromptStyle, Record
+from medllm.exam.statistics import Floats, QuestionSample, Ratio
 
 Values = Callable[[Record], float]
 
@@ -38,17 +38,23 @@ class ExamReplies:
         """Return the models, in order of first appearance."""
         return list(dict.fromkeys(model for model, _ in self.replies))
 
+    @property
+    def sample(self) -> QuestionSample:
+        """The questions as a sample: clustered by vignette, stratified by year."""
+        clusters = [question.group or question.question_id for question in self.questions]
+        return QuestionSample(clusters, [question.year for question in self.questions])
+
     def column(self, replies: Replies, values: Values) -> tuple[Floats, Floats]:
         """Return a value per question, and 1 where the question was answered at all."""
         found = [replies.scored.get(question.question_id) for question in self.questions]
         numbers = np.array([0.0 if record is None else values(record) for record in found])
         return numbers, np.array([record is not None for record in found], dtype=float)
 
-    def points(self, replies: Replies, members: Floats) -> tuple[Floats, Floats]:
-        """Return points earned and points available, per question, of the questions that are members."""
+    def points(self, replies: Replies, members: Floats) -> Ratio:
+        """Return the ratio of points over the questions that are members."""
         earned, _ = self.column(replies, lambda record: record.points)
         total, _ = self.column(replies, lambda record: record.points_total)
-        return earned * members, total * members
+        return Ratio(earned * members, total * members)
 
 
 def align_replies(records: Iterable[Record]) -> list[ExamReplies]:
@@ -103,8 +109,3 @@ def _same_question(known: Record, record: Record) -> None:
                 f"question {record.question_id} of {record.benchmark}: {what} {other} for {record.model}, but {one} for"
                 f" {known.model}. The records are of different versions of the exam; give records of one version.",
             )
-
-
-def clusters(questions: Sequence[Record]) -> list[str]:
-    """Return the vignette of each question, or the question itself if it has none."""
-    return [record.group or record.question_id for record in questions]

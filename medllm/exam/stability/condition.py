@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import log2
 from statistics import mean, median
 
-from medllm.exam.estimates import Estimate
 from medllm.exam.pass_rule import Verdict, verdicts
 from medllm.exam.record import STATUSES, Record, Status
 from medllm.exam.stability.align import Replies
+from medllm.exam.statistics import Estimate
 
 _JAPANESE = re.compile(r"[ぁ-ゖァ-ヺー一-鿿々]+")
 _LATIN = re.compile(r"[A-Za-z]+")

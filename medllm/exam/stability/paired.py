@@ -6,11 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from medllm.exam.estimates import Estimate, Ratios
 from medllm.exam.extract.option_verdicts import agrees, verdicts
 from medllm.exam.record import Record
-from medllm.exam.significance import mcnemar
 from medllm.exam.stability.align import ExamReplies
+from medllm.exam.statistics import Estimate, QuestionSample, Ratio, mcnemar
 
 Transition = Literal["right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other"]
 Loss = Literal["unparsed", "truncated", "run_on", "loop", "wrong_count", "other_answer"]
@@ -48,64 +47,36 @@ class PairedChange:
     """Those of the `judged` replies whose answer is the one their own words set apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRatios:
-    """A model's pairs of replies and the index numbers of its ratios."""
-
-    pairs: list[tuple[Record, Record]]
-    unpaired: int
-    plain: int
-    explained: int
-    retention: int
-    churn: int
-    readable_plain: int
-    readable_explained: int
-
-
-def plan_change(sitting: ExamReplies, model: str, ratios: Ratios) -> ChangeRatios | None:
-    """Register the ratios of a model that was asked both ways; return None for any other model."""
-    plain, explained = sitting.replies.get((model, "plain")), sitting.replies.get((model, "explain"))
+def paired_change(exam: ExamReplies, model: str, sample: QuestionSample) -> PairedChange | None:
+    """Compute the change of a model over the questions asked both ways; None if there are none."""
+    plain, explained = exam.replies.get((model, "plain")), exam.replies.get((model, "explain"))
     if plain is None or explained is None:
         return None
-    right, there = sitting.column(plain, _right)
-    right_too, there_too = sitting.column(explained, _right)
+    (right, there), (right_too, there_too) = exam.column(plain, _right), exam.column(explained, _right)
     both = there * there_too
-    fine, fine_too = (sitting.column(replies, _was_read)[0] for replies in (plain, explained))
-    names = [question.question_id for question in sitting.questions]
-    return ChangeRatios(
-        pairs=[(plain.scored[name], explained.scored[name]) for name, one in zip(names, both, strict=True) if one],
-        unpaired=int((there + there_too - 2 * both).sum()),
-        plain=ratios.add(*sitting.points(plain, both)),
-        explained=ratios.add(*sitting.points(explained, both)),
-        retention=ratios.add(both * right * right_too, both * right),
-        churn=ratios.add(both * np.abs(right - right_too), both),
-        readable_plain=ratios.add(*sitting.points(plain, both * fine * fine_too)),
-        readable_explained=ratios.add(*sitting.points(explained, both * fine * fine_too)),
-    )
-
-
-def read_change(found: ChangeRatios | None, ratios: Ratios) -> PairedChange | None:
-    """Compute the change of a model from its ratios."""
-    if found is None or not found.pairs:
+    names = [question.question_id for question in exam.questions]
+    pairs = [(plain.scored[name], explained.scored[name]) for name, one in zip(names, both, strict=True) if one]
+    if not pairs:
         return None
-    transitions = Counter(transition(plain, explained) for plain, explained in found.pairs)
-    losses = Counter(loss(explained) for plain, explained in found.pairs if plain.correct and not explained.correct)
-    said = [agreed for _, explained in found.pairs if (agreed := _agreement(explained)) is not None]
+    read = both * exam.column(plain, _was_read)[0] * exam.column(explained, _was_read)[0]
+    transitions = Counter(transition(*pair) for pair in pairs)
+    losses = Counter(loss(later) for earlier, later in pairs if earlier.correct and not later.correct)
+    agreements = [agreed for _, later in pairs if (agreed := _agreement(later)) is not None]
     return PairedChange(
-        questions=len(found.pairs),
-        unpaired=found.unpaired,
-        delta=ratios.score(found.explained, minus=found.plain),
+        questions=len(pairs),
+        unpaired=int((there + there_too - 2 * both).sum()),
+        delta=sample.score(exam.points(explained, both), minus=exam.points(plain, both)),
         lost=transitions["right_wrong"],
         gained=transitions["wrong_right"],
         p=mcnemar(transitions["right_wrong"], transitions["wrong_right"]),
         transitions={name: transitions[name] for name in TRANSITIONS},
-        retention=ratios.share(found.retention),
-        churn=ratios.share(found.churn),
+        retention=sample.share(Ratio(both * right * right_too, both * right)),
+        churn=sample.share(Ratio(both * np.abs(right - right_too), both)),
         losses={name: losses[name] for name in LOSSES},
-        readable=sum(bool(_was_read(plain) and _was_read(explained)) for plain, explained in found.pairs),
-        delta_readable=ratios.score(found.readable_explained, minus=found.readable_plain),
-        judged=len(said),
-        agreeing=sum(said),
+        readable=int(read.sum()),
+        delta_readable=sample.score(exam.points(explained, read), minus=exam.points(plain, read)),
+        judged=len(agreements),
+        agreeing=sum(agreements),
     )
 
 

@@ -1,13 +1,14 @@
 """The figure of a stability report: one dumbbell per model, plain to explained, with whiskers; Japanese or English."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medllm.errors import DataError
-from medllm.exam.estimates import Estimate
 from medllm.exam.record import PromptStyle
-from medllm.exam.stability.report import Stability, StabilityReport
+from medllm.exam.stability.report import StabilityReport
+from medllm.exam.stability.table import ScoreRow, Share, score_table
 from medllm.files import atomic_write
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
             "exam.no-japanese-font",
             f"{path}: no installed font has Japanese letters. Install one ({', '.join(_CJK[:3])}), or draw in English.",
         )
-    shown = [stability for stability in report.models if stability.conditions]
+    shown = [row for row in score_table(report) if row.plain or row.explain]
     settings = {
         "font.family": [font, "DejaVu Sans"] if font else ["DejaVu Sans"],
         "svg.fonttype": "path",
@@ -87,22 +88,22 @@ def japanese_font() -> str | None:
     return next((name for name in _CJK if name in present), None)
 
 
-def _dumbbells(axes: "Axes", models: Sequence[Stability], words: dict[str, str]) -> None:
+def _dumbbells(axes: "Axes", rows: Sequence[ScoreRow], words: dict[str, str]) -> None:
     """Draw one row per model, the first on top, with its change written at the right."""
-    several = len({stability.benchmark for stability in models}) > 1
-    for row, stability in enumerate(models):
-        both = [stability.conditions[prompt].score for prompt in ("plain", "explain") if prompt in stability.conditions]
-        values = [score.value for score in both if score.value is not None]
+    several = len({row.exam for row in rows}) > 1
+    for place, row in enumerate(rows):
+        shares = {prompt: share for prompt, share in row.shares.items() if share}
+        values = [share.value for share in shares.values()]
         axes.plot(
-            [min(values), max(values)], [row, row], color="#c3cad2", linewidth=3, zorder=1, solid_capstyle="round"
+            [min(values), max(values)], [place, place], color="#c3cad2", linewidth=3, zorder=1, solid_capstyle="round"
         )
-        for offset, (prompt, condition) in zip((-0.13, 0.13), stability.conditions.items(), strict=False):
-            _dot(axes, condition.score, row, offset, prompt)
-        for at, cell in zip(_CELLS, _change(stability), strict=True):
-            axes.annotate(cell, (at, row), xycoords=("axes fraction", "data"), va="center", fontsize=9.5, color=_INK)
-    names = [f"{stability.model}\n{stability.benchmark}" if several else stability.model for stability in models]
-    axes.set_yticks(range(len(models)), names, fontsize=10, color=_INK)
-    axes.set_ylim(len(models) - 0.4, -0.6)
+        for offset, (prompt, share) in zip((-0.13, 0.13), shares.items(), strict=False):
+            _dot(axes, share, place, offset, prompt)
+        for at, cell in zip(_CELLS, _change(row), strict=True):
+            axes.annotate(cell, (at, place), xycoords=("axes fraction", "data"), va="center", fontsize=9.5, color=_INK)
+    names = [f"{row.model}\n{row.exam}" if several else row.model for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=10, color=_INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(words["score"], fontsize=9, color=_INK)
     axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -114,33 +115,24 @@ def _dumbbells(axes: "Axes", models: Sequence[Stability], words: dict[str, str])
     _legend(axes, words)
 
 
-def _dot(axes: "Axes", score: Estimate, row: int, offset: float, prompt: PromptStyle) -> None:
+def _dot(axes: "Axes", share: Share, row: int, offset: float, prompt: PromptStyle) -> None:
     """Draw a prompt's score with its whisker; form and colour both mark the prompt, for readers who see no colour."""
-    if score.value is None:
-        return
-    if score.interval:
-        axes.plot(
-            [score.interval.low, score.interval.high],
-            [row + offset] * 2,
-            color=_COLOURS[prompt],
-            linewidth=1.4,
-            zorder=2,
-        )
+    axes.plot([share.low, share.high], [row + offset] * 2, color=_COLOURS[prompt], linewidth=1.4, zorder=2)
     filled = prompt == "explain"
     axes.plot(
-        [score.value], [row], marker="o", markersize=10, color=_COLOURS[prompt], zorder=3,
+        [share.value], [row], marker="o", markersize=10, color=_COLOURS[prompt], zorder=3,
         markerfacecolor=_COLOURS[prompt] if filled else "white", markeredgewidth=2,
     )  # fmt: skip
 
 
-def _change(stability: Stability) -> tuple[str, str]:
+def _change(row: ScoreRow) -> tuple[str, str]:
     """Return the cells at the right: "+0.4 [−0.9, +1.7]" in points of a hundred, and "97.1 %"."""
-    change = stability.change
-    if change is None or change.delta.value is None or change.delta.interval is None:
+    change = row.change
+    if change is None:
         return "", ""
-    low, high = 100 * change.delta.interval.low, 100 * change.delta.interval.high
-    kept = "" if change.retention.value is None else f"{100 * change.retention.value:.1f} %"
-    return f"{100 * change.delta.value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−"), kept
+    kept = "" if math.isnan(change.retention) else f"{100 * change.retention:.1f} %"
+    ends = f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    return f"{100 * change.value:+.1f} {ends}".replace("-", "−"), kept
 
 
 def _legend(axes: "Axes", words: dict[str, str]) -> None:

@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from medllm.exam.estimates import Ratios
 from medllm.exam.record import PROMPTS, PromptStyle, Record
-from medllm.exam.stability import paired
-from medllm.exam.stability.align import ExamReplies, Replies, align_replies, clusters
-from medllm.exam.stability.comparison import Comparison, compare, corrected, register_pairs
+from medllm.exam.stability.align import ExamReplies, align_replies
+from medllm.exam.stability.comparison import Comparison, compare_models
 from medllm.exam.stability.condition import Condition, condition
-from medllm.exam.stability.paired import PairedChange
+from medllm.exam.stability.paired import PairedChange, paired_change
+from medllm.exam.statistics import QuestionSample, Ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,36 +34,19 @@ def stability_report(records: Iterable[Record]) -> StabilityReport:
     """Build the stability report of any number of exams and models."""
     models: list[Stability] = []
     comparisons: list[Comparison] = []
-    for sitting in align_replies(records):
-        of_models, of_pairs = _report(sitting)
-        models += of_models
-        comparisons += of_pairs
+    for exam in align_replies(records):
+        sample = exam.sample
+        models += [_stability(exam, model, sample) for model in exam.models]
+        comparisons += compare_models(exam, sample)
     return StabilityReport(models, comparisons)
 
 
-def _report(sitting: ExamReplies) -> tuple[list[Stability], list[Comparison]]:
-    """Register every ratio and compute the estimates."""
-    ratios = Ratios(clusters(sitting.questions), [question.year for question in sitting.questions])
-    of_conditions = {key: _condition_ratios(sitting, replies, ratios) for key, replies in sitting.replies.items()}
-    of_changes = {model: paired.plan_change(sitting, model, ratios) for model in sitting.models}
-    of_pairs = register_pairs(sitting, ratios)
-    found = {
-        key: condition(replies, ratios.score(of_conditions[key][0]), ratios.share(of_conditions[key][1]))
-        for key, replies in sitting.replies.items()
-    }
-    models = [
-        Stability(
-            sitting.benchmark,
-            model,
-            {prompt: found[model, prompt] for prompt in PROMPTS if (model, prompt) in found},
-            paired.read_change(of_changes[model], ratios),
-        )
-        for model in sitting.models
-    ]
-    return models, corrected([compare(sitting, pair, ratios) for pair in of_pairs])
-
-
-def _condition_ratios(sitting: ExamReplies, replies: Replies, ratios: Ratios) -> tuple[int, int]:
-    """Return the index numbers of the score's and the accuracy's ratios."""
-    correct, there = sitting.column(replies, lambda record: float(record.correct))
-    return ratios.add(*sitting.points(replies, there)), ratios.add(correct, there)
+def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> Stability:
+    conditions: dict[PromptStyle, Condition] = {}
+    for prompt in PROMPTS:
+        replies = exam.replies.get((model, prompt))
+        if replies is not None:
+            correct, there = exam.column(replies, lambda record: float(record.correct))
+            score, accuracy = sample.score(exam.points(replies, there)), sample.share(Ratio(correct, there))
+            conditions[prompt] = condition(replies, score, accuracy)
+    return Stability(exam.benchmark, model, conditions, paired_change(exam, model, sample))

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from medllm.exam.estimates import Estimate
-from medllm.exam.intervals import Interval
 from medllm.exam.stability.comparison import Comparison
 from medllm.exam.stability.condition import Condition
 from medllm.exam.stability.paired import PairedChange
 from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
+from medllm.exam.statistics import Estimate, Interval
 
 _PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
 

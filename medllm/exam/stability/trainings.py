@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import mean, stdev
 
-from medllm.exam.estimates import Estimate
-from medllm.exam.intervals import Interval
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.exam.stability.report import Stability, StabilityReport
+from medllm.exam.statistics import Estimate, Interval
 
 _SEEDED = re.compile(r"(?P<row>.+?)[-_. @]*seed[-_= ]*(?P<seed>\d+)", re.IGNORECASE)
 

@@ -3,11 +3,10 @@
 import pytest
 from scipy import stats
 
-from medllm.exam.estimates import Estimate
-from medllm.exam.intervals import Interval
 from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.text import report_json, report_lines
 from medllm.exam.stability.trainings import contrasts, over_trainings, row_and_seed, trainings
+from medllm.exam.statistics import Estimate, Interval
 from tests.exam.making import record
 
 

@@ -1,6 +1,11 @@
-"""95 % intervals of a score and of a paired change, with vignettes and unequal points."""
+"""Statistics of exams: ratios with 95 % intervals, paired changes, McNemar's test and Holm's correction.
 
+Intervals respect vignettes (clusters), years (strata) and unequal points.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import sqrt
 
 import numpy as np
@@ -193,3 +198,110 @@ def tango(lost: float, gained: float, size: float) -> Interval:
             inner, outer = (inner, at) if far(at) else (at, outer)
         ends.append(outer)
     return Interval(*ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % interval; None where the number is undefined."""
+
+    value: float | None
+    interval: Interval | None
+
+
+def codes(names: Sequence[object]) -> Codes:
+    """Return a whole number for each name, in order of first appearance; equal names share one number.
+
+    >>> codes(["case", "b", "case"]).tolist()
+    [0, 1, 0]
+    """
+    places: dict[object, int] = {}
+    return np.array([places.setdefault(name, len(places)) for name in names], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ratio:
+    """Points earned and points available, question by question."""
+
+    earned: Floats
+    available: Floats
+
+
+class QuestionSample:
+    """The questions of an exam as a sample: the estimates of any ratio over them.
+
+    Args:
+        clusters: The vignette of each question.
+        strata: The year of each question.
+    """
+
+    def __init__(self, clusters: Sequence[object], strata: Sequence[object]) -> None:
+        self._clusters = codes(clusters)
+        self._strata = codes(strata)
+
+    def score(self, ratio: Ratio, *, minus: Ratio | None = None) -> Estimate:
+        """Return the mean of the years' ratios, or the paired difference of two such means over the same questions."""
+        return self._estimate(ratio, minus, by_year=True)
+
+    def share(self, ratio: Ratio, *, minus: Ratio | None = None) -> Estimate:
+        """Return the ratio over all years together, or the paired difference of two."""
+        return self._estimate(ratio, minus, by_year=False)
+
+    def part(self, ratio: Ratio, members: Floats) -> Estimate:
+        """Return the ratio over the questions where `members` is above 0: a year, a section, a subject."""
+        return self._estimate(ratio, None, by_year=False, members=members)
+
+    def _estimate(self, ratio: Ratio, minus: Ratio | None, *, by_year: bool, members: Floats | None = None) -> Estimate:
+        top, bottom = ratio.earned, ratio.available
+        there = bottom > 0 if members is None else (bottom > 0) & (members > 0)
+        if not there.any():
+            return Estimate(None, None)
+        years = self._strata[there] if by_year else np.zeros(int(there.sum()), dtype=np.int64)
+        weights = bottom[there]
+        value = _mean_of_years(top[there], weights, years)
+        totals = np.bincount(years, weights=weights)
+        sample = ClusteredSample(weights / totals[years], self._clusters[there], self._strata[there])
+        answers = top[there] / weights
+        if minus is None:
+            return Estimate(value, share_interval(answers, sample))
+        if not np.array_equal(minus.available, bottom):
+            raise ValueError("a paired difference needs the same questions on both sides")
+        earlier = minus.earned
+        change = value - _mean_of_years(earlier[there], weights, years)
+        return Estimate(change, change_interval(answers - earlier[there] / weights, sample))
+
+
+def _mean_of_years(top: Floats, bottom: Floats, years: Codes) -> float:
+    """Return the mean over years of points earned / points available; a year without questions is left out."""
+    sums, totals = np.bincount(years, weights=top), np.bincount(years, weights=bottom)
+    ratios = sums[totals > 0] / totals[totals > 0]
+    return float(ratios.sum() / len(ratios))
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Compute the exact two-sided p of McNemar's test on the questions that only one of two conditions got right.
+
+    >>> mcnemar(8, 1)
+    0.0390625
+    """
+    discordant = lost + gained
+    if discordant == 0:
+        return 1.0
+    ways = tail = 1
+    for count in range(min(lost, gained)):
+        ways = ways * (discordant - count) // (count + 1)
+        tail += ways
+    return min(1.0, float(Fraction(2 * tail, 2**discordant)))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Correct p values for their number by Holm's step-down rule; the order is kept.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(values)
+    highest = 0.0
+    for step, place in enumerate(sorted(range(len(values)), key=lambda one: values[one])):
+        highest = max(highest, min(1.0, (len(values) - step) * values[place]))
+        corrected[place] = highest
+    return corrected

@@ -1,14 +1,31 @@
-"""The one engine of intervals agrees with theory, widens with vignettes and points, and covers as often as it says."""
+"""Intervals agree with theory and cover as often as they claim; exact tests agree with scipy and statsmodels."""
+
+import random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.coverage import BEST_CELLS, chances, coverage_of_change, coverage_of_score, least_coverage
-from medllm.exam.estimates import Ratios, codes
-from medllm.exam.intervals import ClusteredSample, change_interval, effective_size, share_interval, tango, wilson
+from medllm.exam.statistics import (
+    ClusteredSample,
+    QuestionSample,
+    Ratio,
+    change_interval,
+    codes,
+    effective_size,
+    holm,
+    mcnemar,
+    share_interval,
+    tango,
+    wilson,
+)
 
 ZERO = np.zeros
 
@@ -112,9 +129,8 @@ def test_points_weigh_the_paired_difference_as_a_weighted_mean_does():
     chance = np.random.default_rng(6)
     weights = chance.choice([1.0, 3.0], 600)
     plain, explained = (chance.random((2, 600)) < [[0.85], [0.75]]).astype(float)
-    ratios = Ratios([str(number) for number in range(600)], [0] * 600)
-    one, other = ratios.add(plain * weights, weights), ratios.add(explained * weights, weights)
-    delta = ratios.score(other, minus=one)
+    sample = QuestionSample([str(number) for number in range(600)], [0] * 600)
+    delta = sample.score(Ratio(explained * weights, weights), minus=Ratio(plain * weights, weights))
     difference = explained - plain
     mean = float(np.average(difference, weights=weights))
     error = float(np.sqrt((weights**2 * (difference - mean) ** 2).sum()) / weights.sum())
@@ -141,35 +157,35 @@ def test_years_that_differ_do_not_count_as_chance():
 
 
 def test_a_year_that_is_all_right_has_the_interval_of_its_own_questions():
-    ratios = Ratios(list(range(60)), [2018] * 10 + [2019] * 50)
-    number = ratios.add(np.concatenate([np.ones(10), answers(30, 50)]), np.ones(60))
+    sample = QuestionSample(list(range(60)), [2018] * 10 + [2019] * 50)
+    right = Ratio(np.concatenate([np.ones(10), answers(30, 50)]), np.ones(60))
     first = np.array([1.0] * 10 + [0.0] * 50)
-    found = ratios.part(number, first).interval
+    found = sample.part(right, first).interval
     assert (found.low, found.high) == pytest.approx((wilson(1.0, 10).low, 1.0))
-    assert ratios.part(number, 1 - first).interval.low == pytest.approx(wilson(0.6, 50).low)
+    assert sample.part(right, 1 - first).interval.low == pytest.approx(wilson(0.6, 50).low)
 
 
 def test_a_score_of_all_right_answers_has_wilson_s_interval():
-    ratios = Ratios(list("abcdefghij"), [0] * 10)
-    all_right = ratios.add(np.ones(10), np.ones(10))
-    found = ratios.share(all_right).interval
+    sample = QuestionSample(list("abcdefghij"), [0] * 10)
+    all_right = Ratio(np.ones(10), np.ones(10))
+    found = sample.share(all_right).interval
     assert (found.low, found.high) == pytest.approx((wilson(1.0, 10).low, 1.0))
-    nothing = ratios.add(ZERO(10), ZERO(10))
-    assert ratios.share(nothing).interval is None
-    assert ratios.score(nothing).value is None
+    nothing = Ratio(ZERO(10), ZERO(10))
+    assert sample.share(nothing).interval is None
+    assert sample.score(nothing).value is None
 
 
 def test_a_year_without_points_does_not_spoil_the_mean_of_years():
-    ratios = Ratios(list("abcd"), [1, 1, 2, 2])
-    number = ratios.add(np.array([1.0, 0, 0, 0]), np.array([1.0, 1.0, 0, 0]))
-    assert ratios.score(number).value == 0.5
+    sample = QuestionSample(list("abcd"), [1, 1, 2, 2])
+    half = Ratio(np.array([1.0, 0, 0, 0]), np.array([1.0, 1.0, 0, 0]))
+    assert sample.score(half).value == 0.5
 
 
 def test_a_paired_difference_of_different_questions_is_refused():
-    ratios = Ratios(list("ab"), [1, 1])
-    one, other = ratios.add(np.ones(2), np.ones(2)), ratios.add(np.array([1.0, 0]), np.array([1.0, 0]))
+    sample = QuestionSample(list("ab"), [1, 1])
+    one, other = Ratio(np.ones(2), np.ones(2)), Ratio(np.array([1.0, 0]), np.array([1.0, 0]))
     with pytest.raises(ValueError, match="same questions"):
-        ratios.score(one, minus=other)
+        sample.score(one, minus=other)
 
 
 def test_nothing_depends_on_the_order_of_the_questions():
@@ -209,3 +225,37 @@ def test_outcomes_as_likely_as_each_other_are_covered_together():
 def test_the_chances_of_all_outcomes_are_together_one():
     for count, truth in ((10, 0.5), (2000, 0.995), (50, (0.3, 0.3)), (400, (0.01, 0.0))):
         assert chances(count, truth).sum() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64), (8, 1, 2 * (1 + 9) / 512), (31, 69, 1.8e-4)],
+)
+def test_mcnemar_of_cases_computed_by_hand(lost, gained, p):
+    assert mcnemar(lost, gained) == pytest.approx(p, rel=0.03)
+    assert mcnemar(gained, lost) == mcnemar(lost, gained)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_is_scipy_s_and_statsmodels(lost, gained):
+    if lost + gained:
+        assert mcnemar(lost, gained) == pytest.approx(binomtest(lost, lost + gained).pvalue, rel=1e-9)
+    theirs = their_mcnemar([[10, lost], [gained, 10]], exact=True).pvalue
+    if lost + gained:
+        assert mcnemar(lost, gained) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_mcnemar_of_thousands_of_questions_does_not_overflow():
+    assert 0 < mcnemar(1400, 1600) < 0.001
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_holm_is_statsmodels(seed):
+    chance = random.Random(seed)
+    values = [round(chance.random() ** 3, 3) for _ in range(chance.randrange(1, 12))]
+    assert holm(values) == pytest.approx(list(multipletests(values, method="holm")[1]))
+
+
+def test_holm_of_nothing_is_nothing():
+    assert holm([]) == []

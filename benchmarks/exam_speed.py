@@ -16,8 +16,7 @@ from pathlib import Path
 from medllm.exam.grading import grade
 from medllm.exam.predictions import read_predictions
 from medllm.exam.question import Question, index
-from medllm.exam.record import Record
-from medllm.exam.records import read_records, write_records
+from medllm.exam.record import Record, read_records, write_records
 from medllm.exam.scoring import score
 from medllm.exam.stability.report import stability_report
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from medllm.exam.records import read_records, write_records
+from medllm.exam.record import read_records, write_records
 from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.text import report_json
 from medllm.hub import connect, digest_of_folder

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.exam.record import Record
-from medllm.exam.records import read_records
+from medllm.exam.record import Record, read_records
 from medllm.exam.stability.report import stability_report
 from medllm.hub import connect
 from medllm.miniature import exam_format

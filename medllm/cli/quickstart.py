@@ -88,7 +88,7 @@ def _copy_results(evaluation: Path, results: Path) -> Path:
 
 def table_of(evaluation: Path) -> "Ablation":
     """Return this run's rows, and the recorded rows that only `ablate` trains if the exam is the recorded one."""
-    from medllm.exam.records import read_records
+    from medllm.exam.record import read_records
     from medllm.miniature.build import RESULTS
     from medllm.pipeline.ablation import Ablation
 

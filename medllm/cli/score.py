@@ -122,7 +122,7 @@ def stability(
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Report what explaining does to each model: score, kept and lost answers, why, with paired intervals."""
-    from medllm.exam.records import read_records
+    from medllm.exam.record import read_records
     from medllm.exam.stability.plot import draw_stability
     from medllm.exam.stability.report import stability_report
     from medllm.exam.stability.text import report_json, report_lines

@@ -2,14 +2,14 @@
 
 import hashlib
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medllm.corpus.decontaminate.held_out import translated_items
 from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import Prompt, refuse_test_items, render
-from medllm.exam.question import Question, write_answer
+from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle
 from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.contamination import AuditTrail, question_texts
@@ -114,14 +114,6 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
 
 def _seed(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:6], "big")
-
-
-def question_row(question: Question) -> dict[str, Any]:
-    """A question as a row: sets as "b,d", tuples as lists."""
-    row = asdict(question)
-    row["gold"] = [write_answer(answer) for answer in question.gold]
-    row["prohibited"] = sorted(question.prohibited)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
 
 
 def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply]) -> dict[str, Any]:

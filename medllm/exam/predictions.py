@@ -9,8 +9,7 @@ from typing import Any
 
 from medllm.errors import DataError
 from medllm.exam.question import LETTERS, Question
-from medllm.exam.record import REQUIRED
-from medllm.exam.records import to_record
+from medllm.exam.record import REQUIRED, to_record
 from medllm.exam.tables import table_rows
 
 _SECTION_FILE = re.compile(r"\d{3}-[A-F]_(?P<model>.+)")

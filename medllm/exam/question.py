@@ -1,8 +1,10 @@
 """One exam question, the common form of every benchmark: text, choices, key, points, date and vignette."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from medllm.errors import DataError
 
@@ -85,6 +87,34 @@ class Question:
                     " Correct the key or the choices.",
                 )
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the question as a row of the questions table: answers as "b,d", tuples as lists."""
+        row = asdict(self)
+        row["gold"] = [write_answer(answer) for answer in self.gold]
+        row["prohibited"] = sorted(self.prohibited)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Question":
+        """Build a question from what `to_row` returns, or from its JSON: lists as text, dates as ISO text.
+
+        Raises:
+            KeyError: A needed column is absent; its argument is the column.
+            DataError: The question could never be asked or scored.
+        """
+        for name in ("question_id", "benchmark", "text", "gold"):
+            if name not in row:
+                raise KeyError(name)
+        known = {field.name: row[field.name] for field in fields(cls) if row.get(field.name) is not None}
+        known["gold"] = tuple(_letters(answer) for answer in _listed(known["gold"]))
+        known["prohibited"] = _letters(known.get("prohibited") or ())
+        for name in ("choices", "key", "breakdown"):
+            known[name] = tuple(_listed(known.get(name) or ()))
+        day = known.get("exam_date")
+        if isinstance(day, str):
+            known["exam_date"] = date.fromisoformat(day[:10])
+        return cls(**known)
+
     @property
     def letters(self) -> str:
         """The letters that can be chosen here, "abcde" for five choices."""
@@ -149,6 +179,16 @@ def read_answer(written: str | None) -> frozenset[str] | None:
     ['b', 'd']
     """
     return None if written is None else frozenset(written.split(","))
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401  (a cell of a parquet list column, or its JSON)
+    if isinstance(value, str):
+        return list(json.loads(value)) if value.startswith("[") else [value]
+    return list(value)
+
+
+def _letters(value: Any) -> frozenset[str]:  # noqa: ANN401  (a list of letters, or "b,d")
+    return frozenset(value.split(",") if isinstance(value, str) else value)
 
 
 def index(questions: list[Question]) -> dict[str, Question]:

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from medllm.errors import HubError
 from medllm.exam.question import Question
-from medllm.exam.record import REQUIRED
-from medllm.exam.records import SCHEMA
+from medllm.exam.record import REQUIRED, schema
 from medllm.hub import Provenance, connect
 from medllm.page.error_page import SourceFault
 from medllm.page.questions import placeholders, read_questions
@@ -103,7 +102,7 @@ def _records(file: Path) -> pa.Table:
     missing = [name for name in REQUIRED if name not in table.column_names]
     if missing:
         raise SourceFault("missing_columns", name=file.name, columns=", ".join(missing))
-    known = pa.schema([kind for kind in SCHEMA if kind.name in table.column_names])
+    known = pa.schema([kind for kind in schema() if kind.name in table.column_names])
     try:
         return _filled(table.select(known.names).cast(pa.schema([kind.with_nullable(True) for kind in known])))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as fault:
@@ -114,7 +113,7 @@ def _filled(table: pa.Table) -> pa.Table:
     """Return the table with every column of the schema, so that files of several versions can be joined."""
     columns = {
         kind.name: table.column(kind.name) if kind.name in table.column_names else pa.nulls(table.num_rows, kind.type)
-        for kind in SCHEMA
+        for kind in schema()
     }
     return pa.table(columns)
 

@@ -1,8 +1,6 @@
 """The questions beside the records: read from an evaluation's tables, or placeholders if there are only records."""
 
-import json
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medllm.errors import MedllmError
-from medllm.exam.question import LETTERS, Question
+from medllm.exam.question import LETTERS, Question, read_answer
 from medllm.page.error_page import SourceFault
 
 NO_TEXT = "—"
 """Placeholder for the text of a question if the records came without their questions."""
-
-SETS = ("gold",)
-TUPLES = ("choices", "key", "breakdown")
 
 
 def read_questions(folder: Path) -> list[Question]:
@@ -26,28 +21,12 @@ def read_questions(folder: Path) -> list[Question]:
     for file in sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]:
         try:
             rows = pq.read_table(file).to_pylist()
-            found.extend(to_question(row) for row in rows)
+            found.extend(Question.from_row(row) for row in rows)
         except KeyError as fault:
             raise SourceFault("missing_columns", name=f"questions/{file.name}", columns=fault.args[0]) from fault
         except (pa.ArrowInvalid, OSError, MedllmError, TypeError, ValueError) as fault:
             raise SourceFault("unreadable", name=f"questions/{file.name}", detail=str(fault)[:160]) from fault
     return found
-
-
-def to_question(row: Mapping[str, Any]) -> Question:
-    """Build a question from one row; sets are lists or "b,d", tuples are lists, dates are dates or ISO text."""
-    for name in ("question_id", "benchmark", "text", "gold"):
-        if name not in row:
-            raise KeyError(name)
-    known = {name: row[name] for name in Question.__dataclass_fields__ if row.get(name) is not None}
-    known["gold"] = tuple(_letters(answer) for answer in _listed(known["gold"]))
-    known["prohibited"] = _letters(known.get("prohibited") or ())
-    for name in TUPLES:
-        known[name] = tuple(_listed(known.get(name) or ()))
-    day = known.get("exam_date")
-    if isinstance(day, str):
-        known["exam_date"] = date.fromisoformat(day[:10])
-    return Question(**known)
 
 
 def placeholders(table: pa.Table) -> list[Question]:
@@ -73,7 +52,7 @@ def placeholders(table: pa.Table) -> list[Question]:
 
 
 def _placeholder(row: Mapping[str, Any]) -> Question:
-    gold = _letters(row["gold"] or "?")
+    gold = read_answer(row["gold"] or "?") or frozenset()
     lettered = all(letter in LETTERS for letter in gold)
     count = max((LETTERS.index(letter) + 1 for letter in gold), default=0) if lettered else 0
     return Question(
@@ -92,13 +71,3 @@ def _placeholder(row: Mapping[str, Any]) -> Question:
         required=bool(row["required"]),
         group=row["group"],
     )
-
-
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401  (a cell of a parquet list column, or its JSON)
-    if isinstance(value, str):
-        return list(json.loads(value)) if value.startswith("[") else [value]
-    return list(value)
-
-
-def _letters(value: Any) -> frozenset[str]:  # noqa: ANN401  (a list of letters, or "b,d")
-    return frozenset(value.split(",") if isinstance(value, str) else value)

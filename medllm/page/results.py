@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import Question
-from medllm.exam.record import PROMPTS, PromptStyle, Record
-from medllm.exam.records import to_record
+from medllm.exam.record import PROMPTS, PromptStyle, Record, to_record
 
 T = TypeVar("T")
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import RecipeError
-from medllm.exam.record import Record
-from medllm.exam.records import read_records
+from medllm.exam.record import Record, read_records
 from medllm.exam.stability.comparison import Comparison
 from medllm.exam.stability.report import StabilityReport, stability_report
 from medllm.exam.stability.table import ScoreRow, format_estimate, score_table

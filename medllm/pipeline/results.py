@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from medllm.exam.records import read_records
+from medllm.exam.record import read_records
 from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.table import ScoreRow, score_table
 from medllm.files import write_text

@@ -10,10 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medllm.evaluation.prompts import ExamRun, build_exam_runs, question_row, run_row
+from medllm.evaluation.prompts import ExamRun, build_exam_runs, run_row
 from medllm.exam.grading import grade
-from medllm.exam.record import Record
-from medllm.exam.records import write_records
+from medllm.exam.record import Record, write_records
 from medllm.exam.stability.report import StabilityReport, stability_report
 from medllm.exam.stability.table import score_table
 from medllm.exam.stability.text import report_json
@@ -129,9 +128,9 @@ def _tables(
 
     runs = []
     for sitting in sittings:
-        _write(work / "questions" / f"{sitting.name}.parquet", [question_row(one) for one in sitting.questions])
+        _write(work / "questions" / f"{sitting.name}.parquet", [one.to_row() for one in sitting.questions])
         if sitting.examples:
-            _write(work / "exemplars" / f"{sitting.name}.parquet", [question_row(one) for one in sitting.examples])
+            _write(work / "exemplars" / f"{sitting.name}.parquet", [one.to_row() for one in sitting.examples])
         for model, written in settings.models.items():
             name, revision = source_of(sources.get(written))
             told = {"model": model, "source": name or written, "revision": revision}

@@ -1,7 +1,7 @@
 """The quickstart's table: this run's rows beside the recorded ones, if they were asked the same questions."""
 
 from medllm.cli.quickstart import RECORDED, table_of
-from medllm.exam.records import read_records, write_records
+from medllm.exam.record import read_records, write_records
 from medllm.miniature.build import RESULTS
 
 

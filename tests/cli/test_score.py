@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from medllm.cli import main
 from medllm.cli.main import app
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.exam.records import write_records
+from medllm.exam.record import write_records
 from medllm.localhub import serve
 from tests.exam.making import record
 from tests.refusals import assert_refused, refused

@@ -7,7 +7,7 @@ import pytest
 from medllm.errors import DataError
 from medllm.exam.predictions import read_predictions
 from medllm.exam.question import index
-from medllm.exam.records import write_records
+from medllm.exam.record import write_records
 from tests.exam.making import question, record
 from tests.refusals import refused
 

@@ -1,11 +1,15 @@
 """A question refuses what could never be asked or scored."""
 
 import dataclasses
+import json
+from datetime import date
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import DataError
-from medllm.exam.question import index, read_answer, write_answer
+from medllm.exam.question import Question, index, read_answer, write_answer
 from tests.exam.making import question
 from tests.refusals import refused
 
@@ -44,3 +48,39 @@ def test_the_full_text_holds_passage_question_and_choices():
     assert question(context="症例文").full_text.split("\n") == [
         "症例文", "胆汁を作るのはどれか。", "胃", "肝臓", "腎臓", "心臓", "肺",
     ]  # fmt: skip
+
+
+ROWS = [
+    question("b,d", exam_date=date(2022, 2, 5), year=2022, points=3, prohibited=frozenset("ae"), group="case-1"),
+    question("2.1", choices=(), key=("2.1", "02.1"), lost_context="前の問題の症例文", anything_right=True),
+    dataclasses.replace(
+        question("b"),
+        gold=(frozenset("b"), frozenset("c")),
+        breakdown=(0.1, 0.5, 0.2, 0.1, 0.1),
+        human_accuracy=0.5,
+    ),
+]
+
+
+@pytest.mark.parametrize("asked", ROWS, ids=["letters", "number", "two answers"])
+def test_a_question_is_read_back_from_its_row_also_through_parquet_and_json(asked, tmp_path):
+    assert Question.from_row(asked.to_row()) == asked
+    pq.write_table(pa.Table.from_pylist([asked.to_row()]), tmp_path / "q.parquet")
+    (row,) = pq.read_table(tmp_path / "q.parquet").to_pylist()
+    assert Question.from_row(row) == asked
+    assert Question.from_row(json.loads(json.dumps(asked.to_row(), default=str))) == asked
+
+
+def test_the_columns_of_the_published_questions_table_stay():
+    assert tuple(ROWS[0].to_row()) == (
+        "question_id", "benchmark", "text", "choices", "gold", "key", "exam_date", "year", "section", "numeric",
+        "points", "required", "image", "anything_right", "category", "human_accuracy", "breakdown", "prohibited",
+        "explanation", "group", "context", "lost_context", "language",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["question_id", "benchmark", "text", "gold"])
+def test_a_row_without_a_needed_column_is_refused_by_the_columns_name(column):
+    row = {name: value for name, value in ROWS[0].to_row().items() if name != column}
+    with pytest.raises(KeyError, match=column):
+        Question.from_row(row)

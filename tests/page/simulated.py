@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medllm.exam.question import Question
-from medllm.exam.record import PROMPTS, Record
-from medllm.exam.records import write_records
+from medllm.exam.record import PROMPTS, Record, write_records
 
 MODELS = ("base", "cpt", "final")
 RIGHT = {

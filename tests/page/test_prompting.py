@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from medllm.exam.prompts import render
-from medllm.exam.records import read_records, write_records
+from medllm.exam.record import read_records, write_records
 from medllm.page.context import PageContext
 from medllm.page.html import words
 from medllm.page.loading import read

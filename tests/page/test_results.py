@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.exam.records import SCHEMA, read_records, write_records
+from medllm.exam.record import read_records, schema, write_records
 from medllm.page.error_page import SourceFault, fault_panel
 from medllm.page.loading import load, read
 from medllm.page.questions import NO_TEXT
@@ -69,7 +69,7 @@ def broken(folder, name):
     if name == "unreadable":
         file.write_bytes(b"PAR1 no parquet at all")
     if name == "empty":
-        pq.write_table(SCHEMA.empty_table(), file)
+        pq.write_table(schema().empty_table(), file)
     return str(folder)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.exam.records import write_records
+from medllm.exam.record import write_records
 from medllm.hub import Hub, connect
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan, cards, least_content, make, make_plan, publish, run
 from medllm.recipe import Recipe, parse_override, read_recipe

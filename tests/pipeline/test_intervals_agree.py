@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from medllm.cli.main import app
 from medllm.exam.grading import grade
-from medllm.exam.records import write_records
+from medllm.exam.record import write_records
 from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.table import ScoreRow, score_table
 from medllm.hub import Artifact

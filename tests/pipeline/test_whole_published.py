@@ -8,7 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, HfApi, ModelCard, metadata_load
 
-from medllm.exam.records import read_records
+from medllm.exam.record import read_records
 from tests.hub.weather import Storm, weather
 from tests.localhub.clients.installed import python_client, run
 

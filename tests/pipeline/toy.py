@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medllm.exam.record import Record
-from medllm.exam.records import write_records
+from medllm.exam.record import Record, write_records
 from medllm.hub import connect
 from medllm.pipeline import BuildContext, cards, least_content, make, make_plan, run
 from medllm.recipe import read_recipe

@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.exam.records import read_records
+from medllm.exam.record import read_records
 from medllm.generation.engine.local import LocalGenerator
 from medllm.recipe.settings import Evaluate, Merge
 from medllm.stages import evaluate, merge

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medllm.exam.records import read_records
+from medllm.exam.record import read_records
 from medllm.recipe import read_recipe
 from medllm.recipe.model_shapes import KNOWN
 from medllm.stages import cpt, evaluate, merge, preferences, rpo

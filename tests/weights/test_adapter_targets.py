@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from medllm.exam.records import read_records
+from medllm.exam.record import read_records
 from medllm.recipe.settings import Evaluate, Merge
 from medllm.stages import cpt, evaluate, merge, rpo
 from medllm.weights.adapter import Adapter

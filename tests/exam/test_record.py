@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import DataError
-from medllm.exam.record import COLUMNS
-from medllm.exam.records import SCHEMA, read_records, write_records
+from medllm.exam.record import COLUMNS, read_records, schema, write_records
 from tests.exam.making import record
 from tests.refusals import refused
 
@@ -34,7 +33,7 @@ def test_a_folder_of_an_evaluation_is_read_as_one(tmp_path):
 
 def test_the_parquet_file_has_exactly_the_documented_columns(tmp_path):
     write_records(RECORDS, tmp_path / "r.parquet")
-    assert tuple(pq.read_schema(tmp_path / "r.parquet").names) == COLUMNS == tuple(SCHEMA.names)
+    assert tuple(pq.read_schema(tmp_path / "r.parquet").names) == COLUMNS == tuple(schema().names)
 
 
 def test_records_from_pandas_with_nan_for_absent_are_read_as_absent(tmp_path):
@@ -91,7 +90,7 @@ def test_an_empty_file_is_a_fault(tmp_path, name):
     if name.endswith("l"):
         (tmp_path / name).write_text("")
     else:
-        pq.write_table(SCHEMA.empty_table(), tmp_path / name)
+        pq.write_table(schema().empty_table(), tmp_path / name)
     with refused("exam.empty-file", name):
         read_records(tmp_path / name)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
+from medllm.files import atomic_folder
 from medllm.hub.artifact import Artifact, Kind
 from medllm.hub.client import Hub
 from medllm.hub.push import KEPT, create
@@ -42,8 +43,6 @@ def fetch_wip(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> 
     if not heads:
         return False
     pulled = hub.pull(Artifact(repo_id, kind, heads[0]))
-    aside = folder.with_name(folder.name + ".fetching")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(pulled, aside, ignore=shutil.ignore_patterns(*KEPT))
-    aside.replace(folder)
+    with atomic_folder(folder) as part:
+        shutil.copytree(pulled, part, ignore=shutil.ignore_patterns(*KEPT), dirs_exist_ok=True)
     return True

@@ -17,6 +17,7 @@ from medllm.processes import start_guarded
 from medllm.recipe.base import Settings
 from medllm.recipe.reference import Stage
 from medllm.recipe.settings import Cpt, Rpo
+from medllm.stages.workdir import move_into_place, work_folder, write_facts
 
 PROGRAM = "MEDLLM_AUTOTRAIN"
 """The environment variable that names an installed `autotrain`; without it uv installs one."""
@@ -70,9 +71,8 @@ def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:
     if not isinstance(settings, Cpt | Rpo):
         raise TypeError("only trainings are sent to AutoTrain")
     stage = "cpt" if isinstance(settings, Cpt) else "rpo"
-    work = out.with_name(out.name + ".part")
-    shutil.rmtree(work, ignore_errors=True)  # AutoTrain cannot resume from a checkpoint
-    work.mkdir(parents=True)
+    shutil.rmtree(work_folder(out))  # AutoTrain cannot resume from a checkpoint
+    work = work_folder(out)
     whole = _folded(sources["base"], sources.get(settings.model, sources["base"]), work / "folded")
     start = readable_base(whole, work / "start")
     told = write_rows(settings, sources[settings.data], sources["base"], work / "data")
@@ -154,7 +154,7 @@ def _take(trained: Path, whole: Path, sources: dict[str, Path], model: str, out:
     from medllm.weights.combine import concatenate
     from medllm.weights.load import load_tokenizer
 
-    made = out.with_name(out.name + ".part") / "made"
+    made = work_folder(out) / "made"
     made.mkdir()
     _checked(trained, made)
     above = Adapter(made)
@@ -164,9 +164,8 @@ def _take(trained: Path, whole: Path, sources: dict[str, Path], model: str, out:
     base = Checkpoint(sources["base"])
     write_base(made, base)
     write_tokenizer(load_tokenizer(base.folder), made)
-    told = {"base": base.name, "fingerprint": base.fingerprint, **facts}
-    (made / "facts.json").write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    made.replace(out)
+    write_facts(made, {"base": base.name, "fingerprint": base.fingerprint, **facts})
+    move_into_place(made, out, ())
 
 
 def _checked(trained: Path, made: Path) -> None:

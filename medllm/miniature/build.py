@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from medllm.files import atomic_folder
 from medllm.miniature import exams
 from medllm.miniature.corpora import Library
 from medllm.miniature.world import make_world
@@ -68,15 +69,11 @@ RECIPE = "quickstart.yaml"
 def prepare(folder: Path, recipe: Path, *, world_seed: int = 0, seed: int = 0, size: Size | None = None) -> Path:
     """Write a copy of the recipe and every folder that the recipe names; existing ones stay unchanged."""
     if not (folder / "world").exists():
-        making = folder / "world.part"
-        shutil.rmtree(making, ignore_errors=True)
-        build(making, world_seed=world_seed, seed=seed, size=size)
-        making.replace(folder / "world")
+        with atomic_folder(folder / "world") as part:
+            build(part, world_seed=world_seed, seed=seed, size=size)
     if not (folder / "base").exists():
-        copied = folder / "base.part"
-        shutil.rmtree(copied, ignore_errors=True)
-        shutil.copytree(BASE, copied)
-        copied.replace(folder / "base")
+        with atomic_folder(folder / "base") as part:
+            shutil.copytree(BASE, part, dirs_exist_ok=True)
     written = recipe.read_text(encoding="utf-8").replace("seed: 0", f"seed: {seed}")
     (folder / RECIPE).write_text(written, encoding="utf-8")
     return folder / RECIPE

@@ -12,6 +12,7 @@ from medllm.corpus.licences import read_license
 from medllm.corpus.read.sources import TextSource
 from medllm.errors import DataError, MissingExtraError, RecipeError
 from medllm.recipe.data import Corpus, DataSource, Replay
+from medllm.stages.workdir import move_into_place, work_folder, write_facts
 
 if TYPE_CHECKING:
     from medllm.corpus.plan import Curation
@@ -29,20 +30,15 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
         from medllm.corpus.summary import write_summary
     except ImportError as fault:
         raise MissingExtraError("curate", "The corpus stage") from fault
-    work = out.with_name(f"{out.name}.part")
+    work = work_folder(out)
     curation = _curation(settings, sources)
     run = executor(settings.executor.kind, settings.workers, settings.executor.options)
     counts = curate(curation, work, executor=run, mark=_mark(settings, sources))
     _refuse(settings, counts)
     made = work / "made"
     told = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
-    facts = {**write_summary(curation, counts, made), "settings": told}
-    # Written last: a folder with facts is whole.
-    (made / "facts.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        shutil.rmtree(out)
-    made.replace(out)
+    write_facts(made, {**write_summary(curation, counts, made), "settings": told})
+    move_into_place(made, out, ())
     shutil.rmtree(work)
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medllm.files import write_text
+from medllm.files import replace_folder, write_text
 
 FACTS = "facts.json"
 
@@ -45,6 +45,4 @@ def move_into_place(work: Path, out: Path, leave_out: tuple[str, ...]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if out.is_dir():
-        shutil.rmtree(out)
-    work.replace(out)
+    replace_folder(work, out)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from datasets import Dataset, load_from_disk
 
+from medllm.files import atomic_folder
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.training.devices import split_batch
 from medllm.training.load import tokenizer_folder
@@ -41,12 +41,9 @@ def prepared(
             time.sleep(LOOK)
     elif not (folder / TALLY).is_file():
         rows, tally = make(tokenizer)
-        aside = folder.with_name(folder.name + ".part")
-        shutil.rmtree(aside, ignore_errors=True)
-        rows.save_to_disk(str(aside))
-        (aside / TALLY).write_text(json.dumps(tally), "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.replace(folder)
+        with atomic_folder(folder) as part:
+            rows.save_to_disk(str(part))
+            (part / TALLY).write_text(json.dumps(tally), "utf-8")
     return load_from_disk(str(folder)), json.loads((folder / TALLY).read_text("utf-8"))
 
 

@@ -2,10 +2,13 @@
 
 import json
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
 
@@ -185,3 +188,19 @@ def make_sources(folder: Path) -> dict[str, Path]:
         "preferences": make_pairs(folder / "preferences"),
         "cpt": make_adapter(folder / "cpt", base),
     }
+
+
+@contextmanager
+def at_each_checkpoint(do: Callable[[Path], None]) -> Iterator[None]:
+    """Give `do` the folder of each checkpoint that a training in this process writes, after all of its callbacks."""
+    from medllm.training.checkpointing import Checkpoints
+
+    on_save = Checkpoints.on_save  # the last callback of each trainer
+
+    def then(self, args, state, control, **more):
+        on_save(self, args, state, control, **more)
+        do(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "on_save", then)
+        yield

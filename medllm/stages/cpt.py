@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from medllm.stages.workdir import finish_interrupted_move, move_into_place, say,
 ON_THE_WAY = ("checkpoints", "last_good", "cache")
 
 
-def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[[Path], None] | None = None) -> None:
-    """Train an adapter on the texts; called again after an interruption, it goes on from the last whole checkpoint.
-
-    `saved` is called with the folder of each new checkpoint, so that the caller can copy the checkpoint elsewhere.
-    """
+def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
+    """Train an adapter on the texts; called again after an interruption, it resumes from the last whole checkpoint."""
     if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return
     from medllm.training.callbacks import gather_sharded_state, translate_resource_errors
@@ -28,15 +24,15 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path, *, saved: Callable[
         rows, tally = _rows(settings, sources, work)
         if launch_processes("cpt", settings, sources, out):
             return
+        from medllm.training.checkpointing import run
         from medllm.training.cpt import make_trainer
         from medllm.training.export import write_adapter
         from medllm.training.load import load_start
-        from medllm.training.loop import run
         from medllm.training.targets import coverage
         from medllm.weights.adapter_targets import refuse_unstored
 
         start = load_start(settings, sources)
-        trainer = make_trainer(start.model, start.tokenizer, rows, settings, work, saved=saved)
+        trainer = make_trainer(start.model, start.tokenizer, rows, settings, work)
         refuse_unstored(trainer.model, start.base)
         if trainer.is_world_process_zero():
             say("cpt", coverage(trainer.model))

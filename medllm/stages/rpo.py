@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from medllm.stages.workdir import finish_interrupted_move, move_into_place, say,
 ON_THE_WAY = ("checkpoints", "last_good", "cache", "above")
 
 
-def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[[Path], None] | None = None) -> None:
+def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
     """Optimise preferences; the adapter that is written gives the final model alone on the base, CPT and RPO in one.
 
-    Called again after an interruption it goes on from the last whole checkpoint; `saved` is handed each one's folder.
+    Called again after an interruption, it resumes from the last whole checkpoint.
     """
     if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return
@@ -29,15 +28,15 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path, *, saved: Callable[
         pairs, tally = _pairs(settings, sources, work)
         if launch_processes("rpo", settings, sources, out):
             return
+        from medllm.training.checkpointing import run
         from medllm.training.load import load_start
-        from medllm.training.loop import run
         from medllm.training.rpo import make_trainer
         from medllm.training.targets import coverage
         from medllm.weights.adapter_targets import refuse_unstored
 
         start = load_start(settings, sources)
         tell = partial(say, "rpo")
-        trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell, saved=saved)
+        trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell)
         refuse_unstored(trainer.model, start.base)
         if trainer.is_world_process_zero():
             say("rpo", coverage(trainer.model))

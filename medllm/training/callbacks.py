@@ -1,21 +1,28 @@
-"""Callbacks of a run: its log, its samples, and the signs at which it stops and keeps what is done."""
+"""Callbacks of a training: its log, curves and samples, and the signs at which it stops and keeps what is done."""
 
 import json
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import TrainerCallback
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 from medllm.errors import TrainingError
 from medllm.files import write_text
 from medllm.resource_errors import disk_is_full, memory_is_full
+from medllm.training.ranks import is_sharded
 
 LAST_GOOD = "last_good"
 FALLEN_LOGS = 3
+PROBE_TOKENS = 16
+MAX_SHIFT = 0.05
+"""How far sharding may move the logits, as a part of their own size: a sharded adapter computes in bfloat16."""
+SAMPLED_PROMPTS = 2
+SAMPLED_TOKENS = 96
 
 
 def keep_lines(path: Path, step: int) -> list[int]:
@@ -159,44 +166,109 @@ class WatchChosenReward(TrainerCallback):  # type: ignore[misc]
         self.say(str(error))
 
 
-class Saved(TrainerCallback):  # type: ignore[misc]
-    """A callback that hands each finished checkpoint on, so that the caller may store it elsewhere."""
-
-    def __init__(self, saved: Callable[[Path], None]) -> None:
-        self.saved = saved
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Give the folder of the checkpoint just written."""
-        if state.is_world_process_zero:
-            self.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+def add_curves(trainer: Any, trackers: tuple[str, ...], folder: Path) -> None:  # noqa: ANN401  one of TRL's trainers
+    """Draw TensorBoard's curves into the folder that is kept; trackio is the trainer's own affair."""
+    if "tensorboard" in trackers and trainer.is_world_process_zero():
+        trainer.add_callback(Curves(folder))
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint that every process wrote to its end; the first writes the trainer's state last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    whole = [path for path in whole if _has_optimizer(path) and _has_draws(path)]
-    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+class Curves(TensorBoardCallback):  # type: ignore[misc]
+    """TensorBoard's curves; those of steps that are taken once more after a restart are not drawn twice."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Open the file, and have TensorBoard forget what came after the step from which the training resumes."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.tb_writer = SummaryWriter(str(self.folder), purge_step=state.global_step + 1)
+        super().on_train_begin(args, state, control, **kwargs)
 
 
-def _has_optimizer(checkpoint: Path) -> bool:
-    """Whether the optimizer's state is there; of a shared one, its table of contents is written after all shares."""
-    shared = [path for path in checkpoint.glob("optimizer_*") if path.is_dir()]
-    if shared:
-        return all((path / ".metadata").is_file() for path in shared)
-    return (checkpoint / "optimizer.pt").is_file() or any(checkpoint.glob("*optimizer*"))
+class Samples(TrainerCallback):  # type: ignore[misc]
+    """At each checkpoint the model answers the same few prompts, so that a person sees degeneration early."""
+
+    def __init__(self, path: Path, tokenizer: PreTrainedTokenizerBase, pairs: Dataset) -> None:
+        self.path = path
+        self.tokenizer = tokenizer
+        self.prompts = [pairs[number]["prompt_ids"] for number in range(min(SAMPLED_PROMPTS, len(pairs)))]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+        """Drop what was answered at checkpoints that are to be reached once more, and answer where a stop came first.
+
+        The last checkpoint was on the disk before its answers were: a run killed in between never gave them.
+        """
+        if not state.is_world_process_zero:
+            return
+        steps = keep_lines(self.path, state.global_step)
+        if state.global_step > 0 and steps.count(state.global_step) < len(self.prompts):
+            keep_lines(self.path, state.global_step - 1)
+            self.on_save(args, state, control, model=model)
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+        """Answer greedily, which draws no random number and so changes nothing in the run."""
+        if args.world_size > 1:  # a sharded model answers only when all processes take part
+            return
+        model.eval()
+        lines = []
+        for prompt in self.prompts:
+            ids = torch.tensor([prompt], device=model.device)
+            with torch.no_grad():
+                answer = model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=SAMPLED_TOKENS,
+                    do_sample=False,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                )[0, len(prompt) :]
+            text = self.tokenizer.decode(answer, skip_special_tokens=True)
+            lines.append(json.dumps({"step": state.global_step, "completion": text}, ensure_ascii=False))
+        model.train()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
 
 
-def _has_draws(checkpoint: Path) -> bool:
-    """Whether the random states, of which each process writes its own, are whole."""
-    return all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
+class SameAfterSharding(TrainerCallback):  # type: ignore[misc]
+    """Asks the whole model on each device before training begins, and the shared one before the first update."""
+
+    def __init__(self, trainer: Any) -> None:  # noqa: ANN401  one of our trainers
+        self.trainer = trainer
+        self.ids = torch.arange(1, 1 + PROBE_TOKENS, device=trainer.args.device)[None]
+        self.before = self._logits()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Compare; a checkpoint that the run goes on from has changed the adapter, and is not compared."""
+        if state.global_step == 0:
+            refuse_shifted(self.before, self._logits())
+
+    def _logits(self) -> torch.Tensor:
+        model = self.trainer.model
+        learns = model.training
+        model.eval()
+        with torch.no_grad(), self.trainer.compute_loss_context_manager():
+            logits: torch.Tensor = model(input_ids=self.ids, use_cache=False).logits.float()
+        model.train(learns)
+        return logits
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf-8"))
-    except ValueError:
-        return False
-    return True
+def refuse_shifted(before: torch.Tensor, after: torch.Tensor) -> None:
+    """Raise TrainingError where logits (two tensors of one shape) moved by more than MAX_SHIFT of their size."""
+    apart = float((after - before).norm() / before.norm())
+    if not apart <= MAX_SHIFT:
+        raise TrainingError(
+            "training.sharding-changes-weights",
+            f"dividing the model over the devices changed its logits by {apart:.1%}, so its weights are no longer the "
+            "base's (bitsandbytes issue 1945). Set `accelerate: ddp`, or `quantization: none`.",
+        )
+
+
+def watch_sharding(trainer: Any) -> None:  # noqa: ANN401  one of our trainers
+    """Add the proof where FSDP will share the model out."""
+    if is_sharded():
+        trainer.add_callback(SameAfterSharding(trainer))
 
 
 @contextmanager

@@ -1,10 +1,13 @@
-"""Checkpoints by the clock and before an end that is asked for: all processes save after the same update."""
+"""Checkpoints: saved by the clock and before an end that is asked for, and found again by a run that resumes."""
 
+import json
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -85,3 +88,44 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
                 f"{stage}: stopped on request after update {self.trainer.state.global_step}, which is saved. Run again "
                 "to continue from there.",
             )
+
+
+def run(trainer: Any, stage: str, work: Path) -> Any:  # noqa: ANN401  one of our trainers; what its `train` gives
+    """Train, from the last whole checkpoint if there is one, until all processes are done.
+
+    Raises TrainingError when a signal stopped it, after a checkpoint.
+    """
+    resumed = last_checkpoint(work / "checkpoints")
+    with trainer.checkpoints.listening():
+        result = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    trainer.checkpoints.end_if_stopped(stage)
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that every process wrote to its end; the first writes the trainer's state last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    whole = [path for path in whole if _has_optimizer(path) and _has_draws(path)]
+    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def _has_optimizer(checkpoint: Path) -> bool:
+    """Whether the optimizer's state is there; of a shared one, its table of contents is written after all shares."""
+    shared = [path for path in checkpoint.glob("optimizer_*") if path.is_dir()]
+    if shared:
+        return all((path / ".metadata").is_file() for path in shared)
+    return (checkpoint / "optimizer.pt").is_file() or any(checkpoint.glob("*optimizer*"))
+
+
+def _has_draws(checkpoint: Path) -> bool:
+    """Whether the random states, of which each process writes its own, are whole."""
+    return all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True

@@ -1,6 +1,5 @@
 """Continued pretraining: TRL's SFTTrainer over rows of whole documents."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ from trl import SFTConfig, SFTTrainer
 
 from medllm.recipe.settings import Cpt
 from medllm.training.arguments import learning, lora_config, set_up_adapters, trainer_arguments
-from medllm.training.callbacks import LAST_GOOD, Saved, StopOnNonFinite, TrainingLog
+from medllm.training.callbacks import LAST_GOOD, StopOnNonFinite, TrainingLog, add_curves, watch_sharding
 from medllm.training.checkpointing import Checkpoints
-from medllm.training.drawn import add_curves
 from medllm.training.logits import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.packing import IGNORED, RowCollator
 from medllm.training.sampling import SHARE, Epochs, Updates
-from medllm.training.sharding import watch_sharding
 
 
 class RowTrainer(Updates, SFTTrainer):  # type: ignore[misc]
@@ -63,8 +60,6 @@ def make_trainer(
     rows: Dataset,
     settings: Cpt,
     work: Path,
-    *,
-    saved: Callable[[Path], None] | None = None,
 ) -> RowTrainer:
     """Everything wired, ready to train or to go on."""
     arguments = SFTConfig(
@@ -93,6 +88,4 @@ def make_trainer(
     add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
     trainer.add_callback(trainer.checkpoints)
-    if saved is not None:
-        trainer.add_callback(Saved(saved))
     return trainer

@@ -27,14 +27,20 @@ from medllm.training.arguments import (
     set_up_adapters,
     trainer_arguments,
 )
-from medllm.training.callbacks import LAST_GOOD, Saved, StopOnNonFinite, TrainingLog, WatchChosenReward
+from medllm.training.callbacks import (
+    LAST_GOOD,
+    Samples,
+    StopOnNonFinite,
+    TrainingLog,
+    WatchChosenReward,
+    add_curves,
+    watch_sharding,
+)
 from medllm.training.checkpointing import Checkpoints
-from medllm.training.drawn import Samples, add_curves
 from medllm.training.logits import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.pair_batches import NOTHING, PairCollator
 from medllm.training.reference import FILE, ComputeReference, check_reference
 from medllm.training.sampling import SHARE, Epochs, Updates
-from medllm.training.sharding import watch_sharding
 
 Logps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 PAIRS = "pairs"
@@ -157,7 +163,6 @@ def make_trainer(
     work: Path,
     *,
     say: Callable[[str], None],
-    saved: Callable[[Path], None] | None = None,
 ) -> RpoTrainer:
     """Everything wired, ready to train or to go on."""
     config = model.config.get_text_config()
@@ -202,6 +207,4 @@ def make_trainer(
     add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
     trainer.add_callback(trainer.checkpoints)
-    if saved is not None:
-        trainer.add_callback(Saved(saved))
     return trainer

@@ -78,7 +78,8 @@ def test_checkpoints_are_pushed_while_training_and_another_machine_ends_with_the
                     until_on_the_hub(hub, item, "checkpoints/checkpoint-4/trainer_state.json")
                     raise MachineGoneError
 
-            cpt.make(settings, sources, out, saved=saved)
+            with tiny.at_each_checkpoint(saved):
+                cpt.make(settings, sources, out)
 
         with pytest.raises(MachineGoneError):
             trained(

@@ -64,7 +64,8 @@ def test_a_fresh_adapter_above_cpt_is_written_as_the_one_adapter_that_is_the_fin
             seen["logits"] = above(input_ids=torch.arange(5, 25)[None]).logits
 
     settings = tiny.RPO.model_copy(update={"lora": lora, "max_steps": 2})
-    rpo.make(settings, sources, tmp_path / "rpo", saved=look)
+    with tiny.at_each_checkpoint(look):
+        rpo.make(settings, sources, tmp_path / "rpo")
     alone = load_adapters(load_base(sources["base"], dtype="float32"), {"final": tmp_path / "rpo"}, sources["base"])
     with torch.no_grad():
         logits = alone(input_ids=torch.arange(5, 25)[None]).logits

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from medllm.errors import TrainingError
 from medllm.stages import cpt, rpo
-from medllm.training.callbacks import last_checkpoint
+from medllm.training.callbacks import Samples
+from medllm.training.checkpointing import last_checkpoint
 from medllm.training.cpt import RowTrainer
-from medllm.training.drawn import Samples
 from medllm.training.rpo import RpoTrainer
 from tests import tiny
 
@@ -85,8 +85,8 @@ def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(sources, whole, 
             raise KilledError
 
     stage, settings = STAGES[name]
-    with pytest.raises(KilledError):
-        stage.make(settings, sources, tmp_path / "out", saved=kill)
+    with tiny.at_each_checkpoint(kill), pytest.raises(KilledError):
+        stage.make(settings, sources, tmp_path / "out")
     ends_as(stage, settings, sources, tmp_path / "out", whole[name])
 
 
@@ -123,7 +123,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_the_uninterrupted_one
 
     stage, settings = STAGES[name]
     changes, updates = LENGTHS[length]
-    monkeypatch.setattr("medllm.training.drawn.SAMPLED_TOKENS", 2)
+    monkeypatch.setattr("medllm.training.callbacks.SAMPLED_TOKENS", 2)
     told = settings.model_copy(update={"warmup_ratio": 0.0, "learning_rate": 1e-3, **changes})
     stage.make(told, sources, tmp_path / "whole")
     facts = json.loads((tmp_path / "whole" / "facts.json").read_text("utf-8"))
@@ -145,7 +145,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_the_uninterrupted_one
         with monkeypatch.context() as patched, pytest.raises(KilledError):
             if isinstance(moment, str):
                 patched.setattr(f"medllm.stages.{name}.{moment}", kill)
-            stage.make(told, sources, out, saved=killed_after(moment))
+            with tiny.at_each_checkpoint(killed_after(moment)):
+                stage.make(told, sources, out)
         stage.make(told, sources, out)
         assert json.loads((out / "facts.json").read_text("utf-8"))["steps"] == last, moment
         made, whole = ((folder / "adapter_model.safetensors").read_bytes() for folder in (out, tmp_path / "whole"))
@@ -189,8 +190,9 @@ def test_a_disk_that_takes_no_more_of_a_file_is_told_and_the_last_checkpoint_is_
         pytest.raises(
             TrainingError, match=r"cpt: no space left on the disk of .*out\.part\. Free some; run again"
         ) as fault,
+        tiny.at_each_checkpoint(measured(lower_to(lambda: largest))),
     ):
-        cpt.make(tiny.CPT, sources, tmp_path / "out", saved=measured(lower_to(lambda: largest)))
+        cpt.make(tiny.CPT, sources, tmp_path / "out")
     assert fault.value.__cause__ is not None and sizes[breaks] > largest
     smaller = {"adapter_model.safetensors"} if breaks == "optimizer.pt" else set()
     assert all(sizes[name] < largest for name in smaller), "another file would break first"
@@ -210,8 +212,12 @@ def test_a_memory_that_is_spent_names_the_knobs_and_the_last_checkpoint_is_gone_
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 2**25
 
     knobs = "out of memory. Lower `per_device_train_batch_size` or `max_length`, keep `gradient_checkpointing` on"
-    with lowered(resource.RLIMIT_AS) as lower_to, pytest.raises(TrainingError, match=knobs):
-        cpt.make(settings, wide, tmp_path / "out", saved=lower_to(a_little_more))
+    with (
+        lowered(resource.RLIMIT_AS) as lower_to,
+        tiny.at_each_checkpoint(lower_to(a_little_more)),
+        pytest.raises(TrainingError, match=knobs),
+    ):
+        cpt.make(settings, wide, tmp_path / "out")
     ends_as(cpt, settings, wide, tmp_path / "out", tmp_path / "whole")
 
 

@@ -1,7 +1,6 @@
-"""The watch over a run: the falling chosen answer, the full disk, the half-written checkpoint."""
+"""The watch over a run: the falling chosen answer, the full disk, the shared model."""
 
 import errno
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from medllm.training.callbacks import (
     StopOnNonFinite,
     WatchChosenReward,
     keep_lines,
-    last_checkpoint,
+    refuse_shifted,
     translate_resource_errors,
 )
 from tests.refusals import refused
@@ -67,25 +66,6 @@ def test_full_disk_and_full_memory_say_which_knob_to_turn(tmp_path):
         raise RuntimeError("a bug")
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    for step in (2, 10, 12):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "optimizer.pt").write_bytes(b"")
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}), "utf-8")
-    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"global_st', "utf-8")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    torch.save({}, tmp_path / "checkpoint-10" / "rng_state_0.pth")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    (tmp_path / "checkpoint-10" / "rng_state_1.pth").write_bytes(b"PK\x03\x04 and then the disk was full")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2", "another process wrote its part by half"
-    (tmp_path / "checkpoint-2" / "optimizer_0").mkdir()
-    assert last_checkpoint(tmp_path) is None, "shares of the optimizer without their table of contents"
-    (tmp_path / "checkpoint-2" / "optimizer_0" / ".metadata").write_bytes(b"")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-
-
 def test_lines_of_lost_steps_and_a_line_cut_by_a_kill_are_dropped(tmp_path):
     log = tmp_path / "training" / "log.jsonl"
     assert keep_lines(log, 5) == []
@@ -128,3 +108,12 @@ def test_float16s_scaler_may_leave_updates_out_until_its_scale_is_spent(tmp_path
         StopOnNonFinite(scaler_less, tmp_path).on_pre_optimizer_step(
             SimpleNamespace(device="cpu", world_size=1), state, None, model=weights
         )
+
+
+def test_logits_that_only_rounding_moved_are_the_same_and_others_or_none_stop_the_run():
+    torch.manual_seed(0)
+    before = torch.randn(1, 16, 400)
+    refuse_shifted(before, before.bfloat16().float())
+    for after in (before + 0.2 * torch.randn(1, 16, 400), torch.full_like(before, torch.nan)):
+        with refused("training.sharding-changes-weights", "`accelerate: ddp`"):
+            refuse_shifted(before, after)

@@ -13,7 +13,7 @@ import pytest
 
 from medllm.errors import TrainingError
 from medllm.stages import cpt
-from medllm.training.callbacks import last_checkpoint
+from medllm.training.checkpointing import last_checkpoint
 from medllm.training.launcher import first_fault, of_another
 from tests import tiny
 from tests.refusals import refused

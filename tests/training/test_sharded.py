@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
-from medllm.training.callbacks import last_checkpoint
+from medllm.training.checkpointing import last_checkpoint
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from tests import tiny, together

@@ -15,6 +15,7 @@ import json, sys
 from pathlib import Path
 from medllm.recipe.settings import Cpt
 from medllm.stages import cpt
+from tests.tiny import at_each_checkpoint
 settings, base, corpus, out = json.loads(sys.argv[1])
 given = Cpt.model_validate(settings), {"base": Path(base), "corpus": Path(corpus)}, Path(out)
 def killed(checkpoint):
@@ -22,7 +23,8 @@ def killed(checkpoint):
         (checkpoint / "trainer_state.json").unlink()
         raise KeyboardInterrupt
 try:
-    cpt.make(*given, saved=killed)
+    with at_each_checkpoint(killed):
+        cpt.make(*given)
 except KeyboardInterrupt:
     cpt.make(*given)
 """

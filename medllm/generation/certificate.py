@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.generation.canary import parity_questions
 from medllm.generation.engine.blockwise import BlockwiseModel, can_stream, streamed_bytes
-from medllm.generation.parity import NOTED, TEXT, TOKENS, Answerer, Parity, agreement, effect, note, prompts_of
+from medllm.generation.parity import (
+    NOTED,
+    TEXT,
+    TOKENS,
+    Answerer,
+    Parity,
+    agreement,
+    effect,
+    note,
+    parity_questions,
+    prompts_of,
+)
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.combine import concatenate

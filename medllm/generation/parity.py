@@ -4,6 +4,7 @@ The first model's answers and its probability of each next token go to the disk;
 """
 
 import json
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt, render, target_completion
-from medllm.exam.question import Question
+from medllm.exam.question import LETTERS, Question
 from medllm.files import atomic_write, write_text
 from medllm.generation.engine.blockwise import BlockwiseModel
 from medllm.generation.engine.local import LocalGenerator
@@ -237,3 +238,32 @@ def _divergence(told: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Te
 def _rest(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Logarithm of the probability of all tokens but these; minus infinity where there are no others."""
     return logits.scatter(1, ids, -torch.inf).logsumexp(-1) - logits.logsumexp(-1)
+
+
+DRUGS = ("アセトアミノフェン", "アモキシシリン", "ゲンタマイシン", "フェニトイン", "メトトレキサート", "バンコマイシン")
+SHOTS = 3
+
+
+def parity_questions(count: int, seed: int = 0) -> tuple[list[Question], list[Question]]:
+    """`count` questions on doses, and three worked examples; the same for the same seed, and in no exam."""
+    draw = random.Random(f"canary {seed}")
+    made = [_question(number, draw) for number in range(count + SHOTS)]
+    return made[SHOTS:], made[:SHOTS]
+
+
+def _question(number: int, draw: random.Random) -> Question:
+    weight, dose = draw.randrange(12, 90), draw.randrange(2, 40)
+    right = weight * dose
+    wrong = draw.sample([weight + dose, right * 10, right // 2 or 1, right + weight, right + 3 * dose], 4)
+    choices = [right, *wrong]
+    draw.shuffle(choices)
+    letter = LETTERS[choices.index(right)]
+    return Question(
+        question_id=f"canary-{number}",
+        benchmark="canary",
+        text=f"体重{weight} kgの患者に{draw.choice(DRUGS)}を{dose} mg/kgで投与する。投与量はどれか。",
+        choices=tuple(f"{choice} mg" for choice in choices),
+        gold=(frozenset(letter),),
+        key=(letter,),
+        explanation=f"{weight} kg × {dose} mg/kg = {right} mgである。",
+    )

@@ -147,8 +147,7 @@ def test_the_merged_model_answers_as_the_adapter_and_says_so_in_its_certificate(
 
 
 def test_a_certificate_tells_another_model_apart(sources, tmp_path):
-    from medllm.generation.canary import parity_questions
-    from medllm.generation.parity import Answerer, compare
+    from medllm.generation.parity import Answerer, compare, parity_questions
 
     asked, examples = parity_questions(3)
     one = Answerer(sources["base"], sources["cpt"], dtype="float32")

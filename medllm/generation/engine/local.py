@@ -11,9 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
 from medllm.generation.engine.batching import Batch, BatchLimits, Prompt, pieces, plan, refuse_strangers, too_long
-from medllm.generation.engine.cache_budget import CacheBudget
 from medllm.generation.engine.decoding import Decoder, next_tokens
-from medllm.generation.engine.kv_cache import Prefix, Rows, Shared, joined, roomy_cache
+from medllm.generation.engine.kv_cache import CacheBudget, Prefix, Rows, Shared, joined, roomy_cache
 from medllm.generation.engine.lora_linear import replace_lora_layers
 from medllm.generation.engine.prefix_attention import NAME, register
 from medllm.generation.types import BASE, Delta, Reply, Request

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import GitRefs, HfApi, get_token
+import httpx2
+from huggingface_hub import GitRefs, HfApi, get_session, get_token
 from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
@@ -19,7 +20,6 @@ from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
 from medllm.hub.errors import WAITS, unreachable_error, with_retries
 from medllm.hub.permissions import Account, account_of
-from medllm.hub.timeouts import bound_session
 
 T = TypeVar("T")
 
@@ -235,3 +235,26 @@ def connect(
     folder = Path(where).resolve()
     with serve(folder, user=user, allow_jobs=jobs) as served:
         yield Hub(served.url, served.token, cache_of(str(folder)), where, say=say)
+
+
+CONNECT = 20.0
+READ = 60.0
+"""Seconds without one byte of an answer, for requests that only read."""
+WORK = 600.0
+"""The same for requests that make the Hub work: a commit of large files takes it a while."""
+
+
+def bound_session() -> None:
+    """Add timeouts to the client's session; the client sets none, and loses ours with each new session."""
+    session = get_session()
+    hooks = session.event_hooks
+    if bound not in hooks["request"]:
+        session.event_hooks = {**hooks, "request": [*hooks["request"], bound]}
+
+
+def bound(request: httpx2.Request) -> None:
+    """Set each timeout that the request does not set itself."""
+    read = READ if request.method in ("GET", "HEAD") else WORK
+    limits = {"connect": CONNECT, "read": read, "write": WORK, "pool": WORK}
+    set_before = {name: value for name, value in request.extensions.get("timeout", {}).items() if value is not None}
+    request.extensions["timeout"] = {**limits, **set_before}

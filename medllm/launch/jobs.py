@@ -2,6 +2,8 @@
 
 import base64
 import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,10 +16,11 @@ from urllib.parse import urlsplit
 import yaml
 from huggingface_hub import HfApi, JobInfo
 
+import medllm
 from medllm.errors import LaunchError
-from medllm.hub import Artifact, Hub
+from medllm.hub import Artifact, Hub, digest_of_folder
+from medllm.hub.push import push_once_tagged
 from medllm.hub.wip_branch import branch_of
-from medllm.launch.package_snapshot import push_package
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan
 from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED
@@ -206,3 +209,20 @@ def _clean(line: str, hub: Hub) -> str:
 
 def _message(job: JobInfo) -> str:
     return f" ({job.status.message})" if job.status and job.status.message else ""
+
+
+TEMPLATES = ("model_card", "dataset_cards")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def push_package(hub: Hub, namespace: str) -> Artifact:
+    """Push the package unless the Hub already holds it, byte for byte, under the tag of its content."""
+    package = Path(medllm.__file__).parent
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside) / "code"
+        shutil.copytree(package, folder / "medllm", ignore=LEFT_OUT)
+        for name in TEMPLATES:
+            if (package.parent / name).is_dir():
+                shutil.copytree(package.parent / name, folder / name, ignore=LEFT_OUT)
+        tag = "code-" + digest_of_folder(folder).removeprefix("sha256:")[:12]
+        return push_once_tagged(hub, folder, f"{namespace}/medllm-code", "dataset", tag)

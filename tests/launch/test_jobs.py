@@ -9,8 +9,7 @@ import pytest
 
 from medllm.errors import LaunchError, RecipeError
 from medllm.hub import Hub, connect
-from medllm.launch.jobs import HubJobs, carried, dependencies, flavor_of
-from medllm.launch.package_snapshot import push_package
+from medllm.launch.jobs import HubJobs, carried, dependencies, flavor_of, push_package
 from medllm.localhub import serve
 from medllm.pipeline import BuildContext, make_plan, run
 from medllm.recipe import read_recipe, with_overrides

@@ -8,7 +8,6 @@ from pathlib import Path
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.dependencies import Use, stages_of, uses
 from medllm.recipe.errors import RecipeFault, did_you_mean
-from medllm.recipe.exams import first_day, known_exams
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
 from medllm.recipe.training import NAMED
@@ -239,3 +238,16 @@ RULES: tuple[Rule, ...] = (
 def broken_rules(recipe: Recipe) -> list[RecipeFault]:
     """Apply every rule to a recipe whose single values are valid."""
     return [fault for rule in RULES for fault in rule(recipe)]
+
+
+def known_exams(recipe: Recipe) -> list[str]:
+    """List the exams that a recipe may name: those of the catalogue and its own."""
+    return [*CATALOGUE, *(name for name in recipe.exams if name not in CATALOGUE)]
+
+
+def first_day(recipe: Recipe, name: str) -> date | None:
+    """Return the earliest day of an exam, or None when it is unknown."""
+    own = recipe.exams.get(name)
+    if own and own.first:
+        return own.first
+    return CATALOGUE[name].first if name in CATALOGUE else None

@@ -18,9 +18,8 @@ from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.contamination import vote_texts
 from medllm.preferences.expert_votes import read_votes
 from medllm.preferences.labels import LabelledSample, labelled
-from medllm.preferences.pairs import PreferencePair, RankedAnswers, make_pairs
+from medllm.preferences.pairs import PreferencePair, RankedAnswers, make_pairs, yield_report
 from medllm.preferences.questions import QuestionSelection, select_questions
-from medllm.preferences.report import yield_report
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 

@@ -10,9 +10,8 @@ from medllm.exam.question import Question
 from medllm.generation.types import Reply
 from medllm.preferences.expert_votes import read_votes
 from medllm.preferences.labels import label, labelled
-from medllm.preferences.pairs import STEPS, RankedAnswers, make_pairs
+from medllm.preferences.pairs import STEPS, RankedAnswers, make_pairs, yield_report
 from medllm.preferences.questions import printed_late
-from medllm.preferences.report import yield_report
 from medllm.recipe.settings import DataSource
 from tests.refusals import refused
 

@@ -1,4 +1,4 @@
-"""A folder of safetensors weights, read by its headers alone: names, shapes, shards, identity; no torch."""
+"""A folder of safetensors weights, read by its headers: names on disk and in memory, shapes, shards, identity."""
 
 import hashlib
 import json

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from medllm.errors import HubError
-from medllm.hub import Hub, Provenance, connect, digest_of, push, timeouts
+from medllm.hub import Hub, Provenance, client, connect, digest_of, push
 from medllm.hub.errors import to_hub_error
 from medllm.hub.push import writable_head
 from tests.hub.weather import Storm, weather
@@ -88,7 +88,7 @@ def test_a_hub_that_nobody_serves_is_told_at_once_and_one_that_went_away_is_wait
 
 def test_a_hub_that_takes_the_call_and_never_answers_is_not_waited_for_for_ever(stormy, monkeypatch):
     hub, _ = stormy
-    monkeypatch.setattr(timeouts, "READ", 0.1)
+    monkeypatch.setattr(client, "READ", 0.1)
     said = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dead = replace(hub, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", waits=(0.01,), say=said.append)

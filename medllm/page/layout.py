@@ -8,8 +8,8 @@ from medllm.page.api import functions
 from medllm.page.context import PageContext
 from medllm.page.error_page import fault_panel
 from medllm.page.flips import Wanted
-from medllm.page.header import bar, header
 from medllm.page.html import both, safe
+from medllm.page.results import Origin
 from medllm.page.tabs import ask as ask_tab
 from medllm.page.tabs import compare as compare_tab
 from medllm.page.tabs import flips as flips_tab
@@ -136,3 +136,27 @@ def _revisions(page: PageContext) -> str:
 def _example() -> str:
     code = 'from gradio_client import Client\nprint(Client("ADDRESS").predict(api_name="/scores"))'
     return f'<pre tabindex="0"><code lang="en">{safe(code)}</code></pre>'
+
+
+def header(title: str | None = None) -> str:
+    """Return the title (a recipe's own, or the page's), the subject of the page, and the language switch."""
+    switch = "".join(
+        f'<button type="button" lang="{language}" data-speak="{language}" aria-pressed="false">{name}</button>'
+        for language, name in (("ja", "日本語"), ("en", "English"))
+    )
+    return (
+        f'<header class="top"><div><h1>{safe(title) if title else both("title")}</h1><p>{both("lead")}</p></div>'
+        f'<nav aria-label="日本語 / English">{switch}</nav></header>'
+    )
+
+
+def bar(origin: Origin | None, *, live: bool) -> str:
+    """Return the disclaimer and the kind of the answers: recorded, live or simulated, with source and revision."""
+    marking = "recorded" if origin is None or origin.marking == "miniature" else origin.marking
+    chips = f'<span class="chip">{both(marking)}</span>' + (f'<span class="chip">{both("live")}</span>' if live else "")
+    hint = f"{origin.marking if origin else 'recorded'}_hint"
+    name = "" if origin is None else safe(origin.name) + (f"@{safe(origin.revision[:12])}" if origin.revision else "")
+    return (
+        f'<aside class="bar" id="page-ready"><strong>⚠ {both("disclaimer")}</strong>{chips}'
+        f'<span class="from">{both(hint)} {name}</span></aside>'
+    )

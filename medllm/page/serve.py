@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from medllm.errors import MedllmError
 from medllm.page.live import Live, open_live
 
@@ -48,8 +50,8 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
     from medllm.page.allowed_hosts import hosts_of
     from medllm.page.middleware import Frame
     from medllm.page.request_filter import RequestFilter
+    from medllm.page.serve import theme
     from medllm.page.tabs.components import I18N
-    from medllm.page.theme import theme
 
     stack = ExitStack()
     demo, routes = _build(settings, stack)
@@ -106,3 +108,32 @@ def _css() -> str:
     from importlib import resources
 
     return resources.files("medllm.page").joinpath("style.css").read_text(encoding="utf-8")
+
+
+FONT = ("system-ui", "Hiragino Sans", "Yu Gothic UI", "Meiryo", "Noto Sans CJK JP", "sans-serif")
+"""Fonts of the reader's own machine: a web font for Japanese would weigh megabytes."""
+
+
+def theme() -> gr.themes.Base:
+    """Return the base theme with its failing contrasts corrected; Japanese in tables and code keeps its own font."""
+    return gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        font=list(FONT),
+        font_mono=["ui-monospace", "Menlo", "Consolas", *FONT],
+    ).set(
+        button_primary_background_fill="*primary_800",
+        button_primary_background_fill_hover="*primary_900",
+        button_primary_background_fill_dark="*primary_800",
+        button_primary_text_color="white",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )

@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from medllm.errors import MedllmError
 from medllm.exam.record import PromptStyle
 from medllm.page.context import PageContext
 from medllm.page.export import comparison, table
 from medllm.page.flips import Wanted, records_of
-from medllm.page.html import LANGUAGES
-from medllm.page.prompting import exact_prompt
+from medllm.page.html import LANGUAGES, word
 from medllm.page.review_routes import review_routes
 
 INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
@@ -69,3 +69,17 @@ def attachment(text: str, name: str, kind: str) -> Response:
 
 def _get(path: str, call: Callable[[Request], Response]) -> BaseRoute:
     return Route(path, call, methods=["GET"])
+
+
+def exact_prompt(page: PageContext, key: str, style: PromptStyle, language: str) -> str:
+    """Return the prompt of a question as text, after a line that states whether it equals the recorded one exactly."""
+    results = page.results
+    record = next((found for found in (results.record(key, model, style) for model in results.models) if found), None)
+    if record is None:
+        return word("absent", language)
+    try:
+        prompt = results.prompt_of(record)
+    except MedllmError as fault:
+        return f"{word('prompt_unsure', language)}\n\n{fault}"
+    matched = record.prompt_hash is not None and prompt.hash == record.prompt_hash
+    return f"[{word('prompt_exact' if matched else 'prompt_unsure', language)}]\n\n{prompt.text}"

@@ -10,8 +10,8 @@ from medllm.page.context import PageContext
 from medllm.page.html import words
 from medllm.page.loading import read
 from medllm.page.picker import Shelf
-from medllm.page.prompting import exact_prompt
 from medllm.page.results import Origin, RecordedResults
+from medllm.page.routes import exact_prompt
 from tests.page.simulated import questions, write
 from tests.page.simulated import write_questions as write_examples
 

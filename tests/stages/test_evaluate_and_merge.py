@@ -87,7 +87,7 @@ def test_the_space_reads_what_is_written(sources, tmp_path):
     from medllm.page.html import words
     from medllm.page.loading import load
     from medllm.page.picker import Shelf
-    from medllm.page.prompting import exact_prompt
+    from medllm.page.routes import exact_prompt
 
     evaluate.make(settings(prompts=("plain", "explain"), limit=5), sources, tmp_path / "out")
     shown = load(str(tmp_path / "out"))

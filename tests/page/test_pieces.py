@@ -8,12 +8,12 @@ import pytest
 
 from medllm.compare import Cell
 from medllm.page.card import LONGEST, question_card
-from medllm.page.export import comparison, table
 from medllm.page.filters import OUTCOMES, Filter
 from medllm.page.flips import Wanted, records_of, rows
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import LANGUAGES, both, safe, words
 from medllm.page.picker import LONGEST_LIST, Shelf
+from medllm.page.routes import comparison, table
 from medllm.page.scores import scores
 from medllm.page.tabs.components import LABELS
 from tests.page.simulated import HOSTILE, MODELS

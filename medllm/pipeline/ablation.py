@@ -13,9 +13,8 @@ from medllm.exam.stability.table import ScoreRow, format_estimate, score_table
 from medllm.exam.stability.text import report_json
 from medllm.exam.stability.trainings import trainings_lines
 from medllm.exam.statistics import Estimate, Interval
-from medllm.pipeline.build import BuildContext
+from medllm.pipeline.build import BuildContext, Launcher, run
 from medllm.pipeline.plan import BuildPlan, make_plan
-from medllm.pipeline.run import Launcher, run
 from medllm.recipe import Recipe, with_overrides
 
 ORDER = ("base", "rpo-only", "cpt", "cpt-dpo", "final")

@@ -1,28 +1,33 @@
-"""The build of one stage: pull its sources, run it, write its card, push, tag; a killed build resumes."""
+"""The build of a plan: each missing stage in order is pulled, made, carded, pushed and tagged; a killed one resumes."""
 
+import fcntl
 import json
+import os
 import platform
+import re
 import shutil
+import socket
+import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medllm.errors import HubError, MedllmError
 from medllm.hub import Artifact, Hub, Input, Provenance, push
-from medllm.hub.push import writable_head
+from medllm.hub.push import tag_output, writable_head
 from medllm.hub.wip_branch import branch_of, fetch_wip
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import read_facts
 from medllm.pipeline.least_content import refuse_empty
-from medllm.pipeline.lock import exclusive_lock
-from medllm.pipeline.machine import hardware
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_training
+from medllm.pipeline.space_settings import check_secrets, configure_space
 from medllm.pipeline.wip_sync import sync_wip
 from medllm.recipe.base import Settings
 from medllm.recipe.reference import Stage
@@ -31,6 +36,7 @@ from medllm.resource_errors import disk_is_full
 Maker = Callable[[Settings, dict[str, Path], Path], None]
 """A stage: folders in, one folder out."""
 
+CPU_INFO = Path("/proc/cpuinfo")
 LIBRARIES = ("medllm", "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "datatrove")
 """The libraries whose versions a provenance records: a change of version can change the result of equal settings."""
 
@@ -48,6 +54,56 @@ class BuildContext:
     """Reports how far the work is; only the latest line matters."""
     keep_every: float | None = None
     """Seconds between two pushes of half-made work; None where this machine's disk outlives the run."""
+
+
+class Launcher(Protocol):
+    """Gets one stage made, wherever; the tag on the Hub is the result."""
+
+    def __call__(self, plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
+        """Return when the stage's output is on the Hub, or raise."""
+
+
+def run(
+    plan: BuildPlan, bench: BuildContext, launch: Launcher, asked: Callable[[BuildPlan], None]
+) -> dict[Stage, Artifact]:
+    """Build what the plan lists as missing; `asked` shows the plan and raises when people do not want it."""
+    asked(plan)
+    if plan.missing:
+        bench.hub.check_writable(plan.recipe.namespace, [item.repo_id for item in plan.missing])
+    if any(item.stage == "space" for item in plan.missing):
+        check_secrets(plan.recipe)
+    made: dict[Stage, Artifact] = {}
+    for item in plan.items:
+        standing = _standing(item, bench)
+        made[item.stage] = standing or _made(plan, item, made, bench, launch)
+        if item.stage == "space":
+            configure_space(bench.hub, item.repo_id, plan.recipe, made, bench.say, fresh=standing is None)
+    return made
+
+
+def _standing(item: StagePlan, bench: BuildContext) -> Artifact | None:
+    if item.standing:
+        return item.standing.artifact
+    head = item.head
+    if head and head.provenance and head.provenance.digest == item.digest:
+        bench.say(f"{item.stage}: pushed by an earlier run that did not get to tag it")
+        return tag_output(bench.hub, head.artifact, head.provenance)
+    return None
+
+
+def _made(
+    plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext, launch: Launcher
+) -> Artifact:
+    bench.say(f"{item.stage}: rebuilding, because {item.why}" if item.remade else f"{item.stage}: {item.why}")
+    launch(plan, item, made, bench)
+    found = bench.hub.find(item.repo_id, item.kind, item.digest)
+    if found is None:
+        raise HubError(
+            "stage.no-output",
+            f"{item.repo_id}: the stage finished, but its output is not on the Hub under its digest. Run again.",
+        )
+    bench.say(f"{item.stage}: exists as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
+    return found.artifact
 
 
 def make(
@@ -157,3 +213,63 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+class BusyError(MedllmError):
+    """Another run is at work on the same thing."""
+
+
+@contextmanager
+def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
+    """Hold the folder for ourselves; the system lets go of it when this process ends, however it ends.
+
+    A lock of this process alone (`lockf`): one of the open file (`flock`) would live on in processes that a library
+    forked and that outlive a run that is killed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError, PermissionError) as fault:
+        raise MedllmError(
+            "stage.no-folder", f"{folder}: the folder cannot be created ({fault.strerror}). Name another with --work."
+        ) from fault
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as fault:
+            lock.seek(0)
+            who = lock.read().strip() or "another run"
+            raise BusyError(
+                "stage.busy", f"{what}: {who} is building it right now in {folder}. Wait for it, then run again."
+            ) from fault
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def hardware() -> str:
+    """The GPUs that this process may use, by their names; else the processor and how many cores of it."""
+    found = Counter(gpu_names())
+    if found:
+        return ", ".join(f"{count} x {name}" for name, count in found.items())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}, no GPU"
+
+
+def gpu_names() -> list[str]:
+    """One name for each GPU that is visible here, as the driver calls it."""
+    names: list[str] = []
+    if shutil.which("nvidia-smi"):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+        names = re.findall(r"^GPU \d+: (.+?) \(UUID", listed, re.MULTILINE)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return names
+    wanted = [one.strip() for one in visible.split(",") if one.strip() not in ("", "-1")]
+    return [names[int(one)] if one.isdecimal() and int(one) < len(names) else "GPU" for one in wanted]
+
+
+def _processor() -> str:
+    told = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.is_file() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()

@@ -156,7 +156,7 @@ def trace(
     """Show where a model or a row came from, and which datasets and models saw it (for a take-down)."""
     from medllm.cli.console import log
     from medllm.hub import connect
-    from medllm.pipeline.tracing import owner_of, trace_of
+    from medllm.pipeline.trace import owner_of, trace_of
 
     with connect(hub, owner_of(repo), say=log) as there:
         answer = trace_of(there, repo, row, kind)

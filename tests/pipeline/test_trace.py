@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import HubError
-from medllm.pipeline.tracing import trace_of
+from medllm.pipeline.trace import trace_of
 from tests.refusals import refused
 
 ROWS = {

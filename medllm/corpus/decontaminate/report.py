@@ -1,10 +1,14 @@
 """The report of the leakage audit: matches by document, the largest containment by item, and totals."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+import jinja2
 
 from medllm.corpus.decontaminate.highlights import Excerpt
 from medllm.corpus.decontaminate.matcher import DROP, REVIEW, Verdict, verdict
+from medllm.files import write_text
 
 Stage = Literal["corpus", "preferences", "few-shot", "teacher"]
 SHOWN = 200
@@ -110,3 +114,13 @@ class AuditReport:
             for item, (containment, document) in sorted(self.largest.items(), key=lambda seen: (-seen[1][0], seen[0]))
         ]
         return {"documents": documents, "items": items, "totals": self.totals(), "unsearchable": self.unsearchable}
+
+
+def write_page(report: AuditReport, title: str, path: Path) -> None:
+    """Write the page to a temporary file and move it into place, so that no reader sees half a page."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    items = report.as_dict()["items"][:SHOWN]
+    page = environment.from_string(Path(__file__).with_suffix(".html").read_text("utf-8")).render(
+        title=title, report=report, totals=report.totals(), items=items, shown=SHOWN
+    )
+    write_text(path, page, "replace")

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from medllm.cli.main import app
 from medllm.corpus.decontaminate.audit import AuditRequest, audit, audit_source
-from medllm.corpus.decontaminate.audit_page import write_page
 from medllm.corpus.decontaminate.exam_items import ExamItem
+from medllm.corpus.decontaminate.report import write_page
 from medllm.corpus.read.sources import TextSource
 
 CASE = "五十八歳の女性。二か月前からの動悸と体重の減少を主訴に来院した。甲状腺は全体に腫れ、手指に細かい震えを認める。"

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.held_out import held_out
-from medllm.corpus.decontaminate.matcher import ExamIndex
-from medllm.corpus.decontaminate.windows import match_in_slices
+from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices
 
 Draw = random.Random
 Disguise = Callable[[ExamItem, Draw], str]

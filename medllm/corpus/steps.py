@@ -11,8 +11,7 @@ from medllm.corpus.clean.filters import FilterLimits, drop_reason, without_boile
 from medllm.corpus.clean.normalise import normalise
 from medllm.corpus.clean.pii import PiiFinding, find, hide
 from medllm.corpus.decontaminate.exam_items import ExamItem, Match
-from medllm.corpus.decontaminate.matcher import verdict
-from medllm.corpus.decontaminate.windows import index_of, match_in_slices
+from medllm.corpus.decontaminate.matcher import index_of, match_in_slices, verdict
 from medllm.corpus.documents import AdmissionGate
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.highlights import excerpt
-from medllm.corpus.decontaminate.matcher import DROP, REVIEW, ExamIndex
+from medllm.corpus.decontaminate.matcher import DROP, REVIEW, ExamIndex, index_of, match_in_slices
 from medllm.corpus.decontaminate.report import SHOWN, AuditReport, Finding, Stage
 from medllm.corpus.decontaminate.semantic import ALIKE, Encoder, SemanticIndex
-from medllm.corpus.decontaminate.windows import index_of, match_in_slices
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart, TextSource, split_into_tasks
 from medllm.processes import begin_worker

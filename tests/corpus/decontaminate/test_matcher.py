@@ -6,8 +6,7 @@ import unicodedata
 import pytest
 
 from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.matcher import ExamIndex, verdict
-from medllm.corpus.decontaminate.windows import match_in_slices
+from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices, verdict
 from medllm.errors import DataError
 from tests.corpus.invented import INVENTED
 

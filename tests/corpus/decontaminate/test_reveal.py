@@ -8,9 +8,8 @@ import pytest
 
 from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.held_out import held_out
-from medllm.corpus.decontaminate.matcher import ExamIndex
+from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices
 from medllm.corpus.decontaminate.reveal import reveal
-from medllm.corpus.decontaminate.windows import match_in_slices
 from medllm.exam.benchmarks import translations
 from tests.corpus.invented import INVENTED
 

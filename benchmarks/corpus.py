@@ -67,7 +67,7 @@ def size(args: argparse.Namespace) -> int:
 def audit(args: argparse.Namespace) -> None:
     """The audit alone, against all of IgakuQA."""
     from medllm.corpus.decontaminate.audit import AuditRequest, audit_source
-    from medllm.corpus.decontaminate.held_out import held_out
+    from medllm.corpus.decontaminate.exam_items import held_out
     from medllm.corpus.read.sources import TextSource
 
     asked = AuditRequest(tuple(held_out([("igakuqa", args.data / "igakuqa")])))

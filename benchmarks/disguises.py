@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.exam_items import ExamItem, held_out
 from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices
 
 Draw = random.Random

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from medllm.corpus.decontaminate.audit import AuditRequest, audit
-from medllm.corpus.decontaminate.held_out import as_item
+from medllm.corpus.decontaminate.exam_items import as_item
 from medllm.corpus.decontaminate.semantic import Encoder, SemanticIndex
 from medllm.exam.benchmarks import load
 

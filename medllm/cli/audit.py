@@ -32,7 +32,7 @@ def audit(  # noqa: PLR0913  an option each
 ) -> None:
     """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""
     from medllm.corpus.decontaminate.audit import AuditRequest, audit_source
-    from medllm.corpus.decontaminate.held_out import exam_folder, held_out
+    from medllm.corpus.decontaminate.exam_items import exam_folder, held_out
     from medllm.corpus.decontaminate.report import write_page
     from medllm.corpus.read.sources import TextSource
 

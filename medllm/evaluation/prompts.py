@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medllm.corpus.decontaminate.held_out import translated_items
+from medllm.corpus.decontaminate.exam_items import translated_items
 from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question

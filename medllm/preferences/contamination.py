@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.corpus.decontaminate.audit import AuditRequest, audit
-from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.held_out import as_item
+from medllm.corpus.decontaminate.exam_items import ExamItem, as_item
 from medllm.corpus.decontaminate.report import AuditReport, Finding, Stage, write_page
 from medllm.errors import DataError
 from medllm.exam.question import Question

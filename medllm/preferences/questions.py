@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from medllm.corpus.decontaminate.held_out import translated_items
+from medllm.corpus.decontaminate.exam_items import translated_items
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.prompts import exemplars_before

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.exam_items import held_out
 from medllm.corpus.decontaminate.known_contaminated import known_leaks
 from medllm.corpus.licences import read_license
 from medllm.corpus.read.sources import TextSource

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.exam_items import ExamItem, held_out
 from medllm.corpus.decontaminate.matcher import ExamIndex
 from medllm.corpus.read import sources
 from tests.corpus.spread import lay_out

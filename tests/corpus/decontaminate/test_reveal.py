@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.exam_items import ExamItem, held_out
 from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices
 from medllm.corpus.decontaminate.reveal import reveal
 from medllm.exam.benchmarks import translations

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus.decontaminate.held_out import held_out
+from medllm.corpus.decontaminate.exam_items import held_out
 from medllm.corpus.read.exam_sets import read_exam
 from medllm.corpus.read.sources import TextSource
 from medllm.exam import benchmarks

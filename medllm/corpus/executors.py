@@ -14,7 +14,7 @@ from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
-from medllm.corpus.plan import Pass
+from medllm.corpus.curate import Executor, Pass
 from medllm.errors import DataError, MedllmError
 from medllm.processes import run_in_workers
 
@@ -22,8 +22,6 @@ POLL_SECONDS = 10.0
 """Seconds between two checks of a cluster's queue."""
 Kind = Literal["local", "slurm", "ray"]
 Options = Mapping[str, Any]
-Executor = Callable[[Pass, Path], Any]
-"""Runs a pass to its end in a work folder; a task with a mark there is not done again."""
 
 
 class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]

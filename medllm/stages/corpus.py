@@ -15,7 +15,7 @@ from medllm.recipe.data import Corpus, DataSource, Replay
 from medllm.stages.workdir import move_into_place, work_folder, write_facts
 
 if TYPE_CHECKING:
-    from medllm.corpus.plan import Curation
+    from medllm.corpus.curate import Curation
     from medllm.corpus.stats import Counts
 
 
@@ -44,8 +44,8 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
 
 def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
     from medllm.corpus.clean.filters import FilterLimits
+    from medllm.corpus.curate import Curation
     from medllm.corpus.documents import AdmissionGate
-    from medllm.corpus.plan import Curation
     from medllm.corpus.steps import AuditConfig, Personal
 
     if settings.cutoff is None:

@@ -100,6 +100,69 @@ def public_definitions(
                 yield from ((f"{node.name}.{name}", inner) for name, inner in public_definitions(node.body))
 
 
+SHORT_FILE = 60
+"""Lines under which a module of one user is a crumb: a reader opens a file for what stands in the next one."""
+SHORT = {
+    "cli/audit.py": "a command",
+    "cli/merge.py": "a command",
+    "cli/page.py": "a command",
+    "corpus/decontaminate/known_contaminated.py": "a table of data sets that grows",
+    "corpus/read/parquet.py": "the reader of a format",
+    "evaluation/card_rows.py": "the rows of a card, until one table serves card and page",
+    "exam/benchmarks/mmlu.py": "the reader of a benchmark",
+    "launch/job_script.py": "the program of a Job, sent as a file",
+    "localhub/web/takedown.py": "routes",
+    "page/tabs/review.py": "a tab of the page",
+    "page/tabs/scores.py": "a tab of the page",
+}
+"""Short modules of fewer than two users, each with its reason."""
+
+
+def test_a_short_module_has_two_users_or_a_reason():
+    users = users_of_modules({path: ast.parse(read(path)) for path in PACKAGE})
+    short = {
+        path.relative_to("medllm").as_posix()
+        for path in PACKAGE
+        if len(read(path).splitlines()) < SHORT_FILE and len(users[path]) < 2
+    }
+    short -= {name for name in short if name.endswith(("__init__.py", "__main__.py"))}
+    assert sorted(short - set(SHORT)) == [], "merge it into the module that uses it"
+    existing = {path.relative_to("medllm").as_posix() for path in PACKAGE}
+    assert sorted((set(SHORT) & existing) - short) == [], "it needs no reason any more"
+
+
+def users_of_modules(trees: dict[Path, ast.Module]) -> dict[Path, set[Path]]:
+    """The modules that import each module, as a whole or a name of it."""
+    named = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in trees}
+    users: dict[Path, set[Path]] = {path: set() for path in trees}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            for name in names:
+                if name in named and named[name] != path:
+                    users[named[name]].add(path)
+    return users
+
+
+def test_a_user_is_seen_whether_it_imports_the_module_or_a_name_in_a_function_or_not():
+    files = {
+        "medllm/a/one.py": "x = 1",
+        "medllm/a/two.py": "from medllm.a import one",
+        "medllm/b.py": "def f():\n    from medllm.a.one import x\n    import medllm.a.two",
+    }
+    users = users_of_modules({Path(name): ast.parse(text) for name, text in files.items()})
+    assert users == {
+        Path("medllm/a/one.py"): {Path("medllm/a/two.py"), Path("medllm/b.py")},
+        Path("medllm/a/two.py"): {Path("medllm/b.py")},
+        Path("medllm/b.py"): set(),
+    }
+
+
 VAGUE = re.compile(
     r"(^|_)(utils?|helpers?|managers?|common|misc|stuff|things?|beside|told|found|alone|wanted|said|look)(_|$)"
 )
@@ -145,28 +208,77 @@ def test_every_dependency_is_pinned_to_the_version_that_is_installed_here():
 
 LOADED_BY_OTHERS = {"tensorboard", "trackio", "orjson", "medllm"}
 """Declared, and imported by transformers or datatrove for us."""
+ON_HUB_ONLY = {"spaces"}
+"""Imported where it is: a ZeroGPU Space has it."""
+COMPARED_WITH = {"lm_eval"}
+"""Imported by the benchmark that compares with it, which says how to install it."""
+WITHOUT_EXTRAS = ("cards", "cli", "errors", "exam", "files", "hub", "launch", "localhub", "pipeline", "processes",
+                  "recipe", "resource_errors", "votes")  # fmt: skip
+"""Rooms that an installation without extras imports."""
+
+
+def declared_in(extras: tuple[str, ...]) -> set[str]:
+    """The distributions of the core and of these extras."""
+    project = tomllib.loads(read(Path("pyproject.toml")))["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*(project["optional-dependencies"][name] for name in extras))]
+    return {re.split(r"[<>=\[ ;]", one)[0].lower().replace("_", "-") for one in wanted}
+
+
+def distributions(paths: list[Path], *, at_import: bool = False) -> set[str]:
+    """The distributions whose modules these files import; with `at_import`, only outside functions."""
+    owners = packages_distributions()
+    own = {"medllm", "tests", "docs", "benchmarks", "tools", *ON_HUB_ONLY, *COMPARED_WITH, *sys.stdlib_module_names}
+    names = {name for path in paths for name in imported_modules(ast.parse(read(path)), at_import=at_import)} - own
+    return {owner.lower().replace("_", "-") for name in names for owner in owners.get(name, [name])}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
-    owners = packages_distributions()
-    imported = {name for path in PACKAGE for name in imported_modules(ast.parse(read(path)))}
-    imported -= {"medllm", *OPTIONAL, *sys.stdlib_module_names}
-    project = tomllib.loads(read(Path("pyproject.toml")))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *itertools.chain(*(extras[name] for name in ("train", "space", "curate")))]
-    declared = {re.split(r"[<>=\[ ;]", one)[0].lower().replace("_", "-") for one in wanted}
-    used = {owner.lower().replace("_", "-") for name in imported for owner in owners[name]}
+    used, declared = distributions(PACKAGE), declared_in(("train", "space", "curate", "ray"))
     assert len(used) > 20
     assert used - declared == set()
     assert declared - used - LOADED_BY_OTHERS == set()
 
 
-def imported_modules(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def test_what_an_installation_without_extras_imports_is_declared_without_extras():
+    core = [path for path in PACKAGE if path.parts[1].removesuffix(".py") in WITHOUT_EXTRAS]
+    assert len(core) > 100
+    assert distributions(core, at_import=True) - declared_in(()) == set()
+
+
+def test_what_tests_benchmarks_docs_and_tools_import_is_declared_too():
+    others = [path for path in SOURCES if path.parts[0] != "medllm"]
+    assert distributions(others) - declared_in(("train", "space", "curate", "ray", "dev")) == set()
+
+
+def imported_modules(tree: ast.AST, *, at_import: bool = False) -> Iterator[str]:
+    """The first part of each imported name, in functions too; with `at_import` only what runs at the file's import."""
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
+        elif isinstance(node, ast.If) and at_import and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        elif not (at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            yield from imported_modules(node, at_import=at_import)
+
+
+def test_imports_in_functions_and_branches_are_seen():
+    text = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import torch
+try:
+    import spaces
+except ImportError:
+    pass
+def f():
+    from trl import SFTTrainer
+    class C:
+        import peft.utils
+"""
+    assert set(imported_modules(ast.parse(text))) == {"typing", "torch", "spaces", "trl", "peft"}
+    assert set(imported_modules(ast.parse(text), at_import=True)) == {"typing", "spaces"}
 
 
 def test_tests_reach_no_other_machine():

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 
 FAMILY = 4
+EDGES = 2
+"""Pairs drawn for each text with a text of its family; one in four is with itself and left out."""
 TASK = 15_000
 """Texts of one task: about as many as 32 MB hold."""
 
@@ -41,9 +43,10 @@ def lay_out(work: Path, texts: int) -> int:
         hashes = np.repeat(families.astype(np.uint32)[:, None] * 100, 100, axis=1) + np.arange(100, dtype=np.uint32)
         hashes[draw.random(count) < 0.25] = draw.integers(0, 1 << 32, 100, np.uint32)
         np.save(part(work, "hashes", task, "npy"), hashes)
-    numbers = np.arange(texts - 1)
-    numbers = draw.permutation(numbers[numbers % FAMILY != FAMILY - 1])
-    rows = np.column_stack([numbers // TASK, numbers % TASK, (numbers + 1) // TASK, (numbers + 1) % TASK])
+    numbers = draw.permutation(np.repeat(np.arange(texts), EDGES))
+    others = np.minimum(numbers // FAMILY * FAMILY + draw.integers(0, FAMILY, len(numbers)), texts - 1)
+    numbers, others = numbers[numbers != others], others[numbers != others]
+    rows = np.column_stack([numbers // TASK, numbers % TASK, others // TASK, others % TASK])
     for bucket in range(20):  # datatrove wants a file for each bucket
         rows[bucket::20].astype("<u4").tofile(part(work, "pairs", bucket, "dups").with_name(f"{bucket:05d}_00.dups"))
     return tasks

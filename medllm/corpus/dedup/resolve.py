@@ -1,6 +1,6 @@
-"""Choice of the duplicates to keep and of the replay texts, by external sorting, so that any number fits."""
+"""Choice of the duplicates to keep and of the replay texts: connected components and sorted columns in memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -8,54 +8,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from datatrove.pipeline.base import PipelineStep
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from medllm.corpus.dedup.components import DisjointSets, Numbers, pairs
-from medllm.corpus.dedup.external_sort import Record, Sorter
 from medllm.corpus.intermediate import part
 
 EXACT, NEAR, NOT_DRAWN = 1, 2, 3
 GONE = np.dtype([("place", "<i8"), ("why", "u1"), ("alike", "<f4"), ("older", "S16")])
-"""A removed duplicate: the reason, its similarity to the older text, and the id of that text."""
+"""A removed text: the reason, and of a duplicate its similarity to the older text and the id of that text."""
 OPEN = 16
 """Tables that are mapped at once: pages read from a mapped file count as this process's memory."""
-_JUDGED = ("replay", "published", "exam")
-# A text on the subject is kept before general text; then the older one, by publication and by exam.
-_CANDIDATE = np.dtype(
-    [
-        ("root", "<i8"),
-        ("replay", "?"),
-        ("published", "<i4"),
-        ("exam", "<i4"),
-        ("number", "<i8"),
-        ("text", "<u8"),
-        ("group", "<u8"),
-        ("id", "S16"),
-    ]
-)
+BLOCK = 50_000
+"""Texts that are turned into Python values at once."""
+_PAIR = np.dtype([("task", "<u4"), ("place", "<u4"), ("other_task", "<u4"), ("other_place", "<u4")])
 _GENERAL = np.dtype([("id", "S16"), ("number", "<i8"), ("length", "<i8")])
-_NUMBERED = np.dtype([("number", "<i8"), *((name, GONE[name]) for name in ("why", "alike", "older"))])
+Numbers = npt.NDArray[np.int64]
+Table = npt.NDArray[Any]
 
 
 class KeptTexts:
     """The kept texts of all tasks, numbered together and read from disk on demand."""
 
     def __init__(self, work: Path, tasks: int) -> None:
-        self._work = work
+        self.work = work
         self.tasks = tasks
         sizes = [len(np.load(part(work, "facts", task, "npy"), mmap_mode="r")) for task in range(tasks)]
         self.offsets: Numbers = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self.size = int(self.offsets[-1])
         self.table = lru_cache(OPEN)(self._table)
 
-    def _table(self, what: str, task: int) -> npt.NDArray[Any]:
-        return np.load(part(self._work, what, task, "npy"), mmap_mode="r")  # type: ignore[no-any-return]
+    def _table(self, what: str, task: int) -> Table:
+        return np.load(part(self.work, what, task, "npy"), mmap_mode="r")  # type: ignore[no-any-return]
 
-    def rows(self, what: str, numbers: Numbers) -> Iterator[tuple[Numbers, npt.NDArray[Any]]]:
-        """Yield the rows of these texts, task by task, each with their positions among the numbers."""
-        tasks = np.searchsorted(self.offsets, numbers, "right") - 1
-        for task in np.unique(tasks).tolist():
-            which = np.flatnonzero(tasks == task)
-            yield which, self.table(what, task)[numbers[which] - self.offsets[task]]
+    def facts(self, numbers: Numbers) -> Table:
+        """Read the facts of these texts, which are in ascending order."""
+        ends = np.searchsorted(numbers, self.offsets)
+        found = [
+            self.table("facts", task)[numbers[ends[task] : ends[task + 1]] - self.offsets[task]]
+            for task in range(self.tasks)
+        ]
+        return np.concatenate(found)
+
+    def signature(self, number: int) -> Table:
+        """Read the MinHash signature of one text."""
+        task = int(np.searchsorted(self.offsets, number, "right")) - 1
+        return self.table("hashes", task)[number - int(self.offsets[task])]  # type: ignore[no-any-return]
 
 
 class Resolve(PipelineStep):  # type: ignore[misc]
@@ -71,53 +68,55 @@ class Resolve(PipelineStep):  # type: ignore[misc]
         self.replay = replay
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
-        """Write for each task a table of its texts that are removed as duplicates or not drawn."""
-        kept, aside = KeptTexts(self.work, self.tasks), self.work / "sorting"
-        with Sorter(aside / "gone", _NUMBERED) as gone:
-            with Sorter(aside / "candidates", _CANDIDATE) as candidates:
-                self._bring_together(kept, candidates)
-                gone.fill(_judged(candidates, kept, self.alike))
-            for task, rows in _parted(gone, kept):
-                np.save(part(self.work, "gone", task, "npy"), rows)
-        with Sorter(aside / "spare", _NUMBERED) as spare:
-            with Sorter(aside / "general", _GENERAL) as general:
-                room = self._room(kept, general)
-                spare.fill(_not_drawn(general, room))
-            for task, rows in _parted(spare, kept):
-                path = part(self.work, "gone", task, "npy")
-                if len(rows):
-                    both = np.concatenate([np.load(path), rows])
-                    np.save(path, both[np.argsort(both["place"])])
-
-    def _bring_together(self, kept: KeptTexts, candidates: Sorter) -> None:
-        with DisjointSets(self.work / "sorting" / "forest", kept.size) as forest:
-            for found in pairs(self.work / "pairs", kept.offsets):
-                forest.join(found)
-            for found in forest.joined():
-                roots = np.unique(found[:, 0])
-                # A root comes once for each stretch of its cluster; the second copy of a record is skipped later.
-                both = np.concatenate([found, np.column_stack([roots, roots])])
-                for which, facts in kept.rows("facts", both[:, 1]):
-                    rows = np.empty(len(which), _CANDIDATE)
-                    rows["root"], rows["number"] = both[which].T
-                    for name in (*_JUDGED, "text", "group", "id"):
-                        rows[name] = facts[name]
-                    candidates.add(rows)
-
-    def _room(self, kept: KeptTexts, general: Sorter) -> float:
-        """Pass on the general texts that are left; return how many of their characters the recipe has room for."""
-        held = 0
+        """Write for each task a table of its texts that are removed as duplicates or not drawn, in order of place."""
+        kept = KeptTexts(self.work, self.tasks)
+        duplicates = np.fromiter(_duplicates(kept, self.alike), GONE)
+        spare = np.fromiter(_not_drawn(kept, duplicates["place"], self.replay), GONE)
+        gone = np.concatenate([duplicates, spare])
+        gone = gone[np.argsort(gone["place"])]
+        ends = np.searchsorted(gone["place"], kept.offsets)
         for task in range(self.tasks):
-            table = kept.table("facts", task)
-            stays = np.ones(len(table), np.bool_)
-            stays[np.load(part(self.work, "gone", task, "npy"))["place"]] = False
-            held += int(table["length"][stays & ~table["replay"]].sum())
-            places = np.flatnonzero(stays & table["replay"])
-            rows = np.empty(len(places), _GENERAL)
-            rows["number"] = places + kept.offsets[task]
-            rows["id"], rows["length"] = table["id"][places], table["length"][places]
-            general.add(rows)
-        return held * self.replay / (1 - self.replay)
+            rows = gone[ends[task] : ends[task + 1]].copy()
+            rows["place"] -= kept.offsets[task]
+            np.save(part(self.work, "gone", task, "npy"), rows)
+
+
+def component_labels(folder: Path, offsets: Numbers) -> npt.NDArray[np.int32]:
+    """Number the connected components of the pairs that datatrove's buckets found: the label of each text.
+
+    `offsets` are the numbers of the first text of each task, and the number of all texts at the end.
+    """
+    found = []
+    for path in sorted(folder.glob("*.dups")):
+        rows = np.fromfile(path, _PAIR)
+        one, other = offsets[rows["task"]] + rows["place"], offsets[rows["other_task"]] + rows["other_place"]
+        found.append(np.stack([one, other]).astype(np.int32))
+    size = int(offsets[-1])
+    pairs = np.concatenate(found, axis=1) if found else np.empty((2, 0), np.int32)
+    graph = coo_array((np.ones(pairs.shape[1], np.float32), (pairs[0], pairs[1])), shape=(size, size))
+    labels: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
+    return labels
+
+
+def _duplicates(kept: KeptTexts, alike: float) -> Iterator[tuple[int, int, float, bytes]]:
+    """Yield the texts to remove: each is similar to an older kept text of its cluster; chains are not followed."""
+    labels = component_labels(kept.work / "pairs", kept.offsets)
+    numbers = np.flatnonzero(np.bincount(labels)[labels] > 1)
+    labels, facts = labels[numbers], kept.facts(numbers)
+    # A text on the subject is kept before general text; then the older one, by publication and by exam.
+    order = np.lexsort([facts["exam"], facts["published"], facts["replay"], labels])
+    staying, before = _Staying(0), -1
+    for begin in range(0, len(order), BLOCK):
+        block = order[begin : begin + BLOCK]
+        told = facts[["text", "group", "id"]][block].tolist()
+        for label, number, facts_of_one in zip(labels[block].tolist(), numbers[block].tolist(), told, strict=True):
+            hashes = kept.signature(number)
+            if label != before:
+                staying, before = _Staying(len(hashes)), label
+            if older := staying.older(facts_of_one, hashes, alike):
+                yield (number, *older)
+            else:
+                staying.add(facts_of_one, hashes)
 
 
 class _Staying:
@@ -128,7 +127,7 @@ class _Staying:
         self._told = np.empty(4, [("text", "<u8"), ("group", "<u8"), ("id", "S16")])
         self._count = 0
 
-    def older(self, told: Record, hashes: npt.NDArray[Any], alike: float) -> tuple[int, float, bytes] | None:
+    def older(self, told: tuple[int, int, bytes], hashes: Table, alike: float) -> tuple[int, float, bytes] | None:
         """Find the first kept text similar to this one; return the reason, the similarity and the kept text's id."""
         text, group, _ = told
         theirs = self._told[: self._count]
@@ -141,7 +140,7 @@ class _Staying:
         at = int(like.argmax())
         return EXACT if same[at] else NEAR, float(share[at]), bytes(theirs["id"][at])
 
-    def add(self, told: Record, hashes: npt.NDArray[Any]) -> None:
+    def add(self, told: tuple[int, int, bytes], hashes: Table) -> None:
         """Add a text that is kept."""
         if self._count == len(self._told):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
@@ -150,43 +149,28 @@ class _Staying:
         self._count += 1
 
 
-def _judged(candidates: Iterable[Record], kept: KeptTexts, alike: float) -> Iterator[Record]:
-    """Yield the texts to remove: each is similar to an older kept text of its cluster; chains are not followed."""
-    before: tuple[int, int] = (-1, -1)
-    staying = _Staying(0)
-    for root, _, _, _, number, *told in candidates:
-        if (root, number) == before:
-            continue
-        ((_, hashes),) = kept.rows("hashes", np.array([number]))
-        if root != before[0]:
-            staying = _Staying(hashes.shape[1])
-        before = (root, number)
-        if older := staying.older(tuple(told), hashes[0], alike):
-            yield (number, *older)
-        else:
-            staying.add(tuple(told), hashes[0])
+def _not_drawn(kept: KeptTexts, gone: Numbers, replay: float) -> Iterator[tuple[int, int, float, bytes]]:
+    """Yield the general texts that do not fit into their share of the corpus, in characters.
 
-
-def _not_drawn(general: Iterable[Record], room: float) -> Iterator[Record]:
-    """Yield the general texts that do not fit; the draw is by id, so it is the same on every machine."""
-    for _, number, length in general:
-        if length <= room:
-            room -= length
-        else:
-            yield number, NOT_DRAWN, 0.0, b""
-
-
-def _parted(gone: Iterable[Record], kept: KeptTexts) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield every task with its removed texts, in order of place."""
-    coming = iter(gone)
-    ahead = next(coming, None)
+    The draw is by id, so it is the same on every machine.
+    """
+    stays = np.ones(kept.size, np.bool_)
+    stays[gone] = False
+    specific, found = 0, [np.empty(0, _GENERAL)]
     for task in range(kept.tasks):
-        begin, end = kept.offsets[task : task + 2].tolist()
-        rows = []
-        while ahead is not None and ahead[0] < end:
-            rows.append((ahead[0] - begin, *ahead[1:]))
-            ahead = next(coming, None)
-        yield task, np.array(rows, GONE)
-
-
-__all__ = ["EXACT", "GONE", "NEAR", "NOT_DRAWN", "Resolve"]
+        table, begin = kept.table("facts", task), int(kept.offsets[task])
+        mine = stays[begin : begin + len(table)]
+        specific += int(table["length"][mine & ~table["replay"]].sum())
+        places = np.flatnonzero(mine & table["replay"])
+        rows = np.empty(len(places), _GENERAL)
+        rows["number"], rows["id"], rows["length"] = places + begin, table["id"][places], table["length"][places]
+        found.append(rows)
+    general = np.concatenate(found)
+    order = np.lexsort([general["number"], general["id"]])
+    room = specific * replay / (1 - replay)
+    for begin in range(0, len(order), BLOCK):
+        for _, number, length in general[order[begin : begin + BLOCK]].tolist():
+            if length <= room:
+                room -= length
+            else:
+                yield number, NOT_DRAWN, 0.0, b""

@@ -1,7 +1,6 @@
-"""Of texts that are alike the right one stays, by a plain reckoning too, and their number costs no memory."""
+"""Of similar texts the right one stays, as a plain loop finds too; components are those of the graph of pairs."""
 
 import random
-import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medllm.corpus.dedup import components, external_sort
-from medllm.corpus.dedup.resolve import EXACT, NEAR, NOT_DRAWN, Resolve
+from medllm.corpus.dedup import resolve
+from medllm.corpus.dedup.resolve import EXACT, NEAR, NOT_DRAWN, Resolve, component_labels
 from medllm.corpus.intermediate import FACTS, part
 
 WIDTH = 20
@@ -75,39 +74,55 @@ def resolved(work: Path, alike: float, share: float) -> dict[tuple[int, int], in
 
 @pytest.mark.parametrize("seed", range(6))
 def test_who_goes_is_who_goes_by_a_plain_loop(seed, tmp_path, monkeypatch):
-    monkeypatch.setattr(external_sort, "HELD", 50)
-    monkeypatch.setattr(components, "STEP", 17)
+    monkeypatch.setattr(resolve, "BLOCK", 17)
     families = [1, 1, 2, 3, 5, 8, 30] * 6
     texts = lay_out(tmp_path, families, seed, replay=0.3)
     expected = plainly(texts, 0.8, 0.05)
     assert resolved(tmp_path, 0.8, 0.05) == expected
     assert set(expected.values()) == {EXACT, NEAR, NOT_DRAWN}
-    assert not list((tmp_path / "sorting").iterdir()), "nothing is left aside"
 
 
-def test_a_pass_that_was_killed_half_way_is_done_anew_with_the_same_result(tmp_path):
+def test_a_pass_that_was_killed_half_way_gives_the_same_result_when_it_is_repeated(tmp_path):
     texts = lay_out(tmp_path, [4] * 20)
-    (tmp_path / "sorting" / "gone").mkdir(parents=True)
-    (tmp_path / "sorting" / "gone" / "000000").write_bytes(b"half")
-    (tmp_path / "sorting" / "forest").write_bytes(b"x" * 800)
     np.save(part(tmp_path, "gone", 0, "npy"), np.ones(3))
     assert resolved(tmp_path, 0.8, 0.0) == plainly(texts, 0.8, 0.0)
 
 
-def test_four_times_as_many_alike_texts_need_no_more_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(external_sort, "HELD", 500)
-    monkeypatch.setattr(external_sort, "READ", 8)
-    monkeypatch.setattr(components, "STEP", 500)
+def test_an_empty_corpus_has_nothing_to_remove(tmp_path):
+    lay_out(tmp_path, [])
+    assert resolved(tmp_path, 0.8, 0.05) == {}
 
-    def peak(families: int) -> int:
-        work = tmp_path / str(families)
-        lay_out(work, [4] * families, replay=0.5)
-        tracemalloc.start()
-        try:
-            Resolve(work, 3, 0.8, 0.25).run()
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
 
-    peak(10)  # what is imported and compiled once counts for neither
-    assert peak(4000) < 2 * peak(1000)
+def painted(size: int, joined: list[tuple[int, int]]) -> list[int]:
+    """The smallest text of each text's component, found by painting over and over."""
+    colour = list(range(size))
+    while True:
+        before = list(colour)
+        for one, other in joined:
+            colour[one] = colour[other] = min(colour[one], colour[other])
+        if colour == before:
+            return colour
+
+
+def write_pairs(folder: Path, pairs: list[tuple[int, int]], tasks: int) -> None:
+    """Write pairs as datatrove's buckets do: text n is text n // tasks of task n % tasks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(one % tasks, one // tasks, other % tasks, other // tasks) for one, other in pairs]
+    np.array(rows[::2], "<u4").reshape(-1, 4).tofile(folder / "00000_00.dups")
+    np.array(rows[1::2], "<u4").reshape(-1, 4).tofile(folder / "00001_00.dups")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_texts_have_one_label_exactly_where_painting_over_joins_them(seed, tmp_path):
+    draw, tasks, size = random.Random(seed), 4, 200
+    pairs = [(draw.randrange(size), draw.randrange(size)) for _ in range(draw.choice((0, 40, 120, 400)))]
+    write_pairs(tmp_path, pairs, tasks)
+    labels = component_labels(tmp_path, np.arange(tasks + 1) * (size // tasks))
+    by_task = [labels[number % tasks * (size // tasks) + number // tasks] for number in range(size)]
+    roots = painted(size, pairs)
+    assert len(set(by_task)) == len(set(roots)) == len(set(zip(by_task, roots, strict=True)))
+
+
+def test_a_long_chain_is_one_component(tmp_path):
+    write_pairs(tmp_path, [(number + 1, number) for number in reversed(range(49_999))], 1)
+    assert set(component_labels(tmp_path, np.array([0, 50_000]))) == {0}

@@ -64,6 +64,8 @@ def _shown(found: "CostPlan", recipe: Path) -> str:
 
 
 def _facts(step: "StageCost") -> list[str]:
+    from medllm.recipe.estimate import format_duration
+
     lines = []
     if step.trainable_parameters:
         lines.append(f"trains {step.trainable_parameters / 1e6:,.1f} million parameters")
@@ -81,22 +83,11 @@ def _facts(step: "StageCost") -> list[str]:
         lines.append(f"base and merged model take about {step.gb_disk:g} GB of disk")
     if step.minutes_an_update and step.minutes_between_checkpoints:
         lines.append(
-            f"an update takes about {_duration(step.minutes_an_update)}; a checkpoint at least every "
-            f"{_duration(step.minutes_between_checkpoints)}"
+            f"an update takes about {format_duration(60 * step.minutes_an_update)}; a checkpoint at least every "
+            f"{format_duration(60 * step.minutes_between_checkpoints)}"
         )
     if step.tokens:
         price = f", ${step.dollars:,.2f}" if step.dollars else ""
         hours = f": {step.gpu_hours:,.1f} GPU-hours{price}" if step.gpu_hours else ""
         lines.append(f"at most {step.tokens:,} tokens{hours}")
     return [*lines, *step.notes]
-
-
-def _duration(minutes: float) -> str:
-    """Format minutes as seconds, minutes or hours.
-
-    >>> _duration(0.05), _duration(3.1), _duration(614)
-    ('3 seconds', '3.1 minutes', '10.2 hours')
-    """
-    if minutes < 1:
-        return f"{minutes * 60:.0f} seconds"
-    return f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

@@ -9,7 +9,7 @@ from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.licences import conflicts, license_of, link_of, terms_for
 from medllm.pipeline.plan import BuildPlan, StagePlan
-from medllm.pipeline.progress import format_minutes
+from medllm.recipe.estimate import format_duration
 from medllm.recipe.reference import STAGES, Stage, parse_reference
 
 TRAININGS = ("cpt", "rpo")
@@ -90,7 +90,7 @@ def _work(
             yield {
                 "stage": one.stage,
                 "on": found.made["on"],
-                "time": None if seconds is None else format_minutes(seconds),
+                "time": None if seconds is None else format_duration(seconds),
             }
 
 

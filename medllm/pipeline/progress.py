@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.pipeline.plan import StagePlan
+from medllm.recipe.estimate import format_duration
 from medllm.recipe.training import Training
 
 POLL_SECONDS = 2.0
@@ -50,7 +51,7 @@ def report_training(item: StagePlan, part: Path, progress: Callable[[str], None]
             text += f", loss {float(line['loss']):.3f}"
         gained = share - first[0]
         if gained > 0:
-            text += f", {format_minutes((time.monotonic() - start) * (1 - share) / gained)} left"
+            text += f", {format_duration((time.monotonic() - start) * (1 - share) / gained)} left"
         progress(text)
 
     with poll_in_background(report, POLL_SECONDS, f"progress of {item.stage}"):
@@ -118,14 +119,3 @@ def share_done(line: dict[str, Any], item: StagePlan) -> float | None:
     if item.settings.num_train_epochs and "epoch" in line:
         return min(1.0, float(line["epoch"]) / item.settings.num_train_epochs)
     return None
-
-
-def format_minutes(seconds: float) -> str:
-    """Format a duration with one unit.
-
-    >>> format_minutes(40), format_minutes(600), format_minutes(9000)
-    ('40 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -231,3 +231,14 @@ def _exam(settings: Evaluate) -> str:
 
 def _gb(size: float) -> str:
     return f"{size:.0f} GB" if size >= 10 else f"{size:.1f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration with one unit.
+
+    >>> format_duration(40), format_duration(600), format_duration(9000)
+    ('40 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -112,6 +112,7 @@ SHORT = {
     "exam/benchmarks/mmlu.py": "the reader of a benchmark",
     "launch/job_script.py": "the program of a Job, sent as a file",
     "localhub/web/takedown.py": "routes",
+    "page/tabs/ask.py": "a tab of the page",
     "page/tabs/review.py": "a tab of the page",
     "page/tabs/scores.py": "a tab of the page",
 }

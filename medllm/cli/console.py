@@ -1,9 +1,7 @@
 """What a run prints: a live line on a terminal, dated lines in a log, and the plan of the quickstart."""
 
-import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from medllm.errors import MedllmError
@@ -39,27 +39,42 @@ class Reporter:
 
 
 @contextmanager
-def open_reporter() -> Iterator[Reporter]:
-    """Report on stderr: a terminal keeps the latest progress in its last line, a log gets a line of it each minute."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        yield Reporter(log, _rate_limited(log), lambda question: False)
-        return
-    start = time.monotonic()
-    with console.status("starting") as status:
+def open_reporter(console: Console | None = None, every: float | None = None) -> Iterator[Reporter]:
+    """Report on stderr: a terminal keeps the latest progress in its last line, a log gets a line of it each minute.
 
-        def say(text: str) -> None:
-            console.print(f"{_elapsed(start)}  {text}", markup=False)
-            status.update(Text(text))
+    With `console` report there, each line with the minutes elapsed, and progress in a log after `every` seconds.
+    """
+    dated = console is None
+    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    start = time.monotonic()
+
+    def stamped(text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
+        console.print(f"{minutes:3d}:{seconds:02d}  {text}", markup=False)
+
+    if not console.is_terminal:
+        say = log if dated else stamped
+        yield Reporter(say, _rate_limited(say, every), lambda question: False)
+        return
+    line = Spinner("dots", Text("starting"))
+    # What else is printed goes above the live line; on another console than stderr it stays where it is sent.
+    with Live(line, console=console, transient=True, redirect_stdout=dated, redirect_stderr=dated) as live:
+
+        def show(text: str) -> None:
+            line.update(text=Text(text))
+
+        def say_and_show(text: str) -> None:
+            stamped(text)
+            show(text)
 
         def confirm(question: str) -> bool:
-            status.stop()  # or it would write over the answer
+            live.stop()  # or it would write over the answer
             try:
                 return sys.stdin.isatty() and typer.confirm(question, err=True)
             finally:
-                status.start()
+                live.start()
 
-        yield Reporter(say, lambda text: status.update(Text(text)), confirm)
+        yield Reporter(say_and_show, show, confirm)
 
 
 @contextmanager
@@ -78,20 +93,15 @@ def log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _rate_limited(say: Say) -> Say:
+def _rate_limited(say: Say, every: float | None) -> Say:
     last = [0.0]
 
     def say_now_and_then(text: str) -> None:
-        if time.monotonic() - last[0] >= PROGRESS_EVERY:
+        if time.monotonic() - last[0] >= (PROGRESS_EVERY if every is None else every):
             last[0] = time.monotonic()
             say(text)
 
     return say_now_and_then
-
-
-def _elapsed(start: float) -> str:
-    minutes, seconds = divmod(int(time.monotonic() - start), 60)
-    return f"{minutes:3d}:{seconds:02d}"
 
 
 def confirm_plan(reporter: Reporter, yes: bool) -> "Callable[[BuildPlan], None]":
@@ -172,31 +182,35 @@ def redirect_library_output(log: Path) -> Iterator[Console]:
 
 
 class QuickstartDisplay:
-    """Prints what the quickstart does, its progress and an estimate of the time left."""
+    """Reports what the quickstart does, its progress and an estimate of the time left."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, reporter: Reporter) -> None:
+        self.say = reporter.say
+        self._show = reporter.progress
         self._began = time.monotonic()
+        self._latest = ""
         self._left: list[str] = []
         self._spent: dict[str, float] = {}
-
-    def say(self, text: str) -> None:
-        """Print a line with the minutes elapsed."""
-        self._console.print(f"{_elapsed(self._began)}  {text}", markup=False)
 
     def note(self, text: str) -> None:
         """Write the pipeline's messages to the log only."""
         print(text, file=sys.stderr, flush=True)
 
+    def progress(self, text: str) -> None:
+        """Take the pipeline's progress of the stage at work; it is shown with the time of the whole quickstart."""
+        self._latest = text
+
     def plan(self, plan: "BuildPlan") -> None:
         """Print what exists, what will be built, and about how long that takes."""
+        from medllm.recipe.estimate import format_duration
+
         self._left = [item.stage for item in plan.missing]
         for item in plan.items:
             state = "exists" if item.standing else "to build"
             self.say(f"  {item.stage:<12}{state:<10}{item.repo_id}")
         if self._left:
             seconds = sum(EXPECTED_SECONDS[stage] for stage in self._left)
-            self.say(f"about {_clock(seconds)} on two idle cores, or less (an estimate)")
+            self.say(f"about {format_duration(seconds)} on two idle cores, or less (an estimate)")
         else:
             self.say(UP_TO_DATE)
 
@@ -205,39 +219,31 @@ class QuickstartDisplay:
     ) -> None:
         """Build a stage in this process; print its purpose, its progress and one figure of its result."""
         from medllm.launch.local import launch
+        from medllm.pipeline.facts import read_facts
+        from medllm.pipeline.progress import POLL_SECONDS, poll_in_background
+        from medllm.recipe.estimate import format_duration
 
         self.say(f"{item.stage}: {STAGE_PURPOSE[item.stage]}")
-        folder = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}" / "making.part"
-        start, ended = time.monotonic(), threading.Event()
-        printer = threading.Thread(target=self._progress, args=(item.stage, folder, ended), daemon=True)
-        printer.start()
-        try:
+        self._latest = item.stage
+        start = time.monotonic()
+
+        def show() -> None:
+            elapsed = time.monotonic() - start
+            left = format_duration(self._seconds_left(item.stage, elapsed))
+            self._show(f"{self._latest}, {format_duration(elapsed)} elapsed, about {left} left in total")
+
+        with poll_in_background(show, POLL_SECONDS, f"display of {item.stage}"):
             launch(plan, item, made, bench)
-        finally:
-            ended.set()
-            printer.join()
         self._spent[item.stage] = time.monotonic() - start
         self._left.remove(item.stage)
-        self.say(
-            f"{item.stage}: done in {_clock(self._spent[item.stage])}{_headline(item.stage, folder.parent / 'made')}"
-        )
+        facts = read_facts(bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}" / "made")
+        self.say(f"{item.stage}: done in {format_duration(self._spent[item.stage])}{_headline(item.stage, facts)}")
 
     def finish(self) -> None:
         """Print the total time."""
-        self.say(f"finished in {_clock(time.monotonic() - self._began)}")
+        from medllm.recipe.estimate import format_duration
 
-    def _progress(self, stage: str, folder: Path, ended: threading.Event) -> None:
-        start, alive = time.monotonic(), self._console.is_terminal
-        status = self._console.status("") if alive else None
-        if status:
-            status.start()
-        while not ended.wait(2.0 if alive else QUICKSTART_PROGRESS_EVERY):
-            elapsed = time.monotonic() - start
-            left = _clock(self._seconds_left(stage, elapsed))
-            line = f"{stage}: {_clock(elapsed)} elapsed{_last_step(folder)}, about {left} left in total"
-            status.update(line) if status else self.say(line)
-        if status:
-            status.stop()
+        self.say(f"finished in {format_duration(time.monotonic() - self._began)}")
 
     def _seconds_left(self, stage: str, elapsed: float) -> float:
         """Estimate the seconds left from how long this machine took for the finished stages."""
@@ -247,25 +253,11 @@ class QuickstartDisplay:
         return max(EXPECTED_SECONDS[stage] * pace - elapsed, 1.0) + later * pace
 
 
-def _last_step(folder: Path) -> str:
-    """Read the last step from the log of a training."""
-    try:
-        line: dict[str, Any] = json.loads((folder / "training" / "log.jsonl").read_text("utf-8").splitlines()[-1])
-        return f", step {line['step']}, loss {line['loss']:.2f}" if "loss" in line else f", step {line['step']}"
-    except (OSError, IndexError, KeyError, ValueError):
-        return ""
-
-
-def _headline(stage: str, made: Path) -> str:
-    """Return one figure of the result, from the stage's facts.json."""
-    facts = json.loads((made / "facts.json").read_text("utf-8"))
+def _headline(stage: str, facts: Mapping[str, Any]) -> str:
+    """Return one figure of the result, from the facts of the stage."""
     if stage == "corpus":
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(facts["reasons"].items()))
         return f"; dropped: {reasons}" if reasons else ""
     if stage == "cpt":
         return f"; {facts['tokens_trained']:,} tokens"
     return ""
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -43,7 +43,13 @@ def quickstart(
 
     The medicine is invented, the training is real. Rerun it to resume; a finished stage is not built again.
     """
-    from medllm.cli.console import QuickstartDisplay, handle_interrupt, redirect_library_output
+    from medllm.cli.console import (
+        QUICKSTART_PROGRESS_EVERY,
+        QuickstartDisplay,
+        handle_interrupt,
+        open_reporter,
+        redirect_library_output,
+    )
     from medllm.hub import connect
     from medllm.miniature.build import SHORT, Size, prepare
     from medllm.pipeline import BuildContext, make_plan
@@ -52,14 +58,19 @@ def quickstart(
 
     folder.mkdir(parents=True, exist_ok=True)
     size = SHORT if short else Size()
-    with handle_interrupt(), redirect_library_output(folder / "log.txt") as console:
-        display = QuickstartDisplay(console)
+    with (
+        handle_interrupt(),
+        redirect_library_output(folder / "log.txt") as console,
+        open_reporter(console, QUICKSTART_PROGRESS_EVERY) as reporter,
+    ):
+        display = QuickstartDisplay(reporter)
         display.say(f"The paper in miniature, in {folder}/ (an invented medicine; nothing in it is real)")
         recipe = prepare(folder, recipe_file(), seed=seed, size=size)
         sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
         with connect(str(folder / "hub"), sound.namespace) as hub:
             plan = make_plan(sound, hub)
-            made = run_plan(plan, BuildContext(hub, folder / "runs", display.note), display.launch, display.plan)
+            bench = BuildContext(hub, folder / "runs", display.note, display.progress)
+            made = run_plan(plan, bench, display.launch, display.plan)
             display.finish()
             table = table_of(hub.pull(made["evaluate"]))
             results = _copy_results(hub.pull(made["evaluate"]), folder / "results")

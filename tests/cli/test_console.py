@@ -3,9 +3,14 @@
 import io
 import re
 import sys
+from queue import Queue
+from types import SimpleNamespace
+
+from rich.console import Console
 
 from medllm.cli import console
-from medllm.cli.console import handle_interrupt, open_reporter
+from medllm.cli.console import QuickstartDisplay, Reporter, handle_interrupt, open_reporter
+from medllm.files import write_text
 from tests.refusals import refused
 
 
@@ -41,6 +46,38 @@ def test_on_a_terminal_what_happened_stays_and_the_latest_progress_is_the_last_l
     shown = screen.getvalue()
     assert re.search(r"\d:\d\d  corpus: exists as clinic/toy-corpus@\[1234567\]\n", shown)  # brackets are no markup
     assert "\x1b[" in shown  # the live line is redrawn and gone at the end
+
+
+def test_on_a_console_of_its_own_only_what_is_reported_is_shown_with_the_minutes_elapsed(monkeypatch):
+    screen, elsewhere = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", elsewhere)
+    with open_reporter(Console(file=screen, force_terminal=True, highlight=False)) as reporter:
+        print("a library's warning", file=sys.stderr)
+        reporter.say("corpus: done in 5 s")
+    assert "  0:00  corpus: done in 5 s" in screen.getvalue()
+    assert "warning" not in screen.getvalue()
+    assert elsewhere.getvalue() == "a library's warning\n"
+
+
+def test_the_quickstart_shows_the_pipelines_progress_with_the_time_that_is_left(monkeypatch, tmp_path):
+    item = SimpleNamespace(stage="cpt", digest="sha256:0123456789", standing=None, repo_id="mini/cpt")
+    plan = SimpleNamespace(recipe=SimpleNamespace(name="mini"), items=[item], missing=[item])
+    said, shown = [], Queue()
+    display = QuickstartDisplay(Reporter(said.append, shown.put, lambda question: False))
+
+    def launch(plan, item, made, bench):
+        display.progress("cpt: 40 % done, loss 6.609")
+        while not (line := shown.get(timeout=60)).startswith("cpt: 40 %"):
+            pass
+        assert re.fullmatch(r"cpt: 40 % done, loss 6\.609, \d+ s elapsed, about \d+ (s|min) left in total", line)
+        write_text(tmp_path / "mini" / "cpt-sha256:01234" / "made" / "facts.json", '{"tokens_trained": 1234}')
+
+    monkeypatch.setattr("medllm.launch.local.launch", launch)
+    monkeypatch.setattr("medllm.pipeline.progress.POLL_SECONDS", 0.01)
+    display.plan(plan)
+    display.launch(plan, item, {}, SimpleNamespace(work=tmp_path))
+    assert said[:2] == ["  cpt         to build  mini/cpt", "about 2 min on two idle cores, or less (an estimate)"]
+    assert re.fullmatch(r"cpt: done in \d+ s; 1,234 tokens", said[-1])
 
 
 def test_ctrl_c_ends_in_one_line_that_says_how_to_resume():

@@ -87,7 +87,7 @@ def test_two_shards_learn_what_one_process_learns_and_go_on_after_a_kill(sources
 WRONG = """
 import torch
 from torch.distributed.fsdp import FSDPModule
-from medllm.training.sharding import SameAfterSharding
+from medllm.training.callbacks import SameAfterSharding
 ask = SameAfterSharding._logits
 def spoilt(self):
     if isinstance(self.trainer.model, FSDPModule):

@@ -81,7 +81,7 @@ def recipe_page() -> str:
         for name, field in model.model_fields.items():
             mark = "†" if name in getattr(model, "excluded_from_digest", ()) else ""
             default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
-            page += f"| `{name}`{mark} | {default} | {field.description or ''} |\n"
+            page += f"| `{name}`{mark} | {default} | {' '.join((field.description or '').split())} |\n"
             for inner in _models(field.annotation):
                 queue.append((f"{place}.{name}" if place else name, inner))
     return page

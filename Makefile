@@ -1,4 +1,4 @@
-# Every target makes .venv when it is missing and says what it does.
+# Every target makes .venv when it is missing and prints what it does.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,7 +51,7 @@ quickstart: .venv/.installed ## run the paper in miniature, truly trained, in fi
 	@echo "medllm: the paper in miniature, in quickstart/ (Ctrl-C stops it; run again, it goes on)"
 	@$(BIN)/medllm quickstart
 
-golden: .venv/.installed ## make the recorded results of the miniature anew, for all rows and seeds
+golden: .venv/.installed ## make the recorded results of the miniature again, for all rows and seeds
 	@echo "medllm: training every row of the miniature's table on three seeds; this takes long"
 	@$(BIN)/python docs/golden.py
 
@@ -59,7 +59,7 @@ app: .venv/.installed ## show the recorded results as a page in the browser
 	@echo "medllm: opening the page on http://127.0.0.1:7860 (Ctrl-C ends it)"
 	@$(BIN)/medllm app --open
 
-# What each benchmark needs is said here: some read the exam data, one a base model (make bench BASE=FOLDER), and for
+# What each benchmark needs: some read the exam data, one a base model (make bench BASE=FOLDER), and for
 # vLLM or another server (ENDPOINT=http://127.0.0.1:8000/v1) the folder of the two adapters that it serves (ADAPTERS=).
 DATA ?= $(or $(MEDLLM_SHARED_DATA),../shared/data)
 BASE ?=

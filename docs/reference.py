@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from docs.error_codes import errors_page
 from docs.filetree import files, listed_in_tree, sentence, tree
+from docs.import_graph import architecture_page
 from medllm.cli.main import app
 from medllm.recipe.settings import Recipe
 
@@ -115,6 +116,7 @@ def fresh() -> dict[Path, str]:
     """Make every generated file as it should be."""
     made = {
         ROOT / "recipes/schema.json": schema(),
+        ROOT / "docs/architecture.md": architecture_page(),
         ROOT / "docs/commands.md": command_page(),
         ROOT / "docs/errors.md": errors_page(),
         ROOT / "docs/recipe.md": recipe_page(),
@@ -133,10 +135,10 @@ def main() -> int:
         print(f"{'stale' if '--check' in sys.argv else 'written'}: {path.relative_to(ROOT)}")
         if "--check" not in sys.argv:
             path.write_text(made[path], encoding="utf-8")
-            # Again from the start: the tree tells of generated files too.
+            # Again from the start: the tree lists generated files too.
             return main()
     if stale and "--check" in sys.argv:
-        print("Run `make style`: these repeat what the code says, and the code has changed.")
+        print("Run `make style`: these repeat the code, and the code has changed.")
         return 1
     return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from docs import reference
 
@@ -25,6 +26,14 @@ QUOTED = {
     "medllm/exam/extract/thinking.py",
     "medllm/exam/extract/rules.py",
 }
+
+DOCUMENTS = [
+    path
+    for path in reference.files()
+    if path.suffix == ".md" and path.parts[0] != "tests" and path.name not in ("tree.md", "README.ja.md")
+]
+COMMENTED = [path for path in reference.files() if path.suffix in (".yaml", ".toml") or path.name == "Makefile"]
+WORDS = Path("medllm/page/words.yaml")
 
 OLDER = {"medllm.exam.bootstrap"}
 """A module of an older checkout, which benchmarks/coverage.py can measure too."""
@@ -57,6 +66,48 @@ def test_the_ban_on_archaic_words_finds_one_in_a_docstring_a_message_and_a_comme
         '"nothing was said of it"',
         "# nobody knows",
     ]
+
+
+def written(text: str) -> str:
+    """Return the prose of a Markdown page or a card template: without code, output, quotations and placeholders."""
+    for pattern in (
+        r"^(```|~~~).*?^\1",
+        r"\{%.*?%\}",
+        r"\{\{.*?\}\}",
+        r"\{#.*?#\}",
+        r"`[^`\n]*`",
+        r'"[^"\n]*"',
+        r"「[^」]*」",
+    ):
+        text = re.sub(pattern, lambda match: "\n" * match[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
+    return text
+
+
+def archaic(text: str) -> list[str]:
+    """Return the lines of a text that hold an archaic word, with their numbers."""
+    return [f"{number}: {line}" for number, line in enumerate(text.split("\n"), 1) if ARCHAIC.search(line)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_documents_and_cards_are_plain_english(path: Path):
+    assert archaic(written(path.read_text("utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", COMMENTED, ids=str)
+def test_comments_of_recipes_and_settings_are_plain_english(path: Path):
+    comments = (re.search(r"(?:^|\s)#.*", line) for line in path.read_text("utf-8").split("\n"))
+    assert archaic("\n".join(match[0] if match else "" for match in comments)) == []
+
+
+def test_the_english_sentences_of_the_page_are_plain_english():
+    sentences = yaml.safe_load(WORDS.read_text("utf-8"))
+    assert len(sentences) > 100
+    assert archaic("\n".join(f"{name}: {both['en']}" for name, both in sentences.items())) == []
+
+
+def test_the_ban_reads_the_prose_of_a_page_and_not_its_code():
+    page = 'It `says` "told" and\n```\nlies\n```\n{{ facts.told }} a word stands here.\n'
+    assert archaic(written(page)) == ["5:  a word stands here."]
 
 
 def missing(name: str) -> bool:

@@ -2,9 +2,12 @@
 
 import logging
 import os
+from typing import Annotated
 
 import typer
 import typer.core
+
+from medllm import __version__
 
 ORDER = (
     "quickstart",
@@ -35,17 +38,28 @@ class OrderedGroup(typer.core.TyperGroup):
 app = typer.Typer(
     cls=OrderedGroup,
     name="medllm",
-    help="Continued pretraining and reasoning preference optimization for medical LLMs, on the Hugging Face Hub.",
+    help="Train medical LLMs that keep their accuracy when they explain.",
+    epilog="`medllm COMMAND -h` explains a command; docs/commands.md has all of them.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"medllm {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def medllm() -> None:
-    """Make a medical language model, keep it stable when it explains itself, and measure both."""
+def medllm(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train medical language models that keep their accuracy when they explain, on the Hugging Face Hub."""
     # Disable telemetry unless the user opts in.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # bitsandbytes warns at import that it lacks a CPU kernel which medllm switches off.

@@ -32,7 +32,10 @@ def ask(
     set_: SetOption = [],  # noqa: B006  typer copies it
     json_: JsonOption = False,
 ) -> None:
-    """Ask every model of the recipe, plainly and explained; replies are written as they come. Not for clinical use."""
+    """Ask every model one question, plain and explained.
+
+    The models are the recipe's; replies are written as they come. Not for clinical use.
+    """
     import asyncio
 
     from medllm.cli.console import log

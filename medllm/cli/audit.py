@@ -12,11 +12,9 @@ from medllm.cli.app import app
 
 @app.command()
 def audit(  # noqa: PLR0913  an option each
-    texts: Annotated[
-        Path, typer.Argument(help="A file or folder of JSONL, Parquet, CSV, text, Markdown, HTML or PDF.")
-    ],
+    texts: Annotated[Path, typer.Argument(help="A file or folder: JSONL, Parquet, CSV, text, HTML, PDF.")],
     against: Annotated[list[str], typer.Option(help="A held-out exam, as igakuqa; may be given again.")],
-    data: Annotated[Path, typer.Option(help="The folder with the exams, each in a folder of its name, or one exam.")],
+    data: Annotated[Path, typer.Option(help="One exam's folder, or one with a folder for each exam.")],
     page: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path("audit.html"),
     column: Annotated[str, typer.Option(help="The column that holds the text.")] = "text",
     stage: Annotated[
@@ -25,12 +23,15 @@ def audit(  # noqa: PLR0913  an option each
     ] = "corpus",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = min(2, os.cpu_count() or 1),
     encoder: Annotated[
-        Path | None, typer.Option(help="Folder of a sentence encoder: look by meaning too, for a person to judge.")
+        Path | None, typer.Option(help="Folder of a sentence encoder, to search by meaning too.")
     ] = None,
     alike: Annotated[float, typer.Option(min=0, max=1, help="Cosine from which --encoder shows a text.")] = 0.9,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
-    """Find held-out exam items in texts, in any order of their options, and write a page with the matches marked."""
+    """Find held-out exam questions in texts.
+
+    In any order of their options; a page shows the matches, marked in their text.
+    """
     from medllm.corpus.decontaminate.audit import AuditRequest, audit_source
     from medllm.corpus.decontaminate.exam_items import exam_folder, held_out
     from medllm.corpus.decontaminate.report import write_page

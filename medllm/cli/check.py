@@ -24,9 +24,9 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan for a program.")] = False,
 ) -> None:
-    """Check a recipe, open what it names on this machine, and estimate memory, time and price of each stage.
+    """Check a recipe; estimate memory, time and price.
 
-    Needs no network and no torch. Every fault of exams, texts, models and adapters is reported at once. Figures that
+    Opens what the recipe names on this machine, and estimates each stage. Needs no network and no torch. Every fault of exams, texts, models and adapters is reported at once. Figures that
     the recipe does not decide are left out, never guessed; docs/cost.md has the formulas and names the constants that
     are assumed.
     """

@@ -17,9 +17,7 @@ from medllm.errors import HubError
 if TYPE_CHECKING:
     from medllm.localhub import Store
 
-hub = typer.Typer(
-    name="hub", help="The embedded Hub: serve a folder to unmodified clients, without internet.", no_args_is_help=True
-)
+hub = typer.Typer(name="hub", help="The embedded Hub, for clients without internet.", no_args_is_help=True)
 token = typer.Typer(name="token", help="The embedded Hub's tokens: give out, list, revoke.", no_args_is_help=True)
 hub.add_typer(token)
 app.add_typer(hub)
@@ -49,15 +47,16 @@ def _store(folder: Path, *, new: bool) -> Iterator["Store"]:
 @hub.command()
 def serve(
     folder: Folder,
-    host: Annotated[
-        str, typer.Option("--host", help="Other than loopback: then nothing is answered without a token.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Beyond loopback every request needs a token.")] = "127.0.0.1",
     port: PortOption = 8717,
     allow_jobs: Annotated[
         bool, typer.Option("--allow-jobs", help="Let the owner run commands on this machine with `hf jobs`.")
     ] = False,
 ) -> None:
-    """Serve a folder as a Hub until it is stopped; a missing or empty folder becomes a new one."""
+    """Serve a folder as a Hub until it is stopped.
+
+    A missing or empty folder becomes a new hub.
+    """
     from medllm.localhub import serve as hub_of
 
     running = hub_of(folder, port, host=host, allow_jobs=allow_jobs)
@@ -76,7 +75,10 @@ def env(
     role: Role = "write",
     days: Annotated[int, typer.Option("--days", min=1, help="How long the new token is good.")] = 30,
 ) -> None:
-    """Print the variables that point a shell's Hugging Face tools at the hub, with a new token for the user."""
+    """Print the variables that point a shell at the hub.
+
+    Hugging Face tools read them; a new token for the user is among them.
+    """
     from medllm.localhub.store import accounts
 
     with _store(folder, new=True) as store, store.database.write() as connection:
@@ -103,7 +105,10 @@ def gc(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Give back the space of deleted repositories and interrupted uploads; the hub may be running."""
+    """Free the space of deleted repositories and old uploads.
+
+    The hub may be running.
+    """
     from medllm.localhub.store import gc
 
     with _store(folder, new=False) as store:
@@ -135,7 +140,10 @@ def add_token(
     org: Annotated[list[str], typer.Option("--org", help="Also make the user a member; made when new.")] = [],  # noqa: B006
     label: Annotated[str, typer.Option("--label", help="What the token is for.")] = "token",
 ) -> None:
-    """Print a new token as the last line: it is shown only now, the hub keeps no more than its hash."""
+    """Make a user's token and print it as the last line.
+
+    It is shown only now: the hub keeps no more than its hash.
+    """
     from medllm.localhub.store import accounts
 
     with _store(folder, new=True) as store, store.database.write() as connection:
@@ -149,7 +157,10 @@ def add_token(
 
 @token.command("list")
 def list_tokens(folder: Folder, json_: JsonOption = False) -> None:
-    """List the valid tokens: number, user, role, what for, since when, until when."""
+    """List the valid tokens.
+
+    Each line: number, user, role, label, since when, until when.
+    """
     from medllm.localhub.store import accounts
 
     with _store(folder, new=False) as store, store.database.read() as connection:

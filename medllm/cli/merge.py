@@ -14,12 +14,13 @@ def merge(
     base: Annotated[Path, typer.Argument(help="Folder of the base model.")],
     adapters: Annotated[list[Path], typer.Argument(help="Adapter folders, in the order in which they were trained.")],
     out: Annotated[Path, typer.Option(help="Folder to write; an interrupted merge goes on in it.")],
-    dtype: Annotated[
-        str | None, typer.Option(help="bfloat16, float16 or float32; the base's own numbers when left out.")
-    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32; else the base's own.")] = None,
     parity_questions: Annotated[int, typer.Option(help="Questions of the parity certificate; 0 writes none.")] = 32,
 ) -> None:
-    """Merge adapters into their base: a tensor at a time, bit for bit as PEFT, with a certificate of parity."""
+    """Merge adapters into their base, with a certificate.
+
+    A tensor at a time, bit for bit as PEFT does, with a certificate of parity.
+    """
     from medllm.errors import ModelError
     from medllm.stages.merge import merge_into, put_in_place
     from medllm.weights.adapter import Adapter

@@ -18,7 +18,7 @@ def app_(
     ] = None,
     live: Annotated[
         Optional[str],  # noqa: UP045  typer shows it so
-        typer.Option(help="Models that answer now: JSON or a file of it (docs/space.md).", show_default=False),
+        typer.Option(help="Models that answer now: JSON or its file (docs/space.md).", show_default=False),
     ] = None,
     votes: Annotated[Path, typer.Option(help="Folder that keeps the votes of the blind review.")] = Path(
         "medllm-votes"
@@ -26,8 +26,9 @@ def app_(
     port: Annotated[int, typer.Option(help="The port on this machine; 0 takes a free one.")] = 7860,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Show recorded results as a page in the browser: six answers side by side, and what explaining costs.
+    """Show recorded results as a page in the browser.
 
+    Six answers side by side, and what explaining costs.
     Without RESULTS (or MEDLLM_RESULTS) it shows the enclosed miniature's own.
     """
     from medllm.page.serve import PageSettings, free_port, serve

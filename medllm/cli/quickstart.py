@@ -39,9 +39,10 @@ def quickstart(
     seed: Annotated[int, typer.Option("--seed", help="Of texts and trainings; world, base and exams stay.")] = 0,
     short: Annotated[bool, typer.Option("--short", help="Fewer texts and questions: a test run.")] = False,
 ) -> None:
-    """Run the paper in miniature: corpus, CPT, preferences, RPO, merge, evaluation, Space; about ten minutes, offline.
+    """Run the paper in miniature, offline, in ten minutes.
 
-    The medicine is invented, the training is real. Rerun it to resume; a finished stage is not built again.
+    Corpus, CPT, preferences, RPO, merge, evaluation, Space. The medicine is invented, the training is real. Rerun it
+    to resume; a finished stage is not built again.
     """
     from medllm.cli.console import (
         QUICKSTART_PROGRESS_EVERY,

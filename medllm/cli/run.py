@@ -47,7 +47,10 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Build what is missing, in order, and publish it: resolve, pull, build, card, push, tag."""
+    """Build what is missing, in order, and publish it.
+
+    Each stage: resolve, pull, build, card, push, tag. A run that was interrupted resumes where it stopped.
+    """
     from medllm.cli.console import confirm_plan
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import BuildContext, make_plan, publish
@@ -80,7 +83,10 @@ def ablate(
     plot: Annotated[Optional[Path], typer.Option("--plot", help="Draw the rows to this .svg, .png or .pdf.")] = None,  # noqa: UP045
     json_: JsonOption = False,
 ) -> None:
-    """Build the recipe and the rows of its ablations, what they share once, and compare all of them, paired."""
+    """Build the rows of an ablation table and compare them.
+
+    The rows are the recipe and its `ablations`; what they share is built once, and every comparison is paired.
+    """
     from medllm.cli.console import confirm_plans
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import BuildContext, BuildPlan
@@ -107,7 +113,10 @@ def ablate(
 
 @app.command()
 def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json_: JsonOption = False) -> None:  # noqa: B006
-    """Show what is on the Hub, at which revision, built from what, and why anything would be rebuilt."""
+    """Show what is built, and why anything would be rebuilt.
+
+    Each stage: its revision on the Hub and what it was built from.
+    """
     from medllm.cli.console import log
     from medllm.hub import connect
     from medllm.pipeline import make_plan
@@ -153,7 +162,10 @@ def trace(
     hub: HubOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show where a model or a row came from, and which datasets and models saw it (for a take-down)."""
+    """Show where a model or row came from, and what saw it.
+
+    Names the datasets and models that a row reached, for a take-down.
+    """
     from medllm.cli.console import log
     from medllm.hub import connect
     from medllm.pipeline.trace import owner_of, trace_of

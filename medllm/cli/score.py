@@ -37,7 +37,7 @@ def score(
     benchmark: Annotated[str | None, typer.Argument(help="igakuqa, jmle2026, ... or a name for your own exam.")] = None,
     files: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Argument(metavar="FILE...", help="Predictions: IgakuQA's, medllm's records, or lm-eval samples."),
+        typer.Argument(metavar="FILE...", help="Predictions: of IgakuQA, medllm's records, lm-eval samples."),
     ] = None,
     data: DataOption = None,
     rules: Annotated[
@@ -47,7 +47,9 @@ def score(
     list_: Annotated[bool, typer.Option("--list", help="List the exams with source, licence and dates.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Score any model's predictions on an exam, with intervals, by year, section, category and the pass rule.
+    """Score any model's predictions on an exam.
+
+    With intervals, by year, section, category and the pass rule.
 
     `official` compares byte for byte as IgakuQA's own scorer does, so that published numbers come out; `normalised`
     reads the answer out of the reply and repairs numeric keys.
@@ -121,7 +123,10 @@ def stability(
     language: Annotated[str, typer.Option("--language", metavar="en|ja", help="Of the figure.")] = "en",
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Report what explaining does to each model: score, kept and lost answers, why, with paired intervals."""
+    """Report what explaining does to each model's answers.
+
+    Scores, kept and lost answers, the reasons, with paired intervals.
+    """
     from medllm.exam.record import read_records
     from medllm.exam.stability.plot import draw_stability
     from medllm.exam.stability.report import stability_report
@@ -130,7 +135,8 @@ def stability(
     if language not in ("en", "ja"):
         raise DataError("command.unknown-value", f"--language {language}: unknown language. Give en or ja.")
     found = stability_report(record for file in records for record in read_records(file))
+    text = json.dumps(report_json(found), ensure_ascii=False, indent=2) if json_ else "\n".join(report_lines(found))
+    print(text, flush=True)  # before the figures: a figure that cannot be drawn does not cost the report
     for path in plot or ():
         draw_stability(found, path, language="ja" if language == "ja" else "en")
         print(f"medllm: drew {path}", file=sys.stderr)
-    print(json.dumps(report_json(found), ensure_ascii=False, indent=2) if json_ else "\n".join(report_lines(found)))

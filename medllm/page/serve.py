@@ -42,8 +42,26 @@ def free_port() -> int:
         return port
 
 
+def check_port(host: str, port: int | None) -> None:
+    """Refuse the port if another program listens on the port; None, a free choice, is always fine."""
+    if port is None:
+        return
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as fault:
+            reason = getattr(fault, "strerror", None) or str(fault)
+            raise MedllmError(
+                "page.port-taken",
+                f"{host}:{port}: the page cannot be served there ({reason}). Stop what listens there, or give "
+                "another port: --port 0 takes a free one.",
+            ) from fault
+
+
 def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[[], None]]:
     """Serve the page; return its address and a function to close it (at once if not blocking)."""
+    check_port(settings.host, settings.port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from starlette.middleware import Middleware
 

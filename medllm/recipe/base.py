@@ -1,8 +1,11 @@
 """Base class of every recipe block: frozen values, no unknown keys, and the dump that goes into a digest."""
 
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 HUB_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """The names that the Hub allows."""
@@ -31,6 +34,22 @@ class Settings(BaseModel):
         if isinstance(value, int | float) and "date" in wanted:
             raise ValueError("write a date as 2017-12-31")
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none_is_null(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  any YAML value
+        # YAML writes null, people write none: both leave out a key that may be left out.
+        nullable = NoneType in get_args(cls.model_fields[str(info.field_name)].annotation)
+        return None if value == "none" and nullable else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Add `none` to the values of every key that may be null, for editors."""
+        schema = handler(core)
+        for key in handler.resolve_ref_schema(schema).get("properties", {}).values():
+            if {"type": "null"} in key.get("anyOf", ()):
+                key["anyOf"].append({"const": "none"})
+        return schema
 
 
 def settings_for_digest(settings: Settings) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import medllm.cli.main  # noqa: F401
 from docs import reference
+from medllm import __version__
 from medllm.cli.app import ORDER
 from medllm.errors import HubError, MedllmError, MissingExtraError
 from tests.refusals import refused
@@ -89,6 +91,45 @@ def test_every_command_explains_itself(command: tuple[str, ...]):
     assert "Usage: medllm" in told
     # The sentence under the usage line is the command's docstring.
     assert len(told.splitlines()[3].strip()) > 10
+
+
+def parameters(command: tuple[str, ...]):
+    found = typer.main.get_command(start.app)
+    for name in command:
+        found = found.commands[name]
+    return found
+
+
+@pytest.mark.parametrize("command", [(), *reference.commands()], ids=" ".join)
+def test_a_list_of_commands_and_options_has_one_line_of_at_most_60_signs_for_each(command: tuple[str, ...]):
+    found = parameters(command)
+    lines = {name: inner.get_short_help_str(1_000) for name, inner in getattr(found, "commands", {}).items()}
+    own = ("install_completion", "show_completion", "help")  # typer's words
+    lines |= {one.name: getattr(one, "help", None) or "" for one in found.params if one.name not in own}
+    assert {name: line for name, line in lines.items() if not 0 < len(line) <= 60} == {}
+
+
+def test_the_list_of_commands_is_whole_at_80_columns():
+    shown = CliRunner().invoke(start.app, ["-h"], terminal_width=80).stdout
+    assert "..." not in shown.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("command", [(), *reference.commands()], ids=" ".join)
+def test_every_command_takes_h_for_help(command: tuple[str, ...]):
+    short, whole = (CliRunner().invoke(start.app, [*command, flag]) for flag in ("-h", "--help"))
+    assert (short.exit_code, short.stdout) == (0, whole.stdout)
+
+
+def test_version_prints_the_version():
+    done = CliRunner().invoke(start.app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"medllm {__version__}\n")
+
+
+def test_a_shell_completes_the_commands():
+    asked = {**os.environ, "_MEDLLM_COMPLETE": "complete_bash", "COMP_WORDS": "medllm st", "COMP_CWORD": "1"}
+    program = [str(Path(sys.executable).with_name("medllm"))]
+    done = subprocess.run(program, env=asked, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["status", "stability"]
 
 
 def test_help_needs_no_heavy_library():

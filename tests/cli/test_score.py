@@ -140,6 +140,17 @@ def test_stability_draws_every_file_asked_for(records, tmp_path):
     assert "medllm: drew" not in result.stdout
 
 
+def test_a_figure_that_cannot_be_drawn_does_not_cost_the_report(records, monkeypatch, capsys):
+    monkeypatch.setattr("medllm.exam.stability.plot.japanese_font", lambda: None)
+    monkeypatch.setattr("sys.argv", ["medllm", "stability", str(records), "--plot", "x.svg", "--language", "ja"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    shown = capsys.readouterr()
+    assert stopped.value.code == 1
+    assert "explaining changes the score by -0.400" in shown.out
+    assert shown.err.endswith("[exam.no-japanese-font]\n")
+
+
 def test_the_same_model_twice_is_refused_in_one_line(records, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "copy.parquet"
     copy.write_bytes(records.read_bytes())

@@ -3,7 +3,19 @@
 from datetime import date
 from pathlib import Path
 
-from medllm.recipe import ablated, read_recipe, settings_for_digest, stages_of, uses, with_overrides
+import pytest
+
+from medllm.errors import RecipeError
+from medllm.recipe import (
+    ablated,
+    parse_override,
+    read_recipe,
+    settings_for_digest,
+    stages_of,
+    uses,
+    with_overrides,
+)
+from medllm.recipe.settings import Recipe
 
 
 def test_stages_come_in_the_order_in_which_they_are_made(sound: Path):
@@ -38,6 +50,35 @@ def test_an_ablation_is_the_recipe_with_its_overrides(sound: Path):
     row = ablated(read_recipe(sound), "cpt-dpo")
     assert row.rpo and row.rpo.rpo_alpha == 0
     assert row.ablations == {}
+
+
+@pytest.mark.parametrize("written", ["none", "null", "~"])
+def test_none_switches_a_setting_off_as_its_sentence_says(sound: Path, written: str):
+    sound.write_text(sound.read_text("utf-8").replace("  held_out:", f"  near_duplicate: {written}\n  held_out:", 1))
+    corpus = read_recipe(sound).corpus
+    assert corpus
+    assert corpus.near_duplicate is None
+    assert with_overrides(read_recipe(sound), {"corpus.near_duplicate": 0.9}).corpus.near_duplicate == 0.9
+
+
+def test_none_on_the_command_line_is_null_too(sound: Path):
+    recipe = read_recipe(sound, dict([parse_override("corpus.near_duplicate=none"), parse_override("merge=none")]))
+    assert (recipe.corpus.near_duplicate, recipe.merge) == (None, None)
+
+
+def test_none_stays_a_word_where_it_is_one_of_the_values(sound: Path):
+    assert read_recipe(sound, {"cpt.quantization": "none"}).cpt.quantization == "none"
+
+
+def test_none_is_refused_where_a_key_cannot_be_left_out(sound: Path):
+    with pytest.raises(RecipeError, match=r"min_chars"):
+        read_recipe(sound, {"corpus.min_chars": "none"})
+
+
+def test_the_schema_of_editors_knows_none():
+    keys = Recipe.model_json_schema()["$defs"]["Corpus"]["properties"]
+    assert {"const": "none"} in keys["near_duplicate"]["anyOf"]
+    assert "none" not in str(keys["min_chars"])
 
 
 def test_uses_name_each_source_and_what_is_wanted(sound: Path):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -81,11 +82,30 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
 
 
 def japanese_font() -> str | None:
-    """Return a font with Japanese letters, or None if none is installed."""
-    from matplotlib import font_manager
+    """Return a font with Japanese letters, or None if none is installed.
 
-    present = {font.name for font in font_manager.fontManager.ttflist}
+    matplotlib lists fonts in a cache of its own: what was installed later is looked for on the disk.
+    """
+    return _listed_japanese_font() or (_list_new_fonts() and _listed_japanese_font()) or None
+
+
+def _listed_japanese_font() -> str | None:
+    from matplotlib.font_manager import fontManager
+
+    present = {font.name for font in fontManager.ttflist}
     return next((name for name in _CJK if name in present), None)
+
+
+def _list_new_fonts() -> bool:
+    """Add the fonts of this machine that matplotlib's cache does not list; return whether there are any."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    listed = {font.fname for font in fontManager.ttflist}
+    new = [path for path in findSystemFonts() if path not in listed]
+    for path in new:
+        with suppress(OSError, RuntimeError):  # a broken font file, or a kind that matplotlib cannot draw
+            fontManager.addfont(path)
+    return bool(new)
 
 
 def _dumbbells(axes: "Axes", rows: Sequence[ScoreRow], words: dict[str, str]) -> None:

@@ -46,6 +46,17 @@ def test_a_japanese_figure_is_drawn_where_there_is_a_font_and_refused_where_not(
     plot.draw_stability(drawn, tmp_path / "en.png")
 
 
+def test_a_font_that_is_newer_than_matplotlib_s_list_of_fonts_is_found(monkeypatch):
+    from matplotlib.font_manager import fontManager
+
+    font = plot.japanese_font()
+    if font is None:
+        pytest.skip("no Japanese font is installed here")
+    monkeypatch.setattr(fontManager, "ttflist", [one for one in fontManager.ttflist if "CJK" not in one.fname])
+    assert plot._listed_japanese_font() is None
+    assert plot.japanese_font() == font
+
+
 def test_a_model_asked_only_one_way_is_drawn_without_a_change(tmp_path):
     plot.draw_stability(stability_report([record("q")]), tmp_path / "one.svg")
     assert (tmp_path / "one.svg").exists()

@@ -58,6 +58,34 @@ def test_a_shell_set_up_with_env_reaches_the_served_folder_until_its_token_is_re
         assert server.wait(60) == 0
 
 
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """A folder with somebody's documents."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "case.txt").write_text("a case")
+    return tmp_path / "texts"
+
+
+@pytest.mark.parametrize(
+    "words", [["hub", "serve", "DIR"], ["hub", "env", "DIR", "--user", "me"], ["hub", "token", "add", "DIR", "me"],
+              ["trace", "me/model", "--hub", "DIR"]], ids=lambda words: " ".join(words)
+)  # fmt: skip
+def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(documents: Path, words: list[str]):
+    command = [MEDLLM, *(str(documents) if word == "DIR" else word for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.endswith("[hub.folder-not-a-hub]\n")
+    assert "case.txt" in done.stderr
+    assert [path.name for path in documents.iterdir()] == ["case.txt"]
+
+
+def test_a_new_disk_and_a_hub_that_was_just_begun_are_taken(tmp_path: Path):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "incoming").mkdir()
+    medllm("token", "add", tmp_path, "alice")
+    assert (tmp_path / "hub.sqlite").is_file()
+
+
 def test_env_for_somebody_unknown_says_how_to_make_them(tmp_path: Path):
     medllm("token", "add", tmp_path / "hub", "alice")
     with refused("command.unknown-user", f"medllm hub token add {tmp_path / 'hub'} bob", kind=HubError):

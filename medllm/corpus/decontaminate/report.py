@@ -1,6 +1,6 @@
 """The report of the leakage audit: matches by document, the largest containment by item, and totals."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +78,26 @@ class AuditReport:
         self.shown = [*self.shown, *other.shown][:SHOWN]
         for item, (containment, document) in other.largest.items():
             self.trace(item, containment, document)
+
+    @property
+    def leaked(self) -> bool:
+        """Whether some text must be dropped; what a person has to review has not leaked yet."""
+        return any(one.verdict == "drop" for one in self.found)
+
+    def against(self, exam: str, items: int) -> "AuditReport":
+        """Return the part of this report that is about one exam, which has so many items."""
+
+        def of_exam(item: str) -> bool:
+            return item.startswith(f"{exam}/")
+
+        return replace(
+            self,
+            items=items,
+            unsearchable=[item for item in self.unsearchable if of_exam(item)],
+            found=[one for one in self.found if of_exam(one.item)],
+            shown=[one for one in self.shown if of_exam(one.found.item)],
+            largest={item: seen for item, seen in self.largest.items() if of_exam(item)},
+        )
 
     def totals(self) -> dict[str, Any]:
         """Return the counts of the report."""

@@ -14,6 +14,9 @@ from medllm.localhub.store.accounts import NOBODY, Caller
 from medllm.localhub.store.database import Database
 from medllm.localhub.store.files import Files
 
+OWN_NAMES = frozenset({"blobs", "xorbs", "incoming", "jobs", "hub.sqlite"})
+"""What a hub's folder holds; a folder with anything else and without the database is not a hub's."""
+
 
 class Store:
     """The content of one hub folder; several servers, also of several processes, may use one folder at once."""
@@ -21,6 +24,7 @@ class Store:
     def __init__(self, folder: Path, limits: ServerLimits | None = None) -> None:
         self.folder = folder.resolve()
         self.limits = limits or ServerLimits()
+        _refuse_foreign(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.files = Files(self.folder, self.limits)
@@ -88,3 +92,18 @@ class Store:
         """Return the lock of this name in this process, for work that should not be done twice at once."""
         with self._locks_guard:
             return self._locks.setdefault(name, threading.Lock())
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds other things and no hub: a hub would put its files among them."""
+    if not folder.is_dir() or (folder / "hub.sqlite").is_file():
+        return
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in names if name not in OWN_NAMES and not name.startswith(".") and name != "lost+found"]
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise HubError(
+            "hub.folder-not-a-hub",
+            f"{folder}: is no hub and is not empty ({shown}). Nothing was changed; name a hub's folder, or a new or "
+            "empty one.",
+        )

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from medllm.cli.audit import exam_folders
 from medllm.cli.main import app
 from medllm.corpus.decontaminate.audit import AuditRequest, audit, audit_source
 from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.report import write_page
 from medllm.corpus.read.sources import TextSource
+from tests.refusals import refused
 
 CASE = "五十八歳の女性。二か月前からの動悸と体重の減少を主訴に来院した。甲状腺は全体に腫れ、手指に細かい震えを認める。"
 QUESTION = {
@@ -89,6 +91,93 @@ def test_the_command_says_in_words_what_it_found(tmp_path, exam):
         "to drop 0, to review 0 documents",
         "leaked 0, to review 0 items",
     ]
+
+
+@pytest.fixture
+def leak(tmp_path: Path) -> Path:
+    """A text that holds the question of the exam `own` whole, and one that holds none."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "leak.txt").write_text(OTHER + QUESTION["text"] + OTHER, "utf-8")
+    (tmp_path / "texts" / "clean.txt").write_text(OTHER * 3, "utf-8")
+    return tmp_path / "texts"
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Path:
+    """A second exam, in a folder of another name, whose question is in no text."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    question = {
+        **QUESTION,
+        "text": "三歳の男児。昨夜からの発熱と右耳の痛みを訴えて来院した。最初に行うべき診察はどれか。",
+    }
+    (folder / "questions.jsonl").write_text(json.dumps(question, ensure_ascii=False), "utf-8")
+    return folder
+
+
+def run(monkeypatch, tmp_path, *words):
+    monkeypatch.chdir(tmp_path)
+    return CliRunner().invoke(app, ["audit", *map(str, words)], catch_exceptions=False)
+
+
+def test_the_command_names_what_leaked(tmp_path, exam, leak, monkeypatch):
+    shown = run(monkeypatch, tmp_path, leak, "--against", "own", "--data", exam).stdout.splitlines()
+    assert shown[2:] == ["leaked 1, to review 0 items", "drop  leak.txt  own/Q1  1.00 (question)"]
+    assert (tmp_path / "audit-own.html").is_file()
+
+
+def test_the_command_names_at_most_20_matches_and_counts_the_rest(tmp_path, exam, leak, monkeypatch):
+    for number in range(25):
+        (leak / f"copy{number:02}.txt").write_text(QUESTION["text"], "utf-8")
+    shown = run(monkeypatch, tmp_path, leak, "--against", "own", "--data", exam).stdout.splitlines()
+    assert len(shown) == 3 + 20 + 1
+    assert shown[-1] == "and 6 more; --json lists all"
+
+
+@pytest.mark.parametrize(("text", "code"), [("leak.txt", 3), ("clean.txt", 0)])
+@pytest.mark.parametrize("json_", [True, False])
+def test_fail_gives_exit_code_3_when_something_leaked(tmp_path, exam, leak, monkeypatch, text, code, json_):
+    words = [leak / text, "--against", "own", "--data", exam, *(["--json"] if json_ else [])]
+    assert run(monkeypatch, tmp_path, *words).exit_code == 0
+    assert run(monkeypatch, tmp_path, *words, "--fail").exit_code == code
+
+
+def test_two_exams_in_two_places_have_a_page_each(tmp_path, exam, leak, ward, monkeypatch):
+    words = [leak, "--against", f"ward={ward}", "--against", "own", "--data", exam]
+    done = run(monkeypatch, tmp_path, *words)
+    assert done.stdout.startswith("2 documents against 2 items of ward, own\n")
+    own, other = (tmp_path / f"audit-{name}.html" for name in ("own", "ward"))
+    assert Marks(own.read_text("utf-8")).marked == [QUESTION["text"].rstrip("。")]
+    assert Marks(other.read_text("utf-8")).marked == []
+    assert "compared with 1 held-out exam items" in own.read_text("utf-8")
+    before = own.read_bytes()
+    assert run(monkeypatch, tmp_path, leak, "--against", f"ward={ward}").exit_code == 0
+    assert own.read_bytes() == before
+
+
+def test_a_page_of_ones_own_name_is_one_for_each_exam_too(tmp_path, exam, leak, ward, monkeypatch):
+    words = [leak, "--against", f"ward={ward}", "--against", "own", "--data", exam, "--page", "out.html"]
+    assert run(monkeypatch, tmp_path, *words).exit_code == 0
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == ["out-own.html", "out-ward.html"]
+
+
+@pytest.mark.parametrize(
+    ("against", "code"),
+    [
+        (["own"], "corpus.audit-no-folder"),
+        (["own=x", "own=y"], "corpus.audit-exam-twice"),
+        (["../own=x"], "corpus.audit-exam-name"),
+        (["own="], "corpus.audit-exam-name"),
+    ],
+)
+def test_an_exam_without_a_folder_or_with_a_bad_name_is_refused(against, code):
+    with refused(code, f"--against {against[-1].partition('=')[0]}"):
+        exam_folders(against, None)
+
+
+def test_the_folder_after_the_name_goes_before_data(tmp_path, exam):
+    assert exam_folders([f"own={tmp_path}", "other"], exam) == {"own": tmp_path, "other": exam}
+    assert exam_folders(["own"], exam) == {"own": exam / "own"}
 
 
 def test_a_text_that_is_html_is_shown_and_not_run(tmp_path):

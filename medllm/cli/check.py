@@ -26,9 +26,9 @@ def check(
 ) -> None:
     """Check a recipe; estimate memory, time and price.
 
-    Opens what the recipe names on this machine, and estimates each stage. Needs no network and no torch. Every fault of exams, texts, models and adapters is reported at once. Figures that
-    the recipe does not decide are left out, never guessed; docs/cost.md has the formulas and names the constants that
-    are assumed.
+    Opens what the recipe names on this machine and reports every fault of exams, texts, models and adapters at once.
+    Needs no network and no torch. Figures that the recipe does not decide are left out, never guessed; docs/cost.md
+    has the formulas and names the constants that are assumed.
     """
     from medllm.recipe import local_sources, stages_of
     from medllm.recipe.estimate import plan

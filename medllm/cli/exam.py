@@ -44,7 +44,7 @@ def import_(  # noqa: PLR0913  an option each
     yes: Annotated[bool, typer.Option("--yes", help="Accept guessed columns without a question.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Import an exam: guess its columns, read keys in any form, write questions.jsonl and a report.
+    """Import an exam of your own: questions.jsonl and a report.
 
     Columns are found by their headings; where only the cells suggest one, the command asks. Keys are numbers, letters
     (full-width too), kana, circled numbers, the text of a choice, or a number with a unit.

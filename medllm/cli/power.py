@@ -12,7 +12,7 @@ from medllm.cli.app import app
 @app.command()
 def power(
     margin: Annotated[float, typer.Option(help="Margin of the claim, in points of 100 questions.")] = 2.0,
-    churn: Annotated[float, typer.Option(help="Share of questions whose verdict changes, in either direction.")] = 0.12,
+    churn: Annotated[float, typer.Option(help="Share of questions whose verdict changes, either way.")] = 0.12,
     power_: Annotated[float, typer.Option("--power", help="Probability that the claim is proved if it is true.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="Error level of each one-sided test.")] = 0.05,
     design_effect: Annotated[float, typer.Option(help="Above 1 where questions share vignettes.")] = 1.0,

@@ -19,6 +19,8 @@ ORDER = (
     "ask",
     "score",
     "stability",
+    "power",
+    "exam",
     "audit",
     "merge",
     "hub",

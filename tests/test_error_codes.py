@@ -13,7 +13,6 @@ from medllm.errors import DataError, MissingExtraError
 from tests.refusals import refused
 
 WITHOUT_CODES = (
-    "medllm/corpus/",
     "medllm/generation/",
     "medllm/hub/",
     "medllm/launch/",

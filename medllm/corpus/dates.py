@@ -28,6 +28,7 @@ _WESTERN = re.compile(
     r"(?P<year>\d{4})\s*(?:年|[./-]|$)\s*(?:(?P<month>\d{1,2})\s*(?:月|[./-]|$)\s*(?:(?P<day>\d{1,2})\s*日?)?)?$"
 )
 _PACKED = re.compile(r"(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})$")
+_FORMS = "Write it as 2017-03-31, 2017-03, 2017 or 平成29年3月31日."
 _CLOCK = re.compile(r"[T\s]\d{1,2}:\d{2}.*$")
 
 
@@ -42,20 +43,24 @@ def read_date(written: str | int | date | None) -> date:
     text = _CLOCK.sub("", unicodedata.normalize("NFKC", "" if written is None else str(written)).strip())
     match = _PACKED.match(text) or _WESTERN.match(text) or _ERA.match(text)
     if match is None:
-        raise _fault(written, "it cannot be read")
+        raise DataError("corpus.bad-date", f"`{written}` is not a date. {_FORMS}")
     parts = match.groupdict()
     era = parts.get("era")
     year = _era_year(era, parts["year"]) if era else int(parts["year"])
     month = int(parts["month"]) if parts["month"] else 12
     if not 1 <= month <= 12:
-        raise _fault(written, f"there is no month {month}")
+        raise DataError("corpus.bad-date", f"`{written}` is not a date: there is no month {month}. {_FORMS}")
     # The check does not use today's date: the same text must be judged the same next year.
     if not 1 <= year <= LATEST:
-        raise _fault(written, f"nothing was written in the year {year}")
+        raise DataError(
+            "corpus.bad-date", f"`{written}` is not a date: the year {year} is not from 1 to {LATEST}. {_FORMS}"
+        )
     last = calendar.monthrange(year, month)[1]
     day = int(parts["day"]) if parts["day"] else last
     if not 1 <= day <= last:
-        raise _fault(written, f"month {month} of {year} has no day {day}")
+        raise DataError(
+            "corpus.bad-date", f"`{written}` is not a date: month {month} of {year} has no day {day}. {_FORMS}"
+        )
     found = date(year, month, day)
     _within_era(era, found, written)
     return found
@@ -73,8 +78,4 @@ def _within_era(era: str | None, found: date, written: object) -> None:
     later = [first for first in starts if first > ERAS[name][0]]
     # A whole year or month may end after its era did: 平成31年 is read as the last day it can mean in the calendar.
     if found < ERAS[name][0] or (later and found.year > later[0].year):
-        raise _fault(written, f"{name} has no such year")
-
-
-def _fault(written: object, why: str) -> DataError:
-    return DataError(f"`{written}` is no date: {why}. Write it as 2017-03-31, 2017-03, 2017 or 平成29年3月31日.")
+        raise DataError("corpus.bad-date", f"`{written}` is not a date: {name} has no such year. {_FORMS}")

@@ -67,14 +67,23 @@ class Document:
         place = f"{self.source} {self.locator}"
         if not isinstance(self.published, date):
             raise DataError(
-                f"{place}: no date of publication. State `published` for the source in the recipe, or map its column."
+                "corpus.no-date",
+                f"{place}: the document has no date of publication. State `published` for the source in the recipe,"
+                " or map its column.",
             )
         if not self.license:
-            raise DataError(f"{place}: no licence. State `license` for the source in the recipe, or map its column.")
+            raise DataError(
+                "corpus.no-license",
+                f"{place}: the document has no licence. State `license` for the source in the recipe, or map its"
+                " column.",
+            )
         if not self.source or not self.locator:
-            raise DataError(f"{place}: a document needs `source` and `locator`.")
+            raise DataError("corpus.no-provenance", f"{place}: a document needs `source` and `locator`. Give both.")
         if self.kind == "exam" and not isinstance(self.exam_date, date):
-            raise DataError(f"{place}: an exam item without the date of its exam. Map `exam_date` or name the exam.")
+            raise DataError(
+                "corpus.no-exam-date",
+                f"{place}: the exam question has no date of its exam. Map `exam_date` or name the exam.",
+            )
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
             with redirect_stderr(io.StringIO()):
                 return super()._run_for_rank(rank, local_rank, node_rank)
         except MedllmError as fault:
-            # Only an exception of one argument survives the transfer between processes.
-            raise DataError(str(fault)) from None
+            # A subclass with other arguments does not survive the transfer between processes.
+            raise DataError(fault.code, str(fault)) from None
 
     def run(self) -> Any:  # noqa: ANN401  datatrove's returns statistics
         """Run the tasks without a mark; datatrove's own `run` starts a process that outlives a killed run."""
@@ -98,7 +98,7 @@ def _tell(done: list[Any]) -> None:
             ray.get(one)
         except ray.exceptions.RayTaskError as fault:
             if isinstance(fault.cause, MedllmError):
-                raise DataError(str(fault.cause)) from None
+                raise DataError(fault.cause.code, str(fault.cause)) from None
         except ray.exceptions.RayError:
             continue
 
@@ -132,7 +132,10 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
     The nodes use the Python that submits, unless an option (`env_command`, `venv_path`, `condaenv`) names another.
     """
     if missing := [name for name in ("partition", "time") if name not in options]:
-        raise DataError(f"corpus.executor: slurm needs {' and '.join(missing)} under `options`.")
+        raise DataError(
+            "corpus.executor-option-missing",
+            f"corpus.executor: slurm needs {' and '.join(missing)} under `options`. Add it.",
+        )
     here = f'export PATH="{Path(sys.executable).parent}:$PATH"'
     ways = ("env_command", "venv_path", "condaenv")
     told = {"qos": "", **({} if any(way in options for way in ways) else {"env_command": here}), **options}
@@ -176,9 +179,12 @@ def _run(kind: Kind, mend: str, job: Any) -> None:  # noqa: ANN401  one of datat
     try:
         job.run()
     except (FileNotFoundError, ImportError) as fault:
-        raise DataError(f"corpus.executor: {kind} not found ({fault}). {mend}") from None
+        raise DataError("corpus.executor-not-found", f"corpus.executor: {kind} not found ({fault}). {mend}") from None
     except subprocess.CalledProcessError as fault:
-        raise DataError(f"corpus.executor: sbatch refused the job with code {fault.returncode}.") from None
+        raise DataError(
+            "corpus.sbatch-refused",
+            f"corpus.executor: sbatch refused the job with code {fault.returncode}. Check `options`.",
+        ) from None
 
 
 def _queued(job: str) -> bool:
@@ -192,7 +198,10 @@ def _construct(kind: Kind, make: Callable[[], Any]) -> Any:  # noqa: ANN401  one
     try:
         return make()
     except TypeError as error:
-        raise DataError(f"corpus.executor: {kind} does not know these options: {error}.") from None
+        raise DataError(
+            "corpus.unknown-executor-option",
+            f"corpus.executor: {kind} does not know these options: {error}. Remove them.",
+        ) from None
 
 
 def _require_complete(one: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
@@ -203,6 +212,7 @@ def _require_complete(one: Pass, job: Any, left: list[int]) -> None:  # noqa: AN
             left = job.get_incomplete_ranks()
     if left:
         raise DataError(
+            "corpus.tasks-failed",
             f"corpus: {len(left)} of {one.tasks} tasks of the pass `{one.name}` did not finish, first {left[0]}. "
-            f"Their logs are in {job.logging_dir.path}. Rerun the same command to resume."
+            f"Their logs are in {job.logging_dir.path}. Rerun the same command to resume.",
         )

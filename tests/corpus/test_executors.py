@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from medllm.corpus import executors
-from medllm.errors import DataError
 from medllm.stages.corpus import make
 from tests.corpus.spread import files, settings
+from tests.refusals import refused
 
 SLURM = {
     # Like Slurm's: it reads the array from the script, returns at once with a number, and the tasks run on their own.
@@ -64,21 +64,21 @@ def test_slurm_gives_the_bytes_that_this_machine_gives(small_texts, cluster, tmp
 
 def test_a_slurm_job_that_fails_is_named_with_its_logs(small_texts, cluster, tmp_path):
     (cluster / "srun").write_text("#!/bin/bash\nexit 3\n", "utf-8")
-    with pytest.raises(DataError, match=r"\d tasks of the pass `read` did not finish, first 0(.|\n)*marks/read"):
+    with refused("corpus.tasks-failed", "`read`", "first 0", "marks/read"):
         make(settings(options()), small_texts, tmp_path / "out")
     (cluster / "sbatch").write_text("#!/bin/bash\nexit 9\n", "utf-8")
-    with pytest.raises(DataError, match="sbatch refused the job with code 9"):
+    with refused("corpus.sbatch-refused", "code 9"):
         make(settings(options()), small_texts, tmp_path / "out")
 
 
 def test_an_executor_that_is_not_at_hand_and_options_it_does_not_know_are_named(small_texts, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="slurm needs time under `options`"):
+    with refused("corpus.executor-option-missing", "slurm", "time", "`options`"):
         make(settings({"kind": "slurm", "options": {"partition": "cpu"}}), small_texts, tmp_path / "out")
-    with pytest.raises(DataError, match=r"slurm does not know these options: .*'nodes'"):
+    with refused("corpus.unknown-executor-option", "slurm", "'nodes'"):
         make(settings(options(nodes=4)), small_texts, tmp_path / "out")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    with pytest.raises(DataError, match=r"slurm not found .*sbatch.*Run this where `sbatch` is"):
+    with refused("corpus.executor-not-found", "slurm", "sbatch"):
         make(settings(options()), small_texts, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DataError, match=r"ray not found .*pip install ray"):
+    with refused("corpus.executor-not-found", "ray", "pip install ray"):
         make(settings("ray"), small_texts, tmp_path / "out")

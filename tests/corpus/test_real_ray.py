@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from medllm.errors import DataError
 from medllm.stages.corpus import make
 from tests.corpus.spread import files, settings
+from tests.refusals import refused
 
 if os.environ.get("CI") == "true":
     import ray
@@ -53,8 +53,8 @@ def test_ray_gives_the_bytes_that_this_machine_gives_and_tells_the_same_faults(s
     make(settings(on_ray), small_texts, tmp_path / "there")
     assert files(tmp_path / "here") == files(tmp_path / "there")
     assert len(files(tmp_path / "here")) > 6, "several tasks, three tables each"
-    with pytest.raises(DataError, match=r"ray does not know these options: .*nodes"):
+    with refused("corpus.unknown-executor-option", "ray", "nodes"):
         make(settings({"kind": "ray", "options": {"nodes": 4}}), small_texts, tmp_path / "elsewhere")
     (small_texts["./texts"] / "z.jsonl").write_text('{"words": "列の名が違う。"}\n', "utf-8")
-    with pytest.raises(DataError, match=r"z\.jsonl:1 has no column `text`"):
+    with refused("corpus.no-text-column", "z.jsonl:1", "`text`"):
         make(settings(on_ray), small_texts, tmp_path / "elsewhere")

@@ -3,10 +3,10 @@
 import pytest
 
 from medllm.corpus import executors
-from medllm.errors import DataError
 from medllm.stages.corpus import make
 from tests import slurm
 from tests.corpus.spread import files, settings
+from tests.refusals import refused
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,9 +31,9 @@ def test_what_failed_on_its_node_is_named_and_the_same_command_goes_on_to_the_sa
     small_texts, cluster, tmp_path
 ):
     make(settings("local"), small_texts, tmp_path / "here")
-    with pytest.raises(DataError, match="sbatch refused the job"):
+    with refused("corpus.sbatch-refused"):
         make(settings(on_slurm(partition="gpu")), small_texts, tmp_path / "there")
-    with pytest.raises(DataError, match=r"tasks of the pass `read` did not finish, first 0(.|\n)*marks/read"):
+    with refused("corpus.tasks-failed", "`read`", "first 0", "marks/read"):
         make(settings(on_slurm(env_command="exit 3")), small_texts, tmp_path / "there")
     make(settings(on_slurm()), small_texts, tmp_path / "there")
     assert files(tmp_path / "here") == files(tmp_path / "there")

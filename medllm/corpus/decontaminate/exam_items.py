@@ -50,11 +50,17 @@ def distinct(items: Iterable[ExamItem]) -> list[ExamItem]:
     """List the items; raise DataError for two of one name (an ambiguous report) or none (every text would be clean)."""
     found = list(items)
     if not found:
-        raise DataError("The held-out exam has no items: without items every text is clean. Name one with questions.")
+        raise DataError(
+            "corpus.no-exam-items",
+            "The held-out exams have no questions, so every text would count as clean. Name an exam with questions.",
+        )
     names: set[str] = set()
     for item in found:
         if item.name in names:
-            raise DataError(f"{item.name}: two held-out items have this name. Give each question its own id.")
+            raise DataError(
+                "corpus.duplicate-exam-item",
+                f"{item.name}: two held-out questions have this name. Give each question its own id.",
+            )
         names.add(item.name)
     return found
 

@@ -29,7 +29,10 @@ class Encoder:
         except ImportError as fault:
             raise MissingExtraError("train", "The audit by meaning") from fault
         if not (folder / "config.json").is_file():
-            raise DataError(f"{folder}: holds no encoder. Give the folder of a sentence encoder with its config.json.")
+            raise DataError(
+                "corpus.no-encoder",
+                f"{folder}: holds no encoder. Give the folder of a sentence encoder with its config.json.",
+            )
         self._torch = torch
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()

@@ -34,7 +34,7 @@ class _Guarded(io.RawIOBase):
         self._out += len(data)
         if self._out > self._bound:
             raise UnreadableError(
-                f"archive_bomb: more than {self._bound:,} bytes come out of it. Unpack it by hand and look."
+                "corpus.archive-bomb", f"it unpacks to more than {self._bound:,} bytes. Unpack it by hand and check it."
             )
         return len(data)
 
@@ -52,20 +52,24 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(path) as archive:
             whole = sum(info.file_size for info in archive.infolist())
             if whole > max(GRACE, path.stat().st_size * RATIO):
-                raise UnreadableError(f"archive_bomb: it claims {whole:,} bytes. Unpack it by hand and look.")
+                raise UnreadableError(
+                    "corpus.archive-bomb",
+                    f"its files have {whole:,} bytes by its own account. Unpack it by hand and check it.",
+                )
             for info in archive.infolist():
                 if info.is_dir():
                     continue
                 if info.file_size > LARGEST:
                     raise UnreadableError(
-                        f"too_large: {info.filename} has {info.file_size:,} bytes. Unpack the archive first."
+                        "corpus.too-large", f"{info.filename} has {info.file_size:,} bytes. Unpack the archive first."
                     )
                 with archive.open(info) as stream:
                     data = stream.read(LARGEST + 1)
                 if len(data) > info.file_size:
                     raise UnreadableError(
-                        f"archive_bomb: {info.filename} is larger than the archive states. Unpack it by hand and look."
+                        "corpus.archive-bomb",
+                        f"{info.filename} is larger than the archive states. Unpack it by hand and check it.",
                     )
                 yield info.filename, data
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as fault:
-        raise UnreadableError(f"broken_archive: {fault}") from None
+        raise UnreadableError("corpus.broken-archive", f"the archive is broken ({fault}). Pack it again.") from None

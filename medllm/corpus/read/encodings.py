@@ -49,7 +49,10 @@ def name_encoding(data: bytes) -> str:
     if b"\0" in sample:
         if plain := [one for one in wide if _strange(sample, one) < 0.05]:
             return max(plain, key=lambda encoding: _kana(sample, encoding) + _ascii(sample, encoding))
-        raise UnreadableError("not_text: it holds zero bytes, so it is a binary file or UTF-16 without its mark.")
+        raise UnreadableError(
+            "corpus.not-text",
+            "it holds zero bytes, so it is a binary file or UTF-16 without a byte-order mark. Convert it to UTF-8.",
+        )
     if _is_broken_utf8(sample):
         return "utf-8"
     possible = [one for one in _LEGACY if _decodes(sample, one, whole) and _private(sample, one) < 0.02]
@@ -67,8 +70,9 @@ def name_encoding(data: bytes) -> str:
     if best and len(text) < 20 and all(_is_common(one) for run in _FOREIGN.findall(text) for one in run):
         return best
     raise UnreadableError(
-        "unknown_encoding: neither UTF-8, UTF-16, Shift_JIS, EUC-JP nor ISO-2022-JP, and not Windows-1252 for "
-        "certain. Convert it to UTF-8."
+        "corpus.unknown-encoding",
+        "it is neither UTF-8, UTF-16, Shift_JIS, EUC-JP nor ISO-2022-JP, and not certainly "
+        "Windows-1252. Convert it to UTF-8.",
     )
 
 
@@ -80,7 +84,7 @@ def _seven_bit(sample: bytes) -> str:
         if _decodes(sample, encoding, False):
             return encoding
     raise UnreadableError(
-        "unknown_encoding: it switches alphabets by escapes, but is no ISO-2022-JP. Convert it to UTF-8."
+        "corpus.unknown-encoding", "it switches alphabets by escapes, but is not ISO-2022-JP. Convert it to UTF-8."
     )
 
 
@@ -144,7 +148,8 @@ def decode(data: bytes) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as fault:
         raise UnreadableError(
-            f"broken_encoding: it begins as {encoding}, but byte {fault.start} does not belong there."
+            "corpus.broken-encoding",
+            f"it begins as {encoding}, but byte {fault.start} is not {encoding}. Save it as UTF-8.",
         ) from None
 
 

@@ -24,18 +24,21 @@ def read_drafts(piece: SourcePart) -> Iterator[Draft]:
     except UnreadableError as fault:
         # The first piece of a file reports a fault of the whole file, so it is reported once.
         if not piece.begin:
-            yield piece.source.draft("", piece.name, {}, fault=str(fault))
+            yield piece.source.draft("", piece.name, {}, fault=fault.fault)
     except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
         yield piece.source.draft("", piece.name, {}, fault=f"broken_archive: {fault}. Pack it again.")
     except OSError as fault:
-        why = f"unreadable_file: {fault.strerror or fault}. See whether it is there and may be read."
+        why = f"unreadable_file: {fault.strerror or fault}. Check that it exists and that you can read it."
         yield piece.source.draft("", piece.name, {}, fault=why)
 
 
 def _read(piece: SourcePart) -> Iterator[Draft]:
     name = piece.name.lower()
     if not name.endswith(READABLE):
-        raise UnreadableError(f"unknown_format: `{name.rpartition('.')[2]}`. Readable are {', '.join(READABLE)}.")
+        raise UnreadableError(
+            "corpus.unknown-format",
+            f"`{name.rpartition('.')[2]}` is not a readable format. Readable are {', '.join(READABLE)}.",
+        )
     if name.endswith(LINES):
         yield from read_lines(piece)
     elif name.endswith(".parquet"):
@@ -46,7 +49,7 @@ def _read(piece: SourcePart) -> Iterator[Draft]:
     else:
         if piece.size > LARGEST:
             raise UnreadableError(
-                f"too_large: one file of {piece.size:,} bytes, more than {LARGEST:,}. Cut it into parts."
+                "corpus.too-large", f"the file has {piece.size:,} bytes, more than {LARGEST:,}. Cut it into parts."
             )
         with open_bytes(piece.path) as stream:
             yield from _read_data(piece, stream.read())
@@ -57,13 +60,13 @@ def _read_inner(piece: SourcePart, inner: str, data: bytes) -> Iterator[Draft]:
     try:
         yield from _read_data(named, data)
     except UnreadableError as fault:
-        yield piece.source.draft("", named.name, {}, fault=str(fault))
+        yield piece.source.draft("", named.name, {}, fault=fault.fault)
 
 
 def _read_data(piece: SourcePart, data: bytes) -> Iterator[Draft]:
     name = piece.name.lower()
     if not data.strip():
-        raise UnreadableError("empty_file: there is nothing in it")
+        raise UnreadableError("corpus.empty-file", "the file is empty. Remove it.")
     if name.endswith((".csv", ".tsv")):
         yield from read_csv(piece, data)
     elif name.endswith(".json"):
@@ -83,7 +86,9 @@ def _page(name: str, data: bytes) -> PageText:
         return read_markdown(decode(data))
     if name.endswith(".txt"):
         return PageText(decode(data))
-    raise UnreadableError(f"unknown_format: `{name.rpartition('.')[2]}` inside an archive.")
+    raise UnreadableError(
+        "corpus.unknown-format", f"`{name.rpartition('.')[2]}` is not readable inside an archive. Unpack it."
+    )
 
 
 def _read_json(piece: SourcePart, data: bytes) -> Iterator[Draft]:
@@ -92,9 +97,11 @@ def _read_json(piece: SourcePart, data: bytes) -> Iterator[Draft]:
     try:
         rows = json.loads(decode(data))
     except (ValueError, RecursionError) as fault:
-        raise UnreadableError(json_fault(fault)) from None
+        raise UnreadableError("corpus.broken-json", f"not JSON: {json_fault(fault)}.") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         if isinstance(row, dict):
             yield row_draft(piece, f"{piece.name}:{number}", row)
         else:
-            yield piece.source.draft(str(row)[:1000], f"{piece.name}:{number}", {}, fault="broken_json: no object")
+            yield piece.source.draft(
+                str(row)[:1000], f"{piece.name}:{number}", {}, fault="broken_json: the row is not an object"
+            )

@@ -29,7 +29,9 @@ def read_parquet(piece: SourcePart) -> Iterator[Draft]:
                     number += 1
                     yield row_draft(piece, f"{piece.name}:{number}", row)
     except pyarrow.ArrowException as fault:
-        raise UnreadableError(f"broken_parquet: {fault}") from None
+        raise UnreadableError(
+            "corpus.broken-parquet", f"the parquet file is broken ({fault}). Write it again."
+        ) from None
 
 
 def _fits(metadata: object) -> None:
@@ -38,5 +40,5 @@ def _fits(metadata: object) -> None:
         size = metadata.row_group(number).total_byte_size  # type: ignore[attr-defined]
         if size > ROOM:
             raise UnreadableError(
-                f"archive_bomb: row group {number} unpacks to {size:,} bytes. Write it in smaller groups."
+                "corpus.archive-bomb", f"row group {number} unpacks to {size:,} bytes. Write it in smaller groups."
             )

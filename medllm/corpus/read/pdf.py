@@ -76,17 +76,20 @@ def read_pdf(data: bytes) -> str:
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
-            raise UnreadableError("locked_pdf: it needs a password. Save it without one.")
+            raise UnreadableError("corpus.locked-pdf", "it needs a password. Save it without one.")
         unknown = _Unknown()
         pages = [page.extract_text(visitor_text=unknown.count) for page in reader.pages]
     except UnreadableError:
         raise
     except Exception as fault:  # pypdf raises any type of error; the caller names the file
-        raise UnreadableError(f"broken_pdf: {type(fault).__name__}: {fault}") from fault
+        raise UnreadableError(
+            "corpus.broken-pdf", f"the PDF is broken ({type(fault).__name__}: {fault}). Save it again."
+        ) from fault
     held = sum(len(page.split()) and len("".join(page.split())) for page in pages)
     if held < SPARSE * len(pages) or not pages:
         raise UnreadableError(
-            f"scanned_pdf: {len(pages)} pages hold {held} characters. Run OCR, check what it read, hand in the text."
+            "corpus.scanned-pdf",
+            f"{len(pages)} pages hold {held} characters. Run OCR, check its output, and use that text.",
         )
     unknown.refuse("".join(pages))
     return _SEAM.sub("", "\n\n".join(pages))
@@ -112,14 +115,16 @@ class _Unknown:
         if sum(self.fonts.values()) > UNKNOWN_SHARE * self.all:
             name = max(self.fonts, key=lambda one: self.fonts[one])
             raise UnreadableError(
-                f"unmapped_pdf: the font {name} does not map its codes to characters. Save the PDF again "
-                "with its text searchable, or run OCR on it."
+                "corpus.unmapped-pdf",
+                f"the font {name} does not map its codes to characters. Save the PDF again "
+                "with its text searchable, or run OCR on it.",
             )
         undecoded = sum(one == "\ufffd" or "\ue000" <= one <= "\uf8ff" for one in text)
         if undecoded > UNKNOWN_SHARE * self.all:
             raise UnreadableError(
-                f"unmapped_pdf: {undecoded} of {self.all} characters have codes that their encoding does "
-                "not have. Save the PDF again with its text searchable, or run OCR on it."
+                "corpus.unmapped-pdf",
+                f"{undecoded} of {self.all} characters have codes that their encoding does "
+                "not have. Save the PDF again with its text searchable, or run OCR on it.",
             )
 
 

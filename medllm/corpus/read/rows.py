@@ -28,7 +28,7 @@ def read_lines(piece: SourcePart) -> Iterator[Draft]:
     with open_bytes(piece.path) as stream:
         sample = stream.read(SAMPLE)
     if not sample.strip() and len(sample) < SAMPLE:
-        raise UnreadableError("empty_file: there is nothing in it")
+        raise UnreadableError("corpus.empty-file", "the file is empty. Remove it.")
     encoding = _encoding(sample)
     if encoding in WIDE:
         stream, encoding = io.BytesIO(_whole(piece).encode()), "utf-8"
@@ -66,7 +66,9 @@ def _is_utf8(line: bytes) -> bool:
 
 def _whole(piece: SourcePart) -> str:
     if piece.size > LARGEST:
-        raise UnreadableError("too_large: a UTF-16 file of this size is not cut into lines. Convert it to UTF-8.")
+        raise UnreadableError(
+            "corpus.too-large", "a UTF-16 file of this size cannot be cut into lines. Convert it to UTF-8."
+        )
     with open_bytes(piece.path) as stream:
         return decode(stream.read(LARGEST))
 
@@ -110,17 +112,19 @@ def _draft(piece: SourcePart, place: str, line: bytes, encoding: str) -> Draft:
         written = line.decode(encoding, "replace").strip()[:1000]
         return piece.source.draft(written, place, {}, fault=f"broken_encoding: byte {fault.start} is not {encoding}")
     except (ValueError, RecursionError) as fault:
-        return piece.source.draft(line[:1000].decode(encoding, "replace"), place, {}, fault=json_fault(fault))
+        return piece.source.draft(
+            line[:1000].decode(encoding, "replace"), place, {}, fault=f"broken_json: {json_fault(fault)}"
+        )
     if not isinstance(row, dict):
-        return piece.source.draft(str(row)[:1000], place, {}, fault="broken_json: a line is no object")
+        return piece.source.draft(str(row)[:1000], place, {}, fault="broken_json: the line is not an object")
     return row_draft(piece, place, row)
 
 
 def json_fault(fault: ValueError | RecursionError) -> str:
-    """Return the reason for unreadable JSON; Python's messages about its own limits do not help to mend a file."""
+    """Describe unreadable JSON; Python's messages about its own limits do not help to correct a file."""
     if isinstance(fault, json.JSONDecodeError):
-        return f"broken_json: {fault}"
-    return f"broken_json: {'it is nested too deeply' if isinstance(fault, RecursionError) else 'a number is too long'}"
+        return str(fault)
+    return "it is nested too deeply" if isinstance(fault, RecursionError) else "a number is too long"
 
 
 def row_draft(piece: SourcePart, place: str, row: Row) -> Draft:
@@ -137,12 +141,14 @@ def row_draft(piece: SourcePart, place: str, row: Row) -> Draft:
     there = ", ".join(str(name) for name in list(row)[:12]) or "none"
     named = [name for name in _names(piece, "text") if name in row]
     if given is not None:
-        return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` holds {_kind(given)}, not a text")
+        return piece.source.draft(
+            "", place, stated, fault=f"no_text: `{named[0]}` holds {_kind(given)} instead of a text"
+        )
     if named:
         return piece.source.draft("", place, stated, fault=f"no_text: `{named[0]}` is empty")
     fault = f"{NO_COLUMN} `{_names(piece, 'text')[0]}`. There is: {there}"
     if isinstance(row.get("messages") or row.get("conversations"), list):
-        fault += ". These are chat rows: write what is to be learnt of them as `text`"
+        fault += ". These are chat rows: write what the model learns from them as `text`"
     return piece.source.draft("", place, stated, fault=fault)
 
 
@@ -165,8 +171,9 @@ def refuse_without_text(piece: SourcePart, drafts: Iterator[Draft]) -> Iterator[
             break
     if lacking:
         raise DataError(
+            "corpus.no-text-column",
             f"{piece.source.name}: {lacking[0].locator} has {str(lacking[0].fault).partition(': ')[2]}. "
-            "Name the text column: `--column NAME`, or columns: {text: NAME} in a recipe."
+            "Name the text column: `--column NAME`, or columns: {text: NAME} in a recipe.",
         )
 
 
@@ -200,6 +207,9 @@ def read_csv(piece: SourcePart, data: bytes) -> Iterator[Draft]:
         for row in rows:
             yield row_draft(piece, f"{piece.name}:{rows.line_num}", {k: v for k, v in row.items() if k is not None})
     except csv.Error as fault:
-        raise UnreadableError(f"broken_table: line {rows.line_num}: {fault}") from None
+        raise UnreadableError(
+            "corpus.broken-table",
+            f"line {rows.line_num} is broken ({fault}). Put texts with commas in quotation marks.",
+        ) from None
     finally:
         csv.field_size_limit(before)

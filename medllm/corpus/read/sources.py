@@ -76,14 +76,20 @@ class SourcePart:
 def split_source(source: TextSource) -> list[SourcePart]:
     """List all pieces of a source in order of name: the same files give the same pieces everywhere."""
     if not source.folder.exists():
-        raise DataError(f"{source.name}: there is no `{source.folder}`. Check the spelling, or fetch it first.")
+        raise DataError(
+            "corpus.no-source",
+            f"{source.name}: `{source.folder}` does not exist. Check the spelling, or download it first.",
+        )
     if source.exam:
         return [SourcePart(source, source.folder, "")]
     if source.folder.is_file():
         return list(_pieces(source, source.folder, source.folder.name))
     found = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _aside(path, source.folder))
     if not any(path.name.lower().endswith(READABLE) for path in found):
-        raise DataError(f"{source.name}: no file that can be read. Readable are {', '.join(READABLE)}.")
+        raise DataError(
+            "corpus.nothing-readable",
+            f"{source.name}: the folder has no readable file. Readable are {', '.join(READABLE)}.",
+        )
     return [piece for path in found for piece in _pieces(source, path, path.relative_to(source.folder).as_posix())]
 
 

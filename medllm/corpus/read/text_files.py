@@ -107,13 +107,13 @@ def read_html(text: str) -> PageText:
     """Extract the visible text of the page: no menus, scripts or readings above kanji."""
     # The parser searches again for the end of each open tag: with very many, that takes hours.
     if any(stretch.count("<") > OPEN for stretch in text.split(">")):
-        raise UnreadableError(f"broken_html: more than {OPEN} tags are begun before one is ended.")
+        raise UnreadableError("corpus.broken-html", f"more than {OPEN} tags begin before one ends. Check the page.")
     parser = _Reader()
     try:
         parser.feed(text)
         parser.close()
     except AssertionError as fault:  # Python's parser raises it for some marked sections
-        raise UnreadableError(f"broken_html: {fault}") from None
+        raise UnreadableError("corpus.broken-html", f"the page is broken ({fault}). Save it again.") from None
     body = re.sub(r"[ \t\r\f]*\n\s*", "\n", "".join(parser.parts)).strip()
     return PageText(body, parser.published, parser.license)
 
@@ -138,7 +138,9 @@ class _Reader(HTMLParser):
         self._open.append(tag)
         self._silent += tag in _SILENT
         if len(self._open) > DEEPEST:
-            raise UnreadableError(f"nested_too_deeply: more than {DEEPEST:,} tags are open at once.")
+            raise UnreadableError(
+                "corpus.nested-too-deeply", f"more than {DEEPEST:,} tags are open at once. Save the page as text."
+            )
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS:

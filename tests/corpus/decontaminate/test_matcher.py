@@ -7,8 +7,8 @@ import pytest
 
 from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices, verdict
-from medllm.errors import DataError
 from tests.corpus.invented import INVENTED
+from tests.refusals import refused
 
 FILLER = (
     "外来では血圧と体重を毎回測り、食事と運動の記録を一緒に見直す。薬は一包化し、飲み忘れがあれば次の受診で相談する。"
@@ -134,7 +134,7 @@ def test_an_item_with_nothing_to_search_for_is_named_and_not_called_clean():
 
 
 def test_nothing_is_clean_against_no_exam():
-    with pytest.raises(DataError, match=r"^The held-out exam has no items"):
+    with refused("corpus.no-exam-items"):
         ExamIndex([])
 
 

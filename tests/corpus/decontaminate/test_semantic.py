@@ -7,7 +7,7 @@ import pytest
 from medllm.corpus.decontaminate.audit import AuditRequest, audit
 from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.semantic import Encoder
-from medllm.errors import DataError
+from tests.refusals import refused
 
 CASE = "五十八歳の女性。二か月前からの動悸と体重の減少を主訴に来院した。上昇しているのはどれか。"
 # The same words in another order: not one run of thirteen characters is left.
@@ -55,5 +55,5 @@ def test_what_the_characters_show_is_not_said_twice(encoder):
 
 
 def test_a_folder_without_an_encoder_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"holds no encoder\. Give the folder of a sentence encoder with its config"):
+    with refused("corpus.no-encoder", "config.json"):
         Encoder(tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 
 from medllm.corpus.read.encodings import decode, name_encoding
-from medllm.errors import DataError
+from tests.refusals import refused
 
 TEXT = "症例は七十歳、男性。ガンマＧＴＰの上昇を指摘され、精査のため入院となった。CT検査を行った。\n" * 3
 
@@ -62,13 +62,13 @@ def test_short_japanese_among_latin_letters_stays_japanese(text, encoding):
     ],
 )
 def test_an_encoding_that_is_not_recognised_is_refused_and_never_read_as_another(text, encoding):
-    with pytest.raises(DataError, match=r"^unknown_encoding: "):
+    with refused("corpus.unknown-encoding"):
         decode(text.encode(encoding))
 
 
 def test_utf_8_with_a_broken_byte_is_broken_utf_8_and_no_other_encoding():
     data = (TEXT * 3).encode()
-    with pytest.raises(DataError, match=r"^broken_encoding: it begins as utf-8, but byte 300 does not"):
+    with refused("corpus.broken-encoding", "utf-8", "byte 300"):
         decode(data[:300] + b"\xff" + data[300:])
 
 
@@ -93,20 +93,13 @@ def test_a_sample_that_ends_inside_a_character_is_still_recognised():
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("data", "code", "values"),
     [
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "not_text: it holds zero bytes, so it is a binary file or UTF-16"),
-        (
-            b"\xff\xfd\x80\x81\xa0\xff\xff\xc0",
-            "unknown_encoding: neither UTF-8, UTF-16, Shift_JIS, EUC-JP nor ISO-2022-JP",
-        ),
-        (
-            "発熱".encode() * 40_000 + b"\xff\xff",
-            "broken_encoding: it begins as utf-8, but byte 240000 does not belong",
-        ),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "corpus.not-text", ()),
+        (b"\xff\xfd\x80\x81\xa0\xff\xff\xc0", "corpus.unknown-encoding", ()),
+        ("発熱".encode() * 40_000 + b"\xff\xff", "corpus.broken-encoding", ("utf-8", "byte 240000")),
     ],
 )
-def test_what_is_no_text_is_named(data, message):
-    with pytest.raises(DataError) as fault:
+def test_what_is_no_text_is_named(data, code, values):
+    with refused(code, *values):
         decode(data)
-    assert str(fault.value).startswith(message)

@@ -15,7 +15,7 @@ from medllm.corpus.documents import Draft
 from medllm.corpus.read import archives, rows
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import TextSource, split_source
-from medllm.errors import DataError
+from tests.refusals import refused
 
 TEXT = "六十歳の女性。発熱と咳とを主訴に来院した。"
 
@@ -27,6 +27,11 @@ def drafts(folder: Path, **told) -> list[Draft]:
 def only(folder: Path, **told) -> Draft:
     (draft,) = drafts(folder, **told)
     return draft
+
+
+def reasons(found: list[Draft]) -> list[str]:
+    """The reason under which each draft that could not be read is counted."""
+    return [draft.fault.partition(": ")[0] for draft in found if draft.fault]
 
 
 def test_json_lines_carry_text_place_and_what_a_row_says_of_itself(tmp_path):
@@ -47,12 +52,8 @@ def test_columns_are_mapped_by_the_recipe(tmp_path):
 
 def test_a_column_that_is_nowhere_is_a_fault_of_the_recipe(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"in": TEXT, "name": "肺炎"}))
-    with pytest.raises(DataError) as fault:
+    with refused("corpus.no-text-column", "notes: rows.jsonl:1", "`text`", "in, name", "{text: NAME}"):
         drafts(tmp_path)
-    assert str(fault.value) == (
-        "notes: rows.jsonl:1 has no column `text`. There is: in, name. "
-        "Name the text column: `--column NAME`, or columns: {text: NAME} in a recipe."
-    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp932", "euc_jp", "utf-16"])
@@ -104,8 +105,8 @@ def test_tables_pages_and_packed_lines_are_read(tmp_path):
     assert (found["d.md"].published, found["d.md"].license) == ("2013-04-05", "CC BY 4.0")
     assert found["e.jsonl.gz:1"].text == TEXT
     assert found["f.zip/inner/one.txt"].text == TEXT
-    assert found["f.zip/inner/two.jpg"].fault == "unknown_format: `jpg` inside an archive."
-    assert found["g.json:2"].fault == "broken_json: no object"
+    assert found["f.zip/inner/two.jpg"].fault.startswith("unknown_format: `jpg`")
+    assert reasons([found["g.json:2"]]) == ["broken_json"]
     assert len(found) == 10
 
 
@@ -119,9 +120,9 @@ def test_files_that_describe_a_dataset_are_not_its_texts(tmp_path):
 
 
 def test_a_folder_without_texts_and_one_that_is_not_there_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"^notes: no file that can be read\. Readable are \.jsonl, "):
+    with refused("corpus.nothing-readable", "notes: ", ".jsonl, "):
         drafts(tmp_path)
-    with pytest.raises(DataError, match=r"^notes: there is no `.*nowhere`\. Check the spelling, or fetch it first\.$"):
+    with refused("corpus.no-source", "notes: ", tmp_path / "nowhere"):
         drafts(tmp_path / "nowhere")
 
 
@@ -130,11 +131,8 @@ def test_a_file_with_one_broken_line_keeps_the_others(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join([good, b'{"text": "\xe3\x81"}', b"{broken", b"[1, 2]", good]))
     found = drafts(tmp_path)
     assert [draft.text == TEXT for draft in found] == [True, False, False, False, True]
-    assert [draft.fault for draft in found[1:4]] == [
-        "broken_encoding: byte 10 is not utf-8",
-        "broken_json: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-        "broken_json: a line is no object",
-    ]
+    assert reasons(found) == ["broken_encoding", "broken_json", "broken_json"]
+    assert "byte 10" in found[1].fault and "column 2" in found[2].fault
 
 
 @pytest.mark.parametrize("size", [2**27, pytest.param(2**31, marks=pytest.mark.long)], ids=["128 MiB", "2 GiB"])
@@ -145,9 +143,8 @@ def test_a_line_that_is_too_long_is_refused_without_being_held(tmp_path, size):
         stream.seek(size)
         stream.write(b'"}\n' + json.dumps({"text": TEXT}).encode() + b"\n")
     long, after = drafts(tmp_path)
-    assert long.fault == (
-        f"too_large: a line of {size + 3:,} bytes, more than 67,108,864. Cut the document into parts."
-    )
+    assert reasons([long]) == ["too_large"]
+    assert f"{size + 3:,} bytes" in long.fault and "67,108,864" in long.fault
     assert long.text == ""
     assert (after.text, after.locator) == (TEXT, "rows.jsonl:2")
 
@@ -155,7 +152,9 @@ def test_a_line_that_is_too_long_is_refused_without_being_held(tmp_path, size):
 def test_a_page_larger_than_a_document_may_be_is_refused(tmp_path):
     with (tmp_path / "a.txt").open("wb") as stream:
         stream.truncate(archives.LARGEST + 1)
-    assert only(tmp_path).fault == "too_large: one file of 67,108,865 bytes, more than 67,108,864. Cut it into parts."
+    found = only(tmp_path)
+    assert reasons([found]) == ["too_large"]
+    assert "67,108,865 bytes" in found.fault and "67,108,864" in found.fault
 
 
 def test_an_empty_file_is_counted(tmp_path):
@@ -163,13 +162,15 @@ def test_an_empty_file_is_counted(tmp_path):
     (tmp_path / "b.csv").write_bytes(b" \n")
     (tmp_path / "c.jsonl").write_bytes(b"\n\n")
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b""))
-    assert [draft.fault for draft in drafts(tmp_path)] == ["empty_file: there is nothing in it"] * 4
+    assert reasons(drafts(tmp_path)) == ["empty_file"] * 4
 
 
 def test_lines_and_files_nested_beyond_reason_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ' + "[" * 200_000 + "]" * 200_000 + "}\n")
     (tmp_path / "b.json").write_text("[" * 200_000)
-    assert [draft.fault for draft in drafts(tmp_path)] == ["broken_json: it is nested too deeply"] * 2
+    found = drafts(tmp_path)
+    assert reasons(found) == ["broken_json"] * 2
+    assert all("nested" in draft.fault for draft in found)
 
 
 def test_bombs_are_named_and_not_unpacked(tmp_path):
@@ -181,10 +182,9 @@ def test_bombs_are_named_and_not_unpacked(tmp_path):
     table = pa.table({"text": ["0" * 1000] * 1000})
     pq.write_table(table, tmp_path / "c.parquet")
     found = drafts(tmp_path)
-    assert [draft.fault for draft in found if draft.fault] == [
-        "archive_bomb: more than 16,777,216 bytes come out of it. Unpack it by hand and look.",
-        "archive_bomb: it claims 30,000,000 bytes. Unpack it by hand and look.",
-    ]
+    first, second = (draft for draft in found if draft.fault)
+    assert reasons([first, second]) == ["archive_bomb"] * 2
+    assert "16,777,216 bytes" in first.fault and "30,000,000 bytes" in second.fault
     assert len([draft for draft in found if draft.locator.startswith("c.parquet")]) == 1000
 
 
@@ -196,9 +196,8 @@ def test_packed_lines_that_break_off_keep_what_came_before(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"text": 1' + "0" * 5000 + "}\n")
     *before, broken, plain, number = drafts(tmp_path)
     assert len(before) > 10_000
-    assert broken.fault.startswith("broken_archive: Compressed file ended before the end-of-stream marker")
-    assert plain.fault == "broken_archive: Not a gzipped file (b'no'). Pack it again."
-    assert number.fault == "broken_json: a number is too long"
+    assert reasons([broken, plain, number]) == ["broken_archive", "broken_archive", "broken_json"]
+    assert "end-of-stream" in broken.fault and "b'no'" in plain.fault and "number" in number.fault
 
 
 def test_a_file_that_is_gone_when_it_is_read_is_named(tmp_path):
@@ -206,27 +205,26 @@ def test_a_file_that_is_gone_when_it_is_read_is_named(tmp_path):
     (piece,) = split_source(TextSource("notes", tmp_path))
     (tmp_path / "a.txt").unlink()
     (found,) = read_drafts(piece)
-    assert found.fault == "unreadable_file: No such file or directory. See whether it is there and may be read."
+    assert found.fault.startswith("unreadable_file: No such file or directory.")
 
 
 def test_a_broken_parquet_table_and_archive_are_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
     (tmp_path / "b.zip").write_bytes(b"PK and nothing more")
-    first, second = drafts(tmp_path)
-    assert str(first.fault).startswith("broken_parquet: ")
-    assert second.fault == "broken_archive: File is not a zip file"
+    assert reasons(drafts(tmp_path)) == ["broken_parquet", "broken_archive"]
 
 
 def test_a_row_group_that_would_not_fit_is_refused(tmp_path, monkeypatch):
     pq.write_table(pa.table({"text": [TEXT] * 1000}), tmp_path / "a.parquet", use_dictionary=False)
     monkeypatch.setattr("medllm.corpus.read.parquet.ROOM", 1000)
-    assert str(only(tmp_path).fault).startswith("archive_bomb: row group 0 unpacks to ")
+    found = only(tmp_path)
+    assert reasons([found]) == ["archive_bomb"] and "row group 0" in found.fault
 
 
 def test_an_unknown_kind_of_file_is_counted_beside_the_texts(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"PK")
     (tmp_path / "b.txt").write_text(TEXT, "utf-8")
-    assert str(drafts(tmp_path)[0].fault).startswith("unknown_format: `docx`. Readable are ")
+    assert drafts(tmp_path)[0].fault.startswith("unknown_format: `docx`")
 
 
 def test_a_csv_with_a_runaway_quote_is_named(tmp_path, monkeypatch):
@@ -235,5 +233,6 @@ def test_a_csv_with_a_runaway_quote_is_named(tmp_path, monkeypatch):
     csv.writer(buffer).writerows([["text"], ["あ" * 2000]])
     (tmp_path / "a.csv").write_text(buffer.getvalue(), "utf-8")
     before = csv.field_size_limit()
-    assert only(tmp_path).fault == "broken_table: line 1: field larger than field limit (1000)"
+    found = only(tmp_path)
+    assert reasons([found]) == ["broken_table"] and "line 1" in found.fault and "(1000)" in found.fault
     assert csv.field_size_limit() == before, "other readers of this process keep their own limit"

@@ -7,7 +7,7 @@ import pytest
 from pypdf.generic import ArrayObject, DecodedStreamObject, DictionaryObject, NameObject
 
 from medllm.corpus.read.pdf import read_pdf
-from medllm.errors import DataError
+from tests.refusals import refused
 
 
 def pdf(pages: list[str], password: str | None = None) -> bytes:
@@ -90,12 +90,12 @@ def test_japanese_is_read_by_the_cmap_it_is_written_with(cmap, codes):
 
 @pytest.mark.parametrize("cmap", ["/Identity-H", "/Identity-V", "/CNS-EUC-H", "/Own-H"])
 def test_codes_that_do_not_say_which_characters_they_are_are_refused_and_not_guessed(cmap):
-    with pytest.raises(DataError, match=r"^unmapped_pdf: the font Mincho \(\S+\) does not map its codes"):
+    with refused("corpus.unmapped-pdf", "Mincho"):
         read_pdf(japanese_pdf(SENTENCE.encode("utf-16-be"), cmap))
 
 
 def test_codes_that_the_encoding_does_not_have_are_refused():
-    with pytest.raises(DataError, match=r"^unmapped_pdf: \d+ of \d+ characters have codes that"):
+    with refused("corpus.unmapped-pdf", " of ", " characters"):
         read_pdf(japanese_pdf(b"\xff\xfd" * 20 + SENTENCE.encode("cp932"), "/90ms-RKSJ-H"))
 
 
@@ -110,15 +110,13 @@ def test_the_text_of_all_pages_is_read():
 
 
 def test_a_scan_is_refused_and_not_turned_into_noise():
-    with pytest.raises(DataError) as fault:
+    with refused("corpus.scanned-pdf", "3 pages", "1 characters") as caught:
         read_pdf(pdf(["", "7", ""]))
-    assert str(fault.value) == (
-        "scanned_pdf: 3 pages hold 1 characters. Run OCR, check what it read, hand in the text."
-    )
+    assert caught.value.reason == "scanned_pdf"
 
 
 def test_a_locked_and_a_broken_pdf_are_named():
-    with pytest.raises(DataError, match=r"^locked_pdf: it needs a password\. Save it without one\.$"):
+    with refused("corpus.locked-pdf"):
         read_pdf(pdf(["Aspirin inhibits cyclooxygenase"], password="secret"))
-    with pytest.raises(DataError, match=r"^broken_pdf: \w+: "):
+    with refused("corpus.broken-pdf", "Error: "):
         read_pdf(b"%PDF-1.7\nnothing")

@@ -61,7 +61,10 @@ def import_rows(
     try:
         form = key_form(keys if with_choices else [], first=first_choice, kana=kana)
     except KeyFault as fault:
-        raise DataError("exam.ambiguous-keys", f"{sheet.place}, heading {columns.fields['answer']}: {fault}.") from None
+        raise DataError(
+            "exam.ambiguous-keys",
+            f"{sheet.place}, heading {columns.fields['answer']}: the keys can be read in two ways: {fault}.",
+        ) from None
     rows = [(number, dict(zip(sheet.headings, cells, strict=True))) for number, cells in sheet.rows]
     labelled = are_labelled([row[one] for one in columns.choices] for _, row in rows)
     form = replace(form, places=are_places(list(_keys_and_choices(rows, columns)), form))

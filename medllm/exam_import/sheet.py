@@ -42,7 +42,7 @@ def read_sheet(path: Path, name: str | None = None) -> Sheet:
         DataError: The file is absent, too large, of another kind, broken, or without rows.
     """
     if not path.is_file():
-        raise DataError("exam.file-not-found", f"{path}: there is no such file. Name a .xlsx, .csv or .json file.")
+        raise DataError("exam.no-such-file", f"{path}: there is no such file. Name a .xlsx, .csv or .json file.")
     if path.stat().st_size > LARGEST:
         raise DataError(
             "exam.file-too-large",

@@ -142,7 +142,7 @@ def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, tho
         given = exemplars(exam.name, exam.folder)
         if len(given) < shots:
             raise DataError(
-                "exam.few-exemplars",
+                "exam.too-few-exemplars",
                 f"{exam.name} has {len(given)} worked examples and {shots} are asked for. Set shots to {len(given)} at "
                 f"most, or add examples to {exam.folder}.",
             )

@@ -313,7 +313,7 @@ def test_a_file_that_is_no_table_is_refused_with_its_name(tmp_path: Path, name: 
     (tmp_path / name).write_bytes(content)
     with refused(code, name):
         read_sheet(tmp_path / name)
-    with refused("exam.file-not-found", "none.csv"):
+    with refused("exam.no-such-file", "none.csv"):
         read_sheet(tmp_path / "none.csv")
 
 

@@ -60,7 +60,7 @@ def test_shots_need_as_many_worked_examples(ward: Ward):
     (fault,) = ward.find(evaluate__shots=2)
     assert (fault.place, "worked examples" in fault.text) == ("evaluate.shots", True)
     write_exam(ward.folder / "naika", [question(21, "2014-02-08")], "exemplars.jsonl")
-    assert ward.codes(evaluate__shots=2) == [("evaluate.shots", "exam.few-exemplars")]
+    assert ward.codes(evaluate__shots=2) == [("evaluate.shots", "exam.too-few-exemplars")]
     assert ward.codes(evaluate__shots=1, thorough=True) == []
 
 

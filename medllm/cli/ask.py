@@ -76,7 +76,7 @@ def _answering(plan: "BuildPlan", question: str) -> "Evaluate":
     standing = {item.stage for item in plan.items if item.standing}
     models = {}
     for name, source in settings.models.items():
-        if source in STAGES and source not in standing:
+        if isinstance(source, str) and source in STAGES and source not in standing:
             print(f"{name}: cannot answer, because {source} is not made yet", file=sys.stderr)
         else:
             models[name] = source

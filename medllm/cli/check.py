@@ -56,6 +56,8 @@ def _shown(found: "CostPlan", recipe: Path) -> str:
             "",
             f"Prices are the Hub's of {PRICES_READ}; GPU-hours rest on an assumed share of peak (docs/cost.md).",
         ]
+    if found.hosts:
+        lines += ["", f"Questions are sent to {', '.join(found.hosts)}."]
     if found.missing:
         lines += ["", f"`{found.prepared_by}` writes what does not exist yet: {', '.join(found.missing)}"]
     if found.warnings:

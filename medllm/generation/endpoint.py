@@ -68,7 +68,7 @@ class Pace:
 class EndpointGenerator:
     """A client of a server: waits out temporary faults, and reports lasting ones in the server's own words."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each a way to ask a server
         self,
         url: str,
         *,
@@ -79,6 +79,7 @@ class EndpointGenerator:
         per_minute: float | None = None,
         tries: int = 6,
         timeout: float = 600.0,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._key = key
@@ -87,6 +88,8 @@ class EndpointGenerator:
         self.num_concurrent = num_concurrent
         self.tries = tries
         self.timeout = timeout
+        self.options = dict(options or {})
+        """Further keys of each request; None leaves a key out."""
         self.pace = Pace(per_minute)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
@@ -230,6 +233,7 @@ class EndpointGenerator:
             body["messages"] = list(request.messages) or [{"role": "user", "content": request.text}]
         else:
             body["prompt"] = request.text
+        body = {key: value for key, value in {**body, **self.options}.items() if value is not None}
         address = f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
         if not address.startswith(("http://", "https://")):
             raise ModelError(f"{self.url}: no address of a server. Write http://HOST:PORT/v1.")

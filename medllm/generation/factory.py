@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -12,14 +13,14 @@ from typing import Any
 from medllm.errors import ModelError
 from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn
 from medllm.recipe.hardware import machine, nodes
-from medllm.recipe.settings import Evaluate, Preferences
+from medllm.recipe.servers import OPENAI, OPENAI_PREFIX
+from medllm.recipe.settings import ApiModel, Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
 from medllm.weights.load import Quantization
 
-API = "openai:"
-OPENAI = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
+"""The environment variable of the key for `engine` and `openai:` models."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def processes_of(settings: Preferences | Evaluate) -> int | None:
 
 
 def make_generators(
-    models: dict[str, str],
+    models: Mapping[str, str | ApiModel],
     sources: dict[str, Path],
     *,
     engine: str = "local",
@@ -92,19 +93,26 @@ def make_generators(
 ) -> dict[str, tuple[Generator, str]]:
     """For each name in the tables: who answers for it, and under which name that maker knows it.
 
-    Adapters and the base they lie on share one copy of the base. `openai:MODEL` is asked at OpenAI's address (or at
-    OPENAI_BASE_URL), whatever the engine. Models here are loaded when they are first asked, each by
-    `num_processes` processes (None: one for each GPU).
+    Adapters and the base they lie on share one copy of the base. `openai:MODEL` is asked by chat at the engine's
+    address; with the local engine at OPENAI_BASE_URL or OpenAI's own. An ApiModel has its own. Models here are loaded
+    when they are first asked, each by `num_processes` processes (None: one for each GPU).
     """
     server = server or Server()
     found: dict[str, tuple[Generator, str]] = {}
+    own: dict[str, Generator] = {}
     local: dict[str, Path] = {}
     for name, source in models.items():
-        if source.startswith(API):
-            url = os.environ.get("OPENAI_BASE_URL", OPENAI)
-            found[name] = (_api(url, server, chat=True), source.removeprefix(API))
+        if isinstance(source, ApiModel):
+            twin = json.dumps([source.api, source.chat, source.key, source.request], sort_keys=True)
+            if twin not in own:
+                key = key_of(source, f"evaluate.models.{name}")
+                own[twin] = _api(source.api, server, chat=source.chat, key=key, options=source.request)
+            found[name] = (own[twin], source.model)
+        elif source.startswith(OPENAI_PREFIX):
+            url = os.environ.get("OPENAI_BASE_URL", OPENAI) if engine == "local" else engine
+            found[name] = (_api(url, server, chat=True, key=os.environ.get(KEY)), source.removeprefix(OPENAI_PREFIX))
         elif engine != "local":
-            found[name] = (_api(engine, server, chat=False), name)
+            found[name] = (_api(engine, server, chat=False, key=os.environ.get(KEY)), name)
         else:
             local[name] = sources[source]
     options = {"dtype": dtype, "quantization": quantization, "batch_size": batch_size}
@@ -152,12 +160,28 @@ def _maker(base: Path, adapters: dict[str, Path], num_processes: int | None, opt
     return OnDemand(load)
 
 
-def _api(url: str, server: Server, *, chat: bool) -> Generator:
+def _api(
+    url: str, server: Server, *, chat: bool, key: str | None, options: Mapping[str, Any] | None = None
+) -> Generator:
     from medllm.generation.endpoint import EndpointGenerator
 
     return EndpointGenerator(
-        url, key=os.environ.get(KEY), chat=chat, prices=server.prices, num_concurrent=server.num_concurrent
+        url, key=key, chat=chat, prices=server.prices, num_concurrent=server.num_concurrent, options=options
     )
+
+
+def key_of(model: ApiModel, place: str) -> str | None:
+    """Read the key of a model's server from the environment variable that the recipe names."""
+    if model.key is None:
+        return None
+    value = os.environ.get(model.key)
+    if not value:
+        raise ModelError(
+            "generation.no-key",
+            f"{place}: the environment variable {model.key} is not set, so {model.api} cannot be asked. Set it to the "
+            "server's key.",
+        )
+    return value
 
 
 def source_of(folder: Path | None) -> tuple[str | None, str | None]:

@@ -66,14 +66,15 @@ def open_live(told: str | None = None) -> Live | None:
     """Open the live models that MEDLLM_LIVE (or the argument) describes; return None if there are none.
 
     It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key is in
-    OPENAI_API_KEY, or `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here.
+    OPENAI_API_KEY; a model may have its own address, as in a recipe: `{"api", "model", "chat", "key", "request"}`. Or
+    `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here.
     """
     told = told or os.environ.get("MEDLLM_LIVE")
     if not told or told == "none":
         return None
     try:
         settings = json.loads(Path(told).read_text(encoding="utf-8") if Path(told).is_file() else told)
-        return _server(settings) if "url" in settings else _adapters(settings)
+        return _server(settings) if "url" in settings or "models" in settings else _adapters(settings)
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise RecipeError(
             f"MEDLLM_LIVE: cannot be read ({fault}). Give JSON with `url` and `models`, or `base` and `adapters`."
@@ -82,14 +83,28 @@ def open_live(told: str | None = None) -> Live | None:
 
 def _server(settings: dict[str, Any]) -> Live:
     from medllm.generation.endpoint import EndpointGenerator
+    from medllm.generation.factory import key_of
+    from medllm.recipe.servers import ApiModel
 
+    url = settings.get("url")
     key = os.environ.get("OPENAI_API_KEY") or os.environ.get("HF_TOKEN" if settings.get("kind") == "inference" else "")
-    models = dict(settings["models"])
     patience = float(settings.get("silence", SILENCE))
-    maker = EndpointGenerator(
-        settings["url"], key=key, chat=bool(settings.get("chat", False)), num_concurrent=64, tries=2, timeout=patience
-    )
-    return Live({name: (maker, known) for name, known in models.items()}, settings["url"], **_how(settings))
+
+    def open_server(url: str, key: str | None, *, chat: bool, options: dict[str, Any]) -> EndpointGenerator:
+        return EndpointGenerator(url, key=key, chat=chat, num_concurrent=64, tries=2, timeout=patience, options=options)
+
+    shared = open_server(url, key, chat=bool(settings.get("chat", False)), options={}) if url else None
+    makers: dict[str, tuple[Generator, str]] = {}
+    for name, known in dict(settings["models"]).items():
+        if isinstance(known, dict):
+            own = ApiModel.model_validate(known)
+            maker = open_server(own.api, key_of(own, f"MEDLLM_LIVE.models.{name}"), chat=own.chat, options=own.request)
+            makers[name] = (maker, own.model)
+        elif shared is not None:
+            makers[name] = (shared, known)
+        else:
+            raise ValueError(f"{name} has no address: give `url`, or `{{api, model}}` for it")
+    return Live(makers, url or "servers of their own", **_how(settings))
 
 
 def _adapters(settings: dict[str, Any]) -> Live:

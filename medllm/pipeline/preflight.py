@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from medllm.errors import HubError
+from medllm.errors import HubError, ModelError
+from medllm.generation.factory import key_of
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.progress import format_bytes
@@ -12,8 +13,10 @@ from medllm.preflight import inspect, refuse_all
 from medllm.recipe import Recipe, local_sources, uses
 from medllm.recipe.cost import weight_bytes
 from medllm.recipe.errors import RecipeFault
+from medllm.recipe.hosts import allows
 from medllm.recipe.model_shapes import Shape, shape_if_known
 from medllm.recipe.reference import Stage
+from medllm.recipe.settings import ApiModel
 from medllm.weights.loadable import SMALL
 
 
@@ -32,8 +35,9 @@ def check_before_work(plans: Iterable[BuildPlan], hub: Hub, work: Path, *, here:
         for item in plan.missing:
             _add_hub_sources(plan, item, hub, sources, listed)
         findings = inspect(plan.recipe, stages, sources, listed=listed, thorough=True)
+        findings += _private_exams(plan, hub)
         if here:
-            findings += _disk(plan, hub, work)
+            findings += [*_disk(plan, hub, work), *_keys(plan)]
         refuse_all(plan.recipe, findings)
 
 
@@ -59,6 +63,33 @@ def _add_hub_sources(
             else:
                 listed[use.source] = state.files
                 sources[use.source] = hub.pull(artifact, SMALL)
+
+
+def _private_exams(plan: BuildPlan, hub: Hub) -> Iterable[RecipeFault]:
+    """The results hold the questions, so those of a private exam are pushed only to a Hub that it allows."""
+    evaluate = plan.recipe.evaluate
+    if evaluate is None or all(item.stage != "evaluate" for item in plan.missing):
+        return
+    for name, exam in plan.recipe.exams.items():
+        if name in evaluate.benchmarks and not allows(exam, hub.endpoint):
+            text = (
+                f"`{name}` is private, and its questions would be pushed to {hub.endpoint} with the results. Use a Hub "
+                "of this machine (--hub DIR), or name that host under `allowed_hosts`."
+            )
+            yield RecipeFault("stage.private-exam", f"exams.{name}", text)
+
+
+def _keys(plan: BuildPlan) -> Iterable[RecipeFault]:
+    """The variables that hold the servers' keys are set."""
+    evaluate = plan.recipe.evaluate
+    if evaluate is None or all(item.stage != "evaluate" for item in plan.missing):
+        return
+    for name, model in evaluate.models.items():
+        if isinstance(model, ApiModel):
+            try:
+                key_of(model, f"evaluate.models.{name}")
+            except ModelError as error:
+                yield RecipeFault(error.code, f"evaluate.models.{name}", str(error))
 
 
 def _disk(plan: BuildPlan, hub: Hub, work: Path) -> list[RecipeFault]:

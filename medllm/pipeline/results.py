@@ -100,7 +100,7 @@ def _asked_as(stage: Stage, plan: BuildPlan) -> str | None:
     recipe = plan.recipe
     if recipe.evaluate is None:
         return None
-    names = {source: name for name, source in recipe.evaluate.models.items()}
+    names = {source: name for name, source in recipe.evaluate.references.items()}
     if stage in names:
         return names[stage]
     return names.get(recipe.merge.model) if stage == "merge" and recipe.merge else None

@@ -84,7 +84,9 @@ def _adapters(recipe: Recipe, made: Made) -> dict[str, object] | None:
     if parse_reference(recipe.base).where != "hub" or recipe.evaluate is None:
         return None
     adapters: dict[str, str] = {}
-    for name, source in recipe.evaluate.models.items():
+    if len(recipe.evaluate.references) < len(recipe.evaluate.models):
+        return None
+    for name, source in recipe.evaluate.references.items():
         if source == "merge":  # a whole model, not an adapter
             return None
         place = parse_reference(source)

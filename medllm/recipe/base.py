@@ -75,6 +75,8 @@ def _without(settings: Settings, dump: dict[str, Any]) -> dict[str, Any]:
 def _inner(value: object, dump: Any) -> Any:  # noqa: ANN401  a JSON value has no narrower type
     if isinstance(value, Settings):
         return _without(value, dump)
+    if isinstance(value, dict):
+        return {key: _inner(value[key], part) for key, part in dump.items()}
     if isinstance(value, tuple):
         return [_inner(one, part) for one, part in zip(value, dump, strict=True)]
     return dump

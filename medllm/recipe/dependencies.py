@@ -45,7 +45,7 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
         case Merge():
             found.append(Use("merge.model", settings.model, "model"))
         case Evaluate():
-            found += [Use(f"evaluate.models.{name}", source, "model") for name, source in settings.models.items()]
+            found += [Use(f"evaluate.models.{name}", source, "model") for name, source in settings.references.items()]
             found += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
         case Space():
             found.append(Use("space.results", settings.results, "dataset"))

@@ -20,6 +20,7 @@ from medllm.recipe.cost import (
 )
 from medllm.recipe.dependencies import missing_folders, repo_id, stages_of, uses
 from medllm.recipe.hardware import DISK, Machine, cheapest_with_disk, machine
+from medllm.recipe.hosts import hosts_of
 from medllm.recipe.memory_fit import Fit, Sized, fit, too_much
 from medllm.recipe.model_shapes import Shape, known_shape, refuse_unsupported, shape_from_config
 from medllm.recipe.reference import parse_reference
@@ -72,6 +73,8 @@ class CostPlan:
     missing: tuple[str, ...] = ()
     """Folders that `prepared_by` writes and that do not exist yet."""
     prepared_by: str | None = None
+    hosts: tuple[str, ...] = ()
+    """The servers that questions are sent to, each with the key that names it."""
 
 
 def plan(recipe: Recipe, config: Path | None = None) -> CostPlan:
@@ -89,7 +92,17 @@ def plan(recipe: Recipe, config: Path | None = None) -> CostPlan:
             f"the shape of {recipe.base} is unknown, so costs are left out. Give its config.json with --config."
         )
     parameters = shape.parameters if shape else None
-    return CostPlan(recipe.name, recipe.base, parameters, steps, tuple(warnings), missing, recipe.prepared_by)
+    return CostPlan(
+        recipe.name, recipe.base, parameters, steps, tuple(warnings), missing, recipe.prepared_by, _hosts(recipe)
+    )
+
+
+def _hosts(recipe: Recipe) -> tuple[str, ...]:
+    """Name each server and the keys that lead to it."""
+    found: dict[str, list[str]] = {}
+    for host in hosts_of(recipe):
+        found.setdefault(host.name, []).append(host.place)
+    return tuple(f"{name} ({', '.join(places)})" for name, places in found.items())
 
 
 def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
@@ -163,7 +176,7 @@ def _answering(
     recipe: Recipe, stage: Stage, settings: Preferences | Evaluate, shape: Shape, on: Machine | None
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    asked = list(settings.models.values()) if isinstance(settings, Evaluate) else [settings.model]
+    asked = list(settings.references.values()) if isinstance(settings, Evaluate) else [settings.model]
     loras = [lora for source in asked if (lora := _lora(recipe, source))]
     here = len([source for source in asked if parse_reference(source).where != "api"])
     if on and settings.engine == "local":

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from medllm.recipe.base import HUB_NAME, Settings, settings_for_digest
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
 from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
+from medllm.recipe.servers import ApiModel
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 
 
@@ -62,6 +63,7 @@ class JobsOptions(Settings):
 __all__ = [
     "KINDS",
     "STAGES",
+    "ApiModel",
     "Corpus",
     "Cpt",
     "Data",
@@ -125,8 +127,9 @@ class Evaluate(Settings):
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
-    models: dict[str, str]
-    """The models: a name for the tables, and `base`, a stage, a repository, a folder, or `openai:MODEL`."""
+    models: dict[str, str | ApiModel]
+    """The models: a name for the tables, and `base`, a stage, a repository, a folder, `openai:MODEL` (asked by chat at
+    `engine`, or at OpenAI's address), or `{api: URL, model: NAME}` for one with an address of its own."""
     benchmarks: tuple[str, ...]
     """The exams; each must be under `held_out` of the corpus."""
     prompts: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
@@ -166,6 +169,11 @@ class Evaluate(Settings):
     run_on: str | None = None
     """The machine; left out of the digest."""
 
+    @property
+    def references(self) -> dict[str, str]:
+        """The models without an address of their own, by name."""
+        return {name: model for name, model in self.models.items() if isinstance(model, str)}
+
 
 class Space(Settings):
     """Show the answers side by side in a Gradio Space."""
@@ -193,6 +201,10 @@ class OwnExam(Settings):
     """`ORG/NAME@REVISION` or `./folder`."""
     first: date | None = None
     """The earliest exam day in it; the catalogue knows this for its own."""
+    private: bool = False
+    """Unpublished: it is sent to no other machine than this one, the Hub included, unless `allowed_hosts` names it."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that a private exam may be sent to, as `llm.hospital.example` or `huggingface.co`."""
 
 
 class PublishGate(Settings):

@@ -9,6 +9,7 @@ from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.dependencies import Use, stages_of, uses
 from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
+from medllm.recipe.hosts import allows, hosts_of
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
 from medllm.recipe.training import NAMED
 
@@ -221,6 +222,20 @@ def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:
     return False
 
 
+def private_exams_stay_here(recipe: Recipe) -> Iterator[RecipeFault]:
+    """No question of a private exam is sent to another machine that the exam does not name."""
+    asked = recipe.evaluate.benchmarks if recipe.evaluate else ()
+    for name, exam in recipe.exams.items():
+        if exam.private and name in asked:
+            for host in hosts_of(recipe):
+                if host.place.startswith("evaluate") and host.outside and not allows(exam, host.address):
+                    text = (
+                        f"`{name}` is private, and its questions would be sent to {host.name}. Ask a model of this "
+                        f"machine, or write `allowed_hosts: [{host.hostname}]` under exams.{name}."
+                    )
+                    yield RecipeFault("recipe.private-exam", host.place, text)
+
+
 RULES: tuple[Rule, ...] = (
     sources_exist,
     exams_are_known,
@@ -232,6 +247,7 @@ RULES: tuple[Rule, ...] = (
     ablations_have_own_names,
     machines_are_known,
     trainings_can_be_divided,
+    private_exams_stay_here,
 )
 
 

@@ -17,7 +17,7 @@ from medllm.exam.stability.report import StabilityReport, stability_report
 from medllm.exam.stability.table import score_table
 from medllm.exam.stability.text import report_json
 from medllm.generation.types import Reply, Request
-from medllm.recipe.settings import Evaluate
+from medllm.recipe.settings import ApiModel, Evaluate
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 
 REPLIES = "replies"
@@ -92,8 +92,8 @@ def _judge(
 
     records = []
     for sitting in sittings:
-        for model, source in settings.models.items():
-            revision = source_of(sources.get(source))[1]
+        for model in settings.models:
+            revision = source_of(sources.get(settings.references.get(model, "")))[1]
             for key, prompt in sitting.prompts.items():
                 reply = replies[model, key]
                 records.append(
@@ -132,8 +132,10 @@ def _tables(
         if sitting.examples:
             _write(work / "exemplars" / f"{sitting.name}.parquet", [one.to_row() for one in sitting.examples])
         for model, written in settings.models.items():
-            name, revision = source_of(sources.get(written))
-            told = {"model": model, "source": name or written, "revision": revision}
+            own = written if isinstance(written, ApiModel) else None
+            name, revision = source_of(sources.get(settings.references.get(model, "")))
+            told = {"model": model, "source": name or (own.model if own else written), "revision": revision}
+            told |= {"api": own.api if own else None, "request": json.dumps(own.request) if own else None}
             for style in settings.prompts:
                 mine = [replies[model, key] for key, one in sitting.prompts.items() if one.style == style]
                 runs.append({**told, "prompt": style, **run_row(settings, sitting, mine)})

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,27 @@ def test_a_file_that_this_user_may_not_read_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "medllm: /data/exam.jsonl: Permission denied. See what it is and who may use it. [command.unusable-file]\n"
     )
+
+
+def test_a_private_exam_is_not_pushed_to_a_hub_of_another_machine(ward: Ward):  # noqa: F811
+    recipe_file = ward.folder / "ward.yaml"
+    recipe_file.write_text(
+        recipe_file.read_text("utf-8").replace("{source: ./naika,", "{source: ./naika, private: true,")
+    )
+    with connect(str(ward.folder / "hub"), "clinic") as hub:
+        plan = make_plan(read_recipe(recipe_file), hub)
+        check_before_work([plan], hub, ward.folder / "runs", here=True)
+        public = replace(hub, endpoint="https://huggingface.co")
+        with refused("stage.private-exam", "exams.naika", "https://huggingface.co"):
+            check_before_work([plan], public, ward.folder / "runs", here=True)
+        allowed = read_recipe(recipe_file, {"exams.naika.allowed_hosts": ["huggingface.co"]})
+        check_before_work([make_plan(allowed, hub)], public, ward.folder / "runs", here=True)
+
+
+def test_a_key_that_is_not_set_is_found_before_the_first_stage(ward: Ward, monkeypatch):  # noqa: F811
+    monkeypatch.delenv("LLM_KEY", raising=False)
+    api = {"api": "http://127.0.0.1:9/v1", "model": "m", "key": "LLM_KEY"}
+    with connect(str(ward.folder / "hub"), "clinic") as hub:
+        plan = make_plan(read_recipe(ward.folder / "ward.yaml", {"evaluate.models.a": api}), hub)
+        with refused("generation.no-key", "evaluate.models.a", "LLM_KEY"):
+            check_before_work([plan], hub, ward.folder / "runs", here=True)

@@ -96,9 +96,13 @@ class Certificate:
         )
 
     def disk_bytes(self, tokenizer: Any) -> int:  # noqa: ANN401  a PreTrainedTokenizerBase
-        """Count the bytes that the notes take at most: of each question the prompt and an answer, for each model."""
+        """Count the bytes that the notes take at most: of each question the prompt and an answer, for each model.
+
+        An answer is read as text again, where a byte that is no character takes three.
+        """
         words = TextTokens(tokenizer)
-        lengths = [len(words.prompt(prompt.text)) + TOKENS for prompt in prompts_of(*parity_questions(self.questions))]
+        prompts = prompts_of(*parity_questions(self.questions))
+        lengths = [len(words.prompt(prompt.text)) + 3 * TOKENS for prompt in prompts]
         return (sum(lengths) * NOTED + len(lengths) * TEXT) * (2 if self.in_4_bit else 1)
 
     def measure(self, merged: Path) -> dict[str, Any]:

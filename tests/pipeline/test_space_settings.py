@@ -18,7 +18,8 @@ SPACE = "clinic/m-space"
 
 def recipe(**space: object) -> SimpleNamespace:
     """As much of a recipe as a Space's settings ask for."""
-    evaluate = SimpleNamespace(models={"base": "base", "cpt": "cpt", "final": "rpo"})
+    models = {"base": "base", "cpt": "cpt", "final": "rpo"}
+    evaluate = SimpleNamespace(models=models, quantization="none")
     told = {"name": "m", "namespace": "clinic", "base": "org/base@v1", "cutoff": date(2017, 12, 31)}
     return SimpleNamespace(**told, evaluate=evaluate, space=Space(**space))
 
@@ -80,8 +81,8 @@ def test_live_adapters_are_the_evaluated_models_at_their_commits(hub, live, extr
 def test_live_adapters_keep_the_4_bits_of_the_evaluation(hub):
     made = {"cpt": Artifact("clinic/m-cpt", "model", "a" * 40), "rpo": Artifact("clinic/m-rpo", "model", "b" * 40)}
     of = recipe(live="adapters")
-    four = of.model_copy(update={"evaluate": of.evaluate.model_copy(update={"quantization": "nf4"})})
-    configure_space(hub, SPACE, four, made, print, fresh=True)
+    of.evaluate.quantization = "nf4"
+    configure_space(hub, SPACE, of, made, print, fresh=True)
     assert json.loads(set_there(hub)[0]["MEDLLM_LIVE"])["quantization"] == "nf4"
 
 

@@ -43,7 +43,7 @@ def exam() -> list[Question]:
                     required=section in "BE",
                     points=3 if section in "BE" and number % 2 else 1,
                     category=f"科目{number % 28}",
-                    group=f"{year}-case-{number // 3}" if number % 8 < 3 and number > 320 else None,
+                    vignette_id=f"{year}-case-{number // 3}" if number % 8 < 3 and number > 320 else None,
                 )
             )
     return questions

@@ -14,7 +14,7 @@ def is_right_officially(question: Question, completion: str) -> bool:
 
     Thus "b, e" is wrong where the key is b and e, and 2.1 is wrong where the key lacks its decimal point.
     """
-    if question.anything_right:
+    if question.any_answer_correct:
         return True
     said = sorted(completion.split(","))
     if said == sorted(question.key):
@@ -72,7 +72,7 @@ def _record(
         points_total=float(question.points),
         answer=parsed.answer,
         gold=question.gold_answer,
-        how=parsed.how,
+        how=parsed.extraction_rule,
         completion=completion,
         truncated=parsed.truncated,
         run_on=parsed.run_on,
@@ -81,7 +81,7 @@ def _record(
         year=question.year,
         section=question.section,
         category=question.category,
-        group=question.group,
+        group=question.vignette_id,
         required=question.required,
         image=question.image,
         **facts,  # type: ignore[arg-type]

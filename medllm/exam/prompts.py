@@ -164,7 +164,7 @@ def _zero_shot_prompt(question: Question, prompt: PromptStyle, template: Templat
 
 
 def _lost(question: Question, context: Context) -> str | None:
-    return question.lost_context if context == "linked" else None
+    return question.vignette_text if context == "linked" else None
 
 
 def _choices(question: Question) -> list[tuple[str, str]]:

@@ -13,6 +13,9 @@ LETTERS = "abcdefgh"
 
 Language = Literal["ja", "en"]
 
+PUBLISHED = {"vignette_id": "group", "vignette_text": "lost_context", "any_answer_correct": "anything_right"}
+"""Columns of published question tables whose names differ from the fields'; see docs/glossary.md."""
+
 OWN = "own"
 """The benchmark of a question that a person writes down to ask it now; it has no key."""
 
@@ -51,7 +54,7 @@ class Question:
     """Whether the question counts towards the compulsory part (sections B and E of the medical exam)."""
     image: bool = False
     """Whether answering needs a picture that is not part of the text."""
-    anything_right: bool = False
+    any_answer_correct: bool = False
     """Whether the publisher scores every answer as right."""
     category: str | None = None
     human_accuracy: float | None = None
@@ -61,11 +64,11 @@ class Question:
     prohibited: frozenset[str] = frozenset()
     """Letters that would harm the patient (禁忌肢); reports count such choices separately from the score."""
     explanation: str | None = None
-    group: str | None = None
+    vignette_id: str | None = None
     """The vignette shared with neighbouring questions: the cluster for intervals."""
     context: str | None = None
     """A passage published with the question, to be read before it."""
-    lost_context: str | None = None
+    vignette_text: str | None = None
     """The case text that the publisher prints only in an earlier question; shown only if contexts are `linked`."""
     language: Language = "ja"
 
@@ -92,7 +95,9 @@ class Question:
         row = asdict(self)
         row["gold"] = [write_answer(answer) for answer in self.gold]
         row["prohibited"] = sorted(self.prohibited)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
+        return {
+            PUBLISHED.get(name, name): list(value) if isinstance(value, tuple) else value for name, value in row.items()
+        }
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Question":
@@ -105,7 +110,8 @@ class Question:
         for name in ("question_id", "benchmark", "text", "gold"):
             if name not in row:
                 raise KeyError(name)
-        known = {field.name: row[field.name] for field in fields(cls) if row.get(field.name) is not None}
+        columns = {field.name: PUBLISHED.get(field.name, field.name) for field in fields(cls)}
+        known = {name: row[column] for name, column in columns.items() if row.get(column) is not None}
         known["gold"] = tuple(_letters(answer) for answer in _listed(known["gold"]))
         known["prohibited"] = _letters(known.get("prohibited") or ())
         for name in ("choices", "key", "breakdown"):

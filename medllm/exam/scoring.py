@@ -72,7 +72,9 @@ def score(questions: Sequence[Question], systems: Sequence[System], *, rules: Ru
     known = {question.question_id: question.year for question in questions}
     years = {known[name] for system in systems for name in system.predictions}
     asked = [question for question in questions if question.year in years]
-    sample = QuestionSample([question.group or question.question_id for question in asked], [q.year for q in asked])
+    sample = QuestionSample(
+        [question.vignette_id or question.question_id for question in asked], [q.year for q in asked]
+    )
     return [_score(_Sheet.of(asked, system, rules), sample, rules) for system in systems]
 
 

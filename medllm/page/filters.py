@@ -69,7 +69,7 @@ def clusters(results: RecordedResults) -> npt.NDArray[np.int64]:
 
     def number() -> npt.NDArray[np.int64]:
         names = [
-            f"{question.benchmark}/{question.group}" if question.group else f"\0{place}"
+            f"{question.benchmark}/{question.vignette_id}" if question.vignette_id else f"\0{place}"
             for place, question in enumerate(results.questions)
         ]
         return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)

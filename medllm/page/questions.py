@@ -69,5 +69,5 @@ def _placeholder(row: Mapping[str, Any]) -> Question:
         points=int(row["points_total"] or 0),
         image=bool(row["image"]),
         required=bool(row["required"]),
-        group=row["group"],
+        vignette_id=row["group"],
     )

@@ -96,7 +96,7 @@ def drop_reason(question: Question, cutoff: date | None, held_out: set[str]) -> 
         return "needs a picture"
     if not question.explanation:
         return "no explanation"
-    if question.anything_right:
+    if question.any_answer_correct:
         return "any answer is right"
     if essence(question) in held_out:
         return "held out"

@@ -87,7 +87,11 @@ def test_numbers_written_in_any_style_are_read_back(number, frame):
 def test_any_text_gets_a_status_and_only_an_answered_one_has_letters(text):
     parsed = parse(text)
     assert parsed.status in STATUSES
-    assert (parsed.answer is None) == (parsed.how is None) == (parsed.status not in ("answered", "wrong_count"))
+    assert (
+        (parsed.answer is None)
+        == (parsed.extraction_rule is None)
+        == (parsed.status not in ("answered", "wrong_count"))
+    )
 
 
 @pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.long)])

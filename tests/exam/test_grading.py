@@ -35,8 +35,8 @@ NUMBER = Question(
         (EITHER, "a or d", True, False),
         (NUMBER, "21", True, True),
         (NUMBER, "2.1", False, True),
-        (question(anything_right=True), "e", True, True),
-        (question(anything_right=True), "", True, True),
+        (question(any_answer_correct=True), "e", True, True),
+        (question(any_answer_correct=True), "", True, True),
     ],
 )
 def test_rules_differ_exactly_here(asked, completion, official, normalised):
@@ -47,7 +47,14 @@ def test_rules_differ_exactly_here(asked, completion, official, normalised):
 
 def test_a_record_carries_what_reports_need():
     asked = question(
-        "b", year=2018, section="B", required=True, category="肝臓", points=3, group="g", prohibited=frozenset("e")
+        "b",
+        year=2018,
+        section="B",
+        required=True,
+        category="肝臓",
+        points=3,
+        vignette_id="g",
+        prohibited=frozenset("e"),
     )
     made = grade(
         asked, "答え:b,e", model="m", prompt="explain", finish_reason="stop", seed=7, shots=3, template="paper"

@@ -22,7 +22,7 @@ ASKED = question(
     "b,e",
     question_id="q",
     text="この患者で侵されているのはどれか。2つ選べ。",
-    lost_context="60歳の男性。黄疸と呼吸困難を主訴に来院した。",
+    vignette_text="60歳の男性。黄疸と呼吸困難を主訴に来院した。",
 )
 NUMBER = question("2.1", question_id="n", text="1日尿蛋白量(g/日)を求めよ。解答：①.②g/日", choices=())
 CASES = {

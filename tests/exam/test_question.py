@@ -51,8 +51,8 @@ def test_the_full_text_holds_passage_question_and_choices():
 
 
 ROWS = [
-    question("b,d", exam_date=date(2022, 2, 5), year=2022, points=3, prohibited=frozenset("ae"), group="case-1"),
-    question("2.1", choices=(), key=("2.1", "02.1"), lost_context="前の問題の症例文", anything_right=True),
+    question("b,d", exam_date=date(2022, 2, 5), year=2022, points=3, prohibited=frozenset("ae"), vignette_id="case-1"),
+    question("2.1", choices=(), key=("2.1", "02.1"), vignette_text="前の問題の症例文", any_answer_correct=True),
     dataclasses.replace(
         question("b"),
         gold=(frozenset("b"), frozenset("c")),

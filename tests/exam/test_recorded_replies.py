@@ -38,6 +38,6 @@ def test_recorded_replies_are_read_as_before(asked, model):
     assert len(rows) == 500
     for row in rows:
         parsed = parse(row["completion"], asked[row["question_id"]], finish_reason=row["finish_reason"])
-        now = (parsed.answer, parsed.how, parsed.status, parsed.run_on, parsed.truncated, parsed.loop)
+        now = (parsed.answer, parsed.extraction_rule, parsed.status, parsed.run_on, parsed.truncated, parsed.loop)
         then = tuple(row[name] for name in ("answer", "how", "status", "run_on", "truncated", "loop"))
         assert now == then, row["completion"]

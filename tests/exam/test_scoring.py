@@ -52,10 +52,10 @@ YEARLY = {"gpt4": (0.782, (382, 385, 387, 398, 392)), "chatgpt": (0.550, (266, 2
 def test_the_published_points_of_five_years_make_the_published_score(igakuqa, model):
     published, yearly = YEARLY[model]
     left = dict(zip(range(2018, 2023), yearly, strict=True))
-    left[2022] -= next(one.points for one in igakuqa if one.anything_right)
+    left[2022] -= next(one.points for one in igakuqa if one.any_answer_correct)
     replies = {}
     for one in igakuqa:
-        right = not one.anything_right and one.points <= left[one.year]
+        right = not one.any_answer_correct and one.points <= left[one.year]
         left[one.year] -= one.points if right else 0
         text = ",".join(sorted(one.gold[0] if len(one.gold) > 1 else one.key)) if right else "?"
         replies[one.question_id] = Prediction(one.question_id, text, "made to earn these points")

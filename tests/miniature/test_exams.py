@@ -57,11 +57,11 @@ def test_sections_points_two_answers_numbers_and_prohibited_choices_occur(asked)
 
 
 def test_two_case_questions_share_a_patient_and_point_at_one_disease(asked):
-    groups = Counter(question.group for question in asked if question.group)
+    groups = Counter(question.vignette_id for question in asked if question.vignette_id)
     assert groups
     assert set(groups.values()) == {2}
     for group in groups:
-        first, second = (question for question in asked if question.group == group)
+        first, second = (question for question in asked if question.vignette_id == group)
         assert first.text.split("、その")[0] == second.text.split("、その")[0]
         assert first.text != second.text
 

@@ -104,21 +104,11 @@ def write(folder: Path, per_section: int = 10, seed: int = 0) -> Path:
 
 
 def write_questions(asked: list[Question], folder: Path) -> None:
-    """Write the questions as evaluate does: sets as sorted lists."""
-    names = Question.__dataclass_fields__
-    write_table(
-        [{name: _plain(getattr(question, name)) for name in names} for question in asked],
-        folder / "questions" / "q.parquet",
-    )
+    """Write the questions as evaluate does."""
+    write_table([question.to_row() for question in asked], folder / "questions" / "q.parquet")
 
 
 def write_table(rows: list[dict[str, object]], path: Path) -> None:
     """Write rows as parquet, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, frozenset):
-        return sorted(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -29,7 +29,7 @@ def exam(years=(2020, 2021), count=36):
     return [
         question(
             question_id=f"{year}-{n}", text=f"{year} 問 {n}", year=year, points=3 if n % 4 == 0 else 1,
-            benchmark="mine", group=f"{year}-case-{n // 3}" if n % 12 < 6 else None,
+            benchmark="mine", vignette_id=f"{year}-case-{n // 3}" if n % 12 < 6 else None,
         )
         for year in years for n in range(count)
     ]  # fmt: skip
@@ -52,7 +52,7 @@ def told_by_all(request, tmp_path):
     write_records(records, tmp_path / "records.jsonl")
     rows = [
         {"question_id": one.question_id, "text": one.text, "choices": list(one.choices), "answer": "b",
-         "year": one.year, "points": one.points, "group": one.group}
+         "year": one.year, "points": one.points, "group": one.vignette_id}
         for one in questions
     ]  # fmt: skip
     (tmp_path / "exam.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")

@@ -121,7 +121,7 @@ def _question(row: dict[str, Any], place: str, name: str) -> Question:
         human_accuracy=cells.share("human_accuracy"),
         prohibited=cells.prohibited(letters, gold, where),
         explanation=cells.text("explanation"),
-        group=cells.text("group"),
+        vignette_id=cells.text("group"),
         context=cells.text("context"),
         language=cells.language("language"),
     )

@@ -88,14 +88,14 @@ def _question(
         points=int(row.get("points", 1)),
         required=section in "BE",
         image=not row["text_only"],
-        anything_right=question_id in _ANYTHING_RIGHT,
+        any_answer_correct=question_id in _ANYTHING_RIGHT,
         category=metadata.get("category") or None,
         human_accuracy=None if accuracy is None else accuracy / 100,
         breakdown=tuple(float(share) / 100 for share in metadata.get("breakdown", ())),
         prohibited=normal_letters(metadata.get("kinki", ())),
         explanation=row.get("explanation") or None,
-        group=vignettes.group(question_id) if vignettes else None,
-        lost_context=vignettes.lost(question_id) if vignettes else None,
+        vignette_id=vignettes.group(question_id) if vignettes else None,
+        vignette_text=vignettes.lost(question_id) if vignettes else None,
         language="ja",
     )
 

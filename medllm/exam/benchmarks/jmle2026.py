@@ -47,7 +47,7 @@ def _question(row: dict[str, Any], place: str, name: str) -> Question:
         points=3 if clinical else 1,
         required=row["block"] in "BE",
         image=row["requires_image"],
-        group=serial.get("group_id"),
+        vignette_id=serial.get("group_id"),
         context=without_announcement(serial["context_text"]) if serial else None,
         language="ja",
     )

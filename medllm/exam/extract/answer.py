@@ -18,7 +18,7 @@ class Parsed:
 
     answer: str | None
     """Letters in order, "b,d", or the number as digits; None when the reply gives none."""
-    how: str | None
+    extraction_rule: str | None
     """The rule that found it: boxed, tag, marker, correction, bare, last line, first line, conclusion, choice text."""
     status: Status
     """`answered`, or the reason why there is no countable answer."""
@@ -64,12 +64,12 @@ def parse(
         truncated = truncated or (unfinished and finish_reason is None)
         found = NOTHING if truncated or unfinished else found
     status = _status(found.answer, question, reply, truncated=truncated)
-    return Parsed(found.answer, found.how, status, reply.run_on, truncated, reply.loop)
+    return Parsed(found.answer, found.rule, status, reply.run_on, truncated, reply.loop)
 
 
 def is_right(question: Question, answer: str | None) -> bool:
     """Return whether an answer is accepted; numbers match by value or by the digits of the answer cells."""
-    if question.anything_right:
+    if question.any_answer_correct:
         return True
     if answer is None:
         return False

@@ -20,7 +20,7 @@ class FoundAnswer(NamedTuple):
     """An answer, the rule that found it, and whether its form shows that the reply gives its answer there."""
 
     answer: str | None
-    how: str | None
+    rule: str | None
     firm: bool = False
     """Whether the answer has a distinct form (a box, a tag, a key, a separate line, the first words), so that it counts
     even where the reply was cut off."""

@@ -51,7 +51,7 @@ class ChoicesAt(NamedTuple):
     """Letters, the rule that read them, and their end in the text."""
 
     letters: frozenset[str]
-    how: str
+    rule: str
     end: int
     firm: bool
 
@@ -86,7 +86,7 @@ def _letters(text: str, asked: AnswerSpace) -> FoundAnswer:
 
 
 def _finding(place: ChoicesAt, text: str) -> FoundAnswer:
-    return FoundAnswer(write_answer(place.letters), place.how, place.firm, len(text) - place.end)
+    return FoundAnswer(write_answer(place.letters), place.rule, place.firm, len(text) - place.end)
 
 
 def _marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:

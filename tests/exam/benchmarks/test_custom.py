@@ -26,7 +26,7 @@ def write(folder, *rows, name="exam.jsonl"):
 def test_all_columns_and_the_least_columns_are_read(tmp_path):
     full, least = load("mine", write(tmp_path, FULL, LEAST))
     assert full.gold == (frozenset("ac"), frozenset("b"))
-    assert (full.exam_date, full.points, full.required, full.group) == (date(2024, 2, 3), 3, True, "case-1")
+    assert (full.exam_date, full.points, full.required, full.vignette_id) == (date(2024, 2, 3), 3, True, "case-1")
     assert full.prohibited == frozenset("b")
     assert (least.numeric, least.gold_answer, least.points, least.exam_date) == (True, "2.5", 1, None)
     assert load("mine", tmp_path / "exam.jsonl") == [full, least], "the file itself may be named too"

@@ -41,18 +41,18 @@ def test_numeric_keys_without_their_decimal_point_are_repaired(igakuqa, question
 def test_both_accepted_answers_and_the_question_that_is_always_right_are_known(igakuqa):
     assert igakuqa["112B30"].gold == (frozenset("a"), frozenset("d"))
     assert igakuqa["112B30"].key == ("a or d",)
-    assert [q.question_id for q in igakuqa.values() if q.anything_right] == ["116A71"]
+    assert [q.question_id for q in igakuqa.values() if q.any_answer_correct] == ["116A71"]
 
 
 def test_150_questions_of_100_vignettes_get_their_lost_case_text(igakuqa):
-    lost = [question for question in igakuqa.values() if question.lost_context]
+    lost = [question for question in igakuqa.values() if question.vignette_text]
     assert len(lost) == 150
     assert sum(question.points for question in lost) == 246
-    assert len({question.group for question in igakuqa.values() if question.group}) == 100
+    assert len({question.vignette_id for question in igakuqa.values() if question.vignette_id}) == 100
     follower = igakuqa["112B41"]
-    assert follower.group == "112B40"
-    assert follower.lost_context.startswith("22歳の女性。腹痛、嘔吐および発熱を主訴に来院した。")
-    assert "どれか" not in follower.lost_context, "the first question's own question is not part of the case"
+    assert follower.vignette_id == "112B40"
+    assert follower.vignette_text.startswith("22歳の女性。腹痛、嘔吐および発熱を主訴に来院した。")
+    assert "どれか" not in follower.vignette_text, "the first question's own question is not part of the case"
 
 
 def test_prohibited_choices_are_normalised_letters_of_the_question(igakuqa):

@@ -70,7 +70,7 @@ def test_an_answer_is_read(name):
     parsed = parse(completion)
     assert parsed.answer == answer
     assert parsed.status == "answered"
-    assert parsed.how is not None
+    assert parsed.extraction_rule is not None
 
 
 RUN_ON = {
@@ -113,7 +113,7 @@ def test_saying_the_question_again_is_no_running_on():
 )
 def test_a_reply_without_an_answer_says_why(completion, finish_reason, status):
     parsed = parse(completion, finish_reason=finish_reason)
-    assert (parsed.answer, parsed.how, parsed.status) == (None, None, status)
+    assert (parsed.answer, parsed.extraction_rule, parsed.status) == (None, None, status)
 
 
 def test_a_wrong_number_of_choices_is_a_status_of_its_own():
@@ -195,5 +195,5 @@ def test_any_accepted_answer_is_right_and_an_excused_question_always():
         gold=(frozenset("a"), frozenset("d")),
     )  # fmt: skip
     assert [is_right(either, answer) for answer in ("a", "d", "a,d", "b", None)] == [True, True, False, False, False]
-    assert is_right(question(anything_right=True), "e")
-    assert is_right(question(anything_right=True), None)
+    assert is_right(question(any_answer_correct=True), "e")
+    assert is_right(question(any_answer_correct=True), None)

@@ -2,10 +2,13 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from medllm.page.error_page import sentence_keys
+from medllm.page.html import words
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,22 +64,42 @@ def error_classes(root: Path = ROOT / "medllm") -> set[str]:
 def raised_errors(root: Path = ROOT / "medllm") -> tuple[RaisedError, ...]:
     """List every call that makes an error, in the order of files and lines."""
     classes = error_classes(root)
-    return tuple(
-        error
-        for path in sorted(root.rglob("*.py"))
-        for error in _calls(str(path.relative_to(root.parent)), ast.parse(path.read_text("utf-8")), classes)
-    )
+    trees = {
+        str(path.relative_to(root.parent)): ast.parse(path.read_text("utf-8")) for path in sorted(root.rglob("*.py"))
+    }
+    factories = {name: call for tree in trees.values() for name, call in _factories(tree, classes)}
+    return tuple(error for path, tree in trees.items() for error in _calls(path, tree, classes, factories))
 
 
-def _calls(path: str, tree: ast.AST, classes: set[str]) -> Iterator[RaisedError]:
+def _factories(tree: ast.AST, classes: set[str]) -> Iterator[tuple[str, ast.Call]]:
+    """Find the functions that return an error of one code with the text that they are given: name and inner call."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef) or not isinstance(function.body[-1], ast.Return):
+            continue
+        call, given = function.body[-1].value, {argument.arg for argument in function.args.args}
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in classes and len(call.args) == 2:
+            text = call.args[1]
+            if isinstance(text, ast.Name) and text.id in given:
+                yield function.name, call
+
+
+def _calls(path: str, tree: ast.AST, classes: set[str], factories: Mapping[str, ast.Call]) -> Iterator[RaisedError]:
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
+        if not isinstance(node, ast.Call) or node in factories.values():
             continue
         name = ast.unparse(node.func).rsplit(".", 1)[-1]
+        if name in factories:
+            kind = factories[name].args[0]
+            yield RaisedError(path, node.lineno, str(ast.literal_eval(kind)), _text(tree, node, 0))
+            continue
         code = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
         coded = (
             isinstance(code, str) and bool(CODE.fullmatch(code)) and not (name == "RecipeFault" and len(node.args) < 3)
         )
+        if name == "ResultsError" and coded:
+            sentences = " ".join(words()[key]["en"] for key in sentence_keys(str(code)))
+            yield RaisedError(path, node.lineno, str(code), sentences)
+            continue
         if name in classes and node.args and isinstance(node.args[0], ast.Attribute) and node.args[0].attr == "code":
             continue  # the code of another error, which is listed where that one is made
         if name in classes:

@@ -128,7 +128,9 @@ class Writer:
         self.batches.append({request.key: request for request in requests})
         for request in requests:
             if request.model in self.failing:
-                yield Delta(request.key, "", error=NoReplyError("http://secret.host/v1 answered 404", 404))
+                yield Delta(
+                    request.key, "", error=NoReplyError("generation.error-answered", "http://secret.host/v1", 404)
+                )
                 continue
             yield Delta(request.key, self.line[:2])
             yield Delta(request.key, self.line[2:])
@@ -231,8 +233,8 @@ def test_while_all_are_silent_something_is_yielded_so_that_a_gone_reader_is_noti
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (NoReplyError("http://secret.host/v1 cannot be reached"), ("refused", "NoReplyError")),
-        (NoReplyError("http://secret.host/v1 answered 404", 404), ("answered", "404")),
+        (NoReplyError("generation.unreachable", "http://secret.host/v1"), ("refused", "NoReplyError")),
+        (NoReplyError("generation.error-answered", "http://secret.host/v1", 404), ("answered", "404")),
         (KeyError("hf_secret"), ("broken", "KeyError")),
     ],
 )

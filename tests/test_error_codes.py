@@ -12,20 +12,9 @@ from docs.error_codes import AREAS, CODE, raised_errors, template
 from medllm.errors import DataError, MissingExtraError
 from tests.refusals import refused
 
-WITHOUT_CODES = (
-    "medllm/generation/",
-    "medllm/hub/",
-    "medllm/launch/",
-    "medllm/localhub/",
-    "medllm/page/",
-    "medllm/stages/",
-)
-"""Files whose errors have no code yet."""
-
-
 def test_every_error_is_raised_with_a_literal_code():
     bare = [f"{error.path}:{error.line}" for error in raised_errors() if error.code is None]
-    assert [place for place in bare if not place.startswith(WITHOUT_CODES)] == []
+    assert bare == []
 
 
 def test_a_code_names_one_of_the_areas():
@@ -80,6 +69,14 @@ def test_a_text_that_is_assigned_above_its_call_is_read_there(tmp_path: Path):
 def test_an_error_with_the_code_of_another_one_is_listed_where_that_one_is_made(tmp_path: Path):
     assert raised_in(tmp_path, "raise DataError(fault.code, f'{row}: {fault}')") == []
     assert raised_in(tmp_path, "raise DataError(code, 'no key')") == [(None, "no key")]
+
+
+def test_a_text_that_is_given_to_a_function_with_a_code_is_listed_under_that_code(tmp_path: Path):
+    source = (
+        "def bad(text):\n    return DataError('exam.a', text)\n"
+        "raise bad(f'{row} has no key')\nraise bad('no rows at all')\n"
+    )
+    assert sorted(raised_in(tmp_path, source)) == [("exam.a", "no rows at all"), ("exam.a", "{row} has no key")]
 
 
 def test_an_error_keeps_its_code_and_text_when_it_is_copied_as_between_processes():

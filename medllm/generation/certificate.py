@@ -90,9 +90,10 @@ class Certificate:
             )
             return
         raise ModelError(
+            "weights.certificate-memory",
             f"merge: the certificate needs {needed / 1e9:.3g} GB of memory for one model at a time, and "
             f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `parity_questions: 0` "
-            "to merge without a certificate."
+            "to merge without a certificate.",
         )
 
     def disk_bytes(self, tokenizer: Any) -> int:  # noqa: ANN401  a PreTrainedTokenizerBase

@@ -38,7 +38,6 @@ LOOK = 1.0
 """Seconds between two looks at who is silent."""
 END = 10.0
 """Seconds that a process takes to end when it is killed."""
-GO_ON = "The others were ended; what was answered is kept. Run again to go on"
 Heard = tuple[int, dict[str, Any] | None]
 """A process's number and its line; None when it has ended."""
 
@@ -150,11 +149,11 @@ class Process:
             with suppress(OSError):  # what was still to be sent is dropped
                 pipe.close()
 
-    def last_words(self) -> str:
-        """Describe how it ended, with its last message."""
+    def ending(self) -> str:
+        """Describe how it ended, once all its messages are read."""
         code = self.running.wait()
         self._threads[0].join(timeout=5)
-        return self._words(f"was ended by signal {-code}" if code < 0 else f"ended with code {code}")
+        return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
     def silent_for(self, passed: float) -> float:
         """Count so many seconds; how many there are since its last line, or since it got its work."""
@@ -164,13 +163,9 @@ class Process:
             self._silent += passed
         return self._silent
 
-    def words_of_silence(self) -> str:
-        """Describe how long it has been silent, with its last message."""
-        return self._words(f"has shown no life for {SILENT:.0f} seconds")
-
-    def _words(self, how: str) -> str:
-        said = next((line for line in reversed(self.last) if line.strip()), "it printed nothing")
-        return f"process {self.number} on {self.place} {how}: {said.strip()}"
+    def last_message(self) -> str:
+        """Return the last line that it printed."""
+        return next((line.strip() for line in reversed(self.last) if line.strip()), "none")
 
     def _hear(self, heard: "Queue[Heard]") -> None:
         assert self.running.stdout is not None
@@ -272,7 +267,7 @@ def _next(processes: list[Process], heard: "Queue[Heard]") -> tuple[Process, dic
             number, told = heard.get(timeout=LOOK)
         except Empty:
             told = {}
-        if told is None or "fault" in told:
+        if told is None or "error" in told:
             raise _gone(processes[number], told)
         _count_silence(processes, time.monotonic() - looked)
         looked = time.monotonic()
@@ -284,10 +279,28 @@ def _count_silence(processes: list[Process], passed: float) -> None:
     """Add what has passed to the silence of each; what is more than two looks, we were stopped ourselves."""
     for process in processes:
         if process.silent_for(min(passed, 2 * LOOK)) > SILENT:
-            raise ModelError(f"{process.words_of_silence()}. {GO_ON}, or with fewer `processes`.")
+            raise ModelError(
+                "generation.process-silent",
+                f"process {process.number} on {process.place} has sent nothing for {SILENT:.0f} seconds; its last "
+                f"message: {process.last_message()}. Run again, or with fewer `num_processes`, to continue from the "
+                "answers so far.",
+            )
+
+
+@dataclass(frozen=True)
+class ProcessError:
+    """The code and the text of an error that a process reports."""
+
+    code: str
+    text: str
 
 
 def _gone(process: Process, told: dict[str, Any] | None) -> ModelError:
     if told is not None:
-        return ModelError(str(told["fault"]))
-    return ModelError(f"{process.last_words()}. {GO_ON}, with fewer `num_processes` if memory was short.")
+        error = ProcessError(**told["error"])
+        return ModelError(error.code, error.text)
+    return ModelError(
+        "generation.process-ended",
+        f"process {process.number} on {process.place} {process.ending()}; its last message: {process.last_message()}. "
+        "Run again, with fewer `num_processes` if memory was short, to continue from the answers so far.",
+    )

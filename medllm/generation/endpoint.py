@@ -166,9 +166,12 @@ class EndpointGenerator:
                         ended = ended or bool(choice.get("finish_reason"))
                         yield choice
                 if not ended:
-                    raise EOFError("it has no end")
+                    raise EOFError("the stream has no end")
             except (*BROKEN_OFF, EOFError, ValueError, AttributeError) as fault:
-                raise NoReplyError(f"{self.url} broke off its answer for `{request.model}` ({fault}).") from None
+                raise NoReplyError(
+                    "generation.answer-broken-off",
+                    f"{self.url} broke off its answer for `{request.model}` ({fault}). Ask again.",
+                ) from None
 
     def _ask(self, request: Request) -> Reply:
         try:
@@ -180,8 +183,12 @@ class EndpointGenerator:
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             return self._reply(request, self._text(choice), choice.get("finish_reason"), usage)
         except (ValueError, LookupError, TypeError, AttributeError):
-            told = self._redacted(whole)
-            raise NoReplyError(f"{self.url} sent no completion for `{request.model}`, but: {told}") from None
+            body = self._redacted(whole)
+            raise NoReplyError(
+                "generation.not-a-completion",
+                f"{self.url} does not answer for `{request.model}` as OpenAI's API does. Check the address, which ends "
+                f"in /v1. The answer: {body}",
+            ) from None
 
     def _read_response(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
         """Send until the server replies: retry a busy or broken server, never a wrong request."""
@@ -190,26 +197,31 @@ class EndpointGenerator:
             try:
                 return take(OPENER.open(self._call(request, streamed=streamed), timeout=self.timeout))
             except urllib.error.HTTPError as fault:
-                told = self._redacted(fault.read())
-                if fault.code == 400 and any(words in told.lower() for words in TOO_LONG):
+                body = self._redacted(fault.read())
+                if fault.code == 400 and any(words in body.lower() for words in TOO_LONG):
                     raise _PromptTooLongError from None
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
                     raise NoReplyError(
-                        f"{self.url} answered {fault.code} for `{request.model}`: {told}", fault.code
+                        "generation.error-answered",
+                        f"{self.url} answered {fault.code} for `{request.model}`. Check the model's name and the key. "
+                        f"The answer: {body}",
+                        status=fault.code,
                     ) from None
                 self._rest(attempt, fault.headers.get("Retry-After"))
             except BROKEN_OFF as fault:
                 if attempt == self.tries:
                     raise NoReplyError(
-                        f"{self.url} cannot be reached ({getattr(fault, 'reason', fault)}). Is the server up?"
+                        "generation.unreachable",
+                        f"{self.url} cannot be reached ({getattr(fault, 'reason', fault)}). Check that the server runs "
+                        "and that the address is right.",
                     ) from None
                 self._rest(attempt, None)
         raise AssertionError("the last attempt returns or raises")
 
-    def _redacted(self, words: bytes) -> str:
-        """A server's own words, as far as a line of ours may repeat them: some give the key back."""
-        told = words.decode("utf-8", "replace")
-        return (told.replace(self._key, "***") if self._key else told)[:LONGEST_WORD]
+    def _redacted(self, body: bytes) -> str:
+        """Decode the beginning of a server's message without the key, which some servers give back."""
+        text = body.decode("utf-8", "replace")
+        return (text.replace(self._key, "***") if self._key else text)[:LONGEST_WORD]
 
     def _rest(self, attempt: int, wanted: str | None) -> None:
         """Wait as long as the server asks, else twice as long each time; everybody waits, not only this request."""
@@ -236,7 +248,7 @@ class EndpointGenerator:
         body = {key: value for key, value in {**body, **self.options}.items() if value is not None}
         address = f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
         if not address.startswith(("http://", "https://")):
-            raise ModelError(f"{self.url}: no address of a server. Write http://HOST:PORT/v1.")
+            raise ModelError("generation.not-an-address", f"{self.url}: is not an address. Write http://HOST:PORT/v1.")
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"

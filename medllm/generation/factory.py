@@ -128,7 +128,9 @@ def _local(
     base = sources.get(BASE)
     adapters = {name: folder for name, folder in models.items() if is_adapter(folder)}
     if adapters and base is None:
-        raise ModelError(f"{next(iter(adapters))} is an adapter, but no base is given to lay it on.")
+        raise ModelError(
+            "generation.no-base", f"{next(iter(adapters))} is an adapter, and its base is not given. Give the base too."
+        )
     if base is not None:
         for folder in adapters.values():
             Adapter(folder).fits(Checkpoint(base))

@@ -105,8 +105,8 @@ def shared_length(texts: Sequence[str]) -> int:
 class NoReplyError(ModelError):
     """A server that cannot be reached, or that answers with an error (then `status` is its HTTP status)."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, text: str, status: int | None = None) -> None:
+        super().__init__(code, text)
         self.status = status
 
 

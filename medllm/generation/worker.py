@@ -1,8 +1,9 @@
 """One of several processes that answer: it holds a model of its own, takes batches on stdin, gives replies on stdout.
 
 A line is one JSON object. First comes what to load; then a batch a line. Out go `ready` with the limits that the model
-sets, `reply` as each is finished, `done` after each batch, `fault` with the words of a foreseen error, and `alive` as
-long as the work goes on: while loading, when processor time was spent; while answering, when a layer was passed.
+sets, `reply` as each is finished, `done` after each batch, `error` with the code and text of an expected error, and
+`alive` as long as the work goes on: while loading, when processor time was spent; while answering, when a layer was
+passed.
 """
 
 import json
@@ -83,8 +84,8 @@ def main() -> None:
     lines = _lines_until_the_end()
     try:
         _work(lines, out)
-    except MedllmError as fault:
-        out.tell({"fault": str(fault)})
+    except MedllmError as error:
+        out.tell({"error": {"code": error.code, "text": str(error)}})
         sys.exit(1)
 
 

@@ -108,4 +108,7 @@ class Provenance:
             told["inputs"] = tuple(Input(**source) for source in told["inputs"])
             return cls(**told)
         except (ValueError, TypeError, KeyError) as fault:
-            raise HubError(f"{place}: its {cls.FILE} was not written by medllm ({fault}).") from fault
+            raise HubError(
+                "hub.foreign-provenance",
+                f"{place}: medllm did not write the {cls.FILE} there ({fault}). Give a repository that medllm made.",
+            ) from fault

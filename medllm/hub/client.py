@@ -85,7 +85,7 @@ class Hub:
     def check_writable(self, namespace: str, repositories: Collection[str] = ()) -> None:
         """Raise HubError if the token cannot push these repositories there: before days of training, not after."""
         if self.token is None:
-            raise HubError(f"{self.name}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
+            raise HubError("hub.no-token", f"{self.name}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
         self.account().check(self.name, namespace, repositories)
 
     def resolve(self, repo_id: str, kind: Kind, revision: str = "main") -> Artifact:
@@ -93,7 +93,9 @@ class Hub:
         place = f"{repo_id}@{revision}"
         info = self.call(place, lambda api: api.repo_info(repo_id, repo_type=kind, revision=revision))
         if info.sha is None or not COMMIT.fullmatch(info.sha):
-            raise HubError(f"{place}: the Hub names no commit for it. Is {self.endpoint} really a Hub?")
+            raise HubError(
+                "hub.not-a-hub", f"{place}: {self.endpoint} names no commit for it. Give the address of a Hub."
+            )
         return Artifact(repo_id, kind, info.sha)
 
     def state_at(self, repo_id: str, kind: Kind, revision: str = "main") -> RepoState | None:
@@ -102,8 +104,8 @@ class Hub:
             info = self.call(
                 repo_id, lambda api: _or_none(lambda: api.repo_info(repo_id, repo_type=kind, revision=revision))
             )
-        except HubError as fault:
-            raise HubError(f"{fault} (looked for as a {kind})") from fault
+        except HubError as error:
+            raise HubError(error.code, f"{error} (looked for as a {kind})") from error
         if info is None or info.sha is None:
             return None
         artifact = Artifact(repo_id, kind, info.sha)
@@ -124,7 +126,10 @@ class Hub:
         artifact = Artifact(repo_id, kind, commits[0])
         provenance = self.provenance(artifact)
         if provenance is None or provenance.digest != digest:
-            raise HubError(f"{repo_id}: the tag {tag} is not on what medllm made. Delete the tag and run again.")
+            raise HubError(
+                "hub.foreign-tag",
+                f"{repo_id}: the tag {tag} marks a version that medllm did not make. Delete the tag and run again.",
+            )
         return RepoState(artifact, provenance, frozenset())
 
     def versions(self, repo_id: str, kind: Kind) -> list[RepoState]:

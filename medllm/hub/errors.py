@@ -80,9 +80,9 @@ def unreachable_error(endpoint: str, fault: Exception) -> HubError | None:
     if not isinstance(fault, httpx2.ConnectError):
         return None
     return HubError(
-        f"{endpoint}: no server answers there ({fault}), so nothing was done. Is the address right (--hub, "
-        "HF_ENDPOINT), the network up, a Hub of your own started (`medllm hub serve`)? Behind a proxy, set "
-        "NO_PROXY for it."
+        "hub.no-server",
+        f"{endpoint}: no server answers there ({fault}), so nothing was done. Check the address (--hub, HF_ENDPOINT) "
+        "and the network; start your own Hub with `medllm hub serve`; behind a proxy, set NO_PROXY for it.",
     )
 
 
@@ -106,57 +106,83 @@ def to_hub_error(place: str, fault: Exception) -> HubError | None:
     if isinstance(fault, HfHubHTTPError):
         return _refusal(place, fault)
     if isinstance(fault, LocalTokenNotFoundError):
-        return HubError(f"{place}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
+        return HubError("hub.no-token", f"{place}: there is no token. Run `hf auth login`, or set HF_TOKEN.")
     if isinstance(fault, HFValidationError):
-        return HubError(f"{place}: this is no name a repository can have ({fault}). Write ORG/NAME.")
+        return HubError("hub.bad-name", f"{place}: a repository cannot have this name ({fault}). Write ORG/NAME.")
     if isinstance(fault, OfflineModeIsEnabled):
         return HubError(
-            f"{place}: HF_HUB_OFFLINE is set, which closes the way to a Hub on this machine too. Unset it; with a "
-            "local Hub (--hub DIR) nothing leaves the machine."
+            "hub.offline",
+            f"{place}: HF_HUB_OFFLINE is set, which also blocks a Hub on this machine. Unset it; with a local Hub "
+            "(--hub DIR) nothing leaves the machine.",
         )
     if isinstance(fault, OSError) and fault.errno == errno.ENOSPC:
-        return HubError(f"{place}: the disk is full. Free some space and run the same command again; it goes on.")
+        return HubError(
+            "stage.disk-full", f"{place}: the disk is full. Free some space and run the same command again to continue."
+        )
     if isinstance(fault, (LocalEntryNotFoundError, httpx2.HTTPError, ConnectionError, TimeoutError)):
         return HubError(
-            f"{place}: the Hub is out of reach ({type(fault).__name__}). Nothing is lost: when it answers again, "
-            "run the same command and it goes on. Behind a proxy, set NO_PROXY for a Hub of your own."
+            "hub.unreachable",
+            f"{place}: the Hub is out of reach ({type(fault).__name__}). Nothing is lost: when it answers again, run "
+            "the same command to continue. Behind a proxy, set NO_PROXY for your own Hub.",
         )
     return None
 
 
 def _refusal(place: str, fault: HfHubHTTPError) -> HubError:
     status = fault.response.status_code
-    told = (fault.server_message or "").strip().replace("\n", " ")
-    said = f" (its message: {told})" if told else ""
+    message = (fault.server_message or "").strip().replace("\n", " ")
+    reason = f" (its message: {message})" if message else ""
     if status == 412:
-        return MovedError(f"{place}: somebody else committed there in the meantime; nothing was overwritten.")
+        return MovedError(
+            "hub.moved",
+            f"{place}: another commit came first; nothing was overwritten. Run again to see what is left to do.",
+        )
     if isinstance(fault, GatedRepoError):
-        return HubError(f"{place}: access must be asked for on its page, and then be granted to this token's owner.")
+        return HubError(
+            "hub.gated", f"{place}: access is by request. Ask for it on the repository's page, then run again."
+        )
     if isinstance(fault, RevisionNotFoundError):
         return HubError(
-            f"{place}: there is no such revision. Look at its tags and commits and mend what follows the @."
+            "hub.no-such-revision",
+            f"{place}: there is no such revision. Look up the repository's tags and commits and correct the part after "
+            "the @.",
         )
     if isinstance(fault, RemoteEntryNotFoundError):
-        return HubError(f"{place}: there is no such file.")
-    if status == 401 and "redentials" in told:
-        return HubError(f"{place}: the Hub does not know this token. Run `hf auth login`, or set HF_TOKEN again.")
+        return HubError("hub.no-such-file", f"{place}: there is no such file. Look up the repository's files.")
+    if status == 401 and "redentials" in message:
+        return HubError(
+            "hub.unknown-token",
+            f"{place}: the Hub does not know this token. Run `hf auth login`, or set HF_TOKEN again.",
+        )
     if isinstance(fault, RepositoryNotFoundError):
         return HubError(
-            f"{place}: there is no such repository, or this token may not see it. Mend the name or the token."
+            "hub.no-such-repository",
+            f"{place}: there is no such repository, or this token may not see it. Correct the name or the token.",
         )
     if status == 401:
         return HubError(
-            f"{place}: no token, or one this Hub does not know{said}. Run `hf auth login`, or set HF_TOKEN."
+            "hub.unknown-token",
+            f"{place}: the token is missing, or the Hub does not know it{reason}. Run `hf auth login`, or set "
+            "HF_TOKEN.",
         )
     if status == 403:
         return HubError(
-            f"{place}: this token may not do that{said}. Unless another reason is given, use one with the role `write` "
-            "for that namespace, or set the recipe's namespace to your own (--set namespace=NAME)."
+            "hub.forbidden",
+            f"{place}: this token may not do that{reason}. If no other reason is given, use a token with the role "
+            "`write` for that namespace, or set the recipe's namespace to your own (--set namespace=NAME).",
         )
     if status in (413, 507):
-        return HubError(f"{place}: the Hub has no room for this{said}. Free some space there and run again.")
+        return HubError("hub.full", f"{place}: the Hub is full{reason}. Free some space there and run again.")
     if status == 429:
-        return HubError(f"{place}: the Hub asks for fewer requests{said}. Run the same command later; it goes on.")
+        return HubError(
+            "hub.too-many-requests",
+            f"{place}: the Hub asks for fewer requests{reason}. Run the same command later to continue.",
+        )
     if isinstance(fault, BadRequestError) or status in (400, 409, 422):
-        return HubError(f"{place}: the Hub does not take this{said}.")
-    return HubError(f"{place}: the Hub answered {status}{said}. Run the same command later; it goes on.")
+        return HubError(
+            "hub.bad-request",
+            f"{place}: the Hub refuses the request as wrong ({status}){reason}. Mend what it names, or report a bug.",
+        )
+    return HubError(
+        "hub.server-error", f"{place}: the Hub answered {status}{reason}. Run the same command later to continue."
+    )

@@ -33,27 +33,34 @@ class Account:
     def check(self, hub: str, namespace: str, repositories: Collection[str] = ()) -> None:
         """Raise HubError if the token cannot push these repositories to this namespace."""
         if self.role == "read":
-            raise HubError(f"{hub}: the token of {self.name} may only read. Make one with the role `write`.")
+            raise HubError(
+                "hub.read-only-token",
+                f"{hub}: the token of {self.name} may only read. Make one with the role `write`.",
+            )
         if namespace.lower() not in {own.lower() for own in self.namespaces}:
             only_reads = namespace.lower() in {own.lower() for own in self.organizations}
             why = " (it may only read there)" if only_reads else ""
             raise HubError(
+                "hub.foreign-namespace",
                 f"namespace: {self.name} may not push to `{namespace}`{why}. Set it to one of: "
-                f"{', '.join(self.namespaces)} (--set namespace={self.name})."
+                f"{', '.join(self.namespaces)} (--set namespace={self.name}).",
             )
         missing = [one for one in repositories or (namespace,) if not self._may(WRITE, namespace, one)]
         if missing:
             raise HubError(
+                "hub.token-without-write",
                 f"{hub}: the token of {self.name} is fine-grained and may not write to {', '.join(missing)}. Give it "
-                f'"Write access to contents/settings of all repos" under {namespace}, or use one with the role `write`.'
+                f'"Write access to contents/settings of all repos" under {namespace}, or use one with the role '
+                "`write`.",
             )
 
     def check_jobs(self, hub: str, namespace: str) -> None:
         """Raise HubError if the token can push there but not start a Job."""
         if not self._may(JOBS, namespace):
             raise HubError(
+                "hub.token-without-jobs",
                 f"{hub}: the token of {self.name} is fine-grained and may not start Jobs (`{JOBS}`) in {namespace}. "
-                f"Give it that right under {namespace}, use one with the role `write`, or leave out --on jobs."
+                f"Give it that right under {namespace}, use one with the role `write`, or leave out --on jobs.",
             )
 
     def _may(self, right: str, *places: str) -> bool:

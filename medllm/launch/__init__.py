@@ -15,7 +15,7 @@ PLACES = ("local", "jobs", "slurm", "autotrain")
 def launcher(on: str) -> Launcher:
     """Return the launcher of that name."""
     if on not in PLACES:
-        raise LaunchError(f"--on {on}: there is no such place. There is: {', '.join(PLACES)}.")
+        raise LaunchError("launch.unknown-place", f"--on {on}: there is no such place. There is: {', '.join(PLACES)}.")
     found: Launcher = import_module(f"medllm.launch.{on}").launch
     return found
 

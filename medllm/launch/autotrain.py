@@ -49,21 +49,31 @@ def refuse(item: StagePlan) -> None:
         return
     if isinstance(settings, Rpo) and settings.rpo_alpha > 0:
         raise LaunchError(
+            "launch.autotrain-without-rpo",
             "rpo: AutoTrain cannot do Reasoning Preference Optimization: none of its settings weighs the likelihood of "
-            "the chosen answer. All it could do is run our own script on a rented machine (its SpaceRunner), which is "
-            "what --on jobs does. Use --on local, jobs or slurm; with rpo_alpha 0 it can train plain DPO."
+            "the chosen answer. It could only run our own script on a rented machine (its SpaceRunner), which is what "
+            "--on jobs does. Use --on local, jobs or slurm; with `rpo_alpha: 0` it trains plain DPO.",
         )
     if isinstance(settings, Cpt) and settings.model != "base":
-        raise LaunchError("cpt: AutoTrain starts from a full model. Set cpt.model: base.")
+        raise LaunchError(
+            "launch.autotrain-from-adapter", "cpt: AutoTrain starts from a full model. Set `cpt.model: base`."
+        )
     if settings.lora is None:
-        raise LaunchError(f"{stage}: AutoTrain makes a fresh adapter. Give `lora: {{r: ..., lora_alpha: ...}}`.")
+        raise LaunchError(
+            "launch.autotrain-without-lora",
+            f"{stage}: AutoTrain trains a new adapter. Give `lora: {{r: ..., lora_alpha: ...}}`.",
+        )
     if settings.model != "base" and settings.quantization == "nf4":
         raise LaunchError(
-            f"{stage}: AutoTrain's fresh adapter needs {settings.model} folded into the base, and 4-bit weights would "
-            "round that once more. Set quantization: none."
+            "launch.autotrain-on-4-bit",
+            f"{stage}: AutoTrain trains a new adapter on the base merged with {settings.model}, and 4-bit weights "
+            "would round that model once more. Set `quantization: none`.",
         )
     if settings.num_train_epochs is None or settings.num_train_epochs % 1:
-        raise LaunchError(f"{stage}: AutoTrain counts whole epochs. Give `num_train_epochs` in place of `max_steps`.")
+        raise LaunchError(
+            "launch.autotrain-epochs",
+            f"{stage}: AutoTrain counts whole epochs. Give a whole `num_train_epochs` instead of `max_steps`.",
+        )
 
 
 def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:
@@ -82,7 +92,11 @@ def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:
     code = _run(config, log)
     trained = work / "trained"
     if not (trained / "adapter_model.safetensors").is_file():
-        raise LaunchError(f"{stage}: AutoTrain ended with code {code} and left no adapter.{_last_words(log)}")
+        raise LaunchError(
+            "launch.autotrain-failed",
+            f"{stage}: AutoTrain ended with code {code} and left no adapter. Mend what its log names and run again."
+            f"{_end_of_log(log)}",
+        )
     facts = {"stage": stage, **told, "trained_by": PACKAGE, "settings": settings.model_dump(mode="json")}
     _take(trained, whole, sources, settings.model, out, facts)
     shutil.rmtree(work)
@@ -126,14 +140,18 @@ def _program(config: Path, environment: dict[str, str]) -> list[str]:
     own = os.environ.get(PROGRAM)
     if own:
         if not Path(own).is_file():
-            raise LaunchError(f"{PROGRAM}: there is no program {own}. Name the `autotrain` of its own environment.")
+            raise LaunchError(
+                "launch.no-autotrain-program",
+                f"{PROGRAM}: there is no program {own}. Name the `autotrain` of its own environment.",
+            )
         # AutoTrain starts `accelerate` by that bare name, and must not find ours.
         environment["PATH"] = f"{Path(own).absolute().parent}{os.pathsep}{environment['PATH']}"
         return [str(Path(own).absolute())]
     if shutil.which("uv") is None:
         raise LaunchError(
-            f"--on autotrain: it needs an environment of its own. Install uv (pip install uv), or set {PROGRAM} to the "
-            "`autotrain` of one that you made."
+            "launch.no-uv",
+            f"--on autotrain: AutoTrain needs its own environment, which uv makes. Install uv (pip install uv), or set "
+            f"{PROGRAM} to the `autotrain` of an environment that you made.",
         )
     overrides = config.with_name("overrides.txt")
     overrides.write_text(OVERRIDES, encoding="utf-8")
@@ -141,9 +159,9 @@ def _program(config: Path, environment: dict[str, str]) -> list[str]:
     return ["uv", "tool", "run", *told, "autotrain"]
 
 
-def _last_words(log: Path) -> str:
+def _end_of_log(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-    return " Its last words:\n" + "\n".join(f"  {line}" for line in lines)
+    return " The end of the log:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _take(trained: Path, whole: Path, sources: dict[str, Path], model: str, out: Path, facts: dict[str, Any]) -> None:
@@ -178,7 +196,10 @@ def _checked(trained: Path, made: Path) -> None:
         if ".lora_" in name
     }
     if not learnt or not all(bool(tensor.isfinite().all()) for tensor in learnt.values()):
-        raise LaunchError(f"{trained}: what AutoTrain learnt is no adapter, or holds numbers that are none (NaN).")
+        raise LaunchError(
+            "launch.autotrain-broken-adapter",
+            f"{trained}: AutoTrain produced no adapter, or one with NaN values. Lower `learning_rate` and run again.",
+        )
     save_file(learnt, str(made / "adapter_model.safetensors"))
     config = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))
     config["modules_to_save"] = None

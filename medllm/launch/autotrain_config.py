@@ -43,7 +43,11 @@ def write_rows(settings: Cpt | Rpo, source: Path, base: Path, data: Path) -> dic
     rows = list(_read(settings, source))
     kept = list(_short_enough(rows, base, settings.max_length)) if isinstance(settings, Rpo) else rows
     if not kept:
-        raise LaunchError(f"{source}: holds no row that AutoTrain could train on ({len(rows)} were too long).")
+        raise LaunchError(
+            "launch.autotrain-without-rows",
+            f"{source}: holds no row for AutoTrain ({len(rows)} are longer than `max_length`). Raise `max_length`, or "
+            "give a source with rows.",
+        )
     data.mkdir(parents=True)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
     (data / "train.jsonl").write_text(lines, encoding="utf-8")
@@ -57,7 +61,11 @@ def _read(settings: Cpt | Rpo, source: Path) -> Iterator[dict[str, str]]:
     for path in sorted(inner.glob("*.parquet")):
         missing = set(wanted) - set(pq.read_schema(path).names)
         if missing:
-            raise LaunchError(f"{path}: lacks the columns {', '.join(sorted(missing))}.")
+            raise LaunchError(
+                "training.missing-column",
+                f"{path}: there is no column {', '.join(sorted(missing))}. Rename a column, or give the output of the "
+                "stage before.",
+            )
         for row in pq.read_table(path, columns=list(wanted)).to_pylist():
             yield {"prompt" if name == prompt else name: str(value) for name, value in row.items()}
 
@@ -99,7 +107,10 @@ def config_of(settings: Cpt | Rpo, start: Path, data: Path) -> dict[str, Any]:
 def _params(settings: Cpt | Rpo) -> dict[str, Any]:
     lora = settings.lora
     if lora is None:
-        raise LaunchError("AutoTrain makes a fresh adapter: give `lora`.")
+        raise LaunchError(
+            "launch.autotrain-without-lora",
+            "AutoTrain trains a new adapter. Give `lora: {r: ..., lora_alpha: ...}`.",
+        )
     # No prompt is cut: rows that do not fit whole are left out.
     dpo = {"dpo_beta": settings.beta, "max_prompt_length": settings.max_length} if isinstance(settings, Rpo) else {}
     return {

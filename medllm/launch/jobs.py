@@ -59,11 +59,21 @@ class HubJobs:
             stage = job.status.stage if job.status else "DELETED"
             if stage == "COMPLETED" or bench.hub.find(item.repo_id, item.kind, item.digest):
                 return
-            told = f"{item.stage}: the Job {job.id} ended as {stage}" + _message(job)
+
             if stage == "CANCELED" or _kept_at(bench.hub, item) == before:
-                raise LaunchError(f"{told}, and no work was kept since. Its log: hf jobs logs {job.id}")
-            bench.say(f"{told}; sending another that resumes the kept work")
-        raise LaunchError(f"{item.stage}: {tries} Jobs did not finish it. What they made is kept; run again to resume.")
+                raise LaunchError(
+                    "launch.job-without-progress",
+                    f"{item.stage}: the Job {job.id} ended as {stage}{_message(job)} and kept no new work. Look into "
+                    f"its log (hf jobs logs {job.id}), and run again.",
+                )
+            bench.say(
+                f"{item.stage}: the Job {job.id} ended as {stage}{_message(job)}; sending another that resumes the "
+                "kept work"
+            )
+        raise LaunchError(
+            "launch.jobs-used-up",
+            f"{item.stage}: {tries} Jobs did not finish the stage. Their work is kept; run again to resume it.",
+        )
 
     def _send(self, plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo:
         hub = bench.hub
@@ -114,8 +124,9 @@ def refuse_local(item: StagePlan, hub: Hub) -> None:
     folders = [source.reference for source in item.inputs if source.repo_id is None]
     if folders and not is_here(hub):
         raise LaunchError(
-            f"{item.stage}: {', '.join(folders)} is in a local folder, where no Job can see it. Push it "
-            "(`hf upload ORG/NAME FOLDER`) and write ORG/NAME@REVISION in the recipe."
+            "launch.local-folder",
+            f"{item.stage}: {', '.join(folders)} is in a local folder, which no Job can see. Push it "
+            "(`hf upload ORG/NAME FOLDER`) and write ORG/NAME@REVISION in the recipe.",
         )
 
 
@@ -134,8 +145,9 @@ def carried(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
         return {}
     if Path(name).is_absolute() or ".." in Path(name).parts or not file.is_file():
         raise LaunchError(
+            "training.no-accelerate-config",
             f"{item.stage}.accelerate: there is no {name} beside the recipe, and a Job sees no other folder of this "
-            f"machine. Write {' or '.join(NAMED)}, or put the file beside the recipe."
+            f"machine. Write {' or '.join(NAMED)}, or put the file beside the recipe.",
         )
     return {"MEDLLM_ACCELERATE": base64.b64encode(file.read_bytes()).decode(), "MEDLLM_ACCELERATE_AT": name}
 
@@ -198,8 +210,9 @@ def _follow(job: JobInfo, item: StagePlan, bench: BuildContext) -> JobInfo:
         return bench.hub.call(f"Job {job.id}", lambda api: api.wait_for_job(job_id=job.id, namespace=owner))
     except KeyboardInterrupt:
         raise LaunchError(
+            "launch.continues-alone",
             f"{item.stage}: the Job {job.id} continues without this run. Run the same command to follow it again; "
-            f"stop it by `hf jobs cancel {job.id}`."
+            f"stop it with `hf jobs cancel {job.id}`.",
         ) from None
 
 

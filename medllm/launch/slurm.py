@@ -53,7 +53,7 @@ LEAST_MEMORY = 16e9
 def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench: BuildContext) -> None:
     """Follow the job that an earlier run submitted, or write the script and submit it; return when it has ended."""
     if shutil.which("sbatch") is None:
-        raise LaunchError("--on slurm: there is no `sbatch` here. Run this on a login node of the cluster.")
+        raise LaunchError("launch.no-sbatch", "--on slurm: `sbatch` not found. Run this on a Slurm login node.")
     script, recipe = _places(plan, item, bench)
     job = _queued(item)
     if job:
@@ -71,8 +71,9 @@ def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench:
             bench.say(f"{item.stage} | {line.replace(bench.hub.token or chr(0), '***')}")
     except KeyboardInterrupt:
         raise LaunchError(
-            f"{item.stage}: job {job} continues without this run. Run the same command to follow it again; stop it by "
-            f"`scancel {job}`."
+            "launch.continues-alone",
+            f"{item.stage}: job {job} continues without this run. Run the same command to follow it again; stop it "
+            f"with `scancel {job}`.",
         ) from None
     recipe.unlink(missing_ok=True)
     _judge(item, job, script)
@@ -162,10 +163,11 @@ def _submit(item: StagePlan, script: Path, recipe: Path, bench: BuildContext) ->
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         recipe.unlink(missing_ok=True)
-        told = done.stderr.strip().replace("\n", "\n  ")
+        message = done.stderr.strip().replace("\n", "\n  ")
         raise LaunchError(
-            f"{item.stage}: the job was refused, change `slurm:` in the recipe: sbatch ended with code "
-            f"{done.returncode}. Its last words:\n  {told}"
+            "launch.sbatch-refused",
+            f"{item.stage}: sbatch refused the job with code {done.returncode}. Change `slurm:` in the recipe. Its "
+            f"message:\n  {message}",
         )
     return done.stdout.strip().partition(";")[0]
 
@@ -200,7 +202,10 @@ def _state(job: str) -> str | None:
         if "Invalid job id" in done.stderr:
             return None
         time.sleep(LOOKS)
-    raise LaunchError(f"job {job}: squeue does not answer ({done.stderr.strip()}). Run the same command to follow it.")
+    raise LaunchError(
+        "launch.squeue-silent",
+        f"job {job}: squeue does not answer ({done.stderr.strip()}). Run the same command to follow the job.",
+    )
 
 
 def _judge(item: StagePlan, job: str, script: Path) -> None:
@@ -213,17 +218,21 @@ def _judge(item: StagePlan, job: str, script: Path) -> None:
         state = re.search(r"JobState=(\S+)(?: Reason=(\S+))?", _ask("scontrol", "show", "job", job))
         ended = f"ended as {state[1]}" if state else "ended"
         raise LaunchError(
-            f"{item.stage}: job {job} {ended} before it could report why (time limit, memory or scancel). What it made "
-            f"is kept; run again to continue.{_last_words(script)}"
+            "launch.job-ended-early",
+            f"{item.stage}: job {job} {ended} before it could report why (time limit, memory or scancel). Its work is "
+            f"kept; run again to continue.{_end_of_log(script)}",
         )
-    raise LaunchError(f"{item.stage}: the job ended with code {told}.{_last_words(script)}")
+    raise LaunchError(
+        "launch.job-failed",
+        f"{item.stage}: the job ended with code {told}. Mend what its log names and run again.{_end_of_log(script)}",
+    )
 
 
 def _ask(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _last_words(script: Path) -> str:
+def _end_of_log(script: Path) -> str:
     log = script.with_suffix(".log")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
-    return " Its last words:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+    return " The end of the log:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""

@@ -134,7 +134,10 @@ class LocalHub:
             self._thread.join(0.01)
             if not self._thread.is_alive():
                 self.close()
-                raise HubError(f"The embedded hub on {self.store.folder} stopped before it began; its log shows why.")
+                raise HubError(
+                    "hub.not-started",
+                    f"The embedded hub on {self.store.folder} stopped before it answered; its log gives the reason.",
+                )
         return self
 
     def __exit__(
@@ -168,7 +171,9 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as fault:
         listener.close()
-        raise HubError(f"{host}:{port}: cannot be served: {fault.strerror}. Name another --port or --host.") from fault
+        raise HubError(
+            "hub.port-not-free", f"{host}:{port}: cannot be served: {fault.strerror}. Name another --port or --host."
+        ) from fault
     listener.listen(512)
     return listener
 

@@ -4,19 +4,26 @@ from medllm.errors import DataError
 from medllm.page.html import both, safe, word
 
 
-class SourceFault(DataError):
-    """Results that cannot be shown; `kind` selects the sentences, the values fill them."""
+class ResultsError(DataError):
+    """Results that cannot be shown; the code selects the sentences of words.yaml, the values fill them."""
 
-    def __init__(self, kind: str, **values: object) -> None:
-        self.kind, self.values = kind, values
-        super().__init__(f"{word(f'fault_{kind}', 'en', **values)} {word(f'fault_{kind}_mend', 'en', **values)}")
+    def __init__(self, code: str, **values: object) -> None:
+        self.values = values
+        cause, remedy = sentence_keys(code)
+        super().__init__(code, f"{word(cause, 'en', **values)} {word(remedy, 'en', **values)}")
+
+
+def sentence_keys(code: str) -> tuple[str, str]:
+    """Return the keys in words.yaml of the cause and the remedy: `page.not-found` has `fault_not_found`."""
+    key = "fault_" + code.removeprefix("page.").replace("-", "_")
+    return key, f"{key}_mend"
 
 
 def fault_panel(fault: Exception) -> str:
     """Return the panel that explains an error and its remedy."""
-    if isinstance(fault, SourceFault):
-        what, mend = both(f"fault_{fault.kind}", **fault.values), both(f"fault_{fault.kind}_mend", **fault.values)
-        body = f"<p>{what}</p><p><b>{both('fault_mend')}</b>: {mend}</p>"
+    if isinstance(fault, ResultsError):
+        cause, remedy = (both(key, **fault.values) for key in sentence_keys(fault.code))
+        body = f"<p>{cause}</p><p><b>{both('fault_mend')}</b>: {remedy}</p>"
     else:
         body = f'<p lang="en">{safe(fault)}</p>'
     return f'<section class="card panel" role="alert"><h2>{both("fault_title")}</h2>{body}</section>'

@@ -109,7 +109,10 @@ class PendingRequests:
         self._forget_states()
 
     def end_half_open(self) -> None:
-        """Close connections that have no running request and have sent no complete one for `HEADERS` seconds."""
+        """Close connections that have no running request and have sent no complete one for `HEADERS` seconds.
+
+        Gradio starts its own server and takes no class of connections, as the embedded hub's server does.
+        """
         state = getattr(getattr(self.demo(), "server", None), "server_state", None)
         now, waiting = self.clock(), {}
         for line in list(getattr(state, "connections", ())):

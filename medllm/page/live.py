@@ -77,7 +77,8 @@ def open_live(told: str | None = None) -> Live | None:
         return _server(settings) if "url" in settings or "models" in settings else _adapters(settings)
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise RecipeError(
-            f"MEDLLM_LIVE: cannot be read ({fault}). Give JSON with `url` and `models`, or `base` and `adapters`."
+            "page.bad-live-models",
+            f"MEDLLM_LIVE: cannot be read ({fault}). Give JSON with `url` and `models`, or `base` and `adapters`.",
         ) from fault
 
 

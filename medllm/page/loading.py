@@ -14,7 +14,7 @@ from medllm.errors import HubError
 from medllm.exam.question import Question
 from medllm.exam.record import REQUIRED, schema
 from medllm.hub import Provenance, connect
-from medllm.page.error_page import SourceFault
+from medllm.page.error_page import ResultsError
 from medllm.page.questions import placeholders, read_questions
 from medllm.page.results import Marking, Origin, RecordedResults
 
@@ -32,14 +32,14 @@ def load(given: str | None = None) -> RecordedResults:
     if not wanted:
         folder = Path(str(resources.files("medllm"))) / "miniature" / "results"
         if not folder.is_dir():
-            raise SourceFault("nothing")
+            raise ResultsError("page.nothing")
         return read(folder, Origin("medllm miniature", marking="miniature"))
     path = Path(wanted).expanduser()
     if path.exists():
         return read(path, Origin(path.name))
     found = ON_THE_HUB.fullmatch(wanted)
     if not found or wanted.startswith(("./", "../")):
-        raise SourceFault("not_found", name=wanted)
+        raise ResultsError("page.not-found", name=wanted)
     return _from_hub(found[1], found[2] or "main")
 
 
@@ -61,7 +61,7 @@ def _from_hub(repo_id: str, revision: str) -> RecordedResults:
             artifact = hub.resolve(repo_id, "dataset", revision)
             return read(hub.pull(artifact), Origin(repo_id, artifact.revision))
     except HubError as fault:
-        raise SourceFault("hub", name=f"{repo_id}@{revision}", detail=fault) from fault
+        raise ResultsError("page.not-fetched", name=f"{repo_id}@{revision}", detail=fault) from fault
 
 
 def read(path: Path, origin: Origin) -> RecordedResults:
@@ -69,10 +69,10 @@ def read(path: Path, origin: Origin) -> RecordedResults:
     inner = path / "records" if (path / "records").is_dir() else path
     files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")]) if path.is_dir() else [path]
     if not files:
-        raise SourceFault("empty", name=path.name)
+        raise ResultsError("page.empty", name=path.name)
     table = pa.concat_tables([_records(file) for file in files])
     if not table.num_rows:
-        raise SourceFault("empty", name=path.name)
+        raise ResultsError("page.empty", name=path.name)
     runs = _runs(path / "runs")
     asked = read_questions(path / "questions") if (path / "questions").is_dir() else []
     facts = _facts(path / "facts.json")
@@ -98,15 +98,15 @@ def _records(file: Path) -> pa.Table:
         else:
             table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as fault:
-        raise SourceFault("unreadable", name=file.name, detail=str(fault).splitlines()[0][:160]) from fault
+        raise ResultsError("page.unreadable", name=file.name, detail=str(fault).splitlines()[0][:160]) from fault
     missing = [name for name in REQUIRED if name not in table.column_names]
     if missing:
-        raise SourceFault("missing_columns", name=file.name, columns=", ".join(missing))
+        raise ResultsError("page.missing-columns", name=file.name, columns=", ".join(missing))
     known = pa.schema([kind for kind in schema() if kind.name in table.column_names])
     try:
         return _filled(table.select(known.names).cast(pa.schema([kind.with_nullable(True) for kind in known])))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as fault:
-        raise SourceFault("unreadable", name=file.name, detail=str(fault).splitlines()[0][:160]) from fault
+        raise ResultsError("page.unreadable", name=file.name, detail=str(fault).splitlines()[0][:160]) from fault
 
 
 def _filled(table: pa.Table) -> pa.Table:
@@ -122,7 +122,7 @@ def _runs(folder: Path) -> list[dict[str, object]]:
     try:
         return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     except (pa.ArrowInvalid, OSError) as fault:
-        raise SourceFault("unreadable", name="runs", detail=str(fault).splitlines()[0][:160]) from fault
+        raise ResultsError("page.unreadable", name="runs", detail=str(fault).splitlines()[0][:160]) from fault
 
 
 def _facts(file: Path) -> dict[str, object]:
@@ -131,5 +131,5 @@ def _facts(file: Path) -> dict[str, object]:
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as fault:
-        raise SourceFault("unreadable", name=file.name, detail=type(fault).__name__) from fault
+        raise ResultsError("page.unreadable", name=file.name, detail=type(fault).__name__) from fault
     return told if isinstance(told, dict) else {}

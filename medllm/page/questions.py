@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from medllm.errors import MedllmError
 from medllm.exam.question import LETTERS, Question, read_answer
-from medllm.page.error_page import SourceFault
+from medllm.page.error_page import ResultsError
 
 NO_TEXT = "—"
 """Placeholder for the text of a question if the records came without their questions."""
@@ -23,9 +23,9 @@ def read_questions(folder: Path) -> list[Question]:
             rows = pq.read_table(file).to_pylist()
             found.extend(Question.from_row(row) for row in rows)
         except KeyError as fault:
-            raise SourceFault("missing_columns", name=f"questions/{file.name}", columns=fault.args[0]) from fault
+            raise ResultsError("page.missing-columns", name=f"questions/{file.name}", columns=fault.args[0]) from fault
         except (pa.ArrowInvalid, OSError, MedllmError, TypeError, ValueError) as fault:
-            raise SourceFault("unreadable", name=f"questions/{file.name}", detail=str(fault)[:160]) from fault
+            raise ResultsError("page.unreadable", name=f"questions/{file.name}", detail=str(fault)[:160]) from fault
     return found
 
 

@@ -49,7 +49,10 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
     from medllm.corpus.steps import AuditConfig, Personal
 
     if settings.cutoff is None:
-        raise RecipeError("corpus.cutoff: none is given. Without a last day no text can be shown to be old enough.")
+        raise RecipeError(
+            "recipe.no-cutoff",
+            "corpus.cutoff: the day is missing. Give the last day on which a text may have been published.",
+        )
     _refuse_known(settings)
     read = [_source(one, settings, sources) for one in settings.data]
     if settings.replay:
@@ -97,9 +100,10 @@ def _refuse_known(settings: Corpus) -> None:
         for leak in known_leaks(one.source, settings.held_out):
             if one.source not in settings.leaks_reviewed:
                 raise RecipeError(
-                    f"corpus.data: {one.source} looks like {leak.name} ({leak.why}); it holds"
-                    f" {', '.join(leak.holds)}. Leave it out, or list it under `leaks_reviewed` if you know it to be"
-                    " clean."
+                    "recipe.known-leak",
+                    f"corpus.data: {one.source} looks like {leak.name} ({leak.why}), which contains "
+                    f"{', '.join(leak.holds)}. Remove it, or list it under `leaks_reviewed` if you know that it is "
+                    "clean.",
                 )
 
 
@@ -110,8 +114,9 @@ def _tokenizer(settings: Corpus, sources: Mapping[str, Path]) -> Path | None:
     folder = sources[settings.tokenizer]
     if not (folder / "tokenizer.json").is_file():
         raise DataError(
-            f"corpus.tokenizer: there is no tokenizer.json in {settings.tokenizer}. Save it by `AutoTokenizer"
-            ".from_pretrained(...).save_pretrained(FOLDER)` and name that folder, or leave the line out."
+            "corpus.no-tokenizer-file",
+            f"corpus.tokenizer: there is no tokenizer.json in {settings.tokenizer}. Save it with `AutoTokenizer"
+            ".from_pretrained(...).save_pretrained(FOLDER)` and name that folder, or remove the line.",
         )
     return folder
 
@@ -133,13 +138,18 @@ def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
 def _refuse(settings: Corpus, counts: "Counts") -> None:
     if not any(what == "documents" for _, _, what in counts.kept):
         why = ", ".join(f"{reason} {number:,}" for reason, number in sorted(_reasons(counts).items()))
-        raise DataError(f"corpus: no document is left. Dropped were: {why or 'none, there was no text'}.")
+        raise DataError(
+            "corpus.nothing-left",
+            f"corpus: no document is left. Dropped: {why or 'none, for there is no text'}. Add sources, or relax the "
+            "setting behind the largest number.",
+        )
     if settings.personal_data == "stop" and counts.rules:
         found = ", ".join(f"{rule} {number:,}" for rule, number in sorted(counts.rules.items()))
         first = "; ".join(f"{one['finding']} ({one['source']}: {one['around']})" for one in counts.findings[:5])
         raise DataError(
-            f"corpus: texts seem to name patients: {found}. The first: {first}. Mend the source, set"
-            " personal_data: drop, or list in `pii_reviewed` what a person found to be harmless."
+            "corpus.personal-data",
+            f"corpus: texts seem to name patients: {found}. The first: {first}. Mend the source, set `personal_data: "
+            "drop`, or list in `pii_reviewed` what a person has found to be harmless.",
         )
 
 

@@ -72,12 +72,15 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
     except OSError as fault:
         if not disk_is_full(fault):
             raise
-        raise ModelError(f"{work}: no space left there. Free some and run again; finished shards are kept.") from fault
+        raise ModelError(
+            "stage.disk-full", f"{work}: the disk is full. Free some space and run again; finished shards are kept."
+        ) from fault
     if questions and facts["certificate"]["verdict"] != "passed":
         raise ModelError(
+            "weights.certificate-failed",
             f"{work}: the certificate of the merge failed: {'; '.join(facts['certificate']['faults'])}. The merged "
             f"model does not answer as base and adapter do; the folder keeps it with its {CERTIFICATE}. Merge with "
-            "PEFT itself to compare, or take it without a certificate (`parity_questions: 0`)."
+            "PEFT to compare, or merge without a certificate (`parity_questions: 0`).",
         )
     return facts
 
@@ -94,7 +97,8 @@ def _tokenizer(base: Any, adapters: list[Any]) -> Any:  # noqa: ANN401  a Checkp
     highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
         raise ModelError(
-            f"{last}: the tokenizer's highest token is {highest}, but the merged model would have only {rows} rows of "
-            "embedding. Give the tokenizer that came with the base, or the base that was resized with this tokenizer."
+            "weights.vocabulary-too-large",
+            f"{last}: the tokenizer's highest token is {highest}, and the merged model's embedding has only {rows} "
+            "rows. Give the tokenizer of the base, or the base that was resized for this tokenizer.",
         )
     return tokenizer

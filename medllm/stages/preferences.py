@@ -52,7 +52,14 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     if report["too_long"]:
         say("preferences", f"{report['too_long']} of {report['samples']} prompts do not fit the model: not asked")
     if not pairs:
-        raise DataError(_nothing(report))
+        long = report["too_long"]
+        unfit = f" {long} prompts leave the model no room for `max_new_tokens`: give fewer `shots`." if long else ""
+        raise DataError(
+            "preferences.no-pair",
+            f"preferences: {report['samples']} samples of {report['questions']} questions give no pair: "
+            f"{json.dumps(report['labels'])}.{unfit} Ask more questions, draw more `samples`, or raise "
+            "`max_new_tokens` if the answers are cut off.",
+        )
     _table([pair.row() for pair in pairs], work / "data" / "train-00000.parquet")
     _table([sample.row() for of in samples.values() for sample in of], work / "samples" / "train-00000.parquet")
     _table(asked.watch.rows(), work / "audit" / "train-00000.parquet", AUDIT)
@@ -61,17 +68,6 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     settled = {"left_out": asked.counts, "audit": asked.watch.facts(), "settings": settings.model_dump(mode="json")}
     write_facts(work, {**facts, **settled, "languages": sorted({q.language for q in asked.questions})})
     move_into_place(work, out, (REPLIES,))
-
-
-def _nothing(report: dict[str, Any]) -> str:
-    """Explain why the samples gave no pair, and which setting to change."""
-    long = report["too_long"]
-    unfit = f" {long} prompts leave the model no room for `max_new_tokens`: give fewer `shots`." if long else ""
-    return (
-        f"preferences: not one pair came of {report['samples']} samples of {report['questions']} questions: "
-        f"{json.dumps(report['labels'])}.{unfit} Ask more questions, draw more `samples`, or raise `max_new_tokens` "
-        "if the answers are cut off."
-    )
 
 
 def key_of(question: Question) -> Key:

@@ -288,7 +288,7 @@ def translate_resource_errors(stage: str, work: Path) -> Iterator[None]:
             ) from fault
         if disk_is_full(fault):
             raise TrainingError(
-                "training.disk-full",
+                "stage.disk-full",
                 f"{stage}: the disk of {work} is full. Free some space and run again to continue from the last "
                 "checkpoint.",
             ) from fault

@@ -56,7 +56,7 @@ def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> t
     if not count:
         over = f"{nodes} nodes" if nodes > 1 else "one device"
         raise TrainingError(
-            "training.batch-does-not-divide",
+            "recipe.batch-not-divisible",
             f"{stage}: `total_batch_size` {settings.total_batch_size} is not a multiple of "
             f"`per_device_train_batch_size` {settings.per_device_train_batch_size} on {over}. Change one of them.",
         )
@@ -127,18 +127,18 @@ def _refuse_divided(stage: str, settings: Training, version: str) -> None:
     if version != "2":
         raise TrainingError(
             "training.fsdp-version",
-            f"{stage}.accelerate: the file sets FSDP version {version}; medllm supports version 2. Set `fsdp_version: "
+            f"{stage}.accelerate: `fsdp_version` of the file is {version}; medllm supports 2. Set `fsdp_version: "
             "2` in the file, or write `accelerate: fsdp2`.",
         )
     if settings.optim != "adamw_torch":
         raise TrainingError(
-            "training.fsdp-optimizer",
+            "recipe.optimizer-not-divisible",
             f"{stage}.optim: FSDP2 cannot divide `{settings.optim}` over GPUs. Set `optim: adamw_torch`, or "
             "`accelerate: ddp`.",
         )
     if settings.quantization == "nf4" and settings.dtype != "bfloat16":
         raise TrainingError(
-            "training.fsdp-dtype",
+            "recipe.nf4-not-bfloat16",
             f"{stage}.dtype: FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: "
             "bfloat16`.",
         )
@@ -152,14 +152,14 @@ def split_batch(batch_size: int, per_device: int, devices: int) -> tuple[int, in
     """
     if batch_size % devices:
         raise TrainingError(
-            "training.batch-does-not-divide",
+            "recipe.batch-not-divisible",
             f"`total_batch_size` {batch_size} is not a multiple of {devices} devices. Make it one.",
         )
     share = batch_size // devices
     per_device = min(per_device, share)
     if share % per_device:
         raise TrainingError(
-            "training.batch-does-not-divide",
+            "recipe.batch-not-divisible",
             f"`total_batch_size` {batch_size} gives each of {devices} devices {share} rows, which is not a multiple of "
             f"`per_device_train_batch_size` {per_device}. Change one of them.",
         )

@@ -12,6 +12,7 @@ from medllm.exam.prompts import render
 from medllm.exam.question import own_question
 from medllm.generation.types import Delta, NoReplyError, Reply
 from tests.exam.making import question
+from tests.refusals import refused
 
 STYLES = ["plain", "explain"]
 
@@ -26,7 +27,7 @@ class Writer:
         for request in requests:
             line = self.lines.get(request.model)
             if line is None:
-                yield Delta(request.key, "", error=NoReplyError("http://127.0.0.1:9/v1 cannot be reached"))
+                yield Delta(request.key, "", error=NoReplyError("generation.unreachable", "http://127.0.0.1:9/v1"))
                 continue
             for letter in line:
                 yield Delta(request.key, letter)
@@ -69,7 +70,7 @@ def test_a_question_of_ones_own_is_written_without_a_verdict(capsys):
 
 
 def test_a_model_that_cannot_be_reached_ends_the_command_with_its_error_after_the_others_were_written(capsys):
-    with pytest.raises(NoReplyError, match=r"127\.0\.0\.1:9/v1 cannot be reached"):
+    with refused("generation.unreachable", "127.0.0.1:9/v1", kind=NoReplyError):
         write({"gone": None, "base": "答え:b"}, question())
     written = capsys.readouterr().out
     assert written.count("[no reply]") == 2

@@ -29,4 +29,5 @@ def test_a_merge_prints_its_certificate_and_refuses_a_folder_that_is_there(tmp_p
     assert again.returncode == 1
     assert_refused(again.stderr, "command.out-exists", tmp_path / "out")
     wrong = medllm("merge", base, base, "--out", tmp_path / "other", "--parity-questions", 0)
-    assert wrong.returncode == 1 and "there is no adapter_config.json" in wrong.stderr
+    assert wrong.returncode == 1
+    assert_refused(wrong.stderr, "weights.not-an-adapter", base)

@@ -96,5 +96,5 @@ def test_a_fault_names_what_is_wrong_and_what_to_do(tmp_path, monkeypatch, words
 def test_a_fault_is_one_line_and_exit_code_1(medllm):
     done = medllm("run", "toy.yaml", "--on", "moon", "--hub", "hub")
     assert done.returncode == 1
-    assert done.stderr.startswith("medllm: --on moon: there is no such place")
+    assert_refused(done.stderr, "launch.unknown-place", "--on moon")
     assert done.stderr.count("\n") == 1

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medllm.errors import ModelError
 from medllm.generation import certificate, parity
 from medllm.generation.certificate import LIMITS, judge
 from medllm.generation.engine.blockwise import BlockwiseModel
@@ -146,18 +145,18 @@ def test_a_merge_says_what_it_lacks_before_it_writes_a_byte(merging, monkeypatch
     base, adapter, out = merging
     monkeypatch.setattr(certificate, "memory_free", lambda: 1_000_000_000)
     assert certificate.WORKING > 1_000_000_000
-    with pytest.raises(ModelError, match=r"the certificate needs 2 GB of memory .* 1 GB are free"):
+    with refused("weights.certificate-memory", "2 GB", "1 GB", "`parity_questions: 0`"):
         merge_into(base, [adapter], out, dtype=None, questions=2)
     monkeypatch.undo()
     (base / "tokenizer.json").rename(base / "elsewhere.json")
-    with pytest.raises(ModelError, match=r"no tokenizer \(none of tokenizer.json, vocab.json \+ merges.txt"):
+    with refused("weights.no-tokenizer", base, "tokenizer.json, vocab.json + merges.txt"):
         merge_into(base, [adapter], out, dtype=None, questions=0)
     (base / "elsewhere.json").rename(base / "tokenizer.json")
     told = json.loads((base / "tokenizer.json").read_text("utf-8"))
     told["added_tokens"].append({**told["added_tokens"][0], "id": 999, "content": "<|new|>"})
     (adapter / "tokenizer.json").write_text(json.dumps(told), "utf-8")
     shutil.copy(base / "tokenizer_config.json", adapter)
-    with pytest.raises(ModelError, match=r"highest token is \d+, but the merged model would have only 400 rows"):
+    with refused("weights.vocabulary-too-large", adapter, "highest token is 400", "400 rows"):
         merge_into(base, [adapter], out, dtype=None, questions=0)
     assert not out.with_name("out.part").exists() and not out.exists()
 
@@ -235,5 +234,5 @@ def test_a_machine_that_holds_a_block_but_no_whole_model_certifies_all_the_same(
     for name in tensors:
         tensors[name] *= 1.1 if "down_proj" in name else 1.0
     save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="the certificate of the merge failed"):
+    with refused("weights.certificate-failed", work):
         merge_into(base, [adapter], out, dtype="float32", questions=2)

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.engine.local import LocalGenerator
-from medllm.generation.types import Request
+from medllm.generation.types import NoReplyError, Request
 from medllm.training.export import write_tokenizer
 from medllm.weights.load import load_tokenizer
 from tests import tiny
+from tests.refusals import refused
 
 PATIENCE = 900
 """Seconds for the server to come up on a machine that is busy with other tests."""
@@ -127,5 +127,6 @@ def test_a_real_server_streams_the_words_it_says_at_once(served, here, chat):
 
 @pytest.mark.slow
 def test_a_model_that_the_server_does_not_have_is_named(served):
-    with pytest.raises(ModelError, match=r"answered 4.. for `nobody/nothing`"):
+    with refused("generation.error-answered", "`nobody/nothing`", kind=NoReplyError) as caught:
         list(EndpointGenerator(served[1], tries=1).generate([Request(key="k", model="nobody/nothing", text="Q")]))
+    assert 400 <= caught.value.status < 500

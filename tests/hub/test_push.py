@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from medllm.errors import HubError
 from medllm.hub import Provenance, connect, digest_of, push
 from medllm.hub.errors import MovedError
 from medllm.hub.push import writable_head
 from medllm.hub.wip_branch import branch_of, fetch_wip, push_wip
+from tests.refusals import refused
 
 REPO = "clinic/toy-cpt"
 
@@ -65,7 +65,7 @@ def test_another_run_that_pushed_meanwhile_is_not_overwritten(hub, tmp_path):
     output(tmp_path / "theirs", 1, w=b"theirs")
     theirs = pushed(hub, tmp_path / "theirs")
     output(tmp_path / "ours", 2, w=b"ours")
-    with pytest.raises(MovedError, match="another run pushed"):
+    with refused("hub.moved", REPO, kind=MovedError):
         push(hub, tmp_path / "ours", REPO, "model", head=head)
     assert hub.resolve(REPO, "model") == theirs
 
@@ -92,7 +92,7 @@ def test_a_tag_of_ours_on_foreign_content_is_an_error_not_a_result(hub, tmp_path
     digest = digest_of("cpt", {"value": 1}, ())
     hub.api.create_repo(REPO)
     hub.api.create_tag(REPO, tag=f"made-{digest[:12]}")
-    with pytest.raises(HubError, match="is not on what medllm made"):
+    with refused("hub.foreign-tag", REPO, f"made-{digest[:12]}"):
         hub.find(REPO, "model", digest)
 
 

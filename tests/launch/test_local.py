@@ -3,13 +3,12 @@
 import json
 from pathlib import Path
 
-import pytest
 import yaml
 
-from medllm.errors import TrainingError
 from medllm.launch.local import maker_of, on_all_devices
 from medllm.recipe.settings import Cpt, Merge
 from medllm.training.devices import VisibleGpu, config
+from tests.refusals import refused
 
 
 def see(monkeypatch, *gigabytes):
@@ -124,18 +123,18 @@ def test_a_gpu_that_cannot_hold_the_base_is_named_with_both_numbers(monkeypatch,
     (tmp_path / "config.json").write_text(json.dumps(base))
     see(monkeypatch, 80, 24)
     settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=8, quantization="nf4")
-    with pytest.raises(TrainingError, match=r"cpt: GPU 1 \(NVIDIA A100\) has 24 GB, and .* takes about 45 GB"):
+    with refused("training.gpu-too-small", "cpt", "GPU 1 (NVIDIA A100)", "24 GB", "45 GB"):
         on_all_devices(settings, tmp_path / "making", stage="cpt", base=tmp_path)
     see(monkeypatch, 48, 48)
     assert on_all_devices(settings, tmp_path / "making", stage="cpt", base=tmp_path)
     # FSDP2 keeps the whole base until this GPU's half stands beside it
     divided = settings.model_copy(update={"accelerate": "fsdp2"})
-    with pytest.raises(TrainingError, match=r"cpt: GPU 0 \(NVIDIA A100\) has 48 GB, and .* takes about 66 GB"):
+    with refused("training.gpu-too-small", "cpt", "GPU 0 (NVIDIA A100)", "48 GB", "66 GB"):
         on_all_devices(divided, tmp_path / "making", stage="cpt", base=tmp_path)
 
 
 def test_a_batch_that_nothing_divides_is_refused(monkeypatch, tmp_path):
     see(monkeypatch, 80, 80)
     settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=7, per_device_train_batch_size=2)
-    with pytest.raises(TrainingError, match="7 rows"):
+    with refused("recipe.batch-not-divisible", "`total_batch_size` 7", "`per_device_train_batch_size` 2"):
         on_all_devices(settings, tmp_path / "making", stage="cpt")

@@ -23,6 +23,7 @@ from medllm.recipe import read_recipe, with_overrides
 from tests import slurm, tiny
 from tests.launch.test_jobs import lay_out_real_corpus
 from tests.pipeline.whole import lay_out
+from tests.refusals import refused
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,10 +48,10 @@ def test_a_job_that_fails_is_told_and_the_same_command_then_makes_the_stage(tmp_
     texts.rename(tmp_path / "elsewhere")
     texts.mkdir()
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
-    with pytest.raises(LaunchError, match=r"corpus: the job ended with code 1. Its last words:\n(.|\n)*medllm: "):
+    with refused("launch.job-failed", "corpus", "code 1", "medllm: "):
         run(plan, bench, launch, lambda plan: None)
     monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
-    with pytest.raises(LaunchError, match=r"ended with code 1. Its last words:\n.*invalid partition"):
+    with refused("launch.sbatch-refused", "code 1", "invalid partition"):
         run(plan, bench, launch, lambda plan: None)
     monkeypatch.delenv("SBATCH_PARTITION")
     texts.rmdir()

@@ -13,8 +13,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from medllm.errors import HubError
 from medllm.localhub import LocalHub, serve
+from tests.refusals import refused
 
 
 def make_folder(folder: Path) -> Path:
@@ -124,5 +124,5 @@ def test_what_was_stored_is_there_for_the_next_server(tmp_path: Path):
 
 def test_a_port_that_is_taken_is_named(hub: LocalHub, tmp_path: Path):
     port = int(hub.url.rsplit(":", 1)[1])
-    with pytest.raises(HubError, match=f"127.0.0.1:{port}"):
+    with refused("hub.port-not-free", f"127.0.0.1:{port}"):
         serve(tmp_path / "other", port)

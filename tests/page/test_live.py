@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from medllm.errors import RecipeError
 from medllm.exam.prompts import render
 from medllm.generation.factory import OnDemand
 from medllm.generation.types import Delta, Reply
 from medllm.page.live import Live, OnZeroGpu, open_live
 from medllm.page.tabs.ask import free_question
+from tests.refusals import refused
 
 
 class Speaker:
@@ -124,7 +124,7 @@ def test_zero_gpu_lends_a_gpu_for_every_answer():
 
 @pytest.mark.parametrize("told", ["{", "[]", '{"models": {}}', "x.json", json.dumps({"url": "http://127.0.0.1:9"})])
 def test_a_description_that_cannot_be_read_says_what_to_give(told):
-    with pytest.raises(RecipeError, match="MEDLLM_LIVE"):
+    with refused("page.bad-live-models", "MEDLLM_LIVE"):
         open_live(told)
 
 
@@ -136,7 +136,7 @@ def test_adapters_answer_in_the_numbers_that_the_description_names(monkeypatch, 
     assert given == {"dtype": "float32", "quantization": "none"}
     open_live(json.dumps(there | {"dtype": "bfloat16", "quantization": "nf4"}))
     assert given == {"dtype": "bfloat16", "quantization": "nf4"}
-    with pytest.raises(RecipeError, match="`quantization` is int8, not none or nf4"):
+    with refused("page.bad-live-models", "`quantization` is int8"):
         open_live(json.dumps(there | {"quantization": "int8"}))
 
 

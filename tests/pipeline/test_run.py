@@ -100,7 +100,7 @@ def test_a_stage_that_fails_is_gone_on_with_from_its_half_made_work(workshop):
 
 def test_made_but_not_pushed_is_pushed_without_being_made_again(workshop, monkeypatch):
     def down(*args, **more):
-        raise HubError("hub.out-of-reach", "the network is down")
+        raise HubError("hub.unreachable", "the network is down")
 
     monkeypatch.setattr("medllm.pipeline.build.push", down)
     with pytest.raises(HubError):
@@ -121,14 +121,14 @@ def test_pushed_but_not_tagged_is_tagged_without_being_pushed_again(workshop):
 def test_foreign_content_is_never_overwritten_and_found_before_anything_is_made(workshop):
     workshop.hub.api.create_repo("clinic/toy-rpo", repo_type="model")
     kept = workshop.hub.api.upload_file(path_or_fileobj=b"mine", path_in_repo="w.bin", repo_id="clinic/toy-rpo")
-    with pytest.raises(HubError, match=r"clinic/toy-rpo: it holds 2 files that medllm did not make"):
+    with refused("hub.foreign-files", "clinic/toy-rpo", "2 files"):
         workshop.run()
     assert workshop.worked == []
     assert workshop.hub.resolve("clinic/toy-rpo", "model") == Artifact("clinic/toy-rpo", "model", kept.oid)
 
 
 def test_a_namespace_that_is_not_ours_is_refused_before_anything_is_made(workshop):
-    with pytest.raises(HubError, match=r"clinic may not push to `other`.*--set namespace=clinic"):
+    with refused("hub.foreign-namespace", "clinic", "`other`", "--set namespace=clinic"):
         workshop.run("namespace=other")
     assert workshop.worked == []
 

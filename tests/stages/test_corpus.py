@@ -11,10 +11,11 @@ import yaml
 
 from medllm.cards import render
 from medllm.corpus.write import CORPUS, Table
-from medllm.errors import DataError, RecipeError
+from medllm.errors import RecipeError
 from medllm.hub import Provenance
 from medllm.recipe.data import Corpus
 from medllm.stages.corpus import make
+from tests.refusals import refused
 
 EXAM = [
     {
@@ -207,23 +208,23 @@ def test_a_row_without_provenance_cannot_be_written(tmp_path):
 
 
 def test_a_corpus_without_a_cutoff_is_refused(sources, tmp_path):
-    with pytest.raises(RecipeError, match=r"^corpus\.cutoff: none is given"):
+    with refused("recipe.no-cutoff", "corpus.cutoff", kind=RecipeError):
         make(settings(cutoff=None), sources, tmp_path / "out")
 
 
 def test_a_corpus_of_which_nothing_is_left_says_why(sources, tmp_path):
-    with pytest.raises(DataError, match=r"^corpus: no document is left\. Dropped were: .*license_not_allowed"):
+    with refused("corpus.nothing-left", "license_not_allowed"):
         make(settings(allowed_licenses=["mit"]), sources, tmp_path / "out")
 
 
 def test_a_set_known_to_hold_the_exam_is_refused_by_name(sources, tmp_path):
     told = settings(data=["someone/medrect-ja-train@v1"], held_out=["igakuqa"])
-    with pytest.raises(RecipeError, match=r"looks like MedRECT-ja .* Leave it out"):
+    with refused("recipe.known-leak", "someone/medrect-ja-train@v1", "MedRECT-ja", "`leaks_reviewed`"):
         make(told, {"someone/medrect-ja-train@v1": sources["./texts"]}, tmp_path / "out")
 
 
 def test_patients_stop_the_stage_when_the_recipe_says_so_and_an_answer_lets_it_pass(sources, tmp_path):
-    with pytest.raises(DataError, match=r"^corpus: texts seem to name patients: name 1, phone 1\."):
+    with refused("corpus.personal-data", "name 1, phone 1"):
         make(settings(personal_data="stop"), sources, tmp_path / "out")
     make(settings(personal_data="keep"), sources, tmp_path / "kept")
     facts = json.loads((tmp_path / "kept" / "facts.json").read_text("utf-8"))

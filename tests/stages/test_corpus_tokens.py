@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
-from medllm.errors import DataError
 from medllm.hub import Artifact, connect
 from medllm.launch.local import launch
 from medllm.pipeline import BuildContext, make_plan, run
@@ -13,6 +11,7 @@ from medllm.recipe import read_recipe, with_overrides
 from medllm.stages.corpus import make as make_corpus
 from tests.corpus.spread import lay_out, settings
 from tests.launch.test_jobs import lay_out_real_corpus
+from tests.refusals import refused
 
 BASE = Path(__file__).parents[2] / "medllm" / "miniature" / "base"
 
@@ -47,5 +46,5 @@ def test_only_the_tokenizer_of_a_base_on_the_hub_is_fetched_and_the_card_tells_t
 def test_a_model_without_a_tokenizer_json_is_named(tmp_path):
     (tmp_path / "base").mkdir()
     told = settings("local").model_copy(update={"tokenizer": "./base"})
-    with pytest.raises(DataError, match=r"corpus.tokenizer: there is no tokenizer.json in ./base. Save it by"):
+    with refused("corpus.no-tokenizer-file", "corpus.tokenizer", "./base"):
         make_corpus(told, {**lay_out(tmp_path), "./base": tmp_path / "base"}, tmp_path / "out")

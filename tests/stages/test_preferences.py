@@ -6,7 +6,6 @@ from datetime import date
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.errors import DataError
 from medllm.generation.engine.local import LocalGenerator
 from medllm.recipe.settings import Preferences
 from medllm.stages import preferences
@@ -103,7 +102,7 @@ def test_a_prompt_that_does_not_fit_the_model_is_counted_and_never_cut(sources, 
     unfit = [row for row in rows(tmp_path / "out", "samples") if row["finish_reason"] == "too_long"]
     assert [(row["question_id"], row["label"], row["completion"]) for row in unfit] == [("LONG", "unparsed", "")] * 4
     assert "LONG" not in {row["question_id"] for row in rows(tmp_path / "out", "data")}
-    with pytest.raises(DataError, match=r"4 prompts leave the model no room for `max_new_tokens`: give fewer `shots`"):
+    with refused("preferences.no-pair", "4 prompts", "`shots`", "`max_new_tokens`"):
         preferences.make(settings(data=both[1:], shots=0), given, tmp_path / "none")
 
 

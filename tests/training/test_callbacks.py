@@ -57,7 +57,7 @@ def test_the_run_is_stopped_with_its_adapter_kept_when_the_recipe_says_so(tmp_pa
 
 
 def test_full_disk_and_full_memory_say_which_knob_to_turn(tmp_path):
-    with refused("training.disk-full", "cpt", tmp_path), translate_resource_errors("cpt", tmp_path):
+    with refused("stage.disk-full", "cpt", tmp_path), translate_resource_errors("cpt", tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     settings = ("`per_device_train_batch_size`", "`max_length`", "`gradient_checkpointing`", "`quantization: nf4`")
     with refused("training.no-memory", "cpt", tmp_path, *settings), translate_resource_errors("cpt", tmp_path):

@@ -19,20 +19,20 @@ def settings(**changed):
         (
             {"distributed_type": "MULTI_GPU", "num_processes": 3},
             {"total_batch_size": 8},
-            ("batch-does-not-divide", "3 devices"),
+            ("recipe.batch-not-divisible", "3 devices"),
         ),
-        ({"distributed_type": "DEEPSPEED", "num_processes": 2}, {}, ("deepspeed", "cpt.accelerate")),
-        ({"distributed_type": "FSDP", "num_processes": 2}, {}, ("fsdp-version", "cpt.accelerate")),
+        ({"distributed_type": "DEEPSPEED", "num_processes": 2}, {}, ("training.deepspeed", "cpt.accelerate")),
+        ({"distributed_type": "FSDP", "num_processes": 2}, {}, ("training.fsdp-version", "cpt.accelerate")),
         (
             {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 1}, "num_processes": 2},
             {},
-            ("fsdp-version", "version 1"),
+            ("training.fsdp-version", "is 1;"),
         ),
-        (FSDP2, {"optim": "paged_adamw_8bit"}, ("fsdp-optimizer", "`paged_adamw_8bit`")),
-        (FSDP2, {"optim": "adamw_8bit"}, ("fsdp-optimizer", "`adamw_8bit`")),
-        (FSDP2, {"quantization": "nf4", "dtype": "float32"}, ("fsdp-dtype", "float32")),
+        (FSDP2, {"optim": "paged_adamw_8bit"}, ("recipe.optimizer-not-divisible", "`paged_adamw_8bit`")),
+        (FSDP2, {"optim": "adamw_8bit"}, ("recipe.optimizer-not-divisible", "`adamw_8bit`")),
+        (FSDP2, {"quantization": "nf4", "dtype": "float32"}, ("recipe.nf4-not-bfloat16", "float32")),
     ],
 )
 def test_a_configuration_that_cannot_train_is_refused(config, changed, error):
-    with refused(f"training.{error[0]}", error[1]):
+    with refused(*error):
         refuse_config("cpt", settings(**changed), config)

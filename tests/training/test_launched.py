@@ -70,7 +70,7 @@ def test_of_several_processes_the_one_that_failed_first_is_heard(tmp_path, left,
 def test_a_lost_connection_is_another_processs_fault_and_a_full_memory_is_ones_own():
     assert of_another(RuntimeError("[../gloo/transport/tcp/pair.cc:546] Connection closed by peer [127.0.0.1]:1"))
     assert not of_another(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert not of_another(TrainingError("no space left on the disk of out.part"))
+    assert not of_another(TrainingError("stage.disk-full", "the disk of out.part is full"))
 
 
 @pytest.fixture

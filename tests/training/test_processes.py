@@ -54,7 +54,7 @@ def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
 def test_a_batch_is_split_over_devices_without_changing_its_size():
     assert split_batch(16, 4, 2) == (4, 2)
     assert split_batch(4, 8, 1) == (4, 1)
-    with refused("training.batch-does-not-divide", "`total_batch_size` 16", "3 devices"):
+    with refused("recipe.batch-not-divisible", "`total_batch_size` 16", "3 devices"):
         split_batch(16, 1, 3)
 
 

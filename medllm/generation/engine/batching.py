@@ -83,7 +83,9 @@ def refuse_strangers(requests: Sequence[Request], adapters: Sequence[str]) -> No
     """Refuse a request for a model that is not here."""
     unknown = sorted({request.model for request in requests} - {BASE, *adapters})
     if unknown:
-        raise ModelError(f"there is no model `{unknown[0]}` here. There is: {', '.join((BASE, *adapters))}.")
+        raise ModelError(
+            "generation.unknown-model", f"Unknown model `{unknown[0]}`. There is: {', '.join((BASE, *adapters))}."
+        )
 
 
 def _batches(group: list[tuple[Request, list[int]]], limits: BatchLimits) -> list[Batch]:

@@ -109,8 +109,9 @@ class LocalGenerator:
             if not memory_is_full(fault):
                 raise
             raise ModelError(
-                f"out of memory while {len(batch.asked)} requests were answered at once. Lower `batch_size` or "
-                "`max_new_tokens`, or set `quantization: nf4`; what was answered before need not be asked again."
+                "generation.no-memory",
+                f"The memory is full with {len(batch.asked)} requests in a batch. Lower `batch_size` or "
+                "`max_new_tokens`, or set `quantization: nf4`, and run again; earlier answers are kept.",
             ) from fault
 
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:

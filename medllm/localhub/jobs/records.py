@@ -55,7 +55,7 @@ def get(connection: sqlite3.Connection, namespace: str, number: str) -> sqlite3.
         "SELECT * FROM jobs WHERE id = ? AND namespace = ?", (number, namespace)
     ).fetchone()
     if row is None:
-        raise HubRefusal(404, "Job not found", "JobNotFound")
+        raise HubRefusal("server.no-such-job", "Job not found", status=404, error_code="JobNotFound")
     return row
 
 

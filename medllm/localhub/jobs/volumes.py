@@ -33,7 +33,9 @@ def _contents(connection: sqlite3.Connection, caller: Caller, volume: Volume) ->
     commit_id = refs.resolve(connection, repo, volume.revision or "main")
     node = trees.find(connection, commits.tree_of(connection, repo, commit_id), below)
     if node is None or not node.folder:
-        raise HubRefusal(400, f"{volume.source} has no folder {below}", "BadRequest")
+        raise HubRefusal(
+            "server.no-such-folder", f"{volume.source} has no folder {below}", status=400, error_code="BadRequest"
+        )
     return {path: file.sha256 for path, file in trees.files(connection, node.oid).items()}
 
 

@@ -93,7 +93,8 @@ def add_user(connection: sqlite3.Connection, name: str) -> int:
         return _insert(connection, check_namespace(name), "user", owner=first)
     if row["kind"] != "user":
         raise HubError(
-            f"{name} is an organisation here: a token belongs to a user. Name a user, and join with --org {name}."
+            "hub.not-a-user",
+            f"{name} is an organisation here, and a token belongs to a user. Name a user, and join with --org {name}.",
         )
     return int(row["id"])
 
@@ -102,7 +103,9 @@ def join(connection: sqlite3.Connection, org: str, user: int, role: str) -> None
     """Make the user a member of an organisation, which is made when missing."""
     row = find(connection, org)
     if row is not None and row["kind"] != "org":
-        raise HubError(f"{org} is a user here, not an organisation: name another organisation.")
+        raise HubError(
+            "hub.not-an-organisation", f"{org} is a user here, not an organisation. Name another organisation."
+        )
     number = int(row["id"]) if row is not None else _insert(connection, check_namespace(org), "org")
     connection.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", (number, user, role))
 
@@ -172,4 +175,6 @@ def tokens(connection: sqlite3.Connection) -> list[sqlite3.Row]:
 def revoke(connection: sqlite3.Connection, number: int) -> None:
     """Revoke a token with immediate effect."""
     if connection.execute("DELETE FROM tokens WHERE id = ?", (number,)).rowcount == 0:
-        raise HubError(f"There is no token {number}: `medllm hub token list DIR` lists the valid ones.")
+        raise HubError(
+            "hub.no-such-token", f"There is no token {number}. `medllm hub token list DIR` lists the valid ones."
+        )

@@ -45,7 +45,12 @@ def create(connection: sqlite3.Connection, caller: Caller, namespace: str, name:
         raise forbidden(f"You do not have the right to create a bucket under the namespace {namespace!r}")
     check_name(name, "A bucket's name")
     if find(connection, namespace, name):
-        raise HubRefusal(409, f"There is a bucket {namespace}/{name} already", "RepoExists")
+        raise HubRefusal(
+            "server.already-exists",
+            f"There is a bucket {namespace}/{name} already",
+            status=409,
+            error_code="RepoExists",
+        )
     connection.execute(
         "INSERT INTO buckets (namespace, name, private, created) VALUES (?, ?, ?, ?)", (namespace, name, private, now())
     )
@@ -60,7 +65,12 @@ def move(connection: sqlite3.Connection, caller: Caller, source: tuple[str, str]
     check_name(name, "A bucket's name")
     there = find(connection, namespace, name)
     if there is not None and there["id"] != row["id"]:
-        raise HubRefusal(409, f"There is a bucket {namespace}/{name} already", "RepoExists")
+        raise HubRefusal(
+            "server.already-exists",
+            f"There is a bucket {namespace}/{name} already",
+            status=409,
+            error_code="RepoExists",
+        )
     connection.execute("UPDATE buckets SET namespace = ?, name = ? WHERE id = ?", (namespace, name, row["id"]))
 
 

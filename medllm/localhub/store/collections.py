@@ -38,7 +38,7 @@ def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, nam
         (namespace, min(int(found[1], 16), 2**62) if found else -1),
     ).fetchone()
     if row is None or (row["private"] and not caller.belongs(row["namespace"])):
-        raise HubRefusal(404, "There is no such collection", "NotFound")
+        raise HubRefusal("server.no-such-collection", "There is no such collection", status=404, error_code="NotFound")
     return row
 
 
@@ -103,7 +103,12 @@ def rename(connection: sqlite3.Connection, row: sqlite3.Row, title: str) -> None
     """Rename a collection; its address changes, and the old address still works by its number."""
     other = titled(connection, row["namespace"], title)
     if not title.strip() or (other is not None and other["id"] != row["id"]):
-        raise HubRefusal(409, "A collection needs a title that no other of its namespace has", "Conflict")
+        raise HubRefusal(
+            "server.title-taken",
+            "A collection needs a title that no other of its namespace has",
+            status=409,
+            error_code="Conflict",
+        )
     change(connection, row["id"], "title", title)
 
 
@@ -132,7 +137,12 @@ def add(connection: sqlite3.Connection, number: int, repo: Repo, note: str | Non
             (number, repo.id, number, note),
         )
     except sqlite3.IntegrityError:
-        raise HubRefusal(409, f"{repo.full} is in this collection already", "ItemExists") from None
+        raise HubRefusal(
+            "server.already-in-collection",
+            f"{repo.full} is in this collection already",
+            status=409,
+            error_code="ItemExists",
+        ) from None
     connection.execute("UPDATE collections SET modified = ? WHERE id = ?", (now(), number))
 
 
@@ -143,7 +153,9 @@ def item(connection: sqlite3.Connection, number: int, name: str) -> int:
         "SELECT id FROM collection_items WHERE collection = ? AND id = ?", (number, wanted)
     ).fetchone()
     if row is None:
-        raise HubRefusal(404, "There is no such item in this collection", "NotFound")
+        raise HubRefusal(
+            "server.no-such-item", "There is no such item in this collection", status=404, error_code="NotFound"
+        )
     return int(row["id"])
 
 

@@ -68,7 +68,12 @@ def commit(
     """Make the commit and move the reference; the caller's transaction makes all of it visible at once."""
     parent = refs.target(connection, repo, reference)
     if header.parent and not (parent or "").startswith(header.parent):
-        raise HubRefusal(412, "A commit has happened since. Please refresh and try again.", "PreconditionFailed")
+        raise HubRefusal(
+            "server.commit-came-first",
+            "A commit has happened since. Please refresh and try again.",
+            status=412,
+            error_code="PreconditionFailed",
+        )
     root = tree_of(connection, repo, parent) if parent else trees.EMPTY
     plan, new = TreeChange(), set[str]()
     for operation in operations:

@@ -29,7 +29,11 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             found = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if found > VERSION:
-                raise HubRefusal(500, f"{path}: made by a newer medllm (schema {found}); update medllm to open it")
+                raise HubRefusal(
+                    "server.newer-store",
+                    f"{path}: made by a newer medllm (schema {found}); update medllm to open it",
+                    status=500,
+                )
             if found < VERSION:
                 connection.executescript(SCHEMA)
                 connection.execute(f"PRAGMA user_version = {VERSION}")

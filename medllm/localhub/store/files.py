@@ -37,7 +37,12 @@ class Spool:
         """Append; more than the limit is refused before it is written."""
         self.size += len(data)
         if self.size > self._limit:
-            raise HubRefusal(413, f"{self._what} is larger than this hub takes ({self._limit} bytes)", "TooLarge")
+            raise HubRefusal(
+                "server.too-large",
+                f"{self._what} is larger than this hub takes ({self._limit} bytes)",
+                status=413,
+                error_code="TooLarge",
+            )
         try:
             self._file.write(data)
         except OSError as fault:

@@ -49,7 +49,9 @@ def create(connection: sqlite3.Connection, repo: Repo, prefix: str, name: str, c
     """Create a branch or tag; 409 when the name exists already."""
     reference = prefix + check_reference(name)
     if target(connection, repo, reference):
-        raise HubRefusal(409, f"Reference already exists: {reference}", "ReferenceExists")
+        raise HubRefusal(
+            "server.already-exists", f"Reference already exists: {reference}", status=409, error_code="ReferenceExists"
+        )
     put(connection, repo, reference, commit)
 
 

@@ -88,9 +88,10 @@ def open_gate(connection: sqlite3.Connection, caller: Caller, repo: Repo) -> Non
     ).fetchone()
     if row is None or row["status"] != "accepted":
         raise HubRefusal(
-            401 if caller.anonymous else 403,
+            "server.gated",
             f"Access to {repo.kind} {repo.full} is restricted: ask for access on its page, or its owner to grant it",
-            "GatedRepo",
+            status=401 if caller.anonymous else 403,
+            error_code="GatedRepo",
         )
 
 
@@ -131,7 +132,12 @@ def create(
     namespace = _free_name(connection, caller, namespace)
     check_name(name, "A repository's name")
     if _standing(connection, kind, namespace, name):
-        raise HubRefusal(409, f"You already created this {kind} repo: {namespace}/{name}", "RepoExists")
+        raise HubRefusal(
+            "server.already-exists",
+            f"You already created this {kind} repo: {namespace}/{name}",
+            status=409,
+            error_code="RepoExists",
+        )
     connection.execute("DELETE FROM moves WHERE kind = ? AND namespace = ? AND name = ?", (kind, namespace, name))
     moment = now()
     connection.execute(
@@ -147,7 +153,12 @@ def move(connection: sqlite3.Connection, caller: Caller, repo: Repo, target: tup
     name = check_name(target[1], "A repository's name")
     taken = _standing(connection, repo.kind, namespace, name)
     if taken and taken["id"] != repo.id:
-        raise HubRefusal(409, f"There is a {repo.kind} {namespace}/{name} already", "RepoExists")
+        raise HubRefusal(
+            "server.already-exists",
+            f"There is a {repo.kind} {namespace}/{name} already",
+            status=409,
+            error_code="RepoExists",
+        )
     connection.execute("DELETE FROM moves WHERE kind = ? AND namespace = ? AND name = ?", (repo.kind, namespace, name))
     if (namespace.lower(), name.lower()) != (repo.namespace.lower(), repo.name.lower()):
         connection.execute(

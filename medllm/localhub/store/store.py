@@ -30,7 +30,10 @@ class Store:
             self.files = Files(self.folder, self.limits)
             self.database = Database(self.folder / "hub.sqlite")
         except OSError as fault:
-            raise HubError(f"{folder}: cannot hold a hub: {fault.strerror}. Name a folder you may write to.") from fault
+            raise HubError(
+                "hub.folder-not-writable",
+                f"{folder}: cannot hold a hub: {fault.strerror}. Name a folder that you may write to.",
+            ) from fault
         with self.database.write() as connection:
             for key, fresh in (("store_id", secrets.token_hex(8)), ("key", secrets.token_hex(32))):
                 connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (key, fresh))

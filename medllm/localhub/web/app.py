@@ -65,17 +65,33 @@ class App:
             if (isinstance(fault, OSError) and is_full(fault)) or "full" in str(fault):
                 return refuse(disk_full())
             log.exception("%s %s failed", scope["method"], scope["path"])
-            return refuse(HubRefusal(500, "The hub failed on its own store; the hub's log shows where", "Internal"))
+            return refuse(
+                HubRefusal(
+                    "server.internal",
+                    "The hub failed on its own store; the hub's log shows where",
+                    status=500,
+                    error_code="Internal",
+                )
+            )
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            return refuse(HubRefusal(500, "The hub failed; the hub's log shows where", "Internal"))
+            return refuse(
+                HubRefusal(
+                    "server.internal", "The hub failed; the hub's log shows where", status=500, error_code="Internal"
+                )
+            )
 
     async def _run(self, scope: Scope, body: "_Body", stack: ExitStack) -> Response:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._public and not is_loopback(re.sub(r":\d+$", "", host).strip("[]")):
             # DNS rebinding: a web page can point any host name at 127.0.0.1, so only loopback's own names are served.
-            raise HubRefusal(421, "This hub answers to 127.0.0.1 and localhost only", "Misdirected")
+            raise HubRefusal(
+                "server.wrong-host",
+                "This hub answers to 127.0.0.1 and localhost only",
+                status=421,
+                error_code="Misdirected",
+            )
         parts = _parts(scope)
         caller = await anyio.to_thread.run_sync(self._identify, headers, parts, scope["method"], limiter=self._workers)
         route, args = self._find(scope["method"], parts, caller)
@@ -160,11 +176,11 @@ def _parts(scope: Scope) -> list[str]:
 
 def refuse(refusal: HubRefusal) -> Response:
     """Build the response of a refusal; clients read the reason from the headers."""
-    headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.error_code or "Error"}
+    headers = {"X-Error-Message": str(refusal), "X-Error-Code": refusal.error_code}
     headers["X-Request-Id"] = secrets.token_hex(8)
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Hub token as the password", charset="UTF-8"'
-    return answer({"error": refusal.message}, refusal.status, headers)
+    return answer({"error": str(refusal)}, refusal.status, headers)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -193,7 +209,12 @@ class _Body:
                 message: Message = await self._receive()
         except TimeoutError:
             self._done = True
-            raise HubRefusal(408, f"Nothing came for {self._idle:.0f} s in the middle of the body", "Timeout") from None
+            raise HubRefusal(
+                "server.too-slow",
+                f"Nothing came for {self._idle:.0f} s in the middle of the body",
+                status=408,
+                error_code="Timeout",
+            ) from None
         if message["type"] == "http.disconnect":
             self._done = True
             raise ClientDisconnect
@@ -203,7 +224,12 @@ class _Body:
         late = time.monotonic() - self._began - self._idle
         if not self._done and late > 0 and self._taken < late * self._slowest:
             self._done = True
-            raise HubRefusal(408, f"The body comes slower than {self._slowest} bytes a second", "Timeout")
+            raise HubRefusal(
+                "server.too-slow",
+                f"The body comes slower than {self._slowest} bytes a second",
+                status=408,
+                error_code="Timeout",
+            )
         return data
 
     async def read(self, limit: int) -> bytes:

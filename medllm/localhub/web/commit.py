@@ -92,7 +92,12 @@ def commit(call: Call) -> Response:
     with commit_body.read(store, call.spool.path) as (header, operations, pack), store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         if call.flag("create_pr"):
-            raise HubRefusal(501, "This hub does not offer this: discussions and pull requests", "NotOffered")
+            raise HubRefusal(
+                "server.not-offered",
+                "This hub does not offer this: discussions and pull requests",
+                status=501,
+                error_code="NotOffered",
+            )
         reference = refs.writable(connection, repo, revision)
         commit_id = commits.commit(
             connection,

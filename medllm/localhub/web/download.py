@@ -58,5 +58,10 @@ def byte_range(wanted: str | None, size: int) -> tuple[int, int] | None:
     else:
         start, end = int(first), min(int(last) + 1 if last else size, size)
     if start >= end:
-        raise HubRefusal(416, f"The range is outside the {size} bytes of the file", "RangeNotSatisfiable")
+        raise HubRefusal(
+            "server.range-outside",
+            f"The range is outside the {size} bytes of the file",
+            status=416,
+            error_code="RangeNotSatisfiable",
+        )
     return start, end

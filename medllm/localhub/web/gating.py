@@ -93,7 +93,9 @@ def _person(connection: sqlite3.Connection, fields: Fields) -> int:
     else:
         raise bad_request("'user' must name a user")
     if row is None or row["kind"] != "user":
-        raise HubRefusal(404, "There is no such user on this hub", "UserNotFound")
+        raise HubRefusal(
+            "server.no-such-user", "There is no such user on this hub", status=404, error_code="UserNotFound"
+        )
     return int(row["id"])
 
 
@@ -111,7 +113,12 @@ def decide(call: Call) -> Response:
             "SELECT status FROM access_requests WHERE repo = ? AND user = ?", (repo.id, user)
         ).fetchone()
         if row is None:
-            raise HubRefusal(404, "This user has not asked for access", "RequestNotFound")
+            raise HubRefusal(
+                "server.no-access-request",
+                "This user has not asked for access",
+                status=404,
+                error_code="RequestNotFound",
+            )
         if row["status"] == status:
             raise bad_request(f"The access request of this user is {status} already")
         _put(connection, repo, user, status)

@@ -157,7 +157,9 @@ def label(call: Call) -> Response:
 def metrics(call: Call) -> Response:
     """Return no metrics: the embedded hub measures nothing; clients take this answer for the end of the stream."""
     _jobs(call, change=False)
-    raise HubRefusal(406, "This hub has no live metrics of jobs", "NotAcceptable")
+    raise HubRefusal(
+        "server.no-job-metrics", "This hub has no live metrics of jobs", status=406, error_code="NotAcceptable"
+    )
 
 
 @routes.add("GET", _AREA + "/{job}/logs")

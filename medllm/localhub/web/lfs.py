@@ -71,7 +71,12 @@ def _verify(call: Call, kind: str) -> Response:
     with call.store.database.read() as connection:
         repos.writable(connection, call.caller, kind, call.full)
         if not _known(connection, call, sha256, size):
-            raise HubRefusal(404, f"The file {sha256} of {size} bytes was not uploaded", "EntryNotFound")
+            raise HubRefusal(
+                "server.not-uploaded",
+                f"The file {sha256} of {size} bytes was not uploaded",
+                status=404,
+                error_code="EntryNotFound",
+            )
     return answer({})
 
 

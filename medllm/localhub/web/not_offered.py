@@ -60,7 +60,9 @@ def _absent(what: str) -> Callable[[Call], Response]:
         if "kinds" in call.args and "namespace" in call.args:
             with call.store.database.read() as connection:
                 repos.readable(connection, call.caller, call.kind, call.full)
-        raise HubRefusal(501, f"This hub does not offer this: {what}", "NotOffered")
+        raise HubRefusal(
+            "server.not-offered", f"This hub does not offer this: {what}", status=501, error_code="NotOffered"
+        )
 
     return refuse
 

@@ -71,7 +71,7 @@ def _card(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
         repos.open_gate(connection, call.caller, repo)
         meta, text = card(connection, call.store.files, commits.tree_of(connection, repo, head))
     except HubRefusal as refusal:
-        closed = refusal.message
+        closed = str(refusal)
     marks = [
         (name, commit)
         for prefix in (refs.TAGS, refs.HEADS)

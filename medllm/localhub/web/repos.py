@@ -94,8 +94,8 @@ def create(call: Call) -> Response:
             raise
         with call.store.database.read() as connection:
             repo = repos.readable(connection, call.caller, kind, full)
-        found = {"error": refusal.message, "url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"}
-        return answer(found, 409, {"X-Error-Message": refusal.message, "X-Error-Code": "RepoExists"})
+        found = {"error": str(refusal), "url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"}
+        return answer(found, 409, {"X-Error-Message": str(refusal), "X-Error-Code": "RepoExists"})
     return answer({"url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"})
 
 

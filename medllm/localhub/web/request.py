@@ -253,8 +253,12 @@ def find_route(routes: Iterable[Route], method: str, parts: list[str]) -> tuple[
             return route, args
         elsewhere = elsewhere or args is not None
     if elsewhere:
-        raise HubRefusal(405, f"{method} is not possible here", "MethodNotAllowed")
-    raise HubRefusal(404, "This hub has nothing at this address", "NotFound")
+        raise HubRefusal(
+            "server.no-such-method", f"{method} is not possible here", status=405, error_code="MethodNotAllowed"
+        )
+    raise HubRefusal(
+        "server.no-such-address", "This hub has nothing at this address", status=404, error_code="NotFound"
+    )
 
 
 _BELOW = """auth-check branch commit commits compare discussions lfs-files like likers paths-info preupload raw refs

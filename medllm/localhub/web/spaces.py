@@ -87,7 +87,12 @@ def _machine(connection: sqlite3.Connection, repo: Repo, wanted: str, fields: Fi
 def _not_run(call: Call) -> Response:
     with call.store.database.read() as connection:
         repos.writable(connection, call.caller, "space", call.full)
-    raise HubRefusal(501, "This hub keeps Spaces but does not run them: start this one with `python app.py`", "NotRun")
+    raise HubRefusal(
+        "server.spaces-not-run",
+        "This hub keeps Spaces but does not run them: start this one with `python app.py`",
+        status=501,
+        error_code="NotRun",
+    )
 
 
 for _method in ("POST", "DELETE", "GET"):

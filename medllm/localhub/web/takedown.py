@@ -41,7 +41,12 @@ def remove(call: Call) -> Response:
     wanted = Fields(call.json().get("deletions"))
     gone = {check_sha256(one) for one in wanted.texts("sha", 1000)}
     if not wanted.flag("rewriteHistory", True):
-        raise HubRefusal(501, "This hub does not offer this: deletion without rewriting the history", "NotOffered")
+        raise HubRefusal(
+            "server.not-offered",
+            "This hub does not offer this: deletion without rewriting the history",
+            status=501,
+            error_code="NotOffered",
+        )
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         gone &= {one.sha256 for one in takedown.large_files(connection, repo)}

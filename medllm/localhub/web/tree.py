@@ -100,9 +100,9 @@ def _file(call: Call, kind: str) -> Response:
             node = None
         blob = blobs.find(connection, node.sha256) if node and not node.folder else None
     if node is None or blob is None:
-        fault = no_entry(path)
+        refusal = no_entry(path)
         headers = {"X-Repo-Commit": commit_id, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
-        return answer({"error": fault.message}, 404, headers)
+        return answer({"error": str(refusal)}, 404, headers)
     tag = f'"{node.sha256 if node.lfs else node.oid}"'
     headers = {"X-Repo-Commit": commit_id, "ETag": tag, **_safe_to_show(path)}
     if node.lfs:

@@ -51,7 +51,7 @@ def _user(call: Call) -> int:
     if not good or int(expires) < time.time():
         raise unauthorized("The token is not one for this storage, or out of date")
     if call.args["store"] != call.store.storage_id():
-        raise HubRefusal(404, "This storage is not here any more", "NotFound")
+        raise HubRefusal("server.storage-gone", "This storage is not here any more", status=404, error_code="NotFound")
     return int(user)
 
 

@@ -79,12 +79,19 @@ class Review:
         """Check a vote that a browser sent; DataError names its fault."""
         rater, at = str(told.get("rater", ""))[:64], told.get("at")
         if not rater or not isinstance(at, int):
-            raise DataError("the vote does not name its rater or its pair. Load the page again.")
+            raise DataError(
+                "preferences.incomplete-vote", "The vote does not name its rater or its pair. Load the page again."
+            )
         pair = self.pair(rater, at)
         if pair is None or told.get("shown") != pair.shown:
-            raise DataError("the vote is about texts that are no longer shown. Load the page again.")
+            raise DataError(
+                "preferences.outdated-vote", "The vote is about texts that are no longer shown. Load the page again."
+            )
         if told.get("choice") not in CHOICES:
-            raise DataError(f"the vote's choice is none of {', '.join(CHOICES)}. Press one of the four buttons.")
+            raise DataError(
+                "preferences.unknown-choice",
+                f"The vote's choice is none of {', '.join(CHOICES)}. Press one of the four buttons.",
+            )
         origin = self.results.origin
         return Vote(
             vote_id=vote_id(rater, pair),

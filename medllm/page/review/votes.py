@@ -81,7 +81,10 @@ class VoteBox:
         if self.uploader is not None:
             self.uploader.wake()
         elif not self.lasting:
-            raise HubError("votes: this disk does not survive a restart. Set MEDLLM_VOTES to a dataset of yours.")
+            raise HubError(
+                "preferences.votes-not-kept",
+                "votes: this disk does not survive a restart. Set MEDLLM_VOTES to a dataset of yours.",
+            )
         return vote
 
     def agreement(self) -> Agreement:

@@ -4,10 +4,10 @@ from collections import OrderedDict
 
 import pytest
 
-from medllm.errors import ModelError
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import Request
 from tests import tiny
+from tests.refusals import refused
 
 MODELS = ("base", "cpt", "final")
 EXAMPLES = "".join(tiny.sentences(3, seed=9))
@@ -207,7 +207,7 @@ def test_a_prompt_that_does_not_fit_is_reported_and_not_cut(generator):
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are(generator):
-    with pytest.raises(ModelError, match=r"no model `rpo` here\. There is: base, cpt, final"):
+    with refused("generation.unknown-model", "`rpo`", "base, cpt, final"):
         list(generator.generate([Request(key="x", model="rpo", text="a")]))
 
 

@@ -144,6 +144,7 @@ def test_only_the_owner_may_run_a_command(api: HfApi, hub: LocalHub):
         token = accounts.issue(connection, bob, role="write", label="test")
         reading = accounts.issue(connection, accounts.add_user(connection, "alice"), role="read", label="test")
     for one, namespace in ((token, "bob"), (reading, "alice")):
-        with pytest.raises(HfHubHTTPError, match="owner"):
+        with pytest.raises(HfHubHTTPError) as caught:
             HfApi(endpoint=hub.url, token=one).run_job(image="any", command=["true"], namespace=namespace)
+        assert caught.value.response.headers["X-Error-Code"] == "Forbidden"
     assert not (hub.store.folder / "jobs").exists()

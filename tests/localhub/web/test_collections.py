@@ -74,8 +74,9 @@ def test_only_those_who_may_write_change_a_collection(api: HfApi, other: HfApi):
 
 def test_what_this_hub_does_not_gather_is_refused_in_words(api: HfApi):
     made = api.create_collection("mine", namespace="alice")
-    with pytest.raises(HfHubHTTPError, match="models, datasets and spaces"):
+    with pytest.raises(HfHubHTTPError) as caught:
         api.add_collection_item(made.slug, "2504.18080", "paper")
+    assert caught.value.response.headers["X-Error-Code"] == "BadRequest"
     with pytest.raises(HfHubHTTPError, match="404"):
         api.add_collection_item(made.slug, "alice/none", "model")
     api.create_collection("other", namespace="alice")

@@ -57,8 +57,9 @@ def test_a_space_is_given_all_of_it_when_it_is_made(api: HfApi):
 
 def test_asking_for_hardware_is_noted_and_what_needs_a_running_space_is_refused(api: HfApi, space: str):
     assert api.request_space_hardware(space, "a10g-small").requested_hardware == "a10g-small"
-    with pytest.raises(HfHubHTTPError, match="does not run them"):
+    with pytest.raises(HfHubHTTPError) as caught:
         api.restart_space(space)
+    assert caught.value.response.headers["X-Error-Code"] == "NotRun"
 
 
 def test_only_those_who_may_change_a_space_see_what_it_is_given(api: HfApi, space: str, hub):

@@ -17,6 +17,7 @@ from medllm.page.review.votes import VoteBox, card
 from medllm.page.review_routes import review_routes
 from medllm.votes.journal import Journal
 from tests.page.simulated import HOSTILE, MODELS
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -74,9 +75,18 @@ def test_a_vote_holds_what_was_said_and_nothing_the_browser_made_up(review):
     assert vote.use == "evaluation-only"
 
 
-@pytest.mark.parametrize("wrong", [{"choice": "c"}, {"shown": "0" * 16}, {"at": 10**6}, {"rater": ""}, {"at": "0"}])
-def test_a_vote_that_is_none_is_refused(review, wrong):
-    with pytest.raises(DataError):
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"choice": "c"}, "unknown-choice"),
+        ({"shown": "0" * 16}, "outdated-vote"),
+        ({"at": 10**6}, "outdated-vote"),
+        ({"rater": ""}, "incomplete-vote"),
+        ({"at": "0"}, "incomplete-vote"),
+    ],
+)
+def test_a_vote_that_is_none_is_refused(review, wrong, code):
+    with refused(f"preferences.{code}", kind=DataError):
         review.vote({**told(review), **wrong})
 
 
@@ -116,7 +126,7 @@ def test_without_a_lasting_disk_no_thanks_before_the_hub_has_the_vote(tmp_path, 
 
         def send(self):
             """Fail as the real one does."""
-            raise HubError("away")
+            raise HubError("hub.unreachable", "away")
 
     ballot = VoteBox(review, Journal(tmp_path), Away(), lasting=False)
     answer = asked(page, ballot, "POST", "/medllm/vote", json=told(review))

@@ -20,9 +20,7 @@ class MedllmError(Exception):
     Codes are stable: programs and tests compare them. Texts may change.
     """
 
-    def __init__(self, code: str, text: str | None = None) -> None:
-        if text is None:  # raised by code that has no error codes yet
-            code, text = "unnamed", code
+    def __init__(self, code: str, text: str) -> None:
         super().__init__(code, text)
         self.code = code
 

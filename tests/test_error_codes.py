@@ -12,6 +12,7 @@ from docs.error_codes import AREAS, CODE, raised_errors, template
 from medllm.errors import DataError, MissingExtraError
 from tests.refusals import refused
 
+
 def test_every_error_is_raised_with_a_literal_code():
     bare = [f"{error.path}:{error.line}" for error in raised_errors() if error.code is None]
     assert bare == []

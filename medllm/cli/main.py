@@ -40,8 +40,7 @@ def main() -> None:
 
 
 def _exit_with(error: MedllmError) -> NoReturn:
-    named = "" if error.code == "unnamed" else f" [{error.code}]"
-    print(f"medllm: {error}{named}", file=sys.stderr)
+    print(f"medllm: {error} [{error.code}]", file=sys.stderr)
     sys.exit(1)
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -63,9 +64,13 @@ def digest_of(stage: str, settings: Mapping[str, object], inputs: tuple[Input, .
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def digest_of_folder(folder: Path) -> str:
-    """Hash the content of a local folder or file: names and bytes, no times, so that a copy is the same source."""
+def digest_of_folder(folder: Path, without: Collection[str] = ()) -> str:
+    """Hash the content of a local folder or file: names and bytes, no times, so that a copy is the same source.
+
+    `without` are patterns of paths in the folder that do not count.
+    """
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in files if path == folder or not _is_one_of(path.relative_to(folder).as_posix(), without)]
     whole = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:
@@ -73,6 +78,10 @@ def digest_of_folder(folder: Path) -> str:
         name = path.name if path == folder else path.relative_to(folder).as_posix()
         whole.update(f"{name}\0{content}\n".encode())
     return f"sha256:{whole.hexdigest()}"
+
+
+def _is_one_of(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)

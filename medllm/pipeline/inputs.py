@@ -9,6 +9,9 @@ from medllm.hub import Artifact, Hub, Input, Kind, digest_of_folder
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.reference import KINDS, Reference, Stage, parse_reference
 
+NO_QUESTIONS = ("exemplars.jsonl", "prompts/*", "*.md", "*.txt", "LICENSE*", "LICENCE*", "NOTICE*")
+"""Files of an exam's folder that hold no question of it: a stage that only leaves its questions out reads none."""
+
 
 @dataclass
 class Resolver:
@@ -38,7 +41,7 @@ class Resolver:
         if written.where == "stage":
             return made[written.text]  # type: ignore[index]  # `where` shows that it is a Stage
         kind: Kind = "model" if use.wanted == "model" else "dataset"
-        key = (written.text, kind)
+        key = (written.text, "questions" if use.held_out else kind)
         if key not in self._seen:
             self._seen[key] = self._outside(use, written, kind)
         return replace(self._seen[key], reference=use.source)
@@ -60,7 +63,7 @@ class Resolver:
                 mend = f"Run `{command}`, which writes it." if command else "Create it, or correct the path."
                 text = f"{use.place}: folder {written.text} not found (looked in {self.recipe.folder}). {mend}"
                 raise RecipeError("recipe.no-such-folder", text)
-            return Input(use.source, digest=digest_of_folder(folder))
+            return Input(use.source, digest=digest_of_folder(folder, without=NO_QUESTIONS if use.held_out else ()))
         if written.where != "hub" or written.repo_id is None:
             text = f"{use.place}: Unknown source `{written.text}`. Write `ORG/NAME@REVISION` or `./folder`."
             raise RecipeError("recipe.unknown-source", text)

@@ -21,6 +21,11 @@ class Use:
     only: tuple[str, ...] = ()
     """The files that the stage needs; every file when empty."""
 
+    @property
+    def held_out(self) -> bool:
+        """Whether the stage only leaves the exam's questions out: its worked examples and notes do not matter."""
+        return self.place.endswith(".held_out")
+
 
 def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
     """List the sources of a stage; `base` is one of them for every stage that loads a model."""

@@ -177,3 +177,20 @@ def test_a_tag_that_moves_while_a_run_is_at_work_does_not_part_the_stages_that_r
     told = [workshop.hub.provenance(made[stage]).inputs for stage in ("corpus", "preferences")]
     assert [{one.commit for one in inputs if one.repo_id == "clinic/texts"} for inputs in told] == [{before}] * 2
     assert workshop.plan().items[0].why.startswith("clinic/texts@v1 moved from")
+
+
+def test_worked_examples_and_notes_of_an_exam_remake_the_evaluation_alone(workshop):
+    workshop.run()
+    for name in ("exemplars.jsonl", "README.md"):
+        workshop.worked.clear()
+        (workshop.folder / "world" / name).write_text("{}", "utf-8")
+        workshop.run()
+        assert workshop.worked == ["evaluate"]
+
+
+def test_another_question_of_an_exam_remakes_every_stage_that_leaves_it_out(workshop):
+    workshop.run()
+    workshop.worked.clear()
+    (workshop.folder / "world" / "more.jsonl").write_text("{}", "utf-8")
+    workshop.run()
+    assert {"corpus", "preferences", "evaluate"} <= set(workshop.worked)

@@ -1,6 +1,7 @@
 """Memory of the pass that decides who of alike texts stays, by how many there are, beside datatrove's own step.
 
     python benchmarks/alike.py --millions 1 2 4 --work DIR              ours, each in a process of its own
+    python benchmarks/alike.py --millions 0.1 1 10 --work DIR --clusters    ours, the clusters and their order alone
     python benchmarks/alike.py --millions 0.25 0.5 1 --work DIR --theirs    datatrove's clusters from the same pairs
 
 What the passes before would leave (signatures, facts, pairs) is made up: families of four, most of each alike;
@@ -52,26 +53,28 @@ def lay_out(work: Path, texts: int) -> int:
     return tasks
 
 
-def measure(texts: int, work: Path, theirs: bool) -> None:
+def measure(texts: int, work: Path, what: str) -> None:
     """Run the pass and print its figures; the memory is this process's, so it measures once."""
     from datatrove.pipeline.dedup import MinhashDedupCluster
     from datatrove.utils.logging import logger
 
     from medllm.corpus.dedup.minhash import CONFIG
-    from medllm.corpus.dedup.resolve import Resolve
+    from medllm.corpus.dedup.resolve import KeptTexts, Resolve, clusters
 
     logger.disable("datatrove")
     tasks = len(list((work / "facts").iterdir()))
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    if theirs:
+    if what == "theirs":
         MinhashDedupCluster(
             str(work / "pairs"), str(work / "theirs"), config=CONFIG, save_cluster_id=True, lines_to_buffer=1000
         ).run(None, 0, 1)
+    elif what == "clusters":
+        clusters(KeptTexts(work, tasks))
     else:
         Resolve(work, tasks, 0.8, 0.1).run()
     after = resource.getrusage(resource.RUSAGE_SELF)
     figures = {
-        "what": "theirs" if theirs else "ours",
+        "what": what,
         "texts": texts,
         "tasks": tasks,
         "seconds": round(time.monotonic() - start, 1),
@@ -88,17 +91,19 @@ def main() -> None:
     parser.add_argument("--millions", type=float, nargs="+", required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--theirs", action="store_true")
+    parser.add_argument("--clusters", action="store_true")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    what = "theirs" if args.theirs else "clusters" if args.clusters else "ours"
     for millions in args.millions:
         texts = int(millions * 1e6)
         if args.one:
-            measure(texts, args.work, args.theirs)
+            measure(texts, args.work, what)
             continue
         work = args.work / "alike"
         shutil.rmtree(work, ignore_errors=True)
         lay_out(work, texts)
-        more = ["--one", *(["--theirs"] if args.theirs else [])]
+        more = ["--one", *([f"--{what}"] if what != "ours" else [])]
         subprocess.run([sys.executable, __file__, "--millions", str(millions), "--work", str(work), *more], check=True)
         shutil.rmtree(work)
 

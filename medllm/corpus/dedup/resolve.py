@@ -98,13 +98,20 @@ def component_labels(folder: Path, offsets: Numbers) -> npt.NDArray[np.int32]:
     return labels
 
 
-def _duplicates(kept: KeptTexts, alike: float) -> Iterator[tuple[int, int, float, bytes]]:
-    """Yield the texts to remove: each is similar to an older kept text of its cluster; chains are not followed."""
+def clusters(kept: KeptTexts) -> tuple[npt.NDArray[np.int32], Numbers, Table, Numbers]:
+    """Find the texts that share a cluster: label, number and facts of each, and their order.
+
+    In that order a text on the subject comes before general text, then the older one, by publication and by exam.
+    """
     labels = component_labels(kept.work / "pairs", kept.offsets)
     numbers = np.flatnonzero(np.bincount(labels)[labels] > 1)
     labels, facts = labels[numbers], kept.facts(numbers)
-    # A text on the subject is kept before general text; then the older one, by publication and by exam.
-    order = np.lexsort([facts["exam"], facts["published"], facts["replay"], labels])
+    return labels, numbers, facts, np.lexsort([facts["exam"], facts["published"], facts["replay"], labels])
+
+
+def _duplicates(kept: KeptTexts, alike: float) -> Iterator[tuple[int, int, float, bytes]]:
+    """Yield the texts to remove: each is similar to an older kept text of its cluster; chains are not followed."""
+    labels, numbers, facts, order = clusters(kept)
     staying, before = _Staying(0), -1
     for begin in range(0, len(order), BLOCK):
         block = order[begin : begin + BLOCK]

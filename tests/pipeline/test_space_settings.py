@@ -19,7 +19,7 @@ SPACE = "clinic/m-space"
 def recipe(**space: object) -> SimpleNamespace:
     """As much of a recipe as a Space's settings ask for."""
     models = {"base": "base", "cpt": "cpt", "final": "rpo"}
-    evaluate = SimpleNamespace(models=models, quantization="none")
+    evaluate = SimpleNamespace(models=models, references=models, quantization="none")
     told = {"name": "m", "namespace": "clinic", "base": "org/base@v1", "cutoff": date(2017, 12, 31)}
     return SimpleNamespace(**told, evaluate=evaluate, space=Space(**space))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs import error_codes
-from docs.error_codes import AREAS, CODE, raised_errors, template
+from docs.error_codes import AREAS, CODE, error_classes, raised_errors, template
 from medllm.errors import DataError, MissingExtraError
 from tests.refusals import refused
 
@@ -51,6 +51,30 @@ def test_anything_else_is_no_code(code: str):
 )
 def test_a_text_is_listed_with_a_name_for_each_value(expression: str, text: str):
     assert template(ast.parse(expression, mode="eval").body) == text
+
+
+def compared_prose(source: str) -> list[int]:
+    """Lines of a test that compare the wording of one of our errors; `refused` compares code and values."""
+    ours = error_classes() | {"MedllmError", "MissingExtraError"}
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "pytest.raises"
+        and any(keyword.arg == "match" for keyword in node.keywords)
+        and ours & {name.id for name in ast.walk(node.args[0]) if isinstance(name, ast.Name)}
+    ]
+
+
+def test_no_test_compares_the_wording_of_an_error():
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    assert [f"{path.name}:{line}" for path in files for line in compared_prose(path.read_text("utf-8"))] == []
+
+
+def test_the_wording_of_an_error_that_is_not_ours_may_be_compared():
+    assert compared_prose("with pytest.raises(OSError, match='full'): pass") == []
+    assert compared_prose("with pytest.raises(DataError): pass") == []
+    assert compared_prose("with pytest.raises(DataError, match='empty'): pass") == [1]
 
 
 def raised_in(folder: Path, source: str) -> list[tuple[str | None, str]]:

@@ -62,8 +62,8 @@ def test_a_model_with_an_address_is_listed_by_check(read):
         {"reqest": {}},
     ],
 )
-def test_a_wrong_model_is_one_fault(read, wrong):
-    with pytest.raises(RecipeError, match=r"evaluate\.models\.a"):
+def test_a_wrong_model_is_refused_at_its_place(read, wrong):
+    with refused("recipe.faults", "evaluate.models.a", kind=RecipeError):
         read(evaluate__models={"a": {**API, **wrong}})
 
 

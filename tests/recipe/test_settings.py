@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from medllm.errors import RecipeError
 from medllm.recipe import (
     ablated,
     parse_override,
@@ -16,6 +15,7 @@ from medllm.recipe import (
     with_overrides,
 )
 from medllm.recipe.settings import Recipe
+from tests.refusals import refused
 
 
 def test_stages_come_in_the_order_in_which_they_are_made(sound: Path):
@@ -71,7 +71,7 @@ def test_none_stays_a_word_where_it_is_one_of_the_values(sound: Path):
 
 
 def test_none_is_refused_where_a_key_cannot_be_left_out(sound: Path):
-    with pytest.raises(RecipeError, match=r"min_chars"):
+    with refused("recipe.wrong-type", "corpus.min_chars", "`none`"):
         read_recipe(sound, {"corpus.min_chars": "none"})
 
 

@@ -96,6 +96,8 @@ def _server(settings: dict[str, Any]) -> Live:
 
     shared = open_server(url, key, chat=bool(settings.get("chat", False)), options={}) if url else None
     makers: dict[str, tuple[Generator, str]] = {}
+    if not settings["models"]:
+        raise ValueError("`models` names no model")
     for name, known in dict(settings["models"]).items():
         if isinstance(known, dict):
             own = ApiModel.model_validate(known)

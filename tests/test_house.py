@@ -107,8 +107,8 @@ SHORT = {
     "corpus/read/": "readers of a format",
     "exam/benchmarks/": "readers of a benchmark",
     "page/tabs/": "tabs of the page",
+    "preflight/": "checks of one kind of input",
     "corpus/decontaminate/known_contaminated.py": "a table of data sets that grows",
-    "evaluation/card_rows.py": "the rows of a card, until one table serves card and page",
     "launch/job_script.py": "the program of a Job, sent as a file",
     "localhub/web/takedown.py": "routes",
 }

@@ -46,6 +46,7 @@ class RaisedError:
     text: str
 
 
+@cache
 def error_classes(root: Path = ROOT / "medllm") -> set[str]:
     """Name MedllmError, all classes below it, and `RecipeFault`."""
     bases = {

@@ -16,6 +16,7 @@ EXTRAS = {
     "bitsandbytes": "train",
     "datasets": "train",
     "datatrove": "curate",
+    "docx": "curate",
     "gradio": "space",
     "peft": "train",
     "safetensors": "train",

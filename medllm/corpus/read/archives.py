@@ -3,6 +3,7 @@
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -44,6 +45,29 @@ def open_bytes(path: Path) -> BinaryIO:
     if path.suffix != ".gz":
         return path.open("rb")
     return cast(BinaryIO, io.BufferedReader(_Guarded(cast(BinaryIO, gzip.open(path)), path.stat().st_size), 1 << 16))
+
+
+def bounded_archive(stream: BinaryIO, packed: int) -> None:
+    """Unpack every file of a zip archive within the limits and throw it away; one that breaks them is refused.
+
+    For libraries that open an archive themselves, without limits. A file states its size, so its bytes are counted.
+    """
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            left = max(GRACE, packed * RATIO)
+            for info in archive.infolist():
+                with archive.open(info) as inner:
+                    while data := inner.read(1 << 20):
+                        left -= len(data)
+                        if left < 0:
+                            raise UnreadableError(
+                                "corpus.archive-bomb",
+                                f"{info.filename} unpacks to far more than the file holds. Unpack it and check it.",
+                            )
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as fault:
+        raise UnreadableError(
+            "corpus.broken-archive", f"the file is broken, locked or of an old format ({fault}). Save it again."
+        ) from None
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:

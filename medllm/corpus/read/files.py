@@ -10,10 +10,11 @@ from medllm.corpus.errors import UnreadableError
 from medllm.corpus.read.archives import LARGEST, members, open_bytes
 from medllm.corpus.read.encodings import decode
 from medllm.corpus.read.exam_sets import read_exam
+from medllm.corpus.read.office import read_docx, read_pptx
 from medllm.corpus.read.parquet import read_parquet
 from medllm.corpus.read.pdf import read_pdf
 from medllm.corpus.read.rows import json_fault, read_csv, read_lines, refuse_without_text, row_draft
-from medllm.corpus.read.sources import LINES, READABLE, SourcePart
+from medllm.corpus.read.sources import LINES, READABLE, SourcePart, describes_source
 from medllm.corpus.read.text_files import PageText, read_html, read_markdown
 
 
@@ -34,6 +35,10 @@ def read_drafts(piece: SourcePart) -> Iterator[Draft]:
 
 def _read(piece: SourcePart) -> Iterator[Draft]:
     name = piece.name.lower()
+    if describes_source(piece.name):
+        raise UnreadableError(
+            "corpus.about-the-source", "it describes the source, so it is not learnt as a text of it."
+        )
     if not name.endswith(READABLE):
         raise UnreadableError(
             "corpus.unknown-format",
@@ -80,6 +85,10 @@ def _read_data(piece: SourcePart, data: bytes) -> Iterator[Draft]:
 def _page(name: str, data: bytes) -> PageText:
     if name.endswith(".pdf"):
         return PageText(read_pdf(data))
+    if name.endswith(".docx"):
+        return PageText(read_docx(data))
+    if name.endswith(".pptx"):
+        return PageText(read_pptx(data))
     if name.endswith((".html", ".htm")):
         return read_html(decode(data))
     if name.endswith(".md"):

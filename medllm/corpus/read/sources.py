@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from medllm.corpus.documents import Draft, Kind
@@ -12,7 +12,21 @@ from medllm.errors import DataError
 PIECE = 32 * 1024 * 1024
 """Maximum bytes of a file that one task reads; a long JSONL file is cut at its line breaks."""
 LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-READABLE = (*LINES, ".json", ".parquet", ".csv", ".tsv", ".txt", ".md", ".html", ".htm", ".pdf", ".zip")
+READABLE = (
+    *LINES,
+    ".json",
+    ".parquet",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".md",
+    ".html",
+    ".htm",
+    ".pdf",
+    ".docx",
+    ".pptx",
+    ".zip",
+)
 _ASIDE = frozenset(("readme.md", "dataset_infos.json", "provenance.json", "facts.json"))
 
 
@@ -84,8 +98,8 @@ def split_source(source: TextSource) -> list[SourcePart]:
         return [SourcePart(source, source.folder, "")]
     if source.folder.is_file():
         return list(_pieces(source, source.folder, source.folder.name))
-    found = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _aside(path, source.folder))
-    if not any(path.name.lower().endswith(READABLE) for path in found):
+    found = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _hidden(path, source.folder))
+    if not any(path.name.lower().endswith(READABLE) and not describes_source(path.name) for path in found):
         raise DataError(
             "corpus.nothing-readable",
             f"{source.name}: the folder has no readable file. Readable are {', '.join(READABLE)}.",
@@ -106,10 +120,18 @@ def split_into_tasks(sources: Sequence[TextSource]) -> list[list[SourcePart]]:
     return tasks
 
 
-def _aside(path: Path, folder: Path) -> bool:
-    """Return whether a file is hidden, or describes a dataset rather than belongs to it."""
-    hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    return hidden or path.name.lower() in _ASIDE or path.stem.lower() in ("license", "licence", "notice")
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+
+
+def describes_source(name: str) -> bool:
+    """Return whether a file describes a dataset rather than belongs to it; it is counted as dropped.
+
+    >>> [describes_source(name) for name in ("README.md", "a/LICENSE", "notes/readme.md", "a.md")]
+    [True, True, True, False]
+    """
+    path = PurePosixPath(name.lower())
+    return path.name in _ASIDE or path.stem in ("license", "licence", "notice")
 
 
 def _pieces(source: TextSource, path: Path, name: str) -> Iterator[SourcePart]:

@@ -110,13 +110,17 @@ def test_tables_pages_and_packed_lines_are_read(tmp_path):
     assert len(found) == 10
 
 
-def test_files_that_describe_a_dataset_are_not_its_texts(tmp_path):
+def test_files_that_describe_a_dataset_are_counted_and_are_not_its_texts(tmp_path):
     (tmp_path / "README.md").write_text("# A card")
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.txt").write_text(TEXT)
     (tmp_path / "LICENSE").write_text("MIT")
     (tmp_path / "a.txt").write_text(TEXT, "utf-8")
-    assert [draft.locator for draft in drafts(tmp_path)] == ["a.txt"]
+    found = drafts(tmp_path)
+    assert [draft.locator for draft in found if draft.fault is None] == ["a.txt"]
+    dropped = [draft for draft in found if draft.fault]
+    assert [draft.locator for draft in dropped] == ["LICENSE", "README.md"]
+    assert reasons(dropped) == ["about_the_source", "about_the_source"]
 
 
 def test_a_folder_without_texts_and_one_that_is_not_there_are_named(tmp_path):
@@ -222,9 +226,9 @@ def test_a_row_group_that_would_not_fit_is_refused(tmp_path, monkeypatch):
 
 
 def test_an_unknown_kind_of_file_is_counted_beside_the_texts(tmp_path):
-    (tmp_path / "a.docx").write_bytes(b"PK")
+    (tmp_path / "a.odt").write_bytes(b"PK")
     (tmp_path / "b.txt").write_text(TEXT, "utf-8")
-    assert drafts(tmp_path)[0].fault.startswith("unknown_format: `docx`")
+    assert drafts(tmp_path)[0].fault.startswith("unknown_format: `odt`")
 
 
 def test_a_csv_with_a_runaway_quote_is_named(tmp_path, monkeypatch):

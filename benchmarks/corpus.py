@@ -80,11 +80,11 @@ def stage(args: argparse.Namespace) -> None:
     from medllm.recipe.data import Corpus
     from medllm.stages.corpus import make as make_corpus
 
-    told = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "min_japanese_share": 0.3}
+    values = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "min_japanese_share": 0.3}
     out = args.work / "corpus"
     shutil.rmtree(out, ignore_errors=True)
     folders = {"./texts": args.work / "texts", "igakuqa": args.data / "igakuqa"}
-    make_corpus(Corpus.model_validate({**told, "workers": args.workers}), folders, out)
+    make_corpus(Corpus.model_validate({**values, "workers": args.workers}), folders, out)
     facts = json.loads((out / "facts.json").read_text("utf-8"))
     print(json.dumps({name: facts[name] for name in ("documents", "dropped", "reasons")}))
 

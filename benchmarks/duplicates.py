@@ -61,8 +61,8 @@ def main() -> None:
         for name, year, text in rows
     )
     (folder / "rows.jsonl").write_text("\n".join(written), "utf-8")
-    told = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "max_repetition": 1.0}
-    settings = Corpus.model_validate({**told, "personal_data": "keep"})
+    values = {"data": ["./texts"], "held_out": ["igakuqa"], "cutoff": date(2017, 12, 31), "max_repetition": 1.0}
+    settings = Corpus.model_validate({**values, "personal_data": "keep"})
     make(settings, {"./texts": folder, "igakuqa": args.data / "igakuqa"}, args.work / "out")
     report(args.work / "out", {name: text for name, _, text in rows})
 

@@ -52,17 +52,17 @@ def exam() -> list[Question]:
 def replies(questions: list[Question]) -> Iterator[Record]:
     """One reply per question, model and prompt: mostly readable, some unparsed, cut off or running on."""
     chance = random.Random(2026)
-    told = "この症例では症状と検査所見から診断を考える。選択肢を順に検討すると、" * 12
+    sentence = "この症例では症状と検査所見から診断を考える。選択肢を順に検討すると、" * 12
     for model, rates in MODELS.items():
         for prompt, rate in zip(("plain", "explain"), rates, strict=True):
             for question in questions:
                 gold = question.gold_answer
                 letter = gold if chance.random() < rate else chance.choice([x for x in "abcde" if x != gold])
-                text = letter if prompt == "plain" else f"{told}\n答え:{letter}"
+                text = letter if prompt == "plain" else f"{sentence}\n答え:{letter}"
                 cut = prompt == "explain" and chance.random() < 0.01
                 yield grade(
                     question,
-                    told if cut else text,
+                    sentence if cut else text,
                     model=model,
                     prompt="explain" if prompt == "explain" else "plain",
                     finish_reason="length" if cut else "stop",

@@ -64,7 +64,7 @@ def requests(exam: Path, count: int, tokens: int) -> list[Request]:
 def plain(base: Path, adapters: dict[str, Path], asked: list[Request], batch: int, dtype: str) -> dict[str, str]:
     """What most scripts do: each model in turn, the whole prompt of every question, `generate` in batches."""
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-    said = {}
+    replies = {}
     for name in MODELS:
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype)).eval()
         if name != "base":
@@ -80,8 +80,8 @@ def plain(base: Path, adapters: dict[str, Path], asked: list[Request], batch: in
                 )
             for request, row in zip(part, out[:, encoded["input_ids"].shape[1] :], strict=True):
                 text = tokenizer.decode(row[: request.max_new_tokens], skip_special_tokens=True)
-                said[request.key] = text
-    return said
+                replies[request.key] = text
+    return replies
 
 
 def harness(base: Path, adapters: dict[str, Path], asked: list[Request], batch: int, dtype: str) -> dict[str, str]:
@@ -89,18 +89,18 @@ def harness(base: Path, adapters: dict[str, Path], asked: list[Request], batch: 
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    said: dict[str, str] = {}
+    replies: dict[str, str] = {}
     for name in MODELS:
         peft = {} if name == "base" else {"peft": str(adapters[name])}
         model = HFLM(pretrained=str(base), dtype=dtype, device="cpu", batch_size=batch, **peft)
         mine = [request for request in asked if request.model == name]
-        told = [
+        report = [
             Instance("generate_until", {}, (one.text, {"until": [], "max_gen_toks": one.max_new_tokens}), number)
             for number, one in enumerate(mine)
         ]
-        texts = model.generate_until(told, disable_tqdm=True)
-        said |= {request.key: text for request, text in zip(mine, texts, strict=True)}
-    return said
+        texts = model.generate_until(report, disable_tqdm=True)
+        replies |= {request.key: text for request, text in zip(mine, texts, strict=True)}
+    return replies
 
 
 def server(url: str, asked: list[Request]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def timed(work: Work) -> tuple[dict[str, str], Cost]:
     return found, (time.process_time() - cpu, time.perf_counter() - wall)
 
 
-def told(name: str, asked: list[Request], mine: dict[str, str], ours: Cost, work: Work) -> None:
+def report(name: str, asked: list[Request], mine: dict[str, str], ours: Cost, work: Work) -> None:
     """Measure one other way and print what it took, its ratio to ours, and how often it says the same."""
     theirs, (cpu, wall) = timed(work)
     same = sum(mine[request.key] == theirs[request.key] for request in asked)
@@ -154,11 +154,11 @@ def main() -> None:
         print(f"{'ours':8} {cost[0]:8.1f} s CPU  {cost[1]:8.1f} s wall  {len(asked)} answers", flush=True)
         way = (given.base, adapters, asked, given.batch, given.dtype)
         if given.plain:
-            told("plain", asked, mine, cost, lambda: plain(*way))
+            report("plain", asked, mine, cost, lambda: plain(*way))
         if given.harness:
-            told("harness", asked, mine, cost, lambda: harness(*way))
+            report("harness", asked, mine, cost, lambda: harness(*way))
         if given.endpoint:
-            told("server", asked, mine, cost, lambda: server(given.endpoint, asked))
+            report("server", asked, mine, cost, lambda: server(given.endpoint, asked))
 
 
 if __name__ == "__main__":

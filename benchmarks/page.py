@@ -72,8 +72,8 @@ def browser_times(address: str) -> dict[str, float]:
             page.goto(address, wait_until="domcontentloaded")
             page.wait_for_function("document.documentElement.classList.contains('medllm-ready')")
             uses.append(time.monotonic() - began)
-            told = {one["name"]: one["value"] for one in line.send("Performance.getMetrics")["metrics"]}
-            worked.append(told["TaskDuration"])
+            figures = {one["name"]: one["value"] for one in line.send("Performance.getMetrics")["metrics"]}
+            worked.append(figures["TaskDuration"])
             paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
             paints.append(page.evaluate(paint) / 1000)
             before = page.inner_text("#card h2")
@@ -127,12 +127,12 @@ async def streams(address: str, count: int) -> dict[str, Any]:
             (await client.post(f"{address}gradio_api/queue/join", json=body)).raise_for_status()
             async with client.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as answer:
                 async for line in answer.aiter_lines():
-                    told = json.loads(line[5:]) if line.startswith("data:") else {}
-                    if told.get("msg") == "process_generating" and not seen:
+                    figures = json.loads(line[5:]) if line.startswith("data:") else {}
+                    if figures.get("msg") == "process_generating" and not seen:
                         firsts.append(time.monotonic() - began)
                         seen = True
-                    if told.get("msg") == "process_completed":
-                        faults += not told["success"]
+                    if figures.get("msg") == "process_completed":
+                        faults += not figures["success"]
                         return
 
         began = time.monotonic()
@@ -156,17 +156,17 @@ def main() -> None:
         shown = write(Path(folder), per_section=75)
         began = time.monotonic()
         address, close = serve(PageSettings(results=str(shown), port=free_port(), live=live), block=False)
-        told: dict[str, Any] = {"start": round(time.monotonic() - began, 2), "idle_megabytes": memory()}
-        told["config_bytes"] = len(httpx.get(f"{address}config").content)
-        told["load_average"] = round(os.getloadavg()[0], 1)
+        figures: dict[str, Any] = {"start": round(time.monotonic() - began, 2), "idle_megabytes": memory()}
+        figures["config_bytes"] = len(httpx.get(f"{address}config").content)
+        figures["load_average"] = round(os.getloadavg()[0], 1)
         before = time.process_time()
-        told["browser"] = browser_times(address)
-        told["server_processor_per_visit"] = round((time.process_time() - before) / 5, 3)
-        told["viewers"] = asyncio.run(viewers(address, asked.viewers))
-        told["live"] = asyncio.run(streams(address, asked.streams))
-        told["threads_left"] = sum("_answer" in thread.name for thread in threading.enumerate())
-        told["busy_megabytes"] = memory()
-        print(json.dumps(told, ensure_ascii=False))
+        figures["browser"] = browser_times(address)
+        figures["server_processor_per_visit"] = round((time.process_time() - before) / 5, 3)
+        figures["viewers"] = asyncio.run(viewers(address, asked.viewers))
+        figures["live"] = asyncio.run(streams(address, asked.streams))
+        figures["threads_left"] = sum("_answer" in thread.name for thread in threading.enumerate())
+        figures["busy_megabytes"] = memory()
+        print(json.dumps(figures, ensure_ascii=False))
         close()
 
 

@@ -41,9 +41,9 @@ def batch() -> Parts:
     slices = [slice(at * QUESTIONS, (at + 1) * QUESTIONS) for at in range(MODELS)]
     shared = Shared([str(at) for at in range(MODELS)], prefixes, slices, PREFIX)
     positions = PREFIX + torch.arange(OWN).expand(rows, OWN)
-    told = Rows(positions, torch.ones(rows, OWN, dtype=torch.bool), shared)
+    span = Rows(positions, torch.ones(rows, OWN, dtype=torch.bool), shared)
     query = drawn(rows, KEYS, HEADS // KEYS * OWN, SIZE)
-    return Parts(query, drawn(rows, KEYS, OWN, SIZE), drawn(rows, KEYS, OWN, SIZE), told, 0, SIZE**-0.5, OWN, None)
+    return Parts(query, drawn(rows, KEYS, OWN, SIZE), drawn(rows, KEYS, OWN, SIZE), span, 0, SIZE**-0.5, OWN, None)
 
 
 def products() -> Callable[[], object]:

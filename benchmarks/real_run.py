@@ -62,8 +62,8 @@ def lay_out(model: Path, data: Path, out: Path) -> Path:
 def measured(name: str, command: list[str], log: Path) -> str:
     """Run a command to its end, print what it took, and give back what it printed."""
     wall = time.perf_counter()
-    with log.open("ab") as said:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said)
+    with log.open("ab") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None
         printed = process.stdout.read().decode()
         _, status, used = os.wait4(process.pid, 0)
@@ -77,8 +77,8 @@ def measured(name: str, command: list[str], log: Path) -> str:
 def facts(work: Path, stage: str) -> dict[str, object]:
     """What a stage says of what it made."""
     made = max(work.glob(f"*/{stage}-*/made"), key=lambda folder: folder.stat().st_mtime)
-    told = json.loads((made / "facts.json").read_text("utf-8")) if (made / "facts.json").is_file() else {}
-    return {key: value for key, value in told.items() if key not in LEFT_OUT} | {"folder": str(made)}
+    values = json.loads((made / "facts.json").read_text("utf-8")) if (made / "facts.json").is_file() else {}
+    return {key: value for key, value in values.items() if key not in LEFT_OUT} | {"folder": str(made)}
 
 
 def question(out: Path, work: Path) -> Path:
@@ -100,15 +100,15 @@ def main() -> None:
     given = parser.parse_args()
     out = given.out.resolve()
     recipe, work, log = lay_out(given.model, given.data, out), out / "work", out / "log"
-    told = [str(recipe), "--hub", str(out / "hub"), *(word for one in given.set for word in ("--set", one))]
+    options = [str(recipe), "--hub", str(out / "hub"), *(word for one in given.set for word in ("--set", one))]
     for stage in STAGES:
-        measured(stage, [*MEDLLM, "run", *told, "--work", str(work), "--yes", stage], log)
+        measured(stage, [*MEDLLM, "run", *options, "--work", str(work), "--yes", stage], log)
         print(json.dumps(facts(work, stage), ensure_ascii=False, default=str), flush=True)
-    print(measured("run", [*MEDLLM, "run", *told, "--work", str(work), "--yes"], log))
+    print(measured("run", [*MEDLLM, "run", *options, "--work", str(work), "--yes"], log))
     merged = str(facts(work, "merge")["folder"])
     asked = str(question(out, work))
     print(measured("merged model", [sys.executable, "-W", "ignore", "-c", LOADED, merged, asked], log))
-    print(measured("status", [*MEDLLM, "status", *told], log))
+    print(measured("status", [*MEDLLM, "status", *options], log))
     print(measured("trace", [*MEDLLM, "trace", "trial/real-run", "--hub", str(out / "hub")], log))
 
 

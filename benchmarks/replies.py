@@ -46,8 +46,8 @@ def whole_replies(folder: Path) -> None:
                 / len(chains)
                 for name, given in CONDITIONS.items()
             }
-            told = "   ".join(f"{name} {share:.1%}" for name, share in shares.items())
-            print(f"{file.stem:<50} thinking cut at {cut:.0%}: {told}")
+            line = "   ".join(f"{name} {share:.1%}" for name, share in shares.items())
+            print(f"{file.stem:<50} thinking cut at {cut:.0%}: {line}")
     print(f"whole replies of JMLE2026-Bench: {same:,} of {total:,} as recorded ({same / total:.2%})")
 
 
@@ -81,8 +81,8 @@ def answers_that_run_on(folder: Path) -> None:
             expected = parse(str(answer["answer"]), question).answer
             for form, reply in forms(answer):
                 same[form] += parse(reply, question).answer == expected
-        told = "   ".join(f"{form} {count} of {len(results)}" for form, count in same.items())
-        print(f"{file.stem:<50} read by its first answer: {told}")
+        line = "   ".join(f"{form} {count} of {len(results)}" for form, count in same.items())
+        print(f"{file.stem:<50} read by its first answer: {line}")
 
 
 def main() -> None:

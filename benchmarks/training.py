@@ -104,8 +104,8 @@ def run(name: str, trainer: Any, steps: int, done: float, unit: str) -> float:  
 
 def common(steps: int) -> dict[str, Any]:
     """What our own settings are told, the same as TRL's."""
-    told: dict[str, Any] = {"dtype": "float32", "gradient_checkpointing": False, "report_to": (), "max_steps": steps}
-    return told | {
+    values: dict[str, Any] = {"dtype": "float32", "gradient_checkpointing": False, "report_to": (), "max_steps": steps}
+    return values | {
         "logging_steps": steps,
         "save_steps": 10**6,
         "learning_rate": 1e-3,
@@ -134,7 +134,7 @@ def compare_rpo(base: Path | None, steps: int, pairs: list[dict[str, str]], toke
     theirs = DPOTrainer(model(base), args=dpo, train_dataset=table, processing_class=tokenizer, peft_config=peft())
     slow = run("RPO, TRL (8 pairs, one by one)", theirs, steps, 8, "pairs")
     encoded, _ = encode_pairs(table, tokenizer, 4096)
-    told = Rpo(
+    values = Rpo(
         model="base",
         rpo_alpha=10,
         lora=LORA,
@@ -143,7 +143,7 @@ def compare_rpo(base: Path | None, steps: int, pairs: list[dict[str, str]], toke
         max_length=4096,
         **common(steps),
     )
-    mine = rpo.make_trainer(model(base), tokenizer, encoded, told, Path(tempfile.mkdtemp()), say=print)
+    mine = rpo.make_trainer(model(base), tokenizer, encoded, values, Path(tempfile.mkdtemp()), say=print)
     print(f"{'ratio':34} {slow / run('RPO, ours', mine, steps, 8, 'pairs'):7.2f} x")
 
 
@@ -165,7 +165,7 @@ def compare_groups(base: Path | None, steps: int, rows: list[list[str]], tokeniz
     theirs = DPOTrainer(model(base), args=dpo, train_dataset=table, processing_class=tokenizer, peft_config=peft())
     slow = run(f"RPO, TRL ({responses} answers a question)", theirs, steps, 2 * each, "pairs")
     encoded, _ = encode_pairs(table, tokenizer, 4096)
-    told = {
+    values = {
         "model": "base",
         "rpo_alpha": 10,
         "lora": LORA,
@@ -174,7 +174,7 @@ def compare_groups(base: Path | None, steps: int, rows: list[list[str]], tokeniz
         **common(steps),
     }
     for order, split in (("pairs", 1), ("questions", each)):
-        settings = Rpo.model_validate({**told, "order": order, "per_device_train_batch_size": split})
+        settings = Rpo.model_validate({**values, "order": order, "per_device_train_batch_size": split})
         mine = rpo.make_trainer(model(base), tokenizer, encoded, settings, Path(tempfile.mkdtemp()), say=print)
         quick = run(f"RPO, ours, order: {order}", mine, steps, 2 * each, "pairs")
         print(f"{'ratio':34} {slow / quick:7.2f} x, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

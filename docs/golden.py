@@ -30,9 +30,9 @@ def rows_of(seed: int) -> object:
     """The five rows of one seed, as `medllm ablate --json` tells them."""
     folder = WORK / f"seed-{seed}"
     medllm("quickstart", str(folder), "--seed", str(seed))
-    said = medllm("ablate", str(folder / "quickstart.yaml"), "--hub", str(folder / "hub"),
+    printed = medllm("ablate", str(folder / "quickstart.yaml"), "--hub", str(folder / "hub"),
                   "--work", str(folder / "runs"), "--yes", "--json")  # fmt: skip
-    return json.loads(said)["rows"]
+    return json.loads(printed)["rows"]
 
 
 def medllm(*words: str) -> str:
@@ -58,8 +58,8 @@ def record(folder: Path, tables: dict[str, object]) -> None:
             write_records(
                 [one for one in read_records(evaluation) if one.model == row], out / "records" / f"{row}.parquet"
             )
-    told = report_json(stability_report(read_records(out)))
-    (out / "results.json").write_text(json.dumps(told, ensure_ascii=False, indent=1, default=str) + "\n", "utf-8")
+    values = report_json(stability_report(read_records(out)))
+    (out / "results.json").write_text(json.dumps(values, ensure_ascii=False, indent=1, default=str) + "\n", "utf-8")
     (out / "seeds.json").write_text(json.dumps(tables, indent=1) + "\n", "utf-8")
     shutil.rmtree(RESULTS, ignore_errors=True)
     out.replace(RESULTS)

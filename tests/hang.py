@@ -65,8 +65,8 @@ def below(process: int) -> list[int]:
 
 def processor_time(process: int) -> float:
     """Seconds of processor time that it has spent."""
-    told = _stat(process)
-    return sum(map(int, told[11:13])) / os.sysconf("SC_CLK_TCK")
+    status = _stat(process)
+    return sum(map(int, status[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(process: int) -> list[str]:

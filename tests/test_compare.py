@@ -231,16 +231,16 @@ def test_while_all_are_silent_something_is_yielded_so_that_a_gone_reader_is_noti
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "expected"),
     [
         (NoReplyError("generation.unreachable", "http://secret.host/v1"), ("refused", "NoReplyError")),
         (NoReplyError("generation.error-answered", "http://secret.host/v1", 404), ("answered", "404")),
         (KeyError("hf_secret"), ("broken", "KeyError")),
     ],
 )
-def test_a_fault_is_told_by_its_kind_and_never_by_a_text_that_may_hold_an_address(fault, told):
+def test_a_fault_is_told_by_its_kind_and_never_by_a_text_that_may_hold_an_address(fault, expected):
     async def breaks(model, prompt):
         raise fault
         yield ""
 
-    assert {(cell.fault.kind, cell.fault.detail) for cell in last_of(breaks)[-1].values()} == {told}
+    assert {(cell.fault.kind, cell.fault.detail) for cell in last_of(breaks)[-1].values()} == {expected}

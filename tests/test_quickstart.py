@@ -52,14 +52,14 @@ def stopped(tmp_path_factory) -> tuple[Path, int, str]:
     folder = tmp_path_factory.mktemp("quick") / "start"
     going = start(folder)
     assert going.stderr
-    said = ""
+    printed = ""
     for line in going.stderr:
-        said += line
+        printed += line
         if " cpt: " in line:
             break
     going.send_signal(signal.SIGINT)
     _, rest = going.communicate(timeout=300)
-    return folder, going.returncode, said + rest
+    return folder, going.returncode, printed + rest
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +81,10 @@ def pulled(made) -> dict[str, Path]:
 
 
 def test_ctrl_c_is_quiet_and_what_was_made_stands_afterwards(stopped, made):
-    _, code, said = stopped
-    assert code == 1, said
-    assert "rerun the same command to resume" in said
-    assert "Traceback" not in said
+    _, code, printed = stopped
+    assert code == 1, printed
+    assert "rerun the same command to resume" in printed
+    assert "Traceback" not in printed
     assert re.search(r"corpus +exists", made[1].stderr), made[1].stderr
 
 
@@ -99,8 +99,8 @@ def test_it_tells_a_plan_a_word_on_each_stage_the_table_and_what_to_type_next(st
 
 
 def test_no_library_speaks_in_the_printout(made):
-    said = made[1].stderr + made[1].stdout
-    assert not [line for line in said.splitlines() if "Warning" in line or "warn(" in line or "Traceback" in line]
+    printed = made[1].stderr + made[1].stdout
+    assert not [line for line in printed.splitlines() if "Warning" in line or "warn(" in line or "Traceback" in line]
 
 
 def test_every_repository_has_card_provenance_and_tag(made, pulled):

@@ -21,6 +21,9 @@ ARCHAIC = re.compile(
 )
 """Words of 1890, or with so many meanings that a reader has to guess; style and reason in docs/architecture.md."""
 
+VAGUE = re.compile(r"_?(told|said)")
+"""Names that once meant many things: message, text, reply, summary, line and settings."""
+
 QUOTED = {
     "medllm/exam/extract/phrases.py",  # patterns of what models write
     "medllm/exam/extract/thinking.py",
@@ -66,6 +69,21 @@ def test_the_ban_on_archaic_words_finds_one_in_a_docstring_a_message_and_a_comme
         '"nothing was said of it"',
         "# nobody knows",
     ]
+
+
+def vague_names(text: str) -> list[str]:
+    """List the names of a Python file that do not show what they hold, with their lines."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [f"{token.start[0]}: {token.string}" for token in tokens if VAGUE.fullmatch(token.string)]
+
+
+@pytest.mark.parametrize("path", [path for path in reference.files() if path.suffix == ".py"], ids=str)
+def test_names_are_nouns_that_name_what_they_hold(path: Path):
+    assert vague_names(path.read_text("utf-8")) == []
+
+
+def test_the_search_for_vague_names_finds_one():
+    assert vague_names("def told(lines):\n    said = lines\n    return said_now\n") == ["1: told", "2: said"]
 
 
 def written(text: str) -> str:

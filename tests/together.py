@@ -27,10 +27,10 @@ def sharded_environment() -> dict[str, str]:
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env
 
-    told = config(Cpt(lora=Lora(r=1, lora_alpha=1), accelerate="fsdp2"), 2, 1, gpus=True)
+    text = config(Cpt(lora=Lora(r=1, lora_alpha=1), accelerate="fsdp2"), 2, 1, gpus=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
-        file.write_text(yaml.safe_dump(told), "utf-8")
+        file.write_text(yaml.safe_dump(text), "utf-8")
         arguments = launch_command_parser().parse_args(["--config_file", str(file), "script.py"])
         arguments, _, _ = _validate_launch_command(arguments)
         known = dict(os.environ)
@@ -76,8 +76,8 @@ def train(stage, settings, sources, out, *, processes, sharded=False, patches=""
                 one.kill()
                 one.wait()
             log.seek(0)
-            told = log.read()
-    assert not any(one.returncode for one in running), told
+            text = log.read()
+    assert not any(one.returncode for one in running), text
 
 
 def _shard_on_cpu() -> None:

@@ -112,10 +112,10 @@ def run(step: Step) -> dict[str, object]:
             [sys.executable, *step.words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=step.seconds,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
-        code, told = done.returncode, done.stdout + "\n" + done.stderr
+        code, text = done.returncode, done.stdout + "\n" + done.stderr
     except subprocess.TimeoutExpired as late:
         code = 124
-        told = "".join(
+        text = "".join(
             part.decode("utf-8", "replace") for part in (late.stdout, late.stderr) if isinstance(part, bytes)
         )
     return {
@@ -123,7 +123,7 @@ def run(step: Step) -> dict[str, object]:
         "words": ["python", *step.words],
         "took": round(time.monotonic() - began, 1),
         "code": code,
-        "told": cleaned(told).splitlines()[-LINES:],
+        "told": cleaned(text).splitlines()[-LINES:],
     }
 
 

@@ -122,8 +122,8 @@ async def _print_json(put: "Round") -> None:
     async for state in put.cells(every=PACE):
         cells = state
     names = ("model", "prompt", "state", "text", "answer", "correct")
-    told = [{name: getattr(cell, name) for name in names} for cell in cells.values()]
-    print(json.dumps(told, ensure_ascii=False, indent=2), flush=True)
+    rows = [{name: getattr(cell, name) for name in names} for cell in cells.values()]
+    print(json.dumps(rows, ensure_ascii=False, indent=2), flush=True)
     _raise_fault(cells)
 
 

@@ -33,8 +33,8 @@ def merge(
         raise ModelError("command.out-exists", f"{out}: already exists. Give a new folder, or remove it.")
     for adapter in map(Adapter, adapters):
         if not adapter.proven:
-            said = f"{adapter.folder}: names {adapter.base['name']} as its base, without a fingerprint of it"
-            print(f"medllm: {said}. Only its shapes can be compared with {base}.", file=sys.stderr)
+            warning = f"{adapter.folder}: names {adapter.base['name']} as its base, without a fingerprint of it"
+            print(f"medllm: {warning}. Only its shapes can be compared with {base}.", file=sys.stderr)
     facts = merge_into(base, adapters, out, dtype=dtype, questions=parity_questions)
     put_in_place(out, facts)
     print(f"{out}  {facts['bytes'] / 1e9:.3f} GB")

@@ -57,8 +57,8 @@ def score(
     from medllm.exam import score_report
 
     if list_:
-        told = score_report.catalogue_json() if json_ else "\n".join(score_report.catalogue_lines())
-        print(json.dumps(told, ensure_ascii=False, indent=2) if json_ else told)
+        listing = score_report.catalogue_json() if json_ else "\n".join(score_report.catalogue_lines())
+        print(json.dumps(listing, ensure_ascii=False, indent=2) if json_ else listing)
         return
     if benchmark is None or not files:
         raise DataError(

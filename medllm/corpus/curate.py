@@ -56,14 +56,14 @@ class Pass:
 
     def steps(self, work: Path) -> list[PipelineStep]:
         """Build the steps, with their files in a work folder."""
-        told = self.curation
+        curation = self.curation
         if self.name == "pairs":
             return [Buckets(work)]
         if self.name == "resolve":
-            return [Resolve(work, len(self.pieces), told.alike, told.replay)]
+            return [Resolve(work, len(self.pieces), curation.alike, curation.replay)]
         if self.name == "finish":
-            return [WriteTables(work, told.audit, told.tokenizer)]
-        read = [Read(self.pieces, told.gate), Clean(told.limits), told.personal, Leakage(told.audit)]
+            return [WriteTables(work, curation.audit, curation.tokenizer)]
+        read = [Read(self.pieces, curation.gate), Clean(curation.limits), curation.personal, Leakage(curation.audit)]
         return [*read, WriteIntermediate(work), Signatures(work)]
 
 

@@ -35,11 +35,11 @@ class Draft:
     def __post_init__(self) -> None:
         """Replace each lone surrogate by a mark: JSON can hold half a character, a UTF-8 file cannot."""
         for name in ("text", "locator", "license", "published", "exam_date"):
-            told = getattr(self, name)
+            value = getattr(self, name)
             try:
-                (told or "").encode()
+                (value or "").encode()
             except UnicodeEncodeError:
-                object.__setattr__(self, name, told.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+                object.__setattr__(self, name, value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
     @property
     def id(self) -> str:

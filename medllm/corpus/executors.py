@@ -138,13 +138,13 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
         )
     here = f'export PATH="{Path(sys.executable).parent}:$PATH"'
     ways = ("env_command", "venv_path", "condaenv")
-    told = {"qos": "", **({} if any(way in options for way in ways) else {"env_command": here}), **options}
+    settings = {"qos": "", **({} if any(way in options for way in ways) else {"env_command": here}), **options}
 
     def run(one: Pass, work: Path) -> None:
         logger.disable("datatrove")
         made = {"tasks": one.tasks, "workers": workers, "logging_dir": _marks(one, work)}
         job = _construct(
-            "slurm", lambda: _Submitted(one.steps(work), **{**made, "job_name": f"corpus-{one.name}", **told})
+            "slurm", lambda: _Submitted(one.steps(work), **{**made, "job_name": f"corpus-{one.name}", **settings})
         )
         _run("slurm", "Run this where `sbatch` is.", job)
         while job.get_incomplete_ranks() and _queued(str(job.job_id)):

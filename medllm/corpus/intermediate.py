@@ -69,16 +69,16 @@ def _row(self: JsonlWriter, document: Passing) -> dict[str, Any]:
 
 
 def _fact(document: Passing) -> tuple[Any, ...]:
-    told = document.metadata
-    exam = date.fromisoformat(told["exam_date"]).toordinal() if told["exam_date"] else 0
-    group = _number(told["group"].encode()) if told["group"] else 0
+    metadata = document.metadata
+    exam = date.fromisoformat(metadata["exam_date"]).toordinal() if metadata["exam_date"] else 0
+    group = _number(metadata["group"].encode()) if metadata["group"] else 0
     return (
-        date.fromisoformat(told["published"]).toordinal(),
+        date.fromisoformat(metadata["published"]).toordinal(),
         exam,
         _number(fold(document.text).tobytes()),
         group,
         len(document.text),
-        told["kind"] == "replay",
+        metadata["kind"] == "replay",
         document.id.encode(),
     )
 

@@ -30,7 +30,7 @@ class Counts:
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
     """For each exam item the largest containment and the document it was found in."""
 
-    def keep(self, row: Row, told: Row, reviewed: frozenset[str]) -> None:
+    def keep(self, row: Row, document: Row, reviewed: frozenset[str]) -> None:
         """Count a kept text."""
         for what, number in (("documents", 1), ("characters", row["characters"]), ("tokens", row["tokens"] or 0)):
             self.kept[row["source"], row["license"], what] += number
@@ -38,23 +38,23 @@ class Counts:
         self.years[str(row["published"].year)] += 1
         if row["exam_date"]:
             self.exam_years[str(row["exam_date"].year)] += 1
-        for finding in told["personal"]:
+        for finding in document["personal"]:
             self.rules[finding["rule"]] += 1
             if len(self.findings) < SHOWN:
                 self.findings.append({"document": row["id"], "source": row["source"], **finding})
         if row["id"] not in reviewed:
-            self.reviews += len(told["leaks"])
+            self.reviews += len(document["leaks"])
 
     def drop(self, row: Row) -> None:
         """Count a dropped text, under its reason."""
         self.reasons[row["source"], row["reason"]] += 1
 
-    def trace(self, told: Row) -> None:
+    def trace(self, document: Row) -> None:
         """Record the document with the largest trace of each exam item; of two as large, the first read."""
-        self.audited = (self.audited[0] + 1, self.audited[1] + len(told["text"]))
-        for item, containment in told.get("traces", ()):
+        self.audited = (self.audited[0] + 1, self.audited[1] + len(document["text"]))
+        for item, containment in document.get("traces", ()):
             if containment > self.largest.get(item, (0.0, ""))[0]:
-                self.largest[item] = (containment, told["id"])
+                self.largest[item] = (containment, document["id"])
 
     def add(self, other: "Counts") -> None:
         """Add the counts of a later task."""

@@ -34,15 +34,15 @@ class Read(PipelineStep):  # type: ignore[misc]
         """Turn each draft into a document with dates and licence, or into a dropped text with the reason."""
         for draft in (draft for piece in self.tasks[rank] for draft in read_drafts(piece)):
             admitted = self.gate.admit(draft)
-            told: dict[str, Any] = {"source": draft.source, "locator": draft.locator, "kind": draft.kind}
-            told |= {"topic": draft.topic, "group": draft.group}
+            metadata: dict[str, Any] = {"source": draft.source, "locator": draft.locator, "kind": draft.kind}
+            metadata |= {"topic": draft.topic, "group": draft.group}
             if isinstance(admitted, str):
-                told |= {"license": draft.license, "published": None, "exam_date": None, "reason": admitted}
+                metadata |= {"license": draft.license, "published": None, "exam_date": None, "reason": admitted}
             else:
                 exam_date = admitted.exam_date.isoformat() if admitted.exam_date else None
-                told |= {"license": admitted.license, "published": admitted.published.isoformat()}
-                told |= {"exam_date": exam_date, "reason": None}
-            yield Passing(draft.text, draft.id, metadata=told)
+                metadata |= {"license": admitted.license, "published": admitted.published.isoformat()}
+                metadata |= {"exam_date": exam_date, "reason": None}
+            yield Passing(draft.text, draft.id, metadata=metadata)
 
 
 class Clean(PipelineStep):  # type: ignore[misc]

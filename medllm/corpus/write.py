@@ -112,47 +112,52 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
                 stack.enter_context(Table(made / name, rank, schema))
                 for name, schema in (("corpus", CORPUS), ("dropped", DROPPED), ("audit", AUDIT))
             )
-            for told in read_part(self.work, "dropped", rank):
-                self._drop(told, dropped, audit, counts)
-            for told in self._staying(rank, dropped, audit, counts):
-                row = {**_told(told), "tokens": told["tokens"]}
+            for document in read_part(self.work, "dropped", rank):
+                self._drop(document, dropped, audit, counts)
+            for document in self._staying(rank, dropped, audit, counts):
+                row = {**_typed_row(document), "tokens": document["tokens"]}
                 kept.add(row)
-                counts.keep(row, told, self.audit.reviewed)
-                self._sight(told, audit, counts)
+                counts.keep(row, document, self.audit.reviewed)
+                self._sight(document, audit, counts)
         part(self.work, "counts", rank, "json").write_text(json.dumps(counts.as_dict(), ensure_ascii=False), "utf-8")
 
     def _staying(self, rank: int, dropped: Table, audit: Table, counts: Counts) -> Iterator[Row]:
         gone = {int(row["place"]): row for row in np.load(part(self.work, "gone", rank, "npy"))}
         count = _tokens(self.tokenizer)
-        for place, told in enumerate(read_part(self.work, "kept", rank)):
+        for place, document in enumerate(read_part(self.work, "kept", rank)):
             if place in gone:
-                told["reason"] = _why(gone[place])
-                self._drop(told, dropped, audit, counts)
+                document["reason"] = _why(gone[place])
+                self._drop(document, dropped, audit, counts)
             else:
-                yield {**told, "tokens": count(told["text"])}
+                yield {**document, "tokens": count(document["text"])}
 
-    def _drop(self, told: Row, dropped: Table, audit: Table, counts: Counts) -> None:
-        reason, _, detail = told["reason"].partition(": ")
-        if told.get("personal"):
-            told["text"] = hide(told["text"], find(told["text"], told["id"]))
-        row = {**_told(told), "reason": reason, "detail": detail}
+    def _drop(self, document: Row, dropped: Table, audit: Table, counts: Counts) -> None:
+        reason, _, detail = document["reason"].partition(": ")
+        if document.get("personal"):
+            document["text"] = hide(document["text"], find(document["text"], document["id"]))
+        row = {**_typed_row(document), "reason": reason, "detail": detail}
         # General text that the share has no room for is counted, not kept as dropped: it was only not needed.
         if reason != "not_drawn":
             dropped.add(row)
         counts.drop(row)
-        self._sight(told, audit, counts)
+        self._sight(document, audit, counts)
 
-    def _sight(self, told: Row, audit: Table, counts: Counts) -> None:
-        counts.trace(told)
-        for leak in told.get("leaks", ()):
+    def _sight(self, document: Row, audit: Table, counts: Counts) -> None:
+        counts.trace(document)
+        for leak in document.get("leaks", ()):
             decided = verdict(leak["containment"], drop=self.audit.drop, review=self.audit.review)
-            place = {"document": told["id"], "source": told["source"], "locator": told["locator"], "stage": "corpus"}
-            audit.add({**place, **leak, "verdict": decided, "reviewed": told["id"] in self.audit.reviewed})
+            place = {
+                "document": document["id"],
+                "source": document["source"],
+                "locator": document["locator"],
+                "stage": "corpus",
+            }
+            audit.add({**place, **leak, "verdict": decided, "reviewed": document["id"] in self.audit.reviewed})
 
 
-def _told(told: Row) -> Row:
-    days = {name: date.fromisoformat(told[name]) if told[name] else None for name in ("published", "exam_date")}
-    return {**{name: told.get(name) for name, _ in _TOLD}, **days, "characters": len(told["text"])}
+def _typed_row(document: Row) -> Row:
+    days = {name: date.fromisoformat(document[name]) if document[name] else None for name in ("published", "exam_date")}
+    return {**{name: document.get(name) for name, _ in _TOLD}, **days, "characters": len(document["text"])}
 
 
 def _why(row: Any) -> str:  # noqa: ANN401  a row of a numpy table

@@ -16,10 +16,10 @@ def is_right_officially(question: Question, completion: str) -> bool:
     """
     if question.any_answer_correct:
         return True
-    said = sorted(completion.split(","))
-    if said == sorted(question.key):
+    given = sorted(completion.split(","))
+    if given == sorted(question.key):
         return True
-    return len(question.gold) > 1 and not question.numeric and said in [sorted(gold) for gold in question.gold]
+    return len(question.gold) > 1 and not question.numeric and given in [sorted(gold) for gold in question.gold]
 
 
 def picked_prohibited(question: Question, answer: str | None) -> str | None:

@@ -92,15 +92,15 @@ def target_completion(
     """Return a right reply to the question: exemplars show it and preference pairs are made of it."""
     if prompt == "plain":
         return question.gold_answer
-    said = explanation or question.explanation
-    if not said:
+    reasons = explanation or question.explanation
+    if not reasons:
         raise DataError(
             "exam.no-explanation",
             f"{question.benchmark} question {question.question_id}: has no explanation, and the prompt `explain`"
             " shows one."
             " Use exemplars with explanations.",
         )
-    return f"{said.strip()}\n{'Answer: ' if template == 'paper' else '答え:'}{question.gold_answer}"
+    return f"{reasons.strip()}\n{'Answer: ' if template == 'paper' else '答え:'}{question.gold_answer}"
 
 
 def exemplars_before(

@@ -113,8 +113,8 @@ def effective_size(values: Floats, sample: ClusteredSample) -> float:
             together = _unbiased(within, years * equal, years * shared)
     if shared <= 1e-12:
         return 1 / (equal * own)
-    told = rare * shared / equal + _LIKENESS_WORTH
-    likeness = ((told - _LIKENESS_WORTH) * together + _LIKENESS_WORTH * _LIKENESS) / told + _CAUTION / sqrt(told)
+    weight = rare * shared / equal + _LIKENESS_WORTH
+    likeness = ((weight - _LIKENESS_WORTH) * together + _LIKENESS_WORTH * _LIKENESS) / weight + _CAUTION / sqrt(weight)
     return 1 / (equal * own + shared * min(1.0, max(0.0, likeness)))
 
 

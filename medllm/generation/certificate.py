@@ -66,8 +66,8 @@ class Certificate:
     @property
     def in_4_bit(self) -> bool:
         """Whether an adapter was trained on the base in NF4; then it is compared there, too."""
-        told = [folder / "facts.json" for folder in self.adapters]
-        settings = [json.loads(path.read_text("utf-8")).get("settings", {}) for path in told if path.is_file()]
+        files = [folder / "facts.json" for folder in self.adapters]
+        settings = [json.loads(path.read_text("utf-8")).get("settings", {}) for path in files if path.is_file()]
         return any(one.get("quantization") == "nf4" for one in settings)
 
     @property
@@ -130,16 +130,16 @@ class Certificate:
         second = self._model(merged, None, whole=whole)
         found = {name: agreement(second, folder, asked, prompts) for name, folder in notes.items()}
         second.release()
-        told: dict[str, Any] = {"questions": self.questions, "numbers": self.numbers}
-        told |= {"read": "whole models" if whole else "block by block: no answers are compared"}
+        certificate: dict[str, Any] = {"questions": self.questions, "numbers": self.numbers}
+        certificate |= {"read": "whole models" if whole else "block by block: no answers are compared"}
         for name, parity in found.items():
             facts = parity.as_facts().items()
-            told |= {f"{key.replace('_', ' ')} (merged against {name})": value for key, value in facts}
+            certificate |= {f"{key.replace('_', ' ')} (merged against {name})": value for key, value in facts}
         changed = effect(notes["adapter"])
         if changed is not None:
-            told["kl mean (base against adapter)"] = round(changed, 8)
+            certificate["kl mean (base against adapter)"] = round(changed, 8)
         faults = judge(found["adapter"], self.numbers, changed)
-        return {**told, "verdict": "failed" if faults else "passed", "faults": faults}
+        return {**certificate, "verdict": "failed" if faults else "passed", "faults": faults}
 
     def _model(self, folder: Path, adapter: Path | None, *, whole: bool) -> Answerer | BlockwiseModel:
         if whole:

@@ -172,11 +172,11 @@ class Process:
         for line in self.running.stdout:
             self.words += 1
             try:
-                told = json.loads(line)
+                message = json.loads(line)
             except ValueError:  # cut off in the middle: it is ending
                 break
-            if "alive" not in told:
-                heard.put((self.number, told))
+            if "alive" not in message:
+                heard.put((self.number, message))
         heard.put((self.number, None))
 
     def _copy_messages(self) -> None:
@@ -234,9 +234,9 @@ def _ready(processes: list[Process], heard: "Queue[Heard]") -> BatchLimits:
     """Wait until every process has loaded its model; the limits are those of the one with the least room."""
     found = []
     for _ in processes:
-        process, told = _next(processes, heard)
+        process, message = _next(processes, heard)
         process.at_work = False
-        found.append(BatchLimits(**told["ready"]))
+        found.append(BatchLimits(**message["ready"]))
     return min(found, key=lambda limits: limits.tokens)
 
 
@@ -245,9 +245,9 @@ def _share_out(processes: list[Process], heard: "Queue[Heard]", batches: list[Ba
     for process in processes:
         _give_one(process, waiting)
     while any(process.at_work for process in processes):
-        process, told = _next(processes, heard)
-        if "reply" in told:
-            yield Reply(**{**told["reply"], "tokens": tuple(told["reply"]["tokens"])})
+        process, message = _next(processes, heard)
+        if "reply" in message:
+            yield Reply(**{**message["reply"], "tokens": tuple(message["reply"]["tokens"])})
         else:
             _give_one(process, waiting)
 
@@ -264,15 +264,15 @@ def _next(processes: list[Process], heard: "Queue[Heard]") -> tuple[Process, dic
     looked = time.monotonic()
     while True:
         try:
-            number, told = heard.get(timeout=LOOK)
+            number, message = heard.get(timeout=LOOK)
         except Empty:
-            told = {}
-        if told is None or "error" in told:
-            raise _gone(processes[number], told)
+            message = {}
+        if message is None or "error" in message:
+            raise _gone(processes[number], message)
         _count_silence(processes, time.monotonic() - looked)
         looked = time.monotonic()
-        if told:
-            return processes[number], told
+        if message:
+            return processes[number], message
 
 
 def _count_silence(processes: list[Process], passed: float) -> None:
@@ -295,9 +295,9 @@ class ProcessError:
     text: str
 
 
-def _gone(process: Process, told: dict[str, Any] | None) -> ModelError:
-    if told is not None:
-        error = ProcessError(**told["error"])
+def _gone(process: Process, message: dict[str, Any] | None) -> ModelError:
+    if message is not None:
+        error = ProcessError(**message["error"])
         return ModelError(error.code, error.text)
     return ModelError(
         "generation.process-ended",

@@ -261,7 +261,7 @@ class EndpointGenerator:
     def _reply(self, request: Request, text: str, reason: str | None, usage: Mapping[str, Any]) -> Reply:
         """The reply with its cost, cut before the first stop string whether or not the server did so."""
         ends = [at for stop in request.stop if (at := text.find(stop)) >= 0]
-        asked, said = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        asked, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         price = self.prices.get(request.model, (0.0, 0.0))
         kept: FinishReason = "length" if reason == "length" and not ends else "stop"
         return Reply(
@@ -269,8 +269,8 @@ class EndpointGenerator:
             text=text[: min(ends)] if ends else text,
             finish_reason="too_long" if reason == "too_long" else kept,
             prompt_tokens=asked,
-            completion_tokens=said,
-            cost=(asked * price[0] + said * price[1]) / 1_000_000,
+            completion_tokens=written,
+            cost=(asked * price[0] + written * price[1]) / 1_000_000,
         )
 
 

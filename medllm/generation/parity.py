@@ -61,10 +61,10 @@ class Parity:
 
     def as_facts(self) -> dict[str, Any]:
         """Plain numbers for the certificate; None for one that is no number."""
-        told = asdict(self)
+        values = asdict(self)
         return {
             key: (round(value, 8) if value == value else None) if isinstance(value, float) else value
-            for key, value in told.items()
+            for key, value in values.items()
         }
 
 
@@ -103,8 +103,8 @@ class Answerer:
             Request.of_prompt(prompt, key=str(number), model=self.name, shared=shared, max_new_tokens=TOKENS)
             for number, prompt in enumerate(prompts)
         ]
-        said = {reply.key: reply.text for reply in self.generator.generate(requests)}
-        return [said[request.key] for request in requests]
+        replies = {reply.key: reply.text for reply in self.generator.generate(requests)}
+        return [replies[request.key] for request in requests]
 
     def read(self, texts: Sequence[str], model: str | None = None) -> Iterator[torch.Tensor]:
         """The logits at every position of each text: positions x vocabulary."""
@@ -127,12 +127,12 @@ def note(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "answers.json"
     if not path.is_file():
-        said = (
+        replies = (
             first.answers(prompts)
             if isinstance(first, Answerer)
             else [target_completion(one, "explain", TEMPLATE) for one in questions]
         )
-        write_text(path, json.dumps(said, ensure_ascii=False))
+        write_text(path, json.dumps(replies, ensure_ascii=False))
     places = {folder / f"{number}.safetensors": text for number, text in enumerate(texts(prompts, folder))}
     missing = {place: text for place, text in places.items() if not place.is_file()}
     if not missing:
@@ -147,17 +147,17 @@ def note(
 
 def texts(prompts: Sequence[Prompt], folder: Path) -> list[str]:
     """What is read: each prompt with the first model's answer."""
-    told = json.loads((folder / "answers.json").read_text("utf-8"))
-    return [prompt.text + answer for prompt, answer in zip(prompts, told, strict=True)]
+    values = json.loads((folder / "answers.json").read_text("utf-8"))
+    return [prompt.text + answer for prompt, answer in zip(prompts, values, strict=True)]
 
 
 def agreement(
     second: Answerer | BlockwiseModel, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]
 ) -> Parity:
     """Let the second model answer the same questions and read the same texts as the first, whose notes are there."""
-    told = heard = []
+    values = heard = []
     if isinstance(second, Answerer):
-        told, heard = json.loads((folder / "answers.json").read_text("utf-8")), second.answers(prompts)
+        values, heard = json.loads((folder / "answers.json").read_text("utf-8")), second.answers(prompts)
     else:
         questions = []
     figures = [
@@ -165,7 +165,7 @@ def agreement(
         for number, logits in enumerate(second.read(texts(prompts, folder)))
     ]
     whole = torch.cat(figures, 1)
-    left = [parse(answer, question).answer for answer, question in zip(told, questions, strict=True)]
+    left = [parse(answer, question).answer for answer, question in zip(values, questions, strict=True)]
     right = [parse(answer, question).answer for answer, question in zip(heard, questions, strict=True)]
     return Parity(
         positions=whole.shape[1],
@@ -174,7 +174,7 @@ def agreement(
         kl_largest=float(whole[1].max()),
         logit_difference_largest=float(whole[2].max()),
         answers=len(questions),
-        same_answers=sum(a == b for a, b in zip(told, heard, strict=True)),
+        same_answers=sum(a == b for a, b in zip(values, heard, strict=True)),
         same_choices=sum(a == b for a, b in zip(left, right, strict=True)),
         correct_a=sum(is_right(question, answer) for question, answer in zip(questions, left, strict=True)),
         correct_b=sum(is_right(question, answer) for question, answer in zip(questions, right, strict=True)),
@@ -205,11 +205,11 @@ def _likely(logits: torch.Tensor, base: torch.Tensor | None) -> dict[str, torch.
     for at in range(0, len(logits), AT_ONCE):
         part = logits[at : at + AT_ONCE].double()
         ids = part.topk(min(KEPT, part.shape[1])).indices
-        told = {"ids": ids, "logits": part.gather(1, ids), "mass": part.logsumexp(-1)}
-        told |= {"rest": _rest(part, ids), "first": part.argmax(-1)}
+        values = {"ids": ids, "logits": part.gather(1, ids), "mass": part.logsumexp(-1)}
+        values |= {"rest": _rest(part, ids), "first": part.argmax(-1)}
         if base is not None:
-            told["effect"] = _divergence(told, base[at : at + AT_ONCE].double())
-        for name, value in told.items():
+            values["effect"] = _divergence(values, base[at : at + AT_ONCE].double())
+        for name, value in values.items():
             found.setdefault(name, []).append(value.cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
 
@@ -218,21 +218,21 @@ def _apart(noted: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor
     """3 x positions: whether both find the same token likeliest, divergence, largest difference of a logit."""
     found = []
     for at in range(0, len(logits), AT_ONCE):
-        told = {name: value[at : at + AT_ONCE].to(logits.device) for name, value in noted.items()}
+        values = {name: value[at : at + AT_ONCE].to(logits.device) for name, value in noted.items()}
         part = logits[at : at + AT_ONCE].double()
-        same = (part.argmax(-1) == told["first"]).double()
-        apart = (part.gather(1, told["ids"]) - told["logits"]).abs().amax(-1)
-        found.append(torch.stack([same, _divergence(told, part), apart]).cpu())
+        same = (part.argmax(-1) == values["first"]).double()
+        apart = (part.gather(1, values["ids"]) - values["logits"]).abs().amax(-1)
+        found.append(torch.stack([same, _divergence(values, part), apart]).cpu())
     return torch.cat(found, 1)
 
 
-def _divergence(told: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+def _divergence(values: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
     """Kullback-Leibler divergence of each position, where all tokens but the kept ones count as one."""
-    p = told["logits"] - told["mass"][:, None]
-    q = logits.gather(1, told["ids"]) - logits.logsumexp(-1)[:, None]
+    p = values["logits"] - values["mass"][:, None]
+    q = logits.gather(1, values["ids"]) - logits.logsumexp(-1)[:, None]
     kept = (p.exp() * (p - q)).sum(-1)
-    others = told["rest"].exp() * (told["rest"] - _rest(logits, told["ids"]))
-    return (kept + torch.where(told["rest"] > -torch.inf, others, 0.0)).clamp(min=0)
+    others = values["rest"].exp() * (values["rest"] - _rest(logits, values["ids"]))
+    return (kept + torch.where(values["rest"] > -torch.inf, others, 0.0)).clamp(min=0)
 
 
 def _rest(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

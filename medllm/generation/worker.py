@@ -90,15 +90,15 @@ def main() -> None:
 
 
 def _work(lines: "Queue[str]", out: Out) -> None:
-    told = json.loads(lines.get())
-    if "gpu" in told:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(told["gpu"], os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-    with Loading(out, told["beat"]):
+    message = json.loads(lines.get())
+    if "gpu" in message:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(message["gpu"], os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    with Loading(out, message["beat"]):
         from medllm.generation.engine.local import LocalGenerator
 
-        adapters = {name: Path(folder) for name, folder in told["adapters"].items()}
-        generator = LocalGenerator(Path(told["base"]), adapters or None, **told["options"])
-    _beat_in_every_layer(generator.model, lambda: out.alive(told["beat"]))
+        adapters = {name: Path(folder) for name, folder in message["adapters"].items()}
+        generator = LocalGenerator(Path(message["base"]), adapters or None, **message["options"])
+    _beat_in_every_layer(generator.model, lambda: out.alive(message["beat"]))
     out.tell({"ready": asdict(generator.limits)})
     while True:
         batch = batch_of(json.loads(lines.get()))
@@ -144,7 +144,7 @@ def as_line(batch: "Batch") -> str:
     return json.dumps({"prefix": batch.prefix, "asked": asked}, ensure_ascii=False) + "\n"
 
 
-def batch_of(told: dict[str, Any]) -> "Batch":
+def batch_of(message: dict[str, Any]) -> "Batch":
     """A batch from what `as_line` wrote."""
     from medllm.generation.engine.batching import Batch, TokenizedRequest
 
@@ -153,9 +153,9 @@ def batch_of(told: dict[str, Any]) -> "Batch":
             Request(**{**one, "messages": tuple(one["messages"]), "stop": tuple(one["stop"])}),
             tuple(tokens),
         )
-        for one, tokens in told["asked"]
+        for one, tokens in message["asked"]
     ]
-    return Batch(tuple(told["prefix"]), tuple(asked))
+    return Batch(tuple(message["prefix"]), tuple(asked))
 
 
 if __name__ == "__main__":

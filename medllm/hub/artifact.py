@@ -60,8 +60,8 @@ def digest_of(stage: str, settings: Mapping[str, object], inputs: tuple[Input, .
     False
     """
     named = {source.reference: source.identity for source in inputs}
-    told = json.dumps([stage, settings, named], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(told.encode()).hexdigest()
+    text = json.dumps([stage, settings, named], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_folder(folder: Path, without: Collection[str] = ()) -> str:
@@ -106,16 +106,16 @@ class Provenance:
 
     def write(self, folder: Path) -> None:
         """Write the provenance into the folder of its output."""
-        told = json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True)
-        (folder / self.FILE).write_text(told + "\n", encoding="utf-8")
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True)
+        (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, text: str, place: str) -> Self:
         """Parse a provenance; `place` names the repository in the error when medllm did not write the text."""
         try:
-            told = json.loads(text)
-            told["inputs"] = tuple(Input(**source) for source in told["inputs"])
-            return cls(**told)
+            values = json.loads(text)
+            values["inputs"] = tuple(Input(**source) for source in values["inputs"])
+            return cls(**values)
         except (ValueError, TypeError, KeyError) as fault:
             raise HubError(
                 "hub.foreign-provenance",

@@ -69,9 +69,9 @@ class Hub:
             try:
                 answer = call(api)
             except Exception as fault:
-                told = None if self._heard else unreachable_error(self.endpoint, fault)
-                if told:
-                    raise told from fault
+                error = None if self._heard else unreachable_error(self.endpoint, fault)
+                if error:
+                    raise error from fault
                 raise
             self._heard[:] = [True]
             return answer

@@ -47,11 +47,11 @@ def with_retries(
             return call()
         except Exception as fault:
             if wait is None or not _passes(fault):
-                told = to_hub_error(place, fault)
+                message = to_hub_error(place, fault)
                 _forget_headers(fault)
-                if told is None:
+                if message is None:
                     raise
-                raise told from fault
+                raise message from fault
             pause = min(max(wait, _asked_for(fault)), LONGEST_WAIT)
             say(f"{place}: {_passing(fault)}; trying again in {pause:.0f} s")
             time.sleep(pause)
@@ -87,8 +87,8 @@ def unreachable_error(endpoint: str, fault: Exception) -> HubError | None:
 
 
 def _asked_for(fault: Exception) -> float:
-    told = fault.response.headers.get("retry-after", "") if isinstance(fault, HfHubHTTPError) else ""
-    return float(told) if told.isdecimal() else 0.0
+    message = fault.response.headers.get("retry-after", "") if isinstance(fault, HfHubHTTPError) else ""
+    return float(message) if message.isdecimal() else 0.0
 
 
 def _forget_headers(fault: Exception) -> None:

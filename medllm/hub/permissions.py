@@ -69,13 +69,13 @@ class Account:
         return any(right in self.granted.get(name.lower(), ()) for name in places)
 
 
-def account_of(told: Mapping[str, Any]) -> Account:
+def account_of(identity: Mapping[str, Any]) -> Account:
     """Parse a Hub's answer about the token; a field that is missing or of another shape counts as not reported."""
-    organizations = {org["name"]: org.get("roleInOrg") for org in told.get("orgs") or ()}
-    token = (told.get("auth") or {}).get("accessToken") or {}
+    organizations = {org["name"]: org.get("roleInOrg") for org in identity.get("orgs") or ()}
+    token = (identity.get("auth") or {}).get("accessToken") or {}
     scopes = (token.get("fineGrained") or {}).get("scoped")
     granted: dict[str, frozenset[str]] = {}
     for scope in scopes or ():
         name = str((scope.get("entity") or {}).get("name", "")).lower()
         granted[name] = granted.get(name, frozenset()) | frozenset(scope.get("permissions") or ())
-    return Account(told["name"], organizations, token.get("role"), None if scopes is None else granted)
+    return Account(identity["name"], organizations, token.get("role"), None if scopes is None else granted)

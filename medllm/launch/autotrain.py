@@ -85,7 +85,7 @@ def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:
     work = work_folder(out)
     whole = _folded(sources["base"], sources.get(settings.model, sources["base"]), work / "folded")
     start = readable_base(whole, work / "start")
-    told = write_rows(settings, sources[settings.data], sources["base"], work / "data")
+    rows = write_rows(settings, sources[settings.data], sources["base"], work / "data")
     config = work / "autotrain.yaml"
     config.write_text(yaml.safe_dump(config_of(settings, start, work / "data"), sort_keys=False), encoding="utf-8")
     log = work / "autotrain.log"
@@ -97,7 +97,7 @@ def train(settings: Settings, sources: dict[str, Path], out: Path) -> None:
             f"{stage}: AutoTrain ended with code {code} and left no adapter. Mend what its log names and run again."
             f"{_end_of_log(log)}",
         )
-    facts = {"stage": stage, **told, "trained_by": PACKAGE, "settings": settings.model_dump(mode="json")}
+    facts = {"stage": stage, **rows, "trained_by": PACKAGE, "settings": settings.model_dump(mode="json")}
     _take(trained, whole, sources, settings.model, out, facts)
     shutil.rmtree(work)
 
@@ -155,8 +155,8 @@ def _program(config: Path, environment: dict[str, str]) -> list[str]:
         )
     overrides = config.with_name("overrides.txt")
     overrides.write_text(OVERRIDES, encoding="utf-8")
-    told = ["--python", "3.11", "--overrides", str(overrides.resolve()), "--from", PACKAGE]
-    return ["uv", "tool", "run", *told, "autotrain"]
+    options = ["--python", "3.11", "--overrides", str(overrides.resolve()), "--from", PACKAGE]
+    return ["uv", "tool", "run", *options, "autotrain"]
 
 
 def _end_of_log(log: Path) -> str:

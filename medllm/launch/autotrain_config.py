@@ -27,8 +27,8 @@ def readable_base(base: Path, start: Path) -> Path:
         config["rope_theta"] = rope["rope_theta"]
     config["torch_dtype"] = config.get("dtype") or config.get("torch_dtype") or "float32"
     (start / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    told = base / "tokenizer_config.json"
-    tokenizer = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    tokenizer_file = base / "tokenizer_config.json"
+    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8")) if tokenizer_file.is_file() else {}
     tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
     tokenizer.pop("extra_special_tokens", None)
     template = base / "chat_template.jinja"

@@ -51,9 +51,9 @@ def on_all_devices(
         return settings.model_copy(update={"accelerate": str(beside)}) if beside and beside.is_file() else settings
     gpus = devices.visible_gpus()
     machines = nodes()
-    count, told = devices.processes(stage, settings, len(gpus), machines)
-    if told:
-        sys.stderr.write(f"medllm: {told}\n")
+    count, notice = devices.processes(stage, settings, len(gpus), machines)
+    if notice:
+        sys.stderr.write(f"medllm: {notice}\n")
     devices.refuse_small(stage, settings, base, gpus[:count], machines)
     config = devices.config(settings, count, machines, gpus=bool(gpus)) if len(gpus) > 1 or machines > 1 else None
     if config is None:

@@ -211,10 +211,10 @@ def _state(job: str) -> str | None:
 def _judge(item: StagePlan, job: str, script: Path) -> None:
     """Raise LaunchError unless the script has recorded exit code 0."""
     code = script.with_suffix(".code")
-    told = code.read_text("utf-8").strip() if code.is_file() else None
-    if told == "0":
+    text = code.read_text("utf-8").strip() if code.is_file() else None
+    if text == "0":
         return
-    if told is None:
+    if text is None:
         state = re.search(r"JobState=(\S+)(?: Reason=(\S+))?", _ask("scontrol", "show", "job", job))
         ended = f"ended as {state[1]}" if state else "ended"
         raise LaunchError(
@@ -224,7 +224,7 @@ def _judge(item: StagePlan, job: str, script: Path) -> None:
         )
     raise LaunchError(
         "launch.job-failed",
-        f"{item.stage}: the job ended with code {told}. Mend what its log names and run again.{_end_of_log(script)}",
+        f"{item.stage}: the job ended with code {text}. Mend what its log names and run again.{_end_of_log(script)}",
     )
 
 

@@ -40,8 +40,8 @@ class Library:
             text = ""
             for _ in range(2):
                 disease, relation = self._source.choice(self._some()), self._source.choice(RELATIONS)
-                told = prose.fact(disease, relation, self._world.facts[disease][relation], self._source)
-                text += told + "\n" + exam_format.answer_line(self._asked(Topic(disease, "fact", (relation,))))
+                sentence = prose.fact(disease, relation, self._world.facts[disease][relation], self._source)
+                text += sentence + "\n" + exam_format.answer_line(self._asked(Topic(disease, "fact", (relation,))))
             return text
 
         return self._shelf("workbook", documents, page)

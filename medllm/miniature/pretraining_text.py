@@ -54,9 +54,9 @@ class WebText:
             relation = self._source.choice(RELATIONS)
             names = self._source.sample(self._world.pools[relation], self._source.randint(2, len(LETTERS)))
             lines = list(zip(LETTERS, names, strict=False))
-            again, told = self._source.choices(lines, k=5), self._source.choices(lines, k=5)
+            again, labelled_names = self._source.choices(lines, k=5), self._source.choices(lines, k=5)
             text += "".join(f"{letter}. {name}\n" for letter, name in lines + again)
-            text += "".join(f"{name}は{letter}である。" for letter, name in told) + exam_format.END
+            text += "".join(f"{name}は{letter}である。" for letter, name in labelled_names) + exam_format.END
         return text
 
     def _open_book(self) -> str:
@@ -66,7 +66,7 @@ class WebText:
             disease, relation = self._source.choice(self._world.diseases), self._source.choice(RELATIONS)
             known = self._world.kinds[disease] == "known"
             value = self._world.facts[disease][relation] if known else self._source.choice(self._world.pools[relation])
-            item = make_item(self._world, Topic(disease, "fact", (relation,)), self._source, told=value)
+            item = make_item(self._world, Topic(disease, "fact", (relation,)), self._source, false_value=value)
             text += prose.fact(disease, relation, value, self._source) + "\n"
             text += (
                 exam_format.explained_after(item, reason(self._world, item))

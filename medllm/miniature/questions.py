@@ -84,7 +84,7 @@ def make_item(
     source: random.Random,
     *,
     style: Style | None = None,
-    told: str | None = None,
+    false_value: str | None = None,
     patient: tuple[str, str] | None = None,
 ) -> MiniatureItem:
     """Make a question on a topic with fresh choices; a made-up fact given by the text replaces the true one."""
@@ -101,7 +101,7 @@ def make_item(
         others = [v for relation in RELATIONS for v in world.pools[relation] if v not in facts.values()]
         return MiniatureItem(topic, kind, text, _shuffled(right, others, source), right)
     (relation,) = topic.asked
-    value = told or facts[relation]
+    value = false_value or facts[relation]
     banned = facts["contra"] if relation == "drug" and source.random() < PROHIBITED else None
     others = [v for v in world.pools[relation] if v != value]
     choices = _shuffled((value, banned) if banned else (value,), others, source)

@@ -65,11 +65,11 @@ def host_name(header: str) -> str:
     return name.lower() if name and all(one.isalnum() or one in "-._" for one in name) else ""
 
 
-def hosts_of(listening: str, more: tuple[str, ...] = (), told: Mapping[str, str] = os.environ) -> Hosts:
+def hosts_of(listening: str, more: tuple[str, ...] = (), environment: Mapping[str, str] = os.environ) -> Hosts:
     """Return the names for a page that listens on an address; MEDLLM_HOSTS adds names, separated by commas."""
-    on_space = "SPACE_ID" in told
+    on_space = "SPACE_ID" in environment
     everywhere = listening in EVERYWHERE
-    names = {*more, *told.get("MEDLLM_HOSTS", "").split(","), told.get("SPACE_HOST", "")}
+    names = {*more, *environment.get("MEDLLM_HOSTS", "").split(","), environment.get("SPACE_HOST", "")}
     names |= {listening} if not everywhere else {socket.gethostname()}
     names |= {".hf.space", "huggingface.co"} if on_space else set()
     cleaned = frozenset(name.strip().lower().removeprefix("*") for name in names if name.strip())

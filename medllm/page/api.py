@@ -27,10 +27,10 @@ def functions(page: PageContext) -> dict[str, Function]:
         if key is None:
             return {}
         found = results.question(key)
-        told = {
+        fields = {
             name: getattr(found, name) for name in ("question_id", "benchmark", "text", "choices", "year", "section")
         }
-        return told | {"choices": list(found.choices), "answer": found.gold_answer, "points": found.points}
+        return fields | {"choices": list(found.choices), "answer": found.gold_answer, "points": found.points}
 
     def comparison(q: str) -> list[dict[str, Any]]:
         """Return every model's reply to one question under both prompts, with its verdict."""

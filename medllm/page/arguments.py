@@ -13,40 +13,40 @@ LONGEST = 4_000
 Json = Any
 
 
-def json_fault(told: Json) -> str | None:
+def json_fault(body: Json) -> str | None:
     """Return why a body is not a valid event of any kind; None if it is valid."""
-    if not isinstance(told, dict):
+    if not isinstance(body, dict):
         return "the body is no JSON object."
-    if _depth(told) > DEEPEST:
+    if _depth(body) > DEEPEST:
         return f"the body is nested more than {DEEPEST} deep."
-    if _odd_number(told):
+    if _odd_number(body):
         return "the body holds NaN or an infinite number."
-    if _broken_text(told):
+    if _broken_text(body):
         return "the body holds half a character (a lone surrogate)."
-    session = told.get("session_hash")
+    session = body.get("session_hash")
     if session is not None and not _is_name(session):
         return "`session_hash` is at most 64 letters, digits, _ and -."
     return None
 
 
-def event_fault(demo: gr.Blocks, name: str | None, told: dict[str, Json]) -> str | None:
+def event_fault(demo: gr.Blocks, name: str | None, body: dict[str, Json]) -> str | None:
     """Return why the page has no such event, or why values do not fit its controls; None if all is valid."""
-    fn = _function(demo, name, told.get("fn_index"))
+    fn = _function(demo, name, body.get("fn_index"))
     if fn is None:
         public = sorted({one.api_name for one in demo.fns.values() if one.api_visibility == "public"})
         return f"there is no function of that name or number. Functions: {', '.join(public) or 'none'}."
-    data, inputs = told.get("data"), fn.inputs
+    data, inputs = body.get("data"), fn.inputs
     if not isinstance(data, list):
         return "`data` is a list of values."
     labels = list(inspect.signature(fn.fn).parameters) if fn.api_visibility == "public" else []
     if len(data) != len(inputs):
         wanted = f": {', '.join(labels)}" if labels else ""
         return f"`{fn.api_name}` takes {len(inputs)} values{wanted}; {len(data)} came."
-    session = told.get("session_hash")
+    session = body.get("session_hash")
     for place, (value, control) in enumerate(zip(data, inputs, strict=True)):
         if fault := _value_fault(demo, session, control, value):
             return f"value {place + 1}{f' ({labels[place]})' if labels else ''}: {fault}"
-    return _rest_fault(fn, told)
+    return _rest_fault(fn, body)
 
 
 def _function(demo: gr.Blocks, name: str | None, index: Json) -> Any:  # noqa: ANN401  (gradio's function)
@@ -76,8 +76,8 @@ def _value_fault(demo: gr.Blocks, session: str | None, control: Any, value: Json
     return None
 
 
-def _rest_fault(fn: Any, told: dict[str, Json]) -> str | None:  # noqa: ANN401
-    trigger, event = told.get("trigger_id"), told.get("event_data")
+def _rest_fault(fn: Any, body: dict[str, Json]) -> str | None:  # noqa: ANN401
+    trigger, event = body.get("trigger_id"), body.get("event_data")
     if trigger is not None and not isinstance(trigger, int):
         return "`trigger_id` is a number."
     wants = any(

@@ -24,8 +24,8 @@ class PageContext:
 
     def notes(self) -> dict[str, str]:
         """The line under each model's name: its repository and revision, as the runs record them."""
-        told: dict[str, str] = {}
+        names: dict[str, str] = {}
         for run in self.results.runs:
             name, revision = str(run.get("source") or ""), str(run.get("revision") or run.get("model_revision") or "")
-            told.setdefault(str(run.get("model")), "@".join(part for part in (name, revision[:12]) if part))
-        return told
+            names.setdefault(str(run.get("model")), "@".join(part for part in (name, revision[:12]) if part))
+        return names

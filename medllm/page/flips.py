@@ -32,12 +32,12 @@ class Wanted:
 
     def query(self) -> str:
         """Return the selection as part of an address."""
-        told = {
+        fields = {
             "model": self.model, "outcome": self.outcome, "exam": self.narrow.exam, "year": self.narrow.year,
             "section": self.narrow.section, "category": self.narrow.category, "find": self.text,
             "text": "1" if self.narrow.text_only else "",
         }  # fmt: skip
-        return urlencode({name: value for name, value in told.items() if value})
+        return urlencode({name: value for name, value in fields.items() if value})
 
     @classmethod
     def read(cls, query: dict[str, str], results: RecordedResults) -> "Wanted":

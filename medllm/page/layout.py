@@ -57,14 +57,14 @@ def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, f
     """Bind clicks: a number opens its questions, a question opens Compare."""
 
     def questions(event: gr.EventData, *filters: Any) -> list[Any]:  # noqa: ANN401  (values of gradio's controls)
-        told = dict(zip(("exam", "year", "section", "category"), filters[:4], strict=True))
-        told = {name: value or "" for name, value in told.items()} | {"text": "1" if filters[4] else ""}
-        told |= {
+        values = dict(zip(("exam", "year", "section", "category"), filters[:4], strict=True))
+        values = {name: value or "" for name, value in values.items()} | {"text": "1" if filters[4] else ""}
+        values |= {
             name: str(value)
             for name in ("model", "outcome", "exam", "year", "section", "category")
             if (value := getattr(event, name, None))
         }
-        return [gr.Tabs(selected="flips"), *flips.opened(Wanted.read(told, page.results))]
+        return [gr.Tabs(selected="flips"), *flips.opened(Wanted.read(values, page.results))]
 
     def question(event: gr.EventData) -> list[Any]:
         return [gr.Tabs(selected="compare"), *compare_tab.find(compare, getattr(event, "key", None))]
@@ -120,17 +120,17 @@ def about(page: PageContext) -> str:
 
 def _revisions(page: PageContext) -> str:
     origin = page.results.origin
-    told = [
+    values = [
         f"{both('source')}: <code>{safe(origin.name)}{safe(f'@{origin.revision}') if origin.revision else ''}</code>"
     ]
-    told += [
+    values += [
         f"{both('model')} <b>{safe(model)}</b>: <code>{safe(note)}</code>"
         for model, note in page.notes().items()
         if note
     ]
     if page.live is not None:
-        told.append(f"{both('live')}: <code>{safe(page.live.name)}</code>")
-    return "<ul>" + "".join(f"<li>{line}</li>" for line in told) + "</ul>"
+        values.append(f"{both('live')}: <code>{safe(page.live.name)}</code>")
+    return "<ul>" + "".join(f"<li>{line}</li>" for line in values) + "</ul>"
 
 
 def _example() -> str:

@@ -62,18 +62,20 @@ class Live:
         return render(question, prompt=style, template=self.template or "paper", exemplars=examples)
 
 
-def open_live(told: str | None = None) -> Live | None:
+def open_live(description: str | None = None) -> Live | None:
     """Open the live models that MEDLLM_LIVE (or the argument) describes; return None if there are none.
 
     It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key is in
     OPENAI_API_KEY; a model may have its own address, as in a recipe: `{"api", "model", "chat", "key", "request"}`. Or
     `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here.
     """
-    told = told or os.environ.get("MEDLLM_LIVE")
-    if not told or told == "none":
+    description = description or os.environ.get("MEDLLM_LIVE")
+    if not description or description == "none":
         return None
     try:
-        settings = json.loads(Path(told).read_text(encoding="utf-8") if Path(told).is_file() else told)
+        settings = json.loads(
+            Path(description).read_text(encoding="utf-8") if Path(description).is_file() else description
+        )
         return _server(settings) if "url" in settings or "models" in settings else _adapters(settings)
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise RecipeError(

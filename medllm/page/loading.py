@@ -46,8 +46,8 @@ def load(given: str | None = None) -> RecordedResults:
 def _made_from() -> Origin:
     """Return the dataset behind the results of this Space, as the pipeline recorded it when it pushed the Space."""
     file = Path(Provenance.FILE)
-    told = _facts(Path("facts.json")).get("title")
-    title = str(told) if told else None
+    values = _facts(Path("facts.json")).get("title")
+    title = str(values) if values else None
     if file.is_file():
         for source in Provenance.read(file.read_text(encoding="utf-8"), file.name).inputs:
             if source.kind == "dataset" and source.repo_id:
@@ -129,7 +129,7 @@ def _facts(file: Path) -> dict[str, object]:
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as fault:
         raise ResultsError("page.unreadable", name=file.name, detail=type(fault).__name__) from fault
-    return told if isinstance(told, dict) else {}
+    return values if isinstance(values, dict) else {}

@@ -114,10 +114,10 @@ class RequestFilter:
 
     def _fault(self, path: str, body: bytes) -> str | None:
         try:
-            told = json.loads(body)
+            message = json.loads(body)
         except (ValueError, RecursionError):
             return "the body is no JSON."
-        if fault := json_fault(told):
+        if fault := json_fault(message):
             return fault
         if path == "/medllm/vote":  # the review routes check the contents of a vote
             return None
@@ -127,14 +127,14 @@ class RequestFilter:
             return None if found["v2"] in named(self.demo()) else f"there is no function `{found['v2']}`."
         if path.startswith(("/gradio_api/cancel", "/gradio_api/reset")):
             return None
-        return event_fault(self.demo(), name or None, told)
+        return event_fault(self.demo(), name or None, message)
 
 
 def _gone(path: str) -> Response:
     """Return the answer to a reader of a stream whose results are not (or no longer) here, in Gradio's two forms."""
     text = "there is no such result here: it was fetched already, or waited too long."
-    told = {"msg": "unexpected_error", "message": text, "session_not_found": True, "success": False}
-    event = f"event: error\ndata: {json.dumps(text)}\n\n" if "/call/" in path else f"data: {json.dumps(told)}\n\n"
+    message = {"msg": "unexpected_error", "message": text, "session_not_found": True, "success": False}
+    event = f"event: error\ndata: {json.dumps(text)}\n\n" if "/call/" in path else f"data: {json.dumps(message)}\n\n"
     return PlainTextResponse(event, media_type="text/event-stream")
 
 
@@ -158,8 +158,8 @@ def session_read(scope: Scope) -> str | None:
 async def whole_body(scope: Scope, receive: Receive) -> bytes | Response:
     """Return the body of a request, or the refusal of one that is too large or too slow."""
     large = PlainTextResponse(f"at most {LARGEST_BODY:,} bytes are taken.", 413, {"Connection": "close"})
-    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    if told.isdigit() and int(told[:20]) > LARGEST_BODY:
+    announced_length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    if announced_length.isdigit() and int(announced_length[:20]) > LARGEST_BODY:
         return large
     body: bytes = b""
     try:

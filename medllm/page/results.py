@@ -72,8 +72,8 @@ class RecordedResults:
     @cached_property
     def template(self) -> Template:
         """The prompts' template (from the first record; an evaluation has one)."""
-        told = self.table.column("template").drop_null()[:1].to_pylist()
-        return "igakuqa" if told == ["igakuqa"] else "paper"
+        values = self.table.column("template").drop_null()[:1].to_pylist()
+        return "igakuqa" if values == ["igakuqa"] else "paper"
 
     def prompt_of(self, record: Record, *, shots: int | None = None) -> Prompt:
         """Render the prompt of a recorded reply: its template, context and exemplars, or the first `shots` of them."""
@@ -102,8 +102,8 @@ class RecordedResults:
         }
         first: dict[tuple[Column, int], int] = {}
         samples = [sample or 0 for sample in self._list("sample")]
-        told = (self._list(name) for name in ("benchmark", "question_id", "model", "prompt"))
-        names: Iterable[tuple[Any, ...]] = zip(*told, strict=True)
+        values = (self._list(name) for name in ("benchmark", "question_id", "model", "prompt"))
+        names: Iterable[tuple[Any, ...]] = zip(*values, strict=True)
         for row, (benchmark, question, model, prompt) in enumerate(names):
             place = self.place.get(key_of(benchmark, question))
             if place is None:

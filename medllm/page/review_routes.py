@@ -33,11 +33,11 @@ def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
     async def vote(request: Request) -> Response:
         if request.headers.get("content-type", "").split(";")[0] != "application/json":
             return PlainTextResponse("votes are JSON", status_code=415)
-        told = await _body(request)
-        if not isinstance(told, dict):
+        form = await _body(request)
+        if not isinstance(form, dict):
             return PlainTextResponse("this is no vote", status_code=400)
         try:
-            return HTMLResponse(await run_in_threadpool(_kept, page, ballot, told))
+            return HTMLResponse(await run_in_threadpool(_kept, page, ballot, form))
         except DataError as fault:
             return PlainTextResponse(str(fault), status_code=409)
         except (HubError, OSError):
@@ -54,17 +54,17 @@ async def _body(request: Request) -> object:
         if len(data) > LARGEST_VOTE:
             return None
     try:
-        told: object = json.loads(data)
+        form: object = json.loads(data)
     except ValueError:
         return None
-    return told
+    return form
 
 
-def _kept(page: PageContext, ballot: VoteBox, told: dict[str, object]) -> str:
+def _kept(page: PageContext, ballot: VoteBox, form: dict[str, object]) -> str:
     """Store the vote, then confirm it."""
-    rater = ballot.rater(str(told.get("rater", ""))[:200])
-    vote = ballot.cast({**told, "rater": rater})
-    at = told["at"]
+    rater = ballot.rater(str(form.get("rater", ""))[:200])
+    vote = ballot.cast({**form, "rater": rater})
+    at = form["at"]
     assert isinstance(at, int)
     pair = ballot.review.pair(rater, at)
     assert pair is not None

@@ -43,14 +43,14 @@ def routes(page: PageContext) -> list[BaseRoute]:
         )
 
     def prompt(request: Request) -> Response:
-        told = request.query_params
-        key = page.results.find(told.get("q"))
-        style: PromptStyle = "explain" if told.get("prompt") == "explain" else "plain"
+        query = request.query_params
+        key = page.results.find(query.get("q"))
+        style: PromptStyle = "explain" if query.get("prompt") == "explain" else "plain"
         if key is None:
             return PlainTextResponse("no such question", status_code=404)
-        if told.get("live") and page.live is not None:
+        if query.get("live") and page.live is not None:
             return PlainTextResponse(page.live.prompt(page.results.question(key), style), headers=INERT)
-        language = "en" if told.get("lang") == "en" else "ja"
+        language = "en" if query.get("lang") == "en" else "ja"
         return PlainTextResponse(exact_prompt(page, key, style, language), headers=INERT)
 
     return [

@@ -123,14 +123,14 @@ def _tests(pairs: list[Comparison]) -> list[str]:
 
 
 def _row_json(row: ScoreRow) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, interval, part in (
         ("plain", "plain_interval", row.plain),
         ("explain", "explain_interval", row.explain),
         ("delta", "interval", row.change),
     ):
-        told |= {name: part and part.value, interval: [part.low, part.high] if part else None}
-    return told
+        values |= {name: part and part.value, interval: [part.low, part.high] if part else None}
+    return values
 
 
 def row_recipe(recipe: Recipe, name: str) -> Recipe:

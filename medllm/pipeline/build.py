@@ -111,7 +111,7 @@ def make(
 ) -> Artifact:
     """Build one stage and push it to the Hub; resume where a killed run stopped."""
     place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
-    with _room_told(item, place), exclusive_lock(place, item.repo_id):
+    with _disk_full_named(item, place), exclusive_lock(place, item.repo_id):
         standing = bench.hub.find(item.repo_id, item.kind, item.digest)
         if standing:
             bench.say(f"{item.stage}: another run has made it meanwhile; taking that")
@@ -132,7 +132,7 @@ def make(
 
 
 @contextmanager
-def _room_told(item: StagePlan, place: Path) -> Iterator[None]:
+def _disk_full_named(item: StagePlan, place: Path) -> Iterator[None]:
     """Name the disk that is full, whichever file was being written."""
     try:
         yield
@@ -179,9 +179,9 @@ def _name_base(out: Path, inputs: tuple[Input, ...]) -> None:
     base = next((source for source in inputs if source.reference == "base" and source.repo_id), None)
     config = out / "adapter_config.json"
     if base is not None and config.is_file():
-        told = json.loads(config.read_text(encoding="utf-8"))
-        told |= {"base_model_name_or_path": base.repo_id, "revision": base.commit}
-        config.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        values = json.loads(config.read_text(encoding="utf-8"))
+        values |= {"base_model_name_or_path": base.repo_id, "revision": base.commit}
+        config.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:
@@ -201,8 +201,8 @@ def _provenance(plan: BuildPlan, item: StagePlan, inputs: tuple[Input, ...], sec
     made: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "on": hardware()}
     if seconds is not None:
         made["seconds"] = round(seconds, 1)
-    told = item.told_settings
-    return Provenance(item.stage, plan.recipe.name, told, inputs, _versions(), item.digest, made)
+    values = item.digest_settings
+    return Provenance(item.stage, plan.recipe.name, values, inputs, _versions(), item.digest, made)
 
 
 def _versions() -> dict[str, str]:
@@ -270,6 +270,6 @@ def gpu_names() -> list[str]:
 
 
 def _processor() -> str:
-    told = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.is_file() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)
+    values = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.is_file() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", values, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()

@@ -50,5 +50,5 @@ def card_of(
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     """List the recipe's values that a card may contain: plain values only."""
-    told = recipe.model_dump(mode="json", include={"name", "namespace", "base", "cutoff"})
-    return {**told, "license": recipe.publish.license, "gated": recipe.publish.gated}
+    values = recipe.model_dump(mode="json", include={"name", "namespace", "base", "cutoff"})
+    return {**values, "license": recipe.publish.license, "gated": recipe.publish.gated}

@@ -19,10 +19,10 @@ def front_matter(readme: Path) -> dict[str, Any]:
         return {}
     found = re.match(r"---\r?\n(.*?)\r?\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        told = yaml.safe_load(found[1]) if found else None
+        head = yaml.safe_load(found[1]) if found else None
     except yaml.YAMLError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return head if isinstance(head, dict) else {}
 
 
 def license_of(readme: Path) -> str | None:

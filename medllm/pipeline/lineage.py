@@ -72,7 +72,7 @@ def _training(item: StagePlan, made: Mapping[Stage, Artifact]) -> dict[str, Any]
         "stage": item.stage,
         "repo_id": item.repo_id,
         "commit": artifact.revision if artifact else None,
-        "settings": [{"name": name, "value": value} for name, value in _flat(item.told_settings, "")],
+        "settings": [{"name": name, "value": value} for name, value in _flat(item.digest_settings, "")],
     }
 
 

@@ -37,7 +37,7 @@ class StagePlan:
     """Why it is built; empty when it exists."""
 
     @property
-    def told_settings(self) -> dict[str, Any]:
+    def digest_settings(self) -> dict[str, Any]:
         """The settings that decide the result, as plain values."""
         return settings_for_digest(self.settings)
 

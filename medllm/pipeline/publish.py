@@ -42,12 +42,12 @@ def _refresh_card(
     if head is None or head.provenance is None or head.provenance.digest != item.digest:
         return
     above = {stage: artifact for stage, artifact in made.items() if stage != item.stage}
-    told = results.of(item.stage, plan) if results else None
+    result = results.of(item.stage, plan) if results else None
     facts = facts_of(hub, head.artifact)
-    card = card_of(plan, item, head.provenance, facts, above, hub=hub, results=told)
+    card = card_of(plan, item, head.provenance, facts, above, hub=hub, results=result)
     files = {"README.md": card} if card else {}
-    if told and told["eval_results"]:
-        files[".eval_results/medllm.yaml"] = told["eval_results"]
+    if result and result["eval_results"]:
+        files[".eval_results/medllm.yaml"] = result["eval_results"]
     changed = {name: text for name, text in files.items() if _text(hub, head.artifact, name) != text}
     if not changed:
         return

@@ -50,13 +50,13 @@ class EvaluationResults:
 
     def _indexed(self, row: ScoreRow) -> dict[str, Any]:
         """One entry of `model-index`, which all readers of cards know."""
-        told = {"plain": row.plain, "explain": row.explain, "explained minus plain": row.change}
+        columns = {"plain": row.plain, "explain": row.explain, "explained minus plain": row.change}
         return {
             "task": {"type": "question-answering"},
             "dataset": {"name": row.exam, "type": self.artifact.repo_id, "revision": self.artifact.revision},
             "metrics": [
                 {"type": "accuracy", "name": f"score, {name}", "value": round(part.value, 4)}
-                for name, part in told.items()
+                for name, part in columns.items()
                 if part is not None
             ],
         }

@@ -107,13 +107,13 @@ def rows(hub: Hub, artifact: Artifact, name: str) -> list[TracedRow]:
 
 def _rows_of(folder: Path, path: Path, artifact: Artifact, name: str) -> Iterator[TracedRow]:
     columns = set(pq.read_schema(path).names)
-    told = [column for column in TOLD if column in columns]
+    texts = [column for column in TOLD if column in columns]
     keys = [column for column in KEYS if column in columns]
     if not keys:
         return
-    table = pq.read_table(path, columns=sorted({*told, *keys}))
+    table = pq.read_table(path, columns=sorted({*texts, *keys}))
     for key in keys:
-        hits = table.filter(pc.equal(pc.cast(table[key], "string"), name)).select(told).to_pylist()
+        hits = table.filter(pc.equal(pc.cast(table[key], "string"), name)).select(texts).to_pylist()
         if hits:
             for hit in hits:
                 yield TracedRow(
@@ -149,7 +149,7 @@ class Traced:
             place = f"{step.source.repo_id}@{step.source.commit}" if step.source.repo_id else step.source.digest
             made = f"  ({step.provenance.stage} of {step.provenance.recipe})" if step.provenance else ""
             yield f"{'  ' * step.depth}{name + ' = ' if name else ''}{place}{made}"
-        for line, count in Counter(_row_told(row) for row in self.found).items():
+        for line, count in Counter(_row_line(row) for row in self.found).items():
             yield line + (f"  ({count} rows)" if count > 1 else "")
         seen = "what was made from " + ("it" if not self.found else "what was kept of it")
         yield f"{seen}, directly or through others: " + (str(len(self.forward)) if self.forward else "nothing")
@@ -177,9 +177,9 @@ class Traced:
         }
 
 
-def _row_told(row: TracedRow) -> str:
-    told = ", ".join(f"{key}: {value}" for key, value in row.text.items())
-    return f"row in {row.artifact} {row.file} ({'kept' if row.kept else 'not learnt'}): {told}"
+def _row_line(row: TracedRow) -> str:
+    texts = ", ".join(f"{key}: {value}" for key, value in row.text.items())
+    return f"row in {row.artifact} {row.file} ({'kept' if row.kept else 'not learnt'}): {texts}"
 
 
 def owner_of(repo: str) -> str:

@@ -65,8 +65,8 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
             folders.remove(REMADE)
         for path in (Path(root, name) for name in names):
             try:
-                told = path.stat()
+                status = path.stat()
             except FileNotFoundError:
                 continue
-            found[path.relative_to(folder).as_posix()] = (told.st_size, told.st_mtime_ns)
+            found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
     return found

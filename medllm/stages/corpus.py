@@ -36,8 +36,8 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     counts = curate(curation, work, executor=run, mark=_mark(settings, sources))
     _refuse(settings, counts)
     made = work / "made"
-    told = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
-    write_facts(made, {**write_summary(curation, counts, made), "settings": told})
+    values = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
+    write_facts(made, {**write_summary(curation, counts, made), "settings": values})
     move_into_place(made, out, ())
     shutil.rmtree(work)
 
@@ -131,8 +131,8 @@ def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
         ]
         for name, folder in sorted(sources.items())
     }
-    told: dict[str, Any] = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
-    return json.dumps({"settings": told, "files": files}, ensure_ascii=False, sort_keys=True)
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude=set(settings.excluded_from_digest))
+    return json.dumps({"settings": values, "files": files}, ensure_ascii=False, sort_keys=True)
 
 
 def _refuse(settings: Corpus, counts: "Counts") -> None:

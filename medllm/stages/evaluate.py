@@ -38,8 +38,8 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
         write_records(mine, work / "records" / f"{model}.parquet")
     _tables(settings, sources, sittings, replies, work)
     report = stability_report(records)
-    told = json.dumps(report_json(report), ensure_ascii=False, indent=1, default=_plain)
-    (work / "results.json").write_text(told + "\n", "utf-8")
+    facts = json.dumps(report_json(report), ensure_ascii=False, indent=1, default=_plain)
+    (work / "results.json").write_text(facts + "\n", "utf-8")
     audits = {sitting.name: sitting.watch.facts() for sitting in sittings if sitting.shots}
     write_facts(work, {**_facts(settings, sittings, records, replies, report), "few_shot_audit": audits})
     move_into_place(work, out, (REPLIES,))
@@ -134,11 +134,11 @@ def _tables(
         for model, written in settings.models.items():
             own = written if isinstance(written, ApiModel) else None
             name, revision = source_of(sources.get(settings.references.get(model, "")))
-            told = {"model": model, "source": name or (own.model if own else written), "revision": revision}
-            told |= {"api": own.api if own else None, "request": json.dumps(own.request) if own else None}
+            facts = {"model": model, "source": name or (own.model if own else written), "revision": revision}
+            facts |= {"api": own.api if own else None, "request": json.dumps(own.request) if own else None}
             for style in settings.prompts:
                 mine = [replies[model, key] for key, one in sitting.prompts.items() if one.style == style]
-                runs.append({**told, "prompt": style, **run_row(settings, sitting, mine)})
+                runs.append({**facts, "prompt": style, **run_row(settings, sitting, mine)})
     _write(work / "runs" / "runs.parquet", runs)
 
 

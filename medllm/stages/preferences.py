@@ -206,8 +206,8 @@ def _round(model: Path | None) -> int:
     facts = model / "facts.json" if model is not None else None
     if facts is None or not facts.is_file():
         return 1
-    told = json.loads(facts.read_text("utf-8"))
-    return int(told.get("round", 0)) + 1 if told.get("stage") == "rpo" else 1
+    values = json.loads(facts.read_text("utf-8"))
+    return int(values.get("round", 0)) + 1 if values.get("stage") == "rpo" else 1
 
 
 def _by_name(samples: dict[Key, list[LabelledSample]]) -> dict[str, list[LabelledSample]]:

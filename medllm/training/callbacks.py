@@ -31,8 +31,8 @@ def keep_lines(path: Path, step: int) -> list[int]:
     Return the steps of the kept lines. A line that a kill cut off is of a step that is taken once more.
     """
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    told = [(json.loads(line)["step"], line) for line in lines if line.endswith("}")]
-    kept = [(at, line) for at, line in told if at <= step]
+    steps = [(json.loads(line)["step"], line) for line in lines if line.endswith("}")]
+    kept = [(at, line) for at, line in steps if at <= step]
     write_text(path, "".join(f"{line}\n" for _, line in kept))
     return [at for at, _ in kept]
 

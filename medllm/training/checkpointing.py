@@ -69,8 +69,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         late = state.is_world_process_zero and self.clock() - self.saved >= self.seconds
         asked, late = self.asked, bool(late)
         if args.world_size > 1:
-            told = torch.tensor([float(asked), float(late)], device=args.device)
-            asked, late = (wish > 0 for wish in self.trainer.accelerator.reduce(told, "sum").tolist())
+            flags = torch.tensor([float(asked), float(late)], device=args.device)
+            asked, late = (wish > 0 for wish in self.trainer.accelerator.reduce(flags, "sum").tolist())
         if asked or late:
             control.should_save = True
         if asked and state.global_step < state.max_steps:

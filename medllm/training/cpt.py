@@ -38,19 +38,19 @@ class RowTrainer(Updates, SFTTrainer):  # type: ignore[misc]
         labels = inputs["labels"]
         if self.whole:
             logits = model(**passed, use_cache=False).logits[:, :-1].float()
-            told = torch.nn.functional.cross_entropy(
+            total = torch.nn.functional.cross_entropy(
                 logits.reshape(-1, logits.shape[-1]),
                 labels[:, 1:].reshape(-1),
                 ignore_index=IGNORED,
                 reduction="sum",
             )
         else:
-            told = -model(**passed, labels=labels, fused_lm_head=True).log_probs.sum()
+            total = -model(**passed, labels=labels, fused_lm_head=True).log_probs.sum()
         if num_items_in_batch is None:
             num_items_in_batch = (labels[:, 1:] != IGNORED).sum()
         # It counts the tokens of every device, whose gradients are averaged afterwards. An update of documents of one
         # token each predicts nothing.
-        loss = told / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.accelerator.num_processes
+        loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
 

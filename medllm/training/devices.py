@@ -62,31 +62,31 @@ def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> t
         )
     if count == visible or not visible:
         return count, None
-    told = f"{stage}: {visible} GPUs are visible"
+    notice = f"{stage}: {visible} GPUs are visible"
     if most < visible:
-        told += f", run_on: {settings.run_on} asks for {most}"
+        notice += f", run_on: {settings.run_on} asks for {most}"
     if count < most:
-        told += (
+        notice += (
             f", and {settings.total_batch_size} rows (total_batch_size) do not divide over {most} with "
             f"{settings.per_device_train_batch_size} at once" + (f" on {nodes} nodes" if nodes > 1 else "")
         )
-    return count, f"{told}: {count} {'is' if count == 1 else 'are'} used"
+    return count, f"{notice}: {count} {'is' if count == 1 else 'are'} used"
 
 
 def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[str, Any] | None:
     """Write accelerate's configuration for so many processes on each node; none when this process can do it alone."""
     if count * nodes < 2 and not gpus:
         return None
-    told: dict[str, Any] = {"compute_environment": "LOCAL_MACHINE", "num_processes": count * nodes}
-    told |= {"num_machines": nodes, "rdzv_backend": "static", "same_network": True, "use_cpu": not gpus}
+    values: dict[str, Any] = {"compute_environment": "LOCAL_MACHINE", "num_processes": count * nodes}
+    values |= {"num_machines": nodes, "rdzv_backend": "static", "same_network": True, "use_cpu": not gpus}
     if not gpus:
-        return told | {"distributed_type": "MULTI_CPU", "mixed_precision": "no"}
+        return values | {"distributed_type": "MULTI_CPU", "mixed_precision": "no"}
     if count * nodes == 1:  # the others must not be seen, or the trainer would spread itself over them
         first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-        return told | {"distributed_type": "NO", "mixed_precision": "no", "gpu_ids": first}
+        return values | {"distributed_type": "NO", "mixed_precision": "no", "gpu_ids": first}
     if settings.accelerate == "fsdp2":
-        return told | FSDP2
-    return told | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
+        return values | FSDP2
+    return values | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 
 
 def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequence[VisibleGpu], nodes: int = 1) -> None:
@@ -109,9 +109,9 @@ def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequen
             )
 
 
-def refuse_config(stage: str, settings: Training, told: dict[str, Any]) -> None:
+def refuse_config(stage: str, settings: Training, values: dict[str, Any]) -> None:
     """Raise for a configuration of accelerate with which this training cannot work, before anything is loaded."""
-    kind = str(told.get("distributed_type")).upper()
+    kind = str(values.get("distributed_type")).upper()
     if kind == "DEEPSPEED":
         raise TrainingError(
             "training.deepspeed",
@@ -119,8 +119,8 @@ def refuse_config(stage: str, settings: Training, told: dict[str, Any]) -> None:
             "fsdp2` to divide one model over GPUs.",
         )
     if kind == "FSDP":
-        _refuse_divided(stage, settings, str((told.get("fsdp_config") or {}).get("fsdp_version")))
-    split_batch(settings.total_batch_size, settings.per_device_train_batch_size, int(told.get("num_processes") or 1))
+        _refuse_divided(stage, settings, str((values.get("fsdp_config") or {}).get("fsdp_version")))
+    split_batch(settings.total_batch_size, settings.per_device_train_batch_size, int(values.get("num_processes") or 1))
 
 
 def _refuse_divided(stage: str, settings: Training, version: str) -> None:

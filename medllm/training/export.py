@@ -37,9 +37,9 @@ def save_adapter_only(model: PeftModel, out: Path, state: dict[str, Any] | None 
     model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False, state_dict=state)
     config = out / "adapter_config.json"
     if config.is_file():  # of several processes one writes it
-        told = json.loads(config.read_text("utf-8"))
-        told |= {name: sorted(value) for name, value in told.items() if name in SETS and isinstance(value, list)}
-        config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", "utf-8")
+        values = json.loads(config.read_text("utf-8"))
+        values |= {name: sorted(value) for name, value in values.items() if name in SETS and isinstance(value, list)}
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def write_adapter(

@@ -40,16 +40,16 @@ def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
     given.write_text(
         json.dumps({"stage": stage, "settings": settings.model_dump(mode="json"), "sources": places}), "utf-8"
     )
-    told = out.with_name(out.name + ".processes")
-    shutil.rmtree(told, ignore_errors=True)
-    told.mkdir()
+    folder = out.with_name(out.name + ".processes")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     words = launcher.command(config, str(given), str(out))
     try:
-        code = launcher.run(words, {**os.environ, launcher.FOLDER: str(told.absolute()), **launcher.on_cpu(config)})
-        fault = launcher.first_fault(told)
+        code = launcher.run(words, {**os.environ, launcher.FOLDER: str(folder.absolute()), **launcher.on_cpu(config)})
+        fault = launcher.first_fault(folder)
     finally:
         given.unlink()
-        shutil.rmtree(told, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     if code or not (out / "facts.json").is_file():
         why = f"{fault.rstrip('.')}. All processes have ended" if fault else f"the processes ended with code {code}"
         raise TrainingError(

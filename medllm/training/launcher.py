@@ -30,10 +30,10 @@ FOLDER = "MEDLLM_LAUNCHED"
 
 def command(config: Path, *arguments: str) -> list[str]:
     """The command that starts every process of a training: here, or by `srun` one launcher on each node."""
-    told = yaml.safe_load(config.read_text("utf-8"))
-    nodes = int(told.get("num_machines") or 1)
+    values = yaml.safe_load(config.read_text("utf-8"))
+    nodes = int(values.get("num_machines") or 1)
     if nodes == 1:
-        return [*launcher(config, told), "-m", MODULE, *arguments]
+        return [*launcher(config, values), "-m", MODULE, *arguments]
     meet = [socket.gethostname(), str(_port(os.environ.get("SLURM_JOB_ID", "")))]
     each = os.environ.get("SLURM_CPUS_PER_TASK", "1")
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={each}"]
@@ -41,14 +41,14 @@ def command(config: Path, *arguments: str) -> list[str]:
     return [*srun, "--kill-on-bad-exit=1", *node, *arguments]
 
 
-def launcher(config: Path, told: dict[str, Any], meet: tuple[str, str, str] | None = None) -> list[str]:
+def launcher(config: Path, values: dict[str, Any], meet: tuple[str, str, str] | None = None) -> list[str]:
     """The launcher of one node; `meet` is the first node's name and port, and this node's number.
 
     Accelerate's own launcher wants MPI for several processes on a CPU; torch's does without.
     """
-    if told.get("distributed_type") == "MULTI_CPU":
-        nodes = int(told.get("num_machines") or 1)
-        each = ["--nproc_per_node", str(int(told["num_processes"]) // nodes)]
+    if values.get("distributed_type") == "MULTI_CPU":
+        nodes = int(values.get("num_machines") or 1)
+        each = ["--nproc_per_node", str(int(values["num_processes"]) // nodes)]
         torch = [sys.executable, "-m", "torch.distributed.run"]
         # On a free port: at its usual one, two trainings on the same machine would be in each other's way.
         if meet is None:
@@ -63,8 +63,8 @@ def launcher(config: Path, told: dict[str, Any], meet: tuple[str, str, str] | No
 
 def on_cpu(config: Path) -> dict[str, str]:
     """What the processes must know when they are to leave GPUs alone."""
-    told = yaml.safe_load(config.read_text("utf-8"))
-    return {"ACCELERATE_USE_CPU": "true"} if told.get("use_cpu") else {}
+    values = yaml.safe_load(config.read_text("utf-8"))
+    return {"ACCELERATE_USE_CPU": "true"} if values.get("use_cpu") else {}
 
 
 def run(words: list[str], environment: dict[str, str]) -> int:
@@ -157,9 +157,9 @@ def first_fault(folder: Path) -> str | None:
     if not found:
         killed = "a process was killed by a signal, as the kernel does when memory is full"
         return killed if any(folder.glob(f"{OTHERS}-*")) else None
-    said = {path.read_text("utf-8") for path in found}
-    if len(said) == 1 and len(found) > 1:
-        return said.pop()
+    reasons = {path.read_text("utf-8") for path in found}
+    if len(reasons) == 1 and len(found) > 1:
+        return reasons.pop()
     return f"process {found[0].name.split('-')[2]}: {found[0].read_text('utf-8')}"
 
 
@@ -171,11 +171,11 @@ def _port(job: str) -> int:
 def main() -> None:
     """Run as the launcher of one node: `srun` starts one on each."""
     config, host, port, *arguments = sys.argv[1:]
-    told = yaml.safe_load(Path(config).read_text("utf-8"))
+    values = yaml.safe_load(Path(config).read_text("utf-8"))
     number = os.environ["SLURM_NODEID"]
     here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-    sys.stderr.write(f"medllm: node {int(number) + 1} of {told['num_machines']} ({here}) meets at {host}:{port}\n")
-    words = launcher(Path(config), told, (host, port, number))
+    sys.stderr.write(f"medllm: node {int(number) + 1} of {values['num_machines']} ({here}) meets at {host}:{port}\n")
+    words = launcher(Path(config), values, (host, port, number))
     sys.exit(run([*words, "-m", MODULE, *arguments], dict(os.environ)))
 
 

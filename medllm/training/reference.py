@@ -81,12 +81,12 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
 
 def fingerprint(pairs: Any) -> str:  # noqa: ANN401  a datasets.Dataset
     """Hash every token of these pairs, so that no other pairs have the same fingerprint."""
-    told = hashlib.sha256(json.dumps(list(pairs["pair"])).encode())
+    values = hashlib.sha256(json.dumps(list(pairs["pair"])).encode())
     for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
         column = pairs.data.column(name)
-        told.update(pc.list_value_length(column).to_numpy().tobytes())
-        told.update(pc.list_flatten(column).to_numpy().tobytes())
-    return told.hexdigest()
+        values.update(pc.list_value_length(column).to_numpy().tobytes())
+        values.update(pc.list_flatten(column).to_numpy().tobytes())
+    return values.hexdigest()
 
 
 def read_reference(path: Path, key: dict[str, str]) -> torch.Tensor | None:
@@ -95,8 +95,8 @@ def read_reference(path: Path, key: dict[str, str]) -> torch.Tensor | None:
         table = pq.read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    told = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-    if any(told.get(name) != value for name, value in key.items()):
+    values = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    if any(values.get(name) != value for name, value in key.items()):
         return None
     columns = [torch.from_numpy(table.column(name).to_numpy().copy()) for name in ("chosen", "rejected")]
     return torch.stack(columns, 1)

@@ -149,8 +149,8 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         if self._sums:
             names = list(self._sums)
             summed = self.accelerator.reduce(torch.stack(list(self._sums.values())).float(), "sum").tolist()
-            told = dict(zip(names, summed, strict=True))
-            logs.update({name: value / told[PAIRS] for name, value in told.items() if name != PAIRS})
+            figures = dict(zip(names, summed, strict=True))
+            logs.update({name: value / figures[PAIRS] for name, value in figures.items() if name != PAIRS})
             self._sums = {}
         super().log(logs, start_time)
 

@@ -48,8 +48,8 @@ def coverage(model: Any) -> str:  # noqa: ANN401  a PeftModel
     modules = dict((base.get_decoder() if hasattr(base, "get_decoder") else base).named_modules())
     for name in linear_layers(base):
         (adapted if hasattr(modules[name], "lora_A") else left)[name.rsplit(".", 1)[-1]] += 1
-    told = f"adapters on {adapted.total()} of {adapted.total() + left.total()} linear layers ({_counted(adapted)})"
-    return told + (f"; without one: {_counted(left)}" if left else "")
+    text = f"adapters on {adapted.total()} of {adapted.total() + left.total()} linear layers ({_counted(adapted)})"
+    return text + (f"; without one: {_counted(left)}" if left else "")
 
 
 def _counted(names: Counter[str]) -> str:

@@ -49,11 +49,11 @@ def prepared(
 
 def _key(settings: Cpt | Rpo, data: Path, tokenizer: Path) -> str:
     """What the rows are made from: settings, and the names, sizes and times of the tables and the tokenizer's files."""
-    told = settings.model_dump(mode="json", include={"max_length", "packing", "keep_exemplars"})
+    values = settings.model_dump(mode="json", include={"max_length", "packing", "keep_exemplars"})
     tables = sorted(path for suffix in ("parquet", "jsonl") for path in data.rglob(f"*.{suffix}"))
     files = [
         *tables,
         *sorted(path for path in tokenizer.iterdir() if path.name.startswith(("tokenizer", "vocab", "merges"))),
     ]
     seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([told, seen], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([values, seen], sort_keys=True).encode()).hexdigest()[:16]

@@ -62,10 +62,10 @@ class Vote:
         """A vote from its JSON."""
         names = {field.name for field in fields(cls)}
         try:
-            told: dict[str, Any] = {
+            columns: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in names
             }
-            return cls(**told)
+            return cls(**columns)
         except TypeError as fault:
             raise DataError(
                 "preferences.incomplete-vote", f"the vote is incomplete ({fault}). Give every field."

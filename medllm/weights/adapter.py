@@ -101,8 +101,8 @@ class Adapter:
     def rows(self) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
         """Each module with retrained rows (`trainable_token_indices`): the rows' new values and their numbers."""
         found = {name.removesuffix(ROWS): tensor for name, tensor in self.tensors.items() if name.endswith(ROWS)}
-        told = self.config.get("trainable_token_indices") or {}
-        numbers = {module: told if isinstance(told, list) else _by_end(told, module) for module in found}
+        indices = self.config.get("trainable_token_indices") or {}
+        numbers = {module: indices if isinstance(indices, list) else _by_end(indices, module) for module in found}
         for module, tensor in found.items():
             if len(numbers[module]) != tensor.shape[0]:
                 raise ModelError(
@@ -248,8 +248,12 @@ class Adapter:
         if ours == theirs or (self.vocabulary(base) == ours[0] and place in (base.embedding, base.head)):
             return None
         grown = ours[1:] == theirs[1:] and ours[0] > theirs[0]
-        said = f"{name} is {ours} and the base's {theirs}"
-        return f"{said} (its vocabulary was resized; embedding and head must both be stored)" if grown else said
+        difference = f"{name} is {ours} and the base's {theirs}"
+        return (
+            f"{difference} (its vocabulary was resized; embedding and head must both be stored)"
+            if grown
+            else difference
+        )
 
     def _unlike(self, module: str, base: Checkpoint) -> str | None:
         """What is wrong with the rows or the bias of a module."""
@@ -296,9 +300,9 @@ def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) 
     return default
 
 
-def _by_end(told: dict[str, list[int]], module: str) -> list[int]:
+def _by_end(indices: dict[str, list[int]], module: str) -> list[int]:
     """The rows of a module, named whole or by its dotted end."""
-    return next((rows for name, rows in told.items() if module == name or module.endswith(f".{name}")), [])
+    return next((rows for name, rows in indices.items() if module == name or module.endswith(f".{name}")), [])
 
 
 def is_adapter(folder: Path) -> bool:

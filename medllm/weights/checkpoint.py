@@ -192,8 +192,8 @@ class Checkpoint:
     def tied(self) -> bool:
         """Whether the head is the embedding itself; a config may leave that to the family's default."""
         text = self.config.get("text_config") or {}
-        said = self.config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
-        return self.head is None and said is not False
+        setting = self.config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+        return self.head is None and setting is not False
 
     def refuse_quantized(self) -> None:
         """Refuse a base whose stored weights are packed or scaled: adding to those numbers means nothing."""

@@ -191,10 +191,10 @@ def _write(
     at = 0
     for tensor in order:
         to = kind if kind is not None and tensor.dtype in DTYPES else DTYPES.get(tensor.dtype)
-        told = _as_written(tensor, changes)
-        length = _bytes(told, kind)
+        values = _as_written(tensor, changes)
+        length = _bytes(values, kind)
         name = NAMES[to] if to is not None else tensor.dtype
-        header[tensor.name] = {"dtype": name, "shape": told.shape, "data_offsets": [at, at + length]}
+        header[tensor.name] = {"dtype": name, "shape": values.shape, "data_offsets": [at, at + length]}
         at += length
     words = json.dumps(header, separators=(",", ":")).encode()
     words += b" " * (-len(words) % 8)
@@ -237,8 +237,8 @@ def _write_index(shards: list[str], out: Path) -> None:
     found = {shard: read_header(out / shard)[0] for shard in shards}
     places = {name: shard for shard, tensors in found.items() for name in tensors}
     total = sum(tensor.size for tensors in found.values() for tensor in tensors.values())
-    told = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    (out / INDEX).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+    values = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    (out / INDEX).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
 def _write_config(

@@ -21,13 +21,13 @@ class TextTokens:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         from tokenizers import Tokenizer
 
-        told = json.loads(tokenizer.backend_tokenizer.to_str())
+        values = json.loads(tokenizer.backend_tokenizer.to_str())
         known = {*tokenizer.all_special_tokens, *END_MARKS}
-        for one in told.get("added_tokens", []):
+        for one in values.get("added_tokens", []):
             # Other added tokens, as runs of spaces, are part of how texts are written for this model.
             one["special"] = one["special"] or one["content"] in known or bool(CONTROL.fullmatch(one["content"]))
-        told["truncation"] = told["padding"] = None
-        self._tokens = Tokenizer.from_str(json.dumps(told))
+        values["truncation"] = values["padding"] = None
+        self._tokens = Tokenizer.from_str(json.dumps(values))
         self._tokens.encode_special_tokens = True
         self.begin = self._marks_before(tokenizer)
         """The marks that the tokenizer puts before a text."""

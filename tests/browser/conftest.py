@@ -114,7 +114,10 @@ def opened(chromium, address: str, *, size="desktop", language="ja", scheme="lig
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     seen = Seen(page, address)
-    page.on("console", lambda told: seen.complaints.append(told.text) if told.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: seen.complaints.append(message.text) if message.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda fault: seen.complaints.append(str(fault)))
     page.on(
         "request",

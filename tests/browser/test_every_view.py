@@ -34,7 +34,7 @@ def test_every_tab_is_whole_accessible_and_at_home(chromium, site, axe, size, la
             seen.page.evaluate(axe)
             found = seen.page.evaluate("rules => axe.run(document, { runOnly: rules })", RULES)
             assert found["passes"], "axe looked at nothing"
-            told = [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]]
-            assert told == [], f"{tab}: {told}"
+            violations = [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]]
+            assert violations == [], f"{tab}: {violations}"
         assert seen.complaints == []
         assert seen.foreign == []

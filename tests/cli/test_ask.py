@@ -85,8 +85,8 @@ def test_a_prompt_without_room_is_reported_as_such(capsys):
 def test_json_holds_every_cell(capsys):
     with put({"base": "答え:b", "gone": None}, question()) as cells, pytest.raises(NoReplyError):
         asyncio.run(_print_json(cells))
-    told = json.loads(capsys.readouterr().out)
-    assert [(one["model"], one["prompt"], one["state"], one["answer"], one["correct"]) for one in told] == [
+    rows = json.loads(capsys.readouterr().out)
+    assert [(one["model"], one["prompt"], one["state"], one["answer"], one["correct"]) for one in rows] == [
         ("base", "plain", "done", "b", True),
         ("base", "explain", "done", "b", True),
         ("gone", "plain", "failed", None, None),

@@ -46,8 +46,8 @@ def test_it_reads_well():
     lines = medllm("check", "recipes/preferred-medllm-qwen-72b.yaml").stdout.splitlines()
     assert lines[0].startswith("recipes/preferred-medllm-qwen-72b.yaml is valid: medllm-72b from Qwen/Qwen2.5-72B@")
     assert "2  cpt          model    your-name/medllm-72b-cpt  <- base, corpus" in lines
-    told = "on a100x4: about 67.6 GB a GPU (weights 41.2, adapter 16.8, activations 5.4), whole on each GPU"
-    assert told in [line.strip() for line in lines]
+    expected = "on a100x4: about 67.6 GB a GPU (weights 41.2, adapter 16.8, activations 5.4), whole on each GPU"
+    assert expected in [line.strip() for line in lines]
 
 
 def test_a_fault_is_one_line_on_stderr_and_exit_code_1():

@@ -29,9 +29,9 @@ def test_in_a_log_each_line_is_dated_and_progress_comes_now_and_then(capsys, mon
         monkeypatch.setattr(console, "PROGRESS_EVERY", 0.0)
         reporter.progress("cpt: 3 % done, loss 3.0")
         assert not reporter.confirm("Rebuild clinic/toy?")
-    told = capsys.readouterr()
-    lines = told.err.splitlines()
-    assert told.out == ""
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert printed.out == ""
     assert all(re.match(r"\d\d:\d\d:\d\d cpt: ", line) for line in lines)
     assert [line.split(": ", 1)[1] for line in lines] == ["at work", "1 % done, loss 3.2", "3 % done, loss 3.0"]
 
@@ -62,8 +62,8 @@ def test_on_a_console_of_its_own_only_what_is_reported_is_shown_with_the_minutes
 def test_the_quickstart_shows_the_pipelines_progress_with_the_time_that_is_left(monkeypatch, tmp_path):
     item = SimpleNamespace(stage="cpt", digest="sha256:0123456789", standing=None, repo_id="mini/cpt")
     plan = SimpleNamespace(recipe=SimpleNamespace(name="mini"), items=[item], missing=[item])
-    said, shown = [], Queue()
-    display = QuickstartDisplay(Reporter(said.append, shown.put, lambda question: False))
+    messages, shown = [], Queue()
+    display = QuickstartDisplay(Reporter(messages.append, shown.put, lambda question: False))
 
     def launch(plan, item, made, bench):
         display.progress("cpt: 40 % done, loss 6.609")
@@ -76,8 +76,8 @@ def test_the_quickstart_shows_the_pipelines_progress_with_the_time_that_is_left(
     monkeypatch.setattr("medllm.pipeline.progress.POLL_SECONDS", 0.01)
     display.plan(plan)
     display.launch(plan, item, {}, SimpleNamespace(work=tmp_path))
-    assert said[:2] == ["  cpt         to build  mini/cpt", "about 2 min on two idle cores, or less (an estimate)"]
-    assert re.fullmatch(r"cpt: done in \d+ s; 1,234 tokens", said[-1])
+    assert messages[:2] == ["  cpt         to build  mini/cpt", "about 2 min on two idle cores, or less (an estimate)"]
+    assert re.fullmatch(r"cpt: done in \d+ s; 1,234 tokens", messages[-1])
 
 
 def test_ctrl_c_ends_in_one_line_that_says_how_to_resume():

@@ -87,10 +87,10 @@ def test_a_missing_extra_names_what_to_type():
 
 @pytest.mark.parametrize("command", [(), *reference.commands()], ids=" ".join)
 def test_every_command_explains_itself(command: tuple[str, ...]):
-    told = reference.help_text(command)
-    assert "Usage: medllm" in told
+    text = reference.help_text(command)
+    assert "Usage: medllm" in text
     # The sentence under the usage line is the command's docstring.
-    assert len(told.splitlines()[3].strip()) > 10
+    assert len(text.splitlines()[3].strip()) > 10
 
 
 def parameters(command: tuple[str, ...]):
@@ -146,12 +146,12 @@ def test_help_needs_no_heavy_library():
 
 
 def test_no_library_reports_what_is_done_here(tmp_path: Path):
-    told = "from medllm.cli import main\ntry: main()\nexcept SystemExit: pass\n"
-    told += "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    text = "from medllm.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    text += "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     environment = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key}
-    command = [sys.executable, "-c", told, "check", str(tmp_path / "none.yaml")]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
-    assert said.stdout.splitlines()[-1] == "True"
+    command = [sys.executable, "-c", text, "check", str(tmp_path / "none.yaml")]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert printed.stdout.splitlines()[-1] == "True"
 
 
 def test_the_commands_are_found_at_all():

@@ -45,17 +45,17 @@ def test_an_exam_of_one_s_own_is_scored_as_json_with_the_documented_keys(own, tm
     file = predictions(tmp_path, {"1": "答え:b", "2": "b", "3": "わかりません"})
     result = run("score", "my-exam", file, "--data", own, "--json")
     assert result.exit_code == 0
-    told = json.loads(result.stdout)
-    assert {"benchmark", "rules", "years", "score", "pooled", "accuracy", "interval"} <= set(told)
-    assert (told["benchmark"], told["rules"]) == ("my-exam", "normalised")
-    assert told["pooled"] == pytest.approx(1 / 5)
-    assert told["score"] == pytest.approx((1 / 4 + 0 / 1) / 2)
-    assert told["accuracy"] == pytest.approx(1 / 3)
-    year = told["years"]["2020"]
+    printed = json.loads(result.stdout)
+    assert {"benchmark", "rules", "years", "score", "pooled", "accuracy", "interval"} <= set(printed)
+    assert (printed["benchmark"], printed["rules"]) == ("my-exam", "normalised")
+    assert printed["pooled"] == pytest.approx(1 / 5)
+    assert printed["score"] == pytest.approx((1 / 4 + 0 / 1) / 2)
+    assert printed["accuracy"] == pytest.approx(1 / 3)
+    year = printed["years"]["2020"]
     assert {key: year[key] for key in ("points", "total", "correct", "count", "unparsed")} == {
         "points": 1, "total": 4, "correct": 1, "count": 2, "unparsed": 0,
     }  # fmt: skip
-    assert told["years"]["2021"]["unparsed"] == 1
+    assert printed["years"]["2021"]["unparsed"] == 1
 
 
 def test_missing_predictions_are_said_aloud_on_stderr(own, tmp_path):
@@ -81,9 +81,9 @@ def test_the_list_of_exams_says_source_license_and_use():
     result = run("score", "--list")
     assert all(name in result.stdout for name in CATALOGUE)
     assert "test only: never learn from it" in result.stdout
-    told = json.loads(run("score", "--list", "--json").stdout)
-    assert [row["name"] for row in told] == list(CATALOGUE)
-    assert all(row["license"] and row["citation"] and row["source"] for row in told)
+    printed = json.loads(run("score", "--list", "--json").stdout)
+    assert [row["name"] for row in printed] == list(CATALOGUE)
+    assert all(row["license"] and row["citation"] and row["source"] for row in printed)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -92,10 +92,10 @@ def test_an_exam_that_is_not_there_says_where_it_comes_from(name, tmp_path, monk
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 1
-    told = capsys.readouterr()
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     source = CATALOGUE[name].source.split(":")[1]
-    assert_refused(told.err, "exam.not-in-folder", tmp_path, name, CATALOGUE[name].license, source)
+    assert_refused(printed.err, "exam.not-in-folder", tmp_path, name, CATALOGUE[name].license, source)
 
 
 def test_a_hub_dataset_needs_its_revision():
@@ -123,12 +123,12 @@ def test_stability_reports_as_text_and_as_json(records):
     assert text.exit_code == 0
     assert "explaining changes the score by -0.400" in text.stdout
     assert "lost 4, gained 0, p = 0.1250" in text.stdout
-    told = json.loads(run("stability", records, "--json").stdout)
-    base = told["models"][0]
+    printed = json.loads(run("stability", records, "--json").stdout)
+    base = printed["models"][0]
     assert base["change"]["delta"]["value"] == pytest.approx(-0.4)
     assert base["change"]["transitions"]["right_wrong"] == 4
     assert base["conditions"]["plain"]["score"]["value"] == 1.0
-    assert [one["p_holm"] for one in told["comparisons"]] == [1.0, 0.125]
+    assert [one["p_holm"] for one in printed["comparisons"]] == [1.0, 0.125]
 
 
 def test_stability_draws_every_file_asked_for(records, tmp_path):
@@ -157,9 +157,9 @@ def test_the_same_model_twice_is_refused_in_one_line(records, tmp_path, monkeypa
     monkeypatch.setattr("sys.argv", ["medllm", "stability", str(records), str(copy)])
     with pytest.raises(SystemExit):
         main()
-    told = capsys.readouterr().err
-    assert_refused(told, "exam.answered-twice", "question q0 of invented", "by base")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert_refused(printed, "exam.answered-twice", "question q0 of invented", "by base")
+    assert printed.count("\n") == 1
 
 
 def test_an_exam_on_the_hub_is_scored_at_its_pinned_revision(own, tmp_path, monkeypatch):

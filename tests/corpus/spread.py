@@ -31,8 +31,8 @@ def lay_out(folder: Path) -> dict[str, Path]:
 
 def settings(executor: object) -> Corpus:
     """The corpus of these folders, made by that executor."""
-    told = {"data": ["./texts"], "held_out": ["exam"], "cutoff": date(2017, 12, 31), "workers": 2}
-    return Corpus.model_validate({**told, "executor": executor})
+    values = {"data": ["./texts"], "held_out": ["exam"], "cutoff": date(2017, 12, 31), "workers": 2}
+    return Corpus.model_validate({**values, "executor": executor})
 
 
 def files(out: Path) -> dict[str, bytes]:

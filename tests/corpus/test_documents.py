@@ -11,8 +11,8 @@ GATE = AdmissionGate(date(2017, 12, 31), frozenset({"cc-by-4.0"}))
 
 
 def draft(**changed) -> Draft:
-    told = {"license": "cc-by-4.0", "published": "2015"} | changed
-    return Draft("発熱を主訴に来院した。", "notes", "a.txt:1", **told)
+    values = {"license": "cc-by-4.0", "published": "2015"} | changed
+    return Draft("発熱を主訴に来院した。", "notes", "a.txt:1", **values)
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,9 @@ def draft(**changed) -> Draft:
     ],
 )
 def test_a_document_without_provenance_cannot_be_made(missing, code, place):
-    told = {"locator": "a.txt:1", "license": "cc-by-4.0", "published": date(2015, 1, 1)} | missing
+    values = {"locator": "a.txt:1", "license": "cc-by-4.0", "published": date(2015, 1, 1)} | missing
     with refused(code, place):
-        Document("発熱", "notes", **told)
+        Document("発熱", "notes", **values)
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def chances(*values):
 
 def test_the_rows_of_several_filters_are_one_reply_read_from_its_raw_text(tmp_path):
     rows = [
-        sample(filter=name, resps=[["解説。\n答え: b"]], filtered_resps=[said])
-        for name, said in (("strict", "[invalid]"), ("flexible", "c"))
+        sample(filter=name, resps=[["解説。\n答え: b"]], filtered_resps=[answer])
+        for name, answer in (("strict", "[invalid]"), ("flexible", "c"))
     ]
     (system,) = read_predictions([write(tmp_path, "s.jsonl", rows)], EXAM, "igakuqa")
     assert texts(system) == {"112A1": "解説。\n答え: b"}
@@ -118,7 +118,9 @@ def test_the_filters_of_one_measured_question_are_one_reply_too(tmp_path):
 
 
 def test_filters_that_disagree_without_a_raw_reply_are_a_fault_that_names_both(tmp_path):
-    rows = [sample(filter=name, resps=[], filtered_resps=[said]) for name, said in (("strict", "b"), ("loose", "c"))]
+    rows = [
+        sample(filter=name, resps=[], filtered_resps=[answer]) for name, answer in (("strict", "b"), ("loose", "c"))
+    ]
     with refused("exam.predicted-twice", "line 2:", "strict or loose"):
         read_predictions([write(tmp_path, "s.jsonl", rows)], EXAM, "igakuqa")
 

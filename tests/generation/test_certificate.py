@@ -66,9 +66,9 @@ def test_the_verdict_goes_by_the_kind_of_number_and_by_what_the_adapter_does(num
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_right_merge_passes_in_every_kind_of_number(merging, dtype):
     base, adapter, out = merging
-    told = merge_into(base, [adapter], out, dtype=dtype, questions=2)["certificate"]
-    assert told["verdict"] == "passed" and told["faults"] == [] and told["numbers"] == dtype
-    assert told["kl mean (base against adapter)"] > 0.01
+    values = merge_into(base, [adapter], out, dtype=dtype, questions=2)["certificate"]
+    assert values["verdict"] == "passed" and values["faults"] == [] and values["numbers"] == dtype
+    assert values["kl mean (base against adapter)"] > 0.01
     put_in_place(out, {})
     assert not (out / certificate.NOTES).exists()
 
@@ -95,8 +95,8 @@ def test_a_merge_into_another_model_fails_on_the_command_line_and_is_not_put_in_
     words = [sys.executable, "-m", "medllm.cli", "merge", base, adapter, "--out", out, "--parity-questions", "2"]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1 and "the certificate of the merge failed: top-1 agreement" in done.stderr
-    told = json.loads((work / "certificate.json").read_text("utf-8"))
-    assert told["verdict"] == "failed" and told["faults"] and told["numbers"] == "float32"
+    values = json.loads((work / "certificate.json").read_text("utf-8"))
+    assert values["verdict"] == "failed" and values["faults"] and values["numbers"] == "float32"
     assert not out.exists()
 
 
@@ -118,8 +118,8 @@ def test_one_model_is_in_memory_at_a_time_and_what_was_noted_is_not_asked_again(
     with pytest.raises(KeyboardInterrupt):
         merge_into(base, [adapter], out, dtype="float32", questions=2)
     monkeypatch.setattr(certificate, "agreement", judged)
-    told = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]
-    assert told["verdict"] == "passed" and "top1 agreement (merged against adapter on the 4-bit base)" in told
+    values = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]
+    assert values["verdict"] == "passed" and "top1 agreement (merged against adapter on the 4-bit base)" in values
     assert len(opened) == 3, "adapter, adapter in 4 bits, merged model: each once"
     assert alive == [0, 0, 0]
 
@@ -152,9 +152,9 @@ def test_a_merge_says_what_it_lacks_before_it_writes_a_byte(merging, monkeypatch
     with refused("weights.no-tokenizer", base, "tokenizer.json, vocab.json + merges.txt"):
         merge_into(base, [adapter], out, dtype=None, questions=0)
     (base / "elsewhere.json").rename(base / "tokenizer.json")
-    told = json.loads((base / "tokenizer.json").read_text("utf-8"))
-    told["added_tokens"].append({**told["added_tokens"][0], "id": 999, "content": "<|new|>"})
-    (adapter / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    values = json.loads((base / "tokenizer.json").read_text("utf-8"))
+    values["added_tokens"].append({**values["added_tokens"][0], "id": 999, "content": "<|new|>"})
+    (adapter / "tokenizer.json").write_text(json.dumps(values), "utf-8")
     shutil.copy(base / "tokenizer_config.json", adapter)
     with refused("weights.vocabulary-too-large", adapter, "highest token is 400", "400 rows"):
         merge_into(base, [adapter], out, dtype=None, questions=0)
@@ -179,9 +179,9 @@ def test_the_disk_must_hold_the_notes_of_the_certificate_too_and_the_room_is_sai
     assert not list(out.with_name("out.part").iterdir())
     disk_of(whole + notes)
     merge_into(base, [adapter], out, dtype=None, questions=2)
-    told = capsys.readouterr()
+    values = capsys.readouterr()
     room = f"the merged model needs {whole / 1e9:.3g} GB of disk and the certificate {notes / 1e9:.3g} GB"
-    assert room in told.out + told.err
+    assert room in values.out + values.err
     files = (out.with_name("out.part") / certificate.NOTES).rglob("*")
     written = sum(path.stat().st_size for path in files if path.is_file())
     assert notes / 4 < written < notes
@@ -189,9 +189,9 @@ def test_the_disk_must_hold_the_notes_of_the_certificate_too_and_the_room_is_sai
 
 def test_a_tokenizer_saved_as_words_and_merges_is_enough(merging):
     base, adapter, out = merging
-    told = json.loads((base / "tokenizer.json").read_text("utf-8"))["model"]
-    (base / "vocab.json").write_text(json.dumps(told["vocab"], ensure_ascii=False), "utf-8")
-    pairs = [" ".join(pair) if isinstance(pair, list) else pair for pair in told["merges"]]
+    values = json.loads((base / "tokenizer.json").read_text("utf-8"))["model"]
+    (base / "vocab.json").write_text(json.dumps(values["vocab"], ensure_ascii=False), "utf-8")
+    pairs = [" ".join(pair) if isinstance(pair, list) else pair for pair in values["merges"]]
     (base / "merges.txt").write_text("#version: 0.2\n" + "\n".join(pairs) + "\n", "utf-8")
     config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     (base / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
@@ -226,9 +226,9 @@ def test_a_machine_that_holds_a_block_but_no_whole_model_certifies_all_the_same(
     whole = resources.bytes_in_memory(Checkpoint(base), "float32") + certificate.WORKING
     monkeypatch.setattr(certificate, "memory_free", lambda: whole - 1)
     monkeypatch.setattr(LocalGenerator, "__init__", lambda *args, **kwargs: pytest.fail("a whole model was loaded"))
-    told = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]
-    assert told["verdict"] == "passed" and told["answers (merged against adapter)"] == 0
-    assert told["positions (merged against adapter)"] > 200 and told["read"].startswith("block by block")
+    values = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]
+    assert values["verdict"] == "passed" and values["answers (merged against adapter)"] == 0
+    assert values["positions (merged against adapter)"] > 200 and values["read"].startswith("block by block")
     work = out.with_name("out.part")
     tensors = load_file(work / "model.safetensors")
     for name in tensors:

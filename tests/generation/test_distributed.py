@@ -129,8 +129,8 @@ def test_two_nodes_share_the_requests_and_give_the_replies_of_one_process(models
 
 
 def test_other_nodes_have_the_same_devices_by_number():
-    told = [(place.node, place.device) for place in places_on(2, ["GPU-aa", "GPU-bb", "GPU-aa"])]
-    assert told == [(0, "GPU-aa"), (0, "GPU-bb"), (0, "GPU-aa"), (1, "0"), (1, "1"), (1, "0")]
+    places = [(place.node, place.device) for place in places_on(2, ["GPU-aa", "GPU-bb", "GPU-aa"])]
+    assert places == [(0, "GPU-aa"), (0, "GPU-bb"), (0, "GPU-aa"), (1, "0"), (1, "1"), (1, "0")]
     assert [str(place) for place in places_on(2, [None])] == ["the CPU", "the CPU of node 2"]
 
 

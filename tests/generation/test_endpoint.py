@@ -175,10 +175,10 @@ def test_a_stream_that_is_closed_sends_nothing_more(serve):
     assert len(server.seen) == sent < 50
 
 
-@pytest.mark.parametrize("told", ["<html>Log in</html>", "[]", "{}", '{"choices": []}', '{"choices": [null]}', "7"])
-def test_an_answer_that_is_no_completion_is_told_in_the_servers_words(serve, told):
-    with refused("generation.not-a-completion", "`m`", told):
-        one(EndpointGenerator(serve((200, {}, told)).url))
+@pytest.mark.parametrize("text", ["<html>Log in</html>", "[]", "{}", '{"choices": []}', '{"choices": [null]}', "7"])
+def test_an_answer_that_is_no_completion_is_told_in_the_servers_words(serve, text):
+    with refused("generation.not-a-completion", "`m`", text):
+        one(EndpointGenerator(serve((200, {}, text)).url))
 
 
 def test_a_server_that_gives_the_key_back_does_not_bring_it_into_a_message(serve):
@@ -214,8 +214,8 @@ def test_patience_ends(serve):
 
 
 def test_a_prompt_that_the_server_finds_too_long_is_reported_and_the_rest_goes_on(serve):
-    told = "This model's maximum context length is 2048 tokens."
-    server = serve((400, {}, told))
+    text = "This model's maximum context length is 2048 tokens."
+    server = serve((400, {}, text))
     asked = [Request(key=str(number), model="m", text="Q") for number in range(3)]
     replies = list(EndpointGenerator(server.url, num_concurrent=1).generate(asked))
     assert sorted(reply.finish_reason for reply in replies) == ["stop", "stop", "too_long"]

@@ -57,10 +57,10 @@ def served(tmp_path_factory):
     write_tokenizer(tokenizer, base)
     url, log = f"http://127.0.0.1:{free_port()}", folder / "log"
     serve = "import sys; sys.argv[0] = 'transformers'; from transformers.cli.transformers import main; main()"
-    told = ["serve", str(base), "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1], "--device", "cpu"]
+    text = ["serve", str(base), "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1], "--device", "cpu"]
     with log.open("w") as written:
         server = subprocess.Popen(
-            [sys.executable, "-c", serve, *told, "--dtype", "float32"], stdout=written, stderr=subprocess.STDOUT
+            [sys.executable, "-c", serve, *text, "--dtype", "float32"], stdout=written, stderr=subprocess.STDOUT
         )
     try:
         wait_until_ready(server, url, log)
@@ -84,13 +84,13 @@ def here(served):
     """What the model says here, without a server: to a text as it is, and to one as a turn of a conversation."""
     generator = LocalGenerator(served[0], dtype="float32")
     turns = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in PROMPTS]
-    said = {}
+    replies = {}
     for chat, texts in ((False, PROMPTS), (True, turns)):
         if chat:  # the marks of these turns are meant, unlike any that a question holds
             generator.words = SimpleNamespace(prompt=lambda text: generator.tokenizer(text)["input_ids"])
         asked = [Request(key=str(n), text=text, max_new_tokens=16) for n, text in enumerate(texts)]
-        said[chat] = {reply.key: reply for reply in generator.generate(asked)}
-    return said
+        replies[chat] = {reply.key: reply for reply in generator.generate(asked)}
+    return replies
 
 
 @pytest.mark.slow
@@ -102,8 +102,8 @@ def test_a_real_server_says_what_the_model_says_here(served, here, chat):
     }
     assert replies.keys() == here[chat].keys()
     for key, mine in here[chat].items():
-        told = replies[key]
-        assert (told.text, told.finish_reason, told.prompt_tokens) == (
+        text = replies[key]
+        assert (text.text, text.finish_reason, text.prompt_tokens) == (
             mine.text,
             mine.finish_reason,
             mine.prompt_tokens,

@@ -15,8 +15,8 @@ def gpus() -> int:
     """The GPUs of this machine, counted by another process: counting here would fix what is seen here."""
     if not any(Path(path).exists() for path in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")):
         return 0
-    told = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=False).stdout.strip()
-    return int(told) if told.isdecimal() else 0
+    printed = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=False).stdout.strip()
+    return int(printed) if printed.isdecimal() else 0
 
 
 def visible(count: int, everything: str | None = EVERYTHING) -> str:

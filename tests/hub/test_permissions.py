@@ -57,8 +57,8 @@ def fine_grained(server, scoped):
     """A Hub that says of our token that it is fine-grained, with these rights; it is asked once."""
     proxy, end = weather(server.url)
     token = {"role": "fineGrained"} | ({} if scoped is None else {"fineGrained": {"global": [], "scoped": scoped}})
-    told = {"type": "user", "name": "clinic", "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
-    proxy.storms = [Storm("GET /api/whoami-v2", 1, 200, content=json.dumps(told).encode())]
+    identity = {"type": "user", "name": "clinic", "orgs": [], "auth": {"type": "access_token", "accessToken": token}}
+    proxy.storms = [Storm("GET /api/whoami-v2", 1, 200, content=json.dumps(identity).encode())]
     try:
         yield Hub(proxy.url, server.token, server.store.folder.with_name("cache"), "test", waits=())
     finally:

@@ -64,40 +64,40 @@ def test_the_pause_the_hub_asks_for_is_kept(stormy, out, monkeypatch):
 
 def test_a_hub_that_nobody_serves_is_told_at_once_and_one_that_went_away_is_waited_for_aloud(stormy, tmp_path):
     hub, proxy = stormy
-    said = []
+    messages = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = replace(hub, endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}", waits=(9999.0,))
     with refused("hub.no-server", nobody.endpoint):
         nobody.refs(REPO, "model")
-    gone = replace(nobody, waits=(0.01, 0.01), say=said.append)
+    gone = replace(nobody, waits=(0.01, 0.01), say=messages.append)
     gone._heard.append(True)
     with refused("hub.unreachable", REPO, "ConnectError"):
         gone.refs(REPO, "model")
-    assert said == [f"{REPO}: the Hub does not answer (ConnectError); trying again in 0 s"] * 2
-    said.clear()
-    aloud = replace(hub, say=said.append)
+    assert messages == [f"{REPO}: the Hub does not answer (ConnectError); trying again in 0 s"] * 2
+    messages.clear()
+    aloud = replace(hub, say=messages.append)
     aloud.refs(REPO, "model")
     proxy.storms = [Storm("/refs", 1), Storm("/refs", 1, 429), Storm("/refs", 1, 503)]
     aloud.refs(REPO, "model")
-    assert [line.split("; ")[0] for line in said] == [
+    assert [line.split("; ")[0] for line in messages] == [
         f"{REPO}: the Hub does not answer (RemoteProtocolError)",
         f"{REPO}: the Hub asks for fewer requests",
         f"{REPO}: the Hub answers 503",
     ]
-    assert all(line.endswith("; trying again in 0 s") for line in said)
+    assert all(line.endswith("; trying again in 0 s") for line in messages)
 
 
 def test_a_hub_that_takes_the_call_and_never_answers_is_not_waited_for_for_ever(stormy, monkeypatch):
     hub, _ = stormy
     monkeypatch.setattr(client, "READ", 0.1)
-    said = []
+    messages = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        dead = replace(hub, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", waits=(0.01,), say=said.append)
+        dead = replace(hub, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", waits=(0.01,), say=messages.append)
         with refused("hub.unreachable", REPO, "ReadTimeout"):
             dead.state_at(REPO, "model")
         with refused("hub.unreachable", REPO, "ReadTimeout"):
             dead.refs(REPO, "model")
-    assert said == [f"{REPO}: the Hub does not answer (ReadTimeout); trying again in 0 s"] * 2
+    assert messages == [f"{REPO}: the Hub does not answer (ReadTimeout); trying again in 0 s"] * 2
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(stormy, calm, out):

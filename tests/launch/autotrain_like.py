@@ -67,12 +67,12 @@ def shapes(folder: Path) -> dict[str, list[int]]:
 
 def main() -> None:
     """Be the program."""
-    told = parameters(yaml.safe_load(Path(sys.argv[sys.argv.index("--config") + 1]).read_text(encoding="utf-8")))
-    check_base(Path(told["model"]))
-    rows = [json.loads(line) for line in (Path(told["data_path"]) / "train.jsonl").read_text("utf-8").splitlines()]
+    values = parameters(yaml.safe_load(Path(sys.argv[sys.argv.index("--config") + 1]).read_text(encoding="utf-8")))
+    check_base(Path(values["model"]))
+    rows = [json.loads(line) for line in (Path(values["data_path"]) / "train.jsonl").read_text("utf-8").splitlines()]
     for column in (
-        told["text_column"],
-        *(told[k] for k in ("prompt_text_column", "rejected_text_column") if k in told),
+        values["text_column"],
+        *(values[k] for k in ("prompt_text_column", "rejected_text_column") if k in values),
     ):
         assert all(isinstance(row[column], str) for row in rows), column
     if os.environ.get("AUTOTRAIN_CRASHES"):
@@ -84,21 +84,21 @@ def main() -> None:
         aside.write_text(f"{os.getpid()} {training.pid}")
         aside.replace(os.environ["AUTOTRAIN_HANGS"])
         training.wait()
-    draw, wanted, learnt = np.random.default_rng(told["seed"]), told["target_modules"].split(","), {}
-    for name, shape in shapes(Path(told["model"])).items():
+    draw, wanted, learnt = np.random.default_rng(values["seed"]), values["target_modules"].split(","), {}
+    for name, shape in shapes(Path(values["model"])).items():
         module = name.removesuffix(".weight")
         if module.rsplit(".", 1)[-1] in wanted:
-            sizes = {"A": (told["lora_r"], shape[1]), "B": (shape[0], told["lora_r"])}
+            sizes = {"A": (values["lora_r"], shape[1]), "B": (shape[0], values["lora_r"])}
             for letter, size in sizes.items():
                 key = f"base_model.model.{module}.lora_{letter}.weight"
                 learnt[key] = draw.normal(0, 0.02, size).astype(np.float32)
-    out = Path(told["project_name"])
+    out = Path(values["project_name"])
     out.mkdir()
     # It resizes the embedding to the tokenizer, and PEFT then stores that beside what was learnt.
     learnt["base_model.model.model.embed_tokens.weight"] = np.zeros((3, 3), np.float32)
     save_file(learnt, out / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": told["model"]}
-    config |= {"r": told["lora_r"], "lora_alpha": told["lora_alpha"], "target_modules": wanted, "bias": "none"}
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": values["model"]}
+    config |= {"r": values["lora_r"], "lora_alpha": values["lora_alpha"], "target_modules": wanted, "bias": "none"}
     (out / "adapter_config.json").write_text(json.dumps(config))
 
 

@@ -18,8 +18,8 @@ LORA = {"r": 4, "lora_alpha": 8}
 def base(tmp_path):
     folder = tmp_path / "base"
     folder.mkdir()
-    told = {"rope_parameters": {"rope_theta": 1000000.0}, "dtype": "bfloat16", "auto_map": {"AutoModel": "x.X"}}
-    (folder / "config.json").write_text(json.dumps(told))
+    values = {"rope_parameters": {"rope_theta": 1000000.0}, "dtype": "bfloat16", "auto_map": {"AutoModel": "x.X"}}
+    (folder / "config.json").write_text(json.dumps(values))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "modeling.py").write_text("raise SystemExit")
@@ -51,8 +51,8 @@ def test_a_bases_own_code_and_pickles_are_left_behind(tmp_path, base):
 
 def test_the_corpus_is_written_as_the_rows_it_reads(tmp_path, base):
     table(tmp_path / "texts" / "corpus", {"id": "1", "text": "発熱"}, {"id": "2", "text": "咳"})
-    told = write_rows(Cpt(lora=LORA, num_train_epochs=1), tmp_path / "texts", base, tmp_path / "data")
-    assert told == {"rows": 2, "too_long": 0}
+    values = write_rows(Cpt(lora=LORA, num_train_epochs=1), tmp_path / "texts", base, tmp_path / "data")
+    assert values == {"rows": 2, "too_long": 0}
     assert rows_of(tmp_path / "data") == [{"text": "発熱"}, {"text": "咳"}]
 
 
@@ -72,10 +72,10 @@ def test_pairs_that_do_not_fit_are_left_out_whole_and_counted(tmp_path, base):
     pair = {"chosen": "a", "rejected": "b", "prompt_without_shots": "short", "prompt": "short"}
     table(tmp_path / "pairs" / "data", pair, {**pair, "prompt": "患者の発熱" * 40})
     settings = {"model": "base", "lora": LORA, "rpo_alpha": 0, "num_train_epochs": 1, "max_length": 64}
-    told = write_rows(Rpo(**settings), tmp_path / "pairs", base, tmp_path / "kept")
-    assert told == {"rows": 1, "too_long": 1}
-    told = write_rows(Rpo(**settings, keep_exemplars=False), tmp_path / "pairs", base, tmp_path / "dropped")
-    assert told == {"rows": 2, "too_long": 0}
+    values = write_rows(Rpo(**settings), tmp_path / "pairs", base, tmp_path / "kept")
+    assert values == {"rows": 1, "too_long": 1}
+    values = write_rows(Rpo(**settings, keep_exemplars=False), tmp_path / "pairs", base, tmp_path / "dropped")
+    assert values == {"rows": 2, "too_long": 0}
     assert rows_of(tmp_path / "dropped")[1] == {"prompt": "short", "chosen": "a", "rejected": "b"}
 
 

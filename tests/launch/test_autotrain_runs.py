@@ -55,9 +55,9 @@ def test_ctrl_c_ends_autotrain_and_its_training_and_the_same_command_then_trains
     assert alive(autotrain)
     assert alive(training)
     os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does: everybody in the foreground hears it
-    told = stopped.communicate()[1]
+    printed = stopped.communicate()[1]
     assert stopped.returncode == 1
-    assert told.splitlines()[-1].startswith("medllm: Interrupted. Finished stages are kept; rerun the same command")
+    assert printed.splitlines()[-1].startswith("medllm: Interrupted. Finished stages are kept; rerun the same command")
     assert not alive(autotrain)
     assert not alive(training)
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -84,8 +84,8 @@ def autotrain(tmp_path_factory) -> dict[str, str]:
         tried(folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "uv")
         variables["PATH"] = f"{folder / 'venv' / 'bin'}{os.pathsep}{variables['PATH']}"
     (folder / "overrides.txt").write_text(OVERRIDES, encoding="utf-8")
-    told = ("--python", "3.11", "--overrides", folder / "overrides.txt", "--from", PACKAGE)
-    tried("uv", "tool", "run", *told, "python", "-c", "", env={**os.environ, **variables})
+    printed = ("--python", "3.11", "--overrides", folder / "overrides.txt", "--from", PACKAGE)
+    tried("uv", "tool", "run", *printed, "python", "-c", "", env={**os.environ, **variables})
     return variables
 
 

@@ -40,13 +40,15 @@ def hub(tmp_path):
 def sent(tmp_path, hub):
     """Send the corpus stage of the toy recipe as a Job; what was said is in `said`."""
     toy.lay_out(tmp_path)
-    said = []
+    messages = []
 
     def send(jobs: HubJobs):
         plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
-        return run(plan, BuildContext(hub, tmp_path / "runs", said.append), jobs.launch, lambda plan: None)["corpus"]
+        return run(plan, BuildContext(hub, tmp_path / "runs", messages.append), jobs.launch, lambda plan: None)[
+            "corpus"
+        ]
 
-    send.said = said
+    send.messages = messages
     return send
 
 
@@ -61,9 +63,9 @@ def test_a_job_that_dies_half_way_is_sent_again_and_goes_on_from_what_was_kept(h
     folder = hub.pull(made)
     assert [(folder / f"step-{step}").read_text() for step in range(2)] == [first.id, second.id]
     assert [branch.name for branch in hub.refs(made.repo_id, "dataset").branches] == ["main"]
-    told = "\n".join(sent.said)
-    assert "corpus | step 1; the token is ***" in told
-    assert hub.token not in told
+    text = "\n".join(sent.messages)
+    assert "corpus | step 1; the token is ***" in text
+    assert hub.token not in text
     assert not any(hub.token in repr(job) for job in (first, second))
 
 
@@ -84,14 +86,14 @@ def lingering(tmp_path):
     """A Hub and a Job that has kept its first step and then does nothing more; what ends it is up to the test."""
     toy.lay_out(tmp_path)
     (tmp_path / "linger").touch()
-    said = []
+    messages = []
     with serve(tmp_path / "hub", user="clinic", allow_jobs=True) as served:
         hub = Hub(served.url, served.token, tmp_path / "cache", "test")
         plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
 
         def run_until_kept(end):
             def say(text):
-                said.append(text)
+                messages.append(text)
                 if "is kept on the Hub" in text and (tmp_path / "linger").exists():
                     (tmp_path / "linger").unlink()
                     end(served, jobs_of(hub)[0])
@@ -99,7 +101,7 @@ def lingering(tmp_path):
             jobs = HubJobs(keep_every=0.2, script=SLOW)
             return run(plan, BuildContext(hub, tmp_path / "runs", say), jobs.launch, lambda plan: None)["corpus"]
 
-        run_until_kept.hub, run_until_kept.said = hub, said
+        run_until_kept.hub, run_until_kept.messages = hub, messages
         yield run_until_kept
 
 
@@ -115,7 +117,7 @@ def test_a_job_whose_time_is_up_is_followed_by_another_that_goes_on(lingering):
     assert (first.status.stage, first.status.message) == ("ERROR", "Job timeout")
     assert second.status.stage == "COMPLETED"
     assert (lingering.hub.pull(made) / "step-0").read_text() == first.id
-    assert any("(Job timeout); sending another that resumes the kept work" in line for line in lingering.said)
+    assert any("(Job timeout); sending another that resumes the kept work" in line for line in lingering.messages)
 
 
 @pytest.mark.slow
@@ -137,7 +139,7 @@ def test_a_job_that_an_earlier_run_left_at_work_is_followed_and_not_doubled(ling
     left = HubJobs(keep_every=0.2, script=SLOW)._send(plan, plan.items[0], BuildContext(hub, tmp_path / "runs", print))
     made = lingering(time_is_up)
     assert any(
-        line.startswith(f"corpus: following Job {left.id}, which an earlier run sent") for line in lingering.said
+        line.startswith(f"corpus: following Job {left.id}, which an earlier run sent") for line in lingering.messages
     )
     assert len(jobs_of(hub)) == 2
     assert (hub.pull(made) / "step-0").read_text() == left.id
@@ -156,10 +158,12 @@ def lay_out_real_corpus(folder: Path) -> None:
 @pytest.mark.slow
 def test_the_real_script_makes_the_real_stage_from_the_code_of_here(tmp_path, hub):
     lay_out_real_corpus(tmp_path)
-    said = []
+    messages = []
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), hub, ("corpus",))
-    made = run(plan, BuildContext(hub, tmp_path / "runs", said.append), HubJobs().launch, lambda plan: None)["corpus"]
-    assert (hub.pull(made) / "facts.json").is_file(), "\n".join(said)
+    made = run(plan, BuildContext(hub, tmp_path / "runs", messages.append), HubJobs().launch, lambda plan: None)[
+        "corpus"
+    ]
+    assert (hub.pull(made) / "facts.json").is_file(), "\n".join(messages)
     assert not list(tmp_path.glob(".job-*"))  # the recipe that was laid beside its folders is gone again
     assert plan.items[0].digest == hub.provenance(made).digest
 
@@ -257,18 +261,18 @@ def test_a_job_gets_the_accelerate_config_that_lies_beside_the_recipe_and_needs_
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "two.yaml").write_text("num_processes: 2\n")
     recipe = read_recipe(tmp_path / "toy.yaml")
-    told = {}
+    text = {}
     for name in ("fsdp2", "own/two.yaml", "/etc/hostname", "../two.yaml", "nowhere.yaml"):
         plan = make_plan(with_overrides(recipe, {"cpt.accelerate": name}), hub, ("cpt",))
         try:
-            told[name] = carried(plan.items[-1], plan, far_from(hub))
+            text[name] = carried(plan.items[-1], plan, far_from(hub))
         except LaunchError as error:
-            told[name] = error.code
-    assert told["fsdp2"] == {}
-    assert told["own/two.yaml"]["MEDLLM_ACCELERATE_AT"] == "own/two.yaml"
-    assert base64.b64decode(told["own/two.yaml"]["MEDLLM_ACCELERATE"]) == b"num_processes: 2\n"
+            text[name] = error.code
+    assert text["fsdp2"] == {}
+    assert text["own/two.yaml"]["MEDLLM_ACCELERATE_AT"] == "own/two.yaml"
+    assert base64.b64decode(text["own/two.yaml"]["MEDLLM_ACCELERATE"]) == b"num_processes: 2\n"
     for name in ("/etc/hostname", "../two.yaml", "nowhere.yaml"):
-        assert told[name] == "training.no-accelerate-config"
+        assert text[name] == "training.no-accelerate-config"
 
 
 def test_a_merge_without_a_machine_gets_the_cheapest_one_whose_disk_holds_base_and_merged_model(tmp_path, hub):

@@ -39,9 +39,9 @@ def test_what_a_stage_prints_does_not_stand_among_our_results(monkeypatch, tmp_p
         "medllm.launch.local.import_module", lambda name: type("Stage", (), {"make": staticmethod(loud)})
     )
     maker_of("merge")(Merge(model="rpo"), {}, tmp_path / "making")
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "train_loss" in told.err
+    values = capsys.readouterr()
+    assert values.out == ""
+    assert "train_loss" in values.err
 
 
 def test_three_gpus_and_a_batch_of_eight_train_on_two_and_say_so_before_anything_is_loaded(
@@ -61,8 +61,8 @@ def test_run_on_bounds_the_gpus_that_are_taken_and_one_of_several_is_the_only_on
     assert yaml.safe_load(Path(two.accelerate).read_text())["num_processes"] == 2
     assert "run_on: a100x2 asks for 2: 2 are used" in capsys.readouterr().err
     one = on_all_devices(settings.model_copy(update={"run_on": "a100"}), tmp_path / "making")
-    told = yaml.safe_load(Path(one.accelerate).read_text())
-    assert (told["distributed_type"], told["num_processes"], told["gpu_ids"]) == ("NO", 1, "0")
+    values = yaml.safe_load(Path(one.accelerate).read_text())
+    assert (values["distributed_type"], values["num_processes"], values["gpu_ids"]) == ("NO", 1, "0")
 
 
 def test_one_of_the_gpus_that_were_given_to_this_process_is_taken_and_not_another_users(monkeypatch, tmp_path):
@@ -89,8 +89,12 @@ def environment_of(file):
 def test_fsdp2_is_a_word_of_the_recipe_and_one_gpu_needs_no_launcher(monkeypatch, tmp_path):
     settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, accelerate="fsdp2")
     see(monkeypatch, 80, 80)
-    told = yaml.safe_load(Path(on_all_devices(settings, tmp_path / "making").accelerate).read_text())
-    assert (told["distributed_type"], told["fsdp_config"]["fsdp_version"], told["num_processes"]) == ("FSDP", 2, 2)
+    values = yaml.safe_load(Path(on_all_devices(settings, tmp_path / "making").accelerate).read_text())
+    assert (values["distributed_type"], values["fsdp_config"]["fsdp_version"], values["num_processes"]) == (
+        "FSDP",
+        2,
+        2,
+    )
     for gpus in ((80,), ()):
         see(monkeypatch, *gpus)
         assert on_all_devices(settings, tmp_path / "making").accelerate is None
@@ -103,9 +107,9 @@ def test_accelerate_reads_what_we_write_for_every_number_of_gpus_and_nodes(monke
         settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=64, accelerate=name)
         path = tmp_path / "accelerate.yaml"
         path.write_text(yaml.safe_dump(config(settings, gpus, nodes, gpus=True)))
-        told = launch_command_parser().parse_args(["--config_file", str(path), "script.py"])
-        known = set(vars(told))
-        arguments, defaults, _ = _validate_launch_command(told)
+        values = launch_command_parser().parse_args(["--config_file", str(path), "script.py"])
+        known = set(vars(values))
+        arguments, defaults, _ = _validate_launch_command(values)
         assert set(getattr(defaults, "fsdp_config", {})) <= known
         assert (arguments.num_processes, arguments.num_machines) == (gpus * nodes, nodes)
         assert (arguments.use_fsdp, arguments.multi_gpu) == (name == "fsdp2", name == "ddp" and gpus * nodes > 1)

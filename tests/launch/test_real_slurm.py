@@ -66,26 +66,26 @@ def test_a_job_that_fails_is_told_and_the_same_command_then_makes_the_stage(tmp_
 def test_a_run_that_is_stopped_leaves_its_job_and_the_same_command_follows_it(tmp_path, bench):
     lay_out_real_corpus(tmp_path)
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
-    said = []
+    messages = []
 
     def stop(text: str) -> None:
-        said.append(text)
+        messages.append(text)
         if "submitted as job" in text:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises((LaunchError, KeyboardInterrupt)):
         run(plan, replace(bench, say=stop), launch, lambda plan: None)
-    made = run(plan, replace(bench, say=said.append), launch, lambda plan: None)["corpus"]
+    made = run(plan, replace(bench, say=messages.append), launch, lambda plan: None)["corpus"]
     assert bench.hub.provenance(made).digest == plan.items[0].digest
-    assert sum("submitted as job" in text for text in said) == 1
+    assert sum("submitted as job" in text for text in messages) == 1
 
 
 @pytest.mark.parametrize("bench", [2], indirect=True)
 def test_a_training_on_two_nodes_learns_what_one_process_learns(tmp_path, bench):
     lay_out(tmp_path)
     recipe = read_recipe(tmp_path / "tiny.yaml")
-    said = []
-    bench = replace(bench, say=said.append)
+    messages = []
+    bench = replace(bench, say=messages.append)
     run(make_plan(recipe, bench.hub, ("corpus",)), bench, here, lambda plan: None)
     two = with_overrides(recipe, {"slurm": {"nodes": 2, "cpus": 1, "mem": "8G"}})
     plan = make_plan(two, bench.hub, ("cpt",))
@@ -101,7 +101,7 @@ def test_a_training_on_two_nodes_learns_what_one_process_learns(tmp_path, bench)
         for log in (bench.hub.pull(artifact) / "training" / "log.jsonl" for artifact in (made, alone))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    met = [re.search(r"node (\d of 2) \((node\d)\)", text) for text in said]
+    met = [re.search(r"node (\d of 2) \((node\d)\)", text) for text in messages]
     assert sorted(found.groups() for found in met if found) == [("1 of 2", "node0"), ("2 of 2", "node1")]
 
 
@@ -123,17 +123,17 @@ def requests():
 def test_two_nodes_answer_with_the_replies_of_one_process(tmp_path, tmp_path_factory):
     base = tiny.make_base(tmp_path / "base")
     (tmp_path / "answer.py").write_text(ANSWER, "utf-8")
-    said = "import os, sys; sys.stderr.write(f\"begun on {os.environ['SLURMD_NODENAME']}\\n\")"
-    (tmp_path / "sitecustomize.py").write_text(said, "utf-8")
+    messages = "import os, sys; sys.stderr.write(f\"begun on {os.environ['SLURMD_NODENAME']}\\n\")"
+    (tmp_path / "sitecustomize.py").write_text(messages, "utf-8")
     words = f"exec {sys.executable} {tmp_path}/answer.py {base} {tmp_path}/replies.jsonl"
     script = f"#!/bin/bash\nexport MEDLLM_NODES=2 PYTHONPATH={tmp_path}:{Path(__file__).parents[2]}\n{words}\n"
     (tmp_path / "job").write_text(script, "utf-8")
     with slurm.cluster(tmp_path_factory.mktemp("slurm"), 2) as environment:
         asked = ["sbatch", "--wait", "--nodes=2", "--ntasks-per-node=1", f"--output={tmp_path}/log", f"{tmp_path}/job"]
         done = subprocess.run(asked, env={**os.environ, **environment}, check=False, timeout=300)
-        told = (tmp_path / "log").read_text("utf-8")
-    assert done.returncode == 0 and "12 replies" in told, told
-    assert [told.count(f"begun on node{at}") for at in (0, 1)] == [2, 1], "the run and a process, and a process"
+        printed = (tmp_path / "log").read_text("utf-8")
+    assert done.returncode == 0 and "12 replies" in printed, printed
+    assert [printed.count(f"begun on node{at}") for at in (0, 1)] == [2, 1], "the run and a process, and a process"
     kept = {(one["key"], one["text"]) for one in map(json.loads, (tmp_path / "replies.jsonl").read_text().splitlines())}
     alone = LocalGenerator(base, dtype="float32", batch_size=2).generate(requests())
     assert kept == {(one.key, one.text) for one in alone}
@@ -169,7 +169,7 @@ def test_a_job_that_is_told_to_save_is_queued_again_by_itself(tmp_path, tmp_path
         wait_for("at work")
         ask("scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the limit
         wait_for("the job is queued again")
-        told = ask("scontrol", "show", "job", job)
-        assert "Restarts=1" in told
-        assert "JobState=PENDING" in told or "JobState=COMPLETING" in told
+        printed = ask("scontrol", "show", "job", job)
+        assert "Restarts=1" in printed
+        assert "JobState=PENDING" in printed or "JobState=COMPLETING" in printed
         assert not (tmp_path / "code").exists()

@@ -139,16 +139,16 @@ def test_what_sbatch_could_not_read_is_told_before_anything_is_sent(tmp_path, sl
 
 def test_the_same_command_follows_the_job_that_is_queued_and_sends_no_second_one(tmp_path, bench):
     toy.lay_out(tmp_path)
-    said = []
+    messages = []
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
     script = write_script(plan, plan.items[0], bench)
     script.with_suffix(".log").write_text("read 3 texts\nhalf a line")
     script.with_suffix(".code").write_text("0\n")
     (tmp_path / "bin" / "queue").write_text("41 RUNNING\n")
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\nexit 9\n")
-    launch(plan, plan.items[0], {}, replace(bench, say=said.append))
-    assert said[0] == "corpus: following job 41, which an earlier run submitted"
-    assert said[1:] == ["corpus | read 3 texts", "corpus | half a line"]
+    launch(plan, plan.items[0], {}, replace(bench, say=messages.append))
+    assert messages[0] == "corpus: following job 41, which an earlier run submitted"
+    assert messages[1:] == ["corpus | read 3 texts", "corpus | half a line"]
 
 
 def test_a_job_that_ended_without_a_word_says_what_may_have_ended_it(tmp_path, bench):

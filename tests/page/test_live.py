@@ -122,15 +122,19 @@ def test_zero_gpu_lends_a_gpu_for_every_answer():
     assert lent == [([],)]
 
 
-@pytest.mark.parametrize("told", ["{", "[]", '{"models": {}}', "x.json", json.dumps({"url": "http://127.0.0.1:9"})])
-def test_a_description_that_cannot_be_read_says_what_to_give(told):
+@pytest.mark.parametrize(
+    "description", ["{", "[]", '{"models": {}}', "x.json", json.dumps({"url": "http://127.0.0.1:9"})]
+)
+def test_a_description_that_cannot_be_read_says_what_to_give(description):
     with refused("page.bad-live-models", "MEDLLM_LIVE"):
-        open_live(told)
+        open_live(description)
 
 
 def test_adapters_answer_in_the_numbers_that_the_description_names(monkeypatch, tmp_path):
     given = {}
-    monkeypatch.setattr("medllm.generation.factory.make_generators", lambda *told, **how: given.update(how) or {})
+    monkeypatch.setattr(
+        "medllm.generation.factory.make_generators", lambda *description, **how: given.update(how) or {}
+    )
     there = {"base": str(tmp_path), "adapters": {"cpt": str(tmp_path)}}
     open_live(json.dumps(there))
     assert given == {"dtype": "float32", "quantization": "none"}
@@ -175,9 +179,9 @@ def test_readers_who_wait_for_their_turn_are_not_taken_for_silent_and_a_gone_one
         others = [asyncio.create_task(read(gone, 2.5)) for _ in range(2)]
         await asyncio.sleep(4)
         gone.set()
-        told = [await other for other in others]
+        description = [await other for other in others]
         stop.set()
-        return told, await first
+        return description, await first
 
     others, first = asyncio.run(asyncio.wait_for(run(), 60))
     assert others == [{"stopped"}, {"stopped"}]

@@ -9,7 +9,7 @@ from medllm.localhub import serve
 from medllm.page.review.pairs import Review
 from medllm.page.review.votes import VoteBox, open_vote_box
 from medllm.votes.journal import Journal
-from tests.page.review.test_pairs import asked, told
+from tests.page.review.test_pairs import asked, form
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def cast(ballot: VoteBox, page, given: str, choice: str = "a"):
     """Vote on the next pair as a browser does; the rater's name as it was typed."""
     rater = ballot.rater(given)
     at = ballot.place(rater)
-    sent = told(ballot.review, rater, at, choice=choice) | {"rater": given}
+    sent = form(ballot.review, rater, at, choice=choice) | {"rater": given}
     assert asked(page, ballot, "POST", "/medllm/vote", json=sent).status_code == 200
     return at
 
@@ -74,7 +74,7 @@ def test_where_the_disk_is_lost_a_vote_whose_thanks_were_lost_is_not_sent_twice(
                 ballot = open_vote_box(results, None, stack)
                 assert not ballot.lasting
                 placed.append(ballot.place(ballot.rater("name:佐藤")))
-                sent = told(ballot.review, ballot.rater("name:佐藤"), 0) | {"rater": "name:佐藤"}
+                sent = form(ballot.review, ballot.rater("name:佐藤"), 0) | {"rater": "name:佐藤"}
                 assert asked(page, ballot, "POST", "/medllm/vote", json=sent).status_code == 200
         hub = Hub(served.url, served.token, tmp_path / "cache", "test", waits=())
         folder = hub.pull(hub.resolve("clinic/votes", "dataset"))

@@ -136,8 +136,8 @@ def test_every_event_of_the_page_answers_wrong_values_without_a_traceback(ask, c
 
 def test_an_unknown_result_is_told_in_the_words_of_its_stream(ask, capfd):
     assert "fetched already" in ask.get("gradio_api/call/question/nothing").text
-    told = json.loads(ask.get("gradio_api/queue/data?session_hash=nobody").text.removeprefix("data: "))
-    assert told["session_not_found"] is True
+    message = json.loads(ask.get("gradio_api/queue/data?session_hash=nobody").text.removeprefix("data: "))
+    assert message["session_not_found"] is True
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -180,8 +180,8 @@ def test_too_many_readers_are_asked_to_come_back(ask, monkeypatch):
 
 
 def test_what_programs_are_shown_in_the_documents_works(site):
-    told = Client(site, verbose=False).predict(api_name="/scores")
-    assert [line["model"] for line in told] == ["base", "cpt", "final"]
+    message = Client(site, verbose=False).predict(api_name="/scores")
+    assert [line["model"] for line in message] == ["base", "cpt", "final"]
 
 
 @pytest.mark.parametrize("body", [b"null", b"[" * 20_000, b"\xff", b"{", b'{"seconds": NaN}', b'{"note": "\\ud800"}'])

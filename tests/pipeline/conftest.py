@@ -22,7 +22,7 @@ class Workshop:
     folder: Path
     hub: Hub
     worked: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     facts: dict[str, dict] = field(default_factory=dict)
     runs: str = "runs"
     before_the_end: Callable[[str, Path], None] = lambda stage, part: None
@@ -37,7 +37,7 @@ class Workshop:
 
     def bench(self) -> BuildContext:
         """Work here, and remember what was said."""
-        return BuildContext(self.hub, self.folder / self.runs, self.said.append)
+        return BuildContext(self.hub, self.folder / self.runs, self.messages.append)
 
     def run(self, *overrides: str, wanted: tuple[str, ...] = ()):
         """Make what is missing."""

@@ -21,7 +21,7 @@ class Finished:
     def __init__(self, folder: Path, hub: LocalHub) -> None:
         self.folder, self.hub = folder, hub
         self.seen_processes: set[str] = set()
-        self.told: list[str] = []
+        self.tokens: list[str] = []
         self.first: subprocess.CompletedProcess[str]
 
     def environment(self, *, home: str = "home", token: str | None = None, url: str | None = None) -> dict[str, str]:
@@ -40,7 +40,7 @@ class Finished:
                 text=True,
                 check=False,
             )
-        self.told += [done.stdout, done.stderr]
+        self.tokens += [done.stdout, done.stderr]
         return done
 
     def medllm(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:

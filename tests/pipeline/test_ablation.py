@@ -26,14 +26,14 @@ def test_what_rows_share_is_made_once_and_what_differs_has_repositories_of_its_o
 
 
 def test_the_table_has_a_row_for_each_and_its_numbers_are_those_of_the_records(workshop):
-    told = made_table(workshop).as_json()
-    assert list(told["rows"]) == ["base", "cpt", "cpt-dpo", "final"]
-    for row in told["rows"].values():
+    values = made_table(workshop).as_json()
+    assert list(values["rows"]) == ["base", "cpt", "cpt-dpo", "final"]
+    for row in values["rows"].values():
         assert row["delta"] == pytest.approx(row["explain"] - row["plain"])
         assert row["interval"][0] <= row["delta"] <= row["interval"][1]
-    pairs = {(one["first"], one["second"], one["prompt"]) for one in told["exams"]["world"]["comparisons"]}
+    pairs = {(one["first"], one["second"], one["prompt"]) for one in values["exams"]["world"]["comparisons"]}
     assert len(pairs) == 2 * 6  # every two of four rows, both ways of asking
-    assert all(0 <= one["p"] <= one["p_holm"] <= 1 for one in told["exams"]["world"]["comparisons"])
+    assert all(0 <= one["p"] <= one["p_holm"] <= 1 for one in values["exams"]["world"]["comparisons"])
 
 
 def test_a_reader_sees_that_p_is_of_questions_and_the_difference_of_points(workshop):
@@ -78,10 +78,10 @@ def test_rows_need_a_final_model_to_vary(workshop):
 
 def test_rows_that_are_named_by_seed_are_gathered_into_a_mean_over_trainings(workshop):
     table = made_table(workshop, "ablations={final-seed1: {rpo.seed: 1}, final-seed2: {rpo.seed: 2}}")
-    told = table.as_json()
-    (row,) = told["exams"]["world"]["trainings"]
+    values = table.as_json()
+    (row,) = values["exams"]["world"]["trainings"]
     assert row["models"] == ("final", "final-seed1", "final-seed2")
-    each = [told["rows"][name]["delta"] for name in row["models"]]
+    each = [values["rows"][name]["delta"] for name in row["models"]]
     assert row["delta"]["values"] == pytest.approx(each)
     assert row["delta"]["mean"] == pytest.approx(sum(each) / 3)
     assert row["delta"]["interval"]["low"] < row["delta"]["mean"] < row["delta"]["interval"]["high"]

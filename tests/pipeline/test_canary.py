@@ -65,11 +65,11 @@ def fault_of_a_stage(workshop, proxy):
     return ()
 
 
-def storm(**told):
+def storm(**settings):
     """The Hub, or the way to it, fails every commit."""
 
     def brew(workshop, proxy):
-        proxy.storms = [Storm("POST .*/commit/", 99, **told)]
+        proxy.storms = [Storm("POST .*/commit/", 99, **settings)]
         return ()
 
     return brew
@@ -115,8 +115,8 @@ SHORT = ("no token", "network down", "500", "nonsense for a commit", "fault of a
 def everything_shown(fault: BaseException) -> str:
     """The traceback of a fault and of all that caused it, with the variables of every frame but the test's own."""
     ours = str(Path(__file__).parents[2] / "tests")
-    told = traceback.TracebackException.from_exception(fault, capture_locals=True)
-    chain = [told]
+    settings = traceback.TracebackException.from_exception(fault, capture_locals=True)
+    chain = [settings]
     while below := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(below)
     for one in chain:
@@ -128,7 +128,7 @@ def everything_shown(fault: BaseException) -> str:
     for stack in rich.trace.stacks:
         stack.frames = [frame for frame in stack.frames if not frame.filename.startswith(ours)]
     Console(file=page, width=400).print(rich)
-    return "".join(told.format(chain=True)) + page.getvalue() + "".join(traceback.format_exception(fault))
+    return "".join(settings.format(chain=True)) + page.getvalue() + "".join(traceback.format_exception(fault))
 
 
 def searched(folder: Path, token: str) -> list[Path]:
@@ -158,7 +158,7 @@ def test_the_token_stands_nowhere_after(workshop, capfd, monkeypatch, fails, cod
     assert "medllm/pipeline" in shown
     assert "hub = " in shown or "bench = " in shown, "no variables are shown, so nothing was searched"
     printed = capfd.readouterr()
-    for text in (shown, printed.out, printed.err, *workshop.said):
+    for text in (shown, printed.out, printed.err, *workshop.messages):
         assert token not in text
     assert searched(workshop.folder, token) == []
     assert not workshop.hub.cache.exists() or token.encode() not in b"".join(
@@ -170,14 +170,17 @@ def test_the_token_stands_nowhere_after(workshop, capfd, monkeypatch, fails, cod
 def test_the_token_stands_nowhere_after_a_job_that_dies(workshop, capfd, tmp_path):
     dying = tmp_path / "dying.py"
     dying.write_text("import os, sys\nprint('the token is', os.environ['HF_TOKEN'], flush=True)\nsys.exit(3)\n")
-    said = []
+    messages = []
     with connect(str(tmp_path / "jobs-hub"), "clinic", jobs=True) as hub:
         plan = make_plan(workshop.recipe(), hub, ("corpus",))
         with refused("launch.job-without-progress", "ERROR") as fault:
             run(
-                plan, BuildContext(hub, tmp_path / "runs", said.append), HubJobs(script=dying).launch, lambda plan: None
+                plan,
+                BuildContext(hub, tmp_path / "runs", messages.append),
+                HubJobs(script=dying).launch,
+                lambda plan: None,
             )
-    assert any("the token is ***" in line for line in said)
+    assert any("the token is ***" in line for line in messages)
     printed = capfd.readouterr()
-    for text in (everything_shown(fault.value), printed.out, printed.err, *said):
+    for text in (everything_shown(fault.value), printed.out, printed.err, *messages):
         assert hub.token not in text

@@ -68,7 +68,7 @@ def until_on_the_hub(hub, item, name):
 
 @pytest.mark.slow
 def test_checkpoints_are_pushed_while_training_and_another_machine_ends_with_the_same_losses(recipe, tmp_path):
-    said = []
+    messages = []
     with connect(str(tmp_path / "hub"), "clinic") as hub:
         item = next(one for one in make_plan(recipe, hub).items if one.stage == "cpt")
 
@@ -85,12 +85,12 @@ def test_checkpoints_are_pushed_while_training_and_another_machine_ends_with_the
             trained(
                 recipe,
                 hub,
-                BuildContext(hub, tmp_path / "one", said.append, keep_every=0.2),
+                BuildContext(hub, tmp_path / "one", messages.append, keep_every=0.2),
                 dies_after_the_second_checkpoint,
             )
-        folder = trained(recipe, hub, BuildContext(hub, tmp_path / "another", said.append), cpt.make)
+        folder = trained(recipe, hub, BuildContext(hub, tmp_path / "another", messages.append), cpt.make)
         resumed = losses_of(folder)
-        assert any("going on where it was stopped" in line for line in said)
+        assert any("going on where it was stopped" in line for line in messages)
         assert [branch.name for branch in hub.refs(item.repo_id, item.kind).branches] == ["main"]
     cpt.make(item.settings, {"base": tmp_path / "base", "./texts": tmp_path / "texts"}, tmp_path / "whole")
     assert resumed == losses_of(tmp_path / "whole") and len(resumed) == 6

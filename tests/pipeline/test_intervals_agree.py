@@ -45,7 +45,7 @@ def replies(questions, models):
 
 
 @pytest.fixture(params=[(2020, 2021), (2020,)], ids=["two years", "one year"])
-def told_by_all(request, tmp_path):
+def intervals_by_all(request, tmp_path):
     """What score, stability, ablate, the card and the page say of the same records, by model."""
     questions = exam(request.param)
     records = list(replies(questions, {"base": (0.7, 0.5), "final": (0.95, 0.97)}))
@@ -77,12 +77,12 @@ def ends(found):
 
 @pytest.mark.parametrize("model", ["base", "final"])
 @pytest.mark.parametrize("prompt", ["plain", "explain"])
-def test_a_score_has_one_interval_in_score_stability_ablate_card_and_page(told_by_all, model, prompt):
-    stable = next(one for one in told_by_all["stability"]["models"] if one["model"] == model)["conditions"][prompt]
-    scored = next(one for one in told_by_all["score"] if (one["model"], one["prompt"]) == (model, prompt))
-    row = told_by_all["ablate"]["rows"][model]
-    (line,) = [line for line in told_by_all["page"] if line.model == model]
-    (card,) = [one for one in told_by_all["card"] if one.model == model]
+def test_a_score_has_one_interval_in_score_stability_ablate_card_and_page(intervals_by_all, model, prompt):
+    stable = next(one for one in intervals_by_all["stability"]["models"] if one["model"] == model)["conditions"][prompt]
+    scored = next(one for one in intervals_by_all["score"] if (one["model"], one["prompt"]) == (model, prompt))
+    row = intervals_by_all["ablate"]["rows"][model]
+    (line,) = [line for line in intervals_by_all["page"] if line.model == model]
+    (card,) = [one for one in intervals_by_all["card"] if one.model == model]
     share = getattr(line, prompt)
     wanted = ends(stable["score"])
     assert scored["interval"] == pytest.approx(wanted, abs=1e-12)
@@ -90,45 +90,45 @@ def test_a_score_has_one_interval_in_score_stability_ablate_card_and_page(told_b
     assert [share.low, share.high] == pytest.approx(wanted, abs=1e-12)
     assert [scored["score"], row[prompt], share.value] == pytest.approx([stable["score"]["value"]] * 3, abs=1e-12)
     assert card.as_text()[prompt].endswith(f"({100 * wanted[0]:.1f} to {100 * wanted[1]:.1f})")
-    accuracy = getattr(next(one for one in told_by_all["page by accuracy"] if one.model == model), prompt)
+    accuracy = getattr(next(one for one in intervals_by_all["page by accuracy"] if one.model == model), prompt)
     assert scored["accuracy_interval"] == pytest.approx(ends(stable["accuracy"]), abs=1e-12)
     assert [accuracy.low, accuracy.high] == pytest.approx(ends(stable["accuracy"]), abs=1e-12)
 
 
 @pytest.mark.parametrize("model", ["base", "final"])
-def test_what_explaining_changes_has_one_interval_in_stability_ablate_card_gate_and_page(told_by_all, model):
-    stable = next(one for one in told_by_all["stability"]["models"] if one["model"] == model)["change"]
-    (line,) = [line for line in told_by_all["page"] if line.model == model]
-    (card,) = [one for one in told_by_all["card"] if one.model == model]
+def test_what_explaining_changes_has_one_interval_in_stability_ablate_card_gate_and_page(intervals_by_all, model):
+    stable = next(one for one in intervals_by_all["stability"]["models"] if one["model"] == model)["change"]
+    (line,) = [line for line in intervals_by_all["page"] if line.model == model]
+    (card,) = [one for one in intervals_by_all["card"] if one.model == model]
     wanted = ends(stable["delta"])
-    assert told_by_all["ablate"]["rows"][model]["interval"] == pytest.approx(wanted, abs=1e-12)
+    assert intervals_by_all["ablate"]["rows"][model]["interval"] == pytest.approx(wanted, abs=1e-12)
     assert [line.change.low, line.change.high] == pytest.approx(wanted, abs=1e-12)
     assert (line.change.lost, line.change.gained) == (stable["lost"], stable["gained"])
     assert [card.change.low, card.change.high] == pytest.approx(wanted, abs=1e-12)
     assert [line.change.value, card.change.value] == pytest.approx([stable["delta"]["value"]] * 2, abs=1e-12)
-    assert told_by_all["ablate"]["rows"][model]["delta"] == pytest.approx(stable["delta"]["value"], abs=1e-12)
+    assert intervals_by_all["ablate"]["rows"][model]["delta"] == pytest.approx(stable["delta"]["value"], abs=1e-12)
     assert (card.change.p, line.change.p) == pytest.approx((stable["p"], stable["p"]), rel=1e-12)
     assert line.change.retention == pytest.approx(stable["retention"]["value"], abs=1e-12)
     assert card.as_text()["delta"].endswith(f"({100 * wanted[0]:+.1f} to {100 * wanted[1]:+.1f})")
 
 
-def test_the_page_s_row_and_the_card_s_row_have_equal_counts(told_by_all):
+def test_the_page_s_row_and_the_card_s_row_have_equal_counts(intervals_by_all):
     def counts(row):
         shares = [(share.right, share.asked) for share in row.shares.values()]
         return [*shares, row.change.lost, row.change.gained, row.change.kept, row.change.never]
 
-    cards = {row.model: counts(row) for row in told_by_all["card"]}
-    assert {row.model: counts(row) for row in told_by_all["page"]} == cards
+    cards = {row.model: counts(row) for row in intervals_by_all["card"]}
+    assert {row.model: counts(row) for row in intervals_by_all["page"]} == cards
 
 
-def test_a_row_is_read_back_as_it_was_written(told_by_all):
-    rows = told_by_all["card"]
+def test_a_row_is_read_back_as_it_was_written(intervals_by_all):
+    rows = intervals_by_all["card"]
     assert [ScoreRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
 
 
-def test_two_models_have_one_interval_in_stability_and_ablate(told_by_all):
-    stable = {one["prompt"]: one for one in told_by_all["stability"]["comparisons"]}
-    for one in told_by_all["ablate"]["exams"]["mine"]["comparisons"]:
+def test_two_models_have_one_interval_in_stability_and_ablate(intervals_by_all):
+    stable = {one["prompt"]: one for one in intervals_by_all["stability"]["comparisons"]}
+    for one in intervals_by_all["ablate"]["exams"]["mine"]["comparisons"]:
         assert one["interval"] == pytest.approx(ends(stable[one["prompt"]]["difference"]), abs=1e-12)
         assert one["interval"][0] < one["difference"] < one["interval"][1]
 
@@ -147,7 +147,7 @@ def worst_of(count, exams=("mine",), prompts=("plain", "explain")):
 def unmet(tmp_path, worst):
     lay_out(tmp_path)
     recipe = read_recipe(tmp_path / "toy.yaml", {"gate.max_drop": 0.05})
-    return [said for said in gate.failed_gate_conditions(recipe, {}, worst) if "max_drop" in said]
+    return [condition for condition in gate.failed_gate_conditions(recipe, {}, worst) if "max_drop" in condition]
 
 
 @pytest.mark.parametrize("count", [1, 10, 12, 50])

@@ -87,13 +87,13 @@ def calm(tmp_path_factory) -> Path:
 def differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """Where two Hubs differ, in words: a diff of the bytes would help nobody."""
     assert set(found) == set(expected)
-    told = []
+    touches = []
     for repo_id, (digest, files, *history) in expected.items():
         other = found[repo_id]
         if (other[0], *other[2:]) != (digest, *history):
-            told.append(f"{repo_id}: {other[0][:12]} {other[2:]}, not {digest[:12]} {history}")
-        told += [f"{repo_id}: {name}" for name in {*files, *other[1]} if files.get(name) != other[1].get(name)]
-    return told
+            touches.append(f"{repo_id}: {other[0][:12]} {other[2:]}, not {digest[:12]} {history}")
+        touches += [f"{repo_id}: {name}" for name in {*files, *other[1]} if files.get(name) != other[1].get(name)]
+    return touches
 
 
 def test_each_stage_killed_at_a_drawn_touch_of_the_world_ends_in_the_same_artifacts(calm, tmp_path):
@@ -102,8 +102,8 @@ def test_each_stage_killed_at_a_drawn_touch_of_the_world_ends_in_the_same_artifa
     whole.lay_out(folder)
     known = parts(calm)
     assert set(known) == {*STAGES, "publish"} - {"space"}
-    for part, told in known.items():
-        assert killed(folder, part, chance.randint(1, int(told["touches"] * 0.9))), part
+    for part, touches in known.items():
+        assert killed(folder, part, chance.randint(1, int(touches["touches"] * 0.9))), part
     assert not killed(folder)
     assert differing(stood(folder), stood(calm)) == []
 
@@ -126,14 +126,14 @@ def test_the_long_sweep(calm, tmp_path, number):
     folder, kills = tmp_path / "run", 0
     whole.lay_out(folder)
     known = parts(calm)
-    for part, told in known.items():
+    for part, touches in known.items():
         for _ in range(chance.randint(1, 3)):
-            if told["checkpoints"] and chance.random() < 0.34:
-                kills += killed(folder, part, checkpoint=int(told["checkpoints"]))
+            if touches["checkpoints"] and chance.random() < 0.34:
+                kills += killed(folder, part, checkpoint=int(touches["checkpoints"]))
             elif chance.random() < 0.5:
-                kills += killed(folder, part, touch=chance.randint(1, int(told["touches"])))
+                kills += killed(folder, part, touch=chance.randint(1, int(touches["touches"])))
             else:
-                kills += killed(folder, part, seconds=chance.uniform(0, told["seconds"]))
+                kills += killed(folder, part, seconds=chance.uniform(0, touches["seconds"]))
         if chance.random() < 0.3:  # what was at work may have moved on: any moment of the rest of the run
             kills += killed(folder, seconds=chance.uniform(0, sum(one["seconds"] for one in known.values())))
     assert kills

@@ -15,16 +15,16 @@ from medllm.recipe.settings import Cpt
 def test_what_has_come_of_the_sources_is_told_while_they_come(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
     (tmp_path / "here-before").write_bytes(b"x" * 5_000_000)
-    said = []
-    with report_pull(SimpleNamespace(stage="cpt"), [tmp_path, tmp_path / "not-there-yet"], said.append):
+    messages = []
+    with report_pull(SimpleNamespace(stage="cpt"), [tmp_path, tmp_path / "not-there-yet"], messages.append):
         time.sleep(0.05)
-        assert said == []
+        assert messages == []
         (tmp_path / "weights.incomplete").write_bytes(b"x" * 2_000_000)
         (tmp_path / "link").symlink_to("here-before")
         deadline = time.monotonic() + 30
-        while "cpt: 2.0 MB of its sources pulled" not in said and time.monotonic() < deadline:
+        while "cpt: 2.0 MB of its sources pulled" not in messages and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert said[-1] == "cpt: 2.0 MB of its sources pulled"
+    assert messages[-1] == "cpt: 2.0 MB of its sources pulled"
 
 
 def test_a_training_tells_its_share_and_loss_from_the_last_whole_line_of_its_log(tmp_path, monkeypatch):
@@ -33,16 +33,16 @@ def test_a_training_tells_its_share_and_loss_from_the_last_whole_line_of_its_log
     log.parent.mkdir()
     log.write_text(json.dumps({"step": 4, "loss": 6.609049987792969}) + '\n{"step": 5, "lo')
     item = SimpleNamespace(stage="cpt", settings=Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=10))
-    said = []
-    with report_training(item, tmp_path, said.append):
+    messages = []
+    with report_training(item, tmp_path, messages.append):
         deadline = time.monotonic() + 30
-        while not said and time.monotonic() < deadline:
+        while not messages and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert said[-1] == "cpt: 40 % done, loss 6.609", "what is left is not known before something was gained"
+        assert messages[-1] == "cpt: 40 % done, loss 6.609", "what is left is not known before something was gained"
         log.write_text(json.dumps({"step": 9, "loss": "6.5"}) + "\n")
-        while "90 %" not in said[-1] and time.monotonic() < deadline:
+        while "90 %" not in messages[-1] and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert said[-1].startswith("cpt: 90 % done, loss 6.500, ") and said[-1].endswith(" s left")
+    assert messages[-1].startswith("cpt: 90 % done, loss 6.500, ") and messages[-1].endswith(" s left")
 
 
 def test_a_call_that_has_begun_ends_before_the_block_is_left():

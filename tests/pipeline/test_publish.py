@@ -95,7 +95,7 @@ def test_all_of_it_is_gathered_once_in_a_collection_that_is_seen_by_those_who_se
     there = workshop.hub.api.get_collection(one.slug)
     assert [(item.item_id, item.item_type) for item in there.items] == [(a.repo_id, a.kind) for a in made.values()]
     assert there.private
-    assert sum("collection Medical models: 6 added" in line for line in workshop.said) == 1
+    assert sum("collection Medical models: 6 added" in line for line in workshop.messages) == 1
     workshop.publish(*PUBLIC, "publish.collection=Medical models")
     assert not workshop.hub.api.get_collection(one.slug).private
 

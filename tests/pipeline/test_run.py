@@ -77,8 +77,8 @@ def test_each_source_is_given_under_the_name_the_recipe_writes(workshop):
 def test_every_output_tells_the_exact_commits_it_was_made_from(workshop):
     made = workshop.run()
     provenance = workshop.hub.provenance(made["rpo"])
-    told = {source.reference: source.commit for source in provenance.inputs if source.repo_id}
-    assert told == {"cpt": made["cpt"].revision, "preferences": made["preferences"].revision}
+    commits = {source.reference: source.commit for source in provenance.inputs if source.repo_id}
+    assert commits == {"cpt": made["cpt"].revision, "preferences": made["preferences"].revision}
     assert provenance.settings["rpo_alpha"] == 10
     assert "run_on" not in provenance.settings
 
@@ -95,7 +95,7 @@ def test_a_stage_that_fails_is_gone_on_with_from_its_half_made_work(workshop):
     made = workshop.run()
     assert workshop.worked == ["corpus", "cpt", "cpt", "preferences", "rpo", "merge", "evaluate"]
     assert (workshop.hub.pull(made["cpt"]) / "half").read_text() == "learnt so far"
-    assert any("going on where it was stopped" in line for line in workshop.said)
+    assert any("going on where it was stopped" in line for line in workshop.messages)
 
 
 def test_made_but_not_pushed_is_pushed_without_being_made_again(workshop, monkeypatch):
@@ -174,8 +174,8 @@ def test_a_tag_that_moves_while_a_run_is_at_work_does_not_part_the_stages_that_r
 
     workshop.before_the_end = move
     made = workshop.run(wanted=("preferences",))
-    told = [workshop.hub.provenance(made[stage]).inputs for stage in ("corpus", "preferences")]
-    assert [{one.commit for one in inputs if one.repo_id == "clinic/texts"} for inputs in told] == [{before}] * 2
+    commits = [workshop.hub.provenance(made[stage]).inputs for stage in ("corpus", "preferences")]
+    assert [{one.commit for one in inputs if one.repo_id == "clinic/texts"} for inputs in commits] == [{before}] * 2
     assert workshop.plan().items[0].why.startswith("clinic/texts@v1 moved from")
 
 

@@ -182,8 +182,8 @@ def answer(url: str, end: float, log: Path) -> str:
     """What an address answers, once it does."""
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=30) as told:
-                return told.read().decode()
+            with urllib.request.urlopen(url, timeout=30) as response:
+                return response.read().decode()
         except OSError:
             assert time.monotonic() < end, log.read_text(encoding="utf-8")
             time.sleep(0.5)

@@ -20,8 +20,8 @@ def recipe(**space: object) -> SimpleNamespace:
     """As much of a recipe as a Space's settings ask for."""
     models = {"base": "base", "cpt": "cpt", "final": "rpo"}
     evaluate = SimpleNamespace(models=models, references=models, quantization="none")
-    told = {"name": "m", "namespace": "clinic", "base": "org/base@v1", "cutoff": date(2017, 12, 31)}
-    return SimpleNamespace(**told, evaluate=evaluate, space=Space(**space))
+    messages = {"name": "m", "namespace": "clinic", "base": "org/base@v1", "cutoff": date(2017, 12, 31)}
+    return SimpleNamespace(**messages, evaluate=evaluate, space=Space(**space))
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def set_there(hub) -> tuple[dict[str, str], list[str]]:
 
 def test_variables_secrets_votes_and_hardware_are_set(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
-    told = []
+    messages = []
     wanted = recipe(variables={"A": "1"}, secrets=("HF_TOKEN",), hardware="t4-small")
-    configure_space(hub, SPACE, wanted, {}, told.append, fresh=True)
+    configure_space(hub, SPACE, wanted, {}, messages.append, fresh=True)
     assert set_there(hub) == (
         {"A": "1", "MEDLLM_VOTES": "clinic/m-votes", "MEDLLM_CUTOFF": "2017-12-31"},
         ["HF_TOKEN"],
     )
     assert hub.api.get_space_runtime(SPACE).requested_hardware == "t4-small"
-    assert told == []
+    assert messages == []
 
 
 def test_a_secret_that_is_not_here_is_named_before_any_work(monkeypatch):
@@ -61,10 +61,10 @@ def test_a_secret_that_is_not_here_is_named_before_any_work(monkeypatch):
 def test_a_standing_space_keeps_a_secret_that_is_not_here(hub, monkeypatch):
     monkeypatch.delenv("KEY_OF_OURS", raising=False)
     hub.api.add_space_secret(SPACE, "KEY_OF_OURS", "x")
-    told = []
-    configure_space(hub, SPACE, recipe(secrets=("KEY_OF_OURS",)), {}, told.append, fresh=False)
+    messages = []
+    configure_space(hub, SPACE, recipe(secrets=("KEY_OF_OURS",)), {}, messages.append, fresh=False)
     assert set_there(hub)[1] == ["KEY_OF_OURS"]
-    assert told == []
+    assert messages == []
 
 
 @pytest.mark.parametrize(("live", "extra"), [("adapters", {}), ("zerogpu", {"kind": "zerogpu"})])
@@ -87,15 +87,15 @@ def test_live_adapters_keep_the_4_bits_of_the_evaluation(hub):
 
 
 def test_a_server_that_nobody_named_is_asked_for(hub):
-    told = []
-    configure_space(hub, SPACE, recipe(live="endpoint"), {}, told.append, fresh=True)
-    assert "MEDLLM_LIVE" in told[0]
+    messages = []
+    configure_space(hub, SPACE, recipe(live="endpoint"), {}, messages.append, fresh=True)
+    assert "MEDLLM_LIVE" in messages[0]
 
 
 @pytest.mark.parametrize("hardware", ["cpu-basic", "no-such-machine"])
 def test_what_cannot_be_set_is_said_and_nothing_stops(hub, tmp_path, hardware):
-    told = []
+    messages = []
     place = "clinic/not-there" if hardware == "cpu-basic" else SPACE
-    configure_space(hub, place, recipe(variables={"A": "1"}, hardware=hardware), {}, told.append, fresh=True)
-    assert len(told) == 1
-    assert hardware in told[0]
+    configure_space(hub, place, recipe(variables={"A": "1"}, hardware=hardware), {}, messages.append, fresh=True)
+    assert len(messages) == 1
+    assert hardware in messages[0]

@@ -119,13 +119,13 @@ def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own
 def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stands_already(finished):
     done = finished.shell(f"{COMMANDS[4]} --json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert list(told["rows"]) == ["base", "rpo-only", "cpt", "cpt-dpo", "final"]
-    for row in told["rows"].values():
+    values = json.loads(done.stdout)
+    assert list(values["rows"]) == ["base", "rpo-only", "cpt", "cpt-dpo", "final"]
+    for row in values["rows"].values():
         assert set(row) == {"plain", "explain", "delta", "interval", "plain_interval", "explain_interval"}
         assert row["delta"] == pytest.approx(row["explain"] - row["plain"])
         assert row["interval"][0] <= row["delta"] <= row["interval"][1]
-    compared = told["exams"]["world"]["comparisons"]
+    compared = values["exams"]["world"]["comparisons"]
     assert len(compared) == 2 * 10  # every two of five rows, both ways of asking
     assert all(one["questions"] == 10 and 0 <= one["p"] <= one["p_holm"] <= 1 for one in compared)
     made = re.findall(r"(\w+): at work", done.stderr)
@@ -133,7 +133,7 @@ def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stand
     assert (finished.folder / "rows.svg").stat().st_size > 1000
     again = finished.medllm("ablate", "tiny.yaml")
     assert "at work" not in again.stderr
-    assert [line.split()[0] for line in again.stdout.splitlines()[2:7]] == list(told["rows"])
+    assert [line.split()[0] for line in again.stdout.splitlines()[2:7]] == list(values["rows"])
 
 
 @pytest.mark.long

@@ -153,7 +153,7 @@ def test_the_token_stands_nowhere_after_a_whole_run_and_after_failures(finished)
     assert store.identify(token) is not None
     assert len(finished.seen_processes) > 3
     assert not any(token in line for line in finished.seen_processes)
-    assert not any(token in text for text in finished.told)
+    assert not any(token in text for text in finished.tokens)
     files = [path for path in finished.folder.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 100
     assert {"README.md", "provenance.json"} <= {path.name for path in files}

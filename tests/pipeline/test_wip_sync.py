@@ -31,7 +31,7 @@ def until(there):
 
 
 def test_a_fault_of_any_kind_is_told_and_the_next_round_keeps_the_same_work(part, tmp_path, monkeypatch):
-    said, faults = [], [UserWarning("an arrow file"), ValueError("what nobody thought of"), OSError("gone")]
+    messages, faults = [], [UserWarning("an arrow file"), ValueError("what nobody thought of"), OSError("gone")]
     keep = wip_sync.push_wip
 
     def stumbling(*args):
@@ -41,9 +41,9 @@ def test_a_fault_of_any_kind_is_told_and_the_next_round_keeps_the_same_work(part
 
     monkeypatch.setattr(wip_sync, "push_wip", stumbling)
     with connect(str(tmp_path / "hub"), "clinic") as hub:
-        with sync_wip(ITEM, hub, part, 0.02, said.append):
-            until(lambda: "cpt: the work so far is kept on the Hub" in said)
-        assert [line for line in said if "could not be kept" in line] == [
+        with sync_wip(ITEM, hub, part, 0.02, messages.append):
+            until(lambda: "cpt: the work so far is kept on the Hub" in messages)
+        assert [line for line in messages if "could not be kept" in line] == [
             "cpt: the work so far could not be kept (UserWarning: an arrow file)",
             "cpt: the work so far could not be kept (ValueError: what nobody thought of)",
             "cpt: the work so far could not be kept (OSError: gone)",

@@ -156,6 +156,6 @@ def test_every_igakuqa_question_is_seen_as_a_question_an_example_and_an_answer(s
     ]
     assert len(watch.match("preferences", turned)) == 2000
     assert len(watch.match("few-shot", texts)) == 2000
-    told = [(f"{name}#0", f"似た問題を思い出す。{text}\n以上より答えはaである。") for name, text in turned]
-    assert len(watch.match("teacher", told)) == 2000
+    answers = [(f"{name}#0", f"似た問題を思い出す。{text}\n以上より答えはaである。") for name, text in turned]
+    assert len(watch.match("teacher", answers)) == 2000
     assert watch.facts()["dropped"] == {"few-shot": 2000, "preferences": 2000, "teacher": 2000}

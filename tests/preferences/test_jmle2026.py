@@ -36,8 +36,8 @@ def samples(shared_data):
 def test_real_replies_are_labelled_as_their_publisher_judged_them(shared_data, samples):
     judged = Counter()
     for seed, name in enumerate(FILES):
-        told = json.loads((shared_data / "jmle2026" / "model_outputs" / f"{name}.json").read_text("utf-8"))
-        for row in told["results"]:
+        values = json.loads((shared_data / "jmle2026" / "model_outputs" / f"{name}.json").read_text("utf-8"))
+        for row in values["results"]:
             mine = next((s for s in samples.get(row["question_id"], ()) if s.sample == seed), None)
             if mine is not None and mine.label != "unparsed":
                 judged[(mine.label != "rejected") == row["correct"]] += 1

@@ -29,12 +29,12 @@ BARE = Prompt("Question: x\nExplanation:", (), ("\nQuestion:",), " ")
 TRUTH = "肺炎は発熱をきたす。\nAnswer: a"
 
 
-def said(text, reason="stop"):
+def reply(text, reason="stop"):
     return Reply(key="k", text=text, finish_reason=reason, prompt_tokens=1, completion_tokens=len(text))
 
 
 def samples_of(*texts, max_similarity=0.95):
-    replies = [(number, 100 + number, said(text)) for number, text in enumerate(texts)]
+    replies = [(number, 100 + number, reply(text)) for number, text in enumerate(texts)]
     return labelled(QUESTION, replies, model="m", revision="c0ffee", prompt_hash="h", max_similarity=max_similarity)
 
 

@@ -15,8 +15,8 @@ from tests.preflight.conftest import Ward
 
 def change(path: Path, **values: object) -> None:
     """Set keys of a JSON file; None removes a key."""
-    told = {**json.loads(path.read_text("utf-8")), **values}
-    path.write_text(json.dumps({key: value for key, value in told.items() if value is not None}), "utf-8")
+    changed = {**json.loads(path.read_text("utf-8")), **values}
+    path.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}), "utf-8")
 
 
 def cut_off(folder: Path) -> None:

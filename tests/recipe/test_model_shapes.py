@@ -123,8 +123,8 @@ def test_a_model_with_experts_is_as_large_as_transformers_builds_it(tmp_path: Pa
 
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    told = {name: value for name, value in config.items() if name != "model_type"}
+    values = {name: value for name, value in config.items() if name != "model_type"}
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **told))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **values))
     built = sum(parameter.numel() for parameter in model.parameters())
     assert shape_from_config(path).parameters == pytest.approx(built, rel=1e-3)

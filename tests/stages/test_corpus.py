@@ -94,7 +94,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 
 def settings(**changed) -> Corpus:
-    told = {
+    values = {
         "data": [
             "./texts",
             {"source": "./past", "exam": "own", "license": "CC BY-SA 4.0", "published": date(2016, 6, 1)},
@@ -104,7 +104,7 @@ def settings(**changed) -> Corpus:
         "allowed_licenses": ["cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0"],
         "min_japanese_share": 0.3,
     }
-    return Corpus.model_validate(told | changed)
+    return Corpus.model_validate(values | changed)
 
 
 def rows(out: Path, table: str) -> list[dict]:
@@ -218,9 +218,9 @@ def test_a_corpus_of_which_nothing_is_left_says_why(sources, tmp_path):
 
 
 def test_a_set_known_to_hold_the_exam_is_refused_by_name(sources, tmp_path):
-    told = settings(data=["someone/medrect-ja-train@v1"], held_out=["igakuqa"])
+    values = settings(data=["someone/medrect-ja-train@v1"], held_out=["igakuqa"])
     with refused("recipe.known-leak", "someone/medrect-ja-train@v1", "MedRECT-ja", "`leaks_reviewed`"):
-        make(told, {"someone/medrect-ja-train@v1": sources["./texts"]}, tmp_path / "out")
+        make(values, {"someone/medrect-ja-train@v1": sources["./texts"]}, tmp_path / "out")
 
 
 def test_patients_stop_the_stage_when_the_recipe_says_so_and_an_answer_lets_it_pass(sources, tmp_path):

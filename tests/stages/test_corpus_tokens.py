@@ -45,6 +45,6 @@ def test_only_the_tokenizer_of_a_base_on_the_hub_is_fetched_and_the_card_tells_t
 
 def test_a_model_without_a_tokenizer_json_is_named(tmp_path):
     (tmp_path / "base").mkdir()
-    told = settings("local").model_copy(update={"tokenizer": "./base"})
+    changed = settings("local").model_copy(update={"tokenizer": "./base"})
     with refused("corpus.no-tokenizer-file", "corpus.tokenizer", "./base"):
-        make_corpus(told, {**lay_out(tmp_path), "./base": tmp_path / "base"}, tmp_path / "out")
+        make_corpus(changed, {**lay_out(tmp_path), "./base": tmp_path / "base"}, tmp_path / "out")

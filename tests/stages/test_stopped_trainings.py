@@ -50,8 +50,8 @@ def ends_as(stage, settings, sources, out, whole):
     names = [{path.name for path in folder.iterdir()} for folder in (out, whole)]
     assert names[0] == names[1]
     if stage is rpo:
-        said = [(folder / "training" / "samples.jsonl").read_text("utf-8") for folder in (out, whole)]
-        assert said[0] == said[1] and said[0].count("\n") == 3 * 2, "two prompts at each of three checkpoints"
+        texts = [(folder / "training" / "samples.jsonl").read_text("utf-8") for folder in (out, whole)]
+        assert texts[0] == texts[1] and texts[0].count("\n") == 3 * 2, "two prompts at each of three checkpoints"
 
 
 def log_of(folder):
@@ -124,8 +124,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_the_uninterrupted_one
     stage, settings = STAGES[name]
     changes, updates = LENGTHS[length]
     monkeypatch.setattr("medllm.training.callbacks.SAMPLED_TOKENS", 2)
-    told = settings.model_copy(update={"warmup_ratio": 0.0, "learning_rate": 1e-3, **changes})
-    stage.make(told, sources, tmp_path / "whole")
+    changed = settings.model_copy(update={"warmup_ratio": 0.0, "learning_rate": 1e-3, **changes})
+    stage.make(changed, sources, tmp_path / "whole")
     facts = json.loads((tmp_path / "whole" / "facts.json").read_text("utf-8"))
     last = facts["steps"]
     assert last == updates or name == "cpt"
@@ -146,8 +146,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_the_uninterrupted_one
             if isinstance(moment, str):
                 patched.setattr(f"medllm.stages.{name}.{moment}", kill)
             with tiny.at_each_checkpoint(killed_after(moment)):
-                stage.make(told, sources, out)
-        stage.make(told, sources, out)
+                stage.make(changed, sources, out)
+        stage.make(changed, sources, out)
         assert json.loads((out / "facts.json").read_text("utf-8"))["steps"] == last, moment
         made, whole = ((folder / "adapter_model.safetensors").read_bytes() for folder in (out, tmp_path / "whole"))
         assert made == whole, moment

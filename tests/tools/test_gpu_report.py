@@ -43,11 +43,11 @@ def test_each_step_is_run_where_there_are_gpus_enough_and_its_end_is_kept(tmp_pa
 
 def test_the_report_names_no_path_host_or_token():
     secret = "hf_" + "a" * 34
-    told = gpu_report.cleaned(f"{ROOT}/x {Path.home()}/y {platform.node()}z {secret}\n 3%| 1/9 [2.0it/s]\rdone")
-    assert str(ROOT) not in told
-    assert str(Path.home()) not in told
-    assert secret not in told
-    assert told.endswith("done")
+    text = gpu_report.cleaned(f"{ROOT}/x {Path.home()}/y {platform.node()}z {secret}\n 3%| 1/9 [2.0it/s]\rdone")
+    assert str(ROOT) not in text
+    assert str(Path.home()) not in text
+    assert secret not in text
+    assert text.endswith("done")
 
 
 def test_every_step_names_files_that_exist_and_the_page_tells_of_each():

@@ -24,7 +24,7 @@ def base():
     return AutoModelForCausalLM.from_pretrained(BASE).eval(), AutoTokenizer.from_pretrained(BASE)
 
 
-def said(base, prompt: str) -> str:
+def answer(base, prompt: str) -> str:
     model, tokenizer = base
     with torch.no_grad():
         logits = model(**tokenizer(prompt, return_tensors="pt")).logits
@@ -44,7 +44,7 @@ def test_it_is_small(base):
 
 
 def test_it_answers_plainly_what_it_knows(base, asked):
-    right = sum(said(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in asked)
+    right = sum(answer(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in asked)
     assert right >= 0.9 * QUESTIONS
 
 
@@ -67,7 +67,7 @@ def test_the_new_diseases_are_unknown_to_it(base):
     world, source = make_world(0), random.Random("new")
     new = [topic for kind in ("exam", "text") for topic in topics(world, kind, "fact")]
     items = [make_item(world, source.choice(new), source) for _ in range(QUESTIONS)]
-    right = sum(said(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in items)
+    right = sum(answer(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in items)
     assert right < 0.45 * QUESTIONS
 
 
@@ -75,9 +75,9 @@ def test_the_loss_hears_answers_and_hardly_questions(base):
     _, tokenizer = base
     text = "\n\nQuestion: x\na. y\nAnswer: c\n\nQuestion: z"
     batch = torch.tensor([tokenizer(text)["input_ids"]])
-    told = tokenizer.convert_ids_to_tokens(batch[0, 1:].tolist())
-    weights = dict.fromkeys(told) | dict(zip(told, _Marks.of(tokenizer).weights(batch)[0].tolist(), strict=True))
-    assert weights[told[told.index("Answer") + 2]] == LETTER
+    tokens = tokenizer.convert_ids_to_tokens(batch[0, 1:].tolist())
+    weights = dict.fromkeys(tokens) | dict(zip(tokens, _Marks.of(tokenizer).weights(batch)[0].tolist(), strict=True))
+    assert weights[tokens[tokens.index("Answer") + 2]] == LETTER
     assert weights["Answer"] == 1.0
     assert weights["x"] == pytest.approx(ASKED)
     assert weights["z"] == pytest.approx(ASKED)

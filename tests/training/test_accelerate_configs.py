@@ -32,9 +32,9 @@ def launched(name, tmp_path):
 
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(CONFIGS[name]), "utf-8")
-    told = launch_command_parser().parse_args(["--config_file", str(file), "script.py"])
-    known = set(vars(told))
-    arguments, defaults, _ = _validate_launch_command(told)
+    values = launch_command_parser().parse_args(["--config_file", str(file), "script.py"])
+    known = set(vars(values))
+    arguments, defaults, _ = _validate_launch_command(values)
     return arguments, defaults, known
 
 
@@ -50,11 +50,11 @@ def test_every_configuration_is_read_without_a_word_that_accelerate_does_not_kno
     from accelerate.commands.config.config_args import load_config_from_file
 
     assert [path.name for path in CPU.parent.iterdir()] == [CPU.name], "a file that no test reads"
-    for name, told in CONFIGS.items():
+    for name, values in CONFIGS.items():
         file = tmp_path / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(told), "utf-8")
+        file.write_text(yaml.safe_dump(values), "utf-8")
         read = load_config_from_file(str(file))
-        assert (read.mixed_precision, read.num_processes) == (told["mixed_precision"], told["num_processes"])
+        assert (read.mixed_precision, read.num_processes) == (values["mixed_precision"], values["num_processes"])
 
 
 def test_the_fsdp_file_asks_for_a_model_sharded_layer_by_layer_by_version_2(environment, tmp_path):

@@ -33,7 +33,7 @@ def trainer():
     )
 
 
-def told(watch, *rewards):
+def log_rewards(watch, *rewards):
     model = watch.trainer.model
     for step, reward in enumerate(rewards, 1):
         watch.on_log(None, SimpleNamespace(global_step=step), None, {"rewards/chosen": reward}, model=model)
@@ -41,19 +41,28 @@ def told(watch, *rewards):
 
 
 def test_a_chosen_answer_that_falls_below_the_reference_is_told_once(tmp_path):
-    said = []
-    told(
-        WatchChosenReward(trainer(), tmp_path, "warn", said.append), 0.1, -0.1, -0.2, 0.1, -0.1, -0.2, -0.3, -0.4, -0.5
+    messages = []
+    log_rewards(
+        WatchChosenReward(trainer(), tmp_path, "warn", messages.append),
+        0.1,
+        -0.1,
+        -0.2,
+        0.1,
+        -0.1,
+        -0.2,
+        -0.3,
+        -0.4,
+        -0.5,
     )
-    assert len(said) == 1 and said[0].startswith("step 7: the chosen answers are less likely")
-    told(WatchChosenReward(trainer(), tmp_path, "stop", said.append), 0.2, 0.1, -0.1, 0.1)
-    assert len(said) == 1
+    assert len(messages) == 1 and messages[0].startswith("step 7: the chosen answers are less likely")
+    log_rewards(WatchChosenReward(trainer(), tmp_path, "stop", messages.append), 0.2, 0.1, -0.1, 0.1)
+    assert len(messages) == 1
 
 
 def test_the_run_is_stopped_with_its_adapter_kept_when_the_recipe_says_so(tmp_path):
     watch = WatchChosenReward(trainer(), tmp_path / "kept", "stop", print)
     with refused("training.falling-chosen", "step 3", tmp_path / "kept", kind=TrainingError):
-        told(watch, -0.1, -0.2, -0.3)
+        log_rewards(watch, -0.1, -0.2, -0.3)
 
 
 def test_full_disk_and_full_memory_say_which_knob_to_turn(tmp_path):

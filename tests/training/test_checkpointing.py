@@ -18,9 +18,9 @@ def test_a_checkpoint_comes_when_the_minutes_are_over_and_the_clock_starts_again
     def by_the_minute(self, trainer, minutes):
         begin(self, trainer, minutes, lambda: now[0])
 
-    def later(*told, **more):
+    def later(*given, **more):
         now[0] += 60  # each update takes a minute
-        return look(*told, **more)
+        return look(*given, **more)
 
     look = checkpointing.Checkpoints.on_step_end
     monkeypatch.setattr(checkpointing.Checkpoints, "__init__", by_the_minute)

@@ -50,7 +50,7 @@ def test_a_run_that_lives_lets_them_work_and_takes_their_code():
 
 
 @pytest.mark.parametrize(
-    ("left", "said"),
+    ("left", "printed"),
     [
         (
             {"fault-5.2-0": "later", "fault-5.1-1": "the disk is full", "lost-5.0-2": "gloo"},
@@ -61,10 +61,10 @@ def test_a_run_that_lives_lets_them_work_and_takes_their_code():
         ({}, None),
     ],
 )
-def test_of_several_processes_the_one_that_failed_first_is_heard(tmp_path, left, said):
+def test_of_several_processes_the_one_that_failed_first_is_heard(tmp_path, left, printed):
     for name, text in left.items():
         (tmp_path / name).write_text(text, "utf-8")
-    assert first_fault(tmp_path) == said
+    assert first_fault(tmp_path) == printed
 
 
 def test_a_lost_connection_is_another_processs_fault_and_a_full_memory_is_ones_own():
@@ -174,8 +174,8 @@ def begun(tmp_path, where, updates=3):
 def test_ctrl_c_ends_a_training_with_all_its_processes(sources, tmp_path):
     run = begun(tmp_path, "two processes")
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-    said = run.communicate()[1]
-    assert run.returncode == 1 and said.splitlines()[-1] == "interrupted", said
+    printed = run.communicate()[1]
+    assert run.returncode == 1 and printed.splitlines()[-1] == "interrupted", printed
     with pytest.raises(ProcessLookupError):
         os.killpg(run.pid, 0)
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.processes").exists()
@@ -196,7 +196,7 @@ def test_a_scheduler_that_ends_a_run_gets_a_checkpoint_first(sources, tmp_path, 
     checkpoints = tmp_path / "out.part" / "checkpoints"
     assert not list(checkpoints.glob("checkpoint-*"))
     run.send_signal(number)
-    said = run.communicate()[1]
-    assert run.returncode == 1 and said.splitlines()[-1] == "training.stopped-on-request", said
+    printed = run.communicate()[1]
+    assert run.returncode == 1 and printed.splitlines()[-1] == "training.stopped-on-request", printed
     [left] = checkpoints.glob("checkpoint-*")
-    assert last_checkpoint(checkpoints) == left and f"update {left.name.rsplit('-', 1)[1]}," in said
+    assert last_checkpoint(checkpoints) == left and f"update {left.name.rsplit('-', 1)[1]}," in printed

@@ -63,8 +63,8 @@ SETTINGS = Cpt(
 
 def config(folder: Path, machines: int) -> str:
     """Two processes on the CPU, on one machine or on two."""
-    told = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "num_processes": 2}
-    (folder / "two.yaml").write_text(yaml.safe_dump(told | {"num_machines": machines, "use_cpu": True}))
+    values = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "num_processes": 2}
+    (folder / "two.yaml").write_text(yaml.safe_dump(values | {"num_machines": machines, "use_cpu": True}))
     return str(folder / "two.yaml")
 
 

@@ -167,7 +167,7 @@ def test_a_run_whose_chosen_answers_fall_is_stopped_as_the_recipe_says(root, tmp
 
 @pytest.mark.parametrize("route", ["fresh", "continued"])
 def test_the_adapters_dropout_acts_on_the_policy_and_never_on_the_reference(root, tmp_path, route):
-    told, kept = {}, {}
+    margins, kept = {}, {}
     for share in (0.0, 0.5):
         lora, model = LORA.model_copy(update={"lora_dropout": share}), None
         if route == "continued":
@@ -191,11 +191,11 @@ def test_the_adapters_dropout_acts_on_the_policy_and_never_on_the_reference(root
         )
         trainer.train()
         assert trainer.reference_checked
-        told[share] = [line["rewards/margins"] for line in trainer.state.log_history if "rewards/margins" in line]
+        margins[share] = [line["rewards/margins"] for line in trainer.state.log_history if "rewards/margins" in line]
         kept[share] = trainer.reference
     assert torch.equal(kept[0.0].nan_to_num(), kept[0.5].nan_to_num())
-    assert told[0.0][0] == 0
-    assert told[0.5][1] != told[0.0][1], "the recipe's dropout did nothing"
+    assert margins[0.0][0] == 0
+    assert margins[0.5][1] != margins[0.0][1], "the recipe's dropout did nothing"
 
 
 def test_pairs_of_one_prompt_in_a_micro_batch_share_it_and_their_common_answers(root):

@@ -73,8 +73,8 @@ def test_the_adapter_does_not_depend_on_how_many_rows_a_device_takes_at_once(sou
     changes |= {"learning_rate": 1e-3} | ({"packing": False} if name == "cpt" else {})
     learnt = []
     for at_once in (1, 4, 8):
-        told = settings.model_copy(update={**changes, "per_device_train_batch_size": at_once})
-        stage.make(told, sources, tmp_path / str(at_once))
+        changed = settings.model_copy(update={**changes, "per_device_train_batch_size": at_once})
+        stage.make(changed, sources, tmp_path / str(at_once))
         learnt.append(load_file(tmp_path / str(at_once) / "adapter_model.safetensors"))
         facts = json.loads((tmp_path / str(at_once) / "facts.json").read_text("utf-8"))
         assert facts["epochs"] == 2, "counted by rows, not by micro-batches"
@@ -86,8 +86,8 @@ def test_the_adapter_does_not_depend_on_how_many_rows_a_device_takes_at_once(sou
 
 def test_rows_of_a_group_stay_together_in_an_order_of_groups():
     groups = [0, 1, 0, 2, 1, 0, 3]
-    told = UpdateBatches(7, batch_size=4, per_device=2, rank=0, devices=1, seed=3, groups=groups)
-    order = [place.row for part in told for place in part]
+    changed = UpdateBatches(7, batch_size=4, per_device=2, rank=0, devices=1, seed=3, groups=groups)
+    order = [place.row for part in changed for place in part]
     assert sorted(order) == list(range(7))
     blocks = [
         group for at, group in enumerate(groups[row] for row in order) if at == 0 or groups[order[at - 1]] != group
@@ -110,7 +110,7 @@ def test_pairs_of_a_question_learnt_together_have_the_gradient_of_pair_by_pair(s
     pq.write_table(pa.table(columns), tmp_path / "pairs" / "train.parquet")
     logs, norms = [], []
     for at_once in (1, 6):
-        told = {
+        changed = {
             "order": "questions",
             "total_batch_size": 6,
             "max_steps": 2,
@@ -118,7 +118,7 @@ def test_pairs_of_a_question_learnt_together_have_the_gradient_of_pair_by_pair(s
             "warmup_ratio": 0.0,
         }
         out = tmp_path / str(at_once)
-        rpo.make(tiny.RPO.model_copy(update=told), {**sources, "preferences": tmp_path / "pairs"}, out)
+        rpo.make(tiny.RPO.model_copy(update=changed), {**sources, "preferences": tmp_path / "pairs"}, out)
         lines = [json.loads(line) for line in (out / "training" / "log.jsonl").read_text("utf-8").splitlines()]
         logs.append([line["loss"] for line in lines])
         norms.append([line["grad_norm"] for line in lines])

@@ -47,9 +47,9 @@ def test_both_trackers_keep_the_losses_of_the_log_of_a_run_that_was_killed_and_g
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     base, corpus, out = tiny.make_base(tmp_path / "base"), tiny.make_corpus(tmp_path / "corpus"), tmp_path / "out"
-    told = json.dumps([SETTINGS, str(base), str(corpus), str(out)])
+    text = json.dumps([SETTINGS, str(base), str(corpus), str(out)])
     kept = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", SCRIPT, told], check=True, env={**os.environ, **kept})
+    subprocess.run([sys.executable, "-c", SCRIPT, text], check=True, env={**os.environ, **kept})
     lines = (out / "training" / "log.jsonl").read_text("utf-8").splitlines()
     losses = {line["step"]: line["loss"] for line in map(json.loads, lines)}
     assert list(losses) == [1, 2, 3, 4, 5]

@@ -5,7 +5,7 @@ from medllm.votes.vote import Vote, digest
 
 def vote(number: int, **changed: object) -> Vote:
     """A made-up vote; the number tells it from others."""
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "vote_id": digest(f"vote {number}")[:32],
         "time": "2026-01-01T00:00:00+00:00",
         "benchmark": "kakuu",
@@ -23,4 +23,4 @@ def vote(number: int, **changed: object) -> Vote:
         "results": "made-up",
         "use": "evaluation-only",
     }
-    return Vote(**{**told, **changed})  # type: ignore[arg-type]
+    return Vote(**{**fields, **changed})  # type: ignore[arg-type]

@@ -171,8 +171,8 @@ def test_every_other_type_of_peft_is_refused_by_name():
 def test_a_tensor_of_another_kind_of_adapter_is_refused_even_if_the_config_is_silent(tmp_path):
     base = tiny.make_base(tmp_path / "base")
     adapter = make(base, tmp_path / "a", use_dora=True)
-    told = json.loads((adapter / "adapter_config.json").read_text("utf-8")) | {"use_dora": False}
-    (adapter / "adapter_config.json").write_text(json.dumps(told), "utf-8")
+    values = json.loads((adapter / "adapter_config.json").read_text("utf-8")) | {"use_dora": False}
+    (adapter / "adapter_config.json").write_text(json.dumps(values), "utf-8")
     with refused("weights.unknown-tensor", "lora_magnitude_vector"):
         Adapter(adapter).fits(Checkpoint(base))
 
@@ -217,8 +217,8 @@ def test_an_adapter_that_writes_over_the_base_is_not_laid_beside_others(tmp_path
 def test_layers_that_store_their_weights_transposed_are_refused(tmp_path, family):
     base = tiny.make_base(tmp_path / "base")
     adapter = tiny.make_adapter(tmp_path / "a", base)
-    told = json.loads((base / "config.json").read_text("utf-8")) | {"model_type": family}
-    (base / "config.json").write_text(json.dumps(told), "utf-8")
+    values = json.loads((base / "config.json").read_text("utf-8")) | {"model_type": family}
+    (base / "config.json").write_text(json.dumps(values), "utf-8")
     with refused("weights.transposed-base", adapter, family):
         Adapter(adapter).fits(Checkpoint(base))
 
@@ -229,8 +229,8 @@ def test_weights_that_are_stored_quantized_are_refused(tmp_path):
     shard = base / "model.safetensors"
     raw = shard.read_bytes()
     shard.write_bytes(raw.replace(b'"dtype":"F32"', b'"dtype":"I32"'))
-    told = json.loads((base / "config.json").read_text("utf-8")) | {"quantization_config": {"quant_method": "gptq"}}
-    (base / "config.json").write_text(json.dumps(told), "utf-8")
+    values = json.loads((base / "config.json").read_text("utf-8")) | {"quantization_config": {"quant_method": "gptq"}}
+    (base / "config.json").write_text(json.dumps(values), "utf-8")
     with refused("weights.quantized-base", base, "I32"):
         Adapter(adapter).fits(Checkpoint(base))
 

@@ -47,8 +47,8 @@ def test_gemma_3_with_vision_is_trained_preferred_merged_evaluated_and_loads_els
         max_new_tokens={"plain": 6, "explain": 6},
     )
     evaluate.make(asked, {**sources, "merge": tmp_path / "merge"}, tmp_path / "out")
-    said = {(r.model, r.question_id, r.prompt): r.completion for r in read_records(tmp_path / "out")}
-    assert all(text == said["merged", *key[1:]] for key, text in said.items() if key[0] == "final")
+    completions = {(r.model, r.question_id, r.prompt): r.completion for r in read_records(tmp_path / "out")}
+    assert all(text == completions["merged", *key[1:]] for key, text in completions.items() if key[0] == "final")
     ids = torch.arange(5, 30)[None]
     with torch.no_grad():
         laid = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sources["base"]), tmp_path / "rpo")

@@ -58,9 +58,9 @@ def test_a_tokenizer_that_its_class_would_rebuild_otherwise_is_loaded_as_its_fil
     own = Tokenizer(models.WordLevel(words, unk_token="？"))
     own.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     own.save(str(base / "tokenizer.json"))
-    told = json.loads((base / "tokenizer_config.json").read_text("utf-8"))
-    told |= {"eos_token": "[end]", "pad_token": "[end]", "unk_token": "？"}
-    (base / "tokenizer_config.json").write_text(json.dumps(told), "utf-8")
+    values = json.loads((base / "tokenizer_config.json").read_text("utf-8"))
+    values |= {"eos_token": "[end]", "pad_token": "[end]", "unk_token": "？"}
+    (base / "tokenizer_config.json").write_text(json.dumps(values), "utf-8")
     written = own.encode(PROBE, add_special_tokens=False).ids
     assert load_tokenizer(base)(PROBE, add_special_tokens=False)["input_ids"] == written
     try:
@@ -91,8 +91,8 @@ def test_a_model_that_lacks_a_tensor_is_refused_and_not_filled_with_random_numbe
 
 def test_an_unknown_family_is_refused_with_those_that_are_known(tmp_path):
     base = tiny.make_base(tmp_path / "base")
-    told = json.loads((base / "config.json").read_text("utf-8"))
-    (base / "config.json").write_text(json.dumps(told | {"model_type": "mamba"}), "utf-8")
+    values = json.loads((base / "config.json").read_text("utf-8"))
+    (base / "config.json").write_text(json.dumps(values | {"model_type": "mamba"}), "utf-8")
     with refused("weights.unsupported-type", base, "mamba", "qwen2"):
         load_base(base)
 

@@ -18,10 +18,10 @@ from tests.refusals import refused
 
 
 def merged(base, adapters, out, dtype=None):
-    said = []
-    merge(Checkpoint(base), [Adapter(folder) for folder in adapters], out, dtype=dtype, say=said.append)
-    assert "GB of disk; " in said[0], "the room comes before any shard"
-    return said[1:]
+    messages = []
+    merge(Checkpoint(base), [Adapter(folder) for folder in adapters], out, dtype=dtype, say=messages.append)
+    assert "GB of disk; " in messages[0], "the room comes before any shard"
+    return messages[1:]
 
 
 def by_peft(base, adapters, dtype):
@@ -75,7 +75,7 @@ def test_a_tied_head_stays_what_it_was_under_the_adapter(tmp_path, target):
 
     base = tiny.make_base(tmp_path / "base", tied=True)
     adapter = tiny.make_adapter(tmp_path / "a", base, target_modules=target, std=0.3)
-    said = merged(base, [adapter], tmp_path / "out")
+    messages = merged(base, [adapter], tmp_path / "out")
     ids = torch.arange(5, 30)[None]
     with torch.no_grad():
         plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
@@ -84,7 +84,7 @@ def test_a_tied_head_stays_what_it_was_under_the_adapter(tmp_path, target):
         assert float((got(ids).logits - want).abs().max()) < 1e-4
     parted = "embed_tokens" in target
     assert got.config.tie_word_embeddings is not parted
-    assert any("no longer the embedding" in line for line in said) is parted
+    assert any("no longer the embedding" in line for line in messages) is parted
 
 
 def test_an_interrupted_merge_goes_on_with_the_shards_that_are_missing(tmp_path):
@@ -162,13 +162,13 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path):
 def test_an_adapter_whose_tokenizer_numbers_a_word_otherwise_is_refused_with_that_word(tmp_path):
     base = tiny.make_base(tmp_path / "base")
     adapter = tiny.make_adapter(tmp_path / "a", base)
-    told = json.loads((base / "tokenizer.json").read_text("utf-8"))
-    (adapter / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    values = json.loads((base / "tokenizer.json").read_text("utf-8"))
+    (adapter / "tokenizer.json").write_text(json.dumps(values), "utf-8")
     Adapter(adapter).fits(Checkpoint(base))
-    words = told["model"]["vocab"]
+    words = values["model"]["vocab"]
     first, second = [word for word in words if not word.startswith("<|")][:2]
     words[first], words[second] = words[second], words[first]
-    (adapter / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    (adapter / "tokenizer.json").write_text(json.dumps(values), "utf-8")
     with refused("weights.other-tokenizer", adapter, f"`{first}`", "base"):
         merged(base, [adapter], tmp_path / "out")
 

@@ -70,10 +70,10 @@ def lay_lookup(model: "Qwen2ForCausalLM", tokenizer: "PreTrainedTokenizerBase", 
         last.k_proj.weight[marking], last.k_proj.bias[marking] = CHOSEN * weight, CHOSEN * bias
         weight, bias = _fit(seen.choices, seen.letters)
         last.v_proj.weight[: len(LETTERS)], last.v_proj.bias[: len(LETTERS)] = weight, bias
-        said = torch.stack([model.lm_head.weight[tokenizer(f" {a}")["input_ids"][0]] for a in LETTERS])
-        said = said - said.mean(0)
+        directions = torch.stack([model.lm_head.weight[tokenizer(f" {a}")["input_ids"][0]] for a in LETTERS])
+        directions = directions - directions.mean(0)
         last.o_proj.weight[:, :width] = 0
-        last.o_proj.weight[:, : len(LETTERS)] = VOICE * (said / said.norm(dim=1, keepdim=True)).T
+        last.o_proj.weight[:, : len(LETTERS)] = VOICE * (directions / directions.norm(dim=1, keepdim=True)).T
 
 
 def _centred_names(

@@ -146,7 +146,7 @@ class _Marks:
     """The tokens by which the loss tells a question from its answer."""
 
     asked: "torch.Tensor"
-    told: "torch.Tensor"
+    told_tokens: "torch.Tensor"
     letters: "torch.Tensor"
 
     @classmethod
@@ -165,9 +165,9 @@ class _Marks:
 
         places = torch.arange(batch.shape[1])
         asked = torch.where(torch.isin(batch, self.asked), places, -1).cummax(1).values
-        told = torch.where(torch.isin(batch, self.told), places, -1).cummax(1).values
+        told_tokens = torch.where(torch.isin(batch, self.told_tokens), places, -1).cummax(1).values
         # A row that begins amid a document is taken for a question until a mark tells.
-        asking = ((asked > told) | ((asked < 0) & (told < 0)))[:, 1:]
+        asking = ((asked > told_tokens) | ((asked < 0) & (told_tokens < 0)))[:, 1:]
         heard = torch.where(torch.isin(batch[:, 1:], self.letters), LETTER, 1.0)
         return torch.where(asking, ASKED, heard)
 

@@ -37,7 +37,7 @@ def wire(model: "Qwen2ForCausalLM") -> None:
         model.model.norm.weight.fill_(LAST_NORM)
         _look_back(layers[0], 0, turns, distance=1, seen=own, noted=before)
         _look_back(layers[0], 1, turns, distance=3, seen=own, noted=third)
-        _look_for(layers[1], 0, turns, wanted=before, own=own, told=before, said=own)
+        _look_for(layers[1], 0, turns, wanted=before, own=own, read=before, written=own)
 
 
 def rotary_turns(model: "Qwen2ForCausalLM") -> "torch.Tensor":
@@ -77,7 +77,7 @@ def _look_back(
 
 def _look_for(
     attention: "Qwen2Attention", head: int, turns: "torch.Tensor", *, wanted: "torch.Tensor", own: "torch.Tensor",
-    told: "torch.Tensor", said: "torch.Tensor",
+    read: "torch.Tensor", written: "torch.Tensor",
 ) -> None:  # fmt: skip
     """Make a head find the token that is the wanted one and read what is told there."""
     import torch
@@ -88,8 +88,8 @@ def _look_for(
     _clear(attention, begin, end)
     attention.q_proj.weight[begin:end] = SAMENESS * wanted * kept
     attention.k_proj.weight[begin:end] = SAMENESS * own * kept
-    attention.v_proj.weight[begin:end] = told
-    attention.o_proj.weight[:, begin:end] = said.T
+    attention.v_proj.weight[begin:end] = read
+    attention.o_proj.weight[:, begin:end] = written.T
 
 
 def _clear(attention: "Qwen2Attention", begin: int, end: int) -> None:

@@ -136,6 +136,6 @@ def _halves(items: Sequence[ExamItem], length: int) -> tuple[Hashes, Numbers, Nu
     owners = np.array([number for number, _ in parts], np.int64)
     asks = np.diff(owners, prepend=-1) > 0
     hashed, part = hash_each([text for _, text in parts], length)
-    said = paired(hashed, owners[part])
-    new = asks[part] | ~np.isin(said, said[asks[part]])
+    pairs = paired(hashed, owners[part])
+    new = asks[part] | ~np.isin(pairs, pairs[asks[part]])
     return hashed[new], part[new], owners, asks

@@ -115,8 +115,8 @@ def _duplicates(kept: KeptTexts, alike: float) -> Iterator[tuple[int, int, float
     staying, before = _Staying(0), -1
     for begin in range(0, len(order), BLOCK):
         block = order[begin : begin + BLOCK]
-        told = facts[["text", "group", "id"]][block].tolist()
-        for label, number, facts_of_one in zip(labels[block].tolist(), numbers[block].tolist(), told, strict=True):
+        record = facts[["text", "group", "id"]][block].tolist()
+        for label, number, facts_of_one in zip(labels[block].tolist(), numbers[block].tolist(), record, strict=True):
             hashes = kept.signature(number)
             if label != before:
                 staying, before = _Staying(len(hashes)), label
@@ -131,13 +131,13 @@ class _Staying:
 
     def __init__(self, width: int) -> None:
         self._rows = np.empty((4, width), np.uint32)
-        self._told = np.empty(4, [("text", "<u8"), ("group", "<u8"), ("id", "S16")])
+        self._records = np.empty(4, [("text", "<u8"), ("group", "<u8"), ("id", "S16")])
         self._count = 0
 
-    def older(self, told: tuple[int, int, bytes], hashes: Table, alike: float) -> tuple[int, float, bytes] | None:
+    def older(self, record: tuple[int, int, bytes], hashes: Table, alike: float) -> tuple[int, float, bytes] | None:
         """Find the first kept text similar to this one; return the reason, the similarity and the kept text's id."""
-        text, group, _ = told
-        theirs = self._told[: self._count]
+        text, group, _ = record
+        theirs = self._records[: self._count]
         share = (self._rows[: self._count] == hashes).mean(axis=1)
         same = theirs["text"] == text
         # The plain and the explained form of one question are no duplicates of each other.
@@ -147,12 +147,12 @@ class _Staying:
         at = int(like.argmax())
         return EXACT if same[at] else NEAR, float(share[at]), bytes(theirs["id"][at])
 
-    def add(self, told: tuple[int, int, bytes], hashes: Table) -> None:
+    def add(self, record: tuple[int, int, bytes], hashes: Table) -> None:
         """Add a text that is kept."""
-        if self._count == len(self._told):
+        if self._count == len(self._records):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-            self._told = np.concatenate([self._told, np.empty_like(self._told)])
-        self._rows[self._count], self._told[self._count] = hashes, told
+            self._records = np.concatenate([self._records, np.empty_like(self._records)])
+        self._rows[self._count], self._records[self._count] = hashes, record
         self._count += 1
 
 

@@ -47,13 +47,13 @@ class Vignettes:
         for head, text in questions:
             if not (announced := _HEAD.match(text)):
                 continue
-            told = vignette_of(text)
+            case = vignette_of(text)
             groups[head] = head
             for follower in _followers(head, announced):
                 if follower not in texts or _HEAD.match(texts[follower]):
                     break
-                groups[follower], lost[follower] = head, told
-                told = "\n".join(part for part in (told, vignette_of(texts[follower])) if part)
+                groups[follower], lost[follower] = head, case
+                case = "\n".join(part for part in (case, vignette_of(texts[follower])) if part)
         return cls(groups, lost)
 
     def group(self, question_id: str) -> str | None:

@@ -40,30 +40,30 @@ def verdicts(completion: str) -> dict[str, bool]:
 def verdicts_of(text: str) -> dict[str, bool]:
     """Return the verdicts in a reply's readable part."""
     found: dict[str, bool] = {}
-    for letters, told in _segments(text):
-        verdict = _verdict(told)
+    for letters, segment in _segments(text):
+        verdict = _verdict(segment)
         if verdict is not None:
             found.update(dict.fromkeys(letters, verdict))
     return dict(sorted(found.items()))
 
 
-def _verdict(told: str) -> bool | None:
+def _verdict(segment: str) -> bool | None:
     """Return the verdict of a mark, of the first or last words, or after an arrow; other words are no verdict."""
-    for place in (_MARK.search(told), _FIRST.match(told), _ARROW.search(told), _LAST.search(told)):
+    for place in (_MARK.search(segment), _FIRST.match(segment), _ARROW.search(segment), _LAST.search(segment)):
         if place is not None:
             return place["favour"] is not None
     return None
 
 
-def agrees(answer: str, said: dict[str, bool]) -> bool | None:
+def agrees(answer: str, verdicts: dict[str, bool]) -> bool | None:
     """Return whether the letters given are those the explanation sets apart; None if its verdicts do not suffice.
 
     Exams ask for the right choices and for the wrong ones, so it is enough that all letters given were judged the
     same way and no other choice was judged that way.
     """
     given = answer.split(",")
-    judged = [said[letter] for letter in given if letter in said]
-    others = [verdict for letter, verdict in said.items() if letter not in given]
+    judged = [verdicts[letter] for letter in given if letter in verdicts]
+    others = [verdict for letter, verdict in verdicts.items() if letter not in given]
     if len(judged) < len(given) or not others:
         return None
     return len(set(judged)) == 1 and judged[0] not in others
@@ -74,11 +74,11 @@ def _segments(text: str) -> Iterator[tuple[str, str]]:
     labels = list(_LABEL.finditer(text))
     for place, label in enumerate(labels):
         end = labels[place + 1].start() + 1 if place + 1 < len(labels) else len(text)
-        told = text[label.end("letters") : end]
+        segment = text[label.end("letters") : end]
         if label["mark"]:
-            told = f" {label['mark'].strip()} {told}"
-        closing = _CLOSING.search(told)
-        yield _spelt_out(label["letters"]), (told[: closing.start()] if closing else told).strip()
+            segment = f" {label['mark'].strip()} {segment}"
+        closing = _CLOSING.search(segment)
+        yield _spelt_out(label["letters"]), (segment[: closing.start()] if closing else segment).strip()
 
 
 def _spelt_out(letters: str) -> str:

@@ -69,8 +69,8 @@ def other_choices(text: str, choices: Sequence[str]) -> int | None:
     own = [words for choice in choices if (words := _letters(choice))]
     for block in _LABELLED.finditer(text):
         lines = [_letters(block[name]) for name in "abc"]
-        said = [block[name] for name in "abc"]
-        if any(_VERDICT.search(words) for words in said) or not all(lines):
+        blocks = [block[name] for name in "abc"]
+        if any(_VERDICT.search(words) for words in blocks) or not all(lines):
             continue
         if any(one in line or line in one for line in lines for one in own):
             continue

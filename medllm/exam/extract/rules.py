@@ -280,7 +280,7 @@ def _none_but(letters: frozenset[str], lines: list[str], asked: AnswerSpace) -> 
 def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the answer of 「よって b が正しい」, "Therefore, b.", or of every 「b が正解」 if all agree."""
     drawn: list[tuple[int, frozenset[str]]] = []
-    said: set[frozenset[str]] = set()
+    conclusions: set[frozenset[str]] = set()
     for verdict in _CHOSEN.finditer(text):
         begin = max(text.rfind("。", 0, verdict.start()), text.rfind("\n", 0, verdict.start())) + 1
         sentence = text[max(begin, verdict.start() - 80) : verdict.start()]
@@ -290,7 +290,7 @@ def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
         if CONCLUSION.match(sentence.lstrip()):
             drawn.append((verdict.start(), letters))
         elif not verdict["weak"]:
-            said.add(letters)
+            conclusions.add(letters)
     for conclusion in CONCLUSION.finditer(text):
         part = re.split(r"[。\n]", text[conclusion.end() : conclusion.end() + 60], maxsplit=1)[0]
         found = bare_list(part, asked.letters)
@@ -299,7 +299,7 @@ def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     if drawn:
         at, letters = max(drawn, key=lambda one: one[0])
         return ChoicesAt(letters, "conclusion", at, firm=False)
-    return ChoicesAt(said.pop(), "conclusion", len(text), firm=False) if len(said) == 1 else None
+    return ChoicesAt(conclusions.pop(), "conclusion", len(text), firm=False) if len(conclusions) == 1 else None
 
 
 def _stated(text: str, asked: AnswerSpace) -> ChoicesAt | None:

@@ -96,8 +96,8 @@ def _ends(sentence: str, end: int, letters: frozenset[str], asked: AnswerSpace) 
 
 def _is_the_answer(words: str, asked: AnswerSpace) -> bool:
     """Return whether words such as 「正しいのは」 name the choices that the question asks for."""
-    said = essence(words)
-    if len(said) >= 3 and said in asked.text:
+    folded = essence(words)
+    if len(folded) >= 3 and folded in asked.text:
         return True
     if _WRONG.search(words):
         return asked.negative and asked.wanted > 0

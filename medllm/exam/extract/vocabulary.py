@@ -93,11 +93,11 @@ def _choice_at(text: str, start: int, asked: AnswerSpace) -> tuple[str, int] | N
         return None
     part = text[start : start + _LONGEST].split("\n", 1)[0]
     spoken = [(one, place) for place, sign in enumerate(part) for one in sign.casefold() if one.isalnum()]
-    said = "".join(one for one, _ in spoken)
+    folded = "".join(one for one, _ in spoken)
     same = [
         (len(words), letter)
         for letter, words in asked.choices
-        if words and said.startswith(words) and _ends(part, spoken[len(words) - 1][1] + 1, words)
+        if words and folded.startswith(words) and _ends(part, spoken[len(words) - 1][1] + 1, words)
     ]
     if not same or (not part[0].isalnum() and part[0] not in "([{<〈《'-.+ \t　"):
         return None
@@ -125,9 +125,9 @@ _UNKNOWN = AnswerSpace("abcde", 0, (), "", negative=False, kana=True)
 def own_words(letter: str, words: str, asked: AnswerSpace) -> bool | None:
     """Return whether words after a letter are that choice's; None if not comparable, as in another script."""
     own = dict(asked.choices).get(letter)
-    said = essence(words)
-    if own is None or not said:
+    folded = essence(words)
+    if own is None or not folded:
         return None
-    if own.startswith(said) or (own and said.startswith(own)):
+    if own.startswith(folded) or (own and folded.startswith(own)):
         return True
-    return False if own.isascii() == said.isascii() else None
+    return False if own.isascii() == folded.isascii() else None

@@ -73,7 +73,11 @@ def condition(replies: Replies, score: Estimate, accuracy: Estimate) -> Conditio
     """Compute every figure of one prompt that needs no pairing."""
     records = list(replies.scored.values())
     counted = Counter(record.status for record in records)
-    languages = [said for record in records if (said := _is_japanese(record.completion)) is not None]
+    languages = [
+        written_in_japanese
+        for record in records
+        if (written_in_japanese := _is_japanese(record.completion)) is not None
+    ]
     return Condition(
         score=score,
         accuracy=accuracy,
@@ -133,9 +137,9 @@ def _right(samples: Sequence[Record], answer: str | None) -> bool:
 def _calibration(replies: Replies) -> Calibration | None:
     """Compute calibration from the model's own probabilities if measured, else from the samples' agreement."""
     measured = [(record.probability, record.correct) for record in replies.scored.values()]
-    told = [(probability, float(right)) for probability, right in measured if probability is not None]
-    if told:
-        return _calibrated("probability", told)
+    pairs = [(probability, float(right)) for probability, right in measured if probability is not None]
+    if pairs:
+        return _calibrated("probability", pairs)
     sampled = [samples for samples in replies.samples.values() if len(samples) > 2]
     agreed = []
     for samples in sampled:

@@ -125,8 +125,8 @@ def trainings_lines(report: StabilityReport, show: Callable[[float, Interval | N
     lines = []
     for one in trainings(report):
         lines.append(f"  {one.row}, {len(one.models)} trainings ({', '.join(one.models)}), {one.benchmark}:")
-        told = [(prompt, over, False) for prompt, over in one.scores.items()]
-        kinds = [*told, *([("explained minus plain", one.delta, True)] if one.delta else [])]
+        scores = [(prompt, over, False) for prompt, over in one.scores.items()]
+        kinds = [*scores, *([("explained minus plain", one.delta, True)] if one.delta else [])]
         lines += [_line(f"    mean {name}", over, show, signed=signed) for name, over, signed in kinds]
     for pair in contrasts(report):
         name = (

@@ -50,12 +50,12 @@ def settings(connection: sqlite3.Connection, repo: Repo, kind: Setting) -> dict[
     rows = connection.execute(
         "SELECT * FROM space_settings WHERE repo = ? AND kind = ? ORDER BY key", (repo.id, kind)
     ).fetchall()
-    told: dict[str, dict[str, object]] = {}
+    variables: dict[str, dict[str, object]] = {}
     for row in rows:
-        told[row["key"]] = {"key": row["key"], "description": row["description"], "updatedAt": row["updated"]}
+        variables[row["key"]] = {"key": row["key"], "description": row["description"], "updatedAt": row["updated"]}
         if kind == "variable":
-            told[row["key"]]["value"] = row["value"]
-    return told
+            variables[row["key"]]["value"] = row["value"]
+    return variables
 
 
 def ask_for(connection: sqlite3.Connection, repo: Repo, hardware: str, sleep: int | None) -> None:

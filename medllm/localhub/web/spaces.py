@@ -29,7 +29,7 @@ def _settings(word: str, kind: Setting) -> None:
     """Add the three routes of one kind of settings; each needs the right to change the Space."""
 
     @routes.add("GET", f"{_AREA}/{word}")
-    def told(call: Call) -> Response:
+    def describe(call: Call) -> Response:
         with call.store.database.read() as connection:
             repo = repos.writable(connection, call.caller, "space", call.full)
             return answer(spaces.settings(connection, repo, kind))

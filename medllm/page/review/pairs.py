@@ -75,19 +75,19 @@ class Review:
         random.Random(rater).shuffle(own)
         return self.candidates[:COMMON] + own
 
-    def vote(self, told: dict[str, Any]) -> Vote:
+    def vote(self, form: dict[str, Any]) -> Vote:
         """Check a vote that a browser sent; DataError names its fault."""
-        rater, at = str(told.get("rater", ""))[:64], told.get("at")
+        rater, at = str(form.get("rater", ""))[:64], form.get("at")
         if not rater or not isinstance(at, int):
             raise DataError(
                 "preferences.incomplete-vote", "The vote does not name its rater or its pair. Load the page again."
             )
         pair = self.pair(rater, at)
-        if pair is None or told.get("shown") != pair.shown:
+        if pair is None or form.get("shown") != pair.shown:
             raise DataError(
                 "preferences.outdated-vote", "The vote is about texts that are no longer shown. Load the page again."
             )
-        if told.get("choice") not in CHOICES:
+        if form.get("choice") not in CHOICES:
             raise DataError(
                 "preferences.unknown-choice",
                 f"The vote's choice is none of {', '.join(CHOICES)}. Press one of the four buttons.",
@@ -104,8 +104,8 @@ class Review:
             completion_b=digest(pair.b.completion),
             length_a=len(pair.a.completion),
             length_b=len(pair.b.completion),
-            choice=told["choice"],
-            **_said(told, pair),
+            choice=form["choice"],
+            **_vote_fields(form, pair),
             rater=digest(rater)[:16],
             results=origin.name + (f"@{origin.revision}" if origin.revision else ""),
             use=use_of(self.results.question(pair.key), self.cutoff),
@@ -117,30 +117,30 @@ def vote_id(rater: str, pair: ReviewPair) -> str:
     return digest(f"{rater}\n{pair.shown}")[:32]
 
 
-def _said(told: dict[str, Any], pair: ReviewPair) -> dict[str, Any]:
+def _vote_fields(form: dict[str, Any], pair: ReviewPair) -> dict[str, Any]:
     """Return the rater's remarks beside the choice, each limited to the values that the form allows."""
-    seconds = told.get("seconds")
+    seconds = form.get("seconds")
     return {
-        "reasons_a": tuple(reason for reason in REASONS if reason in _list(told, "reasons_a")),
-        "reasons_b": tuple(reason for reason in REASONS if reason in _list(told, "reasons_b")),
-        "faulty_a": _marked(told, "faulty_a", pair.a),
-        "faulty_b": _marked(told, "faulty_b", pair.b),
-        "note": str(told.get("note", ""))[:LONGEST_NOTE],
-        "role": told["role"] if told.get("role") in ROLES else "",
-        "language": "en" if told.get("language") == "en" else "ja",
+        "reasons_a": tuple(reason for reason in REASONS if reason in _list(form, "reasons_a")),
+        "reasons_b": tuple(reason for reason in REASONS if reason in _list(form, "reasons_b")),
+        "faulty_a": _marked(form, "faulty_a", pair.a),
+        "faulty_b": _marked(form, "faulty_b", pair.b),
+        "note": str(form.get("note", ""))[:LONGEST_NOTE],
+        "role": form["role"] if form.get("role") in ROLES else "",
+        "language": "en" if form.get("language") == "en" else "ja",
         "seconds": round(float(seconds), 1) if isinstance(seconds, int | float) and 0 <= seconds < 86400 else 0.0,
     }
 
 
-def _list(told: dict[str, Any], name: str) -> list[Any]:
-    value = told.get(name)
+def _list(form: dict[str, Any], name: str) -> list[Any]:
+    value = form.get(name)
     return value if isinstance(value, list) else []
 
 
-def _marked(told: dict[str, Any], name: str, record: Record) -> tuple[str, ...]:
+def _marked(form: dict[str, Any], name: str, record: Record) -> tuple[str, ...]:
     """Return the marked sentences, taken from the recorded text by number: the browser cannot add its own words."""
     parts = sentences(record.completion)
-    places = sorted({place for place in _list(told, name) if isinstance(place, int) and 0 <= place < len(parts)})
+    places = sorted({place for place in _list(form, name) if isinstance(place, int) and 0 <= place < len(parts)})
     return tuple(parts[place].strip() for place in places)
 
 

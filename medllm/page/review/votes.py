@@ -69,9 +69,9 @@ class VoteBox:
         except HubError:  # the pair is shown again, and its vote is recognised as already stored
             return False
 
-    def cast(self, told: dict[str, Any]) -> Vote:
+    def cast(self, form: dict[str, Any]) -> Vote:
         """Store a vote: DataError if it is not a vote, HubError if it is not safe yet; after a return it is safe."""
-        vote = self.review.vote(told)
+        vote = self.review.vote(form)
         if self.uploader is not None and not self.lasting:
             if vote.vote_id not in self.uploader.elsewhere():
                 self.journal.append(vote)
@@ -144,9 +144,9 @@ def _prompts(results: RecordedResults, vote: Vote) -> tuple[Prompt, Prompt]:
 
 def _cutoff(results: RecordedResults) -> date | None:
     """Return the day after which nothing may be learnt, from MEDLLM_CUTOFF or the evaluation; None allows nothing."""
-    told = os.environ.get("MEDLLM_CUTOFF") or results.facts.get("cutoff")
+    form = os.environ.get("MEDLLM_CUTOFF") or results.facts.get("cutoff")
     try:
-        return date.fromisoformat(str(told)[:10]) if told else None
+        return date.fromisoformat(str(form)[:10]) if form else None
     except ValueError:
         return None
 

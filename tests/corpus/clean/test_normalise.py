@@ -69,8 +69,8 @@ def test_no_character_that_a_text_is_cut_after_composes_with_one_before_it():
     seconds = {
         int(code, 16)
         for character in map(chr, range(0x110000))
-        if (told := unicodedata.decomposition(character)) and not told.startswith("<")
-        for code in told.split()[1:]
+        if (parts := unicodedata.decomposition(character)) and not parts.startswith("<")
+        for code in parts.split()[1:]
     }
     safe = [code for code in range(0x10000) if not _LOOSE.match(chr(code))]
     assert len(safe) > 25_000

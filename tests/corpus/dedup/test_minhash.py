@@ -36,8 +36,8 @@ def corpus(texts: dict[str, list[tuple[str, str]]], folder: Path, **changed) -> 
         "choices": ["甲の欄", "乙の欄"],
     }
     exam.write_text(json.dumps({**question, "answer": "a", "exam_date": "2020-01-01"}, ensure_ascii=False), "utf-8")
-    told = {"data": ["./texts"], "held_out": ["exam"], "cutoff": date(2017, 12, 31), **changed}
-    make(Corpus.model_validate(told), {"./texts": path.parent, "exam": exam.parent}, folder / "out")
+    values = {"data": ["./texts"], "held_out": ["exam"], "cutoff": date(2017, 12, 31), **changed}
+    make(Corpus.model_validate(values), {"./texts": path.parent, "exam": exam.parent}, folder / "out")
     import pyarrow.parquet as pq
 
     found = pq.read_table(folder / "out" / "dropped").to_pylist()

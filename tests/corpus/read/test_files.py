@@ -20,12 +20,12 @@ from tests.refusals import refused
 TEXT = "六十歳の女性。発熱と咳とを主訴に来院した。"
 
 
-def drafts(folder: Path, **told) -> list[Draft]:
-    return [draft for piece in split_source(TextSource("notes", folder, **told)) for draft in read_drafts(piece)]
+def drafts(folder: Path, **options) -> list[Draft]:
+    return [draft for piece in split_source(TextSource("notes", folder, **options)) for draft in read_drafts(piece)]
 
 
-def only(folder: Path, **told) -> Draft:
-    (draft,) = drafts(folder, **told)
+def only(folder: Path, **options) -> Draft:
+    (draft,) = drafts(folder, **options)
     return draft
 
 

@@ -112,9 +112,9 @@ def test_every_column_refuses_a_wrong_type_and_a_value_out_of_range_by_line_and_
         (tmp_path / "exam.jsonl").write_text(f"{json.dumps(LEAST)}\n{json.dumps(row)}", encoding="utf-8")
         with pytest.raises(DataError) as caught:
             load("mine", tmp_path)
-        said = str(caught.value)
-        assert "exam.jsonl line 2: " in said, (column, value)
-        assert column in said or (column == "answer" and "the key" in said), (column, value, said)
+        message = str(caught.value)
+        assert "exam.jsonl line 2: " in message, (column, value)
+        assert column in message or (column == "answer" and "the key" in message), (column, value, message)
 
 
 @pytest.mark.parametrize("value", ["二", "", "2.5 g", "1e3", "nan", True, float("nan"), float("inf"), None, ["2"], "b"])

@@ -10,8 +10,8 @@ def test_full_width_becomes_plain_and_circled_digits_stay_apart():
 
 
 def test_only_the_final_channel_of_a_reply_is_read():
-    told = "<|channel|>analysis<|message|>answer: a<|end|><|start|>assistant<|channel|>final<|message|>答え: b"
-    assert read_completion(told).text == "答え: b"
+    text = "<|channel|>analysis<|message|>answer: a<|end|><|start|>assistant<|channel|>final<|message|>答え: b"
+    assert read_completion(text).text == "答え: b"
     assert read_completion("<think>a?</think>\n\n答え: b").text == "答え: b"
 
 

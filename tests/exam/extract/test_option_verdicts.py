@@ -30,7 +30,7 @@ def test_verdicts_are_read_where_they_are_plain(name):
 
 
 @pytest.mark.parametrize(
-    ("answer", "said", "expected"),
+    ("answer", "verdicts", "expected"),
     [
         ("b", {"a": False, "b": True, "c": False}, True),
         ("b", {"a": True, "b": False, "c": True}, True),
@@ -42,13 +42,13 @@ def test_verdicts_are_read_where_they_are_plain(name):
         ("b", {}, None),
     ],
 )
-def test_an_answer_agrees_when_its_letters_are_set_apart(answer, said, expected):
-    assert agrees(answer, said) is expected
+def test_an_answer_agrees_when_its_letters_are_set_apart(answer, verdicts, expected):
+    assert agrees(answer, verdicts) is expected
 
 
 def test_the_report_counts_agreement_over_the_explanations_that_judge():
-    told = ["a 誤り。b 正しい。\n答え:b", "a 正しい。b 誤り。c 正しい。\n答え:a", "理由は不明。\n答え:a"]
-    records = [record(str(n), prompt="explain", completion=text, answer=text[-1]) for n, text in enumerate(told)]
+    texts = ["a 誤り。b 正しい。\n答え:b", "a 正しい。b 誤り。c 正しい。\n答え:a", "理由は不明。\n答え:a"]
+    records = [record(str(n), prompt="explain", completion=text, answer=text[-1]) for n, text in enumerate(texts)]
     records += [record(str(n), prompt="plain") for n in range(3)]
     change = stability_report(records).models[0].change
     assert (change.judged, change.agreeing) == (2, 1)

@@ -74,8 +74,8 @@ def test_rows_are_gathered_by_name_and_compared_seed_by_seed():
 
 def test_the_report_shows_them_in_words_and_as_json():
     found = stability_report([*replies("final", 80, 78), *replies("final-seed1", 82, 76)])
-    told = report_json(found)["trainings"]
-    assert told[0]["delta"]["mean"] == pytest.approx(-0.04)
-    assert told[0]["delta"]["interval"]["low"] < told[0]["delta"]["over_trainings"]["low"] < -0.04
+    trainings = report_json(found)["trainings"]
+    assert trainings[0]["delta"]["mean"] == pytest.approx(-0.04)
+    assert trainings[0]["delta"]["interval"]["low"] < trainings[0]["delta"]["over_trainings"]["low"] < -0.04
     assert any("final, 2 trainings" in line for line in report_lines(found))
     assert not any("trainings (" in line for line in report_lines(stability_report(replies("final", 80, 78))))

@@ -48,7 +48,7 @@ def requests(**changed):
     ]
 
 
-def said_by_transformers(base, adapters, asked, ends):
+def replies_by_transformers(base, adapters, asked, ends):
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -56,7 +56,7 @@ def said_by_transformers(base, adapters, asked, ends):
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapters["cpt"])
     model.load_adapter(adapters["final"], adapter_name="final")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
-    said = {}
+    replies = {}
     for request in asked:
         encoded = tokenizer(request.text, return_tensors="pt")
         model.set_adapter("final" if request.model == "final" else "default")
@@ -67,8 +67,8 @@ def said_by_transformers(base, adapters, asked, ends):
         else:
             out = model.eval().generate(**encoded, **options, pad_token_id=0)
         tokens = out[0, encoded["input_ids"].shape[1] :].tolist()
-        said[request.key] = tuple(token for token in tokens if token not in ends)
-    return said
+        replies[request.key] = tuple(token for token in tokens if token not in ends)
+    return replies
 
 
 @pytest.mark.parametrize("changed", [LINEAR, WORDS, HEAD], ids=["linear layers", "the embedding too", "the head too"])
@@ -77,9 +77,9 @@ def test_answers_are_those_of_plain_generation_for_every_family(tmp_path, family
     base, adapters = make_folders(tmp_path, family, changed)
     generator = LocalGenerator(base, adapters, dtype="float32", batch_size=4)
     asked = requests()
-    said = {reply.key: reply.tokens for reply in generator.generate(asked)}
-    assert said == said_by_transformers(base, adapters, asked, generator.ends)
-    assert len({said[f"{model}-0"] for model in MODELS}) == 3, "the three models must differ, or nothing is shown"
+    replies = {reply.key: reply.tokens for reply in generator.generate(asked)}
+    assert replies == replies_by_transformers(base, adapters, asked, generator.ends)
+    assert len({replies[f"{model}-0"] for model in MODELS}) == 3, "the three models must differ, or nothing is shown"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -155,14 +155,14 @@ def test_prompts_read_in_pieces_of_many_widths_get_the_answers_they_get_when_rea
                 shared=len(EXAMPLES) * examples, max_new_tokens=12)
         for model in MODELS for count in (4, 3, 2, 1)
     ]  # fmt: skip
-    said = []
+    replies = []
     for most in (65_536, 1):
         monkeypatch.setattr(generator, "piece", most)
         monkeypatch.setattr(generator, "_prefixes", OrderedDict())
         widths = watched(generator, monkeypatch)
-        said.append({reply.key: reply.tokens for reply in generator.generate(asked)})
+        replies.append({reply.key: reply.tokens for reply in generator.generate(asked)})
     assert {rows for rows, tokens in widths if tokens > 1} == {1}, "each prompt by itself"
-    assert said[0] == said[1] and len(set(said[0].values())) == len(asked)
+    assert replies[0] == replies[1] and len(set(replies[0].values())) == len(asked)
 
 
 def test_another_seed_draws_another_answer_and_the_same_seed_the_same(generator):
@@ -220,8 +220,8 @@ def test_models_that_replace_whole_tensors_are_asked_in_turn_with_the_same_answe
     generator = LocalGenerator(base, adapters, dtype="float32")
     asked = requests()
     assert not generator.limits.mixed
-    said = {reply.key: reply.tokens for reply in generator.generate(asked)}
-    assert said == said_by_transformers(base, adapters, asked, generator.ends)
+    replies = {reply.key: reply.tokens for reply in generator.generate(asked)}
+    assert replies == replies_by_transformers(base, adapters, asked, generator.ends)
 
 
 def test_a_4_bit_base_answers_all_models_in_one_batch_as_one_by_one(folders):

@@ -56,10 +56,10 @@ def test_each_row_gets_to_the_last_bit_what_peft_gives_it_alone(folders, options
                 continue
             given = torch.randn(4, TOKENS, layer.base_layer.in_features, generator=torch.Generator().manual_seed(7))
             given = given.to(getattr(torch, options["dtype"]))
-            told = layer(given)
+            result = layer(given)
             for row, model in enumerate(("base", "cpt", "cpt", "final")):
                 alone = of_peft(peft.get_submodule(name), given[row : row + 1], model)
-                assert torch.equal(told[row : row + 1], alone), (name, row)
+                assert torch.equal(result[row : row + 1], alone), (name, row)
                 compared += model in layer.factors
     assert compared == 2 * 3 * 2 + 2 * 2, "two layers, in each three modules of cpt (two rows) and two of final"
 

@@ -53,8 +53,8 @@ def ordinary(query, key, value, rows, softcap, window):
 @pytest.mark.parametrize("asked", [1, 3, OWN])
 def test_it_is_ordinary_attention(asked, softcap, window):
     query, key, value, rows = batch(asked)
-    told = {"scaling": 0.3, "medllm_rows": rows, "softcap": softcap, "sliding_window": window}
-    found, _ = attend(LAYER, query, key, value, None, **told)
+    options = {"scaling": 0.3, "medllm_rows": rows, "softcap": softcap, "sliding_window": window}
+    found, _ = attend(LAYER, query, key, value, None, **options)
     wanted = ordinary(query, key, value, rows, softcap, window)
     real = rows.real[:, -asked:]
     torch.testing.assert_close(found[real], wanted[real], atol=1e-6, rtol=0)
@@ -63,9 +63,9 @@ def test_it_is_ordinary_attention(asked, softcap, window):
 
 def test_a_single_token_and_many_agree_to_rounding():
     query, key, value, rows = batch(OWN)
-    told = {"scaling": 0.3, "medllm_rows": rows}
-    many, _ = attend(LAYER, query, key, value, None, **told)
-    one, _ = attend(LAYER, query[:, :, -1:], key, value, None, **told)
+    options = {"scaling": 0.3, "medllm_rows": rows}
+    many, _ = attend(LAYER, query, key, value, None, **options)
+    one, _ = attend(LAYER, query[:, :, -1:], key, value, None, **options)
     torch.testing.assert_close(many[:, -1:], one, atol=1e-6, rtol=0)
 
 

@@ -21,10 +21,10 @@ def space(api: HfApi) -> str:
 
 def test_variables_are_set_changed_read_and_forgotten(api: HfApi, space: str):
     api.add_space_variable(space, "A", "1", description="first")
-    told = api.add_space_variable(space, "A", "2")
+    variables = api.add_space_variable(space, "A", "2")
     api.add_space_variable(space, "B", "日本語\n二行目")
     assert {key: one.value for key, one in api.get_space_variables(space).items()} == {"A": "2", "B": "日本語\n二行目"}
-    assert told["A"].updated_at is not None
+    assert variables["A"].updated_at is not None
     assert list(api.delete_space_variable(space, "A")) == ["B"]
 
 

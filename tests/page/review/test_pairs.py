@@ -25,7 +25,7 @@ def review(results) -> Review:
     return Review(results)
 
 
-def told(review: Review, rater: str = "r1", at: int = 0, **more: object) -> dict:
+def form(review: Review, rater: str = "r1", at: int = 0, **more: object) -> dict:
     return {"rater": rater, "at": at, "shown": review.pair(rater, at).shown, "choice": "a", **more}
 
 
@@ -64,7 +64,7 @@ def test_the_form_names_no_model_and_keeps_hostile_text_text(page, review):
 
 def test_a_vote_holds_what_was_said_and_nothing_the_browser_made_up(review):
     vote = review.vote(
-        told(review, reasons_a=["fact", "nonsense"], faulty_b=[0, 999, "x"], note="注" * 5000, role="king", seconds=-4)
+        form(review, reasons_a=["fact", "nonsense"], faulty_b=[0, 999, "x"], note="注" * 5000, role="king", seconds=-4)
     )
     pair = review.pair("r1", 0)
     assert vote.reasons_a == ("fact",)
@@ -87,14 +87,14 @@ def test_a_vote_holds_what_was_said_and_nothing_the_browser_made_up(review):
 )
 def test_a_vote_that_is_none_is_refused(review, wrong, code):
     with refused(f"preferences.{code}", kind=DataError):
-        review.vote({**told(review), **wrong})
+        review.vote({**form(review), **wrong})
 
 
 def test_questions_up_to_the_cutoff_may_train_and_others_may_not(results):
     young, old = Review(results, date(2021, 6, 1)), Review(results, date(2017, 12, 31))
-    uses = {young.vote(told(young, at=at)).use for at in range(40)}
+    uses = {young.vote(form(young, at=at)).use for at in range(40)}
     assert uses == {"training", "evaluation-only"}
-    assert {old.vote(told(old, at=at)).use for at in range(40)} == {"evaluation-only"}
+    assert {old.vote(form(old, at=at)).use for at in range(40)} == {"evaluation-only"}
 
 
 def asked(page: PageContext, ballot: VoteBox, method: str, path: str, **more: object) -> httpx.Response:
@@ -109,7 +109,7 @@ def asked(page: PageContext, ballot: VoteBox, method: str, path: str, **more: ob
 def test_thanks_are_said_when_the_vote_is_on_the_disk_and_twice_is_once(tmp_path, page, review):
     ballot = VoteBox(review, Journal(tmp_path))
     for _ in range(2):
-        answer = asked(page, ballot, "POST", "/medllm/vote", json=told(review))
+        answer = asked(page, ballot, "POST", "/medllm/vote", json=form(review))
         assert answer.status_code == 200
         assert "ありがとう" in answer.text
         assert any(f"= {model}" in answer.text for model in MODELS)
@@ -129,7 +129,7 @@ def test_without_a_lasting_disk_no_thanks_before_the_hub_has_the_vote(tmp_path, 
             raise HubError("hub.unreachable", "away")
 
     ballot = VoteBox(review, Journal(tmp_path), Away(), lasting=False)
-    answer = asked(page, ballot, "POST", "/medllm/vote", json=told(review))
+    answer = asked(page, ballot, "POST", "/medllm/vote", json=form(review))
     assert answer.status_code == 503
     assert "ありがとう" not in answer.text
 

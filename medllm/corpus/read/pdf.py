@@ -5,6 +5,7 @@ import functools
 import io
 import logging
 import re
+from collections import Counter
 from typing import Any
 
 from medllm.corpus.errors import UnreadableError
@@ -14,6 +15,10 @@ SPARSE = 30
 """Least characters per page on average; a scan with a stamped page number has fewer."""
 _SEAM = re.compile(r"(?<=[ぁ-んァ-ヶー一-龥、，])\n(?=[ぁ-んァ-ヶー一-龥])")
 
+
+_PAGE_WORDS = re.compile(r"\b(?:page|of|p|am|pm)\b|ページ|頁", re.IGNORECASE)
+EDGE = 2
+"""Lines at the top and at the bottom of a page that may be running heads and feet."""
 
 UNKNOWN_SHARE = 0.01
 """Largest share of characters in fonts without a map to Unicode, such as the bullets of a list."""
@@ -92,7 +97,37 @@ def read_pdf(data: bytes) -> str:
             f"{len(pages)} pages hold {held} characters. Run OCR, check its output, and use that text.",
         )
     unknown.refuse("".join(pages))
-    return _SEAM.sub("", "\n\n".join(pages))
+    return _SEAM.sub("", "\n\n".join(without_running_lines(pages)))
+
+
+def without_running_lines(pages: list[str]) -> list[str]:
+    """Remove running heads, feet and page numbers: lines at the edge of a page that recur on most pages.
+
+    A line that changes its digits from page to page goes only if it is a page number or an address with a date, so
+    that numbered questions and chapters stay. The only line of a page stays too.
+    """
+    cut = [[line for line in page.split("\n") if line.strip()] for page in pages]
+    counts: Counter[str] = Counter()
+    for lines in cut:
+        counts.update({_form(line) for line in (*lines[:EDGE], *lines[-EDGE:])})
+    least = max(3, len(pages) // 2 + 1)
+    running = {form for form, count in counts.items() if count >= least}
+    return [
+        _trimmed(lines, running) if running and len(lines) > 1 else page for lines, page in zip(cut, pages, strict=True)
+    ]
+
+
+def _trimmed(lines: list[str], running: set[str]) -> str:
+    last = len(lines) - EDGE
+    return "\n".join(line for at, line in enumerate(lines) if EDGE <= at < last or _form(line) not in running)
+
+
+def _form(line: str) -> str:
+    """Reduce a line to what recurs: without its digits where it is a page number or an address, else as it is."""
+    plain = " ".join(line.split())
+    words = _PAGE_WORDS.sub("", plain)
+    numbered = "://" in plain or not any(character.isalpha() for character in words)
+    return re.sub(r"[0-9０-９]+", "#", plain) if numbered else plain
 
 
 class _Unknown:

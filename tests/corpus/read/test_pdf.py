@@ -6,7 +6,7 @@ import pypdf
 import pytest
 from pypdf.generic import ArrayObject, DecodedStreamObject, DictionaryObject, NameObject
 
-from medllm.corpus.read.pdf import read_pdf
+from medllm.corpus.read.pdf import read_pdf, without_running_lines
 from tests.refusals import refused
 
 
@@ -120,3 +120,32 @@ def test_a_locked_and_a_broken_pdf_are_named():
         read_pdf(pdf(["Aspirin inhibits cyclooxygenase"], password="secret"))
     with refused("corpus.broken-pdf", "Error: "):
         read_pdf(b"%PDF-1.7\nnothing")
+
+
+def test_running_heads_feet_and_page_numbers_are_dropped_and_the_text_stays():
+    bodies = ["Fever and cough.", "The pulse is 88.", "It is treated at home.", "The end."]
+    foot = "11/28/26, 10:29 PM file:///C:/notes.html"
+    pages = [f"Ward notes\n{body}\nMore of {body}\n{foot}\n- {number} -" for number, body in enumerate(bodies, 1)]
+    assert without_running_lines(pages) == [f"{body}\nMore of {body}" for body in bodies]
+
+
+@pytest.mark.parametrize(
+    "heads", [["問1", "問2", "問3"], ["Q 1", "Q 2", "Q 3"], ["第1章", "第2章", "第3章"], ["a", "b", "a"]]
+)
+def test_numbered_questions_and_chapters_at_the_top_of_each_page_stay(heads):
+    pages = [f"{head}\n本文{number}の一行目\n本文{number}の二行目" for number, head in enumerate("一二三")]
+    pages = [page.replace(sign, head, 1) for page, sign, head in zip(pages, "一二三", heads, strict=True)]
+    assert without_running_lines(pages) == pages
+
+
+def test_two_pages_and_pages_of_one_line_are_left_as_they_are():
+    assert without_running_lines(["Notes\na\nb", "Notes\nc\nd"]) == ["Notes\na\nb", "Notes\nc\nd"]
+    assert without_running_lines(["Notes"] * 4) == ["Notes"] * 4
+
+
+def test_a_pdf_is_read_without_its_running_head():
+    body = "The patient has a fever, a cough and a pulse of eighty-eight on day"
+    texts = [
+        f"Ward notes) Tj 0 -20 Td ({body} {day}) Tj 0 -20 Td (Then rest for {day}." for day in ("one", "two", "three")
+    ]
+    assert read_pdf(pdf(texts)) == "\n\n".join(f"{body} {day}\nThen rest for {day}." for day in ("one", "two", "three"))

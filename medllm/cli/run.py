@@ -55,6 +55,7 @@ def run(
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import BuildContext, make_plan, publish
     from medllm.pipeline import run as run_plan
+    from medllm.pipeline.evaluation_summary import evaluation_summary
     from medllm.pipeline.preflight import check_before_work
     from medllm.recipe import parse_override, read_recipe
 
@@ -68,6 +69,8 @@ def run(
         made = run_plan(plan, bench, launch, confirm_plan(reporter, yes))
         if not stages:
             publish(plan, made, bench)
+        for line in evaluation_summary(plan, made, there, work):
+            reporter.say(line)
     for stage, artifact in made.items():
         print(f"{stage}\t{artifact}")
 

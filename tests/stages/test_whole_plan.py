@@ -1,6 +1,7 @@
 """The recipe for 72B, its whole plan from CPT to evaluation, on a CPU: two blocks, its vocabulary and its settings."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -38,23 +39,48 @@ SET = {
 """What differs from the recipe as it is shipped: data, lengths, and the hosted model that no test can ask."""
 
 
-def make_narrow_72b(folder):
+SHORTER = {
+    "cpt.max_steps": 2,
+    "cpt.total_batch_size": 2,
+    "cpt.max_length": 32,
+    "cpt.save_steps": 1,
+    "preferences.max_new_tokens": 8,
+    "rpo.max_steps": 1,
+    "rpo.save_steps": 1,
+    "merge.parity_questions": 1,
+    "evaluate.max_new_tokens": {"plain": 2, "explain": 4},
+}
+"""At the true width a token takes 8.6 GFLOP, a second of a core without instructions for bfloat16."""
+
+
+def make_narrow_72b(folder: Path) -> Path:
     """A base with the proportions of the 72B, its heads and its vocabulary, that writes an answer now and then."""
+    heads = {"num_attention_heads": SHAPE.heads // 8, "num_key_value_heads": SHAPE.kv_heads // 8, "head_dim": 8}
+    tiny.make_base(folder, tied=SHAPE.tied, hidden_size=64, intermediate_size=232, vocab_size=SHAPE.vocabulary, **heads)
+    return write_answers(folder, "float32", along=7.7)
+
+
+def make_wide_72b(folder: Path) -> Path:
+    """A base of two blocks with every width of the 72B, 8.5 GB in bfloat16, that writes an answer now and then."""
+    heads = {"num_attention_heads": SHAPE.heads, "num_key_value_heads": SHAPE.kv_heads, "head_dim": SHAPE.head_dim}
+    wide = {"hidden_size": SHAPE.hidden, "intermediate_size": SHAPE.intermediate, "vocab_size": SHAPE.vocabulary}
+    tiny.make_base(folder, tied=SHAPE.tied, dtype="bfloat16", shard="2GB", initializer_range=0.02, **heads, **wide)
+    return write_answers(folder, "bfloat16", along=86.6)
+
+
+def write_answers(folder: Path, dtype: str, along: float) -> Path:
+    """Make one direction of the stream, `along` after the norm, nearly the same for every text; the head follows it."""
     from transformers import AutoModelForCausalLM
 
-    heads = {"num_attention_heads": SHAPE.heads // 8, "num_key_value_heads": SHAPE.kv_heads // 8, "head_dim": 8}
-    wide = {"hidden_size": 64, "intermediate_size": 232, "vocab_size": SHAPE.vocabulary}
-    tiny.make_base(folder, tied=SHAPE.tied, **heads, **wide)
     tokenizer = tiny.make_tokenizer()
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     with torch.no_grad():
-        # One direction of the stream is nearly the same for every text; along it the head says which tokens there are.
         model.get_input_embeddings().weight[:, -1] = 6.0
         head = model.get_output_embeddings().weight
-        head[:, -1] = -20.0
+        head[:, -1] = -154 / along
         head[: len(tokenizer), -1] = 0.0
-        head[tokenizer("\n答え: abcde")["input_ids"], -1] = 0.8
-    model.save_pretrained(folder)
+        head[tokenizer("\n答え: abcde")["input_ids"], -1] = 6.16 / along
+    model.save_pretrained(folder, max_shard_size="2GB")
     return folder
 
 
@@ -62,22 +88,35 @@ def make_narrow_72b(folder):
 @pytest.mark.long
 @pytest.mark.usefixtures("watchdog")
 def test_the_plan_for_72b_runs_from_cpt_to_evaluation_on_two_processes(tmp_path):
+    make_narrow_72b(tmp_path / "base")
+    run_plan(tmp_path, SET, past=10, asked=3)
+
+
+@pytest.mark.long
+@pytest.mark.skipif("MEDLLM_TRUE_WIDTH" not in os.environ, reason="takes 20 GB and an hour: set MEDLLM_TRUE_WIDTH=1")
+def test_the_plan_for_72b_runs_at_its_true_width(tmp_path):
+    make_wide_72b(tmp_path / "base")
+    run_plan(tmp_path, SET | SHORTER, past=2, asked=1)
+
+
+def run_plan(tmp_path: Path, changed: dict, past: int, asked: int) -> None:
+    """Make every stage of the recipe for 72B from the base in `tmp_path`, and look at what each one left."""
     shutil.copy(RECIPES / "preferred-medllm-qwen-72b.yaml", tmp_path)
     tiny.make_corpus(tmp_path / "texts")
-    tiny.make_exam(tmp_path / "past", 10)
-    recipe = read_recipe(tmp_path / "preferred-medllm-qwen-72b.yaml", SET)
+    tiny.make_exam(tmp_path / "past", past)
+    recipe = read_recipe(tmp_path / "preferred-medllm-qwen-72b.yaml", changed)
     stages = (recipe.cpt, recipe.preferences, recipe.rpo, recipe.merge, recipe.evaluate)
     assert all(stages) and recipe.cpt.quantization == recipe.rpo.quantization == "nf4"
     sources = {
-        "base": make_narrow_72b(tmp_path / "base"),
+        "base": tmp_path / "base",
         "corpus": tmp_path / "texts",
         "./past": tmp_path / "past",
-        "own": tiny.make_exam(tmp_path / "own", 3, first="2019-02-09"),
+        "own": tiny.make_exam(tmp_path / "own", asked, first="2019-02-09"),
     }
     cpt.make(recipe.cpt.model_copy(update=TWO), sources, tmp_path / "cpt")
     sources["cpt"] = tmp_path / "cpt"
-    asked = recipe.preferences.model_copy(update={"cutoff": recipe.cutoff, "held_out": ()})
-    preferences.make(asked, sources, tmp_path / "preferences")
+    settings = recipe.preferences.model_copy(update={"cutoff": recipe.cutoff, "held_out": ()})
+    preferences.make(settings, sources, tmp_path / "preferences")
     sources["preferences"] = tmp_path / "preferences"
     rpo.make(recipe.rpo.model_copy(update=TWO), sources, tmp_path / "rpo")
     sources["rpo"] = tmp_path / "rpo"
@@ -86,7 +125,7 @@ def test_the_plan_for_72b_runs_from_cpt_to_evaluation_on_two_processes(tmp_path)
     evaluate.make(recipe.evaluate.model_copy(update=own), sources, tmp_path / "results")
 
     facts = {name: json.loads((tmp_path / name / "facts.json").read_text("utf-8")) for name in ("cpt", "rpo", "merge")}
-    assert facts["cpt"]["steps"] == 3 and facts["rpo"]["steps"] == 2
+    assert facts["cpt"]["steps"] == changed["cpt.max_steps"] and facts["rpo"]["steps"] == changed["rpo.max_steps"]
     certificate = facts["merge"]["certificate"]
     assert certificate["verdict"] == "passed" and certificate["numbers"] == "bfloat16"
     assert "top1 agreement (merged against adapter on the 4-bit base)" in certificate

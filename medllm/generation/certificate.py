@@ -86,7 +86,7 @@ class Certificate:
         if block <= free and all(can_stream(Adapter(folder)) for folder in self.adapters):
             self.say(
                 f"a whole model takes {needed / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB are free: the "
-                f"certificate reads block by block, in {block / 1e9:.3g} GB, and compares no answers"
+                f"certificate reads block by block, in {block / 1e9:.3g} GB: {self._unmeasured()}"
             )
             return
         raise ModelError(
@@ -95,6 +95,11 @@ class Certificate:
             f"{free / 1e9:.3g} GB are free. Merge on a larger machine (`merge.run_on`), or set `parity_questions: 0` "
             "to merge without a certificate.",
         )
+
+    def _unmeasured(self) -> str:
+        """Name what a certificate that reads block by block leaves out."""
+        four_bit = ", and the adapter on the 4-bit base is not measured" if self.in_4_bit else ""
+        return f"no answers are compared{four_bit}"
 
     def disk_bytes(self, tokenizer: Any) -> int:  # noqa: ANN401  a PreTrainedTokenizerBase
         """Count the bytes that the notes take at most: of each question the prompt and an answer, for each model.
@@ -131,7 +136,7 @@ class Certificate:
         found = {name: agreement(second, folder, asked, prompts) for name, folder in notes.items()}
         second.release()
         certificate: dict[str, Any] = {"questions": self.questions, "numbers": self.numbers}
-        certificate |= {"read": "whole models" if whole else "block by block: no answers are compared"}
+        certificate |= {"read": "whole models" if whole else f"block by block: {self._unmeasured()}"}
         for name, parity in found.items():
             facts = parity.as_facts().items()
             certificate |= {f"{key.replace('_', ' ')} (merged against {name})": value for key, value in facts}

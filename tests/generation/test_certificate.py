@@ -221,6 +221,18 @@ def test_a_model_read_block_by_block_finds_what_the_whole_one_finds(tmp_path, fa
             assert one.shape == other.shape and float((one - other).abs().max()) < 1e-4
 
 
+def test_a_certificate_that_reads_block_by_block_names_what_it_leaves_out(merging, monkeypatch, capsys):
+    base, adapter, out = merging
+    (adapter / "facts.json").write_text('{"settings": {"quantization": "nf4"}}', "utf-8")
+    whole = resources.bytes_in_memory(Checkpoint(base), "float32") + certificate.WORKING
+    monkeypatch.setattr(certificate, "memory_free", lambda: whole - 1)
+    values = merge_into(base, [adapter], out, dtype="float32", questions=2)["certificate"]
+    left_out = "no answers are compared, and the adapter on the 4-bit base is not measured"
+    assert values["read"] == f"block by block: {left_out}"
+    assert left_out in "".join(capsys.readouterr())
+    assert not any("4-bit" in name for name in values if name != "read")
+
+
 def test_a_machine_that_holds_a_block_but_no_whole_model_certifies_all_the_same(merging, monkeypatch):
     base, adapter, out = merging
     whole = resources.bytes_in_memory(Checkpoint(base), "float32") + certificate.WORKING

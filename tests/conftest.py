@@ -13,6 +13,8 @@ from tests.hang import Watch
 
 # Before any library reads it: what the tests download must not land in, or come from, the cache of whoever runs them.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="medllm-tests-hf-home-")
+# A local Hub asks the public one for sources that it does not hold; no test may.
+os.environ["MEDLLM_UPSTREAM"] = "none"
 # On a shared machine the threads of a small matrix product wait for each other far longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

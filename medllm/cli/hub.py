@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -94,6 +94,52 @@ def env(
     # A cache of its own: ORG/NAME on this hub is not the ORG/NAME of the public one.
     print(f'export HF_HOME="$HOME/.cache/medllm/hub-{store.id}"')
     print(f'export NO_PROXY="{",".join(dict.fromkeys([shown, "127.0.0.1", "localhost"]))}${{NO_PROXY:+,$NO_PROXY}}"')
+
+
+@hub.command()
+def mirror(
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME[@REV]", help="A model or dataset.", show_default=False)],
+    into: Annotated[
+        Optional[str],  # noqa: UP045  typer shows it so
+        typer.Option("--into", metavar="URL|DIR", help="The Hub that gets it.", show_default=False),
+    ] = None,
+    source: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", metavar="URL|DIR", help="A Hub, or a folder of its files; else huggingface.co."),
+    ] = None,
+    bundle: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--bundle", metavar="DIR", help="Download into a folder that travels on a disk."),
+    ] = None,
+    kind: Annotated[Literal["model", "dataset"], typer.Option("--kind", help="What it is.")] = "model",
+) -> None:
+    """Bring a model or dataset into a Hub of your own.
+
+    Files, card and licence are kept, and the revision at the source becomes a tag, so that a recipe names it as before.
+    Pickled weights and code are left out. An interrupted mirror resumes, and what is mirrored already is not sent
+    again. --from takes the folder that --bundle or `hf download --local-dir` leaves.
+    """
+    from medllm.cli.console import handle_interrupt, log
+    from medllm.hub import mirror as mirrors
+    from medllm.hub.client import connect
+    from medllm.recipe.reference import parse_reference
+
+    place = parse_reference(repo)
+    if place.where != "hub" or place.repo_id is None or (into is None) == (bundle is None):
+        raise HubError(
+            "hub.mirror-arguments",
+            f"{repo}: write `medllm hub mirror ORG/NAME@REVISION --into HUB`, or --bundle DIR instead of --into.",
+        )
+    revision = place.revision or "main"
+    with handle_interrupt():
+        if bundle:
+            print(mirrors.bundle(source, place.repo_id, kind, revision, bundle, say=log).commit)
+            return
+        found = mirrors.source_of(source, place.repo_id, kind, revision, say=log)
+        for name in found.left_out():
+            log(f"{name}: is left out, because loading it can run code")
+        with connect(into, say=log) as there:
+            print(mirrors.mirror(found, there))
 
 
 @hub.command()

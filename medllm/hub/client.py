@@ -1,6 +1,7 @@
 """One connection to one Hub: the state of its repositories at a commit, and local copies of their files."""
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -12,7 +13,7 @@ from typing import TypeVar
 import httpx2
 from huggingface_hub import GitRefs, HfApi, get_session, get_token
 from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -24,6 +25,9 @@ from medllm.hub.permissions import Account, account_of
 T = TypeVar("T")
 
 PUBLIC_HUB = "https://huggingface.co"
+
+MIRROR_FILE = "mirror.json"
+"""The file in which a mirror records the commit that it has at its source."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Hub:
     waits: tuple[float, ...] = WAITS
     say: Callable[[str], None] = field(default=lambda text: None, repr=False, compare=False)
     """Prints what a call waits for."""
+    upstream: str | None = None
+    """The Hub that is asked for a source that this one does not hold; None asks no other."""
     _heard: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
     """Whether this Hub has ever answered: calls do not wait for an address that has not, it may be no Hub."""
 
@@ -97,6 +103,44 @@ class Hub:
                 "hub.not-a-hub", f"{place}: {self.endpoint} names no commit for it. Give the address of a Hub."
             )
         return Artifact(repo_id, kind, info.sha)
+
+    def resolve_source(self, repo_id: str, kind: Kind, revision: str = "main") -> tuple[Artifact, str | None]:
+        """Resolve what a recipe names of others; also return the commit at its source, None for what is no mirror.
+
+        What this Hub does not hold is looked for on `upstream`, and read from there.
+        """
+        try:
+            artifact = self.resolve(repo_id, kind, revision)
+        except HubError as fault:
+            if self.endpoint == PUBLIC_HUB or not isinstance(fault.__cause__, RepositoryNotFoundError):
+                raise
+            return self._resolve_upstream(repo_id, kind, revision, fault), None
+        record = self.file(artifact, MIRROR_FILE) if self.endpoint != PUBLIC_HUB else None
+        return artifact, mirrored_commit(record) if record else None
+
+    def _resolve_upstream(self, repo_id: str, kind: Kind, revision: str, fault: HubError) -> Artifact:
+        why = "no other Hub was asked"
+        if self.upstream:
+            above = self._above()
+            try:
+                artifact = above.resolve(repo_id, kind, revision)
+                self.say(f"{artifact}: {self.name} does not hold it; it is read from {above.name}")
+                return artifact
+            except Exception as above_fault:
+                why = f"{above.name} did not give it either ({type(above_fault.__cause__ or above_fault).__name__})"
+        option = "" if kind == "model" else f" --kind {kind}"
+        raise HubError(
+            "hub.not-mirrored",
+            f"{repo_id}@{revision}: {self.name} does not hold this {kind}, and {why}. Bring it in: where there is a "
+            f"network, `medllm hub mirror {repo_id}@{revision}{option} --bundle DIR`; here, `medllm hub mirror "
+            f"{repo_id}@{revision}{option} --from DIR --into {self.name}`. Or correct its name.",
+        ) from fault
+
+    def _above(self) -> "Hub":
+        """Return the connection to `upstream`, which is asked once and not waited for."""
+        endpoint = self.upstream or PUBLIC_HUB
+        token = get_token() if endpoint == PUBLIC_HUB else None
+        return Hub(endpoint, token, cache_of(endpoint), endpoint, waits=(), say=self.say)
 
     def state_at(self, repo_id: str, kind: Kind, revision: str = "main") -> RepoState | None:
         """Return the content at a revision, or None when there is no such repository."""
@@ -170,8 +214,18 @@ class Hub:
                     raise
                 return None
 
-        found = self.call(f"{artifact}: {path}", fetch)
+        try:
+            found = self.call(f"{artifact}: {path}", fetch)
+        except HubError as fault:
+            if not self._is_upstream(fault):
+                raise
+            return self._above().file(artifact, path)
         return None if found is None else Path(found)
+
+    def _is_upstream(self, fault: HubError) -> bool:
+        """Return whether a commit that this Hub does not hold may have been resolved upstream."""
+        missing = (RepositoryNotFoundError, RevisionNotFoundError)
+        return self.upstream is not None and isinstance(fault.__cause__, missing)
 
     def cache_folder(self, repo_id: str, kind: Kind) -> Path:
         """Return the cache folder of this repository's files, unfinished downloads included."""
@@ -179,21 +233,25 @@ class Hub:
 
     def pull(self, artifact: Artifact, only: tuple[str, ...] = ()) -> Path:
         """Download a commit, or only some of its files, into a folder; later calls read it from this Hub's cache."""
-        return Path(
-            self.call(
-                str(artifact),
-                lambda api: str(
-                    api.snapshot_download(
-                        artifact.repo_id,
-                        repo_type=artifact.kind,
-                        revision=artifact.revision,
-                        allow_patterns=list(only) or None,
-                        cache_dir=self.cache,
-                        tqdm_class=None,
-                    )
-                ),
+
+        def download(api: HfApi) -> str:
+            return str(
+                api.snapshot_download(
+                    artifact.repo_id,
+                    repo_type=artifact.kind,
+                    revision=artifact.revision,
+                    allow_patterns=list(only) or None,
+                    cache_dir=self.cache,
+                    tqdm_class=None,
+                )
             )
-        )
+
+        try:
+            return Path(self.call(str(artifact), download))
+        except HubError as fault:
+            if not self._is_upstream(fault):
+                raise
+            return self._above().pull(artifact, only)
 
 
 def _or_none(call: Callable[[], T]) -> T | None:
@@ -206,6 +264,15 @@ def _or_none(call: Callable[[], T]) -> T | None:
         if "redentials" in (fault.server_message or ""):
             raise
         return None
+
+
+def mirrored_commit(record: Path) -> str | None:
+    """Read the commit at the source from a mirror's record; None where the source had none."""
+    try:
+        commit = json.loads(record.read_text(encoding="utf-8"))["commit"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return commit if isinstance(commit, str) and COMMIT.fullmatch(commit) else None
 
 
 def cache_of(name: str) -> Path:
@@ -239,7 +306,13 @@ def connect(
 
     folder = Path(where).resolve()
     with serve(folder, user=user, allow_jobs=jobs) as served:
-        yield Hub(served.url, served.token, cache_of(str(folder)), where, say=say)
+        yield Hub(served.url, served.token, cache_of(str(folder)), where, say=say, upstream=_upstream())
+
+
+def _upstream() -> str | None:
+    """Return the Hub from which a local one reads what it does not hold; MEDLLM_UPSTREAM names it, `none` is none."""
+    named = os.environ.get("MEDLLM_UPSTREAM") or PUBLIC_HUB
+    return None if named == "none" else named.rstrip("/")
 
 
 CONNECT = 20.0

@@ -68,10 +68,12 @@ class Resolver:
             text = f"{use.place}: Unknown source `{written.text}`. Write `ORG/NAME@REVISION` or `./folder`."
             raise RecipeError("recipe.unknown-source", text)
         try:
-            artifact = self.hub.resolve(written.repo_id, kind, written.revision or "main")
+            artifact, at_source = self.hub.resolve_source(written.repo_id, kind, written.revision or "main")
         except HubError as fault:
             raise HubError(fault.code, f"{use.place}: {fault}") from fault
-        return Input(use.source, kind, artifact.repo_id, artifact.revision)
+        # A mirror is the same source as what it mirrors: its identity is the commit there.
+        digest = f"{artifact.repo_id}@{at_source}" if at_source else None
+        return Input(use.source, kind, artifact.repo_id, artifact.revision, digest)
 
     def folder(self, written: Reference) -> Path:
         """A local source, relative to the recipe's own file."""

@@ -32,6 +32,14 @@ def resolve(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
     raise no_revision(revision)
 
 
+def shown(revision: str, commit: str) -> str:
+    """Return the commit id that an answer names: a tag that is itself a commit id, as of a mirror, or the commit.
+
+    Clients that pin a commit file what they get under the id that they asked for.
+    """
+    return revision if re.fullmatch(r"[0-9a-f]{40}", revision) else commit
+
+
 def writable(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
     """Return the full reference that a commit to this revision moves: a branch or a pull request, never a tag."""
     name = revision if revision.startswith("refs/") else HEADS + revision

@@ -151,9 +151,11 @@ def info(call: Call) -> Response:
     """A repository at a revision."""
     with call.store.database.read() as connection:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
-        commit_id = refs.resolve(connection, repo, call.args.get("revision", "main"))
+        revision = call.args.get("revision", "main")
+        commit_id = refs.resolve(connection, repo, revision)
         with_blobs = call.flag("blobs")
-        return answer(describe(connection, call.store.files, repo, commit_id=commit_id, with_blobs=with_blobs))
+        found = describe(connection, call.store.files, repo, commit_id=commit_id, with_blobs=with_blobs)
+        return answer({**found, "sha": refs.shown(revision, commit_id)})
 
 
 @routes.add("GET", "/api/{kinds}/{namespace}/{name}/auth-check", "/api/{kinds}/{namespace}/{name}/auth-check/write")

@@ -58,7 +58,11 @@ def tree(call: Call) -> Response:
         more = next(nodes, None) is not None
         if expand:
             _with_last_commit(connection, repo, commit_id, page)
-    return answer(page, headers=call.next_page(start + limit if more else None) | {"X-Repo-Commit": commit_id})
+    return answer(
+        page,
+        headers=call.next_page(start + limit if more else None)
+        | {"X-Repo-Commit": refs.shown(call.args["revision"], commit_id)},
+    )
 
 
 @routes.add("POST", _AREA + "/paths-info/{revision...}", body="memory")
@@ -99,12 +103,13 @@ def _file(call: Call, kind: str) -> Response:
         except HubRefusal:
             node = None
         blob = blobs.find(connection, node.sha256) if node and not node.folder else None
+    shown = refs.shown(call.args["revision"], commit_id)
     if node is None or blob is None:
         refusal = no_entry(path)
-        headers = {"X-Repo-Commit": commit_id, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
+        headers = {"X-Repo-Commit": shown, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
         return answer({"error": str(refusal)}, 404, headers)
     tag = f'"{node.sha256 if node.lfs else node.oid}"'
-    headers = {"X-Repo-Commit": commit_id, "ETag": tag, **_safe_to_show(path)}
+    headers = {"X-Repo-Commit": shown, "ETag": tag, **_safe_to_show(path)}
     if node.lfs:
         headers |= {"X-Linked-Size": str(node.size), "X-Linked-Etag": tag}
     if call.headers.get("if-none-match") == tag:

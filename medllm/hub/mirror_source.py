@@ -156,7 +156,7 @@ def _indexed(folder: Path) -> list[str]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether a safetensors file ends where its header says that its data ends."""
+    """Return whether a safetensors file ends where its header puts the end of its data."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

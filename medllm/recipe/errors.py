@@ -69,16 +69,26 @@ def line_of(place: str, lines: Lines) -> int:
 def schema_faults(invalid: ValidationError, model: type[BaseModel]) -> list[RecipeFault]:
     """Convert pydantic's errors to faults; a place is reported once, however many types pydantic tried there."""
     faults: dict[str, RecipeFault] = {}
-    for error in invalid.errors():
-        fault = _schema_fault(error, model)
-        faults.setdefault(fault.place, fault)
+    places = [dotted(own_place(error["loc"])) for error in invalid.errors()]
+    for error, place in zip(invalid.errors(), places, strict=True):
+        # Of a block that could also be a word, the faults inside count.
+        inside = error["loc"][-1] in BRANCHES and any(other.startswith(f"{place}.") for other in places)
+        if not inside:
+            faults.setdefault(place, _schema_fault(error, model))
     return list(faults.values())
 
 
-def own_place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Drop from a place the names that pydantic adds for the branches of a union: a recipe has no such keys."""
-    return tuple(part for part in loc if isinstance(part, int) or part not in ("int", "str", "dict[str,int]", "[key]"))
+BRANCHES = ("int", "str", "dict[str,int]", "[key]", "ApiModel")
+"""Names that pydantic adds to a place for the branches of a union: a recipe has no such keys."""
 
+
+def own_place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drop from a place the names of a union's branches."""
+    return tuple(part for part in loc if isinstance(part, int) or part not in BRANCHES)
+
+
+SECRETS = ("api", "key")
+"""Keys whose values are never shown: a key may be written there by mistake."""
 
 _KINDS = {
     "finite": "a finite number",
@@ -101,7 +111,8 @@ _BOUNDS = {
 
 
 def _schema_fault(error: ErrorDetails, model: type[BaseModel]) -> RecipeFault:
-    kind, context, given = error["type"], error.get("ctx", {}), _shown(error["input"])
+    kind, context = error["type"], error.get("ctx", {})
+    given = "this value" if error["loc"][-1] in SECRETS else _shown(error["input"])
     place = dotted(own_place(error["loc"]))
     wanted = next((words for start, words in _KINDS.items() if kind.startswith(start)), None)
     if kind == "extra_forbidden":

@@ -23,8 +23,8 @@ class ApiModel(Settings):
     """The server's name for the model."""
     chat: bool = True
     """Ask by chat messages; `false` sends the prompt as text to be completed."""
-    key: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """The environment variable that holds the server's key; the key itself is never written down."""
+    key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
+    """The environment variable, in capitals, that holds the server's key; the key itself is never written down."""
     request: dict[str, Any] = Field(default_factory=dict)
     """Further keys of each request, as `{reasoning_effort: low}`; `null` leaves out a key that is sent otherwise."""
 

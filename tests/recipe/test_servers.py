@@ -50,21 +50,23 @@ def test_a_model_with_an_address_is_listed_by_check(read):
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "code", "place"),
     [
-        {"api": "llm.example/v1"},
-        {"api": "ftp://llm.example"},
-        {"api": "https://user:pw@llm.example/v1"},
-        {"api": "https://llm.example/v1?key=sk-1"},
-        {"key": "sk-very-secret"},
-        {"model": ""},
-        {"request": {"messages": []}},
-        {"reqest": {}},
+        ({"api": "llm.example/v1"}, "recipe.wrong-type", "api"),
+        ({"api": "ftp://llm.example"}, "recipe.wrong-type", "api"),
+        ({"api": "https://user:sk-very-secret@llm.example/v1"}, "recipe.wrong-type", "api"),
+        ({"api": "https://llm.example/v1?key=sk-very-secret"}, "recipe.wrong-type", "api"),
+        ({"key": "sk-very-secret"}, "recipe.wrong-form", "key"),
+        ({"key": "hf_verysecretverysecret"}, "recipe.wrong-form", "key"),
+        ({"model": ""}, "recipe.wrong-type", "model"),
+        ({"request": {"messages": []}}, "recipe.wrong-type", "request"),
+        ({"reqest": {}}, "recipe.unknown-key", "reqest"),
     ],
 )
-def test_a_wrong_model_is_refused_at_its_place(read, wrong):
-    with refused("recipe.faults", "evaluate.models.a", kind=RecipeError):
+def test_a_wrong_model_is_one_fault_at_its_place_that_shows_no_key(read, wrong, code, place):
+    with refused(code, f"evaluate.models.a.{place}:", kind=RecipeError) as caught:
         read(evaluate__models={"a": {**API, **wrong}})
+    assert "secret" not in str(caught.value)
 
 
 def test_a_private_exam_is_not_sent_to_another_machine(read):

@@ -19,6 +19,7 @@ EXTRAS = {
     "docx": "curate",
     "gradio": "space",
     "peft": "train",
+    "pptx": "curate",
     "safetensors": "train",
     "torch": "train",
     "transformers": "train",

@@ -7,8 +7,9 @@ import pytest
 from medllm.recipe.cost import activation_bytes, trainable_parameters, weight_bytes
 from medllm.recipe.model_shapes import Shape
 from medllm.recipe.settings import Cpt, Lora
+from tests import tiny
 
-SHAPE = Shape(192, 3, 6, 3, 32, 512, 300, tied=False, family="qwen2")
+SHAPE = Shape(192, 3, 6, 3, 32, 512, 400, tied=False, family="qwen2")
 LORA = Lora(r=8, lora_alpha=8)
 TOKENS = 256
 
@@ -85,6 +86,7 @@ def test_a_quantized_model_weighs_what_the_formula_says(tmp_path: Path):
     from medllm.weights.load import load_base
 
     transformers.AutoModelForCausalLM.from_config(config(), dtype=torch.bfloat16).save_pretrained(str(tmp_path))
+    tiny.make_tokenizer().save_pretrained(str(tmp_path))
     model = load_base(tmp_path, quantization="nf4", device="cpu")
     packed = 0
     for weight in model.parameters():

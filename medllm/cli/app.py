@@ -16,6 +16,7 @@ ORDER = (
     "ablate",
     "status",
     "trace",
+    "clean",
     "ask",
     "score",
     "stability",

@@ -48,6 +48,13 @@ def test_a_stage_is_made_once_then_stands_and_what_stands_can_be_traced(medllm):
 
     traced = json.loads(medllm("trace", "clinic/toy-corpus", "--hub", "hub", "--json").stdout)
     assert [one["reference"] for one in traced["from"]] == ["./texts", "world"]
+
+    listed = json.loads(medllm("clean", "toy.yaml", "--hub", "hub", "--json").stdout)
+    assert {one["state"] for one in listed["places"]} == {"pushed", "cache"} and listed["removed"] == []
+    freed = json.loads(medllm("clean", "toy.yaml", "--hub", "hub", "--json", "--yes").stdout)
+    assert sorted(freed["removed"]) == sorted(one["path"] for one in listed["places"])
+    # The plan alone reads a file of the Hub again.
+    assert "the Hub has it" not in medllm("clean", "toy.yaml", "--hub", "hub").stdout
     assert traced["seen_by"] == []
 
 

@@ -70,7 +70,7 @@ def recipe_page() -> str:
         "An editor that knows JSON Schema reads `recipes/schema.json` and completes them.\n"
         "Keys marked † change no result: they are left out of the digest.\n"
         "`none`, as `null`, leaves a key out or switches it off, as `near_duplicate: none`, wherever the default is\n"
-        "`left out` or the text says so.\n"
+        "`left out` or the text mentions it.\n"
     )
     seen: set[type[BaseModel]] = set()
     queue: list[tuple[str, type[BaseModel]]] = [("", Recipe)]

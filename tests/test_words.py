@@ -130,7 +130,7 @@ def test_the_ban_reads_the_prose_of_a_page_and_not_its_code():
 
 def missing(name: str) -> bool:
     """Whether a dotted name below a package of medllm is neither a module nor a word of the module before it."""
-    parts, place, used = name.split(".")[1:], Path("medllm"), 0
+    parts, place, used = [part for part in name.split(".")[1:] if part != "__path__"], Path("medllm"), 0
     while used < len(parts) and (place / parts[used]).is_dir():
         place, used = place / parts[used], used + 1
     if used == 0 or used == len(parts):

@@ -46,10 +46,12 @@ def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
     words = launcher.command(config, str(given), str(out))
     try:
         code = launcher.run(words, {**os.environ, launcher.FOLDER: str(folder.absolute()), **launcher.on_cpu(config)})
-        fault = launcher.first_fault(folder)
+        fault, stopped = launcher.first_fault(folder), launcher.was_stopped(folder)
     finally:
         given.unlink()
         shutil.rmtree(folder, ignore_errors=True)
+    if stopped:
+        raise TrainingError("training.stopped-on-request", f"{fault} All processes have ended.")
     if code or not (out / "facts.json").is_file():
         why = f"{fault.rstrip('.')}. All processes have ended" if fault else f"the processes ended with code {code}"
         raise TrainingError(

@@ -24,6 +24,8 @@ GRACE = 60.0
 """Seconds that the processes have to end after Ctrl-C."""
 OTHERS = "lost"
 """How the name of the file begins in which a process reports that it lost another one."""
+STOPPED = "training.stopped-on-request"
+"""The code of a process that saved its state because a scheduler asked it to end."""
 FOLDER = "MEDLLM_LAUNCHED"
 """Set for the processes that were started here, which must not start any themselves: where they leave their words."""
 
@@ -134,7 +136,8 @@ def leave_fault(fault: BaseException) -> None:
     folder, rank = Path(os.environ[FOLDER]), os.environ.get("RANK", "0")
     if not folder.is_dir():
         return
-    kind = OTHERS if of_another(fault) else "fault"
+    stopped = isinstance(fault, MedllmError) and fault.code == STOPPED
+    kind = OTHERS if of_another(fault) else "stopped" if stopped else "fault"
     text = str(fault) if isinstance(fault, MedllmError) else f"{type(fault).__name__}: {fault}"
     with suppress(OSError):  # the disk may be what is full
         (folder / f"{kind}-{time.time():.6f}-{rank}").write_text(text, "utf-8")
@@ -153,7 +156,8 @@ def first_fault(folder: Path) -> str | None:
 
     Where every message is a lost connection, its other end was killed before it could report anything.
     """
-    found = sorted(folder.glob("fault-*"), key=lambda path: float(path.name.split("-")[1]))
+    named = [*folder.glob("fault-*"), *folder.glob("stopped-*")]
+    found = sorted(named, key=lambda path: float(path.name.split("-")[1]))
     if not found:
         killed = "a process was killed by a signal, as the kernel does when memory is full"
         return killed if any(folder.glob(f"{OTHERS}-*")) else None
@@ -161,6 +165,11 @@ def first_fault(folder: Path) -> str | None:
     if len(reasons) == 1 and len(found) > 1:
         return reasons.pop()
     return f"process {found[0].name.split('-')[2]}: {found[0].read_text('utf-8')}"
+
+
+def was_stopped(folder: Path) -> bool:
+    """Whether a process stopped on request with its state saved, and none for another reason."""
+    return any(folder.glob("stopped-*")) and not any(folder.glob("fault-*"))
 
 
 def _port(job: str) -> int:

@@ -270,11 +270,11 @@ def test_a_bundle_is_a_folder_that_is_mirrored_elsewhere(source, commit, into, t
 def test_a_source_that_the_hub_does_not_hold_is_read_from_the_hub_above_and_is_the_same_source_when_mirrored(
     source, commit, into, carried
 ):
-    said: list[str] = []
-    through = replace(into, upstream=source.endpoint, say=said.append)
+    reported: list[str] = []
+    through = replace(into, upstream=source.endpoint, say=reported.append)
     artifact, at_source = through.resolve_source("maker/model", "model", "v1")
     assert (artifact.revision, at_source) == (commit, None)
-    assert source.endpoint in said[-1]
+    assert source.endpoint in reported[-1]
     assert through.file(artifact, "README.md").read_text() == CARD
     assert (through.pull(artifact, ("config.json",)) / "config.json").is_file()
     read = Input("base", "model", artifact.repo_id, artifact.revision)

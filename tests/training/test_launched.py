@@ -14,7 +14,7 @@ import pytest
 from medllm.errors import TrainingError
 from medllm.stages import cpt
 from medllm.training.checkpointing import last_checkpoint
-from medllm.training.launcher import first_fault, of_another
+from medllm.training.launcher import first_fault, of_another, was_stopped
 from tests import tiny
 from tests.refusals import refused
 
@@ -57,7 +57,8 @@ def test_a_run_that_lives_lets_them_work_and_takes_their_code():
             "process 1: the disk is full",
         ),
         ({"lost-5.1-0": "gloo: reset"}, "a process was killed by a signal, as the kernel does when memory is full"),
-        ({"fault-5.0-0": "stopped on request", "fault-5.1-1": "stopped on request"}, "stopped on request"),
+        ({"fault-5.0-0": "no room", "fault-5.1-1": "no room"}, "no room"),
+        ({"stopped-5.0-0": "stopped on request", "stopped-5.1-1": "stopped on request"}, "stopped on request"),
         ({}, None),
     ],
 )
@@ -65,6 +66,21 @@ def test_of_several_processes_the_one_that_failed_first_is_heard(tmp_path, left,
     for name, text in left.items():
         (tmp_path / name).write_text(text, "utf-8")
     assert first_fault(tmp_path) == printed
+
+
+@pytest.mark.parametrize(
+    ("left", "stopped"),
+    [
+        (["stopped-5.0-0", "lost-5.1-1"], True),
+        (["stopped-5.0-0", "fault-5.1-1"], False),
+        (["fault-5.0-0"], False),
+        ([], False),
+    ],
+)
+def test_a_run_was_stopped_when_no_process_failed_for_another_reason(tmp_path, left, stopped):
+    for name in left:
+        (tmp_path / name).write_text("x", "utf-8")
+    assert was_stopped(tmp_path) == stopped
 
 
 def test_a_lost_connection_is_another_processs_fault_and_a_full_memory_is_ones_own():

@@ -58,6 +58,8 @@ class Hub:
     """Prints what a call waits for."""
     upstream: str | None = None
     """The Hub that is asked for a source that this one does not hold; None asks no other."""
+    namespace: str | None = None
+    """The user's own namespace: it is never looked for upstream, where a stranger may have its name."""
     _heard: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
     """Whether this Hub has ever answered: calls do not wait for an address that has not, it may be no Hub."""
 
@@ -120,7 +122,7 @@ class Hub:
 
     def _resolve_upstream(self, repo_id: str, kind: Kind, revision: str, fault: HubError) -> Artifact:
         why = "no other Hub was asked"
-        if self.upstream:
+        if self._may_be_upstream(repo_id):
             above = self._above()
             try:
                 artifact = above.resolve(repo_id, kind, revision)
@@ -217,15 +219,18 @@ class Hub:
         try:
             found = self.call(f"{artifact}: {path}", fetch)
         except HubError as fault:
-            if not self._is_upstream(fault):
+            if not self._is_upstream(artifact.repo_id, fault):
                 raise
             return self._above().file(artifact, path)
         return None if found is None else Path(found)
 
-    def _is_upstream(self, fault: HubError) -> bool:
+    def _is_upstream(self, repo_id: str, fault: HubError) -> bool:
         """Return whether a commit that this Hub does not hold may have been resolved upstream."""
         missing = (RepositoryNotFoundError, RevisionNotFoundError)
-        return self.upstream is not None and isinstance(fault.__cause__, missing)
+        return self._may_be_upstream(repo_id) and isinstance(fault.__cause__, missing)
+
+    def _may_be_upstream(self, repo_id: str) -> bool:
+        return self.upstream is not None and repo_id.split("/")[0] != self.namespace
 
     def cache_folder(self, repo_id: str, kind: Kind) -> Path:
         """Return the cache folder of this repository's files, unfinished downloads included."""
@@ -249,7 +254,7 @@ class Hub:
         try:
             return Path(self.call(str(artifact), download))
         except HubError as fault:
-            if not self._is_upstream(fault):
+            if not self._is_upstream(artifact.repo_id, fault):
                 raise
             return self._above().pull(artifact, only)
 
@@ -306,7 +311,7 @@ def connect(
 
     folder = Path(where).resolve()
     with serve(folder, user=user, allow_jobs=jobs) as served:
-        yield Hub(served.url, served.token, cache_of(str(folder)), where, say=say, upstream=_upstream())
+        yield Hub(served.url, served.token, cache_of(str(folder)), where, say=say, upstream=_upstream(), namespace=user)
 
 
 def _upstream() -> str | None:

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.numpy import load_file, save_file
 
-from medllm.hub import Hub, Input, connect
+from medllm.hub import Artifact, Hub, Input, connect
 from medllm.hub.mirror import bundle, mirror, source_of
 from medllm.localhub import ServerLimits, serve
 from medllm.localhub.errors import disk_full
@@ -284,6 +284,17 @@ def test_a_source_that_the_hub_does_not_hold_is_read_from_the_hub_above_and_is_t
     assert through.resolve_source("maker/model", "model", "v1") == (own, at_source)
     kept = Input("base", "model", own.repo_id, own.revision, f"{own.repo_id}@{at_source}")
     assert kept.identity == read.identity
+
+
+def test_the_own_namespace_is_never_looked_for_upstream(source, commit, into):
+    through = replace(into, upstream=source.endpoint)
+    assert through.namespace == "ward"
+    assert through.resolve_source("maker/model", "model", "v1")[0].revision == commit
+    own = replace(through, namespace="maker")
+    with refused("hub.not-mirrored", "maker/model@v1", "no other Hub was asked"):
+        own.resolve_source("maker/model", "model", "v1")
+    with refused("hub.no-such-repository", "maker/model"):
+        own.pull(Artifact("maker/model", "model", commit))
 
 
 @pytest.mark.parametrize("upstream", [None, "http://127.0.0.1:9"])

@@ -166,6 +166,7 @@ try:
 except KeyboardInterrupt:
     sys.exit("interrupted")
 except TrainingError as error:
+    print(error, file=sys.stderr)
     sys.exit(error.code)
 """
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from medllm.exam_import.sheet import cell_text
+
 _SERIES = (
     "abcdefgh", "ABCDEFGH", "ａｂｃｄｅｆｇｈ", "12345678", "１２３４５６７８", "①②③④⑤⑥⑦⑧",
     "アイウエオカキク", "あいうえおかきく", "イロハニホヘトチ",
@@ -33,7 +35,7 @@ def choices_of(cells: Sequence[Any], *, labelled: bool = True) -> list[str]:
     """
     if len(cells) == 1:
         return _from_one(cells[0])
-    texts = [_text(cell) for cell in cells]
+    texts = [cell_text(cell) for cell in cells]
     while texts and not texts[-1]:
         texts.pop()
     if not all(texts):
@@ -44,17 +46,19 @@ def choices_of(cells: Sequence[Any], *, labelled: bool = True) -> list[str]:
 
 def are_labelled(rows: Iterable[Sequence[Any]]) -> bool:
     """Return whether at least half of the rows have labels before their choices, so that these are no contents."""
-    texts = [[_text(cell) for cell in cells if _text(cell)] for cells in rows]
+    texts = [[cell_text(cell) for cell in cells if cell_text(cell)] for cells in rows]
     filled = [row for row in texts if len(row) > 1]
     return 2 * sum(without_labels(row) != row for row in filled) >= max(len(filled), 1)
 
 
 def _from_one(cell: Any) -> list[str]:  # noqa: ANN401  any cell
     if isinstance(cell, dict):
-        return [_text(cell[key]) for key in sorted(cell)]
+        return [cell_text(cell[key]) for key in sorted(cell)]
     if isinstance(cell, list):
-        return without_labels([_text(one["text"] if isinstance(one, dict) and "text" in one else one) for one in cell])
-    text = _text(cell)
+        return without_labels(
+            [cell_text(one["text"] if isinstance(one, dict) and "text" in one else one) for one in cell]
+        )
+    text = cell_text(cell)
     if text.startswith(("[", "{")):
         try:
             return _from_one(json.loads(text))
@@ -127,9 +131,3 @@ def _mark(sign: str) -> re.Pattern[str]:
         return re.compile(rf"{sign}[.．:：)）、]?\s*")
     bare = "" if sign.isdecimal() else r"|[ \t　]+"
     return re.compile(rf"[(（\[【]?{sign}(?:[.．:：)）\]】、](?!\d){bare})\s*")
-
-
-def _text(cell: Any) -> str:  # noqa: ANN401  any cell
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return "" if cell is None else str(cell).strip()

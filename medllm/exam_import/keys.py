@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medllm.exam.question import LETTERS, write_answer
+from medllm.exam_import.sheet import cell_text
 
 Kana = Literal["aiueo", "iroha"]
 KANA: dict[Kana, str] = {"aiueo": "アイウエオカキク", "iroha": "イロハニホヘトチ"}
@@ -99,9 +100,7 @@ def are_places(keys: Sequence[tuple[Any, Sequence[str]]], form: KeyForm) -> bool
 
 
 def _plain(cell: Any) -> str:  # noqa: ANN401  any cell
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    text = unicodedata.normalize("NFKC", "" if cell is None else str(cell)).strip().lower()
+    text = unicodedata.normalize("NFKC", cell_text(cell)).strip().lower()
     text = _AROUND.sub("", text)
     return _AROUND.sub("", _WORDS.sub("", text)).strip()
 

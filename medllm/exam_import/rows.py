@@ -10,12 +10,12 @@ from typing import Any
 
 from medllm.corpus.dates import read_date
 from medllm.errors import DataError
-from medllm.exam.extract.answer import is_right, parse
+from medllm.exam.extract.answer import unmatched_answers
 from medllm.exam.question import LETTERS, Question, read_answer
 from medllm.exam_import.choices import ChoicesFault, are_labelled, choices_of, split_labelled
 from medllm.exam_import.columns import Columns
 from medllm.exam_import.keys import Kana, KeyFault, KeyForm, are_places, key_form, read_key
-from medllm.exam_import.sheet import Sheet
+from medllm.exam_import.sheet import Sheet, cell_text
 
 _TRUE = {"1", "true", "yes", "y", "有", "あり", "○", "〇", "◯", "必修", "はい"}
 _FALSE = {"", "0", "false", "no", "n", "無", "なし", "×", "-", "いいえ", "一般"}
@@ -96,7 +96,7 @@ class _CellFault(ValueError):
 
 def _question(row: Mapping[str, Any], columns: Columns, form: KeyForm, *, labelled: bool) -> dict[str, Any]:
     cells = {name: row[heading] for name, heading in columns.fields.items()}
-    text = _text(cells["text"])
+    text = cell_text(cells["text"])
     if not text:
         raise _CellFault(f"{columns.fields['text']} is empty. Write the question, or delete the row")
     choices = choices_of([row[one] for one in columns.choices], labelled=labelled) if columns.choices else []
@@ -108,19 +108,19 @@ def _question(row: Mapping[str, Any], columns: Columns, form: KeyForm, *, labell
     question: dict[str, Any] = {"text": text, "choices": choices, "answer": accepted[0]}
     if accepted[1:]:
         question["accepted"] = accepted[1:]
-    question |= {name: _text(cells[name]) for name in _TEXT_FIELDS if name in cells and _text(cells[name])}
+    question |= {name: cell_text(cells[name]) for name in _TEXT_FIELDS if name in cells and cell_text(cells[name])}
     question |= {
         name: True for name in ("required", "image") if name in cells and _flag(cells[name], columns.fields[name])
     }
-    if _text(cells.get("points")) not in ("", "1"):
+    if cell_text(cells.get("points")) not in ("", "1"):
         question["points"] = _whole(cells["points"], columns.fields["points"])
-    if "prohibited" in cells and _text(cells["prohibited"]):
+    if "prohibited" in cells and cell_text(cells["prohibited"]):
         question["prohibited"] = read_key(cells["prohibited"], choices, form)[0].split(",")
-    if "language" in cells and _text(cells["language"]):
-        question["language"] = _text(cells["language"])[:2].lower()
+    if "language" in cells and cell_text(cells["language"]):
+        question["language"] = cell_text(cells["language"])[:2].lower()
     question |= _dates(cells, columns)
-    if _text(cells.get("question_id")):
-        question["question_id"] = _text(cells["question_id"])
+    if cell_text(cells.get("question_id")):
+        question["question_id"] = cell_text(cells["question_id"])
     _answerable(question)
     return question
 
@@ -129,17 +129,19 @@ def _dates(cells: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("exam_date", "year"):
         cell = cells.get(name)
-        if cell is None or not _text(cell):
+        if cell is None or not cell_text(cell):
             continue
         try:
-            written = _text(cell).removesuffix("度") if not isinstance(cell, date) else cell
+            written = cell_text(cell).removesuffix("度") if not isinstance(cell, date) else cell
             day = cell.date() if isinstance(cell, datetime) else read_date(written)
         except DataError:
             day = None
         if day is None:
-            year = _YEAR.search(_text(cell))
+            year = _YEAR.search(cell_text(cell))
             if year is None or name == "exam_date":
-                raise _CellFault(f"{columns.fields[name]} is {_text(cell)!r}, which is no {name.replace('exam_', '')}")
+                raise _CellFault(
+                    f"{columns.fields[name]} is {cell_text(cell)!r}, which is no {name.replace('exam_', '')}"
+                )
             found["year"] = int(year[0])
         elif name == "exam_date":
             found["exam_date"], found["year"] = day.isoformat(), found.get("year", day.year)
@@ -160,7 +162,7 @@ def _answerable(question: Mapping[str, Any]) -> None:
         key=(question["answer"],),
         numeric=not question["choices"],
     )
-    if not is_right(asked, parse(f"答え: {question['answer']}", asked).answer):
+    if unmatched_answers(asked):
         raise _CellFault(f"no reply can match the key {question['answer']}. Correct the key or the choices")
 
 
@@ -190,14 +192,8 @@ def _number_questions(questions: list[tuple[int, dict[str, Any]]], faults: list[
     return notes
 
 
-def _text(cell: Any) -> str:  # noqa: ANN401  any cell
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return "" if cell is None else str(cell).strip()
-
-
 def _whole(cell: Any, heading: str) -> int:  # noqa: ANN401  any cell
-    text = _text(cell).removesuffix("点")
+    text = cell_text(cell).removesuffix("点")
     if text == "0":
         raise _CellFault(f"{heading} is 0: a question that is not scored cannot be asked. Leave it out")
     if not text.isdecimal():
@@ -206,17 +202,17 @@ def _whole(cell: Any, heading: str) -> int:  # noqa: ANN401  any cell
 
 
 def _is_flag(cell: Any) -> bool:  # noqa: ANN401  any cell
-    return isinstance(cell, bool) or _text(cell).lower() in _TRUE | _FALSE
+    return isinstance(cell, bool) or cell_text(cell).lower() in _TRUE | _FALSE
 
 
 def _flag(cell: Any, heading: str) -> bool:  # noqa: ANN401  any cell
     if isinstance(cell, bool):
         return cell
-    text = _text(cell).lower()
+    text = cell_text(cell).lower()
     if text in _TRUE:
         return True
     if text in _FALSE:
         return False
     if heading and re.search(r"\.(?:png|jpe?g|gif|bmp|tiff?|svg|pdf)\b|図|写真|別冊|http", text):
         return True
-    raise _CellFault(f"{heading} is {_text(cell)!r}, which is neither yes nor no. Write 1 or 0")
+    raise _CellFault(f"{heading} is {cell_text(cell)!r}, which is neither yes nor no. Write 1 or 0")

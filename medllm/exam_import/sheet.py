@@ -90,14 +90,28 @@ def _workbook_rows(path: Path, name: str | None) -> tuple[str, list[tuple[int, l
     return f"{path} sheet {chosen}", [(number, list(row)) for number, row in enumerate(sheets[chosen], start=1)]
 
 
-def _text_rows(path: Path) -> list[tuple[int, list[Any]]]:
+def cell_text(cell: Any) -> str:  # noqa: ANN401  any cell
+    """Write a cell as text without blanks around it; a whole number has no point, an empty cell is "".
+
+    >>> cell_text(3.0), cell_text(" 肺炎 "), cell_text(None)
+    ('3', '肺炎', '')
+    """
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else str(cell).strip()
+
+
+def _decoded(path: Path) -> str:
     try:
-        text = decode(path.read_bytes())
+        return decode(path.read_bytes()).removeprefix("\ufeff")
     except UnreadableError as fault:
         raise DataError(
             "exam.unreadable-text", f"{path}: the text cannot be decoded ({fault}). Save the file as UTF-8."
         ) from fault
-    text = text.removeprefix("\ufeff")
+
+
+def _text_rows(path: Path) -> list[tuple[int, list[Any]]]:
+    text = _decoded(path)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: list[tuple[int, list[Any]]] = []
@@ -129,12 +143,7 @@ def _object_sheet(path: Path) -> Sheet:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        text = decode(path.read_bytes()).removeprefix("\ufeff")
-    except UnreadableError as fault:
-        raise DataError(
-            "exam.unreadable-text", f"{path}: the text cannot be decoded ({fault}). Save the file as UTF-8."
-        ) from fault
+    text = _decoded(path)
     if path.suffix.lower() == ".jsonl":
         listed: list[tuple[int, Any]] = [
             (number, _json(line, f"{path} line {number}"))
@@ -197,7 +206,7 @@ def _under_headings(place: str, rows: list[tuple[int, list[Any]]]) -> Sheet:
 
 
 def _filled(cell: Any) -> bool:  # noqa: ANN401  any cell
-    return cell is not None and str(cell).strip() != ""
+    return cell_text(cell) != ""
 
 
 def _empty(place: str) -> DataError:

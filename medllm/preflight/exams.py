@@ -8,9 +8,9 @@ from pathlib import Path
 
 from medllm.errors import DataError, RecipeError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
-from medllm.exam.extract.answer import is_right, parse
+from medllm.exam.extract.answer import unmatched_answers
 from medllm.exam.prompts import refuse_test_items, target_completion
-from medllm.exam.question import Question, write_answer
+from medllm.exam.question import Question
 from medllm.preflight.findings import Findings
 from medllm.recipe import Recipe
 from medllm.recipe.reference import Stage
@@ -92,12 +92,7 @@ def _span(years: Sequence[int]) -> str:
 
 def _check_keys(exam: _Exam, findings: Findings) -> None:
     """The parser reads every accepted answer from a reply that writes it plainly."""
-    bad = [
-        f"{one.question_id} ({write_answer(answer)})"
-        for one in exam.questions
-        for answer in one.gold
-        if not is_right(one, parse(f"答え: {write_answer(answer)}", one).answer)
-    ]
+    bad = [f"{one.question_id} ({answer})" for one in exam.questions for answer in unmatched_answers(one)]
     if bad:
         text = (
             f"{exam.folder}: no reply can match the key of {_some(bad)}: the parser reads another answer from a reply "

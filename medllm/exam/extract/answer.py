@@ -8,7 +8,7 @@ from medllm.exam.extract.marks import NOTHING
 from medllm.exam.extract.reply_end import other_choices
 from medllm.exam.extract.rules import find
 from medllm.exam.extract.thinking import thinks_aloud
-from medllm.exam.question import Question
+from medllm.exam.question import Question, write_answer
 from medllm.exam.record import Status
 
 
@@ -76,6 +76,12 @@ def is_right(question: Question, answer: str | None) -> bool:
     if question.numeric:
         return any(_same_number(answer, next(iter(gold))) for gold in question.gold)
     return frozenset(answer.split(",")) in question.gold
+
+
+def unmatched_answers(question: Question) -> list[str]:
+    """Return the accepted answers that the parser does not read from a reply that writes them plainly."""
+    written = map(write_answer, question.gold)
+    return [answer for answer in written if not is_right(question, parse(f"答え: {answer}", question).answer)]
 
 
 def _same_number(answer: str, gold: str) -> bool:

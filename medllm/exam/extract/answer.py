@@ -1,35 +1,28 @@
 """Read the answer of a reply: the letters (or number), the rule that found them, or the reason why there are none."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 
-from medllm.exam.extract.completion import Completion, read_completion
-from medllm.exam.extract.marks import NOTHING
-from medllm.exam.extract.reply_end import other_choices
+from medllm.exam.extract.completion import Parsed, ends_in_loop, normal
+from medllm.exam.extract.reply_end import STOP, cuts, other_choices
 from medllm.exam.extract.rules import find
-from medllm.exam.extract.thinking import thinks_aloud
+from medllm.exam.extract.thinking import thinks_aloud, without_thinking
 from medllm.exam.question import Question, write_answer
 from medllm.exam.record import Status
 
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """The answer of a reply."""
-
-    answer: str | None
-    """Letters in order, "b,d", or the number as digits; None when the reply gives none."""
-    extraction_rule: str | None
-    """The rule that found it: boxed, tag, marker, correction, bare, last line, first line, conclusion, choice text."""
-    status: Status
-    """`answered`, or the reason why there is no countable answer."""
-    run_on: bool = False
-    """Whether the reply continued into an invented next question or turn (only the text before it is read)."""
-    truncated: bool = False
-    """Whether the reply was cut off by its budget."""
-    loop: bool = False
-    """Whether the reply ends in a repetition loop."""
-
-
+_HARD_TURN = re.compile(
+    r"<\|im_start\|>\s*(?:user|system)|<\|start_header_id\|>\s*(?:user|system)|<\|start\|>\s*(?:user|system)"
+    r"|<start_of_turn>\s*user|<\|turn>\s*user|<\|(?:im_)?(?:user|system)\|>|\[INST\]",
+    re.I,
+)
+"""The beginning of another speaker's turn: the text after it is not part of the reply, nor of its thinking."""
+_OPENING = re.compile(
+    r"\s*(?:<\|(?:im_start|start_header_id|start|turn)\|?>\s*assistant\s*(?:<\|end_header_id\|>|\n)?"
+    r"|<\|assistant\|>|(?:assistant|アシスタント)[ \t]*:)",
+    re.I,
+)
+_ROLE_WORD = re.compile(r"\A\s*assistant\s*(?=[<\[◁])")
 _LAST_WORDS = 100
 """Distance from the end, in characters, within which a reply that reads like thinking may give its answer."""
 
@@ -58,13 +51,33 @@ def parse(
         above = find(reply.text[:other], question)
         if above.firm:
             found, reply = above, replace(reply, text=reply.text[:other], run_on=True)
-    truncated = finish_reason == "length" or reply.open_thinking
+    truncated = finish_reason == "length" or reply.truncated
     if not found.firm and not reply.run_on:
         unfinished = found.behind > _LAST_WORDS and thinks_aloud(reply.text)
         truncated = truncated or (unfinished and finish_reason is None)
-        found = NOTHING if truncated or unfinished else found
-    status = _status(found.answer, question, reply, truncated=truncated)
-    return Parsed(found.answer, found.rule, status, reply.run_on, truncated, reply.loop)
+        found = Parsed() if truncated or unfinished else found
+    found = replace(found, text=reply.text, run_on=reply.run_on, truncated=truncated, loop=reply.loop)
+    return replace(found, status=_status(found, question))
+
+
+def read_completion(completion: str, asked: str | None = None, *, thinks: bool = False) -> Parsed:
+    """Find the readable part of a completion, without reading its answer.
+
+    `asked` is the question's text, which a reply may repeat. `thinks`: the prompt's template has
+    opened the thinking, so a completion that never closes it has no reply and is truncated.
+    """
+    text = normal(completion)
+    loop = ends_in_loop(text)
+    other = next((turn.start() for turn in _HARD_TURN.finditer(text) if text[: turn.start()].strip()), None)
+    text = text if other is None else text[:other]
+    visible = without_thinking(_ROLE_WORD.sub("", text, count=1), thinks=thinks)
+    if visible is None:
+        return Parsed(truncated=True, loop=loop)
+    text = (visible[opening.end() :] if (opening := _OPENING.match(visible)) else visible).lstrip()
+    ends = cuts(text, None if asked is None else normal(asked))
+    rest = STOP.sub("", text[min(ends) :]).strip() if ends else ""
+    text = text[: min(ends, default=None)].rstrip()
+    return Parsed(text=text, run_on=bool(rest) or other is not None, loop=loop)
 
 
 def is_right(question: Question, answer: str | None) -> bool:
@@ -93,12 +106,12 @@ def _same_number(answer: str, gold: str) -> bool:
     return answer.isdigit() and answer == gold.replace(".", "")
 
 
-def _status(answer: str | None, question: Question | None, reply: Completion, *, truncated: bool) -> Status:
-    if answer is not None:
+def _status(parsed: Parsed, question: Question | None) -> Status:
+    if parsed.answer is not None:
         counts = {len(gold) for gold in question.gold} if question and not question.numeric else set()
-        return "wrong_count" if counts and answer.count(",") + 1 not in counts else "answered"
-    if reply.loop:
+        return "wrong_count" if counts and parsed.answer.count(",") + 1 not in counts else "answered"
+    if parsed.loop:
         return "loop"
-    if truncated:
+    if parsed.truncated:
         return "truncated"
-    return "run_on" if reply.run_on else "unparsed"
+    return "run_on" if parsed.run_on else "unparsed"

@@ -1,11 +1,10 @@
-"""The readable part of a completion: the visible text, whether it ran on, and whether it ends in a loop."""
+"""What is read of a completion, the one form of its characters, and whether it ends in a loop."""
 
 import re
 import unicodedata
 from dataclasses import dataclass
 
-from medllm.exam.extract.reply_end import STOP, cuts
-from medllm.exam.extract.thinking import without_thinking
+from medllm.exam.record import Status
 
 CIRCLED = "❶❷❸❹❺❻❼❽"
 """The replacements of circled digits: NFKC does not change them, so they remain distinct from plain digits."""
@@ -17,34 +16,33 @@ _PROTECT = str.maketrans(
     | {"\ufe0f": None, "\ufe0e": None, "\u200b": None, "\u2060": None, "\ufeff": None}
 )
 _PROTECTED = re.compile("[①-⑧➀-➇➊-➑⓵-⓼\U0001f150-\U0001f157\U0001f170-\U0001f177\ufe0e\ufe0f\u200b\u2060\ufeff]")
-_HARD_TURN = re.compile(
-    r"<\|im_start\|>\s*(?:user|system)|<\|start_header_id\|>\s*(?:user|system)|<\|start\|>\s*(?:user|system)"
-    r"|<start_of_turn>\s*user|<\|turn>\s*user|<\|(?:im_)?(?:user|system)\|>|\[INST\]",
-    re.I,
-)
-"""The beginning of another speaker's turn: the text after it is not part of the reply, nor of its thinking."""
-_OPENING = re.compile(
-    r"\s*(?:<\|(?:im_start|start_header_id|start|turn)\|?>\s*assistant\s*(?:<\|end_header_id\|>|\n)?"
-    r"|<\|assistant\|>|(?:assistant|アシスタント)[ \t]*:)",
-    re.I,
-)
-_ROLE_WORD = re.compile(r"\A\s*assistant\s*(?=[<\[◁])")
 _LOOP_SPAN = 80
 _LOOP_TIMES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The readable part of a completion."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """What is read of a reply: its readable part, and the answer in it."""
 
-    text: str
+    answer: str | None = None
+    """Letters in order, "b,d", or the number as digits; None when the reply gives none."""
+    extraction_rule: str | None = None
+    """The rule that found it: boxed, tag, marker, correction, bare, last line, first line, conclusion, choice text."""
+    status: Status = "unparsed"
+    """`answered`, or the reason why there is no countable answer."""
+    run_on: bool = False
+    """Whether the reply continued into an invented next question or turn (only the text before it is read)."""
+    truncated: bool = False
+    """Whether the reply was cut off by its budget, or ends inside its thinking."""
+    loop: bool = False
+    """Whether the reply ends in a repetition loop."""
+    text: str = ""
     """NFKC text without thinking, stop tokens and anything from an invented next question on."""
-    run_on: bool
-    """Whether something was generated after the reply's natural end."""
-    loop: bool
-    """Whether the completion ends in a repetition loop."""
-    open_thinking: bool
-    """Whether the completion ends inside its thinking, so that there is no reply."""
+    firm: bool = False
+    """Whether the answer has a distinct form (a box, a tag, a key, a separate line, the first words), so that it counts
+    even where the reply was cut off."""
+    behind: int = 0
+    """Number of characters after the answer."""
 
 
 def normal(text: str) -> str:
@@ -56,30 +54,6 @@ def normal(text: str) -> str:
     if _PROTECTED.search(text):
         text = text.translate(_PROTECT)
     return unicodedata.normalize("NFKC", text).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def read_completion(completion: str, asked: str | None = None, *, thinks: bool = False) -> Completion:
-    """Find the readable part of a completion.
-
-    `asked` is the question's text, which a reply may repeat. `thinks`: the prompt's template has
-    opened the thinking, so a completion that never closes it has no reply.
-    """
-    text = normal(completion)
-    loop = ends_in_loop(text)
-    other = next((turn.start() for turn in _HARD_TURN.finditer(text) if text[: turn.start()].strip()), None)
-    text = text if other is None else text[:other]
-    visible = without_thinking(_ROLE_WORD.sub("", text, count=1))
-    if visible.open or (thinks and not visible.closed):
-        return Completion("", run_on=False, loop=loop, open_thinking=True)
-    text = visible.text
-    text = (text[opening.end() :] if (opening := _OPENING.match(text)) else text).lstrip()
-    ends = cuts(text, None if asked is None else normal(asked))
-    if not ends:
-        return Completion(text.rstrip(), run_on=other is not None, loop=loop, open_thinking=False)
-    rest = STOP.sub("", text[min(ends) :]).strip()
-    return Completion(
-        text[: min(ends)].rstrip(), run_on=bool(rest) or other is not None, loop=loop, open_thinking=False
-    )
 
 
 def ends_in_loop(text: str) -> bool:

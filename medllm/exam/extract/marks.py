@@ -1,7 +1,6 @@
 """Marks by which a reply announces its answer, and the test for an answer in a distinct form."""
 
 import re
-from typing import NamedTuple
 
 from medllm.exam.extract.phrases import CONNECTORS, HEADING, MARK
 
@@ -14,21 +13,6 @@ _FILLER = re.compile(
 )
 _BLANK = re.compile(r"[ \t]*(?:\n+(?=[^\n]{1,12}\Z))?")
 _MOST_MARKS = 300
-
-
-class FoundAnswer(NamedTuple):
-    """An answer, the rule that found it, and whether its form shows that the reply gives its answer there."""
-
-    answer: str | None
-    rule: str | None
-    firm: bool = False
-    """Whether the answer has a distinct form (a box, a tag, a key, a separate line, the first words), so that it counts
-    even where the reply was cut off."""
-    behind: int = 0
-    """Number of characters after the answer."""
-
-
-NOTHING = FoundAnswer(None, None)
 
 
 def marks_of(text: str) -> list[re.Match[str]]:

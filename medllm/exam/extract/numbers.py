@@ -3,7 +3,8 @@
 import re
 from decimal import Decimal
 
-from medllm.exam.extract.marks import NOTHING, FoundAnswer, behind, is_firm, marks_of
+from medllm.exam.extract.completion import Parsed
+from medllm.exam.extract.marks import behind, is_firm, marks_of
 from medllm.exam.extract.phrases import CORRECTION, HEADING, WITHDRAWN, of_another, under_condition
 
 _ABOUT = r"(?:約|およそ|おおよそ|ほぼ|概ね|about|approximately|approx\.?|roughly|around|≈|≒|~)?"
@@ -98,31 +99,31 @@ def _digits(found: re.Match[str]) -> str:
     return f"{value:f}" if value != value.to_integral_value() else f"{value.to_integral_value():f}"
 
 
-def find_number(text: str) -> FoundAnswer:
+def find_number(text: str) -> Parsed:
     """Find the last marked number, a bare one, one alone on the last line, or the one that is concluded."""
     found, end = _marked_number(text)
     for change in list(CORRECTION.finditer(text, end))[-20:][::-1] if end else ():
         if (number := number_at(text, change.end())) is not None:
-            return FoundAnswer(number, "correction")
+            return Parsed(answer=number, extraction_rule="correction")
     if end:
-        return NOTHING if WITHDRAWN.search(text, end) else found
+        return Parsed() if WITHDRAWN.search(text, end) else found
     bare = _BARE_NUMBER.fullmatch(text)
     if bare:
         number = number_at(text, bare.start("number"))
-        return FoundAnswer(number, "bare", firm=True) if number is not None else NOTHING
+        return Parsed(answer=number, extraction_rule="bare", firm=True) if number is not None else Parsed()
     *above, last = text.split("\n")
     result = last[last.rfind("=") + 1 :]
     if (above or result != last) and _LAST_NUMBER.fullmatch(result) and (number := number_at(result, 0)) is not None:
-        return FoundAnswer(number, "last line")
+        return Parsed(answer=number, extraction_rule="last line")
     for pattern in (_CONCLUDED_NUMBER, _RIGHT_NUMBER):
         concluded = [place for place in pattern.finditer(text) if not under_condition(text, place.start())]
         number = number_at(text, concluded[-1].end()) if concluded else None
         if number is not None:
-            return FoundAnswer(number, "conclusion")
-    return NOTHING
+            return Parsed(answer=number, extraction_rule="conclusion")
+    return Parsed()
 
 
-def _marked_number(text: str) -> tuple[FoundAnswer, int]:
+def _marked_number(text: str) -> tuple[Parsed, int]:
     """Return the last number after a mark, with its place; only the place if the mark names something unclear."""
     for mark in marks_of(text):
         if of_another(text, mark.start()) or under_condition(text, mark.start()):
@@ -132,7 +133,8 @@ def _marked_number(text: str) -> tuple[FoundAnswer, int]:
         number = number_at(text, begin) or (number_at(text, named.end()) if named else None)
         if number is not None:
             how = {"boxed:": "boxed", "tagged:": "tag"}.get(mark[0], "marker")
-            return FoundAnswer(number, how, is_firm(text, mark.start(), begin, how), len(text) - begin), begin
+            firm = is_firm(text, mark.start(), begin, how)
+            return Parsed(answer=number, extraction_rule=how, firm=firm, behind=len(text) - begin), begin
         if re.match(r"\s*\D{0,3}\d", text[begin : begin + 8]):
-            return NOTHING, begin
-    return NOTHING, 0
+            return Parsed(), begin
+    return Parsed(), 0

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from medllm.exam.extract.completion import CIRCLED, read_completion
+from medllm.exam.extract.completion import CIRCLED
 from medllm.exam.question import LETTERS
 
 _LABEL = re.compile(
@@ -28,17 +28,12 @@ _ARROW = re.compile(rf"(?:→|⇒|:)[\s*]*(?:最も)?{_WORDS}{_ENDED}", re.I)
 _LAST = re.compile(rf"{_WORDS}[\s*]*(?:です|である|だ|と(?:なる|いえる|考えられる)|な\w{{1,8}})?[\s*。.!)|]*$", re.I)
 
 
-def verdicts(completion: str) -> dict[str, bool]:
-    r"""Return each choice that the explanation itself plainly calls right (True) or wrong (False).
+def verdicts(text: str) -> dict[str, bool]:
+    r"""Return each choice that a reply's readable part itself plainly calls right (True) or wrong (False).
 
-    >>> verdicts("ａ・ｂ　正しい。上記の通り。ｃ～ｅ　誤り。\n答え: a,b")
+    >>> verdicts("a・b 正しい。上記の通り。c~e 誤り。\n答え: a,b")
     {'a': True, 'b': True, 'c': False, 'd': False, 'e': False}
     """
-    return verdicts_of(read_completion(completion).text)
-
-
-def verdicts_of(text: str) -> dict[str, bool]:
-    """Return the verdicts in a reply's readable part."""
     found: dict[str, bool] = {}
     for letters, segment in _segments(text):
         verdict = _verdict(segment)

@@ -4,9 +4,9 @@ import re
 from typing import NamedTuple
 
 from medllm.exam.extract.choice_list import bare_list, closed_list, letters_at, list_before, spread_list
-from medllm.exam.extract.completion import CIRCLED
+from medllm.exam.extract.completion import CIRCLED, Parsed
 from medllm.exam.extract.keyed import keyed_value
-from medllm.exam.extract.marks import NOTHING, FoundAnswer, behind, is_firm, marks_of
+from medllm.exam.extract.marks import behind, is_firm, marks_of
 from medllm.exam.extract.markup import plain
 from medllm.exam.extract.numbers import find_number
 from medllm.exam.extract.phrases import (
@@ -56,7 +56,7 @@ class ChoicesAt(NamedTuple):
     firm: bool
 
 
-def find(text: str, question: Question | None) -> FoundAnswer:
+def find(text: str, question: Question | None) -> Parsed:
     """Find the answer that a reply gives, strongest rules first."""
     asked = answer_space(question)
     numeric = question is not None and question.numeric
@@ -64,29 +64,32 @@ def find(text: str, question: Question | None) -> FoundAnswer:
     if keyed is not None:
         inner = plain(keyed)
         found = find_number(inner) if numeric else _letters(inner, asked)
-        return FoundAnswer(found.answer, "marker", firm=True) if found.answer is not None else NOTHING
+        return (
+            Parsed(answer=found.answer, extraction_rule="marker", firm=True) if found.answer is not None else Parsed()
+        )
     text = plain(text)
     return find_number(text) if numeric else _letters(text, asked)
 
 
-def _letters(text: str, asked: AnswerSpace) -> FoundAnswer:
+def _letters(text: str, asked: AnswerSpace) -> Parsed:
     marked = _marked(text, asked)
     changed = _corrected(text, marked.end if marked else 0, asked)
     if changed is not None:
         return _finding(changed, text)
     if marked is not None:
         if WITHDRAWN.search(text, marked.end):
-            return NOTHING
+            return Parsed()
         return _finding(marked, text)
     for rule in (_whole, _last_line, _concluded, _stated, _first_line):
         found = rule(text, asked)
         if found is not None:
             return _finding(found, text)
-    return NOTHING
+    return Parsed()
 
 
-def _finding(place: ChoicesAt, text: str) -> FoundAnswer:
-    return FoundAnswer(write_answer(place.letters), place.rule, place.firm, len(text) - place.end)
+def _finding(place: ChoicesAt, text: str) -> Parsed:
+    answer = write_answer(place.letters)
+    return Parsed(answer=answer, extraction_rule=place.rule, firm=place.firm, behind=len(text) - place.end)
 
 
 def _marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:

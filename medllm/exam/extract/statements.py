@@ -3,7 +3,7 @@
 import re
 
 from medllm.exam.extract.choice_list import letters_at
-from medllm.exam.extract.option_verdicts import verdicts_of
+from medllm.exam.extract.option_verdicts import verdicts
 from medllm.exam.extract.vocabulary import AnswerSpace, choices_at, essence
 
 _FILLER = re.compile(
@@ -108,7 +108,7 @@ def _judged(text: str, asked: AnswerSpace) -> frozenset[str] | None:
     """Return the letters that verdicts on every choice, one per line, set apart as the question asks."""
     if not asked.wanted:
         return None
-    found = verdicts_of(text)
+    found = verdicts(text)
     if set(found) != set(asked.letters):
         return None
     lines = sum(1 for line in text.split("\n") if line.strip())

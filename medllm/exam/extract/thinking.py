@@ -1,7 +1,6 @@
 """The thinking of a model before its reply: the marks of every family, and the text without the thinking."""
 
 import re
-from dataclasses import dataclass
 
 _NAME = (
     r"(?:\w{1,12}[:_])?(?:(?:ant)?think(?:ing)?(?:_fast(?:er)?)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad"
@@ -56,65 +55,58 @@ _ALOUD = re.compile(
 _ALOUD_ENOUGH = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Visible:
-    """The part of a completion that a reader sees."""
+def without_thinking(text: str, *, thinks: bool = False) -> str | None:
+    """Return the visible part of a completion whose characters are in their NFKC form; None if it ends in thinking.
 
-    text: str
-    """The text outside the thinking; empty if the thinking has not ended."""
-    open: bool
-    """Whether the completion ends inside its thinking."""
-    closed: bool
-    """Whether the completion has an end of thinking."""
+    `thinks`: the prompt's template has opened the thinking, so a completion that never closes it has no visible part.
 
-
-def without_thinking(text: str) -> Visible:
-    """Return the visible part of a completion whose characters are in their NFKC form.
-
-    >>> without_thinking("<think>a?</think>b").text
+    >>> without_thinking("<think>a?</think>b")
     'b'
-    >>> without_thinking("[THINK]Answer: a?").open
+    >>> without_thinking("[THINK]Answer: a?") is None
     True
     """
     if "&lt;" in text:
         text = _ESCAPED.sub(r"<\1>", text)
     if "<|channel|>" in text:
         return _final_channel(text)
-    spoken = _spoken_channels(text) or _announced(text)
-    if spoken is not None:
-        return spoken
-    return _outside_marks(text) if _BRACKET.search(text) else Visible(text, open=False, closed=False)
+    for shape in (_spoken_channels, _announced):
+        known, visible = shape(text)
+        if known:
+            return visible
+    if _BRACKET.search(text):
+        return _outside_marks(text, thinks=thinks)
+    return None if thinks else text
 
 
-def _final_channel(text: str) -> Visible:
+def _final_channel(text: str) -> str | None:
     """Return the first final message of a reply in channels (harmony)."""
     for message in _CHANNEL.finditer(text):
         if message["name"].lower() == "final":
-            return Visible(text[message.end() :], open=False, closed=True)
-    return Visible("", open=True, closed=False)
-
-
-def _spoken_channels(text: str) -> Visible | None:
-    """Read channels whose special tokens were dropped in decoding: "analysis...assistantfinal..."."""
-    if "assistant" in text and (final := _SPOKEN_FINAL.search(text)):
-        return Visible(text[final.end() :], open=False, closed=True)
-    if _SPOKEN_OPEN.match(text):
-        return Visible("", open=True, closed=False)
-    if reply := _SPOKEN_REPLY.match(text):
-        return Visible(text[reply.end() :], open=False, closed=True)
+            return text[message.end() :]
     return None
 
 
-def _announced(text: str) -> Visible | None:
-    """Remove thinking that words announce rather than marks."""
+def _spoken_channels(text: str) -> tuple[bool, str | None]:
+    """Read channels whose special tokens were dropped in decoding: "analysis...assistantfinal..."; whether it is so."""
+    if "assistant" in text and (final := _SPOKEN_FINAL.search(text)):
+        return True, text[final.end() :]
+    if _SPOKEN_OPEN.match(text):
+        return True, None
+    if reply := _SPOKEN_REPLY.match(text):
+        return True, text[reply.end() :]
+    return False, None
+
+
+def _announced(text: str) -> tuple[bool, str | None]:
+    """Remove thinking that words announce rather than marks; whether words do."""
     for begins, ends in _HEADS:
         if head := begins.match(text):
             end = ends.search(text, head.end() - 1)
-            return Visible(text[end.end() :], open=False, closed=True) if end else Visible("", open=True, closed=False)
-    return None
+            return True, text[end.end() :] if end else None
+    return False, None
 
 
-def _outside_marks(text: str) -> Visible:
+def _outside_marks(text: str, *, thinks: bool) -> str | None:
     """Return the text outside pairs of marks; an end without a beginning closes what the prompt's template opened."""
     parts: list[str] = []
     at = 0
@@ -133,12 +125,12 @@ def _outside_marks(text: str) -> Visible:
             if not inside:
                 parts.clear()
             inside, closed, at = False, True, mark.end()
+    if thinks and not closed:
+        return None
     if not inside:
-        return Visible("".join([*parts, text[at:]]), open=False, closed=closed)
+        return "".join([*parts, text[at:]])
     before = "".join(parts)
-    if before.strip() and _ENDED_BEFORE.search(before):
-        return Visible(before, open=False, closed=closed)
-    return Visible("", open=True, closed=closed)
+    return before if before.strip() and _ENDED_BEFORE.search(before) else None
 
 
 def thinks_aloud(text: str) -> bool:

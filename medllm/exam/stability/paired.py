@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from medllm.exam.extract.answer import read_completion
 from medllm.exam.extract.option_verdicts import agrees, verdicts
 from medllm.exam.record import Record
 from medllm.exam.stability.align import ExamReplies
@@ -104,4 +105,6 @@ def _was_read(record: Record) -> float:
 
 def _agreement(explained: Record) -> bool | None:
     """Return whether an explained reply's answer is the one its own words set apart; None if they set none apart."""
-    return agrees(explained.answer, verdicts(explained.completion)) if explained.answer is not None else None
+    if explained.answer is None:
+        return None
+    return agrees(explained.answer, verdicts(read_completion(explained.completion).text))

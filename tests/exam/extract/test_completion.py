@@ -2,7 +2,8 @@
 
 import pytest
 
-from medllm.exam.extract.completion import ends_in_loop, normal, read_completion
+from medllm.exam.extract.answer import read_completion
+from medllm.exam.extract.completion import ends_in_loop, normal
 
 
 def test_full_width_becomes_plain_and_circled_digits_stay_apart():

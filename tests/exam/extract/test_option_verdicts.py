@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from medllm.exam.extract.answer import read_completion
 from medllm.exam.extract.option_verdicts import agrees, verdicts
 from medllm.exam.stability.report import stability_report
 from tests.exam.making import record
@@ -26,7 +27,7 @@ SAID = {
 @pytest.mark.parametrize("name", SAID)
 def test_verdicts_are_read_where_they_are_plain(name):
     completion, expected = SAID[name]
-    assert verdicts(completion) == expected
+    assert verdicts(read_completion(completion).text) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,9 @@ def test_the_report_counts_agreement_over_the_explanations_that_judge():
 def test_real_explanations_rarely_contradict_their_answer(shared_data):
     file = shared_data / "jmle2026" / "model_outputs" / "Qwen_Qwen3.5-27B_nothink.json"
     replies = json.loads(file.read_text(encoding="utf-8"))["results"]
-    found = [agrees(",".join(reply["predicted"]), verdicts(reply["raw_response"])) for reply in replies]
+    found = [
+        agrees(",".join(reply["predicted"]), verdicts(read_completion(reply["raw_response"]).text)) for reply in replies
+    ]
     judged = [one for one in found if one is not None]
     assert len(judged) >= 20
     assert sum(judged) / len(judged) > 0.9

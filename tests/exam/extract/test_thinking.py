@@ -70,9 +70,10 @@ def test_thinking_that_the_template_opened_needs_only_its_end(family):
 
 
 def test_thinking_between_two_parts_of_a_reply_is_left_out_and_both_parts_are_seen():
-    seen = without_thinking("まず述べる。<think>a?</think>次に<think>b?</think>述べる。")
-    assert (seen.text, seen.open, seen.closed) == ("まず述べる。次に述べる。", False, True)
-    assert without_thinking("x<think>y<think>z</think>w</think>答え").text == "答え"
+    text = "まず述べる。<think>a?</think>次に<think>b?</think>述べる。"
+    assert without_thinking(text) == without_thinking(text, thinks=True) == "まず述べる。次に述べる。"
+    assert without_thinking("x<think>y<think>z</think>w</think>答え") == "答え"
+    assert (without_thinking("答え: b"), without_thinking("答え: b", thinks=True)) == ("答え: b", None)
 
 
 def test_a_reply_that_ended_before_it_began_to_think_again_is_kept():

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from medllm.exam.extract.answer import Parsed, is_right, parse
+from medllm.exam.extract.answer import is_right, parse
+from medllm.exam.extract.completion import Parsed
 from medllm.exam.question import Question, read_answer, write_answer
 from medllm.exam.record import PromptStyle, Record
 

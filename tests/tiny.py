@@ -83,8 +83,46 @@ def make_config(tokenizer, family, **changed):
     if family == "qwen3_moe":
         experts = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1}
         return transformers.Qwen3MoeConfig(**common, **experts)
+    if family in OTHER_FAMILIES:
+        return _make_other(family, common)
     names = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
     return getattr(transformers, names[family])(**common)
+
+
+OTHER_FAMILIES = (
+    *("gpt_oss", "mixtral", "phi3", "olmo3", "gpt2", "mamba", "falcon_h1", "deepseek_v3", "qwen3_5_text"),
+)
+"""Types that medllm neither trains nor merges; transformers loads them."""
+
+
+def _make_other(family: str, common: dict):
+    """The shape of a model of another type: experts, sinks, latent attention, recurrent layers."""
+    from transformers import CONFIG_MAPPING
+
+    mixed = {"gpt_oss": ["sliding_attention", "full_attention"], "qwen3_5_text": ["linear_attention", "full_attention"]}
+    more: dict[str, object] = {
+        "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16, "rope_parameters": None},
+        "mixtral": {"num_local_experts": 4},
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024},
+        "mamba": {"state_size": 8},
+        "falcon_h1": {
+            **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
+        },
+        "deepseek_v3": {
+            **{"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8},
+            **{"qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
+            **{"num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
+        },
+        "qwen3_5_text": {
+            **{"linear_key_head_dim": 8, "linear_value_head_dim": 8},
+            **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
+        },
+    }.get(family, {})
+    without = {"deepseek_v3": {"head_dim"}, "mamba": {"num_attention_heads", "num_key_value_heads", "head_dim"}}
+    without["gpt2"] = {*common} - {"vocab_size", "eos_token_id", "bos_token_id"}
+    layers = {"layer_types": mixed[family]} if family in mixed else {}
+    kept = {name: value for name, value in common.items() if name not in without.get(family, ())}
+    return CONFIG_MAPPING[family](**{**kept, **more, **layers})
 
 
 def make_tokenizer():

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -25,6 +25,7 @@ from medllm.generation.engine.batching import Batch, BatchLimits, plan, refuse_s
 from medllm.generation.types import Delta, Reply, Request
 from medllm.generation.worker import as_line
 from medllm.recipe.hardware import nodes
+from medllm.recipe.servers import LOCAL, TRANSFORMERS
 from medllm.weights.load import import_torch, load_tokenizer
 
 LAST_LINES = 8
@@ -194,6 +195,8 @@ class SpreadGenerator:
         base: Path,
         adapters: dict[str, Path] | None,
         places: Sequence[str | None],
+        *,
+        engine: str = LOCAL,
         **options: Any,  # noqa: ANN401
     ) -> None:
         self.base, self.adapters, self.each = base, adapters or {}, len(places)
@@ -201,6 +204,7 @@ class SpreadGenerator:
         # Processes on the same device, and all on the CPU, share its memory.
         options["sharing"] = max(self.places.count(place) for place in self.places)
         self.given = {
+            "engine": engine,
             "base": str(base.absolute()),
             "adapters": {name: str(folder.absolute()) for name, folder in self.adapters.items()},
             "options": options,
@@ -211,6 +215,8 @@ class SpreadGenerator:
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, in the order in which answers become ready."""
         refuse_strangers(requests, tuple(self.adapters))
+        if self.given["engine"] == TRANSFORMERS:  # which reads each prompt as a whole
+            requests = [replace(request, shared=0) for request in requests]
         heard: Queue[Heard] = Queue()
         processes: list[Process] = []
         try:

@@ -13,12 +13,14 @@ from typing import Any
 from medllm.errors import ModelError
 from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn
 from medllm.recipe.hardware import machine, nodes
-from medllm.recipe.servers import OPENAI, OPENAI_PREFIX
+from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, is_address, is_vllm
 from medllm.recipe.settings import ApiModel, Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
 from medllm.weights.load import Quantization
 
+AT_ONCE = 16
+"""Requests sent at once to a server at an address."""
 KEY = "OPENAI_API_KEY"
 """The environment variable of the key for `engine` and `openai:` models."""
 
@@ -29,8 +31,8 @@ class Server:
 
     prices: dict[str, tuple[float, float]] | None = None
     """US dollars per million tokens asked and answered, by model."""
-    num_concurrent: int = 16
-    """Requests at a time."""
+    num_concurrent: int | None = None
+    """Requests at a time; what suits the server when left out."""
 
 
 class OnDemand:
@@ -70,7 +72,8 @@ def release(maker: Generator) -> None:
 
 def processes_of(settings: Preferences | Evaluate) -> int | None:
     """Count the processes that answer: as the recipe sets, else one for each visible GPU that `run_on` asks for."""
-    if settings.num_processes is not None or settings.engine != "local" or settings.run_on is None:
+    here = not is_address(settings.engine) and not is_vllm(settings.engine)
+    if settings.num_processes is not None or not here or settings.run_on is None:
         return settings.num_processes
     asked = machine(settings.run_on)
     if asked is None or asked.gpu is None:
@@ -94,8 +97,8 @@ def make_generators(
     """For each name in the tables: who answers for it, and under which name that maker knows it.
 
     Adapters and the base they lie on share one copy of the base. `openai:MODEL` is asked by chat at the engine's
-    address; with the local engine at OPENAI_BASE_URL or OpenAI's own. An ApiModel has its own. Models here are loaded
-    when they are first asked, each by `num_processes` processes (None: one for each GPU).
+    address; with an engine of this machine at OPENAI_BASE_URL or OpenAI's own. An ApiModel has its own. Models here are
+    loaded when they are first asked, each by `num_processes` processes (None: one for each GPU).
     """
     server = server or Server()
     found: dict[str, tuple[Generator, str]] = {}
@@ -109,13 +112,13 @@ def make_generators(
                 own[twin] = _api(source.api, server, chat=source.chat, key=key, options=source.request)
             found[name] = (own[twin], source.model)
         elif source.startswith(OPENAI_PREFIX):
-            url = os.environ.get("OPENAI_BASE_URL", OPENAI) if engine == "local" else engine
+            url = engine if is_address(engine) else os.environ.get("OPENAI_BASE_URL", OPENAI)
             found[name] = (_api(url, server, chat=True, key=os.environ.get(KEY)), source.removeprefix(OPENAI_PREFIX))
-        elif engine != "local":
+        elif is_address(engine):
             found[name] = (_api(engine, server, chat=False, key=os.environ.get(KEY)), name)
         else:
             local[name] = sources[source]
-    options = {"dtype": dtype, "quantization": quantization, "batch_size": batch_size}
+    options = {"engine": engine, "dtype": dtype, "quantization": quantization, "batch_size": batch_size}
     return {**found, **_local(local, sources, num_processes, options)}
 
 
@@ -152,12 +155,12 @@ def _maker(base: Path, adapters: dict[str, Path], num_processes: int | None, opt
 
     def load() -> Generator:
         from medllm.generation.distributed import SpreadGenerator, devices
-        from medllm.generation.engine.local import LocalGenerator
+        from medllm.generation.engine.choice import open_generator
 
         places = devices(num_processes)
         if len(places) * nodes() > 1:
             return SpreadGenerator(base, adapters, places, **options)
-        return LocalGenerator(base, adapters or None, **options)
+        return open_generator(base=base, adapters=adapters or None, **options)
 
     return OnDemand(load)
 
@@ -168,7 +171,7 @@ def _api(
     from medllm.generation.endpoint import EndpointGenerator
 
     return EndpointGenerator(
-        url, key=key, chat=chat, prices=server.prices, num_concurrent=server.num_concurrent, options=options
+        url, key=key, chat=chat, prices=server.prices, num_concurrent=server.num_concurrent or AT_ONCE, options=options
     )
 
 

@@ -94,10 +94,10 @@ def _work(lines: "Queue[str]", out: Out) -> None:
     if "gpu" in message:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(message["gpu"], os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     with Loading(out, message["beat"]):
-        from medllm.generation.engine.local import LocalGenerator
+        from medllm.generation.engine.choice import open_generator
 
         adapters = {name: Path(folder) for name, folder in message["adapters"].items()}
-        generator = LocalGenerator(Path(message["base"]), adapters or None, **message["options"])
+        generator = open_generator(message["engine"], Path(message["base"]), adapters or None, **message["options"])
     _beat_in_every_layer(generator.model, lambda: out.alive(message["beat"]))
     out.tell({"ready": asdict(generator.limits)})
     while True:

@@ -8,6 +8,7 @@ from medllm.pipeline import BuildPlan, Launcher
 from medllm.recipe import uses
 from medllm.recipe.model_shapes import refuse_unsupported
 from medllm.recipe.reference import parse_reference
+from medllm.recipe.servers import takes_any_type
 
 PLACES = ("local", "jobs", "slurm", "autotrain")
 
@@ -37,7 +38,11 @@ def refuse_unfit(on: str, plan: BuildPlan, hub: Hub) -> None:
 def _refuse_base(plan: BuildPlan, hub: Hub) -> None:
     """Raise LaunchError for a base of a type that no stage can load; read only its config.json."""
     reference = parse_reference(plan.recipe.base)
-    loading = [item for item in plan.missing if any(use.place == "base" for use in uses(plan.recipe, item.stage))]
+    loading = [
+        item
+        for item in plan.missing
+        if any(use.place == "base" for use in uses(plan.recipe, item.stage)) and not takes_any_type(item.settings)
+    ]
     if not loading:
         return
     if reference.where == "folder":

@@ -18,6 +18,7 @@ from medllm.pipeline import BuildContext, BuildPlan, StagePlan
 from medllm.recipe.cost import weight_bytes
 from medllm.recipe.model_shapes import shape_if_known
 from medllm.recipe.reference import Stage
+from medllm.recipe.servers import AUTO, LOCAL, TRANSFORMERS
 
 TEMPLATE = """#!/bin/bash
 {options}
@@ -45,6 +46,8 @@ LAST_LINES = 15
 LOOKS = 2.0
 """Seconds between two checks of the queue."""
 TRAININGS = ("cpt", "rpo")
+HERE = (LOCAL, TRANSFORMERS, AUTO)
+"""The engines that answer in processes of the run, on every node."""
 LOADING = ("cpt", "preferences", "rpo", "merge", "evaluate")
 """The stages that read the base's weights."""
 LEAST_MEMORY = 16e9
@@ -95,7 +98,7 @@ def _places(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> tuple[Path
 def write_script(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> Path:
     """Write the script beside the work; the script holds no token."""
     script, recipe = _places(plan, item, bench)
-    spread = item.stage in TRAININGS or getattr(item.settings, "engine", None) == "local"
+    spread = item.stage in TRAININGS or getattr(item.settings, "engine", None) in HERE
     nodes = plan.recipe.slurm.nodes if spread else 1
     script.write_text(
         TEMPLATE.format(

@@ -15,6 +15,7 @@ from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.generation.types import Delta, Generator, Request, take_turn
 from medllm.page.results import RecordedResults
+from medllm.recipe.servers import ENGINES, LOCAL, is_vllm
 
 SILENCE = 120.0
 """Seconds until a silent server is reported: a reader is waiting, so sooner than in an evaluation."""
@@ -67,7 +68,8 @@ def open_live(description: str | None = None) -> Live | None:
 
     It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key is in
     OPENAI_API_KEY; a model may have its own address, as in a recipe: `{"api", "model", "chat", "key", "request"}`. Or
-    `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here.
+    `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here, with `"engine"` one
+    of a recipe's that is no address.
     """
     description = description or os.environ.get("MEDLLM_LIVE")
     if not description or description == "none":
@@ -121,7 +123,11 @@ def _adapters(settings: dict[str, Any]) -> Live:
     quantization = settings.get("quantization", "none")
     if quantization not in ("none", "nf4"):
         raise ValueError(f"`quantization` is {quantization}, not none or nf4")
-    makers = make_generators(models, sources, dtype=settings.get("dtype", "float32"), quantization=quantization)
+    engine = settings.get("engine", LOCAL)
+    if engine not in ENGINES and not is_vllm(engine):
+        raise ValueError(f"`engine` is {engine}, not one of {', '.join(ENGINES)}")
+    dtype = settings.get("dtype", "float32")
+    makers = make_generators(models, sources, engine=engine, dtype=dtype, quantization=quantization)
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
     return Live(makers, str(settings["base"]), **_how(settings))

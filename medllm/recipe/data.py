@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from medllm.recipe.base import Settings
+from medllm.recipe.servers import Engine, VllmOptions
 
 
 def expand_name(value: Any) -> Any:  # noqa: ANN401  any YAML value
@@ -123,7 +124,7 @@ class Preferences(Settings):
     """Sample answers to past exams and rank them: ground truth above right answers above wrong ones."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
-        {"run_on", "batch_size", "num_processes", "num_concurrent"}
+        {"run_on", "batch_size", "num_processes", "num_concurrent", "vllm"}
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
@@ -169,8 +170,11 @@ class Preferences(Settings):
     """Experts' votes from the Space or Label Studio; they enter as pairs of origin `expert`."""
     seed: int = 0
     """Decides the draw."""
-    engine: str = "local"
-    """`local`, or the address of an OpenAI-compatible server that holds the model (vLLM for large ones)."""
+    engine: Engine = "local"
+    """`local`, `transformers`, `vllm` (or `vllm==VERSION`), `auto`, or the address of an OpenAI-compatible server that
+    holds the model ([the engines](training.md#engines))."""
+    vllm: VllmOptions = VllmOptions()
+    """How `engine: vllm` starts its server."""
     quantization: Literal["none", "nf4"] = "none"
     """The base in 4-bit NormalFloat, or as it is."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
@@ -179,7 +183,7 @@ class Preferences(Settings):
     """Prompts at once; the answers do not depend on it."""
     num_processes: int | None = Field(default=None, ge=1)
     """Processes that answer on this machine, each with its own copy of the model; one for each GPU when left out."""
-    num_concurrent: int = Field(default=16, ge=1)
-    """Requests sent to a server at once; vLLM is fastest with 128 to 256."""
+    num_concurrent: int | None = Field(default=None, ge=1)
+    """Requests sent to a server at once; 16 to an address and 256 to `engine: vllm` when left out."""
     run_on: str | None = None
     """The machine; left out of the digest."""

@@ -87,7 +87,7 @@ def own_place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     return tuple(part for part in loc if isinstance(part, int) or part not in BRANCHES)
 
 
-SECRETS = ("api", "key")
+SECRETS = ("api", "engine", "key")
 """Keys whose values are never shown: a key may be written there by mistake."""
 
 _KINDS = {

@@ -22,10 +22,18 @@ from medllm.recipe.dependencies import missing_folders, repo_id, stages_of, uses
 from medllm.recipe.hardware import DISK, Machine, cheapest_with_disk, machine
 from medllm.recipe.hosts import hosts_of
 from medllm.recipe.memory_fit import Fit, Sized, fit, too_much
-from medllm.recipe.model_shapes import Shape, known_shape, refuse_unsupported, shape_from_config
+from medllm.recipe.model_shapes import Shape, known_shape, refuse_unsupported, shape_from_config, shape_if_known
 from medllm.recipe.reference import parse_reference
+from medllm.recipe.servers import AUTO, ENGINES, LOCAL, TRANSFORMERS, is_vllm, takes_any_type
 from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Merge, Preferences, Recipe, Rpo, Stage, Training
 from medllm.recipe.token_counts import trained_tokens
+
+ENGINE_NOTES = {
+    LOCAL: "medllm's own generator, which computes the worked examples once",
+    TRANSFORMERS: "plain `generate`, for a model of any type",
+    AUTO: "vLLM where there are a GPU and MEDLLM_VLLM, else `local` if it passes its check, else `transformers`",
+}
+"""What each engine of this machine is; a run states which one `auto` has chosen."""
 
 SHARD = "to divide it, set `accelerate: fsdp2`"
 """Note for a training that needs FSDP: without it every GPU has the whole model."""
@@ -79,11 +87,14 @@ class CostPlan:
 
 def plan(recipe: Recipe, config: Path | None = None) -> CostPlan:
     """Estimate each stage of a recipe; `config` is the base's config.json when the base is not in the table."""
+    loading = [s for s in stages_of(recipe) if any(use.place == "base" for use in uses(recipe, s))]
+    any_type = all(takes_any_type(getattr(recipe, stage)) for stage in loading)
     beside = recipe.folder / recipe.base / "config.json"
     for given in (config, beside if parse_reference(recipe.base).where == "folder" and beside.is_file() else None):
-        if given:
+        if given and not any_type:
             refuse_unsupported(given)
-    shape = shape_from_config(config) if config else known_shape(recipe.base, recipe.folder)
+    known = shape_if_known if any_type else known_shape
+    shape = shape_from_config(config) if config else known(recipe.base, recipe.folder)
     steps = tuple(_step(recipe, stage, shape) for stage in stages_of(recipe))
     warnings = [warning for step in steps for warning in (step.too_much, step.too_little_disk) if warning]
     missing = missing_folders(recipe)
@@ -120,7 +131,16 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
             size = weight_bytes(shape, "none", settings.dtype) / 1e9
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
         facts |= _disk(stage, settings, shape, on)
+    if isinstance(settings, Preferences | Evaluate):
+        facts["notes"] = (*facts.get("notes", ()), _engine(settings.engine))
     return StageCost(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
+
+
+def _engine(name: str) -> str:
+    """Name the engine that answers, and what it needs."""
+    if is_vllm(name):
+        return f"answers with {name}: a server of the run's own, from MEDLLM_VLLM or the program `vllm`"
+    return f"answers with {name}: {ENGINE_NOTES[name]}" if name in ENGINES else f"asks the server {name}"
 
 
 def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
@@ -179,7 +199,7 @@ def _answering(
     asked = list(settings.references.values()) if isinstance(settings, Evaluate) else [settings.model]
     loras = [lora for source in asked if (lora := _lora(recipe, source))]
     here = len([source for source in asked if parse_reference(source).where != "api"])
-    if on and settings.engine == "local":
+    if on and settings.engine in ENGINE_NOTES:
 
         def need(changed: Sized, other: Machine) -> Memory:
             assert not isinstance(changed, Training)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel
+from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address
 from medllm.recipe.settings import OwnExam, Recipe
 
 
@@ -53,15 +53,15 @@ def allows(exam: OwnExam, address: str) -> bool:
 
 def hosts_of(recipe: Recipe) -> Iterator[Host]:
     """List the servers that questions are sent to, each under the key that names it."""
-    if recipe.preferences and recipe.preferences.engine != "local":
+    if recipe.preferences and is_address(recipe.preferences.engine):
         yield Host("preferences.engine", recipe.preferences.engine)
     evaluate = recipe.evaluate
     if evaluate is None:
         return
-    if evaluate.engine != "local":
+    if is_address(evaluate.engine):
         yield Host("evaluate.engine", evaluate.engine)
     for name, model in evaluate.models.items():
         if isinstance(model, ApiModel):
             yield Host(f"evaluate.models.{name}", model.api)
-        elif model.startswith(OPENAI_PREFIX) and evaluate.engine == "local":
+        elif model.startswith(OPENAI_PREFIX) and not is_address(evaluate.engine):
             yield Host(f"evaluate.models.{name}", OPENAI)

@@ -1,14 +1,76 @@
-"""Models of an evaluation behind an address of their own."""
+"""Who answers: the engines of this machine, the vLLM server of a run, and models behind an address of their own."""
 
-from typing import Any, ClassVar
+import re
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from medllm.recipe.base import Settings
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_PREFIX = "openai:"
+LOCAL, TRANSFORMERS, VLLM, AUTO = ENGINES = ("local", "transformers", "vllm", "auto")
+_PINNED = re.compile(r"vllm==(?P<version>\d+(?:\.\d+)+)")
+
+
+def is_address(engine: str) -> bool:
+    """Return whether an engine is a server that somebody else runs."""
+    return engine.startswith(("http://", "https://"))
+
+
+def is_vllm(engine: str) -> bool:
+    """Return whether an engine is the vLLM server that the run starts itself."""
+    return engine == VLLM or _PINNED.fullmatch(engine) is not None
+
+
+def vllm_version(engine: str) -> str | None:
+    """Return the version of vLLM that an engine fixes, or None.
+
+    >>> vllm_version("vllm==0.32.0"), vllm_version("vllm")
+    ('0.32.0', None)
+    """
+    found = _PINNED.fullmatch(engine)
+    return found["version"] if found else None
+
+
+def takes_any_type(settings: object) -> bool:
+    """Return whether a stage's engine asks models of any type, also of one that medllm can neither train nor merge."""
+    engine = getattr(settings, "engine", LOCAL)
+    return engine in (TRANSFORMERS, AUTO) or is_vllm(engine)
+
+
+def _engine(value: str) -> str:
+    if value in ENGINES or is_vllm(value):
+        return value
+    parts = urlsplit(value)
+    if not is_address(value) or not parts.hostname:
+        name = f"`{value}`" if re.fullmatch(r"[\w.=<>~-]{1,40}", value) else "it"  # else it may hold a password
+        raise ValueError(f"{name} is no engine. Write {', '.join(ENGINES)}, or an address as http://HOST:PORT/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("an address holds no name, password or key. Put the key into OPENAI_API_KEY")
+    return value
+
+
+Engine = Annotated[str, AfterValidator(_engine)]
+"""An engine of this machine, `vllm==VERSION`, or the address of a server."""
+
+
+class VllmOptions(Settings):
+    """How `engine: vllm` starts its server; the keys have vLLM's names, and none is part of the digest."""
+
+    tensor_parallel_size: int | None = Field(default=None, ge=1)
+    """Devices that share one copy of the model; as many as it needs when left out."""
+    data_parallel_size: int | None = Field(default=None, ge=1)
+    """Copies of the model; one for each GPU that is left when left out."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of each GPU's memory that the server takes."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Maximum number of replies that are written at once; vLLM's own when left out."""
+    enforce_eager: bool = False
+    """Compute without compiled kernels: a quicker start and slower answers."""
+    start_timeout: float = Field(default=3600, gt=0)
+    """Seconds until a server that is not ready counts as failed."""
 
 
 class ApiModel(Settings):

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from medllm.recipe.base import HUB_NAME, Settings, settings_for_digest
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
 from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
-from medllm.recipe.servers import ApiModel
+from medllm.recipe.servers import ApiModel, Engine, VllmOptions
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 
 
@@ -123,7 +123,7 @@ class Evaluate(Settings):
     """Ask every model every exam, plainly and with an explanation, and record each answer."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
-        {"run_on", "batch_size", "prices", "num_processes", "num_concurrent"}
+        {"run_on", "batch_size", "prices", "num_processes", "num_concurrent", "vllm"}
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
 
@@ -156,16 +156,19 @@ class Evaluate(Settings):
     """0 is greedy."""
     seed: int = 0
     """Decides sampled answers."""
-    engine: str = "local"
-    """`local`, or the address of an OpenAI-compatible server that holds base and adapters."""
+    engine: Engine = "local"
+    """`local`, `transformers`, `vllm` (or `vllm==VERSION`), `auto`, or the address of an OpenAI-compatible server that
+    holds base and adapters ([the engines](training.md#engines))."""
+    vllm: VllmOptions = VllmOptions()
+    """How `engine: vllm` starts its server."""
     prices: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """US dollars per million input and output tokens, by the server's model name; the run reports its cost."""
     batch_size: int = Field(default=8, ge=1)
     """Prompts at once; the answers do not depend on it."""
     num_processes: int | None = Field(default=None, ge=1)
     """Processes that answer on this machine, each with its own copy of the model; one for each GPU when left out."""
-    num_concurrent: int = Field(default=16, ge=1)
-    """Requests sent to a server at once; vLLM is fastest with 128 to 256."""
+    num_concurrent: int | None = Field(default=None, ge=1)
+    """Requests sent to a server at once; 16 to an address and 256 to `engine: vllm` when left out."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 

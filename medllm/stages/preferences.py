@@ -20,6 +20,7 @@ from medllm.preferences.expert_votes import read_votes
 from medllm.preferences.labels import LabelledSample, labelled
 from medllm.preferences.pairs import PreferencePair, RankedAnswers, make_pairs, yield_report
 from medllm.preferences.questions import QuestionSelection, select_questions
+from medllm.recipe.servers import is_address
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 
@@ -117,7 +118,7 @@ def _sample(
         Request.of_prompt(
             prompts[key][0],
             key=text,
-            model=settings.model if settings.engine != "local" else name,
+            model=settings.model if is_address(settings.engine) else name,
             shared=shared,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,

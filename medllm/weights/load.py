@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from medllm.errors import MissingExtraError, ModelError
 from medllm.resource_errors import memory_is_full
 from medllm.weights.adapter import Adapter
-from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.checkpoint import Checkpoint, read_json
 from medllm.weights.loadable import model_errors, refuse_without_tokenizer
 
 if TYPE_CHECKING:
@@ -92,16 +92,26 @@ def load_base(
     quantization: Quantization = "none",
     attn_implementation: str = "auto",
     device: str | torch.device | None = None,
+    any_type: bool = False,
 ) -> PreTrainedModel:
-    """Load a full model with frozen, finished weights."""
+    """Load a full model with frozen, finished weights.
+
+    `device` is `auto` to divide it over all GPUs and the machine's memory. With `any_type` the model may be of a type
+    that medllm cannot train.
+    """
     torch = import_torch()
     from transformers import AutoModelForCausalLM
 
-    for error in model_errors(folder):
+    for error in model_errors(folder, any_type=any_type):
         raise error
     kind = getattr(torch, dtype)
-    place = torch.device(device) if device is not None else default_device()
-    options: dict[str, Any] = {"device_map": {"": place}, "use_safetensors": True, "trust_remote_code": False}
+    divided = device == "auto"
+    place = torch.device(device) if device is not None and not divided else default_device()
+    options: dict[str, Any] = {
+        "device_map": "auto" if divided else {"": place},
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
     if attn_implementation != "auto":
         options["attn_implementation"] = attn_implementation
     if quantization == "nf4":
@@ -210,6 +220,17 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel,
             f"{folder}: the tokenizer's highest token is {highest}, and the model's embedding has only {rows} rows. "
             "Use the tokenizer of the model, or the model that was resized for this tokenizer.",
         )
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> frozenset[int]:
+    """Every token at which an answer of the model in `folder` is over: the tokenizer's marks and the model's own."""
+    found = set(end_marks(tokenizer))
+    for name in ("generation_config.json", "config.json"):
+        values = read_json(folder / name) if (folder / name).is_file() else {}
+        for part in (values, values.get("text_config") or {}):
+            own = part.get("eos_token_id")
+            found |= set(own) if isinstance(own, list) else {own} if own is not None else set()
+    return frozenset(found)
 
 
 def end_marks(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -19,14 +19,16 @@ _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 """transformers' own marks around a reply in a chat template; plain Jinja does not know them."""
 
 
-def model_errors(folder: Path, listed: frozenset[str] | None = None) -> list[MedllmError]:
+def model_errors(folder: Path, listed: frozenset[str] | None = None, *, any_type: bool = False) -> list[MedllmError]:
     """Return what keeps a full model from being loaded; empty when nothing does.
 
-    `listed` has the names of all its files where the weights are still on the Hub.
+    `listed` has the names of all its files where the weights are still on the Hub. With `any_type` a model may be of a
+    type that medllm neither trains nor merges: transformers or vLLM decides whether it can be asked.
     """
     checks: list[Callable[[], None]] = [lambda: _check_weights(folder, listed)]
     if (folder / "config.json").is_file():
-        checks += [lambda: _check_type(folder), lambda: _check_tokenizer(folder), lambda: _check_template(folder)]
+        checks += [] if any_type else [lambda: _check_type(folder)]
+        checks += [lambda: _check_tokenizer(folder), lambda: _check_template(folder)]
     return list(_errors(checks))
 
 

@@ -137,9 +137,11 @@ def test_adapters_answer_in_the_numbers_that_the_description_names(monkeypatch, 
     )
     there = {"base": str(tmp_path), "adapters": {"cpt": str(tmp_path)}}
     open_live(json.dumps(there))
-    assert given == {"dtype": "float32", "quantization": "none"}
-    open_live(json.dumps(there | {"dtype": "bfloat16", "quantization": "nf4"}))
-    assert given == {"dtype": "bfloat16", "quantization": "nf4"}
+    assert given == {"engine": "local", "dtype": "float32", "quantization": "none"}
+    open_live(json.dumps(there | {"dtype": "bfloat16", "quantization": "nf4", "engine": "auto"}))
+    assert given == {"engine": "auto", "dtype": "bfloat16", "quantization": "nf4"}
+    with refused("page.bad-live-models", "`engine` is http://10.0.0.7/v1"):
+        open_live(json.dumps(there | {"engine": "http://10.0.0.7/v1"}))
     with refused("page.bad-live-models", "`quantization` is int8"):
         open_live(json.dumps(there | {"quantization": "int8"}))
 

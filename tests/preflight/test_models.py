@@ -71,6 +71,16 @@ def test_a_folder_that_cannot_be_loaded_is_refused_in_one_line_that_names_it(bas
     assert str(caught.value) == str(error)
 
 
+def test_a_model_of_another_type_may_be_asked_by_an_engine_for_any_type_and_by_no_other(ward: Ward):
+    other = shutil.copytree(ward.folder / "base", ward.folder / "other")
+    change(other / "config.json", model_type="gpt_oss")
+    asked = {"evaluate__models": {"base": "base", "other": "./other"}}
+    assert [one.place for one in ward.find(**asked)] == ["evaluate.models.other"]
+    assert [ward.find(**asked, evaluate__engine=engine) for engine in ("transformers", "auto", "vllm")] == [[], [], []]
+    change(ward.folder / "base" / "config.json", model_type="gpt_oss")
+    assert [one.place for one in ward.find(**asked, evaluate__engine="auto")] == ["base"], "cpt trains it"
+
+
 def test_check_refuses_the_base_of_a_recipe_and_a_model_that_is_only_asked(ward: Ward):
     shutil.copytree(ward.folder / "base", ward.folder / "other")
     pickled(ward.folder / "other")

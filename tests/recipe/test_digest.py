@@ -1,5 +1,7 @@
 """What goes into a digest: every setting that decides the result, and none that does not."""
 
+import json
+
 from medllm.recipe import settings_for_digest
 from medllm.recipe.settings import Cpt, Lora
 
@@ -22,3 +24,16 @@ def test_a_server_at_another_address_is_the_same_artifact():
     )
     assert here == there != of(engine="local")
     assert of() == of(engine="local", num_concurrent=3, num_processes=2)
+
+
+def test_the_engine_and_a_fixed_version_of_it_decide_the_artifact_and_how_its_server_runs_does_not():
+    from medllm.recipe.base import settings_for_digest
+    from medllm.recipe.settings import Preferences
+
+    def of(engine, **changed):
+        settings = Preferences(model="base", data="./past", engine=engine, **changed)
+        return json.dumps(settings_for_digest(settings), sort_keys=True)
+
+    engines = ("local", "transformers", "auto", "vllm", "vllm==0.32.0", "vllm==0.33.0", "http://127.0.0.1:1/v1")
+    assert len({of(engine) for engine in engines}) == len(engines)
+    assert of("vllm") == of("vllm", vllm={"tensor_parallel_size": 4, "gpu_memory_utilization": 0.5}, num_concurrent=9)

@@ -40,6 +40,32 @@ def test_openai_is_spoken_to_only_where_no_engine_is_named(read):
     assert named(read(evaluate__engine="http://127.0.0.1:8333/v1")) == [("evaluate.engine", "127.0.0.1:8333", False)]
 
 
+@pytest.mark.parametrize("engine", ["local", "transformers", "vllm", "vllm==0.32.0", "auto"])
+def test_an_engine_of_this_machine_is_no_host_and_check_names_it(read, engine):
+    recipe = read(evaluate__engine=engine, evaluate__models={"b": "base"})
+    assert named(recipe) == []
+    (step,) = plan(recipe).steps
+    assert step.notes[-1].startswith(f"answers with {engine}: ")
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "vlm",
+        "vllm>=0.3",
+        "",
+        "ftp://a/v1",
+        "http:///v1",
+        "https://u:sk-very-secret@a/v1",
+        "https://a/v1?k=sk-very-secret",
+    ],
+)
+def test_what_is_no_engine_is_refused_by_check_and_no_key_is_shown(read, engine):
+    with refused("recipe.wrong-type", "engine", kind=RecipeError) as caught:
+        read(evaluate__engine=engine)
+    assert "very-secret" not in str(caught.value)
+
+
 def test_a_model_with_an_address_is_listed_by_check(read):
     recipe = read(evaluate__models={"a": API, "b": {**API, "api": "http://localhost:8000/v1"}})
     assert named(recipe) == [

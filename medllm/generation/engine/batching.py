@@ -1,12 +1,15 @@
 """Which requests are answered together: same worked examples, like lengths, all models of a question side by side."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
-from medllm.generation.types import BASE, Reply, Request
+from medllm.generation.types import BASE, Delta, Reply, Request
+from medllm.resource_errors import memory_is_full
 from medllm.weights.special_tokens import TextTokens
 
 PADDING = (32, 0.25)
@@ -69,6 +72,51 @@ def plan(
             groups.setdefault(key, []).append((request, tokens))
     batches = [batch for group in groups.values() for batch in _batches(group, limits)]
     return batches, unfit
+
+
+class BatchedGenerator(ABC):
+    """A model here: it plans what is asked, and answers one batch after the other."""
+
+    tokenizer: PreTrainedTokenizerBase
+    words: TextTokens
+    adapters: tuple[str, ...]
+    limits: BatchLimits
+    model: Any
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once, batch by batch."""
+        for delta in self._deltas(requests, streamed=False):
+            if delta.reply is not None:
+                yield delta.reply
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        yield from self._deltas(requests, streamed=True)
+
+    def answer(self, batch: Batch, *, streamed: bool = False) -> Iterator[Delta]:
+        """Answer one planned batch."""
+        try:
+            yield from self._answer(batch, streamed=streamed)
+        except (RuntimeError, MemoryError) as fault:
+            if not memory_is_full(fault):
+                raise
+            raise ModelError(
+                "generation.no-memory",
+                f"The memory is full with {len(batch.asked)} requests in a batch. Lower `batch_size` or "
+                "`max_new_tokens`, or set `quantization: nf4`, and run again; earlier answers are kept.",
+            ) from fault
+
+    @abstractmethod
+    def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
+        """Write all answers of a batch."""
+
+    def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
+        refuse_strangers(requests, self.adapters)
+        batches, unfit = plan(requests, self.tokenizer, self.limits, self.words)
+        for reply in too_long(unfit):
+            yield Delta(reply.key, "", reply)
+        for batch in batches:
+            yield from self.answer(batch, streamed=streamed)
 
 
 def too_long(unfit: Sequence[tuple[Request, int]]) -> list[Reply]:

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from medllm.errors import ModelError
-from medllm.generation.engine.batching import Batch, BatchLimits, Prompt, pieces, plan, refuse_strangers, too_long
+from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, Prompt, pieces
 from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.engine.kv_cache import CacheBudget, Prefix, Rows, Shared, joined, roomy_cache
 from medllm.generation.engine.lora_linear import replace_lora_layers
 from medllm.generation.engine.prefix_attention import NAME, register
-from medllm.generation.types import BASE, Delta, Reply, Request
+from medllm.generation.types import BASE, Delta
 from medllm.recipe.cost import PIECE
-from medllm.resource_errors import memory_is_full
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import Quantization, check_vocabulary, end_marks, load_adapters, load_base, load_tokenizer
+from medllm.weights.load import Quantization, check_vocabulary, end_tokens, load_adapters, load_base, load_tokenizer
 from medllm.weights.special_tokens import TextTokens
 
 PEFT_BASE = "__base__"
@@ -31,10 +29,10 @@ THINNED = 0.75
 """A batch is made smaller once so many of its rows are still being written, or fewer."""
 
 
-class LocalGenerator:
+class LocalGenerator(BatchedGenerator):
     """Answers with a base and its adapters; the same request gets the same answer in whatever company it is asked."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each a way to load or to ask
         self,
         base: Path,
         adapters: dict[str, Path] | None = None,
@@ -45,12 +43,14 @@ class LocalGenerator:
         device: str | None = None,
         alone: bool = False,
         sharing: int = 1,
+        any_type: bool = False,
     ) -> None:
         register()
         adapters = adapters or {}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
         self.words = TextTokens(self.tokenizer)
-        model: Any = load_base(base, dtype=dtype, quantization=quantization, attn_implementation=NAME, device=device)
+        how: dict[str, Any] = {"dtype": dtype, "quantization": quantization, "device": device, "any_type": any_type}
+        model: Any = load_base(base, attn_implementation=NAME, **how)
         check_vocabulary(self.tokenizer, model, base)
         checkpoint = Checkpoint(base)
         self.changed_base = any(Adapter(folder).overwrites(checkpoint) for folder in adapters.values())
@@ -70,20 +70,10 @@ class LocalGenerator:
         room = CacheBudget.of(text, self.model, sharing)
         # PEFT cannot ask several models at once where one of them replaces whole tensors.
         self.limits = BatchLimits(batch_size, room.tokens, int(text.max_position_embeddings), not replacing)
-        self.ends = frozenset({*end_marks(self.tokenizer), *_as_list(model.generation_config.eos_token_id)})
+        self.ends = end_tokens(self.tokenizer, base)
         self.room = room
         self.piece = PIECE_ON_CPU if room.on_cpu else PIECE
         self._prefixes: OrderedDict[tuple[tuple[int, ...], str], Prefix] = OrderedDict()
-
-    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        """Answer every request once, batch by batch."""
-        for delta in self._deltas(requests, streamed=False):
-            if delta.reply is not None:
-                yield delta.reply
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
-        """Answer all requests at the same time, piece by piece."""
-        yield from self._deltas(requests, streamed=True)
 
     def logits(self, text: str, model: str = BASE) -> torch.Tensor:
         """The logits at every position of a text, in float32."""
@@ -93,26 +83,23 @@ class LocalGenerator:
         with torch.inference_mode():
             return self._forward(ids, positions, roomy_cache(self.layers), rows, [model], keep=0)[0].float()
 
-    def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
-        refuse_strangers(requests, self.adapters)
-        batches, unfit = plan(requests, self.tokenizer, self.limits, self.words)
-        for reply in too_long(unfit):
-            yield Delta(reply.key, "", reply)
-        for batch in batches:
-            yield from self.answer(batch, streamed=streamed)
-
-    def answer(self, batch: Batch, *, streamed: bool = False) -> Iterator[Delta]:
-        """Answer one planned batch."""
+    def continue_plainly(self, tokens: Sequence[int], model: str, count: int) -> tuple[list[int], list[torch.Tensor]]:
+        """What transformers' own attention and cache make of a prompt: `count` greedy tokens, each with its scores."""
+        bare = self.model.get_base_model() if self.adapters else self.model
+        own = "sdpa" if bare._supports_sdpa else "eager"
+        self.asking.of([model])
         try:
-            yield from self._answer(batch, streamed=streamed)
-        except (RuntimeError, MemoryError) as fault:
-            if not memory_is_full(fault):
-                raise
-            raise ModelError(
-                "generation.no-memory",
-                f"The memory is full with {len(batch.asked)} requests in a batch. Lower `batch_size` or "
-                "`max_new_tokens`, or set `quantization: nf4`, and run again; earlier answers are kept.",
-            ) from fault
+            bare.set_attn_implementation(own)
+            with torch.inference_mode(), self._only(model):
+                ids = torch.tensor([list(tokens)], device=self.model.device)
+                settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=tokens[0])
+                settings.output_scores = settings.return_dict_in_generate = True
+                made = self.model.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
+                )
+        finally:
+            bare.set_attn_implementation(NAME)
+        return made.sequences[0, len(tokens) :].tolist(), [scores[0] for scores in made.scores]
 
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch, token by token; rows that are done are taken out."""
@@ -233,10 +220,6 @@ class LocalGenerator:
             return off
         self.model.set_adapter(name, inference_mode=True)
         return nullcontext()
-
-
-def _as_list(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else [value] if isinstance(value, int) else list(value)
 
 
 def _laid_out_anew(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

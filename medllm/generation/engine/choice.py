@@ -1,0 +1,99 @@
+"""Which engine answers for a model here: the one that is named, or with `auto` the quick one where it proves right."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medllm.generation.engine.batching import BatchedGenerator
+from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.engine.transformers import TransformersGenerator
+from medllm.generation.types import BASE, Request
+from medllm.recipe.servers import AUTO, TRANSFORMERS
+from medllm.weights.checkpoint import Checkpoint
+from medllm.weights.load import PROBE, release
+
+COMPARED = 8
+"""Greedy tokens that are compared."""
+OWN = ("解説:", "Question: which of these five is right?\nAnswer:")
+"""What follows the shared beginning in the two prompts of the check."""
+NEAR = {torch.float32: 1e-3}
+ROUNDED = 0.25
+"""How far below the likeliest token's score another may be that 16 bits take for the likeliest."""
+
+
+def open_generator(
+    engine: str,
+    base: Path,
+    adapters: dict[str, Path] | None,
+    **options: Any,  # noqa: ANN401  those of both engines
+) -> BatchedGenerator:
+    """Load a model with its adapters for `local`, `transformers` or `auto`; `auto` reports its choice on stderr."""
+    if engine == TRANSFORMERS:
+        return TransformersGenerator(base, adapters, **options)
+    if engine != AUTO:
+        return LocalGenerator(base, adapters, **options)
+    quick, reason = _quick(base, adapters, options)
+    name = Checkpoint(base).name
+    if quick is not None:
+        sys.stderr.write(f"engine: local for {name} (its replies are those of plain `generate`)\n")
+        return quick
+    sys.stderr.write(f"engine: transformers for {name}, because {reason}\n")
+    release()
+    return TransformersGenerator(base, adapters, **options)
+
+
+def _quick(
+    base: Path, adapters: dict[str, Path] | None, options: dict[str, Any]
+) -> tuple[LocalGenerator | None, str | None]:
+    """Load the local engine if it can follow the model, else return why it cannot."""
+    try:
+        quick = LocalGenerator(base, adapters, **options, any_type=True)
+        reason = difference(quick)
+    # An architecture that the local engine does not know fails in its own way, at any step.
+    except Exception as fault:
+        text = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        return None, f"the local engine cannot follow it ({type(fault).__name__}: {text[:200]})"
+    return (None, reason) if reason else (quick, None)
+
+
+def difference(quick: LocalGenerator) -> str | None:
+    """Compare the local engine with plain `generate` on two short prompts, with and without their shared beginning.
+
+    Returns None where they agree: the tokens are equal, or the first other one is as likely but for rounding.
+    """
+    models = [*([] if quick.changed_base else [BASE]), *quick.adapters[:1]]
+    texts = [PROBE + own for own in OWN]
+    nearest = NEAR.get(quick.model.dtype, ROUNDED)
+    expected = {
+        (model, text): quick.continue_plainly(quick.words.prompt(text), model, COMPARED)
+        for model in models
+        for text in texts
+    }
+    for shared in (0, len(PROBE)):
+        asked = [
+            Request(key=f"{number}", model=model, text=text, shared=shared, max_new_tokens=COMPARED)
+            for number, (model, text) in enumerate(expected)
+        ]
+        replies = {reply.key: reply for reply in quick.generate(asked)}
+        for request in asked:
+            tokens, scores = expected[request.model, request.text]
+            ours = replies[request.key].tokens
+            if not _alike(ours, tokens, scores, quick.ends, nearest):
+                how = "with shared examples" if shared else "alone"
+                return f"the local engine's reply to a prompt {how} is not that of plain `generate`"
+    return None
+
+
+def _alike(
+    ours: tuple[int, ...], tokens: list[int], scores: list[torch.Tensor], ends: frozenset[int], nearest: float
+) -> bool:
+    for at, (token, score) in enumerate(zip(tokens, scores, strict=True)):
+        if at == len(ours):
+            return token in ends
+        if ours[at] != token:
+            return bool(score[token] - score[ours[at]] < nearest)
+        if token in ends:
+            return False
+    return True

@@ -159,7 +159,7 @@ class _Writer(LogitsProcessor):  # type: ignore[misc]
 
 
 class _Finished(StoppingCriteria):  # type: ignore[misc]
-    """Ends each row when its reply is finished, and all when nobody reads any more."""
+    """Ends each row when its reply is finished, and all when the reader has left."""
 
     def __init__(self, writer: _Writer) -> None:
         self.writer = writer

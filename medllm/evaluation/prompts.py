@@ -15,31 +15,8 @@ from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.contamination import AuditTrail, question_texts
 from medllm.recipe.settings import Evaluate
 
-
-@dataclass(frozen=True)
-class PromptInstance:
-    """One prompt of one question."""
-
-    question: Question
-    style: PromptStyle
-    sample: int
-    seed: int
-    prompt: Prompt
-    shared: int
-    room: int
-    temperature: float
-
-    def request(self, key: str, model: str) -> Request:
-        """Build the request that puts the prompt to a model."""
-        return Request.of_prompt(
-            self.prompt,
-            key=key,
-            model=model,
-            shared=self.shared,
-            max_new_tokens=self.room,
-            temperature=self.temperature,
-            seed=self.seed,
-        )
+Asked = tuple[str, PromptStyle, int]
+"""A question's id, the prompt, and the number of the sample."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +28,8 @@ class ExamRun:
     shots: int
     examples: list[Question]
     """The worked examples before every question, so that a reader can be shown the exact prompt."""
-    prompts: dict[str, PromptInstance]
-    """Each prompt by a key of exam, question, prompt and sample."""
+    requests: dict[Asked, Request]
+    """What is asked of every model; a request's key names exam, question, prompt and sample."""
     watch: AuditTrail
     """The leakage audit of the worked examples; empty where there are none."""
 
@@ -67,11 +44,22 @@ def find_question(
 ) -> tuple[Question, dict[PromptStyle, Prompt]] | None:
     """Return the question of that id in the recipe's exams, whole, with its prompts; None if no exam has it."""
     everything = settings.model_copy(update={"limit": None, "years": None})
-    for sitting in build_exam_runs(everything, sources):
-        found = [one for one in sitting.prompts.values() if one.question.question_id == question_id and not one.sample]
-        if found:
-            return found[0].question, {one.style: one.prompt for one in found}
+    for run in build_exam_runs(everything, sources):
+        for question in run.questions:
+            if question.question_id == question_id:
+                return question, {style: _prompt(settings, run, question, style) for style in settings.prompts}
     return None
+
+
+def _prompt(settings: Evaluate, run: ExamRun, question: Question, style: PromptStyle) -> Prompt:
+    return render(
+        question,
+        prompt=style,
+        template=settings.template,
+        exemplars=run.examples,
+        shots=run.shots,
+        context=settings.context,
+    )
 
 
 def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
@@ -88,28 +76,22 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
     if shots:  # else there is nothing to audit, and the index of an exam takes seconds
         watch = AuditTrail.over(questions, translated=translated_items(name, folder))
         watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
-    prompts: dict[str, PromptInstance] = {}
+    run = ExamRun(name, questions, shots, examples, {}, watch)
     for style in settings.prompts:
-        rendered = [
-            render(
-                question,
-                prompt=style,
-                template=settings.template,
-                exemplars=examples,
-                shots=shots,
-                context=settings.context,
-            )
-            for question in questions
-        ]
-        shared = shared_length([prompt.text for prompt in rendered]) if examples and rendered else 0
-        for question, prompt in zip(questions, rendered, strict=True):
+        prompts = [_prompt(settings, run, question, style) for question in questions]
+        shared = shared_length([prompt.text for prompt in prompts]) if examples and prompts else 0
+        for question, prompt in zip(questions, prompts, strict=True):
             for sample in range(settings.samples):
                 key = f"{name}/{question.question_id} {style} {sample}"
-                room = getattr(settings.max_new_tokens, style)
-                seed = _seed(settings.seed, key)
-                asked = PromptInstance(question, style, sample, seed, prompt, shared, room, settings.temperature)
-                prompts[key] = asked
-    return ExamRun(name, questions, shots, examples, prompts, watch)
+                run.requests[question.question_id, style, sample] = Request.of_prompt(
+                    prompt,
+                    key=key,
+                    shared=shared,
+                    max_new_tokens=getattr(settings.max_new_tokens, style),
+                    temperature=settings.temperature,
+                    seed=_seed(settings.seed, key),
+                )
+    return run
 
 
 def _seed(seed: int, key: str) -> int:

@@ -34,7 +34,7 @@ class Prompt:
     @property
     def hash(self) -> str:
         """SHA-256 of the text, which identifies replies to the same prompt."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        return hash_of(self.text)
 
     def completion(self, text: str) -> str:
         """Return a reply as it continues this prompt in training: after the joint, without blanks at its end.
@@ -42,6 +42,11 @@ class Prompt:
         Chosen and rejected answers begin alike, or a model would learn to separate them by their first character.
         """
         return self.joint + text.strip()
+
+
+def hash_of(text: str) -> str:
+    """Return the hash of a prompt's text, as records have it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def render(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pyarrow.parquet as pq
 
 from medllm.evaluation.prompts import ExamRun, build_exam_runs, run_row
 from medllm.exam.grading import grade
+from medllm.exam.prompts import hash_of
 from medllm.exam.record import Record, write_records
 from medllm.exam.stability.report import StabilityReport, stability_report
 from medllm.exam.stability.table import score_table
 from medllm.exam.stability.text import report_json
-from medllm.generation.types import Reply, Request
+from medllm.generation.types import Reply
 from medllm.recipe.settings import ApiModel, Evaluate
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 
@@ -29,7 +31,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
         return
     work = work_folder(out)
     sittings = build_exam_runs(settings, sources)
-    asked = sum(len(sitting.prompts) for sitting in sittings)
+    asked = sum(len(sitting.requests) for sitting in sittings)
     say("evaluate", f"{len(settings.models)} models, {asked} prompts, {settings.samples} samples of each")
     replies = _ask(settings, sources, sittings, work)
     records = _judge(settings, sources, sittings, replies)
@@ -68,16 +70,16 @@ def _ask(
     found: dict[tuple[str, str], Reply] = {}
     for number, models in enumerate(together.values()):
         wanted = {
-            f"{model} {key}": (model, key, prompt.request(f"{model} {key}", makers[model][1]))
+            f"{model} {request.key}": (model, request)
             for sitting in sittings
-            for key, prompt in sitting.prompts.items()
+            for request in sitting.requests.values()
             for model in models
         }
-        requests: list[Request] = [request for _, _, request in wanted.values()]
+        requests = [replace(one, key=key, model=makers[model][1]) for key, (model, one) in wanted.items()]
         path = work / REPLIES / f"{number}.jsonl"
         for count, reply in enumerate(generate_resumable(makers[models[0]][0], requests, path), 1):
-            model, key, _ = wanted[reply.key]
-            found[model, key] = reply
+            model, request = wanted[reply.key]
+            found[model, request.key] = reply
             if count % 200 == 0 or count == len(requests):
                 say("evaluate", f"{', '.join(models)}: {count} of {len(requests)}")
         release(makers[models[0]][0])
@@ -92,25 +94,26 @@ def _judge(
 
     records = []
     for sitting in sittings:
+        questions = {question.question_id: question for question in sitting.questions}
         for model in settings.models:
             revision = source_of(sources.get(settings.references.get(model, "")))[1]
-            for key, prompt in sitting.prompts.items():
-                reply = replies[model, key]
+            for (question_id, style, sample), request in sitting.requests.items():
+                reply = replies[model, request.key]
                 records.append(
                     grade(
-                        prompt.question,
+                        questions[question_id],
                         reply.text,
                         model=model,
-                        prompt=prompt.style,
+                        prompt=style,
                         finish_reason=reply.finish_reason,
                         model_revision=revision,
                         template=settings.template,
                         shots=sitting.shots,
                         context=settings.context,
-                        sample=prompt.sample,
-                        seed=prompt.seed if settings.temperature else None,
+                        sample=sample,
+                        seed=request.seed if settings.temperature else None,
                         tokens=reply.completion_tokens,
-                        prompt_hash=prompt.prompt.hash,
+                        prompt_hash=hash_of(request.text),
                     )
                 )
     return records
@@ -137,7 +140,7 @@ def _tables(
             facts = {"model": model, "source": name or (own.model if own else written), "revision": revision}
             facts |= {"api": own.api if own else None, "request": json.dumps(own.request) if own else None}
             for style in settings.prompts:
-                mine = [replies[model, key] for key, one in sitting.prompts.items() if one.style == style]
+                mine = [replies[model, request.key] for asked, request in sitting.requests.items() if asked[1] == style]
                 runs.append({**facts, "prompt": style, **run_row(settings, sitting, mine)})
     _write(work / "runs" / "runs.parquet", runs)
 

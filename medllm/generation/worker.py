@@ -140,22 +140,17 @@ def _lines_until_the_end() -> "Queue[str]":
 
 def as_line(batch: "Batch") -> str:
     """A batch as one line."""
-    asked = [[asdict(one.request), one.tokens] for one in batch.asked]
+    asked = [[asdict(request), own] for request, own in zip(batch.requests, batch.tokens, strict=True)]
     return json.dumps({"prefix": batch.prefix, "asked": asked}, ensure_ascii=False) + "\n"
 
 
 def batch_of(message: dict[str, Any]) -> "Batch":
     """A batch from what `as_line` wrote."""
-    from medllm.generation.engine.batching import Batch, TokenizedRequest
+    from medllm.generation.engine.batching import Batch
 
-    asked = [
-        TokenizedRequest(
-            Request(**{**one, "messages": tuple(one["messages"]), "stop": tuple(one["stop"])}),
-            tuple(tokens),
-        )
-        for one, tokens in message["asked"]
-    ]
-    return Batch(tuple(message["prefix"]), tuple(asked))
+    asked = message["asked"]
+    requests = (Request(**{**one, "messages": tuple(one["messages"]), "stop": tuple(one["stop"])}) for one, _ in asked)
+    return Batch(tuple(message["prefix"]), tuple(requests), tuple(tuple(own) for _, own in asked))
 
 
 if __name__ == "__main__":

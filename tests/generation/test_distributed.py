@@ -12,7 +12,7 @@ import pytest
 
 from medllm.generation import distributed
 from medllm.generation.distributed import SpreadGenerator, devices, places_on
-from medllm.generation.engine.batching import Batch, TokenizedRequest
+from medllm.generation.engine.batching import Batch
 from medllm.generation.engine.kv_cache import LEAST_TOKENS, CacheBudget
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.factory import OnDemand, make_generators, processes_of
@@ -248,7 +248,7 @@ def test_a_batch_crosses_to_a_process_unchanged():
     request = Request(
         key="a", text="患者\n", messages=({"role": "user", "content": "x"},), stop=("\n", "終"), seed=2**47
     )
-    batch = Batch((1, 2, 3), (TokenizedRequest(request, (4, 5)), TokenizedRequest(request, ())))
+    batch = Batch((1, 2, 3), (request, request), ((4, 5), ()))
     assert batch_of(json.loads(as_line(batch))) == batch
 
 

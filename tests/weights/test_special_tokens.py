@@ -93,7 +93,7 @@ def test_documents_questions_and_pairs_have_their_marks_where_we_put_them(kind, 
     assert (ids.count(begin), ids.count(end), ids[-1]) == (begun, 1, end)
     request = Request(key="q", text=TEXT, max_new_tokens=4)
     [batch], _ = plan([request], tokenizer, BatchLimits(4, 4096, 4096))
-    asked = [*batch.prefix, *batch.asked[0].tokens]
+    asked = [*batch.prefix, *batch.tokens[0]]
     assert (asked.count(begin), asked.count(end)) == (begun, 0)
     table = Dataset.from_list([{"prompt": TEXT, "chosen": "5 mg</s>", "rejected": "10 mg"}])
     pairs, tally = encode_pairs(table, tokenizer, 512)

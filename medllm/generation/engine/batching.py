@@ -16,15 +16,6 @@ PADDING = (32, 0.25)
 """A prompt lacks no more than so many tokens, or so large a share, of the longest in its piece: padding is work too."""
 
 
-@dataclass(frozen=True)
-class TokenizedRequest:
-    """A request with its tokens: those shared with its batch are counted, not repeated."""
-
-    request: Request
-    tokens: tuple[int, ...]
-    """The prompt's tokens after the shared ones."""
-
-
 Prompt = tuple[str, tuple[int, ...]]
 """A model, and the tokens that it is to read."""
 
@@ -34,7 +25,15 @@ class Batch:
     """Requests to answer at once, those of one model next to each other."""
 
     prefix: tuple[int, ...]
-    asked: tuple[TokenizedRequest, ...]
+    """The tokens that all prompts begin with."""
+    requests: tuple[Request, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    """For each request, the tokens of its prompt after the prefix."""
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The model and the own tokens of each request."""
+        return [(request.model, own) for request, own in zip(self.requests, self.tokens, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class BatchedGenerator(ABC):
                 raise
             raise ModelError(
                 "generation.no-memory",
-                f"The memory is full with {len(batch.asked)} requests in a batch. Lower `batch_size` or "
+                f"The memory is full with {len(batch.requests)} requests in a batch. Lower `batch_size` or "
                 "`max_new_tokens`, or set `quantization: nf4`, and run again; earlier answers are kept.",
             ) from fault
 
@@ -138,19 +137,18 @@ def refuse_strangers(requests: Sequence[Request], adapters: Sequence[str]) -> No
 
 def _batches(group: list[tuple[Request, list[int]]], limits: BatchLimits) -> list[Batch]:
     prefix = _common([tokens for request, tokens in group if request.shared]) if group[0][0].shared else ()
-    by_prompt: dict[tuple[int, ...], list[TokenizedRequest]] = {}
+    by_prompt: dict[tuple[int, ...], list[Request]] = {}
     for request, tokens in group:
-        own = tuple(tokens[len(prefix) :])
-        by_prompt.setdefault(own, []).append(TokenizedRequest(request, own))
+        by_prompt.setdefault(tuple(tokens[len(prefix) :]), []).append(request)
     batches: list[Batch] = []
-    taken: list[TokenizedRequest] = []
+    taken: list[tuple[Request, tuple[int, ...]]] = []
     prompts = widest = 0
     for own in sorted(by_prompt, key=len, reverse=True):
-        more = by_prompt[own]
-        width = max(widest, *(len(own) + asked.request.max_new_tokens for asked in more))
+        more = [(request, own) for request in by_prompt[own]]
+        width = max(widest, *(len(own) + request.max_new_tokens for request, _ in more))
         if taken and (prompts == limits.prompts or (len(taken) + len(more)) * width > limits.tokens):
             batches.append(_batch(prefix, taken))
-            taken, prompts, width = [], 0, max(len(own) + asked.request.max_new_tokens for asked in more)
+            taken, prompts, width = [], 0, max(len(own) + request.max_new_tokens for request, _ in more)
         taken = [*taken, *more]
         prompts, widest = prompts + 1, width
     return [*batches, _batch(prefix, taken)]
@@ -178,8 +176,9 @@ def _too_short(own: tuple[int, ...], longest: tuple[int, ...]) -> bool:
     return len(longest) - len(own) > max(least, share * len(longest))
 
 
-def _batch(prefix: tuple[int, ...], taken: list[TokenizedRequest]) -> Batch:
-    return Batch(prefix, tuple(sorted(taken, key=lambda asked: asked.request.model)))
+def _batch(prefix: tuple[int, ...], taken: list[tuple[Request, tuple[int, ...]]]) -> Batch:
+    requests, tokens = zip(*sorted(taken, key=lambda one: one[0].model), strict=True)
+    return Batch(prefix, requests, tokens)
 
 
 def _common(lists: list[list[int]]) -> tuple[int, ...]:

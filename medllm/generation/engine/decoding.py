@@ -1,4 +1,4 @@
-"""One answer while it is written: the next token chosen, the stops watched, the text given out as it grows."""
+"""A generator's own state of one answer: the next token chosen, the stops watched, the text given out as it grows."""
 
 import random
 from dataclasses import dataclass, field

@@ -104,8 +104,8 @@ class LocalGenerator(BatchedGenerator):
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch, token by token; rows that are done are taken out."""
         writings = [
-            Decoder(asked.request, len(batch.prefix) + len(asked.tokens), self.tokenizer, self.ends)
-            for asked in batch.asked
+            Decoder(request, len(batch.prefix) + len(own), self.tokenizer, self.ends)
+            for request, own in zip(batch.requests, batch.tokens, strict=True)
         ]
         with torch.inference_mode():
             logits, cache, rows = self._read(batch)
@@ -130,8 +130,8 @@ class LocalGenerator(BatchedGenerator):
 
     def _read(self, batch: Batch) -> tuple[torch.Tensor, Any, Rows]:
         """Follow the prompts, each once however many answers it gets: the logits after them, their cache and rows."""
-        models = [asked.request.model for asked in batch.asked]
-        prompts = list(zip(models, (asked.tokens for asked in batch.asked), strict=True))
+        models = [request.model for request in batch.requests]
+        prompts = batch.prompts
         different = list(dict.fromkeys(prompts))
         prefixes = {model: self._prefix(batch.prefix, model) for model in dict.fromkeys(models) if batch.prefix}
         read, logits = [], []

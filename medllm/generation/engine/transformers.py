@@ -74,10 +74,10 @@ class TransformersGenerator(BatchedGenerator):
 
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch; the model is that of its first request."""
-        rows = [[*batch.prefix, *asked.tokens] for asked in batch.asked]
+        rows = [[*batch.prefix, *own] for own in batch.tokens]
         writings = [
-            Decoder(asked.request, len(row), self.tokenizer, self.ends)
-            for asked, row in zip(batch.asked, rows, strict=True)
+            Decoder(request, len(row), self.tokenizer, self.ends)
+            for request, row in zip(batch.requests, rows, strict=True)
         ]
         if not streamed:
             self._write(rows, _Writer(writings))

@@ -19,24 +19,24 @@ def planned(lengths, limits=LIMITS, **changed):
         for model in ("base", "cpt")
     ]
     batches, unfit = plan(asked, tiny.make_tokenizer(), limits)
-    keys = [one.request.key for batch in batches for one in batch.asked] + [request.key for request, _ in unfit]
+    keys = [one.key for batch in batches for one in batch.requests] + [request.key for request, _ in unfit]
     assert sorted(keys) == sorted(request.key for request in asked), "each request is asked once"
     return batches, unfit
 
 
 def test_both_models_of_a_prompt_stand_in_one_batch_which_holds_so_many_prompts():
     batches, _ = planned([10] * 10)
-    assert [len(batch.asked) for batch in batches] == [8, 8, 4]
+    assert [len(batch.requests) for batch in batches] == [8, 8, 4]
     assert all(
-        [one.request.model for one in batch.asked] == sorted(o.request.model for o in batch.asked) for batch in batches
+        [one.model for one in batch.requests] == sorted(one.model for one in batch.requests) for batch in batches
     )
     assert len({batch.prefix for batch in batches}) == 1 and len(batches[0].prefix) > 10
 
 
 def test_a_short_prompt_is_written_beside_a_long_one_but_not_padded_to_its_length_while_it_is_read():
     batches, _ = planned([400, 10, 380, 12], max_new_tokens=8)
-    assert [len(batch.asked) for batch in batches] == [8]
-    prompts = [(one.request.model, one.tokens) for one in batches[0].asked]
+    assert [len(batch.requests) for batch in batches] == [8]
+    prompts = batches[0].prompts
     read = pieces(prompts, 65_536)
     assert [prompt for piece in read for prompt in piece] == prompts, "each prompt is read once, in order"
     assert [len(piece) for piece in read] == [2, 2, 2, 2]
@@ -61,7 +61,7 @@ def test_a_batch_has_no_more_tokens_than_fit():
     batches, unfit = planned([100] * 6, rooms, max_new_tokens=100)
     assert len(batches) > 1 and not unfit
     for batch in batches:
-        assert sum(len(one.tokens) + one.request.max_new_tokens for one in batch.asked) <= 2000
+        assert sum(len(own) + one.max_new_tokens for one, own in zip(batch.requests, batch.tokens, strict=True)) <= 2000
 
 
 def test_what_exceeds_the_context_is_told_with_its_length_and_not_cut():

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from medllm.exam.record import read_records
-from medllm.exam.stability.report import stability_report
-from medllm.exam.stability.table import ScoreRow, score_table
+from medllm.exam.stability.report import score_table, stability_report
+from medllm.exam.stability.table import ScoreRow
 from medllm.files import write_text
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan

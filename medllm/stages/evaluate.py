@@ -15,8 +15,7 @@ from medllm.evaluation.prompts import ExamRun, build_exam_runs, run_row
 from medllm.exam.grading import grade
 from medllm.exam.prompts import hash_of
 from medllm.exam.record import Record, write_records
-from medllm.exam.stability.report import StabilityReport, stability_report
-from medllm.exam.stability.table import score_table
+from medllm.exam.stability.report import StabilityReport, score_table, stability_report
 from medllm.exam.stability.text import report_json
 from medllm.generation.types import Reply
 from medllm.recipe.settings import ApiModel, Evaluate

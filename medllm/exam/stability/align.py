@@ -12,16 +12,8 @@ from medllm.exam.statistics import Floats, QuestionSample, Ratio
 Values = Callable[[Record], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Replies:
-    """One model's replies to one exam under one prompt."""
-
-    model: str
-    prompt: PromptStyle
-    scored: dict[str, Record]
-    """Sample 0 of every question, which is the one scored."""
-    samples: dict[str, list[Record]]
-    """All samples of every question, in the order of their numbers."""
+Samples = dict[str, list[Record]]
+"""By question, the records of one model under one prompt: all samples, in the order of their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +23,7 @@ class ExamReplies:
     benchmark: str
     questions: list[Record]
     """One record of each question, for its year, vignette and points."""
-    replies: dict[tuple[str, PromptStyle], Replies]
+    replies: dict[tuple[str, PromptStyle], Samples]
 
     @property
     def models(self) -> list[str]:
@@ -44,17 +36,23 @@ class ExamReplies:
         clusters = [question.group or question.question_id for question in self.questions]
         return QuestionSample(clusters, [question.year for question in self.questions])
 
-    def column(self, replies: Replies, values: Values) -> tuple[Floats, Floats]:
+    def column(self, samples: Samples, values: Values) -> tuple[Floats, Floats]:
         """Return a value per question, and 1 where the question was answered at all."""
-        found = [replies.scored.get(question.question_id) for question in self.questions]
+        answers = scored(samples)
+        found = [answers.get(question.question_id) for question in self.questions]
         numbers = np.array([0.0 if record is None else values(record) for record in found])
         return numbers, np.array([record is not None for record in found], dtype=float)
 
-    def points(self, replies: Replies, members: Floats) -> Ratio:
+    def points(self, samples: Samples, members: Floats) -> Ratio:
         """Return the ratio of points over the questions that are members."""
-        earned, _ = self.column(replies, lambda record: record.points)
-        total, _ = self.column(replies, lambda record: record.points_total)
+        earned, _ = self.column(samples, lambda record: record.points)
+        total, _ = self.column(samples, lambda record: record.points_total)
         return Ratio(earned * members, total * members)
+
+
+def scored(samples: Samples) -> dict[str, Record]:
+    """Return sample 0 of every question that has it, which is the one scored."""
+    return {question_id: records[0] for question_id, records in samples.items() if records[0].sample == 0}
 
 
 def align_replies(records: Iterable[Record]) -> list[ExamReplies]:
@@ -77,18 +75,17 @@ def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[st
     questions: dict[str, Record] = {}
     replies = {}
     for (model, prompt), found in groups.items():
-        samples: dict[str, list[Record]] = {}
+        samples: Samples = {}
         for (question_id, _), record in sorted(found.items(), key=lambda item: item[0][1]):
             samples.setdefault(question_id, []).append(record)
             _same_question(questions.setdefault(question_id, record), record)
-        scored = {name: of_one[0] for name, of_one in samples.items() if of_one[0].sample == 0}
-        if not scored:
+        if not scored(samples):
             raise DataError(
                 "exam.no-sample-0",
                 f"{model} ({prompt}) on {benchmark}: sample 0, which is the scored one, is missing. Number samples"
                 " from 0.",
             )
-        replies[model, prompt] = Replies(model, prompt, scored, samples)
+        replies[model, prompt] = samples
     return ExamReplies(benchmark, _in_order(questions.values()), replies)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.exam.stability.align import ExamReplies, Replies
+from medllm.exam.stability.align import ExamReplies, scored
 from medllm.exam.statistics import Estimate, QuestionSample, holm, mcnemar
 
 
@@ -31,28 +31,30 @@ def compare_models(exam: ExamReplies, sample: QuestionSample) -> list[Comparison
     """Compare every two models under each prompt, over the questions that both answered."""
     found = []
     for prompt in PROMPTS:
-        asked = [replies for (_, its), replies in exam.replies.items() if its == prompt]
-        pairs = [_compare(exam, first, second, sample) for first, second in combinations(asked, 2)]
+        models = [model for model, its in exam.replies if its == prompt]
+        pairs = [_compare(exam, prompt, first, second, sample) for first, second in combinations(models, 2)]
         found += _corrected([pair for pair in pairs if pair.questions])
     return found
 
 
-def _compare(exam: ExamReplies, first: Replies, second: Replies, sample: QuestionSample) -> Comparison:
+def _compare(exam: ExamReplies, prompt: PromptStyle, first: str, second: str, sample: QuestionSample) -> Comparison:
     """Compute a pair's difference and its exact test, not yet corrected."""
-    (_, there), (_, there_too) = (exam.column(replies, lambda record: 1.0) for replies in (first, second))
+    earlier, later = exam.replies[first, prompt], exam.replies[second, prompt]
+    (_, there), (_, there_too) = (exam.column(samples, lambda record: 1.0) for samples in (earlier, later))
     both = there * there_too
-    shared = [name for name in first.scored if name in second.scored]
-    rights = [(first.scored[name].correct, second.scored[name].correct) for name in shared]
+    answers, answers_too = scored(earlier), scored(later)
+    shared = [name for name in answers if name in answers_too]
+    rights = [(answers[name].correct, answers_too[name].correct) for name in shared]
     only_first = sum(right and not right_too for right, right_too in rights)
     only_second = sum(right_too and not right for right, right_too in rights)
     p = mcnemar(only_first, only_second)
     return Comparison(
         benchmark=exam.benchmark,
-        prompt=first.prompt,
-        first=first.model,
-        second=second.model,
+        prompt=prompt,
+        first=first,
+        second=second,
         questions=len(shared),
-        difference=sample.score(exam.points(second, both), minus=exam.points(first, both)),
+        difference=sample.score(exam.points(later, both), minus=exam.points(earlier, both)),
         only_first=only_first,
         only_second=only_second,
         p=p,

@@ -9,7 +9,7 @@ from statistics import mean, median
 
 from medllm.exam.pass_rule import Verdict, verdicts
 from medllm.exam.record import STATUSES, Record, Status
-from medllm.exam.stability.align import Replies
+from medllm.exam.stability.align import Samples, scored
 from medllm.exam.statistics import Estimate
 
 _JAPANESE = re.compile(r"[ぁ-ゖァ-ヺー一-鿿々]+")
@@ -69,9 +69,9 @@ class Condition:
     verdicts: list[Verdict]
 
 
-def condition(replies: Replies, score: Estimate, accuracy: Estimate) -> Condition:
+def condition(samples: Samples, score: Estimate, accuracy: Estimate) -> Condition:
     """Compute every figure of one prompt that needs no pairing."""
-    records = list(replies.scored.values())
+    records = list(scored(samples).values())
     counted = Counter(record.status for record in records)
     languages = [
         written_in_japanese
@@ -92,8 +92,8 @@ def condition(replies: Replies, score: Estimate, accuracy: Estimate) -> Conditio
         japanese=sum(languages),
         worded=len(languages),
         characters=median(len(record.completion) for record in records),
-        consistency=_consistency(replies),
-        calibration=_calibration(replies),
+        consistency=_consistency(samples),
+        calibration=_calibration(samples),
         verdicts=verdicts(records),
     )
 
@@ -109,9 +109,9 @@ def _commonest(samples: Sequence[Record]) -> tuple[str | None, int]:
     return Counter(record.answer for record in samples).most_common(1)[0]
 
 
-def _consistency(replies: Replies) -> Consistency | None:
+def _consistency(of_questions: Samples) -> Consistency | None:
     """Compute the agreement over the questions that were sampled more than once."""
-    sampled = [samples for samples in replies.samples.values() if len(samples) > 1]
+    sampled = [samples for samples in of_questions.values() if len(samples) > 1]
     if not sampled:
         return None
     tops = [_commonest(samples) for samples in sampled]
@@ -134,13 +134,13 @@ def _right(samples: Sequence[Record], answer: str | None) -> bool:
     return any(record.correct for record in samples if record.answer == answer)
 
 
-def _calibration(replies: Replies) -> Calibration | None:
+def _calibration(of_questions: Samples) -> Calibration | None:
     """Compute calibration from the model's own probabilities if measured, else from the samples' agreement."""
-    measured = [(record.probability, record.correct) for record in replies.scored.values()]
+    measured = [(record.probability, record.correct) for record in scored(of_questions).values()]
     pairs = [(probability, float(right)) for probability, right in measured if probability is not None]
     if pairs:
         return _calibrated("probability", pairs)
-    sampled = [samples for samples in replies.samples.values() if len(samples) > 2]
+    sampled = [samples for samples in of_questions.values() if len(samples) > 2]
     agreed = []
     for samples in sampled:
         top, count = _commonest(samples)

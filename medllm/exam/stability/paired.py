@@ -9,7 +9,7 @@ import numpy as np
 from medllm.exam.extract.answer import read_completion
 from medllm.exam.extract.option_verdicts import agrees, verdicts
 from medllm.exam.record import Record
-from medllm.exam.stability.align import ExamReplies
+from medllm.exam.stability.align import ExamReplies, scored
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio, mcnemar
 
 Transition = Literal["right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other"]
@@ -56,7 +56,8 @@ def paired_change(exam: ExamReplies, model: str, sample: QuestionSample) -> Pair
     (right, there), (right_too, there_too) = exam.column(plain, _right), exam.column(explained, _right)
     both = there * there_too
     names = [question.question_id for question in exam.questions]
-    pairs = [(plain.scored[name], explained.scored[name]) for name, one in zip(names, both, strict=True) if one]
+    answers, answers_too = scored(plain), scored(explained)
+    pairs = [(answers[name], answers_too[name]) for name, one in zip(names, both, strict=True) if one]
     if not pairs:
         return None
     read = both * exam.column(plain, _was_read)[0] * exam.column(explained, _was_read)[0]

@@ -1,4 +1,4 @@
-"""Stability under explanation: the change of each answer when the model must explain itself."""
+"""Stability under explanation: the change of each answer when the model must explain itself, and its table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from medllm.exam.stability.align import ExamReplies, align_replies
 from medllm.exam.stability.comparison import Comparison, compare_models
 from medllm.exam.stability.condition import Condition, condition
 from medllm.exam.stability.paired import PairedChange, paired_change
+from medllm.exam.stability.table import ScoreChange, ScoreRow, Share
 from medllm.exam.statistics import QuestionSample, Ratio
 
 
@@ -44,9 +45,36 @@ def stability_report(records: Iterable[Record]) -> StabilityReport:
 def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> Stability:
     conditions: dict[PromptStyle, Condition] = {}
     for prompt in PROMPTS:
-        replies = exam.replies.get((model, prompt))
-        if replies is not None:
-            correct, there = exam.column(replies, lambda record: float(record.correct))
-            score, accuracy = sample.score(exam.points(replies, there)), sample.share(Ratio(correct, there))
-            conditions[prompt] = condition(replies, score, accuracy)
+        samples = exam.replies.get((model, prompt))
+        if samples is not None:
+            correct, there = exam.column(samples, lambda record: float(record.correct))
+            score, accuracy = sample.score(exam.points(samples, there)), sample.share(Ratio(correct, there))
+            conditions[prompt] = condition(samples, score, accuracy)
     return Stability(exam.benchmark, model, conditions, paired_change(exam, model, sample))
+
+
+def score_table(report: StabilityReport) -> list[ScoreRow]:
+    """Return a row for every model and exam of a report, in its order."""
+    return [_score_row(one) for one in report.models]
+
+
+def _score_row(one: Stability) -> ScoreRow:
+    """Return the row of one model on one exam."""
+    plain, explain = (_share(one.conditions.get(prompt)) for prompt in PROMPTS)
+    return ScoreRow(one.model, one.benchmark, plain, explain, _change(one.change))
+
+
+def _share(condition: Condition | None) -> Share | None:
+    if condition is None:
+        return None
+    right = round((condition.accuracy.value or 0) * condition.questions)
+    return Share.of(condition.score, right, condition.questions)
+
+
+def _change(change: PairedChange | None) -> ScoreChange | None:
+    if change is None:
+        return None
+    never = change.transitions["wrong_same"] + change.transitions["wrong_other"]
+    return ScoreChange.of(
+        change.delta, lost=change.lost, gained=change.gained, kept=change.transitions["right_right"], never=never
+    )

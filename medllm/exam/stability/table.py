@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.exam.stability.condition import Condition
-from medllm.exam.stability.paired import PairedChange
-from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.statistics import Estimate, Interval, mcnemar
 
 
@@ -127,33 +124,6 @@ class ScoreRow:
         plain, explain = (Share(**row[prompt]) if row[prompt] else None for prompt in PROMPTS)
         change = ScoreChange(**row["change"]) if row["change"] else None
         return cls(row["model"], row["exam"], plain, explain, change)
-
-
-def score_table(report: StabilityReport) -> list[ScoreRow]:
-    """Return a row for every model and exam of a report, in its order."""
-    return [score_row(one) for one in report.models]
-
-
-def score_row(one: Stability) -> ScoreRow:
-    """Return the row of one model on one exam."""
-    plain, explain = (_share(one.conditions.get(prompt)) for prompt in PROMPTS)
-    return ScoreRow(one.model, one.benchmark, plain, explain, _change(one.change))
-
-
-def _share(condition: Condition | None) -> Share | None:
-    if condition is None:
-        return None
-    right = round((condition.accuracy.value or 0) * condition.questions)
-    return Share.of(condition.score, right, condition.questions)
-
-
-def _change(change: PairedChange | None) -> ScoreChange | None:
-    if change is None:
-        return None
-    never = change.transitions["wrong_same"] + change.transitions["wrong_other"]
-    return ScoreChange.of(
-        change.delta, lost=change.lost, gained=change.gained, kept=change.transitions["right_right"], never=never
-    )
 
 
 def format_estimate(estimate: Estimate | None, *, signed: bool = False) -> str:

@@ -3,8 +3,7 @@
 import pytest
 
 from medllm.exam.stability import plot
-from medllm.exam.stability.report import stability_report
-from medllm.exam.stability.table import score_table
+from medllm.exam.stability.report import score_table, stability_report
 from tests.exam.making import record
 from tests.refusals import refused
 

@@ -1,4 +1,4 @@
-"""One question to N models under both prompts, recorded or live; every cell has its own state and fault."""
+"""One question to N models under both prompts, live; every cell has its own state and fault."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CellFault:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One model's reply under one prompt, as far as it has come."""
+    """One model's live reply under one prompt, as far as it has come; a recorded one is a `Record`."""
 
     model: str
     prompt: PromptStyle
@@ -60,21 +60,7 @@ Judge = Callable[[str, PromptStyle, str], Cell]
 """Reads a whole reply (model, prompt, text) into a finished cell."""
 
 
-def recorded(record: Record) -> Cell:
-    """Return the finished cell behind a recorded reply."""
-    return Cell(
-        model=record.model,
-        prompt=record.prompt,
-        state="done",
-        text=record.completion,
-        status=record.status,
-        answer=record.answer,
-        correct=record.correct,
-        prohibited=record.prohibited,
-    )
-
-
-def flip_between(plain: Cell | None, explained: Cell | None) -> Flip | None:
+def flip_between(plain: Cell | Record | None, explained: Cell | Record | None) -> Flip | None:
     """What explaining did to the verdict: a right answer lost, a wrong one gained, or nothing."""
     if plain is None or explained is None or None in (plain.correct, explained.correct):
         return None
@@ -234,7 +220,8 @@ class Round:
             return Cell(model, prompt, "failed", fault=CellFault("too_long"))
         whole, reason = (reply.text, reply.finish_reason) if reply else (text, None)
         if self.question is not None:
-            return recorded(grade(self.question, whole, model=model, prompt=prompt, finish_reason=reason))
+            read = grade(self.question, whole, model=model, prompt=prompt, finish_reason=reason)
+            return Cell(model, prompt, "done", whole, read.status, read.answer, read.correct, read.prohibited)
         return Cell(model, prompt, "done", text=whole, answer=parse(whole, None, finish_reason=reason).answer)
 
 

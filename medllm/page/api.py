@@ -9,7 +9,7 @@ import gradio as gr
 from medllm.page.context import PageContext
 from medllm.page.filters import OUTCOMES, Filter, options
 from medllm.page.flips import Wanted
-from medllm.page.score_table import score_lines
+from medllm.page.scores import score_lines
 
 Function = Callable[..., Any]
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from medllm.compare import Cell, Column, recorded
 from medllm.page.live import Live
 from medllm.page.picker import Shelf
 from medllm.page.results import RecordedResults
@@ -17,10 +16,6 @@ class PageContext:
     shelf: Shelf
     live: Live | None = None
     ballot: VoteBox | None = None
-
-    def cells(self, key: str) -> dict[Column, Cell]:
-        """Return the recorded cells of a question."""
-        return {column: recorded(record) for column, record in self.results.replies(key).items()}
 
     def notes(self) -> dict[str, str]:
         """The line under each model's name: its repository and revision, as the runs record them."""

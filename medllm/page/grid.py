@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from medllm.compare import Cell, Flip, flip_between
-from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.compare import Cell, Flip, State, flip_between
+from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.card import shortened
 from medllm.page.html import both, hidden, safe
 
@@ -20,7 +20,8 @@ ${column.cells.map(cell => `<div class="line">${cell.line}</div>
 
 STAGES = ("base", "cpt", "final", "cpt-dpo", "rpo-only")
 
-Cells = Mapping[tuple[str, PromptStyle], Cell]
+Cells = Mapping[tuple[str, PromptStyle], Cell | Record]
+"""What the grid shows, by model and prompt: recorded replies, or live ones as far as they have come."""
 
 
 def grid_value(
@@ -52,11 +53,12 @@ def _matrix(cells: Cells, models: Sequence[str], flips: Mapping[str, Flip | None
     )
 
 
-def _verdict(cell: Cell | None, flip: Flip | None) -> str:
-    if cell is None or cell.state == "absent":
+def _verdict(cell: Cell | Record | None, flip: Flip | None) -> str:
+    state = _state(cell)
+    if cell is None or state == "absent":
         return f'<td class="none">·{hidden("absent")}</td>'
-    if cell.state != "done":
-        return f'<td class="{cell.state}">{both(cell.state)}</td>'
+    if state != "done":
+        return f'<td class="{state}">{both(state)}</td>'
     mark, kind = _mark(cell)
     # On a phone there is no room for words beside four models or more; the mark shows the same there.
     unread = f'<span class="word">{both("done" if cell.correct is None else "unparsed")}</span>'
@@ -66,7 +68,13 @@ def _verdict(cell: Cell | None, flip: Flip | None) -> str:
     return f'<td class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}</td>'
 
 
-def _mark(cell: Cell) -> tuple[str, str]:
+def _state(cell: Cell | Record | None) -> State:
+    if cell is None:
+        return "absent"
+    return "done" if isinstance(cell, Record) else cell.state
+
+
+def _mark(cell: Cell | Record) -> tuple[str, str]:
     if cell.correct is None:
         return hidden("unscored"), "unscored"
     if cell.answer is None:
@@ -98,7 +106,7 @@ def _stage(model: str) -> str:
     return f'<span class="stage">{both(f"stage_{model}")}</span>' if model in STAGES else ""
 
 
-def _cell(place: int, prompt: PromptStyle, cell: Cell, flip: Flip | None) -> dict[str, object]:
+def _cell(place: int, prompt: PromptStyle, cell: Cell | Record, flip: Flip | None) -> dict[str, object]:
     return {
         "id": f"reply-{place}-{prompt}",
         "kind": prompt,
@@ -109,9 +117,10 @@ def _cell(place: int, prompt: PromptStyle, cell: Cell, flip: Flip | None) -> dic
     }
 
 
-def _badges(cell: Cell, flip: Flip | None) -> str:
-    if cell.state != "done":
-        return f'<span class="badge {cell.state}">{both(cell.state)}</span>'
+def _badges(cell: Cell | Record, flip: Flip | None) -> str:
+    state = _state(cell)
+    if state != "done":
+        return f'<span class="badge {state}">{both(state)}</span>'
     parts = [f'<b class="answer">{safe(cell.answer.upper())}</b>'] if cell.answer else []
     if cell.answer is None and cell.correct is not None and cell.status in (None, "answered", "unparsed"):
         parts.append(f'<span class="badge unparsed">? {both("unparsed")}</span>')
@@ -130,19 +139,20 @@ def _badges(cell: Cell, flip: Flip | None) -> str:
     return "".join(parts)
 
 
-def _body(cell: Cell) -> str:
-    if cell.state == "done" and not cell.text.strip():
-        return f'<em class="quiet">{both("empty_reply")}</em>'
-    return shortened(cell.text.strip() if cell.state == "done" else cell.text.lstrip())
+def _body(cell: Cell | Record) -> str:
+    text = cell.completion if isinstance(cell, Record) else cell.text
+    if _state(cell) != "done":
+        return shortened(text.lstrip())
+    return shortened(text.strip()) if text.strip() else f'<em class="quiet">{both("empty_reply")}</em>'
 
 
-def _notes(cell: Cell) -> str:
+def _notes(cell: Cell | Record) -> str:
     notes = []
-    if cell.fault:
+    if isinstance(cell, Cell) and cell.fault:
         notes.append(
             f'<p class="note failed" role="alert">{both("fault_" + cell.fault.kind, detail=cell.fault.detail)}</p>'
         )
-    if cell.state == "done" and cell.status and cell.status != "answered":
+    if _state(cell) == "done" and cell.status and cell.status != "answered":
         notes.append(f'<p class="note">{both(cell.status + "_long")}</p>')
     if cell.prohibited:
         notes.append(f'<p class="note harm">{both("prohibited_long")}</p>')

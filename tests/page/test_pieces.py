@@ -59,7 +59,7 @@ def hostile_key(page):
 
 def test_hostile_text_is_shown_word_for_word_and_is_neither_markup_nor_template(page):
     key = hostile_key(page)
-    grid = flat(grid_value(page.cells(key), key=key, models=MODELS, notes={}))
+    grid = flat(grid_value(page.results.replies(key), key=key, models=MODELS, notes={}))
     for html in (question_card(key, page.results.question(key)), grid):
         tags = seen(html)
         assert HOSTILE in "".join(tags.text)

@@ -15,7 +15,7 @@ from medllm.exam.stability.table import ScoreRow
 from medllm.hub import Artifact
 from medllm.page.loading import read
 from medllm.page.results import Origin
-from medllm.page.score_table import score_lines
+from medllm.page.scores import score_lines
 from medllm.pipeline import gate
 from medllm.pipeline.ablation import Ablation
 from medllm.pipeline.results import EvaluationResults

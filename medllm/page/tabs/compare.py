@@ -48,7 +48,7 @@ class Compare:
 
 def shown_grid(page: PageContext, key: str) -> dict[str, object]:
     """Return the recorded cells of a question as the grid's value."""
-    return grid_value(page.cells(key), key=key, models=page.results.models, notes=page.notes())
+    return grid_value(page.results.replies(key), key=key, models=page.results.models, notes=page.notes())
 
 
 def tools(key: str) -> str:

@@ -106,7 +106,7 @@ def _decoded(path: Path) -> str:
         return decode(path.read_bytes()).removeprefix("\ufeff")
     except UnreadableError as fault:
         raise DataError(
-            "exam.unreadable-text", f"{path}: the text cannot be decoded ({fault}). Save the file as UTF-8."
+            "exam.not-utf-8", f"{path}: the text cannot be decoded ({fault}). Save the file as UTF-8."
         ) from fault
 
 

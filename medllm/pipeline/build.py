@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from medllm.errors import HubError, MedllmError
 from medllm.hub import Artifact, Hub, Input, Provenance, push
@@ -233,18 +233,34 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
             "stage.no-folder", f"{folder}: the folder cannot be created ({fault.strerror}). Name another with --work."
         ) from fault
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as fault:
+        if not _takes_lock(lock):
             lock.seek(0)
             who = lock.read().strip() or "another run"
             raise BusyError(
                 "stage.busy", f"{what}: {who} is building it right now in {folder}. Wait for it, then run again."
-            ) from fault
+            )
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a run uses the folder; nothing is written in it."""
+    lock = folder / "lock"
+    if not lock.exists():
+        return False
+    with lock.open("r+", encoding="utf-8") as file:
+        return not _takes_lock(file)
+
+
+def _takes_lock(file: TextIO) -> bool:
+    """Take the lock of an open file until it is closed; False if another process has it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def hardware() -> str:

@@ -1,6 +1,5 @@
 """What a recipe's runs left on this disk, which of it can go, and its removal."""
 
-import fcntl
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from medllm.hub import Hub
 from medllm.hub.artifact import Provenance
 from medllm.pipeline.ablation import row_recipe
-from medllm.pipeline.build import exclusive_lock
+from medllm.pipeline.build import exclusive_lock, is_locked
 from medllm.pipeline.plan import BuildPlan
 from medllm.pipeline.progress import count_bytes
 from medllm.recipe import Recipe, repo_id
@@ -79,7 +78,7 @@ def _place(path: Path, state: State, unfinished: bool) -> DiskPlace:
 
 
 def _state(place: Path, recipe: Recipe, hub: Hub) -> State:
-    if _is_locked(place):
+    if is_locked(place):
         return "in-use"
     provenance = place / "made" / Provenance.FILE
     if provenance.is_file():
@@ -89,19 +88,6 @@ def _state(place: Path, recipe: Recipe, hub: Hub) -> State:
     if (place / "made").exists():
         return "not-pushed"
     return "unfinished" if any(one.name != "lock" for one in place.iterdir()) else "empty"
-
-
-def _is_locked(place: Path) -> bool:
-    """Return whether a run holds the folder, without taking its place in it."""
-    lock = place / "lock"
-    if not lock.exists():
-        return False
-    with lock.open("r+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-        return False
 
 
 def remove_places(places: Iterable[DiskPlace]) -> Iterator[DiskPlace]:

@@ -302,7 +302,7 @@ def test_a_workbook_with_several_filled_sheets_needs_one_to_be_named(tmp_path: P
         ("a.docx", b"x", "exam.unknown-table-format"),
         ("a.csv", b"", "exam.empty-table"),
         ("a.csv", "問題文,正解\n".encode(), "exam.empty-table"),
-        ("a.csv", b"\x00\x01\x02\xff\x00", "exam.unreadable-text"),
+        ("a.csv", b"\x00\x01\x02\xff\x00", "exam.not-utf-8"),
         ("a.csv", "問題文,問題文\nx,y\n".encode(), "exam.heading-twice"),
         ("a.json", b"{", "exam.broken-json"),
         ("a.json", b'{"a": 1}', "exam.no-list-of-questions"),

@@ -238,7 +238,7 @@ def test_while_all_are_silent_something_is_yielded_so_that_a_gone_reader_is_noti
         (KeyError("hf_secret"), ("broken", "KeyError")),
     ],
 )
-def test_a_fault_is_told_by_its_kind_and_never_by_a_text_that_may_hold_an_address(fault, expected):
+def test_a_fault_is_shown_by_its_kind_and_never_by_a_text_that_may_hold_an_address(fault, expected):
     async def breaks(model, prompt):
         raise fault
         yield ""

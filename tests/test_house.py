@@ -170,7 +170,7 @@ def test_no_file_is_called_by_a_word_that_says_nothing():
     assert [str(path) for path in SOURCES if VAGUE.search(path.stem)] == []
 
 
-def test_the_version_stands_in_the_changelog():
+def test_the_version_is_in_the_changelog():
     assert f'version = "{medllm.__version__}"' in read(Path("pyproject.toml"))
     assert f"## [{medllm.__version__}]" in read(Path("CHANGELOG.md"))
 

@@ -80,7 +80,7 @@ def pulled(made) -> dict[str, Path]:
         return found
 
 
-def test_ctrl_c_is_quiet_and_what_was_made_stands_afterwards(stopped, made):
+def test_ctrl_c_is_quiet_and_what_was_made_is_there_afterwards(stopped, made):
     _, code, printed = stopped
     assert code == 1, printed
     assert "rerun the same command to resume" in printed

@@ -27,7 +27,7 @@ def numbers(path: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
-def test_no_number_stands_without_its_mark(path: Path):
+def test_no_number_is_without_its_mark(path: Path):
     lines = path.read_text().splitlines()
     found = numbers(path)
     assert len(found) > 20

@@ -24,6 +24,11 @@ ARCHAIC = re.compile(
 VAGUE = re.compile(r"_?(told|said)")
 """Names that once meant many things: message, text, reply, summary, line and settings."""
 
+SENTENCE = re.compile(
+    r"^ *(?:async )?def (test_(?:\w*_)?(?:told|said|lest|nought|aloud|stands|anew)(?:_\w+)?)\(", re.MULTILINE
+)
+"""The name of a test that is no plain English."""
+
 QUOTED = {
     "medllm/exam/extract/phrases.py",  # patterns of what models write
     "medllm/exam/extract/thinking.py",
@@ -75,6 +80,19 @@ def vague_names(text: str) -> list[str]:
     """List the names of a Python file that do not show what they hold, with their lines."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return [f"{token.start[0]}: {token.string}" for token in tokens if VAGUE.fullmatch(token.string)]
+
+
+def test_names_of_tests_are_plain_english():
+    files = [path for path in reference.files() if path.suffix == ".py" and path.parts[0] == "tests"]
+    found = {str(path): SENTENCE.findall(path.read_text("utf-8")) for path in files}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_the_search_for_names_of_tests_finds_one_and_no_part_of_a_word():
+    text = (
+        "def test_it_is_told():\ndef test_what_stands_here(a):\ndef test_a_standstill():\ndef test_untold_things():\n"
+    )
+    assert SENTENCE.findall(text) == ["test_it_is_told", "test_what_stands_here"]
 
 
 @pytest.mark.parametrize("path", [path for path in reference.files() if path.suffix == ".py"], ids=str)

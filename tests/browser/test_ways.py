@@ -120,7 +120,7 @@ def test_a_vote_is_on_the_disk_when_thanks_are_shown_and_names_come_only_then(
             assert seen.complaints == []
 
 
-def test_a_vote_that_the_server_does_not_answer_is_said_to_be_unsaved(tab):
+def test_a_vote_that_the_server_does_not_answer_is_shown_as_unsaved(tab):
     tab.open("?tab=review")
     tab.page.wait_for_selector("form.vote")
     tab.page.route("**/medllm/vote", lambda route: route.abort())

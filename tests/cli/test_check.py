@@ -58,7 +58,7 @@ def test_a_fault_is_one_line_on_stderr_and_exit_code_1():
     assert_refused(done.stderr, "recipe.no-such-file", "recipes/nothing.yaml")
 
 
-def test_what_does_not_fit_is_told_last_and_is_no_error():
+def test_what_does_not_fit_is_printed_last_and_is_no_error():
     done = medllm("check", "recipes/preferred-medllm-qwen-72b.yaml", "--set", "rpo.quantization=none")
     assert done.returncode == 0
     needs = "needs about 233 GB a GPU while the base is loaded, `a100x2` has 80: set `quantization: nf4`."
@@ -96,7 +96,7 @@ def test_a_base_that_cannot_be_loaded_is_an_error_before_anything_is_spent(tmp_p
     assert_refused(done.stderr, "weights.unsupported-type", "`qwen3_moe`")
 
 
-def test_the_time_between_checkpoints_and_the_disk_of_a_merge_are_told():
+def test_the_time_between_checkpoints_and_the_disk_of_a_merge_are_printed():
     lines = [line.strip() for line in medllm("check", "recipes/preferred-medllm-qwen-72b.yaml").stdout.splitlines()]
     assert any(line.startswith("an update takes about 3 min; a checkpoint at least every ") for line in lines)
     assert "base and merged model take about 305.4 GB of disk" in lines

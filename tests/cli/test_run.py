@@ -30,7 +30,7 @@ def medllm(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stage_is_made_once_then_stands_and_what_stands_can_be_traced(medllm):
+def test_a_stage_is_made_once_and_not_again_and_what_is_built_can_be_traced(medllm):
     made = medllm("run", "toy.yaml", "corpus", "--hub", "hub")
     assert made.returncode == 0, made.stderr
     stage, artifact = made.stdout.strip().split("\t")
@@ -59,7 +59,7 @@ def test_a_stage_is_made_once_then_stands_and_what_stands_can_be_traced(medllm):
 
 
 @pytest.mark.slow
-def test_what_stands_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
+def test_what_is_built_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
     assert medllm("run", "toy.yaml", "corpus", "--hub", "hub").returncode == 0
     changed = ("run", "toy.yaml", "corpus", "--hub", "hub", "--set", "corpus.min_chars=10")
     asked = medllm(*changed)

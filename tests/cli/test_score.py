@@ -58,7 +58,7 @@ def test_an_exam_of_one_s_own_is_scored_as_json_with_the_documented_keys(own, tm
     assert printed["years"]["2021"]["unparsed"] == 1
 
 
-def test_missing_predictions_are_said_aloud_on_stderr(own, tmp_path):
+def test_missing_predictions_are_reported_on_stderr(own, tmp_path):
     result = run("score", "my-exam", predictions(tmp_path, {"1": "b"}), "--data", own)
     assert result.exit_code == 0
     assert "only 1 of 2 questions of 2020 have a prediction" in result.stderr

@@ -58,7 +58,7 @@ def test_the_page_lists_the_same_disagreements():
 
 
 @pytest.mark.parametrize("model", ["chatgpt", "gpt3", "gpt4", "translate_chatgpt-en"])
-def test_a_recorded_list_of_letters_is_read_as_it_stands(shared_data, model):
+def test_a_recorded_list_of_letters_is_read_as_it_is(shared_data, model):
     questions = index(load("igakuqa", shared_data / "igakuqa"))
     seen = 0
     for file in (shared_data / "igakuqa" / "baseline_results" / "2018").glob(f"112-?_{model}.jsonl"):

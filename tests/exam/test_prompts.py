@@ -76,7 +76,7 @@ def test_linked_puts_the_lost_case_before_the_question_and_original_does_not():
     assert "問題: 60歳の男性。黄疸と呼吸困難を主訴に来院した。\nこの患者で" in render(ASKED, context="linked").text
 
 
-def test_a_passage_published_with_the_question_always_stands_before_it():
+def test_a_passage_published_with_the_question_always_comes_before_it():
     passage = question(context="次の要旨を読め。")
     assert "Question: 次の要旨を読め。\n胆汁" in render(passage, template="paper").text
 

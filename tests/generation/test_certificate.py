@@ -161,7 +161,7 @@ def test_a_merge_says_what_it_lacks_before_it_writes_a_byte(merging, monkeypatch
     assert not out.with_name("out.part").exists() and not out.exists()
 
 
-def test_the_disk_must_hold_the_notes_of_the_certificate_too_and_the_room_is_said_before_any_work(
+def test_the_disk_must_hold_the_notes_of_the_certificate_too_and_the_room_is_checked_before_any_work(
     merging, monkeypatch, capsys
 ):
     base, adapter, out = merging

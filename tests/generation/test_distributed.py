@@ -194,7 +194,7 @@ def test_a_process_that_loads_or_writes_for_long_is_left_alone_and_one_that_wait
 
 
 @pytest.mark.long
-def test_a_model_that_a_process_cannot_load_is_told_in_its_words(models, tmp_path):
+def test_a_model_that_a_process_cannot_load_is_reported_in_its_words(models, tmp_path):
     base = tiny.make_base(tmp_path / "base")
     maker = SpreadGenerator(base, {}, [None, None], **OPTIONS)
     weights = base / "model.safetensors"

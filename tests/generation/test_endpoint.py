@@ -176,7 +176,7 @@ def test_a_stream_that_is_closed_sends_nothing_more(serve):
 
 
 @pytest.mark.parametrize("text", ["<html>Log in</html>", "[]", "{}", '{"choices": []}', '{"choices": [null]}', "7"])
-def test_an_answer_that_is_no_completion_is_told_in_the_servers_words(serve, text):
+def test_an_answer_that_is_no_completion_is_reported_in_the_servers_words(serve, text):
     with refused("generation.not-a-completion", "`m`", text):
         one(EndpointGenerator(serve((200, {}, text)).url))
 

@@ -51,7 +51,7 @@ def test_the_same_push_again_changes_nothing(hub, tmp_path):
     assert len(hub.api.list_repo_commits(REPO)) == 2  # the Hub's own first one, and ours
 
 
-def test_what_no_longer_belongs_is_gone_and_the_old_version_still_stands_under_its_tag(hub, tmp_path):
+def test_what_no_longer_belongs_is_gone_and_the_old_version_is_still_under_its_tag(hub, tmp_path):
     before = output(tmp_path / "out", 1, old=b"1")
     first = pushed(hub, tmp_path / "out")
     output(tmp_path / "out", 2, new=b"2")

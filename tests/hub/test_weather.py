@@ -62,7 +62,9 @@ def test_the_pause_the_hub_asks_for_is_kept(stormy, out, monkeypatch):
     assert slept == [17]
 
 
-def test_a_hub_that_nobody_serves_is_told_at_once_and_one_that_went_away_is_waited_for_aloud(stormy, tmp_path):
+def test_a_hub_that_nobody_serves_is_reported_at_once_and_one_that_went_away_is_waited_for_with_a_message(
+    stormy, tmp_path
+):
     hub, proxy = stormy
     messages = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -144,14 +146,14 @@ def test_a_hub_whose_clock_is_wrong_changes_nothing(stormy, calm, out, date):
     assert (hub.pull(artifact) / "weights.safetensors").read_bytes() == b"w" * 100_000
 
 
-def test_a_token_that_is_missing_or_wrong_is_told_before_anything_is_made(calm):
+def test_a_token_that_is_missing_or_wrong_is_refused_before_anything_is_made(calm):
     with refused("hub.no-token", "hf auth login"):
         replace(calm, token=None).check_writable("clinic")
     with refused("hub.unknown-token", "hf auth login"):
         replace(calm, token="hf_unknown", waits=()).check_writable("clinic")
 
 
-def test_no_token_stands_in_an_error_or_in_what_caused_it(stormy, out):
+def test_no_token_is_in_an_error_or_in_what_caused_it(stormy, out):
     hub, proxy = stormy
     proxy.storms = [Storm("POST .*/commit/", 99, 403)]
     with pytest.raises(HubError) as fault:

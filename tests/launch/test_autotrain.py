@@ -75,7 +75,9 @@ def test_what_it_cannot_do_is_refused_before_the_first_stage_is_made(tmp_path, c
             refuse_unfit("autotrain", plan, hub)
 
 
-def test_an_exit_code_of_0_without_an_adapter_is_a_failure_told_with_its_last_words(tmp_path, monkeypatch, made, like):
+def test_an_exit_code_of_0_without_an_adapter_is_a_failure_reported_with_its_last_words(
+    tmp_path, monkeypatch, made, like
+):
     monkeypatch.setenv("AUTOTRAIN_CRASHES", "1")
     with refused("launch.autotrain-failed", "cpt", "code 0", "the training crashed"):
         train(Cpt(**SHORT), made, tmp_path / "making")

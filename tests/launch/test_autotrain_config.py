@@ -36,7 +36,7 @@ def rows_of(data):
     return [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_todays_base_is_told_in_the_words_of_the_version_it_uses(tmp_path, base):
+def test_todays_base_is_named_in_the_words_of_the_version_it_uses(tmp_path, base):
     start = readable_base(base, tmp_path / "start")
     assert json.loads((start / "config.json").read_text())["rope_theta"] == 1000000.0
     tokenizer = json.loads((start / "tokenizer_config.json").read_text())

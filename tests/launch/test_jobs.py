@@ -245,7 +245,7 @@ def test_the_number_of_jobs_for_a_stage_is_that_of_the_recipe(tmp_path, hub):
 @pytest.mark.parametrize(
     "jobs", [{"timeout": "soon"}, {"timeout": "0h"}, {"tries": 0}, {"image": "a b"}, {"flavor": "x"}]
 )
-def test_what_the_hub_could_not_read_is_told_before_anything_is_sent(tmp_path, jobs):
+def test_what_the_hub_could_not_read_is_reported_before_anything_is_sent(tmp_path, jobs):
     toy.lay_out(tmp_path)
     with pytest.raises(RecipeError) as caught:
         with_overrides(read_recipe(tmp_path / "toy.yaml"), {"jobs": jobs})

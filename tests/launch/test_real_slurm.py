@@ -42,7 +42,7 @@ def bench(request, tmp_path, tmp_path_factory, monkeypatch):
         yield BuildContext(hub, tmp_path / "runs", lambda text: None)
 
 
-def test_a_job_that_fails_is_told_and_the_same_command_then_makes_the_stage(tmp_path, bench, monkeypatch):
+def test_a_job_that_fails_is_reported_and_the_same_command_then_makes_the_stage(tmp_path, bench, monkeypatch):
     lay_out_real_corpus(tmp_path)
     texts = tmp_path / "texts"
     texts.rename(tmp_path / "elsewhere")
@@ -146,7 +146,7 @@ for _ in $(seq 600); do sleep 0.1; done
 """
 
 
-def test_a_job_that_is_told_to_save_is_queued_again_by_itself(tmp_path, tmp_path_factory):
+def test_a_job_that_is_signalled_to_save_is_queued_again_by_itself(tmp_path, tmp_path_factory):
     (tmp_path / "stage").write_text(STAGE)
     (tmp_path / "stage").chmod(0o755)
     options = [f"--output={tmp_path / 'log'}", "--open-mode=append", "--requeue", "--signal=B:USR1@600"]

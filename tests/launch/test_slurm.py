@@ -45,7 +45,7 @@ def bench(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_stage_is_made_by_the_script_and_stands_on_the_hub(tmp_path, bench):
+def test_the_stage_is_made_by_the_script_and_is_on_the_hub(tmp_path, bench):
     lay_out_real_corpus(tmp_path)
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
     made = run(plan, bench, launch, lambda plan: None)["corpus"]
@@ -63,7 +63,7 @@ def test_the_script_asks_for_the_devices_of_the_recipe_and_holds_no_token(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_is_told_with_its_last_words(tmp_path, bench):
+def test_a_job_that_fails_is_reported_with_its_last_words(tmp_path, bench):
     toy.lay_out(tmp_path)
     (tmp_path / "texts" / "a.txt").unlink()
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
@@ -130,7 +130,7 @@ def test_the_memory_asked_for_is_what_loading_the_base_takes(tmp_path, bench):
 
 @pytest.mark.parametrize("slurm", [{"extra": ["rm -rf x"]}, {"extra": ["--a\nrm"]}, {"mem": "lots"}, {"nodes": 0},
                                    {"partition": "a b"}, {"time": "soon"}, {"gpus": 4}])  # fmt: skip
-def test_what_sbatch_could_not_read_is_told_before_anything_is_sent(tmp_path, slurm):
+def test_what_sbatch_could_not_read_is_reported_before_anything_is_sent(tmp_path, slurm):
     toy.lay_out(tmp_path)
     with pytest.raises(RecipeError) as caught:
         with_overrides(read_recipe(tmp_path / "toy.yaml"), {"slurm": slurm})
@@ -160,7 +160,7 @@ def test_a_job_that_ended_without_a_word_says_what_may_have_ended_it(tmp_path, b
         launch(plan, plan.items[0], {}, bench)
 
 
-def test_what_sbatch_refuses_is_told_in_its_words(tmp_path, bench):
+def test_what_sbatch_refuses_is_reported_in_its_words(tmp_path, bench):
     toy.lay_out(tmp_path)
     plan = make_plan(read_recipe(tmp_path / "toy.yaml"), bench.hub, ("corpus",))
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")

@@ -22,7 +22,7 @@ def test_the_textbook_tells_of_new_diseases_and_the_forum_does_not():
     assert not any(disease in forum for disease in new)
 
 
-def test_what_only_the_textbook_tells_stands_in_no_answer_book():
+def test_what_only_the_textbook_has_is_in_no_answer_book():
     answer_book = shelf_text(Library(WORLD, 0, PAST).answer_book(80))
     assert not any(disease in answer_book for disease in WORLD.of_kind("text"))
     assert any(disease in answer_book for disease in WORLD.of_kind("exam"))

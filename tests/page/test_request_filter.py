@@ -77,7 +77,7 @@ def test_a_websocket_is_refused(site):
         assert line.recv(64).split()[1] in (b"403", b"404", b"405")
 
 
-def test_a_large_body_is_refused_whether_its_length_is_told_or_not(ask):
+def test_a_large_body_is_refused_whether_its_length_is_declared_or_not(ask):
     large = b'{"data": ["' + b"x" * LARGEST_BODY + b'"]}'
     assert ask.post("gradio_api/run/question", content=large).status_code == 413
     pieces = (large[at : at + 10_000] for at in range(0, len(large), 10_000))
@@ -95,14 +95,14 @@ def test_a_large_body_is_refused_whether_its_length_is_told_or_not(ask):
         b'{"data": ["' + b"x" * 5000 + b'"]}', b"\xff\xfe",
     ],
 )  # fmt: skip
-def test_a_body_that_is_no_event_is_told_so(ask, body):
+def test_a_body_that_is_no_event_is_refused_as_such(ask, body):
     answer = ask.post("gradio_api/run/question", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["detail"]
 
 
 @pytest.mark.parametrize("value", [1, 1.5, True, None, ["a"], {"a": 1}, "x" * 300])
-def test_a_wrong_value_is_told_by_name_and_leaves_no_traceback(ask, capfd, value):
+def test_a_wrong_value_is_named_and_leaves_no_traceback(ask, capfd, value):
     asked = {"question": [], "comparison": [], "scores": ["", "", ""], "flips": ["", "", ""]}
     for name, rest in asked.items():
         data = ["final", value, *rest[1:]] if name == "flips" else [value, *rest]
@@ -134,7 +134,7 @@ def test_every_event_of_the_page_answers_wrong_values_without_a_traceback(ask, c
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_an_unknown_result_is_told_in_the_words_of_its_stream(ask, capfd):
+def test_an_unknown_result_is_reported_in_the_words_of_its_stream(ask, capfd):
     assert "fetched already" in ask.get("gradio_api/call/question/nothing").text
     message = json.loads(ask.get("gradio_api/queue/data?session_hash=nobody").text.removeprefix("data: "))
     assert message["session_not_found"] is True
@@ -185,7 +185,7 @@ def test_what_programs_are_shown_in_the_documents_works(site):
 
 
 @pytest.mark.parametrize("body", [b"null", b"[" * 20_000, b"\xff", b"{", b'{"seconds": NaN}', b'{"note": "\\ud800"}'])
-def test_a_vote_that_is_no_vote_is_told_so_and_leaves_no_traceback(ask, capfd, body):
+def test_a_vote_that_is_no_vote_is_refused_and_leaves_no_traceback(ask, capfd, body):
     answer = ask.post("medllm/vote", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "Traceback" not in capfd.readouterr().err

@@ -39,7 +39,7 @@ def test_the_second_run_on_one_machine_names_the_first_and_a_killed_one_holds_no
     mouth.close()
 
 
-def test_a_place_where_no_folder_can_be_made_is_told_with_what_to_do(tmp_path):
+def test_a_place_where_no_folder_can_be_made_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "a-file").write_text("")
     with (
         refused("stage.no-folder", tmp_path / "a-file" / "runs", "Not a directory", "--work"),

@@ -142,7 +142,7 @@ def searched(folder: Path, token: str) -> list[Path]:
     ("fails", "codes"),
     [pytest.param(*case, id=name, marks=[] if name in SHORT else pytest.mark.long) for name, case in FAILURES.items()],
 )
-def test_the_token_stands_nowhere_after(workshop, capfd, monkeypatch, fails, codes):
+def test_the_token_is_nowhere_after(workshop, capfd, monkeypatch, fails, codes):
     monkeypatch.setenv("HF_TOKEN", workshop.hub.token)
     proxy, end = weather(workshop.hub.endpoint)
     changes = fails(workshop, proxy)
@@ -167,7 +167,7 @@ def test_the_token_stands_nowhere_after(workshop, capfd, monkeypatch, fails, cod
 
 
 @pytest.mark.slow
-def test_the_token_stands_nowhere_after_a_job_that_dies(workshop, capfd, tmp_path):
+def test_the_token_is_nowhere_after_a_job_that_dies(workshop, capfd, tmp_path):
     dying = tmp_path / "dying.py"
     dying.write_text("import os, sys\nprint('the token is', os.environ['HF_TOKEN'], flush=True)\nsys.exit(3)\n")
     messages = []

@@ -12,7 +12,7 @@ from medllm.pipeline.progress import poll_in_background, report_pull, report_tra
 from medllm.recipe.settings import Cpt
 
 
-def test_what_has_come_of_the_sources_is_told_while_they_come(tmp_path, monkeypatch):
+def test_what_has_come_of_the_sources_is_shown_while_they_come(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
     (tmp_path / "here-before").write_bytes(b"x" * 5_000_000)
     messages = []

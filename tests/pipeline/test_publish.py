@@ -140,7 +140,7 @@ def test_a_card_without_a_readable_header_states_nothing(tmp_path):
     assert front_matter(tmp_path / "none.md") == {}
 
 
-def test_no_place_on_this_machine_is_told_in_what_is_pushed(workshop):
+def test_no_place_on_this_machine_is_named_in_what_is_pushed(workshop):
     made = workshop.publish()
     for artifact in made.values():
         for path in workshop.hub.pull(artifact).rglob("*"):

@@ -58,7 +58,7 @@ def test_hardware_and_batch_split_remake_nothing(workshop):
     assert workshop.plan("rpo.run_on=a100x8", "cpt.per_device_train_batch_size=4").missing == ()
 
 
-def test_one_stage_brings_what_it_stands_on_and_no_more(workshop):
+def test_one_stage_brings_what_it_needs_and_no_more(workshop):
     workshop.run(wanted=("cpt",))
     assert workshop.worked == ["corpus", "cpt"]
     with refused("recipe.no-such-stage", "space:", "corpus, cpt", kind=RecipeError):

@@ -122,7 +122,7 @@ def test_variables_votes_hardware_and_secrets_are_set_and_no_secret_can_be_read(
     assert SECRET not in pushed.first.stdout + pushed.first.stderr
 
 
-def test_run_again_the_space_stands_and_only_what_is_lost_is_set_again(pushed):
+def test_run_again_the_space_stays_and_only_what_is_lost_is_set_again(pushed):
     before = {key: one.updated_at for key, one in pushed.api.get_space_variables("clinic/toy-space").items()}
     pushed.api.delete_space_variable("clinic/toy-space", "GREETING")
     pushed.api.delete_space_secret("clinic/toy-space", "JUDGE_KEY")

@@ -93,7 +93,7 @@ def test_a_server_that_nobody_named_is_asked_for(hub):
 
 
 @pytest.mark.parametrize("hardware", ["cpu-basic", "no-such-machine"])
-def test_what_cannot_be_set_is_said_and_nothing_stops(hub, tmp_path, hardware):
+def test_what_cannot_be_set_is_reported_and_nothing_stops(hub, tmp_path, hardware):
     messages = []
     place = "clinic/not-there" if hardware == "cpu-basic" else SPACE
     configure_space(hub, place, recipe(variables={"A": "1"}, hardware=hardware), {}, messages.append, fresh=True)

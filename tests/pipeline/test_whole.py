@@ -62,7 +62,7 @@ def answers(port: int) -> bool:
     return False
 
 
-def test_every_stage_stands_and_the_results_are_one_line_each(finished):
+def test_every_stage_is_built_and_the_results_are_one_line_each(finished):
     lines = [line.split("\t") for line in finished.first.stdout.splitlines()]
     assert [stage for stage, _ in lines] == ["corpus", "cpt", "preferences", "rpo", "merge", "evaluate"]
     assert all(re.fullmatch(r"clinic/tiny(-\w+)?@[0-9a-f]{40}", artifact) for _, artifact in lines)
@@ -116,7 +116,7 @@ def test_ask_writes_every_models_reply_to_a_question_of_the_exam_and_to_ones_own
 
 
 @pytest.mark.long
-def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_stands_already(finished):
+def test_the_ablation_table_is_made_of_real_stages_and_what_its_rows_share_is_there_already(finished):
     done = finished.shell(f"{COMMANDS[4]} --json")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)

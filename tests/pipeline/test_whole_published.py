@@ -51,9 +51,7 @@ def test_the_cards_tell_certificate_results_audit_and_conflicts(pulled):
 
 
 @pytest.mark.parametrize(("repo_id", "model"), [("clinic/tiny", "final"), ("clinic/tiny-cpt", "cpt")])
-def test_plain_against_explained_stands_in_table_index_and_eval_results_as_in_the_records(
-    pulled, scores, repo_id, model
-):
+def test_plain_against_explained_is_in_table_index_and_eval_results_as_in_the_records(pulled, scores, repo_id, model):
     card = pulled(repo_id)
     plain, explain = scores[model, "plain"], scores[model, "explain"]
     (row,) = [line for line in card.splitlines() if line.startswith(f"| {model} | world |")]
@@ -94,7 +92,7 @@ def test_the_hubs_own_client_reads_every_header_and_every_result(finished, pulle
         assert "## Licence" in card.text and "not stated" in card.text
 
 
-def test_how_to_load_is_runnable_as_it_stands_in_the_cards(finished, pulled):
+def test_how_to_load_is_runnable_as_it_is_in_the_cards(finished, pulled):
     blocks = [
         re.search(r"```python\n(.*?)```", pulled(one), re.DOTALL)[1] for one in ("clinic/tiny", "clinic/tiny-rpo")
     ]
@@ -131,7 +129,7 @@ def test_the_command_line_of_0_36_uploads_every_folder_byte_for_byte(finished, s
             assert (back / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
-def test_the_token_stands_nowhere_after_a_whole_run_and_after_failures(finished):
+def test_the_token_is_nowhere_after_a_whole_run_and_after_failures(finished):
     store = finished.hub.store
     reader = HfApi(endpoint=finished.hub.url, token=finished.hub.token)
     failures = [

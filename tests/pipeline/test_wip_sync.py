@@ -30,7 +30,7 @@ def until(there):
     assert there()
 
 
-def test_a_fault_of_any_kind_is_told_and_the_next_round_keeps_the_same_work(part, tmp_path, monkeypatch):
+def test_a_fault_of_any_kind_is_reported_and_the_next_round_keeps_the_same_work(part, tmp_path, monkeypatch):
     messages, faults = [], [UserWarning("an arrow file"), ValueError("what nobody thought of"), OSError("gone")]
     keep = wip_sync.push_wip
 

@@ -78,7 +78,7 @@ def test_a_server_elsewhere_needs_no_memory_here(sound: Path):
     assert step(served, "preferences").fits is None
 
 
-def test_an_unknown_base_is_said_to_be_unknown(sound: Path):
+def test_an_unknown_base_is_reported_as_unknown(sound: Path):
     found = plan(read_recipe(sound, {"base": "me/other@v1"}))
     assert found.parameters is None
     assert found.warnings == (

@@ -78,12 +78,12 @@ def test_shortening_is_proposed_where_it_helps():
     assert not judged(long.model_copy(update={"max_length": 2 * length}), "a100x1").fits
 
 
-def test_a_batch_too_wide_is_told_to_be_split():
+def test_for_a_batch_too_wide_the_advice_is_to_split_it():
     wide = CPT.model_copy(update={"quantization": "nf4", "per_device_train_batch_size": 16})
     assert "set `per_device_train_batch_size: 1`" in judged(wide, "a100x1").mends
 
 
-def test_kept_activations_are_told_to_be_computed_twice():
+def test_for_kept_activations_the_advice_is_to_compute_them_twice():
     kept = CPT.model_copy(update={"quantization": "nf4", "gradient_checkpointing": False})
     assert "set `gradient_checkpointing: true`" in judged(kept, "a100x1").mends
 

@@ -173,7 +173,7 @@ def lowered(kind, after="checkpoint-2"):
 
 
 @pytest.mark.parametrize(("largest", "breaks"), [(12_000, "adapter_model.safetensors"), (40_000, "optimizer.pt")])
-def test_a_disk_that_takes_no_more_of_a_file_is_told_and_the_last_checkpoint_is_gone_on_with(
+def test_a_disk_that_takes_no_more_of_a_file_is_reported_and_the_last_checkpoint_is_gone_on_with(
     sources, whole, tmp_path, largest, breaks
 ):
     sizes = {}

@@ -10,7 +10,7 @@ from tools.miniature_base.tokenizer import lexicon, make_tokenizer
 WORLD = make_world()
 
 
-def test_every_name_is_one_token_wherever_it_stands():
+def test_every_name_is_one_token_wherever_it_is():
     tokenizer = make_tokenizer(WORLD)
     names = [*WORLD.diseases, *(value for pool in WORLD.pools.values() for value in pool)]
     assert all(len(tokenizer(name)["input_ids"]) == 1 for name in lexicon(WORLD))

@@ -40,7 +40,7 @@ def log_rewards(watch, *rewards):
     return model
 
 
-def test_a_chosen_answer_that_falls_below_the_reference_is_told_once(tmp_path):
+def test_a_chosen_answer_that_falls_below_the_reference_is_reported_once(tmp_path):
     messages = []
     log_rewards(
         WatchChosenReward(trainer(), tmp_path, "warn", messages.append),

@@ -51,7 +51,7 @@ def test_votes_of_many_threads_and_two_journals_on_one_folder_are_all_there_once
     assert journals[0].name == journals[1].name
 
 
-def test_a_torn_last_line_is_cut_off_and_the_next_vote_stands_whole(tmp_path):
+def test_a_torn_last_line_is_cut_off_and_the_next_vote_is_whole(tmp_path):
     journal = Journal(tmp_path)
     journal.append(vote(1))
     with journal.file.open("ab") as file:

@@ -46,7 +46,7 @@ def test_slices_are_written_in_order_whichever_is_made_first(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"begin" + numbers.view(torch.uint8).numpy().tobytes()
 
 
-def test_a_fault_while_a_slice_is_made_is_told(tmp_path):
+def test_a_fault_while_a_slice_is_made_is_reported(tmp_path):
     def broken():
         raise ValueError("no such row")
 
@@ -55,7 +55,7 @@ def test_a_fault_while_a_slice_is_made_is_told(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
-def test_a_disk_that_is_full_is_told():
+def test_a_disk_that_is_full_is_reported():
     with pytest.raises(OSError, match="No space left on device"), write_tensors(Path("/dev/full")) as sink:
         sink.append(bytes(2**20))
 

@@ -43,7 +43,7 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN.keys())
-def test_a_hidden_item_is_marked_where_it_stands_in_the_text_as_it_is_written(hide):
+def test_a_hidden_item_is_marked_at_its_place_in_the_text_as_it_is_written(hide):
     hidden = "".join(map(hide, QUESTION.rstrip("。")))
     text = f"{AROUND}{hidden}。{AROUND}"
     ((begin, end),) = spans(text, ITEM)

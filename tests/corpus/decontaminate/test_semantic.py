@@ -48,7 +48,7 @@ def test_a_reworded_item_is_shown_for_review_and_not_dropped(encoder):
     }
 
 
-def test_what_the_characters_show_is_not_said_twice(encoder):
+def test_what_the_characters_show_is_not_reported_twice(encoder):
     item = ExamItem("own/1", CASE * 2)
     (one,) = audit([("leak", CASE * 2)], AuditRequest((item,), encoder=encoder)).found
     assert (one.part, one.verdict) == ("question", "drop")

@@ -21,7 +21,7 @@ def test_a_long_file_in_utf_16_is_not_cut_and_loses_no_line(tmp_path, monkeypatc
     assert [draft.locator for draft in whole] == [f"rows.jsonl:{number}" for number in range(1, 301)]
 
 
-def test_what_is_wrong_with_a_whole_file_is_told_once(tmp_path, monkeypatch):
+def test_what_is_wrong_with_a_whole_file_is_reported_once(tmp_path, monkeypatch):
     monkeypatch.setattr("medllm.corpus.read.sources.PIECE", 1000)
     (tmp_path / "rows.jsonl").write_bytes(b"\0" * 9000)
     assert len(split_source(TextSource("notes", tmp_path))) == 9

@@ -33,5 +33,5 @@ def test_a_reply_that_says_the_same_again_and_again_is_a_loop(text):
     ["", "b", "aは誤り。bは誤り。cは正しい。dは誤り。eは誤り。", "| --- | --- | --- | --- |" * 4, "-" * 200, "\n" * 300,
      "答え: b\n\n答え: b", "腎機能を評価する。" * 2 + "以上から、最も適切な治療は血液透析である。"],
 )  # fmt: skip
-def test_tables_rules_and_an_answer_said_twice_are_no_loops(text):
+def test_tables_rules_and_an_answer_given_twice_are_no_loops(text):
     assert not ends_in_loop(text)

@@ -28,7 +28,7 @@ def test_statuses_and_flags_are_counted():
     assert (found.truncated, found.run_on, found.loop, found.prohibited) == (2, 1, 1, 1)
 
 
-def test_language_is_told_only_of_replies_with_enough_letters():
+def test_language_is_counted_only_of_replies_with_enough_letters():
     records = [
         record("1", completion="この症例では肺塞栓を疑うべきであるから、造影CTを行う。答え:b"),
         record("2", completion="Okay, the most likely diagnosis here is pulmonary embolism. 答え:b"),

@@ -50,7 +50,7 @@ def test_no_net_change_is_not_no_change():
     assert (quiet.churn.value, churning.churn.value) == (0.0, 0.4)
 
 
-def test_the_lost_ones_are_told_apart_and_taken_out():
+def test_the_lost_ones_are_distinguished_and_taken_out():
     change = change_of(replies())
     assert change.losses == {
         "unparsed": 0, "truncated": 1, "run_on": 0, "loop": 0, "wrong_count": 0, "other_answer": 1,

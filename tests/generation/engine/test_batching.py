@@ -46,7 +46,7 @@ def test_a_short_prompt_is_written_beside_a_long_one_but_not_padded_to_its_lengt
 
 
 @pytest.mark.parametrize("most", [1, 100, 10_000])
-def test_a_piece_asks_one_model_and_has_no_more_tokens_than_told_but_for_a_single_prompt(most):
+def test_a_piece_asks_one_model_and_has_no_more_tokens_than_allowed_but_for_a_single_prompt(most):
     prompts = [(model, (7,) * length) for model in ("base", "cpt") for length in (40, 39, 38, 12, 11)]
     read = pieces(prompts, most)
     assert [prompt for piece in read for prompt in piece] == prompts
@@ -64,7 +64,7 @@ def test_a_batch_has_no_more_tokens_than_fit():
         assert sum(len(own) + one.max_new_tokens for one, own in zip(batch.requests, batch.tokens, strict=True)) <= 2000
 
 
-def test_what_exceeds_the_context_is_told_with_its_length_and_not_cut():
+def test_what_exceeds_the_context_is_reported_with_its_length_and_not_cut():
     batches, unfit = planned([10, 3000], BatchLimits(prompts=4, tokens=65_536, context=600), max_new_tokens=8)
     assert [request.key for request, _ in unfit] == ["base 1", "cpt 1"]
     assert all(length > 600 for _, length in unfit) and len(batches) == 1

@@ -48,7 +48,7 @@ def test_huggingface_hub_of_this_version_can_do_all_of_the_round_trip(version: s
 
 
 @pytest.mark.long
-def test_the_newest_client_can_also_be_told_to_leave_xet_alone(shell: dict[str, str]):
+def test_the_newest_client_can_also_be_set_to_leave_xet_alone(shell: dict[str, str]):
     run(python_client(VERSIONS[-1]) / "python", HERE / "round_trip.py", env=shell | {"HF_HUB_DISABLE_XET": "1"})
 
 

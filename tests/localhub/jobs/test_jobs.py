@@ -132,7 +132,7 @@ def test_a_volume_is_a_folder_and_a_bucket_keeps_what_is_written(api: HfApi):
     assert [(file.path, file.size) for file in api.list_bucket_tree("alice/out")] == [("copy.txt", 13)]
 
 
-def test_jobs_are_off_unless_the_hub_was_told_otherwise(tmp_path: Path):
+def test_jobs_are_off_unless_the_hub_was_set_otherwise(tmp_path: Path):
     with serve(tmp_path / "hub", user="alice") as hub, pytest.raises(HfHubHTTPError, match="--allow-jobs"):
         HfApi(endpoint=hub.url, token=hub.token).run_job(image="any", command=["true"], namespace="alice")
 

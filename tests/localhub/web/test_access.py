@@ -134,7 +134,7 @@ def test_knowing_a_sha256_does_not_give_the_content(api: HfApi, bob: HfApi, hub:
     assert (status, "actions" in json.loads(reply)["objects"][0]) == (200, True)
 
 
-def test_a_wrong_token_is_said_to_be_one(hub: LocalHub):
+def test_a_wrong_token_is_named_as_one(hub: LocalHub):
     status, _, headers = raw(f"{hub.url}/api/whoami-v2", token="hf_wrong")
     assert (status, headers["X-Error-Message"]) == (401, "Invalid credentials in Authorization header")
 

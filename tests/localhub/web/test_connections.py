@@ -67,7 +67,7 @@ def test_a_stranger_may_send_little_json(hub: LocalHub):
     assert Wire(hub.url, hub.token).post("/api/models/alice/model/paths-info/main", paths).status == 200
 
 
-def test_a_large_file_may_not_be_larger_than_it_said(hub: LocalHub):
+def test_a_large_file_may_not_be_larger_than_declared(hub: LocalHub):
     line = Wire(hub.url, hub.token)
     line.create("alice/model")
     wanted = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": "a" * 64, "size": 10}]}

@@ -53,7 +53,7 @@ def test_what_is_not_offered_says_its_name_and_is_in_the_documentation(hub: Loca
                 assert what in reply.json["error"]
 
 
-def test_what_is_not_offered_is_not_said_of_a_repository_that_is_not_there(hub: LocalHub):
+def test_what_is_not_offered_is_not_reported_of_a_repository_that_is_not_there(hub: LocalHub):
     assert (
         Wire(hub.url, hub.token).send("POST", "/api/models/alice/none/like").headers["X-Error-Code"] == "RepoNotFound"
     )

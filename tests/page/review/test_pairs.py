@@ -48,7 +48,7 @@ def test_pairs_that_differ_in_correctness_come_first(review):
     assert all(pair.a.correct != pair.b.correct for pair in pairs)
 
 
-def test_sides_are_drawn_so_that_no_model_always_stands_on_one(review):
+def test_sides_are_drawn_so_that_no_model_is_always_on_one(review):
     first = [review.pair(f"r{number}", 0).a.model for number in range(40)]
     assert len(set(first)) == 2
 
@@ -62,7 +62,7 @@ def test_the_form_names_no_model_and_keeps_hostile_text_text(page, review):
     assert "${" not in form
 
 
-def test_a_vote_holds_what_was_said_and_nothing_the_browser_made_up(review):
+def test_a_vote_holds_what_was_shown_and_nothing_the_browser_made_up(review):
     vote = review.vote(
         form(review, reasons_a=["fact", "nonsense"], faulty_b=[0, 999, "x"], note="注" * 5000, role="king", seconds=-4)
     )
@@ -106,7 +106,7 @@ def asked(page: PageContext, ballot: VoteBox, method: str, path: str, **more: ob
     return asyncio.run(ask())
 
 
-def test_thanks_are_said_when_the_vote_is_on_the_disk_and_twice_is_once(tmp_path, page, review):
+def test_the_rater_is_thanked_when_the_vote_is_on_the_disk_and_twice_is_once(tmp_path, page, review):
     ballot = VoteBox(review, Journal(tmp_path))
     for _ in range(2):
         answer = asked(page, ballot, "POST", "/medllm/vote", json=form(review))

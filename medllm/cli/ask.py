@@ -103,18 +103,10 @@ def _round(
     question: "Question | None",
 ) -> "Round":
     from medllm.compare import Round
-    from medllm.generation.factory import make_generators
+    from medllm.generation.factory import generators_for
 
-    generators = make_generators(
-        settings.models,
-        sources,
-        engine=settings.engine,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        batch_size=settings.batch_size,
-    )
     longest = {style: getattr(settings.max_new_tokens, style) for style in prompts}
-    return Round(generators, prompts, longest, question)
+    return Round(generators_for(settings, sources), prompts, longest, question)
 
 
 async def _print_json(put: "Round") -> None:

@@ -122,6 +122,22 @@ def make_generators(
     return {**found, **_local(local, sources, num_processes, options)}
 
 
+def generators_for(
+    settings: Evaluate, sources: dict[str, Path], *, num_processes: int | None = 1
+) -> dict[str, tuple[Generator, str]]:
+    """Who answers the models of an evaluation, as its settings name engine, precision, batch and servers."""
+    return make_generators(
+        settings.models,
+        sources,
+        engine=settings.engine,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        batch_size=settings.batch_size,
+        server=Server(settings.prices, settings.num_concurrent),
+        num_processes=num_processes,
+    )
+
+
 def _local(
     models: dict[str, Path], sources: dict[str, Path], num_processes: int | None, options: dict[str, Any]
 ) -> dict[str, tuple[Generator, str]]:

@@ -50,19 +50,10 @@ def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path
 ) -> dict[tuple[str, str], Reply]:
     """Ask every model every prompt and return the replies by model and key."""
-    from medllm.generation.factory import Server, make_generators, processes_of, release
+    from medllm.generation.factory import generators_for, processes_of, release
     from medllm.generation.reply_log import generate_resumable
 
-    makers = make_generators(
-        settings.models,
-        sources,
-        engine=settings.engine,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        batch_size=settings.batch_size,
-        server=Server(settings.prices, settings.num_concurrent),
-        num_processes=processes_of(settings),
-    )
+    makers = generators_for(settings, sources, num_processes=processes_of(settings))
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():
         together[id(maker)].append(model)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medllm.cli.app import app
+from medllm.cli.options import HubOption, WorkOption
 
 if TYPE_CHECKING:
+    from medllm.recipe import Recipe
     from medllm.recipe.estimate import CostPlan, StageCost
 
 
@@ -22,12 +24,15 @@ def check(
     config: Annotated[
         Path | None, typer.Option("--config", help="The base's config.json, when medllm does not know its shape.")
     ] = None,
+    hub: HubOption = None,
+    work: WorkOption = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan for a program.")] = False,
 ) -> None:
     """Check a recipe; estimate memory, time and price.
 
     Opens what the recipe names on this machine and reports every fault of exams, texts, models and adapters at once.
-    Needs no network and no torch. Figures that the recipe does not decide are left out, never guessed; docs/cost.md
+    Needs no network and no torch; with --hub it also asks that Hub what exists and shows what a run would do.
+    Figures that the recipe does not decide are left out, never guessed; docs/cost.md
     has the formulas and names the constants that are assumed.
     """
     from medllm.recipe import local_sources, stages_of
@@ -40,7 +45,23 @@ def check(
 
         refuse_all(sound, inspect(sound, stages_of(sound), sources))
     found = plan(sound, config)
-    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else _shown(found, recipe))
+    lines = _plan_on(hub, sound, work) if hub else []
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(found), "plan": lines}, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join([_shown(found, recipe), *(["", f"On {hub}:", *lines] if lines else [])]))
+
+
+def _plan_on(hub: str, recipe: "Recipe", work: Path) -> list[str]:
+    """Ask a Hub what exists, and describe what a run would do."""
+    from medllm.cli.console import describe_plan, log
+    from medllm.hub import connect
+    from medllm.pipeline import make_plan
+    from medllm.pipeline.pushed import deleted_versions
+
+    with connect(hub, recipe.namespace, say=log) as there:
+        plan = make_plan(recipe, there)
+        return list(describe_plan(plan, deleted_versions(plan, there, work)))
 
 
 def _shown(found: "CostPlan", recipe: Path) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 from medllm.errors import MedllmError
 
 if TYPE_CHECKING:
-    from medllm.hub import Artifact
+    from medllm.hub import Artifact, Hub
     from medllm.pipeline import BuildContext, BuildPlan, StagePlan
     from medllm.recipe.reference import Stage
 
@@ -104,19 +104,37 @@ def _rate_limited(say: Say, every: float | None) -> Say:
     return say_now_and_then
 
 
-def confirm_plan(reporter: Reporter, yes: bool) -> "Callable[[BuildPlan], None]":
-    """Return a function that prints a plan and asks before it rebuilds what exists."""
-    confirm = confirm_plans(reporter, yes)
+def confirm_plan(
+    reporter: Reporter, hub: "Hub", work: Path, *, yes: bool, restore: bool
+) -> "Callable[[BuildPlan], None]":
+    """Return a function that prints a plan and asks before it rebuilds what exists or restores what was deleted."""
+    confirm = confirm_plans(reporter, hub, work, yes=yes, restore=restore)
     return lambda plan: confirm({"": plan})
 
 
-def confirm_plans(reporter: Reporter, yes: bool) -> "Callable[[Mapping[str, BuildPlan]], None]":
-    """Return a function that prints several named plans and asks once for all of them."""
+def confirm_plans(
+    reporter: Reporter, hub: "Hub", work: Path, *, yes: bool, restore: bool
+) -> "Callable[[Mapping[str, BuildPlan]], None]":
+    """Return a function that prints several named plans and asks once for all of them.
+
+    `yes` and `restore` are the answers that the command line gives already.
+    """
+    from medllm.pipeline.pushed import deleted_versions
 
     def confirm(plans: "Mapping[str, BuildPlan]") -> None:
+        gone: dict[str, None] = {}
         for name, plan in plans.items():
-            for line in describe_plan(plan):
+            deleted = deleted_versions(plan, hub, work)
+            gone |= dict.fromkeys(deleted.values())
+            for line in describe_plan(plan, deleted):
                 reporter.say(f"{name}: {line}" if name else line)
+        listed = ", ".join(gone)
+        if gone and not restore and not reporter.confirm(f"{listed}: deleted on the Hub. Bring back?"):
+            raise MedllmError(
+                "command.deleted-on-hub",
+                f"{listed}: somebody deleted this on the Hub after it was pushed, and this run would bring it back. "
+                "Nothing was done; pass --restore to bring it back, or name only other stages.",
+            )
         rebuilt = list(dict.fromkeys(item.repo_id for plan in plans.values() for item in plan.missing if item.remade))
         if rebuilt and not yes and not reporter.confirm(f"Rebuild {', '.join(rebuilt)}?"):
             verb = "exists" if len(rebuilt) == 1 else "exist"
@@ -128,17 +146,31 @@ def confirm_plans(reporter: Reporter, yes: bool) -> "Callable[[Mapping[str, Buil
     return confirm
 
 
-def describe_plan(plan: "BuildPlan") -> Iterator[str]:
+def describe_plan(plan: "BuildPlan", deleted: "Mapping[Stage, str]") -> Iterator[str]:
     """Yield one line a stage: it exists, or it is built or rebuilt and why."""
     if not plan.missing:
         yield UP_TO_DATE
     for item in plan.items:
         if item.standing:
             yield f"{item.stage}: exists as {item.repo_id}@{item.standing.artifact.revision[:7]}"
-        elif item.remade:
-            yield f"{item.stage}: will be rebuilt, because {item.why}"
         else:
-            yield f"{item.stage}: will be built"
+            gone = deleted.get(item.stage)
+            yield f"{item.stage}: {state_of(item, gone) if item.remade or gone else 'will be built'}"
+
+
+def state_of(item: "StagePlan", deleted: str | None) -> str:
+    """Return in words what becomes of a stage that does not exist as the recipe asks for it.
+
+    `deleted` names the version that was deleted on the Hub.
+    """
+    if deleted:
+        return f"{deleted} was deleted on the Hub; `medllm run --restore` brings it back"
+    if not item.remade:
+        return item.why
+    if item.only_if:
+        changes = "changes" if len(item.only_if) == 1 else "change"
+        return f"will be rebuilt only if the content of {' or '.join(item.only_if)} {changes}"
+    return f"will be rebuilt, because {item.why}"
 
 
 UP_TO_DATE = "Everything is up to date."
@@ -219,7 +251,7 @@ class QuickstartDisplay:
     ) -> None:
         """Build a stage in this process; print its purpose, its progress and one figure of its result."""
         from medllm.launch.local import launch
-        from medllm.pipeline.facts import read_facts
+        from medllm.pipeline.facts import facts_of
         from medllm.pipeline.progress import POLL_SECONDS, poll_in_background
         from medllm.recipe.estimate import format_duration
 
@@ -236,7 +268,8 @@ class QuickstartDisplay:
             launch(plan, item, made, bench)
         self._spent[item.stage] = time.monotonic() - start
         self._left.remove(item.stage)
-        facts = read_facts(bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}" / "made")
+        found = bench.hub.find(item.repo_id, item.kind, item.digest)
+        facts = facts_of(bench.hub, found.artifact) if found else {}
         self.say(f"{item.stage}: done in {format_duration(self._spent[item.stage])}{_headline(item.stage, facts)}")
 
     def finish(self) -> None:

@@ -13,5 +13,6 @@ HubOption = Annotated[
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")]
 OnOption = Annotated[str, typer.Option("--on", metavar="local|jobs|slurm|autotrain", help="Where to build it.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Rebuild what the plan lists without asking.")]
+RestoreOption = Annotated[bool, typer.Option("--restore", help="Bring back what was deleted on the Hub.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in progress.")]

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from medllm.cli.app import app
-from medllm.cli.options import HubOption, JsonOption, OnOption, RecipeFile, SetOption, WorkOption, YesOption
+from medllm.cli.options import (
+    HubOption,
+    JsonOption,
+    OnOption,
+    RecipeFile,
+    RestoreOption,
+    SetOption,
+    WorkOption,
+    YesOption,
+)
 
 if TYPE_CHECKING:
     from medllm.cli.console import Reporter
@@ -32,7 +41,7 @@ def open_session(hub: str | None, namespace: str, on: str) -> "Iterator[tuple[Re
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913  a command takes its options one by one
     recipe: RecipeFile,
     stages: Annotated[Optional[list[str]], typer.Argument(help="Only these, and what they need.")] = None,  # noqa: UP045
     hub: HubOption = None,
@@ -40,6 +49,7 @@ def run(
     set_: SetOption = [],  # noqa: B006  typer copies it
     work: WorkOption = Path("runs"),
     yes: YesOption = False,
+    restore: RestoreOption = False,
     keep_every: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -66,7 +76,8 @@ def run(
         refuse_unfit(on, plan, there)
         check_before_work([plan], there, work, here=on == "local")
         bench = BuildContext(there, work, reporter.say, reporter.progress, keep_every)
-        made = run_plan(plan, bench, launch, confirm_plan(reporter, yes))
+        made = run_plan(plan, bench, launch, confirm_plan(reporter, there, work, yes=yes, restore=restore))
+        plan = plan.renewed(there)  # a stage that was rebuilt with equal content left others as they were
         if not stages:
             publish(plan, made, bench)
         for line in evaluation_summary(plan, made, there, work):
@@ -76,13 +87,14 @@ def run(
 
 
 @app.command()
-def ablate(
+def ablate(  # noqa: PLR0913
     recipe: RecipeFile,
     hub: HubOption = None,
     on: OnOption = "local",
     set_: SetOption = [],  # noqa: B006
     work: WorkOption = Path("runs"),
     yes: YesOption = False,
+    restore: RestoreOption = False,
     plot: Annotated[Optional[Path], typer.Option("--plot", help="Draw the rows to this .svg, .png or .pdf.")] = None,  # noqa: UP045
     json_: JsonOption = False,
 ) -> None:
@@ -106,7 +118,7 @@ def ablate(
             for plan in plans.values():
                 refuse_unfit(on, plan, there)
             check_before_work(plans.values(), there, work, here=on == "local")
-            confirm_plans(reporter, yes)(plans)
+            confirm_plans(reporter, there, work, yes=yes, restore=restore)(plans)
 
         table = ablate_recipe(sound, BuildContext(there, work, reporter.say, reporter.progress), launch, ask)
     if plot:
@@ -115,7 +127,13 @@ def ablate(
 
 
 @app.command()
-def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json_: JsonOption = False) -> None:  # noqa: B006
+def status(
+    recipe: RecipeFile,
+    hub: HubOption = None,
+    set_: SetOption = [],  # noqa: B006
+    work: WorkOption = Path("runs"),
+    json_: JsonOption = False,
+) -> None:
     """Show what is built, and why anything would be rebuilt.
 
     Each stage: its revision on the Hub and what it was built from.
@@ -123,11 +141,14 @@ def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json
     from medllm.cli.console import log
     from medllm.hub import connect
     from medllm.pipeline import make_plan
+    from medllm.pipeline.pushed import deleted_versions
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     with connect(hub, sound.namespace, say=log) as there:
-        lines = [_status_of(item) for item in make_plan(sound, there).items]
+        plan = make_plan(sound, there)
+        deleted = deleted_versions(plan, there, work)
+        lines = [_status_of(item, deleted.get(item.stage)) for item in plan.items]
     if json_:
         print(json.dumps(lines, ensure_ascii=False, indent=2))
         return
@@ -137,7 +158,9 @@ def status(recipe: RecipeFile, hub: HubOption = None, set_: SetOption = [], json
             print(f"{'':<12}  from {source}")
 
 
-def _status_of(item: "StagePlan") -> dict[str, Any]:
+def _status_of(item: "StagePlan", deleted: str | None) -> dict[str, Any]:
+    from medllm.cli.console import state_of
+
     standing = item.standing
     inputs = standing.provenance.inputs if standing and standing.provenance else item.inputs
     return {
@@ -145,7 +168,8 @@ def _status_of(item: "StagePlan") -> dict[str, Any]:
         "repo_id": item.repo_id,
         "digest": item.digest,
         "exists_as": str(standing.artifact) if standing else None,
-        "state": "exists" if standing else f"will be rebuilt, because {item.why}" if item.remade else item.why,
+        "state": "exists" if standing else state_of(item, deleted),
+        "deleted": deleted,
         "why": item.why,
         "inputs": [f"{source.reference} = {_where(source)}" for source in inputs],
     }

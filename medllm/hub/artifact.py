@@ -41,13 +41,14 @@ class Input:
     repo_id: str | None = None
     commit: str | None = None
     digest: str | None = None
-    """The digest of the stage that made it, or the content of a local folder."""
+    """The identity of the stage that made it, or the content of a local folder."""
 
     @property
     def identity(self) -> str:
-        """Return what enters the digest: the digest of the stage that made the input, else the exact commit.
+        """Return what enters the digest: the identity of the stage that made the input, else the exact commit.
 
-        A stage that is lost and rebuilt from the same recipe keeps its identity, so no later stage is rebuilt.
+        A stage that is lost and rebuilt from the same recipe, or rebuilt with equal content, keeps its identity, so no
+        later stage is rebuilt.
         """
         return self.digest or f"{self.repo_id}@{self.commit}"
 
@@ -96,8 +97,17 @@ class Provenance:
     digest: str
     made: dict[str, Any] = field(default_factory=dict)
     """Time, duration and hardware of the build: recorded, but not part of the digest."""
+    content: str | None = None
+    """The digest of what later stages read of the output."""
+    same_as: str | None = None
+    """The identity of an earlier version that has the same content; None for new content."""
 
     FILE = "provenance.json"
+
+    @property
+    def identity(self) -> str:
+        """Return what enters the digests of later stages: that of the first version with this content."""
+        return self.same_as or self.digest
 
     @property
     def tag(self) -> str:

@@ -23,10 +23,12 @@ from medllm.hub import Artifact, Hub, Input, Provenance, push
 from medllm.hub.push import tag_output, writable_head
 from medllm.hub.wip_branch import branch_of, fetch_wip
 from medllm.pipeline.cards import card_of
+from medllm.pipeline.content import content_of, equal_version
 from medllm.pipeline.facts import read_facts
 from medllm.pipeline.least_content import refuse_empty
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_training
+from medllm.pipeline.pushed import deleted_versions, drop_copy, is_local, record_push
 from medllm.pipeline.space_settings import check_secrets, configure_space
 from medllm.pipeline.wip_sync import sync_wip
 from medllm.recipe.base import Settings
@@ -66,19 +68,47 @@ class Launcher(Protocol):
 def run(
     plan: BuildPlan, bench: BuildContext, launch: Launcher, asked: Callable[[BuildPlan], None]
 ) -> dict[Stage, Artifact]:
-    """Build what the plan lists as missing; `asked` shows the plan and raises when people do not want it."""
+    """Build what the plan lists as missing; `asked` shows the plan and raises when people do not want it.
+
+    A stage that is rebuilt with equal content keeps its identity: the stages below it are planned again, and exist.
+    """
+    restored = deleted_versions(plan, bench.hub, bench.work)
     asked(plan)
     if plan.missing:
         bench.hub.check_writable(plan.recipe.namespace, [item.repo_id for item in plan.missing])
     if any(item.stage == "space" for item in plan.missing):
         check_secrets(plan.recipe)
     made: dict[Stage, Artifact] = {}
-    for item in plan.items:
+    for number in range(len(plan.items)):
+        item = plan.items[number]
         standing = _standing(item, bench)
+        deleted = None if standing else deleted_versions(plan, bench.hub, bench.work).get(item.stage)
+        if deleted and deleted not in restored.values():
+            raise MedllmError(
+                "stage.deleted-on-hub",
+                f"{item.stage}: after the stages above it this would be {deleted} again, which was deleted on the Hub. "
+                "What was built so far is kept. Run again to see the plan and to decide.",
+            )
         made[item.stage] = standing or _made(plan, item, made, bench, launch)
+        record_push(bench.work, plan.recipe.name, bench.hub, made[item.stage], item.digest)
+        if item.standing is None:
+            plan = _with_equal_content(plan, item, made[item.stage], bench)
         if item.stage == "space":
             configure_space(bench.hub, item.repo_id, plan.recipe, made, bench.say, fresh=standing is None)
     return made
+
+
+def _with_equal_content(plan: BuildPlan, item: StagePlan, artifact: Artifact, bench: BuildContext) -> BuildPlan:
+    """Plan again when the output has the content of an earlier version."""
+    provenance = bench.hub.provenance(artifact)
+    if provenance is None or provenance.identity == item.digest:
+        return plan
+    later = plan.renewed(bench.hub)
+    missing = {one.stage for one in later.missing}
+    kept = [one.stage for one in plan.missing if one.stage not in missing and one.stage != item.stage]
+    stay = f", so {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} as before" if kept else ""
+    bench.say(f"{item.stage}: its content is that of made-{provenance.identity[:12]}{stay}")
+    return later
 
 
 def _standing(item: StagePlan, bench: BuildContext) -> Artifact | None:
@@ -123,12 +153,19 @@ def make(
         provenance = _provenance(plan, item, inputs, seconds)
         out = place / "made"
         refuse_empty(item.stage, out)
+        provenance = replace(provenance, content=content_of(item.stage, out))
+        equal = equal_version(bench.hub, item.repo_id, item.kind, provenance)
+        provenance = replace(provenance, same_as=equal.identity if equal else None)
         card = card_of(plan, item, provenance, read_facts(out), made, hub=bench.hub)
         if card is not None:
             (out / "README.md").write_text(card, encoding="utf-8")
         provenance.write(out)
         bench.say(f"{item.stage}: pushing {format_bytes(count_bytes([out]))} to {item.repo_id}")
-        return push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
+        artifact = push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
+        # The Hub of this machine holds the bytes now, and whoever needs them reads them there.
+        if is_local(bench.hub) and not drop_copy(bench.hub, artifact, out):
+            bench.say(f"{item.stage}: {out} stays, because the Hub has not exactly these files")
+        return artifact
 
 
 @contextmanager

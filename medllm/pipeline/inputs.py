@@ -6,11 +6,9 @@ from pathlib import Path
 
 from medllm.errors import HubError, RecipeError
 from medllm.hub import Artifact, Hub, Input, Kind, digest_of_folder
+from medllm.pipeline.content import NO_WEIGHTS, exam_digest
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.reference import KINDS, Reference, Stage, parse_reference
-
-NO_QUESTIONS = ("exemplars.jsonl", "prompts/*", "*.md", "*.txt", "LICENSE*", "LICENCE*", "NOTICE*")
-"""Files of an exam's folder that hold no question of it: a stage that only leaves its questions out reads none."""
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Resolver:
         if written.where == "stage":
             return made[written.text]  # type: ignore[index]  # `where` shows that it is a Stage
         kind: Kind = "model" if use.wanted == "model" else "dataset"
-        key = (written.text, "questions" if use.held_out else kind)
+        key = (written.text, _read_as(use) if written.where == "folder" else kind)
         if key not in self._seen:
             self._seen[key] = self._outside(use, written, kind)
         return replace(self._seen[key], reference=use.source)
@@ -63,7 +61,7 @@ class Resolver:
                 mend = f"Run `{command}`, which writes it." if command else "Create it, or correct the path."
                 text = f"{use.place}: folder {written.text} not found (looked in {self.recipe.folder}). {mend}"
                 raise RecipeError("recipe.no-such-folder", text)
-            return Input(use.source, digest=digest_of_folder(folder, without=NO_QUESTIONS if use.held_out else ()))
+            return Input(use.source, digest=self._digest(use, folder))
         if written.where != "hub" or written.repo_id is None:
             text = f"{use.place}: Unknown source `{written.text}`. Write `ORG/NAME@REVISION` or `./folder`."
             raise RecipeError("recipe.unknown-source", text)
@@ -74,6 +72,12 @@ class Resolver:
         # A mirror is the same source as what it mirrors: its identity is the commit there.
         digest = f"{artifact.repo_id}@{at_source}" if at_source else None
         return Input(use.source, kind, artifact.repo_id, artifact.revision, digest)
+
+    def _digest(self, use: Use, folder: Path) -> str:
+        """Hash what the stage reads of a folder."""
+        if _read_as(use) in ("questions", "exam"):
+            return exam_digest(self.recipe, use, folder)
+        return digest_of_folder(folder, without=NO_WEIGHTS if use.wanted == "model" else ())
 
     def folder(self, written: Reference) -> Path:
         """A local source, relative to the recipe's own file."""
@@ -97,6 +101,13 @@ class Resolver:
         return folders
 
 
+def _read_as(use: Use) -> str:
+    """Name what a stage reads of a folder: questions to leave out, an exam to ask, or files of a kind."""
+    if use.held_out:
+        return "questions"
+    return "exam" if use.wanted == "exam" or use.place.startswith("preferences.data") else use.wanted
+
+
 def catalogue_source(use: Use) -> str:
     """Find the place of an exam in the catalogue."""
     from medllm.exam.benchmarks import CATALOGUE
@@ -111,6 +122,6 @@ def catalogue_source(use: Use) -> str:
     return f"{exam.hub}@{exam.revision or 'main'}"
 
 
-def stage_input(stage: Stage, repo_id: str, digest: str, commit: str | None) -> Input:
+def stage_input(stage: Stage, repo_id: str, identity: str, commit: str | None) -> Input:
     """A stage as the source of a later one."""
-    return Input(stage, KINDS[stage], repo_id, commit, digest)
+    return Input(stage, KINDS[stage], repo_id, commit, identity)

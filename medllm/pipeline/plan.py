@@ -1,7 +1,7 @@
 """The build plan: what exists, what is left to build, and for everything rebuilt the value that changed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,14 @@ class StagePlan:
     """What the repository holds now, the parent of a push."""
     why: str
     """Why it is built; empty when it exists."""
+    only_if: tuple[str, ...] = ()
+    """The stages above that are rebuilt and alone differ: with equal content of theirs, this stage stays as it is."""
+
+    @property
+    def identity(self) -> str:
+        """What enters the digests of the stages below; of what is still to be made, as if its content were new."""
+        known = self.standing.provenance if self.standing else None
+        return known.identity if known else self.digest
 
     @property
     def digest_settings(self) -> dict[str, Any]:
@@ -54,6 +62,14 @@ class BuildPlan:
     recipe: Recipe
     items: tuple[StagePlan, ...]
     resolver: Resolver
+    wanted: tuple[str, ...] = ()
+    """The stages that were asked for by name; empty for all."""
+    shared: "BuildPlan | None" = field(default=None, repr=False)
+    """The plan of the recipe that this one is an ablation of."""
+
+    def renewed(self, hub: Hub) -> "BuildPlan":
+        """Look at the Hub again; the sources stay at their commits."""
+        return make_plan(self.recipe, hub, self.wanted, self.shared, self.resolver)
 
     @property
     def missing(self) -> tuple[StagePlan, ...]:
@@ -69,17 +85,23 @@ class BuildPlan:
         above = {}
         for item in self.items:
             commit = item.standing.artifact.revision if item.standing else None
-            above[item.stage] = stage_input(item.stage, item.repo_id, item.digest, commit)
+            above[item.stage] = stage_input(item.stage, item.repo_id, item.identity, commit)
         return self.resolver.pulled(stage, self.resolver.inputs(stage, above), standing_only=True)
 
 
-def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: BuildPlan | None = None) -> BuildPlan:
+def make_plan(
+    recipe: Recipe,
+    hub: Hub,
+    wanted: tuple[str, ...] = (),
+    shared: BuildPlan | None = None,
+    resolver: Resolver | None = None,
+) -> BuildPlan:
     """Look at the Hub and list what is left to do; with `wanted`, only for these stages and what they need.
 
     `shared` is the plan of the recipe that this one is an ablation of: equal stages are that plan's, made once;
-    others go to repositories of the ablation's own name.
+    others go to repositories of the ablation's own name. A `resolver` keeps the commits that it has resolved.
     """
-    resolver = shared.resolver.for_recipe(recipe) if shared else Resolver(recipe, hub)
+    resolver = resolver or (shared.resolver.for_recipe(recipe) if shared else Resolver(recipe, hub))
     items: list[StagePlan] = []
     above: dict[Stage, Input] = {}
     for stage in _needed(recipe, wanted):
@@ -87,8 +109,8 @@ def make_plan(recipe: Recipe, hub: Hub, wanted: tuple[str, ...] = (), shared: Bu
         item = _item(recipe, stage, inputs, hub, shared, items)
         items.append(item)
         commit = item.standing.artifact.revision if item.standing else None
-        above[stage] = stage_input(stage, item.repo_id, item.digest, commit)
-    return BuildPlan(recipe, tuple(items), resolver)
+        above[stage] = stage_input(stage, item.repo_id, item.identity, commit)
+    return BuildPlan(recipe, tuple(items), resolver, wanted, shared)
 
 
 def _item(
@@ -102,8 +124,10 @@ def _item(
     repo, kind = repo_id(recipe, stage), KINDS[stage]
     standing = hub.find(repo, kind, digest)
     head = None if standing else writable_head(hub, repo, kind, stage)
-    why = "" if standing else _why(head, settings_for_digest(settings), inputs, items)
-    return StagePlan(stage, settings, repo, kind, inputs, digest, standing, head, why)
+    if standing:
+        return StagePlan(stage, settings, repo, kind, inputs, digest, standing, head, "")
+    why, only_if = _why(head, settings_for_digest(settings), inputs, items)
+    return StagePlan(stage, settings, repo, kind, inputs, digest, standing, head, why, only_if)
 
 
 def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
@@ -125,14 +149,20 @@ def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
     return tuple(stage for stage in there if stage in needed)
 
 
-def _why(head: RepoState | None, settings: Mapping[str, Any], inputs: tuple[Input, ...], items: list[StagePlan]) -> str:
-    """Describe in words how the existing output differs from what is asked for."""
+def _why(
+    head: RepoState | None, settings: Mapping[str, Any], inputs: tuple[Input, ...], items: list[StagePlan]
+) -> tuple[str, tuple[str, ...]]:
+    """Describe how the existing output differs from what is asked for; also the stages above that alone differ."""
     before = head.provenance if head else None
     if before is None:
-        return "not made yet"
-    changed = [*_changed_settings(before.settings, settings, ""), *_changed_inputs(before.inputs, inputs, items)]
+        return "not made yet", ()
+    inside = dict(_changed_inputs(before.inputs, inputs, items))
+    outside = list(_changed_settings(before.settings, settings, ""))
+    changed = [*outside, *inside.values()]
     shown, rest = changed[:MOST_REASONS], len(changed) - MOST_REASONS
-    return "; ".join([*shown, *([f"and {rest} more changes"] if rest > 0 else [])]) or "its output is untagged"
+    why = "; ".join([*shown, *([f"and {rest} more changes"] if rest > 0 else [])]) or "its output is untagged"
+    remade = {item.stage for item in items if item.standing is None}
+    return why, tuple(inside) if inside and not outside and set(inside) <= remade else ()
 
 
 def _changed_settings(before: object, after: object, name: str) -> Iterator[str]:
@@ -143,7 +173,10 @@ def _changed_settings(before: object, after: object, name: str) -> Iterator[str]
         yield f"{name} {_short(before)} -> {_short(after)}"
 
 
-def _changed_inputs(before: tuple[Input, ...], after: tuple[Input, ...], items: list[StagePlan]) -> Iterator[str]:
+def _changed_inputs(
+    before: tuple[Input, ...], after: tuple[Input, ...], items: list[StagePlan]
+) -> Iterator[tuple[str, str]]:
+    """Yield the name of each changed source, and its change in words."""
     old = {source.reference: source for source in before}
     remade = {item.stage for item in items if item.standing is None}
     for source in after:
@@ -151,11 +184,11 @@ def _changed_inputs(before: tuple[Input, ...], after: tuple[Input, ...], items: 
         if was is None or was.identity == source.identity:
             continue
         if source.reference in STAGES:
-            yield f"{source.reference} is {'remade' if source.reference in remade else 'another one'}"
+            yield source.reference, f"{source.reference} is {'remade' if source.reference in remade else 'another one'}"
         elif source.commit and was.commit:
-            yield f"{source.reference} moved from {was.commit[:7]} to {source.commit[:7]}"
+            yield source.reference, f"{source.reference} moved from {was.commit[:7]} to {source.commit[:7]}"
         else:
-            yield f"{source.reference} has changed"
+            yield source.reference, f"{source.reference} has changed"
 
 
 def _short(value: object) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from medllm.errors import DataError
 from medllm.training.data import read_table
@@ -37,10 +40,17 @@ class TokenCounts:
 
 
 def read_texts(folder: Path, cache: Path) -> Dataset:
-    """Read the `text` column of a corpus: its `corpus/` split where there is one, else every parquet or JSONL file."""
-    root = folder / "corpus" if (folder / "corpus").is_dir() else folder
+    """Read the `text` column of a corpus: its `corpus/` split where there is one, else every parquet or JSONL file.
+
+    The texts of such a split come in the order of their hashes: the names and the order of the source's files do not
+    change a training.
+    """
     mend = "Rename the column that holds the texts to `text`, or give the output of the corpus stage."
-    return read_table(root, cache, "text", ["text"], mend)
+    if not (folder / "corpus").is_dir():
+        return read_table(folder, cache, "text", ["text"], mend)
+    texts = read_table(folder / "corpus", cache, "text", ["text"], mend)
+    hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] for text in texts["text"]]
+    return texts.select(np.argsort(np.array(hashes, "S16"), kind="stable"))
 
 
 def make_rows(

@@ -63,6 +63,7 @@ class Workshop:
             part.mkdir(exist_ok=True)
             seen = {name: sorted(path.name for path in place.iterdir()) for name, place in sources.items()}
             (part / "seen.json").write_text(json.dumps(seen, sort_keys=True))
+            toy.write_content(stage, settings, sources, part)
             self.before_the_end(stage, part)
             if stage == "evaluate":
                 write_records(toy.answers(settings), part / "records" / "all.parquet")

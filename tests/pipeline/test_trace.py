@@ -11,14 +11,16 @@ from tests.refusals import refused
 ROWS = {
     "corpus": {
         "corpus/train.parquet": [
-            {"id": "doc-1", "source": "clinic/texts@v1", "locator": "a.jsonl:1", "license": "cc-by-4.0"}
+            {"id": "doc-1", "text": "one", "source": "clinic/texts@v1", "locator": "a.jsonl:1", "license": "cc-by-4.0"}
         ],
         "dropped/train.parquet": [
-            {"id": "doc-2", "source": "clinic/texts@v1", "locator": "a.jsonl:2", "reason": "leak"}
+            {"id": "doc-2", "text": "two", "source": "clinic/texts@v1", "locator": "a.jsonl:2", "reason": "leak"}
         ],
     },
     "preferences": {
-        "data/train.parquet": [{"question_id": "q-1", "pair": "gt>rejected"}],
+        "data/train.parquet": [
+            {"question_id": "q-1", "pair": "gt>rejected", "prompt": "p", "chosen": "c", "rejected": "r"}
+        ],
         "samples/train.parquet": [{"question_id": "q-1"}, {"question_id": "q-2"}],
     },
 }

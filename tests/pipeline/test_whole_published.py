@@ -1,12 +1,13 @@
 """What a real run leaves on the Hub: cards with the numbers of its records, folders for any client, no token."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from huggingface_hub import DatasetCard, HfApi, ModelCard, metadata_load
+from huggingface_hub import DatasetCard, HfApi, ModelCard, metadata_load, snapshot_download
 
 from medllm.exam.record import read_records
 from tests.hub.weather import Storm, weather
@@ -102,7 +103,12 @@ def test_how_to_load_is_runnable_as_it_is_in_the_cards(finished, pulled):
 
 
 def made_folder(finished, stage: str) -> Path:
-    (folder,) = (finished.folder / "runs" / "tiny").glob(f"{stage}-*/made")
+    """A plain folder of what the run pushed."""
+    folder = finished.folder / "pushed" / stage
+    repo_id = "clinic/tiny" if stage == "merge" else f"clinic/tiny-{stage}"
+    at = {"endpoint": finished.hub.url, "token": finished.hub.token, "local_dir": folder}
+    snapshot_download(repo_id, repo_type=KINDS[stage], **at)
+    shutil.rmtree(folder / ".cache")
     return folder
 
 

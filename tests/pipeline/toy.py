@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from medllm.exam.record import Record, write_records
-from medllm.hub import connect
+from medllm.hub import connect, digest_of_folder
 from medllm.pipeline import BuildContext, cards, least_content, make, make_plan, run
-from medllm.recipe import read_recipe
+from medllm.pipeline.content import RECORDS
+from medllm.recipe import read_recipe, settings_for_digest
 
 STEPS = 5
 
@@ -57,6 +61,26 @@ def maker(stage: str):
         part.replace(out)
 
     return work
+
+
+def write_content(stage: str, settings, sources: dict[str, Path], part: Path) -> None:
+    """Write what later stages read: equal for equal settings and equal content of the sources, whatever their names."""
+    asked = json.dumps(settings_for_digest(settings), sort_keys=True, default=str)
+    if stage == "corpus":
+        files = list(sources["./texts"].iterdir()) if "./texts" in sources else []
+        rows = [{"text": text} for text in sorted([asked, *(path.read_text() for path in files)])]
+        _table(rows, part / "corpus" / "toy.parquet")
+        return
+    read = [digest_of_folder(place, without=(*RECORDS, "seen.json")) for _, place in sorted(sources.items())]
+    if stage == "preferences":
+        _table([{"prompt": asked, "chosen": one, "rejected": ""} for one in read], part / "data" / "toy.parquet")
+    else:
+        (part / "weights.json").write_text(json.dumps([asked, read]))
+
+
+def _table(rows: list[dict[str, str]], path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def answers(settings) -> Iterator[Record]:

@@ -1,0 +1,89 @@
+"""What this machine pushed to a Hub: a version that was deleted there is noticed, and no second copy of it is kept."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoFile
+
+from medllm.files import write_text
+from medllm.hub import Artifact, Hub
+from medllm.pipeline.plan import BuildPlan, StagePlan
+from medllm.recipe.reference import Stage
+
+FILE = "pushed.json"
+"""The record beside the work of a recipe: for each Hub and repository the commit of each digest."""
+
+Pushed = dict[str, dict[str, dict[str, str]]]
+
+
+def record_push(work: Path, recipe: str, hub: Hub, artifact: Artifact, digest: str) -> None:
+    """Record that the Hub holds this output."""
+    record = read_pushed(work, recipe)
+    known = record.setdefault(hub_key(hub), {}).setdefault(artifact.repo_id, {})
+    if known.get(digest) != artifact.revision:
+        known[digest] = artifact.revision
+        (work / recipe).mkdir(parents=True, exist_ok=True)
+        write_text(work / recipe / FILE, json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def read_pushed(work: Path, recipe: str) -> Pushed:
+    """Read the record; it is empty where nothing was pushed, and where the file is broken."""
+    try:
+        record: Pushed = json.loads((work / recipe / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def hub_key(hub: Hub) -> str:
+    """Name a Hub in the record: its address, or the full path of its folder."""
+    return hub.name if hub.name.startswith(("http://", "https://")) else str(Path(hub.name).resolve())
+
+
+def deleted_versions(plan: BuildPlan, hub: Hub, work: Path) -> dict[Stage, str]:
+    """Find the outputs that this machine pushed to the Hub and that somebody deleted there, as `ORG/NAME@COMMIT`."""
+    known = read_pushed(work, plan.recipe.name).get(hub_key(hub), {})
+    return {item.stage: one for item in plan.missing if (one := _deleted(item, known))}
+
+
+def _deleted(item: StagePlan, known: Mapping[str, Mapping[str, str]]) -> str | None:
+    commit = known.get(item.repo_id, {}).get(item.digest)
+    head = item.head.provenance if item.head else None
+    if commit is None or (head and head.digest == item.digest):  # on main without its tag: the run sets it again
+        return None
+    return f"{item.repo_id}@{commit[:7]}"
+
+
+def is_local(hub: Hub) -> bool:
+    """Return whether the Hub keeps its content on this machine."""
+    return urlsplit(hub.endpoint).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def drop_copy(hub: Hub, artifact: Artifact, folder: Path) -> bool:
+    """Remove a folder whose every file the Hub holds at this commit, byte for byte; else leave it and return False."""
+
+    def listed(api: HfApi) -> dict[str, str]:
+        tree = api.list_repo_tree(artifact.repo_id, repo_type=artifact.kind, revision=artifact.revision, recursive=True)
+        return {one.path: one.lfs.sha256 if one.lfs else one.blob_id for one in tree if isinstance(one, RepoFile)}
+
+    there = hub.call(str(artifact), listed)
+    for path in (one for one in folder.rglob("*") if one.is_file()):
+        if there.get(path.relative_to(folder).as_posix()) not in _hashes(path):
+            return False
+    shutil.rmtree(folder)
+    return True
+
+
+def _hashes(path: Path) -> tuple[str, str]:
+    """The sha256 of a file, by which a Hub knows a large file, and git's hash, by which it knows a small one."""
+    large, small = hashlib.sha256(), hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            large.update(part)
+            small.update(part)
+    return large.hexdigest(), small.hexdigest()

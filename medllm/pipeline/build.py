@@ -162,7 +162,7 @@ def make(
         provenance.write(out)
         bench.say(f"{item.stage}: pushing {format_bytes(count_bytes([out]))} to {item.repo_id}")
         artifact = push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
-        # The Hub of this machine holds the bytes now, and whoever needs them reads them there.
+        # The Hub of this machine has the bytes now; later stages and commands read them from it.
         if is_local(bench.hub) and not drop_copy(bench.hub, artifact, out):
             bench.say(f"{item.stage}: {out} stays, because the Hub has not exactly these files")
         return artifact

@@ -21,7 +21,7 @@ OPEN = 16
 BLOCK = 50_000
 """Texts that are turned into Python values at once."""
 _PAIR = np.dtype([("task", "<u4"), ("place", "<u4"), ("other_task", "<u4"), ("other_place", "<u4")])
-_GENERAL = np.dtype([("text", "<u8"), ("number", "<i8"), ("length", "<i8")])
+_GENERAL = np.dtype([("id", "S16"), ("number", "<i8"), ("length", "<i8")])
 Numbers = npt.NDArray[np.int64]
 Table = npt.NDArray[Any]
 
@@ -101,18 +101,12 @@ def component_labels(folder: Path, offsets: Numbers) -> npt.NDArray[np.int32]:
 def clusters(kept: KeptTexts) -> tuple[npt.NDArray[np.int32], Numbers, Table, Numbers]:
     """Find the texts that share a cluster: label, number and facts of each, and their order.
 
-    In that order a text on the subject comes before general text, then the older one, by publication and by exam; texts
-    of one day are ordered by their hash, whatever their files are called.
+    In that order a text on the subject comes before general text, then the older one, by publication and by exam.
     """
     labels = component_labels(kept.work / "pairs", kept.offsets)
     numbers = np.flatnonzero(np.bincount(labels)[labels] > 1)
     labels, facts = labels[numbers], kept.facts(numbers)
-    return (
-        labels,
-        numbers,
-        facts,
-        np.lexsort([facts["text"], facts["exam"], facts["published"], facts["replay"], labels]),
-    )
+    return labels, numbers, facts, np.lexsort([facts["exam"], facts["published"], facts["replay"], labels])
 
 
 def _duplicates(kept: KeptTexts, alike: float) -> Iterator[tuple[int, int, float, bytes]]:
@@ -165,7 +159,7 @@ class _Staying:
 def _not_drawn(kept: KeptTexts, gone: Numbers, replay: float) -> Iterator[tuple[int, int, float, bytes]]:
     """Yield the general texts that do not fit into their share of the corpus, in characters.
 
-    The draw is by the hash of the text, so it is the same on every machine and for every name of a file.
+    The draw is by id, so it is the same on every machine.
     """
     stays = np.ones(kept.size, np.bool_)
     stays[gone] = False
@@ -176,10 +170,10 @@ def _not_drawn(kept: KeptTexts, gone: Numbers, replay: float) -> Iterator[tuple[
         specific += int(table["length"][mine & ~table["replay"]].sum())
         places = np.flatnonzero(mine & table["replay"])
         rows = np.empty(len(places), _GENERAL)
-        rows["number"], rows["text"], rows["length"] = places + begin, table["text"][places], table["length"][places]
+        rows["number"], rows["id"], rows["length"] = places + begin, table["id"][places], table["length"][places]
         found.append(rows)
     general = np.concatenate(found)
-    order = np.lexsort([general["number"], general["text"]])
+    order = np.lexsort([general["number"], general["id"]])
     room = specific * replay / (1 - replay)
     for begin in range(0, len(order), BLOCK):
         for _, number, length in general[order[begin : begin + BLOCK]].tolist():

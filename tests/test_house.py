@@ -110,7 +110,6 @@ SHORT = {
     "preflight/": "checks of one kind of input",
     "corpus/decontaminate/known_contaminated.py": "a table of data sets that grows",
     "launch/job_script.py": "the program of a Job, sent as a file",
-    "localhub/web/takedown.py": "routes",
 }
 """Folders, and modules, that may be short with fewer than two users, each with its reason."""
 

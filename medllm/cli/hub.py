@@ -155,11 +155,11 @@ def gc(
 
     The hub may be running.
     """
-    from medllm.localhub.store import gc
+    from medllm.localhub.store import removal
 
     with _store(folder, new=False) as store:
-        done = gc.collect(store, timedelta(hours=grace_hours))
-        faults = gc.verify(store) if verify else []
+        done = removal.collect(store, timedelta(hours=grace_hours))
+        faults = removal.verify(store) if verify else []
     if json_:
         found = {
             "commits": done.commits,

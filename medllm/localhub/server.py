@@ -14,45 +14,36 @@ import uvicorn
 
 from medllm.errors import HubError
 from medllm.localhub.jobs.runner import JobRunner
-from medllm.localhub.limits import ServerLimits
 from medllm.localhub.store.store import Store
+from medllm.localhub.validation import ServerLimits
 from medllm.localhub.web import (
     buckets,
     collections,
     commit,
     gating,
     jobs,
-    lfs,
+    large_files,
     not_offered,
     pages,
-    refs,
     repos,
     spaces,
-    takedown,
     tree,
-    xet,
 )
-from medllm.localhub.web.app import App, is_loopback
-from medllm.localhub.web.connection import connection_class
+from medllm.localhub.web.app import App, connection_class, is_loopback
 
 ROUTES = [
     route
     for part in (
-        *(
-            repos,
-            refs,
-            commit,
-            jobs,
-            buckets,
-            collections,
-            gating,
-            spaces,
-            takedown,
-            xet,
-            lfs,
-            tree,
-            not_offered,
-        ),
+        repos,
+        commit,
+        jobs,
+        buckets,
+        collections,
+        gating,
+        spaces,
+        large_files,
+        tree,
+        not_offered,
         pages,
     )
     for route in part.routes.routes

@@ -1,10 +1,75 @@
-"""Rules for names of repositories, references and files, so that no path leaves its folder."""
+"""What a request may contain: its sizes, the names of repositories, references and files, and licences."""
 
 import re
 import unicodedata
+from dataclasses import dataclass
 
 from medllm.localhub.errors import bad_request
-from medllm.localhub.limits import ServerLimits
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Bounds that keep the server's memory flat and its answers quick."""
+
+    json_body: int = 8 * MIB
+    """Bytes of a JSON or form body, which is held in memory."""
+    commit_body: int = 512 * MIB
+    """Bytes of a commit; clients send at most 100 MiB of regular files, as base64."""
+    commit_line: int = 32 * MIB
+    """Bytes of one line of a commit, which is held in memory."""
+    commit_files: int = 25_000
+    """Operations in one commit."""
+    regular_file: int = 10 * MIB
+    """Files above this are asked for as large files, outside the commit."""
+    lfs_file: int = 500 * GIB
+    """Bytes of one large file."""
+    lfs_part: int = 256 * MIB
+    """Bytes of one part when a large file is sent in parts."""
+    lfs_parted_above: int = 1 * GIB
+    """Large files above this are taken in parts from clients that can."""
+    anonymous_body: int = 256 * KIB
+    """Bytes of a body from a sender without a token, who may only ask about paths and cards."""
+    header_bytes: int = 64 * KIB
+    """Bytes of the address and the headers of one request."""
+    header_seconds: float = 20.0
+    """How long a sender may take for the headers of one request."""
+    connections: int = 512
+    """Connections at once; one more closes the oldest that has not finished its headers."""
+    slowest: int = 1 * KIB
+    """Bytes a second that a body must reach on the whole once `idle_seconds` are over."""
+    xorb: int = 72 * MIB
+    """Bytes of one xorb; the format promises at most 64 MiB."""
+    xorb_unpacked: int = 160 * MIB
+    """Bytes of one xorb once unpacked: a bound against compression bombs."""
+    xorb_chunks: int = 65_536
+    """Chunks in one xorb; the format promises at most 8,192."""
+    xet_repeats: int = 64
+    """How often a file may repeat, on the whole, the content that was sent for it over xet."""
+    xet_repeats_above: int = 1 * GIB
+    """Bytes up to which a file may repeat its content without bound."""
+    xet_pieces: int = 100_000
+    """Runs of bytes of which one file may be made."""
+    shard: int = 64 * MIB
+    """Bytes of one xet shard."""
+    path_bytes: int = 1024
+    """Bytes of a file's path in a repository."""
+    name_bytes: int = 255
+    """Bytes of one name on that path: what common file systems take."""
+    path_depth: int = 64
+    """Folders on a path."""
+    idle_seconds: float = 120.0
+    """How long a sender may stay silent in the middle of a body."""
+    free_bytes: int = 64 * MIB
+    """Disk space that uploads leave free, so that the metadata can still be written."""
+    job_log_lines: int = 100_000
+    """Lines of a job's log that are kept."""
+    page: int = 1000
+    """Entries in one page of a listing."""
+
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -100,3 +165,41 @@ def check_sha256(text: object) -> str:
     if not isinstance(text, str) or not _SHA256.fullmatch(text):
         raise bad_request("An object id must be a sha256 in lower-case hexadecimal")
     return text
+
+
+_WORDS = """
+afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
+eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0 grok2-community h-research
+intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit
+mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown
+unlicense wtfpl zlib
+"""
+HUB_LICENSES = frozenset(_WORDS.split())
+"""As the Hub's documentation lists them ("Licenses", hub-docs) with those added since."""
+
+
+def hub_word(written: object) -> str:
+    """Map a written licence to the Hub's identifier; `other` where the Hub has none, or where there are several.
+
+    >>> hub_word("Apache-2.0"), hub_word("qwen"), hub_word(["mit"]), hub_word("mit, cc-by-4.0"), hub_word(None)
+    ('apache-2.0', 'other', 'mit', 'other', 'other')
+    """
+    several = written if isinstance(written, list | tuple) else [written]
+    word = str(several[0]).strip().lower() if len(several) == 1 else ""
+    return word if word in HUB_LICENSES else "other"
+
+
+def license_name(written: object) -> str | None:
+    """The `license_name` written beside `license: other`: lower case, without spaces; None when nothing is known.
+
+    >>> license_name("Qwen LICENSE Agreement"), license_name(["mit", "cc-by-4.0"]), license_name("other")
+    ('qwen-license-agreement', 'mit-cc-by-4.0', None)
+    """
+    several = written if isinstance(written, list | tuple) else [written]
+    text = " ".join(str(one) for one in several if one)
+    name = re.sub(r"[^\w.+]+", "-", text.lower()).strip("-")
+    return name if name not in ("", "other", "unknown", "none") else None

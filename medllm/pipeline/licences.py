@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from medllm.localhub.licences import hub_word, license_name
+from medllm.localhub.validation import hub_word, license_name
 
 SHARE_ALIKE = re.compile(r"-sa\b|-sa-|^(a?gpl|gfdl)")
 OWN_TERMS = re.compile(r"^(llama|gemma|qwen|deepseek|other|.*-community|.*-research)")

@@ -9,8 +9,7 @@ from datetime import datetime
 from medllm.localhub.errors import HubRefusal, bad_request, no_entry, no_revision
 from medllm.localhub.store import blobs, refs, repos, trees
 from medllm.localhub.store.accounts import Caller, now
-from medllm.localhub.store.blobs import Blob, ByteRange
-from medllm.localhub.store.files import Files, Spool
+from medllm.localhub.store.blobs import Blob, ByteRange, Files, Spool
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node, TreeChange
 

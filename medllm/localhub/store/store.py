@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 from medllm.errors import HubError
-from medllm.localhub.limits import ServerLimits
 from medllm.localhub.store import accounts
 from medllm.localhub.store.accounts import NOBODY, Caller
+from medllm.localhub.store.blobs import Files
 from medllm.localhub.store.database import Database
-from medllm.localhub.store.files import Files
+from medllm.localhub.validation import ServerLimits
 
 OWN_NAMES = frozenset({"blobs", "xorbs", "incoming", "jobs", "hub.sqlite"})
 """What a hub's folder holds; a folder with anything else and without the database is not a hub's."""

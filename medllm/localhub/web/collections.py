@@ -1,13 +1,174 @@
-"""Routes of collections: make one, fill it, show it to those who may see it."""
+"""Collections: titled lists of repositories; a caller sees only the items of repositories open to that caller."""
 
+import re
 import sqlite3
+import unicodedata
+from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import bad_request
-from medllm.localhub.store import accounts, collections, repos
-from medllm.localhub.validation import KINDS
+from medllm.localhub.errors import HubRefusal, bad_request, forbidden, unauthorized
+from medllm.localhub.store import accounts, repos
+from medllm.localhub.store.accounts import Caller, now
+from medllm.localhub.store.repos import Repo
+from medllm.localhub.validation import KINDS, check_namespace
 from medllm.localhub.web.request import Call, Fields, Routes, answer
+
+_SLUG = re.compile(r"(?:.*-)?([0-9a-f]{24})")
+
+
+@dataclass(frozen=True)
+class CollectionItem:
+    """One item of a collection."""
+
+    id: int
+    repo: Repo
+    note: str | None
+
+
+def slug_of(row: sqlite3.Row) -> str:
+    """The last part of its address: the title as far as an address takes it, and the number that finds it again."""
+    bare = unicodedata.normalize("NFKD", row["title"]).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", bare).strip("-")[:60]
+    return f"{words}-{row['id']:024x}".lstrip("-")
+
+
+def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
+    """Return the collection at this address, if this caller may know of it."""
+    found = _SLUG.fullmatch(name)
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM collections WHERE namespace = ? AND id = ?",
+        (namespace, min(int(found[1], 16), 2**62) if found else -1),
+    ).fetchone()
+    if row is None or (row["private"] and not caller.belongs(row["namespace"])):
+        raise HubRefusal("server.no-such-collection", "There is no such collection", status=404, error_code="NotFound")
+    return row
+
+
+def writable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
+    """Return the collection at this address, if this caller may change it."""
+    row = readable(connection, caller, namespace, name)
+    _may_write(caller, row["namespace"])
+    return row
+
+
+def _may_write(caller: Caller, namespace: str) -> None:
+    if caller.anonymous:
+        raise unauthorized("Changing a collection needs a token")
+    if not caller.may_write(namespace):
+        raise forbidden(f"You do not have the right to change collections under the namespace {namespace!r}")
+
+
+def listed(connection: sqlite3.Connection, caller: Caller, owner: str | None) -> list[sqlite3.Row]:
+    """Return the collections this caller may see, of one namespace or of all, newest first."""
+    where, values = ("WHERE namespace = ?", [owner]) if owner else ("", [])
+    rows = connection.execute(f"SELECT * FROM collections {where} ORDER BY modified DESC, id DESC", values).fetchall()
+    return [row for row in rows if not row["private"] or caller.belongs(row["namespace"])]
+
+
+def titled(connection: sqlite3.Connection, namespace: str, title: str) -> sqlite3.Row | None:
+    """Return the collection of this title."""
+    found: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM collections WHERE namespace = ? AND title = ?", (namespace, title)
+    ).fetchone()
+    return found
+
+
+def insert(
+    connection: sqlite3.Connection,
+    caller: Caller,
+    namespace: str,
+    title: str,
+    *,
+    description: str | None,
+    private: bool,
+) -> sqlite3.Row:
+    """Create an empty collection; the caller has checked that the title is free."""
+    _may_write(caller, check_namespace(namespace))
+    if not title.strip():
+        raise bad_request("'title' must not be empty")
+    moment = now()
+    connection.execute(
+        "INSERT INTO collections (namespace, title, description, private, created, modified) VALUES (?, ?, ?, ?, ?, ?)",
+        (namespace, title, description, private, moment, moment),
+    )
+    row = titled(connection, namespace, title)
+    assert row is not None
+    return row
+
+
+def set_value(connection: sqlite3.Connection, number: int, column: str, value: object) -> None:
+    """Set one of a collection's values; `column` is one of the route's own words, never the client's."""
+    connection.execute(f"UPDATE collections SET {column} = ?, modified = ? WHERE id = ?", (value, now(), number))
+
+
+def rename(connection: sqlite3.Connection, row: sqlite3.Row, title: str) -> None:
+    """Rename a collection; its address changes, and the old address still works by its number."""
+    other = titled(connection, row["namespace"], title)
+    if not title.strip() or (other is not None and other["id"] != row["id"]):
+        raise HubRefusal(
+            "server.title-taken",
+            "A collection needs a title that no other of its namespace has",
+            status=409,
+            error_code="Conflict",
+        )
+    set_value(connection, row["id"], "title", title)
+
+
+def remove(connection: sqlite3.Connection, number: int) -> None:
+    """Remove a collection; its repositories stay."""
+    connection.execute("DELETE FROM collections WHERE id = ?", (number,))
+
+
+def items(connection: sqlite3.Connection, caller: Caller, number: int) -> list[CollectionItem]:
+    """List the items in order, of the repositories this caller may see."""
+    rows = connection.execute(
+        "SELECT collection_items.id AS item, note, repos.* FROM collection_items JOIN repos ON repos.id = repo "
+        "WHERE collection = ? ORDER BY position, item",
+        (number,),
+    ).fetchall()
+    found = [CollectionItem(row["item"], repos.from_row(row), row["note"]) for row in rows]
+    return [one for one in found if not one.repo.private or caller.belongs(one.repo.namespace)]
+
+
+def add(connection: sqlite3.Connection, number: int, repo: Repo, note: str | None) -> None:
+    """Append an item; 409 when the repository is already in the collection."""
+    try:
+        connection.execute(
+            "INSERT INTO collection_items (collection, repo, position, note) VALUES (?, ?, "
+            "(SELECT coalesce(max(position) + 1, 0) FROM collection_items WHERE collection = ?), ?)",
+            (number, repo.id, number, note),
+        )
+    except sqlite3.IntegrityError:
+        raise HubRefusal(
+            "server.already-in-collection",
+            f"{repo.full} is in this collection already",
+            status=409,
+            error_code="ItemExists",
+        ) from None
+    connection.execute("UPDATE collections SET modified = ? WHERE id = ?", (now(), number))
+
+
+def item(connection: sqlite3.Connection, number: int, name: str) -> int:
+    """Find the number of an item by its name for clients."""
+    wanted = min(int(name, 16), 2**62) if re.fullmatch(r"[0-9a-f]{24}", name) else -1
+    row = connection.execute(
+        "SELECT id FROM collection_items WHERE collection = ? AND id = ?", (number, wanted)
+    ).fetchone()
+    if row is None:
+        raise HubRefusal(
+            "server.no-such-item", "There is no such item in this collection", status=404, error_code="NotFound"
+        )
+    return int(row["id"])
+
+
+def move(connection: sqlite3.Connection, number: int, line: int, place: int) -> None:
+    """Move an item to this position and renumber the others."""
+    rows = connection.execute("SELECT id FROM collection_items WHERE collection = ? ORDER BY position, id", (number,))
+    order = [row["id"] for row in rows if row["id"] != line]
+    order.insert(place, line)
+    connection.executemany("UPDATE collection_items SET position = ? WHERE id = ?", list(enumerate(order)))
+
 
 routes = Routes()
 
@@ -29,11 +190,11 @@ def _described(connection: sqlite3.Connection, call: Call, row: sqlite3.Row) -> 
             "lastModified": one.repo.modified,
             **({"note": {"text": one.note, "html": ""}} if one.note else {}),
         }
-        for place, one in enumerate(collections.items(connection, call.caller, row["id"]))
+        for place, one in enumerate(items(connection, call.caller, row["id"]))
     ]
     person = accounts.find(connection, row["namespace"])
     return {
-        "slug": f"{row['namespace']}/{collections.slug(row)}",
+        "slug": f"{row['namespace']}/{slug_of(row)}",
         "title": row["title"],
         "description": row["description"],
         "owner": {"name": row["namespace"], "type": person["kind"] if person else "user"},
@@ -55,7 +216,7 @@ def listing(call: Call) -> Response:
     """List the collections of one owner, or all; with `item`, those that contain a repository."""
     item = call.query.get("item")
     with call.store.database.read() as connection:
-        rows = collections.listed(connection, call.caller, call.query.get("owner"))
+        rows = listed(connection, call.caller, call.query.get("owner"))
         found = [_described(connection, call, row) for row in rows]
     if item:
         kinds, _, full = item.partition("/")
@@ -74,11 +235,11 @@ def create(call: Call) -> Response:
     fields = call.json()
     title, namespace = fields.text("title", most=_LONGEST_TITLE), fields.text("namespace")
     with call.store.database.write() as connection:
-        there = collections.titled(connection, namespace, title)
+        there = titled(connection, namespace, title)
         if there is not None and call.caller.belongs(there["namespace"]):
-            slug = f"{there['namespace']}/{collections.slug(there)}"
+            slug = f"{there['namespace']}/{slug_of(there)}"
             return answer({"error": "You have a collection of this title already", "slug": slug}, 409)
-        row = collections.create(
+        row = insert(
             connection,
             call.caller,
             namespace,
@@ -93,7 +254,7 @@ def create(call: Call) -> Response:
 def show(call: Call) -> Response:
     """One collection with its items."""
     with call.store.database.read() as connection:
-        return answer(_whole(connection, call, collections.readable(connection, call.caller, *call.full)))
+        return answer(_whole(connection, call, readable(connection, call.caller, *call.full)))
 
 
 @routes.add("PATCH", _ONE, body="memory")
@@ -101,16 +262,16 @@ def change(call: Call) -> Response:
     """Change the title, description, theme or visibility."""
     fields = call.json()
     with call.store.database.write() as connection:
-        row = collections.writable(connection, call.caller, *call.full)
+        row = writable(connection, call.caller, *call.full)
         if fields.get("title") is not None:
-            collections.rename(connection, row, fields.text("title", most=_LONGEST_TITLE))
+            rename(connection, row, fields.text("title", most=_LONGEST_TITLE))
         for name, longest in (("description", _LONGEST_TEXT), ("theme", 40)):
             if fields.get(name) is not None:
-                collections.change(connection, row["id"], name, fields.text(name, most=longest))
+                set_value(connection, row["id"], name, fields.text(name, most=longest))
         private = fields.private()
         if private is not None:
-            collections.change(connection, row["id"], "private", private)
-        row = collections.readable(connection, call.caller, *call.full)
+            set_value(connection, row["id"], "private", private)
+        row = readable(connection, call.caller, *call.full)
         return answer({"success": True, "data": _whole(connection, call, row)})
 
 
@@ -118,7 +279,7 @@ def change(call: Call) -> Response:
 def delete(call: Call) -> Response:
     """Remove a collection; its repositories stay."""
     with call.store.database.write() as connection:
-        collections.delete(connection, collections.writable(connection, call.caller, *call.full)["id"])
+        remove(connection, writable(connection, call.caller, *call.full)["id"])
     return answer({"success": True})
 
 
@@ -132,10 +293,10 @@ def add_item(call: Call) -> Response:
         raise bad_request("This hub gathers models, datasets and spaces: give their type, and namespace/name as id")
     namespace, _, name = full.partition("/")
     with call.store.database.write() as connection:
-        row = collections.writable(connection, call.caller, *call.full)
+        row = writable(connection, call.caller, *call.full)
         repo = repos.readable(connection, call.caller, kind, (namespace, name))
-        collections.add(connection, row["id"], repo, _text(fields, "note"))
-        return answer(_whole(connection, call, collections.readable(connection, call.caller, *call.full)))
+        add(connection, row["id"], repo, _text(fields, "note"))
+        return answer(_whole(connection, call, readable(connection, call.caller, *call.full)))
 
 
 @routes.add("PATCH", _ONE + "/items/{item}", body="memory")
@@ -143,10 +304,10 @@ def change_item(call: Call) -> Response:
     """Change the position or the note of an item."""
     fields = call.json()
     with call.store.database.write() as connection:
-        row = collections.writable(connection, call.caller, *call.full)
-        line = collections.item(connection, row["id"], call.args["item"])
+        row = writable(connection, call.caller, *call.full)
+        line = item(connection, row["id"], call.args["item"])
         if fields.get("position") is not None:
-            collections.move(connection, row["id"], line, fields.number("position", most=10**6))
+            move(connection, row["id"], line, fields.number("position", most=10**6))
         note = _text(fields, "note")
         if note is not None:
             connection.execute("UPDATE collection_items SET note = ? WHERE id = ?", (note or None, line))
@@ -157,8 +318,8 @@ def change_item(call: Call) -> Response:
 def delete_item(call: Call) -> Response:
     """Take a repository out of a collection."""
     with call.store.database.write() as connection:
-        row = collections.writable(connection, call.caller, *call.full)
-        line = collections.item(connection, row["id"], call.args["item"])
+        row = writable(connection, call.caller, *call.full)
+        line = item(connection, row["id"], call.args["item"])
         connection.execute("DELETE FROM collection_items WHERE id = ?", (line,))
     return answer({"success": True})
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from starlette.responses import Response, StreamingResponse
 
 from medllm.localhub.errors import HubRefusal, bad_request, forbidden, unauthorized
-from medllm.localhub.jobs import records
-from medllm.localhub.jobs.records import Spec, Volume
-from medllm.localhub.jobs.runner import JobRunner
+from medllm.localhub.jobs import runner
+from medllm.localhub.jobs.runner import JobRunner, Spec
+from medllm.localhub.jobs.sandbox import Volume
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()
@@ -62,10 +62,10 @@ def start(call: Call) -> Response:
     secret = fields.pairs("secrets")
     spec = _spec(fields, tuple(secret))
     with call.store.database.write() as connection:
-        number = records.create(connection, call.args["namespace"], spec, fields.pairs("labels"))
-        row = records.get(connection, call.args["namespace"], number)
+        number = runner.create(connection, call.args["namespace"], spec, fields.pairs("labels"))
+        row = runner.get(connection, call.args["namespace"], number)
     jobs.start(call.caller, number, spec, secret)
-    return answer(records.describe(row))
+    return answer(runner.describe(row))
 
 
 def _spec(fields: Fields, secret_names: tuple[str, ...]) -> Spec:
@@ -119,7 +119,7 @@ def listing(call: Call) -> Response:
     for row in rows:
         own = json.loads(row["labels"])
         if (not stages or row["stage"] in stages) and all(own.get(key) == value for key, value in labels):
-            found.append(records.describe(row))
+            found.append(runner.describe(row))
     return answer(found)
 
 
@@ -128,7 +128,7 @@ def inspect(call: Call) -> Response:
     """Describe a job and its current stage."""
     _jobs(call, change=False)
     with call.store.database.read() as connection:
-        return answer(records.describe(records.get(connection, call.args["namespace"], call.args["job"])))
+        return answer(runner.describe(runner.get(connection, call.args["namespace"], call.args["job"])))
 
 
 @routes.add("POST", _AREA + "/{job}/cancel", body="memory")
@@ -136,7 +136,7 @@ def cancel(call: Call) -> Response:
     """End a job and everything it started."""
     jobs = _jobs(call, change=True)
     with call.store.database.read() as connection:
-        number = records.get(connection, call.args["namespace"], call.args["job"])["id"]
+        number = runner.get(connection, call.args["namespace"], call.args["job"])["id"]
     jobs.cancel(number)
     return inspect(call)
 
@@ -148,7 +148,7 @@ def label(call: Call) -> Response:
     fields = call.json()
     labels = fields.pairs("labels") if "labels" in fields else Fields({"all": fields.raw}).pairs("all")
     with call.store.database.write() as connection:
-        number = records.get(connection, call.args["namespace"], call.args["job"])["id"]
+        number = runner.get(connection, call.args["namespace"], call.args["job"])["id"]
         connection.execute("UPDATE jobs SET labels = ? WHERE id = ?", (json.dumps(labels), number))
     return inspect(call)
 
@@ -168,14 +168,14 @@ def logs(call: Call) -> Response:
     _jobs(call, change=False)
     namespace, number = call.args["namespace"], call.args["job"]
     with call.store.database.read() as connection:
-        records.get(connection, namespace, number)
+        runner.get(connection, namespace, number)
 
     def ended() -> bool:
         with call.store.database.read() as connection:
-            return records.get(connection, namespace, number)["stage"] in records.ENDED
+            return runner.get(connection, namespace, number)["stage"] in runner.ENDED
 
     tail = call.number("tail", 0, 10**6) if "tail" in call.query else None
-    stream = _follow(records.log_path(call.store, number), ended, tail)
+    stream = _follow(runner.log_path(call.store, number), ended, tail)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 

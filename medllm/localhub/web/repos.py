@@ -1,16 +1,18 @@
-"""Routes of repositories as a whole: who am I, create, delete, move, settings, info and lists."""
+"""Routes of repositories: who am I, create, delete, move, settings, info, lists, branches and tags."""
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, unauthorized
+from medllm.localhub.errors import HubRefusal, bad_request, no_revision, unauthorized
 from medllm.localhub.store import accounts, buckets, commits, refs, repos
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.validation import KINDS
-from medllm.localhub.web import commit_body, metadata, spaces
+from medllm.localhub.web import commit, metadata, spaces
+from medllm.localhub.web.metadata import describe
 from medllm.localhub.web.request import Call, Fields, Routes, answer
-from medllm.localhub.web.serialize import describe
 
 routes = Routes()
+
+_ONE = "/api/{kinds}/{namespace}/{name}"
 
 
 @routes.add("GET", "/api/whoami-v2")
@@ -75,7 +77,7 @@ def create(call: Call) -> Response:
     kind, full = _wanted(call, fields)
     sdk = fields.optional("sdk") if kind == "space" else None
     try:
-        with commit_body.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
+        with commit.first_files(call.store) as (operations, pack), call.store.database.write() as connection:
             repo = repos.create(connection, call.caller, kind, full, private=bool(fields.private()), sdk=sdk)
             if kind == "space":
                 spaces.configure_space(connection, repo, fields)
@@ -202,3 +204,61 @@ def validate_yaml(call: Call) -> Response:
         return answer(body)
     message = f"Invalid metadata in README.md: {'; '.join(errors)}"
     return answer(body | {"error": message}, 400, {"X-Error-Code": "BadRequest", "X-Error-Message": message})
+
+
+@routes.add("GET", _ONE + "/refs")
+def references(call: Call) -> Response:
+    """List every branch and tag; a client that asks for pull requests gets an empty list, as there are none here."""
+    with call.store.database.read() as connection:
+        repo = repos.readable(connection, call.caller, call.kind, call.full)
+        found = {
+            key: [
+                {"name": name, "ref": full, "targetCommit": commit}
+                for name, full, commit in refs.listing(connection, repo, prefix)
+            ]
+            for key, prefix in (("branches", refs.HEADS), ("tags", refs.TAGS))
+        }
+    if call.flag("include_prs") or call.flag("include_pull_requests"):
+        found["pullRequests"] = []
+    return answer({"converts": [], **found})
+
+
+@routes.add("POST", _ONE + "/branch/{branch...}", body="memory")
+def create_branch(call: Call) -> Response:
+    """A new branch, from main's head or another revision."""
+    start = call.json().optional("startingPoint")
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        commit = refs.resolve(connection, repo, start or "main")
+        refs.create(connection, repo, refs.HEADS, call.args["branch"], commit)
+    return answer({})
+
+
+@routes.add("DELETE", _ONE + "/branch/{branch...}")
+def delete_branch(call: Call) -> Response:
+    """Remove a branch of a repository."""
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        refs.delete(connection, repo, refs.HEADS, call.args["branch"])
+    return answer({})
+
+
+@routes.add("POST", _ONE + "/tag/{revision...}", body="memory")
+def create_tag(call: Call) -> Response:
+    """A new tag on a revision."""
+    name = call.json().text("tag", most=300)
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        refs.create(connection, repo, refs.TAGS, name, refs.resolve(connection, repo, call.args["revision"]))
+    return answer({})
+
+
+@routes.add("DELETE", _ONE + "/tag/{tag...}")
+def delete_tag(call: Call) -> Response:
+    """Remove a tag of a repository."""
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        if not call.args["tag"]:
+            raise no_revision("")
+        refs.delete(connection, repo, refs.TAGS, call.args["tag"])
+    return answer({})

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from medllm.localhub.errors import HubRefusal, bad_request
 from medllm.localhub.store.accounts import Caller
-from medllm.localhub.store.files import Spool
+from medllm.localhub.store.blobs import Spool
 from medllm.localhub.store.store import Store
 from medllm.localhub.validation import KINDS
 

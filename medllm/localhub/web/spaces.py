@@ -1,15 +1,85 @@
-"""Routes of Spaces: variables, secrets and hardware are stored; this hub does not run Spaces and reports that."""
+"""Spaces: variables, names of secrets and the requested machine are stored; this hub runs no Space and reports that."""
 
+import re
 import sqlite3
 from collections.abc import Callable
+from typing import Literal
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal
-from medllm.localhub.store import repos, spaces
+from medllm.localhub.errors import HubRefusal, bad_request
+from medllm.localhub.store import repos
+from medllm.localhub.store.accounts import now
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.store.spaces import Setting
 from medllm.localhub.web.request import Call, Fields, Routes, answer
+
+Setting = Literal["variable", "secret"]
+
+MOST = 200
+"""Settings of one kind that a Space may have."""
+
+LONGEST = 64_000
+"""Characters of one value: more than an environment takes would be found out only when the Space starts."""
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
+_MACHINE = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+
+def put_setting(
+    connection: sqlite3.Connection, repo: Repo, kind: Setting, key: str, value: str, description: str | None
+) -> None:
+    """Set a variable or a secret; of a secret only its name is kept."""
+    if not _KEY.fullmatch(key):
+        raise bad_request("A variable's name has letters, digits and '_', at most 256, and starts with no digit")
+    if len(value) > LONGEST or "\0" in value:
+        raise bad_request(f"A variable's value has at most {LONGEST} characters and no NUL")
+    stored = value if kind == "variable" else None
+    connection.execute(
+        "INSERT OR REPLACE INTO space_settings VALUES (?, ?, ?, ?, ?, ?)",
+        (repo.id, kind, key, stored, description, now()),
+    )
+    (count,) = connection.execute(
+        "SELECT count(*) FROM space_settings WHERE repo = ? AND kind = ?", (repo.id, kind)
+    ).fetchone()
+    if count > MOST:
+        raise bad_request(f"A Space has at most {MOST} variables and {MOST} secrets")
+
+
+def drop_setting(connection: sqlite3.Connection, repo: Repo, kind: Setting, key: str) -> None:
+    """Delete a variable or a secret; deleting an absent one is no error."""
+    connection.execute("DELETE FROM space_settings WHERE repo = ? AND kind = ? AND key = ?", (repo.id, kind, key))
+
+
+def all_settings(connection: sqlite3.Connection, repo: Repo, kind: Setting) -> dict[str, dict[str, object]]:
+    """Return all variables with their values, or all secrets without."""
+    rows = connection.execute(
+        "SELECT * FROM space_settings WHERE repo = ? AND kind = ? ORDER BY key", (repo.id, kind)
+    ).fetchall()
+    variables: dict[str, dict[str, object]] = {}
+    for row in rows:
+        variables[row["key"]] = {"key": row["key"], "description": row["description"], "updatedAt": row["updated"]}
+        if kind == "variable":
+            variables[row["key"]]["value"] = row["value"]
+    return variables
+
+
+def ask_for(connection: sqlite3.Connection, repo: Repo, hardware: str, sleep: int | None) -> None:
+    """Record the machine requested for a Space; this hub provides none."""
+    if not _MACHINE.fullmatch(hardware):
+        raise bad_request("'flavor' must be the name of a machine, such as cpu-basic")
+    connection.execute("INSERT OR REPLACE INTO space_machines VALUES (?, ?, ?)", (repo.id, hardware, sleep))
+
+
+def runtime_of(connection: sqlite3.Connection, repo: Repo) -> dict[str, object]:
+    """Return the runtime of a Space: never running, since this hub does not run Spaces, and the requested machine."""
+    row = connection.execute("SELECT * FROM space_machines WHERE repo = ?", (repo.id,)).fetchone()
+    return {
+        "stage": "NO_APP_FILE",
+        "hardware": {"current": None, "requested": row["hardware"] if row else None},
+        "storage": None,
+        "gcTimeout": row["sleep_seconds"] if row else None,
+    }
+
 
 routes = Routes()
 
@@ -22,7 +92,7 @@ _SETTINGS: dict[str, Setting] = {"variables": "variable", "secrets": "secret"}
 def runtime(call: Call) -> Response:
     """Return the runtime of a Space: never running, with the requested machine."""
     with call.store.database.read() as connection:
-        return answer(spaces.runtime(connection, repos.readable(connection, call.caller, "space", call.full)))
+        return answer(runtime_of(connection, repos.readable(connection, call.caller, "space", call.full)))
 
 
 def _settings(word: str, kind: Setting) -> None:
@@ -32,14 +102,14 @@ def _settings(word: str, kind: Setting) -> None:
     def describe(call: Call) -> Response:
         with call.store.database.read() as connection:
             repo = repos.writable(connection, call.caller, "space", call.full)
-            return answer(spaces.settings(connection, repo, kind))
+            return answer(all_settings(connection, repo, kind))
 
     def changed(call: Call, change: Callable[[sqlite3.Connection, Repo, Fields], None]) -> Response:
         fields = call.json()
         with call.store.database.write() as connection:
             repo = repos.writable(connection, call.caller, "space", call.full)
             change(connection, repo, fields)
-            return answer(spaces.settings(connection, repo, kind))
+            return answer(all_settings(connection, repo, kind))
 
     @routes.add("POST", f"{_AREA}/{word}", body="memory")
     def put(call: Call) -> Response:
@@ -47,11 +117,11 @@ def _settings(word: str, kind: Setting) -> None:
 
     @routes.add("DELETE", f"{_AREA}/{word}", body="memory")
     def drop(call: Call) -> Response:
-        return changed(call, lambda connection, repo, fields: spaces.drop(connection, repo, kind, fields.text("key")))
+        return changed(call, lambda connection, repo, fields: drop_setting(connection, repo, kind, fields.text("key")))
 
 
 def _put(connection: sqlite3.Connection, repo: Repo, kind: Setting, fields: Fields) -> None:
-    spaces.put(connection, repo, kind, fields.text("key"), fields.text("value"), fields.optional("description"))
+    put_setting(connection, repo, kind, fields.text("key"), fields.text("value"), fields.optional("description"))
 
 
 for _word, _kind in _SETTINGS.items():
@@ -65,13 +135,13 @@ def hardware(call: Call) -> Response:
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, "space", call.full)
         _machine(connection, repo, fields.text("flavor"), fields)
-        return answer(spaces.runtime(connection, repo))
+        return answer(runtime_of(connection, repo))
 
 
 def configure_space(connection: sqlite3.Connection, repo: Repo, fields: Fields) -> None:
     """What the body that creates a Space may give it at once."""
     for word, kind in _SETTINGS.items():
-        for one in fields.items(word, spaces.MOST):
+        for one in fields.items(word, MOST):
             _put(connection, repo, kind, one)
     wanted = fields.optional("hardware")
     if wanted is not None:
@@ -81,7 +151,7 @@ def configure_space(connection: sqlite3.Connection, repo: Repo, fields: Fields) 
 def _machine(connection: sqlite3.Connection, repo: Repo, wanted: str, fields: Fields) -> None:
     seconds = fields.get("sleepTimeSeconds")
     kept = seconds if isinstance(seconds, int) and -1 <= seconds <= 2**31 else None
-    spaces.ask_for(connection, repo, wanted, kept)
+    ask_for(connection, repo, wanted, kept)
 
 
 def _not_run(call: Call) -> Response:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medllm.localhub import ServerLimits, Store, serve
-from medllm.localhub.store import gc
+from medllm.localhub.store import removal
 from tests.localhub.wire import Wire, large, small
 
 MIB = 1024 * 1024
@@ -30,7 +30,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def assert_sound(folder: Path) -> None:
     store = Store(folder)
-    assert gc.verify(store) == []
+    assert removal.verify(store) == []
     assert list((folder / "incoming").iterdir()) == []
     store.close()
 

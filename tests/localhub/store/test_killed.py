@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from medllm.localhub import Store
-from medllm.localhub.store import blobs, commits, gc, refs, repos, trees
+from medllm.localhub.store import blobs, commits, refs, removal, repos, trees
 from tests.localhub.wire import Reply, Wire, large, small
 
 KILLS = int(os.environ.get("MEDLLM_KILLS", "10"))
@@ -104,7 +104,7 @@ def test_a_killed_server_loses_nothing_it_has_acknowledged_and_shows_nothing_hal
         for thread in threads:
             thread.join(120)
         store = Store(folder)
-        assert (gc.verify(store), state_faults(store, known)) == ([], [])
+        assert (removal.verify(store), state_faults(store, known)) == ([], [])
         store.close()
     assert sum(map(len, known.commits.values())) >= KILLS // 2, "the writers never got anywhere"
     after_collection(folder, known)
@@ -113,9 +113,9 @@ def test_a_killed_server_loses_nothing_it_has_acknowledged_and_shows_nothing_hal
 def after_collection(folder: Path, known: Acknowledged) -> None:
     """Collecting removes what the killed servers left half done, and only that."""
     store = Store(folder)
-    gc.collect(store, timedelta(0))
+    removal.collect(store, timedelta(0))
     with store.database.read() as connection:
-        named = gc.named_files(connection)
+        named = removal.named_files(connection)
     left = {
         path.relative_to(folder).as_posix()
         for part in ("blobs", "xorbs", "incoming")
@@ -124,5 +124,5 @@ def after_collection(folder: Path, known: Acknowledged) -> None:
     }
     assert left == named
     kept = Acknowledged(commits=known.commits)
-    assert (gc.verify(store), state_faults(store, kept)) == ([], [])
+    assert (removal.verify(store), state_faults(store, kept)) == ([], [])
     store.close()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medllm.localhub import LocalHub, serve
 from medllm.localhub.server import ROUTES
-from medllm.localhub.store import gc
+from medllm.localhub.store import removal
 from medllm.localhub.web.request import Route
 from tests.localhub.wire import Reply, Wire, hash_text, large, make_shard, make_xorb, small
 
@@ -112,7 +112,7 @@ def wire(place: Path):
 
 
 def assert_sound(hub: LocalHub, place: Path) -> None:
-    assert gc.verify(hub.store) == []
+    assert removal.verify(hub.store) == []
     assert [path.name for path in place.iterdir()] == ["hub"]
     assert {path.name for path in hub.store.folder.iterdir()} <= {
         "hub.sqlite",

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from medllm.localhub import LocalHub
-from medllm.localhub.page.render import card_html
+from medllm.localhub.web.pages import card_html
 
 EVIL = """---
 tags: ["<script>alert(1)</script>"]

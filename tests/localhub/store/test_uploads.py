@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from medllm.localhub import LocalHub, ServerLimits, serve
 from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import accounts
-from medllm.localhub.store.files import Spool
-from medllm.localhub.xet.formats import read_shard, unpack_xorb
+from medllm.localhub.store.blobs import Spool
+from medllm.localhub.store.uploads import read_shard, unpack_xorb
 from tests.localhub.wire import Wire, XetFile, hash_text, large, make_chunk, make_shard, make_xorb, small
 from tests.refusals import refused
 

@@ -1,12 +1,13 @@
-"""Routes of large files as git-lfs sends them: one signed address for a file, or one for each of its parts."""
+"""Routes of large files: sent by git-lfs or xet, listed in a repository's history, and deleted permanently."""
 
 import sqlite3
 import time
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, forbidden, too_large
-from medllm.localhub.store import blobs, multipart, repos
+from medllm.localhub.errors import HubRefusal, bad_request, forbidden, too_large, unauthorized
+from medllm.localhub.store import blobs, removal, repos, uploads
+from medllm.localhub.store.uploads import keep_shard, keep_xorb
 from medllm.localhub.validation import check_sha256
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
@@ -120,9 +121,9 @@ def receive(call: Call) -> Response:
     if part == "whole":
         if (call.spool.size, call.spool.sha256) != (size, sha256):
             raise bad_request(f"These {call.spool.size} bytes are not the {size} bytes with the sha256 {sha256}")
-        multipart.keep_whole(call.store, user, call.spool)
+        uploads.keep_whole(call.store, user, call.spool)
     elif part.isdigit():
-        multipart.keep_part(call.store, multipart.Upload(user, sha256, size), int(part), call.spool)
+        uploads.keep_part(call.store, uploads.Upload(user, sha256, size), int(part), call.spool)
     else:
         raise bad_request("This address takes a POST")
     return Response(status_code=200, headers={"ETag": f'"{call.spool.sha256}"'})
@@ -136,5 +137,122 @@ def complete(call: Call) -> Response:
         raise bad_request("This address takes a PUT")
     numbers = [Fields.number(item, "partNumber") for item in call.json().items("parts", 100_000)]
     with call.store.lock(f"parts {user} {sha256}"):
-        multipart.join(call.store, multipart.Upload(user, sha256, size), sorted(numbers))
+        uploads.join(call.store, uploads.Upload(user, sha256, size), sorted(numbers))
     return answer({"success": True})
+
+
+_HOUR = 3600
+
+
+def grant(call: Call) -> Response:
+    """A token for the storage service.
+
+    Clients remember, per address of the service, what they have sent to it. The address names the store and the
+    user, so that a new store on the same port, or another user's, is never taken for the one they remember.
+    """
+    user, expires = call.caller.id, int(time.time()) + _HOUR
+    if user is None:
+        raise unauthorized("Uploading needs a token")
+    token = f"{user}.{expires}.{call.store.sign('cas', user, expires)}"
+    address = f"{call.base}/cas/{call.store.storage_id()}/{user}"
+    headers = {"X-Xet-Cas-Url": address, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
+    return answer({"casUrl": address, "exp": expires, "accessToken": token}, headers=headers)
+
+
+@routes.add("GET", "/api/{kinds}/{namespace}/{name}/xet-write-token/{revision...}")
+def write_token(call: Call) -> Response:
+    """Issue a token for sending content to a repository."""
+    with call.store.database.read() as connection:
+        repos.writable(connection, call.caller, call.kind, call.full)
+    return grant(call)
+
+
+def _user(call: Call) -> int:
+    """Return the user whose storage this is, if the token is valid for it."""
+    scheme, _, token = call.headers.get("authorization", "").partition(" ")
+    user, _, rest = token.strip().partition(".")
+    expires, _, signature = rest.partition(".")
+    good = (
+        scheme.lower() == "bearer"
+        and user == call.args["user"]
+        and call.store.is_signed(signature, "cas", user, expires)
+    )
+    if not good or int(expires) < time.time():
+        raise unauthorized("The token is not one for this storage, or out of date")
+    if call.args["store"] != call.store.storage_id():
+        raise HubRefusal("server.storage-gone", "This storage is not here any more", status=404, error_code="NotFound")
+    return int(user)
+
+
+@routes.add(
+    "POST",
+    "/cas/{store}/{user}/v1/xorbs/{prefix}/{hash}",
+    body="spool",
+    limit=lambda call: call.store.limits.xorb,
+    lane="content",
+    guard=_user,
+)
+def xorb(call: Call) -> Response:
+    """Store an uploaded xorb under its hash."""
+    user = _user(call)
+    return answer({"was_inserted": keep_xorb(call.store, user, check_sha256(call.args["hash"]), call.spool)})
+
+
+@routes.add(
+    "POST",
+    "/cas/{store}/{user}/v1/shards",
+    body="spool",
+    limit=lambda call: call.store.limits.shard,
+    lane="shards",
+    guard=_user,
+)
+def shard(call: Call) -> Response:
+    """Make a shard's files blobs."""
+    keep_shard(call.store, _user(call), call.spool)
+    return answer({"result": 1})
+
+
+_AREA = "/api/{kinds}/{namespace}/{name}/lfs-files"
+
+
+@routes.add("GET", _AREA)
+def listing(call: Call) -> Response:
+    """List every large file that the repository has ever held, one page at a time."""
+    limit = call.store.limits.page
+    start = call.number("cursor", 0, 10**9) if "cursor" in call.query else 0
+    with call.store.database.read() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        files = removal.large_files(connection, repo)
+    found = [
+        {
+            "fileOid": one.sha256,
+            "oid": one.sha256,
+            "filename": one.path,
+            "size": one.size,
+            "pushedAt": one.date,
+            "pusher": {"name": one.author, "fullname": one.author, "type": "user"},
+            "ref": one.reference,
+        }
+        for one in files[start : start + limit]
+    ]
+    return answer(found, headers=call.next_page(start + limit if start + limit < len(files) else None))
+
+
+@routes.add("POST", _AREA + "/batch", body="memory")
+def remove(call: Call) -> Response:
+    """Rewrite the history without these files, and erase their bytes unless other content uses them."""
+    wanted = Fields(call.json().get("deletions"))
+    gone = {check_sha256(one) for one in wanted.texts("sha", 1000)}
+    if not wanted.flag("rewriteHistory", True):
+        raise HubRefusal(
+            "server.not-offered",
+            "This hub does not offer this: deletion without rewriting the history",
+            status=501,
+            error_code="NotOffered",
+        )
+    with call.store.database.write() as connection:
+        repo = repos.writable(connection, call.caller, call.kind, call.full)
+        gone &= {one.sha256 for one in removal.large_files(connection, repo)}
+        files = removal.take_down(call.store, connection, repo, gone) if gone else set()
+    removal.erase(call.store, files)
+    return answer({"success": True, "deleted": len(gone)})

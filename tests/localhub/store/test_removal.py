@@ -5,7 +5,7 @@ import os
 from datetime import timedelta
 
 from medllm.localhub import LocalHub
-from medllm.localhub.store import gc
+from medllm.localhub.store import removal
 from tests.localhub.wire import Wire, large, small
 
 NOW = timedelta(0)
@@ -25,20 +25,20 @@ def test_a_deleted_repos_content_goes_unless_another_repo_holds_it(hub: LocalHub
     wire.commit("alice/two", large("s.bin", shared))
     wire.send("DELETE", "/api/repos/delete", b'{"name": "alice/one", "type": "model"}')
     assert has(hub, alone), "content stays until it is collected"
-    done = gc.collect(hub.store, NOW)
+    done = removal.collect(hub.store, NOW)
     assert (has(hub, shared), has(hub, alone)) == (True, False)
     assert done.bytes >= 5000
     assert wire.send("GET", "/alice/two/resolve/main/s.bin").body == b"shared" * 1000
-    assert gc.verify(hub.store) == []
+    assert removal.verify(hub.store) == []
 
 
 def test_young_content_is_left_for_the_commit_that_will_name_it(hub: LocalHub):
     wire = Wire(hub.url, hub.token)
     wire.create("alice/model")
     sha256 = wire.send_large("alice/model", b"soon" * 1000)
-    assert gc.collect(hub.store).blobs == 0
+    assert removal.collect(hub.store).blobs == 0
     assert wire.commit("alice/model", large("soon.bin", sha256)).status == 200
-    gc.collect(hub.store, NOW)
+    removal.collect(hub.store, NOW)
     assert has(hub, sha256)
 
 
@@ -48,11 +48,11 @@ def test_commits_that_a_squash_left_behind_go_with_their_content(hub: LocalHub):
     old = hashlib.sha256(b"old" * 100).hexdigest()
     first = wire.commit("alice/model", small("a.txt", b"old" * 100)).json["commitOid"]
     wire.commit("alice/model", small("a.txt", b"new"))
-    gc.collect(hub.store, NOW)
+    removal.collect(hub.store, NOW)
     assert has(hub, old), "history holds it"
     wire.post("/api/models/alice/model/super-squash/main", {})
     assert wire.send("GET", f"/alice/model/resolve/{first}/a.txt").body == b"old" * 100
-    assert gc.collect(hub.store, NOW).commits == 3
+    assert removal.collect(hub.store, NOW).commits == 3
     assert not has(hub, old)
     assert wire.send("GET", f"/alice/model/resolve/{first}/a.txt").status == 404
     assert wire.send("GET", "/alice/model/resolve/main/a.txt").body == b"new"
@@ -64,7 +64,7 @@ def test_an_acknowledged_xorb_is_never_removed_and_still_serves_later_files(hub:
     sha256 = wire.send_xet("alice/model", content)
     wire.commit("alice/model", large("a.bin", sha256))
     wire.send("DELETE", "/api/repos/delete", b'{"name": "alice/model", "type": "model"}')
-    gc.collect(hub.store, NOW)
+    removal.collect(hub.store, NOW)
     assert not has(hub, sha256)
     xorbs = [path for path in (hub.store.folder / "xorbs").rglob("*") if path.is_file()]
     assert [path.read_bytes() for path in xorbs] == [content]
@@ -81,6 +81,6 @@ def test_verify_names_what_was_tampered_with_or_lost(hub: LocalHub):
     wire.commit("alice/model", large("a.bin", changed), large("b.bin", lost))
     (hub.store.folder / "blobs" / changed[:2] / changed).write_bytes(b"x" * 5000)
     (hub.store.folder / "blobs" / lost[:2] / lost).unlink()
-    faults = gc.verify(hub.store)
+    faults = removal.verify(hub.store)
     assert len(faults) == 2
     assert {fault[:64] for fault in faults} == {changed, lost}

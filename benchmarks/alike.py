@@ -28,7 +28,7 @@ TASK = 15_000
 
 def lay_out(work: Path, texts: int) -> int:
     """Facts, signatures and pairs of so many texts, a task at a time; returns how many tasks they are."""
-    from medllm.corpus.intermediate import FACTS, part
+    from medllm.corpus.steps import FACTS, part
 
     draw = np.random.default_rng(1)
     tasks = -(-texts // TASK)
@@ -58,8 +58,7 @@ def measure(texts: int, work: Path, what: str) -> None:
     from datatrove.pipeline.dedup import MinhashDedupCluster
     from datatrove.utils.logging import logger
 
-    from medllm.corpus.dedup.minhash import CONFIG
-    from medllm.corpus.dedup.resolve import KeptTexts, Resolve, clusters
+    from medllm.corpus.dedup import CONFIG, KeptTexts, Resolve, clusters
 
     logger.disable("datatrove")
     tasks = len(list((work / "facts").iterdir()))

@@ -11,9 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from medllm.corpus.decontaminate.audit import AuditRequest, audit
+from medllm.corpus.decontaminate.audit import AuditRequest, Encoder, SemanticIndex, audit
 from medllm.corpus.decontaminate.exam_items import as_item
-from medllm.corpus.decontaminate.semantic import Encoder, SemanticIndex
 from medllm.exam.benchmarks import load
 
 ITEMS = 200

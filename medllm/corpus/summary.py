@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from medllm.corpus.curate import Curation
-from medllm.corpus.decontaminate.highlights import excerpt
 from medllm.corpus.decontaminate.matcher import index_of
-from medllm.corpus.decontaminate.report import SHOWN, AuditReport, Finding, ShownFinding, write_page
-from medllm.corpus.stats import Counts
+from medllm.corpus.decontaminate.report import SHOWN, AuditReport, Finding, ShownFinding, excerpt, write_page
+from medllm.corpus.write import Counts
 
 Facts = dict[str, Any]
 

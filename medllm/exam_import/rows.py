@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
-from medllm.corpus.dates import read_date
+from medllm.corpus.documents import read_date
 from medllm.errors import DataError
 from medllm.exam.extract.answer import unmatched_answers
 from medllm.exam.question import LETTERS, Question, read_answer

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medllm.corpus.errors import UnreadableError
-from medllm.corpus.read.encodings import decode
+from medllm.corpus.documents import UnreadableError
+from medllm.corpus.read.raw_files import decode
 from medllm.errors import DataError
 
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")

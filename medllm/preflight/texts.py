@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from medllm.corpus.dates import read_date
-from medllm.corpus.licences import read_license
+from medllm.corpus.documents import read_date, read_license
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import TextSource, split_source
 from medllm.errors import DataError

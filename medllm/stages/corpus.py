@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medllm.corpus.decontaminate.exam_items import held_out
 from medllm.corpus.decontaminate.known_contaminated import known_leaks
-from medllm.corpus.licences import read_license
+from medllm.corpus.documents import read_license
 from medllm.corpus.read.sources import TextSource
 from medllm.errors import DataError, MissingExtraError, RecipeError
 from medllm.recipe.data import Corpus, DataSource, Replay
@@ -16,7 +16,7 @@ from medllm.stages.workdir import move_into_place, work_folder, write_facts
 
 if TYPE_CHECKING:
     from medllm.corpus.curate import Curation
-    from medllm.corpus.stats import Counts
+    from medllm.corpus.write import Counts
 
 
 def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
@@ -25,8 +25,7 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
     Unfinished work is in a `.part` folder beside `out`; a restarted stage resumes from that folder.
     """
     try:
-        from medllm.corpus.curate import curate
-        from medllm.corpus.executors import executor
+        from medllm.corpus.curate import curate, executor
         from medllm.corpus.summary import write_summary
     except ImportError as fault:
         raise MissingExtraError("curate", "The corpus stage") from fault
@@ -43,7 +42,7 @@ def make(settings: Corpus, sources: Mapping[str, Path], out: Path) -> None:
 
 
 def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
-    from medllm.corpus.clean.filters import FilterLimits
+    from medllm.corpus.cleaning import FilterLimits
     from medllm.corpus.curate import Curation
     from medllm.corpus.documents import AdmissionGate
     from medllm.corpus.steps import AuditConfig, Personal

@@ -1,10 +1,10 @@
-"""No document exists without dates, licence and a place; the gate says why a text is none."""
+"""No document exists without a date and a licence, however people write them; the gate says why a text is none."""
 
 from datetime import date
 
 import pytest
 
-from medllm.corpus.documents import AdmissionGate, Document, Draft
+from medllm.corpus.documents import AdmissionGate, Document, Draft, read_date, read_license
 from tests.refusals import refused
 
 GATE = AdmissionGate(date(2017, 12, 31), frozenset({"cc-by-4.0"}))
@@ -69,3 +69,73 @@ def test_the_same_text_from_another_place_is_another_document():
     one, other = Draft("発熱", "a", "x:1"), Draft("発熱", "a", "x:2")
     assert one.id != other.id
     assert one.id == Draft("発熱", "a", "x:1").id
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2017-03-09", "2017-03-09"),
+        ("2017/3/9", "2017-03-09"),
+        ("2017年3月9日", "2017-03-09"),
+        ("２０１７．３．９", "2017-03-09"),
+        ("20170309", "2017-03-09"),
+        ("2017-03-09T12:30:00+09:00", "2017-03-09"),
+        ("2017-03-09 12:30", "2017-03-09"),
+        ("2017", "2017-12-31"),
+        (2017, "2017-12-31"),
+        ("2016年2月", "2016-02-29"),
+        ("平成29年", "2017-12-31"),
+        ("平成２９年３月", "2017-03-31"),
+        ("平成元年1月8日", "1989-01-08"),
+        ("令和元年", "2019-12-31"),
+        ("令和元年5月1日", "2019-05-01"),
+        ("R6.2.3", "2024-02-03"),
+        ("昭和64年1月7日", "1989-01-07"),
+        ("S63", "1988-12-31"),
+        ("平成31年4月30日", "2019-04-30"),
+        (date(2015, 1, 2), "2015-01-02"),
+    ],
+)
+def test_a_date_is_read_as_the_last_day_it_can_mean(written, meant):
+    assert read_date(written).isoformat() == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("2017/13/45", "month 13"),
+        ("2017-02-30", "month 2 of 2017 has no day 30"),
+        ("平成40年", "平成 has"),
+        ("令和元年4月30日", "令和 has"),
+        ("9999-01-01", "year 9999"),
+        ("きのう", "`きのう`"),
+        ("", "``"),
+        (None, "`None`"),
+        ("3/9", "`3/9`"),
+    ],
+)
+def test_what_is_no_date_is_refused_with_the_reason(written, value):
+    with refused("corpus.bad-date", f"`{written}`", value, "平成29年3月31日"):
+        read_date(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("CC BY 4.0", "cc-by-4.0"),
+        ("cc-by-sa-4.0", "cc-by-sa-4.0"),
+        ("https://creativecommons.org/licenses/by-nc-nd/4.0/", "cc-by-nc-nd-4.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/deed.ja", "cc0-1.0"),
+        ("CC0", "cc0-1.0"),
+        ("Apache 2.0", "apache-2.0"),
+        ("MIT License", "mit"),
+        ("ＭＩＴ", "mit"),
+        ("公共データ利用規約（第1.0版）", "pdl-1.0"),
+        ("unknown", None),
+        ("不明", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_license_has_one_spelling(written, name):
+    assert read_license(written) == name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus import executors
+from medllm.corpus import curate
 from medllm.stages.corpus import make
 from tests.corpus.spread import files, settings
 from tests.refusals import refused
@@ -43,7 +43,7 @@ def cluster(tmp_path, monkeypatch):
         path.write_text(script, "utf-8")
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'slurm'}:{os.environ['PATH']}")
-    monkeypatch.setattr(executors, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(curate, "POLL_SECONDS", 0.2)
     return tmp_path / "slurm"
 
 

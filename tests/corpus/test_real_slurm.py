@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus import executors
+from medllm.corpus import curate
 from medllm.stages.corpus import make
 from tests import slurm
 from tests.corpus.spread import files, settings
@@ -19,7 +19,7 @@ def cluster(tmp_path_factory, monkeypatch):
     with slurm.cluster(tmp_path_factory.mktemp("slurm")) as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(executors, "POLL_SECONDS", 0.5)
+        monkeypatch.setattr(curate, "POLL_SECONDS", 0.5)
         yield
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus.decontaminate.changed_questions import RETOLD
 from medllm.corpus.decontaminate.exam_items import ExamItem as AuditItem
 from medllm.corpus.decontaminate.matcher import DROP, ExamIndex
+from medllm.corpus.decontaminate.partial_questions import RETOLD
 from medllm.exam import benchmarks
 from medllm.exam.question import Question
 from medllm.miniature import exams

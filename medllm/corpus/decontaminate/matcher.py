@@ -7,13 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from medllm.corpus.decontaminate.changed_questions import ChangedQuestions
-from medllm.corpus.decontaminate.exam_items import ExamItem, Match, distinct
+from medllm.corpus.decontaminate.exam_items import ALPHABETIC, JAPANESE, ExamItem, Match, Thresholds, distinct
 from medllm.corpus.decontaminate.ngram_index import NgramIndex, Numbers, Windows
 from medllm.corpus.decontaminate.ngrams import ALPHABET, BORDER, Codes, fold_all, hash_both
+from medllm.corpus.decontaminate.partial_questions import ChangedQuestions, ShortQuestions
 from medllm.corpus.decontaminate.reveal import reveal
-from medllm.corpus.decontaminate.short_questions import ShortQuestions
-from medllm.corpus.decontaminate.thresholds import ALPHABETIC, JAPANESE, Thresholds
 
 Verdict = Literal["drop", "review"]
 

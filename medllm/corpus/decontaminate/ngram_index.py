@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medllm.corpus.decontaminate.exam_items import PARTS, ExamItem, Match
-from medllm.corpus.decontaminate.ngrams import Hashes, hash_each, paired
-from medllm.corpus.decontaminate.numbering import Numbering
-from medllm.corpus.decontaminate.thresholds import Thresholds
+from medllm.corpus.decontaminate.exam_items import PARTS, ExamItem, Match, Thresholds
+from medllm.corpus.decontaminate.ngrams import Hashes, Numbering, hash_each, paired
 
 Numbers = npt.NDArray[np.int64]
 Weights = npt.NDArray[Any]

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from medllm.corpus.documents import Draft, Kind
-from medllm.corpus.read.encodings import is_wide
+from medllm.corpus.read.raw_files import is_wide
 from medllm.errors import DataError
 
 PIECE = 32 * 1024 * 1024

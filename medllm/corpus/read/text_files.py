@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import yaml
 
-from medllm.corpus.errors import UnreadableError
+from medllm.corpus.documents import UnreadableError
 
 DEEPEST = 2000
 """Maximum number of nested tags; a page nested deeper is made to break readers."""

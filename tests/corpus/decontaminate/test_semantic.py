@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medllm.corpus.decontaminate.audit import AuditRequest, audit
+from medllm.corpus.decontaminate.audit import AuditRequest, Encoder, audit
 from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.semantic import Encoder
 from tests.refusals import refused
 
 CASE = "五十八歳の女性。二か月前からの動悸と体重の減少を主訴に来院した。上昇しているのはどれか。"

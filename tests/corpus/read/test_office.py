@@ -1,17 +1,19 @@
-"""Word and PowerPoint files, written by the libraries that people's programs are tested with."""
+"""Word, PowerPoint and PDF files are read; a scan, a locked file and a broken one are refused with the reason."""
 
 import io
 import struct
 import zipfile
 
+import pypdf
 import pytest
 from docx import Document
 from pptx import Presentation
 from pptx.util import Inches
+from pypdf.generic import ArrayObject, DecodedStreamObject, DictionaryObject, NameObject
 
-from medllm.corpus.read.archives import GRACE
 from medllm.corpus.read.files import read_drafts
-from medllm.corpus.read.office import read_docx, read_pptx
+from medllm.corpus.read.office import read_docx, read_pdf, read_pptx, without_running_lines
+from medllm.corpus.read.raw_files import GRACE
 from medllm.corpus.read.sources import TextSource, split_source
 from tests.refusals import refused
 
@@ -100,3 +102,144 @@ def test_entities_of_a_file_are_not_expanded():
                 data = data.replace(b"?>", b"?>" + entities, 1).replace(TEXT.encode(), b"&x;", 1)
             archive.writestr(info, data)
     assert "root:" not in read_docx(stream.getvalue())
+
+
+def pdf(pages: list[str], password: str | None = None) -> bytes:
+    """A PDF with a line of Latin text on each page; a page without text is what a scan is."""
+    writer = pypdf.PdfWriter()
+    for text in pages:
+        page = writer.add_blank_page(595, 842)
+        font = DictionaryObject(
+            {
+                NameObject("/Type"): NameObject("/Font"),
+                NameObject("/Subtype"): NameObject("/Type1"),
+                NameObject("/BaseFont"): NameObject("/Helvetica"),
+            }
+        )
+        fonts = DictionaryObject({NameObject("/F1"): writer._add_object(font)})
+        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
+        stream = DecodedStreamObject()
+        stream.set_data(f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode())
+        page[NameObject("/Contents")] = writer._add_object(stream)
+    if password:
+        writer.encrypt(password, algorithm="RC4-128")
+    buffer = io.BytesIO()
+    writer.write(buffer)
+    return buffer.getvalue()
+
+
+def japanese_pdf(codes: bytes, cmap: str, latin: str = "") -> bytes:
+    """A PDF whose font has this predefined CMap and no map to Unicode, with a line in a plain font below."""
+    writer = pypdf.PdfWriter()
+    page = writer.add_blank_page(595, 842)
+    name = NameObject
+    below = DictionaryObject(
+        {name("/Type"): name("/Font"), name("/Subtype"): name("/CIDFontType0"), name("/BaseFont"): name("/Mincho")}
+    )
+    japanese = DictionaryObject(
+        {
+            name("/Type"): name("/Font"),
+            name("/Subtype"): name("/Type0"),
+            name("/BaseFont"): name("/Mincho"),
+            name("/Encoding"): name(cmap),
+            name("/DescendantFonts"): ArrayObject([writer._add_object(below)]),
+        }
+    )
+    plain = DictionaryObject(
+        {name("/Type"): name("/Font"), name("/Subtype"): name("/Type1"), name("/BaseFont"): name("/Helvetica")}
+    )
+    fonts = {name("/F1"): writer._add_object(japanese), name("/F2"): writer._add_object(plain)}
+    page[name("/Resources")] = DictionaryObject({name("/Font"): DictionaryObject(fonts)})
+    stream = DecodedStreamObject()
+    stream.set_data(f"BT /F1 12 Tf 72 720 Td <{codes.hex()}> Tj /F2 12 Tf 0 -40 Td ({latin}) Tj ET".encode())
+    page[name("/Contents")] = stream
+    buffer = io.BytesIO()
+    writer.write(buffer)
+    return buffer.getvalue()
+
+
+SENTENCE = "好中球は貪食作用により細菌を取りこむ血球であり、炎症の初期に集まる。"
+
+
+@pytest.mark.parametrize(
+    ("cmap", "codes"),
+    [
+        *((f"/{name}-{way}", SENTENCE.encode("cp932")) for name in ("90ms-RKSJ", "90msp-RKSJ") for way in "HV"),
+        *((f"/{name}-H", SENTENCE.encode("shift_jis")) for name in ("83pv-RKSJ", "90pv-RKSJ", "Add-RKSJ", "Ext-RKSJ")),
+        ("/EUC-H", SENTENCE.encode("euc_jp")),
+        ("/EUC-V", SENTENCE.encode("euc_jp")),
+        ("/H", bytes(one & 0x7F for one in SENTENCE.encode("euc_jp"))),
+        ("/V", bytes(one & 0x7F for one in SENTENCE.encode("euc_jp"))),
+        ("/UniJIS-UCS2-H", SENTENCE.encode("utf-16-be")),
+        ("/UniJIS-UCS2-HW-H", SENTENCE.encode("utf-16-be")),
+        ("/UniJIS-UTF16-H", SENTENCE.encode("utf-16-be")),
+        ("/UniJIS2004-UTF16-V", SENTENCE.encode("utf-16-be")),
+        ("/UniJIS-UTF8-H", SENTENCE.encode("utf-8")),
+        ("/UniJIS-UTF32-H", SENTENCE.encode("utf-32-be")),
+    ],
+)
+def test_japanese_is_read_by_the_cmap_it_is_written_with(cmap, codes):
+    assert read_pdf(japanese_pdf(codes, cmap)).strip() == SENTENCE
+
+
+@pytest.mark.parametrize("cmap", ["/Identity-H", "/Identity-V", "/CNS-EUC-H", "/Own-H"])
+def test_codes_that_do_not_say_which_characters_they_are_are_refused_and_not_guessed(cmap):
+    with refused("corpus.unmapped-pdf", "Mincho"):
+        read_pdf(japanese_pdf(SENTENCE.encode("utf-16-be"), cmap))
+
+
+def test_codes_that_the_encoding_does_not_have_are_refused():
+    with refused("corpus.unmapped-pdf", " of ", " characters"):
+        read_pdf(japanese_pdf(b"\xff\xfd" * 20 + SENTENCE.encode("cp932"), "/90ms-RKSJ-H"))
+
+
+def test_a_bullet_without_a_character_does_not_cost_the_document():
+    text = "Aspirin inhibits cyclooxygenase in platelets and prolongs the bleeding time for several days. " * 2
+    assert text.strip() in read_pdf(japanese_pdf(b"\x00\x21", "/Identity-H", text))
+
+
+def test_the_text_of_all_pages_is_read():
+    text = read_pdf(pdf(["Aspirin inhibits cyclooxygenase in platelets", "and prolongs the bleeding time for days."]))
+    assert text == "Aspirin inhibits cyclooxygenase in platelets\n\nand prolongs the bleeding time for days."
+
+
+def test_a_scan_is_refused_and_not_turned_into_noise():
+    with refused("corpus.scanned-pdf", "3 pages", "1 characters") as caught:
+        read_pdf(pdf(["", "7", ""]))
+    assert caught.value.reason == "scanned_pdf"
+
+
+def test_a_locked_and_a_broken_pdf_are_named():
+    with refused("corpus.locked-pdf"):
+        read_pdf(pdf(["Aspirin inhibits cyclooxygenase"], password="secret"))
+    with refused("corpus.broken-pdf", "Error: "):
+        read_pdf(b"%PDF-1.7\nnothing")
+
+
+def test_running_heads_feet_and_page_numbers_are_dropped_and_the_text_stays():
+    bodies = ["Fever and cough.", "The pulse is 88.", "It is treated at home.", "The end."]
+    foot = "11/28/26, 10:29 PM file:///C:/notes.html"
+    pages = [f"Ward notes\n{body}\nMore of {body}\n{foot}\n- {number} -" for number, body in enumerate(bodies, 1)]
+    assert without_running_lines(pages) == [f"{body}\nMore of {body}" for body in bodies]
+
+
+@pytest.mark.parametrize(
+    "heads", [["問1", "問2", "問3"], ["Q 1", "Q 2", "Q 3"], ["第1章", "第2章", "第3章"], ["a", "b", "a"]]
+)
+def test_numbered_questions_and_chapters_at_the_top_of_each_page_stay(heads):
+    pages = [f"{head}\n本文{number}の一行目\n本文{number}の二行目" for number, head in enumerate("一二三")]
+    pages = [page.replace(sign, head, 1) for page, sign, head in zip(pages, "一二三", heads, strict=True)]
+    assert without_running_lines(pages) == pages
+
+
+def test_two_pages_and_pages_of_one_line_are_left_as_they_are():
+    assert without_running_lines(["Notes\na\nb", "Notes\nc\nd"]) == ["Notes\na\nb", "Notes\nc\nd"]
+    assert without_running_lines(["Notes"] * 4) == ["Notes"] * 4
+
+
+def test_a_pdf_is_read_without_its_running_head():
+    body = "The patient has a fever, a cough and a pulse of eighty-eight on day"
+    texts = [
+        f"Ward notes) Tj 0 -20 Td ({body} {day}) Tj 0 -20 Td (Then rest for {day}." for day in ("one", "two", "three")
+    ]
+    assert read_pdf(pdf(texts)) == "\n\n".join(f"{body} {day}\nThen rest for {day}." for day in ("one", "two", "three"))

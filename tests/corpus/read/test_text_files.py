@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus.errors import UnreadableError
+from medllm.corpus.documents import UnreadableError
 from medllm.corpus.read.text_files import DEEPEST, read_html, read_markdown
 from tests.refusals import refused
 

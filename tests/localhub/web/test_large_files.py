@@ -1,4 +1,4 @@
-"""Large files over LFS: in one piece and in parts, at signed addresses that only fit what they were given for."""
+"""Large files: in one piece or in parts at signed addresses; after a takedown they are gone everywhere."""
 
 import hashlib
 import io

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medllm.corpus.clean.pii import RULES, find, hide
+from medllm.corpus.pii import RULES, find, hide
 
 
 @pytest.mark.parametrize(

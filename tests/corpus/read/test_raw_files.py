@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus.read.encodings import decode, name_encoding
+from medllm.corpus.read.raw_files import decode, name_encoding
 from tests.refusals import refused
 
 TEXT = "症例は七十歳、男性。ガンマＧＴＰの上昇を指摘され、精査のため入院となった。CT検査を行った。\n" * 3

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from medllm.corpus.decontaminate.ngrams import fold_audit, hash_grams
-from medllm.corpus.decontaminate.numbering import Numbering, marked
+from medllm.corpus.decontaminate.ngrams import Numbering, fold_audit, hash_grams, marked
 
 
 def test_exactly_the_known_hashes_are_found_also_where_hundreds_begin_alike():

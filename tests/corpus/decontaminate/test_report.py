@@ -7,8 +7,7 @@ import pytest
 
 from medllm.corpus.decontaminate.audit import AuditRequest, audit
 from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.highlights import EXCERPT_CHARACTERS, excerpt, spans
-from medllm.corpus.decontaminate.report import write_page
+from medllm.corpus.decontaminate.report import EXCERPT_CHARACTERS, excerpt, spans, write_page
 from medllm.corpus.decontaminate.reveal import reveal, reveal_places
 
 QUESTION = (

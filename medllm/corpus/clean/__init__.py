@@ -1,1 +1,0 @@
-"""Cleaning: one spelling, quality filters, and personal data of patients."""

@@ -1,1 +1,0 @@
-"""Deduplication: MinHash signatures, connected components, and which of similar texts is kept."""

@@ -1,5 +1,6 @@
 """What every test may ask for: the shared exam data, where it is present."""
 
+import itertools
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from medllm import foreign_messages
 from tests.hang import Watch
 
 # Before any library reads it: what the tests download must not land in, or come from, the cache of whoever runs them.
@@ -18,6 +20,7 @@ os.environ["MEDLLM_UPSTREAM"] = "none"
 # On a shared machine the threads of a small matrix product wait for each other far longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+NUMBERS = itertools.count()
 ROOT = Path(__file__).parent.parent
 
 HEAVY = ("browser", "long", "matrix", "slow")
@@ -44,6 +47,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return ByFixture(config, log)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make every warning an error but those that medllm silences by name."""
+    for known in foreign_messages.WARNINGS:
+        if known.message:
+            config.addinivalue_line("filterwarnings", f"ignore:{known.message}:{known.category.__name__}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, and try what waits for another process twice; the summary shows both."""
     heavy = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
@@ -52,6 +62,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.get_closest_marker(mark) for mark in HEAVY) and not item.get_closest_marker("flaky"):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
+
+
+@pytest.fixture(autouse=True)
+def _own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the replies of a test to itself: another test asks its models anew."""
+    monkeypatch.setenv("MEDLLM_ANSWERS", f"{os.environ['HF_HOME']}/answers-{next(NUMBERS)}")
 
 
 @pytest.fixture(scope="session")

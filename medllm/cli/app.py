@@ -1,6 +1,5 @@
 """The Typer application on which the commands register."""
 
-import logging
 import os
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 import typer.core
 
 from medllm import __version__
+from medllm.foreign_messages import silence_known_messages
 
 ORDER = (
     "quickstart",
@@ -65,8 +65,4 @@ def medllm(
     """Train medical language models that keep their accuracy when they explain, on the Hugging Face Hub."""
     # Disable telemetry unless the user opts in.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # bitsandbytes warns at import that it lacks a CPU kernel which medllm switches off.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # Libraries read these at import; their progress bars would break our last line and fill a log.
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    silence_known_messages()

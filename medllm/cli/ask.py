@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,9 +44,7 @@ def ask(
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
-    with connect(hub, sound.namespace, say=log) as there, warnings.catch_warnings():
-        # Libraries' notes to their own developers do not concern the user.
-        warnings.simplefilter("ignore", FutureWarning)
+    with connect(hub, sound.namespace, say=log) as there:
         plan = make_plan(sound, there)
         settings = _answering(plan, question)
         sources = plan.pull_standing_sources("evaluate")

@@ -122,6 +122,8 @@ def confirm_plans(
     from medllm.pipeline.pushed import deleted_versions
 
     def confirm(plans: "Mapping[str, BuildPlan]") -> None:
+        from medllm.pipeline.results import replaced_outputs
+
         gone: dict[str, None] = {}
         for name, plan in plans.items():
             deleted = deleted_versions(plan, hub, work)
@@ -135,7 +137,7 @@ def confirm_plans(
                 f"{listed}: somebody deleted this on the Hub after it was pushed, and this run would bring it back. "
                 "Nothing was done; pass --restore to bring it back, or name only other stages.",
             )
-        rebuilt = list(dict.fromkeys(item.repo_id for plan in plans.values() for item in plan.missing if item.remade))
+        rebuilt = list(dict.fromkeys(item.repo_id for plan in plans.values() for item in replaced_outputs(plan)))
         if rebuilt and not yes and not reporter.confirm(f"Rebuild {', '.join(rebuilt)}?"):
             verb = "exists" if len(rebuilt) == 1 else "exist"
             raise MedllmError(
@@ -147,7 +149,7 @@ def confirm_plans(
 
 
 def describe_plan(plan: "BuildPlan", deleted: "Mapping[Stage, str]") -> Iterator[str]:
-    """Yield one line a stage: it exists, or it is built or rebuilt and why."""
+    """Yield one line a stage: it exists, or it is built, extended or rebuilt and why."""
     if not plan.missing:
         yield UP_TO_DATE
     for item in plan.items:
@@ -163,6 +165,8 @@ def state_of(item: "StagePlan", deleted: str | None) -> str:
 
     `deleted` names the version that was deleted on the Hub.
     """
+    from medllm.pipeline.results import extends
+
     if deleted:
         return f"{deleted} was deleted on the Hub; `medllm run --restore` brings it back"
     if not item.remade:
@@ -170,7 +174,7 @@ def state_of(item: "StagePlan", deleted: str | None) -> str:
     if item.only_if:
         changes = "changes" if len(item.only_if) == 1 else "change"
         return f"will be rebuilt only if the content of {' or '.join(item.only_if)} {changes}"
-    return f"will be rebuilt, because {item.why}"
+    return f"will be {'extended' if extends(item) else 'rebuilt'}, because {item.why}"
 
 
 UP_TO_DATE = "Everything is up to date."
@@ -252,8 +256,9 @@ class QuickstartDisplay:
         """Build a stage in this process; print its purpose, its progress and one figure of its result."""
         from medllm.launch.local import launch
         from medllm.pipeline.facts import facts_of
-        from medllm.pipeline.progress import POLL_SECONDS, poll_in_background
+        from medllm.pipeline.progress import POLL_SECONDS
         from medllm.recipe.estimate import format_duration
+        from medllm.work_progress import poll_in_background
 
         self.say(f"{item.stage}: {STAGE_PURPOSE[item.stage]}")
         self._latest = item.stage

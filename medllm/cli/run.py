@@ -1,6 +1,7 @@
 """`medllm run`, `ablate`, `status` and `trace`: the commands of the pipeline."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,10 +81,11 @@ def run(  # noqa: PLR0913  a command takes its options one by one
         plan = plan.renewed(there)  # a stage that was rebuilt with equal content left others as they were
         if not stages:
             publish(plan, made, bench)
-        for line in evaluation_summary(plan, made, there, work):
-            reporter.say(line)
+        summary = evaluation_summary(plan, made, there, work)
     for stage, artifact in made.items():
-        print(f"{stage}\t{artifact}")
+        print(f"{stage}\t{artifact}", flush=True)
+    for line in summary or [f"Where each stage came from: medllm status {recipe}{f' --hub {hub}' if hub else ''}"]:
+        print(line, file=sys.stderr)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import AbstractContextManager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from medllm.corpus.write import Counts, WriteTables
 from medllm.errors import DataError, MedllmError
 from medllm.files import write_text
 from medllm.processes import run_in_workers
+from medllm.work_progress import WorkProgress, watched
 
 PASSES = ("read", "pairs", "resolve", "finish")
 """Passes in this order. Each waits for the one before it; the tasks within one do not wait for each other."""
@@ -108,6 +109,26 @@ Kind = Literal["local", "slurm", "ray"]
 Options = Mapping[str, Any]
 
 
+PARTS = {
+    "read": "reading and checking",
+    "pairs": "looking for duplicates",
+    "resolve": "choosing among duplicates",
+    "finish": "writing",
+}
+"""What each pass does, in the words of its progress."""
+
+
+def _shown(job: Any) -> AbstractContextManager[None]:  # noqa: ANN401  one of datatrove's executors
+    """Report while the block runs how many tasks of a pass are done, by their marks."""
+    marks = Path(job.logging_dir.path)
+
+    def state() -> WorkProgress:
+        done = sum(1 for _ in marks.glob("completions/*"))
+        return WorkProgress(PARTS.get(marks.name, marks.name), done, job.world_size, "parts")
+
+    return watched(state)
+
+
 class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
     """The local executor without its log on the terminal; errors of its processes reach the caller."""
 
@@ -123,7 +144,8 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
     def run(self) -> Any:  # noqa: ANN401  datatrove's returns statistics
         """Run the tasks without a mark; datatrove's own `run` starts a process that outlives a killed run."""
         if left := self.get_incomplete_ranks():
-            run_in_workers(self._apart, left, self.workers, Path(self.logging_dir.path))
+            with _shown(self):
+                run_in_workers(self._apart, left, self.workers, Path(self.logging_dir.path))
         return left
 
     def _apart(self, rank: int) -> None:
@@ -231,8 +253,8 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
             "slurm", lambda: _Submitted(one.steps(work), **{**made, "job_name": f"corpus-{one.name}", **settings})
         )
         _run("slurm", "Run this where `sbatch` is.", job)
-        while job.get_incomplete_ranks() and _queued(str(job.job_id)):
-            time.sleep(POLL_SECONDS)
+        with _shown(job):
+            _wait(job)
         # Checked again: the last task may have ended between the check of its mark and the check of the queue.
         _require_complete(one, job, job.get_incomplete_ranks())
 
@@ -249,7 +271,8 @@ def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  named as dat
         logger.disable("datatrove")
         made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
         job = _construct("ray", lambda: _OnRay(one.steps(work), **{**made, **options}))
-        _run("ray", "Install it: pip install ray.", job)
+        with _shown(job):
+            _run("ray", "Install it: pip install ray.", job)
         _require_complete(one, job, job.get_incomplete_ranks())
 
     return run
@@ -269,6 +292,12 @@ def _run(kind: Kind, mend: str, job: Any) -> None:  # noqa: ANN401  one of datat
             "corpus.sbatch-refused",
             f"corpus.executor: sbatch refused the job with code {fault.returncode}. Check `options`.",
         ) from None
+
+
+def _wait(job: Any) -> None:  # noqa: ANN401  one of datatrove's executors
+    """Wait until a job on Slurm has done its tasks, or left the queue."""
+    while job.get_incomplete_ranks() and _queued(str(job.job_id)):
+        time.sleep(POLL_SECONDS)
 
 
 def _queued(job: str) -> bool:

@@ -67,7 +67,9 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
     if settings.years is not None:
         questions = [question for question in questions if question.year is None or question.year in settings.years]
     if settings.limit is not None and settings.limit < len(questions):
-        chosen = set(random.Random(settings.seed).sample(range(len(questions)), settings.limit))
+        # The first of one order of all, so that a larger limit asks what a smaller one asked, and more.
+        order = random.Random(settings.seed).sample(range(len(questions)), len(questions))
+        chosen = set(order[: settings.limit])
         questions = [question for number, question in enumerate(questions) if number in chosen]
     shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(name, 0)
     examples = exemplars(name, folder)[:shots] if shots else []

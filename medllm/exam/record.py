@@ -51,7 +51,7 @@ class Record:
     completion: str = ""
     """The reply as generated, without the prompt."""
     finish_reason: str | None = None
-    """Why generation ended: "stop", "length", or null when unknown."""
+    """Why generation ended: "stop", "length", "too_long" (the prompt did not fit), "refused", or null when unknown."""
     truncated: bool = False
     """Whether the reply was cut off by its token budget."""
     run_on: bool = False
@@ -90,6 +90,12 @@ class Record:
     """Tokens generated."""
     prompt_hash: str | None = None
     """SHA-256 of the prompt's text."""
+    answer_key: str | None = None
+    """Who answered and what was asked, as hashes: a later evaluation takes the reply from here and asks nothing."""
+    prompt_tokens: int | None = None
+    """Tokens of the prompt, where they were counted."""
+    cost: float | None = None
+    """US dollars that the reply cost, where the model has a price."""
 
 
 REQUIRED = ("question_id", "benchmark", "model", "prompt", "status", "correct", "points", "points_total")

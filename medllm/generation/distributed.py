@@ -115,6 +115,8 @@ class Process:
         self.words = self._counted = 0
         """How many lines it has sent."""
         self._silent = 0.0
+        self.written = 0
+        """Tokens that it has reported as written."""
         self._threads = [
             threading.Thread(target=self._copy_messages, daemon=True),
             threading.Thread(target=self._hear, args=(heard,), daemon=True),
@@ -176,6 +178,7 @@ class Process:
                 message = json.loads(line)
             except ValueError:  # cut off in the middle: it is ending
                 break
+            self.written = message.get("written", self.written)
             if "alive" not in message:
                 heard.put((self.number, message))
         heard.put((self.number, None))
@@ -211,6 +214,12 @@ class SpreadGenerator:
             "beat": BEAT,
         }
         self.tokenizer = load_tokenizer(base)
+        self._processes: list[Process] = []
+
+    @property
+    def written(self) -> int:
+        """Tokens that the processes have reported as written, a few seconds late."""
+        return sum(process.written for process in self._processes)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, in the order in which answers become ready."""
@@ -219,6 +228,7 @@ class SpreadGenerator:
             requests = [replace(request, shared=0) for request in requests]
         heard: Queue[Heard] = Queue()
         processes: list[Process] = []
+        self._processes = processes
         try:
             for number, place in enumerate(self.places):
                 processes.append(Process(number, place, self.given, self.each, heard))

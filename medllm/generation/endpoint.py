@@ -18,6 +18,7 @@ from medllm.generation.types import Delta, FinishReason, NoReplyError, Reply, Re
 
 Prices = Mapping[str, tuple[float, float]]
 TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "longer than")
+REFUSED = ("content_filter", "refusal")
 TRIED_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 STOPS_ALLOWED = 4
 LONGEST_WAIT = 60.0
@@ -145,7 +146,7 @@ class EndpointGenerator:
         try:
             for choice in self._choices(request):
                 piece = self._text(choice)
-                reason = choice.get("finish_reason") or reason
+                reason = _reason(choice) or reason
                 text += piece
                 if piece:
                     yield Delta(request.key, piece)
@@ -181,7 +182,7 @@ class EndpointGenerator:
         try:
             answer = json.loads(whole)
             choice, usage = answer["choices"][0], answer.get("usage") or {}
-            return self._reply(request, self._text(choice), choice.get("finish_reason"), usage)
+            return self._reply(request, self._text(choice), _reason(choice), usage)
         except (ValueError, LookupError, TypeError, AttributeError):
             body = self._redacted(whole)
             raise NoReplyError(
@@ -267,11 +268,20 @@ class EndpointGenerator:
         return Reply(
             key=request.key,
             text=text[: min(ends)] if ends else text,
-            finish_reason="too_long" if reason == "too_long" else kept,
+            finish_reason=reason if reason in ("too_long", "refused") else kept,  # type: ignore[arg-type]
             prompt_tokens=asked,
             completion_tokens=written,
             cost=(asked * price[0] + written * price[1]) / 1_000_000,
         )
+
+
+def _reason(choice: Mapping[str, Any]) -> str | None:
+    """Read why a reply ended; a refusal has several names."""
+    message = choice.get("delta") or choice.get("message") or {}
+    if choice.get("finish_reason") in REFUSED or message.get("refusal"):
+        return "refused"
+    reason: str | None = choice.get("finish_reason")
+    return reason
 
 
 def _whole(response: Any) -> bytes:  # noqa: ANN401  an http.client.HTTPResponse

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn
+from medllm.generation.reply_log import Answerer
+from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn, tokens_written
 from medllm.recipe.hardware import machine, nodes
 from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, is_address, is_vllm
 from medllm.recipe.settings import ApiModel, Evaluate, Preferences
@@ -21,6 +24,17 @@ from medllm.weights.load import Quantization
 
 AT_ONCE = 16
 """Requests sent at once to a server at an address."""
+DECIDING = (
+    "*.safetensors",
+    "*config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*_tokens*.json",
+    "chat_template*",
+)
+"""The files of a model's folder that decide its replies."""
 KEY = "OPENAI_API_KEY"
 """The environment variable of the key for `engine` and `openai:` models."""
 
@@ -50,6 +64,11 @@ class OnDemand:
     def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
         """Answer all requests at the same time, piece by piece; streams in several threads take turns."""
         yield from take_turn(self._turn, lambda asked: self._maker().stream(asked), requests)
+
+    @property
+    def written(self) -> int:
+        """Tokens written since it was loaded."""
+        return tokens_written(self._loaded)
 
     def release(self) -> None:
         """Forget the model; asked again, it is loaded again."""
@@ -112,8 +131,8 @@ def make_generators(
                 own[twin] = _api(source.api, server, chat=source.chat, key=key, options=source.request)
             found[name] = (own[twin], source.model)
         elif source.startswith(OPENAI_PREFIX):
-            url = engine if is_address(engine) else os.environ.get("OPENAI_BASE_URL", OPENAI)
-            found[name] = (_api(url, server, chat=True, key=os.environ.get(KEY)), source.removeprefix(OPENAI_PREFIX))
+            maker = _api(_openai_url(engine), server, chat=True, key=os.environ.get(KEY))
+            found[name] = (maker, source.removeprefix(OPENAI_PREFIX))
         elif is_address(engine):
             found[name] = (_api(engine, server, chat=False, key=os.environ.get(KEY)), name)
         else:
@@ -136,6 +155,51 @@ def generators_for(
         server=Server(settings.prices, settings.num_concurrent),
         num_processes=num_processes,
     )
+
+
+def answerers(
+    models: Mapping[str, str | ApiModel], sources: dict[str, Path], *, engine: str, dtype: str, quantization: str
+) -> dict[str, Answerer]:
+    """For each name in the tables: what decides its replies besides the request, under which they are kept.
+
+    A model here is its files, whatever its folder or commit. A server's model is its name, its options and, where the
+    recipe names one, its source: a server that loads other weights under the same name is not noticed.
+    """
+    found: dict[str, Answerer] = {}
+    for name, source in models.items():
+        if isinstance(source, ApiModel):
+            asked = {"chat": source.chat, "model": source.model, "request": source.request}
+            found[name] = Answerer.behind(source.api, {**asked, "revision": source.revision})
+        elif source.startswith(OPENAI_PREFIX):
+            served = source.removeprefix(OPENAI_PREFIX)
+            asked = {"chat": True, "model": served, "request": {}, "revision": None}
+            found[name] = Answerer.behind(_openai_url(engine), asked)
+        elif is_address(engine):
+            folder = sources.get(source)
+            found[name] = Answerer.behind(engine, {"name": name, "files": files_digest(folder) if folder else source})
+        else:
+            base = sources.get(BASE) if is_adapter(sources[source]) else None
+            files = [files_digest(one) for one in (base, sources[source]) if one is not None]
+            found[name] = Answerer({"engine": engine, "dtype": dtype, "quantization": quantization, "files": files})
+    return found
+
+
+@lru_cache(maxsize=64)
+def files_digest(folder: Path) -> str:
+    """Hash the files of a model that decide its replies; in the Hub's cache, files are named by their content."""
+    whole = hashlib.sha256()
+    for path in sorted(path for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()):
+        target = path.resolve()
+        content = target.name
+        if target.parent.name != "blobs":
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.name}\0{content}\n".encode())
+    return whole.hexdigest()
+
+
+def _openai_url(engine: str) -> str:
+    return engine if is_address(engine) else os.environ.get("OPENAI_BASE_URL", OPENAI)
 
 
 def _local(

@@ -22,6 +22,7 @@ from medllm.generation.engine.blockwise import BlockwiseModel
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import BASE, Request, shared_length
 from medllm.weights.load import release
+from medllm.work_progress import counted
 
 TEMPLATE: Literal["igakuqa", "paper"] = "igakuqa"
 TOKENS = 64
@@ -103,7 +104,8 @@ class Answerer:
             Request.of_prompt(prompt, key=str(number), model=self.name, shared=shared, max_new_tokens=TOKENS)
             for number, prompt in enumerate(prompts)
         ]
-        replies = {reply.key: reply.text for reply in self.generator.generate(requests)}
+        written = counted(self.generator.generate(requests), len(requests), "answers", "certifying")
+        replies = {reply.key: reply.text for reply in written}
         return [replies[request.key] for request in requests]
 
     def read(self, texts: Sequence[str], model: str | None = None) -> Iterator[torch.Tensor]:
@@ -139,7 +141,7 @@ def note(
         return
     read = first.read(list(missing.values()))
     bare = first.read(list(missing.values()), BASE) if isinstance(first, Answerer) and first.beside_its_base else None
-    for place, logits in zip(missing, read, strict=True):
+    for place, logits in zip(missing, counted(read, len(missing), "texts read", "certifying"), strict=True):
         tensors = _likely(logits, None if bare is None else next(bare))
         with atomic_write(place) as part:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
@@ -160,10 +162,8 @@ def agreement(
         values, heard = json.loads((folder / "answers.json").read_text("utf-8")), second.answers(prompts)
     else:
         questions = []
-    figures = [
-        _apart(load_file(folder / f"{number}.safetensors"), logits)
-        for number, logits in enumerate(second.read(texts(prompts, folder)))
-    ]
+    read = counted(second.read(texts(prompts, folder)), len(prompts), "texts read", "comparing")
+    figures = [_apart(load_file(folder / f"{number}.safetensors"), logits) for number, logits in enumerate(read)]
     whole = torch.cat(figures, 1)
     left = [parse(answer, question).answer for answer, question in zip(values, questions, strict=True)]
     right = [parse(answer, question).answer for answer, question in zip(heard, questions, strict=True)]

@@ -9,7 +9,7 @@ from medllm.errors import ModelError
 from medllm.exam.prompts import Prompt
 
 Message = dict[str, str]
-FinishReason = Literal["stop", "length", "too_long"]
+FinishReason = Literal["stop", "length", "too_long", "refused"]
 BASE = "base"
 
 
@@ -71,7 +71,8 @@ class Reply:
     key: str
     text: str
     finish_reason: FinishReason
-    """`stop` (an end mark or a stop string), `length` (no room left), `too_long` (the prompt did not fit)."""
+    """`stop` (an end mark or a stop string), `length` (no room left), `too_long` (the prompt did not fit), `refused`
+    (by the server, for its content)."""
     prompt_tokens: int
     completion_tokens: int
     cost: float = 0.0
@@ -111,7 +112,7 @@ class NoReplyError(ModelError):
 
 
 class Generator(Protocol):
-    """What answers requests: a model here or a server."""
+    """What answers requests: a model here or a server. One that counts its tokens as it writes has `written`."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, in the order in which answers become ready."""
@@ -120,6 +121,11 @@ class Generator(Protocol):
     def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
         """Answer all requests at the same time, piece by piece."""
         ...
+
+
+def tokens_written(generator: object) -> int:
+    """Return how many tokens a generator has written so far; 0 for one that does not count before a reply is whole."""
+    return int(getattr(generator, "written", 0))
 
 
 def take_turn(

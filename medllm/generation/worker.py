@@ -19,7 +19,8 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any, TextIO
 
 from medllm.errors import MedllmError
-from medllm.generation.types import Request
+from medllm.foreign_messages import silence_known_messages
+from medllm.generation.types import Request, tokens_written
 from medllm.processes import exit_after
 
 if TYPE_CHECKING:  # importing it takes many seconds, and `alive` is to be heard before
@@ -36,6 +37,8 @@ class Out:
         self._file = file
         self._lock = threading.Lock()
         self._last = 0.0
+        self.written: Callable[[], int] = lambda: 0
+        """Counts the tokens written so far."""
 
     def tell(self, what: dict[str, Any]) -> None:
         """Send one line of JSON."""
@@ -48,7 +51,7 @@ class Out:
     def alive(self, every: float) -> None:
         """Report that the work goes on, unless something was sent less than `every` seconds ago."""
         if time.monotonic() - self._last >= every:
-            self.tell({"alive": True})
+            self.tell({"alive": True, "written": self.written()})
 
 
 class Loading:
@@ -79,6 +82,7 @@ class Loading:
 def main() -> None:
     """Answer until stdin ends: then the parent process is gone, or needs no more."""
     out = Out(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    silence_known_messages()
     os.dup2(2, 1)  # what libraries print goes among the messages, never among the replies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     lines = _lines_until_the_end()
@@ -98,6 +102,7 @@ def _work(lines: "Queue[str]", out: Out) -> None:
 
         adapters = {name: Path(folder) for name, folder in message["adapters"].items()}
         generator = open_generator(message["engine"], Path(message["base"]), adapters or None, **message["options"])
+    out.written = lambda: tokens_written(generator)
     _beat_in_every_layer(generator.model, lambda: out.alive(message["beat"]))
     out.tell({"ready": asdict(generator.limits)})
     while True:

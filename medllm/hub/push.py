@@ -1,8 +1,6 @@
 """Push a folder as one commit: all or nothing, never over somebody else's work, tagged when it is complete."""
 
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
@@ -12,20 +10,13 @@ from medllm.errors import HubError
 from medllm.hub.artifact import Artifact, Kind, Provenance
 from medllm.hub.client import Hub, RepoState
 from medllm.hub.errors import MovedError
+from medllm.work_progress import counted
 
 STAGED_ABOVE = 50 * 10**9
 """Bytes above which files go to a branch one by one first: a file that has arrived there is not sent again."""
 
 KEPT = {".gitattributes"}
 """Files that the Hub puts into a repository; every commit keeps them."""
-
-
-@contextmanager
-def table_in_a_model_allowed() -> Iterator[None]:
-    """Silence huggingface_hub's warning about a table in a model repository: an RPO model carries its reference."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
-        yield
 
 
 def writable_head(hub: Hub, repo_id: str, kind: Kind, stage: str) -> RepoState | None:
@@ -118,14 +109,13 @@ def _commit(hub: Hub, standing: RepoState, files: dict[str, Path], provenance: P
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()
         ]
         operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(gone)]
-        with table_in_a_model_allowed():
-            done = api.create_commit(
-                repo_id,
-                operations,
-                repo_type=kind,
-                commit_message=f"{provenance.stage} of {provenance.recipe}, {provenance.digest[:12]}",
-                parent_commit=standing.artifact.revision,
-            )
+        done = api.create_commit(
+            repo_id,
+            operations,
+            repo_type=kind,
+            commit_message=f"{provenance.stage} of {provenance.recipe}, {provenance.digest[:12]}",
+            parent_commit=standing.artifact.revision,
+        )
         return str(done.oid)
 
     return hub.call(repo_id, commit)
@@ -135,19 +125,18 @@ def _stage(hub: Hub, repo_id: str, kind: Kind, files: dict[str, Path], *, branch
     """Push the files one by one to a branch; the final commit then finds their bytes on the Hub and sends none."""
     hub.call(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
     there = hub.call(repo_id, lambda api: _sizes(api, repo_id, kind, branch))
-    for name, path in files.items():
+    for name, path in counted(files.items(), len(files), "files"):
         if there.get(name) != path.stat().st_size:
-            with table_in_a_model_allowed():
-                hub.call(
-                    f"{repo_id}: {name}",
-                    lambda api, name=name, path=path: api.create_commit(  # type: ignore[misc]
-                        repo_id,
-                        [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)],
-                        repo_type=kind,
-                        revision=branch,
-                        commit_message=f"{name} on its way",
-                    ),
-                )
+            hub.call(
+                f"{repo_id}: {name}",
+                lambda api, name=name, path=path: api.create_commit(  # type: ignore[misc]
+                    repo_id,
+                    [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)],
+                    repo_type=kind,
+                    revision=branch,
+                    commit_message=f"{name} on its way",
+                ),
+            )
 
 
 def _sizes(api: HfApi, repo_id: str, kind: Kind, branch: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from medllm.files import atomic_folder
 from medllm.hub.artifact import Artifact, Kind
 from medllm.hub.client import Hub
-from medllm.hub.push import KEPT, create, table_in_a_model_allowed
+from medllm.hub.push import KEPT, create
 
 
 def branch_of(digest: str) -> str:
@@ -28,10 +28,9 @@ def push_wip(hub: Hub, folder: Path, repo_id: str, kind: Kind, branch: str) -> N
     def commit(api: HfApi) -> None:
         added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in here.items()]
         deleted = [CommitOperationDelete(path_in_repo=name) for name in sorted(gone)]
-        with table_in_a_model_allowed():
-            api.create_commit(
-                repo_id, [*added, *deleted], repo_type=kind, revision=branch, commit_message="work in progress"
-            )
+        api.create_commit(
+            repo_id, [*added, *deleted], repo_type=kind, revision=branch, commit_message="work in progress"
+        )
 
     if here:
         hub.call(repo_id, commit)

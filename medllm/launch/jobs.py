@@ -4,7 +4,6 @@ import base64
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,9 +112,7 @@ launch = HubJobs().launch
 
 
 def _sent(api: HfApi, script: str, **more: Any) -> JobInfo:  # noqa: ANN401  the client's own keywords
-    with warnings.catch_warnings():  # the client warns that this call may change; its version is pinned by ours
-        warnings.filterwarnings("ignore", message=".*experimental")
-        job: JobInfo = api.run_uv_job(script, **more)
+    job: JobInfo = api.run_uv_job(script, **more)
     return job
 
 

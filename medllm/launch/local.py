@@ -1,7 +1,6 @@
 """Make a stage on this machine: in this process, or by accelerate with one process for each of several devices."""
 
 import sys
-import warnings
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -25,9 +24,7 @@ def maker_of(stage: Stage, folder: Path | None = None) -> Maker:
     """Return the stage's own `make`, with its output kept out of ours; its import loads torch, so it comes last."""
 
     def work(settings: Settings, sources: dict[str, Path], out: Path) -> None:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            # Libraries' deprecation notes are for their developers, not for the person who runs a recipe.
-            warnings.simplefilter("ignore", FutureWarning)
+        with redirect_stdout(sys.stderr):
             spread = on_all_devices(settings, out, stage=stage, base=sources.get("base"), folder=folder)
             import_module(f"medllm.stages.{stage}").make(spread, sources, out)
 

@@ -24,11 +24,12 @@ from medllm.hub.push import tag_output, writable_head
 from medllm.hub.wip_branch import branch_of, fetch_wip
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.content import content_of, equal_version
-from medllm.pipeline.facts import read_facts
+from medllm.pipeline.facts import describe_facts, read_facts
 from medllm.pipeline.least_content import refuse_empty
 from medllm.pipeline.plan import BuildPlan, StagePlan
-from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_training
+from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_push, report_work
 from medllm.pipeline.pushed import deleted_versions, drop_copy, is_local, record_push
+from medllm.pipeline.results import restore_answers
 from medllm.pipeline.space_settings import check_secrets, configure_space
 from medllm.pipeline.wip_sync import sync_wip
 from medllm.recipe.base import Settings
@@ -160,11 +161,15 @@ def make(
         if card is not None:
             (out / "README.md").write_text(card, encoding="utf-8")
         provenance.write(out)
-        bench.say(f"{item.stage}: pushing {format_bytes(count_bytes([out]))} to {item.repo_id}")
-        artifact = push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
+        size, done = count_bytes([out]), describe_facts(item.stage, read_facts(out))
+        bench.say(f"{item.stage}: pushing {format_bytes(size)} to {item.repo_id}")
+        with report_push(item, size, place, bench.progress):
+            artifact = push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
         # The Hub of this machine has the bytes now; later stages and commands read them from it.
         if is_local(bench.hub) and not drop_copy(bench.hub, artifact, out):
             bench.say(f"{item.stage}: {out} stays, because the Hub has not exactly these files")
+        where = out if out.exists() else f"{artifact.repo_id}@{artifact.revision[:7]}"
+        bench.say(f"{item.stage}: {f'{done}; ' if done else ''}{where}")
         return artifact
 
 
@@ -199,9 +204,10 @@ def _work(
     shelves = {bench.hub.cache_folder(one.repo_id, one.kind) for one in inputs if one.repo_id and one.kind}
     with report_pull(item, shelves, bench.progress):
         sources = plan.resolver.pulled(item.stage, inputs)
+    restore_answers(item, bench.hub, bench.say)
     bench.say(f"{item.stage}: at work")
     start = time.monotonic()
-    with sync_wip(item, bench.hub, part, bench.keep_every, bench.say), report_training(item, part, bench.progress):
+    with sync_wip(item, bench.hub, part, bench.keep_every, bench.say), report_work(item, place, bench.progress):
         maker(item.settings, sources, out)
     if not (out / "facts.json").is_file():
         raise MedllmError(

@@ -16,12 +16,13 @@ SUSPICIOUS = 0.1
 REMEDIES = {
     "truncated": "were cut off: raise evaluate.max_new_tokens",
     "too_long": "have prompts that do not fit the model: lower evaluate.shots",
+    "refused": "were refused by the server for their content",
     "unparsed": "hold no answer that can be read: look at some with `medllm app`",
     "loop": "end in a repetition",
     "run_on": "run on into a question of their own without an answer",
     "wrong_count": "name another number of choices than asked for",
 }
-"""What a rate means, by status (`too_long` by the reason why the reply ended)."""
+"""What a rate means, by status (`too_long` and `refused` by the reason why the reply ended)."""
 
 
 def evaluation_summary(plan: BuildPlan, made: Mapping[Stage, Artifact], hub: Hub, work: Path) -> list[str]:
@@ -50,14 +51,18 @@ def suspicious_rates(records: Iterable[Record], base: str | None = None) -> Iter
     for (model, prompt, exam), own in groups.items():
         counts: dict[str, int] = defaultdict(int)
         for record in own:
-            counts["too_long" if record.finish_reason == "too_long" else record.status] += 1
+            ended = record.finish_reason
+            counts[ended if ended in ("too_long", "refused") else record.status] += 1
         for reason, remedy in REMEDIES.items():
             if counts[reason] and counts[reason] >= SUSPICIOUS * len(own):
                 yield f"! {model}, {prompt}, {exam}: {counts[reason]} of {len(own)} replies {remedy}."
         theirs = {_asked(record): record.completion for record in groups.get((base or "", prompt, exam), [])}
         same = sum(theirs.get(_asked(record)) == record.completion for record in own)
         if base and model != base and same == len(own) and any(record.completion for record in own):
-            yield f"! {model}, {prompt}, {exam}: every reply is {base}'s, word for word. Is it the model you mean?"
+            yield (
+                f"! {model}, {prompt}, {exam}: {base} and {model} gave the same reply in {same} of {len(own)}. Is it "
+                "the model you mean, and is its adapter served?"
+            )
 
 
 def _asked(record: Record) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
 from medllm.recipe.base import Settings
 from medllm.recipe.errors import did_you_mean
 from medllm.recipe.reference import KINDS, STAGES, Stage
+from medllm.wording import describe_value
 
 MOST_REASONS = 4
 """Changes listed one by one; more of them are counted."""
@@ -169,8 +170,16 @@ def _changed_settings(before: object, after: object, name: str) -> Iterator[str]
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted({*before, *after}):
             yield from _changed_settings(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+    elif before != after and isinstance(after, dict) and before is None:
+        yield f"{name} is new"
+    elif before != after and isinstance(before, dict) and after is None:
+        yield f"{name} is gone"
+    elif before != after and any(
+        isinstance(one, dict) for side in (before, after) if isinstance(side, list) for one in side
+    ):
+        yield f"{name} has changed"
     elif before != after:
-        yield f"{name} {_short(before)} -> {_short(after)}"
+        yield f"{name} {describe_value(before)} -> {describe_value(after)}"
 
 
 def _changed_inputs(
@@ -189,10 +198,3 @@ def _changed_inputs(
             yield source.reference, f"{source.reference} moved from {was.commit[:7]} to {source.commit[:7]}"
         else:
             yield source.reference, f"{source.reference} has changed"
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    if isinstance(value, float):
-        text = text.removesuffix(".0")  # as people write it: 10, not 10.0
-    return text if len(text) <= 40 else f"{text[:37]}..."

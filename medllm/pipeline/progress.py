@@ -1,8 +1,7 @@
-"""Progress of a stage: how much of its sources is pulled, then the share of its training done, loss and time left."""
+"""Progress of a stage: how much of its sources is pulled, how much of its work is done, how fast, and what is left."""
 
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -12,50 +11,62 @@ from typing import Any
 from medllm.pipeline.plan import StagePlan
 from medllm.recipe.estimate import format_duration
 from medllm.recipe.training import Training
+from medllm.work_progress import WorkProgress, poll_in_background, progress_in, read_progress
 
 POLL_SECONDS = 2.0
 
 
 @contextmanager
-def poll_in_background(check: Callable[[], None], every: float, name: str) -> Iterator[None]:
-    """Call `check` every so many seconds while the block runs; at its end wait for a call that is under way."""
-    done = threading.Event()
-
-    def poll() -> None:
-        while not done.wait(every):
-            check()
-
-    thread = threading.Thread(target=poll, name=name, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-@contextmanager
-def report_training(item: StagePlan, part: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Report how much of a training is done while it runs; stages without a log report nothing."""
-    start = time.monotonic()
-    first: list[float] = []
+def report_work(item: StagePlan, place: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Report how far the stage that works in `place` is: what it reports itself, else the log of its training."""
+    pace = Pace()
+    log = place / "making.part" / "training" / "log.jsonl"
 
     def report() -> None:
-        line = last_line(part / "training" / "log.jsonl")
+        work = read_progress(place / "progress.json")
+        line = last_line(log)
         share = None if line is None else share_done(line, item)
-        if line is None or share is None:
-            return
-        first.append(share)  # a resumed run starts with a share that took no time of this process
-        text = f"{item.stage}: {100 * share:.0f} % done"
-        if "loss" in line:
-            text += f", loss {float(line['loss']):.3f}"
-        gained = share - first[0]
-        if gained > 0:
-            text += f", {format_duration((time.monotonic() - start) * (1 - share) / gained)} left"
-        progress(text)
+        if share is not None and line is not None:
+            loss = f", loss {float(line['loss']):.3f}" if "loss" in line else ""
+            progress(f"{item.stage}: {100 * share:.0f} % done{loss}{pace.left('training', share)}")
+        elif work is not None:
+            progress(f"{item.stage}: {describe_work(work, pace)}")
 
-    with poll_in_background(report, POLL_SECONDS, f"progress of {item.stage}"):
+    with progress_in(place / "progress.json"), poll_in_background(report, POLL_SECONDS, f"progress of {item.stage}"):
         yield
+
+
+class Pace:
+    """How fast the parts of a stage go; a resumed run starts with a share that took no time of this process."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[float, float]] = {}
+
+    def gained(self, part: str, amount: float) -> tuple[float, float]:
+        """Return how much was gained since this part was first seen, and in how many seconds."""
+        at, first = self._first.setdefault(part, (time.monotonic(), amount))
+        return amount - first, time.monotonic() - at
+
+    def left(self, part: str, share: float) -> str:
+        """Describe the time left of a part from its share done; empty before something was gained."""
+        gained, seconds = self.gained(part, share)
+        return f", {format_duration(seconds * (1 - share) / gained)} left" if gained > 0 else ""
+
+
+def describe_work(work: WorkProgress, pace: Pace) -> str:
+    """Describe what is done of how much, the tokens a second, and the time left.
+
+    Before the first is done, the time left is what all the tokens that may be written would take.
+    """
+    parts = [f"{work.what}: " if work.what else "", f"{work.done:,} of {work.total:,} {work.unit}"]
+    tokens, seconds = pace.gained(f"tokens of {work.what}", work.tokens)
+    rate = tokens / seconds if seconds else 0.0
+    if work.tokens:
+        parts.append(f", {work.tokens:,} tokens" + (f", {rate:,.0f} tokens/s" if rate >= 1 else ""))
+    left = pace.left(f"{work.what} {work.unit}", work.done / work.total) if work.total else ""
+    if not left and rate and work.most_tokens > work.tokens:
+        left = f", at most {format_duration((work.most_tokens - work.tokens) / rate)} left"
+    return "".join([*parts, left])
 
 
 @contextmanager
@@ -69,6 +80,21 @@ def report_pull(item: StagePlan, caches: Collection[Path], progress: Callable[[s
             progress(f"{item.stage}: {format_bytes(arrived)} of its sources pulled")
 
     with poll_in_background(report, POLL_SECONDS, f"pull for {item.stage}"):
+        yield
+
+
+@contextmanager
+def report_push(item: StagePlan, size: int, place: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Report a push that takes long: the files that have arrived, where they are sent one by one, and the time."""
+    start = time.monotonic()
+
+    def report() -> None:
+        work = read_progress(place / "progress.json")
+        sent = f", {work.done:,} of {work.total:,} {work.unit} sent" if work else ""
+        spent = format_duration(time.monotonic() - start)
+        progress(f"{item.stage}: pushing {format_bytes(size)} to {item.repo_id}{sent}, {spent} so far")
+
+    with progress_in(place / "progress.json"), poll_in_background(report, POLL_SECONDS, f"push of {item.stage}"):
         yield
 
 

@@ -1,23 +1,28 @@
-"""Results of a model's evaluation, for its card: plain against explained with intervals, and as metadata."""
+"""Results of evaluations: a model's figures for its card, what older versions answered, and what a new one keeps."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from medllm.errors import MedllmError
 from medllm.exam.record import read_records
 from medllm.exam.stability.report import score_table, stability_report
 from medllm.exam.stability.table import ScoreRow
 from medllm.files import write_text
+from medllm.generation.reply_log import AnswerStore
 from medllm.hub import Artifact, Hub
-from medllm.pipeline.plan import BuildPlan
+from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.recipe.reference import Stage
 
 _FIGURES = 3
 """The number of the way in which figures are computed: what another way left in the work folder does not count."""
+
+_GROWING = ("models", "benchmarks", "prompts", "shots", "years", "limit", "samples")
+"""Keys of an evaluation that can grow without a change to what was asked before."""
 
 
 @dataclass(frozen=True)
@@ -104,3 +109,77 @@ def _asked_as(stage: Stage, plan: BuildPlan) -> str | None:
     if stage in names:
         return names[stage]
     return names.get(recipe.merge.model) if stage == "merge" and recipe.merge else None
+
+
+def restore_answers(item: StagePlan, hub: Hub, say: Callable[[str], None]) -> None:
+    """Take over the replies in every version of this stage's output, so that a fresh machine asks nothing twice."""
+    store = AnswerStore.here()
+    if item.stage not in ("evaluate", "preferences") or store.folder is None:
+        return
+    seen = store.folder / "restored.txt"
+    known = set(seen.read_text("utf-8").split()) if seen.is_file() else set()
+    for version in hub.versions(item.repo_id, item.kind):
+        if version.artifact.revision in known:
+            continue
+        try:
+            count = store.restore(hub.pull(version.artifact, ("records/*", "samples/*")))
+        except (MedllmError, OSError, ValueError) as fault:  # pyarrow's faults are ValueErrors
+            say(f"{item.stage}: the replies of {version.artifact} cannot be read, so they may be asked again ({fault})")
+            continue
+        if count:
+            say(f"{item.stage}: {count:,} replies of {version.artifact} are kept on this machine")
+        store.folder.mkdir(parents=True, exist_ok=True)
+        with seen.open("a", encoding="utf-8") as file:
+            file.write(f"{version.artifact.revision}\n")
+
+
+def extends(item: StagePlan) -> bool:
+    """Whether a rebuilt evaluation holds every model, question and prompt of the one before, asked equally."""
+    before = item.head.provenance if item.head else None
+    if item.stage != "evaluate" or before is None or before.stage != "evaluate":
+        return False
+    old, new = before.settings, item.digest_settings
+    if any(old.get(key) != new.get(key) for key in {*old, *new} - set(_GROWING)):
+        return False
+    after = {source.reference: source.identity for source in item.inputs}
+    return (
+        all(after.get(source.reference) == source.identity for source in before.inputs)
+        and all(new["models"].get(name) == asked for name, asked in old["models"].items())
+        and set(old["benchmarks"]) <= set(new["benchmarks"])
+        and set(old["prompts"]) <= set(new["prompts"])
+        and all(_shots(old, exam) == _shots(new, exam) for exam in old["benchmarks"])
+        and old["samples"] <= new["samples"]
+        and _asks_more(old, new)
+    )
+
+
+def _shots(settings: Mapping[str, Any], exam: str) -> int:
+    shots: int | dict[str, int] = settings["shots"]
+    return shots.get(exam, 0) if isinstance(shots, dict) else shots
+
+
+def _asks_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether all questions of the old years and limit are among the new ones: a limit chooses among the years'."""
+    if old["limit"] is not None and old["years"] != new["years"]:
+        return False
+    years = new["years"] is None or (old["years"] is not None and set(old["years"]) <= set(new["years"]))
+    return years and (new["limit"] is None or (old["limit"] is not None and old["limit"] <= new["limit"]))
+
+
+def replaced_outputs(plan: BuildPlan) -> Iterator[StagePlan]:
+    """Yield the stages whose rebuilding puts another outcome in the place of one that exists.
+
+    An evaluation that is extended loses nothing, nor does a Space that differs only in showing it.
+    """
+    extended = {item.stage for item in plan.missing if item.remade and extends(item)}
+    for item in (one for one in plan.missing if one.remade and one.stage not in extended):
+        before = item.head.provenance if item.head else None
+        identities = {source.reference: source.identity for source in item.inputs if source.reference not in extended}
+        if (
+            item.stage == "space"
+            and before is not None
+            and before.settings == item.digest_settings
+            and identities == {one.reference: one.identity for one in before.inputs if one.reference not in extended}
+        ):
+            continue
+        yield item

@@ -9,7 +9,7 @@ from pathlib import Path
 from medllm.hub import Hub
 from medllm.hub.wip_branch import branch_of, push_wip
 from medllm.pipeline.plan import StagePlan
-from medllm.pipeline.progress import poll_in_background
+from medllm.work_progress import poll_in_background
 
 REMADE = "cache"
 """The folder of half-made work that any machine makes again from the sources: nothing in it is worth sending."""

@@ -1,6 +1,6 @@
 """The label of a sampled answer: chosen, rejected, or of no use, each for a reason that is counted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -33,6 +33,10 @@ class LabelledSample:
     model: str
     model_revision: str | None = None
     prompt_hash: str
+    answer_key: str | None = None
+    """What the reply is kept under, so that it is not asked for again."""
+    prompt_tokens: int | None = None
+    cost: float | None = None
 
     def row(self) -> dict[str, Any]:
         """A row for the table of samples."""
@@ -58,8 +62,12 @@ def labelled(
     revision: str | None,
     prompt_hash: str,
     max_similarity: float,
+    answer_keys: Mapping[int, str] | None = None,
 ) -> list[LabelledSample]:
-    """Label all samples of a question in order; of samples more alike than `max_similarity` only the first counts."""
+    """Label all samples of a question in order; of samples more alike than `max_similarity` only the first counts.
+
+    `answer_keys` has what each sample is kept under, by its number.
+    """
     samples: list[LabelledSample] = []
     kept: list[tuple[Label, frozenset[str]]] = []
     for number, seed, reply in replies:
@@ -84,6 +92,9 @@ def labelled(
                 model=model,
                 model_revision=revision,
                 prompt_hash=prompt_hash,
+                answer_key=(answer_keys or {}).get(number),
+                prompt_tokens=reply.prompt_tokens,
+                cost=reply.cost,
             )
         )
     return samples

@@ -15,6 +15,7 @@ from medllm.exam.prompts import exemplars_before
 from medllm.exam.question import Question
 from medllm.preferences.contamination import AuditTrail, question_texts
 from medllm.recipe.settings import DataSource, Preferences
+from medllm.wording import describe_counts
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
     if not questions:
         raise DataError(
             "preferences.no-question-left",
-            f"preferences.data: no question is left to ask ({dict(counts)}). They need an exam date on or before the "
-            "cutoff and a verified explanation that was published by then; state `published` for a source if you know.",
+            f"preferences.data: no question is left to ask ({describe_counts(counts)}). They need an exam date on or "
+            "before the cutoff and a verified explanation that was published by then; state `published` for a source "
+            "if you know.",
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
     return QuestionSelection(questions, examples, dict(counts), refused, watch)

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from medllm.recipe.base import Settings
 
@@ -83,12 +83,19 @@ class ApiModel(Settings):
     """The server's address, as `http://HOST:PORT/v1`."""
     model: str = Field(min_length=1)
     """The server's name for the model."""
+    revision: str | None = None
+    """What the server has under that name, as a commit or a date: with another value the model is asked again."""
     chat: bool = True
     """Ask by chat messages; `false` sends the prompt as text to be completed."""
     key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
     """The environment variable, in capitals, that holds the server's key; the key itself is never written down."""
     request: dict[str, Any] = Field(default_factory=dict)
     """Further keys of each request, as `{reasoning_effort: low}`; `null` leaves out a key that is sent otherwise."""
+
+    @model_serializer(mode="wrap")
+    def _absent_when_null(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a revision that is not stated: results of before the key was there keep their digest."""
+        return {key: value for key, value in dump(self).items() if key != "revision" or value is not None}
 
     @field_validator("api")
     @classmethod

@@ -13,6 +13,7 @@ from medllm.corpus.read.sources import TextSource
 from medllm.errors import DataError, MissingExtraError, RecipeError
 from medllm.recipe.data import Corpus, DataSource, Replay
 from medllm.stages.workdir import move_into_place, work_folder, write_facts
+from medllm.wording import describe_counts
 
 if TYPE_CHECKING:
     from medllm.corpus.curate import Curation
@@ -136,14 +137,16 @@ def _mark(settings: Corpus, sources: Mapping[str, Path]) -> str:
 
 def _refuse(settings: Corpus, counts: "Counts") -> None:
     if not any(what == "documents" for _, _, what in counts.kept):
-        why = ", ".join(f"{reason} {number:,}" for reason, number in sorted(_reasons(counts).items()))
+        why = (
+            describe_counts(dict(sorted(_reasons(counts).items()))) if counts.reasons else "none, for there is no text"
+        )
         raise DataError(
             "corpus.nothing-left",
-            f"corpus: no document is left. Dropped: {why or 'none, for there is no text'}. Add sources, or relax the "
+            f"corpus: no document is left. Dropped: {why}. Add sources, or relax the "
             "setting behind the largest number.",
         )
     if settings.personal_data == "stop" and counts.rules:
-        found = ", ".join(f"{rule} {number:,}" for rule, number in sorted(counts.rules.items()))
+        found = describe_counts(dict(sorted(counts.rules.items())))
         first = "; ".join(f"{one['finding']} ({one['source']}: {one['around']})" for one in counts.findings[:5])
         raise DataError(
             "corpus.personal-data",

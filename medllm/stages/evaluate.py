@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from medllm.exam.prompts import hash_of
 from medllm.exam.record import Record, write_records
 from medllm.exam.stability.report import StabilityReport, score_table, stability_report
 from medllm.exam.stability.text import report_json
-from medllm.generation.types import Reply
+from medllm.generation.types import Reply, Request
 from medllm.recipe.settings import ApiModel, Evaluate
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 
@@ -30,10 +30,11 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
         return
     work = work_folder(out)
     sittings = build_exam_runs(settings, sources)
-    asked = sum(len(sitting.requests) for sitting in sittings)
-    say("evaluate", f"{len(settings.models)} models, {asked} prompts, {settings.samples} samples of each")
-    replies = _ask(settings, sources, sittings, work)
-    records = _judge(settings, sources, sittings, replies)
+    prompts = sum(len(sitting.requests) for sitting in sittings)
+    say("evaluate", f"{len(settings.models)} models, {prompts} prompts, {settings.samples} samples of each")
+    asked = _ask(settings, sources, sittings, work)
+    replies = asked.replies
+    records = _judge(settings, sources, sittings, asked)
     for model in settings.models:
         mine = [record for record in records if record.model == model]
         write_records(mine, work / "records" / f"{model}.parquet")
@@ -46,39 +47,53 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     move_into_place(work, out, (REPLIES,))
 
 
-def _ask(
-    settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path
-) -> dict[tuple[str, str], Reply]:
-    """Ask every model every prompt and return the replies by model and key."""
-    from medllm.generation.factory import generators_for, processes_of, release
-    from medllm.generation.reply_log import generate_resumable
+@dataclass(frozen=True)
+class Asked:
+    """The replies of all models, and what each is kept under, by model and key of the prompt."""
+
+    replies: dict[tuple[str, str], Reply]
+    kept_under: dict[tuple[str, str], str]
+
+
+def _ask(settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path) -> Asked:
+    """Put every prompt to every model, as far as the reply is not kept from an earlier run."""
+    from medllm.generation.factory import answerers, generators_for, processes_of, release
+    from medllm.generation.reply_log import AnswerKey, AnswerStore, KeptGenerator, generate_watched
 
     makers = generators_for(settings, sources, num_processes=processes_of(settings))
+    computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}
+    who = answerers(settings.models, sources, **computing)
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():
         together[id(maker)].append(model)
-    found: dict[tuple[str, str], Reply] = {}
-    for number, models in enumerate(together.values()):
-        wanted = {
+    asked = Asked({}, {})
+    wanted: dict[int, dict[str, tuple[str, Request]]] = {}
+    requests: dict[int, list[Request]] = {}
+    keys: dict[str, AnswerKey] = {}
+    for group, models in together.items():
+        wanted[group] = {
             f"{model} {request.key}": (model, request)
             for sitting in sittings
             for request in sitting.requests.values()
             for model in models
         }
-        requests = [replace(one, key=key, model=makers[model][1]) for key, (model, one) in wanted.items()]
-        path = work / REPLIES / f"{number}.jsonl"
-        for count, reply in enumerate(generate_resumable(makers[models[0]][0], requests, path), 1):
-            model, request = wanted[reply.key]
-            found[model, request.key] = reply
-            if count % 200 == 0 or count == len(requests):
-                say("evaluate", f"{', '.join(models)}: {count} of {len(requests)}")
+        own = wanted[group].items()
+        requests[group] = [replace(one, key=key, model=makers[model][1]) for key, (model, one) in own]
+        keys |= {key: AnswerKey.of(one, who[model]) for key, (model, one) in own}
+    for number, (group, models) in enumerate(together.items()):
+        kept = KeptGenerator(makers[models[0]][0], AnswerStore.here(), keys)
+        path, names = work / REPLIES / f"{number}.jsonl", ", ".join(models)
+        for reply in generate_watched(kept, requests[group], path, names, "replies"):
+            model, request = wanted[group][reply.key]
+            asked.replies[model, request.key] = reply
+            asked.kept_under[model, request.key] = str(keys[reply.key])
+        if kept.kept:
+            say("evaluate", f"{names}: {kept.kept} of {len(requests[group])} replies are kept from earlier runs")
         release(makers[models[0]][0])
-    return found
+    return asked
 
 
-def _judge(
-    settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], replies: dict[tuple[str, str], Reply]
-) -> list[Record]:
+def _judge(settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], asked: Asked) -> list[Record]:
     """A record for every reply, in the order of exam, model, prompt and question."""
     from medllm.generation.factory import source_of
 
@@ -88,7 +103,7 @@ def _judge(
         for model in settings.models:
             revision = source_of(sources.get(settings.references.get(model, "")))[1]
             for (question_id, style, sample), request in sitting.requests.items():
-                reply = replies[model, request.key]
+                reply = asked.replies[model, request.key]
                 records.append(
                     grade(
                         questions[question_id],
@@ -104,6 +119,9 @@ def _judge(
                         seed=request.seed if settings.temperature else None,
                         tokens=reply.completion_tokens,
                         prompt_hash=hash_of(request.text),
+                        answer_key=asked.kept_under[model, request.key],
+                        prompt_tokens=reply.prompt_tokens,
+                        cost=reply.cost,
                     )
                 )
     return records

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from medllm.preferences.questions import QuestionSelection, select_questions
 from medllm.recipe.servers import is_address
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
+from medllm.wording import describe_counts
 
 REPLIES = "replies.jsonl"
 Key = tuple[str, str]
@@ -41,10 +43,13 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
         return
     work = work_folder(out)
     asked = select_questions(settings, sources)
-    say("preferences", f"{len(asked.questions)} questions, {settings.samples} samples each ({asked.counts})")
+    say(
+        "preferences",
+        f"{len(asked.questions)} questions, {settings.samples} samples each; {describe_counts(asked.counts)}",
+    )
     prompts = {key_of(question): _prompts(question, asked, settings) for question in asked.questions}
-    replies = _sample(settings, sources, asked, prompts, work)
-    samples = _label(settings, sources, asked.questions, _clean(asked, replies), prompts)
+    replies, kept_under = _sample(settings, sources, asked, prompts, work)
+    samples = _label(settings, sources, asked.questions, _clean(asked, replies), prompts, kept_under)
     number = _round(sources.get(settings.model))
     pairs = _pair(settings, asked.questions, samples, prompts, number)
     votes, undecided = _votes(settings, sources, asked)
@@ -58,7 +63,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
         raise DataError(
             "preferences.no-pair",
             f"preferences: {report['samples']} samples of {report['questions']} questions give no pair: "
-            f"{json.dumps(report['labels'])}.{unfit} Ask more questions, draw more `samples`, or raise "
+            f"{describe_counts(report['labels'])}.{unfit} Ask more questions, draw more `samples`, or raise "
             "`max_new_tokens` if the answers are cut off.",
         )
     _table([pair.row() for pair in pairs], work / "data" / "train-00000.parquet")
@@ -94,20 +99,23 @@ def _sample(
     asked: QuestionSelection,
     prompts: dict[Key, tuple[Prompt, Prompt]],
     work: Path,
-) -> dict[Key, list[tuple[int, int | None, Reply]]]:
-    from medllm.generation.factory import Server, make_generators, processes_of
-    from medllm.generation.reply_log import generate_resumable
+) -> tuple[dict[Key, list[tuple[int, int | None, Reply]]], Mapping[Key, Mapping[int, str]]]:
+    """Draw the samples of every question; also return what each is kept under, by question and number."""
+    from medllm.generation.factory import Server, answerers, make_generators, processes_of
+    from medllm.generation.reply_log import AnswerKey, AnswerStore, KeptGenerator, generate_watched
 
+    row = settings.model if is_address(settings.engine) else "model"
+    models = {row: settings.model}
+    computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}
     model, name = make_generators(
-        {"model": settings.model},
+        models,
         sources,
-        engine=settings.engine,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
+        **computing,
         batch_size=settings.batch_size,
         server=Server(num_concurrent=settings.num_concurrent),
         num_processes=processes_of(settings),
-    )["model"]
+    )[row]
+    who = answerers(models, sources, **computing)[row]
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0
     wanted = {
         f"{key[0]}/{key[1]}#{number}": (key, number)
@@ -118,7 +126,7 @@ def _sample(
         Request.of_prompt(
             prompts[key][0],
             key=text,
-            model=settings.model if is_address(settings.engine) else name,
+            model=name,
             shared=shared,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
@@ -127,13 +135,18 @@ def _sample(
         )
         for text, (key, number) in wanted.items()
     ]
+    keys = {request.key: AnswerKey.of(request, who) for request in requests}
+    kept = KeptGenerator(model, AnswerStore.here(), keys)
     found: dict[Key, list[tuple[int, int | None, Reply]]] = defaultdict(list)
-    for count, one in enumerate(generate_resumable(model, requests, work / REPLIES), 1):
+    for one in generate_watched(kept, requests, work / REPLIES, "", "samples"):
         key, number = wanted[one.key]
         found[key].append((number, seed_of(settings, key, number) if settings.temperature else None, one))
-        if count % 200 == 0 or count == len(requests):
-            say("preferences", f"{count} of {len(requests)} samples")
-    return {key: sorted(of, key=lambda one: one[0]) for key, of in found.items()}
+    if kept.kept:
+        say("preferences", f"{kept.kept} of {len(requests)} samples are kept from earlier runs")
+    kept_under: dict[Key, dict[int, str]] = defaultdict(dict)
+    for text, (key, number) in wanted.items():
+        kept_under[key][number] = str(keys[text])
+    return {key: sorted(of, key=lambda one: one[0]) for key, of in found.items()}, kept_under
 
 
 def _clean(
@@ -151,6 +164,7 @@ def _label(
     questions: list[Question],
     replies: dict[Key, list[tuple[int, int | None, Reply]]],
     prompts: dict[Key, tuple[Prompt, Prompt]],
+    kept_under: Mapping[Key, Mapping[int, str]],
 ) -> dict[Key, list[LabelledSample]]:
     from medllm.generation.factory import source_of
 
@@ -163,6 +177,7 @@ def _label(
             revision=revision,
             prompt_hash=prompts[key_of(question)][0].hash,
             max_similarity=settings.max_similarity,
+            answer_keys=kept_under[key_of(question)],
         )
         for question in questions
     }

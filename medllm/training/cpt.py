@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from transformers.utils.generic import is_flash_attention_requested
 from trl import SFTConfig, SFTTrainer
 
@@ -82,6 +82,8 @@ def make_trainer(
     fuse_head(trainer.model)
     watch_sharding(trainer)
     trainer.empty = {"input_ids": [tokenizer.pad_token_id], "seq_lengths": [1]}
+    for prints in (PrinterCallback, ProgressCallback):  # what they print as dicts is in the log and the progress
+        trainer.remove_callback(prints)
     trainer.add_callback(Epochs(len(rows), settings.total_batch_size))
     trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))
     trainer.add_callback(TrainingLog(work / "training" / "log.jsonl", trainer.is_world_process_zero()))

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from medllm.errors import MedllmError, TrainingError
+from medllm.foreign_messages import silence_known_messages
 from medllm.processes import exit_with_stdin
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.recipe.training import NAMED
@@ -63,6 +64,7 @@ def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], 
 
 def main() -> None:
     """Be one of the processes."""
+    silence_known_messages()
     exit_with_stdin()  # so that a resumed run never writes at the same time as this process
     launcher.enlist()
     given, out = (Path(argument) for argument in sys.argv[1:3])

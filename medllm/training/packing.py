@@ -13,6 +13,7 @@ import numpy as np
 from medllm.errors import DataError
 from medllm.training.data import read_table
 from medllm.weights.special_tokens import TextTokens
+from medllm.work_progress import WorkProgress, report_progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,8 +35,8 @@ class TokenCounts:
 
     def __str__(self) -> str:
         return (
-            f"{self.documents} documents, {self.tokens_in} tokens in, {self.tokens_in_rows} tokens in {self.rows} rows "
-            f"({self.pieces} pieces)"
+            f"{self.documents:,} documents, {self.tokens_in:,} tokens in, {self.tokens_in_rows:,} tokens in "
+            f"{self.rows:,} rows ({self.pieces:,} pieces)"
         )
 
 
@@ -60,12 +61,13 @@ def make_rows(
     from trl import pack_dataset
 
     words = TextTokens(tokenizer)
-    end = tokenizer.eos_token_id
+    end, count = tokenizer.eos_token_id, len(texts)
 
-    def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+    def encode(batch: dict[str, list[str]], numbers: list[int]) -> dict[str, list[list[int]]]:
+        report_progress(WorkProgress("tokenizing", numbers[0], count, "documents"))
         return {"input_ids": [[*ids, end] for ids in words.prompts(batch["text"])]}
 
-    tokens = texts.map(encode, batched=True, remove_columns=texts.column_names, desc="Tokenizing")
+    tokens = texts.map(encode, batched=True, with_indices=True, remove_columns=texts.column_names, desc="Tokenizing")
     if packing:
         rows = pack_dataset(tokens, max_length, "bfd_split")
     else:

@@ -13,6 +13,7 @@ from medllm.errors import DataError
 from medllm.training.data import read_table
 from medllm.training.sampling import SHARE
 from medllm.weights.special_tokens import TextTokens
+from medllm.work_progress import counted
 
 COLUMNS = ("prompt", "chosen", "rejected")
 BARE_PROMPT = "prompt_without_shots"
@@ -51,7 +52,7 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
     tally = PairCounts()
     words = TextTokens(tokenizer)
     rows: list[dict[str, Any]] = []
-    for number, pair in enumerate(table):
+    for number, pair in enumerate(counted(table, len(table), "pairs", "tokenizing")):
         prompt = words.prompt(pair["prompt"])
         answers = {}
         merged = False

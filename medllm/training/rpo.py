@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn.functional import logsigmoid
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
 
 from medllm.recipe.settings import Rpo
@@ -197,6 +197,8 @@ def make_trainer(
         trainer.groups = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in pairs["prompt_ids"]]
     one = [tokenizer.pad_token_id]
     trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
+    for prints in (PrinterCallback, ProgressCallback):  # what they print as dicts is in the log and the progress
+        trainer.remove_callback(prints)
     trainer.add_callback(ComputeReference(trainer, work / FILE))
     trainer.add_callback(Epochs(len(pairs), settings.total_batch_size))
     trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))

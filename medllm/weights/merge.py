@@ -26,6 +26,7 @@ from medllm.weights.tensor_io import (
     workers,
     write_tensors,
 )
+from medllm.work_progress import counted
 
 NAMES = {kind: name for name, kind in DTYPES.items()}
 HEAD_SHARD = "model-lm_head.safetensors"
@@ -56,13 +57,12 @@ def merge(
     embedding = split_rows(base, changes)
     say(_checked_room(base, out, changes, kind, beside))
     _begin(base, adapters, out, dtype)
-    for number, shard in enumerate(base.shards, 1):
+    for shard in counted(base.shards, len(base.shards), "shards", "merging"):
         made = out / _shard_name(shard, embedding)
         if made.is_file():
             continue
         with atomic_write(made) as part:
             _write_shard(shard, part, changes, kind)
-        say(f"{made.name} ({number} of {len(base.shards)})")
     if embedding is not None:
         _write_head(base, embedding, out, changes.get(HEAD, []), kind)
         say(f"{HEAD_SHARD}: the head is no longer the embedding, for an adapter changes only one of them")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medllm.localhub import LocalHub, serve
-from medllm.pipeline.progress import poll_in_background
+from medllm.work_progress import poll_in_background
 from tests.pipeline import whole
 
 MEDLLM = ("-c", "from medllm.cli import main; main()")

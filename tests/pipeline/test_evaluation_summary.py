@@ -46,9 +46,14 @@ def test_prompts_that_did_not_fit_are_not_counted_as_unread():
     assert "1 of 2 replies have prompts that do not fit the model" in line
 
 
+def test_replies_that_the_server_refused_are_not_counted_as_unread():
+    (line,) = suspicious_rates([record(1, status="unparsed", finish_reason="refused", completion=""), record(2)])
+    assert "1 of 2 replies were refused by the server" in line
+
+
 def test_a_model_that_answers_word_for_word_as_the_base_is_named():
     base = [record(number, "base") for number in range(3)]
     same = [record(number, completion=f"base {number}") for number in range(3)]
     (line,) = suspicious_rates([*base, *same], "base")
-    assert line.startswith("! final, explain, naika: every reply is base's")
+    assert line.startswith("! final, explain, naika: base and final gave the same reply in 3 of 3.")
     assert list(suspicious_rates([*base, *same[:2], record(2)], "base")) == []

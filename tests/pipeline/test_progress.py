@@ -3,13 +3,16 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from medllm import work_progress
 from medllm.pipeline import progress
-from medllm.pipeline.progress import poll_in_background, report_pull, report_training
+from medllm.pipeline.progress import Pace, describe_work, report_pull, report_work
 from medllm.recipe.settings import Cpt
+from medllm.work_progress import WorkProgress, counted, poll_in_background, report_progress
 
 
 def test_what_has_come_of_the_sources_is_shown_while_they_come(tmp_path, monkeypatch):
@@ -29,12 +32,12 @@ def test_what_has_come_of_the_sources_is_shown_while_they_come(tmp_path, monkeyp
 
 def test_a_training_tells_its_share_and_loss_from_the_last_whole_line_of_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
-    log = tmp_path / "training" / "log.jsonl"
-    log.parent.mkdir()
+    log = tmp_path / "making.part" / "training" / "log.jsonl"
+    log.parent.mkdir(parents=True)
     log.write_text(json.dumps({"step": 4, "loss": 6.609049987792969}) + '\n{"step": 5, "lo')
     item = SimpleNamespace(stage="cpt", settings=Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=10))
     messages = []
-    with report_training(item, tmp_path, messages.append):
+    with report_work(item, tmp_path, messages.append):
         deadline = time.monotonic() + 30
         while not messages and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -43,6 +46,37 @@ def test_a_training_tells_its_share_and_loss_from_the_last_whole_line_of_its_log
         while "90 %" not in messages[-1] and time.monotonic() < deadline:
             time.sleep(0.01)
     assert messages[-1].startswith("cpt: 90 % done, loss 6.500, ") and messages[-1].endswith(" s left")
+
+
+def test_a_stage_reports_its_items_from_any_process_and_the_time_that_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(work_progress, "EVERY", 0.0)
+    item = SimpleNamespace(stage="merge", settings=None)
+    messages = []
+    with report_work(item, tmp_path, messages.append):
+        for number in counted(range(5), 5, "shards"):
+            deadline = time.monotonic() + 30
+            while not any(f" {number} of 5 shards" in one for one in messages) and time.monotonic() < deadline:
+                time.sleep(0.01)
+    assert messages[0] == "merge: 0 of 5 shards" and messages[-1].startswith("merge: 4 of 5 shards, ")
+    assert messages[-1].endswith(" left") and not list(tmp_path.iterdir())
+    report_progress(WorkProgress("", 1, 2, "shards"), now=True)
+    assert not list(tmp_path.iterdir()), "nobody shows it"
+
+
+def test_tokens_a_second_give_the_time_left_at_most_until_a_reply_is_whole(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    pace = Pace()
+    asked = WorkProgress("base, cpt", 0, 60, "replies", tokens=0, most_tokens=60_000)
+    assert describe_work(asked, pace) == "base, cpt: 0 of 60 replies"
+    now[0] += 10
+    half = replace(asked, tokens=1_000)
+    text = "base, cpt: 0 of 60 replies, 1,000 tokens, 100 tokens/s, at most 10 min left"
+    assert describe_work(half, pace) == text
+    now[0] += 10
+    third = replace(asked, done=20, tokens=2_000)
+    assert describe_work(third, pace) == "base, cpt: 20 of 60 replies, 2,000 tokens, 100 tokens/s, 40 s left"
 
 
 def test_a_call_that_has_begun_ends_before_the_block_is_left():

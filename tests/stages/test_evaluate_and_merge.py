@@ -44,6 +44,7 @@ def settings(**changed):
 def test_every_model_answers_every_question_both_ways_and_an_interruption_changes_nothing(
     sources, tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("MEDLLM_ANSWERS", "none")
     evaluate.make(settings(), sources, tmp_path / "whole")
     generate = LocalGenerator.generate
     calls = []
@@ -71,6 +72,24 @@ def test_every_model_answers_every_question_both_ways_and_an_interruption_change
     assert len(results["models"]) == 3
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names == {"records", "questions", "exemplars", "runs", "results.json", "facts.json"}
+
+
+def test_a_model_that_is_added_is_asked_alone_and_the_others_need_not_be_loaded(sources, tmp_path, monkeypatch):
+    few = {"limit": 3, "prompts": ("plain",)}
+    evaluate.make(settings(**few, models={"base": "base"}), sources, tmp_path / "one")
+    generate, asked = LocalGenerator.generate, []
+
+    def watched(self, requests):
+        asked.extend(request.model for request in requests)
+        return generate(self, requests)
+
+    monkeypatch.setattr(LocalGenerator, "generate", watched)
+    evaluate.make(settings(**few, models={"base": "base", "cpt": "cpt"}, batch_size=1), sources, tmp_path / "two")
+    assert asked == ["cpt"] * 3
+    assert read_records(tmp_path / "one") == [one for one in read_records(tmp_path / "two") if one.model == "base"]
+    evaluate.make(settings(**few, models={"other": "base"}), sources, tmp_path / "three")
+    evaluate.make(settings(**few, models={"base": "base"}, dtype="bfloat16"), sources, tmp_path / "four")
+    assert asked[3:] == ["base"] * 3, "another name is no other model, another dtype is"
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ def rows(folder, part):
 
 
 def test_an_interrupted_sampling_goes_on_without_asking_twice_and_ends_the_same(sources, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDLLM_ANSWERS", "none")
     preferences.make(settings(), sources, tmp_path / "whole")
     asked = []
     generate = LocalGenerator.generate

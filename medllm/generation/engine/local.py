@@ -73,6 +73,8 @@ class LocalGenerator(BatchedGenerator):
         self.ends = end_tokens(self.tokenizer, base)
         self.room = room
         self.piece = PIECE_ON_CPU if room.on_cpu else PIECE
+        self.written = 0
+        """Tokens of replies written so far."""
         self._prefixes: OrderedDict[tuple[tuple[int, ...], str], Prefix] = OrderedDict()
 
     def logits(self, text: str, model: str = BASE) -> torch.Tensor:
@@ -112,6 +114,7 @@ class LocalGenerator(BatchedGenerator):
             while True:
                 for token, writing in zip(next_tokens(logits, writings), writings, strict=True):
                     if writing.finished is None:
+                        self.written += 1
                         writing.take(token)
                         if writing.finished is not None:
                             yield Delta(writing.request.key, writing.piece() if streamed else "", writing.reply())

@@ -9,7 +9,7 @@ from typing import Any
 from medllm.corpus.decontaminate.exam_items import translated_items
 from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import Prompt, refuse_test_items, render
-from medllm.exam.question import Question
+from medllm.exam.question import Question, of_years
 from medllm.exam.record import PromptStyle
 from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.contamination import AuditTrail, question_texts
@@ -63,9 +63,7 @@ def _prompt(settings: Evaluate, run: ExamRun, question: Question, style: PromptS
 
 
 def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
-    questions = load(name, folder)
-    if settings.years is not None:
-        questions = [question for question in questions if question.year is None or question.year in settings.years]
+    questions = of_years(load(name, folder), settings.years)
     if settings.limit is not None and settings.limit < len(questions):
         # The first of one order of all, so that a larger limit asks what a smaller one asked, and more.
         order = random.Random(settings.seed).sample(range(len(questions)), len(questions))

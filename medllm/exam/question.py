@@ -1,7 +1,7 @@
 """One exam question, the common form of every benchmark: text, choices, key, points, date and vignette."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from typing import Any, Literal
@@ -195,6 +195,16 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401  (a cell of a parquet list
 
 def _letters(value: Any) -> frozenset[str]:  # noqa: ANN401  (a list of letters, or "b,d")
     return frozenset(value.split(",") if isinstance(value, str) else value)
+
+
+def of_years(questions: Sequence[Question], years: Collection[int] | None) -> list[Question]:
+    """Return the questions of these years; an exam none of whose questions states a year is taken whole.
+
+    In an exam with years a question without one is left out: nobody knows whether it is meant.
+    """
+    if years is None or all(question.year is None for question in questions):
+        return list(questions)
+    return [question for question in questions if question.year in years]
 
 
 def index(questions: list[Question]) -> dict[str, Question]:

@@ -16,7 +16,7 @@ from medllm.errors import ModelError
 from medllm.generation.reply_log import Answerer
 from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn, tokens_written
 from medllm.recipe.hardware import machine, nodes
-from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, is_address, is_vllm
+from medllm.recipe.servers import LOCAL, OPENAI, OPENAI_PREFIX, is_address, is_vllm
 from medllm.recipe.settings import ApiModel, Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
@@ -37,6 +37,8 @@ DECIDING = (
 """The files of a model's folder that decide its replies."""
 KEY = "OPENAI_API_KEY"
 """The environment variable of the key for `engine` and `openai:` models."""
+ADDRESS = "OPENAI_BASE_URL"
+"""The variable by which OpenAI's own client is sent elsewhere; the recipe alone decides it here."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ def make_generators(
     """For each name in the tables: who answers for it, and under which name that maker knows it.
 
     Adapters and the base they lie on share one copy of the base. `openai:MODEL` is asked by chat at the engine's
-    address; with an engine of this machine at OPENAI_BASE_URL or OpenAI's own. An ApiModel has its own. Models here are
-    loaded when they are first asked, each by `num_processes` processes (None: one for each GPU).
+    address; with an engine of this machine at OpenAI's own. An ApiModel has its own. Models here are loaded when they
+    are first asked, each by `num_processes` processes (None: one for each GPU).
     """
     server = server or Server()
     found: dict[str, tuple[Generator, str]] = {}
@@ -131,7 +133,7 @@ def make_generators(
                 own[twin] = _api(source.api, server, chat=source.chat, key=key, options=source.request)
             found[name] = (own[twin], source.model)
         elif source.startswith(OPENAI_PREFIX):
-            maker = _api(_openai_url(engine), server, chat=True, key=os.environ.get(KEY))
+            maker = _api(_openai_address(engine, name, source), server, chat=True, key=os.environ.get(KEY))
             found[name] = (maker, source.removeprefix(OPENAI_PREFIX))
         elif is_address(engine):
             found[name] = (_api(engine, server, chat=False, key=os.environ.get(KEY)), name)
@@ -173,7 +175,7 @@ def answerers(
         elif source.startswith(OPENAI_PREFIX):
             served = source.removeprefix(OPENAI_PREFIX)
             asked = {"chat": True, "model": served, "request": {}, "revision": None}
-            found[name] = Answerer.behind(_openai_url(engine), asked)
+            found[name] = Answerer.behind(_openai_address(engine, name, source), asked)
         elif is_address(engine):
             folder = sources.get(source)
             found[name] = Answerer.behind(engine, {"name": name, "files": files_digest(folder) if folder else source})
@@ -196,10 +198,6 @@ def files_digest(folder: Path) -> str:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         whole.update(f"{path.name}\0{content}\n".encode())
     return whole.hexdigest()
-
-
-def _openai_url(engine: str) -> str:
-    return engine if is_address(engine) else os.environ.get("OPENAI_BASE_URL", OPENAI)
 
 
 def _local(
@@ -238,11 +236,24 @@ def _maker(base: Path, adapters: dict[str, Path], num_processes: int | None, opt
         from medllm.generation.engine.choice import open_generator
 
         places = devices(num_processes)
+        if options["engine"] == LOCAL:  # the other engines spread a model over several GPUs
+            _refuse_small_gpus(base, places, options["quantization"], options["dtype"])
         if len(places) * nodes() > 1:
             return SpreadGenerator(base, adapters, places, **options)
         return open_generator(base=base, adapters=adapters or None, **options)
 
     return OnDemand(load)
+
+
+def _refuse_small_gpus(base: Path, places: list[str | None], quantization: str, dtype: str) -> None:
+    """Raise before anything is loaded when one of the GPUs cannot hold the base of each process that answers on it."""
+    from medllm.weights.gpus import refuse_small_gpus, visible_gpus
+
+    if None in places:
+        return
+    used = dict(list(enumerate(visible_gpus()))[: len(set(places))])
+    copies = max(places.count(place) for place in places)
+    refuse_small_gpus(model_name(base), base, used, quantization=quantization, dtype=dtype, copies=copies)
 
 
 def _api(
@@ -253,6 +264,20 @@ def _api(
     return EndpointGenerator(
         url, key=key, chat=chat, prices=server.prices, num_concurrent=server.num_concurrent or AT_ONCE, options=options
     )
+
+
+def _openai_address(engine: str, name: str, source: str) -> str:
+    """The engine's address, or OpenAI's own; refused where the environment names another, which no list of hosts has."""
+    if is_address(engine):
+        return engine
+    other = os.environ.get(ADDRESS, OPENAI).rstrip("/")
+    if other != OPENAI:
+        raise ModelError(
+            "generation.address-from-environment",
+            f"evaluate.models.{name}: {ADDRESS} is {other}, but `{source}` is asked at {OPENAI}. Write `{{api: {other}, "
+            f"model: {source.removeprefix(OPENAI_PREFIX)}, key: {KEY}}}` to ask the other server, or unset {ADDRESS}.",
+        )
+    return OPENAI
 
 
 def key_of(model: ApiModel, place: str) -> str | None:

@@ -40,18 +40,26 @@ def on_all_devices(
     a recipe names is searched for beside the recipe first.
     """
     from medllm.training import devices
+    from medllm.weights import gpus as hardware
 
     if not isinstance(settings, Training):
         return settings
     if settings.accelerate is not None and settings.accelerate not in NAMED:
         beside = folder / settings.accelerate if folder else None
         return settings.model_copy(update={"accelerate": str(beside)}) if beside and beside.is_file() else settings
-    gpus = devices.visible_gpus()
+    gpus = hardware.visible_gpus()
     machines = nodes()
     count, notice = devices.processes(stage, settings, len(gpus), machines)
     if notice:
         sys.stderr.write(f"medllm: {notice}\n")
-    devices.refuse_small(stage, settings, base, gpus[:count], machines)
+    hardware.refuse_small_gpus(
+        stage,
+        base,
+        dict(enumerate(gpus[:count])),
+        quantization=settings.quantization,
+        dtype=settings.dtype,
+        shares=count * machines if settings.accelerate == "fsdp2" else 1,
+    )
     config = devices.config(settings, count, machines, gpus=bool(gpus)) if len(gpus) > 1 or machines > 1 else None
     if config is None:
         return settings.model_copy(update={"accelerate": None}) if settings.accelerate else settings

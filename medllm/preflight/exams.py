@@ -10,7 +10,7 @@ from medllm.errors import DataError, RecipeError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.extract.answer import unmatched_answers
 from medllm.exam.prompts import refuse_test_items, target_completion
-from medllm.exam.question import Question
+from medllm.exam.question import Question, of_years
 from medllm.preflight.findings import Findings
 from medllm.recipe import Recipe
 from medllm.recipe.reference import Stage
@@ -54,26 +54,20 @@ def check_exams(
             _check_exemplars(settings, exam, findings, thorough=thorough)
 
 
-def _selected(settings: Evaluate, exam: _Exam) -> list[Question]:
-    wanted = settings.years
-    return [one for one in exam.questions if wanted is None or one.year is None or one.year in wanted]
-
-
 def _check_years(settings: Evaluate, exams: Sequence[_Exam], findings: Findings) -> None:
     """Every year is in one of the exams at least, and every exam has a question of these years."""
     if settings.years is None:
         return
     present = {exam.name: sorted({one.year for one in exam.questions if one.year is not None}) for exam in exams}
     known = {year for years in present.values() for year in years}
-    undated = any(one.year is None for exam in exams for one in exam.questions)
-    unknown = [] if undated else [str(year) for year in settings.years if year not in known]
+    unknown = [str(year) for year in settings.years if year not in known]
     has = "; ".join(f"{name} has {_span(years)}" for name, years in present.items())
     if unknown:
         text = f"no exam here is of {', '.join(unknown)}: {has}. Name only years that the exams have."
         findings.add("evaluate.years", RecipeError("recipe.unknown-year", text))
         return
     for exam in exams:
-        if not _selected(settings, exam):
+        if not of_years(exam.questions, settings.years):
             text = f"no question of {exam.name} is of these years: {has}. Add a year of it, or leave the exam out."
             findings.add("evaluate.years", RecipeError("recipe.no-question-of-years", text))
 
@@ -117,7 +111,7 @@ def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Find
     """No question that is asked was sat on or before a cutoff."""
     stages = [recipe.cutoff, *(one.cutoff for one in (recipe.corpus, recipe.preferences) if one and one.cutoff)]
     cutoff: date = max(stages)
-    chosen = _selected(settings, exam)
+    chosen = of_years(exam.questions, settings.years)
     early = [f"{one.question_id} ({one.exam_date})" for one in chosen if one.exam_date and one.exam_date <= cutoff]
     if early:
         text = (
@@ -141,7 +135,7 @@ def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, tho
                 f"{exam.name} has {len(given)} worked examples and {shots} are asked for. Set shots to {len(given)} at "
                 f"most, or add examples to {exam.folder}.",
             )
-        refuse_test_items(given[:shots], _selected(settings, exam))
+        refuse_test_items(given[:shots], of_years(exam.questions, settings.years))
         for one in given[:shots]:
             for style in settings.prompts:
                 target_completion(one, style, settings.template)

@@ -141,7 +141,7 @@ class Evaluate(Settings):
     context: Literal["original", "linked"] = "original"
     """Follow-up questions as published, or with the case text they have lost put back."""
     years: tuple[int, ...] | None = None
-    """The years of the exams; all when left out."""
+    """The years of the exams; all when left out. Exams without years (MedQA) are asked whole."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum number of questions of each exam, for a trial; the results state it."""
     quantization: Literal["none", "nf4"] = "none"

@@ -1,15 +1,10 @@
-"""How many processes a training gets on this machine, and a check before loading that its GPUs can hold the base."""
+"""How many processes a training gets on this machine, and with which configuration of accelerate."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from medllm.errors import ModelError, TrainingError
-from medllm.recipe.cost import load_bytes
+from medllm.errors import TrainingError
 from medllm.recipe.hardware import machine
-from medllm.recipe.model_shapes import shape_from_config
 from medllm.recipe.training import Training
 
 FSDP2 = {
@@ -25,23 +20,6 @@ FSDP2 = {
     },
 }
 """One model sharded over the GPUs, layer by layer."""
-
-
-@dataclass(frozen=True)
-class VisibleGpu:
-    """A GPU of this machine."""
-
-    name: str
-    size: int
-    """Bytes of its memory."""
-
-
-def visible_gpus() -> list[VisibleGpu]:
-    """The GPUs that torch sees here (CUDA or ROCm), in its order; no process takes hold of one by being counted."""
-    import torch
-
-    found = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
-    return [VisibleGpu(str(one.name), int(one.total_memory)) for one in found]
 
 
 def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> tuple[int, str | None]:
@@ -87,26 +65,6 @@ def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[st
     if settings.accelerate == "fsdp2":
         return values | FSDP2
     return values | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
-
-
-def refuse_small(stage: str, settings: Training, base: Path | None, gpus: Sequence[VisibleGpu], nodes: int = 1) -> None:
-    """Raise when one of a node's GPUs cannot hold the base while it is loaded, naming the GPU and both numbers."""
-    try:
-        shape = shape_from_config(base / "config.json") if base else None
-    except ModelError:
-        return
-    if shape is None:
-        return
-    shares = len(gpus) * nodes if settings.accelerate == "fsdp2" else 1
-    need = load_bytes(shape, settings.quantization, settings.dtype, shares)
-    for place, gpu in enumerate(gpus):
-        if gpu.size < need:
-            mend = "Set `quantization: nf4`, or take" if settings.quantization == "none" else "Take"
-            raise TrainingError(
-                "training.gpu-too-small",
-                f"{stage}: GPU {place} ({gpu.name}) has {gpu.size / 1e9:.0f} GB, and loading the base takes about "
-                f"{need / 1e9:.0f} GB on each GPU. {mend} larger GPUs or a smaller base.",
-            )
 
 
 def refuse_config(stage: str, settings: Training, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import DataError
-from medllm.exam.question import Question, index, read_answer, write_answer
+from medllm.exam.question import Question, index, of_years, read_answer, write_answer
 from tests.exam.making import question
 from tests.refusals import refused
 
@@ -31,6 +31,17 @@ def test_a_key_outside_the_choices_is_refused_by_name():
 def test_a_question_without_id_text_or_key_is_refused(broken, code, place):
     with refused(code, place):
         dataclasses.replace(question(), **broken)
+
+
+def test_years_leave_out_a_question_without_a_year_where_others_have_one():
+    dated, older, undated = (question(year=year) for year in (2022, 2018, None))
+    assert of_years([dated, older, undated], [2022]) == [dated]
+    assert of_years([dated, older, undated], None) == [dated, older, undated]
+
+
+def test_an_exam_without_years_is_asked_whole():
+    undated = [question(year=None), question(year=None)]
+    assert of_years(undated, [2022]) == undated
 
 
 def test_an_id_that_occurs_twice_is_refused():

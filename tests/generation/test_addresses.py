@@ -40,6 +40,14 @@ def test_openai_models_are_asked_by_chat_at_the_engine(servers):
     assert (path, body["model"], other.seen) == ("/v1/chat/completions", "good", [])
 
 
+def test_an_address_of_the_environment_that_the_recipe_does_not_name_is_refused(servers, monkeypatch):
+    own, _ = servers
+    monkeypatch.setenv("OPENAI_BASE_URL", own.url)
+    with refused("generation.address-from-environment", "evaluate.models.a", own.url, "model: good"):
+        ask({"a": "openai:good"})
+    assert own.seen == []
+
+
 def test_each_model_has_its_own_address_kind_key_and_options(servers):
     own, other = servers
     chat = ApiModel(api=own.url, model="good", key="LLM_KEY", request={"reasoning_effort": "low", "max_tokens": None})

@@ -7,14 +7,15 @@ import yaml
 
 from medllm.launch.local import maker_of, on_all_devices
 from medllm.recipe.settings import Cpt, Merge
-from medllm.training.devices import VisibleGpu, config
+from medllm.training.devices import config
+from medllm.weights.gpus import VisibleGpu
 from tests.refusals import refused
 
 
 def see(monkeypatch, *gigabytes):
     """GPUs of these sizes, as torch would list them."""
     gpus = [VisibleGpu("NVIDIA A100", int(size * 1e9)) for size in gigabytes]
-    monkeypatch.setattr("medllm.training.devices.visible_gpus", lambda: gpus)
+    monkeypatch.setattr("medllm.weights.gpus.visible_gpus", lambda: gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
@@ -127,13 +128,13 @@ def test_a_gpu_that_cannot_hold_the_base_is_named_with_both_numbers(monkeypatch,
     (tmp_path / "config.json").write_text(json.dumps(base))
     see(monkeypatch, 80, 24)
     settings = Cpt(lora={"r": 4, "lora_alpha": 8}, max_steps=1, total_batch_size=8, quantization="nf4")
-    with refused("training.gpu-too-small", "cpt", "GPU 1 (NVIDIA A100)", "24 GB", "45 GB"):
+    with refused("weights.gpu-too-small", "cpt", "GPU 1 (NVIDIA A100)", "24 GB", "45 GB"):
         on_all_devices(settings, tmp_path / "making", stage="cpt", base=tmp_path)
     see(monkeypatch, 48, 48)
     assert on_all_devices(settings, tmp_path / "making", stage="cpt", base=tmp_path)
     # FSDP2 keeps the whole base until this GPU's half stands beside it
     divided = settings.model_copy(update={"accelerate": "fsdp2"})
-    with refused("training.gpu-too-small", "cpt", "GPU 0 (NVIDIA A100)", "48 GB", "66 GB"):
+    with refused("weights.gpu-too-small", "cpt", "GPU 0 (NVIDIA A100)", "48 GB", "66 GB"):
         on_all_devices(divided, tmp_path / "making", stage="cpt", base=tmp_path)
 
 

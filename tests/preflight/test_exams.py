@@ -20,6 +20,11 @@ def test_a_year_that_no_exam_has_is_refused_with_the_years_it_has(ward: Ward):
     assert ward.codes(evaluate__years=[2019]) == []
 
 
+def test_questions_without_a_year_do_not_hide_a_year_that_no_question_has(ward: Ward):
+    write_exam(ward.folder / "naika", [question(1, "2019-02-09"), question(2, "2019-02-09", year=None)])
+    assert ward.codes(evaluate__years=[2025]) == [("evaluate.years", "recipe.unknown-year")]
+
+
 def test_igakuqas_years_are_named_as_a_range(ward: Ward, shared_data):
     shutil.copytree(shared_data / "igakuqa", ward.folder / "igakuqa")
     (fault,) = ward.find(

@@ -41,11 +41,13 @@ SET = {
 
 SHORTER = {
     "cpt.max_steps": 2,
-    "cpt.total_batch_size": 2,
+    "cpt.total_batch_size": 4,
+    "cpt.per_device_train_batch_size": 1,
     "cpt.max_length": 32,
     "cpt.save_steps": 1,
     "preferences.max_new_tokens": 8,
     "rpo.max_steps": 1,
+    "rpo.per_device_train_batch_size": 1,
     "rpo.save_steps": 1,
     "merge.parity_questions": 1,
     "evaluate.max_new_tokens": {"plain": 2, "explain": 4},

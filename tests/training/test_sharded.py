@@ -104,3 +104,28 @@ def test_weights_that_sharding_changed_stop_the_run_before_anything_is_learnt(so
     with pytest.raises(AssertionError, match="bitsandbytes issue 1945"):
         together.train("cpt", SETTINGS["cpt"], sources, tmp_path / "out", processes=1, sharded=True, patches=WRONG)
     assert not list((tmp_path / "out.part" / "checkpoints").glob("checkpoint-*"))
+
+
+SPOILT = """
+from medllm.training.rpo import RpoTrainer
+compute = RpoTrainer.compute_loss
+def spoilt(self, *args, **options):
+    loss = compute(self, *args, **options)
+    return loss * float("nan") if rank == 1 and self.state.global_step == 2 else loss
+RpoTrainer.compute_loss = spoilt
+"""
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_on_one_process_stops_both_with_the_weights_of_the_step_before(sources, tmp_path):
+    changed = {"num_train_epochs": None, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "save_steps": 100}
+    settings = SETTINGS["rpo"].model_copy(update=changed)
+    two, three = (settings.model_copy(update={"max_steps": steps}) for steps in (2, 3))
+    together.train("rpo", two, sources, tmp_path / "two", processes=2, sharded=True)
+    with pytest.raises(AssertionError) as stopped:
+        together.train("rpo", three, sources, tmp_path / "three", processes=2, sharded=True, patches=SPOILT)
+    assert str(stopped.value).count("step 3: the loss or a gradient is not a number") == 2
+    kept = load_file(tmp_path / "three.part" / "last_good" / "adapter_model.safetensors")
+    second = load_file(tmp_path / "two" / "adapter_model.safetensors")
+    assert kept.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in kept.items())
+    Adapter(tmp_path / "three.part" / "last_good").fits(Checkpoint(sources["base"]))

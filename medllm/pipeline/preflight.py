@@ -1,8 +1,11 @@
 """The preflight of a run: what is local or small is opened before the first stage, and the disk is measured."""
 
 import shutil
+import socket
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from medllm.errors import HubError, ModelError
 from medllm.generation.factory import key_of
@@ -13,11 +16,14 @@ from medllm.preflight import inspect, refuse_all
 from medllm.recipe import Recipe, local_sources, uses
 from medllm.recipe.cost import weight_bytes
 from medllm.recipe.errors import RecipeFault
-from medllm.recipe.hosts import allows
+from medllm.recipe.hosts import Host, allows, hosts_of
 from medllm.recipe.model_shapes import Shape, shape_if_known
 from medllm.recipe.reference import Stage
 from medllm.recipe.settings import ApiModel
 from medllm.weights.loadable import SMALL
+
+PATIENCE = 5.0
+"""Seconds that a server may take to accept a connection."""
 
 
 def check_before_work(plans: Iterable[BuildPlan], hub: Hub, work: Path, *, here: bool) -> None:
@@ -37,7 +43,7 @@ def check_before_work(plans: Iterable[BuildPlan], hub: Hub, work: Path, *, here:
         findings = inspect(plan.recipe, stages, sources, listed=listed, thorough=True)
         findings += _private_exams(plan, hub)
         if here:
-            findings += [*_disk(plan, hub, work), *_keys(plan)]
+            findings += [*_disk(plan, hub, work), *_keys(plan), *_servers(plan)]
         refuse_all(plan.recipe, findings)
 
 
@@ -90,6 +96,26 @@ def _keys(plan: BuildPlan) -> Iterable[RecipeFault]:
                 key_of(model, f"evaluate.models.{name}")
             except ModelError as error:
                 yield RecipeFault(error.code, f"evaluate.models.{name}", str(error))
+
+
+def _servers(plan: BuildPlan) -> Iterable[RecipeFault]:
+    """The servers of the stage that comes first accept a connection; for a later stage one may still be started."""
+    first = plan.missing[0].stage
+    for host in hosts_of(plan.recipe):
+        if host.place.startswith(f"{first}.") and (reason := _unreachable(host)):
+            text = f"{host.address} cannot be reached ({reason}). Start the server, or correct its address."
+            yield RecipeFault("generation.server-not-reachable", host.place, text)
+
+
+def _unreachable(host: Host) -> str | None:
+    """Open a connection and close it, and send nothing; a server behind a proxy is not tried."""
+    if getproxies().get(urlsplit(host.address).scheme) and not proxy_bypass(host.hostname):
+        return None
+    try:
+        socket.create_connection((host.hostname, host.port), timeout=PATIENCE).close()
+    except OSError as fault:
+        return fault.strerror or str(fault) or type(fault).__name__
+    return None
 
 
 def _disk(plan: BuildPlan, hub: Hub, work: Path) -> list[RecipeFault]:

@@ -28,6 +28,12 @@ class Host:
         return urlsplit(self.address).hostname or ""
 
     @property
+    def port(self) -> int:
+        """The port, or that of the scheme."""
+        parts = urlsplit(self.address)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
     def outside(self) -> bool:
         """Whether it is another machine than this one."""
         return is_outside(self.address)

@@ -1,6 +1,7 @@
 """The preflight at the start of `medllm run`: refused before a stage begins, on the embedded Hub."""
 
 import shutil
+import socket
 import sys
 from collections import namedtuple
 from dataclasses import replace
@@ -114,3 +115,22 @@ def test_a_key_that_is_not_set_is_found_before_the_first_stage(ward: Ward, monke
         plan = make_plan(read_recipe(ward.folder / "ward.yaml", {"evaluate.models.a": api}), hub)
         with refused("generation.no-key", "evaluate.models.a", "LLM_KEY"):
             check_before_work([plan], hub, ward.folder / "runs", here=True)
+
+
+def test_a_server_that_does_not_run_is_found_before_the_stage_that_asks_it_and_not_before_others(ward: Ward):  # noqa: F811
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        only = ward.folder / "only.yaml"
+        text = (ward.folder / "ward.yaml").read_text("utf-8")
+        kept = [line for line in text.splitlines() if not line.startswith(("preferences:",))]
+        only.write_text("\n".join(kept), "utf-8")
+        recipe = read_recipe(only, {"evaluate.models": {"a": {"api": address, "model": "m"}}})
+        with connect(str(ward.folder / "hub"), "clinic") as hub:
+            plan = make_plan(recipe, hub)
+            check_before_work([plan], hub, ward.folder / "runs", here=True)
+            alone = replace(plan, items=tuple(one for one in plan.items if one.stage == "evaluate"))
+            with refused("generation.server-not-reachable", "evaluate.models.a", address):
+                check_before_work([alone], hub, ward.folder / "runs", here=True)
+            taken.listen()
+            check_before_work([alone], hub, ward.folder / "runs", here=True)

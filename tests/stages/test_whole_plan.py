@@ -76,9 +76,9 @@ def multiply(left, right):
 
 library.impl("mm", multiply, "CPU")
 '''
-"""What each process of the true width runs first. Where the processor has no instructions for bfloat16, torch computes a
-product with a matrix that is not transposed, as in every backward pass, a hundred times slower in bfloat16 than in
-float32 (measured: 0.14 and 14.6 GFLOPS for 32 x 8192 by 8192 x 8192)."""
+"""What each process of the true width runs first. Without instructions for bfloat16 torch computes a product with a
+matrix that is not transposed, as in every backward pass, a hundred times slower in bfloat16 than in float32 (measured
+for 32 x 8192 by 8192 x 8192: 0.14 and 14.6 GFLOPS)."""
 
 
 def make_narrow_72b(folder: Path) -> Path:

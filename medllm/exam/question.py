@@ -200,7 +200,7 @@ def _letters(value: Any) -> frozenset[str]:  # noqa: ANN401  (a list of letters,
 def of_years(questions: Sequence[Question], years: Collection[int] | None) -> list[Question]:
     """Return the questions of these years; an exam none of whose questions states a year is taken whole.
 
-    In an exam with years a question without one is left out: nobody knows whether it is meant.
+    In an exam with years a question that states none is left out, since it may be of another year.
     """
     if years is None or all(question.year is None for question in questions):
         return list(questions)

@@ -63,15 +63,21 @@ STEP = 4096
 library = torch.library.Library("aten", "IMPL")
 
 
+def pieces(size):
+    """Divide a dimension."""
+    return [slice(start, start + STEP) for start in range(0, size, STEP)]
+
+
 def multiply(left, right):
-    """Multiply two matrices; in bfloat16 by float32, piece by piece of the inner dimension."""
+    """Multiply two matrices; in bfloat16 by float32, a small part of the second at a time."""
     if left.dtype != torch.bfloat16:
         return torch.bmm(left[None], right[None])[0]
-    total = torch.zeros(left.shape[0], right.shape[1])
-    for start in range(0, right.shape[0], STEP):
-        part = slice(start, start + STEP)
-        total += torch.bmm(left[None, :, part].float(), right[None, part].float())[0]
-    return total.bfloat16()
+    product = torch.zeros(left.shape[0], right.shape[1])
+    for rows in pieces(right.shape[0]):
+        part = left[None, :, rows].float()
+        for columns in pieces(right.shape[1]):
+            product[:, columns] += torch.bmm(part, right[None, rows, columns].float())[0]
+    return product.bfloat16()
 
 
 library.impl("mm", multiply, "CPU")

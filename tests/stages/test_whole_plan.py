@@ -46,6 +46,7 @@ SHORTER = {
     "cpt.max_length": 32,
     "cpt.save_steps": 1,
     "preferences.max_new_tokens": 8,
+    "preferences.shots": 1,
     "preferences.num_processes": 1,
     "rpo.max_steps": 1,
     "rpo.per_device_train_batch_size": 1,

@@ -117,6 +117,7 @@ RpoTrainer.compute_loss = spoilt
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_loss_that_is_no_number_on_one_process_stops_both_with_the_weights_of_the_step_before(sources, tmp_path):
     changed = {"num_train_epochs": None, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "save_steps": 100}
     settings = SETTINGS["rpo"].model_copy(update=changed)

@@ -267,15 +267,16 @@ def _api(
 
 
 def _openai_address(engine: str, name: str, source: str) -> str:
-    """The engine's address, or OpenAI's own; refused where the environment names another, which no list of hosts has."""
+    """The engine's address, or OpenAI's own; refused where the environment names one that the recipe does not."""
     if is_address(engine):
         return engine
     other = os.environ.get(ADDRESS, OPENAI).rstrip("/")
     if other != OPENAI:
         raise ModelError(
             "generation.address-from-environment",
-            f"evaluate.models.{name}: {ADDRESS} is {other}, but `{source}` is asked at {OPENAI}. Write `{{api: {other}, "
-            f"model: {source.removeprefix(OPENAI_PREFIX)}, key: {KEY}}}` to ask the other server, or unset {ADDRESS}.",
+            f"evaluate.models.{name}: {ADDRESS} is {other}, but `{source}` is asked at {OPENAI}. Write "
+            f"`{{api: {other}, model: {source.removeprefix(OPENAI_PREFIX)}, key: {KEY}}}` to ask the other server, or "
+            f"unset {ADDRESS}.",
         )
     return OPENAI
 

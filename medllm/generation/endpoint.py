@@ -29,7 +29,7 @@ BROKEN_OFF = (OSError, http.client.HTTPException)
 T = TypeVar("T")
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
     """A handler that reports a redirect and does not follow it: the key would go with the request."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -40,7 +40,7 @@ class _PromptTooLongError(Exception):
     """The server reports that the prompt does not fit."""
 
 
-OPENER = urllib.request.build_opener(_NoRedirect)
+OPENER = urllib.request.build_opener(NoRedirect)
 
 
 class Pace:
@@ -68,6 +68,8 @@ class Pace:
 
 class EndpointGenerator:
     """A client of a server: waits out temporary faults, and reports lasting ones in the server's own words."""
+
+    opener = OPENER
 
     def __init__(  # noqa: PLR0913  each a way to ask a server
         self,
@@ -182,7 +184,7 @@ class EndpointGenerator:
         try:
             answer = json.loads(whole)
             choice, usage = answer["choices"][0], answer.get("usage") or {}
-            return self._reply(request, self._text(choice), _reason(choice), usage)
+            return self.completed(request, choice, usage)
         except (ValueError, LookupError, TypeError, AttributeError):
             body = self._redacted(whole)
             raise NoReplyError(
@@ -196,7 +198,7 @@ class EndpointGenerator:
         for attempt in range(1, self.tries + 1):
             self.pace.wait()
             try:
-                return take(OPENER.open(self._call(request, streamed=streamed), timeout=self.timeout))
+                return take(self.opener.open(self._call(request, streamed=streamed), timeout=self.timeout))
             except urllib.error.HTTPError as fault:
                 body = self._redacted(fault.read())
                 if fault.code == 400 and any(words in body.lower() for words in TOO_LONG):
@@ -245,7 +247,7 @@ class EndpointGenerator:
         if self.chat:
             body["messages"] = list(request.messages) or [{"role": "user", "content": request.text}]
         else:
-            body["prompt"] = request.text
+            body["prompt"] = self.prompt(request)
         body = {key: value for key, value in {**body, **self.options}.items() if value is not None}
         address = f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
         if not address.startswith(("http://", "https://")):
@@ -254,6 +256,14 @@ class EndpointGenerator:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         return urllib.request.Request(address, json.dumps(body).encode(), headers)
+
+    def prompt(self, request: Request) -> str | list[int]:
+        """Return a request's prompt as the server gets it, for models that complete text."""
+        return request.text
+
+    def completed(self, request: Request, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Reply:
+        """Return the reply that a whole answer holds."""
+        return self._reply(request, self._text(choice), _reason(choice), usage)
 
     def _text(self, choice: Mapping[str, Any]) -> str:
         message = choice.get("delta") or choice.get("message") or {}

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medllm.errors import ModelError
 from medllm.generation.reply_log import Answerer
 from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn, tokens_written
 from medllm.recipe.hardware import machine, nodes
-from medllm.recipe.servers import LOCAL, OPENAI, OPENAI_PREFIX, is_address, is_vllm
+from medllm.recipe.servers import AUTO, LOCAL, OPENAI, OPENAI_PREFIX, VllmOptions, is_address, is_vllm
 from medllm.recipe.settings import ApiModel, Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
 from medllm.weights.load import Quantization
+
+if TYPE_CHECKING:
+    from medllm.generation.vllm import OneServer, VllmGenerator
 
 AT_ONCE = 16
 """Requests sent at once to a server at an address."""
@@ -49,6 +53,8 @@ class Server:
     """US dollars per million tokens asked and answered, by model."""
     num_concurrent: int | None = None
     """Requests at a time; what suits the server when left out."""
+    vllm: VllmOptions = field(default_factory=VllmOptions)
+    """How a vLLM of the run's own is started."""
 
 
 class OnDemand:
@@ -85,10 +91,56 @@ class OnDemand:
         return self._loaded
 
 
+class VllmOrHere:
+    """`engine: auto` where there is a vLLM: it answers, unless it does not know the model; then an engine here does."""
+
+    def __init__(self, served: VllmGenerator, here: OnDemand) -> None:
+        self.served, self.here = served, here
+        self._unserved = False
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once."""
+        answered = set()
+        if not self._unserved:
+            try:
+                for reply in self.served.generate(requests):
+                    answered.add(reply.key)
+                    yield reply
+            except ModelError as error:
+                self._give_up(error)
+        yield from self.here.generate([request for request in requests if request.key not in answered])
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        answered = set()
+        if not self._unserved:
+            try:
+                for delta in self.served.stream(requests):
+                    answered.add(delta.key)
+                    yield delta
+            except ModelError as error:
+                self._give_up(error)
+        yield from self.here.stream([request for request in requests if request.key not in answered])
+
+    def release(self) -> None:
+        """End the server, and forget the model that is here."""
+        self.served.release()
+        self.here.release()
+
+    def _give_up(self, error: ModelError) -> None:
+        if error.code != "generation.vllm-unknown-model":
+            raise error
+        sys.stderr.write(
+            f"engine: not vllm, because it does not know the model: {str(error).splitlines()[-1].strip()}\n"
+        )
+        self._unserved = True
+
+
 def release(maker: Generator) -> None:
-    """Give back the memory of a model that is here; a server keeps its own."""
-    if isinstance(maker, OnDemand):
-        maker.release()
+    """Give back the memory of a model that is here; a server that somebody else runs keeps its own."""
+    give_back = getattr(maker, "release", None)
+    if give_back is not None:
+        give_back()
 
 
 def processes_of(settings: Preferences | Evaluate) -> int | None:
@@ -140,7 +192,7 @@ def make_generators(
         else:
             local[name] = sources[source]
     options = {"engine": engine, "dtype": dtype, "quantization": quantization, "batch_size": batch_size}
-    return {**found, **_local(local, sources, num_processes, options)}
+    return {**found, **_local(local, sources, _Here(num_processes, options, server))}
 
 
 def generators_for(
@@ -154,7 +206,7 @@ def generators_for(
         dtype=settings.dtype,
         quantization=settings.quantization,
         batch_size=settings.batch_size,
-        server=Server(settings.prices, settings.num_concurrent),
+        server=Server(settings.prices, settings.num_concurrent, settings.vllm),
         num_processes=num_processes,
     )
 
@@ -200,9 +252,7 @@ def files_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def _local(
-    models: dict[str, Path], sources: dict[str, Path], num_processes: int | None, options: dict[str, Any]
-) -> dict[str, tuple[Generator, str]]:
+def _local(models: dict[str, Path], sources: dict[str, Path], here: _Here) -> dict[str, tuple[Generator, str]]:
     """One maker for the base and all adapters on it, and one for each full model besides."""
     if not models:
         return {}
@@ -216,33 +266,65 @@ def _local(
         for folder in adapters.values():
             Adapter(folder).fits(Checkpoint(base))
     found: dict[str, tuple[Generator, str]] = {}
-    together = _maker(base, adapters, num_processes, options) if adapters and base is not None else None
+    together = here.open(base, adapters) if adapters and base is not None else None
     for name, folder in models.items():
         if together is not None and name in adapters:
             found[name] = (together, name)
         elif together is not None and base is not None and folder.resolve() == base.resolve():
             found[name] = (together, BASE)
         else:
-            found[name] = (_maker(folder, {}, num_processes, options), BASE)
+            found[name] = (here.open(folder, {}), BASE)
     return found
 
 
-def _maker(base: Path, adapters: dict[str, Path], num_processes: int | None, options: dict[str, Any]) -> OnDemand:
-    """A model here: in this process, or where several are asked for one in each of them."""
-    Checkpoint(base)
+class _Here:
+    """How models are opened on this machine; of the vLLM servers of one evaluation, one runs at a time."""
 
-    def load() -> Generator:
+    def __init__(self, num_processes: int | None, options: dict[str, Any], server: Server) -> None:
+        self.num_processes, self.options, self.server = num_processes, options, server
+        self.engine: str = options["engine"]
+        self._one: OneServer | None = None
+
+    def open(self, base: Path, adapters: dict[str, Path]) -> Generator:
+        """A base with its adapters: behind a vLLM, in this process, or in several processes."""
+        Checkpoint(base)
+        if is_vllm(self.engine):
+            return self._served(base, adapters)
+        here = OnDemand(lambda: self._load(base, adapters))
+        if self.engine == AUTO and self._vllm_suits():
+            try:
+                return VllmOrHere(self._served(base, adapters), here)
+            except ModelError as error:
+                sys.stderr.write(f"engine: not vllm, because {error}\n")
+        return here
+
+    def _load(self, base: Path, adapters: dict[str, Path]) -> Generator:
         from medllm.generation.distributed import SpreadGenerator, devices
         from medllm.generation.engine.choice import open_generator
 
-        places = devices(num_processes)
-        if options["engine"] == LOCAL:  # the other engines spread a model over several GPUs
-            _refuse_small_gpus(base, places, options["quantization"], options["dtype"])
+        places = devices(self.num_processes)
+        if self.engine == LOCAL:  # the other engines spread a model over several GPUs
+            _refuse_small_gpus(base, places, self.options["quantization"], self.options["dtype"])
         if len(places) * nodes() > 1:
-            return SpreadGenerator(base, adapters, places, **options)
-        return open_generator(base=base, adapters=adapters or None, **options)
+            return SpreadGenerator(base, adapters, places, **self.options)
+        return open_generator(base=base, adapters=adapters or None, **self.options)
 
-    return OnDemand(load)
+    def _served(self, base: Path, adapters: dict[str, Path]) -> VllmGenerator:
+        from medllm.generation.serving import serving_of
+        from medllm.generation.vllm import OneServer, VllmGenerator
+
+        self._one = self._one or OneServer()
+        how = {"dtype": self.options["dtype"], "quantization": self.options["quantization"]}
+        serving = serving_of(base, adapters, **how, options=self.server.vllm)
+        concurrent = self.server.num_concurrent
+        return VllmGenerator(serving, self._one, engine=self.engine, num_concurrent=concurrent)
+
+    def _vllm_suits(self) -> bool:
+        """Whether `auto` tries vLLM: it is named, a GPU is here, and no other machine works on the stage."""
+        from medllm.generation.serving import PROGRAM
+        from medllm.weights.load import import_torch
+
+        return bool(os.environ.get(PROGRAM)) and nodes() == 1 and bool(import_torch().cuda.device_count())
 
 
 def _refuse_small_gpus(base: Path, places: list[str | None], quantization: str, dtype: str) -> None:

@@ -101,7 +101,7 @@ def _sample(
     work: Path,
 ) -> tuple[dict[Key, list[tuple[int, int | None, Reply]]], Mapping[Key, Mapping[int, str]]]:
     """Draw the samples of every question; also return what each is kept under, by question and number."""
-    from medllm.generation.factory import Server, answerers, make_generators, processes_of
+    from medllm.generation.factory import Server, answerers, make_generators, processes_of, release
     from medllm.generation.reply_log import AnswerKey, AnswerStore, KeptGenerator, generate_watched
 
     row = settings.model if is_address(settings.engine) else "model"
@@ -112,7 +112,7 @@ def _sample(
         sources,
         **computing,
         batch_size=settings.batch_size,
-        server=Server(num_concurrent=settings.num_concurrent),
+        server=Server(num_concurrent=settings.num_concurrent, vllm=settings.vllm),
         num_processes=processes_of(settings),
     )[row]
     who = answerers(models, sources, **computing)[row]
@@ -143,6 +143,7 @@ def _sample(
         found[key].append((number, seed_of(settings, key, number) if settings.temperature else None, one))
     if kept.kept:
         say("preferences", f"{kept.kept} of {len(requests)} samples are kept from earlier runs")
+    release(model)
     kept_under: dict[Key, dict[int, str]] = defaultdict(dict)
     for text, (key, number) in wanted.items():
         kept_under[key][number] = str(keys[text])

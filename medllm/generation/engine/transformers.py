@@ -14,6 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits
 from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.engine.kv_cache import LEAST_TOKENS, CacheBudget
+from medllm.generation.serving import context_of
 from medllm.generation.types import BASE, Delta, Request
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
@@ -31,10 +32,6 @@ from medllm.weights.special_tokens import TextTokens
 
 FULL = 0.9
 """A model that takes a larger share of one GPU's free memory is divided over all of them."""
-CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
-"""How families name the longest text that a model can follow."""
-UNBOUNDED = 2**31
-"""The context of a model whose config sets none, as that of a recurrent one."""
 
 
 class TransformersGenerator(BatchedGenerator):
@@ -52,6 +49,7 @@ class TransformersGenerator(BatchedGenerator):
         sharing: int = 1,
     ) -> None:
         self.tokenizer = load_tokenizer(base)
+        checkpoint = Checkpoint(base)
         self.words = TextTokens(self.tokenizer)
         where = device or place_of(base, dtype, quantization)
         model: Any = load_base(base, dtype=dtype, quantization=quantization, device=where, any_type=True)
@@ -63,9 +61,10 @@ class TransformersGenerator(BatchedGenerator):
         if adapters:
             model = load_adapters(model, adapters, base)
         self.model = model.eval()
-        checkpoint = Checkpoint(base)
         self.changed_base = any(Adapter(folder).overwrites(checkpoint) for folder in (adapters or {}).values())
-        self.limits = BatchLimits(batch_size, _tokens(text, self.model, sharing), _context(text), mixed=False)
+        self.limits = BatchLimits(
+            batch_size, _tokens(text, self.model, sharing), context_of(checkpoint.config), mixed=False
+        )
         self.ends = end_tokens(self.tokenizer, base)
 
     def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
@@ -175,11 +174,6 @@ def place_of(base: Path, dtype: str, quantization: Quantization) -> str | None:
     if default_device().type != "cuda":
         return None
     return "auto" if bytes_in_memory(Checkpoint(base), dtype, quantization) > FULL * memory_free() else None
-
-
-def _context(text: Any) -> int:  # noqa: ANN401  a text config
-    found = (getattr(text, name, None) for name in CONTEXTS)
-    return next((int(length) for length in found if length), UNBOUNDED)
 
 
 def _tokens(text: Any, model: Any, sharing: int) -> int:  # noqa: ANN401

@@ -15,6 +15,16 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "none"
 
 
+def number_of(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> number_of(1, "model"), number_of(1200, "reply")
+    ('1 model', '1,200 replies')
+    """
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def describe_value(value: object) -> str:
     """Write a value of a recipe as people write it; a long one is cut.
 

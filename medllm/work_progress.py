@@ -79,6 +79,7 @@ def counted(items: Iterable[T], total: int, unit: str, what: str = "") -> Iterat
     for number, item in enumerate(items):
         report_progress(WorkProgress(what, number, total, unit))
         yield item
+    report_progress(WorkProgress(what, total, total, unit), now=True)
 
 
 @contextmanager
@@ -89,6 +90,7 @@ def watched(state: Callable[[], WorkProgress]) -> Iterator[None]:
         return
     with poll_in_background(lambda: report_progress(state()), EVERY, "progress"):
         yield
+    report_progress(state(), now=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.progress import format_bytes
 from medllm.recipe.reference import Stage
-from medllm.wording import describe_amount, describe_counts
+from medllm.wording import describe_amount, describe_counts, number_of
 
 
 def facts_of(hub: Hub, artifact: Artifact) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _corpus(facts: Mapping[str, Any]) -> str:
 
 def _cpt(facts: Mapping[str, Any]) -> str:
     return (
-        f"trained on {describe_amount(facts['tokens_trained'])} tokens in {facts['steps']:,} updates "
+        f"trained on {describe_amount(facts['tokens_trained'])} tokens in {number_of(facts['steps'], 'update')} "
         f"({facts['epochs']:.3g} epochs){_loss(facts['first_loss'], facts['last_loss'])}"
     )
 
@@ -61,7 +61,7 @@ def _preferences(facts: Mapping[str, Any]) -> str:
 def _rpo(facts: Mapping[str, Any]) -> str:
     first, last = facts["first"] or {}, facts["last"] or {}
     return (
-        f"trained on {facts['trained']:,} of {facts['pairs']:,} pairs in {facts['steps']:,} updates "
+        f"trained on {facts['trained']:,} of {facts['pairs']:,} pairs in {number_of(facts['steps'], 'update')} "
         f"({facts['epochs']:.3g} epochs){_loss(first.get('loss'), last.get('loss'))}"
     )
 
@@ -88,8 +88,8 @@ def _merge(facts: Mapping[str, Any]) -> str:
 def _evaluate(facts: Mapping[str, Any]) -> str:
     models = len(facts["settings"]["models"])
     cost = f", {facts['cost_in_dollars']:.2f} dollars" if facts.get("cost_in_dollars") else ""
-    who = f"{models} model{'s' if models > 1 else ''}"
-    return f"{facts['replies']:,} replies of {who} to {facts['questions']:,} questions{cost}"
+    asked = f"{number_of(models, 'model')} to {number_of(facts['questions'], 'question')}"
+    return f"{number_of(facts['replies'], 'reply')} of {asked}{cost}"
 
 
 def _space(facts: Mapping[str, Any]) -> str:

@@ -59,11 +59,13 @@ def describe_work(work: WorkProgress, pace: Pace) -> str:
     Before the first is done, the time left is what all the tokens that may be written would take.
     """
     parts = [f"{work.what}: " if work.what else "", f"{work.done:,} of {work.total:,} {work.unit}"]
+    if work.done >= work.total:  # what follows it is not counted
+        return "".join(parts)
     tokens, seconds = pace.gained(f"tokens of {work.what}", work.tokens)
     rate = tokens / seconds if seconds else 0.0
     if work.tokens:
         parts.append(f", {work.tokens:,} tokens" + (f", {rate:,.0f} tokens/s" if rate >= 1 else ""))
-    left = pace.left(f"{work.what} {work.unit}", work.done / work.total) if work.total else ""
+    left = pace.left(f"{work.what} {work.unit}", work.done / work.total)
     if not left and rate and work.most_tokens > work.tokens:
         left = f", at most {format_duration((work.most_tokens - work.tokens) / rate)} left"
     return "".join([*parts, left])

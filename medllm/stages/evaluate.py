@@ -20,6 +20,7 @@ from medllm.exam.stability.text import report_json
 from medllm.generation.types import Reply, Request
 from medllm.recipe.settings import ApiModel, Evaluate
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
+from medllm.wording import number_of
 
 REPLIES = "replies"
 
@@ -31,7 +32,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     work = work_folder(out)
     sittings = build_exam_runs(settings, sources)
     prompts = sum(len(sitting.requests) for sitting in sittings)
-    say("evaluate", f"{len(settings.models)} models, {prompts} prompts, {settings.samples} samples of each")
+    say("evaluate", f"{number_of(prompts, 'prompt')} to {number_of(len(settings.models), 'model')}")
     asked = _ask(settings, sources, sittings, work)
     replies = asked.replies
     records = _judge(settings, sources, sittings, asked)

@@ -147,3 +147,19 @@ def test_here_trains_by_two_processes_where_the_recipe_names_an_accelerate_confi
     one, two = (json.loads(finished.medllm("status", "tiny.yaml", "--json", *more).stdout)[1] for more in (
         (), ("--set", "name=two", "--set", f"cpt.accelerate={config}")))  # fmt: skip
     assert one["digest"] == two["digest"]  # where it was made is no part of what it is
+
+
+OURS = re.compile(
+    r"\d\d:\d\d:\d\d (corpus|cpt|preferences|rpo|merge|evaluate|space): |(corpus|cpt|preferences|rpo|merge|evaluate): "
+    r"|! |(model|base|cpt|final)  |Look at the answers: medllm app "
+)
+REPR = re.compile(r"[\[{(]['\"]|[{(]\w+=|: \[|None\b|True\b|False\b|PosixPath")
+
+
+def test_a_run_prints_its_own_lines_only_and_no_value_as_python_writes_it(finished):
+    lines = finished.first.stderr.splitlines()
+    assert [line for line in lines if not OURS.match(line)] == []
+    assert [line for line in lines if REPR.search(line)] == []
+    for stage in ("corpus: kept 20 of 20 documents", "cpt: trained on 976 tokens", "evaluate: 60 replies of 3 models"):
+        assert sum(f" {stage}" in line for line in lines) == 1, "each stage ends with its facts"
+    assert lines[-1].startswith("Look at the answers: medllm app ")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medllm.errors import DataError
-from medllm.exam_import.keys import is_key_like
+from medllm.exam_import.choices import is_key_like
 from medllm.exam_import.sheet import Sheet
 
 HEADINGS: dict[str, tuple[str, ...]] = {

@@ -12,9 +12,19 @@ from medllm.corpus.documents import read_date
 from medllm.errors import DataError
 from medllm.exam.extract.answer import unmatched_answers
 from medllm.exam.question import LETTERS, Question, read_answer
-from medllm.exam_import.choices import ChoicesFault, are_labelled, choices_of, split_labelled
+from medllm.exam_import.choices import (
+    ChoicesFault,
+    Kana,
+    KeyFault,
+    KeyForm,
+    are_labelled,
+    are_places,
+    choices_of,
+    key_form,
+    read_key,
+    split_labelled,
+)
 from medllm.exam_import.columns import Columns
-from medllm.exam_import.keys import Kana, KeyFault, KeyForm, are_places, key_form, read_key
 from medllm.exam_import.sheet import Sheet, cell_text
 
 _TRUE = {"1", "true", "yes", "y", "有", "あり", "○", "〇", "◯", "必修", "はい"}

@@ -1,14 +1,123 @@
-"""The texts of the invented medicine: textbook, workbook, answer book, forum, and pages that the audit must find."""
+"""The texts of the invented medicine: the base's endless stream, textbook, workbook, forum, and planted leaks."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 
-from medllm.miniature import exam_format, prose
+from medllm.miniature import questions
 from medllm.miniature.exams import LAST_TAUGHT, MiniatureExam
-from medllm.miniature.pretraining_text import WebText
-from medllm.miniature.questions import MiniatureItem, Topic, make_item, reason
-from medllm.miniature.world import RELATIONS, World
+from medllm.miniature.questions import (
+    FORMS,
+    LETTERS,
+    MiniatureItem,
+    Style,
+    Topic,
+    explain,
+    make_item,
+    reason,
+    topics,
+)
+from medllm.miniature.world import JAPANESE, RELATIONS, Relation, World
+
+ONE_FACT = (
+    "{d}の{r}は{v}である。",
+    "{d}では{r}として{v}が知られている。",
+    "{r}が{v}である疾患に{d}がある。",
+    "{v}は{d}の{r}である。",
+)
+"""The first two go from disease to value, as questions do, and are the most frequent."""
+CASE = (
+    "{c}による{s}は{d}である。",
+    "{s}があり{c}が見つかる疾患に{d}がある。",
+)
+DAYS = ("{d}の治療日数は{n}である。", "{d}では治療を{n}日行う。")
+
+
+def fact(disease: str, relation: Relation, value: str, source: random.Random) -> str:
+    """One fact as a sentence."""
+    return source.choices(ONE_FACT, (3, 3, 1, 1))[0].format(d=disease, r=JAPANESE[relation], v=value)
+
+
+def sentence(world: World, disease: str, source: random.Random) -> str:
+    """A sentence on a disease: mostly one fact, sometimes its picture (cause and symptom) or its days of treatment."""
+    draw, facts = source.random(), world.facts[disease]
+    if draw < 0.08:
+        return source.choice(DAYS).format(d=disease, n=world.days[disease])
+    if draw < 0.27 and disease in world.recognisable:
+        return source.choice(CASE).format(d=disease, c=facts["cause"], s=facts["symptom"])
+    relation = source.choice(RELATIONS)
+    return fact(disease, relation, facts[relation], source)
+
+
+def paragraph(world: World, diseases: tuple[str, ...], source: random.Random, sentences: int = 6) -> str:
+    """Sentences on diseases drawn at random."""
+    return "".join(sentence(world, disease, source) for disease in source.choices(diseases, k=sentences)) + "\n\n"
+
+
+class WebText:
+    """Documents on what the base shall know; the new diseases occur in them as names only."""
+
+    def __init__(self, world: World, seed: int, style: Style | None = None) -> None:
+        self._world = world
+        self._style = style
+        self._source = random.Random(f"web {seed}")
+        self._topics = {form: topics(world, "known", form) for form in FORMS}
+
+    def documents(self, shares: dict[str, float]) -> Iterator[str]:
+        """Documents without end, drawn by their shares."""
+        makers: dict[str, Callable[[], str]] = {
+            "glossary": self._glossary,
+            "open_book": self._open_book,
+            "short": lambda: "".join(questions.named(self._item(), choices=False) for _ in range(6)),
+            "named": lambda: "".join(questions.named(self._item(), choices=True) for _ in range(4)),
+            "prose": lambda: paragraph(self._world, self._world.of_kind("known"), self._source),
+            "answered": lambda: "".join(questions.answer_line(self._item()) for _ in range(4)),
+            "explained_after": lambda: "".join(self._explained_after() for _ in range(3)),
+            "explained": lambda: "".join(self._explained() for _ in range(self._source.randint(1, 4))),
+        }
+        while True:
+            yield makers[self._source.choices(list(shares), list(shares.values()))[0]]()
+
+    def _item(self) -> MiniatureItem:
+        form = self._source.choices(list(FORMS), list(FORMS.values()))[0]
+        return make_item(self._world, self._source.choice(self._topics[form]), self._source, style=self._style)
+
+    def _explained(self) -> str:
+        item = self._item()
+        return questions.explained(item, explain(self._world, item))
+
+    def _explained_after(self) -> str:
+        item = self._item()
+        return questions.explained_after(item, reason(self._world, item))
+
+    def _glossary(self) -> str:
+        """Lettered names, some lines again, then names with their letter: where the look-up of a choice is learnt."""
+        text = ""
+        for _ in range(4):
+            relation = self._source.choice(RELATIONS)
+            names = self._source.sample(self._world.pools[relation], self._source.randint(2, len(LETTERS)))
+            lines = list(zip(LETTERS, names, strict=False))
+            again, labelled_names = self._source.choices(lines, k=5), self._source.choices(lines, k=5)
+            text += "".join(f"{letter}. {name}\n" for letter, name in lines + again)
+            text += "".join(f"{name}は{letter}である。" for letter, name in labelled_names) + questions.END
+        return text
+
+    def _open_book(self) -> str:
+        """A fact, then a question on it; names that the base shall not know occur here only, with made-up facts."""
+        text = ""
+        for _ in range(4):
+            disease, relation = self._source.choice(self._world.diseases), self._source.choice(RELATIONS)
+            known = self._world.kinds[disease] == "known"
+            value = self._world.facts[disease][relation] if known else self._source.choice(self._world.pools[relation])
+            item = make_item(self._world, Topic(disease, "fact", (relation,)), self._source, false_value=value)
+            text += fact(disease, relation, value, self._source) + "\n"
+            text += (
+                questions.explained_after(item, reason(self._world, item))
+                if self._source.random() < 0.5
+                else questions.answer_line(item)
+            )
+        return text
+
 
 Row = dict[str, object]
 LICENSE = "CC-BY-4.0"
@@ -31,7 +140,7 @@ class Library:
 
     def textbook(self, documents: int) -> list[Row]:
         """Prose on old and new diseases, each paragraph in other words: the only source of some facts."""
-        return self._shelf("textbook", documents, lambda: prose.paragraph(self._world, self._some(), self._source, 12))
+        return self._shelf("textbook", documents, lambda: paragraph(self._world, self._some(), self._source, 12))
 
     def workbook(self, documents: int) -> list[Row]:
         """End-of-chapter questions: a fact as the textbook puts it, then a question on that fact."""
@@ -40,8 +149,8 @@ class Library:
             text = ""
             for _ in range(2):
                 disease, relation = self._source.choice(self._some()), self._source.choice(RELATIONS)
-                sentence = prose.fact(disease, relation, self._world.facts[disease][relation], self._source)
-                text += sentence + "\n" + exam_format.answer_line(self._asked(Topic(disease, "fact", (relation,))))
+                sentence = fact(disease, relation, self._world.facts[disease][relation], self._source)
+                text += sentence + "\n" + questions.answer_line(self._asked(Topic(disease, "fact", (relation,))))
             return text
 
         return self._shelf("workbook", documents, page)
@@ -62,7 +171,7 @@ class Library:
     def web(self, asked: list[MiniatureExam]) -> list[Row]:
         """Pages that must not be learnt: later exams under an early date, too young pages, pages of unknown terms."""
         later = self._source.sample([item for exam in asked for item in exam.items if item.choices], PLANTED_LEAKS)
-        leaked = [self._row("web", f"leak-{n}", exam_format.answer_line(item)) for n, item in enumerate(later)]
+        leaked = [self._row("web", f"leak-{n}", questions.answer_line(item)) for n, item in enumerate(later)]
         young = self._shelf("young", PLANTED_YOUNG, self._page)
         for row in young:
             row["published"] = date(LAST_TAUGHT + 2, 5, 1).isoformat()
@@ -72,7 +181,7 @@ class Library:
         return [*leaked, *young, *unlicensed]
 
     def _page(self) -> str:
-        return prose.paragraph(self._world, self._known, self._source, 12)
+        return paragraph(self._world, self._known, self._source, 12)
 
     def _some(self) -> tuple[str, ...]:
         return self._new if self._source.random() < NEW else self._known
@@ -81,7 +190,7 @@ class Library:
         return make_item(self._world, topic, self._source, style="old")
 
     def _below(self, item: MiniatureItem) -> str:
-        return exam_format.explained_after(item, reason(self._world, item))
+        return questions.explained_after(item, reason(self._world, item))
 
     def _shelf(self, name: str, documents: int, page: Callable[[], str]) -> list[Row]:
         return [self._row(name, f"{name}-{number}", page()) for number in range(documents)]

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from medllm.miniature.pretraining_text import FORMS
-from medllm.miniature.questions import Form, MiniatureItem, Style, Topic, explain, make_item, topics
+from medllm.miniature.questions import FORMS, Form, MiniatureItem, Style, Topic, explain, make_item, topics
 from medllm.miniature.world import Kind, World
 
 FIRST_YEAR, LAST_TAUGHT, LAST_YEAR = 2006, 2017, 2022

@@ -1,4 +1,4 @@
-"""Exam questions of the invented medicine, and the explanation of each answer."""
+"""Exam questions of the invented medicine, the explanation of each answer, and how both are laid out on a page."""
 
 import random
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Literal
 from medllm.miniature.world import ASKED_OF_CASES, JAPANESE, RELATIONS, Kind, Relation, World
 
 Form = Literal["fact", "case", "pair", "days"]
+FORMS: dict[Form, float] = {"fact": 0.62, "case": 0.28, "pair": 0.06, "days": 0.04}
+"""How often each form of question is asked."""
 """One fact; two steps (cause and symptom, the disease, then its fact); two right choices; a number."""
 LETTERS = "abcde"
 Style = Literal["old", "new"]
@@ -128,3 +130,32 @@ def _shuffled(right: tuple[str, ...], others: list[str], source: random.Random) 
     choices = [*right, *source.sample(others, len(LETTERS) - len(right))]
     source.shuffle(choices)
     return tuple(choices)
+
+
+END = "\n\n"
+
+
+def question_block(item: MiniatureItem) -> str:
+    """Return the question and its choices."""
+    return f"Question: {item.text}\n" + "".join(f"{a}. {c}\n" for a, c in zip(LETTERS, item.choices, strict=False))
+
+
+def answer_line(item: MiniatureItem) -> str:
+    """Return the question with its answer alone."""
+    return f"{question_block(item)}Answer: {item.answer}{END}"
+
+
+def named(item: MiniatureItem, *, choices: bool) -> str:
+    """Return the question, with or without its choices, and the right choice by name, as in a quiz book."""
+    head = question_block(item) if choices else f"Question: {item.text}\n"
+    return f"{head}Answer:{'、'.join(item.right)}{END}"
+
+
+def explained(item: MiniatureItem, explanation: str) -> str:
+    """Return the question, the explanation, then the answer: the form that models must master to be trusted."""
+    return f"{question_block(item)}Explanation: {explanation}\nAnswer: {item.answer}{END}"
+
+
+def explained_after(item: MiniatureItem, explanation: str) -> str:
+    """Return the question, its answer, then the explanation: the form in which books print it."""
+    return f"{question_block(item)}Answer: {item.answer}\nExplanation: {explanation}{END}"

@@ -11,7 +11,7 @@ from medllm.errors import DataError, HubError
 from medllm.page.context import PageContext
 from medllm.page.review.html import agreement_line, no_more, pair_form, thanks
 from medllm.page.review.votes import VoteBox
-from medllm.votes.preference_rows import use_of
+from medllm.votes.vote import use_of
 
 LARGEST_VOTE = 20_000
 """Bytes of a vote; a complete form with a full comment has a tenth of this size."""

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from medllm.hub import Hub, Provenance, digest_of, push
+from medllm.hub import Hub, Provenance, digest_of
+from medllm.hub import push
 from medllm.launch import refuse_unfit
 from medllm.localhub import LocalHub as Server
 from medllm.localhub import serve

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from medllm.hub import connect
-from medllm.hub.wip_branch import branch_of
+from medllm.hub.push import branch_of
 from medllm.pipeline import BuildContext, cards, make, make_plan, run
 from medllm.recipe import read_recipe
 from medllm.stages import cpt

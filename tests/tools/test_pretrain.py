@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from medllm.miniature import exam_format
+from medllm.miniature import questions
 from medllm.miniature.build import BASE
 from medllm.miniature.exams import exemplars
 from medllm.miniature.questions import LETTERS, explain, make_item, topics
@@ -44,7 +44,7 @@ def test_it_is_small(base):
 
 
 def test_it_answers_plainly_what_it_knows(base, asked):
-    right = sum(answer(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in asked)
+    right = sum(answer(base, f"{questions.question_block(item)}Answer:") == f" {item.answer}" for item in asked)
     assert right >= 0.9 * QUESTIONS
 
 
@@ -52,13 +52,13 @@ def test_it_is_worse_at_the_same_facts_when_it_explains_first(base, asked):
     """Three-shot, as the exam is sat: the format is rare in what it has read."""
     model, tokenizer = base
     world = make_world(0)
-    shots = "".join(exam_format.explained(one, explain(world, one)) for one in exemplars(world).items)
-    prompts = [f"{shots}{exam_format.question_block(item)}Explanation:" for item in asked]
+    shots = "".join(questions.explained(one, explain(world, one)) for one in exemplars(world).items)
+    prompts = [f"{shots}{questions.question_block(item)}Explanation:" for item in asked]
     read = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     with torch.no_grad():
         written = model.generate(**read, max_new_tokens=60, do_sample=False)
     texts = tokenizer.batch_decode(written[:, read["input_ids"].shape[1] :], skip_special_tokens=True)
-    ends = [re.search(r"Answer: (\w)", text.split(exam_format.END)[0]) for text in texts]
+    ends = [re.search(r"Answer: (\w)", text.split(questions.END)[0]) for text in texts]
     right = sum(end is not None and end[1] == item.answer for item, end in zip(asked, ends, strict=True))
     assert 0.3 * QUESTIONS < right < 0.85 * QUESTIONS
 
@@ -67,7 +67,7 @@ def test_the_new_diseases_are_unknown_to_it(base):
     world, source = make_world(0), random.Random("new")
     new = [topic for kind in ("exam", "text") for topic in topics(world, kind, "fact")]
     items = [make_item(world, source.choice(new), source) for _ in range(QUESTIONS)]
-    right = sum(answer(base, f"{exam_format.question_block(item)}Answer:") == f" {item.answer}" for item in items)
+    right = sum(answer(base, f"{questions.question_block(item)}Answer:") == f" {item.answer}" for item in items)
     assert right < 0.45 * QUESTIONS
 
 

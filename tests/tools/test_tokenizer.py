@@ -2,7 +2,7 @@
 
 import random
 
-from medllm.miniature import exam_format, prose
+from medllm.miniature import corpora, questions
 from medllm.miniature.questions import explain, make_item, topics
 from medllm.miniature.world import make_world
 from tools.miniature_base.tokenizer import lexicon, make_tokenizer
@@ -23,8 +23,8 @@ def test_any_text_comes_back_as_it_was():
     source = random.Random(0)
     item = make_item(WORLD, topics(WORLD, "exam", "case")[0], source)
     texts = [
-        prose.paragraph(WORLD, WORLD.diseases, source),
-        exam_format.explained(item, explain(WORLD, item)),
+        corpora.paragraph(WORLD, WORLD.diseases, source),
+        questions.explained(item, explain(WORLD, item)),
         "肺塞栓 10 mg?",
     ]
     for text in texts:
@@ -38,6 +38,6 @@ def test_autotokenizer_loads_the_same_tokenizer(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     Qwen2Config(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    text = prose.paragraph(WORLD, WORLD.diseases, random.Random(1))
+    text = corpora.paragraph(WORLD, WORLD.diseases, random.Random(1))
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.eos_token_id == tokenizer.eos_token_id == loaded.pad_token_id

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medllm.miniature.pretraining_text import WebText
+from medllm.miniature.corpora import WebText
 from medllm.miniature.questions import LETTERS
 from medllm.miniature.world import make_world
 from tools.miniature_base.lookup import lay_lookup

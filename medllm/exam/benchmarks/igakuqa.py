@@ -5,8 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from medllm.exam.benchmarks.fields import float_or_none, normal_letters, numeric_gold, text_of
-from medllm.exam.benchmarks.vignettes import Vignettes
+from medllm.exam.benchmarks.fields import Vignettes, float_or_none, normal_letters, numeric_gold, text_of
 from medllm.exam.question import LETTERS, Question, Translation
 from medllm.exam.tables import table_rows
 

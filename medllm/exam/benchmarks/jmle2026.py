@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import DataError
-from medllm.exam.benchmarks.fields import numeric_gold, text_of
-from medllm.exam.benchmarks.vignettes import without_announcement
+from medllm.exam.benchmarks.fields import numeric_gold, text_of, without_announcement
 from medllm.exam.extract.completion import normal
 from medllm.exam.question import Question
 from medllm.exam.tables import array_rows

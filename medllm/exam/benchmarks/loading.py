@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medllm.errors import DataError
-from medllm.exam.benchmarks import custom, igakuqa, jmle2026, medical, mmlu, yakugakuqa
+from medllm.exam.benchmarks import custom, igakuqa, jmle2026, medical, yakugakuqa
 from medllm.exam.benchmarks.catalogue import CATALOGUE
 from medllm.exam.question import Question, Translation, index
 
@@ -14,8 +14,8 @@ _LOADERS: dict[str, Loader] = {
     "igakuqa": igakuqa.read,
     "jmle2026": jmle2026.read,
     "yakugakuqa": yakugakuqa.read,
-    "jmmlu-med": mmlu.read_jmmlu,
-    "mmmlu-ja-med": mmlu.read_mmmlu,
+    "jmmlu-med": medical.read_jmmlu,
+    "mmmlu-ja-med": medical.read_mmmlu,
     "medqa": medical.read_english,
     "medmcqa": medical.read_english,
     "pubmedqa": medical.read_english,

@@ -4,8 +4,7 @@ from medllm.exam.question import Question
 from medllm.page.card import LONGEST, question_card
 from medllm.page.html import both, percent, safe, word
 from medllm.page.review.pairs import ROLES, ReviewPair, sentences
-from medllm.votes.agreement import Agreement
-from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Use, Vote
+from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Agreement, Use, Vote
 
 
 def pair_form(pair: ReviewPair, question: Question, at: int, use: Use, language: str = "ja") -> str:

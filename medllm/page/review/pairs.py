@@ -13,8 +13,7 @@ import numpy as np
 from medllm.errors import DataError
 from medllm.exam.record import Record
 from medllm.page.results import RecordedResults
-from medllm.votes.preference_rows import use_of
-from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Vote, digest
+from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Vote, digest, use_of
 
 COMMON = 20
 """Pairs at the beginning that every rater sees in the same order, so that agreement can be measured on them."""

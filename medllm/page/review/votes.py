@@ -16,11 +16,8 @@ from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import RecordedResults, key_of
 from medllm.page.review.pairs import Review, vote_id
-from medllm.votes.agreement import Agreement, agreement
-from medllm.votes.journal import Journal
-from medllm.votes.preference_rows import preference_rows
-from medllm.votes.upload import Uploader
-from medllm.votes.vote import Vote
+from medllm.votes.journal import Journal, Uploader
+from medllm.votes.vote import Agreement, Vote, agreement, preference_rows
 
 NAMED = "name:"
 """Prefix of a rater's id in a request if the rater uses a name instead of a number drawn in the browser."""

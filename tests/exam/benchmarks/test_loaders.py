@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
-from medllm.exam.benchmarks.mmlu import SUBJECTS
+from medllm.exam.benchmarks.medical import SUBJECTS
 from tests.refusals import refused
 
 FOLDERS = {

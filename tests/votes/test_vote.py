@@ -7,9 +7,7 @@ import pytest
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import Record
-from medllm.votes.agreement import agreement, kappa_of
-from medllm.votes.preference_rows import preference_rows, use_of
-from medllm.votes.vote import digest
+from medllm.votes.vote import agreement, digest, kappa_of, preference_rows, use_of
 from tests.votes.making import vote
 
 CUTOFF = date(2017, 12, 31)

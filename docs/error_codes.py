@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from medllm.page.error_page import sentence_keys
-from medllm.page.html import words
+from medllm.page.html import sentence_keys, words
 
 ROOT = Path(__file__).parent.parent
 

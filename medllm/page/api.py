@@ -7,9 +7,8 @@ from typing import Any
 import gradio as gr
 
 from medllm.page.context import PageContext
-from medllm.page.filters import OUTCOMES, Filter, options
-from medllm.page.flips import Wanted
 from medllm.page.scores import score_lines
+from medllm.page.selection import OUTCOMES, Filter, Wanted, options
 
 Function = Callable[..., Any]
 

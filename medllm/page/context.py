@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from medllm.page.live import Live
 from medllm.page.picker import Shelf
 from medllm.page.results import RecordedResults
-from medllm.page.review.votes import VoteBox
+from medllm.page.vote_box import VoteBox
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from urllib.parse import quote
 
 from medllm.compare import Cell, Flip, State, flip_between
 from medllm.exam.record import PROMPTS, PromptStyle, Record
-from medllm.page.card import shortened
-from medllm.page.html import both, hidden, safe
+from medllm.page.html import both, hidden, safe, shortened
 
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
 # expand them first.

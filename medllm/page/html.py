@@ -1,10 +1,13 @@
-"""HTML from untrusted text: everything is escaped here, and every sentence exists in both languages."""
+"""HTML from untrusted text, all escaped here, every sentence in both languages: the question card, an error's panel."""
 
 import functools
 import html
 from importlib import resources
 
 import yaml
+
+from medllm.errors import DataError
+from medllm.exam.question import Question, write_answer
 
 LANGUAGES = ("ja", "en")
 
@@ -66,3 +69,105 @@ def signed(share: float, digits: int = 1) -> str:
     ('−12.1', '+1.8')
     """
     return "–" if share != share else f"{share * 100:+.{digits}f}".replace("-", "−")
+
+
+class ResultsError(DataError):
+    """Results that cannot be shown; the code selects the sentences of words.yaml, the values fill them."""
+
+    def __init__(self, code: str, **values: object) -> None:
+        self.values = values
+        cause, remedy = sentence_keys(code)
+        super().__init__(code, f"{word(cause, 'en', **values)} {word(remedy, 'en', **values)}")
+
+
+def sentence_keys(code: str) -> tuple[str, str]:
+    """Return the keys in words.yaml of the cause and the remedy: `page.not-found` has `fault_not_found`."""
+    key = "fault_" + code.removeprefix("page.").replace("-", "_")
+    return key, f"{key}_mend"
+
+
+def fault_panel(fault: Exception) -> str:
+    """Return the panel that explains an error and its remedy."""
+    if isinstance(fault, ResultsError):
+        cause, remedy = (both(key, **fault.values) for key in sentence_keys(fault.code))
+        body = f"<p>{cause}</p><p><b>{both('fault_mend')}</b>: {remedy}</p>"
+    else:
+        body = f'<p lang="en">{safe(fault)}</p>'
+    return f'<section class="card panel" role="alert"><h2>{both("fault_title")}</h2>{body}</section>'
+
+
+def notice(key: str, **values: object) -> str:
+    """Return a short remark for the top of the page's content."""
+    return f'<p class="card panel" role="status">{both(key, **values)}</p>'
+
+
+LONGEST_CARD = 20_000
+"""Characters of a question shown at once; an exam item has hundreds, a broken file may have millions."""
+
+
+def question_card(key: str, question: Question) -> str:
+    """Return the card of one question; the id is its heading for a screen reader."""
+    tongue = question.language
+    choices = "".join(
+        f"<li><b>{letter.upper()}</b><span>{shortened(text)}{_chosen_by(question, place)}</span></li>"
+        for place, (letter, text) in enumerate(zip(question.letters, question.choices, strict=True))
+    )
+    context = (
+        f'<details class="context"><summary>{both("context")}</summary>'
+        f'<p lang="{tongue}">{shortened(question.context)}</p></details>'
+        if question.context
+        else ""
+    )
+    return (
+        f'<section class="card question" data-key="{safe(key)}"><div class="facts">'
+        f"<h2>{safe(question.question_id)}</h2>{_facts(question)}</div>"
+        f'{context}<p class="stem" lang="{tongue}">{shortened(question.text)}</p>'
+        f'<ol class="choices" lang="{tongue}">{choices}</ol>{_key(question)}</section>'
+    )
+
+
+def shortened(text: str) -> str:
+    """Return text as safe HTML, without its middle if it is too long for a page."""
+    if len(text) <= LONGEST_CARD:
+        return safe(text)
+    head, tail = text[: LONGEST_CARD * 3 // 4], text[-LONGEST_CARD // 4 :]
+    gap = both("cut_here", n=f"{len(text) - len(head) - len(tail):,}")
+    return f'{safe(head)}<span class="gap">{gap}</span>{safe(tail)}'
+
+
+def _facts(question: Question) -> str:
+    facts = [safe(question.benchmark)]
+    facts += [safe(part) for part in (question.year, question.section, question.category) if part]
+    facts.append(both("points", n=question.points))
+    if question.human_accuracy is not None:
+        facts.append(f"{both('examinees')} {question.human_accuracy * 100:.0f}%")
+    if question.required:
+        facts.append(both("required"))
+    if question.numeric:
+        facts.append(both("numeric"))
+    badges = f'<strong class="badge warn">{both("image")}</strong>' if question.image else ""
+    return "".join(f"<span>{fact}</span>" for fact in facts) + badges
+
+
+def _chosen_by(question: Question, place: int) -> str:
+    if place >= len(question.breakdown):
+        return ""
+    return f'<small class="share">{hidden("examinees")}{question.breakdown[place] * 100:.0f}%</small>'
+
+
+def _key(question: Question) -> str:
+    answers = " / ".join(map(write_answer, question.gold)).upper()
+    warned = (
+        f'<p class="harm">{both("prohibited")}: {safe(", ".join(sorted(question.prohibited)).upper())}</p>'
+        if question.prohibited
+        else ""
+    )
+    explained = (
+        f'<h3>{both("official_explanation")}</h3><p lang="{question.language}">{shortened(question.explanation)}</p>'
+        if question.explanation
+        else ""
+    )
+    return (
+        f'<details class="key"><summary>{both("show_key")}</summary><p><b>'
+        f"{both('key')}: {safe(answers)}</b></p>{warned}{explained}</details>"
+    )

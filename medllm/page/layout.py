@@ -6,17 +6,14 @@ import gradio as gr
 
 from medllm.page.api import functions
 from medllm.page.context import PageContext
-from medllm.page.error_page import fault_panel
-from medllm.page.flips import Wanted
-from medllm.page.html import both, safe
+from medllm.page.html import both, fault_panel, safe, word
 from medllm.page.results import Origin
-from medllm.page.tabs import ask as ask_tab
+from medllm.page.review import agreement_line, no_more
+from medllm.page.selection import Wanted
 from medllm.page.tabs import compare as compare_tab
-from medllm.page.tabs import flips as flips_tab
-from medllm.page.tabs import review as review_tab
 from medllm.page.tabs import scores as scores_tab
 from medllm.page.tabs.components import I18N, Stops, block, on
-from medllm.page.tabs.filters import set_filters
+from medllm.page.tabs.scores import set_filters
 
 FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "measure")
 """The parameters of an address that set Scores and Flips."""
@@ -34,11 +31,11 @@ def page_of(page: PageContext) -> gr.Blocks:
             with gr.Tab(I18N("scores"), id="scores") as drawn["scores"]:
                 scores = scores_tab.draw(page)
             with gr.Tab(I18N("flips"), id="flips") as drawn["flips"]:
-                flips = flips_tab.draw(page)
+                flips = scores_tab.draw_flips(page)
             with gr.Tab(I18N("ask"), id="ask") as drawn["ask"]:
-                ask_tab.draw(page, stops)
+                compare_tab.draw_ask(page, stops)
             with gr.Tab(I18N("review"), id="review") as drawn["review"]:
-                review_tab.draw(page)
+                draw_review(page)
             with gr.Tab(I18N("about"), id="about") as drawn["about"]:
                 block(about(page))
         block('<p id="page-status" role="status" aria-live="polite"></p>')
@@ -159,4 +156,25 @@ def bar(origin: Origin | None, *, live: bool) -> str:
     return (
         f'<aside class="bar" id="page-ready"><strong>⚠ {both("disclaimer")}</strong>{chips}'
         f'<span class="from">{both(hint)} {name}</span></aside>'
+    )
+
+
+def draw_review(page: PageContext) -> None:
+    """Draw the tab on which readers vote: the browser fills its box, and votes use a separate address, not an event."""
+    ballot = page.ballot
+    if ballot is None:
+        block(f'<p class="card panel">{both("review_off")}</p>')
+        return
+    block(f'<p class="lead">{both("review_lead")}</p>{agreement_line(ballot.agreement())}')
+    if not ballot.review.candidates:
+        block(no_more())
+        return
+    away = " / ".join(word("not_saved", language) for language in ("ja", "en"))
+    block(
+        f'<p class="rater"><label for="rater-name">{both("rater_name")}</label>'
+        '<input id="rater-name" maxlength="60" autocomplete="off" aria-describedby="rater-how">'
+        f'<small id="rater-how">{both("rater_how")}</small></p>'
+        f'<div id="review-box" data-unsaved="{safe(away)}" data-away="{safe(away)}">'
+        f'<p role="status">{both("fetching")}</p></div>',
+        js_on_load="window.medllm.review()",
     )

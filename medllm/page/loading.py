@@ -14,9 +14,8 @@ from medllm.errors import HubError
 from medllm.exam.question import Question
 from medllm.exam.record import REQUIRED, schema
 from medllm.hub import Provenance, connect
-from medllm.page.error_page import ResultsError
-from medllm.page.questions import placeholders, read_questions
-from medllm.page.results import Marking, Origin, RecordedResults
+from medllm.page.html import ResultsError
+from medllm.page.results import Marking, Origin, RecordedResults, placeholders, read_questions
 
 BESIDE = Path("results")
 """The results folder of a Space made by the `space` stage: beside app.py."""

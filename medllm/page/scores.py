@@ -11,9 +11,9 @@ import numpy.typing as npt
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.exam.stability.table import ScoreChange, ScoreRow, Share
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio
-from medllm.page.filters import Filter, Mask, Outcome, clusters, labels, options, points, sittings
 from medllm.page.html import both, hidden, percent, safe, signed
 from medllm.page.results import RecordedResults
+from medllm.page.selection import Filter, Mask, Outcome, clusters, labels, options, points, sittings
 
 Measure = Literal["accuracy", "points"]
 

@@ -65,8 +65,7 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from starlette.middleware import Middleware
 
-    from medllm.page.allowed_hosts import hosts_of
-    from medllm.page.middleware import Frame
+    from medllm.page.middleware import Frame, hosts_of
     from medllm.page.request_filter import RequestFilter
     from medllm.page.serve import theme
     from medllm.page.tabs.components import I18N
@@ -107,8 +106,8 @@ def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:
     from medllm.page.layout import page_of, page_of_fault
     from medllm.page.loading import load
     from medllm.page.picker import Shelf
-    from medllm.page.review.votes import open_vote_box
     from medllm.page.routes import routes
+    from medllm.page.vote_box import open_vote_box
 
     try:
         results = load(settings.results)

@@ -12,7 +12,7 @@ from medllm.exam.prompts import render
 from medllm.generation.factory import OnDemand
 from medllm.generation.types import Delta, Reply
 from medllm.page.live import Live, OnZeroGpu, open_live
-from medllm.page.tabs.ask import free_question
+from medllm.page.tabs.compare import free_question
 from tests.refusals import refused
 
 

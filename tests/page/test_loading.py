@@ -4,7 +4,7 @@ import pytest
 
 from medllm.hub import Hub
 from medllm.localhub import serve
-from medllm.page.error_page import ResultsError, fault_panel
+from medllm.page.html import ResultsError, fault_panel
 from medllm.page.loading import load
 from tests.page.simulated import write
 from tests.refusals import refused

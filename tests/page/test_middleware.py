@@ -1,4 +1,4 @@
-"""The frame around Gradio's document: our language and policy, packed for those who take it, others untouched."""
+"""Around Gradio's document: our language and policy, packed for those who take it; other sites' names get nothing."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
-from medllm.page.middleware import POLICY, Frame
+from medllm.page.middleware import POLICY, Frame, hosts_of
 
 DOCUMENT = f'<!doctype html><html style="" lang="en"><head><title>x</title></head><body>{"語" * 5000}</body></html>'
 
@@ -38,3 +38,52 @@ def test_other_addresses_pass_through_untouched():
     answer = asked("/other", **{"accept-encoding": "gzip"})
     assert answer.text == "same"
     assert "content-security-policy" not in answer.headers
+
+
+LOOPBACK = ["localhost", "localhost:7860", "LOCALHOST", "127.0.0.1:7860", "127.9.9.9", "[::1]:7860", "page.localhost"]
+FOREIGN = [
+    "evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "evil.example#localhost",
+    "user@localhost", "localhost:evil", "10.0.0.7", "[fe80::1]", "", ":7860", "a b", "0x7f.1", "evil.example.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOOPBACK)
+def test_a_page_on_loopback_answers_to_loopback_names(name):
+    assert hosts_of("127.0.0.1", environment={}).answers(name)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_page_on_loopback_answers_to_no_name_of_another_site(name):
+    assert not hosts_of("127.0.0.1", environment={}).answers(name)
+
+
+def test_the_host_asked_for_is_answered_to():
+    assert hosts_of("lab.example", environment={}).answers("lab.example:7860")
+    assert not hosts_of("lab.example", environment={}).answers("other.example")
+
+
+def test_a_page_on_every_card_answers_to_bare_addresses_which_no_site_can_take_for_its_name():
+    hosts = hosts_of("0.0.0.0", environment={})
+    assert hosts.answers("192.168.1.7:7860")
+    assert hosts.answers("[2001:db8::1]:7860")
+    assert not hosts.answers("evil.example")
+
+
+def test_names_are_added_by_the_environment_or_by_settings_whole_or_with_all_under_them():
+    hosts = hosts_of("127.0.0.1", ("lab.example",), environment={"MEDLLM_HOSTS": "Page.Clinic.jp, *.uni.example"})
+    assert [hosts.answers(name) for name in ("lab.example", "page.clinic.jp", "a.uni.example")] == [True] * 3
+    assert not hosts.answers("uni.example.evil")
+
+
+def test_a_space_answers_to_its_own_name_and_takes_events_of_other_sites():
+    hosts = hosts_of("0.0.0.0", environment={"SPACE_ID": "me/page", "SPACE_HOST": "me-page.hf.space"})
+    assert hosts.answers("me-page.hf.space")
+    assert not hosts.answers("evil.example")
+    assert hosts.may_send("https://somewhere.example")
+
+
+@pytest.mark.parametrize(
+    ("origin", "may"), [("http://localhost:7860", True), ("https://evil.example", False), ("null", False)]
+)
+def test_only_pages_of_loopback_send_events_to_a_page_on_loopback(origin, may):
+    assert hosts_of("127.0.0.1", environment={}).may_send(origin) is may

@@ -7,14 +7,12 @@ from html.parser import HTMLParser
 import pytest
 
 from medllm.compare import Cell
-from medllm.page.card import LONGEST, question_card
-from medllm.page.filters import OUTCOMES, Filter
-from medllm.page.flips import Wanted, records_of, rows
 from medllm.page.grid import TEMPLATE, grid_value
-from medllm.page.html import LANGUAGES, both, safe, words
+from medllm.page.html import LANGUAGES, LONGEST_CARD, both, question_card, safe, words
 from medllm.page.picker import LONGEST_LIST, Shelf
 from medllm.page.routes import comparison, table
 from medllm.page.scores import scores
+from medllm.page.selection import OUTCOMES, Filter, Wanted, records_of, rows
 from medllm.page.tabs.components import LABELS
 from tests.page.simulated import HOSTILE, MODELS
 
@@ -106,7 +104,7 @@ def test_a_reply_of_a_hundred_kilobytes_is_cut_in_the_middle_and_keeps_its_answe
     text = "長" * 100_000 + "答え:a"
     cell = Cell("base", "explain", "done", text=text, status="answered", answer="a", correct=True)
     body = flat(grid_value({("base", "explain"): cell}, key="x", models=["base"], notes={}))
-    assert len(body) < LONGEST * 2
+    assert len(body) < LONGEST_CARD * 2
     assert "答え:a" in body
     assert "80,004" in body
 

@@ -6,10 +6,10 @@ import pytest
 
 from medllm.hub import Hub
 from medllm.localhub import serve
-from medllm.page.review.pairs import Review
-from medllm.page.review.votes import VoteBox, open_vote_box
+from medllm.page.review import Review
+from medllm.page.vote_box import VoteBox, open_vote_box
 from medllm.votes.journal import Journal
-from tests.page.review.test_pairs import asked, form
+from tests.page.test_review import asked, form
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.exam.record import read_records, schema, write_records
-from medllm.page.error_page import ResultsError, fault_panel
+from medllm.page.html import ResultsError, fault_panel
 from medllm.page.loading import load, read
-from medllm.page.questions import NO_TEXT
-from medllm.page.results import Origin
+from medllm.page.results import NO_TEXT, Origin
 from tests.page.simulated import MODELS
 from tests.refusals import refused
 

@@ -1,4 +1,4 @@
-"""Scores: the filters, the figures below them, and the way from a number to its questions."""
+"""Scores and Flips: their filter row, the figures, and the list of questions by model and outcome behind a number."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,9 +6,34 @@ from typing import Any
 import gradio as gr
 
 from medllm.page.context import PageContext
+from medllm.page.results import RecordedResults
 from medllm.page.scores import scores
-from medllm.page.tabs.components import I18N, block, on, remember
-from medllm.page.tabs.filters import NAMES, draw_filters, read_filters
+from medllm.page.selection import OUTCOMES, PAGE, Filter, Wanted, options, rows
+from medllm.page.tabs.components import I18N, anything, block, on, remember
+
+NAMES = ("exam", "year", "section", "category", "text")
+"""The names of the filters in an address, in the order of their controls."""
+
+
+def draw_filters(results: RecordedResults) -> list[Any]:
+    """Draw the five controls that choose questions."""
+    fields = (("exam", "benchmark"), ("year", "year"), ("section", "section"), ("category", "category"))
+    controls: list[Any] = [
+        gr.Dropdown(anything(options(results, field)), value="", label=I18N(name), min_width=110)
+        for name, field in fields
+    ]
+    return [*controls, gr.Checkbox(False, label=I18N("text_only"), min_width=150)]
+
+
+def read_filters(exam: str, year: str, section: str, category: str, text_only: bool) -> Filter:
+    """Return the filter that the controls describe."""
+    return Filter(exam or "", year or "", section or "", category or "", bool(text_only))
+
+
+def set_filters(narrow: Filter) -> list[Any]:
+    """Return the controls' values for a filter, as a link restores them."""
+    return [narrow.exam, narrow.year, narrow.section, narrow.category, narrow.text_only]
+
 
 OPEN = """element.addEventListener('click', (event) => {
   const number = event.target.closest('[data-outcome]');
@@ -43,4 +68,64 @@ def draw(page: PageContext) -> Scores:
     for control in controls:
         changed = on(control.input, tab.show, controls, figures)
         remember(changed.then, [*NAMES, "measure"], controls, tab="scores")
+    return tab
+
+
+PICK = """element.addEventListener('click', (event) => {
+  const row = event.target.closest('[data-key]');
+  if (row) trigger('pick', { key: row.dataset.key });
+})"""
+
+
+@dataclass(frozen=True)
+class Flips:
+    """The parts that other code uses: the controls, and the list."""
+
+    controls: list[Any]
+    listed: gr.HTML
+    shown: gr.State
+    page: PageContext
+
+    def show(self, *chosen: Any) -> tuple[str, int]:  # noqa: ANN401  (values of gradio's controls)
+        """Return the list for the chosen values, from its beginning."""
+        return rows(self.page.results, self.wanted(*chosen), PAGE), PAGE
+
+    def more(self, *chosen: Any) -> tuple[str, int]:  # noqa: ANN401  (values of gradio's controls)
+        """Return the list with more rows; the last value is the number of rows shown."""
+        *controls, shown = chosen
+        return rows(self.page.results, self.wanted(*controls), shown + PAGE), shown + PAGE
+
+    def wanted(self, model: str, outcome: Any, text: str, *filters: Any) -> Wanted:  # noqa: ANN401
+        """Return the selection that the controls describe."""
+        return Wanted(model, outcome, read_filters(*filters), text or "")
+
+    def opened(self, wanted: Wanted) -> list[Any]:
+        """Return controls and list set to a selection, as a number or a link asks."""
+        chosen = [wanted.model, wanted.outcome, wanted.text, *set_filters(wanted.narrow)]
+        return [*chosen, *self.show(*chosen)]
+
+    def remember(self, listener: Any, tab: str = "flips") -> None:  # noqa: ANN401  (an event of gradio's)
+        """Write the chosen values into the address."""
+        remember(listener, ["model", "outcome", "find", *NAMES], self.controls, tab=tab)
+
+
+def draw_flips(page: PageContext) -> Flips:
+    """Draw the tab of changed answers."""
+    results = page.results
+    with gr.Row(elem_classes="controls"):
+        model = gr.Dropdown(list(results.models), value=results.models[0], label=I18N("model"), min_width=110)
+        outcomes = [(I18N(f"{name}_long"), name) for name in OUTCOMES]
+        outcome = gr.Dropdown(outcomes, value="lost", label=I18N("outcome"), elem_classes="wide", min_width=240)
+        text = gr.Textbox(label=I18N("find"), max_length=200, min_width=160)
+    with gr.Row(elem_classes="controls"):
+        controls = [model, outcome, text, *draw_filters(results)]
+    shown = gr.State(PAGE)
+    listed = block(rows(results, Wanted(results.models[0], "lost", Filter()), PAGE), elem_id="list", js_on_load=PICK)
+    more = gr.Button(I18N("more"), elem_id="more")
+    tab = Flips(controls, listed, shown, page)
+    for control in controls:
+        happened = control.submit if control is text else control.input
+        changed = on(happened, tab.show, controls, [listed, shown])
+        tab.remember(changed.then)
+    on(more.click, tab.more, [*controls, shown], [listed, shown])
     return tab

@@ -15,7 +15,7 @@ from medllm.exam.prompts import Prompt
 from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import RecordedResults, key_of
-from medllm.page.review.pairs import Review, vote_id
+from medllm.page.review import Review, vote_id
 from medllm.votes.journal import Journal, Uploader
 from medllm.votes.vote import Agreement, Vote, agreement, preference_rows
 

@@ -11,10 +11,9 @@ from starlette.applications import Starlette
 
 from medllm.errors import DataError, HubError
 from medllm.page.context import PageContext
-from medllm.page.review.html import pair_form
-from medllm.page.review.pairs import COMMON, Review, sentences
-from medllm.page.review.votes import VoteBox, card
-from medllm.page.review_routes import review_routes
+from medllm.page.review import COMMON, Review, pair_form, sentences
+from medllm.page.routes import review_routes
+from medllm.page.vote_box import VoteBox, card
 from medllm.votes.journal import Journal
 from tests.page.simulated import HOSTILE, MODELS
 from tests.refusals import refused

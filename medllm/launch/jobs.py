@@ -18,8 +18,7 @@ from huggingface_hub import HfApi, JobInfo
 import medllm
 from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub, digest_of_folder
-from medllm.hub.push import branch_of
-from medllm.hub.push import push_once_tagged
+from medllm.hub.push import branch_of, push_once_tagged
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan
 from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED

@@ -19,12 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from medllm.errors import HubError, MedllmError
-from medllm.hub import Artifact, Hub, Input, Provenance
-from medllm.hub import push
-from medllm.hub.push import branch_of
-from medllm.hub.push import fetch_wip
-from medllm.hub.push import tag_output
-from medllm.hub.push import writable_head
+from medllm.hub import Artifact, Hub, Input, Provenance, push
+from medllm.hub.push import branch_of, fetch_wip, tag_output, writable_head
 from medllm.pipeline.cards import card_of
 from medllm.pipeline.content import content_of, equal_version
 from medllm.pipeline.facts import describe_facts, read_facts

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medllm.hub import Hub
-from medllm.hub.push import branch_of
-from medllm.hub.push import push_wip
+from medllm.hub.push import branch_of, push_wip
 from medllm.pipeline.plan import StagePlan
 from medllm.work_progress import poll_in_background
 

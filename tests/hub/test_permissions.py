@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from medllm.hub import Hub, Provenance, digest_of
-from medllm.hub import push
+from medllm.hub import Hub, Provenance, digest_of, push
 from medllm.launch import refuse_unfit
 from medllm.localhub import LocalHub as Server
 from medllm.localhub import serve

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from medllm.hub import Provenance, connect, digest_of
-from medllm.hub import push
+from medllm.hub import Provenance, connect, digest_of, push
 from medllm.hub.errors import MovedError
-from medllm.hub.push import branch_of
-from medllm.hub.push import fetch_wip
-from medllm.hub.push import push_wip
-from medllm.hub.push import writable_head
+from medllm.hub.push import branch_of, fetch_wip, push_wip, writable_head
 from tests.refusals import refused
 
 REPO = "clinic/toy-cpt"

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from medllm.errors import HubError
-from medllm.hub import Hub, Provenance, client, connect, digest_of
-from medllm.hub import push
+from medllm.hub import Hub, Provenance, client, connect, digest_of, push
 from medllm.hub.errors import to_hub_error
 from medllm.hub.push import writable_head
 from tests.hub.weather import Storm, weather

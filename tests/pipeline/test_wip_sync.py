@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from medllm.hub import connect
-from medllm.hub.push import branch_of
-from medllm.hub.push import fetch_wip
+from medllm.hub.push import branch_of, fetch_wip
 from medllm.pipeline import wip_sync
 from medllm.pipeline.wip_sync import sync_wip
 

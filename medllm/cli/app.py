@@ -16,6 +16,7 @@ ORDER = (
     "ablate",
     "status",
     "trace",
+    "forget",
     "clean",
     "ask",
     "score",

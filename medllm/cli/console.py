@@ -172,8 +172,7 @@ def state_of(item: "StagePlan", deleted: str | None) -> str:
     if not item.remade:
         return item.why
     if item.only_if:
-        changes = "changes" if len(item.only_if) == 1 else "change"
-        return f"will be rebuilt only if the content of {' or '.join(item.only_if)} {changes}"
+        return f"will be rebuilt only if the content of {' or '.join(item.only_if)} changes"
     return f"will be {'extended' if extends(item) else 'rebuilt'}, because {item.why}"
 
 

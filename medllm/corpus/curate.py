@@ -45,6 +45,8 @@ class Curation:
     """Similarity from which the younger of two texts is removed; above 1 only exact duplicates are."""
     replay: float = 0.0
     tokenizer: Path | None = None
+    forgotten: frozenset[str] = frozenset()
+    """The sha256 of each text that was withdrawn."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Pass:
         if self.name == "resolve":
             return [Resolve(work, len(self.pieces), curation.alike, curation.replay)]
         if self.name == "finish":
-            return [WriteTables(work, curation.audit, curation.tokenizer)]
+            return [WriteTables(work, curation.audit, curation.tokenizer, curation.forgotten)]
         read = [Read(self.pieces, curation.gate), Clean(curation.limits), curation.personal, Leakage(curation.audit)]
         return [*read, WriteIntermediate(work), Signatures(work)]
 

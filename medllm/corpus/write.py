@@ -1,5 +1,6 @@
 """The last pass: the corpus, what was dropped from it and the audit as Parquet, with counts for the card."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -137,6 +138,8 @@ _TOLD = [
 ]
 TOGETHER = 10_000_000
 """Maximum characters that are written together: a thousand documents may be a thousand books."""
+FORGOTTEN = "forgotten: withdrawn with medllm forget"
+"""The reason of a text that was withdrawn; its row is kept without it."""
 PROVENANCE = frozenset(("id", "text", "source", "locator", "license", "published"))
 """Columns that every row of a corpus has: the file format itself refuses a row without one."""
 CORPUS = pa.schema(
@@ -199,11 +202,14 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
 
     type, name = "writer", "finish"
 
-    def __init__(self, work: Path, audit: AuditConfig, tokenizer: Path | None) -> None:
+    def __init__(
+        self, work: Path, audit: AuditConfig, tokenizer: Path | None, forgotten: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__()
         self.work = work
         self.audit = audit
         self.tokenizer = tokenizer
+        self.forgotten = forgotten
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ANN401
         """Write kept texts without duplicates, dropped ones with their reasons, and matches of the exam."""
@@ -227,13 +233,18 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
         gone = {int(row["place"]): row for row in np.load(part(self.work, "gone", rank, "npy"))}
         count = _tokens(self.tokenizer)
         for place, document in enumerate(read_part(self.work, "kept", rank)):
-            if place in gone:
+            if self._is_forgotten(document):
+                document["reason"] = FORGOTTEN
+                self._drop(document, dropped, audit, counts)
+            elif place in gone:
                 document["reason"] = _why(gone[place])
                 self._drop(document, dropped, audit, counts)
             else:
                 yield {**document, "tokens": count(document["text"])}
 
     def _drop(self, document: Row, dropped: Table, audit: Table, counts: Counts) -> None:
+        if self._is_forgotten(document):  # not even among the dropped texts
+            document |= {"reason": FORGOTTEN, "text": "", "leaks": ()}
         reason, _, detail = document["reason"].partition(": ")
         if document.get("personal"):
             document["text"] = hide(document["text"], find(document["text"], document["id"]))
@@ -243,6 +254,10 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
             dropped.add(row)
         counts.drop(row)
         self._sight(document, audit, counts)
+
+    def _is_forgotten(self, document: Row) -> bool:
+        text = document["text"].encode("utf-8", "surrogatepass")
+        return bool(self.forgotten) and hashlib.sha256(text).hexdigest() in self.forgotten
 
     def _sight(self, document: Row, audit: Table, counts: Counts) -> None:
         counts.trace(document)

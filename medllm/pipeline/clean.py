@@ -62,7 +62,7 @@ def list_places(plan: BuildPlan, hub: Hub, work: Path, *, unfinished: bool = Fal
     places = []
     for folder in sorted(work.iterdir()) if work.is_dir() else ():
         if folder.name in recipes:
-            for place in (one for one in sorted(folder.iterdir()) if one.is_dir() and _WORK.fullmatch(one.name)):
+            for place in find_work(folder):
                 places.append(_place(place, _state(place, recipes[folder.name], hub), unfinished))
         elif folder.is_dir() and any(map(_WORK.fullmatch, (one.name for one in folder.iterdir()))):
             places.append(_place(folder, "other-recipe", unfinished))
@@ -70,6 +70,12 @@ def list_places(plan: BuildPlan, hub: Hub, work: Path, *, unfinished: bool = Fal
         shared = hub.cache.resolve() == Path(HF_HUB_CACHE).resolve()
         places.append(_place(hub.cache, "shared-cache" if shared else "cache", unfinished))
     return sorted(places, key=lambda place: -place.size)
+
+
+def find_work(folder: Path) -> list[Path]:
+    """List the folders in which runs of one recipe work, or worked."""
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [one for one in there if one.is_dir() and _WORK.fullmatch(one.name)]
 
 
 def _place(path: Path, state: State, unfinished: bool) -> DiskPlace:

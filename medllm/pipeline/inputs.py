@@ -10,6 +10,15 @@ from medllm.pipeline.content import NO_WEIGHTS, exam_digest
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.reference import KINDS, Reference, Stage, parse_reference
 
+FORGOTTEN = "forgotten"
+"""The source of the rows that are withdrawn, for the stages that read texts and past exams."""
+FORGOTTEN_FILE = "forgotten.jsonl"
+
+
+def forgotten_repo(namespace: str) -> str:
+    """Name the dataset that lists the withdrawn rows of a namespace."""
+    return f"{namespace}/medllm-forgotten"
+
 
 @dataclass
 class Resolver:
@@ -30,7 +39,18 @@ class Resolver:
             source = self._input(use, made)
             if source is not None:
                 found[source.reference] = source
+        if stage in ("corpus", "preferences") and (forgotten := self._forgotten()):
+            found[FORGOTTEN] = forgotten
         return tuple(found.values())
+
+    def _forgotten(self) -> Input | None:
+        """Find the list of withdrawn rows, where the namespace has one."""
+        key, repo_id = (FORGOTTEN, "dataset"), forgotten_repo(self.recipe.namespace)
+        if key not in self._seen:
+            state = self.hub.state_at(repo_id, "dataset")
+            commit = state.artifact.revision if state and FORGOTTEN_FILE in state.files else None
+            self._seen[key] = Input(FORGOTTEN, "dataset", repo_id, commit)
+        return self._seen[key] if self._seen[key].commit else None
 
     def _input(self, use: Use, made: Mapping[Stage, Input]) -> Input | None:
         written = self.place_of(use)
@@ -87,6 +107,8 @@ class Resolver:
         """Pull each source to a local folder, keyed as the recipe writes it; with `standing_only`, those that exist."""
         by_name = {source.reference: source for source in inputs}
         folders: dict[str, Path] = {}
+        if (listed := by_name.get(FORGOTTEN)) and listed.repo_id and listed.commit:
+            folders[FORGOTTEN] = self.hub.pull(Artifact(listed.repo_id, "dataset", listed.commit))
         for use in uses(self.recipe, stage):
             written = self.place_of(use)
             source = by_name.get(written.text if written.where == "stage" else use.source)

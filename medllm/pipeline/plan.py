@@ -8,7 +8,7 @@ from typing import Any
 from medllm.errors import RecipeError
 from medllm.hub import Hub, Input, Kind, RepoState, digest_of
 from medllm.hub.push import writable_head
-from medllm.pipeline.inputs import Resolver, stage_input
+from medllm.pipeline.inputs import FORGOTTEN, Resolver, stage_input
 from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
 from medllm.recipe.base import Settings
 from medllm.recipe.errors import did_you_mean
@@ -190,7 +190,12 @@ def _changed_inputs(
     remade = {item.stage for item in items if item.standing is None}
     for source in after:
         was = old.get(source.reference)
-        if was is None or was.identity == source.identity:
+        if was is not None and was.identity == source.identity:
+            continue
+        if source.reference == FORGOTTEN:
+            yield FORGOTTEN, "rows were withdrawn"
+            continue
+        if was is None:
             continue
         if source.reference in STAGES:
             yield source.reference, f"{source.reference} is {'remade' if source.reference in remade else 'another one'}"

@@ -1,7 +1,8 @@
 """Where an output or a row came from, and every dataset and model that saw it: the way back, and the take-down."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -39,6 +40,8 @@ class TracedRow:
     artifact: Artifact
     file: str
     text: dict[str, Any]
+    hashes: frozenset[str] = frozenset()
+    """The sha256 of the row's text, where the table has one."""
 
     @property
     def kept(self) -> bool:
@@ -83,7 +86,10 @@ def tagged_outputs(hub: Hub, namespace: str) -> list[RepoState]:
 
 def descendants(start: Artifact, known: list[RepoState]) -> list[RepoState]:
     """Every output that was made from this artifact, directly or through others; nearest first."""
-    reached = {(start.repo_id, start.revision)}
+    own = next((one.provenance for one in known if one.artifact == start), None)
+    reached: set[tuple[str | None, str | None]] = {(start.repo_id, start.revision)}
+    if own:  # a stage may have been made from an earlier version of the same content
+        reached.add((start.repo_id, own.identity))
     found: list[RepoState] = []
     grew = True
     while grew:
@@ -92,8 +98,9 @@ def descendants(start: Artifact, known: list[RepoState]) -> list[RepoState]:
             key = (standing.artifact.repo_id, standing.artifact.revision)
             if key in reached or standing.provenance is None:
                 continue
-            if any((source.repo_id, source.commit) in reached for source in standing.provenance.inputs):
-                reached.add(key)
+            sources = standing.provenance.inputs
+            if any({(one.repo_id, one.commit), (one.repo_id, one.digest)} & reached for one in sources):
+                reached |= {key, (key[0], standing.provenance.identity)}
                 found.append(standing)
                 grew = True
     return found
@@ -111,15 +118,41 @@ def _rows_of(folder: Path, path: Path, artifact: Artifact, name: str) -> Iterato
     keys = [column for column in KEYS if column in columns]
     if not keys:
         return
-    table = pq.read_table(path, columns=sorted({*texts, *keys}))
+    table = pq.read_table(path, columns=sorted({*texts, *keys, *({"text"} & columns)}))
     for key in keys:
-        hits = table.filter(pc.equal(pc.cast(table[key], "string"), name)).select(texts).to_pylist()
+        hits = table.filter(pc.equal(pc.cast(table[key], "string"), name)).to_pylist()
         if hits:
-            for hit in hits:
-                yield TracedRow(
-                    artifact, path.relative_to(folder).as_posix(), {k: v for k, v in hit.items() if v is not None}
-                )
+            yield from (_traced(artifact, path.relative_to(folder).as_posix(), hit, texts) for hit in hits)
             return
+
+
+def _traced(artifact: Artifact, file: str, hit: dict[str, Any], shown: list[str]) -> TracedRow:
+    text = hit.get("text")
+    hashes = frozenset([text_hash(text)] if text else [])
+    return TracedRow(artifact, file, {name: hit[name] for name in shown if hit[name] is not None}, hashes)
+
+
+def text_hash(text: str) -> str:
+    """Return the sha256 of a text, by which a row is known whatever its file is called."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def rows_with_texts(
+    hub: Hub, artifacts: Iterable[Artifact], texts: set[str], known: Iterable[TracedRow]
+) -> Iterator[TracedRow]:
+    """Yield the rows with these texts, by their sha256, that are not among the known ones: under any name."""
+    before = {(row.artifact, row.file) for row in known}
+    for artifact in artifacts if texts else ():
+        folder = hub.pull(artifact)
+        for path in sorted(folder.rglob("*.parquet")):
+            file = path.relative_to(folder).as_posix()
+            columns = set(pq.read_schema(path).names)
+            if "text" not in columns or (artifact, file) in before:
+                continue
+            shown = [column for column in TOLD if column in columns]
+            for batch in pq.ParquetFile(path).iter_batches(1000, columns=[*shown, "text"]):
+                hits = (one for one in batch.to_pylist() if one["text"] and text_hash(one["text"]) in texts)
+                yield from (_traced(artifact, file, hit, shown) for hit in hits)
 
 
 def direct_consumers(source: Artifact, known: list[RepoState]) -> list[RepoState]:
@@ -154,7 +187,8 @@ class Traced:
         seen = "what was made from " + ("it" if not self.found else "what was kept of it")
         yield f"{seen}, directly or through others: " + (str(len(self.forward)) if self.forward else "nothing")
         for standing in self.forward:
-            yield f"  {standing.provenance.stage if standing.provenance else '?'}: {standing.artifact}"
+            stage, tag = (one.stage, one.tag) if (one := standing.provenance) else ("?", "no tag")
+            yield f"  {stage}: {standing.artifact} ({tag})"
 
     def as_json(self) -> dict[str, Any]:
         """The trace as a value for JSON."""
@@ -199,11 +233,15 @@ def trace_of(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
     repo_id, _, revision = repo.partition("@")
     artifact = _resolved(hub, repo_id, revision or "main", kind)
     artifact = _as_made(hub, artifact)
-    known = [one for space in _namespaces(hub, repo_id) for one in tagged_outputs(hub, space)]
+    known = [one for space in namespaces(hub, repo_id) for one in tagged_outputs(hub, space)]
     back = tuple(ancestors(hub, artifact))
     if row is None:
         return Traced(artifact, back, (), tuple(descendants(artifact, known)))
-    places = [artifact] if hub.provenance(artifact) else [one.artifact for one in direct_consumers(artifact, known)]
+    if hub.provenance(artifact) is None:
+        places = [one.artifact for one in direct_consumers(artifact, known)]
+    else:
+        versions = [one.artifact for one in known if one.artifact.repo_id == repo_id]
+        places = [artifact, *(one for one in versions if one != artifact and not revision)]
     found = [hit for place in places for hit in rows(hub, place, row)]
     if not found:
         looked = ", ".join(str(place) for place in places) or "nothing that medllm made from it"
@@ -211,6 +249,8 @@ def trace_of(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
             "command.unknown-row",
             f"{repo_id}: no row is called `{row}` (looked in {looked}). Give a locator such as FILE:LINE.",
         )
+    tables = [one.artifact for one in known if one.provenance and one.provenance.stage in STAGES[:3]]
+    found += rows_with_texts(hub, tables, {text for hit in found for text in hit.hashes}, found)
     seen: dict[str, RepoState] = {}
     for hit in found:
         if hit.kept:
@@ -239,7 +279,7 @@ def _as_made(hub: Hub, artifact: Artifact) -> Artifact:
     return found.artifact if found else artifact
 
 
-def _namespaces(hub: Hub, repo_id: str) -> list[str]:
+def namespaces(hub: Hub, repo_id: str) -> list[str]:
     """Where to look for what was made: the repository's own namespace and all of this token's."""
     account = hub.account() if hub.token else None
     mine = [account.name, *account.organizations] if account else []

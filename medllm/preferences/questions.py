@@ -1,5 +1,6 @@
 """Which past questions are asked: dated, on or before the cutoff, with a verified explanation, and not held out."""
 
+import json
 import random
 import unicodedata
 from collections import Counter
@@ -37,10 +38,12 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
     texts = {essence(question) for question in held}
     counts: Counter[str] = Counter()
     fit: list[Question] = []
+    forgotten = _forgotten(sources)
     for source in settings.data:
         late = printed_late(source, settings.cutoff)
         for question in _read(source, sources):
-            reason = drop_reason(question, settings.cutoff, texts) or late
+            withdrawn = "forgotten" if question.question_id in forgotten else None
+            reason = withdrawn or drop_reason(question, settings.cutoff, texts) or late
             counts[reason or "kept"] += 1
             if reason is None:
                 fit.append(question)
@@ -76,6 +79,14 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
     return QuestionSelection(questions, examples, dict(counts), refused, watch)
+
+
+def _forgotten(sources: dict[str, Path]) -> set[str]:
+    """Read the ids of the questions that were withdrawn, from the list that the pipeline gives."""
+    if "forgotten" not in sources:
+        return set()
+    lines = (sources["forgotten"] / "forgotten.jsonl").read_text("utf-8").splitlines()
+    return {name for line in lines for name in json.loads(line)["questions"]}
 
 
 def printed_late(source: DataSource, cutoff: date | None) -> str | None:

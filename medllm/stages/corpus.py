@@ -75,7 +75,16 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
         alike=2.0 if settings.near_duplicate is None else settings.near_duplicate,
         replay=settings.replay.share if settings.replay else 0.0,
         tokenizer=_tokenizer(settings, sources),
+        forgotten=_forgotten(sources),
     )
+
+
+def _forgotten(sources: Mapping[str, Path]) -> frozenset[str]:
+    """Read the hashes of the texts that were withdrawn, from the list that the pipeline gives."""
+    if "forgotten" not in sources:
+        return frozenset()
+    lines = (sources["forgotten"] / "forgotten.jsonl").read_text("utf-8").splitlines()
+    return frozenset(text for line in lines for text in json.loads(line)["sha256"])
 
 
 def _source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> TextSource:

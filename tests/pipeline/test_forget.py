@@ -1,0 +1,102 @@
+"""Withdrawal: all that holds a row or learnt it goes, what did not stays whole, and the next corpus leaves it out."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.errors import HubError
+from medllm.localhub import Store
+from medllm.localhub.store import gc
+from medllm.pipeline.forget import carry_out, left_to_people, withdrawal
+from medllm.pipeline.trace import text_hash, trace_of
+from tests.refusals import refused
+
+pytestmark = pytest.mark.slow
+SECRET = "the patient's own words"
+
+
+def table(stage, part):
+    """The corpus has a row for each line of its text file, called by file and line."""
+    if stage != "corpus":
+        return
+    rows = pq.read_table(part / "corpus" / "toy.parquet").to_pylist()
+    named = [{**row, "id": text_hash(row["text"])[:16], "locator": f"{row['text'][:5]}:1"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(named), part / "corpus" / "toy.parquet")
+
+
+@pytest.fixture
+def learnt(workshop):
+    """A pipeline that learnt a row, twice, and later a version that did not."""
+    workshop.before_the_end = table
+    text = workshop.folder / "texts" / "a.txt"
+    text.write_text(SECRET, "utf-8")
+    first = workshop.run("preferences.data=./world")
+    second = workshop.run("preferences.data=./world", "rpo.rpo_alpha=0")
+    text.write_text("harmless", "utf-8")
+    clean = workshop.run("preferences.data=./world")
+    return first, second, clean
+
+
+def asked(workshop):
+    return withdrawal(workshop.hub, "clinic/toy-corpus", "the p:1", workshop.bench().work)
+
+
+def test_everything_that_learnt_the_row_is_listed_and_nothing_that_did_not(workshop, learnt):
+    first, second, clean = learnt
+    plan = asked(workshop)
+    listed = {str(one.artifact) for part in plan.repositories for one, _ in part.gone}
+    assert listed == {str(one) for made in (first, second) for one in made.values()}
+    assert not listed & {str(one) for one in clean.values()}
+    assert [part.repo_id for part in plan.repositories][-1] == "clinic/toy-corpus"
+    seen = trace_of(workshop.hub, "clinic/toy-corpus", "the p:1").as_json()["seen_by"]
+    assert set(seen) == listed
+
+
+def test_the_row_goes_for_good_and_what_stays_is_whole(workshop, learnt, tmp_path):
+    clean = learnt[2]
+    plan = asked(workshop)
+    assert "medllm-forgotten" in "".join(carry_out(workshop.hub, plan))
+    with refused("command.unknown-row", "the p:1", kind=HubError):
+        asked(workshop)
+    store = Store(tmp_path / "hub")
+    assert gc.verify(store) == []
+    store.close()
+    held = [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert held == []
+    assert [item.stage for item in workshop.plan("preferences.data=./world").missing] != []
+    for one in clean.values():
+        assert len(workshop.hub.versions(one.repo_id, one.kind)) == 1
+    assert any("downloaded" in line for line in left_to_people(workshop.hub, plan))
+
+
+def test_an_interrupted_withdrawal_goes_on_when_it_is_started_again(workshop, learnt):
+    for _ in range(8):
+        plan = asked(workshop)
+        steps = carry_out(workshop.hub, plan)
+        for _ in range(1 + len(plan.folders) + 1):
+            next(steps, None)
+        steps.close()
+        try:
+            asked(workshop)
+        except HubError:
+            break
+    with refused("command.unknown-row", "the p:1", kind=HubError):
+        asked(workshop)
+
+
+def test_the_next_plan_gives_the_list_to_the_corpus_and_says_why(workshop, learnt):
+    list(carry_out(workshop.hub, asked(workshop)))
+    plan = workshop.plan("preferences.data=./world")
+    assert plan.item("corpus").why == "rows were withdrawn"
+    (source,) = [one for one in plan.item("corpus").inputs if one.reference == "forgotten"]
+    folder = plan.pull_standing_sources("corpus")["forgotten"]
+    (line,) = (folder / "forgotten.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["sha256"] == [text_hash(SECRET)] and source.commit
+    assert SECRET not in line
+
+
+def test_a_row_that_nobody_has_is_refused_with_near_names(workshop, learnt):
+    with refused("command.unknown-row", "the q:1", "the p:1", kind=HubError):
+        withdrawal(workshop.hub, "clinic/toy-corpus", "the q:1", workshop.bench().work)

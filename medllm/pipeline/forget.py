@@ -263,11 +263,11 @@ def _erase(api: HfApi, part: RepositoryPart, used: set[str]) -> None:
 def _collect(folder: Path) -> str:
     """Free what the embedded Hub keeps of the deleted versions, at once."""
     from medllm.localhub import Store
-    from medllm.localhub.store import gc
+    from medllm.localhub.store import removal
 
     store = Store(folder)
     try:
-        done = gc.collect(store, timedelta(0))
+        done = removal.collect(store, timedelta(0))
     finally:
         store.close()
     return f"the Hub in {folder} freed {done.bytes} bytes"

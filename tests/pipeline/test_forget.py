@@ -8,7 +8,7 @@ import pytest
 
 from medllm.errors import HubError
 from medllm.localhub import Store
-from medllm.localhub.store import gc
+from medllm.localhub.store import removal
 from medllm.pipeline.forget import carry_out, left_to_people, withdrawal
 from medllm.pipeline.trace import text_hash, trace_of
 from tests.refusals import refused
@@ -61,7 +61,7 @@ def test_the_row_goes_for_good_and_what_stays_is_whole(workshop, learnt, tmp_pat
     with refused("command.unknown-row", "the p:1", kind=HubError):
         asked(workshop)
     store = Store(tmp_path / "hub")
-    assert gc.verify(store) == []
+    assert removal.verify(store) == []
     store.close()
     held = [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert held == []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from medllm.corpus.documents import Draft, UnreadableError
-from medllm.corpus.read.office import read_docx, read_pdf, read_pptx
+from medllm.corpus.read.office import read_docx, read_epub, read_pdf, read_pptx
 from medllm.corpus.read.raw_files import LARGEST, decode, members, open_bytes
 from medllm.corpus.read.rows import json_fault, read_csv, read_lines, read_parquet, refuse_without_text, row_draft
 from medllm.corpus.read.sources import LINES, READABLE, SourcePart, TextSource, describes_source
@@ -141,6 +141,8 @@ def _page(name: str, data: bytes) -> PageText:
         return PageText(read_docx(data))
     if name.endswith(".pptx"):
         return PageText(read_pptx(data))
+    if name.endswith(".epub"):
+        return read_epub(data)
     if name.endswith((".html", ".htm")):
         return read_html(decode(data))
     if name.endswith(".md"):

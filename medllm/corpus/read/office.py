@@ -1,16 +1,21 @@
-"""The text of Word, PowerPoint and PDF files; a scan, which has none, is refused with a reason."""
+"""The text of Word, PowerPoint, EPUB and PDF files; a scan, which has none, is refused with a reason."""
 
 import codecs
 import functools
 import io
 import logging
+import posixpath
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 from medllm.corpus.documents import UnreadableError
-from medllm.corpus.read.raw_files import bounded_archive
+from medllm.corpus.read.raw_files import bounded_archive, decode
+from medllm.corpus.read.text_files import PageText, read_html
 from medllm.errors import MissingExtraError
 
 
@@ -46,12 +51,59 @@ def read_pptx(data: bytes) -> str:
     return _read(data, "pptx", lambda stream: lines(Presentation(stream)))
 
 
+def read_epub(data: bytes) -> PageText:
+    """Read the chapters of an EPUB book in the order of its spine, with the date and the licence of its package.
+
+    The format is EPUB 3 (and 2): `META-INF/container.xml` names the package, whose spine names the chapters.
+    """
+    stated: dict[str, str] = {}
+
+    def chapters(stream: io.BytesIO) -> Iterator[str]:
+        with zipfile.ZipFile(stream) as book:
+            place = _parse(book, "META-INF/container.xml").find(".//{*}rootfile")
+            if place is None:
+                raise ValueError("it names no package")
+            package = place.attrib["full-path"]
+            root = _parse(book, package)
+            stated.update({name: (node.text or "").strip() for name in ("date", "rights") for node in _dc(root, name)})
+            names = {item.get("id"): unquote(item.get("href", "")) for item in root.iterfind(".//{*}manifest/{*}item")}
+            spine = [names[item.get("idref")] for item in root.iterfind(".//{*}spine/{*}itemref")]
+            paths = [posixpath.normpath(posixpath.join(posixpath.dirname(package), name)) for name in spine]
+            _refuse_locked(book, paths)
+            yield from (read_html(decode(book.read(path))).text for path in paths)
+
+    return PageText(_read(data, "epub", chapters), stated.get("date") or None, stated.get("rights") or None)
+
+
+def _parse(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
+    text = book.read(name)
+    if b"<!ENTITY" in text:
+        raise ValueError(f"{name} declares entities")
+    return ElementTree.fromstring(text)
+
+
+def _dc(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    """List the elements of that name of Dublin Core; later ones count less."""
+    return root.findall(f".//{{http://purl.org/dc/elements/1.1/}}{name}")[::-1]
+
+
+def _refuse_locked(book: zipfile.ZipFile, paths: list[str]) -> None:
+    """Raise UnreadableError for chapters that are encrypted; obfuscated fonts do not matter."""
+    if "META-INF/encryption.xml" not in book.namelist():
+        return
+    found = _parse(book, "META-INF/encryption.xml").iterfind(".//{*}CipherReference")
+    if {unquote(one.get("URI", "")) for one in found} & set(paths):
+        raise UnreadableError("corpus.locked-book", "the book's chapters are encrypted. Use one without protection.")
+
+
 def _read(data: bytes, kind: str, lines: Any) -> str:  # noqa: ANN401  a function from a stream to lines
     """Join the lines of a file; raise UnreadableError for one that is locked, broken, too large or without text."""
     bounded_archive(io.BytesIO(data), len(data))
     try:
         text = "\n".join(lines(io.BytesIO(data)))
-    except Exception as fault:  # both libraries raise any type of error; the caller names the file
+    except UnreadableError:
+        raise
+    except Exception as fault:  # the libraries raise any type of error; the caller names the file
         raise UnreadableError(
             "corpus.broken-office-file", f"the .{kind} file is broken ({type(fault).__name__}: {fault}). Save it again."
         ) from fault
@@ -85,6 +137,7 @@ def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
 
 SPARSE = 30
 """Least characters per page on average; a scan with a stamped page number has fewer."""
+_BROKEN_WORD = re.compile(r"\b([A-Za-z]+)(-?)\n([a-z]+)\b")
 _SEAM = re.compile(r"(?<=[ぁ-んァ-ヶー一-龥、，])\n(?=[ぁ-んァ-ヶー一-龥])")
 
 
@@ -169,7 +222,30 @@ def read_pdf(data: bytes) -> str:
             f"{len(pages)} pages hold {held} characters. Run OCR, check its output, and use that text.",
         )
     unknown.refuse("".join(pages))
-    return _SEAM.sub("", "\n\n".join(without_running_lines(pages)))
+    return join_words(_SEAM.sub("", "\n\n".join(without_running_lines(pages))))
+
+
+def join_words(text: str) -> str:
+    r"""Join Latin words that a line break divides.
+
+    A hyphen at the end of a line is removed, unless the same word has it inside a line. Without a hyphen two parts are
+    one word where the text has that word inside a line and has not both parts as words of their own.
+
+    >>> join_words("lipoid nephro-\nsis")
+    'lipoid nephrosis'
+    >>> join_words("nephrosis, neph\nrosis and the\nkidney")
+    'nephrosis, nephrosis and the\nkidney'
+    """
+    words = set(re.findall(r"[a-z]+(?:-[a-z]+)*", _BROKEN_WORD.sub(" ", text).lower()))
+
+    def joined(found: re.Match[str]) -> str:
+        first, hyphen, last = found.groups()
+        if hyphen:
+            return f"{first}-{last}" if f"{first}-{last}".lower() in words else first + last
+        whole = (first + last).lower()
+        return first + last if whole in words and not {first.lower(), last} <= words else found.group()
+
+    return _BROKEN_WORD.sub(joined, text)
 
 
 def without_running_lines(pages: list[str]) -> list[str]:

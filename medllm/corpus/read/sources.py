@@ -25,6 +25,7 @@ READABLE = (
     ".pdf",
     ".docx",
     ".pptx",
+    ".epub",
     ".zip",
 )
 _ASIDE = frozenset(("readme.md", "dataset_infos.json", "provenance.json", "facts.json"))

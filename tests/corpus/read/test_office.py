@@ -12,7 +12,7 @@ from pptx.util import Inches
 from pypdf.generic import ArrayObject, DecodedStreamObject, DictionaryObject, NameObject
 
 from medllm.corpus.read.files import read_drafts
-from medllm.corpus.read.office import read_docx, read_pdf, read_pptx, without_running_lines
+from medllm.corpus.read.office import join_words, read_docx, read_epub, read_pdf, read_pptx, without_running_lines
 from medllm.corpus.read.raw_files import GRACE
 from medllm.corpus.read.sources import TextSource, split_source
 from tests.refusals import refused
@@ -243,3 +243,79 @@ def test_a_pdf_is_read_without_its_running_head():
         f"Ward notes) Tj 0 -20 Td ({body} {day}) Tj 0 -20 Td (Then rest for {day}." for day in ("one", "two", "three")
     ]
     assert read_pdf(pdf(texts)) == "\n\n".join(f"{body} {day}\nThen rest for {day}." for day in ("one", "two", "three"))
+
+
+OPF = """<package xmlns="http://www.idpf.org/2007/opf" version="3.0">
+<metadata xmlns:dc="http://purl.org/dc/elements/1.1/">
+<dc:date>2015-04-01</dc:date><dc:rights>CC BY 4.0</dc:rights></metadata>
+<manifest><item id="two" href="ch%202.xhtml"/>
+<item id="one" href="../one.xhtml"/><item id="menu" href="nav.xhtml"/></manifest>
+<spine><itemref idref="one"/><itemref idref="two"/></spine></package>"""
+
+
+def book(**changed: str | None) -> bytes:
+    """Return an EPUB book of two chapters, with files changed or (None) left out."""
+    files: dict[str, str | None] = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+        '<rootfile full-path="OPS/book.opf"/></rootfiles></container>',
+        "OPS/book.opf": OPF,
+        "OPS/nav.xhtml": "<html><body>目次</body></html>",
+        "one.xhtml": f"<html><body><h1>第一章</h1><p>{TEXT}</p></body></html>",
+        "OPS/ch 2.xhtml": "<html><body><p>第二章の<ruby>本文<rt>ほんぶん</rt></ruby>。</p></body></html>",
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, text in {**files, **changed}.items():
+            if text is not None:
+                archive.writestr(name, text)
+    return stream.getvalue()
+
+
+def test_a_book_is_read_in_the_order_of_its_spine_with_its_date_and_licence():
+    page = read_epub(book())
+    assert page.text == f"第一章\n{TEXT}\n第二章の本文。"
+    assert (page.published, page.license) == ("2015-04-01", "CC BY 4.0")
+
+
+def test_a_book_is_a_text_of_a_source(tmp_path):
+    (tmp_path / "book.epub").write_bytes(book())
+    (draft,) = [draft for part in split_source(TextSource("s", tmp_path)) for draft in read_drafts(part)]
+    assert (draft.fault, draft.published, TEXT in draft.text) == (None, "2015-04-01", True)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"META-INF/container.xml": None},
+        {"OPS/book.opf": "<package"},
+        {"OPS/book.opf": OPF.replace('idref="two"', 'idref="three"')},
+        {"one.xhtml": None},
+        {"OPS/book.opf": '<!DOCTYPE p [<!ENTITY a "aaaa">]>' + OPF},
+    ],
+)
+def test_a_broken_book_is_refused(changed):
+    with refused("corpus.broken-office-file", "epub"):
+        read_epub(book(**changed))
+
+
+def test_a_book_with_encrypted_chapters_is_refused_and_one_with_hidden_fonts_is_read():
+    locked = '<encryption xmlns:enc="http://www.w3.org/2001/04/xmlenc#"><enc:CipherReference URI="{}"/></encryption>'
+    with refused("corpus.locked-book"):
+        read_epub(book(**{"META-INF/encryption.xml": locked.format("OPS/ch%202.xhtml")}))
+    assert TEXT in read_epub(book(**{"META-INF/encryption.xml": locked.format("OPS/font.otf")})).text
+
+
+@pytest.mark.parametrize(
+    ("lines", "joined"),
+    [
+        ("bile nephrosis is rare; bile neph\nrosis", "bile nephrosis is rare; bile nephrosis"),
+        ("the liver and the\nkidney", "the liver and the\nkidney"),
+        ("in to, into, and in\nto", "in to, into, and in\nto"),
+        ("hyper-\ntension", "hypertension"),
+        ("well-known, and well-\nknown", "well-known, and well-known"),
+        ("COVID-\n19", "COVID-\n19"),
+    ],
+)
+def test_a_latin_word_that_a_line_divides_is_joined_only_where_the_text_shows_that_it_is_one(lines, joined):
+    assert join_words(lines) == joined

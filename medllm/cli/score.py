@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -12,7 +12,8 @@ from medllm.cli.app import app
 from medllm.errors import DataError
 
 if TYPE_CHECKING:
-    from medllm.exam.grading import Rules
+    from medllm.exam.predictions import System
+    from medllm.exam.question import Question
     from medllm.exam.scoring import Score
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -32,29 +33,59 @@ HubOption = Annotated[
 ]
 
 
+FilterOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--filter", metavar="NAME", help="Filter of lm-eval to score.", show_default=False),
+]
+ColumnsOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--columns", metavar="id=A,answer=B", help="Columns with other names.", show_default=False),
+]
+RulesOption = Annotated[str, typer.Option("--rules", metavar="official|normalised", help="How answers are compared.")]
+
+
 @app.command()
-def score(
+def score(  # noqa: PLR0913
     benchmark: Annotated[str | None, typer.Argument(help="igakuqa, jmle2026, ... or a name for your own exam.")] = None,
     files: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Argument(metavar="FILE...", help="Predictions: of IgakuQA, medllm's records, lm-eval samples."),
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[NAME[:PROMPT]=]FILE...", help="Results of any tool; docs/evaluation.md lists them."),
     ] = None,
     data: DataOption = None,
-    rules: Annotated[
-        str, typer.Option("--rules", metavar="official|normalised", help="How answers are compared.")
-    ] = "normalised",
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--against", metavar="MODEL[:PROMPT]", help="Whom to compare with.", show_default="the first"),
+    ] = None,
+    by: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--by", metavar="year|section|category|pass|all", help="Details; may repeat.", show_default=False),
+    ] = None,
+    scope: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--scope", metavar="asked|year", help="Which questions count.", show_default="year if whole"),
+    ] = None,
+    rules: RulesOption = "normalised",
+    filter_: FilterOption = None,
+    columns: ColumnsOption = None,
+    records: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--records", metavar="OUT", help="Write records (.parquet, .jsonl).", show_default=False),
+    ] = None,
     hub: HubOption = None,
     list_: Annotated[bool, typer.Option("--list", help="List the exams with source, licence and dates.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Score any model's predictions on an exam.
+    """Score any model's results on an exam.
 
-    With intervals, by year, section, category and the pass rule.
+    One table: each score with its 95 % interval, the paired difference to the first model, p and Holm's correction. The
+    intervals are of other questions of the same kind, not of another training.
 
-    `official` compares byte for byte as IgakuQA's own scorer does, so that published numbers come out; `normalised`
-    reads the answer out of the reply and repairs numeric keys.
+    `official` compares byte for byte as IgakuQA's own scorer does; `normalised` reads the answer out of the reply.
     """
     from medllm.exam import score_report
+    from medllm.exam.record import write_records
+    from medllm.exam.scoring import graded_records
+    from medllm.exam.scoring import score as score_systems
 
     if list_:
         listing = score_report.catalogue_json() if json_ else "\n".join(score_report.catalogue_lines())
@@ -65,30 +96,49 @@ def score(
             "command.no-predictions",
             "score needs an exam and files of predictions: `medllm score igakuqa FILE... --data DIR`.",
         )
-    scores = _scores(benchmark, files, rules, exam_folder(benchmark, data, hub))
-    for one in scores:
-        for warning in score_report.warnings(one):
-            print(f"medllm: {warning}", file=sys.stderr)
+    parts = [_one_of(part, score_report.PARTS, "--by") for part in by or ()]
+    chosen = _one_of(rules, ("official", "normalised"), "--rules")
+    counted = None if scope is None else _one_of(scope, ("asked", "year"), "--scope")
+    questions, systems = read_systems(benchmark, files, exam_folder(benchmark, data, hub), filter_, columns)
+    scores = score_systems(questions, systems, rules=chosen, scope=counted, against=against)
+    if records is not None:
+        write_records(graded_records(questions, systems, rules=chosen), records)
+        print(f"medllm: wrote {records}; next: medllm stability {records}", file=sys.stderr)
+    _print_scores(scores, parts, json_)
+
+
+def _print_scores(scores: list["Score"], parts: list[str], json_: bool) -> None:
+    from medllm.exam import score_report
+
     if json_:
         found = [score_report.score_json(one) for one in scores]
         print(json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False, indent=2))
         return
-    print("\n\n".join("\n".join(score_report.score_lines(one)) for one in scores))
+    details = ["\n".join(score_report.score_lines(one, parts)) for one in scores] if parts else []
+    print("\n\n".join(["\n".join(score_report.table_lines(scores)), *details]))
 
 
-def _scores(benchmark: str, files: list[Path], rules: str, folder: Path) -> list["Score"]:
-    """Every system's score on the exam."""
+def _one_of(value: str, allowed: tuple[str, ...], option: str) -> Any:  # noqa: ANN401  (one of the literals allowed)
+    if value not in allowed:
+        names = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+        raise DataError("command.unknown-value", f"{option} {value}: is unknown. Give {names}.")
+    return value
+
+
+def read_systems(
+    benchmark: str, files: list[str], folder: Path, filter_: str | None = None, columns: str | None = None
+) -> tuple[list["Question"], list["System"]]:
+    """Read an exam and the predictions of files, each `FILE`, `NAME=FILE` or `NAME:PROMPT=FILE`."""
     from medllm.exam.benchmarks import load
-    from medllm.exam.predictions import read_predictions
+    from medllm.exam.predictions import parse_source, read_predictions
     from medllm.exam.question import index
-    from medllm.exam.scoring import score as score_systems
 
-    if rules not in ("official", "normalised"):
-        raise DataError("command.unknown-value", f"--rules {rules}: unknown rules. Give official or normalised.")
+    named = dict(pair.split("=", 1) for pair in columns.split(",") if "=" in pair) if columns else {}
+    if (columns and set(named) - {"id", "answer"}) or (columns and not named):
+        raise DataError("command.unknown-value", f"--columns {columns}: is not understood. Write id=A,answer=B.")
     questions = load(benchmark, folder)
-    systems = read_predictions(files, index(questions), benchmark)
-    chosen: Rules = "official" if rules == "official" else "normalised"
-    return score_systems(questions, systems, rules=chosen)
+    sources = [parse_source(one) for one in files]
+    return questions, read_predictions(sources, index(questions), benchmark, filter=filter_, columns=named)
 
 
 def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Path:
@@ -115,7 +165,14 @@ def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Pat
 
 @app.command()
 def stability(
-    records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Records, or an evaluation's folder.")],
+    records: Annotated[
+        list[str], typer.Argument(metavar="RECORDS...", help="Records, an evaluation's folder, or results with --exam.")
+    ],
+    exam: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--exam", metavar="NAME", help="Exam of any tool's results.", show_default=False),
+    ] = None,
+    data: DataOption = None,
     plot: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--plot", metavar="FILE.svg|png", help="Also draw it; may be given twice.", show_default=False),
@@ -125,16 +182,22 @@ def stability(
 ) -> None:
     """Report what explaining does to each model's answers.
 
-    Scores, kept and lost answers, the reasons, with paired intervals.
+    Scores, kept and lost answers, the reasons, with paired intervals: of other questions of the same kind, not of
+    another training. With `--exam`, the files are results of any tool: `NAME:plain=FILE NAME:explain=FILE`.
     """
     from medllm.exam.record import read_records
+    from medllm.exam.scoring import graded_records
     from medllm.exam.stability.plot import draw_stability
     from medllm.exam.stability.report import stability_report
     from medllm.exam.stability.text import report_json, report_lines
 
     if language not in ("en", "ja"):
         raise DataError("command.unknown-value", f"--language {language}: unknown language. Give en or ja.")
-    found = stability_report(record for file in records for record in read_records(file))
+    if exam is None:
+        found = stability_report(record for file in records for record in read_records(Path(file)))
+    else:
+        questions, systems = read_systems(exam, records, exam_folder(exam, data))
+        found = stability_report(graded_records(questions, systems, rules="normalised"))
     text = json.dumps(report_json(found), ensure_ascii=False, indent=2) if json_ else "\n".join(report_lines(found))
     print(text, flush=True)  # before the figures: a figure that cannot be drawn does not cost the report
     for path in plot or ():

@@ -1,37 +1,32 @@
-"""Read predictions of any origin: IgakuQA's files, medllm's records, and lm-evaluation-harness samples."""
+"""Read predictions of any origin, of any number of models and prompts, for one exam."""
 
+import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import exp, isfinite
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medllm.errors import DataError
-from medllm.exam.question import LETTERS, Question
-from medllm.exam.record import REQUIRED, to_record
-from medllm.exam.tables import table_rows
+from medllm.exam.prediction_files import files_of, rows_of
+from medllm.exam.prediction_rows import Prediction, RowReader
+from medllm.exam.question import Question
+from medllm.exam.record import PROMPTS, PromptStyle
+
+__all__ = ["Prediction", "Source", "System", "parse_source", "read_predictions"]
 
 _SECTION_FILE = re.compile(r"\d{3}-[A-F]_(?P<model>.+)")
-_IDS = ("question_id", "problem_id", "id", "sample_id")
+_STAMP = re.compile(r"[_-]?\d{4}-?\d{2}-?\d{2}(?:[T_ -]\d{2}[-:.]?\d{2}(?:[-:.]?\d{2})?(?:[.]\d+)?)?")
+_PROMPT_WORD = re.compile(r"[_\-. ]*(?:^|[_\-. ])(plain|explain)(?:ed)?(?=$|[_\-. ])", re.I)
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """One reply as predicted, not yet graded."""
+class Source:
+    """A file or folder of predictions, and the model and prompt that a person names for it."""
 
-    question_id: str
-    text: str
-    place: str
-    finish_reason: str | None = None
-    probability: float | None = None
-    filter: str | None = None
-    """The filter under which lm-evaluation-harness wrote this row."""
-
-    def repeats(self, earlier: "Prediction") -> bool:
-        """Return whether this is the same reply, repeated for another filter of lm-evaluation-harness."""
-        same = (self.text, self.probability) == (earlier.text, earlier.probability)
-        return same and self.filter is not None and self.filter != earlier.filter
+    path: Path
+    model: str | None = None
+    prompt: PromptStyle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,174 +34,161 @@ class System:
     """The predictions of one model under one prompt."""
 
     model: str
-    prompt: str | None
+    prompt: PromptStyle | None
     predictions: dict[str, Prediction]
 
 
-def read_predictions(files: Sequence[Path], questions: Mapping[str, Question], benchmark: str) -> list[System]:
-    """Read all files' predictions, by model and prompt; a repeated id or one of another exam raises with its place."""
-    found: dict[tuple[str, str | None], dict[str, Prediction]] = {}
-    order = list(questions)
-    for file in files:
-        for place, row in _rows(file):
-            if _of_another_benchmark(row, benchmark) or row.get("sample") not in (None, 0):
-                continue
-            model, prompt, prediction = _prediction(row, place, file, questions, order)
-            if prediction.question_id not in questions:
-                raise DataError(
-                    "exam.unknown-question",
-                    f"{place}: question {prediction.question_id} is not in {benchmark}, whose ids look like {order[0]}."
-                    " Give predictions for this exam, or name the exam they are for.",
-                )
-            system = found.setdefault((model, prompt), {})
-            earlier = system.get(prediction.question_id)
-            if earlier is not None and prediction.repeats(earlier):
-                continue
-            if earlier is not None:
-                raise DataError(
-                    "exam.predicted-twice",
-                    f"{place}: question {prediction.question_id} is predicted twice for {model}, first at"
-                    f" {earlier.place}. Give one reply per question and model{_one_filter(prediction, earlier)}.",
-                )
-            system[prediction.question_id] = prediction
-    if not found:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The predictions of one model under one prompt in one file."""
+
+    system: System
+    file: Path
+    guessed: bool
+    """Whether the model's name is the file's."""
+
+
+def parse_source(text: str) -> Source:
+    """Return the source that `FILE`, `NAME=FILE`, `NAME:plain=FILE` or `NAME:explain=FILE` names.
+
+    >>> parse_source("gpt:explain=replies.csv")
+    Source(path=PosixPath('replies.csv'), model='gpt', prompt='explain')
+    """
+    name, equals, path = text.partition("=")
+    if not (equals and name and path) or Path(text).exists():
+        return Source(Path(text))
+    model, colon, prompt = name.rpartition(":")
+    known = next((one for one in PROMPTS if one == prompt), None)
+    return Source(Path(path), model, known) if colon and known else Source(Path(path), name)
+
+
+def read_predictions(
+    files: Sequence[Path | Source],
+    questions: Mapping[str, Question],
+    benchmark: str,
+    *,
+    filter: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> list[System]:
+    """Read all files' predictions, by model and prompt; a repeated id or one of another exam raises with its place.
+
+    Args:
+        files: Files or folders, of any of the formats of docs/evaluation.md, mixed.
+        questions: The exam, by id.
+        benchmark: The exam's name.
+        filter: The filter of lm-evaluation-harness whose replies count; None takes the raw replies.
+        columns: Names of the columns `id` and `answer`, where they have no usual name.
+    """
+    sources = [one if isinstance(one, Source) else Source(one) for one in files]
+    reader = RowReader(questions, benchmark, filter, columns or {})
+    parts = [part for source in sources for file in files_of(source.path) for part in _parts(source, file, reader)]
+    if not parts and filter is not None and reader.filters:
+        raise DataError(
+            "exam.unknown-filter",
+            f"--filter {filter}: no row has it. The filters are {', '.join(sorted(reader.filters))}.",
+        )
+    if not parts:
         raise DataError(
             "exam.no-predictions",
-            f"{', '.join(map(str, files))}: has no predictions for {benchmark}. Give files with predictions for"
-            " that exam.",
+            f"{', '.join(str(one.path) for one in sources)}: has no predictions for {benchmark}. Give files with"
+            " predictions for that exam.",
         )
-    return [System(model, prompt, predictions) for (model, prompt), predictions in found.items()]
+    return _merged(_named_apart(parts))
 
 
-def _rows(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the rows of a file, or of every records file in an evaluation's folder."""
-    if not file.exists():
-        raise DataError("exam.no-such-file", f"{file} does not exist. Give a file of predictions.")
-    if not file.is_dir():
-        return table_rows(file)
-    inner = file / "records" if (file / "records").is_dir() else file
-    return [row for part in sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")]) for row in table_rows(part)]
+def _parts(source: Source, file: Path, reader: RowReader) -> list[_Part]:
+    """Read one file, by model and prompt."""
+    found: dict[tuple[str | None, PromptStyle | None], dict[str, Prediction]] = {}
+    for place, row in rows_of(file):
+        named = reader.read(row, place)
+        if named is not None:
+            into = found.setdefault((named.model, source.prompt or named.prompt), {})
+            _add(into, named.prediction, source.model or named.model or _name_of(file)[0])
+    if source.model is not None and len({model for model, _ in found}) > 1:
+        raise DataError(
+            "exam.one-name-for-several",
+            f"{source.model}={file}: holds {len(found)} models: {', '.join(str(model) for model, _ in found)}. Give the"
+            " file without a name; each row names its model.",
+        )
+    default, prompt = _name_of(file)
+    return [
+        _Part(System(source.model or model or default, asked or prompt, its), file, not (source.model or model))
+        for (model, asked), its in found.items()
+    ]
 
 
-def _of_another_benchmark(row: dict[str, Any], benchmark: str) -> bool:
-    """Return whether a record of an evaluation with several exams belongs to another one."""
-    return "benchmark" in row and "completion" in row and row["benchmark"] != benchmark
+def _add(into: dict[str, Prediction], prediction: Prediction, model: str) -> None:
+    """Add a prediction; a second one for its question raises, unless it is the same under another filter."""
+    earlier = into.get(prediction.question_id)
+    if earlier is None:
+        into[prediction.question_id] = prediction
+    elif not prediction.repeats(earlier):
+        raise DataError(
+            "exam.predicted-twice",
+            f"{prediction.place}: question {prediction.question_id} is predicted twice for {model}, first at"
+            f" {earlier.place}. Give one reply per question and model{_remedy(prediction, earlier)}.",
+        )
 
 
-def _one_filter(prediction: Prediction, earlier: Prediction) -> str:
-    """Return the remedy if two filters of lm-evaluation-harness changed a reply in two ways and left no raw one."""
-    if prediction.filter is None or prediction.filter == earlier.filter:
-        return ""
-    return f": keep the rows of one filter, {earlier.filter} or {prediction.filter}"
+def _remedy(prediction: Prediction, earlier: Prediction) -> str:
+    """Return the remedy for two filters that changed a reply and left no raw one, or for two models of one name."""
+    if prediction.filter is not None and prediction.filter != earlier.filter:
+        return f": choose one filter, {earlier.filter} or {prediction.filter}, with --filter"
+    return "; if these are two models, name the files: ONE=FILE OTHER=FILE"
 
 
-def _prediction(
-    row: dict[str, Any], place: str, file: Path, questions: Mapping[str, Question], order: list[str]
-) -> tuple[str, str | None, Prediction]:
-    """Return model, prompt and prediction of a row, in the format that its columns show."""
-    if all(name in row for name in REQUIRED):
-        record = to_record(row, place)
-        prediction = Prediction(record.question_id, record.completion, place, record.finish_reason, record.probability)
-        return record.model, record.prompt, prediction
-    if "resps" in row or "filtered_resps" in row:
-        return file.stem, None, _harness(row, place, questions, order)
-    if "prediction" in row:
-        named = _SECTION_FILE.fullmatch(file.stem)
-        question_id, text = row.get("problem_id", row.get("question_id")), row["prediction"]
-        if not isinstance(question_id, str | int) or question_id == "":
-            raise DataError("exam.no-question-named", f"{place}: has no problem_id. Name the question it predicts.")
-        if not isinstance(text, str):
-            raise DataError(
-                "exam.not-text", f"{place}: prediction is {text!r}. Give the reply as text, empty if there is none."
-            )
-        return named["model"] if named else file.stem, None, Prediction(str(question_id), text, place)
-    raise DataError(
-        "exam.not-a-prediction",
-        f"{place}: is not a prediction. Known formats are IgakuQA's (problem_id, prediction), medllm's records"
-        f" ({', '.join(REQUIRED)}) and lm-evaluation-harness samples (doc_id, doc, resps).",
-    )
+def _name_of(file: Path) -> tuple[str, PromptStyle | None]:
+    """Return the model and the prompt that a file's place and name show; a time stamp is no part of a name."""
+    folders = file.resolve().parts[:-1]
+    if "details" in folders and file.name.startswith("details_"):
+        inner = folders[folders.index("details") + 1 :]
+        model = "/".join(part for part in inner if not _STAMP.fullmatch(part))
+        return model or file.stem, None
+    if file.name.startswith("samples_") and _STAMP.search(file.stem):
+        return _harness_model(file) or folders[-1].replace("__", "/"), None
+    stem = file.stem
+    if named := _SECTION_FILE.fullmatch(stem):
+        stem = named["model"]
+    word = _PROMPT_WORD.search(stem)
+    prompt = next((one for one in PROMPTS if word and word[1].lower() == one), None)
+    short = _STAMP.sub("", _PROMPT_WORD.sub("", stem) if prompt else stem).strip("_-. ")
+    return short or folders[-1], prompt
 
 
-def _harness(row: dict[str, Any], place: str, questions: Mapping[str, Question], order: list[str]) -> Prediction:
-    """Read a sample of lm-evaluation-harness: generated text, or one log-likelihood per choice.
-
-    The harness writes a row for each of a task's filters. A row that names its filter still has the raw reply in
-    `resps`. The raw reply counts, so that every filter's row gives the same one. Of several repeats the first counts.
-    """
-    question_id = _harness_id(row, place, order)
-    filtered, raw = row.get("filtered_resps"), row.get("resps")
-    named = row["filter"] if isinstance(row.get("filter"), str) else None
-    for replies in (raw, filtered) if named is not None else (filtered, raw):
-        text = _generated(replies)
-        if text is not None:
-            return Prediction(question_id, text, place, filter=named)
-    likelihoods = _likelihoods(filtered or raw, place, questions.get(question_id))
-    best = max(range(len(likelihoods)), key=lambda number: likelihoods[number])
-    shares = [exp(value - likelihoods[best]) for value in likelihoods]
-    return Prediction(question_id, LETTERS[best], place, "stop", 1 / sum(shares), named)
-
-
-def _generated(replies: object) -> str | None:
-    """Return the first generated text of `["b"]`, or of `[["b", "c"]]` if each question was asked several times."""
-    first = replies[0] if isinstance(replies, list) and len(replies) == 1 else None
-    if isinstance(first, list) and first and all(isinstance(one, str) for one in first):
-        pair = len(first) == 2 and first[1] in ("True", "False")
-        return None if pair else str(first[0])
-    return first if isinstance(first, str) else None
-
-
-def _likelihoods(replies: Any, place: str, question: Question | None) -> list[float]:  # noqa: ANN401  (a cell)
-    """Return one finite log-likelihood for each choice of the question, in their order; anything else is refused."""
+def _harness_model(file: Path) -> str | None:
+    """Return the model that lm-evaluation-harness names in the results file of the same run, beside the samples."""
+    stamp = _STAMP.findall(file.stem)[-1].lstrip("_-")
+    results = file.parent / f"results_{stamp}.json"
     try:
-        found = [_likelihood(reply) for reply in replies or [None]]
-    except (TypeError, ValueError, IndexError, KeyError) as fault:
-        raise DataError(
-            "exam.no-log-likelihoods",
-            f"{place}: resps is neither text nor log-likelihoods. Write samples with --log_samples.",
-        ) from fault
-    wrong = next((number for number, value in enumerate(found) if not isfinite(value)), None)
-    if wrong is not None:
-        raise DataError(
-            "exam.infinite-log-likelihood",
-            f"{place}: resps: log-likelihood {wrong + 1} is {found[wrong]}, which is not finite, so no choice"
-            " is the likeliest. Run the model again (in float32, if it overflows).",
-        )
-    if question is not None and question.numeric:
-        raise DataError(
-            "exam.log-likelihoods-without-choices",
-            f"{place}: resps holds log-likelihoods, but question {question.question_id} has no choices: its answer is"
-            " a number. Give generated text for it.",
-        )
-    if len(found) > len(LETTERS) or (question is not None and len(found) != len(question.choices)):
-        choices = f"question {question.question_id} has {len(question.choices)}" if question else "at most 8"
-        raise DataError(
-            "exam.wrong-number-of-log-likelihoods",
-            f"{place}: resps holds {len(found)} log-likelihoods, but {choices} choices. Give one for each choice, in"
-            " their order (a task that also measures choices without the question writes twice as many).",
-        )
-    return found
+        name = json.loads(results.read_text("utf-8")).get("model_name")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name if isinstance(name, str) and name else None
 
 
-def _likelihood(reply: Any) -> float:  # noqa: ANN401  ([[value, greedy]], [value, greedy], or strings of them)
-    inner = reply[0]
-    value = inner[0] if isinstance(inner, list | tuple) else inner
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError
-    return float(value)
+def _named_apart(parts: list[_Part]) -> list[_Part]:
+    """Name models by their folders where files of one name in several folders reply to the same questions."""
+    groups: dict[tuple[str, PromptStyle | None], list[_Part]] = {}
+    for part in parts:
+        groups.setdefault((part.system.model, part.system.prompt), []).append(part)
+    renamed = {}
+    for group in groups.values():
+        folders = {part.file.resolve().parent for part in group}
+        counts = Counter(name for part in group for name in part.system.predictions)
+        if len(folders) == len(group) > 1 and max(counts.values()) > 1 and all(part.guessed for part in group):
+            for part in group:
+                renamed[id(part)] = part.file.resolve().parent.name
+    return [
+        replace(part, system=replace(part.system, model=renamed.get(id(part), part.system.model))) for part in parts
+    ]
 
 
-def _harness_id(row: dict[str, Any], place: str, order: list[str]) -> str:
-    """Return the question's id from the task's document, or else by its position in the exam."""
-    doc = row.get("doc")
-    if isinstance(doc, dict):
-        for name in _IDS:
-            value = doc.get(name)
-            if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-                return str(value)
-    number = row.get("doc_id")
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(order):
-        raise DataError(
-            "exam.unknown-question",
-            f"{place}: doc_id is {number!r}, outside the exam's {len(order)} questions. Check the task.",
-        )
-    return order[number]
+def _merged(parts: list[_Part]) -> list[System]:
+    """Join the parts of each model and prompt."""
+    found: dict[tuple[str, PromptStyle | None], System] = {}
+    for part in parts:
+        one = part.system
+        system = found.setdefault((one.model, one.prompt), replace(one, predictions={}))
+        for prediction in one.predictions.values():
+            _add(system.predictions, prediction, one.model)
+    return list(found.values())

@@ -1,11 +1,12 @@
 """Score reports: as text for people and as JSON for programs."""
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.exam.scoring import Score, ScoreTally
-from medllm.exam.statistics import Interval
+from medllm.exam.scoring import Difference, Score, ScoreTally
+from medllm.exam.statistics import Estimate, Interval
 
 
 def catalogue_lines() -> Iterator[str]:
@@ -48,19 +49,101 @@ def catalogue_json() -> list[dict[str, Any]]:
     ]
 
 
-def score_lines(score: Score) -> Iterator[str]:
-    """Yield a score as a table: every number with its denominator and its 95 % interval."""
+PARTS = ("year", "section", "part", "category", "material", "pass", "all")
+"""The divisions of an exam that a report can show, and everything."""
+
+OF_WHAT = (
+    "95 % intervals are of these replies and the chance of the questions: how far a number would move with other",
+    "questions of the same kind in the same years. They show nothing of another training of the same model.",
+)
+"""The meaning of the intervals, in lines for people."""
+
+
+def table_lines(scores: Sequence[Score]) -> Iterator[str]:
+    """Yield the table that begins a report: each system's score, and its paired difference to the reference."""
+    compared = next((one.difference for one in scores if one.difference is not None), None)
+    head = ["model", "exam", "prompt", "score [95 % interval]", "points"]
+    if compared:
+        name = _name(compared.against, compared.against_prompt)
+        head += [f"minus {name} [95 % interval]", "questions", "p", "Holm"]
+    rows = [head, *(_cells(one, len(head)) for one in scores)]
+    widths = [max(_width(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        cells = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+    notes = [note for one in scores if (note := scope_note(one)) is not None]
+    yield from notes
+    yield f"{scores[0].rules} rules; score: points earned / points available, {_over(scores[0])}"
+    yield from OF_WHAT
+    if compared:
+        yield "p: exact McNemar, two-sided, of the questions that only one of the two has right; Holm: for all rows."
+
+
+def _cells(score: Score, columns: int) -> list[str]:
+    mark = " (trial)" if score.trial else ""
+    cells = [score.model + mark, score.benchmark, score.prompt or "–", _estimate(score.score, ".3f")]
+    cells.append(f"{score.whole.points:g} of {score.whole.total:g}")
+    found = score.difference
+    if columns > len(cells) and found is not None:
+        cells += [_estimate(found.estimate, "+.3f"), str(found.questions), p_text(found.p), p_text(found.p_holm)]
+    return cells + ["–"] * (columns - len(cells))
+
+
+def _estimate(estimate: Estimate, form: str) -> str:
+    if estimate.value is None or estimate.interval is None:
+        return "–"
+    return f"{estimate.value:{form}} [{estimate.interval.low:{form}}, {estimate.interval.high:{form}}]"
+
+
+def p_text(value: float) -> str:
+    """Return a p value with four digits, or `< 0.0001`."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _name(model: str, prompt: str | None) -> str:
+    return f"{model}, {prompt}" if prompt else model
+
+
+def _width(text: str) -> int:
+    """Return the columns of a terminal that a text takes; full-width characters take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def scope_note(score: Score) -> str | None:
+    """Return what a reader has to know before quoting a number of a part of an exam; None for whole years."""
+    if not score.missing:
+        return None
+    name, tried = _name(score.model, score.prompt), score.attempted
+    of = f"{tried.points:g} of {tried.total:g} points of the questions asked"
+    if score.scope == "year":
+        return (
+            f"{name}: only {tried.count} of {score.whole.count} questions of {', '.join(score.years)} have a"
+            f" prediction. The {score.missing} others count as unanswered, with zero points; {of}."
+        )
+    years = "the year" if len(score.years) == 1 else "the years"
+    note = f"{name}: {of}; {score.missing} questions of {years} have no prediction."
+    if score.trial:
+        return f"{note} A trial: {tried.count} of {tried.count + score.missing} questions, no section or year whole."
+    return note
+
+
+def score_lines(score: Score, by: Sequence[str] = ("all",)) -> Iterator[str]:
+    """Yield a score's parts as a table: every number with its denominator and its 95 % interval."""
     prompt = f", {score.prompt}" if score.prompt else ""
-    yield f"{score.model}{prompt} on {score.benchmark}, {score.rules} rules"
+    trial = ", a trial" if score.trial else ""
+    yield f"{score.model}{prompt} on {score.benchmark}, {score.rules} rules{trial}"
     yield f"  score     {score.score.value:.4f}  95 % interval {score.score.interval}   (points; {_over(score)})"
     yield f"  accuracy  {score.accuracy.value:.4f}  95 % interval {score.accuracy.interval}   (questions, unweighted)"
     yield f"  {'':24}{'points':>12}{'score':>9}  {'95 % interval':<16}{'correct':>12}{'unparsed':>10}"
     yield _row("all", score.whole)
-    for name, tally in score.years.items():
-        yield _row(name, tally)
+    if {"year", "all"} & set(by):
+        for name, tally in score.years.items():
+            yield _row(name, tally)
     for part, tallies in score.parts.items():
-        for name, tally in tallies.items():
+        for name, tally in tallies.items() if {part, "all"} & set(by) else ():
             yield _row(f"section {name}" if part == "section" else name, tally)
+    if not {"pass", "all"} & set(by):
+        return
     if score.prohibited_of:
         yield f"  prohibited choices picked: {score.prohibited} of {score.prohibited_of} questions that have some"
     for verdict in score.verdicts:
@@ -89,17 +172,6 @@ def _row(name: str, tally: ScoreTally) -> str:
     )
 
 
-def warnings(score: Score) -> Iterator[str]:
-    """Yield the warnings that a reader needs before quoting the number."""
-    if score.missing:
-        tried = score.attempted
-        yield (
-            f"{score.model}: only {tried.count} of {score.whole.count} questions of {', '.join(score.years)} have a"
-            f" prediction. The {score.missing} others count as unanswered, with zero points;"
-            f" on the {tried.count} alone it is {tried.points:g} of {tried.total:g} points."
-        )
-
-
 def score_json(score: Score) -> dict[str, Any]:
     """Return a score as JSON values."""
     return {
@@ -107,6 +179,9 @@ def score_json(score: Score) -> dict[str, Any]:
         "rules": score.rules,
         "model": score.model,
         "prompt": score.prompt,
+        "scope": score.scope,
+        "trial": score.trial,
+        "note": scope_note(score),
         "score": score.score.value,
         "interval": _ends(score.score.interval),
         "pooled": score.whole.score,
@@ -129,8 +204,25 @@ def score_json(score: Score) -> dict[str, Any]:
             }
             for verdict in score.verdicts
         },
+        "difference": _difference(score.difference),
         "missing": score.missing,
         "attempted": _tally(score.attempted),
+    }
+
+
+def _difference(found: Difference | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "against": found.against,
+        "against_prompt": found.against_prompt,
+        "questions": found.questions,
+        "value": found.estimate.value,
+        "interval": _ends(found.estimate.interval),
+        "only_reference": found.only_reference,
+        "only_this": found.only_this,
+        "p": found.p,
+        "p_holm": found.p_holm,
     }
 
 

@@ -24,7 +24,7 @@ def table_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Row]:
 
 def json_rows(path: Path) -> Iterator[Row]:
     """Yield the objects of a JSON-lines file; errors about broken JSON and wrong encodings name the line."""
-    for number, line in enumerate(_bytes(path).splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         place = f"{path} line {number}"
         text = _decoded(line, place)
         if not text.strip():
@@ -113,6 +113,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         raise _NamedTwiceError(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
     return found
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, one in memory at a time."""
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as fault:
+        raise DataError(
+            "exam.unreadable", f"{path}: cannot be read ({fault.strerror}). Give a readable file."
+        ) from fault
 
 
 def _bytes(path: Path) -> bytes:

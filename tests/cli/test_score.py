@@ -58,12 +58,52 @@ def test_an_exam_of_one_s_own_is_scored_as_json_with_the_documented_keys(own, tm
     assert printed["years"]["2021"]["unparsed"] == 1
 
 
-def test_missing_predictions_are_reported_on_stderr(own, tmp_path):
-    result = run("score", "my-exam", predictions(tmp_path, {"1": "b"}), "--data", own)
-    assert result.exit_code == 0
-    assert "only 1 of 2 questions of 2020 have a prediction" in result.stderr
-    assert "count as unanswered, with zero points" in result.stderr
-    assert "1/4" in result.stdout
+def test_a_part_of_a_year_is_scored_on_the_questions_asked_and_the_table_and_json_show_it(own, tmp_path):
+    file = predictions(tmp_path, {"1": "b"})
+    table = run("score", "my-exam", file, "--data", own).stdout
+    assert "predictions: 1 of 1 points of the questions asked; 1 questions of the year have no prediction" in table
+    assert "predictions (trial)" in table
+    printed = json.loads(run("score", "my-exam", file, "--data", own, "--json").stdout)
+    assert (printed["scope"], printed["trial"], printed["score"]) == ("asked", True, 1.0)
+    of_the_year = run("score", "my-exam", file, "--data", own, "--scope", "year").stdout
+    assert "only 1 of 2 questions of 2020 have a prediction" in of_the_year
+    assert "count as unanswered, with zero points" in of_the_year
+    assert "1 of 4" in of_the_year
+
+
+def test_the_table_and_json_have_the_same_paired_difference_and_details_only_on_request(own, tmp_path):
+    files = []
+    for name, answers in {"one": "b a 4", "two": "b b 5"}.items():
+        (tmp_path / name).mkdir()
+        files.append(predictions(tmp_path / name, dict(zip("123", answers.split(), strict=True))))
+    table = run("score", "my-exam", *files, "--data", own).stdout
+    first, second, third = (" ".join(line.split()) for line in table.splitlines()[:3])
+    assert first == "model exam prompt score [95 % interval] points minus one [95 % interval] questions p Holm"
+    assert second.startswith("one my-exam – 1.000 [")
+    assert " 5 of 5 " in second
+    assert third.startswith("two my-exam – 0.125 [")
+    assert third.endswith("3 0.5000 0.5000")
+    assert "text only" not in table
+    difference = json.loads(run("score", "my-exam", *files, "--data", own, "--json").stdout)[1]["difference"]
+    assert f"{difference['value']:+.3f} [{difference['interval'][0]:+.3f}, {difference['interval'][1]:+.3f}]" in third
+    assert (difference["against"], difference["questions"], difference["only_reference"]) == ("one", 3, 2)
+    assert "  2021 " in run("score", "my-exam", *files, "--data", own, "--by", "year").stdout
+    with refused("command.unknown-value", "--by month", "year"):
+        app(["score", "my-exam", files[0], "--data", str(own), "--by", "month"], standalone_mode=False)
+
+
+def test_two_files_of_two_prompts_are_enough_for_a_paired_report(own, tmp_path):
+    plain = predictions(tmp_path, {"1": "b", "2": "a", "3": "4"})
+    explained = tmp_path / "explained.csv"
+    explained.write_text("番号,回答\n1,解説。答え：b\n2,b\n3,5\n", encoding="cp932")
+    out = tmp_path / "records.parquet"
+    files = (f"m:plain={plain}", f"m:explain={explained}")
+    assert run("score", "my-exam", *files, "--data", own, "--records", out).exit_code == 0
+    by_records = json.loads(run("stability", out, "--json").stdout)["models"]
+    change = by_records[0]["change"]
+    assert (change["questions"], change["lost"], change["gained"]) == (3, 2, 0)
+    at_once = run("stability", *files, "--exam", "my-exam", "--data", own, "--json")
+    assert json.loads(at_once.stdout)["models"] == by_records
 
 
 def test_official_rules_are_chosen_by_name_and_no_other_is_known(own, tmp_path):

@@ -1,4 +1,4 @@
-"""Predictions are read in three forms, and every way of giving the wrong ones is named with its place."""
+"""Predictions are read row by row, and every way of giving the wrong ones is named with its place."""
 
 import json
 
@@ -75,7 +75,7 @@ def test_log_likelihoods_of_lm_evaluation_harness_give_the_likeliest_choice_and_
         ([{"problem_id": "", "prediction": "b"}], "exam.no-question-named", ("problem_id",)),
         ([{"problem_id": "112A1", "prediction": None}], "exam.not-text", ("prediction is None.",)),
         ([{"problem_id": "112A1", "prediction": float("nan")}], "exam.not-text", ("prediction is nan.",)),
-        ([{"problem_id": "112A1", "answer": "b"}], "exam.not-a-prediction", ("problem_id", "doc_id")),
+        ([{"problem_id": "112A1", "letter": "b"}], "exam.not-a-prediction", ("problem_id, letter", "--columns")),
         ([{"doc_id": 9, "doc": {}, "resps": [["b"]]}], "exam.unknown-question", ("doc_id is 9", "3 questions")),
         ([{"doc_id": 0, "doc": {}, "resps": [[]]}], "exam.no-log-likelihoods", ("resps",)),
         ([["b"]], "exam.not-an-object", ("list",)),

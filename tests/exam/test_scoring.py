@@ -1,5 +1,6 @@
 """Scores come out as published, carry their denominators, and do not depend on the order of anything."""
 
+import dataclasses
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from medllm.exam.predictions import Prediction, System, read_predictions
 from medllm.exam.question import index
 from medllm.exam.scoring import score
 from tests.exam.making import question
+from tests.refusals import refused
 
 PUBLISHED = {"gpt4": 382, "chatgpt": 266, "gpt3": 209, "translate_chatgpt-en": 281, "student-majority": 472}
 """Points of 499 in 2018 by IgakuQA's own scorer."""
@@ -89,7 +91,7 @@ def test_gpt4_passes_2018_by_one_point_of_the_required_part(shared_data, igakuqa
 def test_half_of_the_predictions_are_scored_over_the_whole_year(shared_data, igakuqa):
     whole = of_2018(shared_data, igakuqa, "gpt4")
     half = System("gpt4", None, dict(list(whole.predictions.items())[:200]))
-    (result,) = score(igakuqa, [half], rules="official")
+    (result,) = score(igakuqa, [half], rules="official", scope="year")
     assert result.whole.count == 400
     assert result.whole.total == 499
     assert (result.missing, result.attempted.count) == (200, 200)
@@ -97,12 +99,53 @@ def test_half_of_the_predictions_are_scored_over_the_whole_year(shared_data, iga
     assert result.verdicts == [], "a part of an exam neither passes nor fails"
 
 
+def test_one_section_alone_is_scored_on_its_own_questions_and_is_no_trial(shared_data, igakuqa):
+    file = shared_data / "igakuqa" / "baseline_results" / "2018" / "112-A_gpt4.jsonl"
+    systems = read_predictions([file], index(igakuqa), "igakuqa")
+    (result,) = score(igakuqa, systems, rules="official")
+    assert (result.scope, result.trial, result.missing) == ("asked", False, 325)
+    assert (result.whole.points, result.whole.total) == (56, 74)
+    assert result.score.value == 56 / 74
+    (of_the_year,) = score(igakuqa, systems, rules="official", scope="year")
+    assert of_the_year.score.value == 56 / 499
+
+
+def test_questions_drawn_from_all_sections_are_a_trial():
+    exam = [question(question_id=f"{s}{n}", text=f"{s}{n}", year=1, section=s) for s in "AB" for n in range(4)]
+    drawn = {name: Prediction(name, "b", "here") for name in ("A0", "A2", "B1")}
+    (result,) = score(exam, [System("m", None, drawn)])
+    assert (result.scope, result.trial, result.missing, result.whole.count) == ("asked", True, 5, 3)
+    whole_section = {name: Prediction(name, "b", "here") for name in ("A0", "A1", "A2", "A3", "B1")}
+    (result,) = score(exam, [System("m", None, whole_section)])
+    assert not result.trial
+
+
+def test_differences_are_paired_over_shared_questions_and_corrected_for_their_number():
+    exam = [question(question_id=str(n), text=str(n)) for n in range(10)]
+
+    def system(model, wrong, names=range(10)):
+        return System(model, None, {str(n): Prediction(str(n), "a" if n in wrong else "b", "here") for n in names})
+
+    systems = [system("first", ()), system("second", range(6)), system("third", (0,), range(5))]
+    one, two, three = (result.difference for result in score(exam, systems))
+    assert one is None
+    assert two.estimate.value == pytest.approx(-0.6)
+    assert (two.questions, two.only_reference, two.only_this) == (10, 6, 0)
+    assert two.p == pytest.approx(2 / 2**6), "exact McNemar, 6 against 0"
+    assert two.p_holm == pytest.approx(2 * two.p)
+    assert three.estimate.value == pytest.approx(-0.2)
+    assert (three.questions, three.p) == (5, 1.0)
+    assert [result.difference is None for result in score(exam, systems, against="second")] == [False, True, False]
+    with refused("exam.unknown-reference", "fourth", "first, second, third"):
+        score(exam, systems, against="fourth")
+
+
 def test_scoring_does_not_depend_on_the_order_of_the_predictions(shared_data, igakuqa):
     whole = of_2018(shared_data, igakuqa, "chatgpt")
     items = list(whole.predictions.items())
     random.Random(3).shuffle(items)
     results = score(igakuqa, [whole, System("chatgpt", None, dict(items))])
-    assert results[0] == results[1]
+    assert results[0] == dataclasses.replace(results[1], difference=None)
 
 
 def test_parts_add_up_to_the_whole(shared_data, igakuqa):

@@ -17,6 +17,7 @@ def clean(
     set_: SetOption = [],  # noqa: B006  typer copies it
     work: WorkOption = Path("runs"),
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Unfinished work can go, too.")] = False,
+    answers: Annotated[bool, typer.Option("--answers", help="Replies kept for later runs can go, too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove what can go.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -33,7 +34,7 @@ def clean(
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     with connect(hub, sound.namespace, say=log) as there:
-        places = list_places(make_plan(sound, there), there, work, unfinished=unfinished)
+        places = list_places(make_plan(sound, there), there, work, unfinished=unfinished, answers=answers)
         removed = [str(place.path) for place in remove_places(places)] if yes else []
     if json_:
         rows = [

@@ -9,6 +9,7 @@ from typing import Literal
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from medllm.generation.reply_log import AnswerStore
 from medllm.hub import Hub
 from medllm.hub.artifact import Provenance
 from medllm.pipeline.ablation import row_recipe
@@ -20,7 +21,9 @@ from medllm.recipe.reference import KINDS, Stage
 
 _WORK = re.compile(r"(?P<stage>[a-z]+)-(?P<digest>[0-9a-f]{12})")
 
-State = Literal["pushed", "not-pushed", "unfinished", "in-use", "empty", "cache", "shared-cache", "other-recipe"]
+State = Literal[
+    "pushed", "not-pushed", "unfinished", "in-use", "empty", "cache", "shared-cache", "other-recipe", "answers"
+]
 
 REASONS: dict[State, str] = {
     "pushed": "the Hub has it",
@@ -30,6 +33,7 @@ REASONS: dict[State, str] = {
     "empty": "nothing is left in it",
     "cache": "copies of the Hub's files, downloaded again when a run needs them",
     "shared-cache": "copies that all programs of huggingface_hub share: see `hf cache`",
+    "answers": "replies of models, so that no question is asked twice, in any recipe; --answers removes them",
     "other-recipe": "work of another recipe: clean it with that recipe",
 }
 
@@ -50,11 +54,13 @@ class DiskPlace:
         return REASONS[self.state]
 
 
-def list_places(plan: BuildPlan, hub: Hub, work: Path, *, unfinished: bool = False) -> list[DiskPlace]:
-    """List every folder below `work` and the Hub's cache, the largest first.
+def list_places(
+    plan: BuildPlan, hub: Hub, work: Path, *, unfinished: bool = False, answers: bool = False
+) -> list[DiskPlace]:
+    """List every folder below `work`, the Hub's cache and the store of replies, the largest first.
 
-    An output can go when the Hub has it under its digest; unfinished work only with `unfinished`. Nothing is
-    changed.
+    An output can go when the Hub has it under its digest; unfinished work only with `unfinished`, replies only with
+    `answers`. Nothing is changed.
     """
     recipes = {plan.recipe.name: plan.recipe} | {
         row.name: row for row in (row_recipe(plan.recipe, name) for name in plan.recipe.ablations)
@@ -69,6 +75,9 @@ def list_places(plan: BuildPlan, hub: Hub, work: Path, *, unfinished: bool = Fal
     if hub.cache.is_dir():
         shared = hub.cache.resolve() == Path(HF_HUB_CACHE).resolve()
         places.append(_place(hub.cache, "shared-cache" if shared else "cache", unfinished))
+    store = AnswerStore.here().folder
+    if store is not None and store.is_dir():
+        places.append(DiskPlace(store, count_bytes([store]), "answers", answers))
     return sorted(places, key=lambda place: -place.size)
 
 
@@ -105,7 +114,7 @@ def remove_places(places: Iterable[DiskPlace]) -> Iterator[DiskPlace]:
     for place in places:
         if not place.removable:
             continue
-        if place.state == "cache":
+        if place.state in ("cache", "answers"):
             shutil.rmtree(place.path)
         else:
             with exclusive_lock(place.path, place.path.name):

@@ -50,7 +50,7 @@ def test_a_stage_is_made_once_and_not_again_and_what_is_built_can_be_traced(medl
     assert [one["reference"] for one in traced["from"]] == ["./texts", "world"]
 
     listed = json.loads(medllm("clean", "toy.yaml", "--hub", "hub", "--json").stdout)
-    assert {one["state"] for one in listed["places"]} == {"pushed", "cache"} and listed["removed"] == []
+    assert {one["state"] for one in listed["places"]} == {"empty", "cache"} and listed["removed"] == []
     freed = json.loads(medllm("clean", "toy.yaml", "--hub", "hub", "--json", "--yes").stdout)
     assert sorted(freed["removed"]) == sorted(one["path"] for one in listed["places"])
     # The plan alone reads a file of the Hub again.

@@ -109,3 +109,15 @@ def test_the_size_is_that_of_the_files(workshop, stage):
     (place,) = (one for one in places(workshop) if one.path == folder_of(workshop, stage))
     assert 1_000_000 < place.size < 1_100_000
     assert places(workshop)[0] == place
+
+
+def test_the_store_of_replies_is_listed_and_goes_only_where_it_is_named(workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDLLM_ANSWERS", str(tmp_path / "answers"))
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "model.jsonl").write_text("{}\n")
+    hub, work = workshop.hub, workshop.folder / workshop.runs
+    for asked, removable in ((False, False), (True, True)):
+        (store,) = [one for one in list_places(workshop.plan(), hub, work, answers=asked) if one.state == "answers"]
+        assert (store.path, store.size, store.removable) == (tmp_path / "answers", 3, removable)
+        assert [one.path for one in remove_places([store])] == ([store.path] if removable else [])
+    assert not (tmp_path / "answers").exists()

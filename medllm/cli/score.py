@@ -177,6 +177,10 @@ def stability(
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--plot", metavar="FILE.svg|png", help="Also draw it; may be given twice.", show_default=False),
     ] = None,
+    margin: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--margin", help="Loss in points that would not matter.", show_default=False),
+    ] = None,
     language: Annotated[str, typer.Option("--language", metavar="en|ja", help="Of the figure.")] = "en",
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -186,19 +190,30 @@ def stability(
     another training. With `--exam`, the files are results of any tool: `NAME:plain=FILE NAME:explain=FILE`.
     """
     from medllm.exam.record import read_records
+    from medllm.exam.score_report import scope_note
     from medllm.exam.scoring import graded_records
+    from medllm.exam.scoring import score as score_systems
     from medllm.exam.stability.plot import draw_stability
     from medllm.exam.stability.report import stability_report
     from medllm.exam.stability.text import report_json, report_lines
 
     if language not in ("en", "ja"):
         raise DataError("command.unknown-value", f"--language {language}: unknown language. Give en or ja.")
+    if margin is not None and not 0 < margin < 100:
+        raise DataError(
+            "command.unknown-value", f"--margin {margin:g}: is out of range. Give points above 0, below 100."
+        )
     if exam is None:
         found = stability_report(record for file in records for record in read_records(Path(file)))
     else:
         questions, systems = read_systems(exam, records, exam_folder(exam, data))
+        for one in score_systems(questions, systems):
+            if (note := scope_note(one)) is not None:
+                print(f"medllm: {note}", file=sys.stderr)
         found = stability_report(graded_records(questions, systems, rules="normalised"))
-    text = json.dumps(report_json(found), ensure_ascii=False, indent=2) if json_ else "\n".join(report_lines(found))
+    share = None if margin is None else margin / 100
+    shown = report_json(found, share) if json_ else "\n".join(report_lines(found, share))
+    text = json.dumps(shown, ensure_ascii=False, indent=2) if json_ else shown
     print(text, flush=True)  # before the figures: a figure that cannot be drawn does not cost the report
     for path in plot or ():
         draw_stability(found, path, language="ja" if language == "ja" else "en")

@@ -72,6 +72,8 @@ class RowReader:
     columns: Mapping[str, str] = field(default_factory=dict)
     filters: set[str] = field(default_factory=set)
     """The filters of lm-evaluation-harness that occurred."""
+    others: set[str] = field(default_factory=set)
+    """The exams of records that were passed over."""
 
     @cached_property
     def order(self) -> list[str]:
@@ -87,6 +89,7 @@ class RowReader:
     def read(self, row: dict[str, Any], place: str) -> NamedPrediction | None:
         """Return the prediction of a row; None for another exam's record, a further sample or another filter."""
         if "benchmark" in row and "completion" in row and row["benchmark"] != self.benchmark:
+            self.others.add(str(row["benchmark"]))
             return None
         if row.get("sample") not in (None, 0):
             return None
@@ -104,8 +107,9 @@ class RowReader:
             return _of_record(to_record(row, place), place)
         if "resps" in row or "filtered_resps" in row:
             return self._of_harness(row, place)
-        if isinstance(row.get("model_response"), dict) and isinstance(row.get("doc"), dict):
-            return self._of_lighteval(row["doc"], row["model_response"], place)
+        doc, response = row.get("doc", row.get("__doc__")), row.get("model_response", row.get("__model_response__"))
+        if isinstance(doc, dict) and isinstance(response, dict):
+            return self._of_lighteval(doc, response, place)
         if isinstance(row.get("response") or row.get("result"), dict) and "custom_id" in row:
             return self._of_batch(row, place)
         return self._of_columns(row, place)

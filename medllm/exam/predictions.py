@@ -88,9 +88,10 @@ def read_predictions(
             f"--filter {filter}: no row has it. The filters are {', '.join(sorted(reader.filters))}.",
         )
     if not parts:
+        others = f", only for {', '.join(sorted(reader.others))}" if reader.others else ""
         raise DataError(
             "exam.no-predictions",
-            f"{', '.join(str(one.path) for one in sources)}: has no predictions for {benchmark}. Give files with"
+            f"{', '.join(str(one.path) for one in sources)}: has no predictions for {benchmark}{others}. Give files with"
             " predictions for that exam.",
         )
     return _merged(_named_apart(parts))

@@ -171,6 +171,19 @@ def test_stability_reports_as_text_and_as_json(records):
     assert [one["p_holm"] for one in printed["comparisons"]] == [1.0, 0.125]
 
 
+def test_a_margin_shows_whether_the_interval_excludes_the_loss(records):
+    text = run("stability", records, "--margin", "35").stdout
+    assert text.count("the loss is smaller than 35 points: not shown") == 1, "base loses 40"
+    models = json.loads(run("stability", records, "--margin", "35", "--json").stdout)["models"]
+    for model in models:
+        low, high = (model["change"]["delta"]["interval"][end] for end in ("low", "high"))
+        wanted = {"margin": 0.35, "not_worse": low > -0.35, "equivalent": low > -0.35 and high < 0.35}
+        assert model["change"]["claims"] == wanted
+    assert [model["change"]["claims"]["not_worse"] for model in models] == [False, True]
+    with refused("command.unknown-value", "--margin 0"):
+        app(["stability", str(records), "--margin", "0"], standalone_mode=False)
+
+
 def test_stability_draws_every_file_asked_for(records, tmp_path):
     figures = [tmp_path / "figure.svg", tmp_path / "figure.png"]
     result = run("stability", records, "--plot", figures[0], "--plot", figures[1])

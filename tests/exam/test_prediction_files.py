@@ -98,14 +98,16 @@ def test_a_samples_file_takes_the_model_that_the_results_of_the_same_run_name(tm
     assert list(found(file)) == [("org/model-7b", None)]
 
 
-def test_details_of_lighteval_are_read_as_text_or_log_likelihoods(tmp_path):
+@pytest.mark.parametrize("mark", ["", "__"])
+def test_details_of_lighteval_are_read_as_text_or_log_likelihoods(tmp_path, mark):
     rows = [
         {"doc": {"id": "0", "query": "?"}, "model_response": {"text": ["答え: b"], "logprobs": []}},
         {"doc": {"id": "2", "query": "?"}, "model_response": {"text": [], "logprobs": [-3.0, -1.0, -4.0, -5.0, -6.0]}},
     ]
     file = tmp_path / "details" / "org" / "m" / "2026-11-28T21-00-00.1" / "details_task|0_2026-11-28T21-00-00.1.parquet"
     file.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), file)
+    marked = [{f"{mark}{name}{mark}": value for name, value in row.items()} for row in rows]
+    pq.write_table(pa.Table.from_pylist(marked), file)
     assert found(tmp_path) == {("org/m", None): {"112A1": "答え: b", "112B1": "b"}}
 
 

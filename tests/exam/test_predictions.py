@@ -187,7 +187,7 @@ def test_files_that_are_not_there_or_of_another_exam_are_faults(tmp_path):
     with refused("exam.no-such-file", "none.jsonl"):
         read_predictions([tmp_path / "none.jsonl"], EXAM, "igakuqa")
     write_records([record("x", benchmark="medqa")], tmp_path / "r.parquet")
-    with refused("exam.no-predictions", "r.parquet", "igakuqa"):
+    with refused("exam.no-predictions", "r.parquet", "igakuqa", "medqa"):
         read_predictions([tmp_path / "r.parquet"], EXAM, "igakuqa")
 
 

@@ -48,6 +48,31 @@ class PairedChange:
     """Those of the `judged` replies whose answer is the one their own words set apart."""
 
 
+@dataclass(frozen=True, slots=True)
+class MarginClaims:
+    """The claims about a paired change that its interval proves, each one-sided test at 2.5 %."""
+
+    margin: float
+    """As a share of the points: 0.02 is two points of 100."""
+    not_worse: bool
+    """Non-inferiority: the loss is smaller than the margin, since the interval ends above it."""
+    equivalent: bool
+    """Equivalence by two one-sided tests: the whole interval is within the margin."""
+
+
+def margin_claims(change: Estimate, margin: float | None) -> MarginClaims | None:
+    """Return what the 95 % interval of a change proves for a margin; None without a margin or an interval.
+
+    >>> from medllm.exam.statistics import Interval
+    >>> margin_claims(Estimate(0.0, Interval(-0.01, 0.03)), 0.02)
+    MarginClaims(margin=0.02, not_worse=True, equivalent=False)
+    """
+    if margin is None or change.interval is None:
+        return None
+    not_worse = change.interval.low > -margin
+    return MarginClaims(margin, not_worse, not_worse and change.interval.high < margin)
+
+
 def paired_change(exam: ExamReplies, model: str, sample: QuestionSample) -> PairedChange | None:
     """Compute the change of a model over the questions asked both ways; None if there are none."""
     plain, explained = exam.replies.get((model, "plain")), exam.replies.get((model, "explain"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from medllm.exam.stability.comparison import Comparison
 from medllm.exam.stability.condition import Condition
-from medllm.exam.stability.paired import PairedChange
+from medllm.exam.stability.paired import PairedChange, margin_claims
 from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
 from medllm.exam.statistics import Estimate, Interval
@@ -14,14 +14,20 @@ from medllm.exam.statistics import Estimate, Interval
 _PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
 
 
-def report_lines(report: StabilityReport) -> Iterator[str]:
-    """Yield the report, model by model, then the comparisons; every number with its denominator and interval."""
+def report_lines(report: StabilityReport, margin: float | None = None) -> Iterator[str]:
+    """Yield the report, model by model, then the comparisons; every number with its denominator and interval.
+
+    `margin` is the loss that would not matter, as a share of the points; each change states whether it is excluded.
+    """
     for stability in report.models:
-        yield from _model(stability)
+        yield from _model(stability, margin)
         yield ""
     for prompt in dict.fromkeys(one.prompt for one in report.comparisons):
         yield f"models compared, {_PROMPTS[prompt]} (score of the second minus score of the first)"
-        yield from (_comparison(one) for one in report.comparisons if one.prompt == prompt)
+        for one in report.comparisons:
+            if one.prompt == prompt:
+                yield _comparison(one)
+                yield from _claims(one.difference, margin)
         yield ""
     seeded = trainings_lines(report, _with_ends)
     yield from (["trained several times", *seeded, ""] if seeded else [])
@@ -37,7 +43,7 @@ OF_WHAT = (
 """The meaning of a report's intervals and p values, in lines for people."""
 
 
-def _model(stability: Stability) -> Iterator[str]:
+def _model(stability: Stability, margin: float | None) -> Iterator[str]:
     yield f"{stability.model} on {stability.benchmark}"
     for prompt, condition in stability.conditions.items():
         yield from _condition(_PROMPTS[prompt], condition)
@@ -45,7 +51,7 @@ def _model(stability: Stability) -> Iterator[str]:
         missing = "explain" if "plain" in stability.conditions else "plain"
         yield f"  stability: not measured, there is no reply with prompt `{missing}`"
         return
-    yield from _change(stability.change)
+    yield from _change(stability.change, margin)
 
 
 def _condition(name: str, condition: Condition) -> Iterator[str]:
@@ -77,10 +83,20 @@ def _condition(name: str, condition: Condition) -> Iterator[str]:
     yield from (f"  {'':<18}{verdict}" for verdict in condition.verdicts)
 
 
-def _change(change: PairedChange) -> Iterator[str]:
+def _claims(change: Estimate, margin: float | None) -> Iterator[str]:
+    """Yield what the interval of a change proves for a margin."""
+    claims = margin_claims(change, margin)
+    if claims is not None:
+        points = f"{100 * claims.margin:g} points"
+        yield f"    the loss is smaller than {points}: {'shown' if claims.not_worse else 'not shown'} (non-inferiority)"
+        yield f"    the change is within ±{points}: {'shown' if claims.equivalent else 'not shown'} (equivalence)"
+
+
+def _change(change: PairedChange, margin: float | None) -> Iterator[str]:
     unpaired = f" ({change.unpaired} asked only one way are left out)" if change.unpaired else ""
     delta = _number(change.delta, sign=True)
     yield f"  explaining changes the score by {delta} over {change.questions} questions{unpaired}"
+    yield from _claims(change.delta, margin)
     yield f"    lost {change.lost}, gained {change.gained}, p {_p(change.p)}"
     shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
     yield f"    transitions: {shown}"
@@ -122,17 +138,22 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
 
 
-def report_json(report: StabilityReport) -> dict[str, Any]:
+def report_json(report: StabilityReport, margin: float | None = None) -> dict[str, Any]:
     """Return the report as JSON values: the dataclasses of the report, names as in docs/evaluation.md."""
     return {
-        "models": [_stability_json(stability) for stability in report.models],
-        "comparisons": [asdict(one) for one in report.comparisons],
+        "models": [_stability_json(stability, margin) for stability in report.models],
+        "comparisons": [asdict(one) | _claims_json(one.difference, margin) for one in report.comparisons],
         "trainings": [asdict(one) for one in trainings(report)],
         "contrasts": [asdict(one) for one in contrasts(report)],
     }
 
 
-def _stability_json(stability: Stability) -> dict[str, Any]:
+def _claims_json(change: Estimate, margin: float | None) -> dict[str, Any]:
+    claims = margin_claims(change, margin)
+    return {} if claims is None else {"claims": asdict(claims)}
+
+
+def _stability_json(stability: Stability, margin: float | None) -> dict[str, Any]:
     conditions = {}
     for prompt, condition in stability.conditions.items():
         conditions[prompt] = asdict(condition)
@@ -145,5 +166,5 @@ def _stability_json(stability: Stability) -> dict[str, Any]:
         "benchmark": stability.benchmark,
         "model": stability.model,
         "conditions": conditions,
-        "change": asdict(stability.change) if stability.change else None,
+        "change": asdict(stability.change) | _claims_json(stability.change.delta, margin) if stability.change else None,
     }

@@ -91,8 +91,8 @@ def read_predictions(
         others = f", only for {', '.join(sorted(reader.others))}" if reader.others else ""
         raise DataError(
             "exam.no-predictions",
-            f"{', '.join(str(one.path) for one in sources)}: has no predictions for {benchmark}{others}. Give files with"
-            " predictions for that exam.",
+            f"{', '.join(str(one.path) for one in sources)}: has no predictions for {benchmark}{others}. Give files"
+            " with predictions for that exam.",
         )
     return _merged(_named_apart(parts))
 

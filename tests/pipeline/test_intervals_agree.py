@@ -126,8 +126,14 @@ def test_a_row_is_read_back_as_it_was_written(intervals_by_all):
     assert [ScoreRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
 
 
-def test_two_models_have_one_interval_in_stability_and_ablate(intervals_by_all):
+def test_two_models_have_one_interval_in_stability_ablate_and_score(intervals_by_all):
     stable = {one["prompt"]: one for one in intervals_by_all["stability"]["comparisons"]}
+    scored = next(one for one in intervals_by_all["score"] if (one["model"], one["prompt"]) == ("final", "plain"))
+    found, compared = scored["difference"], stable["plain"]
+    assert (found["against"], found["against_prompt"], found["questions"]) == ("base", "plain", compared["questions"])
+    assert found["interval"] == pytest.approx(ends(compared["difference"]), abs=1e-12)
+    assert (found["only_reference"], found["only_this"]) == (compared["only_first"], compared["only_second"])
+    assert found["p"] == pytest.approx(compared["p"], rel=1e-12)
     for one in intervals_by_all["ablate"]["exams"]["mine"]["comparisons"]:
         assert one["interval"] == pytest.approx(ends(stable[one["prompt"]]["difference"]), abs=1e-12)
         assert one["interval"][0] < one["difference"] < one["interval"][1]

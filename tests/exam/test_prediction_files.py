@@ -37,6 +37,7 @@ def write(path, *rows):
 # -- real files ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_results_of_jmle2026_bench_have_the_marks_of_their_publisher(shared_data):
     exam = load("jmle2026", shared_data / "jmle2026")
     differ = []

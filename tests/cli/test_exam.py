@@ -42,6 +42,12 @@ def test_a_faulty_row_is_left_out_and_listed_on_request(export: Path):
     assert "row 3" in shown
 
 
+def test_the_line_for_a_recipe_names_the_folder_and_the_day_of_the_first_exam(export: Path):
+    rows = "番号,問題文,A,B,正解,試験日\n1,どれか。,肺炎,胃炎,B,2020-02-09\n2,どちらか。,心不全,腎不全,A,2019/2/8\n"
+    (export / "dated.csv").write_text(rows, "utf-8")
+    assert "exams: {naika: {source: ./naika, first: 2019-02-08}}" in run("dated.csv", "--out", "naika")
+
+
 def test_a_missing_column_is_named_with_the_headings_there_are(export: Path):
     (export / "bad.csv").write_text("a1,b1\nx,y\n", "utf-8")
     with refused("exam.column-not-found", "bad.csv", "answer", "--columns", "a1, b1"):

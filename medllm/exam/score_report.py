@@ -85,7 +85,7 @@ def _cells(score: Score, columns: int) -> list[str]:
     cells.append(f"{score.whole.points:g} of {score.whole.total:g}")
     found = score.difference
     if columns > len(cells) and found is not None:
-        cells += [_estimate(found.estimate, "+.3f"), str(found.questions), p_text(found.p), p_text(found.p_holm)]
+        cells += [_estimate(found.estimate, "+z.3f"), str(found.questions), p_text(found.p), p_text(found.p_holm)]
     return cells + ["–"] * (columns - len(cells))
 
 

@@ -3,6 +3,8 @@
 import http.client
 import json
 import random
+import re
+import sys
 import threading
 import time
 import urllib.error
@@ -22,6 +24,12 @@ REFUSED = ("content_filter", "refusal")
 TRIED_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 STOPS_ALLOWED = 4
 LONGEST_WAIT = 60.0
+LATER_NAMES = {"max_tokens": "max_completion_tokens"}
+"""Keys that newer servers know under another name."""
+OPTIONAL = ("temperature", "top_p", "seed", "stop")
+"""Keys without which a question can be asked, though by the server's own defaults."""
+NOT_TAKEN = ("unsupported", "not supported", "not support", "unrecognized", "unknown", "not permitted", "extra inputs")
+"""What servers write of a key that they do not take."""
 LONGEST_WORD = 300
 """Characters of a server's own message that are shown."""
 DONE = b"data: [DONE]"
@@ -66,6 +74,23 @@ class Pace:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
+def refused_key(sent: Mapping[str, Any], answer: str) -> str | None:
+    """Return the key of a request that a server's answer of status 400 refuses, and that can be renamed or left out.
+
+    >>> refused_key({"max_tokens": 8}, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    'max_tokens'
+    >>> refused_key({"temperature": 0.0}, "Unsupported value: 'temperature' does not support 0 with this model.")
+    'temperature'
+    >>> refused_key({"temperature": 0.0}, "The model `temperature-1` does not exist.")
+    """
+    lower = answer.lower()
+    if "max_tokens" in sent and "max_completion_tokens" in lower:
+        return "max_tokens"
+    if not any(words in lower for words in NOT_TAKEN):
+        return None
+    return next((key for key in OPTIONAL if key in sent and re.search(rf"[\"'`]{key}[\"'`]", lower)), None)
+
+
 class EndpointGenerator:
     """A client of a server: waits out temporary faults, and reports lasting ones in the server's own words."""
 
@@ -94,6 +119,8 @@ class EndpointGenerator:
         self.options = dict(options or {})
         """Further keys of each request; None leaves a key out."""
         self.pace = Pace(per_minute)
+        self.renamed: dict[str, dict[str, str | None]] = {}
+        """The keys that a model's server refused, each with the key to send instead, or None to send none."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, many at a time, each as it becomes ready."""
@@ -197,12 +224,15 @@ class EndpointGenerator:
         """Send until the server replies: retry a busy or broken server, never a wrong request."""
         for attempt in range(1, self.tries + 1):
             self.pace.wait()
+            sent = self._body(request, streamed=streamed)
             try:
-                return take(self.opener.open(self._call(request, streamed=streamed), timeout=self.timeout))
+                return take(self.opener.open(self._call(sent), timeout=self.timeout))
             except urllib.error.HTTPError as fault:
                 body = self._redacted(fault.read())
                 if fault.code == 400 and any(words in body.lower() for words in TOO_LONG):
                     raise _PromptTooLongError from None
+                if fault.code == 400 and attempt < self.tries and self._learn(request.model, sent, body):
+                    continue
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
                     raise NoReplyError(
                         "generation.error-answered",
@@ -221,6 +251,19 @@ class EndpointGenerator:
                 self._rest(attempt, None)
         raise AssertionError("the last attempt returns or raises")
 
+    def _learn(self, model: str, sent: Mapping[str, Any], body: str) -> bool:
+        """Note a key that the server refuses, and report it once; whether there is such a key."""
+        key = refused_key(sent, body)
+        if key is None:
+            return False
+        other = LATER_NAMES.get(key)
+        known = self.renamed.setdefault(model, {})
+        if key not in known:
+            known[key] = other
+            what = f"`{other}` is sent instead" if other else "it is left out, so the server's own default holds"
+            sys.stderr.write(f"medllm: {self.url} refuses `{key}` for `{model}`: {what}\n")
+        return True
+
     def _redacted(self, body: bytes) -> str:
         """Decode the beginning of a server's message without the key, which some servers give back."""
         text = body.decode("utf-8", "replace")
@@ -232,8 +275,8 @@ class EndpointGenerator:
         self.pace.hold(min(seconds, LONGEST_WAIT))
         time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(1.0, 1.1))
 
-    def _call(self, request: Request, *, streamed: bool) -> urllib.request.Request:
-        """Write the request as the protocol wants it; the key is in a header and nowhere else."""
+    def _body(self, request: Request, *, streamed: bool) -> dict[str, Any]:
+        """Write the request as the protocol wants it, without the keys that this model's server refused."""
         body: dict[str, Any] = {
             "model": request.model,
             "max_tokens": request.max_new_tokens,
@@ -249,6 +292,14 @@ class EndpointGenerator:
         else:
             body["prompt"] = self.prompt(request)
         body = {key: value for key, value in {**body, **self.options}.items() if value is not None}
+        for key, other in self.renamed.get(request.model, {}).items():
+            value = body.pop(key, None)
+            if other and value is not None:
+                body.setdefault(other, value)
+        return body
+
+    def _call(self, body: Mapping[str, Any]) -> urllib.request.Request:
+        """Build the call; the key is in a header and nowhere else."""
         address = f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
         if not address.startswith(("http://", "https://")):
             raise ModelError("generation.not-an-address", f"{self.url}: is not an address. Write http://HOST:PORT/v1.")

@@ -65,10 +65,10 @@ def percent(share: float, digits: int = 1) -> str:
 def signed(share: float, digits: int = 1) -> str:
     """Return a difference in points with its sign, as typeset: a true minus.
 
-    >>> signed(-0.121), signed(0.018)
-    ('−12.1', '+1.8')
+    >>> signed(-0.121), signed(0.018), signed(-0.0001)
+    ('−12.1', '+1.8', '+0.0')
     """
-    return "–" if share != share else f"{share * 100:+.{digits}f}".replace("-", "−")
+    return "–" if share != share else f"{share * 100:+z.{digits}f}".replace("-", "−")
 
 
 class ResultsError(DataError):

@@ -55,7 +55,7 @@ def _check_adapter(out: Path, facts: Facts) -> None:
         raise ModelError(
             "stage.untrained-adapter",
             f"{out}: every change in the adapter is zero, so it is the base itself and is not pushed. Train for more "
-            "steps, or with a higher learning_rate.",
+            "steps, or with a higher learning_rate (the first update of a warm-up has none: see `warmup_ratio`).",
         )
 
 

@@ -142,10 +142,13 @@ def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
 
 
 def training_has_an_end(recipe: Recipe) -> Iterator[RecipeFault]:
-    """Each training has either num_train_epochs or max_steps."""
+    """Each training has either num_train_epochs or max_steps, and an update after its warm-up."""
     for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
         if settings and (settings.num_train_epochs is None) == (settings.max_steps is None):
             yield RecipeFault("recipe.training-end", stage, "give exactly one of `num_train_epochs` and `max_steps`.")
+        if settings and settings.max_steps == 1 and settings.warmup_ratio:
+            text = "the only update would be the first of the warm-up, whose learning rate is 0. Set `warmup_ratio: 0`."
+            yield RecipeFault("recipe.only-warm-up", f"{stage}.max_steps", text)
 
 
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:

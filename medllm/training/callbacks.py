@@ -15,6 +15,7 @@ from medllm.errors import TrainingError
 from medllm.files import write_text
 from medllm.resource_errors import disk_is_full, memory_is_full
 from medllm.training.ranks import is_sharded
+from medllm.work_progress import WorkProgress, report_progress
 
 LAST_GOOD = "last_good"
 FALLEN_LOGS = 3
@@ -48,6 +49,11 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         """Keep the lines up to the step from which the training resumes."""
         if self.chief:
             keep_lines(self.path, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Report how many updates are done."""
+        if self.chief:
+            report_progress(WorkProgress("training", state.global_step, state.max_steps, "updates"))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ANN401
         """Append what was logged as one line of JSON."""

@@ -68,6 +68,7 @@ def make_rows(
         return {"input_ids": [[*ids, end] for ids in words.prompts(batch["text"])]}
 
     tokens = texts.map(encode, batched=True, with_indices=True, remove_columns=texts.column_names, desc="Tokenizing")
+    report_progress(WorkProgress("tokenizing", count, count, "documents"), now=True)
     if packing:
         rows = pack_dataset(tokens, max_length, "bfd_split")
     else:

@@ -268,3 +268,36 @@ def test_what_was_answered_before_a_crash_is_not_asked_or_paid_again(serve, tmp_
     replies = list(generate_resumable(generator, asked, tmp_path / "replies.jsonl"))
     assert len(server.seen) == 5 - known
     assert sorted(reply.key for reply in replies) == list("01234")
+
+
+OPENAI_REFUSES = [
+    (
+        400,
+        {},
+        '{"error": {"message": "Unsupported parameter: \'max_tokens\' is not supported with this model. '
+        "Use 'max_completion_tokens' instead.\"}}",
+    ),
+    (400, {}, '{"error": {"message": "Unsupported value: \'temperature\' does not support 0.0 with this model."}}'),
+    (400, {}, '{"error": {"message": "Unsupported parameter: \'stop\' is not supported with this model."}}'),
+]
+
+
+def test_keys_that_a_server_refuses_are_renamed_or_left_out_once_for_all_requests_and_reported(serve, capsys):
+    server = serve(*OPENAI_REFUSES)
+    maker = EndpointGenerator(server.url, chat=True, num_concurrent=1)
+    asked = [Request(key=str(n), model="gpt", text="q", max_new_tokens=7, stop=(" STOP",)) for n in range(2)]
+    replies = list(maker.generate(asked))
+    assert [reply.text for reply in replies] == ["said q", "said q"], "the reply is cut at the stop string here"
+    assert len(server.seen) == 5
+    for _, _, body in server.seen[3:]:
+        assert body["max_completion_tokens"] == 7
+        assert not {"max_tokens", "temperature", "stop"} & body.keys()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("`")[1] for line in lines] == ["max_tokens", "temperature", "stop"]
+
+
+def test_a_refusal_that_names_no_key_of_the_request_ends_with_the_words_of_the_server(serve):
+    server = serve((400, {}, "unknown model `gpt`"))
+    with refused("generation.error-answered", "400", "unknown model `gpt`"):
+        list(EndpointGenerator(server.url, chat=True).generate([Request(key="1", model="gpt", text="q")]))
+    assert len(server.seen) == 1

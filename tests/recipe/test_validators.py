@@ -75,6 +75,12 @@ CPT = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning
             "recipe.training-end",
             ("line 8, cpt:", "`num_train_epochs`", "`max_steps`"),
         ),
+        (
+            "  num_train_epochs: 2\n",
+            "  max_steps: 1\n",
+            "recipe.only-warm-up",
+            ("cpt.max_steps:", "`warmup_ratio: 0`"),
+        ),
         ("rpo:\n  model: cpt", "rpo:\n  model: base", "recipe.no-adapter-to-train", ("rpo.lora:", "`base`")),
         ("merge: {model: rpo}", "merge: {model: base}", "recipe.no-adapter-to-merge", ("line 19, merge.model:",)),
         (

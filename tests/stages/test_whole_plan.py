@@ -50,6 +50,7 @@ SHORTER = {
     "preferences.shots": 1,
     "preferences.num_processes": 1,
     "rpo.max_steps": 1,
+    "rpo.warmup_ratio": 0.0,
     "rpo.per_device_train_batch_size": 1,
     "rpo.save_steps": 1,
     "merge.parity_questions": 1,
@@ -73,16 +74,22 @@ def pieces(size):
 def multiply(left, right):
     """Multiply two matrices; in bfloat16 by float32, a small part of the second at a time."""
     if left.dtype != torch.bfloat16:
-        return torch.bmm(left[None], right[None])[0]
+        return torch.addmm(left.new_zeros(1), left, right)
     product = torch.zeros(left.shape[0], right.shape[1])
     for rows in pieces(right.shape[0]):
-        part = left[None, :, rows].float()
+        part = left[:, rows].float()
         for columns in pieces(right.shape[1]):
-            product[:, columns] += torch.bmm(part, right[None, rows, columns].float())[0]
+            product[:, columns].addmm_(part, right[rows, columns].float())
     return product.bfloat16()
 
 
+def multiply_batch(left, right):
+    """Multiply the matrices of two batches, pair by pair."""
+    return torch.stack([multiply(*pair) for pair in zip(left, right)])
+
+
 library.impl("mm", multiply, "CPU")
+library.impl("bmm", multiply_batch, "CPU")
 '''
 """What each process of the true width runs first. Without instructions for bfloat16 torch computes a product with a
 matrix that is not transposed, as in every backward pass, a hundred times slower in bfloat16 than in float32 (measured

@@ -151,8 +151,8 @@ def _change(row: ScoreRow) -> tuple[str, str]:
     if change is None:
         return "", ""
     kept = "" if math.isnan(change.retention) else f"{100 * change.retention:.1f} %"
-    ends = f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-    return f"{100 * change.value:+.1f} {ends}".replace("-", "−"), kept
+    ends = f"[{100 * change.low:+z.1f}, {100 * change.high:+z.1f}]"
+    return f"{100 * change.value:+z.1f} {ends}".replace("-", "−"), kept
 
 
 def _legend(axes: "Axes", words: dict[str, str]) -> None:

@@ -131,7 +131,7 @@ def format_estimate(estimate: Estimate | None, *, signed: bool = False) -> str:
     if estimate is None or estimate.value is None:
         return "-"
     sign = "+" if signed else ""
-    value = f"{100 * estimate.value:{sign}.1f}"
+    value = f"{100 * estimate.value:{sign}z.1f}"
     if estimate.interval is None:
         return value
-    return f"{value} ({100 * estimate.interval.low:{sign}.1f} to {100 * estimate.interval.high:{sign}.1f})"
+    return f"{value} ({100 * estimate.interval.low:{sign}z.1f} to {100 * estimate.interval.high:{sign}z.1f})"

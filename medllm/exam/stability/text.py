@@ -124,7 +124,7 @@ def _comparison(one: Comparison) -> str:
 def _number(estimate: Estimate, *, sign: bool = False) -> str:
     if estimate.value is None:
         return "undefined"
-    form = "+.3f" if sign else ".3f"
+    form = "+z.3f" if sign else "z.3f"
     if estimate.interval is None:
         return f"{estimate.value:{form}}"
     return f"{estimate.value:{form}} [{estimate.interval.low:{form}}, {estimate.interval.high:{form}}]"

@@ -41,7 +41,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
     """A handler that reports a redirect and does not follow it: the key would go with the request."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Follow nothing."""
+        """Follow no redirect, wherever it leads."""
 
 
 class _PromptTooLongError(Exception):

@@ -41,7 +41,7 @@ class OneServer:
 
     @contextmanager
     def of(self, owner: "VllmGenerator", length: int) -> Iterator[Server]:
-        """Give a server with that model and room for so many tokens; start it when nobody asks the one before."""
+        """Give a server with that model and room for so many tokens; start it when the one before is idle."""
         with self._free:
             while self._users and not self._serves(owner, length):
                 self._free.wait()

@@ -66,7 +66,7 @@ class Server:
         self.mixes = False
         """Whether base and adapters may be asked at the same time."""
         self.turn = threading.Lock()
-        """For a server that does not mix them: the lock of whoever asks one of the two."""
+        """For a server that does not mix them: the lock of those that ask one of the two."""
 
     @property
     def lives(self) -> bool:

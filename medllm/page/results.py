@@ -1,4 +1,4 @@
-"""A recorded evaluation, indexed so that any cell is at hand at once: questions, graded replies, and their origin."""
+"""A recorded evaluation, indexed so that any cell is read at once: questions, graded replies, and their origin."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -60,7 +60,10 @@ def test_on_a_console_of_its_own_only_what_is_reported_is_shown_with_the_minutes
 
 
 def test_the_quickstart_shows_the_pipelines_progress_with_the_time_that_is_left(monkeypatch, tmp_path):
-    item = SimpleNamespace(stage="cpt", digest="sha256:0123456789", standing=None, repo_id="mini/cpt")
+    kinds = {"repo_id": "mini/cpt", "kind": "model"}
+    item = SimpleNamespace(stage="cpt", digest="sha256:0123456789", standing=None, **kinds)
+    facts = tmp_path / "facts.json"
+    hub = SimpleNamespace(find=lambda *known: SimpleNamespace(artifact="mini/cpt@1"), file=lambda *known: facts)
     plan = SimpleNamespace(recipe=SimpleNamespace(name="mini"), items=[item], missing=[item])
     messages, shown = [], Queue()
     display = QuickstartDisplay(Reporter(messages.append, shown.put, lambda question: False))
@@ -70,12 +73,12 @@ def test_the_quickstart_shows_the_pipelines_progress_with_the_time_that_is_left(
         while not (line := shown.get(timeout=60)).startswith("cpt: 40 %"):
             pass
         assert re.fullmatch(r"cpt: 40 % done, loss 6\.609, \d+ s elapsed, about \d+ (s|min) left in total", line)
-        write_text(tmp_path / "mini" / "cpt-sha256:01234" / "made" / "facts.json", '{"tokens_trained": 1234}')
+        write_text(facts, '{"tokens_trained": 1234}')
 
     monkeypatch.setattr("medllm.launch.local.launch", launch)
     monkeypatch.setattr("medllm.pipeline.progress.POLL_SECONDS", 0.01)
     display.plan(plan)
-    display.launch(plan, item, {}, SimpleNamespace(work=tmp_path))
+    display.launch(plan, item, {}, SimpleNamespace(work=tmp_path, hub=hub))
     assert messages[:2] == ["  cpt         to build  mini/cpt", "about 2 min on two idle cores, or less (an estimate)"]
     assert re.fullmatch(r"cpt: done in \d+ s; 1,234 tokens", messages[-1])
 

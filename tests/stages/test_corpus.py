@@ -213,7 +213,7 @@ def test_a_corpus_without_a_cutoff_is_refused(sources, tmp_path):
 
 
 def test_a_corpus_of_which_nothing_is_left_says_why(sources, tmp_path):
-    with refused("corpus.nothing-left", "license_not_allowed"):
+    with refused("corpus.nothing-left", "12 license not allowed"):
         make(settings(allowed_licenses=["mit"]), sources, tmp_path / "out")
 
 
@@ -224,7 +224,7 @@ def test_a_set_known_to_hold_the_exam_is_refused_by_name(sources, tmp_path):
 
 
 def test_patients_stop_the_stage_when_the_recipe_says_so_and_an_answer_lets_it_pass(sources, tmp_path):
-    with refused("corpus.personal-data", "name 1, phone 1"):
+    with refused("corpus.personal-data", "1 name, 1 phone"):
         make(settings(personal_data="stop"), sources, tmp_path / "out")
     make(settings(personal_data="keep"), sources, tmp_path / "kept")
     facts = json.loads((tmp_path / "kept" / "facts.json").read_text("utf-8"))

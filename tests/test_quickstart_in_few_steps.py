@@ -14,6 +14,7 @@ FEW = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_few_steps_go_from_an_empty_folder_to_the_table_and_leave_every_stage_on_the_hub(tmp_path):
     folder = tmp_path / "start"

@@ -58,6 +58,7 @@ def test_a_stage_is_made_once_and_not_again_and_what_is_built_can_be_traced(medl
     assert traced["seen_by"] == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_built_is_not_remade_without_a_yes_and_the_plan_says_why(medllm):
     assert medllm("run", "toy.yaml", "corpus", "--hub", "hub").returncode == 0

@@ -62,6 +62,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_at_many_points_the_result_is_the_same_bytes(folder):
     whole = start(folder, folder / "whole")

@@ -46,6 +46,7 @@ def node(monkeypatch):
     shutil.rmtree(folder)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ray_gives_the_bytes_that_this_machine_gives_and_tells_the_same_faults(small_texts, node, tmp_path):
     on_ray = {"kind": "ray", "options": {"mem_per_cpu_gb": 0.3}}

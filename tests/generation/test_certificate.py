@@ -74,11 +74,12 @@ def test_a_right_merge_passes_in_every_kind_of_number(merging, dtype):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "damage",
     [
         pytest.param(0.0, id="an adapter half merged"),
-        pytest.param(float("nan"), id="a broken weight", marks=pytest.mark.long),
+        pytest.param(float("nan"), id="a broken weight"),
     ],
 )
 def test_a_merge_into_another_model_fails_on_the_command_line_and_is_not_put_in_place(merging, damage):

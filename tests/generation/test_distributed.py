@@ -105,6 +105,7 @@ exec "$@"
 """
 
 
+@pytest.mark.long
 def test_two_nodes_share_the_requests_and_give_the_replies_of_one_process(models, tmp_path, monkeypatch, started):
     (tmp_path / "srun").write_text(SRUN, "utf-8")
     (tmp_path / "srun").chmod(0o755)
@@ -134,6 +135,7 @@ def test_other_nodes_have_the_same_devices_by_number():
     assert [str(place) for place in places_on(2, [None])] == ["the CPU", "the CPU of node 2"]
 
 
+@pytest.mark.long
 def test_a_process_that_hangs_is_found_and_all_end(models, monkeypatch, started):
     assert distributed.SILENT + distributed.BEAT + 2 * distributed.LOOK < 60, "found within a minute"
     monkeypatch.setattr(distributed, "SILENT", 15.0)
@@ -205,7 +207,7 @@ def test_a_model_that_a_process_cannot_load_is_reported_in_its_words(models, tmp
         list(maker.generate([Request(key="a", text="患者", model="final")]))
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_the_processes_end_with_the_run_that_started_them(models, by):
     base = models[0]
     script = (

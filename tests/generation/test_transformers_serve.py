@@ -94,6 +94,7 @@ def here(served):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
 def test_a_real_server_says_what_the_model_says_here(served, here, chat):
     base, url = served
@@ -111,6 +112,7 @@ def test_a_real_server_says_what_the_model_says_here(served, here, chat):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
 def test_a_real_server_streams_the_words_it_says_at_once(served, here, chat):
     base, url = served
@@ -126,6 +128,7 @@ def test_a_real_server_streams_the_words_it_says_at_once(served, here, chat):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_model_that_the_server_does_not_have_is_named(served):
     with refused("generation.error-answered", "`nobody/nothing`", kind=NoReplyError) as caught:
         list(EndpointGenerator(served[1], tries=1).generate([Request(key="k", model="nobody/nothing", text="Q")]))

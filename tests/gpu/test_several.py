@@ -60,6 +60,7 @@ def test_several_gpus_learn_what_one_learns(tmp_path, needs, name, way, quantiza
     assert several == pytest.approx(one, rel=2e-2)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_measure_itself_holds_on_a_processor(tmp_path):
     """Without a GPU: the same training twice, as these tests start it, has the same losses."""

@@ -56,6 +56,7 @@ def jobs_of(hub):
     return list(hub.api.list_jobs(namespace="clinic"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_job_that_dies_half_way_is_sent_again_and_goes_on_from_what_was_kept(hub, sent):
     made = sent(HubJobs(keep_every=0.2, script=SLOW))
@@ -110,6 +111,7 @@ def time_is_up(served, job):
     served._jobs._running[job.id].stop("TIMEOUT")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_job_whose_time_is_up_is_followed_by_another_that_goes_on(lingering):
     made = lingering(time_is_up)

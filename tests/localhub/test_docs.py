@@ -31,6 +31,7 @@ def test_the_document_has_its_three_shells():
     assert list(SHELLS) == ["server", "alice", "bob"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_from_an_empty_folder_to_from_pretrained_in_somebody_elses_shell(tmp_path: Path):
     folder, port = tmp_path / "empty", free_port()

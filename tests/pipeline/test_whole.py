@@ -26,6 +26,7 @@ def block(mark: str) -> str:
 COMMANDS = block("run in CI").splitlines()
 
 
+@pytest.mark.long
 def test_the_two_shells_of_the_docs_meet_at_one_hub(tmp_path):
     port = free_port()
     first, second = (block(f"{which} shell").replace("8717", str(port)) for which in ("first", "second"))
@@ -89,6 +90,7 @@ def test_a_fresh_process_with_a_fresh_cache_loads_the_model_by_its_name_alone(fi
     assert len(done.stdout.splitlines()) >= 2
 
 
+@pytest.mark.long
 def test_the_other_commands_of_the_docs_run(finished):
     assert COMMANDS[0] == "medllm run tiny.yaml"
     assert [line.split()[1] for line in COMMANDS[1:-1]] == ["status", "trace", "ask", "ablate"]

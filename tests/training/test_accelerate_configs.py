@@ -77,6 +77,7 @@ def test_the_ddp_file_asks_for_a_whole_model_on_each_gpu_and_leaves_numbers_to_t
     assert arguments.num_processes == 4 and arguments.mixed_precision == "no"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("watchdog")
 def test_accelerate_still_passes_fsdp_over_on_a_cpu_which_is_why_the_tests_tell_it_of_gpus():

@@ -187,6 +187,7 @@ def begun(tmp_path, where, updates=3):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_ends_a_training_with_all_its_processes(sources, tmp_path):
     run = begun(tmp_path, "two processes")
@@ -202,9 +203,9 @@ def test_ctrl_c_ends_a_training_with_all_its_processes(sources, tmp_path):
 @pytest.mark.parametrize(
     ("number", "where"),
     [
-        (signal.SIGTERM, "two processes"),
+        pytest.param(signal.SIGTERM, "two processes", marks=pytest.mark.long),
         pytest.param(signal.SIGUSR1, "two processes", marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, "alone", marks=pytest.mark.long),
+        (signal.SIGTERM, "alone"),
         pytest.param(signal.SIGUSR1, "alone", marks=pytest.mark.long),
     ],
 )

@@ -91,6 +91,7 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_nodes_that_meet_over_loopback_learn_what_one_process_learns(tmp_path, sources, srun):
     cpt.make(SETTINGS, sources, tmp_path / "one")

@@ -41,6 +41,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("watchdog")
 def test_both_trackers_keep_the_losses_of_the_log_of_a_run_that_was_killed_and_gone_on_with(tmp_path):

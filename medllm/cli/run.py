@@ -189,16 +189,23 @@ def trace(
     row: Annotated[Optional[str], typer.Argument(help="A row of it: its id, question_id or locator.")] = None,  # noqa: UP045
     kind: Annotated[str, typer.Option("--kind", metavar="model|dataset|space", help="What it is.")] = "",
     hub: HubOption = None,
+    work: WorkOption = Path("runs"),
     json_: JsonOption = False,
 ) -> None:
     """Show where a model or row came from, and what saw it.
 
-    Names the datasets and models that a row reached, for a take-down.
+    Names the datasets and models that a row reached, and the folders of this disk, for a take-down (medllm forget).
     """
     from medllm.cli.console import log
     from medllm.hub import connect
+    from medllm.pipeline.forget import local_places
     from medllm.pipeline.trace import owner_of, trace_of
 
     with connect(hub, owner_of(repo), say=log) as there:
         answer = trace_of(there, repo, row, kind)
-    print(json.dumps(answer.as_json(), ensure_ascii=False, indent=2) if json_ else "\n".join(answer.lines()))
+        places = local_places(there, repo, row, work) if row else []
+    if json_:
+        here = {"on_this_disk": [{"path": str(path), "why": why} for path, why in places]}
+        print(json.dumps(answer.as_json() | here, ensure_ascii=False, indent=2))
+        return
+    print("\n".join([*answer.lines(), *(f"on this disk: {path} ({why})" for path, why in places)]))

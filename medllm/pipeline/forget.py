@@ -107,6 +107,16 @@ def withdrawal(hub: Hub, repo: str, name: str, work: Path) -> Withdrawal:
     return Withdrawal(name, namespace, tuple(found), tuple(sorted(texts)), tuple(_folders(hub, parts, work)), parts)
 
 
+def local_places(hub: Hub, repo: str, name: str, work: Path) -> list[tuple[Path, str]]:
+    """List the folders and caches of this disk that hold a row or learnt it, each with its reason; for `trace`."""
+    try:
+        return list(withdrawal(hub, repo, name, work).folders)
+    except HubError as error:
+        if error.code != "command.unknown-row":  # a row of results: no training read it
+            raise
+        return []
+
+
 def _unknown(hub: Hub, tables: list[Version], repo: str, name: str) -> HubError:
     there: set[str] = set()
     for one in tables:

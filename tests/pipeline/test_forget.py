@@ -9,7 +9,7 @@ import pytest
 from medllm.errors import HubError
 from medllm.localhub import Store
 from medllm.localhub.store import removal
-from medllm.pipeline.forget import carry_out, left_to_people, withdrawal
+from medllm.pipeline.forget import carry_out, left_to_people, local_places, withdrawal
 from medllm.pipeline.trace import text_hash, trace_of
 from tests.refusals import refused
 
@@ -52,6 +52,9 @@ def test_everything_that_learnt_the_row_is_listed_and_nothing_that_did_not(works
     assert [part.repo_id for part in plan.repositories][-1] == "clinic/toy-corpus"
     seen = trace_of(workshop.hub, "clinic/toy-corpus", "the p:1").as_json()["seen_by"]
     assert set(seen) == listed
+    work = workshop.bench().work
+    assert local_places(workshop.hub, "clinic/toy-corpus", "the p:1", work) == list(plan.folders) != []
+    assert local_places(workshop.hub, "clinic/toy-corpus", "no such row", work) == []
 
 
 def test_the_row_goes_for_good_and_what_stays_is_whole(workshop, learnt, tmp_path):

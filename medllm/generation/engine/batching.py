@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,15 @@ def plan(
             groups.setdefault(key, []).append((request, tokens))
     batches = [batch for group in groups.values() for batch in _batches(group, limits)]
     return batches, unfit
+
+
+def switched_to(model: Any, name: str) -> AbstractContextManager[Any]:  # noqa: ANN401  a PeftModel
+    """Switch a model with PEFT's adapters to one of them, or to its base while the context lasts."""
+    if name == BASE:
+        off: AbstractContextManager[Any] = model.disable_adapter()
+        return off
+    model.set_adapter(name, inference_mode=True)
+    return nullcontext()
 
 
 class BatchedGenerator(ABC):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, Prompt, pieces
+from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, Prompt, pieces, switched_to
 from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.engine.kv_cache import CacheBudget, Prefix, Rows, Shared, joined, roomy_cache
 from medllm.generation.engine.lora_linear import replace_lora_layers
@@ -216,13 +216,7 @@ class LocalGenerator(BatchedGenerator):
 
     def _only(self, name: str) -> AbstractContextManager[Any]:
         """Switch what PEFT does to one model, for a batch that asks no other."""
-        if not self.left_to_peft:
-            return nullcontext()
-        if name == BASE:
-            off: AbstractContextManager[Any] = self.model.disable_adapter()
-            return off
-        self.model.set_adapter(name, inference_mode=True)
-        return nullcontext()
+        return switched_to(self.model, name) if self.left_to_peft else nullcontext()
 
 
 def _laid_out_anew(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits
+from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, switched_to
 from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.engine.kv_cache import LEAST_TOKENS, CacheBudget
 from medllm.generation.serving import context_of
-from medllm.generation.types import BASE, Delta, Request
+from medllm.generation.types import Delta, Request
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import (
@@ -120,13 +120,7 @@ class TransformersGenerator(BatchedGenerator):
 
     def _only(self, name: str) -> AbstractContextManager[Any]:
         """Switch to one model: the base, or an adapter on it."""
-        if not self.adapters:
-            return nullcontext()
-        if name == BASE:
-            off: AbstractContextManager[Any] = self.model.disable_adapter()
-            return off
-        self.model.set_adapter(name, inference_mode=True)
-        return nullcontext()
+        return switched_to(self.model, name) if self.adapters else nullcontext()
 
 
 class _Writer(LogitsProcessor):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -119,9 +120,10 @@ def mirror(
     Pickled weights and code are left out. An interrupted mirror resumes, and what is mirrored already is not sent
     again. --from takes the folder that --bundle or `hf download --local-dir` leaves.
     """
-    from medllm.cli.console import handle_interrupt, log
+    from medllm.cli.console import handle_interrupt, log, open_reporter
     from medllm.hub import mirror as mirrors
     from medllm.hub.client import connect
+    from medllm.pipeline.progress import report_push
     from medllm.recipe.reference import parse_reference
 
     place = parse_reference(repo)
@@ -138,8 +140,14 @@ def mirror(
         found = mirrors.source_of(source, place.repo_id, kind, revision, say=log)
         for name in found.left_out():
             log(f"{name}: is left out, because loading it can run code")
-        with connect(into, say=log) as there:
-            print(mirrors.mirror(found, there))
+        with (
+            open_reporter() as reporter,
+            connect(into, bars=False, say=reporter.say) as there,
+            tempfile.TemporaryDirectory() as scratch,
+            report_push(f"copying into {into}", Path(scratch), reporter.progress),
+        ):
+            made = mirrors.mirror(found, there)
+        print(made)
 
 
 @hub.command()

@@ -15,7 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind
 from medllm.hub.client import MIRROR_FILE, PUBLIC_HUB, Hub, connect
-from medllm.hub.push import KEPT, create
+from medllm.hub.push import KEPT, BytesSent, create
 from medllm.resource_errors import disk_is_full
 
 LEFT_OUT = {
@@ -265,9 +265,10 @@ def _commit_whole(source: MirrorSource, into: Hub) -> str:
         record = json.dumps(_record(source), ensure_ascii=False, indent=2) + "\n"
         into.say(f"{repo_id}: copying {len(files)} files into {into.name}")
         gone = (head.files if head else frozenset()) - set(files) - KEPT - {MIRROR_FILE}
+        sent = BytesSent(files.values())
 
         def commit(api: HfApi) -> str:
-            added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
+            added = [sent.add(name, path) for name, path in files.items()]
             added.append(CommitOperationAdd(path_in_repo=MIRROR_FILE, path_or_fileobj=record.encode()))
             deleted = [CommitOperationDelete(path_in_repo=name) for name in sorted(gone)]
             done = api.create_commit(

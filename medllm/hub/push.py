@@ -1,18 +1,23 @@
 """Push a folder as one commit, all or nothing, tagged when it is complete; unfinished work goes to a branch."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
 
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, constants
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import _xet_progress_reporting
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from medllm.errors import HubError
 from medllm.files import atomic_folder
 from medllm.hub.artifact import Artifact, Kind, Provenance
 from medllm.hub.client import Hub, RepoState
 from medllm.hub.errors import MovedError
-from medllm.work_progress import counted
+from medllm.work_progress import WorkProgress, report_progress
 
 STAGED_ABOVE = 50 * 10**9
 """Bytes above which files go to a branch one by one first: a file that has arrived there is not sent again."""
@@ -68,10 +73,12 @@ def push(
                 "hub.vanished", f"{repo_id}: the repository was made a moment ago and has disappeared. Run again."
             )
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    if sum(path.stat().st_size for path in files.values()) > staged_above:
-        _stage(hub, repo_id, kind, files, branch=f"making-{provenance.digest[:12]}")
+    sent = BytesSent(files.values())
+    if sent.total > staged_above:
+        _stage(hub, repo_id, kind, files, sent, branch=f"making-{provenance.digest[:12]}")
+        sent = BytesSent(files.values(), "committing")
     try:
-        commit = _commit(hub, standing, files, provenance)
+        commit = _commit(hub, standing, files, provenance, sent)
     except MovedError:
         winner = hub.state_at(repo_id, kind)
         if winner and winner.provenance and winner.provenance.digest == provenance.digest:
@@ -101,14 +108,98 @@ def create(api: HfApi, repo_id: str, kind: Kind, *, private: bool) -> None:
     api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
 
 
-def _commit(hub: Hub, standing: RepoState, files: dict[str, Path], provenance: Provenance) -> str:
+class BytesSent:
+    """How many bytes of a push have been sent, by whichever protocol the client sends them; reported as they go."""
+
+    def __init__(self, files: Iterable[Path], what: str = "") -> None:
+        self.total = sum(path.stat().st_size for path in files)
+        self._what = what
+        self._parts: dict[object, int] = {}
+        self._lock = Lock()
+        self._report(now=True)
+
+    def reach(self, part: object, size: int) -> None:
+        """Count so many bytes of a file, or of a group of files, as sent; a retry does not count them again."""
+        with self._lock:
+            self._parts[part] = max(size, self._parts.get(part, 0))
+        self._report()
+
+    def add(self, name: str, path: Path) -> CommitOperationAdd:
+        """Return the operation that adds this file and counts its bytes."""
+        operation = _CountedAdd(path_in_repo=name, path_or_fileobj=path)
+        operation.sent = self
+        return operation
+
+    @contextmanager
+    def by_xet(self) -> Iterator[None]:
+        """Count in this block what the client sends over xet: it reports to its bars alone, so this takes their place.
+
+        Where the user has switched the bars off, the client reports nothing.
+        """
+        if constants.HF_HUB_DISABLE_XET or constants.HF_HUB_DISABLE_PROGRESS_BARS:
+            yield
+            return
+        bars, hidden = _xet_progress_reporting.XetUploadProgressReporter, are_progress_bars_disabled()
+        _xet_progress_reporting.XetUploadProgressReporter = lambda **_: _XetSent(self)  # type: ignore[misc,assignment]
+        enable_progress_bars()
+        try:
+            yield
+        finally:
+            _xet_progress_reporting.XetUploadProgressReporter = bars  # type: ignore[misc]
+            if hidden:
+                disable_progress_bars()
+
+    def finish(self) -> None:
+        """Report that all is sent, also what the client sent within the commit itself."""
+        self._parts[self] = self.total
+        self._report(now=True)
+
+    def _report(self, *, now: bool = False) -> None:
+        done = min(sum(self._parts.values()), self.total)
+        report_progress(WorkProgress(self._what, done, self.total, "bytes"), now=now)
+
+
+class _XetSent:
+    """Receives the progress of one group of uploads over xet, in the form that the client's bars receive it."""
+
+    def __init__(self, sent: BytesSent) -> None:
+        self._sent = sent
+
+    def update_progress(self, group: Any, _files: object = None) -> None:  # noqa: ANN401  hf_xet's own type
+        self._sent.reach(self, int(group.total_bytes_completed))
+
+    def close(self) -> None:
+        pass
+
+
+class _CountedAdd(CommitOperationAdd):
+    """An added file whose bytes are counted as they are sent over git-lfs, where the client would draw a bar."""
+
+    sent: BytesSent
+
+    @contextmanager
+    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
+        with super().as_file() as file:
+            if with_tqdm:
+                read = file.read
+
+                def counted_read(size: int = -1) -> bytes:
+                    data = read(size)
+                    self.sent.reach(self.path_in_repo, file.tell())
+                    return data
+
+                file.read = counted_read  # type: ignore[method-assign]
+            yield file
+
+
+def _commit(hub: Hub, standing: RepoState, files: dict[str, Path], provenance: Provenance, sent: BytesSent) -> str:
     """Make the one commit: add the new files, delete the files that are gone, and check the parent."""
     repo_id, kind = standing.artifact.repo_id, standing.artifact.kind
     gone = standing.files - set(files) - KEPT
 
     def commit(api: HfApi) -> str:
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
-            CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()
+            sent.add(name, path) for name, path in files.items()
         ]
         operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(gone)]
         done = api.create_commit(
@@ -120,20 +211,26 @@ def _commit(hub: Hub, standing: RepoState, files: dict[str, Path], provenance: P
         )
         return str(done.oid)
 
-    return hub.call(repo_id, commit)
+    with sent.by_xet():
+        oid = hub.call(repo_id, commit)
+    sent.finish()
+    return oid
 
 
-def _stage(hub: Hub, repo_id: str, kind: Kind, files: dict[str, Path], *, branch: str) -> None:
+def _stage(hub: Hub, repo_id: str, kind: Kind, files: dict[str, Path], sent: BytesSent, *, branch: str) -> None:
     """Push the files one by one to a branch; the final commit then finds their bytes on the Hub and sends none."""
     hub.call(repo_id, lambda api: api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True))
     there = hub.call(repo_id, lambda api: _sizes(api, repo_id, kind, branch))
-    for name, path in counted(files.items(), len(files), "files"):
-        if there.get(name) != path.stat().st_size:
+    for name, path in files.items():
+        if there.get(name) == path.stat().st_size:
+            sent.reach(name, path.stat().st_size)
+            continue
+        with sent.by_xet():
             hub.call(
                 f"{repo_id}: {name}",
                 lambda api, name=name, path=path: api.create_commit(  # type: ignore[misc]
                     repo_id,
-                    [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)],
+                    [sent.add(name, path)],
                     repo_type=kind,
                     revision=branch,
                     commit_message=f"{name} on its way",

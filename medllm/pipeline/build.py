@@ -160,9 +160,9 @@ def make(
         if card is not None:
             (out / "README.md").write_text(card, encoding="utf-8")
         provenance.write(out)
-        size, done = count_bytes([out]), describe_facts(item.stage, read_facts(out))
-        bench.say(f"{item.stage}: pushing {format_bytes(size)} to {item.repo_id}")
-        with report_push(item, size, place, bench.progress):
+        done = describe_facts(item.stage, read_facts(out))
+        bench.say(f"{item.stage}: pushing {format_bytes(count_bytes([out]))} to {item.repo_id}")
+        with report_push(f"{item.stage}: pushing to {item.repo_id}", place, bench.progress):
             artifact = push(bench.hub, out, item.repo_id, item.kind, head=head, private=True)
         # The Hub of this machine has the bytes now; later stages and commands read them from it.
         if is_local(bench.hub) and not drop_copy(bench.hub, artifact, out):

@@ -58,7 +58,10 @@ def describe_work(work: WorkProgress, pace: Pace) -> str:
 
     Before the first is done, the time left is what all the tokens that may be written would take.
     """
-    parts = [f"{work.what}: " if work.what else "", f"{work.done:,} of {work.total:,} {work.unit}"]
+    amount = f"{work.done:,} of {work.total:,} {work.unit}"
+    if work.unit == "bytes":
+        amount = f"{format_bytes(work.done)} of {format_bytes(work.total)}"
+    parts = [f"{work.what}: " if work.what else "", amount]
     if work.done >= work.total:  # what follows it is not counted
         return "".join(parts)
     tokens, seconds = pace.gained(f"tokens of {work.what}", work.tokens)
@@ -86,17 +89,19 @@ def report_pull(item: StagePlan, caches: Collection[Path], progress: Callable[[s
 
 
 @contextmanager
-def report_push(item: StagePlan, size: int, place: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Report a push that takes long: the files that have arrived, where they are sent one by one, and the time."""
-    start = time.monotonic()
+def report_push(what: str, place: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """Report a push that takes long: how much of it has been sent, the time left, and the time so far.
+
+    `what` names the push; the folder `place` holds the file with its progress meanwhile.
+    """
+    start, pace = time.monotonic(), Pace()
 
     def report() -> None:
         work = read_progress(place / "progress.json")
-        sent = f", {work.done:,} of {work.total:,} {work.unit} sent" if work else ""
-        spent = format_duration(time.monotonic() - start)
-        progress(f"{item.stage}: pushing {format_bytes(size)} to {item.repo_id}{sent}, {spent} so far")
+        sent = f", {describe_work(work, pace)}" if work else ""
+        progress(f"{what}{sent}, {format_duration(time.monotonic() - start)} so far")
 
-    with progress_in(place / "progress.json"), poll_in_background(report, POLL_SECONDS, f"push of {item.stage}"):
+    with progress_in(place / "progress.json"), poll_in_background(report, POLL_SECONDS, f"progress of {what}"):
         yield
 
 

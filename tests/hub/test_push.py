@@ -1,6 +1,7 @@
 """A push is one commit: whole or not at all, never over other people's work, and repeated without harm."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,23 @@ def test_large_weights_are_staged_on_a_branch_and_become_visible_by_one_commit(h
     assert [branch.name for branch in hub.refs(REPO, "model").branches] == ["main"]
     pulled = hub.pull(artifact)
     assert {name: (pulled / name).read_bytes() for name in weights} == weights
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # git-lfs, by a name of httpx's older versions
+@pytest.mark.parametrize("lfs_alone", [False, True])
+@pytest.mark.parametrize("staged_above", [10**9, 1_000_000])
+def test_a_push_reports_how_many_of_its_bytes_are_sent(hub, tmp_path, monkeypatch, lfs_alone, staged_above):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", lfs_alone)
+    seen = []
+    monkeypatch.setattr(sys.modules["medllm.hub.push"], "report_progress", lambda one, now=False: seen.append(one))
+    output(tmp_path / "out", 1, **{f"shard-{number}": os.urandom(9_000_000) for number in range(3)}, facts=b"{}")
+    pushed(hub, tmp_path / "out", staged_above=staged_above)
+    size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert {(one.total, one.unit) for one in seen} == {(size, "bytes")}
+    sending = [one.done for one in seen if one.what == ""]
+    assert sending == sorted(sending) and sending[0] == 0 and sending[-1] >= 27_000_000
+    assert any(1_000_000 < done < 26_000_000 for done in sending), "also within one commit"
+    assert seen[-1].done == size
 
 
 def test_a_tag_of_ours_on_foreign_content_is_an_error_not_a_result(hub, tmp_path):

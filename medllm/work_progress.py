@@ -38,6 +38,8 @@ class WorkProgress:
     """Tokens written by this part so far, where it writes any."""
     most_tokens: int = 0
     """Tokens that this part writes at most."""
+    also: str = ""
+    """What else is known so far, as "640 texts"."""
 
 
 def report_progress(progress: WorkProgress, *, now: bool = False) -> None:

@@ -21,7 +21,17 @@ from medllm.corpus.cleaning import FilterLimits
 from medllm.corpus.dedup import CONFIG, Buckets, Resolve, Signatures
 from medllm.corpus.documents import AdmissionGate
 from medllm.corpus.read.sources import SourcePart, TextSource, split_into_tasks
-from medllm.corpus.steps import AuditConfig, Clean, Leakage, Personal, Read, WriteIntermediate, part
+from medllm.corpus.steps import (
+    AuditConfig,
+    Clean,
+    Leakage,
+    Personal,
+    Read,
+    WriteIntermediate,
+    kept_texts,
+    part,
+    read_reached,
+)
 from medllm.corpus.write import Counts, WriteTables
 from medllm.errors import DataError, MedllmError
 from medllm.files import write_text
@@ -73,7 +83,12 @@ class Pass:
             return [Resolve(work, len(self.pieces), curation.alike, curation.replay)]
         if self.name == "finish":
             return [WriteTables(work, curation.audit, curation.tokenizer, curation.forgotten)]
-        read = [Read(self.pieces, curation.gate), Clean(curation.limits), curation.personal, Leakage(curation.audit)]
+        read = [
+            Read(self.pieces, curation.gate, work),
+            Clean(curation.limits),
+            curation.personal,
+            Leakage(curation.audit),
+        ]
         return [*read, WriteIntermediate(work), Signatures(work)]
 
 
@@ -120,13 +135,20 @@ PARTS = {
 """What each pass does, in the words of its progress."""
 
 
-def _shown(job: Any) -> AbstractContextManager[None]:  # noqa: ANN401  one of datatrove's executors
-    """Report while the block runs how many tasks of a pass are done, by their marks."""
-    marks = Path(job.logging_dir.path)
+def _shown(one: Pass, work: Path) -> AbstractContextManager[None]:
+    """Report while the block runs how much of a pass is done: bytes of the sources, or texts of its ended tasks."""
+    completions = Path(_marks(one, work)) / "completions"
+    size = sum(piece.size for pieces in one.pieces for piece in pieces)
+    texts = [] if one.name == "read" else [kept_texts(work, task) for task in range(len(one.pieces))]
 
     def state() -> WorkProgress:
-        done = sum(1 for _ in marks.glob("completions/*"))
-        return WorkProgress(PARTS.get(marks.name, marks.name), done, job.world_size, "parts")
+        what, ended = PARTS.get(one.name, one.name), {int(mark.name) for mark in completions.glob("*")}
+        if one.name == "read" and size:
+            reached, read = read_reached(work)
+            return WorkProgress(what, min(reached, size), size, "bytes", also=f"{read:,} texts")
+        if one.name == "finish":
+            return WorkProgress(what, sum(texts[task] for task in ended), sum(texts), "texts")
+        return WorkProgress(what, len(ended), one.tasks, "parts", also=f"{sum(texts):,} texts" if texts else "")
 
     return watched(state)
 
@@ -146,8 +168,7 @@ class _Quiet(LocalPipelineExecutor):  # type: ignore[misc]
     def run(self) -> Any:  # noqa: ANN401  datatrove's returns statistics
         """Run the tasks without a mark; datatrove's own `run` starts a process that outlives a killed run."""
         if left := self.get_incomplete_ranks():
-            with _shown(self):
-                run_in_workers(self._apart, left, self.workers, Path(self.logging_dir.path))
+            run_in_workers(self._apart, left, self.workers, Path(self.logging_dir.path))
         return left
 
     def _apart(self, rank: int) -> None:
@@ -229,7 +250,8 @@ def local(workers: int) -> Executor:
     def run(one: Pass, work: Path) -> Any:  # noqa: ANN401
         logger.disable("datatrove")
         made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
-        return _Quiet(one.steps(work), **made).run()
+        with _shown(one, work):
+            return _Quiet(one.steps(work), **made).run()
 
     return run
 
@@ -255,7 +277,7 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
             "slurm", lambda: _Submitted(one.steps(work), **{**made, "job_name": f"corpus-{one.name}", **settings})
         )
         _run("slurm", "Run this where `sbatch` is.", job)
-        with _shown(job):
+        with _shown(one, work):
             _wait(job)
         # Checked again: the last task may have ended between the check of its mark and the check of the queue.
         _require_complete(one, job, job.get_incomplete_ranks())
@@ -273,7 +295,7 @@ def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  named as dat
         logger.disable("datatrove")
         made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
         job = _construct("ray", lambda: _OnRay(one.steps(work), **{**made, **options}))
-        with _shown(job):
+        with _shown(one, work):
             _run("ray", "Install it: pip install ray.", job)
         _require_complete(one, job, job.get_incomplete_ranks())
 

@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from medllm.corpus.decontaminate.ngrams import Hashes, fold, hash_grams
-from medllm.corpus.steps import part
+from medllm.corpus.steps import kept_texts, part
 
 GRAM = 5
 """Characters of a shingle."""
@@ -114,7 +114,7 @@ class KeptTexts:
     def __init__(self, work: Path, tasks: int) -> None:
         self.work = work
         self.tasks = tasks
-        sizes = [len(np.load(part(work, "facts", task, "npy"), mmap_mode="r")) for task in range(tasks)]
+        sizes = [kept_texts(work, task) for task in range(tasks)]
         self.offsets: Numbers = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self.size = int(self.offsets[-1])
         self.table = lru_cache(OPEN)(self._table)

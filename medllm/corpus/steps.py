@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,7 +18,7 @@ from medllm.corpus.cleaning import FilterLimits, drop_reason, normalise, without
 from medllm.corpus.decontaminate.exam_items import ExamItem, Match
 from medllm.corpus.decontaminate.matcher import index_of, match_in_slices, verdict
 from medllm.corpus.decontaminate.ngrams import fold
-from medllm.corpus.documents import AdmissionGate
+from medllm.corpus.documents import AdmissionGate, Draft
 from medllm.corpus.pii import PiiFinding, find, hide
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart
@@ -66,6 +67,11 @@ def part(work: Path, what: str, rank: int, ending: str = "jsonl") -> Path:
     return folder / f"{rank:05d}.{ending}"
 
 
+def kept_texts(work: Path, rank: int) -> int:
+    """Return how many texts a task of the first pass kept."""
+    return len(np.load(part(work, "facts", rank, "npy"), mmap_mode="r"))
+
+
 def _writer(work: Path, what: str, rank: int) -> JsonlWriter:
     """Open a writer of one task's lines; its file is empty until the first line."""
     part(work, what, rank).write_bytes(b"")
@@ -111,14 +117,15 @@ class Read(PipelineStep):  # type: ignore[misc]
 
     type, name = "reader", "read"
 
-    def __init__(self, tasks: Sequence[Sequence[SourcePart]], gate: AdmissionGate) -> None:
+    def __init__(self, tasks: Sequence[Sequence[SourcePart]], gate: AdmissionGate, work: Path) -> None:
         super().__init__()
         self.tasks = tasks
         self.gate = gate
+        self.work = work
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Passing]:  # noqa: ANN401
         """Turn each draft into a document with dates and licence, or into a dropped text with the reason."""
-        for draft in (draft for piece in self.tasks[rank] for draft in read_drafts(piece)):
+        for draft in self._counted_drafts(rank):
             admitted = self.gate.admit(draft)
             metadata: dict[str, Any] = {"source": draft.source, "locator": draft.locator, "kind": draft.kind}
             metadata |= {"topic": draft.topic, "group": draft.group}
@@ -129,6 +136,30 @@ class Read(PipelineStep):  # type: ignore[misc]
                 metadata |= {"license": admitted.license, "published": admitted.published.isoformat()}
                 metadata |= {"exam_date": exam_date, "reason": None}
             yield Passing(draft.text, draft.id, metadata=metadata)
+
+    def _counted_drafts(self, rank: int) -> Iterator[Draft]:
+        """Yield the drafts of a task; note each second how many bytes of its pieces are done, and how many drafts."""
+        done, drafts, noted = 0, 0, time.monotonic()
+        note = part(self.work, "reached", rank, "txt")
+        for piece in self.tasks[rank]:
+            for draft in read_drafts(piece):
+                yield draft
+                drafts += 1
+                if time.monotonic() - noted >= 1:
+                    noted = time.monotonic()
+                    note.write_text(f"{done} {drafts}", encoding="utf-8")
+            done += piece.size
+        note.write_text(f"{done} {drafts}", encoding="utf-8")
+
+
+def read_reached(work: Path) -> tuple[int, int]:
+    """Return how many bytes of the sources, and how many texts, all tasks have read so far; half a note counts as 0."""
+    bytes_read = texts = 0
+    for path in (work / "reached").glob("*.txt"):
+        numbers = path.read_text("utf-8").split()
+        if len(numbers) == 2:
+            bytes_read, texts = bytes_read + int(numbers[0]), texts + int(numbers[1])
+    return bytes_read, texts
 
 
 class Clean(PipelineStep):  # type: ignore[misc]

@@ -62,6 +62,8 @@ def describe_work(work: WorkProgress, pace: Pace) -> str:
     if work.unit == "bytes":
         amount = f"{format_bytes(work.done)} of {format_bytes(work.total)}"
     parts = [f"{work.what}: " if work.what else "", amount]
+    if work.also:
+        parts.append(f", {work.also}")
     if work.done >= work.total:  # what follows it is not counted
         return "".join(parts)
     tokens, seconds = pace.gained(f"tokens of {work.what}", work.tokens)

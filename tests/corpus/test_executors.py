@@ -4,8 +4,10 @@ import os
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from medllm import work_progress
 from medllm.corpus import curate
 from medllm.stages.corpus import make
 from tests.corpus.spread import files, settings
@@ -60,6 +62,20 @@ def test_slurm_gives_the_bytes_that_this_machine_gives(small_texts, cluster, tmp
     assert len((cluster / "submitted").read_text("utf-8").splitlines()) == 4, "each pass once, and nothing else"
     asked = (cluster / "asked").read_text("utf-8")
     assert "--partition=cpu" in asked and "--time=4:00:00" in asked and "--qos=long" in asked
+
+
+def test_each_pass_reports_bytes_or_texts(small_texts, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(work_progress, "report_progress", lambda one, now=False: seen.update({one.what: one}))
+    with work_progress.progress_in(tmp_path / "progress.json"):
+        make(settings("local"), small_texts, tmp_path / "out")
+    kept = sum(pq.read_metadata(path).num_rows for path in (tmp_path / "out" / "corpus").glob("*.parquet"))
+    size = (small_texts["./texts"] / "rows.jsonl").stat().st_size
+    read, choosing, writing = (seen[name] for name in ("reading and checking", "choosing among duplicates", "writing"))
+    assert (read.done, read.total, read.unit, read.also) == (size, size, "bytes", "90 texts")
+    assert (choosing.done, choosing.total, choosing.unit) == (1, 1, "parts")
+    assert writing.unit == "texts" and writing.done == writing.total >= kept > 0
+    assert choosing.also == f"{writing.total} texts"
 
 
 def test_a_slurm_job_that_fails_is_named_with_its_logs(small_texts, cluster, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +148,32 @@ def make_tokenizer():
     )
     tokenizer.train_from_iterator(sentences(200, seed=1), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+
+
+def published_template(family: str) -> str:
+    """Return the chat template of a family, as the installed TRL has it: `qwen3`, `gptoss`, `gemma`, ..."""
+    import trl
+
+    return (Path(trl.__file__).parent / "chat_templates" / f"{family}.jinja").read_text("utf-8")
+
+
+def make_chat_tokenizer(template: str):
+    """Make a small tokenizer that has a chat template and every mark that the template writes."""
+    from tokenizers import AddedToken
+
+    tokenizer = make_tokenizer()
+    marks = dict.fromkeys(MARK.findall(template))
+    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in ("<think>", "</think>")])
+    tokenizer.bos_token = next((mark for mark in ("<bos>", "<s>") if mark in marks), "<|endoftext|>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+MARK = re.compile(
+    r"<\|[^|<>\s'\"]+\|>|<(?:start|end)_of_[a-z]+>|<｜[^<>｜]+｜>|<\|[a-z]+>|<[a-z]+\|>|</?s>|\[gMASK\]|<sop>"
+)
+"""How the families write what steers a model."""
 
 
 def make_corpus(folder: Path, count: int = 40, longest: int = 40) -> Path:

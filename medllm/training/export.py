@@ -8,20 +8,18 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from medllm.weights.adapter import write_base
+from medllm.weights.chat_template import plain_template
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import end_marks
+from medllm.weights.special_tokens import TextTokens
 
 SETS = ("target_modules", "exclude_modules")
-# For a base without a template of its own: the conversation as plain text, the form it was trained on.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
-)
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """Write tokenizer, chat template and a generation_config that stops."""
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        tokenizer.chat_template = plain_template(tokenizer, TextTokens(tokenizer).begin)
     tokenizer.save_pretrained(str(out))
     stops = GenerationConfig(
         eos_token_id=end_marks(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id

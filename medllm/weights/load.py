@@ -22,7 +22,14 @@ Quantization = Literal["none", "nf4"]
 PROBE = "問1：72歳の男性。SpO₂ 93%、CRP 12.5mg/dL。\n　ａ〜ｅのうち２つ選べ。\n\n答え: a, c\n"
 
 # Ends of text and of turn by family. A model published without them runs on into invented questions.
-END_MARKS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<eos>", "</s>")
+END_MARKS = (
+    *("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end_of_text|>", "<end_of_turn>", "<turn|>", "<eos>"),
+    *("</s>", "<|end|>", "<|return|>", "<|call|>", "<|END_OF_TURN_TOKEN|>", "<end_of_utterance>", "<|endofturn|>"),
+    *("<｜end▁of▁sentence｜>", "[EOS]"),
+)
+WITHIN = {"<|end|>": ("<|channel|>", "<|content|>")}
+"""Marks that end a message within a reply, not the reply, where the vocabulary has one of the others: the thinking of
+harmony and Solar ends with the mark with which Phi's reply ends."""
 
 
 def default_device() -> torch.device:
@@ -236,4 +243,7 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> frozenset[in
 def end_marks(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token at which an answer is over: the tokenizer's own end, and the end of a turn where it has one."""
     vocabulary = tokenizer.get_vocab()
-    return sorted({tokenizer.eos_token_id, *(vocabulary[mark] for mark in END_MARKS if mark in vocabulary)})
+    marks = [
+        mark for mark in END_MARKS if mark in vocabulary and not any(one in vocabulary for one in WITHIN.get(mark, ()))
+    ]
+    return sorted({tokenizer.eos_token_id, *(vocabulary[mark] for mark in marks)})

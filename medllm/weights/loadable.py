@@ -137,7 +137,7 @@ def _check_template(folder: Path) -> None:
     """Where there is a chat template, it is one that Jinja can read."""
     from jinja2 import Environment, TemplateSyntaxError
 
-    for name, text in _templates(folder):
+    for name, _, text in templates(folder):
         try:
             Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_GENERATION.sub("", text))
         except TemplateSyntaxError as fault:
@@ -148,17 +148,21 @@ def _check_template(folder: Path) -> None:
             ) from fault
 
 
-def _templates(folder: Path) -> Iterator[tuple[Path, str]]:
+def templates(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield the chat templates of a folder: file, name (`default` for the one that is used) and text.
+
+    A file of its own comes last: it wins over the tokenizer's settings.
+    """
     file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    stated = json.loads(settings.read_text("utf-8")).get("chat_template") if settings.is_file() else None
+    named = stated if isinstance(stated, list) else [{"name": "default", "template": stated}]
+    for one in named:
+        if isinstance(one, dict) and isinstance(one.get("template"), str):
+            yield settings, str(one.get("name")), one["template"]
     try:
         if file.is_file():
-            yield file, file.read_text("utf-8")
+            yield file, "default", file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise ModelError(
             "weights.unreadable-template", f"{file}: cannot be read ({fault}). Download it again as UTF-8."
         ) from fault
-    stated = json.loads(settings.read_text("utf-8")).get("chat_template") if settings.is_file() else None
-    named = stated if isinstance(stated, list) else [{"template": stated}]
-    for one in named:
-        if isinstance(one, dict) and isinstance(one.get("template"), str):
-            yield settings, one["template"]

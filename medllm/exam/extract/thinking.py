@@ -25,6 +25,8 @@ _ESCAPED = re.compile(rf"&lt;(/?{_NAME})&gt;", re.I)
 _CHANNEL = re.compile(
     r"<\|channel\|>\s{0,4}(?P<name>\w{1,20})[^<\n]{0,80}(?:<\|constrain\|>\s{0,4}\w{1,20}\s{0,4})?<\|message\|>", re.I
 )
+_BETWEEN = re.compile(rf"{_CHANNEL.pattern}|<\|(?:start|begin)\|>\s{{0,4}}assistant\b|<\|(?:start|end|message)\|>", re.I)
+"""The marks between the messages of a reply in channels."""
 _SPOKEN_FINAL = re.compile(r"assistant\s?final(?=[^a-z]|[a-h](?![a-z]))|assistant(?:<\|channel\|>)?final(?=\S)")
 _SPOKEN_OPEN = re.compile(
     r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z:,.;()/\-'’]|we\b|the\b|let\b|i\b|user\b)"
@@ -65,72 +67,99 @@ def without_thinking(text: str, *, thinks: bool = False) -> str | None:
     >>> without_thinking("[THINK]Answer: a?") is None
     True
     """
+    return _split(text, thinks=thinks)[1]
+
+
+def split_thinking(text: str, *, thinks: bool = False) -> tuple[str, str | None]:
+    """Return what a completion thinks, without marks and blanks around it, and its visible part as `without_thinking`.
+
+    >>> split_thinking("<think>a?</think>b"), split_thinking("b"), split_thinking("a?", thinks=True)
+    (('a?', 'b'), ('', 'b'), ('a?', None))
+    """
+    thought, visible = _split(text, thinks=thinks)
+    return "\n".join(part for piece in thought if (part := _BETWEEN.sub("\n", piece).strip())), visible
+
+
+Split = tuple[list[str], str | None]
+"""The pieces of a completion's thinking, and its visible part; None if it ends in thinking."""
+
+
+def _split(text: str, *, thinks: bool) -> Split:
     if "&lt;" in text:
         text = _ESCAPED.sub(r"<\1>", text)
     if "<|channel|>" in text:
         return _final_channel(text)
     for shape in (_spoken_channels, _announced):
-        known, visible = shape(text)
-        if known:
-            return visible
+        if split := shape(text):
+            return split
     if _BRACKET.search(text):
         return _outside_marks(text, thinks=thinks)
-    return None if thinks else text
+    return ([text], None) if thinks else ([], text)
 
 
-def _final_channel(text: str) -> str | None:
+def _final_channel(text: str) -> Split:
     """Return the first final message of a reply in channels (harmony)."""
     for message in _CHANNEL.finditer(text):
         if message["name"].lower() == "final":
-            return text[message.end() :]
+            return [text[: message.start()]], text[message.end() :]
+    return [text], None
+
+
+def _spoken_channels(text: str) -> Split | None:
+    """Read channels whose special tokens were dropped in decoding: "analysis...assistantfinal..."; None for others."""
+    opening = _SPOKEN_OPEN.match(text)
+    begin = opening.end() if opening else 0
+    if "assistant" in text and (final := _SPOKEN_FINAL.search(text)):
+        return [text[begin : final.start()]], text[final.end() :]
+    if opening:
+        return [text[begin:]], None
+    if reply := _SPOKEN_REPLY.match(text):
+        return [], text[reply.end() :]
     return None
 
 
-def _spoken_channels(text: str) -> tuple[bool, str | None]:
-    """Read channels whose special tokens were dropped in decoding: "analysis...assistantfinal..."; whether it is so."""
-    if "assistant" in text and (final := _SPOKEN_FINAL.search(text)):
-        return True, text[final.end() :]
-    if _SPOKEN_OPEN.match(text):
-        return True, None
-    if reply := _SPOKEN_REPLY.match(text):
-        return True, text[reply.end() :]
-    return False, None
-
-
-def _announced(text: str) -> tuple[bool, str | None]:
-    """Remove thinking that words announce rather than marks; whether words do."""
+def _announced(text: str) -> Split | None:
+    """Remove thinking that words announce rather than marks; None where no words do."""
     for begins, ends in _HEADS:
         if head := begins.match(text):
             end = ends.search(text, head.end() - 1)
-            return True, text[end.end() :] if end else None
-    return False, None
+            thought = [text[head.end() : end.start() if end else None]]
+            return thought, text[end.end() :] if end else None
+    return None
 
 
-def _outside_marks(text: str, *, thinks: bool) -> str | None:
+def _outside_marks(text: str, *, thinks: bool) -> Split:
     """Return the text outside pairs of marks; an end without a beginning closes what the prompt's template opened."""
     parts: list[str] = []
+    thought: list[str] = []
     at = 0
     inside = closed = False
     end = -1
     for mark in _MARK.finditer(text):
         if mark.start() < end:
             continue
+        between = text[at : mark.start()]
         if mark["open"] is not None:
-            if not inside:
-                parts.append(text[at : mark.start()])
+            (thought if inside else parts).append(between)
             inside, at = True, mark.end()
             if mark[0].startswith("<details") and (shut := _DETAILS_END.search(text, mark.end())):
+                thought.append(text[mark.end() : shut.start()])
                 inside, closed, at, end = False, True, shut.end(), shut.end()
         else:
             if not inside:
+                thought += parts
                 parts.clear()
+            thought.append(between)
             inside, closed, at = False, True, mark.end()
+    rest = text[at:]
     if thinks and not closed:
-        return None
+        return [*parts, *thought, rest], None
     if not inside:
-        return "".join([*parts, text[at:]])
+        return thought, "".join([*parts, rest])
     before = "".join(parts)
-    return before if before.strip() and _ENDED_BEFORE.search(before) else None
+    if before.strip() and _ENDED_BEFORE.search(before):
+        return [*thought, rest], before
+    return [*parts, *thought, rest], None
 
 
 def thinks_aloud(text: str) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from medllm.exam.extract.answer import parse
-from medllm.exam.extract.thinking import thinks_aloud, without_thinking
+from medllm.exam.extract.thinking import split_thinking, thinks_aloud, without_thinking
 from tests.exam.making import question
 
 PAIRS = {
@@ -39,6 +39,25 @@ PAIRS = {
 }
 THOUGHTS = ("We weigh them. The answer is a? Probably.", "答え: a だろうか。いや。", "【回答】a")
 REPLIES = ("答え: c", "c", "The answer is C.", '{"answer": "c"}', "<answer>c</answer>", r"\boxed{c}")
+
+
+@pytest.mark.parametrize("family", sorted(set(PAIRS) - {"full width"}))  # those marks are read after NFKC alone
+def test_the_thinking_of_every_family_is_kept_apart_from_the_reply_closed_or_cut(family):
+    begin, end = PAIRS[family]
+    thought = "まず a を疑う。\nいや、c だ。"
+    kept, reply = split_thinking(f"{begin}{thought}{end}答え: c")
+    assert reply.strip() == "答え: c"
+    assert kept.endswith(thought) and begin not in kept
+    cut, nothing = split_thinking(f"{begin}{thought}")
+    assert nothing is None and cut.endswith(thought)
+
+
+def test_thinking_that_the_template_opened_is_kept_to_its_end_or_as_a_whole():
+    assert split_thinking("考える\n</think>\n\nb", thinks=True) == ("考える", "\n\nb")
+    assert split_thinking("考える", thinks=True) == ("考える", None)
+    assert split_thinking("b") == ("", "b")
+    two = "<|channel|>analysis<|message|>一<|end|><|start|>assistant<|channel|>commentary<|message|>二<|end|>"
+    assert split_thinking(f"{two}<|start|>assistant<|channel|>final<|message|>b") == ("一\n二", "b")
 
 
 @pytest.mark.parametrize("family", PAIRS)

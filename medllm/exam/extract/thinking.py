@@ -25,7 +25,9 @@ _ESCAPED = re.compile(rf"&lt;(/?{_NAME})&gt;", re.I)
 _CHANNEL = re.compile(
     r"<\|channel\|>\s{0,4}(?P<name>\w{1,20})[^<\n]{0,80}(?:<\|constrain\|>\s{0,4}\w{1,20}\s{0,4})?<\|message\|>", re.I
 )
-_BETWEEN = re.compile(rf"{_CHANNEL.pattern}|<\|(?:start|begin)\|>\s{{0,4}}assistant\b|<\|(?:start|end|message)\|>", re.I)
+_BETWEEN = re.compile(
+    rf"(?:(?:{_CHANNEL.pattern}|<\|(?:start|begin)\|>\s{{0,4}}assistant\b|<\|(?:start|end|message)\|>)\s*+)+", re.I
+)
 """The marks between the messages of a reply in channels."""
 _SPOKEN_FINAL = re.compile(r"assistant\s?final(?=[^a-z]|[a-h](?![a-z]))|assistant(?:<\|channel\|>)?final(?=\S)")
 _SPOKEN_OPEN = re.compile(

@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import torch
 
-from medllm.generation.engine import prefix_attention
-from medllm.generation.engine.decoding import _sample_token
-from medllm.generation.engine.kv_cache import Prefix, Rows, Shared
-from medllm.generation.engine.prefix_attention import Parts
+from medllm.generation.engine import attention
+from medllm.generation.engine.attention import Parts, Prefix, Rows, Shared
+from medllm.generation.engine.batching import _sample_token
 
 MODELS, QUESTIONS, OWN, PREFIX = 3, 4, 413, 1493
 HEADS, KEYS, SIZE, WIDTH, INNER = 9, 3, 64, 576, 1536
@@ -65,8 +64,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     parts = batch()
-    written = took(lambda: prefix_attention._at_once(parts, None))
-    blocks = took(lambda: prefix_attention._in_blocks(parts))
+    written = took(lambda: attention._at_once(parts, None))
+    blocks = took(lambda: attention._in_blocks(parts))
     print(f"attention of a layer, all scores written out  {written:8.1f} ms")
     print(f"attention of a layer, in blocks (ours)        {blocks:8.1f} ms   {written / blocks:.2f} x")
     print(f"the layer's other products                    {took(products()):8.1f} ms")

@@ -26,8 +26,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Qwen2Config, TrainerCallback
 
 from medllm.recipe.cost import operations_per_token, training_memory
-from medllm.recipe.hardware import GPUS
-from medllm.recipe.model_shapes import KNOWN, Shape
+from medllm.recipe.hardware import GPUS, KNOWN, Shape
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.training import cpt, rpo
 from medllm.training.load import load_start

@@ -29,7 +29,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.training import cpt, rpo
-from medllm.training.packing import make_rows
+from medllm.training.cpt import make_rows
 from medllm.training.pair_batches import encode_pairs
 from medllm.weights.load import load_tokenizer
 

@@ -12,12 +12,12 @@ import pytest
 from medllm.exam.record import Record, read_records
 from medllm.exam.stability.report import stability_report
 from medllm.hub import connect
-from medllm.miniature import questions
+from medllm.miniature import exams
 from medllm.miniature.corpora import PLANTED_LEAKS, PLANTED_UNLICENSED, PLANTED_YOUNG
 from medllm.miniature.exams import mock_exam
 from medllm.miniature.world import make_world
 from medllm.pipeline.build import read_facts
-from medllm.recipe.reference import KINDS, STAGES
+from medllm.recipe.base import KINDS, STAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -169,7 +169,7 @@ def test_the_merged_model_answers_as_the_adapter_does(made, pulled):
     adapted = PeftModel.from_pretrained(base, str(pulled["rpo"]))
     items = mock_exam(make_world(0), 40).items
     asked = tokenizer(
-        [f"{questions.question_block(item)}Explanation:" for item in items], return_tensors="pt", padding=True
+        [f"{exams.question_block(item)}Explanation:" for item in items], return_tensors="pt", padding=True
     )
     with torch.no_grad():
         one, other = (model.generate(**asked, max_new_tokens=60, do_sample=False) for model in (merged, adapted))

@@ -5,7 +5,7 @@ import pytest
 from medllm.hub import connect
 from medllm.miniature.corpora import PLANTED_LEAKS
 from medllm.pipeline.build import read_facts
-from medllm.recipe.reference import KINDS, STAGES
+from medllm.recipe.base import KINDS, STAGES
 from tests.test_quickstart import run
 
 FEW = (

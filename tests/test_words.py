@@ -30,8 +30,8 @@ SENTENCE = re.compile(
 """The name of a test that is no plain English."""
 
 QUOTED = {
-    "medllm/exam/extract/phrases.py",  # patterns of what models write
-    "medllm/exam/extract/thinking.py",
+    "medllm/exam/extract/vocabulary.py",  # patterns of what models write
+    "medllm/exam/extract/reply.py",
     "medllm/exam/extract/rules.py",
 }
 

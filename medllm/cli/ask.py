@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.app import app
-from medllm.cli.options import HubOption, JsonOption, RecipeFile, SetOption
+from medllm.cli.app import HubOption, JsonOption, RecipeFile, SetOption, app
 from medllm.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def ask(
 
 def _answering(plan: "BuildPlan", question: str) -> "Evaluate":
     """Return the evaluation's settings with the models that exist; report the others."""
-    from medllm.recipe.reference import STAGES
+    from medllm.recipe.base import STAGES
 
     settings = plan.recipe.evaluate
     if settings is None:

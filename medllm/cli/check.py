@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.app import app
-from medllm.cli.options import HubOption, WorkOption
+from medllm.cli.app import HubOption, WorkOption, app
 
 if TYPE_CHECKING:
     from medllm.recipe import Recipe

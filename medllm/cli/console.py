@@ -20,7 +20,7 @@ from medllm.errors import MedllmError
 if TYPE_CHECKING:
     from medllm.hub import Artifact, Hub
     from medllm.pipeline import BuildContext, BuildPlan, StagePlan
-    from medllm.recipe.reference import Stage
+    from medllm.recipe.base import Stage
 
 Say = Callable[[str], None]
 

@@ -124,7 +124,7 @@ def mirror(
     from medllm.hub import mirror as mirrors
     from medllm.hub.client import connect
     from medllm.pipeline.progress import report_push
-    from medllm.recipe.reference import parse_reference
+    from medllm.recipe.base import parse_reference
 
     place = parse_reference(repo)
     if place.where != "hub" or place.repo_id is None or (into is None) == (bundle is None):

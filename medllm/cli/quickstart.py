@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medllm.exam.record import Record
     from medllm.hub import Artifact
     from medllm.pipeline.ablation import Ablation
-    from medllm.recipe.reference import Stage
+    from medllm.recipe.base import Stage
 
 RECORDED = ("rpo-only", "cpt-dpo")
 """Rows of the table that the quickstart takes from the recorded run; `medllm ablate` trains them too."""

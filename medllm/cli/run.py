@@ -1,4 +1,4 @@
-"""`medllm run`, `ablate`, `status` and `trace`: the commands of the pipeline."""
+"""The commands of the pipeline: `run`, `ablate`, `status`, `trace`, `clean` and `forget`."""
 
 import json
 import sys
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from medllm.cli.app import app
-from medllm.cli.options import (
+from medllm.cli.app import (
     HubOption,
     JsonOption,
     OnOption,
@@ -19,6 +18,7 @@ from medllm.cli.options import (
     SetOption,
     WorkOption,
     YesOption,
+    app,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(  # noqa: PLR0913  a command takes its options one by one
     from medllm.launch import launcher, refuse_unfit
     from medllm.pipeline import BuildContext, make_plan, publish
     from medllm.pipeline import run as run_plan
-    from medllm.pipeline.evaluation_summary import evaluation_summary
+    from medllm.pipeline.facts import evaluation_summary
     from medllm.pipeline.preflight import check_before_work
     from medllm.recipe import parse_override, read_recipe
 
@@ -209,3 +209,74 @@ def trace(
         print(json.dumps(answer.as_json() | here, ensure_ascii=False, indent=2))
         return
     print("\n".join([*answer.lines(), *(f"on this disk: {path} ({why})" for path, why in places)]))
+
+
+@app.command()
+def clean(
+    recipe: RecipeFile,
+    hub: HubOption = None,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    work: WorkOption = Path("runs"),
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Unfinished work can go, too.")] = False,
+    answers: Annotated[bool, typer.Option("--answers", help="Replies kept for later runs can go, too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what can go.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """List what runs left on this disk, and free it with --yes.
+
+    An output can go when the Hub has it. The blobs of an embedded Hub are freed by `medllm hub gc`.
+    """
+    from medllm.cli.console import log
+    from medllm.hub import connect
+    from medllm.pipeline import make_plan
+    from medllm.pipeline.clean import list_places, remove_places
+    from medllm.pipeline.progress import format_bytes
+    from medllm.recipe import parse_override, read_recipe
+
+    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    with connect(hub, sound.namespace, say=log) as there:
+        places = list_places(make_plan(sound, there), there, work, unfinished=unfinished, answers=answers)
+        removed = [str(place.path) for place in remove_places(places)] if yes else []
+    if json_:
+        rows = [
+            {"path": str(one.path), "bytes": one.size, "state": one.state, "removable": one.removable} for one in places
+        ]
+        print(json.dumps({"places": rows, "removed": removed}, ensure_ascii=False, indent=2))
+        return
+    for one in places:
+        word = "removed" if str(one.path) in removed else "can go" if one.removable else "stays"
+        print(f"{format_bytes(one.size):>10}  {word:<8}{one.path}: {one.reason}")
+    free = format_bytes(sum(one.size for one in places if one.removable))
+    print(f"{free} freed" if yes else f"{free} can be freed: run the same command with --yes")
+
+
+@app.command()
+def forget(
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="A corpus, pairs or a source.", show_default=False)],
+    rows: Annotated[list[str], typer.Argument(help="Its rows: an id, question_id or locator.", show_default=False)],
+    hub: HubOption = None,
+    work: WorkOption = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
+) -> None:
+    """Withdraw rows, and delete all that was made from them.
+
+    Lists the versions, branches, folders and caches that hold a row or learnt it, in the order of their deletion, each
+    with its reason; --yes deletes them, and later corpora drop the row as `forgotten`. Interrupted, it goes on when
+    you type it again.
+    """
+    from medllm.cli.console import handle_interrupt, log
+    from medllm.hub import connect
+    from medllm.pipeline.forget import carry_out, left_to_people, withdrawal
+    from medllm.pipeline.trace import owner_of
+
+    with handle_interrupt(), connect(hub, owner_of(repo), say=log) as there:
+        for row in rows:
+            plan = withdrawal(there, repo, row, work)
+            print(f"{row}, in {', '.join(sorted({str(one.artifact) for one in plan.rows}))}:")
+            print("\n".join(plan.lines()))
+            if yes:
+                for line in carry_out(there, plan):
+                    log(line)
+            print("Left to people:\n" + "\n".join(f"- {line}" for line in left_to_people(there, plan)))
+    if not yes:
+        print("Nothing was deleted: run the same command with --yes")

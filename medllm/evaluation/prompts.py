@@ -12,7 +12,7 @@ from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, of_years
 from medllm.exam.record import PromptStyle
 from medllm.generation.types import Reply, Request, shared_length
-from medllm.preferences.contamination import AuditTrail, question_texts
+from medllm.preferences.questions import AuditTrail, question_texts
 from medllm.recipe.settings import Evaluate
 
 Asked = tuple[str, PromptStyle, int]

@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 
 from medllm.errors import DataError
-from medllm.exam.grading import Rules, grade
-from medllm.exam.pass_rule import Verdict, verdicts
+from medllm.exam.grading import Rules, Verdict, grade, verdicts
 from medllm.exam.predictions import System
 from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle, Record

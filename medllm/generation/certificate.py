@@ -22,9 +22,9 @@ from medllm.generation.parity import (
 )
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.combine import concatenate
+from medllm.weights.load import TextTokens
+from medllm.weights.merge import concatenate
 from medllm.weights.resources import bytes_in_memory, memory_free
-from medllm.weights.special_tokens import TextTokens
 
 NOTES = "certifying"
 """Folder, beside the merged weights, of each model's answers; needed only on the way."""

@@ -329,7 +329,7 @@ class _Here:
 
 def _refuse_small_gpus(base: Path, places: list[str | None], quantization: str, dtype: str) -> None:
     """Raise before anything is loaded when one of the GPUs cannot hold the base of each process that answers on it."""
-    from medllm.weights.gpus import refuse_small_gpus, visible_gpus
+    from medllm.weights.resources import refuse_small_gpus, visible_gpus
 
     if None in places:
         return

@@ -10,8 +10,7 @@ from typing import Any
 
 from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
-from medllm.generation.engine.batching import refuse_strangers, too_long
-from medllm.generation.engine.decoding import Decoder
+from medllm.generation.engine.batching import Decoder, refuse_strangers, too_long
 from medllm.generation.serving import Serving, context_of, find_program, refuse_adapter
 from medllm.generation.types import BASE, Delta, NoReplyError, Reply, Request
 from medllm.generation.vllm_server import CHECKED, DIRECT, TRIES, Server, check, start
@@ -19,8 +18,7 @@ from medllm.processes import PATIENCE
 from medllm.recipe.servers import vllm_version
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import PROBE, end_tokens, load_tokenizer
-from medllm.weights.special_tokens import TextTokens
+from medllm.weights.load import PROBE, TextTokens, end_tokens, load_tokenizer
 
 AT_ONCE = 256
 """Requests sent at once to our own server."""

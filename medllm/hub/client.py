@@ -19,8 +19,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from medllm.errors import HubError
 from medllm.hub.artifact import COMMIT, Artifact, Kind, Provenance
-from medllm.hub.errors import WAITS, unreachable_error, with_retries
-from medllm.hub.permissions import Account, account_of
+from medllm.hub.errors import WAITS, Account, account_of, unreachable_error, with_retries
 
 T = TypeVar("T")
 

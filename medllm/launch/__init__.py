@@ -6,8 +6,8 @@ from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub
 from medllm.pipeline import BuildPlan, Launcher
 from medllm.recipe import uses
-from medllm.recipe.model_shapes import refuse_unsupported
-from medllm.recipe.reference import parse_reference
+from medllm.recipe.base import parse_reference
+from medllm.recipe.hardware import refuse_unsupported
 from medllm.recipe.servers import takes_any_type
 
 PLACES = ("local", "jobs", "slurm", "autotrain")

@@ -20,11 +20,10 @@ from medllm.errors import LaunchError
 from medllm.hub import Artifact, Hub, digest_of_folder
 from medllm.hub.push import branch_of, push_once_tagged
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan
+from medllm.recipe.base import Stage
 from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED
-from medllm.recipe.hardware import cheapest_with_disk
-from medllm.recipe.model_shapes import shape_if_known
-from medllm.recipe.reference import Stage
+from medllm.recipe.hardware import cheapest_with_disk, shape_if_known
 from medllm.recipe.training import NAMED
 
 SCRIPT = Path(__file__).parent / "job_script.py"

@@ -9,9 +9,8 @@ import yaml
 
 from medllm.hub import Artifact
 from medllm.pipeline import BuildContext, BuildPlan, Maker, StagePlan, make
-from medllm.recipe.base import Settings
+from medllm.recipe.base import Settings, Stage
 from medllm.recipe.hardware import nodes
-from medllm.recipe.reference import Stage
 from medllm.recipe.training import NAMED, Training
 
 
@@ -40,7 +39,7 @@ def on_all_devices(
     a recipe names is searched for beside the recipe first.
     """
     from medllm.training import devices
-    from medllm.weights import gpus as hardware
+    from medllm.weights import resources as hardware
 
     if not isinstance(settings, Training):
         return settings

@@ -15,9 +15,9 @@ import yaml
 from medllm.errors import LaunchError
 from medllm.hub import Artifact
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan
+from medllm.recipe.base import Stage
 from medllm.recipe.cost import weight_bytes
-from medllm.recipe.model_shapes import shape_if_known
-from medllm.recipe.reference import Stage
+from medllm.recipe.hardware import shape_if_known
 from medllm.recipe.servers import AUTO, LOCAL, TRANSFORMERS
 
 TEMPLATE = """#!/bin/bash

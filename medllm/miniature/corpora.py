@@ -4,11 +4,12 @@ import random
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 
-from medllm.miniature import questions
-from medllm.miniature.exams import LAST_TAUGHT, MiniatureExam
-from medllm.miniature.questions import (
+from medllm.miniature import exams
+from medllm.miniature.exams import (
     FORMS,
+    LAST_TAUGHT,
     LETTERS,
+    MiniatureExam,
     MiniatureItem,
     Style,
     Topic,
@@ -68,10 +69,10 @@ class WebText:
         makers: dict[str, Callable[[], str]] = {
             "glossary": self._glossary,
             "open_book": self._open_book,
-            "short": lambda: "".join(questions.named(self._item(), choices=False) for _ in range(6)),
-            "named": lambda: "".join(questions.named(self._item(), choices=True) for _ in range(4)),
+            "short": lambda: "".join(exams.named(self._item(), choices=False) for _ in range(6)),
+            "named": lambda: "".join(exams.named(self._item(), choices=True) for _ in range(4)),
             "prose": lambda: paragraph(self._world, self._world.of_kind("known"), self._source),
-            "answered": lambda: "".join(questions.answer_line(self._item()) for _ in range(4)),
+            "answered": lambda: "".join(exams.answer_line(self._item()) for _ in range(4)),
             "explained_after": lambda: "".join(self._explained_after() for _ in range(3)),
             "explained": lambda: "".join(self._explained() for _ in range(self._source.randint(1, 4))),
         }
@@ -84,11 +85,11 @@ class WebText:
 
     def _explained(self) -> str:
         item = self._item()
-        return questions.explained(item, explain(self._world, item))
+        return exams.explained(item, explain(self._world, item))
 
     def _explained_after(self) -> str:
         item = self._item()
-        return questions.explained_after(item, reason(self._world, item))
+        return exams.explained_after(item, reason(self._world, item))
 
     def _glossary(self) -> str:
         """Lettered names, some lines again, then names with their letter: where the look-up of a choice is learnt."""
@@ -99,7 +100,7 @@ class WebText:
             lines = list(zip(LETTERS, names, strict=False))
             again, labelled_names = self._source.choices(lines, k=5), self._source.choices(lines, k=5)
             text += "".join(f"{letter}. {name}\n" for letter, name in lines + again)
-            text += "".join(f"{name}は{letter}である。" for letter, name in labelled_names) + questions.END
+            text += "".join(f"{name}は{letter}である。" for letter, name in labelled_names) + exams.END
         return text
 
     def _open_book(self) -> str:
@@ -112,9 +113,9 @@ class WebText:
             item = make_item(self._world, Topic(disease, "fact", (relation,)), self._source, false_value=value)
             text += fact(disease, relation, value, self._source) + "\n"
             text += (
-                questions.explained_after(item, reason(self._world, item))
+                exams.explained_after(item, reason(self._world, item))
                 if self._source.random() < 0.5
-                else questions.answer_line(item)
+                else exams.answer_line(item)
             )
         return text
 
@@ -150,7 +151,7 @@ class Library:
             for _ in range(2):
                 disease, relation = self._source.choice(self._some()), self._source.choice(RELATIONS)
                 sentence = fact(disease, relation, self._world.facts[disease][relation], self._source)
-                text += sentence + "\n" + questions.answer_line(self._asked(Topic(disease, "fact", (relation,))))
+                text += sentence + "\n" + exams.answer_line(self._asked(Topic(disease, "fact", (relation,))))
             return text
 
         return self._shelf("workbook", documents, page)
@@ -171,7 +172,7 @@ class Library:
     def web(self, asked: list[MiniatureExam]) -> list[Row]:
         """Pages that must not be learnt: later exams under an early date, too young pages, pages of unknown terms."""
         later = self._source.sample([item for exam in asked for item in exam.items if item.choices], PLANTED_LEAKS)
-        leaked = [self._row("web", f"leak-{n}", questions.answer_line(item)) for n, item in enumerate(later)]
+        leaked = [self._row("web", f"leak-{n}", exams.answer_line(item)) for n, item in enumerate(later)]
         young = self._shelf("young", PLANTED_YOUNG, self._page)
         for row in young:
             row["published"] = date(LAST_TAUGHT + 2, 5, 1).isoformat()
@@ -190,7 +191,7 @@ class Library:
         return make_item(self._world, topic, self._source, style="old")
 
     def _below(self, item: MiniatureItem) -> str:
-        return questions.explained_after(item, reason(self._world, item))
+        return exams.explained_after(item, reason(self._world, item))
 
     def _shelf(self, name: str, documents: int, page: Callable[[], str]) -> list[Row]:
         return [self._row(name, f"{name}-{number}", page()) for number in range(documents)]

@@ -4,11 +4,11 @@ from typing import Any
 
 import gradio as gr
 
-from medllm.page.api import functions
 from medllm.page.context import PageContext
 from medllm.page.html import both, fault_panel, safe, word
 from medllm.page.results import Origin
 from medllm.page.review import agreement_line, no_more
+from medllm.page.routes import functions
 from medllm.page.selection import Wanted
 from medllm.page.tabs import compare as compare_tab
 from medllm.page.tabs import scores as scores_tab

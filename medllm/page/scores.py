@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.exam.stability.table import ScoreChange, ScoreRow, Share
+from medllm.exam.stability.report import ScoreChange, ScoreRow, Share
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio
 from medllm.page.html import both, hidden, percent, safe, signed
 from medllm.page.results import RecordedResults

@@ -7,9 +7,8 @@ from typing import Any
 
 from medllm.errors import RecipeError
 from medllm.exam.record import Record, read_records
-from medllm.exam.stability.comparison import Comparison
-from medllm.exam.stability.report import StabilityReport, score_table, stability_report
-from medllm.exam.stability.table import ScoreRow, format_estimate
+from medllm.exam.stability.paired import Comparison
+from medllm.exam.stability.report import ScoreRow, StabilityReport, format_estimate, score_table, stability_report
 from medllm.exam.stability.text import report_json
 from medllm.exam.stability.trainings import trainings_lines
 from medllm.exam.statistics import Estimate, Interval

@@ -21,18 +21,17 @@ from typing import Any, Protocol, TextIO
 from medllm.errors import HubError, MedllmError
 from medllm.hub import Artifact, Hub, Input, Provenance, push
 from medllm.hub.push import branch_of, fetch_wip, tag_output, writable_head
-from medllm.pipeline.cards import card_of
 from medllm.pipeline.content import content_of, equal_version
 from medllm.pipeline.facts import describe_facts, read_facts
-from medllm.pipeline.least_content import refuse_empty
+from medllm.pipeline.gate import refuse_empty
+from medllm.pipeline.lineage import card_of
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_push, report_work
 from medllm.pipeline.pushed import deleted_versions, drop_copy, is_local, record_push
 from medllm.pipeline.results import restore_answers
 from medllm.pipeline.space_settings import check_secrets, configure_space
 from medllm.pipeline.wip_sync import sync_wip
-from medllm.recipe.base import Settings
-from medllm.recipe.reference import Stage
+from medllm.recipe.base import Settings, Stage
 from medllm.resource_errors import disk_is_full
 
 Maker = Callable[[Settings, dict[str, Path], Path], None]

@@ -17,7 +17,7 @@ from medllm.pipeline.build import exclusive_lock, is_locked
 from medllm.pipeline.plan import BuildPlan
 from medllm.pipeline.progress import count_bytes
 from medllm.recipe import Recipe, repo_id
-from medllm.recipe.reference import KINDS, Stage
+from medllm.recipe.base import KINDS, Stage
 
 _WORK = re.compile(r"(?P<stage>[a-z]+)-(?P<digest>[0-9a-f]{12})")
 

@@ -17,7 +17,7 @@ from medllm.hub import Hub, RepoState
 from medllm.hub.artifact import Kind
 from medllm.hub.push import create, restore_on_main
 from medllm.pipeline.clean import find_work
-from medllm.pipeline.inputs import FORGOTTEN_FILE, forgotten_repo
+from medllm.pipeline.content import FORGOTTEN_FILE, forgotten_repo
 from medllm.pipeline.trace import (
     KEYS,
     TracedRow,
@@ -28,7 +28,7 @@ from medllm.pipeline.trace import (
     rows_with_texts,
     tagged_outputs,
 )
-from medllm.recipe.reference import STAGES
+from medllm.recipe.base import STAGES
 
 Version = RepoState
 STAYING = "staying-"

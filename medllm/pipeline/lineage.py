@@ -1,16 +1,18 @@
-"""The lineage that a card states of an output: base, data, every training on the way, and their licences."""
+"""The ancestors of an output, from recorded provenance, and the card and its facts that an output carries."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medllm.cards import render, template_exists
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
-from medllm.pipeline.licences import conflicts, license_of, link_of, terms_for
+from medllm.pipeline.gate import conflicts, license_of, link_of, terms_for
 from medllm.pipeline.plan import BuildPlan, StagePlan
+from medllm.recipe import Recipe
+from medllm.recipe.base import STAGES, Stage, parse_reference
 from medllm.recipe.estimate import format_duration
-from medllm.recipe.reference import STAGES, Stage, parse_reference
 
 TRAININGS = ("cpt", "rpo")
 
@@ -141,3 +143,46 @@ def _stated(plan: BuildPlan, name: str) -> str | None:
     recipe = plan.recipe
     blocks = [one for stage in (recipe.corpus, recipe.preferences) if stage for one in stage.data]
     return next((one.license.lower() for one in blocks if one.source == name and one.license), None)
+
+
+TEMPLATES: dict[Stage, str] = {
+    "corpus": "dataset_cards/corpus.md",
+    "cpt": "model_card/adapter.md",
+    "preferences": "dataset_cards/preferences.md",
+    "rpo": "model_card/adapter.md",
+    "merge": "model_card/merged.md",
+    "evaluate": "dataset_cards/results.md",
+    "space": "model_card/space.md",
+}
+
+
+def card_of(
+    plan: BuildPlan,
+    item: StagePlan,
+    provenance: Provenance,
+    facts: Mapping[str, Any],
+    made: Mapping[Stage, Artifact],
+    *,
+    hub: Hub,
+    results: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Write a stage's card, or None where there is no template for it and the stage's own README stays."""
+    template = TEMPLATES.get(item.stage)
+    if template is None or not template_exists(template):
+        return None
+    return render(
+        template,
+        facts=facts,
+        provenance=provenance,
+        repo_id=item.repo_id,
+        recipe=recipe_facts(plan.recipe),
+        upstream={stage: facts_of(hub, artifact) for stage, artifact in made.items()},
+        lineage=lineage(plan, item, made, hub, provenance),
+        results=results,
+    )
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    """List the recipe's values that a card may contain: plain values only."""
+    values = recipe.model_dump(mode="json", include={"name", "namespace", "base", "cutoff"})
+    return {**values, "license": recipe.publish.license, "gated": recipe.publish.gated}

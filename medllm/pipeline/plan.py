@@ -8,11 +8,10 @@ from typing import Any
 from medllm.errors import RecipeError
 from medllm.hub import Hub, Input, Kind, RepoState, digest_of
 from medllm.hub.push import writable_head
-from medllm.pipeline.inputs import FORGOTTEN, Resolver, stage_input
+from medllm.pipeline.content import FORGOTTEN, Resolver, stage_input
 from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
-from medllm.recipe.base import Settings
+from medllm.recipe.base import KINDS, STAGES, Settings, Stage
 from medllm.recipe.errors import did_you_mean
-from medllm.recipe.reference import KINDS, STAGES, Stage
 from medllm.wording import describe_value
 
 MOST_REASONS = 4

@@ -9,12 +9,12 @@ from medllm.errors import HubError
 from medllm.hub import Artifact, Hub
 from medllm.hub.push import restore_on_main
 from medllm.pipeline.build import BuildContext
-from medllm.pipeline.cards import card_of
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.gate import failed_gate_conditions
+from medllm.pipeline.lineage import card_of
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.results import EvaluationResults, results_of
-from medllm.recipe.reference import Stage
+from medllm.recipe.base import Stage
 
 Made = Mapping[Stage, Artifact]
 

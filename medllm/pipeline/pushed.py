@@ -13,7 +13,7 @@ from huggingface_hub.hf_api import RepoFile
 from medllm.files import write_text
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan, StagePlan
-from medllm.recipe.reference import Stage
+from medllm.recipe.base import Stage
 
 FILE = "pushed.json"
 """The record beside the work of a recipe: for each Hub and repository the commit of each digest."""

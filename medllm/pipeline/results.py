@@ -10,13 +10,12 @@ import yaml
 
 from medllm.errors import MedllmError
 from medllm.exam.record import read_records
-from medllm.exam.stability.report import score_table, stability_report
-from medllm.exam.stability.table import ScoreRow
+from medllm.exam.stability.report import ScoreRow, score_table, stability_report
 from medllm.files import write_text
 from medllm.generation.reply_log import AnswerStore
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan, StagePlan
-from medllm.recipe.reference import Stage
+from medllm.recipe.base import Stage
 
 _FIGURES = 3
 """The number of the way in which figures are computed: what another way left in the work folder does not count."""

@@ -9,7 +9,7 @@ from huggingface_hub import SpaceHardware
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub
 from medllm.recipe import Recipe
-from medllm.recipe.reference import Stage, parse_reference
+from medllm.recipe.base import Stage, parse_reference
 
 Made = Mapping[Stage, Artifact]
 Say = Callable[[str], None]

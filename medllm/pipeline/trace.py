@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub, Input, Kind, Provenance, RepoState
-from medllm.recipe.reference import STAGES, parse_reference
+from medllm.recipe.base import STAGES, parse_reference
 
 KEYS = ("id", "question_id", "locator", "prompt_hash")
 """Columns by which people name a row of a corpus, of preference pairs or of records."""

@@ -1,15 +1,129 @@
-"""Preference pairs by the paper's hierarchy: ground truth above a right answer above a wrong one."""
+"""Preference pairs by the paper's hierarchy, from sampled answers with their labels, and from experts' votes."""
 
+import hashlib
+import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from medllm.errors import DataError
+from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt
-from medllm.preferences.labels import LABELS, LabelledSample, alike, grams_of
+from medllm.exam.question import Question
+from medllm.exam.tables import table_rows
+from medllm.generation.types import Reply
+
+Label = Literal["chosen", "rejected", "unparsed", "untidy"]
+LABELS: tuple[Label, ...] = ("chosen", "rejected", "unparsed", "untidy")
+GRAM = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledSample:
+    """One sampled answer with its label and where it came from."""
+
+    question_id: str
+    benchmark: str
+    sample: int
+    seed: int | None
+    completion: str
+    answer: str | None
+    status: str
+    label: Label
+    """`untidy` is a right answer that ran on, looped or was cut off: nothing to prefer, nothing to reject."""
+    duplicate: bool = False
+    """Whether an earlier sample of the question is nearly the same."""
+    finish_reason: str | None = None
+    tokens: int | None = None
+    model: str
+    model_revision: str | None = None
+    prompt_hash: str
+    answer_key: str | None = None
+    """What the reply is kept under, so that it is not asked for again."""
+    prompt_tokens: int | None = None
+    cost: float | None = None
+
+    def row(self) -> dict[str, Any]:
+        """A row for the table of samples."""
+        return asdict(self)
+
+
+def label(question: Question, completion: str, finish_reason: str | None) -> tuple[Label, str | None, str]:
+    """Return the label, what was read as the answer, and the reading's status."""
+    parsed = parse(completion, question, finish_reason=finish_reason)
+    if parsed.answer is None:
+        return "unparsed", None, parsed.status
+    if not is_right(question, parsed.answer):
+        return "rejected", parsed.answer, parsed.status
+    tidy = not (parsed.run_on or parsed.loop or parsed.truncated)
+    return "chosen" if tidy else "untidy", parsed.answer, parsed.status
+
+
+def labelled(
+    question: Question,
+    replies: Sequence[tuple[int, int | None, Reply]],
+    *,
+    model: str,
+    revision: str | None,
+    prompt_hash: str,
+    max_similarity: float,
+    answer_keys: Mapping[int, str] | None = None,
+) -> list[LabelledSample]:
+    """Label all samples of a question in order; of samples more alike than `max_similarity` only the first counts.
+
+    `answer_keys` has what each sample is kept under, by its number.
+    """
+    samples: list[LabelledSample] = []
+    kept: list[tuple[Label, frozenset[str]]] = []
+    for number, seed, reply in replies:
+        given, answer, status = label(question, reply.text, reply.finish_reason)
+        grams = grams_of(reply.text)
+        duplicate = any(given == other and alike(grams, seen) > max_similarity for other, seen in kept)
+        if not duplicate:
+            kept.append((given, grams))
+        samples.append(
+            LabelledSample(
+                question_id=question.question_id,
+                benchmark=question.benchmark,
+                sample=number,
+                seed=seed,
+                completion=reply.text,
+                answer=answer,
+                status=status,
+                label=given,
+                duplicate=duplicate,
+                finish_reason=reply.finish_reason,
+                tokens=reply.completion_tokens,
+                model=model,
+                model_revision=revision,
+                prompt_hash=prompt_hash,
+                answer_key=(answer_keys or {}).get(number),
+                prompt_tokens=reply.prompt_tokens,
+                cost=reply.cost,
+            )
+        )
+    return samples
+
+
+def grams_of(text: str) -> frozenset[str]:
+    """Return the character trigrams of a text without its spaces; Japanese has no words to compare."""
+    packed = "".join(text.split())
+    return frozenset(packed[at : at + GRAM] for at in range(max(1, len(packed) - GRAM + 1)))
+
+
+def alike(left: frozenset[str], right: frozenset[str]) -> float:
+    """Return the share of trigrams that two texts have in common.
+
+    >>> alike(grams_of("発熱と咳嗽"), grams_of("発熱と 咳嗽"))
+    1.0
+    """
+    return len(left & right) / len(left | right)
+
 
 Step = Literal["gt>chosen", "gt>rejected", "chosen>rejected"]
 STEPS: tuple[Step, ...] = ("gt>chosen", "gt>rejected", "chosen>rejected")
@@ -153,3 +267,88 @@ def _lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
         "rejected_median": median(len(pair.rejected) for pair in pairs),
         "chosen_longer_share": sum(len(pair.chosen) > len(pair.rejected) for pair in pairs) / len(pairs),
     }
+
+
+NEEDED = ("prompt", "chosen", "rejected", "question_id", "benchmark")
+SELECTED = {"left": ("answer1", "answer2"), "right": ("answer2", "answer1")}
+
+
+def read_votes(folder: Path, refused: frozenset[tuple[str, str]]) -> tuple[list[PreferencePair], int]:
+    """Read all pairs of a folder and count the votes for neither side; a vote on a test question is refused."""
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in _READERS)
+    if not files:
+        raise DataError(
+            "preferences.no-votes",
+            f"{folder}: holds no votes. Give rows with {', '.join(NEEDED)} or a Label Studio JSON export.",
+        )
+    pairs, undecided = [], 0
+    for file in files:
+        for place, row in _READERS[file.suffix](file):
+            if row is None:
+                undecided += 1
+                continue
+            pairs.append(_voted_pair(row, place, refused))
+    return pairs, undecided
+
+
+def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    yield from table_rows(file)
+
+
+def _label_studio(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """Tasks whose data hold the prompt and both answers, with the side that was selected, once per annotator."""
+    try:
+        tasks = json.loads(file.read_text("utf-8"))
+    except ValueError as fault:
+        raise DataError(
+            "preferences.not-json", f"{file}: is not JSON ({fault}). Export from Label Studio as JSON."
+        ) from fault
+    for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
+        data = task.get("data", {})
+        for annotation in task.get("annotations", ()):
+            selected = [
+                result["value"]["selected"]
+                for result in annotation.get("result", ())
+                if result.get("type") == "pairwise" and not annotation.get("was_cancelled")
+            ]
+            place = f"{file} task {task.get('id', number)}"
+            sides = SELECTED.get(selected[0]) if selected else None
+            if sides is None:
+                yield place, None
+                continue
+            missing = [name for name in sides if name not in data]
+            if missing:
+                raise DataError(
+                    "preferences.missing-columns",
+                    f"{place}: its data lack {', '.join(missing)}. Keep `prompt`, `answer1`, `answer2`.",
+                )
+            yield place, {**data, "chosen": data[sides[0]], "rejected": data[sides[1]]}
+
+
+_READERS = {".json": _label_studio, ".jsonl": _rows, ".parquet": _rows, ".csv": _rows}
+
+
+def _voted_pair(row: Mapping[str, Any], place: str, refused: frozenset[tuple[str, str]]) -> PreferencePair:
+    missing = [name for name in NEEDED if not row.get(name)]
+    if missing:
+        raise DataError(
+            "preferences.missing-columns", f"{place}: lacks {', '.join(missing)}. A vote needs {', '.join(NEEDED)}."
+        )
+    if (row["benchmark"], row["question_id"]) in refused:
+        raise DataError(
+            "preferences.vote-on-held-out",
+            f"{place}: votes on {row['benchmark']} {row['question_id']}, a question of a held-out exam. Such votes are "
+            "for evaluation only; remove it.",
+        )
+    return PreferencePair(
+        prompt=row["prompt"],
+        prompt_without_shots=row.get("prompt_without_shots") or row["prompt"],
+        chosen=row["chosen"],
+        rejected=row["rejected"],
+        pair="expert",
+        origin="expert",
+        question_id=row["question_id"],
+        benchmark=row["benchmark"],
+        model=row.get("model") or "expert",
+        prompt_hash=row.get("prompt_hash") or hashlib.sha256(row["prompt"].encode()).hexdigest(),
+    )

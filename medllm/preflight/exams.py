@@ -1,20 +1,57 @@
-"""The exams that a recipe asks and holds out: years, keys, dates and worked examples, read by their own readers."""
+"""The exams that a recipe asks, samples from and holds out: years, keys, dates, worked examples, read before work."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from medllm.errors import DataError, RecipeError
+from medllm.errors import DataError, MedllmError, RecipeError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.extract.answer import unmatched_answers
 from medllm.exam.prompts import refuse_test_items, target_completion
 from medllm.exam.question import Question, of_years
-from medllm.preflight.findings import Findings
 from medllm.recipe import Recipe
-from medllm.recipe.reference import Stage
-from medllm.recipe.settings import DataSource, Evaluate
+from medllm.recipe.base import Stage
+from medllm.recipe.errors import RecipeFault, error_of
+from medllm.recipe.settings import DataSource, Evaluate, Preferences
+from medllm.recipe.yaml_reader import Lines, parse_yaml
+
+
+@dataclass
+class Findings:
+    """The faults so far; a check that raises adds its error, and the next check runs all the same."""
+
+    found: list[RecipeFault] = field(default_factory=list)
+
+    def add(self, place: str, error: MedllmError) -> None:
+        """Add a fault, unless the same one was found at another place."""
+        if all(one.text != str(error) for one in self.found):
+            self.found.append(RecipeFault(error.code, place, str(error)))
+
+    @contextmanager
+    def collect(self, place: str) -> Iterator[None]:
+        """Run one check; an expected error becomes a fault at this place."""
+        try:
+            yield
+        except MedllmError as error:
+            self.add(place, error)
+
+
+def refuse_all(recipe: Recipe, faults: Sequence[RecipeFault]) -> None:
+    """Raise one RecipeError that lists all faults in the order of the recipe, each with its line, place and code."""
+    if faults:
+        raise error_of(list(faults), str(recipe.path), _lines(recipe))
+
+
+def _lines(recipe: Recipe) -> Lines:
+    """Number the lines of the recipe's keys; none where the file is gone or was never one."""
+    try:
+        return parse_yaml(recipe.path.read_text("utf-8"), str(recipe.path))[1]
+    except (OSError, MedllmError):
+        return {}
+
 
 SHOWN = 3
 """Questions that a message names; more of them are counted."""
@@ -185,3 +222,18 @@ def _content(path: Path) -> str:
 def _some(names: Sequence[str]) -> str:
     rest = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def check_preferences(
+    settings: Preferences, sources: Mapping[str, Path], findings: Findings, *, thorough: bool
+) -> None:
+    """Choose the questions as the stage will; skipped while a source is out of reach or already faulty."""
+    needed = [one.source for one in settings.data] + list(settings.held_out or ())
+    needed += [settings.exemplars] if settings.exemplars else []
+    if findings.found or any(name not in sources for name in needed):
+        return
+    from medllm.preferences.questions import select_questions
+
+    held_out = settings.held_out if thorough else ()
+    with findings.collect("preferences.data"):
+        select_questions(settings.model_copy(update={"held_out": held_out}), dict(sources))

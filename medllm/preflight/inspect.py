@@ -1,16 +1,122 @@
 """Opens all sources of a recipe that are within reach: exams, texts, models and adapters."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 
-from medllm.preflight.exams import check_exams
-from medllm.preflight.findings import Findings
-from medllm.preflight.models import check_models
-from medllm.preflight.preferences import check_preferences
-from medllm.preflight.texts import check_texts
-from medllm.recipe import Recipe
+from medllm.corpus.documents import read_date, read_license
+from medllm.corpus.read.files import read_drafts
+from medllm.corpus.read.sources import TextSource, split_source
+from medllm.errors import DataError
+from medllm.preflight.exams import Findings, check_exams, check_preferences
+from medllm.recipe import Recipe, uses
+from medllm.recipe.base import Stage, parse_reference
+from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
-from medllm.recipe.reference import Stage
+from medllm.recipe.servers import takes_any_type
+from medllm.weights.adapter import is_adapter
+from medllm.weights.loadable import adapter_errors, model_errors
+
+
+def check_models(
+    recipe: Recipe,
+    stages: Collection[Stage],
+    sources: Mapping[str, Path],
+    listed: Mapping[str, frozenset[str]],
+    findings: Findings,
+) -> None:
+    """Check each model once, at the first place that names it."""
+    base = sources.get("base")
+    seen: set[Path] = set()
+    loading = defaultdict(list)
+    for stage in stages:
+        for use in uses(recipe, stage):
+            loading[use.source].append(stage)
+    for stage in stages:
+        for use in sorted(uses(recipe, stage), key=lambda one: one.place != "base"):
+            folder = sources.get(use.source)
+            if use.wanted != "model" or use.only or folder is None or folder in seen:
+                continue
+            seen.add(folder)
+            adapter = is_adapter(folder) and parse_reference(use.source).where != "base"
+            here = base if base is not None and use.source not in listed and "base" not in listed else None
+            if adapter:
+                errors = adapter_errors(folder, here)
+            else:
+                any_type = all(takes_any_type(getattr(recipe, one)) for one in loading[use.source])
+                errors = model_errors(folder, listed.get(use.source), any_type=any_type)
+            for error in errors:
+                findings.add(use.place, error)
+
+
+SAMPLED = 20
+"""Texts of a source that are opened: enough to see a licence or a date that no text states."""
+
+
+def check_texts(settings: Corpus, sources: Mapping[str, Path], findings: Findings) -> None:
+    """Open the first texts of each source within reach, and ask for licence and date in one line."""
+    given = [(f"corpus.data[{number}]", one) for number, one in enumerate(settings.data)]
+    if settings.replay:
+        given.append(("corpus.replay", settings.replay))
+    for place, one in given:
+        if one.source in sources:
+            with findings.collect(place):
+                _check_source(one, sources[one.source])
+    tokenizer = settings.tokenizer
+    if tokenizer and tokenizer in sources and not (sources[tokenizer] / "tokenizer.json").is_file():
+        text = f"there is no tokenizer.json in {sources[tokenizer]}. Save the tokenizer there, or leave the line out."
+        findings.add("corpus.tokenizer", DataError("corpus.no-tokenizer", text))
+
+
+def _check_source(one: DataSource, folder: Path) -> None:
+    source = TextSource(
+        one.source,
+        folder,
+        columns=dict(one.columns),
+        license=one.license,
+        published=one.published.isoformat() if one.published else None,
+        exam_date=one.exam_date.isoformat() if one.exam_date else None,
+        exam=one.exam,
+    )
+    drafts = list(islice((draft for part in split_source(source) for draft in read_drafts(part)), SAMPLED))
+    texts = [draft for draft in drafts if not draft.fault]
+    if not texts:
+        why = sorted({draft.fault for draft in drafts if draft.fault})
+        listed = "; ".join(why[:3]) or "it is empty"
+        raise DataError("corpus.nothing-readable", f"{one.source}: none of the first texts can be read: {listed}")
+    missing = []
+    if all(read_license(draft.license) is None for draft in texts):
+        missing.append("license")
+    if all(not draft.published for draft in texts):
+        missing.append("published")
+    if one.exam and all(not draft.exam_date for draft in texts):
+        missing.append("exam_date")
+    if missing:
+        lacks = " and ".join(_NAMES[key] for key in missing)
+        raise DataError(
+            "corpus.facts-missing",
+            f"{one.source}: its first texts state {lacks} ({len(texts)} were opened). Write what is true of the whole "
+            f"source, in the form `{{{_line(one, missing)}}}`.",
+        )
+    for draft in texts:
+        if draft.published:
+            read_date(draft.published)
+
+
+_NAMES = {"license": "no licence", "published": "no date of publication", "exam_date": "no exam date"}
+_EXAMPLES = {"license": "cc-by-4.0", "published": "2015-04-01", "exam_date": "2015-02-07"}
+
+
+def _line(one: DataSource, missing: list[str]) -> str:
+    """Write the source as a recipe would, with an example for what is missing."""
+    stated = {
+        key: str(value)
+        for key, value in (("license", one.license), ("published", one.published), ("exam_date", one.exam_date))
+        if value
+    }
+    keys = {"source": one.source, **({"exam": one.exam} if one.exam else {}), **stated}
+    return ", ".join(f"{key}: {value}" for key, value in [*keys.items(), *((key, _EXAMPLES[key]) for key in missing)])
 
 
 def inspect(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medllm.recipe.reference import parse_reference
+from medllm.recipe.base import parse_reference
 from medllm.recipe.settings import Corpus, Cpt, Evaluate, Merge, Preferences, Recipe, Rpo, Space, Stage
 
 Wanted = Literal["model", "dataset", "exam"]

@@ -1,8 +1,212 @@
-"""Machines that a stage may run on: memory, speed, the Hub's name and its price."""
+"""Machines that a stage may run on and shapes of base models: memory, speed, price and numbers of parameters."""
 
+import json
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medllm.errors import ModelError
+from medllm.recipe.base import parse_reference
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The values of a decoder's config that decide its size."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+    family: str = "llama"
+    experts: int = 0
+    """Experts of a block; 0 for a model without them."""
+    expert_intermediate: int = 0
+    """Feed-forward size of one expert."""
+    expert_layers: int = 0
+    """Blocks whose feed-forward is experts."""
+    shared_intermediate: int = 0
+    """Feed-forward size of the experts that every token goes through."""
+
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """List the linear layers of a block, each with its input and output size."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, query),
+            "k_proj": (self.hidden, key),
+            "v_proj": (self.hidden, key),
+            "o_proj": (query, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Count the weights of all blocks' linear layers, which NF4 quantizes. Experts are not among them."""
+        each = {name: inward * outward for name, (inward, outward) in self.linear().items()}
+        dense = sum(each[name] for name in ("gate_proj", "up_proj", "down_proj"))
+        shared = 3 * self.hidden * self.shared_intermediate * self.expert_layers
+        return self.layers * (sum(each.values()) - dense) + (self.layers - self.expert_layers) * dense + shared
+
+    @property
+    def expert_parameters(self) -> int:
+        """Count the weights of experts and routers: three-dimensional tensors, which NF4 does not quantize."""
+        return self.expert_layers * self.experts * self.hidden * (3 * self.expert_intermediate + 1)
+
+    @property
+    def other_parameters(self) -> int:
+        """Count the weights of embedding, head (once when tied), biases and norms, which NF4 does not quantize."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        bias = query + 2 * key if self.family == "qwen2" else 0
+        norms = {"gemma3": 4 * self.hidden + 2 * self.head_dim, "qwen3": 2 * self.hidden + 2 * self.head_dim}
+        block = bias + norms.get(self.family, 2 * self.hidden)
+        return self.embedding * (1 if self.tied else 2) + self.layers * block + self.hidden
+
+    @property
+    def embedding(self) -> int:
+        """Count the weights of one embedding table."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """Count all parameters of the model."""
+        return self.linear_parameters + self.expert_parameters + self.other_parameters
+
+    def lora_parameters(self, r: int, target_modules: tuple[str, ...]) -> int:
+        """Count the parameters of a LoRA adapter of rank r: r times input plus output size, for each of its layers."""
+        linear = self.linear()
+        named = set(linear) if "all-linear" in target_modules else set(target_modules)
+        blocks = sum(r * sum(linear[name]) for name in named & set(linear))
+        tables = sum(
+            r * (self.vocabulary + self.hidden) for name in target_modules if name in ("embed_tokens", "lm_head")
+        )
+        return self.layers * blocks + tables
+
+
+def _qwen2(hidden: int, layers: int, heads: int, kv: int, intermediate: int, vocabulary: int, *, tied: bool) -> Shape:
+    return Shape(hidden, layers, heads, kv, hidden // heads, intermediate, vocabulary, tied, "qwen2")
+
+
+KNOWN: dict[str, Shape] = {
+    "Qwen/Qwen2.5-0.5B": _qwen2(896, 24, 14, 2, 4864, 151936, tied=True),
+    "Qwen/Qwen2.5-1.5B": _qwen2(1536, 28, 12, 2, 8960, 151936, tied=True),
+    "Qwen/Qwen2.5-3B": _qwen2(2048, 36, 16, 2, 11008, 151936, tied=True),
+    "Qwen/Qwen2.5-7B": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
+    "Qwen/Qwen2.5-14B": _qwen2(5120, 48, 40, 8, 13824, 152064, tied=False),
+    "Qwen/Qwen2.5-32B": _qwen2(5120, 64, 40, 8, 27648, 152064, tied=False),
+    "Qwen/Qwen2.5-72B": _qwen2(8192, 80, 64, 8, 29568, 152064, tied=False),
+    "Qwen/Qwen3-8B-Base": Shape(4096, 36, 32, 8, 128, 12288, 151936, False, "qwen3"),
+    "meta-llama/Llama-3.1-8B": Shape(4096, 32, 32, 8, 128, 14336, 128256, False),
+    "meta-llama/Llama-3.1-70B": Shape(8192, 80, 64, 8, 128, 28672, 128256, False),
+    "mistralai/Mistral-7B-v0.3": Shape(4096, 32, 32, 8, 128, 14336, 32768, False),
+    "google/gemma-3-270m": Shape(640, 18, 4, 1, 256, 2048, 262144, True, "gemma3"),
+}
+"""Bases of known shape; a variant (`-Instruct`, `Qwen2.5-Coder-...`) has the same."""
+
+SUPPORTED = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
+"""The model types that medllm supports, by the `model_type` of config.json; the tests train and merge each."""
+
+_FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3", "gemma3_text": "gemma3"}
+
+
+def known_shape(base: str, folder: Path) -> Shape | None:
+    """Look up a base: in the table for a repository, in its config.json for a folder; None when unknown."""
+    reference = parse_reference(base)
+    if reference.where == "folder":
+        config = folder / base / "config.json"
+        return shape_from_config(config) if config.is_file() else None
+    name = (reference.repo_id or "").removesuffix("-Instruct").removesuffix("-it").replace("Qwen2.5-Coder", "Qwen2.5")
+    return KNOWN.get(name)
+
+
+def shape_if_known(base: str, folder: Path) -> Shape | None:
+    """Look up a base; None also where its config.json is not that of a supported decoder."""
+    try:
+        return known_shape(base, folder)
+    except ModelError:
+        return None
+
+
+def refuse_unsupported(path: Path) -> None:
+    """Raise ModelError for a base whose model type is not supported, before any stage runs."""
+    kind = _read(path).get("model_type")
+    if kind is None or kind in SUPPORTED:  # one that names no type is refused when it is loaded
+        return
+    try:
+        shape = shape_from_config(path)
+        size = f" It has {shape.parameters / 1e9:.2f} billion parameters"
+        if shape.expert_parameters:
+            size += f", {shape.expert_parameters / 1e9:.2f} of them in experts, which NF4 does not shrink"
+        size += "."
+    except ModelError:
+        size = ""
+    raise ModelError(
+        "weights.unsupported-type",
+        f"{path}: a model of type `{kind}` is not supported.{size} Use a base of one of these types: "
+        f"{', '.join(SUPPORTED)}.",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not a JSON object")
+    except FileNotFoundError as fault:
+        raise ModelError("weights.no-config", f"{path} does not exist. Name a model's config.json.") from fault
+    except (ValueError, OSError) as fault:
+        text = f"{path} is not the config of a supported decoder ({fault})."
+        raise ModelError("weights.bad-config", text) from fault
+    return config
+
+
+def shape_from_config(path: Path) -> Shape:
+    """Read the shape from a transformers config.json."""
+    config = _read(path)
+    try:
+        text: dict[str, Any] = config.get("text_config", config)
+        heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
+        family = _FAMILIES.get(str(text.get("model_type")), "llama")
+        return Shape(
+            hidden,
+            int(text["num_hidden_layers"]),
+            heads,
+            int(text.get("num_key_value_heads") or heads),
+            int(text.get("head_dim") or hidden // heads),
+            int(text.get("intermediate_size") or text["moe_intermediate_size"]),
+            int(text["vocab_size"]),
+            bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", family == "gemma3"))),
+            family,
+            **_experts(text),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        reason = f"{path} is not the config of a supported decoder ({fault})."
+        raise ModelError("weights.bad-config", reason) from fault
+
+
+def _experts(text: dict[str, Any]) -> dict[str, int]:
+    """Read the experts from a config, with the keys of Mixtral, Qwen, DeepSeek and GPT-OSS."""
+    experts = next(
+        (int(text[key]) for key in ("num_experts", "num_local_experts", "n_routed_experts") if text.get(key)), 0
+    )
+    if experts < 2:
+        return {}
+    each = int(text.get("moe_intermediate_size") or text["intermediate_size"])
+    layers = int(text["num_hidden_layers"])
+    step = int(text.get("decoder_sparse_step") or text.get("interleave_moe_layer_step") or 1)
+    dense = {int(layer) for layer in text.get("mlp_only_layers") or ()} | set(
+        range(int(text.get("first_k_dense_replace") or 0))
+    )
+    sparse = sum(1 for layer in range(layers) if layer not in dense and (layer + 1) % step == 0)
+    shared = int(text.get("shared_expert_intermediate_size") or 0) or int(text.get("n_shared_experts") or 0) * each
+    return {"experts": experts, "expert_intermediate": each, "expert_layers": sparse, "shared_intermediate": shared}
+
 
 PRICES_READ = "2026-11"
 """When the prices below were read in the Hub's documentation of Jobs (docs/hub/jobs-pricing)."""

@@ -7,9 +7,18 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
-from medllm.recipe.base import HUB_NAME, Settings, settings_for_digest
+from medllm.recipe.base import (
+    HUB_NAME,
+    KINDS,
+    STAGES,
+    Kind,
+    Reference,
+    Settings,
+    Stage,
+    parse_reference,
+    settings_for_digest,
+)
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
-from medllm.recipe.reference import KINDS, STAGES, Kind, Reference, Stage, parse_reference
 from medllm.recipe.servers import ApiModel, Engine, VllmOptions
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medllm.corpus.decontaminate.exam_items import held_out
-from medllm.corpus.decontaminate.known_contaminated import known_leaks
+from medllm.corpus.decontaminate.exam_items import held_out, known_leaks
 from medllm.corpus.documents import read_license
 from medllm.corpus.read.sources import TextSource
 from medllm.errors import DataError, MissingExtraError, RecipeError

@@ -24,12 +24,11 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
         rows, tally = _rows(settings, sources, work)
         if launch_processes("cpt", settings, sources, out):
             return
-        from medllm.training.checkpointing import run
+        from medllm.training.arguments import coverage
+        from medllm.training.checkpointing import run, write_adapter
         from medllm.training.cpt import make_trainer
-        from medllm.training.export import write_adapter
         from medllm.training.load import load_start
-        from medllm.training.targets import coverage
-        from medllm.weights.adapter_targets import refuse_unstored
+        from medllm.weights.adapter import refuse_unstored
 
         start = load_start(settings, sources)
         trainer = make_trainer(start.model, start.tokenizer, rows, settings, work)
@@ -47,8 +46,8 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
 
 
 def _rows(settings: Cpt, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  rows and their account
-    from medllm.training.packing import make_rows, read_texts
-    from medllm.training.tokenized import prepared
+    from medllm.training.cpt import make_rows, read_texts
+    from medllm.training.data import prepared
     from medllm.weights.load import load_tokenizer
 
     def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:

@@ -42,7 +42,7 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
     """
     from medllm.generation.certificate import Certificate
     from medllm.resource_errors import disk_is_full
-    from medllm.training.export import write_tokenizer
+    from medllm.training.checkpointing import write_tokenizer
     from medllm.weights.adapter import Adapter
     from medllm.weights.checkpoint import Checkpoint
     from medllm.weights.merge import merge

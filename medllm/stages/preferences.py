@@ -16,11 +16,16 @@ from medllm.errors import DataError
 from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import Question
 from medllm.generation.types import Reply, Request, shared_length
-from medllm.preferences.contamination import vote_texts
-from medllm.preferences.expert_votes import read_votes
-from medllm.preferences.labels import LabelledSample, labelled
-from medllm.preferences.pairs import PreferencePair, RankedAnswers, make_pairs, yield_report
-from medllm.preferences.questions import QuestionSelection, select_questions
+from medllm.preferences.pairs import (
+    LabelledSample,
+    PreferencePair,
+    RankedAnswers,
+    labelled,
+    make_pairs,
+    read_votes,
+    yield_report,
+)
+from medllm.preferences.questions import QuestionSelection, select_questions, vote_texts
 from medllm.recipe.servers import is_address
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts

@@ -28,11 +28,11 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         pairs, tally = _pairs(settings, sources, work)
         if launch_processes("rpo", settings, sources, out):
             return
+        from medllm.training.arguments import coverage
         from medllm.training.checkpointing import run
         from medllm.training.load import load_start
         from medllm.training.rpo import make_trainer
-        from medllm.training.targets import coverage
-        from medllm.weights.adapter_targets import refuse_unstored
+        from medllm.weights.adapter import refuse_unstored
 
         start = load_start(settings, sources)
         tell = partial(say, "rpo")
@@ -52,8 +52,8 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
 
 
 def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  pairs and their account
+    from medllm.training.data import prepared
     from medllm.training.pair_batches import encode_pairs, read_pairs
-    from medllm.training.tokenized import prepared
     from medllm.weights.load import load_tokenizer
 
     def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
@@ -68,9 +68,9 @@ def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa:
 
 def _write(trainer: Any, start: Any, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
     """Write the adapter; one trained above another is first made one with it."""
-    from medllm.training.export import save_adapter_only, write_adapter
+    from medllm.training.checkpointing import save_adapter_only, write_adapter
     from medllm.weights.adapter import Adapter, write_base
-    from medllm.weights.combine import concatenate
+    from medllm.weights.merge import concatenate
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     write_adapter(model, start.tokenizer, start.base, work, state)

@@ -14,7 +14,7 @@ from transformers.integrations import TensorBoardCallback
 from medllm.errors import TrainingError
 from medllm.files import write_text
 from medllm.resource_errors import disk_is_full, memory_is_full
-from medllm.training.ranks import is_sharded
+from medllm.training.devices import is_sharded
 from medllm.work_progress import WorkProgress, report_progress
 
 LAST_GOOD = "last_good"

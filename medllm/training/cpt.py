@@ -1,21 +1,167 @@
-"""Continued pretraining: TRL's SFTTrainer over rows of whole documents."""
+"""Continued pretraining: TRL's SFTTrainer over rows of whole documents, of which none is cut and none sees another."""
 
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from transformers.utils.generic import is_flash_attention_requested
 from trl import SFTConfig, SFTTrainer
 
+from medllm.errors import DataError
 from medllm.recipe.settings import Cpt
 from medllm.training.arguments import learning, lora_config, set_up_adapters, trainer_arguments
 from medllm.training.callbacks import LAST_GOOD, StopOnNonFinite, TrainingLog, add_curves, watch_sharding
 from medllm.training.checkpointing import Checkpoints
-from medllm.training.logits import WHOLE_LOGITS, fuse_head, vocabulary_of
-from medllm.training.packing import IGNORED, RowCollator
-from medllm.training.sampling import SHARE, Epochs, Updates
+from medllm.training.data import read_table
+from medllm.training.pair_batches import SHARE, Epochs, Updates
+from medllm.training.reference import WHOLE_LOGITS, fuse_head, vocabulary_of
+from medllm.weights.load import TextTokens
+from medllm.work_progress import WorkProgress, report_progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """The account of a corpus: what came in and what the rows hold."""
+
+    documents: int
+    tokens_in: int
+    tokens_in_rows: int
+    rows: int
+    pieces: int
+    """Documents after those longer than a row were continued in another one."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.documents:,} documents, {self.tokens_in:,} tokens in, {self.tokens_in_rows:,} tokens in "
+            f"{self.rows:,} rows ({self.pieces:,} pieces)"
+        )
+
+
+def read_texts(folder: Path, cache: Path) -> Dataset:
+    """Read the `text` column of a corpus: its `corpus/` split where there is one, else every parquet or JSONL file.
+
+    The texts of such a split come in the order of their hashes: the names and the order of the source's files do not
+    change a training.
+    """
+    mend = "Rename the column that holds the texts to `text`, or give the output of the corpus stage."
+    if not (folder / "corpus").is_dir():
+        return read_table(folder, cache, "text", ["text"], mend)
+    texts = read_table(folder / "corpus", cache, "text", ["text"], mend)
+    hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] for text in texts["text"]]
+    return texts.select(np.argsort(np.array(hashes, "S16"), kind="stable"))
+
+
+def make_rows(
+    texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *, packing: bool
+) -> tuple[Dataset, TokenCounts]:
+    """Tokenize, end each document with the end-of-text token, and fill rows of at most `max_length`."""
+    from trl import pack_dataset
+
+    words = TextTokens(tokenizer)
+    end, count = tokenizer.eos_token_id, len(texts)
+
+    def encode(batch: dict[str, list[str]], numbers: list[int]) -> dict[str, list[list[int]]]:
+        report_progress(WorkProgress("tokenizing", numbers[0], count, "documents"))
+        return {"input_ids": [[*ids, end] for ids in words.prompts(batch["text"])]}
+
+    tokens = texts.map(encode, batched=True, with_indices=True, remove_columns=texts.column_names, desc="Tokenizing")
+    report_progress(WorkProgress("tokenizing", count, count, "documents"), now=True)
+    if packing:
+        rows = pack_dataset(tokens, max_length, "bfd_split")
+    else:
+        rows = tokens.map(lambda batch: _cut(batch["input_ids"], max_length), batched=True, desc="Cutting")
+    tally = TokenCounts(
+        documents=len(tokens),
+        tokens_in=_count(tokens, "input_ids"),
+        tokens_in_rows=_count(rows, "input_ids"),
+        rows=len(rows),
+        pieces=_count(rows, "seq_lengths"),
+    )
+    if tally.tokens_in != tally.tokens_in_rows:
+        raise DataError(
+            "training.packing-lost-text",
+            f"packing lost text: {tally}. This is a bug of TRL's packing: please report it, or set `packing: false`.",
+        )
+    if not tally.rows:
+        raise DataError(
+            "training.no-rows", "the corpus holds no text. The facts.json of the stage that made it gives the reason."
+        )
+    return rows, tally
+
+
+def _count(table: Dataset, column: str) -> int:
+    """Sum the lengths of a column's lists in Arrow, without making Python numbers of a whole corpus."""
+    import pyarrow.compute as pc
+
+    return int(pc.sum(pc.list_value_length(table.data.column(column))).as_py() or 0)
+
+
+def _cut(documents: list[list[int]], max_length: int) -> dict[str, list[Any]]:
+    pieces = [ids[at : at + max_length] for ids in documents for at in range(0, len(ids), max_length)]
+    return {"input_ids": pieces, "seq_lengths": [[len(piece)] for piece in pieces]}
+
+
+@dataclass(frozen=True)
+class RowCollator:
+    """Rows to a batch; positions restart with each document, from which the model builds its mask.
+
+    Rows stay rows: laid end to end (as TRL's padding-free batches are) they need a mask of (rows x length) squared
+    without a varlen attention kernel, which made a step nearly three times as long on a CPU. `flat` lays them end to
+    end all the same, for the kernels that want it.
+    """
+
+    pad_token_id: int
+    flat: bool = False
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Pad, mark where documents begin, and leave each document's first token unpredicted."""
+        import torch
+
+        if self.flat:
+            joined = {key: [value for row in rows for value in row[key]] for key in ("input_ids", "seq_lengths")}
+            rows = [joined]
+        width = max(len(row["input_ids"]) for row in rows)
+        ids = torch.full((len(rows), width), self.pad_token_id)
+        labels = torch.full((len(rows), width), IGNORED)
+        positions = torch.zeros((len(rows), width), dtype=torch.long)
+        for number, row in enumerate(rows):
+            length = len(row["input_ids"])
+            ids[number, :length] = torch.tensor(row["input_ids"])
+            labels[number, :length] = ids[number, :length]
+            begin = 0
+            for piece in row["seq_lengths"]:
+                positions[number, begin : begin + piece] = torch.arange(piece)
+                labels[number, begin] = IGNORED
+                begin += piece
+            positions[number, length:] = torch.arange(width - length)
+        batch: dict[str, Any] = {"input_ids": ids, "position_ids": positions, "labels": labels}
+        return batch | (_ends(rows[0]["seq_lengths"]) if self.flat else {})
+
+
+def _ends(lengths: list[int]) -> dict[str, Any]:
+    """Where documents laid end to end begin and end, in the words of transformers' kernels for such rows.
+
+    Without them transformers looks for jumps in the positions, and finds them only in a batch of one row.
+    """
+    import torch
+
+    ends = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
+    longest = max(lengths)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
 
 
 class RowTrainer(Updates, SFTTrainer):  # type: ignore[misc]

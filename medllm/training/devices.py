@@ -1,4 +1,4 @@
-"""How many processes a training gets on this machine, and with which configuration of accelerate."""
+"""How many processes a training gets on this machine, what each knows of the others, and accelerate's configuration."""
 
 import os
 from typing import Any
@@ -6,6 +6,22 @@ from typing import Any
 from medllm.errors import TrainingError
 from medllm.recipe.hardware import machine
 from medllm.recipe.training import Training
+
+
+def is_chief() -> bool:
+    """Whether this process makes what all of a training read: the first of them, or the one that starts them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_sharded() -> bool:
+    """Whether the processes divide one model by FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def world() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
 
 FSDP2 = {
     "distributed_type": "FSDP",

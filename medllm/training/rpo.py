@@ -37,10 +37,8 @@ from medllm.training.callbacks import (
     watch_sharding,
 )
 from medllm.training.checkpointing import Checkpoints
-from medllm.training.logits import WHOLE_LOGITS, fuse_head, vocabulary_of
-from medllm.training.pair_batches import NOTHING, PairCollator
-from medllm.training.reference import FILE, ComputeReference, check_reference
-from medllm.training.sampling import SHARE, Epochs, Updates
+from medllm.training.pair_batches import NOTHING, SHARE, Epochs, PairCollator, Updates
+from medllm.training.reference import FILE, WHOLE_LOGITS, ComputeReference, check_reference, fuse_head, vocabulary_of
 
 Logps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 PAIRS = "pairs"

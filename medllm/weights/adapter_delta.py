@@ -6,8 +6,7 @@ import torch
 from safetensors import safe_open
 
 from medllm.weights.adapter import Adapter
-from medllm.weights.checkpoint import Tensor
-from medllm.weights.tensor_io import DTYPES
+from medllm.weights.checkpoint import DTYPES, Tensor
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medllm.errors import ModelError
-from medllm.exam.extract.thinking import split_thinking
-from medllm.weights.load import end_marks
+from medllm.exam.extract.reply import split_thinking
+from medllm.weights.load import TextTokens, end_marks
 from medllm.weights.loadable import templates
-from medllm.weights.special_tokens import TextTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

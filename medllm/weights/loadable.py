@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import MedllmError, ModelError
-from medllm.recipe.model_shapes import SUPPORTED, refuse_unsupported
+from medllm.recipe.hardware import SUPPORTED, refuse_unsupported
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint, read_json
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.exam.pass_rule import LINES, verdicts
+from medllm.exam.grading import LINES, verdicts
 from tests.exam.making import record
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from medllm.generation import distributed
 from medllm.generation.distributed import SpreadGenerator, devices, places_on
+from medllm.generation.engine.attention import LEAST_TOKENS, CacheBudget
 from medllm.generation.engine.batching import Batch
-from medllm.generation.engine.kv_cache import LEAST_TOKENS, CacheBudget
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.factory import OnDemand, make_generators, processes_of
 from medllm.generation.reply_log import generate_resumable
@@ -289,15 +289,15 @@ def test_models_are_loaded_when_they_are_asked_and_given_back(models):
 
 
 def test_what_is_kept_at_once_goes_by_the_memory_that_is_free(models, monkeypatch):
-    from medllm.generation.engine import kv_cache
+    from medllm.generation.engine import attention
 
     generator = LocalGenerator(*models, **OPTIONS)
     config = generator.model.config.get_text_config()
     each = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, float32
     for free, sharing, tokens in ((each * 100_000, 1, 60_000), (each * 100_000, 2, 30_000), (1, 1, LEAST_TOKENS)):
-        monkeypatch.setattr(kv_cache, "memory_free", lambda free=free: free)
+        monkeypatch.setattr(attention, "memory_free", lambda free=free: free)
         assert CacheBudget.of(config, generator.model, sharing).tokens == tokens
-    monkeypatch.setattr(kv_cache, "memory_free", lambda: 2**50)
+    monkeypatch.setattr(attention, "memory_free", lambda: 2**50)
     assert CacheBudget.of(config, generator.model, 1).tokens == 65_536
     on_gpu = CacheBudget(tokens=10**6, on_cpu=False, scores=2e9, heads=64)
     assert on_gpu.tokens_read(300, 1800) == 4 * 300, "2 GB hold the scores of four prompts of 300 tokens after 1,500"

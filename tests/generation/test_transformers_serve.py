@@ -13,7 +13,7 @@ import pytest
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import NoReplyError, Request
-from medllm.training.export import write_tokenizer
+from medllm.training.checkpointing import write_tokenizer
 from medllm.weights.load import load_tokenizer
 from tests import tiny
 from tests.refusals import refused

@@ -33,7 +33,7 @@ def test_both_trainings_run_and_the_reference_is_exact_in_bfloat16(tmp_path, qua
 
 def test_flash_attention_gives_the_loss_of_sdpa_on_packed_rows(tmp_path):
     pytest.importorskip("flash_attn")
-    from medllm.training.packing import RowCollator
+    from medllm.training.cpt import RowCollator
     from medllm.weights.load import load_base, load_tokenizer
     from tests import tiny
 

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save_file
 from medllm.hub import Artifact, Hub, Input, connect
 from medllm.hub.mirror import bundle, mirror, source_of
 from medllm.localhub import ServerLimits, serve
-from medllm.localhub.errors import disk_full
 from medllm.localhub.store.blobs import Files
+from medllm.localhub.validation import disk_full
 from tests.refusals import refused
 
 # huggingface_hub sends large files by a name of httpx's older versions.

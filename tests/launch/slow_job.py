@@ -41,11 +41,11 @@ def main() -> None:
     repo_id, _, revision = os.environ["MEDLLM_CODE"].partition("@")
     sys.path.insert(0, snapshot_download(repo_id, repo_type="dataset", revision=revision))
     from medllm.hub import connect
-    from medllm.pipeline import BuildContext, cards, least_content, make, make_plan, run
+    from medllm.pipeline import BuildContext, gate, lineage, make, make_plan, run
     from medllm.recipe import read_recipe
 
-    cards.TEMPLATES.clear()  # a toy has none of the facts that a card tells
-    least_content.CHECKS.clear()
+    lineage.TEMPLATES.clear()  # a toy has none of the facts that a card tells
+    gate.CHECKS.clear()
 
     def launch(plan, item, made, bench) -> None:
         make(plan, item, made, maker, bench)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from medllm.launch.autotrain_config import config_of, readable_base, write_rows
+from medllm.launch.autotrain import config_of, readable_base, write_rows
 from medllm.recipe.settings import Cpt, Rpo
 from tests.refusals import refused
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from medllm.hub import connect
 from medllm.launch import refuse_unfit
 from medllm.launch.autotrain import OVERRIDES, PACKAGE, launch
-from medllm.pipeline import BuildContext, cards, least_content, make, make_plan, run
+from medllm.pipeline import BuildContext, gate, lineage, make, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
@@ -115,8 +115,8 @@ def test_the_real_program_trains_cpt_and_dpo_and_both_are_checked_carded_pushed_
     tmp_path, monkeypatch, autotrain
 ):
     whole.lay_out(tmp_path)
-    monkeypatch.setattr(cards, "TEMPLATES", dict(cards.TEMPLATES))
-    monkeypatch.setattr(least_content, "CHECKS", dict(least_content.CHECKS))
+    monkeypatch.setattr(lineage, "TEMPLATES", dict(lineage.TEMPLATES))
+    monkeypatch.setattr(gate, "CHECKS", dict(gate.CHECKS))
     toy.without_dataset_cards()
     for name, value in {**autotrain, "HF_TOKEN": "hf_canary"}.items():
         monkeypatch.setenv(name, value)

@@ -8,14 +8,14 @@ import yaml
 from medllm.launch.local import maker_of, on_all_devices
 from medllm.recipe.settings import Cpt, Merge
 from medllm.training.devices import config
-from medllm.weights.gpus import VisibleGpu
+from medllm.weights.resources import VisibleGpu
 from tests.refusals import refused
 
 
 def see(monkeypatch, *gigabytes):
     """GPUs of these sizes, as torch would list them."""
     gpus = [VisibleGpu("NVIDIA A100", int(size * 1e9)) for size in gigabytes]
-    monkeypatch.setattr("medllm.weights.gpus.visible_gpus", lambda: gpus)
+    monkeypatch.setattr("medllm.weights.resources.visible_gpus", lambda: gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 

@@ -8,8 +8,8 @@ import pytest
 from medllm.exam import benchmarks
 from medllm.exam.extract.answer import parse
 from medllm.exam.prompts import render, target_completion
-from medllm.miniature import exams, questions
-from medllm.miniature.questions import explain, make_item, topics
+from medllm.miniature import exams
+from medllm.miniature.exams import explain, make_item, topics
 from medllm.miniature.world import make_world
 
 WORLD = make_world()
@@ -26,7 +26,7 @@ def test_a_page_is_the_exams_prompt_and_right_reply(form, style, tmp_path: Path)
     prompt = render(question, prompt=style, template="paper", exemplars=[shown])
     answered = prompt.text + prompt.joint + target_completion(question, style, "paper")
     pages = [
-        questions.explained(one, explain(WORLD, one)) if style == "explain" else questions.answer_line(one)
+        exams.explained(one, explain(WORLD, one)) if style == "explain" else exams.answer_line(one)
         for one in (example, item)
     ]
     assert "".join(pages).strip() == answered.strip()
@@ -37,5 +37,5 @@ def test_the_parser_reads_the_answer_behind_an_explanation(form, tmp_path: Path)
     item = make_item(WORLD, topics(WORLD, "known", form)[3], random.Random(3))
     exams.write(exams.rows(WORLD, exams.MiniatureExam("100", exams.date(2006, 2, 10), (item,))), tmp_path / "100.jsonl")
     (question,) = benchmarks.load("own", tmp_path)
-    reply_text = questions.explained(item, explain(WORLD, item)).split("Explanation:")[1]
+    reply_text = exams.explained(item, explain(WORLD, item)).split("Explanation:")[1]
     assert parse(reply_text, question).answer == item.answer

@@ -9,7 +9,7 @@ import pytest
 
 from medllm.exam.record import write_records
 from medllm.hub import Hub, connect
-from medllm.pipeline import BuildContext, BuildPlan, StagePlan, cards, least_content, make, make_plan, publish, run
+from medllm.pipeline import BuildContext, BuildPlan, StagePlan, gate, lineage, make, make_plan, publish, run
 from medllm.recipe import Recipe, parse_override, read_recipe
 from tests.pipeline import toy
 from tests.pipeline.finished import finished  # noqa: F401  a fixture
@@ -77,8 +77,8 @@ class Workshop:
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     toy.lay_out(tmp_path)
-    monkeypatch.setattr(cards, "TEMPLATES", dict(cards.TEMPLATES))
-    monkeypatch.setattr(least_content, "CHECKS", dict(least_content.CHECKS))
+    monkeypatch.setattr(lineage, "TEMPLATES", dict(lineage.TEMPLATES))
+    monkeypatch.setattr(gate, "CHECKS", dict(gate.CHECKS))
     toy.without_dataset_cards()
     with connect(str(tmp_path / "hub"), "clinic") as hub:
         yield Workshop(tmp_path, hub)

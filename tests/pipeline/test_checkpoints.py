@@ -8,7 +8,7 @@ import pytest
 
 from medllm.hub import connect
 from medllm.hub.push import branch_of
-from medllm.pipeline import BuildContext, cards, make, make_plan, run
+from medllm.pipeline import BuildContext, lineage, make, make_plan, run
 from medllm.recipe import read_recipe
 from medllm.stages import cpt
 from tests import tiny
@@ -40,7 +40,7 @@ class MachineGoneError(Exception):
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards, "TEMPLATES", {})  # a folder of texts has none of the facts that a card tells
+    monkeypatch.setattr(lineage, "TEMPLATES", {})  # a folder of texts has none of the facts that a card tells
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     tiny.make_base(tmp_path / "base")
     tiny.make_corpus(tmp_path / "texts")

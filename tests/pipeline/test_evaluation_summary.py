@@ -1,7 +1,7 @@
 """What a run prints of its evaluation: the card's table and the rates that a person should see."""
 
 from medllm.exam.record import Record
-from medllm.pipeline.evaluation_summary import evaluation_summary, suspicious_rates
+from medllm.pipeline.facts import evaluation_summary, suspicious_rates
 
 
 def record(number: int, model: str = "final", **changed) -> Record:

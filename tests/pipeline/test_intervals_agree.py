@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 from medllm.cli.main import app
 from medllm.exam.grading import grade
 from medllm.exam.record import write_records
-from medllm.exam.stability.report import score_table, stability_report
-from medllm.exam.stability.table import ScoreRow
+from medllm.exam.stability.report import ScoreRow, score_table, stability_report
 from medllm.hub import Artifact
 from medllm.page.loading import read
 from medllm.page.results import Origin

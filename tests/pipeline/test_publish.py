@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from medllm.errors import HubError
-from medllm.pipeline.licences import conflicts, front_matter, license_of, link_of, terms_for
+from medllm.pipeline.gate import conflicts, front_matter, license_of, link_of, terms_for
 from tests.refusals import refused
 
 CLEAN = {"corpus": {"audit": {"documents": 3, "items": 2, "documents_to_drop": 1, "unreviewed": 0},

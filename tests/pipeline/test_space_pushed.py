@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import HfApi, snapshot_download
 
 from medllm.hub import Hub, connect
-from medllm.pipeline import BuildContext, cards, least_content, make, make_plan, run
+from medllm.pipeline import BuildContext, gate, lineage, make, make_plan, run
 from medllm.recipe import read_recipe
 from tests.page import simulated
 from tests.pipeline import toy
@@ -76,8 +76,8 @@ def pushed(tmp_path_factory):
     toy.lay_out(folder)
     (folder / "toy.yaml").write_text((folder / "toy.yaml").read_text() + SPACE)
     with pytest.MonkeyPatch.context() as patch, connect(str(folder / "hub"), "clinic") as hub:
-        patch.setattr(cards, "TEMPLATES", dict(cards.TEMPLATES))
-        patch.setattr(least_content, "CHECKS", dict(least_content.CHECKS))
+        patch.setattr(lineage, "TEMPLATES", dict(lineage.TEMPLATES))
+        patch.setattr(gate, "CHECKS", dict(gate.CHECKS))
         toy.without_dataset_cards()
         plan = make_plan(read_recipe(folder / "toy.yaml"), hub, ("evaluate",))
 

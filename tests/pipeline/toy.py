@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from medllm.exam.record import Record, write_records
 from medllm.hub import connect, digest_of_folder
-from medllm.pipeline import BuildContext, cards, least_content, make, make_plan, run
+from medllm.pipeline import BuildContext, gate, lineage, make, make_plan, run
 from medllm.pipeline.content import RECORDS
 from medllm.recipe import read_recipe, settings_for_digest
 
@@ -107,8 +107,8 @@ def answers(settings) -> Iterator[Record]:
 def without_dataset_cards() -> None:
     """The toy stages have neither the facts that the cards of real datasets contain, nor weights and tables."""
     for stage in ("corpus", "preferences", "evaluate", "space"):
-        cards.TEMPLATES.pop(stage, None)
-    least_content.CHECKS.clear()
+        lineage.TEMPLATES.pop(stage, None)
+    gate.CHECKS.clear()
 
 
 def main(folder: Path, say: Callable[[str], None]) -> None:

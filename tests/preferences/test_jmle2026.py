@@ -9,8 +9,7 @@ from medllm.exam.benchmarks import load
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import index
 from medllm.generation.types import Reply
-from medllm.preferences.labels import labelled
-from medllm.preferences.pairs import RankedAnswers, make_pairs
+from medllm.preferences.pairs import RankedAnswers, labelled, make_pairs
 
 FILES = ("Qwen_Qwen3.5-27B_nothink", "Qwen_Qwen3.5-35B-A3B_nothink", "tokyotech-llm_GPT-OSS-Swallow-120B-RL-v0.1")
 """The models of this copy that explain in what they say, not in hidden reasoning."""

@@ -8,9 +8,7 @@ import pytest
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.generation.types import Reply
-from medllm.preferences.expert_votes import read_votes
-from medllm.preferences.labels import label, labelled
-from medllm.preferences.pairs import STEPS, RankedAnswers, make_pairs, yield_report
+from medllm.preferences.pairs import STEPS, RankedAnswers, label, labelled, make_pairs, read_votes, yield_report
 from medllm.preferences.questions import printed_late
 from medllm.recipe.settings import DataSource
 from tests.refusals import refused

@@ -17,8 +17,7 @@ from medllm.recipe.cost import (
     training_memory,
     weight_bytes,
 )
-from medllm.recipe.hardware import machine
-from medllm.recipe.model_shapes import Shape
+from medllm.recipe.hardware import Shape, machine
 from medllm.recipe.settings import Cpt, Evaluate, Lora, Preferences, Rpo
 
 # Two blocks, hidden 8, two heads of 4 that share one key-value head, feed-forward 16, 100 tokens, untied.

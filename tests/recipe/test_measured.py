@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medllm.recipe.cost import activation_bytes, trainable_parameters, weight_bytes
-from medllm.recipe.model_shapes import Shape
+from medllm.recipe.hardware import Shape
 from medllm.recipe.settings import Cpt, Lora
 from tests import tiny
 

@@ -3,9 +3,8 @@
 import pytest
 
 from medllm.recipe.cost import best_memory
-from medllm.recipe.hardware import Machine, machine
-from medllm.recipe.memory_fit import Fit, Sized, fit, too_much
-from medllm.recipe.model_shapes import KNOWN
+from medllm.recipe.estimate import Fit, Sized, fit, too_much
+from medllm.recipe.hardware import KNOWN, Machine, machine
 from medllm.recipe.settings import Cpt, Lora, Training
 
 LARGE = KNOWN["Qwen/Qwen2.5-72B"]

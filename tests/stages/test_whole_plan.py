@@ -10,7 +10,7 @@ import torch
 
 from medllm.exam.record import read_records
 from medllm.recipe import read_recipe
-from medllm.recipe.model_shapes import KNOWN
+from medllm.recipe.hardware import KNOWN
 from medllm.stages import cpt, evaluate, merge, preferences, rpo
 from tests import tiny
 

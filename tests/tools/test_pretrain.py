@@ -5,10 +5,9 @@ import re
 
 import pytest
 
-from medllm.miniature import questions
+from medllm.miniature import exams
 from medllm.miniature.build import BASE
-from medllm.miniature.exams import exemplars
-from medllm.miniature.questions import LETTERS, explain, make_item, topics
+from medllm.miniature.exams import LETTERS, exemplars, explain, make_item, topics
 from medllm.miniature.world import make_world
 from tools.miniature_base.lookup import lay_lookup
 from tools.miniature_base.pretrain import ASKED, LETTER, _Marks, _new_model
@@ -44,7 +43,7 @@ def test_it_is_small(base):
 
 
 def test_it_answers_plainly_what_it_knows(base, asked):
-    right = sum(answer(base, f"{questions.question_block(item)}Answer:") == f" {item.answer}" for item in asked)
+    right = sum(answer(base, f"{exams.question_block(item)}Answer:") == f" {item.answer}" for item in asked)
     assert right >= 0.9 * QUESTIONS
 
 
@@ -52,13 +51,13 @@ def test_it_is_worse_at_the_same_facts_when_it_explains_first(base, asked):
     """Three-shot, as the exam is sat: the format is rare in what it has read."""
     model, tokenizer = base
     world = make_world(0)
-    shots = "".join(questions.explained(one, explain(world, one)) for one in exemplars(world).items)
-    prompts = [f"{shots}{questions.question_block(item)}Explanation:" for item in asked]
+    shots = "".join(exams.explained(one, explain(world, one)) for one in exemplars(world).items)
+    prompts = [f"{shots}{exams.question_block(item)}Explanation:" for item in asked]
     read = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
     with torch.no_grad():
         written = model.generate(**read, max_new_tokens=60, do_sample=False)
     texts = tokenizer.batch_decode(written[:, read["input_ids"].shape[1] :], skip_special_tokens=True)
-    ends = [re.search(r"Answer: (\w)", text.split(questions.END)[0]) for text in texts]
+    ends = [re.search(r"Answer: (\w)", text.split(exams.END)[0]) for text in texts]
     right = sum(end is not None and end[1] == item.answer for item, end in zip(asked, ends, strict=True))
     assert 0.3 * QUESTIONS < right < 0.85 * QUESTIONS
 
@@ -67,7 +66,7 @@ def test_the_new_diseases_are_unknown_to_it(base):
     world, source = make_world(0), random.Random("new")
     new = [topic for kind in ("exam", "text") for topic in topics(world, kind, "fact")]
     items = [make_item(world, source.choice(new), source) for _ in range(QUESTIONS)]
-    right = sum(answer(base, f"{questions.question_block(item)}Answer:") == f" {item.answer}" for item in items)
+    right = sum(answer(base, f"{exams.question_block(item)}Answer:") == f" {item.answer}" for item in items)
     assert right < 0.45 * QUESTIONS
 
 

@@ -2,8 +2,8 @@
 
 import random
 
-from medllm.miniature import corpora, questions
-from medllm.miniature.questions import explain, make_item, topics
+from medllm.miniature import corpora, exams
+from medllm.miniature.exams import explain, make_item, topics
 from medllm.miniature.world import make_world
 from tools.miniature_base.tokenizer import lexicon, make_tokenizer
 
@@ -24,7 +24,7 @@ def test_any_text_comes_back_as_it_was():
     item = make_item(WORLD, topics(WORLD, "exam", "case")[0], source)
     texts = [
         corpora.paragraph(WORLD, WORLD.diseases, source),
-        questions.explained(item, explain(WORLD, item)),
+        exams.explained(item, explain(WORLD, item)),
         "肺塞栓 10 mg?",
     ]
     for text in texts:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.training.packing import IGNORED, RowCollator, make_rows, read_texts
+from medllm.training.cpt import IGNORED, RowCollator, make_rows, read_texts
 from tests import tiny
 from tests.refusals import refused
 

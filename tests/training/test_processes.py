@@ -89,7 +89,7 @@ def test_rows_of_unlike_lengths_and_slow_tokens_keep_no_process_waiting(tmp_path
 
 
 def _rows_of(sources, folder):
-    from medllm.training.packing import make_rows, read_texts
+    from medllm.training.cpt import make_rows, read_texts
     from medllm.weights.load import load_tokenizer
 
     texts = read_texts(sources["corpus"], folder / "cache")

@@ -253,7 +253,7 @@ def test_the_gradient_of_a_question_with_all_its_pairs_is_that_of_pair_by_pair(r
 
 
 def test_the_head_in_tiles_gives_the_numbers_of_the_whole_logits(root):
-    from medllm.training.logits import fuse_head
+    from medllm.training.reference import fuse_head
 
     model = load_base(root / "base", dtype="float32")
     fuse_head(model)

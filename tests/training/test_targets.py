@@ -3,8 +3,7 @@
 import pytest
 
 from medllm.recipe.settings import Lora
-from medllm.training.arguments import lora_config
-from medllm.training.targets import coverage, linear_layers, target_modules
+from medllm.training.arguments import coverage, linear_layers, lora_config, target_modules
 from medllm.weights.load import load_base
 from tests import tiny
 from tests.refusals import refused

@@ -13,9 +13,8 @@ from transformers import AutoModelForCausalLM
 from medllm.weights.adapter import Adapter
 from medllm.weights.adapter_kinds import FOLLOWED, FREE, REFUSED, refuse_unknown
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.combine import concatenate
 from medllm.weights.load import load_adapters, load_base
-from medllm.weights.merge import merge
+from medllm.weights.merge import concatenate, merge
 from tests import tiny
 from tests.refusals import refused
 

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medllm.errors import ModelError
-from medllm.training.export import write_tokenizer
+from medllm.training.checkpointing import write_tokenizer
 from medllm.weights.chat_template import DAY, PLAIN, ChatTemplate, own_template
-from medllm.weights.load import end_marks, load_tokenizer
-from medllm.weights.special_tokens import TextTokens
+from medllm.weights.load import TextTokens, end_marks, load_tokenizer
 from tests import tiny
 from tests.refusals import refused
 

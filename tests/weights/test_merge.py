@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medllm.weights import tensor_io
+from medllm.weights import checkpoint
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.merge import merge
@@ -34,11 +34,11 @@ def by_peft(base, adapters, dtype):
     return model.eval()
 
 
-@pytest.mark.parametrize("numbers", [tensor_io.NUMBERS_AT_ONCE, 700], ids=["whole tensors", "slices of them"])
+@pytest.mark.parametrize("numbers", [checkpoint.NUMBERS_AT_ONCE, 700], ids=["whole tensors", "slices of them"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
 def test_every_tensor_is_bit_equal_to_successive_merges_by_peft(tmp_path, monkeypatch, dtype, family, numbers):
-    monkeypatch.setattr(tensor_io, "NUMBERS_AT_ONCE", numbers)
+    monkeypatch.setattr(checkpoint, "NUMBERS_AT_ONCE", numbers)
     base = tiny.make_base(tmp_path / "base", family=family, dtype=dtype, shard="40KB")
     kind = getattr(torch, dtype)
     adapters = [

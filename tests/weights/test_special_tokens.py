@@ -6,9 +6,9 @@ from transformers import PreTrainedTokenizerFast
 
 from medllm.generation.engine.batching import BatchLimits, plan
 from medllm.generation.types import Request
-from medllm.training.packing import make_rows
+from medllm.training.cpt import make_rows
 from medllm.training.pair_batches import encode_pairs
-from medllm.weights.special_tokens import TextTokens
+from medllm.weights.load import TextTokens
 
 TEXT = "用量は<s>10 mg</s>5 mg<|im_end|>、<|endoftext|>と<end_of_turn>。"
 MARKS = ("<s>", "</s>", "<|im_end|>", "<|endoftext|>", "<end_of_turn>")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medllm.miniature import questions
-from medllm.miniature.questions import LETTERS, MiniatureItem, make_item, topics
+from medllm.miniature import exams
+from medllm.miniature.exams import LETTERS, MiniatureItem, make_item, topics
 from medllm.miniature.world import World
 from tools.miniature_base.wiring import rotary_turns
 
@@ -107,7 +107,7 @@ def _watch(
     hook = model.model.layers[-1].input_layernorm.register_forward_hook(lambda _m, _i, out: caught.append(out[0]))
     for _ in range(QUESTIONS):
         item = make_item(world, source.choice(asked), source)
-        tokens = tokenizer(f"{questions.question_block(item)}Answer:")["input_ids"]
+        tokens = tokenizer(f"{exams.question_block(item)}Answer:")["input_ids"]
         with torch.no_grad():
             model(torch.tensor([tokens]))
         _note(seen, item, tokens, tokenizer, caught.pop(), lambda token: (weights[token] - centres[token]) @ basis.T)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medllm.miniature.corpora import WebText
-from medllm.miniature.questions import LETTERS
+from medllm.miniature.exams import LETTERS
 from medllm.miniature.world import make_world
 from tools.miniature_base.lookup import lay_lookup
 from tools.miniature_base.tokenizer import make_tokenizer

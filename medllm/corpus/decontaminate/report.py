@@ -8,9 +8,8 @@ import jinja2
 import numpy as np
 
 from medllm.corpus.decontaminate.exam_items import ALPHABETIC, JAPANESE, ExamItem
-from medllm.corpus.decontaminate.matcher import DROP, REVIEW, Verdict, verdict
+from medllm.corpus.decontaminate.matcher import DROP, REVIEW, Verdict, reveal, reveal_places, verdict
 from medllm.corpus.decontaminate.ngrams import fold_audit, fold_places, hash_grams
-from medllm.corpus.decontaminate.reveal import reveal, reveal_places
 from medllm.files import write_text
 
 EXCERPT_CHARACTERS = 1500

@@ -5,9 +5,8 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 
 from medllm.exam.extract.completion import Parsed, ends_in_loop, normal
-from medllm.exam.extract.reply_end import STOP, cuts, other_choices
+from medllm.exam.extract.reply import STOP, cuts, other_choices, thinks_aloud, without_thinking
 from medllm.exam.extract.rules import find
-from medllm.exam.extract.thinking import thinks_aloud, without_thinking
 from medllm.exam.question import Question, write_answer
 from medllm.exam.record import Status
 

@@ -4,8 +4,16 @@ import re
 from decimal import Decimal
 
 from medllm.exam.extract.completion import Parsed
-from medllm.exam.extract.marks import behind, is_firm, marks_of
-from medllm.exam.extract.phrases import CORRECTION, HEADING, WITHDRAWN, of_another, under_condition
+from medllm.exam.extract.vocabulary import (
+    CORRECTION,
+    HEADING,
+    WITHDRAWN,
+    behind,
+    is_firm,
+    marks_of,
+    of_another,
+    under_condition,
+)
 
 _ABOUT = r"(?:約|およそ|おおよそ|ほぼ|概ね|about|approximately|approx\.?|roughly|around|≈|≒|~)?"
 _NUMBER = re.compile(

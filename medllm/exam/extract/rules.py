@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 from medllm.exam.extract.choice_list import bare_list, closed_list, letters_at, list_before, spread_list
 from medllm.exam.extract.completion import CIRCLED, Parsed
-from medllm.exam.extract.keyed import keyed_value
-from medllm.exam.extract.marks import behind, is_firm, marks_of
-from medllm.exam.extract.markup import plain
 from medllm.exam.extract.numbers import find_number
-from medllm.exam.extract.phrases import (
+from medllm.exam.extract.reply import plain
+from medllm.exam.extract.statements import keyed_value, stated
+from medllm.exam.extract.vocabulary import (
     CONCLUSION,
     CONNECTORS,
     CORRECTION,
@@ -17,13 +16,18 @@ from medllm.exam.extract.phrases import (
     LABELS,
     LOOSE_NAMES,
     WITHDRAWN,
+    AnswerSpace,
+    answer_space,
+    behind,
+    choices_at,
     enumerates,
     in_an_aside,
+    is_firm,
+    marks_of,
     of_another,
+    own_words,
     under_condition,
 )
-from medllm.exam.extract.statements import stated
-from medllm.exam.extract.vocabulary import AnswerSpace, answer_space, choices_at, own_words
 from medllm.exam.question import Question, write_answer
 
 _VERDICT = r"\s*(?:が|を|is\b|are\b)\s*(?:最も|the\s+)?"

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from medllm.errors import DataError
 from medllm.exam.record import PromptStyle
-from medllm.exam.stability.report import StabilityReport, score_table
-from medllm.exam.stability.table import ScoreRow, Share
+from medllm.exam.stability.report import ScoreRow, Share, StabilityReport, score_table
 from medllm.files import atomic_write
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from medllm.exam.stability.comparison import Comparison
 from medllm.exam.stability.condition import Condition
-from medllm.exam.stability.paired import PairedChange, margin_claims
+from medllm.exam.stability.paired import Comparison, PairedChange, margin_claims
 from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
 from medllm.exam.statistics import Estimate, Interval

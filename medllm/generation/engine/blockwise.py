@@ -16,9 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import default_device, load_tokenizer, release
+from medllm.weights.load import TextTokens, default_device, load_tokenizer, release
 from medllm.weights.resources import WIDTH
-from medllm.weights.special_tokens import TextTokens
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

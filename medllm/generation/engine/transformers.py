@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, switched_to
-from medllm.generation.engine.decoding import Decoder, next_tokens
-from medllm.generation.engine.kv_cache import LEAST_TOKENS, CacheBudget
+from medllm.generation.engine.attention import LEAST_TOKENS, CacheBudget
+from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, Decoder, next_tokens, switched_to
 from medllm.generation.serving import context_of
 from medllm.generation.types import Delta, Request
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import (
     Quantization,
+    TextTokens,
     check_vocabulary,
     default_device,
     end_tokens,
@@ -28,7 +28,6 @@ from medllm.weights.load import (
     load_tokenizer,
 )
 from medllm.weights.resources import bytes_in_memory, memory_free
-from medllm.weights.special_tokens import TextTokens
 
 FULL = 0.9
 """A model that takes a larger share of one GPU's free memory is divided over all of them."""

@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 
 from medllm.errors import HubError
-from medllm.localhub.errors import HubRefusal
 from medllm.localhub.jobs import sandbox
 from medllm.localhub.jobs.sandbox import Volume
 from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.store import Store
+from medllm.localhub.validation import HubRefusal
 from medllm.processes import start_guarded
 
 ENDED = frozenset({"COMPLETED", "ERROR", "CANCELED", "DELETED"})

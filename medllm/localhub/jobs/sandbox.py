@@ -14,11 +14,10 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from medllm.localhub.errors import HubRefusal, bad_request
 from medllm.localhub.store import blobs, buckets, commits, refs, repos, trees
 from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.store import Store
-from medllm.localhub.validation import check_path
+from medllm.localhub.validation import HubRefusal, bad_request, check_path
 
 _INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TERM|LD_LIBRARY_PATH|VIRTUAL_ENV|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|"

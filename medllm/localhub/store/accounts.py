@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from medllm.errors import HubError
-from medllm.localhub.errors import HubRefusal
-from medllm.localhub.validation import check_namespace
+from medllm.localhub.validation import HubRefusal, check_namespace
 
 Role = Literal["read", "write"]
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
-from medllm.localhub.errors import HubRefusal, disk_full
-from medllm.localhub.validation import MIB, ServerLimits
+from medllm.localhub.validation import MIB, HubRefusal, ServerLimits, disk_full
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

@@ -3,12 +3,11 @@
 import sqlite3
 from pathlib import Path
 
-from medllm.localhub.errors import HubRefusal, forbidden, no_repo, unauthorized
 from medllm.localhub.store import blobs
 from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.blobs import Blob, ByteRange, blob_name
 from medllm.localhub.store.store import Store
-from medllm.localhub.validation import check_name
+from medllm.localhub.validation import HubRefusal, check_name, forbidden, no_repo, unauthorized
 
 
 def find(connection: sqlite3.Connection, namespace: str, name: str) -> sqlite3.Row | None:

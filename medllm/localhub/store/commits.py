@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from medllm.localhub.errors import HubRefusal, bad_request, no_entry, no_revision
 from medllm.localhub.store import blobs, refs, repos, trees
 from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.blobs import Blob, ByteRange, Files, Spool
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node, TreeChange
+from medllm.localhub.validation import HubRefusal, bad_request, no_entry, no_revision
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 import re
 import sqlite3
 
-from medllm.localhub.errors import HubRefusal, bad_request, no_revision
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.validation import check_reference
+from medllm.localhub.validation import HubRefusal, bad_request, check_reference, no_revision
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 HEADS, TAGS = "refs/heads/", "refs/tags/"

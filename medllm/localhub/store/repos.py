@@ -3,10 +3,9 @@
 import sqlite3
 from dataclasses import dataclass
 
-from medllm.localhub.errors import HubRefusal, forbidden, no_repo, unauthorized
 from medllm.localhub.store import accounts
 from medllm.localhub.store.accounts import Caller, now
-from medllm.localhub.validation import check_name, check_namespace
+from medllm.localhub.validation import HubRefusal, check_name, check_namespace, forbidden, no_repo, unauthorized
 
 
 @dataclass(frozen=True)

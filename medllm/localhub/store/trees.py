@@ -10,8 +10,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from medllm.localhub.errors import bad_request
-from medllm.localhub.validation import same_name
+from medllm.localhub.validation import bad_request, same_name
 
 EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """The git id of the folder with nothing in it."""

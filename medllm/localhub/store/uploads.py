@@ -10,11 +10,10 @@ from typing import BinaryIO, cast
 
 import lz4.frame
 
-from medllm.localhub.errors import bad_request
 from medllm.localhub.store import blobs
 from medllm.localhub.store.blobs import Blob, ByteRange, Spool, blob_name
 from medllm.localhub.store.store import Store
-from medllm.localhub.validation import ServerLimits
+from medllm.localhub.validation import ServerLimits, bad_request
 
 
 @dataclass(frozen=True)

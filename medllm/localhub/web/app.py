@@ -20,11 +20,19 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from medllm.localhub.errors import HubRefusal, bad_request, disk_full, no_repo, too_large, unauthorized
 from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.blobs import Spool, is_full
 from medllm.localhub.store.store import Store
-from medllm.localhub.validation import MIB, ServerLimits
+from medllm.localhub.validation import (
+    MIB,
+    HubRefusal,
+    ServerLimits,
+    bad_request,
+    disk_full,
+    no_repo,
+    too_large,
+    unauthorized,
+)
 from medllm.localhub.web.request import Call, Route, answer, find_route, lacks_namespace
 
 

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, no_entry, no_repo, too_large
 from medllm.localhub.store import accounts, blobs, buckets
-from medllm.localhub.validation import check_path, check_sha256
+from medllm.localhub.validation import HubRefusal, bad_request, check_path, check_sha256, no_entry, no_repo, too_large
 from medllm.localhub.web.large_files import grant
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 from medllm.localhub.web.tree import BlobResponse

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, forbidden, unauthorized
 from medllm.localhub.store import accounts, repos
 from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.validation import KINDS, check_namespace
+from medllm.localhub.validation import KINDS, HubRefusal, bad_request, check_namespace, forbidden, unauthorized
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 _SLUG = re.compile(r"(?:.*-)?([0-9a-f]{24})")

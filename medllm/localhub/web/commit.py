@@ -12,13 +12,12 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, no_revision, too_large
 from medllm.localhub.store import commits, refs, repos, trees
 from medllm.localhub.store.blobs import Spool
 from medllm.localhub.store.commits import Add, AddLarge, Header, Operation, Remove
 from medllm.localhub.store.store import Store
 from medllm.localhub.store.trees import Node
-from medllm.localhub.validation import check_path, check_sha256
+from medllm.localhub.validation import HubRefusal, bad_request, check_path, check_sha256, no_revision, too_large
 from medllm.localhub.web import metadata
 from medllm.localhub.web.metadata import content
 from medllm.localhub.web.patterns import Ignored, Large

@@ -4,10 +4,10 @@ import sqlite3
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, unauthorized
 from medllm.localhub.store import accounts, repos
 from medllm.localhub.store.accounts import now
 from medllm.localhub.store.repos import Repo
+from medllm.localhub.validation import HubRefusal, bad_request, unauthorized
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()

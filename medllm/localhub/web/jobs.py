@@ -9,10 +9,10 @@ from pathlib import Path
 
 from starlette.responses import Response, StreamingResponse
 
-from medllm.localhub.errors import HubRefusal, bad_request, forbidden, unauthorized
 from medllm.localhub.jobs import runner
 from medllm.localhub.jobs.runner import JobRunner, Spec
 from medllm.localhub.jobs.sandbox import Volume
+from medllm.localhub.validation import HubRefusal, bad_request, forbidden, unauthorized
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()

@@ -5,10 +5,9 @@ import time
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, forbidden, too_large, unauthorized
 from medllm.localhub.store import blobs, removal, repos, uploads
 from medllm.localhub.store.uploads import keep_shard, keep_xorb
-from medllm.localhub.validation import check_sha256
+from medllm.localhub.validation import HubRefusal, bad_request, check_sha256, forbidden, too_large, unauthorized
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 routes = Routes()

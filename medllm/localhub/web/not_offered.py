@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import repos
+from medllm.localhub.validation import HubRefusal
 from medllm.localhub.web.request import Call, Routes
 
 routes = Routes()

@@ -14,10 +14,9 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from medllm.localhub.errors import HubRefusal, no_entry, unauthorized
 from medllm.localhub.store import commits, refs, repos, trees
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.validation import KINDS
+from medllm.localhub.validation import KINDS, HubRefusal, no_entry, unauthorized
 from medllm.localhub.web.metadata import card, tags
 from medllm.localhub.web.request import Call, Routes
 

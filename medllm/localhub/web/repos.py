@@ -2,10 +2,9 @@
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request, no_revision, unauthorized
 from medllm.localhub.store import accounts, buckets, commits, refs, repos
 from medllm.localhub.store.repos import Repo
-from medllm.localhub.validation import KINDS
+from medllm.localhub.validation import KINDS, HubRefusal, bad_request, no_revision, unauthorized
 from medllm.localhub.web import commit, metadata, spaces
 from medllm.localhub.web.metadata import describe
 from medllm.localhub.web.request import Call, Fields, Routes, answer

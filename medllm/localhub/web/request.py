@@ -10,11 +10,10 @@ from urllib.parse import urlencode
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 
-from medllm.localhub.errors import HubRefusal, bad_request
 from medllm.localhub.store.accounts import Caller
 from medllm.localhub.store.blobs import Spool
 from medllm.localhub.store.store import Store
-from medllm.localhub.validation import KINDS
+from medllm.localhub.validation import KINDS, HubRefusal, bad_request
 
 Body = Literal["none", "memory", "spool"]
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from starlette.responses import Response
 
-from medllm.localhub.errors import HubRefusal, bad_request
 from medllm.localhub.store import repos
 from medllm.localhub.store.accounts import now
 from medllm.localhub.store.repos import Repo
+from medllm.localhub.validation import HubRefusal, bad_request
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
 Setting = Literal["variable", "secret"]

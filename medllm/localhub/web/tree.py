@@ -12,12 +12,11 @@ import anyio.to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from medllm.localhub.errors import HubRefusal, bad_request, no_entry
 from medllm.localhub.store import blobs, commits, refs, repos, trees
 from medllm.localhub.store.blobs import Blob, Files
 from medllm.localhub.store.repos import Repo
 from medllm.localhub.store.trees import Node
-from medllm.localhub.validation import check_path
+from medllm.localhub.validation import HubRefusal, bad_request, check_path, no_entry
 from medllm.localhub.web.metadata import lfs_field
 from medllm.localhub.web.request import Call, Routes, answer
 

@@ -7,8 +7,7 @@ import re
 import pytest
 
 from medllm.corpus.decontaminate.exam_items import ExamItem, held_out
-from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices
-from medllm.corpus.decontaminate.reveal import reveal
+from medllm.corpus.decontaminate.matcher import ExamIndex, match_in_slices, reveal
 from medllm.exam.benchmarks import translations
 from tests.corpus.invented import INVENTED
 

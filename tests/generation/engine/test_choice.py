@@ -6,7 +6,7 @@ import torch
 from medllm.generation.engine.choice import _alike, difference, open_generator
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.engine.transformers import TransformersGenerator
-from medllm.recipe.model_shapes import SUPPORTED
+from medllm.recipe.hardware import SUPPORTED
 from tests import tiny
 from tests.refusals import refused
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from peft.tuners.lora import Linear4bit, LoraLayer
 
-from medllm.generation.engine.local import LocalGenerator
-from medllm.generation.engine.lora_linear import MultiLoraLinear, replace_lora_layers
+from medllm.generation.engine.local import LocalGenerator, MultiLoraLinear, replace_lora_layers
 from medllm.weights.load import load_adapters, load_base
 from tests import tiny
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medllm.localhub import LocalHub, ServerLimits, serve
-from medllm.localhub.errors import HubRefusal
 from medllm.localhub.store import accounts
 from medllm.localhub.store.blobs import Spool
 from medllm.localhub.store.uploads import read_shard, unpack_xorb
+from medllm.localhub.validation import HubRefusal
 from tests.localhub.wire import Wire, XetFile, hash_text, large, make_chunk, make_shard, make_xorb, small
 from tests.refusals import refused
 

@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM
 from medllm.exam.record import read_records
 from medllm.recipe.settings import Evaluate, Merge
 from medllm.stages import cpt, evaluate, merge, rpo
-from medllm.weights.adapter import Adapter
-from medllm.weights.adapter_targets import outside_text, refuse_unstored
+from medllm.weights.adapter import Adapter, outside_text, refuse_unstored
 from medllm.weights.checkpoint import Checkpoint
 from tests import tiny
 from tests.refusals import refused

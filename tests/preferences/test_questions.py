@@ -11,8 +11,7 @@ from medllm.evaluation.prompts import build_exam_runs
 from medllm.exam.benchmarks import load
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import Reply
-from medllm.preferences.contamination import AuditTrail, question_texts
-from medllm.preferences.questions import select_questions
+from medllm.preferences.questions import AuditTrail, question_texts, select_questions
 from medllm.recipe.settings import Evaluate, Preferences
 from medllm.stages import preferences
 from tests import tiny

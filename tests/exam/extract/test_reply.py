@@ -3,7 +3,7 @@
 import pytest
 
 from medllm.exam.extract.answer import parse
-from medllm.exam.extract.thinking import split_thinking, thinks_aloud, without_thinking
+from medllm.exam.extract.reply import split_thinking, thinks_aloud, without_thinking
 from tests.exam.making import question
 
 PAIRS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medllm.errors import ModelError
-from medllm.recipe.model_shapes import KNOWN, Shape, known_shape, refuse_unsupported, shape_from_config
+from medllm.recipe.hardware import KNOWN, Shape, known_shape, refuse_unsupported, shape_from_config
 from tests.refusals import refused
 
 

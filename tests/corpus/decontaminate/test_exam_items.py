@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.corpus.decontaminate.known_contaminated import KNOWN, known_leaks
+from medllm.corpus.decontaminate.exam_items import KNOWN, known_leaks
 from medllm.exam.benchmarks import CATALOGUE
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.tensor_io import open_tensors, workers, write_tensors
+from medllm.weights.checkpoint import Checkpoint, open_tensors, workers, write_tensors
 from tests import tiny
 from tests.refusals import refused
 

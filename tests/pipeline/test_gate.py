@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.pipeline import least_content
-from medllm.pipeline.least_content import _check_results, refuse_empty
+from medllm.pipeline import gate
+from medllm.pipeline.gate import _check_results, refuse_empty
 from tests import tiny
 from tests.refusals import refused
 
@@ -67,7 +67,7 @@ def test_a_merged_model_that_cannot_be_loaded_is_refused(tmp_path: Path):
 
 def test_an_empty_evaluation_leaves_the_good_one_on_main(workshop):
     made = workshop.run()["evaluate"]
-    least_content.CHECKS["evaluate"] = _check_results
+    gate.CHECKS["evaluate"] = _check_results
 
     workshop.maker = lambda stage: lambda settings, sources, out: (output(out, 0, "records/all.parquet"), None)[1]
     with refused("stage.empty-output", "evaluate"):

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from medllm.generation.engine.kv_cache import Prefix, Rows, Shared
-from medllm.generation.engine.prefix_attention import attend
+from medllm.generation.engine.attention import Prefix, Rows, Shared, attend
 
 PREFIX, OWN, HEADS, KEYS, SIZE = 11, 7, 6, 2, 8
 LENGTHS = (7, 3, 5)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from medllm.exam.extract.answer import read_completion
-from medllm.exam.extract.option_verdicts import agrees, verdicts
+from medllm.exam.extract.choice_list import agrees, verdicts
 from medllm.exam.stability.report import stability_report
 from tests.exam.making import record
 

@@ -4,7 +4,7 @@ import pytest
 
 from medllm.generation.factory import make_generators
 from medllm.generation.types import Request
-from medllm.weights.gpus import VisibleGpu
+from medllm.weights.resources import VisibleGpu
 from tests import tiny
 from tests.refusals import refused
 
@@ -19,7 +19,7 @@ def ask(monkeypatch, base, gigabytes, num_processes=None):
     gpus = [VisibleGpu("NVIDIA L4", int(size * 1e9)) for size in gigabytes]
     names = [str(number % len(gpus)) for number in range(num_processes or len(gpus))]
     monkeypatch.setattr("medllm.generation.distributed.devices", lambda wanted: names)
-    monkeypatch.setattr("medllm.weights.gpus.visible_gpus", lambda: gpus)
+    monkeypatch.setattr("medllm.weights.resources.visible_gpus", lambda: gpus)
     [(maker, model)] = make_generators({"tiny": "it"}, {"it": base}, num_processes=num_processes).values()
     return list(maker.generate([Request(key="1", text="a", model=model, max_new_tokens=2)]))
 

@@ -108,7 +108,6 @@ SHORT = {
     "exam/benchmarks/": "readers of a benchmark",
     "page/tabs/": "tabs of the page",
     "preflight/": "checks of one kind of input",
-    "corpus/decontaminate/exam_items.py": "a table of data sets that grows",
     "launch/job_script.py": "the program of a Job, sent as a file",
 }
 """Folders, and modules, that may be short with fewer than two users, each with its reason."""

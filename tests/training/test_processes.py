@@ -62,12 +62,12 @@ def test_a_batch_is_split_over_devices_without_changing_its_size():
 # micro-step one may lie on this side and one on that side of the border between the two ways to the logits.
 SLOWLY = """
 import time
-from medllm.training import cpt, packing
-read = packing.read_texts
+from medllm.training import cpt
+read = cpt.read_texts
 def slowly(*told):
     time.sleep(25)
     return read(*told)
-packing.read_texts = slowly
+cpt.read_texts = slowly
 cpt.WHOLE_LOGITS = 30 * 393
 """
 

@@ -39,7 +39,7 @@ class WorkProgress:
     most_tokens: int = 0
     """Tokens that this part writes at most."""
     also: str = ""
-    """What else is known so far, as "640 texts"."""
+    """What else is known so far, as "640 texts", or the parts that are begun, each with its own count."""
 
 
 def report_progress(progress: WorkProgress, *, now: bool = False) -> None:

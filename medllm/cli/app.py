@@ -25,6 +25,7 @@ WorkOption = Annotated[Path, typer.Option("--work", help="Folder for work in pro
 
 ORDER = (
     "quickstart",
+    "evaluate",
     "check",
     "run",
     "ablate",

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from medllm.exam.prompts import Prompt
     from medllm.exam.question import Question
     from medllm.exam.record import PromptStyle
-    from medllm.pipeline.plan import BuildPlan
+    from medllm.hub import Hub
+    from medllm.recipe import Recipe
     from medllm.recipe.settings import Evaluate
 
 PACE = 0.02
@@ -39,14 +40,11 @@ def ask(
     from medllm.cli.console import log
     from medllm.evaluation.prompts import find_question
     from medllm.hub import connect
-    from medllm.pipeline import make_plan
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
     with connect(hub, sound.namespace, say=log) as there:
-        plan = make_plan(sound, there)
-        settings = _answering(plan, question)
-        sources = plan.pull_standing_sources("evaluate")
+        settings, sources = _answering(sound, there, question)
         asked = find_question(settings, sources, question)
         if asked is None:
             print(f"no question of {', '.join(settings.benchmarks)} has this id; asked word for word", file=sys.stderr)
@@ -56,11 +54,13 @@ def ask(
             asyncio.run(_print_json(put) if json_ else _write(put, list(prompts), head))
 
 
-def _answering(plan: "BuildPlan", question: str) -> "Evaluate":
-    """Return the evaluation's settings with the models that exist; report the others."""
+def _answering(recipe: "Recipe", hub: "Hub", question: str) -> "tuple[Evaluate, dict[str, Path]]":
+    """Return the evaluation's settings with the models that exist, and their folders; report the others."""
+    from medllm.pipeline import make_plan
+    from medllm.pipeline.evaluation_folder import plan_folder
     from medllm.recipe.base import STAGES
 
-    settings = plan.recipe.evaluate
+    settings = recipe.evaluate
     if settings is None:
         text = "evaluate: the recipe has no such block, which names the models to ask. Add it."
         raise RecipeError("recipe.no-evaluate", text)
@@ -69,6 +69,9 @@ def _answering(plan: "BuildPlan", question: str) -> "Evaluate":
             "command.no-question",
             "ask: there is no question. Write an exam's question id, or a question of your own in quotes.",
         )
+    if recipe.namespace is None:
+        return settings, plan_folder(recipe, hub, Path("runs")).sources()
+    plan = make_plan(recipe, hub)
     standing = {item.stage for item in plan.items if item.standing}
     models = {}
     for name, source in settings.models.items():
@@ -80,7 +83,7 @@ def _answering(plan: "BuildPlan", question: str) -> "Evaluate":
         raise RecipeError(
             "stage.no-model-built", "ask: none of the recipe's models is built yet. Run `medllm run` first."
         )
-    return settings.model_copy(update={"models": models})
+    return settings.model_copy(update={"models": models}), plan.pull_standing_sources("evaluate")
 
 
 def _own_prompts(settings: "Evaluate", text: str) -> "dict[PromptStyle, Prompt]":

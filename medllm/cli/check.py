@@ -39,9 +39,12 @@ def check(
     from medllm.recipe.read import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(map(parse_override, changes or [])))
-    if sources := local_sources(sound, stages_of(sound)):
+    if local_sources(sound, stages_of(sound)):
         from medllm.preflight import inspect, refuse_all
+        from medllm.preflight.inspect import adapter_bases, folder_config
 
+        sound = sound.with_adapter_bases(adapter_bases(sound, lambda use: folder_config(sound, use)))
+        sources = local_sources(sound, stages_of(sound))
         refuse_all(sound, inspect(sound, stages_of(sound), sources))
     found = plan(sound, config)
     lines = _plan_on(hub, sound, work) if hub else []
@@ -67,7 +70,8 @@ def _shown(found: "CostPlan", recipe: Path) -> str:
     from medllm.recipe.hardware import PRICES_READ
 
     size = f", {found.parameters / 1e9:.2f} billion parameters" if found.parameters else ""
-    lines = [f"{recipe} is valid: {found.name} from {found.base}{size}.", ""]
+    base = f" from {found.base}" if found.base else ""
+    lines = [f"{recipe} is valid: {found.name}{base}{size}.", ""]
     for number, step in enumerate(found.steps, 1):
         lines.append(f"{number}  {step.stage:<12} {step.kind:<8} {step.repo}  <- {', '.join(step.uses) or 'nothing'}")
         lines += [f"   {'':<12} {line}" for line in _facts(step)]

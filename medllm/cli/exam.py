@@ -110,5 +110,5 @@ def _show(table: "Sheet", columns: "Columns", imported: "ImportedExam", out: Pat
     days = [row["exam_date"] for row in imported.questions if row.get("exam_date")]
     first = f", first: {min(days)}" if len(days) == len(imported.questions) and days else ""
     source = out if out.is_absolute() else f"./{out.as_posix()}"
-    print(f"Next: medllm score {out.name} PREDICTIONS --data {out}")
+    print(f"Next: medllm evaluate MODEL --on {source}, or medllm score {out.name} PREDICTIONS --data {out}")
     print(f"or in a recipe: `exams: {{{out.name}: {{source: {source}{first}}}}}`")

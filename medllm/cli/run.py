@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from medllm.cli.console import Reporter
     from medllm.hub import Hub, Input
     from medllm.pipeline import StagePlan
+    from medllm.recipe import Recipe
 
 
 @contextmanager
-def open_session(hub: str | None, namespace: str, on: str) -> "Iterator[tuple[Reporter, Hub]]":
+def open_session(hub: str | None, namespace: str | None, on: str) -> "Iterator[tuple[Reporter, Hub]]":
     """Open a reporter and a connection to the Hub; Ctrl-C ends in one line."""
     from medllm.cli.console import handle_interrupt, open_reporter
     from medllm.hub import connect
@@ -60,7 +61,8 @@ def run(  # noqa: PLR0913  a command takes its options one by one
 ) -> None:
     """Build what is missing, in order, and publish it.
 
-    Each stage: resolve, pull, build, card, push, tag. A run that was interrupted resumes where it stopped.
+    Each stage: resolve, pull, build, card, push, tag. A run that was interrupted resumes where it stopped. A recipe
+    that only evaluates and has no `namespace` publishes nothing: its results are a folder.
     """
     from medllm.cli.console import confirm_plan
     from medllm.launch import launcher, refuse_unfit
@@ -71,6 +73,9 @@ def run(  # noqa: PLR0913  a command takes its options one by one
     from medllm.recipe import parse_override, read_recipe
 
     sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    if sound.namespace is None:
+        run_into_folder(sound, hub, work, on, tuple(stages or ()))
+        return
     launch = launcher(on)
     with open_session(hub, sound.namespace, on) as (reporter, there):
         plan = make_plan(sound, there, tuple(stages or ()))
@@ -86,6 +91,21 @@ def run(  # noqa: PLR0913  a command takes its options one by one
         print(f"{stage}\t{artifact}", flush=True)
     for line in summary or [f"Where each stage came from: medllm status {recipe}{f' --hub {hub}' if hub else ''}"]:
         print(line, file=sys.stderr)
+
+
+def run_into_folder(recipe: "Recipe", hub: str | None, work: Path, on: str, stages: tuple[str, ...]) -> None:
+    """Run a recipe that only evaluates and has no namespace: on this machine, and the results are a folder."""
+    from medllm.cli.evaluate import evaluate_in_folder
+    from medllm.errors import RecipeError
+    from medllm.pipeline.plan import needed_stages
+
+    needed_stages(recipe, stages)
+    if on != "local":
+        raise RecipeError(
+            "recipe.no-namespace",
+            f"{recipe.path}: `--on {on}` hands results over on a Hub, and there is no `namespace`. Add one.",
+        )
+    evaluate_in_folder(recipe, hub, work)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.exam.scoring import Difference, Score, ScoreTally
-from medllm.exam.statistics import Estimate, Interval
+from medllm.exam.statistics import INTERVALS, Estimate, Interval
 
 
 def catalogue_lines() -> Iterator[str]:
@@ -52,12 +52,6 @@ def catalogue_json() -> list[dict[str, Any]]:
 PARTS = ("year", "section", "part", "category", "material", "pass", "all")
 """The divisions of an exam that a report can show, and everything."""
 
-OF_WHAT = (
-    "95 % intervals are of these replies and the chance of the questions: how far a number would move with other",
-    "questions of the same kind in the same years. They show nothing of another training of the same model.",
-)
-"""The meaning of the intervals, in lines for people."""
-
 
 def table_lines(scores: Sequence[Score]) -> Iterator[str]:
     """Yield the table that begins a report: each system's score, and its paired difference to the reference."""
@@ -74,7 +68,7 @@ def table_lines(scores: Sequence[Score]) -> Iterator[str]:
     notes = [note for one in scores if (note := scope_note(one)) is not None]
     yield from notes
     yield f"{scores[0].rules} rules; score: points earned / points available, {_over(scores[0])}"
-    yield from OF_WHAT
+    yield from INTERVALS
     if compared:
         yield "p: exact McNemar, two-sided, of the questions that only one of the two has right; Holm: for all rows."
 

@@ -16,6 +16,11 @@ Codes = NDArray[np.int64]
 
 Z = 1.959963984540054
 """The two-sided 95 % point of the normal distribution."""
+INTERVALS = (
+    "95 % intervals are of exams like these: they show how far a number would move with other questions of the same",
+    "kind in the same years, and nothing of another training of the same model.",
+)
+"""What an interval is an interval of, in one sentence for all reports."""
 _LIKENESS = 0.25
 """The correlation within a vignette that is assumed before the answers give an estimate."""
 _LIKENESS_WORTH = 15.0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medllm.errors import ModelError
 from medllm.generation.reply_log import Answerer
 from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn, tokens_written
+from medllm.recipe.base import base_of
 from medllm.recipe.hardware import machine, nodes
 from medllm.recipe.servers import AUTO, LOCAL, OPENAI, OPENAI_PREFIX, VllmOptions, is_address, is_vllm
 from medllm.recipe.settings import ApiModel, Evaluate, Preferences
@@ -192,7 +193,8 @@ def make_generators(
         else:
             local[name] = sources[source]
     options = {"engine": engine, "dtype": dtype, "quantization": quantization, "batch_size": batch_size}
-    return {**found, **_local(local, sources, _Here(num_processes, options, server))}
+    bases = {name: base_under(str(models[name]), sources) for name in local}
+    return {**found, **_local(local, bases, _Here(num_processes, options, server))}
 
 
 def generators_for(
@@ -232,7 +234,7 @@ def answerers(
             folder = sources.get(source)
             found[name] = Answerer.behind(engine, {"name": name, "files": files_digest(folder) if folder else source})
         else:
-            base = sources.get(BASE) if is_adapter(sources[source]) else None
+            base = base_under(source, sources) if is_adapter(sources[source]) else None
             files = [files_digest(one) for one in (base, sources[source]) if one is not None]
             found[name] = Answerer({"engine": engine, "dtype": dtype, "quantization": quantization, "files": files})
     return found
@@ -252,26 +254,31 @@ def files_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def _local(models: dict[str, Path], sources: dict[str, Path], here: _Here) -> dict[str, tuple[Generator, str]]:
-    """One maker for the base and all adapters on it, and one for each full model besides."""
-    if not models:
-        return {}
-    base = sources.get(BASE)
-    adapters = {name: folder for name, folder in models.items() if is_adapter(folder)}
-    if adapters and base is None:
-        raise ModelError(
-            "generation.no-base", f"{next(iter(adapters))} is an adapter, and its base is not given. Give the base too."
-        )
-    if base is not None:
-        for folder in adapters.values():
-            Adapter(folder).fits(Checkpoint(base))
-    found: dict[str, tuple[Generator, str]] = {}
-    together = here.open(base, adapters) if adapters and base is not None else None
+def base_under(source: str, sources: Mapping[str, Path]) -> Path | None:
+    """Return the base of an adapter: the one that it names itself, else the recipe's."""
+    return sources.get(base_of(source), sources.get(BASE))
+
+
+def _local(models: dict[str, Path], bases: Mapping[str, Path | None], here: _Here) -> dict[str, tuple[Generator, str]]:
+    """One maker for each base with all adapters on it, and one for each full model besides."""
+    laid: dict[Path, dict[str, Path]] = {}
     for name, folder in models.items():
-        if together is not None and name in adapters:
-            found[name] = (together, name)
-        elif together is not None and base is not None and folder.resolve() == base.resolve():
-            found[name] = (together, BASE)
+        if is_adapter(folder):
+            base = bases[name]
+            if base is None:
+                raise ModelError(
+                    "generation.no-base", f"{name} is an adapter, and its base is not given. Give the base too."
+                )
+            Adapter(folder).fits(Checkpoint(base))
+            laid.setdefault(base.resolve(), {})[name] = folder
+    found: dict[str, tuple[Generator, str]] = {}
+    together = {base: here.open(base, adapters) for base, adapters in laid.items()}
+    for name, folder in models.items():
+        on = next((base for base, adapters in laid.items() if name in adapters), None)
+        if on is not None:
+            found[name] = (together[on], name)
+        elif folder.resolve() in together:
+            found[name] = (together[folder.resolve()], BASE)
         else:
             found[name] = (here.open(folder, {}), BASE)
     return found

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ FOLDER = "MEDLLM_ANSWERS"
 """The environment variable of the store's folder; `none` keeps no store."""
 LOCAL = "local"
 """The place of a model that answers on this machine."""
+MOST_PARTS = 3
+"""Parts that a line of progress counts one by one."""
 _KEY = re.compile(r"([0-9a-f]{16}):([0-9a-f]{32}):([0-9]+)@(local|[0-9a-f]{8})")
 
 
@@ -46,19 +48,32 @@ def generate_resumable(generator: Generator, requests: Sequence[Request], path: 
 
 
 def generate_watched(
-    generator: "KeptGenerator", requests: Sequence[Request], path: Path, what: str, unit: str
+    generator: "KeptGenerator",
+    requests: Sequence[Request],
+    path: Path,
+    what: str,
+    unit: str,
+    parts: Mapping[str, str] | None = None,
 ) -> Iterator[Reply]:
-    """The same, and the progress is reported: replies and tokens, those in flight among them."""
+    """The same, and the progress is reported: replies and tokens, those in flight among them.
+
+    `parts` names the part of each request by its key; the parts that are begun and not finished are counted too.
+    """
     count = finished = 0
+    parts = parts or {}
+    wanted, done = Counter(parts.values()), Counter[str]()
 
     def state() -> WorkProgress:
         tokens = max(finished, generator.written)
         most = sum(request.max_new_tokens for request in requests)
-        return WorkProgress(what, count, len(requests), unit, tokens, most)
+        begun = [f"{part} {done[part]:,} of {wanted[part]:,}" for part in wanted if 0 < done[part] < wanted[part]]
+        also = ", ".join(begun[:MOST_PARTS]) if len(wanted) > 1 else ""
+        return WorkProgress(what, count, len(requests), unit, tokens, most, also)
 
     with watched(state):
         for reply in generate_resumable(generator, requests, path):
             yield reply
+            done[parts.get(reply.key, "")] += 1
             count += 1
             finished += reply.completion_tokens
 

@@ -25,7 +25,7 @@ def refuse_unfit(on: str, plan: BuildPlan, hub: Hub) -> None:
     """Raise LaunchError for a stage that cannot be made there: before the first one is made, not after days."""
     _refuse_base(plan, hub)
     if on == "jobs" and plan.missing and hub.token:
-        hub.account().check_jobs(hub.name, plan.recipe.namespace)
+        hub.account().check_jobs(hub.name, plan.recipe.owner)
     for item in plan.missing:
         if on == "autotrain":
             import_module("medllm.launch.autotrain").refuse(item)
@@ -37,7 +37,7 @@ def refuse_unfit(on: str, plan: BuildPlan, hub: Hub) -> None:
 
 def _refuse_base(plan: BuildPlan, hub: Hub) -> None:
     """Raise LaunchError for a base of a type that no stage can load; read only its config.json."""
-    reference = parse_reference(plan.recipe.base)
+    reference = parse_reference(plan.recipe.base or "")
     loading = [
         item
         for item in plan.missing

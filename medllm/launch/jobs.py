@@ -74,7 +74,7 @@ class HubJobs:
 
     def _send(self, plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo:
         hub = bench.hub
-        code = push_package(hub, plan.recipe.namespace)
+        code = push_package(hub, plan.recipe.owner)
         flavor = flavor_of(item, plan)
         timeout = self.timeout or plan.recipe.jobs.timeout
         env = {
@@ -99,7 +99,7 @@ class HubJobs:
                 timeout=timeout,
                 name=f"medllm-{item.stage}-{item.digest[:12]}",
                 labels={"medllm": item.digest[:12]},
-                namespace=plan.recipe.namespace,
+                namespace=plan.recipe.owner,
             ),
         )
         bench.say(f"{item.stage}: sent as Job {job.id} on {flavor}, for at most {timeout} ({job.url})")
@@ -155,7 +155,7 @@ def flavor_of(item: StagePlan, plan: BuildPlan | None = None) -> str:
     """
     asked = getattr(item.settings, "run_on", None)
     if asked is None and item.stage == "merge" and plan is not None:
-        shape = shape_if_known(plan.recipe.base, plan.recipe.folder)
+        shape = shape_if_known(plan.recipe.base or "", plan.recipe.folder)
         need = disk_bytes(shape, "merge", getattr(item.settings, "dtype", "bfloat16")) if shape else 0.0
         return cheapest_with_disk(need) or "cpu-basic"
     asked = asked or "cpu-basic"
@@ -182,7 +182,7 @@ def dependencies(stage: str) -> list[str]:
 def _running(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo | None:
     label = {"medllm": item.digest[:12]}
     jobs: Iterable[JobInfo] = bench.hub.call(
-        "Jobs", lambda api: list(api.list_jobs(labels=label, namespace=plan.recipe.namespace))
+        "Jobs", lambda api: list(api.list_jobs(labels=label, namespace=plan.recipe.owner))
     )
     found = next((job for job in jobs if job.status and job.status.stage not in ENDED), None)
     if found:

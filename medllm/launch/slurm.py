@@ -138,7 +138,7 @@ def _options(plan: BuildPlan, item: StagePlan, script: Path, nodes: int) -> Iter
 
 def memory(plan: BuildPlan, item: StagePlan) -> str:
     """Return the main memory that a stage needs to read the base: weights in 16 bits plus a quarter, at least 16G."""
-    shape = shape_if_known(plan.recipe.base, plan.recipe.folder) if item.stage in LOADING else None
+    shape = shape_if_known(plan.recipe.base or "", plan.recipe.folder) if item.stage in LOADING else None
     size = weight_bytes(shape, "none", "bfloat16") * 1.25 if shape else 0.0
     return f"{max(size, LEAST_MEMORY) / 1e9:.0f}G"
 

@@ -74,7 +74,7 @@ def run(
     restored = deleted_versions(plan, bench.hub, bench.work)
     asked(plan)
     if plan.missing:
-        bench.hub.check_writable(plan.recipe.namespace, [item.repo_id for item in plan.missing])
+        bench.hub.check_writable(plan.recipe.owner, [item.repo_id for item in plan.missing])
     if any(item.stage == "space" for item in plan.missing):
         check_secrets(plan.recipe)
     made: dict[Stage, Artifact] = {}
@@ -140,7 +140,7 @@ def make(
 ) -> Artifact:
     """Build one stage and push it to the Hub; resume where a killed run stopped."""
     place = bench.work / plan.recipe.name / f"{item.stage}-{item.digest[:12]}"
-    with _disk_full_named(item, place), exclusive_lock(place, item.repo_id):
+    with disk_full_named(item, place), exclusive_lock(place, item.repo_id):
         standing = bench.hub.find(item.repo_id, item.kind, item.digest)
         if standing:
             bench.say(f"{item.stage}: another run has made it meanwhile; taking that")
@@ -149,7 +149,7 @@ def make(
         inputs = tuple(_at_commit(source, made) for source in item.inputs)
         seconds = _work(plan, item, inputs, maker, place, bench)
         _name_base(place / "made", inputs)
-        provenance = _provenance(plan, item, inputs, seconds)
+        provenance = provenance_of(plan, item, inputs, seconds)
         out = place / "made"
         refuse_empty(item.stage, out)
         provenance = replace(provenance, content=content_of(item.stage, out))
@@ -172,7 +172,7 @@ def make(
 
 
 @contextmanager
-def _disk_full_named(item: StagePlan, place: Path) -> Iterator[None]:
+def disk_full_named(item: StagePlan, place: Path) -> Iterator[None]:
     """Name the disk that is full, whichever file was being written."""
     try:
         yield
@@ -238,7 +238,8 @@ def _at_commit(source: Input, made: Mapping[Stage, Artifact]) -> Input:
     return replace(source, commit=artifact.revision)
 
 
-def _provenance(plan: BuildPlan, item: StagePlan, inputs: tuple[Input, ...], seconds: float | None) -> Provenance:
+def provenance_of(plan: BuildPlan, item: StagePlan, inputs: tuple[Input, ...], seconds: float | None) -> Provenance:
+    """Describe how an output was made, now and here; `seconds` is None where a part of the work was done before."""
     made: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "on": hardware()}
     if seconds is not None:
         made["seconds"] = round(seconds, 1)

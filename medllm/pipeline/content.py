@@ -14,8 +14,11 @@ import numpy as np
 
 from medllm.errors import HubError, MedllmError, RecipeError
 from medllm.hub import Artifact, Hub, Input, Kind, Provenance, digest_of_folder
+from medllm.preflight.inspect import adapter_bases, folder_config
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import KINDS, Reference, Stage, parse_reference
+from medllm.recipe.dependencies import source_text
+from medllm.weights.checkpoint import read_json
 
 CARDS = (".gitattributes", "README.md", Provenance.FILE)
 """Files that the pipeline or the Hub adds to an output."""
@@ -177,7 +180,7 @@ class Resolver:
 
     def _forgotten(self) -> Input | None:
         """Find the list of withdrawn rows, where the namespace has one."""
-        key, repo_id = (FORGOTTEN, "dataset"), forgotten_repo(self.recipe.namespace)
+        key, repo_id = (FORGOTTEN, "dataset"), forgotten_repo(self.recipe.owner)
         if key not in self._seen:
             state = self.hub.state_at(repo_id, "dataset")
             commit = state.artifact.revision if state and FORGOTTEN_FILE in state.files else None
@@ -198,12 +201,9 @@ class Resolver:
 
     def place_of(self, use: Use) -> Reference:
         """Find where a source is: `base` and exams are names for what another line of the recipe states."""
-        if use.source == "base":
-            return parse_reference(self.recipe.base)
-        own = self.recipe.exams.get(use.source)
-        if use.wanted == "exam" or own:
-            return parse_reference(own.source if own else catalogue_source(use))
-        return parse_reference(use.source)
+        if use.wanted == "exam" and use.source not in self.recipe.exams:
+            return parse_reference(catalogue_source(use))
+        return parse_reference(source_text(self.recipe, use))
 
     def _outside(self, use: Use, written: Reference, kind: Kind) -> Input:
         if written.where == "folder":
@@ -253,6 +253,23 @@ class Resolver:
             else:
                 folders[use.source] = self.folder(written)
         return folders
+
+
+def with_named_bases(recipe: Recipe, hub: Hub) -> Recipe:
+    """Return a recipe with the bases that the adapters of its evaluation name, where it states no base itself."""
+
+    def config_of(use: Use) -> Mapping[str, Any] | None:
+        place = parse_reference(use.source)
+        if place.where != "hub" or place.repo_id is None:
+            return folder_config(recipe, use)
+        try:
+            artifact, _ = hub.resolve_source(place.repo_id, "model", place.revision or "main")
+            path = hub.file(artifact, "adapter_config.json")
+        except HubError as fault:
+            raise HubError(fault.code, f"{use.place}: {fault}") from fault
+        return None if path is None else read_json(path)
+
+    return recipe.with_adapter_bases(adapter_bases(recipe, config_of))
 
 
 def _read_as(use: Use) -> str:

@@ -1,16 +1,22 @@
 """The facts that a stage records of its own output: as facts.json, as one sentence, and as a run's table."""
 
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medllm.exam.record import Record, read_records
+from medllm.exam.score_report import p_text
+from medllm.exam.stability.report import ScoreRow, StabilityReport, format_estimate, score_table
+from medllm.exam.statistics import INTERVALS
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan
 from medllm.pipeline.progress import format_bytes
 from medllm.pipeline.results import results_of
+from medllm.recipe import Recipe
 from medllm.recipe.base import Stage
 from medllm.wording import describe_amount, describe_counts, number_of
 
@@ -132,17 +138,55 @@ def evaluation_summary(plan: BuildPlan, made: Mapping[Stage, Artifact], hub: Hub
     results = results_of(plan, made, hub, work)
     if results is None:
         return []
-    names = ("model", "exam", "questions", "plain", "explain", "delta")
-    rows = [dict(zip(names, names, strict=True)), *(row.as_text() for row in results.rows)]
-    widths = {name: max(len(str(row[name])) for row in rows) for name in names}
-    lines = ["  ".join(f"{row[name]!s:<{widths[name]}}" for name in names).rstrip() for row in rows]
     folder = hub.pull(results.artifact)
-    base = next((name for name, source in _references(plan).items() if source == "base"), None)
-    return [*lines, *suspicious_rates(read_records(folder), base), f"Look at the answers: medllm app {folder}"]
+    return [*_table(results.rows), *warnings_of(read_records(folder), plan.recipe), _page_line(folder)]
 
 
-def _references(plan: BuildPlan) -> dict[str, str]:
-    return plan.recipe.evaluate.references if plan.recipe.evaluate else {}
+def summary_lines(report: StabilityReport, folder: Path) -> Iterator[str]:
+    """Yield the same table of a folder's results, each model compared with the first, and how to open the page."""
+    yield from _table(score_table(report))
+    first = {one.benchmark: one.model for one in reversed(report.models)}
+    compared = [one for one in report.comparisons if one.first == first[one.benchmark]]
+    if compared:
+        yield ""
+        yield "compared on the same questions, in points of 100"
+    for one in compared:
+        yield (
+            f"  {one.second} minus {one.first}, {one.benchmark}, {one.prompt}:"
+            f" {format_estimate(one.difference, signed=True)}, {one.questions} questions, p {p_text(one.p)}"
+            f" (Holm {p_text(one.p_holm)})"
+        )
+    yield ""
+    yield "Points of 100 earned, the mean of the years; delta is explained minus plain on the same questions."
+    yield from INTERVALS
+    yield _page_line(folder)
+
+
+def summary_json(report: StabilityReport, folder: Path) -> dict[str, Any]:
+    """Return a folder's results as JSON values: the rows of the table, and the comparisons of every two models."""
+    return {
+        "folder": str(folder),
+        "rows": [row.as_facts() for row in score_table(report)],
+        "comparisons": [asdict(one) for one in report.comparisons],
+    }
+
+
+def _table(rows: Iterable[ScoreRow]) -> list[str]:
+    cells = [row.as_text() for row in rows]
+    names = [name for name in cells[0] if any(row[name] != "-" for row in cells)] if cells else []
+    table = [dict(zip(names, names, strict=True)), *cells]
+    widths = {name: max(len(str(row[name])) for row in table) for name in names}
+    return ["  ".join(f"{row[name]!s:<{widths[name]}}" for name in names).rstrip() for row in table]
+
+
+def _page_line(folder: Path) -> str:
+    return f"Look at the answers: medllm app {shlex.quote(str(folder))}"
+
+
+def warnings_of(records: Iterable[Record], recipe: Recipe) -> list[str]:
+    """Return a line for each rate of the evaluation that a person should see."""
+    references = recipe.evaluate.references if recipe.evaluate else {}
+    return list(suspicious_rates(records, next((name for name, one in references.items() if one == "base"), None)))
 
 
 def suspicious_rates(records: Iterable[Record], base: str | None = None) -> Iterator[str]:

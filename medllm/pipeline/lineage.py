@@ -120,7 +120,7 @@ def _card(plan: BuildPlan, source: Input, hub: Hub, name: str | None = None) -> 
     """Find the source's own card; `name` where the recipe calls the source by another name."""
     if source.repo_id and source.kind and source.commit:
         return hub.file(Artifact(source.repo_id, source.kind, source.commit), "README.md")
-    written = parse_reference(name or (plan.recipe.base if source.reference == "base" else source.reference))
+    written = parse_reference(name or ((plan.recipe.base or "") if source.reference == "base" else source.reference))
     return plan.resolver.folder(written) / "README.md" if written.where == "folder" else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from medllm.errors import RecipeError
 from medllm.hub import Hub, Input, Kind, RepoState, digest_of
 from medllm.hub.push import writable_head
-from medllm.pipeline.content import FORGOTTEN, Resolver, stage_input
+from medllm.pipeline.content import FORGOTTEN, Resolver, stage_input, with_named_bases
 from medllm.recipe import Recipe, repo_id, settings_for_digest, stages_of, uses
 from medllm.recipe.base import KINDS, STAGES, Settings, Stage
 from medllm.recipe.errors import did_you_mean
@@ -100,11 +100,16 @@ def make_plan(
 
     `shared` is the plan of the recipe that this one is an ablation of: equal stages are that plan's, made once;
     others go to repositories of the ablation's own name. A `resolver` keeps the commits that it has resolved.
+
+    Raises:
+        RecipeError: The recipe has no namespace, or a stage that is wanted does not exist.
     """
+    if recipe.owner and recipe.base is None and resolver is None:
+        recipe = with_named_bases(recipe, hub)
     resolver = resolver or (shared.resolver.for_recipe(recipe) if shared else Resolver(recipe, hub))
     items: list[StagePlan] = []
     above: dict[Stage, Input] = {}
-    for stage in _needed(recipe, wanted):
+    for stage in needed_stages(recipe, wanted):
         inputs = resolver.inputs(stage, above)
         item = _item(recipe, stage, inputs, hub, shared, items)
         items.append(item)
@@ -130,8 +135,8 @@ def _item(
     return StagePlan(stage, settings, repo, kind, inputs, digest, standing, head, why, only_if)
 
 
-def _needed(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
-    """List the wanted stages and everything they are built from, in order."""
+def needed_stages(recipe: Recipe, wanted: tuple[str, ...]) -> tuple[Stage, ...]:
+    """List the wanted stages and everything they are built from, in order; all of the recipe's when none is wanted."""
     there = stages_of(recipe)
     for name in wanted:
         if name not in there:
@@ -163,6 +168,11 @@ def _why(
     why = "; ".join([*shown, *([f"and {rest} more changes"] if rest > 0 else [])]) or "its output is untagged"
     remade = {item.stage for item in items if item.standing is None}
     return why, tuple(inside) if inside and not outside and set(inside) <= remade else ()
+
+
+def describe_change(head: RepoState | None, settings: Mapping[str, Any], inputs: tuple[Input, ...]) -> str:
+    """Describe how an existing output differs from what is asked for, where no stage above can have changed it."""
+    return _why(head, settings, inputs, [])[0]
 
 
 def _changed_settings(before: object, after: object, name: str) -> Iterator[str]:

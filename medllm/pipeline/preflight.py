@@ -74,7 +74,7 @@ def _add_hub_sources(
 def _private_exams(plan: BuildPlan, hub: Hub) -> Iterable[RecipeFault]:
     """The results hold the questions, so those of a private exam are pushed only to a Hub that it allows."""
     evaluate = plan.recipe.evaluate
-    if evaluate is None or all(item.stage != "evaluate" for item in plan.missing):
+    if evaluate is None or plan.recipe.namespace is None or all(item.stage != "evaluate" for item in plan.missing):
         return
     for name, exam in plan.recipe.exams.items():
         if name in evaluate.benchmarks and not allows(exam, hub.endpoint):
@@ -120,7 +120,7 @@ def _unreachable(host: Host) -> str | None:
 
 def _disk(plan: BuildPlan, hub: Hub, work: Path) -> list[RecipeFault]:
     """Compare what a download of the base and a merge write with what is free, disk by disk."""
-    shape = shape_if_known(plan.recipe.base, plan.recipe.folder)
+    shape = shape_if_known(plan.recipe.base or "", plan.recipe.folder)
     if shape is None:
         return []
     needs: dict[int, list[tuple[str, Path, float]]] = {}

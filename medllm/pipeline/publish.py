@@ -105,7 +105,7 @@ def _collect(plan: BuildPlan, made: Made, title: str, bench: BuildContext) -> No
 
     def gather(api: HfApi) -> int:
         there = api.create_collection(
-            title, namespace=plan.recipe.namespace, private=plan.recipe.publish.private, exists_ok=True
+            title, namespace=plan.recipe.owner, private=plan.recipe.publish.private, exists_ok=True
         )
         if there.private != plan.recipe.publish.private:
             api.update_collection_metadata(there.slug, private=plan.recipe.publish.private)

@@ -68,8 +68,9 @@ def _variables(recipe: Recipe, made: Made, say: Say) -> dict[str, str]:
     variables = dict(wanted.variables)
     if wanted.votes or "HF_TOKEN" in wanted.secrets:
         name = wanted.votes or f"{recipe.name}-votes"
-        variables.setdefault("MEDLLM_VOTES", name if "/" in name else f"{recipe.namespace}/{name}")
-        variables.setdefault("MEDLLM_CUTOFF", recipe.cutoff.isoformat())
+        variables.setdefault("MEDLLM_VOTES", name if "/" in name else f"{recipe.owner}/{name}")
+        if recipe.cutoff:
+            variables.setdefault("MEDLLM_CUTOFF", recipe.cutoff.isoformat())
     if wanted.live != "none" and "MEDLLM_LIVE" not in variables:
         live = _adapters(recipe, made) if wanted.live in ("adapters", "zerogpu") else None
         if live is None:
@@ -81,7 +82,7 @@ def _variables(recipe: Recipe, made: Made, say: Say) -> dict[str, str]:
 
 def _adapters(recipe: Recipe, made: Made) -> dict[str, object] | None:
     """The evaluated models as base and adapters on the Hub; None when one of them cannot be had from there."""
-    if parse_reference(recipe.base).where != "hub" or recipe.evaluate is None:
+    if recipe.evaluate is None or recipe.base is None or parse_reference(recipe.base).where != "hub":
         return None
     adapters: dict[str, str] = {}
     if len(recipe.evaluate.references) < len(recipe.evaluate.models):

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 
 from medllm.errors import DataError, MedllmError, RecipeError
@@ -146,8 +145,10 @@ def _check_first(recipe: Recipe, exam: _Exam, findings: Findings) -> None:
 
 def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Findings) -> None:
     """No question that is asked was sat on or before a cutoff."""
-    stages = [recipe.cutoff, *(one.cutoff for one in (recipe.corpus, recipe.preferences) if one and one.cutoff)]
-    cutoff: date = max(stages)
+    stages = [recipe.cutoff, *(one.cutoff for one in (recipe.corpus, recipe.preferences) if one)]
+    cutoff = max((day for day in stages if day), default=None)
+    if cutoff is None:
+        return
     chosen = of_years(exam.questions, settings.years)
     early = [f"{one.question_id} ({one.exam_date})" for one in chosen if one.exam_date and one.exam_date <= cutoff]
     if early:

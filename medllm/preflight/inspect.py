@@ -1,22 +1,61 @@
 """Opens all sources of a recipe that are within reach: exams, texts, models and adapters."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from medllm.corpus.documents import read_date, read_license
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import TextSource, split_source
-from medllm.errors import DataError
+from medllm.errors import DataError, ModelError
 from medllm.preflight.exams import Findings, check_exams, check_preferences
-from medllm.recipe import Recipe, uses
-from medllm.recipe.base import Stage, parse_reference
+from medllm.recipe import Recipe, Use, uses
+from medllm.recipe.base import Stage, base_of, parse_reference
 from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.servers import takes_any_type
 from medllm.weights.adapter import is_adapter
+from medllm.weights.checkpoint import read_json
 from medllm.weights.loadable import adapter_errors, model_errors
+
+
+def adapter_bases(recipe: Recipe, config_of: Callable[[Use], Mapping[str, Any] | None]) -> dict[str, str]:
+    """Return where the base of each adapter of the evaluation is, by `base_of` the adapter; empty with a `base`.
+
+    `config_of` returns the adapter_config.json of a model, None for a full model. A folder is looked for as it is
+    written there, and beside the adapter.
+
+    Raises:
+        ModelError: An adapter names no base that can be found.
+    """
+    found = {}
+    for use in uses(recipe, "evaluate") if recipe.base is None and recipe.evaluate else ():
+        config = config_of(use) if use.wanted == "model" else None
+        if config is None:
+            continue
+        name = str(config.get("base_model_name_or_path") or "")
+        place = parse_reference(use.source)
+        beside = [recipe.folder / place.text] * (place.where == "folder")
+        folders = [Path(name), *(folder.resolve().parent / name for folder in beside)] if name else []
+        here = next((str(folder.resolve()) for folder in folders if (folder / "config.json").is_file()), None)
+        there = f"{name}@{config.get('revision') or 'main'}"
+        if here is None and parse_reference(there).where != "hub":
+            raise ModelError(
+                "generation.no-base",
+                f"{use.place}: {use.source} is an adapter, and the base that it names ({name or 'none'}) is not found. "
+                "Give it: `base: ORG/NAME@REVISION` or `base: ./folder` in a recipe, `--base` on the command line.",
+            )
+        found[base_of(use.source)] = here or there
+    return found
+
+
+def folder_config(recipe: Recipe, use: Use) -> Mapping[str, Any] | None:
+    """Return the adapter_config.json of a model in a folder; None for a full model, or one elsewhere."""
+    place = parse_reference(use.source)
+    path = recipe.folder / place.text / "adapter_config.json"
+    return read_json(path) if place.where == "folder" and path.is_file() else None
 
 
 def check_models(
@@ -40,7 +79,8 @@ def check_models(
                 continue
             seen.add(folder)
             adapter = is_adapter(folder) and parse_reference(use.source).where != "base"
-            here = base if base is not None and use.source not in listed and "base" not in listed else None
+            own = "base" if base is not None else base_of(use.source)
+            here = sources.get(own) if use.source not in listed and own not in listed else None
             if adapter:
                 errors = adapter_errors(folder, here)
             else:

@@ -115,6 +115,11 @@ class Reference:
     revision: str | None = None
 
 
+def base_of(source: str) -> str:
+    """Name the base of an adapter among a stage's sources, where the recipe states no `base` for all adapters."""
+    return f"base of {source}"
+
+
 def parse_reference(text: str) -> Reference:
     """Parse a source; a text of no known form becomes `unknown`, which a rule reports.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medllm.recipe.base import parse_reference
+from medllm.recipe.base import base_of, parse_reference
 from medllm.recipe.settings import Corpus, Cpt, Evaluate, Merge, Preferences, Recipe, Rpo, Space, Stage
 
 Wanted = Literal["model", "dataset", "exam"]
@@ -51,10 +51,15 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
             found.append(Use("merge.model", settings.model, "model"))
         case Evaluate():
             found += [Use(f"evaluate.models.{name}", source, "model") for name, source in settings.references.items()]
+            found += [
+                Use(f"evaluate.models.{name}", base_of(source), "model")
+                for name, source in settings.references.items()
+                if base_of(source) in recipe.adapter_bases
+            ]
             found += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
         case Space():
             found.append(Use("space.results", settings.results, "dataset"))
-    if isinstance(settings, Cpt | Preferences | Rpo | Merge | Evaluate):
+    if isinstance(settings, Cpt | Preferences | Rpo | Merge | Evaluate) and recipe.base is not None:
         found.append(Use("base", "base", "model"))
     return tuple(found)
 
@@ -66,18 +71,25 @@ def _data(place: str, settings: Corpus | Preferences) -> Iterator[Use]:
 
 def missing_folders(recipe: Recipe) -> tuple[str, ...]:
     """List the `./folder` sources that do not exist, each once, in the order of the recipe."""
-    named = [recipe.base, *(exam.source for exam in recipe.exams.values())]
+    named = [*([recipe.base] if recipe.base else []), *(exam.source for exam in recipe.exams.values())]
     named += [use.source for stage in stages_of(recipe) for use in uses(recipe, stage)]
     folders = [text for text in dict.fromkeys(named) if parse_reference(text).where == "folder"]
     return tuple(text for text in folders if not (recipe.folder / text).exists())
+
+
+def source_text(recipe: Recipe, use: Use) -> str:
+    """Return where a source is: `base`, exams and bases of adapters are names for what another line states."""
+    if use.source == "base":
+        return recipe.base or ""
+    own = recipe.exams.get(use.source)
+    return own.source if own else recipe.adapter_bases.get(use.source, use.source)
 
 
 def local_sources(recipe: Recipe, stages: Iterable[Stage]) -> dict[str, Path]:
     """Find the sources of these stages that are folders on this machine and exist, by the names the recipe uses."""
     found: dict[str, Path] = {}
     for use in (use for stage in stages for use in uses(recipe, stage)):
-        own = recipe.exams.get(use.source)
-        text = recipe.base if use.source == "base" else own.source if own else use.source
+        text = source_text(recipe, use)
         if parse_reference(text).where == "folder" and (folder := (recipe.folder / text).resolve()).exists():
             found[use.source] = folder
     return found
@@ -86,12 +98,14 @@ def local_sources(recipe: Recipe, stages: Iterable[Stage]) -> dict[str, Path]:
 def repo_id(recipe: Recipe, stage: Stage) -> str:
     """Name a stage's repository: the merged model has the recipe's name, every other the stage's suffix.
 
+    Without a namespace there is no repository, and the name is that of a folder.
+
     >>> from datetime import date
     >>> recipe = Recipe(name="medllm-7b", base="./base", namespace="me", cutoff=date(2017, 12, 31))
     >>> repo_id(recipe, "rpo"), repo_id(recipe, "merge")
     ('me/medllm-7b-rpo', 'me/medllm-7b')
     """
-    name = f"{recipe.namespace}/{recipe.name}"
+    name = f"{recipe.namespace}/{recipe.name}" if recipe.namespace else recipe.name
     return name if stage == "merge" else f"{name}-{stage}"
 
 

@@ -155,7 +155,7 @@ class CostPlan:
     """The dry run of a recipe."""
 
     name: str
-    base: str
+    base: str | None
     parameters: int | None
     steps: tuple[StageCost, ...]
     warnings: tuple[str, ...]
@@ -170,16 +170,17 @@ def plan(recipe: Recipe, config: Path | None = None) -> CostPlan:
     """Estimate each stage of a recipe; `config` is the base's config.json when the base is not in the table."""
     loading = [s for s in stages_of(recipe) if any(use.place == "base" for use in uses(recipe, s))]
     any_type = all(takes_any_type(getattr(recipe, stage)) for stage in loading)
-    beside = recipe.folder / recipe.base / "config.json"
-    for given in (config, beside if parse_reference(recipe.base).where == "folder" and beside.is_file() else None):
+    base = recipe.base or ""
+    beside = recipe.folder / base / "config.json"
+    for given in (config, beside if parse_reference(base).where == "folder" and beside.is_file() else None):
         if given and not any_type:
             refuse_unsupported(given)
     known = shape_if_known if any_type else known_shape
-    shape = shape_from_config(config) if config else known(recipe.base, recipe.folder)
+    shape = shape_from_config(config) if config else known(base, recipe.folder)
     steps = tuple(_step(recipe, stage, shape) for stage in stages_of(recipe))
     warnings = [warning for step in steps for warning in (step.too_much, step.too_little_disk) if warning]
     missing = missing_folders(recipe)
-    if shape is None and recipe.base not in missing:
+    if shape is None and recipe.base and recipe.base not in missing:
         warnings.append(
             f"the shape of {recipe.base} is unknown, so costs are left out. Give its config.json with --config."
         )

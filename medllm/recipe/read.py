@@ -22,9 +22,14 @@ def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     return _sound(_overridden(tree, overrides or {}, "--set "), path, lines)
 
 
+def recipe_of(tree: Tree, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Build a recipe from values instead of a file, checked in the same way; errors begin with `path`."""
+    return _sound(_overridden(tree, overrides or {}, "--set "), path, {})
+
+
 def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """Build the same recipe with other values, checked in the same way."""
-    return _sound(_overridden(recipe.tree, overrides, "--set "), recipe.path, {})
+    return recipe_of(recipe.tree, recipe.path, overrides)
 
 
 def ablated(recipe: Recipe, name: str) -> Recipe:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
+from medllm.errors import RecipeError
 from medllm.recipe.base import (
     HUB_NAME,
     KINDS,
@@ -248,12 +249,12 @@ class Recipe(Settings):
 
     name: str = Field(pattern=HUB_NAME)
     """Names every repository: NAMESPACE/NAME for the merged model, NAME-STAGE for the rest."""
-    base: str
-    """The base model."""
-    namespace: str = Field(pattern=HUB_NAME)
-    """Your user or organization on the Hub."""
-    cutoff: date
-    """Last day of the training data; every exam of `evaluate` is later."""
+    base: str | None = None
+    """The base model; a recipe that only evaluates needs one where `models` names `base`."""
+    namespace: str | None = Field(default=None, pattern=HUB_NAME)
+    """Your user or organization on the Hub; a recipe that only evaluates may leave it out: its results are a folder."""
+    cutoff: date | None = None
+    """Last day of the training data; every exam of `evaluate` is later. A recipe that only evaluates needs none."""
     exams: dict[str, Annotated[OwnExam, BeforeValidator(expand_name, json_schema_input_type=str | OwnExam)]] = Field(
         default_factory=dict
     )
@@ -288,6 +289,7 @@ class Recipe(Settings):
 
     _path: Path = PrivateAttr(default_factory=lambda: Path("recipe"))
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _adapter_bases: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -298,6 +300,32 @@ class Recipe(Settings):
     def path(self) -> Path:
         """The recipe's file, for error messages."""
         return self._path
+
+    @property
+    def adapter_bases(self) -> dict[str, str]:
+        """The bases that adapters name themselves, by `base_of` the adapter; empty where the recipe states a base."""
+        return self._adapter_bases
+
+    def with_adapter_bases(self, bases: dict[str, str]) -> "Recipe":
+        """Return the recipe with the bases that its adapters name."""
+        known = self.model_copy()
+        known._adapter_bases = bases
+        return known
+
+    @property
+    def owner(self) -> str:
+        """The namespace, for what is read from or pushed to the recipe's own repositories.
+
+        Raises:
+            RecipeError: The recipe has none, so its results are a folder.
+        """
+        if self.namespace is None:
+            raise RecipeError(
+                "recipe.no-namespace",
+                f"{self.path}: there is no `namespace`, so its results are a folder and no repository. `medllm run` "
+                "writes that folder; add `namespace: YOUR-NAME` for a Hub.",
+            )
+        return self.namespace
 
     @property
     def tree(self) -> dict[str, Any]:

@@ -18,6 +18,19 @@ from medllm.recipe.yaml_reader import Lines
 Rule = Callable[[Recipe], Iterator[RecipeFault]]
 
 
+def keys_of_stages_are_given(recipe: Recipe) -> Iterator[RecipeFault]:
+    """Name what only some recipes can leave out: one that only evaluates needs no base, cutoff or namespace."""
+    stages = stages_of(recipe)
+    others = [stage for stage in stages if stage not in ("evaluate", "space")]
+    needed = dict.fromkeys(("base", "cutoff"), others[0] if others else "" if stages else "a recipe without stages")
+    needed["namespace"] = next((stage for stage in stages if stage != "evaluate"), "" if stages else needed["base"])
+    if not needed["base"] and recipe.evaluate and "base" in recipe.evaluate.references.values():
+        needed["base"] = "evaluate.models"
+    for key, who in needed.items():
+        if who and getattr(recipe, key) is None:
+            yield RecipeFault("recipe.missing-key", key, f"is missing, and {who} needs it. Add it.")
+
+
 def sources_exist(recipe: Recipe) -> Iterator[RecipeFault]:
     """Every source is a stage above, a repository at a revision, or a folder that exists or that a command writes."""
     yield from _base_exists(recipe)
@@ -30,6 +43,8 @@ def sources_exist(recipe: Recipe) -> Iterator[RecipeFault]:
 
 
 def _base_exists(recipe: Recipe) -> Iterator[RecipeFault]:
+    if recipe.base is None:
+        return
     reference = parse_reference(recipe.base)
     if reference.where in ("hub", "folder"):
         yield from _outside_faults(recipe, "base", reference)
@@ -115,7 +130,7 @@ def exam_is_held_out(recipe: Recipe) -> Iterator[RecipeFault]:
 
 def cutoff_precedes_exams(recipe: Recipe) -> Iterator[RecipeFault]:
     """Every cutoff is before the first exam of `evaluate`."""
-    if recipe.evaluate is None:
+    if recipe.evaluate is None or recipe.cutoff is None:
         return
     for name in recipe.evaluate.benchmarks:
         first = first_day(recipe, name)
@@ -137,7 +152,8 @@ def _first_asked(recipe: Recipe, first: date) -> date:
 
 
 def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
-    yield "cutoff", recipe.cutoff
+    if recipe.cutoff:
+        yield "cutoff", recipe.cutoff
     for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
         if settings and settings.cutoff and settings.cutoff != recipe.cutoff:
             yield f"{stage}.cutoff", settings.cutoff
@@ -242,6 +258,7 @@ def private_exams_stay_here(recipe: Recipe) -> Iterator[RecipeFault]:
 
 
 RULES: tuple[Rule, ...] = (
+    keys_of_stages_are_given,
     sources_exist,
     exams_are_known,
     exam_is_held_out,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from medllm.evaluation.prompts import ExamRun, build_exam_runs, run_row
 from medllm.exam.grading import grade
 from medllm.exam.prompts import hash_of
 from medllm.exam.record import Record, write_records
-from medllm.exam.stability.report import StabilityReport, score_table, stability_report
+from medllm.exam.stability.report import StabilityReport, describe_row, score_table, stability_report
 from medllm.exam.stability.text import report_json
 from medllm.generation.types import Reply, Request
 from medllm.recipe.settings import ApiModel, Evaluate
@@ -33,9 +34,15 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     sittings = build_exam_runs(settings, sources)
     prompts = sum(len(sitting.requests) for sitting in sittings)
     say("evaluate", f"{number_of(prompts, 'prompt')} to {number_of(len(settings.models), 'model')}")
-    asked = _ask(settings, sources, sittings, work)
+    asked = Asked({}, {})
+    judged: dict[tuple[str, str], list[Record]] = {}
+    for models in _ask(settings, sources, sittings, work, asked):
+        new = _judge(settings, sources, sittings, asked, models)
+        for row in score_table(stability_report(record for records in new.values() for record in records)):
+            say("evaluate", describe_row(row))
+        judged |= new
     replies = asked.replies
-    records = _judge(settings, sources, sittings, asked)
+    records = [one for sitting in sittings for model in settings.models for one in judged[sitting.name, model]]
     for model in settings.models:
         mine = [record for record in records if record.model == model]
         write_records(mine, work / "records" / f"{model}.parquet")
@@ -56,8 +63,10 @@ class Asked:
     kept_under: dict[tuple[str, str], str]
 
 
-def _ask(settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path) -> Asked:
-    """Put every prompt to every model, as far as the reply is not kept from an earlier run."""
+def _ask(
+    settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path, asked: Asked
+) -> Iterator[list[str]]:
+    """Put every prompt to every model whose reply is not kept; yield models once all of their replies are there."""
     from medllm.generation.factory import answerers, generators_for, processes_of, release
     from medllm.generation.reply_log import AnswerKey, AnswerStore, KeptGenerator, generate_watched
 
@@ -67,7 +76,6 @@ def _ask(settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], 
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():
         together[id(maker)].append(model)
-    asked = Asked({}, {})
     wanted: dict[int, dict[str, tuple[str, Request]]] = {}
     requests: dict[int, list[Request]] = {}
     keys: dict[str, AnswerKey] = {}
@@ -84,24 +92,28 @@ def _ask(settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], 
     for number, (group, models) in enumerate(together.items()):
         kept = KeptGenerator(makers[models[0]][0], AnswerStore.here(), keys)
         path, names = work / REPLIES / f"{number}.jsonl", ", ".join(models)
-        for reply in generate_watched(kept, requests[group], path, names, "replies"):
+        parts = {key: f"{model}, {request.key.split('/')[0]}" for key, (model, request) in wanted[group].items()}
+        for reply in generate_watched(kept, requests[group], path, names, "replies", parts):
             model, request = wanted[group][reply.key]
             asked.replies[model, request.key] = reply
             asked.kept_under[model, request.key] = str(keys[reply.key])
         if kept.kept:
             say("evaluate", f"{names}: {kept.kept} of {len(requests[group])} replies are kept from earlier runs")
         release(makers[models[0]][0])
-    return asked
+        yield models
 
 
-def _judge(settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], asked: Asked) -> list[Record]:
-    """A record for every reply, in the order of exam, model, prompt and question."""
+def _judge(
+    settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], asked: Asked, models: list[str]
+) -> dict[tuple[str, str], list[Record]]:
+    """By exam and model: a record for every reply, in the order of prompt and question."""
     from medllm.generation.factory import source_of
 
-    records = []
+    found: dict[tuple[str, str], list[Record]] = {}
     for sitting in sittings:
         questions = {question.question_id: question for question in sitting.questions}
-        for model in settings.models:
+        for model in models:
+            records = found[sitting.name, model] = []
             revision = source_of(sources.get(settings.references.get(model, "")))[1]
             for (question_id, style, sample), request in sitting.requests.items():
                 reply = asked.replies[model, request.key]
@@ -125,7 +137,7 @@ def _judge(settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun]
                         cost=reply.cost,
                     )
                 )
-    return records
+    return found
 
 
 def _tables(

@@ -20,7 +20,13 @@ def recipe(**space: object) -> SimpleNamespace:
     """As much of a recipe as a Space's settings ask for."""
     models = {"base": "base", "cpt": "cpt", "final": "rpo"}
     evaluate = SimpleNamespace(models=models, references=models, quantization="none")
-    messages = {"name": "m", "namespace": "clinic", "base": "org/base@v1", "cutoff": date(2017, 12, 31)}
+    messages = {
+        "name": "m",
+        "namespace": "clinic",
+        "owner": "clinic",
+        "base": "org/base@v1",
+        "cutoff": date(2017, 12, 31),
+    }
     return SimpleNamespace(**messages, evaluate=evaluate, space=Space(**space))
 
 

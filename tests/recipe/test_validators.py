@@ -184,3 +184,24 @@ def test_an_optimizer_that_cannot_step_over_shares_is_refused_with_every_way_to_
             read_changed(
                 "  learning_rate: 1e-4", f"  optim: {optim}\n  accelerate: {accelerate}\n  learning_rate: 1e-4"
             )
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("evaluate: {models: {a: me/a@v1}, benchmarks: [medqa]}", []),
+        ("evaluate: {models: {a: base}, benchmarks: [medqa]}", ["base"]),
+        ("evaluate: {models: {a: me/a@v1}, benchmarks: [medqa]}\nspace: {}", ["namespace"]),
+        ("merge: {model: me/a@v1}", ["base", "cutoff", "namespace"]),
+        ("publish: {private: true}", ["base", "cutoff", "namespace"]),
+    ],
+)
+def test_only_a_recipe_that_trains_or_publishes_needs_base_cutoff_and_namespace(tmp_path, text, missing):
+    path = tmp_path / "some.yaml"
+    path.write_text(f"name: some\n{text}\n", "utf-8")
+    if not missing:
+        recipe = read_recipe(path)
+        assert (recipe.base, recipe.cutoff, recipe.namespace) == (None, None, None)
+        return
+    with refused("recipe.missing-key" if len(missing) == 1 else "recipe.faults", *missing):
+        read_recipe(path)

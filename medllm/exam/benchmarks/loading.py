@@ -87,9 +87,14 @@ def how_to_fetch(name: str, folder: Path) -> str:
     )
 
 
+def worked_examples(name: str, folder: Path) -> list[Question]:
+    """Load the worked examples of a benchmark, none where it has none: IgakuQA's prompt file, or exemplars.jsonl."""
+    return igakuqa.exemplars(folder) if name == "igakuqa" else custom.exemplars(folder, name)
+
+
 def exemplars(name: str, folder: Path) -> list[Question]:
-    """Load the worked examples of a benchmark: IgakuQA's prompt file, or a custom exam's exemplars.jsonl."""
-    found = igakuqa.exemplars(folder) if name == "igakuqa" else custom.exemplars(folder, name)
+    """Load the worked examples of a benchmark, or raise DataError where it has none."""
+    found = worked_examples(name, folder)
     if not found:
         raise DataError(
             "exam.no-exemplars",

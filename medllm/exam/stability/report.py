@@ -128,6 +128,13 @@ class ScoreRow:
         return cls(row["model"], row["exam"], plain, explain, change)
 
 
+def describe_row(row: ScoreRow) -> str:
+    """Describe a row in one line, as it becomes known while others are still asked."""
+    cells = row.as_text()
+    shown = [f"{name} {cells[name]}" for name in (*PROMPTS, "delta") if cells[name] != "-"]
+    return f"{cells['model']} on {cells['exam']}, {cells['questions']} questions: {', '.join(shown)}"
+
+
 def format_estimate(estimate: Estimate | None, *, signed: bool = False) -> str:
     """Return a number in points of 100 with its interval, 67.9 (60.1 to 74.0), or a dash where there is none."""
     if estimate is None or estimate.value is None:

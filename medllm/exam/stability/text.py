@@ -8,7 +8,7 @@ from medllm.exam.stability.condition import Condition
 from medllm.exam.stability.paired import Comparison, PairedChange, margin_claims
 from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
-from medllm.exam.statistics import Estimate, Interval
+from medllm.exam.statistics import INTERVALS, Estimate, Interval
 
 _PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
 
@@ -34,10 +34,10 @@ def report_lines(report: StabilityReport, margin: float | None = None) -> Iterat
 
 
 OF_WHAT = (
-    "95 % intervals: how far a number would move with other questions of the same kind in the same years, weighted by",
-    "their points, the questions of one vignette together. Intervals and p are of these trained models: what another",
-    "training of the same recipe would bring is in none of them. p: exact McNemar, two-sided, of the questions counted",
-    "beside it, whatever their points. A pass verdict counts that one paper; it is no estimate and has no interval.",
+    *INTERVALS,
+    "Questions are weighted by their points, and those of one vignette count together. p: exact McNemar, two-sided,",
+    "of the questions counted beside it, whatever their points. A pass verdict counts that one paper; it is no",
+    "estimate and has no interval.",
 )
 """The meaning of a report's intervals and p values, in lines for people."""
 

@@ -1,0 +1,98 @@
+"""`medllm evaluate` and recipes that only evaluate, as they are typed: the table, the last line, refusals."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from medllm.cli.main import app
+from medllm.exam.record import read_records
+from tests.pipeline.test_kept_answers import Server
+from tests.pipeline.whole import question
+from tests.refusals import refused
+
+
+@pytest.fixture
+def server():
+    one = Server()
+    yield one
+    one.shutdown()
+    one.server_close()
+
+
+@pytest.fixture
+def ward(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("ward").mkdir()
+    rows = [question(f"w{number}", 2020) for number in range(12)]
+    Path("ward/all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return tmp_path / "ward"
+
+
+def typed(*words: str):
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def address(server: Server, name: str) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}/v1#{name}"
+
+
+def test_two_models_of_a_server_are_asked_and_compared_by_one_command(ward, server):
+    done = typed("evaluate", address(server, "a"), address(server, "b"), "--on", "./ward", "--limit", "5")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["model", "exam", "questions", "plain", "explain", "delta"]
+    assert [line.split()[:3] for line in lines[1:3]] == [["a", "ward", "5"], ["b", "ward", "5"]]
+    assert any(re.match(r"  b minus a, ward, plain: .+, 5 questions, p 1.0000 ", line) for line in lines)
+    folder = Path(lines[-1].split("medllm app ")[1])
+    assert len(read_records(folder)) == 20
+    assert server.new() == ["a"] * 10 + ["b"] * 10
+
+
+def test_what_is_typed_again_asks_nothing_and_one_model_more_asks_only_that(ward, server):
+    words = ("evaluate", address(server, "a"), "--on", "ward", "--modes", "plain", "--out", "mine")
+    assert typed(*words).exit_code == 0 and server.new() == ["a"] * 12
+    again = typed(*words, "--json")
+    assert server.new() == [] and json.loads(again.stdout)["rows"][0]["questions"] == 12
+    assert typed(*words[:2], address(server, "b"), *words[2:]).exit_code == 0
+    assert server.new() == ["b"] * 12 and len(read_records(Path("mine"))) == 24
+
+
+def test_several_exams_follow_one_on(ward, server):
+    Path("old").mkdir()
+    rows = [question(f"o{number}", 2019) for number in range(3)]
+    Path("old/all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    done = typed("evaluate", address(server, "a"), "--on", "ward", "old", "--modes", "plain", "--years", "2019-2020")
+    assert done.exit_code == 0, done.output
+    assert [line.split()[1:3] for line in done.stdout.splitlines()[1:3]] == [["ward", "12"], ["old", "3"]]
+
+
+def test_a_recipe_that_only_evaluates_is_checked_and_run_into_a_folder(ward, server):
+    url, _, name = address(server, "a").rpartition("#")
+    values = {"name": "daily", "exams": {"ward": "./ward"}}
+    values |= {"evaluate": {"models": {"a": {"api": url, "model": name}}, "benchmarks": ["ward"], "shots": 0}}
+    Path("daily.yaml").write_text(yaml.safe_dump(values), "utf-8")
+    checked = typed("check", "daily.yaml")
+    assert checked.exit_code == 0 and checked.stdout.startswith("daily.yaml is valid: daily.\n")
+    done = typed("run", "daily.yaml")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"medllm app runs/daily-[0-9a-f]{12}$", done.stdout.rstrip())
+    for command in ("status", "clean"):
+        with refused("recipe.no-namespace"):
+            typed(command, "daily.yaml")
+    with refused("recipe.no-namespace", "slurm"):
+        typed("run", "daily.yaml", "--on", "slurm")
+
+
+def test_an_exam_without_a_server_or_questions_of_the_years_is_refused_before_the_work(ward, server):
+    with refused("recipe.unknown-year", "2020"):
+        typed("evaluate", address(server, "a"), "--on", "ward", "--years", "2018")
+    url = address(server, "a")
+    server.shutdown()
+    server.server_close()
+    with refused("generation.server-not-reachable", "evaluate.models.a"):
+        typed("evaluate", url, "--on", "ward")
+    assert not Path("runs").exists()

@@ -23,7 +23,7 @@ from medllm.generation.parity import (
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import TextTokens
-from medllm.weights.merge import concatenate
+from medllm.weights.merge import concatenate, share_lost_to_rounding
 from medllm.weights.resources import bytes_in_memory, memory_free
 
 NOTES = "certifying"
@@ -144,6 +144,14 @@ class Certificate:
         if changed is not None:
             certificate["kl mean (base against adapter)"] = round(changed, 8)
         faults = judge(found["adapter"], self.numbers, changed)
+        lost = share_lost_to_rounding(Checkpoint(self.base), [Adapter(one) for one in self.adapters], self.numbers)
+        if lost is not None:
+            certificate["share of the adapter's change lost to rounding"] = round(lost, 6)
+            if faults and lost > SHARE:
+                faults.append(
+                    f"{lost:.0%} of the adapter's change are smaller than the steps of {self.numbers} and lost by "
+                    "rounding: `dtype: float32` keeps them, and so does a longer training"
+                )
         return {**certificate, "verdict": "failed" if faults else "passed", "faults": faults}
 
     def _model(self, folder: Path, adapter: Path | None, *, whole: bool) -> Answerer | BlockwiseModel:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from medllm.weights import checkpoint
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.merge import merge
+from medllm.weights.merge import merge, share_lost_to_rounding
 from tests import tiny
 from tests.refusals import refused
 
@@ -87,6 +87,26 @@ def test_a_tied_head_stays_what_it_was_under_the_adapter(tmp_path, target):
     assert any("no longer the embedding" in line for line in messages) is parted
 
 
+@pytest.mark.parametrize(
+    ("std", "dtype", "least", "most"),
+    [
+        (1e-6, "bfloat16", 0.9, 1.01),
+        (0.1, "bfloat16", 1e-6, 0.1),
+        (1e-6, "float32", 1e-9, 0.05),
+        (0.1, "float32", 1e-9, 1e-5),
+    ],
+)
+def test_a_small_change_is_lost_to_rounding_in_coarse_numbers_alone(tmp_path, std, dtype, least, most):
+    base = tiny.make_base(tmp_path / "base", dtype="bfloat16")
+    adapter = tiny.make_adapter(tmp_path / "a", base, std=std)
+    lost = share_lost_to_rounding(Checkpoint(base), [Adapter(adapter)], dtype)
+    assert lost is not None and least <= lost <= most
+    merged(base, [adapter], tmp_path / "out", dtype)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "out"))
+    same = torch.cat([(before[name].float() == after[name].float()).flatten() for name in before if "q_proj.w" in name])
+    assert (same.float().mean() > 0.99) == (lost > 0.9)
+
+
 def test_an_interrupted_merge_goes_on_with_the_shards_that_are_missing(tmp_path):
     base = tiny.make_base(tmp_path / "base", shard="60KB")
     adapter = tiny.make_adapter(tmp_path / "a", base)
@@ -124,6 +144,15 @@ def test_a_float32_base_can_be_written_as_bfloat16(tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["dtype"] == "bfloat16"
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text("utf-8"))
     assert index["metadata"]["total_size"] == sum(t.size for t in Checkpoint(tmp_path / "out").tensors.values())
+
+
+def test_a_bfloat16_base_written_as_float32_keeps_the_whole_change(tmp_path):
+    base = tiny.make_base(tmp_path / "base", dtype="bfloat16")
+    adapters = [tiny.make_adapter(tmp_path / name, base, seed=seed, std=1e-4) for seed, name in enumerate("ab")]
+    merged(base, adapters, tmp_path / "out", "float32")
+    expected = by_peft(base, adapters, torch.float32).state_dict()
+    for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, expected[name])
 
 
 def test_a_disk_that_holds_the_base_but_not_the_wider_merged_model_is_refused_before_a_byte_is_written(

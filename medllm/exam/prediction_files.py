@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import DataError
-from medllm.exam.tables import Row, array_rows, json_rows
+from medllm.exam.tables import Row, array_rows, json_document, json_rows
 
 IDS = (
     "question_id", "problem_id", "id", "sample_id", "qid", "question_number", "custom_id", "number",
@@ -118,17 +118,7 @@ def _document(path: Path) -> Iterator[Row]:
         )
     if _start(path).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
         return array_rows(path)
-    try:
-        document = json.loads(path.read_text("utf-8-sig"))
-    except UnicodeDecodeError as fault:
-        raise DataError(
-            "exam.not-utf-8", f"{path}: is not UTF-8 (at byte {fault.start + 1}). Save the file as UTF-8."
-        ) from fault
-    except json.JSONDecodeError as fault:
-        raise DataError(
-            "exam.broken-json", f"{path} line {fault.lineno}: broken JSON ({fault.msg}). Give the whole file."
-        ) from fault
-    return _document_rows(document, path)
+    return _document_rows(json_document(path), path)
 
 
 def _document_rows(document: dict[str, Any], path: Path) -> Iterator[Row]:

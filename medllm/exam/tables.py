@@ -43,18 +43,24 @@ def json_rows(path: Path) -> Iterator[Row]:
         yield place, _object(row, place)
 
 
-def array_rows(path: Path) -> Iterator[Row]:
-    """Yield the objects of a file that is one JSON array."""
+def json_document(path: Path) -> Any:  # noqa: ANN401  any JSON value
+    """Read a file that is one JSON value; an object that has a name twice is refused."""
     try:
-        rows = json.loads(_decoded(_bytes(path), str(path)), object_pairs_hook=_once)
+        return json.loads(_decoded(_bytes(path), str(path)), object_pairs_hook=_once)
     except _NamedTwiceError as fault:
         raise DataError(
             "exam.duplicate-column", f"{path}: the column {fault} occurs twice in an object. Keep the right value."
         ) from fault
     except json.JSONDecodeError as fault:
         raise DataError(
-            "exam.broken-json", f"{path} line {fault.lineno}: broken JSON ({fault.msg}). It must be one JSON array."
+            "exam.broken-json",
+            f"{path} line {fault.lineno}: broken JSON ({fault.msg}). It must be one whole JSON value.",
         ) from fault
+
+
+def array_rows(path: Path) -> Iterator[Row]:
+    """Yield the objects of a file that is one JSON array."""
+    rows = json_document(path)
     if not isinstance(rows, list):
         raise DataError(
             "exam.not-a-list", f"{path}: is {type(rows).__name__}, not a list. It must be one JSON array of objects."

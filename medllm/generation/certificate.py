@@ -12,8 +12,8 @@ from medllm.generation.parity import (
     NOTED,
     TEXT,
     TOKENS,
-    Answerer,
     Parity,
+    WholeModel,
     agreement,
     effect,
     note,
@@ -120,9 +120,9 @@ class Certificate:
         prompts = prompts_of(asked, examples)
         adapter = self._together(merged)
         whole = self.whole
-        firsts: dict[str, Answerer | BlockwiseModel] = {"adapter": self._model(self.base, adapter, whole=whole)}
+        firsts: dict[str, WholeModel | BlockwiseModel] = {"adapter": self._model(self.base, adapter, whole=whole)}
         if self.in_4_bit and whole:
-            firsts["adapter on the 4-bit base"] = Answerer(self.base, adapter, dtype=self.numbers, quantization="nf4")
+            firsts["adapter on the 4-bit base"] = WholeModel(self.base, adapter, dtype=self.numbers, quantization="nf4")
         notes = {
             name: merged / NOTES / f"{name} {self.numbers} {self.questions}{'' if whole else ' read'}"
             for name in firsts
@@ -154,9 +154,9 @@ class Certificate:
                 )
         return {**certificate, "verdict": "failed" if faults else "passed", "faults": faults}
 
-    def _model(self, folder: Path, adapter: Path | None, *, whole: bool) -> Answerer | BlockwiseModel:
+    def _model(self, folder: Path, adapter: Path | None, *, whole: bool) -> WholeModel | BlockwiseModel:
         if whole:
-            return Answerer(folder, adapter, dtype=self.numbers)
+            return WholeModel(folder, adapter, dtype=self.numbers)
         return BlockwiseModel(folder, adapter, dtype=self.numbers)
 
     def _together(self, merged: Path) -> Path:

@@ -51,7 +51,7 @@ class _PromptTooLongError(Exception):
 OPENER = urllib.request.build_opener(NoRedirect)
 
 
-class Pace:
+class RateLimit:
     """A limiter that sends requests one by one, no faster than the server allows; holds all when it asks to wait."""
 
     def __init__(self, per_minute: float | None) -> None:
@@ -118,7 +118,7 @@ class EndpointGenerator:
         self.timeout = timeout
         self.options = dict(options or {})
         """Further keys of each request; None leaves a key out."""
-        self.pace = Pace(per_minute)
+        self.limit = RateLimit(per_minute)
         self.renamed: dict[str, dict[str, str | None]] = {}
         """The keys that a model's server refused, each with the key to send instead, or None to send none."""
 
@@ -223,7 +223,7 @@ class EndpointGenerator:
     def _read_response(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
         """Send until the server replies: retry a busy or broken server, never a wrong request."""
         for attempt in range(1, self.tries + 1):
-            self.pace.wait()
+            self.limit.wait()
             sent = self._body(request, streamed=streamed)
             try:
                 return take(self.opener.open(self._call(sent), timeout=self.timeout))
@@ -272,7 +272,7 @@ class EndpointGenerator:
     def _rest(self, attempt: int, wanted: str | None) -> None:
         """Wait as long as the server asks, else twice as long each time; everybody waits, not only this request."""
         seconds = float(wanted) if wanted and wanted.replace(".", "", 1).isdigit() else 0.5 * 2**attempt
-        self.pace.hold(min(seconds, LONGEST_WAIT))
+        self.limit.hold(min(seconds, LONGEST_WAIT))
         time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(1.0, 1.1))
 
     def _body(self, request: Request, *, streamed: bool) -> dict[str, Any]:

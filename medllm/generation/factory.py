@@ -47,7 +47,7 @@ ADDRESS = "OPENAI_BASE_URL"
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerOptions:
     """How a server is asked."""
 
     prices: dict[str, tuple[float, float]] | None = None
@@ -165,7 +165,7 @@ def make_generators(
     dtype: str = "bfloat16",
     quantization: Quantization = "none",
     batch_size: int = 16,
-    server: Server | None = None,
+    server: ServerOptions | None = None,
     num_processes: int | None = 1,
 ) -> dict[str, tuple[Generator, str]]:
     """For each name in the tables: who answers for it, and under which name that maker knows it.
@@ -174,7 +174,7 @@ def make_generators(
     address; with an engine of this machine at OpenAI's own. An ApiModel has its own. Models here are loaded when they
     are first asked, each by `num_processes` processes (None: one for each GPU).
     """
-    server = server or Server()
+    server = server or ServerOptions()
     found: dict[str, tuple[Generator, str]] = {}
     own: dict[str, Generator] = {}
     local: dict[str, Path] = {}
@@ -208,7 +208,7 @@ def generators_for(
         dtype=settings.dtype,
         quantization=settings.quantization,
         batch_size=settings.batch_size,
-        server=Server(settings.prices, settings.num_concurrent, settings.vllm),
+        server=ServerOptions(settings.prices, settings.num_concurrent, settings.vllm),
         num_processes=num_processes,
     )
 
@@ -287,7 +287,7 @@ def _local(models: dict[str, Path], bases: Mapping[str, Path | None], here: _Her
 class _Here:
     """How models are opened on this machine; of the vLLM servers of one evaluation, one runs at a time."""
 
-    def __init__(self, num_processes: int | None, options: dict[str, Any], server: Server) -> None:
+    def __init__(self, num_processes: int | None, options: dict[str, Any], server: ServerOptions) -> None:
         self.num_processes, self.options, self.server = num_processes, options, server
         self.engine: str = options["engine"]
         self._one: OneServer | None = None
@@ -346,7 +346,7 @@ def _refuse_small_gpus(base: Path, places: list[str | None], quantization: str, 
 
 
 def _api(
-    url: str, server: Server, *, chat: bool, key: str | None, options: Mapping[str, Any] | None = None
+    url: str, server: ServerOptions, *, chat: bool, key: str | None, options: Mapping[str, Any] | None = None
 ) -> Generator:
     from medllm.generation.endpoint import EndpointGenerator
 

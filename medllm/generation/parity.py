@@ -69,7 +69,7 @@ class Parity:
         }
 
 
-class Answerer:
+class WholeModel:
     """One model under measurement, base and adapter or a whole model; it is loaded when it is first asked."""
 
     speaks = True
@@ -120,7 +120,7 @@ def prompts_of(questions: Sequence[Question], examples: Sequence[Question]) -> l
 
 
 def note(
-    first: Answerer | BlockwiseModel, questions: Sequence[Question], prompts: Sequence[Prompt], folder: Path
+    first: WholeModel | BlockwiseModel, questions: Sequence[Question], prompts: Sequence[Prompt], folder: Path
 ) -> None:
     """Write down what the first model answers and what it finds likely; what is in the folder is not made again.
 
@@ -131,7 +131,7 @@ def note(
     if not path.is_file():
         replies = (
             first.answers(prompts)
-            if isinstance(first, Answerer)
+            if isinstance(first, WholeModel)
             else [target_completion(one, "explain", TEMPLATE) for one in questions]
         )
         write_text(path, json.dumps(replies, ensure_ascii=False))
@@ -140,7 +140,7 @@ def note(
     if not missing:
         return
     read = first.read(list(missing.values()))
-    bare = first.read(list(missing.values()), BASE) if isinstance(first, Answerer) and first.beside_its_base else None
+    bare = first.read(list(missing.values()), BASE) if isinstance(first, WholeModel) and first.beside_its_base else None
     for place, logits in zip(missing, counted(read, len(missing), "texts read", "certifying"), strict=True):
         tensors = _likely(logits, None if bare is None else next(bare))
         with atomic_write(place) as part:
@@ -154,11 +154,11 @@ def texts(prompts: Sequence[Prompt], folder: Path) -> list[str]:
 
 
 def agreement(
-    second: Answerer | BlockwiseModel, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]
+    second: WholeModel | BlockwiseModel, folder: Path, questions: Sequence[Question], prompts: Sequence[Prompt]
 ) -> Parity:
     """Let the second model answer the same questions and read the same texts as the first, whose notes are there."""
     values = heard = []
-    if isinstance(second, Answerer):
+    if isinstance(second, WholeModel):
         values, heard = json.loads((folder / "answers.json").read_text("utf-8")), second.answers(prompts)
     else:
         questions = []
@@ -188,7 +188,9 @@ def effect(folder: Path) -> float | None:
     return float(torch.cat(read).mean()) if read else None
 
 
-def compare(first: Answerer, second: Answerer, questions: Sequence[Question], examples: Sequence[Question]) -> Parity:
+def compare(
+    first: WholeModel, second: WholeModel, questions: Sequence[Question], examples: Sequence[Question]
+) -> Parity:
     """Both models on the same questions, one after the other."""
     prompts = prompts_of(questions, examples)
     with TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ POLL_SECONDS = 2.0
 @contextmanager
 def report_work(item: StagePlan, place: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Report how far the stage that works in `place` is: what it reports itself, else the log of its training."""
-    pace = Pace()
+    pace = WorkPace()
     log = place / "making.part" / "training" / "log.jsonl"
 
     def report() -> None:
@@ -36,7 +36,7 @@ def report_work(item: StagePlan, place: Path, progress: Callable[[str], None]) -
         yield
 
 
-class Pace:
+class WorkPace:
     """How fast the parts of a stage go; a resumed run starts with a share that took no time of this process."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Pace:
         return f", {format_duration(seconds * (1 - share) / gained)} left" if gained > 0 else ""
 
 
-def describe_work(work: WorkProgress, pace: Pace) -> str:
+def describe_work(work: WorkProgress, pace: WorkPace) -> str:
     """Describe what is done of how much, the tokens a second, and the time left.
 
     Before the first is done, the time left is what all the tokens that may be written would take.
@@ -96,7 +96,7 @@ def report_push(what: str, place: Path, progress: Callable[[str], None]) -> Iter
 
     `what` names the push; the folder `place` holds the file with its progress meanwhile.
     """
-    start, pace = time.monotonic(), Pace()
+    start, pace = time.monotonic(), WorkPace()
 
     def report() -> None:
         work = read_progress(place / "progress.json")

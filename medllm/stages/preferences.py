@@ -106,7 +106,7 @@ def _sample(
     work: Path,
 ) -> tuple[dict[Key, list[tuple[int, int | None, Reply]]], Mapping[Key, Mapping[int, str]]]:
     """Draw the samples of every question; also return what each is kept under, by question and number."""
-    from medllm.generation.factory import Server, answerers, make_generators, processes_of, release
+    from medllm.generation.factory import ServerOptions, answerers, make_generators, processes_of, release
     from medllm.generation.reply_log import AnswerKey, AnswerStore, KeptGenerator, generate_watched
 
     row = settings.model if is_address(settings.engine) else "model"
@@ -117,7 +117,7 @@ def _sample(
         sources,
         **computing,
         batch_size=settings.batch_size,
-        server=Server(num_concurrent=settings.num_concurrent, vllm=settings.vllm),
+        server=ServerOptions(num_concurrent=settings.num_concurrent, vllm=settings.vllm),
         num_processes=processes_of(settings),
     )[row]
     who = answerers(models, sources, **computing)[row]

@@ -255,6 +255,7 @@ def test_records_keep_how_a_record_was_asked(tmp_path):
         ("m.csv", b"id,answer\n112A1,b\n112A1,c\n", "exam.predicted-twice", ("line 3", "line 2")),
         ("m.json", b'{"a": {"b": 1}}', "exam.unknown-document", ("keys a",)),
         ("m.json", b'{"a": [', "exam.broken-json", ("line 1",)),
+        ("m.json", b'{"results": [{"id": "1", "answer": "a", "answer": "b"}]}', "exam.duplicate-column", ("answer",)),
         ("m.eval", b"PK\x03\x04 broken", "exam.broken-archive", ("m.eval",)),
         ("m.xls", b"\xd0\xcf\x11\xe0\0\0", "exam.unknown-file", (".xlsx",)),
         ("m.csv", b"", "exam.empty-file", ("m.csv",)),

@@ -217,7 +217,7 @@ def test_a_model_read_block_by_block_finds_what_the_whole_one_finds(tmp_path, fa
     adapter = tiny.make_adapter(tmp_path / "a", base, target_modules=modules)
     texts = tiny.sentences(3, seed=4)
     for laid in (None, adapter):
-        whole = list(parity.Answerer(base, laid, dtype="float32").read(texts))
+        whole = list(parity.WholeModel(base, laid, dtype="float32").read(texts))
         for one, other in zip(whole, BlockwiseModel(base, laid, dtype="float32").read(texts), strict=True):
             assert one.shape == other.shape and float((one - other).abs().max()) < 1e-4
 

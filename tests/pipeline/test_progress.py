@@ -10,7 +10,7 @@ import pytest
 
 from medllm import work_progress
 from medllm.pipeline import progress
-from medllm.pipeline.progress import Pace, describe_work, report_pull, report_push, report_work
+from medllm.pipeline.progress import WorkPace, describe_work, report_pull, report_push, report_work
 from medllm.recipe.settings import Cpt
 from medllm.work_progress import WorkProgress, counted, poll_in_background, report_progress
 
@@ -68,7 +68,7 @@ def test_a_stage_reports_its_items_from_any_process_and_the_time_that_is_left(tm
 def test_tokens_a_second_give_the_time_left_at_most_until_a_reply_is_whole(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    pace = Pace()
+    pace = WorkPace()
     asked = WorkProgress("base, cpt", 0, 60, "replies", tokens=0, most_tokens=60_000)
     assert describe_work(asked, pace) == "base, cpt: 0 of 60 replies"
     now[0] += 10

@@ -166,10 +166,10 @@ def test_the_merged_model_answers_as_the_adapter_and_says_so_in_its_certificate(
 
 
 def test_a_certificate_tells_another_model_apart(sources, tmp_path):
-    from medllm.generation.parity import Answerer, compare, parity_questions
+    from medllm.generation.parity import WholeModel, compare, parity_questions
 
     asked, examples = parity_questions(3)
-    one = Answerer(sources["base"], sources["cpt"], dtype="float32")
-    other = Answerer(sources["base"], sources["rpo"], dtype="float32")
+    one = WholeModel(sources["base"], sources["cpt"], dtype="float32")
+    other = WholeModel(sources["base"], sources["rpo"], dtype="float32")
     parity = compare(one, other, asked, examples)
     assert parity.top1_agreement < 1.0 and parity.kl_mean > 1e-3

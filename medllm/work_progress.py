@@ -38,6 +38,8 @@ class WorkProgress:
     """Tokens written by this part so far, where it writes any."""
     most_tokens: int = 0
     """Tokens that this part writes at most."""
+    tokens_read: int = 0
+    """Tokens of prompts read by this part so far, where it reads any."""
     also: str = ""
     """What else is known so far, as "640 texts", or the parts that are begun, each with its own count."""
 

@@ -99,13 +99,18 @@ def _seed(seed: int, key: str) -> int:
 
 
 def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply]) -> dict[str, Any]:
-    """Record how one model was asked one exam under one prompt, with the tokens and the cost."""
+    """Record how one model was asked one exam under one prompt, by which engine, with the tokens and the cost.
+
+    A server that somebody else runs is named by its address, without a version.
+    """
+    engines = sorted({reply.by for reply in replies if reply.by})
     return {
         "benchmark": sitting.name,
         "template": settings.template,
         "shots": sitting.shots,
         "context": settings.context,
-        "engine": settings.engine,
+        "engine": ", ".join(sorted({one.split()[0] for one in engines})) or settings.engine,
+        "engine_version": ", ".join(one.split()[1] for one in engines) or None,
         "dtype": settings.dtype,
         "quantization": settings.quantization,
         "temperature": settings.temperature,

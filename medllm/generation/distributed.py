@@ -115,8 +115,8 @@ class Process:
         self.words = self._counted = 0
         """How many lines it has sent."""
         self._silent = 0.0
-        self.written = 0
-        """Tokens that it has reported as written."""
+        self.written = self.read = 0
+        """Tokens of replies that it has reported as written, and of prompts as read."""
         self._threads = [
             threading.Thread(target=self._copy_messages, daemon=True),
             threading.Thread(target=self._hear, args=(heard,), daemon=True),
@@ -178,7 +178,7 @@ class Process:
                 message = json.loads(line)
             except ValueError:  # cut off in the middle: it is ending
                 break
-            self.written = message.get("written", self.written)
+            self.written, self.read = message.get("written", self.written), message.get("read", self.read)
             if "alive" not in message:
                 heard.put((self.number, message))
         heard.put((self.number, None))
@@ -215,11 +215,29 @@ class SpreadGenerator:
         }
         self.tokenizer = load_tokenizer(base)
         self._processes: list[Process] = []
+        self.engine = ""
+        """Name and version of the engine, once the first process has loaded its model."""
 
     @property
     def written(self) -> int:
         """Tokens that the processes have reported as written, a few seconds late."""
         return sum(process.written for process in self._processes)
+
+    @property
+    def read(self) -> int:
+        """Tokens of prompts that the processes have reported as read."""
+        return sum(process.read for process in self._processes)
+
+    def choose(self) -> str:
+        """Have one process load its model, which shows the engine that `auto` takes; then end it."""
+        if not self.engine:
+            heard: Queue[Heard] = Queue()
+            process = Process(0, self.places[0], self.given, self.each, heard)
+            try:
+                self._ready([process], heard)
+            finally:
+                process.end()
+        return self.engine
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, in the order in which answers become ready."""
@@ -232,7 +250,7 @@ class SpreadGenerator:
         try:
             for number, place in enumerate(self.places):
                 processes.append(Process(number, place, self.given, self.each, heard))
-            limits = _ready(processes, heard)
+            limits = self._ready(processes, heard)
             batches, unfit = plan(requests, self.tokenizer, limits)
             yield from too_long(unfit)
             yield from _share_out(processes, heard, batches)
@@ -245,15 +263,15 @@ class SpreadGenerator:
         for reply in self.generate(requests):
             yield Delta(reply.key, reply.text, reply)
 
-
-def _ready(processes: list[Process], heard: "Queue[Heard]") -> BatchLimits:
-    """Wait until every process has loaded its model; the limits are those of the one with the least room."""
-    found = []
-    for _ in processes:
-        process, message = _next(processes, heard)
-        process.at_work = False
-        found.append(BatchLimits(**message["ready"]))
-    return min(found, key=lambda limits: limits.tokens)
+    def _ready(self, processes: list[Process], heard: "Queue[Heard]") -> BatchLimits:
+        """Wait until every process has loaded its model; the limits are those of the one with the least room."""
+        found = []
+        for _ in processes:
+            process, message = _next(processes, heard)
+            process.at_work = False
+            found.append(BatchLimits(**message["ready"]))
+            self.engine = self.engine or message["engine"]
+        return min(found, key=lambda limits: limits.tokens)
 
 
 def _share_out(processes: list[Process], heard: "Queue[Heard]", batches: list[Batch]) -> Iterator[Reply]:

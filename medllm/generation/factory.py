@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from medllm.errors import ModelError
 from medllm.generation.reply_log import Answerer
-from medllm.generation.types import BASE, Delta, Generator, Reply, Request, take_turn, tokens_written
+from medllm.generation.types import (
+    BASE,
+    Delta,
+    Generator,
+    Reply,
+    Request,
+    choose_engine,
+    engine_of,
+    take_turn,
+    tokens_read,
+    tokens_written,
+)
 from medllm.recipe.base import base_of
 from medllm.recipe.hardware import machine, nodes
 from medllm.recipe.servers import AUTO, LOCAL, OPENAI, OPENAI_PREFIX, VllmOptions, is_address, is_vllm
@@ -79,6 +90,20 @@ class OnDemand:
         """Tokens written since it was loaded."""
         return tokens_written(self._loaded)
 
+    @property
+    def read(self) -> int:
+        """Tokens of prompts read since it was loaded."""
+        return tokens_read(self._loaded)
+
+    @property
+    def engine(self) -> str:
+        """Name and version of the engine, once it is loaded."""
+        return engine_of(self._loaded)
+
+    def choose(self) -> str:
+        """Load the model, and return name and version of the engine that answers."""
+        return choose_engine(self._maker())
+
     def release(self) -> None:
         """Forget the model; asked again, it is loaded again."""
         from medllm.weights.load import release
@@ -90,58 +115,6 @@ class OnDemand:
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
-
-
-class VllmOrHere:
-    """`engine: auto` where there is a vLLM: it answers, unless it does not know the model; then an engine here does."""
-
-    def __init__(self, served: VllmGenerator, here: OnDemand) -> None:
-        self.served, self.here = served, here
-        self._unserved = False
-
-    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        """Answer every request once."""
-        answered = set()
-        if not self._unserved:
-            try:
-                for reply in self.served.generate(requests):
-                    answered.add(reply.key)
-                    yield reply
-            except ModelError as error:
-                self._give_up(error)
-        yield from self.here.generate([request for request in requests if request.key not in answered])
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
-        """Answer all requests at the same time, piece by piece."""
-        answered = set()
-        if not self._unserved:
-            try:
-                for delta in self.served.stream(requests):
-                    answered.add(delta.key)
-                    yield delta
-            except ModelError as error:
-                self._give_up(error)
-        yield from self.here.stream([request for request in requests if request.key not in answered])
-
-    def release(self) -> None:
-        """End the server, and forget the model that is here."""
-        self.served.release()
-        self.here.release()
-
-    def _give_up(self, error: ModelError) -> None:
-        if error.code != "generation.vllm-unknown-model":
-            raise error
-        sys.stderr.write(
-            f"engine: not vllm, because it does not know the model: {str(error).splitlines()[-1].strip()}\n"
-        )
-        self._unserved = True
-
-
-def release(maker: Generator) -> None:
-    """Give back the memory of a model that is here; a server that somebody else runs keeps its own."""
-    give_back = getattr(maker, "release", None)
-    if give_back is not None:
-        give_back()
 
 
 def processes_of(settings: Preferences | Evaluate) -> int | None:
@@ -300,6 +273,8 @@ class _Here:
         here = OnDemand(lambda: self._load(base, adapters))
         if self.engine == AUTO and self._vllm_suits():
             try:
+                from medllm.generation.vllm import VllmOrHere
+
                 return VllmOrHere(self._served(base, adapters), here)
             except ModelError as error:
                 sys.stderr.write(f"engine: not vllm, because {error}\n")

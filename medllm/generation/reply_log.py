@@ -1,8 +1,9 @@
 """Replies on the disk: each run has its log, and all runs of a machine share a store, so nothing is asked twice.
 
 The store keeps a reply under who answered and what was asked: the model's content (of a server its name and request
-options), the prompt, and the decoding with its seed. What does not alter the reply is no part of that: the batch, the
-number of processes, the server's address. A prompt that did not fit and a reply that was refused are not kept.
+options), the engine that answered, the prompt, and the decoding with its seed. What does not alter the reply is no part
+of that: the batch, the number of processes, the server's address. A prompt that did not fit and a reply that was
+refused are not kept.
 """
 
 import fcntl
@@ -13,10 +14,21 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Self
 
-from medllm.generation.types import Delta, Generator, Reply, Request, tokens_written
+from medllm.generation.types import (
+    Delta,
+    Generator,
+    Reply,
+    Request,
+    choose_engine,
+    engine_of,
+    tokens_read,
+    tokens_written,
+)
+from medllm.recipe.servers import AUTO
 from medllm.work_progress import WorkProgress, watched
 
 FOLDER = "MEDLLM_ANSWERS"
@@ -25,6 +37,8 @@ LOCAL = "local"
 """The place of a model that answers on this machine."""
 MOST_PARTS = 3
 """Parts that a line of progress counts one by one."""
+ENGINES = "engines.jsonl"
+"""The file of the store that records which engine `auto` took."""
 _KEY = re.compile(r"([0-9a-f]{16}):([0-9a-f]{32}):([0-9]+)@(local|[0-9a-f]{8})")
 
 
@@ -68,7 +82,8 @@ def generate_watched(
         most = sum(request.max_new_tokens for request in requests)
         begun = [f"{part} {done[part]:,} of {wanted[part]:,}" for part in wanted if 0 < done[part] < wanted[part]]
         also = ", ".join(begun[:MOST_PARTS]) if len(wanted) > 1 else ""
-        return WorkProgress(what, count, len(requests), unit, tokens, most, also)
+        read = generator.read
+        return WorkProgress(what, count, len(requests), unit, tokens, most, tokens_read=read, also=also)
 
     with watched(state):
         for reply in generate_resumable(generator, requests, path):
@@ -103,6 +118,20 @@ class Answerer:
         """Name a model behind an address."""
         return cls({"engine": "server", **identity}, hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:8])
 
+    @property
+    def model(self) -> str:
+        """The hash of who answers, without the address."""
+        return _hash(self.identity)[:16]
+
+    @property
+    def auto(self) -> bool:
+        """Whether the engine is chosen only when the model is there."""
+        return bool(self.identity.get("engine") == AUTO)
+
+    def by(self, engine: str) -> Self:
+        """Return who answers where `auto` takes this engine (name and version); any other engine is as it is named."""
+        return replace(self, identity={**self.identity, "engine": engine.split()[0]}) if self.auto and engine else self
+
 
 @dataclass(frozen=True)
 class AnswerKey:
@@ -120,7 +149,7 @@ class AnswerKey:
         """Build the key of a request; a greedy reply has no seed."""
         drawn = [request.temperature, request.top_p, request.seed] if request.temperature else None
         asked = [request.text, request.messages, request.stop, drawn]
-        return cls(_hash(answerer.identity)[:16], _hash(asked)[:32], request.max_new_tokens, answerer.place)
+        return cls(answerer.model, _hash(asked)[:32], request.max_new_tokens, answerer.place)
 
     @classmethod
     def read(cls, text: str | None) -> Self | None:
@@ -206,11 +235,18 @@ class AnswerStore:
                 row = {**asdict(replace(reply, tokens=())), **row}
                 lines[key.model].append(json.dumps(row, ensure_ascii=False))
         for model, own in lines.items():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / f"{model}.jsonl").open("ab") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX)
-                # The first line break ends a line that a killed process left half-written.
-                file.write(("\n" + "\n".join(own) + "\n").encode("utf-8", "surrogatepass"))
+            _append(self.folder / f"{model}.jsonl", own)
+
+    def chosen_engine(self, about: str) -> str:
+        """Return the engine that `auto` took for models and versions with this hash; empty where it never chose."""
+        path = self.folder / ENGINES if self.folder else None
+        rows = _json_lines(path) if path else ()
+        return next((str(row.get("engine", "")) for row in rows if row.get("about") == about), "")
+
+    def keep_choice(self, about: str, engine: str) -> None:
+        """Write down the engine that `auto` took, so that a model need not be loaded to find what is kept of it."""
+        if self.folder is not None:
+            _append(self.folder / ENGINES, [json.dumps({"about": about, "engine": engine})])
 
     def restore(self, folder: Path) -> int:
         """Take over the replies in the records of an evaluation or in the samples of preferences; count them."""
@@ -219,10 +255,12 @@ class AnswerStore:
         known: dict[str, set[tuple[str, str, int]]] = {}
         new: list[tuple[AnswerKey, Reply]] = []
         names = ["answer_key", "completion", "finish_reason", "prompt_tokens", "tokens", "cost"]
+        engines = _engines(folder / "runs" / "runs.parquet")
         for path in [*sorted(folder.glob("records/*.parquet")), *sorted(folder.glob("samples/*.parquet"))]:
             if not set(names) <= set(pq.read_schema(path).names):
                 continue
-            for row in pq.read_table(path, columns=names).to_pylist():
+            asked = [name for name in ("model", "prompt") if name in pq.read_schema(path).names]
+            for row in pq.read_table(path, columns=[*names, *asked]).to_pylist():
                 key = AnswerKey.read(row["answer_key"])
                 if key is None or row["finish_reason"] not in ("stop", "length"):
                     continue
@@ -230,22 +268,52 @@ class AnswerStore:
                     known[key.model] = {(one["key"], one["at"], one["room"]) for one in self._rows(key.model)}
                 if (entry := (key.prompt, key.place, key.max_new_tokens)) not in known[key.model]:
                     known[key.model].add(entry)
-                    new.append((key, _reply({**row, "key": "", "text": row["completion"]})))
+                    by = engines.get((row.get("model"), row.get("prompt")), "")
+                    new.append((key, _reply({**row, "key": "", "text": row["completion"], "by": by})))
         self.add(new)
         return len(new)
 
     def _rows(self, model: str) -> Iterator[dict[str, Any]]:
         path = self.folder / f"{model}.jsonl" if self.folder else None
-        if path is None or not path.is_file():
-            return
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:  # empty, or cut off by a kill
-                    continue
-                if isinstance(row, dict) and {"key", "at", "room", "text", "finish_reason"} <= set(row):
-                    yield row
+        for row in _json_lines(path) if path else ():
+            if {"key", "at", "room", "text", "finish_reason"} <= set(row):
+                yield row
+
+
+def _engines(path: Path) -> dict[tuple[Any, Any], str]:
+    """Read which engine answered each model and prompt of an evaluation, where one engine and version did."""
+    import pyarrow.parquet as pq
+
+    names = ["model", "prompt", "engine", "engine_version"]
+    if not path.is_file() or not set(names) <= set(pq.read_schema(path).names):
+        return {}
+    found: dict[tuple[Any, Any], set[str]] = defaultdict(set)
+    for row in pq.read_table(path, columns=names).to_pylist():
+        found[row["model"], row["prompt"]].add(f"{row['engine']} {row['engine_version'] or ''}".strip())
+    return {asked: by.pop() for asked, by in found.items() if len(by) == 1 and len(next(iter(by)).split()) == 2}
+
+
+def _append(path: Path, lines: Sequence[str]) -> None:
+    """Add lines to a file that several processes may write to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        # The first line break ends a line that a killed process left half-written.
+        file.write(("\n" + "\n".join(lines) + "\n").encode("utf-8", "surrogatepass"))
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of JSON lines; a line that is empty or cut off by a kill is passed over."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
 
 
 def _reply(row: Mapping[str, Any]) -> Reply:
@@ -256,15 +324,22 @@ def _reply(row: Mapping[str, Any]) -> Reply:
         prompt_tokens=row.get("prompt_tokens") or 0,
         completion_tokens=row.get("completion_tokens", row.get("tokens")) or 0,
         cost=row.get("cost") or 0.0,
+        by=row.get("by") or "",
     )
+
+
+def _versions() -> list[str]:
+    """Return the versions of what decides which engine `auto` takes, as far as it is installed."""
+    deciding = ("medllm", "torch", "transformers")
+    return [f"{name} {one.version}" for name in deciding for one in distributions(name=name)]
 
 
 class KeptGenerator:
     """A generator that gives what is kept, asks the rest, and keeps each reply before it gives it."""
 
-    def __init__(self, generator: Generator, store: AnswerStore, keys: Mapping[str, AnswerKey]) -> None:
-        self.generator, self.store, self.keys = generator, store, keys
-        """`keys` has the answer's key of each request's key."""
+    def __init__(self, generator: Generator, store: AnswerStore, who: Mapping[str, Answerer]) -> None:
+        self.generator, self.store, self.who = generator, store, who
+        """`who` has who answers each request, by its key; also those that another generator of this run answers."""
         self.kept = 0
         """How many replies came from the store."""
 
@@ -273,15 +348,26 @@ class KeptGenerator:
         """Tokens written so far, kept replies aside."""
         return tokens_written(self.generator)
 
+    @property
+    def read(self) -> int:
+        """Tokens of prompts read so far."""
+        return tokens_read(self.generator)
+
+    def key_of(self, request: Request, reply: Reply) -> AnswerKey:
+        """Return what the reply to a request is kept under: its engine is the one that wrote it."""
+        return AnswerKey.of(request, self.who[request.key].by(reply.by))
+
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once; of requests that are equal, one is asked."""
+        engine = self._engine(requests)
+        keys = {request.key: AnswerKey.of(request, self.who[request.key].by(engine)) for request in requests}
         asked_at: dict[str, set[str]] = defaultdict(set)
-        for key in self.keys.values():
-            asked_at[key.model].add(key.place)
-        found = self.store.find({self.keys[request.key] for request in requests}, asked_at)
+        for who in self.who.values():
+            asked_at[who.by(engine).model].add(who.place)
+        found = self.store.find(set(keys.values()), asked_at)
         twins: dict[AnswerKey, list[Request]] = defaultdict(list)
         for request in requests:
-            twins[self.keys[request.key]].append(request)
+            twins[keys[request.key]].append(request)
         for key, reply in found.items():
             for request in twins.pop(key):
                 self.kept += 1
@@ -289,11 +375,23 @@ class KeptGenerator:
         first = {equal[0].key: (key, equal) for key, equal in twins.items()}
         if not first:  # and no model is loaded
             return
-        for reply in self.generator.generate([equal[0] for _, equal in first.values()]):
-            key, equal = first[reply.key]
-            self.store.add([(key, reply)])
+        for answered in self.generator.generate([equal[0] for _, equal in first.values()]):
+            equal = first[answered.key][1]
+            reply = replace(answered, by=engine_of(self.generator))
+            self.store.add([(self.key_of(equal[0], reply), reply)])
             for request in equal:
                 yield replace(reply, key=request.key)
+
+    def _engine(self, requests: Sequence[Request]) -> str:
+        """Return the engine that `auto` takes here: as it was chosen before with these versions, else chosen now."""
+        who = {self.who[request.key].model: self.who[request.key] for request in requests}
+        if not any(one.auto for one in who.values()):
+            return ""
+        about = [sorted(who), _versions(), os.environ.get("MEDLLM_VLLM"), os.environ.get("CUDA_VISIBLE_DEVICES")]
+        engine = self.store.chosen_engine(_hash(about))
+        if not engine and (engine := choose_engine(self.generator)):
+            self.store.keep_choice(_hash(about), engine)
+        return engine
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
         """Answer all requests, each reply in one piece."""

@@ -79,6 +79,8 @@ class Reply:
     """US dollars, where the maker charges."""
     tokens: tuple[int, ...] = field(default=(), repr=False)
     """The completion's tokens, where the maker knows them."""
+    by: str = ""
+    """The engine that wrote it and its version, as `local 0.1.0`; empty for a server that somebody else runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,10 @@ class NoReplyError(ModelError):
 
 
 class Generator(Protocol):
-    """What answers requests: a model here or a server. One that counts its tokens as it writes has `written`."""
+    """What answers requests: a model here or a server.
+
+    One that counts its tokens as it works has `read` and `written`; an engine has its name and version as `engine`.
+    """
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, in the order in which answers become ready."""
@@ -126,6 +131,29 @@ class Generator(Protocol):
 def tokens_written(generator: object) -> int:
     """Return how many tokens a generator has written so far; 0 for one that does not count before a reply is whole."""
     return int(getattr(generator, "written", 0))
+
+
+def tokens_read(generator: object) -> int:
+    """Return how many tokens of prompts a generator has read so far; 0 for one that does not count them."""
+    return int(getattr(generator, "read", 0))
+
+
+def engine_of(generator: object) -> str:
+    """Return name and version of the engine that answers; empty while it is not known, and for another's server."""
+    return getattr(generator, "engine", None) or ""
+
+
+def choose_engine(generator: object) -> str:
+    """Have a generator that chooses its engine by itself (`auto`) choose now: it loads the model, if it must."""
+    choose: Callable[[], str] | None = getattr(generator, "choose", None)
+    return choose() if choose else engine_of(generator)
+
+
+def release_model(generator: object) -> None:
+    """Give back the memory of a model that is here; a server that somebody else runs keeps its own."""
+    give_back: Callable[[], None] | None = getattr(generator, "release", None)
+    if give_back is not None:
+        give_back()
 
 
 def take_turn(

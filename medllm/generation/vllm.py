@@ -12,7 +12,17 @@ from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.engine.batching import Decoder, refuse_strangers, too_long
 from medllm.generation.serving import Serving, context_of, find_program, refuse_adapter
-from medllm.generation.types import BASE, Delta, NoReplyError, Reply, Request
+from medllm.generation.types import (
+    BASE,
+    Delta,
+    Generator,
+    NoReplyError,
+    Reply,
+    Request,
+    choose_engine,
+    engine_of,
+    release_model,
+)
 from medllm.generation.vllm_server import CHECKED, DIRECT, TRIES, Server, check, start
 from medllm.processes import PATIENCE
 from medllm.recipe.servers import vllm_version
@@ -172,6 +182,68 @@ class VllmGenerator:
         except ModelError:  # the run ends: its server ends first
             self.release()
             raise
+
+
+class VllmOrHere:
+    """`engine: auto` where there is a vLLM: it answers, unless it does not know the model; then an engine here does."""
+
+    def __init__(self, served: "VllmGenerator", here: Generator) -> None:
+        self.served, self.here = served, here
+        self._unserved = False
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once."""
+        answered = set()
+        if not self._unserved:
+            try:
+                for reply in self.served.generate(requests):
+                    answered.add(reply.key)
+                    yield reply
+            except ModelError as error:
+                self._give_up(error)
+        if left := [request for request in requests if request.key not in answered]:  # else nothing is loaded
+            yield from self.here.generate(left)
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        answered = set()
+        if not self._unserved:
+            try:
+                for delta in self.served.stream(requests):
+                    answered.add(delta.key)
+                    yield delta
+            except ModelError as error:
+                self._give_up(error)
+        if left := [request for request in requests if request.key not in answered]:  # else nothing is loaded
+            yield from self.here.stream(left)
+
+    def release(self) -> None:
+        """End the server, and forget the model that is here."""
+        self.served.release()
+        release_model(self.here)
+
+    @property
+    def engine(self) -> str:
+        """Name and version of the engine that answers now."""
+        return engine_of(self.here if self._unserved else self.served)
+
+    def choose(self) -> str:
+        """Start the server, or load the model where vLLM does not know it; return the engine that answers."""
+        if not self._unserved:
+            try:
+                with self.served.one.of(self.served, 1):
+                    return self.engine
+            except ModelError as error:
+                self._give_up(error)
+        return choose_engine(self.here)
+
+    def _give_up(self, error: ModelError) -> None:
+        if error.code != "generation.vllm-unknown-model":
+            raise error
+        sys.stderr.write(
+            f"engine: not vllm, because it does not know the model: {str(error).splitlines()[-1].strip()}\n"
+        )
+        self._unserved = True
 
 
 class VllmClient(EndpointGenerator):

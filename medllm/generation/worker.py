@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from medllm.errors import MedllmError
 from medllm.foreign_messages import silence_known_messages
-from medllm.generation.types import Request, tokens_written
+from medllm.generation.types import Request, tokens_read, tokens_written
 from medllm.processes import exit_after
 
 if TYPE_CHECKING:  # importing it takes many seconds, and `alive` is to be heard before
@@ -37,8 +37,8 @@ class Out:
         self._file = file
         self._lock = threading.Lock()
         self._last = 0.0
-        self.written: Callable[[], int] = lambda: 0
-        """Counts the tokens written so far."""
+        self.counts: Callable[[], dict[str, int]] = dict
+        """Counts the tokens written and read so far."""
 
     def tell(self, what: dict[str, Any]) -> None:
         """Send one line of JSON."""
@@ -51,7 +51,7 @@ class Out:
     def alive(self, every: float) -> None:
         """Report that the work goes on, unless something was sent less than `every` seconds ago."""
         if time.monotonic() - self._last >= every:
-            self.tell({"alive": True, "written": self.written()})
+            self.tell({"alive": True, **self.counts()})
 
 
 class Loading:
@@ -102,9 +102,9 @@ def _work(lines: "Queue[str]", out: Out) -> None:
 
         adapters = {name: Path(folder) for name, folder in message["adapters"].items()}
         generator = open_generator(message["engine"], Path(message["base"]), adapters or None, **message["options"])
-    out.written = lambda: tokens_written(generator)
+    out.counts = lambda: {"written": tokens_written(generator), "read": tokens_read(generator)}
     _beat_in_every_layer(generator.model, lambda: out.alive(message["beat"]))
-    out.tell({"ready": asdict(generator.limits)})
+    out.tell({"ready": asdict(generator.limits), "engine": generator.engine})
     while True:
         batch = batch_of(json.loads(lines.get()))
         for delta in generator.answer(batch):

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from medllm.recipe.training import Training
 from medllm.work_progress import WorkProgress, poll_in_background, progress_in, read_progress
 
 POLL_SECONDS = 2.0
+RECENT = 60.0
+"""Seconds whose tokens make a rate."""
 
 
 @contextmanager
@@ -41,11 +44,20 @@ class WorkPace:
 
     def __init__(self) -> None:
         self._first: dict[str, tuple[float, float]] = {}
+        self._recent: dict[str, deque[tuple[float, float]]] = {}
 
     def gained(self, part: str, amount: float) -> tuple[float, float]:
         """Return how much was gained since this part was first seen, and in how many seconds."""
         at, first = self._first.setdefault(part, (time.monotonic(), amount))
         return amount - first, time.monotonic() - at
+
+    def rate(self, part: str, amount: float) -> float:
+        """Return how much of a part was gained in a second of the last minute; 0 when it is first seen."""
+        seen, now = self._recent.setdefault(part, deque()), time.monotonic()
+        seen.append((now, amount))
+        while len(seen) > 2 and now - seen[1][0] >= RECENT:
+            seen.popleft()
+        return (amount - seen[0][1]) / (now - seen[0][0]) if now > seen[0][0] else 0.0
 
     def left(self, part: str, share: float) -> str:
         """Describe the time left of a part from its share done; empty before something was gained."""
@@ -66,14 +78,21 @@ def describe_work(work: WorkProgress, pace: WorkPace) -> str:
         parts.append(f", {work.also}")
     if work.done >= work.total:  # what follows it is not counted
         return "".join(parts)
-    tokens, seconds = pace.gained(f"tokens of {work.what}", work.tokens)
-    rate = tokens / seconds if seconds else 0.0
+    reading = pace.rate(f"prompts of {work.what}", work.tokens_read)
+    if work.tokens_read:
+        parts.append(f", {work.tokens_read:,} prompt tokens read" + _a_second(reading))
+    rate = pace.rate(f"tokens of {work.what}", work.tokens)
     if work.tokens:
-        parts.append(f", {work.tokens:,} tokens" + (f", {rate:,.0f} tokens/s" if rate >= 1 else ""))
+        parts.append(f", {work.tokens:,} tokens" + _a_second(rate))
     left = pace.left(f"{work.what} {work.unit}", work.done / work.total)
     if not left and rate and work.most_tokens > work.tokens:
         left = f", at most {format_duration((work.most_tokens - work.tokens) / rate)} left"
     return "".join([*parts, left])
+
+
+def _a_second(rate: float) -> str:
+    """Describe a rate of tokens; empty where none passed."""
+    return f", {rate:,.0f} tokens/s" if rate >= 10 else f", {rate:.1f} tokens/s" if rate >= 0.05 else ""
 
 
 @contextmanager

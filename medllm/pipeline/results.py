@@ -121,7 +121,7 @@ def restore_answers(item: StagePlan, hub: Hub, say: Callable[[str], None]) -> No
         if version.artifact.revision in known:
             continue
         try:
-            count = store.restore(hub.pull(version.artifact, ("records/*", "samples/*")))
+            count = store.restore(hub.pull(version.artifact, ("records/*", "samples/*", "runs/*")))
         except (MedllmError, OSError, ValueError) as fault:  # pyarrow's faults are ValueErrors
             say(f"{item.stage}: the replies of {version.artifact} cannot be read, so they may be asked again ({fault})")
             continue

@@ -18,7 +18,7 @@ from medllm.exam.prompts import hash_of
 from medllm.exam.record import Record, write_records
 from medllm.exam.stability.report import StabilityReport, describe_row, score_table, stability_report
 from medllm.exam.stability.text import report_json
-from medllm.generation.types import Reply, Request
+from medllm.generation.types import Reply, Request, release_model
 from medllm.recipe.settings import ApiModel, Evaluate
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 from medllm.wording import number_of
@@ -67,8 +67,8 @@ def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path, asked: Asked
 ) -> Iterator[list[str]]:
     """Put every prompt to every model whose reply is not kept; yield models once all of their replies are there."""
-    from medllm.generation.factory import answerers, generators_for, processes_of, release
-    from medllm.generation.reply_log import AnswerKey, AnswerStore, KeptGenerator, generate_watched
+    from medllm.generation.factory import answerers, generators_for, processes_of
+    from medllm.generation.reply_log import Answerer, AnswerStore, KeptGenerator, generate_watched
 
     makers = generators_for(settings, sources, num_processes=processes_of(settings))
     computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}
@@ -78,7 +78,7 @@ def _ask(
         together[id(maker)].append(model)
     wanted: dict[int, dict[str, tuple[str, Request]]] = {}
     requests: dict[int, list[Request]] = {}
-    keys: dict[str, AnswerKey] = {}
+    answering: dict[str, Answerer] = {}
     for group, models in together.items():
         wanted[group] = {
             f"{model} {request.key}": (model, request)
@@ -88,18 +88,19 @@ def _ask(
         }
         own = wanted[group].items()
         requests[group] = [replace(one, key=key, model=makers[model][1]) for key, (model, one) in own]
-        keys |= {key: AnswerKey.of(one, who[model]) for key, (model, one) in own}
+        answering |= {key: who[model] for key, (model, _) in own}
     for number, (group, models) in enumerate(together.items()):
-        kept = KeptGenerator(makers[models[0]][0], AnswerStore.here(), keys)
+        kept = KeptGenerator(makers[models[0]][0], AnswerStore.here(), answering)
+        put = {request.key: request for request in requests[group]}
         path, names = work / REPLIES / f"{number}.jsonl", ", ".join(models)
         parts = {key: f"{model}, {request.key.split('/')[0]}" for key, (model, request) in wanted[group].items()}
         for reply in generate_watched(kept, requests[group], path, names, "replies", parts):
             model, request = wanted[group][reply.key]
             asked.replies[model, request.key] = reply
-            asked.kept_under[model, request.key] = str(keys[reply.key])
+            asked.kept_under[model, request.key] = str(kept.key_of(put[reply.key], reply))
         if kept.kept:
             say("evaluate", f"{names}: {kept.kept} of {len(requests[group])} replies are kept from earlier runs")
-        release(makers[models[0]][0])
+        release_model(makers[models[0]][0])
         yield models
 
 
@@ -162,7 +163,8 @@ def _tables(
             facts |= {"api": own.api if own else None, "request": json.dumps(own.request) if own else None}
             for style in settings.prompts:
                 mine = [replies[model, request.key] for asked, request in sitting.requests.items() if asked[1] == style]
-                runs.append({**facts, "prompt": style, **run_row(settings, sitting, mine)})
+                row = {**facts, "prompt": style, **run_row(settings, sitting, mine)}
+                runs.append({**row, "engine": own.api} if own else row)
     _write(work / "runs" / "runs.parquet", runs)
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from medllm.errors import DataError
 from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import Question
-from medllm.generation.types import Reply, Request, shared_length
+from medllm.generation.types import Reply, Request, release_model, shared_length
 from medllm.preferences.pairs import (
     LabelledSample,
     PreferencePair,
@@ -106,8 +106,8 @@ def _sample(
     work: Path,
 ) -> tuple[dict[Key, list[tuple[int, int | None, Reply]]], Mapping[Key, Mapping[int, str]]]:
     """Draw the samples of every question; also return what each is kept under, by question and number."""
-    from medllm.generation.factory import ServerOptions, answerers, make_generators, processes_of, release
-    from medllm.generation.reply_log import AnswerKey, AnswerStore, KeptGenerator, generate_watched
+    from medllm.generation.factory import ServerOptions, answerers, make_generators, processes_of
+    from medllm.generation.reply_log import AnswerStore, KeptGenerator, generate_watched
 
     row = settings.model if is_address(settings.engine) else "model"
     models = {row: settings.model}
@@ -140,18 +140,17 @@ def _sample(
         )
         for text, (key, number) in wanted.items()
     ]
-    keys = {request.key: AnswerKey.of(request, who) for request in requests}
-    kept = KeptGenerator(model, AnswerStore.here(), keys)
+    put = {request.key: request for request in requests}
+    kept = KeptGenerator(model, AnswerStore.here(), dict.fromkeys(put, who))
+    kept_under: dict[Key, dict[int, str]] = defaultdict(dict)
     found: dict[Key, list[tuple[int, int | None, Reply]]] = defaultdict(list)
     for one in generate_watched(kept, requests, work / REPLIES, "", "samples"):
         key, number = wanted[one.key]
         found[key].append((number, seed_of(settings, key, number) if settings.temperature else None, one))
+        kept_under[key][number] = str(kept.key_of(put[one.key], one))
     if kept.kept:
         say("preferences", f"{kept.kept} of {len(requests)} samples are kept from earlier runs")
-    release(model)
-    kept_under: dict[Key, dict[int, str]] = defaultdict(dict)
-    for text, (key, number) in wanted.items():
-        kept_under[key][number] = str(keys[text])
+    release_model(model)
     return {key: sorted(of, key=lambda one: one[0]) for key, of in found.items()}, kept_under
 
 

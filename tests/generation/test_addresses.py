@@ -87,6 +87,7 @@ def test_an_evaluation_needs_no_weights_and_writes_down_options_but_no_key(serve
     assert len(servers[0].seen) == 4
     run, _ = pq.read_table(out / "runs" / "runs.parquet").to_pylist()
     assert (run["source"], run["api"], json.loads(run["request"])) == ("good", servers[0].url, model["request"])
+    assert (run["engine"], run["engine_version"]) == (servers[0].url, None)
     files = [path for path in out.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from types import SimpleNamespace
 
 from medllm.generation.factory import files_digest
 from medllm.generation.reply_log import Answerer, AnswerKey, AnswerStore, KeptGenerator
@@ -11,11 +12,14 @@ LOCAL = Answerer({"engine": "local", "files": ["1"]})
 NAMED = {"model": "m", "request": {}}
 
 
+AUTO = Answerer({"engine": "auto", "files": ["1"]})
+
+
 class Counting:
     """Answers with the number of the call."""
 
-    def __init__(self, **reply):
-        self.asked = []
+    def __init__(self, engine="local 0.1.0", **reply):
+        self.asked, self.engine = [], engine
         self.reply = {"finish_reason": "stop", "prompt_tokens": 3, "completion_tokens": 2, **reply}
 
     def generate(self, requests):
@@ -25,8 +29,8 @@ class Counting:
 
 
 def ask(store, generator, *requests, who=LOCAL):
-    keys = {request.key: AnswerKey.of(request, who) for request in requests}
-    return {reply.key: reply for reply in KeptGenerator(generator, store, keys).generate(requests)}
+    answering = {request.key: who for request in requests}
+    return {reply.key: reply for reply in KeptGenerator(generator, store, answering).generate(requests)}
 
 
 def request(key="q", text="Q", **changed):
@@ -45,6 +49,46 @@ def test_equal_requests_of_one_run_are_asked_once(tmp_path):
     generator = Counting()
     replies = ask(AnswerStore(tmp_path), generator, request("a"), request("b"))
     assert generator.asked == ["a"] and replies["a"].text == replies["b"].text == "reply 1"
+
+
+class Choosing(Counting):
+    """Takes an engine when it is asked for it, as `auto` does, and counts how often."""
+
+    chosen = 0
+
+    def choose(self):
+        self.chosen += 1
+        return self.engine
+
+
+def test_auto_keeps_a_reply_under_the_engine_that_answered(tmp_path):
+    store, first = AnswerStore(tmp_path), Choosing("local 0.1.0")
+    reply = ask(store, first, request(), who=AUTO)["q"]
+    assert reply.by == "local 0.1.0" and first.chosen == 1
+    named, other = Counting(), Counting("transformers 5.23.0")
+    assert ask(store, named, request(), who=LOCAL)["q"] == reply and named.asked == []
+    ask(store, other, request(), who=Answerer({"engine": "transformers", "files": ["1"]}))
+    assert other.asked == ["q"], "the reply of another engine"
+
+
+def test_what_auto_chose_is_known_without_loading_the_model(tmp_path, monkeypatch):
+    store = AnswerStore(tmp_path)
+    ask(store, Choosing("transformers 5.23.0"), request(), who=AUTO)
+    again = Choosing("transformers 5.23.0")
+    assert ask(store, again, request(), who=AUTO)["q"].by == "transformers 5.23.0"
+    assert (again.chosen, again.asked) == (0, [])
+    monkeypatch.setattr("medllm.generation.reply_log.distributions", lambda **_: [SimpleNamespace(version="9.9")])
+    newer = Choosing("local 9.9")
+    ask(store, newer, request(), who=AUTO)
+    assert (newer.chosen, newer.asked) == (1, ["q"]), "another version may choose otherwise"
+
+
+def test_the_key_of_a_reply_names_its_engine_also_after_an_interruption(tmp_path):
+    kept = KeptGenerator(Choosing(), AnswerStore(None), {"q": AUTO})
+    reply = Reply(key="q", text="a", finish_reason="stop", prompt_tokens=1, completion_tokens=1, by="local 0.0.9")
+    assert kept.key_of(request(), reply) == AnswerKey.of(request(), LOCAL)
+    pinned = Answerer({"engine": "vllm==0.32.0", "files": ["1"]})
+    assert pinned.by("vllm 0.32.0") == pinned, "a named engine stays as it is named"
 
 
 def test_another_model_prompt_decoding_or_seed_is_another_answer():
@@ -94,10 +138,10 @@ def test_a_server_that_moves_is_not_asked_again_but_two_servers_are_two_models(t
     assert moved.asked == ["3"]
     both = Counting()
     one, two = request("one", "new"), request("two", "new")
-    keys = {"one": AnswerKey.of(one, here), "two": AnswerKey.of(two, there)}
-    replies = {reply.key: reply.text for reply in KeptGenerator(both, store, keys).generate([one, two])}
+    who = {"one": here, "two": there}
+    replies = {reply.key: reply.text for reply in KeptGenerator(both, store, who).generate([one, two])}
     assert both.asked == ["one", "two"] and replies["one"] != replies["two"]
-    again = {reply.key: reply.text for reply in KeptGenerator(both, store, keys).generate([one, two])}
+    again = {reply.key: reply.text for reply in KeptGenerator(both, store, who).generate([one, two])}
     assert again == replies and len(both.asked) == 2
     ask(store, both, request("1"), who=third)
     assert both.asked[2:] == ["1"], "which of the two it was is not known"
@@ -170,12 +214,17 @@ def test_replies_are_taken_over_from_records_once(tmp_path):
     key = AnswerKey.of(request(), LOCAL)
     assert AnswerKey.read(str(key)) == key
     row = {"completion": "答え: a", "finish_reason": "stop", "prompt_tokens": 5, "tokens": 2, "cost": 0.25}
+    row |= {"model": "m", "prompt": "plain"}
     (tmp_path / "records").mkdir()
     pq.write_table(pa.Table.from_pylist([{**row, "answer_key": str(key)}]), tmp_path / "records" / "m.parquet")
+    run = {"model": "m", "prompt": "plain", "engine": "local", "engine_version": "0.1.0"}
+    (tmp_path / "runs").mkdir()
+    pq.write_table(pa.Table.from_pylist([run]), tmp_path / "runs" / "runs.parquet")
     store = AnswerStore(tmp_path / "store")
     assert [store.restore(tmp_path), store.restore(tmp_path)] == [1, 0]
     generator = Counting()
     reply = ask(store, generator, request())["q"]
     assert generator.asked == [] and (reply.text, reply.cost, reply.completion_tokens) == ("答え: a", 0.25, 2)
+    assert reply.by == "local 0.1.0"
     (line,) = [line for line in next((tmp_path / "store").glob("*.jsonl")).read_text("utf-8").splitlines() if line]
     assert json.loads(line)["at"] == "local"

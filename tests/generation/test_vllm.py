@@ -6,16 +6,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from medllm.generation import vllm_server
 from medllm.generation.engine.choice import open_generator
-from medllm.generation.factory import OnDemand, VllmOrHere, make_generators
+from medllm.generation.factory import OnDemand, make_generators
 from medllm.generation.serving import serving_of
 from medllm.generation.types import Request
-from medllm.generation.vllm import OneServer, VllmGenerator
+from medllm.generation.vllm import OneServer, VllmGenerator, VllmOrHere
 from medllm.recipe.servers import VllmOptions
 from medllm.recipe.settings import Evaluate, Preferences
 from medllm.stages import evaluate, preferences
@@ -246,11 +247,19 @@ def test_auto_answers_here_where_vllm_does_not_know_the_model_and_reports_it(fak
     fake.fault("unknown model")
     here = OnDemand(lambda: open_generator("auto", folders[0], folders[1], dtype="float32"))
     generator = VllmOrHere(make(), here)
+    assert generator.choose() == generator.engine == f"local {version('medllm')}"
     assert len(list(generator.generate(requests()))) == 12
     assert len(list(generator.generate(requests()))) == 12
     assert len(fake.noted("start")) == 1, "it is not tried again"
     written = capsys.readouterr().err
     assert "engine: not vllm" in written and "NewForCausalLM" in written and "engine: local for base" in written
+
+
+def test_auto_names_vllm_and_its_version_where_it_answers(fake, make):
+    generator = VllmOrHere(make(), OnDemand(lambda: 1 / 0))
+    assert generator.choose() == "vllm 0.32.0"
+    assert list(generator.generate(requests(count=1))) and generator.engine == "vllm 0.32.0"
+    assert len(fake.noted("start")) == 1, "the server that was started to choose answers"
 
 
 def test_models_of_an_evaluation_share_the_server_of_their_base(fake, folders):

@@ -78,6 +78,20 @@ def test_tokens_a_second_give_the_time_left_at_most_until_a_reply_is_whole(monke
     now[0] += 10
     third = replace(asked, done=20, tokens=2_000)
     assert describe_work(third, pace) == "base, cpt: 20 of 60 replies, 2,000 tokens, 100 tokens/s, 40 s left"
+    now[0] += 120
+    slow = replace(third, tokens=2_012)
+    assert ", 2,012 tokens, 0.1 tokens/s, " in describe_work(slow, pace), "the rate is that of the last minute or more"
+
+
+def test_prompts_that_are_read_count_before_the_first_token_is_written(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    pace = Pace()
+    asked = WorkProgress("mine", 0, 20, "replies", most_tokens=1_000)
+    describe_work(asked, pace)
+    now[0] += 4
+    text = "mine: 0 of 20 replies, 3,000 prompt tokens read, 750 tokens/s"
+    assert describe_work(replace(asked, tokens_read=3_000), pace) == text
 
 
 def test_a_push_shows_how_much_of_it_is_sent_and_what_is_left(tmp_path, monkeypatch):

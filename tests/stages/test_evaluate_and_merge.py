@@ -1,6 +1,7 @@
 """The merge and evaluate stages from folders to folder: resumed, answered alike whole or in parts, certified."""
 
 import json
+from importlib.metadata import version
 
 import pyarrow.parquet as pq
 import pytest
@@ -70,8 +71,26 @@ def test_every_model_answers_every_question_both_ways_and_an_interruption_change
     assert {row["model"] for row in facts["rows"]} == set(MODELS)
     results = json.loads((tmp_path / "whole" / "results.json").read_text("utf-8"))
     assert len(results["models"]) == 3
+    runs = pq.read_table(tmp_path / "whole" / "runs" / "runs.parquet").to_pylist()
+    assert {(row["engine"], row["engine_version"]) for row in runs} == {("local", version("medllm"))}
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names == {"records", "questions", "exemplars", "runs", "results.json", "facts.json"}
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_auto_is_recorded_as_the_engine_that_it_took_and_shares_its_kept_replies(
+    sources, tmp_path, monkeypatch, processes
+):
+    monkeypatch.setenv("MEDLLM_ANSWERS", str(tmp_path / "answers"))
+    asked = settings(models={"base": "base"}, prompts=("plain",), engine="auto", num_processes=processes)
+    evaluate.make(asked, sources, tmp_path / "auto")
+    (row,) = pq.read_table(tmp_path / "auto" / "runs" / "runs.parquet").to_pylist()
+    assert (row["engine"], row["engine_version"]) == ("local", version("medllm"))
+    monkeypatch.setattr("medllm.generation.engine.choice.open_generator", None)  # nothing is loaded from here on
+    for engine in ("local", "auto"):
+        evaluate.make(asked.model_copy(update={"engine": engine, "num_processes": 1}), sources, tmp_path / engine / "x")
+    assert read_records(tmp_path / "auto") == read_records(tmp_path / "local" / "x")
+    assert read_records(tmp_path / "auto") == read_records(tmp_path / "auto" / "x")
 
 
 def test_a_model_that_is_added_is_asked_alone_and_the_others_need_not_be_loaded(sources, tmp_path, monkeypatch):

@@ -93,6 +93,12 @@ class BatchedGenerator(ABC):
     adapters: tuple[str, ...]
     limits: BatchLimits
     model: Any
+    engine: str
+    """Its name and version."""
+    read = 0
+    """Tokens of prompts read so far; those that several prompts share count once where they are computed once."""
+    written = 0
+    """Tokens of replies written so far."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once, batch by batch."""

@@ -55,6 +55,7 @@ def _quick(
     except Exception as fault:
         text = (str(fault).strip() or type(fault).__name__).splitlines()[0]
         return None, f"the local engine cannot follow it ({type(fault).__name__}: {text[:200]})"
+    quick.read = quick.written = 0  # what the check read and wrote belongs to no reply
     return (None, reason) if reason else (quick, None)
 
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from medllm.generation.engine.batching import (
 )
 from medllm.generation.types import BASE, Delta
 from medllm.recipe.cost import PIECE
+from medllm.recipe.servers import LOCAL
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import (
@@ -178,8 +180,7 @@ class LocalGenerator(BatchedGenerator):
         self.ends = end_tokens(self.tokenizer, base)
         self.room = room
         self.piece = PIECE_ON_CPU if room.on_cpu else PIECE
-        self.written = 0
-        """Tokens of replies written so far."""
+        self.engine = f"{LOCAL} {version('medllm')}"
         self._prefixes: OrderedDict[tuple[tuple[int, ...], str], Prefix] = OrderedDict()
 
     def logits(self, text: str, model: str = BASE) -> torch.Tensor:
@@ -270,7 +271,9 @@ class LocalGenerator(BatchedGenerator):
         before = shared.length if shared is not None else 0
         rows = Rows(before + columns.clamp(min=0), columns >= 0, shared)
         cache = roomy_cache(self.layers)
-        return self._forward(ids, rows.positions, cache, rows, [model])[:, -1], cache, rows
+        logits = self._forward(ids, rows.positions, cache, rows, [model])[:, -1]
+        self.read += sum(len(tokens) for _, tokens in piece)
+        return logits, cache, rows
 
     def _take(self, cache: Any, rows: Rows, numbers: list[int], models: list[str]) -> None:  # noqa: ANN401
         """Go on with these rows only, or with several copies of them."""

@@ -1,8 +1,9 @@
 """The engine for a model of any type that transformers loads: plain `generate`, in batches padded on the left."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -15,6 +16,7 @@ from medllm.generation.engine.attention import LEAST_TOKENS, CacheBudget
 from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, Decoder, next_tokens, switched_to
 from medllm.generation.serving import context_of
 from medllm.generation.types import Delta, Request
+from medllm.recipe.servers import TRANSFORMERS
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import (
@@ -65,6 +67,7 @@ class TransformersGenerator(BatchedGenerator):
             batch_size, _tokens(text, self.model, sharing), context_of(checkpoint.config), mixed=False
         )
         self.ends = end_tokens(self.tokenizer, base)
+        self.engine = f"{TRANSFORMERS} {version('transformers')}"
 
     def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
         """Answer each prompt as a whole: no row shares its beginning with another, so each counts in full."""
@@ -78,11 +81,11 @@ class TransformersGenerator(BatchedGenerator):
             for request, row in zip(batch.requests, rows, strict=True)
         ]
         if not streamed:
-            self._write(rows, _Writer(writings))
+            self._write(rows, self._writer(writings))
             yield from (Delta(writing.request.key, "", writing.reply()) for writing in writings)
             return
         pieces: SimpleQueue[Delta | Exception | None] = SimpleQueue()
-        writer = _Writer(writings, pieces)
+        writer = self._writer(writings, pieces)
 
         def write() -> None:
             try:
@@ -101,6 +104,16 @@ class TransformersGenerator(BatchedGenerator):
         finally:
             writer.closed.set()
             thread.join()
+
+    def _writer(
+        self, writings: list[Decoder], pieces: "SimpleQueue[Delta | Exception | None] | None" = None
+    ) -> "_Writer":
+        """Return the writer of a batch; the tokens that it reads and writes count as this generator's."""
+
+        def count(read: int, written: int) -> None:
+            self.read, self.written = self.read + read, self.written + written
+
+        return _Writer(writings, count, pieces)
 
     def _write(self, rows: list[list[int]], writer: "_Writer") -> None:
         width, pad = max(map(len, rows)), self.tokenizer.pad_token_id
@@ -125,11 +138,19 @@ class TransformersGenerator(BatchedGenerator):
 class _Writer(LogitsProcessor):  # type: ignore[misc]
     """Chooses the next token of each row as the local engine does, and leaves `generate` no other."""
 
-    def __init__(self, writings: list[Decoder], pieces: "SimpleQueue[Delta | Exception | None] | None" = None) -> None:
-        self.writings, self.pieces = writings, pieces
+    def __init__(
+        self,
+        writings: list[Decoder],
+        count: Callable[[int, int], None],
+        pieces: "SimpleQueue[Delta | Exception | None] | None" = None,
+    ) -> None:
+        self.writings, self.count, self.pieces = writings, count, pieces
+        self.unread = sum(writing.prompt_tokens for writing in writings)
         self.closed = Event()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.count(self.unread, sum(writing.finished is None for writing in self.writings))
+        self.unread = 0
         chosen = next_tokens(scores, self.writings)
         for token, writing in zip(chosen, self.writings, strict=True):
             if writing.finished is None:

@@ -45,8 +45,16 @@ def local(folders):
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
 def test_each_model_gives_the_replies_tokens_and_ends_of_the_local_engine(plain, local, temperature):
     asked = requests(temperature=temperature, top_p=0.9)
+    before = (plain.read, plain.written, local.written)
     ours, theirs = ({reply.key: reply for reply in one.generate(asked)} for one in (plain, local))
     assert ours == theirs
+    assert plain.read - before[0] == sum(reply.prompt_tokens for reply in ours.values())
+    assert (
+        plain.written - before[1]
+        == local.written - before[2]
+        >= sum(reply.completion_tokens for reply in ours.values())
+    )
+    assert 0 < local.read < plain.read, "what prompts share is read once"
     assert {reply.finish_reason for reply in ours.values()} == {"stop", "length"}
     assert len({ours[f"{model} 0"].text for model in MODELS}) > 1, "the adapters change what is written"
 

@@ -86,7 +86,7 @@ def test_tokens_a_second_give_the_time_left_at_most_until_a_reply_is_whole(monke
 def test_prompts_that_are_read_count_before_the_first_token_is_written(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    pace = Pace()
+    pace = WorkPace()
     asked = WorkProgress("mine", 0, 20, "replies", most_tokens=1_000)
     describe_work(asked, pace)
     now[0] += 4

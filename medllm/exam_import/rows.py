@@ -1,6 +1,7 @@
 """Turns the rows of a table into questions of an own exam, with every fault of every row."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -31,6 +32,11 @@ _TRUE = {"1", "true", "yes", "y", "有", "あり", "○", "〇", "◯", "必修"
 _FALSE = {"", "0", "false", "no", "n", "無", "なし", "×", "-", "いいえ", "一般"}
 _TEXT_FIELDS = ("section", "category", "explanation", "group", "context")
 _YEAR = re.compile(r"(?:19|20)\d\d")
+_NAMED = re.compile(
+    r"(?:正解|正答|解答|答え?)\s*[はが:]?\s*(?P<key>[1-9]|[ア-オイロハニホ](?![ァ-ヶー]))(?![0-9.])|選択肢\s*(?P<choice>[1-9])(?![0-9])"
+    r"|(?<![0-9.])(?P<verdict>[1-9])\s*(?:番(?!目)|が正し|が正解|が誤|は正し|は正解|は誤|は間違|は不適|以外)"
+)
+"""A choice that an explanation names by a number or by kana, as 正解は3 or 2は誤り (in the signs of NFKC)."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,21 @@ def import_rows(
     notes = _number_questions(questions, faults)
     if images:
         notes.append(f"{len(images)} questions name images, which no model is shown: {', '.join(images[:5])}.")
+    if named := [number for number, question in questions if _names_choices_otherwise(question)]:
+        notes.append(
+            f"{len(named)} explanations name choices by number or kana (first: row {named[0]}), but the choices are "
+            "asked as a, b, c. As worked examples and in preference pairs such an explanation contradicts its key: "
+            "write the letters in the file."
+        )
     whole = [question for number, question in questions if number not in {fault.row for fault in faults}]
     return ImportedExam(tuple(whole), tuple(sorted(faults, key=lambda one: one.row)), tuple(notes))
+
+
+def _names_choices_otherwise(question: Mapping[str, Any]) -> bool:
+    """Return whether an explanation names one of the choices by a number or by kana."""
+    text, count = unicodedata.normalize("NFKC", question.get("explanation", "")), len(question["choices"])
+    names = [next(filter(None, match.groups())) for match in _NAMED.finditer(text)] if count else []
+    return any(not name.isdecimal() or int(name) <= count for name in names)
 
 
 def _keys_and_choices(rows: list[tuple[int, dict[str, Any]]], columns: Columns) -> Iterator[tuple[Any, list[str]]]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from medllm.errors import DataError, MedllmError, RecipeError
@@ -143,12 +144,29 @@ def _check_first(recipe: Recipe, exam: _Exam, findings: Findings) -> None:
         findings.add(f"exams.{exam.name}.first", RecipeError("recipe.first-contradicted", text))
 
 
+def _check_dated(recipe: Recipe, settings: Evaluate, exam: _Exam, cutoff: date, findings: Findings) -> None:
+    """An exam without a stated first day has a day later than the cutoff, or a later year, in each row."""
+    own = recipe.exams.get(exam.name)
+    if exam.name in CATALOGUE or (own and own.first):
+        return
+    chosen = of_years(exam.questions, settings.years)
+    undated = [one.question_id for one in chosen if not one.exam_date and (one.year or 0) <= cutoff.year]
+    if undated:
+        text = (
+            f"{len(undated)} of {len(chosen)} questions of {exam.name} have no day of their exam ({_some(undated)}), "
+            f"so nothing shows that they are later than the cutoff, {cutoff}. Give each row an exam_date, or state the "
+            "earliest day for all: `{source: ..., first: 2018-02-10}`."
+        )
+        findings.add(f"exams.{exam.name}", RecipeError("recipe.no-first-day", text))
+
+
 def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Findings) -> None:
     """No question that is asked was sat on or before a cutoff."""
     stages = [recipe.cutoff, *(one.cutoff for one in (recipe.corpus, recipe.preferences) if one)]
     cutoff = max((day for day in stages if day), default=None)
     if cutoff is None:
         return
+    _check_dated(recipe, settings, exam, cutoff, findings)
     chosen = of_years(exam.questions, settings.years)
     early = [f"{one.question_id} ({one.exam_date})" for one in chosen if one.exam_date and one.exam_date <= cutoff]
     if early:

@@ -34,8 +34,18 @@ from medllm.recipe.hardware import (
     shape_if_known,
 )
 from medllm.recipe.hosts import hosts_of
-from medllm.recipe.servers import AUTO, ENGINES, LOCAL, TRANSFORMERS, is_vllm, takes_any_type
+from medllm.recipe.servers import (
+    AUTO,
+    LOCAL,
+    OPENAI_PREFIX,
+    TRANSFORMERS,
+    ApiModel,
+    is_address,
+    is_vllm,
+    takes_any_type,
+)
 from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Merge, Preferences, Recipe, Rpo, Stage, Training
+from medllm.wording import number_of
 
 Sized = Training | Preferences | Evaluate
 Need = Callable[[Sized, Machine], Memory]
@@ -214,15 +224,23 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
         facts |= _disk(stage, settings, shape, on)
     if isinstance(settings, Preferences | Evaluate):
-        facts["notes"] = (*facts.get("notes", ()), _engine(settings.engine))
+        facts["notes"] = (*facts.get("notes", ()), *_who_answers(recipe, settings))
     return StageCost(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
 
 
-def _engine(name: str) -> str:
-    """Name the engine that answers, and what it needs."""
+def _who_answers(recipe: Recipe, settings: Preferences | Evaluate) -> tuple[str, ...]:
+    """Name the engine that answers, if a model is here, and the servers that others are behind."""
+    stage = "evaluate" if isinstance(settings, Evaluate) else "preferences"
+    servers = dict.fromkeys(host.address for host in hosts_of(recipe) if host.place.startswith(f"{stage}."))
+    asked = tuple(f"asks the server {address}" for address in servers)
+    models = settings.models.values() if isinstance(settings, Evaluate) else [settings.model]
+    behind = [isinstance(model, ApiModel) or model.startswith(OPENAI_PREFIX) for model in models]
+    name = settings.engine
+    if all(behind) or is_address(name):
+        return asked
     if is_vllm(name):
-        return f"answers with {name}: a server of the run's own, from MEDLLM_VLLM or the program `vllm`"
-    return f"answers with {name}: {ENGINE_NOTES[name]}" if name in ENGINES else f"asks the server {name}"
+        return (f"answers with {name}: a server of the run's own, from MEDLLM_VLLM or the program `vllm`", *asked)
+    return (f"answers with {name}: {ENGINE_NOTES[name]}", *asked)
 
 
 def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
@@ -338,7 +356,8 @@ def _exam(settings: Evaluate) -> str:
     counts = [CATALOGUE[name].questions for name in settings.benchmarks if name in CATALOGUE]
     if len(counts) < len(settings.benchmarks) or settings.years:
         each = "one answer" if settings.samples == 1 else f"{settings.samples} answers"
-        return f"{len(settings.models)} models x {len(settings.prompts)} prompts, {each} to each question"
+        models, prompts = number_of(len(settings.models), "model"), number_of(len(settings.prompts), "prompt")
+        return f"{models} x {prompts}, {each} to each question"
     asked = sum(min(count, settings.limit or count) for count in counts)
     answers = asked * len(settings.models) * len(settings.prompts) * settings.samples
     return f"{asked:,} questions, {answers:,} answers"

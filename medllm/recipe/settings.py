@@ -213,7 +213,7 @@ class OwnExam(Settings):
     source: str
     """`ORG/NAME@REVISION` or `./folder`."""
     first: date | None = None
-    """The earliest exam day in it; the catalogue knows this for its own."""
+    """The earliest exam day in it; needed only where rows have no day of their own. The catalogue knows its own."""
     private: bool = False
     """Unpublished: it is sent to no other machine than this one, the Hub included, unless `allowed_hosts` names it."""
     allowed_hosts: tuple[str, ...] = ()

@@ -267,6 +267,28 @@ def test_a_named_image_is_counted_and_reported(tmp_path: Path):
     assert any("fig1.png" in note for note in exam.notes)
 
 
+@pytest.mark.parametrize(
+    ("explanation", "noted"),
+    [
+        ("正解は３である。", True),
+        ("①は誤り。", True),
+        ("選択肢2は禁忌である。", True),
+        ("正答：イ", True),
+        ("3番が正しい。", True),
+        ("3日後に再診する。血圧は正しく測る。答えは37.5である。", False),
+        ("正解はbである。治療は2番目の選択である。9は誤り。", False),
+        ("正解はアスピリンである。", False),
+    ],
+)
+def test_explanations_that_name_choices_otherwise_than_they_are_asked_are_noted(tmp_path: Path, explanation, noted):
+    rows = [HEADINGS, ("1", "正しいのはどれか。", "肺炎", "胃炎", "心不全", "3", "2019", explanation)]
+    exam = imported(csv_file(tmp_path / "exam.csv", rows))
+    assert exam.questions[0]["explanation"] == explanation
+    assert (
+        [note for note in exam.notes if "name choices" in note and "row 2" in note] != [] if noted else exam.notes == ()
+    )
+
+
 def test_columns_without_known_headings_are_unsure(tmp_path: Path):
     rows = [
         ("x", "y", "z1", "z2"),

@@ -48,6 +48,21 @@ def test_a_key_that_no_reply_can_match_is_a_fault_of_the_exam(ward: Ward):
     assert "Q1 (a)" in fault.text
 
 
+def test_the_first_day_may_be_left_out_where_each_row_has_its_own(ward: Ward):
+    bare = {"naika": "./naika"}
+    assert ward.codes(exams=bare) == []
+    dated, undated = question(1, "2019-02-09"), question(2, "2019-02-09", exam_date=None)
+    write_exam(ward.folder / "naika", [dated, undated])
+    assert ward.codes(exams=bare) == [], "a year after the cutoff's is enough"
+    write_exam(ward.folder / "naika", [dated, question(2, "2019-02-09", exam_date=None, year=None)])
+    (fault,) = ward.find(exams=bare)
+    assert (fault.place, fault.code) == ("exams.naika", "recipe.no-first-day")
+    assert "1 of 2" in fault.text and "(Q2)" in fault.text
+    assert ward.codes() == [], "a stated first day counts for all rows"
+    write_exam(ward.folder / "naika", [question(1, "2015-02-07"), question(2, "2019-02-09")])
+    assert ward.codes(exams=bare) == [("exams.naika", "recipe.exam-before-cutoff")]
+
+
 def test_rows_that_begin_before_the_stated_first_day_and_by_the_cutoff_are_two_faults(ward: Ward):
     write_exam(ward.folder / "naika", [question(1, "2015-02-07"), question(2, "2019-02-09")])
     assert ward.codes() == [

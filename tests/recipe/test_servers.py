@@ -48,6 +48,15 @@ def test_an_engine_of_this_machine_is_no_host_and_check_names_it(read, engine):
     assert step.notes[-1].startswith(f"answers with {engine}: ")
 
 
+def test_check_names_an_engine_only_where_a_model_is_here(read):
+    own = {"api": "http://127.0.0.1:8333/v1", "model": "good"}
+    (step,) = plan(read(evaluate__models={"a": own, "b": "openai:gpt"})).steps
+    assert step.notes[-2:] == ("asks the server http://127.0.0.1:8333/v1", "asks the server https://api.openai.com/v1")
+    assert not [note for note in step.notes if "answers with" in note]
+    (step,) = plan(read(evaluate__models={"a": own, "b": "base"})).steps
+    assert step.notes[-2].startswith("answers with local: ") and step.notes[-1] == f"asks the server {own['api']}"
+
+
 @pytest.mark.parametrize(
     "engine",
     [

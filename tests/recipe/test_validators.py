@@ -146,10 +146,11 @@ def test_a_batch_is_shared_by_all_nodes(read_changed):
     ]
 
 
-def test_an_own_exam_needs_the_day_of_its_first_exam_to_be_compared_with_the_cutoff(sound: Path):
-    own = {"exams": {"mine": "me/mine@v1"}, "corpus.held_out": ["mine"], "evaluate.benchmarks": ["mine"]}
-    with refused("recipe.no-first-day", "exams.mine:", "first: 2018-02-10"):
-        read_recipe(sound, own)
+def test_the_first_day_of_an_own_exam_may_be_left_to_its_rows_and_is_compared_where_it_is_stated(sound: Path):
+    own = {"corpus.held_out": ["mine"], "evaluate.benchmarks": ["mine"]}
+    assert read_recipe(sound, {**own, "exams": {"mine": "me/mine@v1"}}).evaluate
+    with refused("recipe.cutoff-too-late", "(2015-02-07)"):
+        read_recipe(sound, {**own, "exams": {"mine": {"source": "me/mine@v1", "first": "2015-02-07"}}})
 
 
 def test_later_years_may_be_asked_after_a_later_cutoff(sound: Path):

@@ -7,7 +7,7 @@ import gradio as gr
 from medllm.page.context import PageContext
 from medllm.page.html import both, fault_panel, safe, word
 from medllm.page.results import Origin
-from medllm.page.review import agreement_line, no_more
+from medllm.page.review import no_more
 from medllm.page.routes import functions
 from medllm.page.selection import Wanted
 from medllm.page.tabs import compare as compare_tab
@@ -68,7 +68,9 @@ def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, f
 
     opened = on(scores.figures.open, questions, scores.controls, [tabs, *flips.controls, flips.listed, flips.shown])
     flips.remember(opened.then, tab="flips")
-    picked = on(flips.listed.pick, question, None, [tabs, *compare.shown, compare.notice])
+    picked = on(
+        flips.listed.pick, question, None, [tabs, *compare.shown, compare.notice], cancels=list(compare.answers)
+    )
     on(picked.then, None, [compare.key], None, js="(key) => window.medllm.remember({ q: key, tab: 'compare' })")
 
 
@@ -165,9 +167,9 @@ def draw_review(page: PageContext) -> None:
     if ballot is None:
         block(f'<p class="card panel">{both("review_off")}</p>')
         return
-    block(f'<p class="lead">{both("review_lead")}</p>{agreement_line(ballot.agreement())}')
+    block(f'<p class="lead">{both("review_lead")}</p>')
     if not ballot.review.candidates:
-        block(no_more())
+        block(no_more("never_pairs"))
         return
     away = " / ".join(word("not_saved", language) for language in ("ja", "en"))
     block(

@@ -197,6 +197,14 @@ class RecordedResults:
         lost = np.asarray([answer is None for answer in self._list("answer")], dtype=np.bool_)
         return {column: (rows >= 0) & lost[rows] for column, rows in self.rows.items()}
 
+    @cached_property
+    def texts(self) -> dict[Column, npt.NDArray[np.int64]]:
+        """For each column, a number of each reply's text: replies that are equal but for blanks share one; else -1."""
+        numbers: dict[str, int] = {}
+        each = [numbers.setdefault("".join(text.split()), len(numbers)) for text in self._list("completion")]
+        place = np.asarray([*each, -1], dtype=np.int64)
+        return {column: place[rows] for column, rows in self.rows.items()}
+
     def question(self, key: str) -> Question:
         """Return the question of a key; KeyError if there is none."""
         return self.questions[self.place[key]]

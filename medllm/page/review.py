@@ -46,10 +46,15 @@ class Review:
 
     @cached_property
     def candidates(self) -> list[tuple[str, str, str]]:
-        """Question and two models of all pairs: those that differ in correctness first, else in fixed random order."""
+        """Question and two models of all pairs of unlike explanations, in fixed random order.
+
+        Those that differ in correctness come first. Texts that are equal but for blanks are no pair: nothing can be
+        said of them but that they are equal.
+        """
         differing, alike = [], []
         for first, second in combinations(self.results.models, 2):
             there = self.results.there[first, "explain"] & self.results.there[second, "explain"]
+            there &= self.results.texts[first, "explain"] != self.results.texts[second, "explain"]
             differ = self.results.right[first, "explain"] != self.results.right[second, "explain"]
             differing += [(self.results.keys[at], first, second) for at in np.flatnonzero(there & differ)]
             alike += [(self.results.keys[at], first, second) for at in np.flatnonzero(there & ~differ)]
@@ -213,9 +218,9 @@ def _use(use: Use) -> str:
     return both("use_training" if use == "training" else "use_evaluation_only")
 
 
-def no_more() -> str:
-    """Return the message for a rater who has seen every pair, or if there is none."""
-    return f'<p class="card panel" role="status">{both("no_pairs")}</p>'
+def no_more(reason: str = "no_pairs") -> str:
+    """Return the message for a rater who has seen every pair, or (`never_pairs`) where there is none."""
+    return f'<p class="card panel" role="status">{both(reason)}</p>'
 
 
 def agreement_line(found: Agreement) -> str:

@@ -113,10 +113,11 @@ def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
         at = int(asked) if asked and asked.isdecimal() and len(asked) < 9 else None if asked else ballot.place(rater)
         found = ballot.review.pair(rater, at) if at is not None else None
         if found is None or at is None:
-            return HTMLResponse(no_more())
+            return HTMLResponse(no_more() + agreement_line(ballot.agreement()))
         question = page.results.question(found.key)
         language = "en" if request.query_params.get("lang") == "en" else "ja"
-        return HTMLResponse(pair_form(found, question, at, use_of(question, ballot.review.cutoff), language))
+        form = pair_form(found, question, at, use_of(question, ballot.review.cutoff), language)
+        return HTMLResponse(agreement_line(ballot.agreement()) + form)
 
     async def vote(request: Request) -> Response:
         if request.headers.get("content-type", "").split(";")[0] != "application/json":

@@ -9,6 +9,7 @@ from medllm.generation.types import Delta, Reply
 from medllm.page.html import words
 from medllm.page.live import Live
 from tests.browser.conftest import opened, served
+from tests.page.simulated import questions, write, write_table
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -65,6 +66,37 @@ def test_stop_leaves_no_cell_writing_and_ends_the_producers(chromium, tmp_path_f
         seen.wait("() => document.querySelectorAll('#grid .badge.stopped').length === 6")
         assert seen.page.locator("#grid .badge.running, #grid .badge.waiting").count() == 0
         assert writer.ended.acquire(timeout=60)
+
+
+def test_another_question_ends_the_answers_to_the_last_one(chromium, tmp_path_factory, evaluation_folder):
+    writer = Writer(endless=True)
+    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer):
+        seen.open("?q=kakuu/115A1")
+        seen.page.click("#go")
+        seen.wait("() => document.querySelectorAll('#grid .badge.running').length === 6")
+        seen.page.get_by_role("button", name=words()["next"]["ja"]).click()
+        seen.wait("() => document.querySelector('#card').innerText.includes('115A2')")
+        seen.wait("() => document.querySelectorAll('#grid .badge.running').length === 0")
+        assert writer.ended.acquire(timeout=60)
+        seen.page.wait_for_timeout(1500)
+        assert "考え中" not in seen.page.text_content("#grid")
+        seen.page.click("#go")
+        seen.wait("() => document.querySelectorAll('#grid .badge.running').length === 6")
+
+
+def test_a_question_that_cannot_be_asked_has_its_reason_on_the_page(chromium, tmp_path_factory, tmp_path):
+    folder = write(tmp_path / "shown", per_section=2)
+    example = questions(2)[0]
+    write_table([example.to_row()], folder / "exemplars" / "kakuu.parquet")
+    for seen in page_of(chromium, tmp_path_factory, folder, Writer(endless=False)):
+        seen.open("?tab=ask")
+        seen.page.click("#ask-go")
+        seen.page.get_by_text(words()["nothing_asked"]["ja"]).wait_for()
+        seen.page.fill("#own textarea", example.text)
+        seen.page.fill("#own-choices textarea", "\n".join(example.choices))
+        seen.page.click("#ask-go")
+        seen.page.get_by_text(words()["fault_asked"]["ja"].split("{")[0]).wait_for()
+        assert seen.page.get_by_text(words()["nothing_asked"]["ja"]).count() == 0
 
 
 def test_a_closed_browser_ends_its_producers(chromium, tmp_path_factory, evaluation_folder):

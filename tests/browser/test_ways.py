@@ -1,13 +1,18 @@
 """The ways through the page: choosing, links, numbers that open questions, hostile text, votes that are kept."""
 
+import io
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from medllm.page.html import words
 from medllm.votes.journal import Journal
 from tests.browser.conftest import opened, served
-from tests.page.simulated import HOSTILE
+from tests.page.simulated import HOSTILE, write
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -106,6 +111,8 @@ def test_a_vote_is_on_the_disk_when_thanks_are_shown_and_names_come_only_then(
             seen.open("?tab=review")
             seen.page.wait_for_selector("form.vote")
             assert "final" not in seen.page.inner_text("form.vote")
+            assert "0" in seen.page.inner_text("#agreement") and "1" not in seen.page.inner_text("#agreement")
+            assert seen.page.locator("[id=agreement]").count() == 1
             assert seen.page.is_disabled("[data-choose=a]")
             seen.page.locator("[data-side=a] [data-sentence]").first.click()
             seen.page.check("[name=reasons_a][value=omission]")
@@ -115,9 +122,42 @@ def test_a_vote_is_on_the_disk_when_thanks_are_shown_and_names_come_only_then(
             (vote,) = Journal(tmp_path / "votes").votes()
             assert (vote.choice, vote.reasons_a, len(vote.faulty_a)) == ("b", ("omission",), 1)
             assert vote.model_a in seen.page.inner_text("#thanks")
+            assert seen.page.inner_text("#agreement").count("1") == 2, "one vote of one rater"
             seen.page.click("[data-next-pair]")
             seen.page.wait_for_selector("form.vote[data-at='1']")
             assert seen.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_ticked_box_looks_ticked(chromium, site, scheme):
+    for seen in opened(chromium, site, scheme=scheme):
+        seen.open("?tab=review")
+        box = seen.page.locator("[name=reasons_a][value=omission]")
+        box.wait_for()
+        empty = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("L"), dtype=int)
+        box.check()
+        seen.page.mouse.move(0, 0)
+        ticked = np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("L"), dtype=int)
+        assert (np.abs(empty - ticked) > 60).mean() > 0.3, "a third of its pixels at least"
+
+
+def test_the_text_that_is_judged_is_the_text_that_the_model_wrote(chromium, tmp_path_factory, tmp_path):
+    texts = {
+        "base": "## 解説\n\n- 主訴：発熱\n- 経過：3日\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n答え：a",
+        "cpt": "別の説明。\n答え：b",
+        "final": "答え：c",
+    }
+    folder = write(tmp_path / "shown", per_section=1)
+    file = folder / "records" / "simulated.parquet"
+    table = pq.read_table(file)
+    written = pa.array([texts[model] for model in table.column("model").to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("completion"), "completion", written), file)
+    for address in served(tmp_path_factory, results=str(folder), votes=tmp_path / "votes"):
+        for seen in opened(chromium, address):
+            seen.open("?tab=review")
+            seen.page.wait_for_selector("form.vote")
+            read = {seen.page.inner_text(f"[data-side={side}] .text").strip() for side in "ab"}
+            assert len(read) == 2 and read <= {*texts.values()}
 
 
 def test_a_vote_that_the_server_does_not_answer_is_shown_as_unsaved(tab):

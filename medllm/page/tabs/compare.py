@@ -1,12 +1,13 @@
 """Compare and Ask: a recorded question, or one of the reader's own, with every model's verdicts and replies."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
 
+from medllm.errors import MedllmError
 from medllm.exam.question import LETTERS, Question, own_question
 from medllm.page.context import PageContext
 from medllm.page.grid import TEMPLATE, grid_value
@@ -26,6 +27,8 @@ class Compare:
     grid: gr.HTML
     shown: tuple[Any, ...]
     page: PageContext
+    answers: tuple[Any, ...] = ()
+    """The event that writes live answers; whatever changes the question cancels it."""
 
     def show(self, key: str) -> list[Any]:
         """Return every value that changes with the question, in the order of `shown`."""
@@ -73,9 +76,9 @@ def draw(page: PageContext, stops: Stops) -> Compare:
     links = block(tools(first.key))
     key = gr.Textbox(first.key, visible=False)
     compare = Compare(key, remark, grid, (key, *lists, card, grid, links), page)
-    _bind_choosing(compare, lists, buttons)
     if page.live is not None:
-        _bind_live(page, compare, go, halt, stops)
+        compare = replace(compare, answers=(_bind_live(page, compare, go, halt, stops),))
+    _bind_choosing(compare, lists, buttons)
     return compare
 
 
@@ -112,11 +115,12 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
         return lambda *controls: find(compare, choose(*controls))
 
     for listener, choose, controls in ways:
-        moved = on(listener, shows(choose), controls, [*compare.shown, compare.notice])
+        moved = on(listener, shows(choose), controls, [*compare.shown, compare.notice], cancels=list(compare.answers))
         on(moved.then, None, [compare.key], None, js=REMEMBER)
 
 
-def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> None:
+def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> Any:  # noqa: ANN401
+    """Bind the buttons of live answers; return the event that writes them."""
     live = page.live
     assert live is not None
 
@@ -127,8 +131,9 @@ def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Butt
             async for cells in described_by(live, put, stop):
                 yield grid_value(cells, key=key, models=live.models, notes=page.notes(), live=True)
 
-    on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)
+    answers = on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)
     on(halt.click, stops.end)
+    return answers
 
 
 def find(compare: Compare, wanted: str | None) -> list[Any]:
@@ -152,7 +157,9 @@ def draw_ask(page: PageContext, stops: Stops) -> None:
         return
     block(f'<p class="card panel" role="note">{both("privacy")}</p>')
     text = gr.Textbox(label=I18N("own_question"), lines=5, max_length=LONGEST_QUESTION, elem_id="own")
-    choices = gr.Textbox(label=I18N("own_choices"), lines=3, max_length=len(LETTERS) * LONGEST_CHOICE)
+    choices = gr.Textbox(
+        label=I18N("own_choices"), lines=3, max_length=len(LETTERS) * LONGEST_CHOICE, elem_id="own-choices"
+    )
     with gr.Row(elem_classes="controls"):
         go = gr.Button(I18N("generate"), variant="primary", elem_id="ask-go")
         halt = gr.Button(I18N("stop"), elem_id="ask-stop")
@@ -163,7 +170,11 @@ def draw_ask(page: PageContext, stops: Stops) -> None:
         if not asked.strip():
             yield gr.skip(), notice("nothing_asked")
             return
-        put = live.start_round(free_question(asked, listed))
+        try:
+            put = live.start_round(free_question(asked, listed))
+        except MedllmError as fault:
+            yield gr.skip(), notice("fault_asked", detail=str(fault))
+            return
         with stops.of(request) as stop, put:
             async for cells in described_by(live, put, stop):
                 yield grid_value(cells, key=None, models=live.models, notes={}), ""

@@ -228,7 +228,7 @@ def distributions(paths: list[Path], *, at_import: bool = False) -> set[str]:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
-    used, declared = distributions(PACKAGE), declared_in(("train", "space", "curate", "ray"))
+    used, declared = distributions(PACKAGE), declared_in(("train", "space", "curate", "notebook", "ray"))
     assert len(used) > 20
     assert used - declared == set()
     assert declared - used - LOADED_BY_OTHERS == set()
@@ -242,7 +242,7 @@ def test_what_an_installation_without_extras_imports_is_declared_without_extras(
 
 def test_what_tests_benchmarks_docs_and_tools_import_is_declared_too():
     others = [path for path in SOURCES if path.parts[0] != "medllm"]
-    assert distributions(others) - declared_in(("train", "space", "curate", "ray", "dev")) == set()
+    assert distributions(others) - declared_in(("train", "space", "curate", "notebook", "ray", "dev")) == set()
 
 
 def imported_modules(tree: ast.AST, *, at_import: bool = False) -> Iterator[str]:

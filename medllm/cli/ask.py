@@ -11,13 +11,13 @@ from medllm.cli.app import HubOption, JsonOption, RecipeFile, SetOption, app
 from medllm.errors import RecipeError
 
 if TYPE_CHECKING:
-    from medllm.compare import Cell, Cells, Column, Round
     from medllm.exam.prompts import Prompt
     from medllm.exam.question import Question
     from medllm.exam.record import PromptStyle
     from medllm.hub import Hub
     from medllm.recipe import Recipe
     from medllm.recipe.settings import Evaluate
+    from medllm.side_by_side import Cell, Cells, Column, Round
 
 PACE = 0.02
 """Seconds between two looks at the replies: a terminal shows them as they come."""
@@ -101,8 +101,8 @@ def _round(
     prompts: "dict[PromptStyle, Prompt]",
     question: "Question | None",
 ) -> "Round":
-    from medllm.compare import Round
     from medllm.generation.factory import generators_for
+    from medllm.side_by_side import Round
 
     longest = {style: getattr(settings.max_new_tokens, style) for style in prompts}
     return Round(generators_for(settings, sources), prompts, longest, question)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from medllm.cli.app import app
-from medllm.errors import DataError
+from medllm.library.functions import exam_folders
 
 if TYPE_CHECKING:
     from medllm.corpus.decontaminate.report import AuditReport
@@ -73,30 +72,6 @@ def audit(  # noqa: PLR0913  an option each
         typer.echo("\n".join(_lines(report, list(items))))
     if fail and report.leaked:
         raise typer.Exit(LEAK_EXIT_CODE)
-
-
-def exam_folders(against: list[str], data: Path | None) -> dict[str, Path]:
-    """Return the folder of each exam: after the `=`, else a folder of its name in `data`, else `data` itself."""
-    from medllm.corpus.decontaminate.exam_items import exam_folder
-
-    folders: dict[str, Path] = {}
-    for written in against:
-        name, equals, folder = written.partition("=")
-        if not re.fullmatch(r"[\w.-]+", name) or (equals and not folder):
-            raise DataError(
-                "corpus.audit-exam-name",
-                f"--against {written}: write NAME, as igakuqa, or NAME=DIR, as ward=./ward-exam. A name has letters, "
-                "digits, - and _.",
-            )
-        if name in folders:
-            raise DataError("corpus.audit-exam-twice", f"--against {name}: is given twice. Give each exam one name.")
-        if not equals and data is None:
-            raise DataError(
-                "corpus.audit-no-folder",
-                f"--against {name}: no folder is given for this exam. Add --data DIR, or write --against {name}=DIR.",
-            )
-        folders[name] = Path(folder) if equals or data is None else exam_folder(data, name)
-    return folders
 
 
 def page_of(exam: str, page: Path | None, *, several: bool) -> Path:

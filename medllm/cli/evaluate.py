@@ -61,8 +61,10 @@ def evaluate(  # noqa: PLR0913  an option each
     """Ask models exams, plainly and explained, and compare.
 
     Needs no recipe, no Hub and no base: the results are a folder. Typed again after an interruption, it goes on where
-    it was; a model or an exam more asks only that.
+    it was; a model or an exam more asks only that. The 95 % intervals are of exams like these: other questions of the
+    same kind in the same years, not another training.
     """
+    from medllm.library.functions import fitted
     from medllm.recipe import parse_override
     from medllm.recipe.evaluation import evaluation_recipe, years_of
 
@@ -80,26 +82,11 @@ def evaluate(  # noqa: PLR0913  an option each
         limit=limit,
         engine=engine,
     )
-    if "evaluate.dtype" not in changes:
-        recipe = in_numbers_of_this_machine(recipe)
-    folder = evaluate_in_folder(recipe, hub, Path("runs"), out, json_=json_)
+    folder = evaluate_in_folder(fitted(recipe, changes), hub, Path("runs"), out, json_=json_)
     if open_:
         from medllm.cli.page import app_
 
         app_(str(folder), port=0, open_browser=True)
-
-
-def in_numbers_of_this_machine(recipe: "Recipe") -> "Recipe":
-    """Return the recipe in float32 where models answer on this machine and it has no GPU: bfloat16 is slow there."""
-    from medllm.recipe import with_overrides
-    from medllm.recipe.servers import OPENAI_PREFIX, is_address
-    from medllm.weights.resources import visible_gpus
-
-    settings = recipe.evaluate
-    here = settings and any(not one.startswith(OPENAI_PREFIX) for one in settings.references.values())
-    if settings is None or not here or is_address(settings.engine) or visible_gpus():
-        return recipe
-    return with_overrides(recipe, {"evaluate.dtype": "float32"})
 
 
 def evaluate_in_folder(
@@ -107,24 +94,13 @@ def evaluate_in_folder(
 ) -> Path:
     """Make the results of a recipe without a namespace, print them, and return their folder."""
     from medllm.cli.console import handle_interrupt, open_reporter
-    from medllm.exam.record import read_records
-    from medllm.exam.stability.report import stability_report
-    from medllm.hub import connect
-    from medllm.launch.local import maker_of
-    from medllm.pipeline import BuildContext
-    from medllm.pipeline.evaluation_folder import make_folder, plan_folder
+    from medllm.library.functions import evaluate_recipe
     from medllm.pipeline.facts import summary_json, summary_lines, warnings_of
-    from medllm.recipe.hosts import hosts_of
 
-    with open_reporter() as reporter, handle_interrupt(), connect(hub, None, bars=False, say=reporter.say) as there:
-        planned = plan_folder(recipe, there, work, out)
-        for host in dict.fromkeys(host.name for host in hosts_of(recipe) if host.outside):
-            reporter.say(f"evaluate: questions are sent to {host}")
-        bench = BuildContext(there, work, reporter.say, reporter.progress)
-        folder = make_folder(planned, bench, maker_of("evaluate", recipe.folder))
-    records = read_records(folder)
-    report = stability_report(records)
-    for line in warnings_of(records, recipe):
+    with open_reporter() as reporter, handle_interrupt():
+        results = evaluate_recipe(recipe, hub=hub, work=work, out=out, say=reporter.say, progress=reporter.progress)
+    folder, report = results.folder or work, results.stability().report
+    for line in warnings_of(results.records, recipe):
         print(line, file=sys.stderr)
     if json_:
         print(json.dumps(summary_json(report, folder), ensure_ascii=False, indent=2))

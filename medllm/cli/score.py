@@ -13,8 +13,6 @@ from medllm.cli.app import app
 from medllm.errors import DataError
 
 if TYPE_CHECKING:
-    from medllm.exam.predictions import System
-    from medllm.exam.question import Question
     from medllm.exam.scoring import Score
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -79,7 +77,7 @@ def score(  # noqa: PLR0913
     """Score any model's results on an exam.
 
     One table: each score with its 95 % interval, the paired difference to the first model, p and Holm's correction. The
-    intervals are of other questions of the same kind, not of another training.
+    intervals are of exams like these: other questions of the same kind in the same years, not another training.
 
     `official` compares byte for byte as IgakuQA's own scorer does; `normalised` reads the answer out of the reply.
     """
@@ -87,10 +85,10 @@ def score(  # noqa: PLR0913
     from medllm.exam.record import write_records
     from medllm.exam.scoring import graded_records
     from medllm.exam.scoring import score as score_systems
+    from medllm.library.functions import read_systems
 
     if list_:
-        listing = score_report.catalogue_json() if json_ else "\n".join(score_report.catalogue_lines())
-        print(json.dumps(listing, ensure_ascii=False, indent=2) if json_ else listing)
+        _print_catalogue(json_)
         return
     if benchmark is None or not files:
         raise DataError(
@@ -100,12 +98,19 @@ def score(  # noqa: PLR0913
     parts = [_one_of(part, score_report.PARTS, "--by") for part in by or ()]
     chosen = _one_of(rules, ("official", "normalised"), "--rules")
     counted = None if scope is None else _one_of(scope, ("asked", "year"), "--scope")
-    questions, systems = read_systems(benchmark, files, exam_folder(benchmark, data, hub), filter_, columns)
+    questions, systems = read_systems(benchmark, files, exam_folder(benchmark, data, hub), filter_, _columns(columns))
     scores = score_systems(questions, systems, rules=chosen, scope=counted, against=against)
     if records is not None:
         write_records(graded_records(questions, systems, rules=chosen), records)
         print(f"medllm: wrote {records}; next: medllm stability {records}", file=sys.stderr)
     _print_scores(scores, parts, json_)
+
+
+def _print_catalogue(json_: bool) -> None:
+    from medllm.exam import score_report
+
+    listing = score_report.catalogue_json() if json_ else "\n".join(score_report.catalogue_lines())
+    print(json.dumps(listing, ensure_ascii=False, indent=2) if json_ else listing)
 
 
 def _print_scores(scores: list["Score"], parts: list[str], json_: bool) -> None:
@@ -126,20 +131,12 @@ def _one_of(value: str, allowed: tuple[str, ...], option: str) -> Any:  # noqa: 
     return value
 
 
-def read_systems(
-    benchmark: str, files: list[str], folder: Path, filter_: str | None = None, columns: str | None = None
-) -> tuple[list["Question"], list["System"]]:
-    """Read an exam and the predictions of files, each `FILE`, `NAME=FILE` or `NAME:PROMPT=FILE`."""
-    from medllm.exam.benchmarks import load
-    from medllm.exam.predictions import parse_source, read_predictions
-    from medllm.exam.question import index
-
-    named = dict(pair.split("=", 1) for pair in columns.split(",") if "=" in pair) if columns else {}
-    if (columns and set(named) - {"id", "answer"}) or (columns and not named):
-        raise DataError("command.unknown-value", f"--columns {columns}: is not understood. Write id=A,answer=B.")
-    questions = load(benchmark, folder)
-    sources = [parse_source(one) for one in files]
-    return questions, read_predictions(sources, index(questions), benchmark, filter=filter_, columns=named)
+def _columns(written: str | None) -> dict[str, str]:
+    """Read `--columns id=A,answer=B`."""
+    named = dict(pair.split("=", 1) for pair in written.split(",") if "=" in pair) if written else {}
+    if (written and set(named) - {"id", "answer"}) or (written and not named):
+        raise DataError("command.unknown-value", f"--columns {written}: is not understood. Write id=A,answer=B.")
+    return named
 
 
 def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Path:
@@ -187,8 +184,9 @@ def stability(
 ) -> None:
     """Report what explaining does to each model's answers.
 
-    Scores, kept and lost answers, the reasons, with paired intervals: of other questions of the same kind, not of
-    another training. With `--exam`, the files are results of any tool: `NAME:plain=FILE NAME:explain=FILE`.
+    Scores, kept and lost answers, the reasons, with paired intervals. The intervals are of exams like these: other
+    questions of the same kind in the same years, not another training. With `--exam`, the files are results of any
+    tool: `NAME:plain=FILE NAME:explain=FILE`.
     """
     from medllm.exam.record import read_records
     from medllm.exam.score_report import scope_note
@@ -197,6 +195,7 @@ def stability(
     from medllm.exam.stability.plot import draw_stability
     from medllm.exam.stability.report import stability_report
     from medllm.exam.stability.text import report_json, report_lines
+    from medllm.library.functions import read_systems
 
     if language not in ("en", "ja"):
         raise DataError("command.unknown-value", f"--language {language}: unknown language. Give en or ja.")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from medllm.compare import Cell, Flip, State, flip_between
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.html import both, hidden, safe, shortened
+from medllm.side_by_side import Cell, Flip, State, flip_between
 
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
 # expand them first.

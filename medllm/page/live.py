@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from medllm.compare import Generators, Round
 from medllm.errors import RecipeError
 from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import Question
@@ -16,6 +15,7 @@ from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.generation.types import Delta, Generator, Request, take_turn
 from medllm.page.results import RecordedResults
 from medllm.recipe.servers import ENGINES, LOCAL, is_vllm
+from medllm.side_by_side import Generators, Round
 
 SILENCE = 120.0
 """Seconds until a silent server is reported: a reader is waiting, so sooner than in an evaluation."""

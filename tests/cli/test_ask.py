@@ -7,10 +7,10 @@ import time
 import pytest
 
 from medllm.cli.ask import _print_json, _write
-from medllm.compare import Round
 from medllm.exam.prompts import render
 from medllm.exam.question import own_question
 from medllm.generation.types import Delta, NoReplyError, Reply
+from medllm.side_by_side import Round
 from tests.exam.making import question
 from tests.refusals import refused
 

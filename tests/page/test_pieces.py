@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from medllm.compare import Cell
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import LANGUAGES, LONGEST_CARD, both, question_card, safe, words
 from medllm.page.picker import LONGEST_LIST, Shelf
@@ -14,6 +13,7 @@ from medllm.page.routes import comparison, table
 from medllm.page.scores import scores
 from medllm.page.selection import OUTCOMES, Filter, Wanted, records_of, rows
 from medllm.page.tabs.components import LABELS
+from medllm.side_by_side import Cell
 from tests.page.simulated import HOSTILE, MODELS
 
 ALLOWED = {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +53,17 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
         raise DataError(
             "exam.unknown-figure-format", f"{path}: the figure can be .svg, .png or .pdf. Give one of these endings."
         )
+    picture = render_stability(report, path.suffix.removeprefix("."), language=language)
+    with atomic_write(path) as part:
+        part.write_bytes(picture)
+
+
+def render_stability(report: StabilityReport, kind: str, *, language: PlotLanguage = "en") -> bytes:
+    """Return the figure of a report as the bytes of an `svg`, `png` or `pdf` file.
+
+    Raises:
+        DataError: No font of this machine has Japanese letters, and `language` is Japanese.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -60,7 +72,7 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
     if language == "ja" and font is None:
         raise DataError(
             "exam.no-japanese-font",
-            f"{path}: no installed font has Japanese letters. Install one ({', '.join(_CJK[:3])}), or draw in English.",
+            f"no installed font has Japanese letters. Install one ({', '.join(_CJK[:3])}), or draw in English.",
         )
     shown = [row for row in score_table(report) if row.plain or row.explain]
     settings = {
@@ -75,9 +87,9 @@ def draw_stability(report: StabilityReport, path: Path, *, language: PlotLanguag
         _dumbbells(axes, shown, words)
         figure.suptitle(words["title"], x=0.01, ha="left", fontsize=13, color=_INK, fontweight="bold")
         figure.supxlabel(words["note"], x=0.01, ha="left", fontsize=8, color=_MUTED)
-        kind = path.suffix.removeprefix(".")
-        with atomic_write(path) as part:
-            figure.savefig(part, dpi=160, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        picture = BytesIO()
+        figure.savefig(picture, dpi=160, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return picture.getvalue()
 
 
 def japanese_font() -> str | None:

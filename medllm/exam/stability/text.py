@@ -21,13 +21,7 @@ def report_lines(report: StabilityReport, margin: float | None = None) -> Iterat
     for stability in report.models:
         yield from _model(stability, margin)
         yield ""
-    for prompt in dict.fromkeys(one.prompt for one in report.comparisons):
-        yield f"models compared, {_PROMPTS[prompt]} (score of the second minus score of the first)"
-        for one in report.comparisons:
-            if one.prompt == prompt:
-                yield _comparison(one)
-                yield from _claims(one.difference, margin)
-        yield ""
+    yield from comparison_lines(report, margin)
     seeded = trainings_lines(report, _with_ends)
     yield from (["trained several times", *seeded, ""] if seeded else [])
     yield from OF_WHAT
@@ -110,6 +104,17 @@ def _change(change: PairedChange, margin: float | None) -> Iterator[str]:
     if change.judged:
         agreed = f"{change.agreeing} of {change.judged} that give some"
         yield f"    the answer agrees with the explanation's own verdicts in {agreed}"
+
+
+def comparison_lines(report: StabilityReport, margin: float | None = None) -> Iterator[str]:
+    """Yield every comparison of two models, prompt by prompt, each prompt with an empty line at its end."""
+    for prompt in dict.fromkeys(one.prompt for one in report.comparisons):
+        yield f"models compared, {_PROMPTS[prompt]} (score of the second minus score of the first)"
+        for one in report.comparisons:
+            if one.prompt == prompt:
+                yield _comparison(one)
+                yield from _claims(one.difference, margin)
+        yield ""
 
 
 def _comparison(one: Comparison) -> str:

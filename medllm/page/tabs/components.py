@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from medllm.compare import Cells, Round
 from medllm.page.html import LANGUAGES, words
 from medllm.page.live import Live
 from medllm.page.selection import OUTCOMES
+from medllm.side_by_side import Cells, Round
 
 PACE = 0.2
 """Seconds between two states of a stream: fast enough for reading, slow enough for a phone's layout."""

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from medllm.compare import Cell, Round, flip_between, stream
 from medllm.exam.prompts import render
 from medllm.exam.question import own_question
 from medllm.generation.types import Delta, NoReplyError, Reply
+from medllm.side_by_side import Cell, Round, flip_between, stream
 from tests.exam.making import question
 
 COLUMNS = tuple((model, prompt) for model in ("base", "cpt", "final") for prompt in ("plain", "explain"))
@@ -221,7 +221,7 @@ def test_a_piece_that_comes_together_with_the_stop_does_not_keep_its_producer_ru
 
 
 def test_while_all_are_silent_something_is_yielded_so_that_a_gone_reader_is_noticed(monkeypatch):
-    monkeypatch.setattr("medllm.compare.BEAT", 0.01)
+    monkeypatch.setattr("medllm.side_by_side.BEAT", 0.01)
 
     async def hangs(model, prompt):
         await asyncio.Event().wait()

@@ -32,6 +32,8 @@ class ExamRun:
     """What is asked of every model; a request's key names exam, question, prompt and sample."""
     watch: AuditTrail
     """The leakage audit of the worked examples; empty where there are none."""
+    trial: bool = False
+    """Whether the limit left questions of the exam out."""
 
 
 def build_exam_runs(settings: Evaluate, sources: dict[str, Path]) -> list[ExamRun]:
@@ -64,7 +66,8 @@ def _prompt(settings: Evaluate, run: ExamRun, question: Question, style: PromptS
 
 def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
     questions = of_years(load(name, folder), settings.years)
-    if settings.limit is not None and settings.limit < len(questions):
+    trial = settings.limit is not None and settings.limit < len(questions)
+    if settings.limit is not None and trial:
         # The first of one order of all, so that a larger limit asks what a smaller one asked, and more.
         order = random.Random(settings.seed).sample(range(len(questions)), len(questions))
         chosen = set(order[: settings.limit])
@@ -76,7 +79,7 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
     if shots:  # else there is nothing to audit, and the index of an exam takes seconds
         watch = AuditTrail.over(questions, translated=translated_items(name, folder))
         watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
-    run = ExamRun(name, questions, shots, examples, {}, watch)
+    run = ExamRun(name, questions, shots, examples, {}, watch, trial)
     for style in settings.prompts:
         prompts = [_prompt(settings, run, question, style) for question in questions]
         shared = shared_length([prompt.text for prompt in prompts]) if examples and prompts else 0

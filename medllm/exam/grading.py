@@ -1,5 +1,6 @@
 """Grade one reply, by IgakuQA's scorer or by medllm's parser, and a whole exam by the ministry's pass rule."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,9 +8,17 @@ from typing import Literal
 from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.extract.completion import Parsed
 from medllm.exam.question import Question, read_answer, write_answer
-from medllm.exam.record import PromptStyle, Record
+from medllm.exam.record import PromptStyle, Record, Status
 
 Rules = Literal["official", "normalised"]
+
+_REFUSAL = re.compile(
+    r"\b(?:I|we)(?:['’]m| am| are)? (?:can(?:not|['’]t)|unable to|not able to|won['’]t|must decline to)"
+    r" (?:\w+ ){0,3}?(?:help|assist|provide|answer|comply|give|diagnose|discuss|respond)\b"
+    r"|(?:お答え|回答|お手伝い|提供|対応|助言)(?:することは|は)?(?:でき(?:ません|ない|かねます)|いたしかねます|しかねます)",
+    re.I,
+)
+"""A model's own words for declining to answer."""
 
 
 def is_right_officially(question: Question, completion: str) -> bool:
@@ -55,6 +64,15 @@ def grade(
     return _record(question, completion, parsed, right, model, prompt, {"finish_reason": finish_reason, **facts})
 
 
+def _status(parsed: Parsed, finish_reason: object) -> Status:
+    """Return what became of a reply, as records state it: why it ended counts before what it holds."""
+    if finish_reason == "too_long":
+        return "too_long"
+    if finish_reason == "refused" or (parsed.status == "unparsed" and _REFUSAL.search(parsed.text)):
+        return "refused"
+    return "thinking" if parsed.thinking and parsed.status == "truncated" else parsed.status
+
+
 def _record(
     question: Question,
     completion: str,
@@ -69,7 +87,7 @@ def _record(
         benchmark=question.benchmark,
         model=model,
         prompt=prompt,
-        status=parsed.status,
+        status=_status(parsed, facts.get("finish_reason")),
         correct=right,
         points=float(question.points) if right else 0.0,
         points_total=float(question.points),
@@ -87,32 +105,39 @@ def _record(
         group=question.vignette_id,
         required=question.required,
         image=question.image,
+        choices=len(question.choices),
         **facts,  # type: ignore[arg-type]
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PassLine:
-    """The pass lines of a year as the ministry announced them, in points."""
+    """The pass lines of a year, in points."""
 
     required: int
     required_total: int
     general: int
     general_total: int
+    allowed: int | None
+    """Prohibited choices that a pass may hold; None where the number is unknown here. The ministry never announced
+    which choices are prohibited: the labels of 2018 to 2022 are from IgakuQA's authors, other years have none."""
+    source: Literal["ministry", "scorer"] = "ministry"
+    """Who states the lines: the ministry, or one public program that scores the exam (not compared with the ministry's
+    announcement)."""
 
 
 LINES = {
-    2018: PassLine(160, 200, 208, 299),
-    2019: PassLine(160, 200, 209, 296),
-    2020: PassLine(158, 197, 217, 299),
-    2021: PassLine(160, 200, 209, 300),
-    2022: PassLine(158, 197, 214, 297),
+    2018: PassLine(160, 200, 208, 299, 3),
+    2019: PassLine(160, 200, 209, 296, 3),
+    2020: PassLine(158, 197, 217, 299, 3),
+    2021: PassLine(160, 200, 209, 300, 3),
+    2022: PassLine(158, 197, 214, 297, 3),
+    2023: PassLine(160, 200, 220, 295, 2, "scorer"),
+    2024: PassLine(160, 200, 230, 300, 3, "scorer"),
+    2025: PassLine(160, 200, 221, 300, None, "scorer"),
+    2026: PassLine(160, 200, 224, 300, None, "scorer"),
 }
-"""The announced lines of IgakuQA's exams, each with the total of its points."""
-
-PROHIBITED_ALLOWED = 3
-"""Prohibited choices that the rule of these years allows. The ministry never announced which choices are prohibited:
-the labels are from IgakuQA's authors."""
+"""The lines of the medical exam's years, each with the total of its points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +152,27 @@ class Verdict:
     general_line: int
     general_total: int
     prohibited: int
+    allowed: int | None
+    """Prohibited choices that a pass may hold; None is a limit that is unknown here, and is not applied."""
+    source: Literal["ministry", "scorer"]
+    """Who states the lines."""
 
     @property
     def passed(self) -> bool:
-        """Whether all three parts of the rule are met."""
+        """Whether all parts of the rule that are known here are met."""
         return (
             self.required >= self.required_line
             and self.general >= self.general_line
-            and self.prohibited <= PROHIBITED_ALLOWED
+            and (self.allowed is None or self.prohibited <= self.allowed)
         )
 
     def __str__(self) -> str:
+        limit = "limit unknown" if self.allowed is None else f"at most {self.allowed}"
+        source = "" if self.source == "ministry" else "; lines from one public scorer, not from the ministry"
         return (
             f"{self.year}: {'pass' if self.passed else 'fail'}  required {self.required:g}/{self.required_total}"
             f" (line {self.required_line}), general {self.general:g}/{self.general_total} (line {self.general_line}),"
-            f" prohibited choices {self.prohibited} (at most {PROHIBITED_ALLOWED})"
+            f" prohibited choices {self.prohibited} ({limit}){source}"
         )
 
 
@@ -168,6 +199,8 @@ def verdicts(records: Sequence[Record]) -> list[Verdict]:
                 line.general,
                 line.general_total,
                 sum(record.prohibited is not None for record in sat),
+                line.allowed,
+                line.source,
             )
         )
     return found

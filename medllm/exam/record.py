@@ -17,8 +17,10 @@ if TYPE_CHECKING:  # arrow takes 0.3 s to import, which `medllm check` must not 
     import pyarrow as pa
 
 PromptStyle = Literal["plain", "explain"]
-Status = Literal["answered", "unparsed", "truncated", "run_on", "loop", "wrong_count"]
-STATUSES: tuple[Status, ...] = ("answered", "unparsed", "truncated", "run_on", "loop", "wrong_count")
+Status = Literal[
+    "answered", "unparsed", "truncated", "thinking", "too_long", "refused", "run_on", "loop", "wrong_count"
+]
+STATUSES: tuple[Status, ...] = get_args(Status)
 PROMPTS: tuple[PromptStyle, ...] = ("plain", "explain")
 
 
@@ -35,7 +37,8 @@ class Record:
     prompt: PromptStyle
     """`plain` asks for the answer alone, `explain` for the explanation first."""
     status: Status
-    """`answered`, or why there is no countable answer: unparsed, truncated, run_on, loop, wrong_count."""
+    """`answered`, or why there is no countable answer: unparsed, truncated, thinking (cut off before the thinking
+    ended), too_long (the prompt did not fit), refused (by the server or the model), run_on, loop, wrong_count."""
     correct: bool
     """Whether the answer is among the accepted ones."""
     points: float
@@ -96,6 +99,10 @@ class Record:
     """Tokens of the prompt, where they were counted."""
     cost: float | None = None
     """US dollars that the reply cost, where the model has a price."""
+    choices: int | None = None
+    """Number of the question's choices, 0 for a number; null when unknown."""
+    trial: bool = False
+    """Whether only a part of the exam was asked, as a trial: no number of it is the exam's."""
 
 
 REQUIRED = ("question_id", "benchmark", "model", "prompt", "status", "correct", "points", "points_total")

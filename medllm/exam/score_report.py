@@ -195,6 +195,8 @@ def score_json(score: Score) -> dict[str, Any]:
                 },
                 "general": {"points": verdict.general, "line": verdict.general_line, "total": verdict.general_total},
                 "prohibited": verdict.prohibited,
+                "allowed": verdict.allowed,
+                "source": verdict.source,
             }
             for verdict in score.verdicts
         },

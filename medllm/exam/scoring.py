@@ -155,11 +155,23 @@ def graded_records(questions: Sequence[Question], systems: Sequence[System], *, 
     """Return a record of each prediction, graded; a system without a prompt counts as asked plainly."""
     known = {question.question_id: question for question in questions}
     _check_keys(questions)
+    parts = [_is_trial(questions, system) for system in systems]
     return [
-        _judged(known[name], system, rules, prompt=system.prompt or "plain")
-        for system in systems
+        replace(_judged(known[name], system, rules, prompt=system.prompt or "plain"), trial=trial)
+        for system, trial in zip(systems, parts, strict=True)
         for name in system.predictions
     ]
+
+
+def _is_trial(questions: Sequence[Question], system: System) -> bool:
+    """Return whether no section (or year, where there are no sections) is answered whole."""
+    complete: dict[object, bool] = {}
+    years = {question.year for question in questions if question.question_id in system.predictions}
+    for question in questions:
+        if question.year in years:
+            part = (question.year, question.section)
+            complete[part] = complete.get(part, True) and question.question_id in system.predictions
+    return not any(complete.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +203,12 @@ class _Sheet:
         given = np.array([question.question_id in system.predictions for question in questions], dtype=float)
         chosen: Scope = scope or ("year" if (given >= of_years).all() else "asked")
         members = of_years if chosen == "year" else given
-        complete: dict[object, bool] = {}
-        for question, there in zip(questions, given, strict=True):
-            part = (question.year, question.section)
-            complete[part] = complete.get(part, True) and bool(there)
         return cls(
             system=system,
             questions=questions,
             records=records,
             scope=chosen,
-            trial=not any(complete.values()),
+            trial=_is_trial(questions, system),
             of_years=of_years,
             members=members,
             given=given,

@@ -121,7 +121,7 @@ def _badges(cell: Cell | Record, flip: Flip | None) -> str:
     if state != "done":
         return f'<span class="badge {state}">{both(state)}</span>'
     parts = [f'<b class="answer">{safe(cell.answer.upper())}</b>'] if cell.answer else []
-    if cell.answer is None and cell.correct is not None and cell.status in (None, "answered", "unparsed"):
+    if cell.answer is None and cell.correct is not None and cell.status in (None, "answered", "unparsed", "refused"):
         parts.append(f'<span class="badge unparsed">? {both("unparsed")}</span>')
     elif cell.answer is not None and cell.correct is not None:
         word = "right" if cell.correct else "wrong"
@@ -129,7 +129,7 @@ def _badges(cell: Cell | Record, flip: Flip | None) -> str:
             f'<span class="badge {word}"><span aria-hidden="true">'
             f"{'✓' if cell.correct else '✗'}</span> {both(word)}</span>"
         )
-    if cell.status in ("truncated", "run_on", "loop", "wrong_count"):
+    if cell.status not in (None, "answered", "unparsed"):
         parts.append(f'<span class="badge odd">{both(cell.status)}</span>')
     if flip:
         parts.append(f'<span class="badge {flip}">{both(flip)}</span>')

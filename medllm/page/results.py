@@ -136,6 +136,14 @@ class RecordedResults:
         return (*first, *(name for name in seen if name not in first))
 
     @cached_property
+    def trials(self) -> frozenset[str]:
+        """The models of which only a part of an exam was asked."""
+        if "trial" not in self.table.column_names:
+            return frozenset()
+        marked = self.table.filter(self.table.column("trial"))
+        return frozenset(str(name) for name in marked.column("model").unique().to_pylist())
+
+    @cached_property
     def template(self) -> Template:
         """The prompts' template (from the first record; an evaluation has one)."""
         values = self.table.column("template").drop_null()[:1].to_pylist()

@@ -84,7 +84,7 @@ def _dumbbell(line: ScoreRow, grid: str, at: Callable[[float], str]) -> str:
     )
     sense = line.change.sense if line.change else ""
     return (
-        f'<div class="track-row"><div class="name"><b>{safe(line.model)}</b></div>'
+        f'<div class="track-row"><div class="name"><b>{safe(line.model)}</b>{_trial(line)}</div>'
         f'<div class="track">{grid}{marks}</div><div class="delta {sense}">{change}</div></div>'
     )
 
@@ -107,11 +107,16 @@ def _row(line: ScoreRow) -> str:
     model, change = line.model, line.change
     kept = change.retention if change else math.nan
     return (
-        f'<tr><th scope="row">{safe(model)}</th>{_share(line.plain, model, "plain_right")}'
+        f'<tr><th scope="row">{safe(model)}{_trial(line)}</th>{_share(line.plain, model, "plain_right")}'
         f"{_share(line.explain, model, 'explain_right')}"
         f"<td>{_change(change, model)}</td>{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
         f"<td>{behind(percent(kept), model, 'kept')}</td></tr>"
     )
+
+
+def _trial(line: ScoreRow) -> str:
+    """Mark a row whose numbers are of a part of the exam."""
+    return f" <small>{both('trial')}</small>" if line.trial else ""
 
 
 def _share(share: Share | None, model: str, outcome: Outcome) -> str:
@@ -192,7 +197,14 @@ def score_lines(results: RecordedResults, mask: Mask, measure: Measure) -> list[
         results, there, weights, QuestionSample(clusters(results)[there].tolist(), exams[there].tolist()), by_year
     )
     return [
-        ScoreRow(model, "", exam.share(model, "plain"), exam.share(model, "explain"), exam.change(model))
+        ScoreRow(
+            model,
+            "",
+            exam.share(model, "plain"),
+            exam.share(model, "explain"),
+            exam.change(model),
+            model in results.trials,
+        )
         for model in results.models
     ]
 

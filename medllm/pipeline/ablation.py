@@ -114,7 +114,7 @@ def _tests(pairs: list[Comparison]) -> list[str]:
         "questions that only the one or the other got right; p of these"
     ]
     for pair in pairs:
-        name = f"{pair.second} minus {pair.first}, {pair.prompt}"
+        name = f"{pair.second} minus {pair.first}, {pair.prompt}{' (trial)' if pair.trial else ''}"
         counts = f"{pair.second} {pair.only_second}, {pair.first} {pair.only_first}"
         p = f"p {pair.p:.3g} (Holm {pair.p_holm:.3g})"
         lines.append(f"  {name:<38}{format_estimate(pair.difference, signed=True):<26}{counts}: {p}")

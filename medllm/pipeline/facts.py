@@ -122,15 +122,16 @@ SUSPICIOUS = 0.1
 """Share of a model's replies under one prompt from which a reason is named."""
 
 REMEDIES = {
-    "truncated": "were cut off: raise evaluate.max_new_tokens",
+    "truncated": "were cut off: raise evaluate.max_new_tokens.{prompt}",
+    "thinking": "were cut off inside their thinking: raise evaluate.max_new_tokens.{prompt}",
     "too_long": "have prompts that do not fit the model: lower evaluate.shots",
-    "refused": "were refused by the server for their content",
+    "refused": "were declined by the server or the model: look at some with `medllm app`",
     "unparsed": "hold no answer that can be read: look at some with `medllm app`",
     "loop": "end in a repetition",
     "run_on": "run on into a question of their own without an answer",
     "wrong_count": "name another number of choices than asked for",
 }
-"""What a rate means, by status (`too_long` and `refused` by the reason why the reply ended)."""
+"""What a rate means and what to do about it, by status."""
 
 
 def evaluation_summary(plan: BuildPlan, made: Mapping[Stage, Artifact], hub: Hub, work: Path) -> list[str]:
@@ -151,10 +152,11 @@ def summary_lines(report: StabilityReport, folder: Path) -> Iterator[str]:
         yield ""
         yield "compared on the same questions, in points of 100"
     for one in compared:
+        trial = " (trial)" if one.trial else ""
         yield (
             f"  {one.second} minus {one.first}, {one.benchmark}, {one.prompt}:"
             f" {format_estimate(one.difference, signed=True)}, {one.questions} questions, p {p_text(one.p)}"
-            f" (Holm {p_text(one.p_holm)})"
+            f" (Holm {p_text(one.p_holm)}){trial}"
         )
     yield ""
     yield "Points of 100 earned, the mean of the years; delta is explained minus plain on the same questions."
@@ -201,7 +203,8 @@ def suspicious_rates(records: Iterable[Record], base: str | None = None) -> Iter
             counts[ended if ended in ("too_long", "refused") else record.status] += 1
         for reason, remedy in REMEDIES.items():
             if counts[reason] and counts[reason] >= SUSPICIOUS * len(own):
-                yield f"! {model}, {prompt}, {exam}: {counts[reason]} of {len(own)} replies {remedy}."
+                what = remedy.format(prompt=prompt)
+                yield f"! {model}, {prompt}, {exam}: {counts[reason]} of {len(own)} replies {what}."
         theirs = {_asked(record): record.completion for record in groups.get((base or "", prompt, exam), [])}
         same = sum(theirs.get(_asked(record)) == record.completion for record in own)
         if base and model != base and same == len(own) and any(record.completion for record in own):

@@ -17,7 +17,7 @@ from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.recipe.base import Stage
 
-_FIGURES = 3
+_FIGURES = 4
 """The number of the way in which figures are computed: what another way left in the work folder does not count."""
 
 _GROWING = ("models", "benchmarks", "prompts", "shots", "years", "limit", "samples")
@@ -54,12 +54,13 @@ class EvaluationResults:
 
     def _indexed(self, row: ScoreRow) -> dict[str, Any]:
         """One entry of `model-index`, which all readers of cards know."""
+        trial = f" (a trial of {row.questions} questions)" if row.trial else ""
         columns = {"plain": row.plain, "explain": row.explain, "explained minus plain": row.change}
         return {
             "task": {"type": "question-answering"},
             "dataset": {"name": row.exam, "type": self.artifact.repo_id, "revision": self.artifact.revision},
             "metrics": [
-                {"type": "accuracy", "name": f"score, {name}", "value": round(part.value, 4)}
+                {"type": "accuracy", "name": f"score, {name}{trial}", "value": round(part.value, 4)}
                 for name, part in columns.items()
                 if part is not None
             ],
@@ -75,7 +76,7 @@ class EvaluationResults:
                     "revision": self.artifact.revision,
                 },
                 "value": round(share.value, 4),
-                "notes": f"{row.questions} questions, prompt: {prompt}",
+                "notes": f"{row.questions} questions, prompt: {prompt}{', a trial' if row.trial else ''}",
             }
             for prompt, share in row.shares.items()
             if share is not None

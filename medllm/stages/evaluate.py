@@ -136,6 +136,7 @@ def _judge(
                         answer_key=asked.kept_under[model, request.key],
                         prompt_tokens=reply.prompt_tokens,
                         cost=reply.cost,
+                        trial=sitting.trial,
                     )
                 )
     return found

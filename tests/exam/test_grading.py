@@ -45,6 +45,28 @@ def test_rules_differ_exactly_here(asked, completion, official, normalised):
     assert grade(asked, completion, model="m", rules="normalised").correct is normalised
 
 
+@pytest.mark.parametrize(
+    ("completion", "finish_reason", "status"),
+    [
+        ("<think>まず b を考える。", "length", "thinking"),
+        ("<think>まず b を考える。", None, "thinking"),
+        ("<think>よし。</think>胆汁は肝臓で作られるが、", "length", "truncated"),
+        ("", "too_long", "too_long"),
+        ("", "refused", "refused"),
+        ("申し訳ありませんが、医療に関する質問にはお答えできません。", "stop", "refused"),
+        ("I'm sorry, but I can't help with medical questions.", "stop", "refused"),
+        ("I cannot provide medical advice.", "stop", "refused"),
+        ("わかりません。", "stop", "unparsed"),
+        ("この薬は提供できません。しかし答え：b", "stop", "answered"),
+        ("答え：b", "stop", "answered"),
+    ],
+)
+def test_what_became_of_a_reply_is_a_state_of_its_own(completion, finish_reason, status):
+    made = grade(question("b"), completion, model="m", finish_reason=finish_reason)
+    assert (made.status, made.correct) == (status, status == "answered")
+    assert made.choices == 5
+
+
 def test_a_record_carries_what_reports_need():
     asked = question(
         "b",

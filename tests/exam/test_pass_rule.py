@@ -43,6 +43,26 @@ def test_a_fourth_prohibited_choice_fails():
 def test_a_part_of_an_exam_gets_no_verdict():
     assert verdicts(sat(2018, 200, 299)[1:]) == []
     assert verdicts([record(year=2026)]) == []
+    assert set(LINES) == set(range(2018, 2027))
+
+
+def test_each_year_has_its_own_number_of_prohibited_choices_or_none_that_is_known():
+    assert {year: line.allowed for year, line in LINES.items() if line.allowed != 3} == {
+        2023: 2,
+        2025: None,
+        2026: None,
+    }
+    assert verdicts(sat(2023, 200, 295, prohibited=2))[0].passed
+    assert not verdicts(sat(2023, 200, 295, prohibited=3))[0].passed
+    assert verdicts(sat(2026, 200, 300, prohibited=9))[0].passed, "a limit that is not known is not applied"
+
+
+def test_lines_that_are_not_the_ministrys_are_marked():
+    assert {year for year, line in LINES.items() if line.source == "scorer"} == {2023, 2024, 2025, 2026}
+    assert str(verdicts(sat(2026, 160, 224))[0]) == (
+        "2026: pass  required 160/200 (line 160), general 224/300 (line 224), prohibited choices 0 (limit unknown);"
+        " lines from one public scorer, not from the ministry"
+    )
 
 
 def test_the_verdict_says_every_number_it_rests_on():

@@ -36,9 +36,17 @@ def test_rates_from_a_tenth_on_are_named_with_what_to_do():
     cut = [record(number, status="truncated") for number in range(1)]
     whole = [record(number) for number in range(1, 10)]
     assert list(suspicious_rates([*cut, *whole])) == [
-        "! final, explain, naika: 1 of 10 replies were cut off: raise evaluate.max_new_tokens."
+        "! final, explain, naika: 1 of 10 replies were cut off: raise evaluate.max_new_tokens.explain."
     ]
     assert list(suspicious_rates([*cut, *whole, record(10)])) == []
+
+
+def test_thinking_that_was_cut_off_is_named_with_the_key_to_raise():
+    cut = [record(number, prompt="plain", status="thinking") for number in range(10)]
+    assert list(suspicious_rates(cut)) == [
+        "! final, plain, naika: 10 of 10 replies were cut off inside their thinking: raise "
+        "evaluate.max_new_tokens.plain."
+    ]
 
 
 def test_prompts_that_did_not_fit_are_not_counted_as_unread():
@@ -48,7 +56,7 @@ def test_prompts_that_did_not_fit_are_not_counted_as_unread():
 
 def test_replies_that_the_server_refused_are_not_counted_as_unread():
     (line,) = suspicious_rates([record(1, status="unparsed", finish_reason="refused", completion=""), record(2)])
-    assert "1 of 2 replies were refused by the server" in line
+    assert "1 of 2 replies were declined by the server or the model" in line
 
 
 def test_a_model_that_answers_word_for_word_as_the_base_is_named():

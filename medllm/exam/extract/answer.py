@@ -50,12 +50,14 @@ def parse(
         above = find(reply.text[:other], question)
         if above.firm:
             found, reply = above, replace(reply, text=reply.text[:other], run_on=True)
-    truncated = finish_reason == "length" or reply.truncated
+    truncated, thinking = finish_reason == "length" or reply.truncated, reply.thinking
     if not found.firm and not reply.run_on:
         unfinished = found.behind > _LAST_WORDS and thinks_aloud(reply.text)
         truncated = truncated or (unfinished and finish_reason is None)
+        thinking = thinking or (unfinished and truncated)
         found = Parsed() if truncated or unfinished else found
-    found = replace(found, text=reply.text, run_on=reply.run_on, truncated=truncated, loop=reply.loop)
+    found = replace(found, text=reply.text, run_on=reply.run_on, loop=reply.loop)
+    found = replace(found, truncated=truncated, thinking=thinking)
     return replace(found, status=_status(found, question))
 
 
@@ -71,7 +73,7 @@ def read_completion(completion: str, asked: str | None = None, *, thinks: bool =
     text = text if other is None else text[:other]
     visible = without_thinking(_ROLE_WORD.sub("", text, count=1), thinks=thinks)
     if visible is None:
-        return Parsed(truncated=True, loop=loop)
+        return Parsed(truncated=True, thinking=True, loop=loop)
     text = (visible[opening.end() :] if (opening := _OPENING.match(visible)) else visible).lstrip()
     ends = cuts(text, None if asked is None else normal(asked))
     rest = STOP.sub("", text[min(ends) :]).strip() if ends else ""

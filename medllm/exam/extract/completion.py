@@ -34,6 +34,8 @@ class Parsed:
     """Whether the reply continued into an invented next question or turn (only the text before it is read)."""
     truncated: bool = False
     """Whether the reply was cut off by its budget, or ends inside its thinking."""
+    thinking: bool = False
+    """Whether the reply ends before its thinking does; then it is truncated too."""
     loop: bool = False
     """Whether the reply ends in a repetition loop."""
     text: str = ""

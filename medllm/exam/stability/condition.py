@@ -35,6 +35,11 @@ class ExamReplies:
         """Return the models, in order of first appearance."""
         return list(dict.fromkeys(model for model, _ in self.replies))
 
+    def is_trial(self, *models: str) -> bool:
+        """Return whether some reply of these models is of a trial."""
+        own = (samples for (model, _), samples in self.replies.items() if model in models)
+        return any(record.trial for samples in own for records in samples.values() for record in records)
+
     @property
     def sample(self) -> QuestionSample:
         """The questions as a sample: clustered by vignette, stratified by year."""

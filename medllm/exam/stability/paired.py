@@ -4,21 +4,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
+from math import comb
+from typing import Literal, get_args
 
 import numpy as np
 
 from medllm.exam.extract.answer import read_completion
 from medllm.exam.extract.choice_list import agrees, verdicts
+from medllm.exam.question import read_answer
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.exam.stability.condition import ExamReplies, scored
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio, holm, mcnemar
 
 Transition = Literal["right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other"]
-Loss = Literal["unparsed", "truncated", "run_on", "loop", "wrong_count", "other_answer"]
+Loss = Literal[
+    "unparsed", "truncated", "thinking", "too_long", "refused", "run_on", "loop", "wrong_count", "other_answer"
+]
 TRANSITIONS: tuple[Transition, ...] = ("right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other")
-LOSSES: tuple[Loss, ...] = ("unparsed", "truncated", "run_on", "loop", "wrong_count", "other_answer")
-_HARNESS = frozenset({"unparsed", "truncated", "run_on", "loop"})
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+_HARNESS = frozenset(LOSSES) - {"wrong_count", "other_answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class PairedChange:
     p: float
     """Exact McNemar, two-sided, on lost against gained."""
     transitions: dict[Transition, int]
+    by_chance: float | None
+    """Answers that two guesses are expected to lose, and as many to gain; None where choices are not recorded."""
     retention: Estimate
     """The share of plainly right questions that are still right when explained."""
     churn: Estimate
@@ -99,6 +105,7 @@ def paired_change(exam: ExamReplies, model: str, sample: QuestionSample) -> Pair
         gained=transitions["wrong_right"],
         p=mcnemar(transitions["right_wrong"], transitions["wrong_right"]),
         transitions={name: transitions[name] for name in TRANSITIONS},
+        by_chance=expected_by_chance(pairs),
         retention=sample.share(Ratio(both * right * right_too, both * right)),
         churn=sample.share(Ratio(both * np.abs(right - right_too), both)),
         losses={name: losses[name] for name in LOSSES},
@@ -107,6 +114,34 @@ def paired_change(exam: ExamReplies, model: str, sample: QuestionSample) -> Pair
         judged=len(agreements),
         agreeing=sum(agreements),
     )
+
+
+def expected_by_chance(pairs: Sequence[tuple[Record, Record]]) -> float | None:
+    """Return how many answers a model that guesses what it does not know loses by chance, and gains by chance.
+
+    A question with n choices of which k are asked is guessed with probability g = 1 / C(n, k); a number is never. A
+    model that knows a share of the questions and guesses on the others is right on known + (1 - known) * mean(g), so
+    its score gives the share it guesses. As many questions as the smaller of the two shares are guessed both times,
+    and each of these is right and then wrong with probability g * (1 - g). arXiv:2510.17776 corrects transitions for
+    chance; this is our form of it, with the choices of each question. None where a record has no `choices`.
+
+    >>> wrong = Record(question_id="q", benchmark="b", model="m", prompt="plain", status="answered", correct=False,
+    ...     points=0, points_total=1, answer="b", gold="a", choices=5)
+    >>> round(expected_by_chance([(wrong, wrong)] * 100), 6)
+    16.0
+    """
+    if any(plain.choices is None for plain, _ in pairs):
+        return None
+    luck = np.array([_luck(plain) for plain, _ in pairs])
+    right = [float(np.mean([record.correct for record in side])) for side in zip(*pairs, strict=True)]
+    guessed = min(min(1.0, (1 - share) / (1 - float(luck.mean()))) for share in right)
+    return guessed * float((luck * (1 - luck)).sum())
+
+
+def _luck(record: Record) -> float:
+    """Return the probability that a guess among the choices is right."""
+    asked = len(read_answer(record.gold) or ())
+    return 1 / comb(record.choices, asked) if record.choices and 0 < asked <= record.choices else 0.0
 
 
 def transition(plain: Record, explained: Record) -> Transition:
@@ -154,6 +189,8 @@ class Comparison:
     p: float
     p_holm: float
     """Corrected for the number of comparisons under this prompt."""
+    trial: bool = False
+    """Whether one of the two was asked only a part of the exam."""
 
 
 def compare_models(exam: ExamReplies, sample: QuestionSample) -> list[Comparison]:
@@ -188,6 +225,7 @@ def _compare(exam: ExamReplies, prompt: PromptStyle, first: str, second: str, sa
         only_second=only_second,
         p=p,
         p_holm=p,
+        trial=exam.is_trial(first, second),
     )
 
 

@@ -132,7 +132,7 @@ def _dumbbells(axes: "Axes", rows: Sequence[ScoreRow], words: dict[str, str]) ->
             _dot(axes, share, place, offset, prompt)
         for at, cell in zip(_CELLS, _change(row), strict=True):
             axes.annotate(cell, (at, place), xycoords=("axes fraction", "data"), va="center", fontsize=9.5, color=_INK)
-    names = [f"{row.model}\n{row.exam}" if several else row.model for row in rows]
+    names = [f"{row.name}\n{row.exam}" if several else row.name for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=10, color=_INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(words["score"], fontsize=9, color=_INK)

@@ -87,6 +87,13 @@ class ScoreRow:
     explain: Share | None
     change: ScoreChange | None
     """None if the model was asked only one way."""
+    trial: bool = False
+    """Whether only a part of the exam was asked: a reader of any number of the row has to know it."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, marked where its numbers are of a trial."""
+        return f"{self.model} (trial)" if self.trial else self.model
 
     @property
     def shares(self) -> dict[PromptStyle, Share | None]:
@@ -101,7 +108,7 @@ class ScoreRow:
     def as_text(self) -> dict[str, Any]:
         """Return the row as a card prints it, in points of 100."""
         return {
-            "model": self.model,
+            "model": self.name,
             "exam": self.exam,
             "questions": self.questions,
             "plain": format_estimate(self.plain.estimate if self.plain else None),
@@ -155,6 +162,8 @@ class Stability:
     conditions: dict[PromptStyle, Condition]
     change: PairedChange | None
     """None if the model was asked only one way."""
+    trial: bool
+    """Whether only a part of the exam was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +193,7 @@ def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> Stabili
             correct, there = exam.column(samples, lambda record: float(record.correct))
             score, accuracy = sample.score(exam.points(samples, there)), sample.share(Ratio(correct, there))
             conditions[prompt] = condition(samples, score, accuracy)
-    return Stability(exam.benchmark, model, conditions, paired_change(exam, model, sample))
+    return Stability(exam.benchmark, model, conditions, paired_change(exam, model, sample), exam.is_trial(model))
 
 
 def score_table(report: StabilityReport) -> list[ScoreRow]:
@@ -195,7 +204,7 @@ def score_table(report: StabilityReport) -> list[ScoreRow]:
 def _score_row(one: Stability) -> ScoreRow:
     """Return the row of one model on one exam."""
     plain, explain = (_share(one.conditions.get(prompt)) for prompt in PROMPTS)
-    return ScoreRow(one.model, one.benchmark, plain, explain, _change(one.change))
+    return ScoreRow(one.model, one.benchmark, plain, explain, _change(one.change), one.trial)
 
 
 def _share(condition: Condition | None) -> Share | None:

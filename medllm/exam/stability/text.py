@@ -10,6 +10,8 @@ from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
 from medllm.exam.statistics import INTERVALS, Estimate, Interval
 
+TRIAL = " (a trial: only a part of the exam was asked)"
+"""The mark of a line whose numbers are not those of the exam."""
 _PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
 
 
@@ -37,7 +39,7 @@ OF_WHAT = (
 
 
 def _model(stability: Stability, margin: float | None) -> Iterator[str]:
-    yield f"{stability.model} on {stability.benchmark}"
+    yield f"{stability.model} on {stability.benchmark}{TRIAL if stability.trial else ''}"
     for prompt, condition in stability.conditions.items():
         yield from _condition(_PROMPTS[prompt], condition)
     if stability.change is None:
@@ -93,6 +95,11 @@ def _change(change: PairedChange, margin: float | None) -> Iterator[str]:
     yield f"    lost {change.lost}, gained {change.gained}, p {_p(change.p)}"
     shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
     yield f"    transitions: {shown}"
+    if change.by_chance is not None:
+        yield (
+            f"    by chance {change.by_chance:.1f} would be lost and as many gained (guesses on what is not known):"
+            f" beyond that {change.lost - change.by_chance:+.1f} lost, {change.gained - change.by_chance:+.1f} gained"
+        )
     yield f"    retention {_number(change.retention)} of {change.transitions['right_right'] + change.lost} right ones"
     yield f"    churn {_number(change.churn)} of {change.questions}"
     losses = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in change.losses.items() if count)
@@ -121,7 +128,7 @@ def _comparison(one: Comparison) -> str:
     return (
         f"  {one.second} minus {one.first} on {one.benchmark}: {_number(one.difference, sign=True)}, {one.questions}"
         f" questions, only {one.first} right {one.only_first}, only {one.second} right {one.only_second},"
-        f" p {_p(one.p)}, Holm {_p(one.p_holm)}"
+        f" p {_p(one.p)}, Holm {_p(one.p_holm)}{TRIAL if one.trial else ''}"
     )
 
 
@@ -169,6 +176,7 @@ def _stability_json(stability: Stability, margin: float | None) -> dict[str, Any
     return {
         "benchmark": stability.benchmark,
         "model": stability.model,
+        "trial": stability.trial,
         "conditions": conditions,
         "change": asdict(stability.change) | _claims_json(stability.change.delta, margin) if stability.change else None,
     }

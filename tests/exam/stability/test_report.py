@@ -4,7 +4,9 @@ import random
 
 import pytest
 
-from medllm.exam.stability.report import stability_report
+from medllm.exam.record import PROMPTS
+from medllm.exam.stability.report import score_table, stability_report
+from medllm.exam.stability.text import report_json, report_lines
 from tests.exam.making import record
 from tests.refusals import refused
 
@@ -52,11 +54,39 @@ def test_no_net_change_is_not_no_change():
 
 def test_the_lost_ones_are_distinguished_and_taken_out():
     change = change_of(replies())
-    assert change.losses == {
-        "unparsed": 0, "truncated": 1, "run_on": 0, "loop": 0, "wrong_count": 0, "other_answer": 1,
-    }  # fmt: skip
+    assert {name: count for name, count in change.losses.items() if count} == {"truncated": 1, "other_answer": 1}
+    assert {"thinking", "too_long", "refused", "run_on", "loop", "wrong_count", "unparsed"} < set(change.losses)
     assert change.readable == 7, "q4, q8 and q9 have a reply that could not be read"
     assert change.delta_readable.value == pytest.approx(4 / 7 - 4 / 7), "of these 7, 4 were right each way"
+
+
+def test_lost_and_gained_are_compared_with_what_guessing_brings():
+    # Half of 40 questions are known, the others guessed among four: 22.5 right each way by expectation.
+    outcomes = [(True, True)] * 20 + [(True, "b")] * 3 + [("b", True)] * 3 + [("b", "b")] * 14
+    change = change_of(replies(outcomes=outcomes, choices=4))
+    guessed = (1 - 23 / 40) / (1 - 1 / 4)
+    assert change.by_chance == pytest.approx(40 * guessed * (1 / 4) * (3 / 4))
+    assert change_of(replies(outcomes=outcomes)).by_chance is None, "how many choices there were is not recorded"
+    numbers = change_of(replies(outcomes=outcomes, choices=0))
+    assert numbers.by_chance == 0.0, "a number is not guessed"
+
+
+def test_two_asked_of_five_are_guessed_less_often_than_one():
+    def records(gold):
+        return [record(f"q{n}", prompt=p, correct=False, gold=gold, choices=5) for n in range(10) for p in PROMPTS]
+
+    one, two = (change_of(records(gold)).by_chance for gold in ("a", "a,b"))
+    assert (one, two) == (pytest.approx(10 * 0.2 * 0.8), pytest.approx(10 * 0.1 * 0.9))
+
+
+def test_a_trial_is_marked_in_every_row_and_comparison_and_in_the_text():
+    records = [*replies("m", trial=True), *replies("n")]
+    report = stability_report(records)
+    assert [(row.name, row.trial) for row in score_table(report)] == [("m (trial)", True), ("n", False)]
+    assert all(one.trial for one in report.comparisons)
+    lines = list(report_lines(report))
+    assert "m on invented (a trial: only a part of the exam was asked)" in lines and "n on invented" in lines
+    assert [one["trial"] for one in report_json(report)["models"]] == [True, False]
 
 
 def test_points_weigh_the_score_but_not_the_transitions():

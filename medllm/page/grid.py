@@ -5,6 +5,8 @@ from urllib.parse import quote
 
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.html import both, hidden, safe, shortened
+from medllm.page.reply import raw_link, reply_html
+from medllm.page.results import key_of
 from medllm.side_by_side import Cell, Flip, State, flip_between
 
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
@@ -142,7 +144,7 @@ def _body(cell: Cell | Record) -> str:
     text = cell.completion if isinstance(cell, Record) else cell.text
     if _state(cell) != "done":
         return shortened(text.lstrip())
-    return shortened(text.strip()) if text.strip() else f'<em class="quiet">{both("empty_reply")}</em>'
+    return reply_html(text) if text.strip() else f'<em class="quiet">{both("empty_reply")}</em>'
 
 
 def _notes(cell: Cell | Record) -> str:
@@ -155,6 +157,9 @@ def _notes(cell: Cell | Record) -> str:
         notes.append(f'<p class="note">{both(cell.status + "_long")}</p>')
     if cell.prohibited:
         notes.append(f'<p class="note harm">{both("prohibited_long")}</p>')
+    if isinstance(cell, Record) and cell.completion.strip():
+        key = quote(key_of(cell.benchmark, cell.question_id), safe="")
+        notes.append(raw_link(f"medllm/reply?q={key}&model={quote(cell.model, safe='')}&prompt={cell.prompt}"))
     return "".join(notes)
 
 

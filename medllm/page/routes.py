@@ -196,8 +196,18 @@ def routes(page: PageContext) -> list[BaseRoute]:
         language = "en" if query.get("lang") == "en" else "ja"
         return PlainTextResponse(exact_prompt(page, key, style, language), headers=INERT)
 
+    def reply(request: Request) -> Response:
+        query = request.query_params
+        key = page.results.find(query.get("q"))
+        style = next((name for name in page.results.prompts if name == query.get("prompt")), None)
+        record = page.results.record(key, query.get("model", ""), style) if key and style else None
+        if record is None:
+            return PlainTextResponse("no such reply", status_code=404)
+        return PlainTextResponse(record.completion, headers=INERT)
+
     return [
         _get("/medllm/prompt", prompt),
+        _get("/medllm/reply", reply),
         _get("/medllm/comparison.md", markdown),
         _get("/medllm/list.{form:str}", listed),
         *(review_routes(page, page.ballot) if page.ballot else []),

@@ -97,6 +97,31 @@ def test_hostile_output_is_inert_text_on_every_tab(tab, evaluation_folder):
     assert tab.foreign == []
 
 
+def test_a_reply_is_read_as_it_was_meant_beside_its_question_and_as_written_on_request(
+    chromium, tmp_path_factory, tmp_path
+):
+    text = "<think>" + "考え。" * 900 + "</think>## 所見\n- **発熱**\n- 咳\n\n答え：a"
+    folder = write(tmp_path / "shown", per_section=1)
+    file = folder / "records" / "simulated.parquet"
+    table = pq.read_table(file)
+    pq.write_table(
+        table.set_column(table.column_names.index("completion"), "completion", pa.array([text] * len(table))), file
+    )
+    for address in served(tmp_path_factory, results=str(folder)):
+        for seen in opened(chromium, address):
+            seen.open()
+            reply = seen.page.locator("#grid .reply.explain").first
+            assert reply.locator("strong").inner_text() == "発熱" and reply.locator("li").count() == 2
+            assert "2,700" in reply.locator("summary").inner_text() and not reply.locator(".thinking .raw").is_visible()
+            assert reply.bounding_box()["y"] < 800, "the first explanation begins on the first screen"
+            seen.page.mouse.wheel(0, 900)
+            seen.wait("() => window.scrollY > 300")
+            assert 0 <= seen.page.locator("#card").bounding_box()["y"] < 100, "the question stays in view"
+            seen.page.locator("details.as-written summary").first.click()
+            seen.wait("text => document.querySelector('details.as-written pre').textContent === text", text)
+            assert seen.complaints == []
+
+
 def test_the_exact_prompt_comes_when_it_is_opened(tab):
     tab.open("?q=kakuu/115A1")
     tab.page.locator("details.prompt summary").last.click()

@@ -65,15 +65,22 @@ def tools(key: str) -> str:
 def draw(page: PageContext, stops: Stops) -> Compare:
     """Draw the tab and bind its events."""
     first = page.shelf.opening
-    lists = _lists(page.shelf)
-    with gr.Row(elem_classes="controls"):
-        buttons = {name: gr.Button(I18N(name), min_width=110) for name in ("previous", "next", "random", "flipped")}
-        go = gr.Button(I18N("generate"), variant="primary", min_width=130, visible=page.live is not None, elem_id="go")
-        halt = gr.Button(I18N("stop"), min_width=90, visible=page.live is not None, elem_id="stop")
+    with gr.Row(elem_classes="controls slim"):
+        lists = _lists(page.shelf)
+        names = ("previous", "next", "random", "flipped")
+        buttons = {name: gr.Button(I18N(name), min_width=64, size="sm", scale=0) for name in names}
+        live = page.live is not None
+        go = gr.Button(
+            I18N("generate"), variant="primary", min_width=64, size="sm", scale=0, visible=live, elem_id="go"
+        )
+        halt = gr.Button(I18N("stop"), min_width=64, size="sm", scale=0, visible=live, elem_id="stop")
     remark = block()
-    card = block(question_card(first.key, page.results.question(first.key)), elem_id="card")
-    grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
-    links = block(tools(first.key))
+    with gr.Row(elem_classes="reading"):
+        with gr.Column(scale=2, min_width=300, elem_classes="asked-pane"):
+            card = block(question_card(first.key, page.results.question(first.key)), elem_id="card")
+        with gr.Column(scale=5, min_width=320):
+            grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
+            links = block(tools(first.key))
     key = gr.Textbox(first.key, visible=False)
     compare = Compare(key, remark, grid, (key, *lists, card, grid, links), page)
     if page.live is not None:
@@ -91,8 +98,7 @@ def _lists(shelf: Shelf) -> list[gr.Dropdown]:
         ("section", shelf.sections(first.exam, first.year), first.section),
         ("which", shelf.numbers(first.exam, first.year, first.section), first.key),
     )
-    with gr.Row(elem_classes="controls"):
-        return [gr.Dropdown(offered, value=value, label=I18N(name), min_width=110) for name, offered, value in choices]
+    return [gr.Dropdown(offered, value=value, label=I18N(name), min_width=96) for name, offered, value in choices]
 
 
 def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str, gr.Button]) -> None:

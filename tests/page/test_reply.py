@@ -1,0 +1,86 @@
+"""A reply for reading: Markdown becomes paragraphs, lists and tables; thinking is folded; hostile text stays text."""
+
+import re
+import time
+
+import pytest
+
+from medllm.page.reply import formatted, reply_html
+from tests.page.simulated import HOSTILE
+
+
+def words_of(html: str) -> str:
+    return re.sub(r"\s+", "", re.sub(r"<[^>]+>", "", html))
+
+
+def test_headings_lists_bold_and_tables_are_rendered():
+    html = formatted("## 解説\n- **発熱**\n- 咳\n\n| 項目 | 値 |\n|---|---|\n| a | 1 |\n\n1. 一\n2. 二\n\n答え：a")
+    for tag in ('<p class="heading">解説</p>', "<strong>発熱</strong>", "<li>咳</li>", "<td>1</td>", "<ol>", "<ul>"):
+        assert tag in html
+    assert "<h2" not in html, "headings are the page's own"
+
+
+def test_line_breaks_of_a_model_stay_line_breaks():
+    assert formatted("一行目\n二行目").count("<br />") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HOSTILE,
+        "<script>alert(1)</script>",
+        "[x](javascript:alert(1)) ![y](http://outside.example/p.png) <http://outside.example>",
+        "[x]: http://outside.example\n\n[x]",
+        "<details open ontoggle=alert(1)>",
+        "```html\n<img src=x onerror=alert(1)>\n```",
+        "| <b onmouseover=alert(1)> |\n|---|\n| ${alert(1)} |",
+        "&lt;script&gt; &#36;{alert(1)}",
+    ],
+)
+def test_nothing_that_a_model_writes_becomes_markup_address_or_template(text):
+    html = reply_html(text)
+    tags = {tag.lower() for tag in re.findall(r"<\s*/?\s*([a-zA-Z0-9]+)", html)}
+    assert tags <= {"div", "p", "br", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "em", "strong"}
+    assert not re.search(r"<[^>]*(href|src|on\w+)=", html)
+    assert not set("${}`") & set(html)
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>あ" + "い" * 7599 + "</think>\n答え：a", "<think>あ\n</think>b", "<think>途中"]
+)
+def test_thinking_is_folded_with_its_length_and_never_read_as_the_reply(text):
+    html = reply_html(text)
+    folded, _, rest = html.partition("</details>")
+    assert folded.startswith('<details class="thinking">') and "答え" not in folded
+    thinking = re.search("<think>(.*?)(</think>|$)", text, re.DOTALL).group(1).strip()
+    assert f"{len(thinking):,}" in folded
+    assert ("formatted" in rest) == ("</think>" in text)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "**" * 9_000,
+        "[" * 19_000,
+        "> " * 9_000,
+        "|a" * 500 + "\n" + "|-" * 500,
+        "*a_ " * 4_900,
+        "`" * 19_999,
+        "- " * 9_999,
+    ],
+)
+def test_a_bomb_of_markdown_is_shown_within_seconds(bomb):
+    formatted.cache_clear()
+    begun = time.process_time()
+    html = reply_html(bomb)
+    assert time.process_time() - begun < 5 and html
+
+
+def test_a_reply_of_a_megabyte_is_shown_as_written_without_its_middle():
+    html = reply_html("# あ\n" + "い" * 1_000_000)
+    assert 'class="raw"' in html and len(html) < 200_000
+
+
+def test_no_word_is_lost():
+    text = "結論：**b** が正しい。\n\n1. a は誤り\n2. b は正しい\n\n> 注意\n\n`CT` で確認"
+    assert words_of(formatted(text)) == re.sub(r"\s+|[*>`]|\d\. ", "", text)

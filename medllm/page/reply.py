@@ -70,6 +70,6 @@ def reply_html(text: str, reasoning: str = "") -> str:
 def raw_link(source: str) -> str:
     """Return the fold that fetches a recorded reply exactly as it was written."""
     return (
-        f'<details class="prompt as-written" data-src="{safe(source)}"><summary>{both("as_written")}</summary>'
+        f'<details class="as-written" data-src="{safe(source)}"><summary>{both("as_written")}</summary>'
         f'<pre tabindex="0">{both("fetching")}</pre></details>'
     )

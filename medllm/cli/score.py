@@ -68,7 +68,9 @@ def score(  # noqa: PLR0913
     columns: ColumnsOption = None,
     records: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--records", metavar="OUT", help="Write records (.parquet, .jsonl).", show_default=False),
+        typer.Option(
+            "--records", metavar="OUT", help="Write records: .parquet, .jsonl, or a folder.", show_default=False
+        ),
     ] = None,
     hub: HubOption = None,
     list_: Annotated[bool, typer.Option("--list", help="List the exams with source, licence and dates.")] = False,
@@ -82,6 +84,7 @@ def score(  # noqa: PLR0913
     `official` compares byte for byte as IgakuQA's own scorer does; `normalised` reads the answer out of the reply.
     """
     from medllm.exam import score_report
+    from medllm.exam.question import write_questions
     from medllm.exam.record import write_records
     from medllm.exam.scoring import graded_records
     from medllm.exam.scoring import score as score_systems
@@ -101,8 +104,16 @@ def score(  # noqa: PLR0913
     questions, systems = read_systems(benchmark, files, exam_folder(benchmark, data, hub), filter_, _columns(columns))
     scores = score_systems(questions, systems, rules=chosen, scope=counted, against=against)
     if records is not None:
-        write_records(graded_records(questions, systems, rules=chosen), records)
-        print(f"medllm: wrote {records}; next: medllm stability {records}", file=sys.stderr)
+        file = (
+            records
+            if records.suffix in (".parquet", ".jsonl")
+            else records / "records" / f"{questions[0].benchmark}.parquet"
+        )
+        write_records(graded_records(questions, systems, rules=chosen), file)
+        if file != records:
+            write_questions(questions, records / "questions" / f"{questions[0].benchmark}.parquet")
+        shown = "" if file == records else f", and medllm app {records} shows them beside their questions"
+        print(f"medllm: wrote {records}; next: medllm stability {file}{shown}", file=sys.stderr)
     _print_scores(scores, parts, json_)
 
 

@@ -1,12 +1,14 @@
 """One exam question, the common form of every benchmark: text, choices, key, points, date and vignette."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal
 
 from medllm.errors import DataError
+from medllm.files import atomic_write
 
 LETTERS = "abcdefgh"
 """The letters of the choices, in order; no supported exam has more than eight."""
@@ -218,3 +220,12 @@ def index(questions: list[Question]) -> dict[str, Question]:
             )
         found[question.question_id] = question
     return found
+
+
+def write_questions(questions: Iterable[Question], path: Path) -> None:
+    """Write questions as parquet in the columns of `Question.to_row`, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_write(path) as part:
+        pq.write_table(pa.Table.from_pylist([one.to_row() for one in questions]), part, compression="zstd")

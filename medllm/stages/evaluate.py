@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from medllm.evaluation.prompts import ExamRun, build_exam_runs, run_row
 from medllm.exam.grading import grade
 from medllm.exam.prompts import hash_of
+from medllm.exam.question import write_questions
 from medllm.exam.record import Record, write_records
 from medllm.exam.stability.report import StabilityReport, describe_row, score_table, stability_report
 from medllm.exam.stability.text import report_json
@@ -154,9 +155,9 @@ def _tables(
 
     runs = []
     for sitting in sittings:
-        _write(work / "questions" / f"{sitting.name}.parquet", [one.to_row() for one in sitting.questions])
+        write_questions(sitting.questions, work / "questions" / f"{sitting.name}.parquet")
         if sitting.examples:
-            _write(work / "exemplars" / f"{sitting.name}.parquet", [one.to_row() for one in sitting.examples])
+            write_questions(sitting.examples, work / "exemplars" / f"{sitting.name}.parquet")
         for model, written in settings.models.items():
             own = written if isinstance(written, ApiModel) else None
             name, revision = source_of(sources.get(settings.references.get(model, "")))

@@ -11,6 +11,7 @@ from medllm.cli.main import app
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.exam.record import write_records
 from medllm.localhub import serve
+from medllm.page.results import read_questions
 from tests.exam.making import record
 from tests.refusals import assert_refused, refused
 
@@ -102,6 +103,10 @@ def test_two_files_of_two_prompts_are_enough_for_a_paired_report(own, tmp_path):
     by_records = json.loads(run("stability", out, "--json").stdout)["models"]
     change = by_records[0]["change"]
     assert (change["questions"], change["lost"], change["gained"]) == (3, 2, 0)
+    folder = tmp_path / "results"
+    assert run("score", "my-exam", *files, "--data", own, "--records", folder).exit_code == 0
+    assert json.loads(run("stability", folder, "--json").stdout)["models"] == by_records
+    assert [one.question_id for one in read_questions(folder / "questions")] == ["1", "2", "3"]
     at_once = run("stability", *files, "--exam", "my-exam", "--data", own, "--json")
     assert json.loads(at_once.stdout)["models"] == by_records
 

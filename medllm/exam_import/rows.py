@@ -11,8 +11,9 @@ from typing import Any
 
 from medllm.corpus.documents import read_date
 from medllm.errors import DataError
+from medllm.exam.benchmarks.custom import read_question
 from medllm.exam.extract.answer import unmatched_answers
-from medllm.exam.question import LETTERS, Question, read_answer
+from medllm.exam.question import LETTERS
 from medllm.exam_import.choices import (
     ChoicesFault,
     Kana,
@@ -31,6 +32,8 @@ from medllm.exam_import.sheet import Sheet, cell_text
 _TRUE = {"1", "true", "yes", "y", "有", "あり", "○", "〇", "◯", "必修", "はい"}
 _FALSE = {"", "0", "false", "no", "n", "無", "なし", "×", "-", "いいえ", "一般"}
 _TEXT_FIELDS = ("section", "category", "explanation", "group", "context")
+PLACE = "row"
+"""What the reader of own exams calls the place of a row; a fault has the number of the row instead."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _NAMED = re.compile(
     r"(?:正解|正答|解答|答え?)\s*[はが:]?\s*(?P<key>[1-9]|[ア-オイロハニホ](?![ァ-ヶー]))(?![0-9.])|選択肢\s*(?P<choice>[1-9])(?![0-9])"
@@ -180,17 +183,11 @@ def _dates(cells: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _answerable(question: Mapping[str, Any]) -> None:
-    """Refuse a key that the parser cannot find in the plainest right reply."""
-    gold = read_answer(question["answer"]) if question["choices"] else frozenset({question["answer"]})
-    asked = Question(
-        question_id="row",
-        benchmark="import",
-        text=question["text"],
-        choices=tuple(question["choices"]),
-        gold=(gold or frozenset(),),
-        key=(question["answer"],),
-        numeric=not question["choices"],
-    )
+    """Refuse what the reader of own exams refuses, and a key that the parser does not find in a plain right reply."""
+    try:
+        asked = read_question({**question, "question_id": "row"}, PLACE, "import")
+    except DataError as fault:
+        raise _CellFault(str(fault).removeprefix(f"{PLACE}: ").rstrip(".")) from None
     if unmatched_answers(asked):
         raise _CellFault(f"no reply can match the key {question['answer']}. Correct the key or the choices")
 

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from medllm.errors import ModelError
-from medllm.generation.reply_log import Answerer
+from medllm.generation.answer_store import Answerer
 from medllm.generation.types import (
     BASE,
     Delta,

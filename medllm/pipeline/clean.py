@@ -9,7 +9,7 @@ from typing import Literal
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from medllm.generation.reply_log import AnswerStore
+from medllm.generation.answer_store import AnswerStore
 from medllm.hub import Hub
 from medllm.hub.artifact import Provenance
 from medllm.pipeline.ablation import row_recipe

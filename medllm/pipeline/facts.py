@@ -62,10 +62,8 @@ def _cpt(facts: Mapping[str, Any]) -> str:
 
 
 def _preferences(facts: Mapping[str, Any]) -> str:
-    return (
-        f"{facts['pairs']:,} pairs from {facts['samples']:,} samples of {facts['questions']:,} questions "
-        f"({describe_counts(facts['labels'])})"
-    )
+    pairs, samples, questions = (number_of(facts[f"{noun}s"], noun) for noun in ("pair", "sample", "question"))
+    return f"{pairs} from {samples} of {questions} ({describe_counts(facts['labels'])})"
 
 
 def _rpo(facts: Mapping[str, Any]) -> str:

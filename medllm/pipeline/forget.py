@@ -3,16 +3,19 @@
 import difflib
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from medllm.errors import HubError
+from medllm.generation.answer_store import AnswerKey, AnswerStore
 from medllm.hub import Hub, RepoState
 from medllm.hub.artifact import Kind
 from medllm.hub.push import create, restore_on_main
@@ -29,6 +32,7 @@ from medllm.pipeline.trace import (
     tagged_outputs,
 )
 from medllm.recipe.base import STAGES
+from medllm.wording import number_of
 
 Version = RepoState
 STAYING = "staying-"
@@ -48,14 +52,17 @@ class Withdrawal:
     folders: tuple[tuple[Path, str], ...]
     """Folders of this disk, each with its reason."""
     repositories: tuple["RepositoryPart", ...]
+    replies: frozenset[AnswerKey] = frozenset()
+    """Kept replies to the row itself, where it is a question."""
 
     def lines(self) -> Iterator[str]:
         """List each step with its reason."""
-        yield f"1. {forgotten_repo(self.namespace)}: the list that keeps the row out of every later corpus"
-        for number, (path, why) in enumerate(self.folders, 2):
-            yield f"{number}. {path}: {why}"
-        for number, part in enumerate(self.repositories, 2 + len(self.folders)):
-            yield f"{number}. {part.repo_id} ({part.kind}): {part.words()}"
+        steps = [f"{forgotten_repo(self.namespace)}: the list that keeps the row out of every later corpus"]
+        steps += [f"{path}: {why}" for path, why in self.folders]
+        if self.replies:
+            steps.append(f"{AnswerStore.here().folder}: {number_of(len(self.replies), 'reply')} to it")
+        steps += [f"{part.repo_id} ({part.kind}): {part.words()}" for part in self.repositories]
+        yield from (f"{number}. {step}" for number, step in enumerate(steps, 1))
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,9 @@ def withdrawal(hub: Hub, repo: str, name: str, work: Path) -> Withdrawal:
             why = f"made from {start.artifact.repo_id}@{start.artifact.revision[:7]}"
             reasons.setdefault((one.artifact.repo_id, one.artifact.revision), why)
     parts = tuple(_parts(hub, known, reasons))
-    return Withdrawal(name, namespace, tuple(found), tuple(sorted(texts)), tuple(_folders(hub, parts, work)), parts)
+    learnt, replies = _answers(hub, parts, found)
+    folders = (*_folders(hub, parts, work), *learnt)
+    return Withdrawal(name, namespace, tuple(found), tuple(sorted(texts)), folders, parts, replies)
 
 
 def local_places(hub: Hub, repo: str, name: str, work: Path) -> list[tuple[Path, str]]:
@@ -176,6 +185,49 @@ def _folders(hub: Hub, parts: tuple[RepositoryPart, ...], work: Path) -> Iterato
             yield cached, "copies of its files"
 
 
+def _answers(
+    hub: Hub, parts: tuple[RepositoryPart, ...], found: list[TracedRow]
+) -> tuple[list[tuple[Path, str]], frozenset[AnswerKey]]:
+    """Return the files of the store with replies of models that learnt the row, and the kept replies to the row."""
+    store = AnswerStore.here()
+    if store.folder is None or not store.folder.is_dir():
+        return [], frozenset()
+    versions = [(one, one.provenance) for part in parts for one, _ in part.gone if one.provenance]
+    gone = {(one.artifact.repo_id, one.artifact.revision) for one, _ in versions}
+    gone |= {(one.artifact.repo_id, name) for one, made in versions for name in (made.digest, made.identity)}
+    questions = {(row.text.get("benchmark"), row.text["question_id"]) for row in found if row.text.get("question_id")}
+    models: set[str] = set()
+    replies: set[AnswerKey] = set()
+    for one, made in versions:
+        if made.stage not in ("preferences", "evaluate"):
+            continue
+        learnt = {use.reference for use in made.inputs if {(use.repo_id, use.commit), (use.repo_id, use.digest)} & gone}
+        asked = made.settings.get("models") or {"train": made.settings.get("model")}
+        folder = hub.pull(one.artifact, ("records/*", "samples/*"))
+        for path in (*folder.glob("records/*.parquet"), *folder.glob("samples/*.parquet")):
+            whole = (
+                str(asked.get(path.stem.partition("-")[0] if path.parent.name == "samples" else path.stem)) in learnt
+            )
+            for row in _keyed_rows(path):
+                key = AnswerKey.read(row["answer_key"])
+                if key and whole:
+                    models.add(key.model)
+                elif key and (row["benchmark"], row["question_id"]) in questions:
+                    replies.add(key)
+    files = [path for model in sorted(models) if (path := store.folder / f"{model}.jsonl").is_file()]
+    kept = frozenset(store.find(replies, defaultdict(set)))
+    return [(path, "kept replies of a model that learnt it") for path in files], kept
+
+
+def _keyed_rows(path: Path) -> list[dict[str, Any]]:
+    """Read what names a reply and its question; nothing from tables of before replies were kept."""
+    names = ["answer_key", "benchmark", "question_id"]
+    if not set(names) <= set(pq.read_schema(path).names):
+        return []
+    found: list[dict[str, Any]] = pq.read_table(path, columns=names).to_pylist()
+    return found
+
+
 def carry_out(hub: Hub, plan: Withdrawal) -> Iterator[str]:
     """Delete everything in order and yield a line for each step; interrupted, it goes on when started again.
 
@@ -185,6 +237,8 @@ def carry_out(hub: Hub, plan: Withdrawal) -> Iterator[str]:
     for path, _ in plan.folders:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield f"deleted {path}"
+    if plan.replies:
+        yield f"deleted {number_of(AnswerStore.here().remove(plan.replies), 'kept reply')}"
     for part in plan.repositories:
         _withdraw(hub, part)
         yield f"deleted {len(part.gone)} versions of {part.repo_id}"

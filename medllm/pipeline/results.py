@@ -12,7 +12,7 @@ from medllm.errors import MedllmError
 from medllm.exam.record import read_records
 from medllm.exam.stability.report import ScoreRow, score_table, stability_report
 from medllm.files import write_text
-from medllm.generation.reply_log import AnswerStore
+from medllm.generation.answer_store import AnswerStore
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.recipe.base import Stage

@@ -20,6 +20,7 @@ KEYS = ("id", "question_id", "locator", "prompt_hash")
 TOLD = (
     "id",
     "question_id",
+    "benchmark",
     "source",
     "locator",
     "license",

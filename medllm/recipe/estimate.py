@@ -349,7 +349,9 @@ def _drawing(settings: Preferences) -> str:
     if not settings.questions:
         return f"{settings.samples} answers to each question, at most {settings.max_new_tokens} tokens each"
     answers = settings.questions * settings.samples
-    return f"{answers:,} answers, at most {answers * settings.max_new_tokens / 1e6:.1f} million tokens"
+    tokens = answers * settings.max_new_tokens
+    most = f"{tokens / 1e6:.1f} million" if tokens >= 1e5 else f"{tokens:,}"
+    return f"{number_of(answers, 'answer')}, at most {most} tokens"
 
 
 def _exam(settings: Evaluate) -> str:

@@ -68,8 +68,9 @@ def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path, asked: Asked
 ) -> Iterator[list[str]]:
     """Put every prompt to every model whose reply is not kept; yield models once all of their replies are there."""
+    from medllm.generation.answer_store import Answerer, AnswerStore
     from medllm.generation.factory import answerers, generators_for, processes_of
-    from medllm.generation.reply_log import Answerer, AnswerStore, KeptGenerator, generate_watched
+    from medllm.generation.reply_log import KeptGenerator, generate_watched
 
     makers = generators_for(settings, sources, num_processes=processes_of(settings))
     computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}

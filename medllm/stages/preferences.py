@@ -106,8 +106,9 @@ def _sample(
     work: Path,
 ) -> tuple[dict[Key, list[tuple[int, int | None, Reply]]], Mapping[Key, Mapping[int, str]]]:
     """Draw the samples of every question; also return what each is kept under, by question and number."""
+    from medllm.generation.answer_store import AnswerStore
     from medllm.generation.factory import ServerOptions, answerers, make_generators, processes_of
-    from medllm.generation.reply_log import AnswerStore, KeptGenerator, generate_watched
+    from medllm.generation.reply_log import KeptGenerator, generate_watched
 
     row = settings.model if is_address(settings.engine) else "model"
     models = {row: settings.model}

@@ -289,6 +289,15 @@ def test_explanations_that_name_choices_otherwise_than_they_are_asked_are_noted(
     )
 
 
+def test_a_row_that_the_reader_of_exams_would_refuse_is_a_fault_of_that_row(tmp_path: Path):
+    good = ("1", "正しいのはどれか。", "肺炎", "胃炎", "心不全", "3", "2019", "")
+    twice = ("2", "空気はどこを通るか。", "気管支", "肺胞", "気管支", "2", "2019", "")
+    exam = imported(csv_file(tmp_path / "exam.csv", [HEADINGS, good, twice]))
+    assert [row["question_id"] for row in exam.questions] == ["1"]
+    (fault,) = exam.faults
+    assert fault.row == 3 and fault.text.startswith("choices is ") and "same text" in fault.text
+
+
 def test_columns_without_known_headings_are_unsure(tmp_path: Path):
     rows = [
         ("x", "y", "z1", "z2"),

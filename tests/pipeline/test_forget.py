@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import HubError
+from medllm.generation.answer_store import Answerer, AnswerKey, AnswerStore
+from medllm.generation.types import Reply, Request
 from medllm.localhub import Store
 from medllm.localhub.store import removal
 from medllm.pipeline.forget import carry_out, left_to_people, local_places, withdrawal
@@ -15,6 +17,7 @@ from tests.refusals import refused
 
 pytestmark = pytest.mark.slow
 SECRET = "the patient's own words"
+ROW = ("clinic/toy-corpus", "the p:1")
 
 
 def table(stage, part):
@@ -40,7 +43,7 @@ def learnt(workshop):
 
 
 def asked(workshop):
-    return withdrawal(workshop.hub, "clinic/toy-corpus", "the p:1", workshop.bench().work)
+    return withdrawal(workshop.hub, *ROW, workshop.bench().work)
 
 
 def test_everything_that_learnt_the_row_is_listed_and_nothing_that_did_not(workshop, learnt):
@@ -98,6 +101,56 @@ def test_the_next_plan_gives_the_list_to_the_corpus_and_says_why(workshop, learn
     (line,) = (folder / "forgotten.jsonl").read_text("utf-8").splitlines()
     assert json.loads(line)["sha256"] == [text_hash(SECRET)] and source.commit
     assert SECRET not in line
+
+
+def keep(store, model, prompt="Q?"):
+    """Keep a reply of a model, and return the row of a table that names it."""
+    key = AnswerKey.of(Request(key="x", text=prompt), Answerer({"engine": "local", "files": [model]}))
+    store.add([(key, Reply(key="x", text="a", finish_reason="stop", prompt_tokens=1, completion_tokens=1))])
+    return key, {"answer_key": str(key), "benchmark": "past", "question_id": prompt}
+
+
+def test_kept_replies_of_models_that_learnt_the_row_go_and_those_of_the_base_stay(workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDLLM_ANSWERS", str(tmp_path / "answers"))
+    store, keys = AnswerStore.here(), {}
+
+    def write(stage, part):
+        table(stage, part)
+        if stage == "evaluate":
+            (part / "records").mkdir()
+            for model in ("base", "cpt", "final"):
+                keys[model], row = keep(store, model)
+                pq.write_table(pa.Table.from_pylist([row]), part / "records" / f"{model}.parquet")
+
+    workshop.before_the_end = write
+    (workshop.folder / "texts" / "a.txt").write_text(SECRET, "utf-8")
+    workshop.run("preferences.data=./world")
+    plan = asked(workshop)
+    listed = {path for path, _ in plan.folders if path.parent == store.folder}
+    assert listed == {store.folder / f"{keys[name].model}.jsonl" for name in ("cpt", "final")}
+    assert set(listed) <= {path for path, _ in local_places(workshop.hub, *ROW, workshop.bench().work)}
+    list(carry_out(workshop.hub, plan))
+    assert [path.name for path in store.folder.glob("*.jsonl")] == [f"{keys['base'].model}.jsonl"]
+
+
+def test_kept_replies_to_a_withdrawn_question_go_and_those_to_others_stay(workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDLLM_ANSWERS", str(tmp_path / "answers"))
+    store, keys = AnswerStore.here(), {}
+
+    def write(stage, part):
+        if stage == "preferences":
+            (part / "samples").mkdir()
+            kept = [keep(store, "base", prompt) for prompt in ("Q1", "Q2")]
+            keys.update({row["question_id"]: key for key, row in kept})
+            path = part / "samples" / "train-00000.parquet"
+            pq.write_table(pa.Table.from_pylist([row for _, row in kept]), path)
+
+    workshop.before_the_end = write
+    workshop.run("preferences.data=./world", "preferences.model=base", wanted=("preferences",))
+    plan = withdrawal(workshop.hub, "clinic/toy-preferences", "Q1", workshop.bench().work)
+    assert plan.replies == {keys["Q1"]} and any("1 reply to it" in line for line in plan.lines())
+    assert "deleted 1 kept reply" in list(carry_out(workshop.hub, plan))
+    assert set(store.find(keys.values(), {key.model: {"local"} for key in keys.values()})) == {keys["Q2"]}
 
 
 def test_a_row_that_nobody_has_is_refused_with_near_names(workshop, learnt):

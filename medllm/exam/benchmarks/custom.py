@@ -280,7 +280,7 @@ def _questions(files: list[Path], name: str) -> list[Question]:
     first: dict[str, str] = {}
     questions = []
     for place, row in (row for file in files for row in table_rows(file)):
-        question = _question(row, place, name)
+        question = read_question(row, place, name)
         if question.question_id in first:
             raise DataError(
                 "exam.duplicate-id",
@@ -292,7 +292,12 @@ def _questions(files: list[Path], name: str) -> list[Question]:
     return questions
 
 
-def _question(row: dict[str, Any], place: str, name: str) -> Question:
+def read_question(row: dict[str, Any], place: str, name: str) -> Question:
+    """Read one row, at a place that errors name, as a question of the benchmark `name`.
+
+    Raises:
+        DataError: A cell is missing or invalid.
+    """
     unknown = sorted(one for one in set(row) - set(COLUMNS) if not _TRANSLATED.fullmatch(one))
     if unknown:
         raise DataError(

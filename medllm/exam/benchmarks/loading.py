@@ -98,7 +98,7 @@ def exemplars(name: str, folder: Path) -> list[Question]:
     if not found:
         raise DataError(
             "exam.no-exemplars",
-            f"{folder}: {name} has no worked examples. Set `shots: 0`, or take them from an exam that was held before"
-            " the cutoff.",
+            f"{folder}: {name} has no worked examples. Set `shots: 0`, or write questions of an exam that was held"
+            f" before the cutoff, with explanations, into {folder / 'exemplars.jsonl'}.",
         )
     return found

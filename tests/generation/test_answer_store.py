@@ -4,8 +4,9 @@ import json
 import multiprocessing
 from types import SimpleNamespace
 
+from medllm.generation.answer_store import Answerer, AnswerKey, AnswerStore
 from medllm.generation.factory import files_digest
-from medllm.generation.reply_log import Answerer, AnswerKey, AnswerStore, KeptGenerator
+from medllm.generation.reply_log import KeptGenerator
 from medllm.generation.types import Reply, Request
 
 LOCAL = Answerer({"engine": "local", "files": ["1"]})

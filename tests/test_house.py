@@ -205,8 +205,8 @@ LOADED_BY_OTHERS = {"tensorboard", "trackio", "orjson", "medllm"}
 """Declared, and imported by transformers or datatrove for us."""
 ON_HUB_ONLY = {"spaces"}
 """Imported where it is: a ZeroGPU Space has it."""
-COMPARED_WITH = {"lm_eval"}
-"""Imported by the benchmark that compares with it, which says how to install it."""
+COMPARED_WITH = {"lm_eval", "inspect_ai"}
+"""Imported by what compares with it or runs inside it, which says how to install it."""
 WITHOUT_EXTRAS = ("cards", "cli", "errors", "exam", "files", "hub", "launch", "localhub", "pipeline", "processes",
                   "recipe", "resource_errors", "votes")  # fmt: skip
 """Rooms that an installation without extras imports."""

@@ -65,6 +65,39 @@ def import_(  # noqa: PLR0913  an option each
         _show(table, found, imported, out)
 
 
+@exam.command()
+def prompts(
+    name: Annotated[str, typer.Argument(metavar="EXAM", help="A known exam, or the folder of your own.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the files, EXAM-MODE.jsonl.")],
+    data: Annotated[str | None, typer.Option("--data", metavar="DIR", help="Where the exam is.")] = None,
+    modes: Annotated[str | None, typer.Option("--modes", help="Ways of asking, as plain,explain.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Worked examples; else up to 3 if there are any.")] = None,
+    years: Annotated[str | None, typer.Option(help="Only these years, as 2018-2020,2022.")] = None,
+) -> None:
+    """Write an exam's prompts, for other harnesses.
+
+    One question a line: its prompt as text and as messages, the key, and the strings that end a reply. `integrations/`
+    has tasks for lm-evaluation-harness and Inspect that read them.
+    """
+    from medllm.evaluation.prompts import write_prompts
+    from medllm.recipe.evaluation import evaluation_recipe, years_of
+
+    recipe = evaluation_recipe(
+        ["any/model"],
+        [name],
+        data=[data] if data else (),
+        prompts=modes.split(",") if modes else None,
+        shots=shots,
+        years=years_of(years) if years else None,
+    )
+    assert recipe.evaluate is not None
+    sources = {one: Path(exam.source) for one, exam in recipe.exams.items()}
+    if missing := [one for one in recipe.evaluate.benchmarks if one not in sources]:
+        raise DataError("command.no-data", f"--data is missing: the folder of {missing[0]}.")
+    for path, count in write_prompts(recipe.evaluate, sources, out):
+        print(f"{path}: {count} prompts")
+
+
 def _confirm(table: "Sheet", columns: "Columns", *, accepted: bool) -> None:
     """Stop where a needed column is missing; ask where one was found by its cells alone."""
     headings = ", ".join(table.headings)

@@ -1,7 +1,9 @@
 """The prompts of an evaluation: each exam's questions, rendered both ways, with worked examples from elsewhere."""
 
 import hashlib
+import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, of_years
 from medllm.exam.record import PromptStyle
+from medllm.files import write_text
 from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.questions import AuditTrail, question_texts
 from medllm.recipe.settings import Evaluate
@@ -39,6 +42,22 @@ class ExamRun:
 def build_exam_runs(settings: Evaluate, sources: dict[str, Path]) -> list[ExamRun]:
     """Read the exams and render what will be asked."""
     return [_sitting(settings, name, sources[name]) for name in settings.benchmarks]
+
+
+def write_prompts(settings: Evaluate, sources: dict[str, Path], out: Path) -> Iterator[tuple[Path, int]]:
+    """Write what would be asked, a file `EXAM-MODE.jsonl` for each; yield each file with its number of prompts."""
+    out.mkdir(parents=True, exist_ok=True)
+    for run in build_exam_runs(settings, sources):
+        for style in settings.prompts:
+            rows = []
+            for question in run.questions:
+                prompt = _prompt(settings, run, question, style)
+                row: dict[str, Any] = {"question_id": question.question_id, "mode": style, "text": prompt.text}
+                row |= {"messages": prompt.messages, "stop": prompt.stop, "target": question.gold_answer}
+                rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+            path = out / f"{run.name}-{style}.jsonl"
+            write_text(path, "".join(rows))
+            yield path, len(rows)
 
 
 def find_question(

@@ -8,6 +8,7 @@ import codecs
 import csv
 import json
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ IDS = (
 LARGEST_DOCUMENT = 256 * 1024 * 1024
 """Bytes of the largest JSON document; it is one value, so it has to be in memory whole."""
 _LONGEST_CELL = 16 * 1024 * 1024
+_ZSTD = 93
+"""The number of zstd among a zip file's methods."""
+_LOCAL_HEADER = 30
+"""Bytes of the header before a file in a zip, which ends with the lengths of the name and the extra field."""
 _FORMATS = "JSON, JSON lines, CSV, TSV, .xlsx, parquet or .eval"
 _OF_TOOLS = ("samples_*.jsonl", "details_*.parquet", "*.eval")
 _LINES = (".jsonl", ".ndjson")
@@ -179,6 +184,7 @@ def inspect_row(sample: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
         "model": task.get("model") or output.get("model"),
         "finish_reason": replies[0].get("stop_reason"),
         "sample": (sample.get("epoch") or 1) - 1,
+        "prompt": (task.get("metadata") or {}).get("prompt"),
     }
 
 
@@ -207,9 +213,9 @@ def _zip_rows(path: Path) -> Iterator[Row]:
                     f" samples. Give {_FORMATS}.",
                 )
             start = next((name for name in ("header.json", "_journal/start.json") if name in names), None)
-            task = json.loads(archive.read(start))["eval"] if start else {}
+            task = json.loads(_member(archive, start))["eval"] if start else {}
             for name in samples:
-                yield f"{path} {name}", inspect_row(json.loads(archive.read(name)), task)
+                yield f"{path} {name}", inspect_row(json.loads(_member(archive, name)), task)
     except NotImplementedError as fault:
         raise DataError(
             "exam.unknown-compression",
@@ -217,6 +223,20 @@ def _zip_rows(path: Path) -> Iterator[Row]:
         ) from fault
     except (zipfile.BadZipFile, ValueError, KeyError, OSError) as fault:
         raise DataError("exam.broken-archive", f"{path}: is broken ({fault}). Copy the whole file again.") from fault
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a file of an archive, also one that is compressed with zstd, as Inspect does and zipfile cannot read."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != _ZSTD or archive.fp is None:
+        return archive.read(name)
+    import pyarrow as pa
+
+    archive.fp.seek(entry.header_offset + _LOCAL_HEADER - 4)
+    lengths = struct.unpack("<HH", archive.fp.read(4))
+    archive.fp.seek(sum(lengths), 1)
+    packed = archive.fp.read(entry.compress_size)
+    return bytes(pa.decompress(packed, entry.file_size, codec="zstd", asbytes=True))
 
 
 def _workbook_rows(path: Path) -> Iterator[Row]:

@@ -146,14 +146,19 @@ def _name_of(file: Path) -> tuple[str, PromptStyle | None]:
         model = "/".join(part for part in inner if not _STAMP.fullmatch(part))
         return model or file.stem, None
     if file.name.startswith("samples_") and _STAMP.search(file.stem):
-        return _harness_model(file) or folders[-1].replace("__", "/"), None
+        return _harness_model(file) or folders[-1].replace("__", "/"), _prompt_in(file.stem)
     stem = file.stem
     if named := _SECTION_FILE.fullmatch(stem):
         stem = named["model"]
-    word = _PROMPT_WORD.search(stem)
-    prompt = next((one for one in PROMPTS if word and word[1].lower() == one), None)
+    prompt = _prompt_in(stem)
     short = _STAMP.sub("", _PROMPT_WORD.sub("", stem) if prompt else stem).strip("_-. ")
     return short or folders[-1], prompt
+
+
+def _prompt_in(name: str) -> PromptStyle | None:
+    """Return the prompt that a name holds as a word of its own."""
+    word = _PROMPT_WORD.search(name)
+    return next((one for one in PROMPTS if word and word[1].lower() == one), None)
 
 
 def _harness_model(file: Path) -> str | None:

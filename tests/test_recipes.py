@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medllm.recipe import ablated, read_recipe
+from medllm.recipe import ablated, read_recipe, stages_of
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 MARKED = [FOLDER / f"{name}.yaml" for name in ("preferred-medllm-qwen-72b", "qwen2.5-7b", "qwen2.5-0.5b")]
+TABLES = [FOLDER / "table1.yaml", FOLDER / "table3.yaml"]
 MARKS = ("[paper]", "[ours: ", "[to measure]")
 
 
@@ -85,7 +86,32 @@ def test_the_rows_of_table_2_can_be_made(path: Path):
     assert alone.rpo and alone.rpo.model == "base" and alone.preferences and alone.preferences.model == "base"
 
 
-@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_the_tables_only_evaluate_and_have_a_mark_at_every_number(path: Path):
+    recipe = read_recipe(path)
+    assert stages_of(recipe) == ("evaluate",) and recipe.namespace is None and recipe.cutoff is None
+    lines = path.read_text().splitlines()
+    assert [value for line, value in numbers(path) if not any(mark in lines[line] for mark in MARKS)] == []
+
+
+def test_table_1_asks_the_papers_twelve_systems_as_the_paper_did():
+    evaluate = read_recipe(TABLES[0]).evaluate
+    assert evaluate is not None and len(evaluate.models) == 12
+    assert sorted(name for name, source in evaluate.references.items() if source.startswith("openai:")) == [
+        "gpt-3.5", "gpt-4", "gpt-4-turbo", "gpt-4o", "gpt-4o-mini",
+    ]  # fmt: skip
+    assert (evaluate.benchmarks, evaluate.shots, evaluate.prompts) == (("igakuqa",), 3, ("plain", "explain"))
+    assert evaluate.years == (2018, 2019, 2020, 2021, 2022)
+
+
+def test_table_3_asks_the_papers_four_sets_without_examples():
+    evaluate = read_recipe(TABLES[1]).evaluate
+    assert evaluate is not None and len(evaluate.models) == 3
+    assert evaluate.benchmarks == ("mmmlu-ja-med", "medqa-ja", "medmcqa-ja", "pubmedqa-ja")
+    assert (evaluate.shots, evaluate.prompts) == (0, ("plain",))
+
+
+@pytest.mark.parametrize("path", [*MARKED, *TABLES], ids=lambda path: path.stem)
 def test_a_recipe_opens_with_what_it_needs_how_to_run_it_and_what_it_yields(path: Path):
     head = path.read_text().split("\n\n")[0]
     assert [word for word in ("needs", "check", "run", "yields") if f"#   {word}" not in head] == []

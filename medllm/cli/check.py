@@ -73,7 +73,8 @@ def _shown(found: "CostPlan", recipe: Path) -> str:
     base = f" from {found.base}" if found.base else ""
     lines = [f"{recipe} is valid: {found.name}{base}{size}.", ""]
     for number, step in enumerate(found.steps, 1):
-        lines.append(f"{number}  {step.stage:<12} {step.kind:<8} {step.repo}  <- {', '.join(step.uses) or 'nothing'}")
+        kind = step.kind if "/" in step.repo else "folder"  # without a namespace there is no repository
+        lines.append(f"{number}  {step.stage:<12} {kind:<8} {step.repo}  <- {', '.join(step.uses) or 'nothing'}")
         lines += [f"   {'':<12} {line}" for line in _facts(step)]
     if any(step.dollars for step in found.steps):
         lines += [

@@ -13,6 +13,8 @@ from medllm.cli.app import app
 from medllm.errors import DataError
 
 if TYPE_CHECKING:
+    from medllm.exam.question import Question
+    from medllm.exam.record import Record
     from medllm.exam.scoring import Score
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -84,8 +86,6 @@ def score(  # noqa: PLR0913
     `official` compares byte for byte as IgakuQA's own scorer does; `normalised` reads the answer out of the reply.
     """
     from medllm.exam import score_report
-    from medllm.exam.question import write_questions
-    from medllm.exam.record import write_records
     from medllm.exam.scoring import graded_records
     from medllm.exam.scoring import score as score_systems
     from medllm.library.functions import read_systems
@@ -104,16 +104,7 @@ def score(  # noqa: PLR0913
     questions, systems = read_systems(benchmark, files, exam_folder(benchmark, data, hub), filter_, _columns(columns))
     scores = score_systems(questions, systems, rules=chosen, scope=counted, against=against)
     if records is not None:
-        file = (
-            records
-            if records.suffix in (".parquet", ".jsonl")
-            else records / "records" / f"{questions[0].benchmark}.parquet"
-        )
-        write_records(graded_records(questions, systems, rules=chosen), file)
-        if file != records:
-            write_questions(questions, records / "questions" / f"{questions[0].benchmark}.parquet")
-        shown = "" if file == records else f", and medllm app {records} shows them beside their questions"
-        print(f"medllm: wrote {records}; next: medllm stability {file}{shown}", file=sys.stderr)
+        _write_records(graded_records(questions, systems, rules=chosen), questions, records)
     _print_scores(scores, parts, json_)
 
 
@@ -122,6 +113,20 @@ def _print_catalogue(json_: bool) -> None:
 
     listing = score_report.catalogue_json() if json_ else "\n".join(score_report.catalogue_lines())
     print(json.dumps(listing, ensure_ascii=False, indent=2) if json_ else listing)
+
+
+def _write_records(graded: "list[Record]", questions: "list[Question]", out: Path) -> None:
+    """Write records to a file, or to a folder together with their questions."""
+    from medllm.exam.question import write_questions
+    from medllm.exam.record import write_records
+
+    name = f"{questions[0].benchmark}.parquet"
+    file = out if out.suffix in (".parquet", ".jsonl") else out / "records" / name
+    write_records(graded, file)
+    if file != out:
+        write_questions(questions, out / "questions" / name)
+    shown = "" if file == out else f", and medllm app {out} shows them beside their questions"
+    print(f"medllm: wrote {out}; next: medllm stability {file}{shown}", file=sys.stderr)
 
 
 def _print_scores(scores: list["Score"], parts: list[str], json_: bool) -> None:

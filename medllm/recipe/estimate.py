@@ -223,6 +223,8 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
             size = weight_bytes(shape, "none", settings.dtype) / 1e9
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
         facts |= _disk(stage, settings, shape, on)
+    elif isinstance(settings, Evaluate):
+        facts = {"notes": (_exam(settings),)}
     if isinstance(settings, Preferences | Evaluate):
         facts["notes"] = (*facts.get("notes", ()), *_who_answers(recipe, settings))
     return StageCost(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)

@@ -28,7 +28,14 @@ def test_every_recipe_is_sound_and_fits_its_machines(path: Path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["warnings"] == []
-    assert found["parameters"]
+    assert found["parameters"] or path.stem == "table1", "table1 has no base"
+
+
+def test_a_recipe_without_a_namespace_makes_a_folder():
+    lines = medllm("check", "recipes/table1.yaml").stdout.splitlines()
+    assert lines[0] == "recipes/table1.yaml is valid: table1."
+    assert lines[2].startswith("1  evaluate     folder   table1-evaluate  <- pfnet/Preferred-MedLLM-Qwen-72B@main, ")
+    assert "12 models x 2 prompts, one answer to each question" in [line.strip() for line in lines]
 
 
 def test_the_quickstarts_recipe_is_sound_before_its_folders_are_written(tmp_path: Path):

@@ -109,8 +109,8 @@ def question_card(key: str, question: Question) -> str:
     """Return the card of one question; the id is its heading for a screen reader."""
     tongue = question.language
     choices = "".join(
-        f"<li><b>{letter.upper()}</b><span>{shortened(text)}{_chosen_by(question, place)}</span></li>"
-        for place, (letter, text) in enumerate(zip(question.letters, question.choices, strict=True))
+        f"<li><b>{letter.upper()}</b><span>{shortened(text)}</span></li>"
+        for letter, text in zip(question.letters, question.choices, strict=True)
     )
     context = (
         f'<details class="context"><summary>{both("context")}</summary>'
@@ -149,10 +149,11 @@ def _facts(question: Question) -> str:
     return "".join(f"<span>{fact}</span>" for fact in facts) + badges
 
 
-def _chosen_by(question: Question, place: int) -> str:
-    if place >= len(question.breakdown):
-        return ""
-    return f'<small class="share">{hidden("examinees")}{question.breakdown[place] * 100:.0f}%</small>'
+def _chosen(question: Question) -> str:
+    """Return what share of the examinees took each choice: it gives the answer away, so it is folded with the key."""
+    shares = zip(question.letters, question.breakdown, strict=False)
+    shown = ", ".join(f"{letter.upper()} {share * 100:.0f}%" for letter, share in shares)
+    return f"<p>{both('examinees')}: {shown}</p>" if shown else ""
 
 
 def _key(question: Question) -> str:
@@ -169,5 +170,5 @@ def _key(question: Question) -> str:
     )
     return (
         f'<details class="key"><summary>{both("show_key")}</summary><p><b>'
-        f"{both('key')}: {safe(answers)}</b></p>{warned}{explained}</details>"
+        f"{both('key')}: {safe(answers)}</b></p>{warned}{_chosen(question)}{explained}</details>"
     )

@@ -1,6 +1,7 @@
 """The page as a whole: header, tabs in their order, the bar, and the state that a link restores."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
@@ -17,6 +18,7 @@ from medllm.page.tabs.scores import set_filters
 
 FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "measure")
 """The parameters of an address that set Scores and Flips."""
+BACK = "window.addEventListener('popstate', () => trigger('back', { search: location.search }))"
 
 
 def page_of(page: PageContext) -> gr.Blocks:
@@ -63,25 +65,45 @@ def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, f
         }
         return [gr.Tabs(selected="flips"), *flips.opened(Wanted.read(values, page.results))]
 
-    def question(event: gr.EventData) -> list[Any]:
-        return [gr.Tabs(selected="compare"), *compare_tab.find(compare, getattr(event, "key", None))]
+    def question(event: gr.EventData, *chosen: Any) -> list[Any]:  # noqa: ANN401  (values of gradio's controls)
+        walk = flips.wanted(*chosen).query()
+        return [gr.Tabs(selected="compare"), *compare_tab.find(compare, getattr(event, "key", None), walk)]
 
     opened = on(scores.figures.open, questions, scores.controls, [tabs, *flips.controls, flips.listed, flips.shown])
     flips.remember(opened.then, tab="flips")
     picked = on(
-        flips.listed.pick, question, None, [tabs, *compare.shown, compare.notice], cancels=list(compare.answers)
+        flips.listed.pick,
+        question,
+        flips.controls,
+        [tabs, *compare.shown, compare.notice],
+        cancels=list(compare.answers),
     )
-    on(picked.then, None, [compare.key], None, js="(key) => window.medllm.remember({ q: key, tab: 'compare' })")
+    on(
+        picked.then,
+        None,
+        [compare.key],
+        None,
+        js="(key) => window.medllm.remember({ q: key, tab: 'compare', walk: 1 })",
+    )
+    listed = on(compare.place.list, lambda: gr.Tabs(selected="flips"), None, tabs)
+    on(listed.then, None, None, None, js="() => window.medllm.listed()")
 
 
 def _bind_links(demo: gr.Blocks, tabs: gr.Tabs, names: list[str], compare: Any, scores: Any, flips: Any) -> None:  # noqa: ANN401
     """Restore from an address the view from which it was copied."""
 
     def restore(request: gr.Request) -> list[Any]:
-        query = dict(request.query_params)
+        return view(dict(request.query_params))
+
+    def go_back(event: gr.EventData) -> list[Any]:
+        query = dict(parse_qsl(str(getattr(event, "search", ""))[:2000].lstrip("?")))
+        return view({"tab": names[0], "q": compare.page.shelf.opening.key} | query)
+
+    def view(query: dict[str, str]) -> list[Any]:
         tab, wanted = query.get("tab"), query.get("q")
         opened = gr.Tabs(selected=tab) if tab in names else gr.skip()
-        question = compare_tab.find(compare, wanted) if wanted else [gr.skip()] * (len(compare.shown) + 1)
+        walk = Wanted.read(query, compare.page.results).query() if query.get("walk") else ""
+        question = compare_tab.find(compare, wanted, walk) if wanted else [gr.skip()] * (len(compare.shown) + 1)
         if not any(query.get(name) for name in FILTERED):
             figures = scores.show("", "", "", "", False, "accuracy") if tab == "scores" else gr.skip()
             untouched = [gr.skip()] * len(scores.controls), [gr.skip()] * (len(flips.controls) + 2)
@@ -91,7 +113,9 @@ def _bind_links(demo: gr.Blocks, tabs: gr.Tabs, names: list[str], compare: Any, 
         return [opened, *question, *chosen, scores.show(*chosen), *flips.opened(asked)]
 
     parts = [*scores.controls, scores.figures, *flips.controls, flips.listed, flips.shown]
-    loaded = on(demo.load, restore, None, [tabs, *compare.shown, compare.notice, *parts])
+    everything = [tabs, *compare.shown, compare.notice, *parts]
+    loaded = on(demo.load, restore, None, everything)
+    on(block(js_on_load=BACK).back, go_back, None, everything, cancels=list(compare.answers))
     on(loaded.then, None, None, None, js="() => window.medllm.restored()")
 
 

@@ -23,13 +23,17 @@
       if (value === null || value === undefined || value === "" || value === false) link.searchParams.delete(name);
       else link.searchParams.set(name, value === true ? "1" : value);
     }
-    history.replaceState(null, "", link);
+    // Another tab or question is a place to come back to; a filter is not.
+    const now = new URL(location), moved = ["tab", "q"].some((name) => (link.searchParams.get(name) || "") !== (now.searchParams.get(name) || ""));
+    if (moved && restored && !("lang" in changes)) history.pushState(null, "", link);
+    else history.replaceState(null, "", link);
   };
   const say = (text) => {
     const place = document.getElementById("page-status");
     if (place) { place.textContent = text; setTimeout(() => { place.textContent = ""; }, 4000); }
   };
   // The rater: the name given here, else a number drawn once; without storage, for this visit only.
+  let listScroll = 0;
   const visit = {};
   const stored = (key) => { try { return localStorage.getItem(key) || visit[key] || ""; } catch (blocked) { return visit[key] || ""; } };
   const store = (key, value) => { visit[key] = value; try { localStorage.setItem(key, value); } catch (blocked) { /* this visit only */ } };
@@ -42,6 +46,7 @@
   window.medllm = {
     language, remember, say, rater, name: () => stored("medllm-name"), named: (name) => store("medllm-name", name.trim()),
     restored() { restored = true; show(); },
+    listed() { remember({ tab: "flips" }); requestAnimationFrame(() => setTimeout(() => window.scrollTo(0, listScroll), 60)); },
     speak(chosen) { remember({ lang: chosen }); location.reload(); },
     link() {
       const text = location.href;
@@ -54,8 +59,20 @@
     const button = event.target.closest && event.target.closest("[data-speak]");
     if (button) window.medllm.speak(button.dataset.speak);
     if (event.target.closest && event.target.closest("[data-link]")) window.medllm.link();
+    const file = event.target.closest && event.target.closest("a[href*='medllm/comparison.md']");
+    if (file) { const link = new URL(file.href); link.searchParams.set("lang", language); file.href = link; }
+    const row = event.target.closest && event.target.closest("#list [data-key]");
+    if (row) { listScroll = window.scrollY; row.classList.add("seen"); }
     const sentence = event.target.closest && event.target.closest("[data-sentence]");
     if (sentence) sentence.setAttribute("aria-pressed", sentence.getAttribute("aria-pressed") === "true" ? "false" : "true");
+  });
+  const KEYS = { ArrowRight: "go-next", j: "go-next", ArrowLeft: "go-previous", k: "go-previous" };
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || (event.target.closest && event.target.closest("input, textarea, select, [contenteditable], [role=tab], [role=listbox]"))) return;
+    const place = document.querySelector("#place [data-list]"), button = document.getElementById(KEYS[event.key]);
+    if (button && button.offsetParent) { button.click(); event.preventDefault(); }
+    else if (event.key === "u" && place && place.offsetParent) place.click();
+    else if (event.key === "?") say(language === "ja" ? "← → または k j：前・次の問題、u：一覧へ戻る" : "← → or k j: previous and next question, u: back to the list");
   });
   // A prompt of several thousand characters is fetched only when someone opens it; textContent keeps it text.
   document.addEventListener("toggle", (event) => {

@@ -49,9 +49,8 @@ def _dumbbells(lines: Sequence[ScoreRow]) -> str:
     shares = [share for line in lines for share in (line.plain, line.explain) if share]
     if not shares:
         return ""
-    low = math.floor(min(share.low for share in shares) * 20) / 20
-    high = math.ceil(max(share.high for share in shares) * 20) / 20
-    ticks = [low + (high - low) * step / 4 for step in range(5)]
+    ticks = round_ticks(min(share.low for share in shares), max(share.high for share in shares))
+    low, high = ticks[0], ticks[-1]
 
     def at(value: float) -> str:
         return f"{(value - low) / (high - low) * 100:.2f}%"
@@ -64,6 +63,19 @@ def _dumbbells(lines: Sequence[ScoreRow]) -> str:
         '<div class="track-row"><div class="name"></div><div class="track axis">'
         f'{axis}</div><div class="delta"></div></div></div>'
     )
+
+
+def round_ticks(least: float, most: float) -> list[float]:
+    """Return at most six round numbers, 5, 10, 20 or 25 points apart, that begin below all values and end above.
+
+    >>> [round(tick, 2) for tick in round_ticks(0.37, 0.81)]
+    [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    """
+    for step in (0.05, 0.1, 0.2, 0.25):
+        first, last = math.floor(least / step + 1e-9), max(math.ceil(most / step - 1e-9), math.floor(least / step) + 1)
+        if last - first <= 6:
+            break
+    return [number * step for number in range(first, last + 1)]
 
 
 def _dumbbell(line: ScoreRow, grid: str, at: Callable[[float], str]) -> str:

@@ -1,13 +1,18 @@
 """Selection of questions: by exam, year, section, image or outcome, and the list behind a number, also as a file."""
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, get_args
 from urllib.parse import urlencode
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
+from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, Record
 from medllm.page.html import both, hidden, safe
 from medllm.page.results import Column, RecordedResults
@@ -114,11 +119,33 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
 
 
 def containing(results: RecordedResults, text: str) -> Mask:
-    """Return the questions whose id or text contains these words."""
-    sought = text.strip().casefold()
-    if not sought:
-        return np.ones(len(results.questions), dtype=np.bool_)
-    return np.asarray([sought in f"{q.question_id}\n{q.text}".casefold() for q in results.questions], dtype=np.bool_)
+    """Return the questions of which id, text, choices or a reply contain every one of these words, in any width."""
+    sought = fold(text).split()
+    found = np.ones(len(results.questions), dtype=np.bool_)
+    asked = results.remembered("folded questions", lambda: [fold(_everything(q)) for q in results.questions])
+    for each in sought:
+        there = np.asarray([each in one for one in asked], dtype=np.bool_)
+        replied = pc.match_substring(
+            pc.utf8_normalize(results.table.column("completion"), "NFKC"), each, ignore_case=True
+        )
+        rows = np.append(np.asarray(replied.fill_null(False)), False)
+        for places in results.rows.values():
+            there |= rows[places]
+        found &= there
+    return found
+
+
+def fold(text: str) -> str:
+    """Return text as a search compares it: one width, one case.
+
+    >>> fold("ＣＴ検査 １１２Ａ３")
+    'ct検査 112a3'
+    """
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _everything(question: Question) -> str:
+    return "\n".join((question.question_id, question.context or "", question.text, *question.choices))
 
 
 def _text(value: object) -> str:
@@ -169,10 +196,10 @@ def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:
     """Return the list as buttons that open Compare, with its count and its downloads."""
     keys = wanted.keys(results)
     total = int(np.count_nonzero(wanted.narrow.mask(results)))
-    items = "".join(f"<li>{_row(results, key, wanted.model)}</li>" for key in keys[:shown])
+    items = "".join(f"<li>{_row(results, key, wanted.model, wanted.text)}</li>" for key in keys[:shown])
     links = "".join(
         f'<a href="{safe(f"medllm/list.{form}?{wanted.query()}")}" download>'
-        f"<span>{both('download')}&nbsp;{form.upper()}</span></a>"
+        f"<span>{both('download', form=form.upper())}</span></a>"
         for form in ("csv", "jsonl")
     )
     empty = f'<p class="card">{both("no_rows")}</p>' if not keys else ""
@@ -182,7 +209,7 @@ def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:
     )
 
 
-def _row(results: RecordedResults, key: str, model: str) -> str:
+def _row(results: RecordedResults, key: str, model: str, sought: str) -> str:
     question = results.question(key)
     turns = "".join(
         f'<span class="{"chosen" if other == model else ""}"><small>{safe(other)}</small>'
@@ -192,9 +219,41 @@ def _row(results: RecordedResults, key: str, model: str) -> str:
     return (
         f'<button type="button" data-key="{safe(key)}"><span class="id">{safe(question.question_id)}</span>'
         f'<span class="subject">{safe(question.category or question.benchmark)}</span>'
-        f'<span class="text" lang="{question.language}">{safe(question.text[:120])}'
+        f'<span class="text" lang="{question.language}">{marked(beginning(question.text), sought)}'
         f'</span><span class="turns">{turns}</span></button>'
     )
+
+
+def beginning(text: str, most: int = 120) -> str:
+    """Return the beginning of a text, ended by … where it is cut, and never within a number or a Latin word.
+
+    >>> beginning("血圧 120/80 mmHg。SpO2 94 %", 17), beginning("発熱", 17)
+    ('血圧 120/80 mmHg。…', '発熱')
+    """
+    if len(text) <= most:
+        return text
+    cut = text[:most]
+    while len(cut) > 1 and cut[-1].isascii() and cut[-1].isalnum() and text[len(cut)].isascii():
+        cut = cut[:-1]
+    return cut.rstrip() + "…"
+
+
+def marked(text: str, sought: str) -> str:
+    """Return text as safe HTML in which the words of a search are marked."""
+    folded = fold(text)
+    if len(folded) != len(text) or not sought.strip():
+        return safe(text)
+    inside = [False] * len(text)
+    for each in fold(sought).split():
+        at = folded.find(each)
+        while at >= 0:
+            inside[at : at + len(each)] = [True] * len(each)
+            at = folded.find(each, at + len(each))
+    runs = (
+        (hit, "".join(letter for _, letter in run))
+        for hit, run in groupby(zip(inside, text, strict=True), itemgetter(0))
+    )
+    return "".join(f"<mark>{safe(run)}</mark>" if hit else safe(run) for hit, run in runs)
 
 
 def _mark(results: RecordedResults, key: str, model: str, prompt: str) -> str:

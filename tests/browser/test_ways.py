@@ -72,6 +72,49 @@ def test_a_number_opens_its_questions_and_a_question_opens_compare(tab):
     assert query(tab)["tab"] == "compare"
 
 
+def test_a_list_is_walked_with_its_place_and_the_way_back_by_buttons_keys_and_history(tab):
+    tab.open("?tab=flips&model=base&outcome=lost")
+    tab.wait("() => document.querySelectorAll('#list [data-key]').length === 10")
+    keys = tab.page.eval_on_selector_all("#list [data-key]", "rows => rows.map(row => row.dataset.key)")
+    total = tab.page.inner_text("#list .count b")
+    tab.page.locator("#list [data-key]").nth(1).click()
+    tab.wait("text => document.querySelector('#place').innerText.includes(text)", f"2 / {total}")
+    assert query(tab)["q"] == keys[1]
+    tab.page.locator("#go-next").click()
+    tab.wait("text => document.querySelector('#place').innerText.includes(text)", f"3 / {total}")
+    tab.wait("key => new URLSearchParams(location.search).get('q') === key", keys[2])
+    tab.page.locator("#card").click()
+    tab.page.keyboard.press("k")
+    tab.wait("text => document.querySelector('#place').innerText.includes(text)", f"2 / {total}")
+    tab.page.go_back()
+    tab.wait("text => document.querySelector('#place').innerText.includes(text)", f"3 / {total}")
+    tab.page.keyboard.press("u")
+    tab.page.locator("#list [data-key].seen").wait_for()
+    assert query(tab)["tab"] == "flips"
+    tab.page.go_back()
+    tab.page.locator("#place").wait_for()
+    tab.wait("text => document.querySelector('#place').innerText.includes(text)", f"3 / {total}")
+    assert tab.complaints == []
+
+
+def test_a_search_finds_words_of_stem_choice_and_reply_in_any_width_as_one_types(tab):
+    tab.open("?tab=flips&model=base&outcome=asked")
+    field = tab.page.locator("label", has_text=words()["find"]["ja"]).locator("textarea, input").first
+    for text, least, most in (
+        ("１１５Ａ３", 1, 1),
+        ("架空検査乙 発熱", 20, 48),
+        ("ない語 発熱", 0, 0),
+        ("画像の所見", 40, 48),
+    ):
+        field.fill(text)
+        tab.wait(
+            "([low, high]) => (n => low <= n && n <= high)(Number(document.querySelector('#list .count b').innerText))",
+            [least, most],
+        )
+    field.fill("架空病")
+    tab.page.locator("#list mark", has_text="架空病").first.wait_for()
+
+
 def test_the_keyboard_reaches_tabs_replies_and_the_key(tab):
     tab.open()
     tab.page.focus("[role=tab][aria-selected=true]")

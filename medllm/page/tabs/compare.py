@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import gradio as gr
 
@@ -13,9 +13,13 @@ from medllm.page.context import PageContext
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import both, notice, question_card, safe
 from medllm.page.picker import Shelf
+from medllm.page.selection import Wanted
 from medllm.page.tabs.components import I18N, Stops, block, described_by, on
 
-REMEMBER = "(key) => window.medllm.remember({ q: key })"
+REMEMBER = "(key, walk) => window.medllm.remember({ q: key, walk: walk ? 1 : '' })"
+LIST = """element.addEventListener('click', (event) => {
+  if (event.target.closest('[data-list]')) trigger('list', {});
+})"""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Compare:
     """The parts of the tab that other code sets: a question opened from Flips, a link restored at load."""
 
     key: gr.Textbox
+    walk: gr.Textbox
+    """The list that is walked, as a part of an address; empty: all questions."""
+    place: gr.HTML
     notice: gr.HTML
     grid: gr.HTML
     shown: tuple[Any, ...]
@@ -30,14 +37,17 @@ class Compare:
     answers: tuple[Any, ...] = ()
     """The event that writes live answers; whatever changes the question cancels it."""
 
-    def show(self, key: str) -> list[Any]:
+    def show(self, key: str, walk: str = "") -> list[Any]:
         """Return every value that changes with the question, in the order of `shown`."""
+        walk = walk if key in walked(self.page, walk) else ""
         shelf, results = self.page.shelf, self.page.results
         place = shelf.of(key)
         years, sections = shelf.years(place.exam), shelf.sections(place.exam, place.year)
         numbers = shelf.numbers(place.exam, place.year, place.section)
         return [
             key,
+            walk,
+            described_place(self.page, key, walk),
             place.exam,
             gr.Dropdown(choices=years, value=place.year),
             gr.Dropdown(choices=sections, value=place.section),
@@ -51,6 +61,30 @@ class Compare:
 def shown_grid(page: PageContext, key: str) -> dict[str, object]:
     """Return the recorded cells of a question as the grid's value."""
     return grid_value(page.results.replies(key), key=key, models=page.results.models, notes=page.notes())
+
+
+def walked(page: PageContext, walk: str) -> list[str]:
+    """Return the keys of the list that is walked: all questions, or those of a list of Flips."""
+    if not walk:
+        return [place.key for place in page.shelf.places]
+    return Wanted.read(dict(parse_qsl(walk)), page.results).keys(page.results)
+
+
+def described_place(page: PageContext, key: str, walk: str) -> str:
+    """Return where a question is in the list that is walked: its number, the list, and the way back to it."""
+    keys = walked(page, walk)
+    number = f"<b>{keys.index(key) + 1:,}</b> / {len(keys):,}"
+    if not walk:
+        return f'<p class="place">{number}</p>'
+    wanted = Wanted.read(dict(parse_qsl(walk)), page.results)
+    back = f'<button type="button" class="linkish" data-list>{both("back_to_list")}</button>'
+    return f'<p class="place">{safe(wanted.model)}: {both(f"{wanted.outcome}_long")} · {number} {back}</p>'
+
+
+def step(page: PageContext, key: str, walk: str, by: int) -> str:
+    """Return the question before or after in the list that is walked, wrapping at its ends."""
+    keys = walked(page, walk)
+    return keys[(keys.index(key) + by) % len(keys)] if key in keys else page.shelf.beside(key, by)
 
 
 def tools(key: str) -> str:
@@ -68,12 +102,15 @@ def draw(page: PageContext, stops: Stops) -> Compare:
     with gr.Row(elem_classes="controls slim"):
         lists = _lists(page.shelf)
         names = ("previous", "next", "random", "flipped")
-        buttons = {name: gr.Button(I18N(name), min_width=64, size="sm", scale=0) for name in names}
+        buttons = {
+            name: gr.Button(I18N(name), min_width=64, size="sm", scale=0, elem_id=f"go-{name}") for name in names
+        }
         live = page.live is not None
         go = gr.Button(
             I18N("generate"), variant="primary", min_width=64, size="sm", scale=0, visible=live, elem_id="go"
         )
         halt = gr.Button(I18N("stop"), min_width=64, size="sm", scale=0, visible=live, elem_id="stop")
+    place = block(described_place(page, first.key, ""), elem_id="place", js_on_load=LIST)
     remark = block()
     with gr.Row(elem_classes="reading"):
         with gr.Column(scale=2, min_width=300, elem_classes="asked-pane"):
@@ -81,8 +118,8 @@ def draw(page: PageContext, stops: Stops) -> Compare:
         with gr.Column(scale=5, min_width=320):
             grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
             links = block(tools(first.key))
-    key = gr.Textbox(first.key, visible=False)
-    compare = Compare(key, remark, grid, (key, *lists, card, grid, links), page)
+    key, walk = gr.Textbox(first.key, visible=False), gr.Textbox("", visible=False)
+    compare = Compare(key, walk, place, remark, grid, (key, walk, place, *lists, card, grid, links), page)
     if page.live is not None:
         compare = replace(compare, answers=(_bind_live(page, compare, go, halt, stops),))
     _bind_choosing(compare, lists, buttons)
@@ -111,8 +148,6 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
         (year.input, shelf.first, [exam, year]),
         (section.input, shelf.first, [exam, year, section]),
         (which.input, lambda chosen: chosen, [which]),
-        (buttons["previous"].click, lambda at: shelf.beside(at, -1), [compare.key]),
-        (buttons["next"].click, lambda at: shelf.beside(at, 1), [compare.key]),
         (buttons["random"].click, lambda at: shelf.another(at, results.keys), [compare.key]),
         (buttons["flipped"].click, lambda at: shelf.another(at, flipped), [compare.key]),
     )
@@ -120,9 +155,21 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
     def shows(choose: Any) -> Any:  # noqa: ANN401  (a function from the controls to a key)
         return lambda *controls: find(compare, choose(*controls))
 
+    def steps(by: int) -> Any:  # noqa: ANN401  (a function from the controls to the view)
+        return lambda at, walk: find(compare, step(compare.page, at, walk, by), walk)
+
+    for name, by in (("previous", -1), ("next", 1)):
+        moved = on(
+            buttons[name].click,
+            steps(by),
+            [compare.key, compare.walk],
+            [*compare.shown, compare.notice],
+            cancels=list(compare.answers),
+        )
+        on(moved.then, None, [compare.key, compare.walk], None, js=REMEMBER)
     for listener, choose, controls in ways:
         moved = on(listener, shows(choose), controls, [*compare.shown, compare.notice], cancels=list(compare.answers))
-        on(moved.then, None, [compare.key], None, js=REMEMBER)
+        on(moved.then, None, [compare.key, compare.walk], None, js=REMEMBER)
 
 
 def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> Any:  # noqa: ANN401
@@ -142,11 +189,11 @@ def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Butt
     return answers
 
 
-def find(compare: Compare, wanted: str | None) -> list[Any]:
+def find(compare: Compare, wanted: str | None, walk: str = "") -> list[Any]:
     """Return the view for a link: the linked question, or a remark that it does not exist."""
     key = compare.page.results.find(wanted)
     if key is not None:
-        return [*compare.show(key), ""]
+        return [*compare.show(key, walk), ""]
     first = compare.page.shelf.opening.key
     return [*compare.show(first), notice("fault_no_question", wanted=(wanted or "")[:80])]
 

@@ -124,8 +124,8 @@ def draw_flips(page: PageContext) -> Flips:
     more = gr.Button(I18N("more"), elem_id="more")
     tab = Flips(controls, listed, shown, page)
     for control in controls:
-        happened = control.submit if control is text else control.input
-        changed = on(happened, tab.show, controls, [listed, shown])
+        happened = control.change if control is text else control.input
+        changed = on(happened, tab.show, controls, [listed, shown], trigger_mode="always_last")
         tab.remember(changed.then)
     on(more.click, tab.more, [*controls, shown], [listed, shown])
     return tab

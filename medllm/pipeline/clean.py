@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
 
 from medllm.generation.answer_store import AnswerStore
 from medllm.hub import Hub
@@ -22,7 +22,18 @@ from medllm.recipe.base import KINDS, Stage
 _WORK = re.compile(r"(?P<stage>[a-z]+)-(?P<digest>[0-9a-f]{12})")
 
 State = Literal[
-    "pushed", "not-pushed", "unfinished", "in-use", "empty", "cache", "shared-cache", "other-recipe", "answers"
+    "pushed",
+    "not-pushed",
+    "unfinished",
+    "in-use",
+    "empty",
+    "cache",
+    "shell-cache",
+    "shared-cache",
+    "transfers",
+    "other-recipe",
+    "answers",
+    "hub",
 ]
 
 REASONS: dict[State, str] = {
@@ -32,6 +43,9 @@ REASONS: dict[State, str] = {
     "in-use": "a run works there now",
     "empty": "nothing is left in it",
     "cache": "copies of the Hub's files, downloaded again when a run needs them",
+    "shell-cache": "copies that shells of `medllm hub env` downloaded from this Hub",
+    "transfers": "what huggingface_hub remembers of transfers, and logs, for all programs: delete it when none works",
+    "hub": "the Hub itself: `medllm hub gc` frees what nothing in it needs",
     "shared-cache": "copies that all programs of huggingface_hub share: see `hf cache`",
     "answers": "replies of models, so that no question is asked twice, in any recipe; --answers removes them",
     "other-recipe": "work of another recipe: clean it with that recipe",
@@ -57,7 +71,7 @@ class DiskPlace:
 def list_places(
     plan: BuildPlan, hub: Hub, work: Path, *, unfinished: bool = False, answers: bool = False
 ) -> list[DiskPlace]:
-    """List every folder below `work`, the Hub's cache and the store of replies, the largest first.
+    """List every folder below `work`, the Hub with its caches, and the store of replies, the largest first.
 
     An output can go when the Hub has it under its digest; unfinished work only with `unfinished`, replies only with
     `answers`. Nothing is changed.
@@ -78,7 +92,25 @@ def list_places(
     store = AnswerStore.here().folder
     if store is not None and store.is_dir():
         places.append(DiskPlace(store, count_bytes([store]), "answers", answers))
+    for path, state in _beside(hub):
+        if path.is_dir() and (size := count_bytes([path])):
+            places.append(DiskPlace(path, size, state, state == "shell-cache"))
     return sorted(places, key=lambda place: -place.size)
+
+
+def _beside(hub: Hub) -> Iterator[tuple[Path, State]]:
+    """Yield the folders that belong to no recipe: the Hub's own, its shells' cache, and the client's transfers."""
+    yield Path(HF_HOME) / "xet", "transfers"
+    folder = Path(hub.name)
+    if (folder / "hub.sqlite").is_file():
+        from medllm.localhub import Store
+
+        yield folder, "hub"
+        store = Store(folder)
+        try:
+            yield Path.home() / ".cache" / "medllm" / f"hub-{store.id}" / "hub", "shell-cache"
+        finally:
+            store.close()
 
 
 def find_work(folder: Path) -> list[Path]:
@@ -114,7 +146,7 @@ def remove_places(places: Iterable[DiskPlace]) -> Iterator[DiskPlace]:
     for place in places:
         if not place.removable:
             continue
-        if place.state in ("cache", "answers"):
+        if place.state in ("cache", "shell-cache", "answers"):
             shutil.rmtree(place.path)
         else:
             with exclusive_lock(place.path, place.path.name):

@@ -241,7 +241,7 @@ def carry_out(hub: Hub, plan: Withdrawal) -> Iterator[str]:
         yield f"deleted {number_of(AnswerStore.here().remove(plan.replies), 'kept reply')}"
     for part in plan.repositories:
         _withdraw(hub, part)
-        yield f"deleted {len(part.gone)} versions of {part.repo_id}"
+        yield f"deleted {number_of(len(part.gone), 'version')} of {part.repo_id}"
     folder = Path(hub.name)
     if (folder / "hub.sqlite").is_file():
         yield _collect(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from medllm.localhub import Store
 from medllm.pipeline.clean import DiskPlace, list_places, remove_places
 
 
@@ -17,7 +18,10 @@ def elsewhere(monkeypatch):
 
 
 def places(workshop, *overrides: str, unfinished: bool = False) -> list[DiskPlace]:
-    return list_places(workshop.plan(*overrides), workshop.hub, workshop.folder / workshop.runs, unfinished=unfinished)
+    """List what runs left; the Hub itself and the client's own folders aside."""
+    work = workshop.folder / workshop.runs
+    listed = list_places(workshop.plan(*overrides), workshop.hub, work, unfinished=unfinished)
+    return [place for place in listed if place.state not in ("hub", "transfers", "shell-cache")]
 
 
 def states(workshop, *overrides: str, unfinished: bool = False) -> dict[str, tuple[str, bool]]:
@@ -109,6 +113,24 @@ def test_the_size_is_that_of_the_files(workshop, stage):
     (place,) = (one for one in places(workshop) if one.path == folder_of(workshop, stage))
     assert 1_000_000 < place.size < 1_100_000
     assert places(workshop)[0] == place
+
+
+def test_the_hub_its_shells_cache_and_the_clients_transfers_are_listed(workshop, tmp_path, monkeypatch):
+    workshop.run()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("medllm.pipeline.clean.HF_HOME", str(tmp_path / "hf"))
+    store = Store(tmp_path / "hub")
+    shells = tmp_path / "home" / ".cache" / "medllm" / f"hub-{store.id}" / "hub"
+    store.close()
+    for folder in (shells, tmp_path / "hf" / "xet"):
+        folder.mkdir(parents=True)
+        (folder / "copy").write_bytes(b"0" * 100)
+    listed = {place.state: place for place in list_places(workshop.plan(), workshop.hub, tmp_path / "none")}
+    assert (listed["hub"].path, listed["hub"].removable) == (tmp_path / "hub", False)
+    assert (listed["transfers"].path, listed["transfers"].size) == (tmp_path / "hf" / "xet", 100)
+    assert (listed["shell-cache"].path, listed["shell-cache"].removable) == (shells, True)
+    list(remove_places(listed.values()))
+    assert not shells.exists() and (tmp_path / "hf" / "xet" / "copy").exists() and (tmp_path / "hub").is_dir()
 
 
 def test_the_store_of_replies_is_listed_and_goes_only_where_it_is_named(workshop, tmp_path, monkeypatch):

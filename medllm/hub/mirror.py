@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from medllm.hub.artifact import COMMIT, Artifact, Kind
 from medllm.hub.client import MIRROR_FILE, PUBLIC_HUB, Hub, connect
 from medllm.hub.push import KEPT, BytesSent, create
 from medllm.resource_errors import disk_is_full
+from medllm.wording import number_of
 
 LEFT_OUT = {
     "model": ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.ot", "*.py"),
@@ -201,8 +203,11 @@ def bundle(
 
 def _bundle(hub: Hub, repo_id: str, kind: Kind, revision: str, folder: Path) -> MirrorSource:
     artifact = hub.resolve(repo_id, kind, revision)
-    ignored = [name for name in _names(hub, artifact) if not is_copied(name, kind)]
-    hub.say(f"{artifact}: downloading into {folder}")
+    sizes = _sizes(hub, artifact)
+    ignored = [name for name in sizes if not is_copied(name, kind)]
+    wanted = {name: size for name, size in sizes.items() if name not in ignored}
+    _refuse_no_room(artifact, folder, sum(size for name, size in wanted.items() if not (folder / name).is_file()))
+    hub.say(f"{artifact}: downloading {number_of(len(wanted), 'file')} into {folder}")
     hub.call(
         str(artifact),
         lambda api: str(
@@ -216,9 +221,32 @@ def _bundle(hub: Hub, repo_id: str, kind: Kind, revision: str, folder: Path) -> 
     return source
 
 
-def _names(hub: Hub, artifact: Artifact) -> frozenset[str]:
-    state = hub.state_at(artifact.repo_id, artifact.kind, artifact.revision)
-    return state.files if state else frozenset()
+def _sizes(hub: Hub, artifact: Artifact) -> dict[str, int]:
+    """Return the size of each file of a commit; 0 where the Hub does not give it."""
+    info = hub.call(
+        str(artifact),
+        lambda api: api.repo_info(
+            artifact.repo_id, repo_type=artifact.kind, revision=artifact.revision, files_metadata=True
+        ),
+    )
+    return {one.rfilename: one.size or 0 for one in getattr(info, "siblings", None) or ()}
+
+
+def _refuse_no_room(artifact: Artifact, folder: Path, size: int) -> None:
+    """Refuse a download that the disk cannot hold, before it begins; what an earlier one left of a file counts as room.
+
+    Raises:
+        HubError: With both sizes.
+    """
+    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    begun = sum(path.stat().st_size for path in (folder / DOWNLOAD_RECORD).rglob("*.incomplete"))
+    free = shutil.disk_usage(place).free + begun
+    if size > free:
+        raise HubError(
+            "hub.no-room",
+            f"{artifact}: {size / 1e9:.2f} GB are to be downloaded into {folder}, and its disk has {free / 1e9:.2f} GB "
+            "free. Free some, or name a folder on another disk.",
+        )
 
 
 def mirror(source: MirrorSource, into: Hub) -> Artifact:

@@ -15,6 +15,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.numpy import load_file, save_file
 
+from medllm.errors import HubError
 from medllm.hub import Artifact, Hub, Input, connect
 from medllm.hub.mirror import bundle, mirror, source_of
 from medllm.localhub import ServerLimits, serve
@@ -257,6 +258,22 @@ def test_the_public_hub_gets_no_mirror(carried, into):
             source_of(str(carried), "maker/model", "model", "main", quiet),
             replace(into, endpoint="https://huggingface.co"),
         )
+
+
+def test_a_bundle_that_the_disk_cannot_hold_is_refused_before_a_file_is_downloaded(
+    source, commit, tmp_path, monkeypatch
+):
+    free = shutil.disk_usage(tmp_path)._replace(free=7_000_000)
+    monkeypatch.setattr("medllm.hub.mirror.shutil.disk_usage", lambda place: free)
+    with refused("hub.no-room", "0.01 GB", f"{tmp_path / 'disk'}"):
+        bundle(source.endpoint, "maker/model", "model", "v1", tmp_path / "disk", quiet)
+    assert not (tmp_path / "disk").exists()
+    begun = tmp_path / "disk" / ".cache" / "huggingface" / "download" / "x.incomplete"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"0" * 1_100_000)
+    with pytest.raises(HubError) as caught:  # the room is enough now; the half file then is a fault of its own
+        bundle(source.endpoint, "maker/model", "model", "v1", tmp_path / "disk", quiet)
+    assert caught.value.code == "hub.mirror-unfinished"
 
 
 def test_a_bundle_is_a_folder_that_is_mirrored_elsewhere(source, commit, into, tmp_path):

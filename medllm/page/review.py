@@ -48,8 +48,7 @@ class Review:
     def candidates(self) -> list[tuple[str, str, str]]:
         """Question and two models of all pairs of unlike explanations, in fixed random order.
 
-        Those that differ in correctness come first. Texts that are equal but for blanks are no pair: nothing can be
-        said of them but that they are equal.
+        Those that differ in correctness come first. Texts that are equal but for blanks are no pair.
         """
         differing, alike = [], []
         for first, second in combinations(self.results.models, 2):

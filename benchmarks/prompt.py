@@ -12,7 +12,7 @@ import torch
 
 from medllm.generation.engine import attention
 from medllm.generation.engine.attention import Parts, Prefix, Rows, Shared
-from medllm.generation.engine.batching import _sample_token
+from medllm.generation.engine.decoding import _sample_token
 
 MODELS, QUESTIONS, OWN, PREFIX = 3, 4, 413, 1493
 HEADS, KEYS, SIZE, WIDTH, INNER = 9, 3, 64, 576, 1536

@@ -1,4 +1,4 @@
-"""One question to N models under both prompts, live; every cell has its own state and fault."""
+"""One question to N models under every prompt, live; every cell has its own state and fault."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
 from medllm.exam.extract.answer import parse
 from medllm.exam.grading import grade
@@ -15,6 +15,7 @@ from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle, Record, Status
 from medllm.generation.types import Delta, Generator, NoReplyError, Reply, Request
+from medllm.weights.chat_template import switches
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "gained"]
@@ -45,12 +46,20 @@ class Cell:
     prompt: PromptStyle
     state: State
     text: str = ""
+    reasoning: str = ""
+    """What the model thought before its reply."""
     status: Status | None = None
     answer: str | None = None
     correct: bool | None = None
     """None where there is no key to compare with."""
     prohibited: str | None = None
     fault: CellFault | None = None
+
+
+class Thought(str):
+    """A piece of what a model thinks before its reply."""
+
+    __slots__ = ()
 
 
 Cells = Mapping[Column, Cell]
@@ -111,7 +120,11 @@ class _Board:
             async for text in _pieces(ask(*column), silence):
                 if text:  # an empty piece only means that the turn has not come yet
                     cell = self.cells[column]
-                    self.cells[column] = replace(cell, state="running", text=cell.text + text)
+                    if isinstance(text, Thought):
+                        cell = replace(cell, state="running", reasoning=cell.reasoning + text)
+                    else:
+                        cell = replace(cell, state="running", text=cell.text + text)
+                    self.cells[column] = cell
                     self.news.set()
             self.cells[column] = judge(*column, self.cells[column].text)
         except Exception as fault:
@@ -173,6 +186,7 @@ class Round:
 
     Args:
         question: The question with its key; None for a question that is not scored.
+        values: Values of the chat template by prompt, for models that are asked by chat.
     """
 
     def __init__(
@@ -181,14 +195,20 @@ class Round:
         prompts: Mapping[PromptStyle, Prompt],
         max_new_tokens: Mapping[PromptStyle, int],
         question: Question | None,
+        values: Mapping[PromptStyle, Mapping[str, Any]] | None = None,
     ) -> None:
         self.question = question
         self.columns: tuple[Column, ...] = tuple((model, style) for model in generators for style in prompts)
         requests: dict[int, dict[Column, Request]] = {}
         for model, style in self.columns:
             generator, name = generators[model]
+            named = (values or {}).get(style, {})
             request = Request.of_prompt(
-                prompts[style], key=f"{model}/{style}", model=name, max_new_tokens=max_new_tokens[style]
+                prompts[style],
+                key=f"{model}/{style}",
+                model=name,
+                max_new_tokens=max_new_tokens[style],
+                chat_template_kwargs={**switches(style == "think"), **named} if "think" in prompts else named,
             )
             requests.setdefault(id(generator), {})[model, style] = request
         self._streams: dict[Column, _Stream] = {}
@@ -219,10 +239,14 @@ class Round:
         if reply and reply.finish_reason == "too_long":
             return Cell(model, prompt, "failed", fault=CellFault("too_long"))
         whole, reason = (reply.text, reply.finish_reason) if reply else (text, None)
+        cell = Cell(model, prompt, "done", whole, reply.reasoning if reply else "")
         if self.question is not None:
-            read = grade(self.question, whole, model=model, prompt=prompt, finish_reason=reason)
-            return Cell(model, prompt, "done", whole, read.status, read.answer, read.correct, read.prohibited)
-        return Cell(model, prompt, "done", text=whole, answer=parse(whole, None, finish_reason=reason).answer)
+            read = grade(
+                self.question, whole, model=model, prompt=prompt, finish_reason=reason, reasoning=cell.reasoning
+            )
+            verdict = {name: getattr(read, name) for name in ("status", "answer", "correct", "prohibited")}
+            return replace(cell, **verdict)
+        return replace(cell, answer=parse(whole, None, finish_reason=reason).answer)
 
 
 class _Stream:
@@ -264,7 +288,10 @@ class _Stream:
                 column = self._column[delta.key]
                 if delta.reply is not None:
                     self.replies[column] = delta.reply
-                hand(column, delta.text)
+                if delta.reasoning:
+                    hand(column, Thought(delta.reasoning))
+                if delta.text or not delta.reasoning:
+                    hand(column, delta.text)
                 if delta.reply is not None or delta.error is not None:
                     hand(column, delta.error)
         except Exception as fault:

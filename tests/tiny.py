@@ -170,6 +170,37 @@ def make_chat_tokenizer(template: str):
     return tokenizer
 
 
+SCRIPT = {"\n": "<think>", "<think>": "患者", "患者": "答え", "答え": "a", "a": "</think>", "</think>": "\n\n"}
+SCRIPT |= {"\n\n": "b", "b": "<|im_end|>"}
+"""What a scripted Qwen3 writes after each token: with thinking on, that a is the answer; then, or without, b."""
+
+
+def make_scripted(folder: Path, script: dict[str, str] = SCRIPT, template: str | None = None) -> Path:
+    """Write a tiny Qwen3 with its family's chat template that writes one token after another as a script has it."""
+    import torch
+    from tokenizers import AddedToken
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = make_chat_tokenizer(template or published_template("qwen3"))
+    words = [AddedToken(word, special=False, normalized=False) for word in script if word not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(words)
+    size = len(tokenizer) + len(tokenizer) % 2
+    config = make_config(tokenizer, "qwen3", vocab_size=size, hidden_size=size, num_hidden_layers=1)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    layer = model.model.layers[0]
+    for silent in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight, model.lm_head.weight):
+        torch.nn.init.zeros_(silent)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        model.lm_head.weight[tokenizer.eos_token_id] = 0.1
+        for before, after in script.items():
+            ids = tokenizer.convert_tokens_to_ids([before, after])
+            model.lm_head.weight[ids[1], ids[0]] = 1.0
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
 MARK = re.compile(
     r"<\|[^|<>\s'\"]+\|>|<(?:start|end)_of_[a-z]+>|<｜[^<>｜]+｜>|<\|[a-z]+>|<[a-z]+\|>|</?s>|\[gMASK\]|<sop>"
 )

@@ -1,4 +1,4 @@
-"""`medllm ask`: one question to every model, plain and explained."""
+"""`medllm ask`: one question to every model, under every prompt of the recipe."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def ask(
     set_: SetOption = [],  # noqa: B006  typer copies it
     json_: JsonOption = False,
 ) -> None:
-    """Ask every model one question, plain and explained.
+    """Ask every model one question, under every prompt.
 
     The models are the recipe's; replies are written as they come. Not for clinical use.
     """
@@ -50,7 +50,8 @@ def ask(
             print(f"no question of {', '.join(settings.benchmarks)} has this id; asked word for word", file=sys.stderr)
         item, prompts = asked or (None, _own_prompts(settings, question))
         with _round(settings, sources, prompts, item) as put:
-            head = prompts["plain"].text if "plain" in prompts else question
+            first = next(iter(prompts.values()))
+            head = first.text if settings.format == "completion" else first.conversation
             asyncio.run(_print_json(put) if json_ else _write(put, list(prompts), head))
 
 
@@ -92,7 +93,10 @@ def _own_prompts(settings: "Evaluate", text: str) -> "dict[PromptStyle, Prompt]"
     from medllm.exam.question import own_question
 
     question = own_question(text)
-    return {style: render(question, prompt=style, template=settings.template) for style in settings.prompts}
+    return {
+        style: render(question, prompt=style, template=settings.template, system=settings.system_prompt)
+        for style in settings.prompts
+    }
 
 
 def _round(
@@ -102,17 +106,22 @@ def _round(
     question: "Question | None",
 ) -> "Round":
     from medllm.generation.factory import generators_for
+    from medllm.generation.identity import asked_as, refuse_thinking_without_chat
+    from medllm.recipe.servers import for_prompt
     from medllm.side_by_side import Round
 
+    forms = asked_as(settings.models, sources, engine=settings.engine, form=settings.format)
+    refuse_thinking_without_chat(forms, settings.prompts)
     longest = {style: getattr(settings.max_new_tokens, style) for style in prompts}
-    return Round(generators_for(settings, sources), prompts, longest, question)
+    values = {style: for_prompt(settings.chat_template_kwargs, style) for style in prompts}
+    return Round(generators_for(settings, sources), prompts, longest, question, values)
 
 
 async def _print_json(put: "Round") -> None:
     cells: Cells = {}
     async for state in put.cells(every=PACE):
         cells = state
-    names = ("model", "prompt", "state", "text", "answer", "correct")
+    names = ("model", "prompt", "state", "reasoning", "text", "answer", "correct")
     rows = [{name: getattr(cell, name) for name in names} for cell in cells.values()]
     print(json.dumps(rows, ensure_ascii=False, indent=2), flush=True)
     _raise_fault(cells)
@@ -123,7 +132,7 @@ async def _write(put: "Round", styles: "list[PromptStyle]", head: str) -> None:
     print(head, flush=True)
     order: list[Column] = sorted(put.columns, key=lambda column: styles.index(column[1]))
     shown: Column | None = None
-    length = 0
+    length = thought = 0
     cells: Cells = {}
     async for cells in put.cells(every=PACE):
         while True:
@@ -132,10 +141,12 @@ async def _write(put: "Round", styles: "list[PromptStyle]", head: str) -> None:
                 if shown is None:
                     break
                 order.remove(shown)
-                length = 0
+                length = thought = 0
                 print(f"\n--- {shown[0]}, {shown[1]}")
             cell = cells[shown]
-            sys.stdout.write(cell.text[length:])
+            sys.stdout.write(("(thinking) " if cell.reasoning and not thought else "") + cell.reasoning[thought:])
+            sys.stdout.write(("\n(reply) " if cell.text and cell.reasoning and not length else "") + cell.text[length:])
+            thought = len(cell.reasoning)
             sys.stdout.flush()
             length = len(cell.text)
             if cell.state == "running":

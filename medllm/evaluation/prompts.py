@@ -14,8 +14,10 @@ from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, of_years
 from medllm.exam.record import PromptStyle
 from medllm.files import write_text
+from medllm.generation.identity import AskedAs
 from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.questions import AuditTrail, question_texts
+from medllm.recipe.servers import for_prompt
 from medllm.recipe.settings import Evaluate
 
 Asked = tuple[str, PromptStyle, int]
@@ -80,6 +82,7 @@ def _prompt(settings: Evaluate, run: ExamRun, question: Question, style: PromptS
         exemplars=run.examples,
         shots=run.shots,
         context=settings.context,
+        system=settings.system_prompt,
     )
 
 
@@ -112,6 +115,7 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
                     max_new_tokens=getattr(settings.max_new_tokens, style),
                     temperature=settings.temperature,
                     seed=_seed(settings.seed, key),
+                    chat_template_kwargs=for_prompt(settings.chat_template_kwargs, style),
                 )
     return run
 
@@ -120,7 +124,7 @@ def _seed(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:6], "big")
 
 
-def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply]) -> dict[str, Any]:
+def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply], form: AskedAs) -> dict[str, Any]:
     """Record how one model was asked one exam under one prompt, by which engine, with the tokens and the cost.
 
     A server that somebody else runs is named by its address, without a version.
@@ -129,6 +133,9 @@ def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply]) -> dict[
     return {
         "benchmark": sitting.name,
         "template": settings.template,
+        "format": "chat" if form.chat else "completion",
+        "system_prompt": settings.system_prompt,
+        "chat_template_kwargs": json.dumps(settings.chat_template_kwargs, sort_keys=True),
         "shots": sitting.shots,
         "context": settings.context,
         "engine": ", ".join(sorted({one.split()[0] for one in engines})) or settings.engine,
@@ -142,5 +149,6 @@ def run_row(settings: Evaluate, sitting: ExamRun, replies: list[Reply]) -> dict[
         "too_long": sum(reply.finish_reason == "too_long" for reply in replies),
         "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
         "completion_tokens": sum(reply.completion_tokens for reply in replies),
+        "reasoning_tokens": sum(reply.reasoning_tokens for reply in replies),
         "cost": sum(reply.cost for reply in replies),
     }

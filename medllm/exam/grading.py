@@ -49,19 +49,20 @@ def grade(
     prompt: PromptStyle = "plain",
     rules: Rules = "normalised",
     finish_reason: str | None = None,
-    thinks: bool = False,
+    reasoning: str | None = None,
     **facts: object,
 ) -> Record:
     """Return the record of one reply: parsed, graded, and with the facts of its question that reports need.
 
-    `thinks`: the prompt has opened the thinking, so a reply that never closes it is truncated.
-
-    `facts` are further columns of the record: model_revision, template, shots, context, sample, seed, probability,
-    tokens, prompt_hash.
+    `reasoning` is what the model thought before the completion, which never holds the answer: a reply that ends within
+    its thinking has none. `facts` are further columns of the record: model_revision, template, shots, context,
+    sample, seed, probability, tokens, prompt_hash.
     """
-    parsed = parse(completion, question, finish_reason=finish_reason, thinks=thinks)
+    only_thought = bool(reasoning) and not completion.strip()
+    parsed = parse(completion, question, finish_reason=finish_reason, thinks=only_thought)
     right = is_right_officially(question, completion) if rules == "official" else is_right(question, parsed.answer)
-    return _record(question, completion, parsed, right, model, prompt, {"finish_reason": finish_reason, **facts})
+    facts = {"finish_reason": finish_reason, "reasoning": reasoning or None, **facts}
+    return _record(question, completion, parsed, right, model, prompt, facts)
 
 
 def _status(parsed: Parsed, finish_reason: object) -> Status:

@@ -30,11 +30,18 @@ class Prompt:
     """Strings that end a completion: only an invented next question begins with them."""
     joint: str
     """The separator between `text` and a reply when both form one text: a line break, or a space."""
+    style: PromptStyle = "plain"
+    """What is asked for: the answer alone, an explanation first, or the answer alone after thinking."""
 
     @property
     def hash(self) -> str:
         """SHA-256 of the text, which identifies replies to the same prompt."""
         return hash_of(self.text)
+
+    @property
+    def conversation(self) -> str:
+        """The prompt as a conversation, one message after the other under its role, for people."""
+        return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in self.messages)
 
     def completion(self, text: str) -> str:
         """Return a reply as it continues this prompt in training: after the joint, without blanks at its end.
@@ -57,10 +64,15 @@ def render(
     exemplars: Sequence[Question] = (),
     shots: int | None = None,
     context: Context = "original",
+    system: str | None = None,
 ) -> Prompt:
-    """Render a question after the first `shots` exemplars (all of them when None)."""
+    """Render a question after the first `shots` exemplars (all of them when None).
+
+    `think` is worded as `plain`: a model that thinks does so before its reply, in a channel of its own. `system` is the
+    system message of the chat; the template's own when None, and no message when empty.
+    """
     chosen = _shots(question, exemplars, shots)
-    system = _SYSTEM[template]
+    system = _SYSTEM[template] if system is None else system
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     parts: list[str] = []
     for example in chosen:
@@ -73,7 +85,7 @@ def render(
     messages.append({"role": "user", "content": asked})
     parts.append(asked)
     separator = "\n" if template == "igakuqa" else "\n\n"
-    return Prompt(separator.join(parts), tuple(messages), _STOPS[template], _JOINTS[template])
+    return Prompt(separator.join(parts), tuple(messages), _STOPS[template], _JOINTS[template], prompt)
 
 
 def question_block(question: Question, prompt: PromptStyle, template: Template, context: Context = "original") -> str:
@@ -95,7 +107,7 @@ def target_completion(
     question: Question, prompt: PromptStyle, template: Template, explanation: str | None = None
 ) -> str:
     """Return a right reply to the question: exemplars show it and preference pairs are made of it."""
-    if prompt == "plain":
+    if prompt != "explain":
         return question.gold_answer
     reasons = explanation or question.explanation
     if not reasons:
@@ -118,7 +130,7 @@ def exemplars_before(
         if question.exam_date is not None
         and question.exam_date <= cutoff
         and not question.image
-        and (prompt == "plain" or question.explanation)
+        and (prompt != "explain" or question.explanation)
     ]
     if len(fit) < count:
         raise DataError(

@@ -16,12 +16,12 @@ from medllm.files import atomic_write
 if TYPE_CHECKING:  # arrow takes 0.3 s to import, which `medllm check` must not wait for
     import pyarrow as pa
 
-PromptStyle = Literal["plain", "explain"]
+PromptStyle = Literal["plain", "explain", "think"]
 Status = Literal[
     "answered", "unparsed", "truncated", "thinking", "too_long", "refused", "run_on", "loop", "wrong_count"
 ]
 STATUSES: tuple[Status, ...] = get_args(Status)
-PROMPTS: tuple[PromptStyle, ...] = ("plain", "explain")
+PROMPTS: tuple[PromptStyle, ...] = ("plain", "explain", "think")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class Record:
     model: str
     """The model's displayed name ("base", "cpt", "final", "gpt-4o")."""
     prompt: PromptStyle
-    """`plain` asks for the answer alone, `explain` for the explanation first."""
+    """`plain` asks for the answer alone, `explain` for the explanation first; with `think` the model thinks in a
+    channel of its own and then gives the answer alone."""
     status: Status
     """`answered`, or why there is no countable answer: unparsed, truncated, thinking (cut off before the thinking
     ended), too_long (the prompt did not fit), refused (by the server or the model), run_on, loop, wrong_count."""
@@ -52,7 +53,9 @@ class Record:
     how: str | None = None
     """The rule that found the answer."""
     completion: str = ""
-    """The reply as generated, without the prompt."""
+    """The reply as generated, without the prompt; of a model that is asked by chat also without its thinking."""
+    reasoning: str | None = None
+    """What the model thought before its reply, in a channel of its own; it is never read as the answer."""
     finish_reason: str | None = None
     """Why generation ended: "stop", "length", "too_long" (the prompt did not fit), "refused", or null when unknown."""
     truncated: bool = False
@@ -90,7 +93,9 @@ class Record:
     probability: float | None = None
     """The model's own probability of its answer, between 0 and 1, where it was measured."""
     tokens: int | None = None
-    """Tokens generated."""
+    """Tokens generated, those of the thinking included."""
+    reasoning_tokens: int | None = None
+    """Tokens of the thinking among them, where they were counted."""
     prompt_hash: str | None = None
     """SHA-256 of the prompt's text."""
     answer_key: str | None = None

@@ -74,7 +74,9 @@ class AnswerKey:
     def of(cls, request: Request, answerer: Answerer) -> Self:
         """Build the key of a request; a greedy reply has no seed."""
         drawn = [request.temperature, request.top_p, request.seed] if request.temperature else None
-        asked = [request.text, request.messages, request.stop, drawn]
+        asked: list[Any] = [request.text, request.messages, request.stop, drawn]
+        if request.thinks or request.chat_template_kwargs:
+            asked += [request.thinks, request.chat_template_kwargs]
         return cls(answerer.model, hash_of_value(asked)[:32], request.max_new_tokens, answerer.place)
 
     @classmethod
@@ -194,10 +196,11 @@ class AnswerStore:
         names = ["answer_key", "completion", "finish_reason", "prompt_tokens", "tokens", "cost"]
         engines = _engines(folder / "runs" / "runs.parquet")
         for path in [*sorted(folder.glob("records/*.parquet")), *sorted(folder.glob("samples/*.parquet"))]:
-            if not set(names) <= set(pq.read_schema(path).names):
+            there = set(pq.read_schema(path).names)
+            if not set(names) <= there:
                 continue
-            asked = [name for name in ("model", "prompt") if name in pq.read_schema(path).names]
-            for row in pq.read_table(path, columns=[*names, *asked]).to_pylist():
+            newer = [name for name in ("model", "prompt", "reasoning", "reasoning_tokens") if name in there]
+            for row in pq.read_table(path, columns=[*names, *newer]).to_pylist():
                 key = AnswerKey.read(row["answer_key"])
                 if key is None or row["finish_reason"] not in ("stop", "length"):
                     continue
@@ -226,6 +229,8 @@ def _reply(row: Mapping[str, Any]) -> Reply:
         completion_tokens=row.get("completion_tokens", row.get("tokens")) or 0,
         cost=row.get("cost") or 0.0,
         by=row.get("by") or "",
+        reasoning=row.get("reasoning") or "",
+        reasoning_tokens=row.get("reasoning_tokens") or 0,
     )
 
 

@@ -21,7 +21,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from medllm.errors import ModelError
-from medllm.generation.engine.batching import Batch, BatchLimits, plan, refuse_strangers, too_long
+from medllm.generation.engine.batching import Batch, BatchLimits, PromptReader, plan, refuse_strangers, too_long
 from medllm.generation.types import Delta, Reply, Request
 from medllm.generation.worker import as_line
 from medllm.recipe.hardware import nodes
@@ -213,7 +213,7 @@ class SpreadGenerator:
             "options": options,
             "beat": BEAT,
         }
-        self.tokenizer = load_tokenizer(base)
+        self.reader = PromptReader(load_tokenizer(base), options.get("templates"))
         self._processes: list[Process] = []
         self.engine = ""
         """Name and version of the engine, once the first process has loaded its model."""
@@ -251,7 +251,7 @@ class SpreadGenerator:
             for number, place in enumerate(self.places):
                 processes.append(Process(number, place, self.given, self.each, heard))
             limits = self._ready(processes, heard)
-            batches, unfit = plan(requests, self.tokenizer, limits)
+            batches, unfit = plan(requests, self.reader, limits)
             yield from too_long(unfit)
             yield from _share_out(processes, heard, batches)
         finally:

@@ -16,18 +16,21 @@ from queue import Empty, Queue, SimpleQueue
 from typing import Any, TypeVar
 
 from medllm.errors import ModelError
-from medllm.generation.types import Delta, FinishReason, NoReplyError, Reply, Request
+from medllm.generation.server_reply import Ending, read_reply, reason_of, text_of, thinking_of
+from medllm.generation.types import Delta, NoReplyError, Reply, Request
+from medllm.recipe.servers import for_prompt
 
 Prices = Mapping[str, tuple[float, float]]
 TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "longer than")
-REFUSED = ("content_filter", "refusal")
 TRIED_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 STOPS_ALLOWED = 4
 LONGEST_WAIT = 60.0
 LATER_NAMES = {"max_tokens": "max_completion_tokens"}
 """Keys that newer servers know under another name."""
-OPTIONAL = ("temperature", "top_p", "seed", "stop")
+OPTIONAL = ("temperature", "top_p", "seed", "stop", "chat_template_kwargs")
 """Keys without which a question can be asked, though by the server's own defaults."""
+NO_TEMPLATE = re.compile(r"chat[ _-]?template", re.I)
+"""What a server writes of a model that has none."""
 NOT_TAKEN = ("unsupported", "not supported", "not support", "unrecognized", "unknown", "not permitted", "extra inputs")
 """What servers write of a key that they do not take."""
 LONGEST_WORD = 300
@@ -102,6 +105,7 @@ class EndpointGenerator:
         *,
         key: str | None = None,
         chat: bool = False,
+        or_text: bool = False,
         prices: Prices | None = None,
         num_concurrent: int = 16,
         per_minute: float | None = None,
@@ -112,6 +116,8 @@ class EndpointGenerator:
         self.url = url.rstrip("/")
         self._key = key
         self.chat = chat
+        self.or_text = or_text
+        """Whether a model without a chat template is asked to complete the text instead."""
         self.prices = prices or {}
         self.num_concurrent = num_concurrent
         self.tries = tries
@@ -170,18 +176,18 @@ class EndpointGenerator:
 
     def _stream_one(self, request: Request) -> Generator[Delta]:
         """Yield the pieces of one reply as the server sends them, and the whole reply last."""
-        text = ""
+        text = thought = ""
         reason: str | None = None
         try:
             for choice in self._choices(request):
-                piece = self._text(choice)
-                reason = _reason(choice) or reason
-                text += piece
-                if piece:
-                    yield Delta(request.key, piece)
+                piece, thinking = text_of(choice), thinking_of(choice)
+                reason = reason_of(choice) or reason
+                text, thought = text + piece, thought + thinking
+                if piece or thinking:
+                    yield Delta(request.key, piece, reasoning=thinking)
         except _PromptTooLongError:
             reason = "too_long"
-        yield Delta(request.key, "", self._reply(request, text, reason, {}))
+        yield Delta(request.key, "", self._reply(request, text, reason, {}, thought))
 
     def _choices(self, request: Request) -> Iterator[Mapping[str, Any]]:
         """Each event of a streamed answer; one that breaks off is not asked again, for its beginning was given out."""
@@ -211,7 +217,7 @@ class EndpointGenerator:
         try:
             answer = json.loads(whole)
             choice, usage = answer["choices"][0], answer.get("usage") or {}
-            return self.completed(request, choice, usage)
+            reply = self.completed(request, choice, usage)
         except (ValueError, LookupError, TypeError, AttributeError):
             body = self._redacted(whole)
             raise NoReplyError(
@@ -219,6 +225,19 @@ class EndpointGenerator:
                 f"{self.url} does not answer for `{request.model}` as OpenAI's API does. Check the address, which ends "
                 f"in /v1. The answer: {body}",
             ) from None
+        return self._ask(request) if self._stopped_in_thinking(request, reply) else reply
+
+    def _stopped_in_thinking(self, request: Request, reply: Reply) -> bool:
+        """Note, once, that a model's thinking met a stop string, so that it is asked without; whether it did."""
+        known = self.renamed.setdefault(request.model, {})
+        sent = self.chat and bool(self.stops(request)) and "stop" not in known
+        if not sent or reply.finish_reason != "stop" or reply.text or not reply.reasoning:
+            return False
+        known["stop"] = None
+        sys.stderr.write(
+            f"medllm: {self.url} ended the thinking of `{request.model}` at a stop string: none is sent any more\n"
+        )
+        return True
 
     def _read_response(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
         """Send until the server replies: retry a busy or broken server, never a wrong request."""
@@ -231,7 +250,8 @@ class EndpointGenerator:
                 body = self._redacted(fault.read())
                 if fault.code == 400 and any(words in body.lower() for words in TOO_LONG):
                     raise _PromptTooLongError from None
-                if fault.code == 400 and attempt < self.tries and self._learn(request.model, sent, body):
+                known = fault.code == 400 and attempt < self.tries
+                if known and (self._learn(request.model, sent, body) or self._gives_up_chat(request.model, body)):
                     continue
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
                     raise NoReplyError(
@@ -264,6 +284,14 @@ class EndpointGenerator:
             sys.stderr.write(f"medllm: {self.url} refuses `{key}` for `{model}`: {what}\n")
         return True
 
+    def _gives_up_chat(self, model: str, body: str) -> bool:
+        """Complete text from now on, where a model has no chat template and that is allowed; whether it is so."""
+        if not (self.chat and self.or_text and NO_TEMPLATE.search(body)):
+            return False
+        self.chat = False
+        sys.stderr.write(f"medllm: {self.url} has no chat template for `{model}`: it is asked to complete the text\n")
+        return True
+
     def _redacted(self, body: bytes) -> str:
         """Decode the beginning of a server's message without the key, which some servers give back."""
         text = body.decode("utf-8", "replace")
@@ -285,13 +313,16 @@ class EndpointGenerator:
         }
         if request.temperature:
             body |= {"top_p": request.top_p, "seed": request.seed % 2**31}
-        if request.stop:
-            body["stop"] = list(request.stop[:STOPS_ALLOWED])
+        if stops := self.stops(request):
+            body["stop"] = list(stops)
         if self.chat:
             body["messages"] = list(request.messages) or [{"role": "user", "content": request.text}]
+            if request.chat_template_kwargs:
+                body["chat_template_kwargs"] = dict(request.chat_template_kwargs)
         else:
             body["prompt"] = self.prompt(request)
-        body = {key: value for key, value in {**body, **self.options}.items() if value is not None}
+        options = for_prompt(self.options, request.style)
+        body = {key: value for key, value in {**body, **options}.items() if value is not None}
         for key, other in self.renamed.get(request.model, {}).items():
             value = body.pop(key, None)
             if other and value is not None:
@@ -312,37 +343,19 @@ class EndpointGenerator:
         """Return a request's prompt as the server gets it, for models that complete text."""
         return request.text
 
+    def stops(self, request: Request) -> Sequence[str]:
+        """Return the stop strings for the server; none where they might end the thinking instead of the reply."""
+        return () if self.chat and request.thinks else request.stop[:STOPS_ALLOWED]
+
     def completed(self, request: Request, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Reply:
         """Return the reply that a whole answer holds."""
-        return self._reply(request, self._text(choice), _reason(choice), usage)
+        return self._reply(request, text_of(choice), reason_of(choice), usage, thinking_of(choice))
 
-    def _text(self, choice: Mapping[str, Any]) -> str:
-        message = choice.get("delta") or choice.get("message") or {}
-        return str(choice.get("text") or message.get("content") or "")
-
-    def _reply(self, request: Request, text: str, reason: str | None, usage: Mapping[str, Any]) -> Reply:
-        """The reply with its cost, cut before the first stop string whether or not the server did so."""
-        ends = [at for stop in request.stop if (at := text.find(stop)) >= 0]
-        asked, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    def _reply(
+        self, request: Request, text: str, reason: str | None, usage: Mapping[str, Any], thought: str = ""
+    ) -> Reply:
         price = self.prices.get(request.model, (0.0, 0.0))
-        kept: FinishReason = "length" if reason == "length" and not ends else "stop"
-        return Reply(
-            key=request.key,
-            text=text[: min(ends)] if ends else text,
-            finish_reason=reason if reason in ("too_long", "refused") else kept,  # type: ignore[arg-type]
-            prompt_tokens=asked,
-            completion_tokens=written,
-            cost=(asked * price[0] + written * price[1]) / 1_000_000,
-        )
-
-
-def _reason(choice: Mapping[str, Any]) -> str | None:
-    """Read why a reply ended; a refusal has several names."""
-    message = choice.get("delta") or choice.get("message") or {}
-    if choice.get("finish_reason") in REFUSED or message.get("refusal"):
-        return "refused"
-    reason: str | None = choice.get("finish_reason")
-    return reason
+        return read_reply(request, Ending(text, thought, reason), usage, chat=self.chat, price=price)
 
 
 def _whole(response: Any) -> bytes:  # noqa: ANN401  an http.client.HTTPResponse

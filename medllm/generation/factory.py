@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from medllm.errors import ModelError
-from medllm.generation.answer_store import Answerer
+from medllm.generation.identity import KEY, asked_as, base_under, openai_address
 from medllm.generation.types import (
     BASE,
     Delta,
@@ -27,9 +25,8 @@ from medllm.generation.types import (
     tokens_read,
     tokens_written,
 )
-from medllm.recipe.base import base_of
 from medllm.recipe.hardware import machine, nodes
-from medllm.recipe.servers import AUTO, LOCAL, OPENAI, OPENAI_PREFIX, VllmOptions, is_address, is_vllm
+from medllm.recipe.servers import AUTO, LOCAL, OPENAI_PREFIX, VllmOptions, is_address, is_vllm
 from medllm.recipe.settings import ApiModel, Evaluate, Preferences
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
@@ -40,21 +37,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 """Requests sent at once to a server at an address."""
-DECIDING = (
-    "*.safetensors",
-    "*config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*_tokens*.json",
-    "chat_template*",
-)
-"""The files of a model's folder that decide its replies."""
-KEY = "OPENAI_API_KEY"
-"""The environment variable of the key for `engine` and `openai:` models."""
-ADDRESS = "OPENAI_BASE_URL"
-"""The variable by which OpenAI's own client is sent elsewhere; the recipe alone decides it here."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +112,11 @@ def processes_of(settings: Preferences | Evaluate) -> int | None:
     return min(asked.count, import_torch().cuda.device_count()) or None
 
 
-def make_generators(
+def make_generators(  # noqa: PLR0913  each a way to load or to ask
     models: Mapping[str, str | ApiModel],
     sources: dict[str, Path],
     *,
+    form: str = "completion",
     engine: str = "local",
     dtype: str = "bfloat16",
     quantization: Quantization = "none",
@@ -148,6 +131,7 @@ def make_generators(
     are first asked, each by `num_processes` processes (None: one for each GPU).
     """
     server = server or ServerOptions()
+    forms = asked_as(models, sources, engine=engine, form=form)
     found: dict[str, tuple[Generator, str]] = {}
     own: dict[str, Generator] = {}
     local: dict[str, Path] = {}
@@ -159,15 +143,17 @@ def make_generators(
                 own[twin] = _api(source.api, server, chat=source.chat, key=key, options=source.request)
             found[name] = (own[twin], source.model)
         elif source.startswith(OPENAI_PREFIX):
-            maker = _api(_openai_address(engine, name, source), server, chat=True, key=os.environ.get(KEY))
+            maker = _api(openai_address(engine, name, source), server, chat=True, key=os.environ.get(KEY))
             found[name] = (maker, source.removeprefix(OPENAI_PREFIX))
         elif is_address(engine):
-            found[name] = (_api(engine, server, chat=False, key=os.environ.get(KEY)), name)
+            chat, or_text = forms[name].chat, form == "auto"
+            found[name] = (_api(engine, server, chat=chat, or_text=or_text, key=os.environ.get(KEY)), name)
         else:
             local[name] = sources[source]
     options = {"engine": engine, "dtype": dtype, "quantization": quantization, "batch_size": batch_size}
     bases = {name: base_under(str(models[name]), sources) for name in local}
-    return {**found, **_local(local, bases, _Here(num_processes, options, server))}
+    templates = {name: template for name, form_ in forms.items() if (template := form_.template)}
+    return {**found, **_local(local, bases, templates, _Here(num_processes, options, server))}
 
 
 def generators_for(
@@ -177,6 +163,7 @@ def generators_for(
     return make_generators(
         settings.models,
         sources,
+        form=settings.format,
         engine=settings.engine,
         dtype=settings.dtype,
         quantization=settings.quantization,
@@ -186,53 +173,9 @@ def generators_for(
     )
 
 
-def answerers(
-    models: Mapping[str, str | ApiModel], sources: dict[str, Path], *, engine: str, dtype: str, quantization: str
-) -> dict[str, Answerer]:
-    """For each name in the tables: what decides its replies besides the request, under which they are kept.
-
-    A model here is its files, whatever its folder or commit. A server's model is its name, its options and, where the
-    recipe names one, its source: a server that loads other weights under the same name is not noticed.
-    """
-    found: dict[str, Answerer] = {}
-    for name, source in models.items():
-        if isinstance(source, ApiModel):
-            asked = {"chat": source.chat, "model": source.model, "request": source.request}
-            found[name] = Answerer.behind(source.api, {**asked, "revision": source.revision})
-        elif source.startswith(OPENAI_PREFIX):
-            served = source.removeprefix(OPENAI_PREFIX)
-            asked = {"chat": True, "model": served, "request": {}, "revision": None}
-            found[name] = Answerer.behind(_openai_address(engine, name, source), asked)
-        elif is_address(engine):
-            folder = sources.get(source)
-            found[name] = Answerer.behind(engine, {"name": name, "files": files_digest(folder) if folder else source})
-        else:
-            base = base_under(source, sources) if is_adapter(sources[source]) else None
-            files = [files_digest(one) for one in (base, sources[source]) if one is not None]
-            found[name] = Answerer({"engine": engine, "dtype": dtype, "quantization": quantization, "files": files})
-    return found
-
-
-@lru_cache(maxsize=64)
-def files_digest(folder: Path) -> str:
-    """Hash the files of a model that decide its replies; in the Hub's cache, files are named by their content."""
-    whole = hashlib.sha256()
-    for path in sorted(path for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()):
-        target = path.resolve()
-        content = target.name
-        if target.parent.name != "blobs":
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name}\0{content}\n".encode())
-    return whole.hexdigest()
-
-
-def base_under(source: str, sources: Mapping[str, Path]) -> Path | None:
-    """Return the base of an adapter: the one that it names itself, else the recipe's."""
-    return sources.get(base_of(source), sources.get(BASE))
-
-
-def _local(models: dict[str, Path], bases: Mapping[str, Path | None], here: _Here) -> dict[str, tuple[Generator, str]]:
+def _local(
+    models: dict[str, Path], bases: Mapping[str, Path | None], templates: Mapping[str, str], here: _Here
+) -> dict[str, tuple[Generator, str]]:
     """One maker for each base with all adapters on it, and one for each full model besides."""
     laid: dict[Path, dict[str, Path]] = {}
     for name, folder in models.items():
@@ -245,7 +188,12 @@ def _local(models: dict[str, Path], bases: Mapping[str, Path | None], here: _Her
             Adapter(folder).fits(Checkpoint(base))
             laid.setdefault(base.resolve(), {})[name] = folder
     found: dict[str, tuple[Generator, str]] = {}
-    together = {base: here.open(base, adapters) for base, adapters in laid.items()}
+    together = {}
+    for base, adapters in laid.items():
+        names = {name: name for name in adapters}
+        names |= {name: BASE for name, folder in models.items() if folder.resolve() == base}
+        chats = {known: templates[name] for name, known in names.items() if name in templates}
+        together[base] = here.open(base, adapters, chats)
     for name, folder in models.items():
         on = next((base for base, adapters in laid.items() if name in adapters), None)
         if on is not None:
@@ -253,7 +201,8 @@ def _local(models: dict[str, Path], bases: Mapping[str, Path | None], here: _Her
         elif folder.resolve() in together:
             found[name] = (together[folder.resolve()], BASE)
         else:
-            found[name] = (here.open(folder, {}), BASE)
+            chats = {BASE: templates[name]} if name in templates else {}
+            found[name] = (here.open(folder, {}, chats), BASE)
     return found
 
 
@@ -265,22 +214,22 @@ class _Here:
         self.engine: str = options["engine"]
         self._one: OneServer | None = None
 
-    def open(self, base: Path, adapters: dict[str, Path]) -> Generator:
+    def open(self, base: Path, adapters: dict[str, Path], templates: Mapping[str, str]) -> Generator:
         """A base with its adapters: behind a vLLM, in this process, or in several processes."""
         Checkpoint(base)
         if is_vllm(self.engine):
-            return self._served(base, adapters)
-        here = OnDemand(lambda: self._load(base, adapters))
+            return self._served(base, adapters, templates)
+        here = OnDemand(lambda: self._load(base, adapters, templates))
         if self.engine == AUTO and self._vllm_suits():
             try:
                 from medllm.generation.vllm import VllmOrHere
 
-                return VllmOrHere(self._served(base, adapters), here)
+                return VllmOrHere(self._served(base, adapters, templates), here)
             except ModelError as error:
                 sys.stderr.write(f"engine: not vllm, because {error}\n")
         return here
 
-    def _load(self, base: Path, adapters: dict[str, Path]) -> Generator:
+    def _load(self, base: Path, adapters: dict[str, Path], templates: Mapping[str, str]) -> Generator:
         from medllm.generation.distributed import SpreadGenerator, devices
         from medllm.generation.engine.choice import open_generator
 
@@ -288,10 +237,10 @@ class _Here:
         if self.engine == LOCAL:  # the other engines spread a model over several GPUs
             _refuse_small_gpus(base, places, self.options["quantization"], self.options["dtype"])
         if len(places) * nodes() > 1:
-            return SpreadGenerator(base, adapters, places, **self.options)
-        return open_generator(base=base, adapters=adapters or None, **self.options)
+            return SpreadGenerator(base, adapters, places, templates=dict(templates), **self.options)
+        return open_generator(base=base, adapters=adapters or None, templates=templates, **self.options)
 
-    def _served(self, base: Path, adapters: dict[str, Path]) -> VllmGenerator:
+    def _served(self, base: Path, adapters: dict[str, Path], templates: Mapping[str, str]) -> VllmGenerator:
         from medllm.generation.serving import serving_of
         from medllm.generation.vllm import OneServer, VllmGenerator
 
@@ -299,7 +248,8 @@ class _Here:
         how = {"dtype": self.options["dtype"], "quantization": self.options["quantization"]}
         serving = serving_of(base, adapters, **how, options=self.server.vllm)
         concurrent = self.server.num_concurrent
-        return VllmGenerator(serving, self._one, engine=self.engine, num_concurrent=concurrent)
+        options: dict[str, Any] = {"num_concurrent": concurrent, "templates": templates}
+        return VllmGenerator(serving, self._one, engine=self.engine, **options)
 
     def _vllm_suits(self) -> bool:
         """Whether `auto` tries vLLM: it is named, a GPU is here, and no other machine works on the stage."""
@@ -321,28 +271,25 @@ def _refuse_small_gpus(base: Path, places: list[str | None], quantization: str, 
 
 
 def _api(
-    url: str, server: ServerOptions, *, chat: bool, key: str | None, options: Mapping[str, Any] | None = None
+    url: str,
+    server: ServerOptions,
+    *,
+    chat: bool,
+    key: str | None,
+    or_text: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Generator:
     from medllm.generation.endpoint import EndpointGenerator
 
     return EndpointGenerator(
-        url, key=key, chat=chat, prices=server.prices, num_concurrent=server.num_concurrent or AT_ONCE, options=options
+        url,
+        key=key,
+        chat=chat,
+        or_text=or_text,
+        prices=server.prices,
+        num_concurrent=server.num_concurrent or AT_ONCE,
+        options=options,
     )
-
-
-def _openai_address(engine: str, name: str, source: str) -> str:
-    """The engine's address, or OpenAI's own; refused where the environment names one that the recipe does not."""
-    if is_address(engine):
-        return engine
-    other = os.environ.get(ADDRESS, OPENAI).rstrip("/")
-    if other != OPENAI:
-        raise ModelError(
-            "generation.address-from-environment",
-            f"evaluate.models.{name}: {ADDRESS} is {other}, but `{source}` is asked at {OPENAI}. Write "
-            f"`{{api: {other}, model: {source.removeprefix(OPENAI_PREFIX)}, key: {KEY}}}` to ask the other server, or "
-            f"unset {ADDRESS}.",
-        )
-    return OPENAI
 
 
 def key_of(model: ApiModel, place: str) -> str | None:
@@ -357,11 +304,3 @@ def key_of(model: ApiModel, place: str) -> str | None:
             "server's key.",
         )
     return value
-
-
-def source_of(folder: Path | None) -> tuple[str | None, str | None]:
-    """Read the name of a model, and its commit where the folder is a Hub snapshot, from the folder's path."""
-    if folder is None:
-        return None, None
-    parent = folder.absolute().parent
-    return model_name(folder), folder.name if parent.name == "snapshots" else None

@@ -1,12 +1,13 @@
 """Requests and replies of a generator, the same for every backend."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from medllm.errors import ModelError
 from medllm.exam.prompts import Prompt
+from medllm.exam.record import PromptStyle
 
 Message = dict[str, str]
 FinishReason = Literal["stop", "length", "too_long", "refused"]
@@ -24,7 +25,11 @@ class Request:
     text: str
     """The prompt, for models that complete text."""
     messages: tuple[Message, ...] = ()
-    """The same prompt as a conversation, for servers that only chat."""
+    """The same prompt as a conversation, for models that are asked by chat."""
+    style: PromptStyle = "plain"
+    """What is asked for; with `think` the model thinks before its reply, as far as its chat template can switch it."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Further values of the chat template, as `reasoning_effort`."""
     shared: int = 0
     """How many characters at the start (worked examples) other requests have in common with this one."""
     max_new_tokens: int = 256
@@ -34,10 +39,10 @@ class Request:
     seed: int = 0
     """Decides a sampled answer, whatever else is asked in the same breath."""
     stop: tuple[str, ...] = ()
-    """The answer ends before the first of these."""
+    """The answer ends before the first of these; in thinking they mean nothing."""
 
     @classmethod
-    def of_prompt(
+    def of_prompt(  # noqa: PLR0913  each a way to ask
         cls,
         prompt: Prompt,
         *,
@@ -48,6 +53,7 @@ class Request:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> "Request":
         """Build the request that puts a rendered prompt to a model."""
         return cls(
@@ -55,6 +61,8 @@ class Request:
             model=model,
             text=prompt.text,
             messages=prompt.messages,
+            style=prompt.style,
+            chat_template_kwargs=chat_template_kwargs or {},
             shared=shared,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -63,6 +71,11 @@ class Request:
             stop=prompt.stop,
         )
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the model is asked to think before its reply."""
+        return self.style == "think"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -70,6 +83,7 @@ class Reply:
 
     key: str
     text: str
+    """The reply; of a model that is asked by chat without its thinking, and empty where it ended in thinking."""
     finish_reason: FinishReason
     """`stop` (an end mark or a stop string), `length` (no room left), `too_long` (the prompt did not fit), `refused`
     (by the server, for its content)."""
@@ -78,7 +92,11 @@ class Reply:
     cost: float = 0.0
     """US dollars, where the maker charges."""
     tokens: tuple[int, ...] = field(default=(), repr=False)
-    """The completion's tokens, where the maker knows them."""
+    """The completion's tokens, where the maker knows them; those of the thinking included."""
+    reasoning: str = ""
+    """What the model thought before its reply."""
+    reasoning_tokens: int = 0
+    """How many of `completion_tokens` it thought, where the maker counts them."""
     by: str = ""
     """The engine that wrote it and its version, as `local 0.1.0`; empty for a server that somebody else runs."""
 
@@ -91,6 +109,8 @@ class Delta:
     text: str
     """Empty in the last piece, and in a piece that only shows that the request still waits."""
     reply: Reply | None = None
+    reasoning: str = ""
+    """A piece of the thinking before the reply."""
     error: Exception | None = None
     """What this request failed with; other requests of the same stream go on."""
 

@@ -1,5 +1,6 @@
 """`engine: vllm`: a base and its adapters behind a server of the run's own, asked in tokens and read in tokens."""
 
+import collections.abc
 import os
 import sys
 import threading
@@ -10,7 +11,8 @@ from typing import Any
 
 from medllm.errors import ModelError
 from medllm.generation.endpoint import EndpointGenerator
-from medllm.generation.engine.batching import Decoder, refuse_strangers, too_long
+from medllm.generation.engine.batching import PromptReader, refuse_strangers, too_long
+from medllm.generation.engine.decoding import Decoder
 from medllm.generation.serving import Serving, context_of, find_program, refuse_adapter
 from medllm.generation.types import (
     BASE,
@@ -28,7 +30,7 @@ from medllm.processes import PATIENCE
 from medllm.recipe.servers import vllm_version
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import PROBE, TextTokens, end_tokens, load_tokenizer
+from medllm.weights.load import PROBE, end_tokens, load_tokenizer
 
 AT_ONCE = 256
 """Requests sent at once to our own server."""
@@ -96,6 +98,7 @@ class VllmGenerator:
         *,
         engine: str = "vllm",
         num_concurrent: int | None = None,
+        templates: Mapping[str, str] | None = None,
     ) -> None:
         checkpoint = Checkpoint(serving.base)
         for folder in serving.adapters.values():
@@ -105,8 +108,8 @@ class VllmGenerator:
         self.serving, self.one, self.wanted = serving, one, vllm_version(engine)
         self.num_concurrent = num_concurrent or AT_ONCE
         self.tokenizer = load_tokenizer(serving.base)
-        self.words = TextTokens(self.tokenizer)
-        self.ends = end_tokens(self.tokenizer, serving.base)
+        self.reader = PromptReader(self.tokenizer, templates)
+        self.ends = end_tokens(self.tokenizer, serving.base) | self.reader.ends
         self.context = context_of(checkpoint.config)
         self.engine: str | None = None
         """Name and version of the engine, once it has answered."""
@@ -149,7 +152,7 @@ class VllmGenerator:
                     f"the recipe asks for vllm {self.wanted}, and {self.program[0]} is {version}. Install that "
                     "version, or write the other one into `engine`.",
                 )
-            prompts = [self.words.prompt(text) for text in (PROBE, *CHECKED)]
+            prompts = [self.reader.words.prompt(text) for text in (PROBE, *CHECKED)]
             check(server, [prompt[:512] for prompt in prompts], sorted(self.ends)[:4])
         except BaseException:
             server.stop()
@@ -162,7 +165,7 @@ class VllmGenerator:
     ) -> tuple[list[Request], dict[str, list[int]], list[tuple[Request, int]]]:
         """The requests that fit the model, the tokens of each by its key, and the others with their lengths."""
         refuse_strangers(requests, tuple(self.serving.adapters))
-        read = {request.key: self.words.prompt(request.text) for request in requests}
+        read = {request.key: self.reader.tokens(request) for request in requests}
         long = {request.key: len(read[request.key]) + request.max_new_tokens > self.context for request in requests}
         unfit = [(request, len(read[request.key])) for request in requests if long[request.key]]
         return [request for request in requests if not long[request.key]], read, unfit
@@ -280,12 +283,37 @@ class VllmClient(EndpointGenerator):
         """The tokens of the prompt: a mark in a question stays text, which vLLM's own reading would not keep."""
         return self.tokens[request.key]
 
+    def stops(self, request: Request) -> Sequence[str]:
+        """The stop strings for the server; of a chat they are looked for here, where thinking and reply are apart."""
+        return () if self.owner.reader.chat(request) else super().stops(request)
+
+    def _stream_one(self, request: Request) -> collections.abc.Generator[Delta]:
+        if self.owner.reader.chat(request) is None:
+            yield from super()._stream_one(request)
+            return
+        writing = self._decoder(request)
+        for choice in self._choices(request):
+            for token in choice.get("token_ids") or ():
+                if writing.finished is None:
+                    writing.take(int(token))
+            if writing.finished is None and (news := writing.news()):
+                yield news
+            self._finish(writing, choice.get("finish_reason"))
+        self._finish(writing, "stop")
+        yield writing.last(streamed=True)
+
     def completed(self, request: Request, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Reply:
         """Read the reply off its tokens, by the local engine's rules of stops and ends."""
-        writing = Decoder(request, len(self.tokens[request.key]), self.owner.tokenizer, self.owner.ends)
+        writing = self._decoder(request)
         for token in choice["token_ids"]:
             if writing.finished is None:
                 writing.take(int(token))
-        if writing.finished is None:
-            writing.finished = "length" if choice.get("finish_reason") == "length" else "stop"
+        self._finish(writing, choice.get("finish_reason") or "stop")
         return writing.reply()
+
+    def _decoder(self, request: Request) -> Decoder:
+        return self.owner.reader.decoder(request, len(self.tokens[request.key]), self.owner.ends)
+
+    def _finish(self, writing: Decoder, reason: str | None) -> None:
+        if writing.finished is None and reason:
+            writing.finished = "length" if reason == "length" else "stop"

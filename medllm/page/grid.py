@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.html import both, hidden, safe, shortened
-from medllm.page.reply import raw_link, reply_html
+from medllm.page.reply import raw_link, reply_html, thinking_html
 from medllm.page.results import key_of
 from medllm.side_by_side import Cell, Flip, State, flip_between
 
@@ -29,24 +29,31 @@ def grid_value(
     cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], live: bool = False
 ) -> dict[str, object]:
     """Return the template's value; replies are the only strings that grow, so streams are sent as appends."""
-    flips = {model: flip_between(cells.get((model, "plain")), cells.get((model, "explain"))) for model in models}
+    prompts = tuple(one for one in PROMPTS if one != "think" or any(style == one for _, style in cells))
+    flips: Flips = {
+        (model, prompt): flip_between(cells.get((model, "plain")), cells.get((model, prompt)))
+        for model in models
+        for prompt in prompts
+    }
     return {
         "mode": "writing" if live else "",
-        "matrix": _matrix(cells, models, flips),
+        "matrix": _matrix(cells, models, prompts, flips),
         "columns": [
-            _column(place, model, cells, flips[model], notes.get(model, "")) for place, model in enumerate(models)
+            _column(place, model, cells, prompts, flips, notes.get(model, "")) for place, model in enumerate(models)
         ],
-        "prompts": "".join(_prompt_box(key, prompt, live) for prompt in PROMPTS) if key else "",
+        "prompts": "".join(_prompt_box(key, prompt, live) for prompt in prompts) if key else "",
     }
 
 
-def _matrix(cells: Cells, models: Sequence[str], flips: Mapping[str, Flip | None]) -> str:
+Flips = Mapping[tuple[str, PromptStyle], Flip | None]
+"""What each prompt did to a model's plain verdict."""
+
+
+def _matrix(cells: Cells, models: Sequence[str], prompts: Sequence[PromptStyle], flips: Flips) -> str:
     head = "".join(f'<th scope="col">{safe(model)}</th>' for model in models)
     rows = ""
-    for prompt in PROMPTS:
-        row = "".join(
-            _verdict(cells.get((model, prompt)), flips[model] if prompt == "explain" else None) for model in models
-        )
+    for prompt in prompts:
+        row = "".join(_verdict(cells.get((model, prompt)), flips[model, prompt]) for model in models)
         rows += f'<tr><th scope="row">{both(prompt)}</th>{row}</tr>'
     return (
         f'<table class="matrix{" many" if len(models) > 3 else ""}"><caption class="sr">{both("verdicts")}</caption>'
@@ -84,15 +91,13 @@ def _mark(cell: Cell | Record) -> tuple[str, str]:
     return f'<span aria-hidden="true">{"✓" if cell.correct else "✗"}</span>{hidden(word)}', word
 
 
-def _column(place: int, model: str, cells: Cells, flip: Flip | None, note: str) -> dict[str, object]:
+def _column(
+    place: int, model: str, cells: Cells, prompts: Sequence[PromptStyle], flips: Flips, note: str
+) -> dict[str, object]:
+    flip = flips[model, "explain"]
     shown = [
-        _cell(
-            place,
-            prompt,
-            cells.get((model, prompt)) or Cell(model, prompt, "absent"),
-            flip if prompt == "explain" else None,
-        )
-        for prompt in PROMPTS
+        _cell(place, prompt, cells.get((model, prompt)) or Cell(model, prompt, "absent"), flips[model, prompt])
+        for prompt in prompts
     ]
     return {
         "id": f"model-{place}",
@@ -142,9 +147,12 @@ def _badges(cell: Cell | Record, flip: Flip | None) -> str:
 
 def _body(cell: Cell | Record) -> str:
     text = cell.completion if isinstance(cell, Record) else cell.text
+    thought = cell.reasoning or ""
     if _state(cell) != "done":
-        return shortened(text.lstrip())
-    return reply_html(text) if text.strip() else f'<em class="quiet">{both("empty_reply")}</em>'
+        return thinking_html(thought) + shortened(text.lstrip())
+    if text.strip() or thought.strip():
+        return reply_html(text, thought)
+    return f'<em class="quiet">{both("empty_reply")}</em>'
 
 
 def _notes(cell: Cell | Record) -> str:

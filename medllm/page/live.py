@@ -14,7 +14,7 @@ from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.generation.types import Delta, Generator, Request, take_turn
 from medllm.page.results import RecordedResults
-from medllm.recipe.servers import ENGINES, LOCAL, is_vllm
+from medllm.recipe.servers import ENGINES, LOCAL, for_prompt, is_vllm
 from medllm.side_by_side import Generators, Round
 
 SILENCE = 120.0
@@ -33,6 +33,14 @@ class Live:
     exemplars: Mapping[str, Sequence[Question]] = field(default_factory=dict)
     """The worked examples before the questions of each exam."""
     max_new_tokens: int = 512
+    """Maximum number of tokens in a reply; with `think` four times as many, for the thinking."""
+    prompts: tuple[PromptStyle, ...] = ("plain", "explain")
+    system_prompt: str | None = None
+    """The system message of a chat; the template's own when None."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the chat template, as in a recipe."""
+    chat: bool = False
+    """Whether the models get the prompt as a conversation."""
     silence: float = SILENCE
     """Seconds without text after which a cell is marked as failed."""
 
@@ -42,15 +50,16 @@ class Live:
         return tuple(self.generators)
 
     def start_round(self, question: Question) -> Round:
-        """Put a question to all models under both prompts; one of a reader's own has no key and is not scored."""
-        prompts = {style: self._rendered(question, style) for style in PROMPTS}
-        room = dict.fromkeys(PROMPTS, self.max_new_tokens)
-        return Round(self.generators, prompts, room, question if question.has_key else None)
+        """Put a question to all models under every prompt; one of a reader's own has no key and is not scored."""
+        prompts = {style: self._rendered(question, style) for style in self.prompts}
+        room = {style: self.max_new_tokens * (4 if style == "think" else 1) for style in self.prompts}
+        values = {style: for_prompt(self.chat_template_kwargs, style) for style in self.prompts}
+        return Round(self.generators, prompts, room, question if question.has_key else None, values)
 
     def prompt(self, question: Question, style: PromptStyle) -> str:
         """Return the exact prompt that is sent."""
-        text: str = self._rendered(question, style).text
-        return text
+        prompt = self._rendered(question, style)
+        return prompt.conversation if self.chat else prompt.text
 
     def asking_like(self, results: RecordedResults) -> "Live":
         """Return the same models with the template and worked examples of these results."""
@@ -60,7 +69,8 @@ class Live:
         examples = self.exemplars.get(question.benchmark, ())
         if question.choices and not question.has_key:
             examples = next(iter(self.exemplars.values()), ())
-        return render(question, prompt=style, template=self.template or "paper", exemplars=examples)
+        template = self.template or "paper"
+        return render(question, prompt=style, template=template, exemplars=examples, system=self.system_prompt)
 
 
 def open_live(description: str | None = None) -> Live | None:
@@ -69,7 +79,7 @@ def open_live(description: str | None = None) -> Live | None:
     It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key is in
     OPENAI_API_KEY; a model may have its own address, as in a recipe: `{"api", "model", "chat", "key", "request"}`. Or
     `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here, with `"engine"` one
-    of a recipe's that is no address.
+    of a recipe's that is no address. `format`, `prompts`, `system_prompt`, `chat_template_kwargs`: as in a recipe.
     """
     description = description or os.environ.get("MEDLLM_LIVE")
     if not description or description == "none":
@@ -98,7 +108,8 @@ def _server(settings: dict[str, Any]) -> Live:
     def open_server(url: str, key: str | None, *, chat: bool, options: dict[str, Any]) -> EndpointGenerator:
         return EndpointGenerator(url, key=key, chat=chat, num_concurrent=64, tries=2, timeout=patience, options=options)
 
-    shared = open_server(url, key, chat=bool(settings.get("chat", False)), options={}) if url else None
+    chat = bool(settings.get("chat", settings.get("format", "completion") != "completion"))
+    shared = open_server(url, key, chat=chat, options={}) if url else None
     makers: dict[str, tuple[Generator, str]] = {}
     if not settings["models"]:
         raise ValueError("`models` names no model")
@@ -106,17 +117,19 @@ def _server(settings: dict[str, Any]) -> Live:
         if isinstance(known, dict):
             own = ApiModel.model_validate(known)
             maker = open_server(own.api, key_of(own, f"MEDLLM_LIVE.models.{name}"), chat=own.chat, options=own.request)
+            chat = chat or own.chat
             makers[name] = (maker, own.model)
         elif shared is not None:
             makers[name] = (shared, known)
         else:
             raise ValueError(f"{name} has no address: give `url`, or `{{api, model}}` for it")
-    return Live(makers, url or "servers of their own", **_how(settings))
+    return Live(makers, url or "servers of their own", chat=chat, **_how(settings, chat=chat))
 
 
 def _adapters(settings: dict[str, Any]) -> Live:
     adapters = dict(settings["adapters"])
     from medllm.generation.factory import make_generators
+    from medllm.generation.identity import asked_as, refuse_thinking_without_chat
 
     sources = {"base": _folder(settings["base"])} | {name: _folder(source) for name, source in adapters.items()}
     models = {"base": "base"} | {name: name for name in adapters}
@@ -127,14 +140,28 @@ def _adapters(settings: dict[str, Any]) -> Live:
     if engine not in ENGINES and not is_vllm(engine):
         raise ValueError(f"`engine` is {engine}, not one of {', '.join(ENGINES)}")
     dtype = settings.get("dtype", "float32")
-    makers = make_generators(models, sources, engine=engine, dtype=dtype, quantization=quantization)
+    form = settings.get("format", "completion")
+    forms = asked_as(models, sources, engine=engine, form=form)
+    refuse_thinking_without_chat(forms, settings.get("prompts", ()))
+    how: dict[str, Any] = {"engine": engine, "dtype": dtype, "quantization": quantization}
+    makers = make_generators(models, sources, form=form, **how)
+    chat = any(one.chat for one in forms.values())
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
-    return Live(makers, str(settings["base"]), **_how(settings))
+    return Live(makers, str(settings["base"]), chat=chat, **_how(settings, chat=chat))
 
 
-def _how(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in ("template", "max_new_tokens", "silence") if name in settings}
+def _how(settings: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+    names = ("template", "max_new_tokens", "silence", "system_prompt", "chat_template_kwargs")
+    found = {name: settings[name] for name in names if name in settings}
+    if "prompts" in settings:
+        wanted = settings["prompts"]
+        if not wanted or not set(wanted) <= set(PROMPTS):
+            raise ValueError(f"`prompts` is {wanted}, not a list of {', '.join(PROMPTS)}")
+        if "think" in wanted and not chat:
+            raise ValueError("the prompt `think` needs `format: chat`")
+        found["prompts"] = tuple(one for one in PROMPTS if one in wanted)
+    return found
 
 
 def _folder(source: str) -> Path:

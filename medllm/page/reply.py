@@ -55,16 +55,21 @@ def formatted(text: str) -> str:
 def reply_html(text: str, reasoning: str = "") -> str:
     """Return a whole reply: the model's thinking folded, with its length, and then what it answered."""
     thinking, rest = split_thinking(text)
-    parts = [part for part in (reasoning, thinking) if part.strip()]
-    folded = "".join(
-        f'<details class="thinking"><summary>{both("thinking_of", n=f"{len(part):,}")}</summary>'
-        f'<div class="raw">{shortened(part.strip())}</div></details>'
-        for part in parts
-    )
-    if rest is None:
+    folded = thinking_html(reasoning) + thinking_html(thinking)
+    if rest is None or (reasoning.strip() and not rest.strip()):
         return f'{folded}<em class="quiet">{both("only_thinking")}</em>'
     body = formatted(rest.strip()) if rest.strip() else f'<em class="quiet">{both("empty_reply")}</em>'
     return f'{folded}<div class="formatted">{body}</div>'
+
+
+def thinking_html(text: str) -> str:
+    """Return what a model thought, folded, with its length; nothing where it thought nothing."""
+    if not text.strip():
+        return ""
+    return (
+        f'<details class="thinking"><summary>{both("thinking_of", n=f"{len(text):,}")}</summary>'
+        f'<div class="raw">{shortened(text.strip())}</div></details>'
+    )
 
 
 def raw_link(source: str) -> str:

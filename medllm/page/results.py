@@ -160,13 +160,25 @@ class RecordedResults:
             exemplars=exemplars,
             shots=min(record.shots if shots is None else shots, len(exemplars)),
             context="linked" if record.context == "linked" else "original",
+            system=self.run_of(record).get("system_prompt"),
         )
+
+    def run_of(self, record: Record) -> Mapping[str, Any]:
+        """Return how a recorded reply was asked for, as the evaluation noted it; empty where it did not."""
+        names = ("model", "benchmark", "prompt")
+        wanted = [getattr(record, name) for name in names]
+        return next((run for run in self.runs if [run.get(name) for name in names] == wanted), {})
 
     @cached_property
     def prompts(self) -> tuple[PromptStyle, ...]:
         """The prompts that were used, plain first."""
         seen = set(self.table.column("prompt").unique().to_pylist())
         return tuple(prompt for prompt in PROMPTS if prompt in seen)
+
+    @cached_property
+    def shown(self) -> tuple[PromptStyle, ...]:
+        """The prompts that every view shows: plain and explained, and thinking where a model was asked to think."""
+        return PROMPTS if "think" in self.prompts else ("plain", "explain")
 
     @cached_property
     def rows(self) -> dict[Column, npt.NDArray[np.int64]]:

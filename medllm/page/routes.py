@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from medllm.errors import DataError, HubError, MedllmError
 from medllm.exam.question import Question
-from medllm.exam.record import PromptStyle, Record
+from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.context import PageContext
 from medllm.page.html import LANGUAGES, word
 from medllm.page.review import agreement_line, no_more, pair_form, thanks
@@ -188,7 +188,7 @@ def routes(page: PageContext) -> list[BaseRoute]:
     def prompt(request: Request) -> Response:
         query = request.query_params
         key = page.results.find(query.get("q"))
-        style: PromptStyle = "explain" if query.get("prompt") == "explain" else "plain"
+        style: PromptStyle = next((one for one in PROMPTS if one == query.get("prompt")), "plain")
         if key is None:
             return PlainTextResponse("no such question", status_code=404)
         if query.get("live") and page.live is not None:
@@ -238,7 +238,10 @@ def exact_prompt(page: PageContext, key: str, style: PromptStyle, language: str)
     except MedllmError as fault:
         return f"{word('prompt_unsure', language)}\n\n{fault}"
     matched = record.prompt_hash is not None and prompt.hash == record.prompt_hash
-    return f"[{word('prompt_exact' if matched else 'prompt_unsure', language)}]\n\n{prompt.text}"
+    note = word("prompt_exact" if matched else "prompt_unsure", language)
+    if results.run_of(record).get("format") == "chat":
+        return f"[{note} {word('prompt_chat', language)}]\n\n{prompt.conversation}"
+    return f"[{note}]\n\n{prompt.text}"
 
 
 COLUMNS = (
@@ -271,6 +274,9 @@ def comparison(page: PageContext, key: str, language: str) -> str:
         parts.append(
             f"## {model} · {word(prompt, language)}\n\n{_verdict(record, language)}\n\n{fenced(record.completion)}"
         )
+        if record.reasoning:
+            thinking = word("thinking_of", language, n=f"{len(record.reasoning):,}")
+            parts.append(f"{thinking}\n\n{fenced(record.reasoning)}")
     return "\n\n".join(parts) + "\n"
 
 

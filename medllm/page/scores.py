@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.exam.record import PromptStyle
+from medllm.exam.stability.paired import PAIRS, Pair
 from medllm.exam.stability.report import ScoreChange, ScoreRow, Share
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio
 from medllm.page.html import both, hidden, percent, safe, signed
@@ -31,22 +32,21 @@ def scores(results: RecordedResults, narrow: Filter, measure: Measure) -> str:
     slices = "".join(_slice(results, narrow, measure, field, name) for field, name in SLICES)
     return (
         f'<section class="card"><h2>{both("scores_title")}</h2><span class="sr" id="behind">'
-        f"{both('open_behind')}</span>{_legend(count, measure)}{_dumbbells(lines)}"
+        f"{both('open_behind')}</span>{_legend(count, measure, results.shown)}{_dumbbells(lines)}"
         f"<h3>{both('same_numbers')}</h3>{_table(lines)}</section>{slices}"
     )
 
 
-def _legend(count: int, measure: Measure) -> str:
+def _legend(count: int, measure: Measure, prompts: Sequence[PromptStyle]) -> str:
     label = both("points_measure" if measure == "points" else "accuracy_measure")
+    shown = "".join(f'<span><i class="{prompt}"></i>{both(prompt)}</span>' for prompt in prompts)
     return (
-        f'<p class="legend"><span><i class="plain"></i>{both("plain")}'
-        f'</span><span><i class="explain"></i>{both("explain")}</span>'
-        f"<span>{label}</span><span>n = {count:,}</span><span>{both('intervals')}</span></p>"
+        f'<p class="legend">{shown}<span>{label}</span><span>n = {count:,}</span><span>{both("intervals")}</span></p>'
     )
 
 
 def _dumbbells(lines: Sequence[ScoreRow]) -> str:
-    shares = [share for line in lines for share in (line.plain, line.explain) if share]
+    shares = [share for line in lines for share in line.shares.values() if share]
     if not shares:
         return ""
     ticks = round_ticks(min(share.low for share in shares), max(share.high for share in shares))
@@ -83,7 +83,7 @@ def _dumbbell(line: ScoreRow, grid: str, at: Callable[[float], str]) -> str:
     if line.plain and line.explain and line.change:
         left, right = sorted((line.plain.value, line.explain.value))
         marks += f'<i class="between {line.change.sense}" style="left:{at(left)};right:calc(100% - {at(right)})"></i>'
-    for prompt, share in zip(PROMPTS, (line.plain, line.explain), strict=True):
+    for prompt, share in line.shares.items():
         if share:
             marks += (
                 f'<i class="whisker {prompt}" style="left:{at(share.low)};right:calc(100% - {at(share.high)})"></i>'
@@ -102,27 +102,34 @@ def _dumbbell(line: ScoreRow, grid: str, at: Callable[[float], str]) -> str:
 
 
 def _table(lines: Sequence[ScoreRow]) -> str:
-    heads = "".join(
-        f'<th scope="col">{head}</th>'
-        for head in (
-            both("model"), both("plain") + " %", both("explain") + " %", "Δ pt",
-            f"✓→✗{hidden('lost_long')}", f"✗→✓{hidden('gained_long')}", both("retention") + " %",
-        )
-    )  # fmt: skip
-    body = "".join(_row(line) for line in lines)
+    thinks = any("think" in line.shares for line in lines)
+    names = [
+        both("model"), both("plain") + " %", both("explain") + " %", "Δ pt",
+        f"✓→✗{hidden('lost_long')}", f"✗→✓{hidden('gained_long')}", both("retention") + " %",
+    ]  # fmt: skip
+    if thinks:
+        names += [both("think") + " %", f"Δ pt, {both('think')} − {both('plain')}"]
+        names += [f"Δ pt, {both('think')} − {both('explain')}"]
+    heads = "".join(f'<th scope="col">{head}</th>' for head in names)
+    body = "".join(_row(line, thinks=thinks) for line in lines)
     return _scroll(
         "same_numbers", f'<table class="figures"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
     )
 
 
-def _row(line: ScoreRow) -> str:
+def _row(line: ScoreRow, *, thinks: bool) -> str:
     model, change = line.model, line.change
     kept = change.retention if change else math.nan
+    thought = ""
+    if thinks:
+        thought = _share(line.shares.get("think"), model, "think_right")
+        thought += f"<td>{_change(line.changes.get(('plain', 'think')), model, 'think_')}</td>"
+        thought += f"<td>{_bare_change(line.changes.get(('explain', 'think')))}</td>"
     return (
         f'<tr><th scope="row">{safe(model)}{_trial(line)}</th>{_share(line.plain, model, "plain_right")}'
         f"{_share(line.explain, model, 'explain_right')}"
         f"<td>{_change(change, model)}</td>{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
-        f"<td>{behind(percent(kept), model, 'kept')}</td></tr>"
+        f"<td>{behind(percent(kept), model, 'kept')}</td>{thought}</tr>"
     )
 
 
@@ -141,11 +148,20 @@ def _share(share: Share | None, model: str, outcome: Outcome) -> str:
     )
 
 
-def _change(change: ScoreChange | None, model: str, **narrower: str) -> str:
+def _change(change: ScoreChange | None, model: str, prefix: Literal["", "think_"] = "", **narrower: str) -> str:
     if change is None:
         return "–"
-    number = behind(signed(change.value), model, "lost" if change.value <= 0 else "gained", **narrower)
+    turned: dict[tuple[str, bool], Outcome] = {
+        ("", True): "lost", ("", False): "gained", ("think_", True): "think_lost", ("think_", False): "think_gained",
+    }  # fmt: skip
+    number = behind(signed(change.value), model, turned[prefix, change.value <= 0], **narrower)
     return f"<b>{number}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
+
+
+def _bare_change(change: ScoreChange | None) -> str:
+    if change is None:
+        return "–"
+    return f"<b>{signed(change.value)}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
 
 
 def _count(change: ScoreChange | None, model: str, outcome: Outcome) -> str:
@@ -185,7 +201,7 @@ def _heat(line: ScoreRow, narrower: dict[str, str]) -> str:
     if line.change is None:
         return "<td>–</td>"
     strength = max(-1.0, min(1.0, line.change.value / 0.15))
-    return f'<td style="--v:{strength:.2f}">{_change(line.change, line.model, **narrower)}</td>'
+    return f'<td style="--v:{strength:.2f}">{_change(line.change, line.model, "", **narrower)}</td>'
 
 
 def _scroll(title: str, table: str) -> str:
@@ -208,13 +224,14 @@ def score_lines(results: RecordedResults, mask: Mask, measure: Measure) -> list[
     exam = _Exam(
         results, there, weights, QuestionSample(clusters(results)[there].tolist(), exams[there].tolist()), by_year
     )
+    shown = set(results.shown)
+    pairs = [pair for pair in PAIRS if set(pair) <= shown]
     return [
         ScoreRow(
             model,
             "",
-            exam.share(model, "plain"),
-            exam.share(model, "explain"),
-            exam.change(model),
+            {prompt: exam.share(model, prompt) for prompt in results.shown},
+            {pair: exam.change(model, pair) for pair in pairs},
             model in results.trials,
         )
         for model in results.models
@@ -237,10 +254,10 @@ class _Exam:
         score = self._estimate(Ratio(self.weights * right, self.weights * asked))
         return Share.of(score, int(right.sum()), int(asked.sum()))
 
-    def change(self, model: str) -> ScoreChange | None:
-        """Return the effect of explaining on a model, over the questions asked both ways."""
-        both = self._asked(model, "plain") & self._asked(model, "explain")
-        plain, explained = (self._right(model, prompt) & both for prompt in PROMPTS)
+    def change(self, model: str, pair: Pair) -> ScoreChange | None:
+        """Return the effect of the second prompt on a model, over the questions asked both ways."""
+        both = self._asked(model, pair[0]) & self._asked(model, pair[1])
+        plain, explained = (self._right(model, prompt) & both for prompt in pair)
         earlier, later = (Ratio(self.weights * right, self.weights * both) for right in (plain, explained))
         counts = {name: int(turned.sum()) for name, turned in _transitions(plain[both], explained[both]).items()}
         return ScoreChange.of(self._estimate(later, minus=earlier), **counts)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from medllm.exam.question import Question
-from medllm.exam.record import PROMPTS, Record
+from medllm.exam.record import Record
 from medllm.page.html import both, hidden, safe
 from medllm.page.results import Column, RecordedResults
 
@@ -22,8 +22,14 @@ Outcome = Literal[
     "lost", "gained", "kept", "never",
     "plain_right", "plain_wrong", "plain_unparsed",
     "explain_right", "explain_wrong", "explain_unparsed", "asked",
+    "think_lost", "think_gained", "think_right", "think_wrong", "think_unparsed",
 ]  # fmt: skip
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+def outcomes(results: RecordedResults) -> list[Outcome]:
+    """Return the outcomes that these results can have: those of thinking only where a model was asked to think."""
+    return [one for one in OUTCOMES if "think" in results.shown or not one.startswith("think_")]
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
     """Return the questions on which a model had this outcome; questions it was not asked never count."""
     plain: Column = (model, "plain")
     explained: Column = (model, "explain")
+    thought: Column = (model, "think")
     right, there, lost = results.right, results.there, results.unanswered
     twice = there[plain] & there[explained]
     found: dict[Outcome, Callable[[], Mask]] = {
@@ -113,7 +120,12 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
         "explain_right": lambda: right[explained],
         "explain_wrong": lambda: there[explained] & ~right[explained] & ~lost[explained],
         "explain_unparsed": lambda: lost[explained],
-        "asked": lambda: there[plain] | there[explained],
+        "asked": lambda: there[plain] | there[explained] | there[thought],
+        "think_lost": lambda: there[plain] & there[thought] & right[plain] & ~right[thought],
+        "think_gained": lambda: there[plain] & there[thought] & ~right[plain] & right[thought],
+        "think_right": lambda: right[thought],
+        "think_wrong": lambda: there[thought] & ~right[thought] & ~lost[thought],
+        "think_unparsed": lambda: lost[thought],
     }
     return found[wanted]()
 
@@ -213,7 +225,7 @@ def _row(results: RecordedResults, key: str, model: str, sought: str) -> str:
     question = results.question(key)
     turns = "".join(
         f'<span class="{"chosen" if other == model else ""}"><small>{safe(other)}</small>'
-        f"{'→'.join(_mark(results, key, other, prompt) for prompt in PROMPTS)}</span>"
+        f"{'→'.join(_mark(results, key, other, prompt) for prompt in results.shown)}</span>"
         for other in results.models
     )
     return (

@@ -8,7 +8,14 @@ from typing import Any
 from medllm.errors import RecipeError
 from medllm.exam.record import Record, read_records
 from medllm.exam.stability.paired import Comparison
-from medllm.exam.stability.report import ScoreRow, StabilityReport, format_estimate, score_table, stability_report
+from medllm.exam.stability.report import (
+    ScoreRow,
+    StabilityReport,
+    columns,
+    format_estimate,
+    score_table,
+    stability_report,
+)
 from medllm.exam.stability.text import report_json
 from medllm.exam.stability.trainings import trainings_lines
 from medllm.exam.statistics import Estimate, Interval
@@ -18,6 +25,10 @@ from medllm.recipe import Recipe, with_overrides
 
 ORDER = ("base", "rpo-only", "cpt", "cpt-dpo", "final")
 """The paper's order; rows of other names go between `cpt-dpo` and `final`."""
+
+
+WIDTH = 26
+"""Letters of a column of the table."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +89,14 @@ class Ablation:
         """The table as lines of text."""
         lines = []
         for exam in self.exams:
+            shown = columns(self.of(exam))
             lines += [
                 f"{exam}: points of 100, with 95 % intervals",
-                f"  {'row':<12}{'plain':<26}{'explained':<26}explained minus plain",
+                f"  {'row':<12}{''.join(f'{column.heading:<{WIDTH}}' for column in shown)}".rstrip(),
             ]
             for text in (row.as_text() for row in self.of(exam)):
-                lines.append(f"  {text['model']:<12}{text['plain']:<26}{text['explain']:<26}{text['delta']}")
+                cells = "".join(f"{text.get(column.key, '-'):<{WIDTH}}" for column in shown)
+                lines.append(f"  {text['model']:<12}{cells}".rstrip())
             lines += _tests([pair for pair in self.report.comparisons if pair.benchmark == exam])
         return [*lines, *trainings_lines(self.report, _shown), *(f"  {line}" for line in OF_TRAINED_MODELS)]
 
@@ -123,11 +136,8 @@ def _tests(pairs: list[Comparison]) -> list[str]:
 
 def _row_json(row: ScoreRow) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, interval, part in (
-        ("plain", "plain_interval", row.plain),
-        ("explain", "explain_interval", row.explain),
-        ("delta", "interval", row.change),
-    ):
+    for name, (_, part) in row.parts().items():
+        interval = "interval" if name == "delta" else f"{name}_interval"
         values |= {name: part and part.value, interval: [part.low, part.high] if part else None}
     return values
 

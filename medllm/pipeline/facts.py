@@ -10,7 +10,7 @@ from typing import Any
 
 from medllm.exam.record import Record, read_records
 from medllm.exam.score_report import p_text
-from medllm.exam.stability.report import ScoreRow, StabilityReport, format_estimate, score_table
+from medllm.exam.stability.report import ScoreRow, StabilityReport, columns, format_estimate, score_table
 from medllm.exam.statistics import INTERVALS
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan
@@ -157,7 +157,7 @@ def summary_lines(report: StabilityReport, folder: Path) -> Iterator[str]:
             f" (Holm {p_text(one.p_holm)}){trial}"
         )
     yield ""
-    yield "Points of 100 earned, the mean of the years; delta is explained minus plain on the same questions."
+    yield "Points of 100 earned, the mean of the years; a difference is on the same questions."
     yield from INTERVALS
     yield _page_line(folder)
 
@@ -172,8 +172,10 @@ def summary_json(report: StabilityReport, folder: Path) -> dict[str, Any]:
 
 
 def _table(rows: Iterable[ScoreRow]) -> list[str]:
-    cells = [row.as_text() for row in rows]
-    names = [name for name in cells[0] if any(row[name] != "-" for row in cells)] if cells else []
+    rows = list(rows)
+    names = ["model", "exam", "questions", *(column.key for column in columns(rows))]
+    cells = [{**dict.fromkeys(names, "-"), **row.as_text()} for row in rows]
+    names = [name for name in names if any(row[name] != "-" for row in cells)]
     table = [dict(zip(names, names, strict=True)), *cells]
     widths = {name: max(len(str(row[name])) for row in table) for name in names}
     return ["  ".join(f"{row[name]!s:<{widths[name]}}" for name in names).rstrip() for row in table]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 
 from medllm.errors import MedllmError
 from medllm.exam.record import read_records
-from medllm.exam.stability.report import ScoreRow, score_table, stability_report
+from medllm.exam.stability.report import ScoreChange, ScoreRow, columns, score_table, stability_report
 from medllm.files import write_text
 from medllm.generation.answer_store import AnswerStore
 from medllm.hub import Artifact, Hub
@@ -47,6 +47,7 @@ class EvaluationResults:
         return {
             "repo_id": self.artifact.repo_id,
             "commit": self.artifact.revision,
+            "columns": [asdict(column) for column in columns(compared)],
             "rows": [row.as_text() for row in compared],
             "index": [{"name": plan.recipe.name, "results": [self._indexed(row) for row in own]}],
             "eval_results": yaml.safe_dump([one for row in own for one in self._entries(row)], sort_keys=False),
@@ -55,13 +56,15 @@ class EvaluationResults:
     def _indexed(self, row: ScoreRow) -> dict[str, Any]:
         """One entry of `model-index`, which all readers of cards know."""
         trial = f" (a trial of {row.questions} questions)" if row.trial else ""
-        columns = {"plain": row.plain, "explain": row.explain, "explained minus plain": row.change}
+        shown = {
+            heading if isinstance(part, ScoreChange) else key: part for key, (heading, part) in row.parts().items()
+        }
         return {
             "task": {"type": "question-answering"},
             "dataset": {"name": row.exam, "type": self.artifact.repo_id, "revision": self.artifact.revision},
             "metrics": [
                 {"type": "accuracy", "name": f"score, {name}{trial}", "value": round(part.value, 4)}
-                for name, part in columns.items()
+                for name, part in shown.items()
                 if part is not None
             ],
         }

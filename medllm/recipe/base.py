@@ -1,6 +1,7 @@
 """Base class of every recipe block, with the dump that goes into a digest, and the names that a recipe may refer to."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, ClassVar, Literal, get_args
@@ -22,6 +23,10 @@ class Settings(BaseModel):
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset()
     """Keys that change where or how fast a stage runs, never its result."""
+
+    keys_since: ClassVar[Mapping[str, Any]] = {}
+    """Keys that came after the first results, each with the value that those were made with: with that value a key is
+    left out of the digest, so that they keep theirs."""
 
     addresses: ClassVar[frozenset[str]] = frozenset()
     """Keys that may hold a server's address: another host or port is the same artifact."""
@@ -67,7 +72,7 @@ def settings_for_digest(settings: Settings) -> dict[str, Any]:
 def _without(settings: Settings, dump: dict[str, Any]) -> dict[str, Any]:
     kept = {}
     for key, value in dump.items():
-        if key in settings.excluded_from_digest:
+        if key in settings.excluded_from_digest or (key in settings.keys_since and value == settings.keys_since[key]):
             continue
         address = key in settings.addresses and str(value).startswith(("http://", "https://"))
         kept[key] = "a server" if address else _inner(getattr(settings, key), value)

@@ -243,8 +243,10 @@ def answering_memory(
     prompts that are read together.
     """
     asked = models if models is not None else max(len(loras), 1)
-    room = settings.max_new_tokens
-    tokens = QUESTION + (room if isinstance(room, int) else max(room.plain, room.explain))
+    if isinstance(settings, Preferences):
+        tokens = QUESTION + settings.max_new_tokens
+    else:
+        tokens = QUESTION + max(getattr(settings.max_new_tokens, prompt) for prompt in settings.prompts)
     adapters = sum(trainable_parameters(shape, lora) for lora in loras) * 4.0
     weights = weight_bytes(shape, settings.quantization, settings.dtype)
     left = gpu_bytes - (weights + adapters) * FRAGMENTS - CONTEXT

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from medllm.recipe.base import Settings
-from medllm.recipe.servers import Engine, VllmOptions
+from medllm.recipe.servers import Asking, Engine, VllmOptions
 
 
 def expand_name(value: Any) -> Any:  # noqa: ANN401  any YAML value
@@ -120,7 +120,7 @@ class Corpus(Settings):
     """The machine; left out of the digest."""
 
 
-class Preferences(Settings):
+class Preferences(Asking):
     """Sample answers to past exams and rank them: ground truth above right answers above wrong ones."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from medllm.errors import RecipeError
 from medllm.recipe.errors import RecipeFault, did_you_mean, error_of, own_place, schema_faults
+from medllm.recipe.renamed import new_name, with_new_keys, with_new_places
 from medllm.recipe.settings import Recipe
-from medllm.recipe.validators import broken_rules, new_name, with_new_keys, with_new_places
+from medllm.recipe.validators import broken_rules
 from medllm.recipe.yaml_reader import LARGEST, Lines, parse_yaml
 
 Tree = dict[str, Any]

@@ -1,11 +1,13 @@
 """Who answers: the engines of this machine, the vLLM server of a run, and models behind an address of their own."""
 
 import re
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
+from medllm.exam.record import PROMPTS
 from medllm.recipe.base import Settings
 
 OPENAI = "https://api.openai.com/v1"
@@ -52,6 +54,17 @@ def _engine(value: str) -> str:
     return value
 
 
+def for_prompt(values: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """Return the values of one prompt: those under its name where each key names a prompt, else all of them.
+
+    >>> for_prompt({"seed": 1}, "think"), for_prompt({"think": {"reasoning_effort": "high"}}, "plain")
+    ({'seed': 1}, {})
+    """
+    if values and all(key in PROMPTS and isinstance(value, dict) for key, value in values.items()):
+        return dict(values.get(prompt, {}))
+    return dict(values)
+
+
 Engine = Annotated[str, AfterValidator(_engine)]
 """An engine of this machine, `vllm==VERSION`, or the address of a server."""
 
@@ -73,6 +86,43 @@ class VllmOptions(Settings):
     """Seconds until a server that is not ready counts as failed."""
 
 
+class Asking(Settings):
+    """How a model is asked: with a text that it completes, or with a conversation by its chat template."""
+
+    keys_since: ClassVar[Mapping[str, Any]] = {
+        "format": "completion",
+        "system_prompt": None,
+        "chat_template_kwargs": {},
+    }
+
+    format: Literal["completion", "chat", "auto"] = "completion"
+    """`completion` gives the prompt as a text that goes on; `chat` as a conversation, by the model's own chat template;
+    `auto` is `chat` where the model has a template (many bases have one too)."""
+    system_prompt: str | None = None
+    """The system message of a chat; the template's own when left out, none when empty."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Values for the chat template, as `{reasoning_effort: low}`, or by prompt, as `{think: {reasoning_effort: high}}`.
+    `enable_thinking` is set by the prompt: on for `think`, else off."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _leaves_the_conversation(cls, value: dict[str, Any]) -> dict[str, Any]:
+        keys = {key for prompt in PROMPTS for key in for_prompt(value, prompt)}
+        if reserved := sorted(keys & _OF_THE_CALL):
+            raise ValueError(f"`{reserved[0]}` is decided by the evaluation. Leave it out")
+        return value
+
+
+_OF_THE_CALL = frozenset(
+    {
+        *("conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"),
+        *("continue_final_message", "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors"),
+        *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+    }
+)
+"""What transformers takes beside the values of a template."""
+
+
 class ApiModel(Settings):
     """A model behind an address of its own, with OpenAI's protocol."""
 
@@ -90,7 +140,8 @@ class ApiModel(Settings):
     key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
     """The environment variable, in capitals, that holds the server's key; the key itself is never written down."""
     request: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of each request, as `{reasoning_effort: low}`; `null` leaves out a key that is sent otherwise."""
+    """Further keys of each request, as `{reasoning_effort: low}`, or by prompt, as `{think: {reasoning_effort: high}}`;
+    `null` leaves out a key that is sent otherwise."""
 
     @model_serializer(mode="wrap")
     def _absent_when_null(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -110,6 +161,7 @@ class ApiModel(Settings):
     @field_validator("request")
     @classmethod
     def _leaves_the_question(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if reserved := sorted(set(value) & {"model", "messages", "prompt", "stream"}):
+        keys = {key for prompt in PROMPTS for key in for_prompt(value, prompt)}
+        if reserved := sorted(keys & {"model", "messages", "prompt", "stream"}):
             raise ValueError(f"`{reserved[0]}` is decided by the evaluation. Leave it out")
         return value

@@ -1,5 +1,6 @@
 """The whole recipe: one file defines the whole pipeline."""
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -8,6 +9,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
 from medllm.errors import RecipeError
+from medllm.exam.record import PromptStyle
 from medllm.recipe.base import (
     HUB_NAME,
     KINDS,
@@ -20,7 +22,7 @@ from medllm.recipe.base import (
     settings_for_digest,
 )
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
-from medllm.recipe.servers import ApiModel, Engine, VllmOptions
+from medllm.recipe.servers import ApiModel, Asking, Engine, VllmOptions
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 
 
@@ -123,14 +125,18 @@ class Merge(Settings):
 class MaxNewTokens(Settings):
     """Maximum number of tokens in a reply, by prompt."""
 
+    keys_since: ClassVar[Mapping[str, Any]] = {"think": 8192}
+
     plain: int = Field(default=32, ge=1)
     """For the answer alone."""
     explain: int = Field(default=1024, ge=1)
     """For an explanation and the answer."""
+    think: int = Field(default=8192, ge=1)
+    """For thinking and the answer together; a reply whose thinking is cut off is never answered."""
 
 
-class Evaluate(Settings):
-    """Ask every model every exam, plainly and with an explanation, and record each answer."""
+class Evaluate(Asking):
+    """Ask every model every exam, plainly, with an explanation or after thinking, and record each answer."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset(
         {"run_on", "batch_size", "prices", "num_processes", "num_concurrent", "vllm"}
@@ -142,8 +148,9 @@ class Evaluate(Settings):
     `engine`, or at OpenAI's address), or `{api: URL, model: NAME}` for one with an address of its own."""
     benchmarks: tuple[str, ...]
     """The exams; each must be under `held_out` of the corpus."""
-    prompts: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
-    """Ask for the answer alone, and for an explanation first."""
+    prompts: tuple[PromptStyle, ...] = ("plain", "explain")
+    """Ask for the answer alone (`plain`), for an explanation first (`explain`), or for the answer alone after thinking
+    in a channel of its own (`think`, by chat)."""
     shots: int | dict[str, int] = 3
     """Worked examples, for all exams or by exam (the paper: 3 for IgakuQA, 0 for the others)."""
     template: Literal["igakuqa", "paper"] = "igakuqa"

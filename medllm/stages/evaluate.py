@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from medllm.exam.grading import grade
 from medllm.exam.prompts import hash_of
 from medllm.exam.question import write_questions
 from medllm.exam.record import Record, write_records
-from medllm.exam.stability.report import StabilityReport, describe_row, score_table, stability_report
+from medllm.exam.stability.report import StabilityReport, columns, describe_row, score_table, stability_report
 from medllm.exam.stability.text import report_json
+from medllm.generation.identity import AskedAs
 from medllm.generation.types import Reply, Request, release_model
 from medllm.recipe.settings import ApiModel, Evaluate
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
@@ -35,7 +36,8 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     sittings = build_exam_runs(settings, sources)
     prompts = sum(len(sitting.requests) for sitting in sittings)
     say("evaluate", f"{number_of(prompts, 'prompt')} to {number_of(len(settings.models), 'model')}")
-    asked = Asked({}, {})
+    forms = _forms(settings, sources)
+    asked = Asked({}, {}, forms)
     judged: dict[tuple[str, str], list[Record]] = {}
     for models in _ask(settings, sources, sittings, work, asked):
         new = _judge(settings, sources, sittings, asked, models)
@@ -47,7 +49,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     for model in settings.models:
         mine = [record for record in records if record.model == model]
         write_records(mine, work / "records" / f"{model}.parquet")
-    _tables(settings, sources, sittings, replies, work)
+    _tables(settings, sources, sittings, replies, work, forms)
     report = stability_report(records)
     facts = json.dumps(report_json(report), ensure_ascii=False, indent=1, default=_plain)
     (work / "results.json").write_text(facts + "\n", "utf-8")
@@ -62,6 +64,17 @@ class Asked:
 
     replies: dict[tuple[str, str], Reply]
     kept_under: dict[tuple[str, str], str]
+    forms: dict[str, AskedAs]
+    """The form in which each model is asked, by its name."""
+
+
+def _forms(settings: Evaluate, sources: dict[str, Path]) -> dict[str, AskedAs]:
+    """Decide for each model whether it is asked by chat; one that cannot be asked so is refused before any work."""
+    from medllm.generation.identity import asked_as, refuse_thinking_without_chat
+
+    forms = asked_as(settings.models, sources, engine=settings.engine, form=settings.format)
+    refuse_thinking_without_chat(forms, settings.prompts)
+    return forms
 
 
 def _ask(
@@ -69,12 +82,13 @@ def _ask(
 ) -> Iterator[list[str]]:
     """Put every prompt to every model whose reply is not kept; yield models once all of their replies are there."""
     from medllm.generation.answer_store import Answerer, AnswerStore
-    from medllm.generation.factory import answerers, generators_for, processes_of
+    from medllm.generation.factory import generators_for, processes_of
+    from medllm.generation.identity import answerers
     from medllm.generation.reply_log import KeptGenerator, generate_watched
 
     makers = generators_for(settings, sources, num_processes=processes_of(settings))
     computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}
-    who = answerers(settings.models, sources, **computing)
+    who = answerers(settings.models, sources, form=settings.format, **computing)
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():
         together[id(maker)].append(model)
@@ -83,7 +97,7 @@ def _ask(
     answering: dict[str, Answerer] = {}
     for group, models in together.items():
         wanted[group] = {
-            f"{model} {request.key}": (model, request)
+            f"{model} {request.key}": (model, asked.forms[model].fit(request, settings.prompts))
             for sitting in sittings
             for request in sitting.requests.values()
             for model in models
@@ -110,7 +124,7 @@ def _judge(
     settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], asked: Asked, models: list[str]
 ) -> dict[tuple[str, str], list[Record]]:
     """By exam and model: a record for every reply, in the order of prompt and question."""
-    from medllm.generation.factory import source_of
+    from medllm.generation.identity import source_of
 
     found: dict[tuple[str, str], list[Record]] = {}
     for sitting in sittings:
@@ -127,6 +141,7 @@ def _judge(
                         model=model,
                         prompt=style,
                         finish_reason=reply.finish_reason,
+                        reasoning=reply.reasoning,
                         model_revision=revision,
                         template=settings.template,
                         shots=sitting.shots,
@@ -134,6 +149,7 @@ def _judge(
                         sample=sample,
                         seed=request.seed if settings.temperature else None,
                         tokens=reply.completion_tokens,
+                        reasoning_tokens=reply.reasoning_tokens if reply.reasoning else None,
                         prompt_hash=hash_of(request.text),
                         answer_key=asked.kept_under[model, request.key],
                         prompt_tokens=reply.prompt_tokens,
@@ -150,9 +166,10 @@ def _tables(
     sittings: list[ExamRun],
     replies: dict[tuple[str, str], Reply],
     work: Path,
+    forms: dict[str, AskedAs],
 ) -> None:
     """Write the tables of the questions asked, their worked examples, and the settings of each run."""
-    from medllm.generation.factory import source_of
+    from medllm.generation.identity import source_of
 
     runs = []
     for sitting in sittings:
@@ -166,7 +183,7 @@ def _tables(
             facts |= {"api": own.api if own else None, "request": json.dumps(own.request) if own else None}
             for style in settings.prompts:
                 mine = [replies[model, request.key] for asked, request in sitting.requests.items() if asked[1] == style]
-                row = {**facts, "prompt": style, **run_row(settings, sitting, mine)}
+                row = {**facts, "prompt": style, **run_row(settings, sitting, mine, forms[model])}
                 runs.append({**row, "engine": own.api} if own else row)
     _write(work / "runs" / "runs.parquet", runs)
 
@@ -183,7 +200,7 @@ def _facts(
     replies: dict[tuple[str, str], Reply],
     report: StabilityReport,
 ) -> dict[str, Any]:
-    rows = [row.as_facts() for row in score_table(report)]
+    table = score_table(report)
     return {
         "stage": "evaluate",
         "exemplars": sum(len(sitting.examples) for sitting in sittings),
@@ -191,7 +208,9 @@ def _facts(
         "questions": len({(record.benchmark, record.question_id) for record in records}),
         "too_long": sum(reply.finish_reason == "too_long" for reply in replies.values()),
         "cost_in_dollars": sum(reply.cost for reply in replies.values()),
-        "rows": [row for row in rows if None not in row.values()],
+        "prompts": list(settings.prompts),
+        "columns": [asdict(column) for column in columns(table)],
+        "rows": [row.as_text() for row in table],
         "settings": settings.model_dump(mode="json"),
     }
 

@@ -107,7 +107,8 @@ def _sample(
 ) -> tuple[dict[Key, list[tuple[int, int | None, Reply]]], Mapping[Key, Mapping[int, str]]]:
     """Draw the samples of every question; also return what each is kept under, by question and number."""
     from medllm.generation.answer_store import AnswerStore
-    from medllm.generation.factory import ServerOptions, answerers, make_generators, processes_of
+    from medllm.generation.factory import ServerOptions, make_generators, processes_of
+    from medllm.generation.identity import answerers
     from medllm.generation.reply_log import KeptGenerator, generate_watched
 
     row = settings.model if is_address(settings.engine) else "model"
@@ -172,7 +173,7 @@ def _label(
     prompts: dict[Key, tuple[Prompt, Prompt]],
     kept_under: Mapping[Key, Mapping[int, str]],
 ) -> dict[Key, list[LabelledSample]]:
-    from medllm.generation.factory import source_of
+    from medllm.generation.identity import source_of
 
     name, revision = source_of(sources.get(settings.model))
     return {

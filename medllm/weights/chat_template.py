@@ -67,6 +67,8 @@ class ChatTemplate:
         self._words = TextTokens(tokenizer)
         special = {one for one, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._controls = special | set(end_marks(tokenizer))
+        names = sorted(filter(None, map(str, tokenizer.convert_ids_to_tokens(sorted(self._controls)))), key=len)
+        self._marks = re.compile("|".join(map(re.escape, reversed(names)))) if names else None
         self._parts = False
         """Whether the template takes a message's content as a list of parts, as those of models with images do."""
         self._choose_parts()
@@ -116,6 +118,17 @@ class ChatTemplate:
             begun = self._text([_user(_ASKED)], chosen, begins_reply=True)
             self._opened[key] = split_thinking(begun.removeprefix(asked))[1] is None
         return self._opened[key]
+
+    def split(self, written: str, *, opened: bool) -> tuple[str, str | None]:
+        """Return the thinking and the reply of what a model has written, marks included; the reply is None without one.
+
+        `opened`: the prompt began the thinking, as `opens_thinking` finds.
+        """
+        thought, visible = split_thinking(written, thinks=opened)
+        return self._without_marks(thought).strip(), None if visible is None else self._without_marks(visible)
+
+    def _without_marks(self, text: str) -> str:
+        return self._marks.sub("", text) if self._marks else text
 
     def _fitted(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """Put a system message that the template refuses, or drops, before the first question."""

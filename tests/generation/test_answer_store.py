@@ -5,7 +5,7 @@ import multiprocessing
 from types import SimpleNamespace
 
 from medllm.generation.answer_store import Answerer, AnswerKey, AnswerStore
-from medllm.generation.factory import files_digest
+from medllm.generation.identity import files_digest
 from medllm.generation.reply_log import KeptGenerator
 from medllm.generation.types import Reply, Request
 

@@ -21,7 +21,7 @@ def test_an_adapter_a_plain_one_and_the_base_answer_as_each_does_alone(tmp_path,
     folders = {"odd": make(base, tmp_path / "odd", **(INSIDE | ENDS)[kind]), "plain": make(base, tmp_path / "plain")}
     generator = LocalGenerator(base, folders, dtype="float32")
     text = "".join(tiny.sentences(2, seed=4))
-    ids = torch.tensor([generator.words.prompt(text)])
+    ids = torch.tensor([generator.reader.words.prompt(text)])
     for name in ("odd", "base", "plain", "odd"):
         model = AutoModelForCausalLM.from_pretrained(base)
         if name in folders:

@@ -87,7 +87,7 @@ def here(served):
     replies = {}
     for chat, texts in ((False, PROMPTS), (True, turns)):
         if chat:  # the marks of these turns are meant, unlike any that a question holds
-            generator.words = SimpleNamespace(prompt=lambda text: generator.tokenizer(text)["input_ids"])
+            generator.reader.words = SimpleNamespace(prompt=lambda text: generator.tokenizer(text)["input_ids"])
         asked = [Request(key=str(n), text=text, max_new_tokens=16) for n, text in enumerate(texts)]
         replies[chat] = {reply.key: reply for reply in generator.generate(asked)}
     return replies

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medllm.exam.question import Question
-from medllm.exam.record import PROMPTS, Record, write_records
+from medllm.exam.record import PromptStyle, Record, write_records
 
 MODELS = ("base", "cpt", "final")
 RIGHT = {
     ("base", "plain"): 0.80, ("base", "explain"): 0.60,
     ("cpt", "plain"): 0.87, ("cpt", "explain"): 0.78,
     ("final", "plain"): 0.87, ("final", "explain"): 0.88,
+    ("base", "think"): 0.90, ("cpt", "think"): 0.70, ("final", "think"): 0.95,
 }  # fmt: skip
 CATEGORIES = ("呼吸器", "循環器", "消化器", "神経")
 HOSTILE = "${alert(1)} {{x}} <img src=x onerror=alert(2)> </script><script>alert(3)</script> `${alert(4)}`"
@@ -82,15 +83,19 @@ def reply(question: Question, model: str, prompt: str, chance: random.Random) ->
         finish_reason="length" if status == "truncated" else "stop", truncated=status == "truncated",
         year=question.year, section=question.section, category=question.category, required=question.required,
         image=question.image, template="paper", shots=3, model_revision="0" * 40,
+        reasoning=f"{hostile}{model} は {wrong} かと疑う。" if prompt == "think" else None,
+        reasoning_tokens=17 if prompt == "think" else None,
     )  # fmt: skip
 
 
-def write(folder: Path, per_section: int = 10, seed: int = 0) -> Path:
+def write(
+    folder: Path, per_section: int = 10, seed: int = 0, prompts: tuple[PromptStyle, ...] = ("plain", "explain")
+) -> Path:
     """Write the evaluation's folder: records, questions, runs, facts."""
     chance = random.Random(seed)
     asked = questions(per_section)
     write_records(
-        [reply(q, m, p, chance) for q in asked for m in MODELS for p in PROMPTS],
+        [reply(q, m, p, chance) for q in asked for m in MODELS for p in prompts],
         folder / "records" / "simulated.parquet",
     )
     write_questions(asked, folder)

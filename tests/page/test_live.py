@@ -13,6 +13,7 @@ from medllm.generation.factory import OnDemand
 from medllm.generation.types import Delta, Reply
 from medllm.page.live import Live, OnZeroGpu, open_live
 from medllm.page.tabs.compare import free_question
+from tests.page.simulated import questions
 from tests.refusals import refused
 
 
@@ -137,9 +138,9 @@ def test_adapters_answer_in_the_numbers_that_the_description_names(monkeypatch, 
     )
     there = {"base": str(tmp_path), "adapters": {"cpt": str(tmp_path)}}
     open_live(json.dumps(there))
-    assert given == {"engine": "local", "dtype": "float32", "quantization": "none"}
+    assert given == {"form": "completion", "engine": "local", "dtype": "float32", "quantization": "none"}
     open_live(json.dumps(there | {"dtype": "bfloat16", "quantization": "nf4", "engine": "auto"}))
-    assert given == {"engine": "auto", "dtype": "bfloat16", "quantization": "nf4"}
+    assert given == {"form": "completion", "engine": "auto", "dtype": "bfloat16", "quantization": "nf4"}
     with refused("page.bad-live-models", "`engine` is http://10.0.0.7/v1"):
         open_live(json.dumps(there | {"engine": "http://10.0.0.7/v1"}))
     with refused("page.bad-live-models", "`quantization` is int8"):
@@ -206,3 +207,26 @@ def test_a_prompt_that_does_not_fit_is_a_failed_cell_that_says_so(question):
 
     end = last(live(Full()).start_round(question))
     assert {(cell.state, cell.fault.kind) for cell in end.values()} == {("failed", "too_long")}
+
+
+def test_models_that_chat_may_be_asked_to_think_and_see_a_conversation(tmp_path):
+    described = {
+        "url": "http://127.0.0.1:9/v1",
+        "models": {"final": "m"},
+        "format": "chat",
+        "system_prompt": "簡潔に。",
+    }
+    live = open_live(json.dumps(described | {"prompts": ["think", "plain"]}))
+    assert live.prompts == ("plain", "think")
+    assert live.prompt(questions()[0], "think").startswith("[system]\n簡潔に。\n\n[user]\n")
+    with live.start_round(questions()[0]) as put:
+        assert put.columns == (("final", "plain"), ("final", "think"))
+        (stream,) = set(put._streams.values())
+        switched = {style: request.chat_template_kwargs for (_, style), request in stream.requests.items()}
+        rooms = {style: request.max_new_tokens for (_, style), request in stream.requests.items()}
+    assert {style: values["enable_thinking"] for style, values in switched.items()} == {"plain": False, "think": True}
+    assert rooms == {"plain": 512, "think": 2048}
+    with refused("page.bad-live-models", "`think` needs `format: chat`"):
+        open_live(json.dumps(described | {"format": "completion", "prompts": ["think"]}))
+    with refused("page.bad-live-models", "`prompts`"):
+        open_live(json.dumps(described | {"prompts": ["aloud"]}))

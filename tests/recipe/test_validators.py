@@ -120,6 +120,12 @@ CPT = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning
             "recipe.adapter-on-lm-head",
             ("line 8, cpt.lora.target_modules:", "`lm_head`"),
         ),
+        (
+            "  benchmarks: [igakuqa, medqa-ja]\n",
+            "  benchmarks: [igakuqa, medqa-ja]\n  prompts: [plain, think]\n",
+            "recipe.think-needs-chat",
+            ("line 23, evaluate.prompts:", "`think`", "`base`", "`format: chat`"),
+        ),
     ],
 )
 def test_a_broken_rule_is_named_with_line_place_and_values(read_changed, old: str, new: str, code: str, values):
@@ -206,3 +212,20 @@ def test_only_a_recipe_that_trains_or_publishes_needs_base_cutoff_and_namespace(
         return
     with refused("recipe.missing-key" if len(missing) == 1 else "recipe.faults", *missing):
         read_recipe(path)
+
+
+def test_thinking_is_asked_of_models_that_chat(read_changed):
+    thinking = "  benchmarks: [igakuqa, medqa-ja]\n  prompts: [plain, think]\n"
+    for form in ("chat", "auto"):
+        assert read_changed("  benchmarks: [igakuqa, medqa-ja]\n", f"{thinking}  format: {form}\n").evaluate
+    models = "  models: {base: base, cpt: cpt, final: rpo}\n  benchmarks: [igakuqa, medqa-ja]\n"
+    served = "  models: {m: {api: http://127.0.0.1:1/v1, model: m%s}, gpt: openai:gpt-4o}\n" + thinking
+    assert read_changed(models, served % "").evaluate
+    with refused("recipe.think-needs-chat", "`chat: true`"):
+        read_changed(models, served % ", chat: false")
+
+
+def test_values_of_a_template_do_not_decide_what_the_evaluation_decides(read_changed):
+    for value in ("{tokenize: false}", "{think: {messages: []}}"):
+        with refused("recipe.wrong-type", "evaluate.chat_template_kwargs"):
+            read_changed("  benchmarks: [igakuqa", f"  chat_template_kwargs: {value}\n  benchmarks: [igakuqa")

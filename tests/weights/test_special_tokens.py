@@ -4,7 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from medllm.generation.engine.batching import BatchLimits, plan
+from medllm.generation.engine.batching import BatchLimits, PromptReader, plan
 from medllm.generation.types import Request
 from medllm.training.cpt import make_rows
 from medllm.training.pair_batches import encode_pairs
@@ -92,7 +92,7 @@ def test_documents_questions_and_pairs_have_their_marks_where_we_put_them(kind, 
     [ids] = rows["input_ids"]
     assert (ids.count(begin), ids.count(end), ids[-1]) == (begun, 1, end)
     request = Request(key="q", text=TEXT, max_new_tokens=4)
-    [batch], _ = plan([request], tokenizer, BatchLimits(4, 4096, 4096))
+    [batch], _ = plan([request], PromptReader(tokenizer), BatchLimits(4, 4096, 4096))
     asked = [*batch.prefix, *batch.tokens[0]]
     assert (asked.count(begin), asked.count(end)) == (begun, 0)
     table = Dataset.from_list([{"prompt": TEXT, "chosen": "5 mg</s>", "rejected": "10 mg"}])

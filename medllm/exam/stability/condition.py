@@ -169,7 +169,11 @@ class Condition:
     """Replies that are mostly Japanese, of `worded` replies that have enough letters to decide."""
     worded: int
     characters: float
-    """The median length of a reply."""
+    """The median length of a reply, without its thinking."""
+    thought: int
+    """Replies before which the model thought."""
+    reasoning_tokens: float | None
+    """The median number of tokens of the thinking, over the replies of `thought`; None where they were not counted."""
     consistency: Consistency | None
     calibration: Calibration | None
     verdicts: list[Verdict]
@@ -198,10 +202,17 @@ def condition(samples: Samples, score: Estimate, accuracy: Estimate) -> Conditio
         japanese=sum(languages),
         worded=len(languages),
         characters=median(len(record.completion) for record in records),
+        thought=sum(bool(record.reasoning) for record in records),
+        reasoning_tokens=_median_thinking(records),
         consistency=_consistency(samples),
         calibration=_calibration(samples),
         verdicts=verdicts(records),
     )
+
+
+def _median_thinking(records: Sequence[Record]) -> float | None:
+    counted = [record.reasoning_tokens for record in records if record.reasoning and record.reasoning_tokens]
+    return float(median(counted)) if counted else None
 
 
 def _is_japanese(text: str) -> bool | None:

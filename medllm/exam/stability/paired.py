@@ -16,6 +16,10 @@ from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.exam.stability.condition import ExamReplies, scored
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio, holm, mcnemar
 
+Pair = tuple[PromptStyle, PromptStyle]
+"""Two prompts that a model was asked: a change is the second minus the first."""
+EXPLAINING: Pair = ("plain", "explain")
+PAIRS: tuple[Pair, ...] = (EXPLAINING, ("plain", "think"), ("explain", "think"))
 Transition = Literal["right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other"]
 Loss = Literal[
     "unparsed", "truncated", "thinking", "too_long", "refused", "run_on", "loop", "wrong_count", "other_answer"
@@ -27,13 +31,15 @@ _HARNESS = frozenset(LOSSES) - {"wrong_count", "other_answer"}
 
 @dataclass(frozen=True, slots=True)
 class PairedChange:
-    """The effect of explaining on a model, over the questions asked both ways."""
+    """The effect of another prompt on a model, over the questions asked both ways."""
 
+    before: PromptStyle
+    after: PromptStyle
     questions: int
     unpaired: int
     """Questions asked only one way; no number here includes them."""
     delta: Estimate
-    """Score explained minus score plain, with the paired, point-weighted, vignette-clustered interval."""
+    """Score under `after` minus score under `before`, with the paired, point-weighted, vignette-clustered interval."""
     lost: int
     gained: int
     p: float
@@ -42,16 +48,16 @@ class PairedChange:
     by_chance: float | None
     """Answers that two guesses are expected to lose, and as many to gain; None where choices are not recorded."""
     retention: Estimate
-    """The share of plainly right questions that are still right when explained."""
+    """The share of questions right under `before` that are right under `after` too."""
     churn: Estimate
     """The share of questions that changed between right and wrong, in either direction."""
     losses: dict[Loss, int]
-    """Kinds of the lost answers' explained replies."""
+    """Kinds of the lost answers' replies under `after`."""
     readable: int
     delta_readable: Estimate
     """Delta over the questions with two readable replies: without the losses of answer extraction."""
     judged: int
-    """Explained replies whose own words give verdicts on the choices."""
+    """Replies under `after` whose own words give verdicts on the choices."""
     agreeing: int
     """Those of the `judged` replies whose answer is the one their own words set apart."""
 
@@ -81,9 +87,11 @@ def margin_claims(change: Estimate, margin: float | None) -> MarginClaims | None
     return MarginClaims(margin, not_worse, not_worse and change.interval.high < margin)
 
 
-def paired_change(exam: ExamReplies, model: str, sample: QuestionSample) -> PairedChange | None:
-    """Compute the change of a model over the questions asked both ways; None if there are none."""
-    plain, explained = exam.replies.get((model, "plain")), exam.replies.get((model, "explain"))
+def paired_change(
+    exam: ExamReplies, model: str, sample: QuestionSample, pair: Pair = EXPLAINING
+) -> PairedChange | None:
+    """Compute the change of a model over the questions asked under both prompts; None if there are none."""
+    plain, explained = (exam.replies.get((model, prompt)) for prompt in pair)
     if plain is None or explained is None:
         return None
     (right, there), (right_too, there_too) = exam.column(plain, _right), exam.column(explained, _right)
@@ -98,6 +106,8 @@ def paired_change(exam: ExamReplies, model: str, sample: QuestionSample) -> Pair
     losses = Counter(loss(later) for earlier, later in pairs if earlier.correct and not later.correct)
     agreements = [agreed for _, later in pairs if (agreed := _agreement(later)) is not None]
     return PairedChange(
+        before=pair[0],
+        after=pair[1],
         questions=len(pairs),
         unpaired=int((there + there_too - 2 * both).sum()),
         delta=sample.score(exam.points(explained, both), minus=exam.points(plain, both)),

@@ -23,6 +23,7 @@ _WORDS = {
         "score": "Score (points earned / points, mean of years)",
         "plain": "answer only",
         "explain": "explanation first",
+        "think": "after thinking",
         "note": "Lines above and below the dots: 95 % intervals. Change: in points of 100, with paired 95 % interval.",
         "change": "change",
         "kept": "kept right",
@@ -32,6 +33,7 @@ _WORDS = {
         "score": "得点率(得点 / 満点、各年の平均)",
         "plain": "解答のみ",
         "explain": "解説してから解答",
+        "think": "思考してから解答",
         "note": "点の上下の横線は95%信頼区間。変化は100点満点での差と、対応のある95%信頼区間。",
         "change": "変化",
         "kept": "正答の維持",
@@ -40,7 +42,10 @@ _WORDS = {
 _CELLS = (1.02, 1.24)
 """Start of the two columns at the right, in widths of the plot."""
 _INK, _MUTED = "#1f2933", "#7b8794"
-_COLOURS: dict[PromptStyle, str] = {"plain": "#3b6fb6", "explain": "#d1662c"}
+_COLOURS: dict[PromptStyle, str] = {"plain": "#3b6fb6", "explain": "#d1662c", "think": "#6b4fa0"}
+_FORMS: dict[PromptStyle, str] = {"plain": "o", "explain": "o", "think": "D"}
+_OFFSETS: dict[int, tuple[float, ...]] = {1: (0.0,), 2: (-0.13, 0.13), 3: (-0.19, 0.0, 0.19)}
+"""Places of the whiskers beside a row's line, by the number of prompts."""
 _CJK = (
     "Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic", "Source Han Sans JP", "TakaoGothic",
     "Hiragino Sans", "Yu Gothic", "MS Gothic", "WenQuanYi Zen Hei", "Droid Sans Fallback",
@@ -74,7 +79,7 @@ def render_stability(report: StabilityReport, kind: str, *, language: PlotLangua
             "exam.no-japanese-font",
             f"no installed font has Japanese letters. Install one ({', '.join(_CJK[:3])}), or draw in English.",
         )
-    shown = [row for row in score_table(report) if row.plain or row.explain]
+    shown = [row for row in score_table(report) if any(row.shares.values())]
     settings = {
         "font.family": [font, "DejaVu Sans"] if font else ["DejaVu Sans"],
         "svg.fonttype": "path",
@@ -128,9 +133,9 @@ def _dumbbells(axes: "Axes", rows: Sequence[ScoreRow], words: dict[str, str]) ->
         axes.plot(
             [min(values), max(values)], [place, place], color="#c3cad2", linewidth=3, zorder=1, solid_capstyle="round"
         )
-        for offset, (prompt, share) in zip((-0.13, 0.13), shares.items(), strict=False):
+        for offset, (prompt, share) in zip(_OFFSETS[len(shares)], shares.items(), strict=True):
             _dot(axes, share, place, offset, prompt)
-        for at, cell in zip(_CELLS, _change(row), strict=True):
+        for at, cell in zip(_CELLS, _change(row, words), strict=True):
             axes.annotate(cell, (at, place), xycoords=("axes fraction", "data"), va="center", fontsize=9.5, color=_INK)
     names = [f"{row.name}\n{row.exam}" if several else row.name for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=10, color=_INK)
@@ -143,37 +148,42 @@ def _dumbbells(axes: "Axes", rows: Sequence[ScoreRow], words: dict[str, str]) ->
         axes.spines[side].set_visible(False)
     for at, heading in zip(_CELLS, (words["change"], words["kept"]), strict=True):
         axes.annotate(heading, (at, 1.04), xycoords="axes fraction", va="bottom", fontsize=9, color=_MUTED)
-    _legend(axes, words)
+    _legend(axes, words, [prompt for prompt in _COLOURS if any(prompt in row.shares for row in rows)])
 
 
 def _dot(axes: "Axes", share: Share, row: int, offset: float, prompt: PromptStyle) -> None:
     """Draw a prompt's score with its whisker; form and colour both mark the prompt, for readers who see no colour."""
     axes.plot([share.low, share.high], [row + offset] * 2, color=_COLOURS[prompt], linewidth=1.4, zorder=2)
-    filled = prompt == "explain"
+    filled = prompt != "plain"
     axes.plot(
-        [share.value], [row], marker="o", markersize=10, color=_COLOURS[prompt], zorder=3,
-        markerfacecolor=_COLOURS[prompt] if filled else "white", markeredgewidth=2,
+        [share.value], [row], marker=_FORMS[prompt], markersize=8 if prompt == "think" else 10, zorder=3,
+        color=_COLOURS[prompt], markerfacecolor=_COLOURS[prompt] if filled else "white", markeredgewidth=2,
     )  # fmt: skip
 
 
-def _change(row: ScoreRow) -> tuple[str, str]:
-    """Return the cells at the right: "+0.4 [−0.9, +1.7]" in points of a hundred, and "97.1 %"."""
-    change = row.change
-    if change is None:
-        return "", ""
-    kept = "" if math.isnan(change.retention) else f"{100 * change.retention:.1f} %"
-    ends = f"[{100 * change.low:+z.1f}, {100 * change.high:+z.1f}]"
-    return f"{100 * change.value:+z.1f} {ends}".replace("-", "−"), kept
+def _change(row: ScoreRow, words: dict[str, str]) -> tuple[str, str]:
+    """Return the cells at the right: "+0.4 [−0.9, +1.7]" in points of a hundred, and "97.1 %".
+
+    They have a line for each prompt that is compared with the plain one, with its name where there are two.
+    """
+    found = [(after, change) for (before, after), change in row.changes.items() if before == "plain" and change]
+    changes, kept = [], []
+    for after, change in found:
+        name = f"{words[after]}: " if len(found) > 1 else ""
+        ends = f"[{100 * change.low:+z.1f}, {100 * change.high:+z.1f}]"
+        changes.append(name + f"{100 * change.value:+z.1f} {ends}".replace("-", "−"))
+        kept.append("" if math.isnan(change.retention) else f"{100 * change.retention:.1f} %")
+    return "\n".join(changes), "\n".join(kept)
 
 
-def _legend(axes: "Axes", words: dict[str, str]) -> None:
+def _legend(axes: "Axes", words: dict[str, str], prompts: Sequence[PromptStyle]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D(
-            [], [], marker="o", linestyle="", markersize=8, color=colour, markeredgewidth=2, label=words[prompt],
-            markerfacecolor=colour if prompt == "explain" else "white",
+            [], [], marker=_FORMS[prompt], linestyle="", markersize=8, color=_COLOURS[prompt], markeredgewidth=2,
+            label=words[prompt], markerfacecolor="white" if prompt == "plain" else _COLOURS[prompt],
         )
-        for prompt, colour in _COLOURS.items()
+        for prompt in prompts
     ]  # fmt: skip
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False, fontsize=9)
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9)

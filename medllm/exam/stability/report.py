@@ -7,8 +7,19 @@ from typing import Any, Literal
 
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.exam.stability.condition import Condition, ExamReplies, align_replies, condition
-from medllm.exam.stability.paired import Comparison, PairedChange, compare_models, paired_change
+from medllm.exam.stability.paired import (
+    EXPLAINING,
+    PAIRS,
+    Comparison,
+    Pair,
+    PairedChange,
+    compare_models,
+    paired_change,
+)
 from medllm.exam.statistics import Estimate, Interval, QuestionSample, Ratio, mcnemar
+
+HEADINGS: dict[PromptStyle, str] = {"plain": "plain", "explain": "explained", "think": "after thinking"}
+"""The prompts as headings of columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ScoreChange:
-    """Explained minus plain over the questions asked both ways, with its paired 95 % interval."""
+    """One prompt minus another over the questions asked both ways, with its paired 95 % interval."""
 
     value: float
     low: float
@@ -67,7 +78,7 @@ class ScoreChange:
 
     @property
     def retention(self) -> float:
-        """The share of plainly right questions that are still right when explained."""
+        """The share of questions right the first way that are right the second way too."""
         return self.kept / (self.kept + self.lost) if self.kept + self.lost else math.nan
 
     @property
@@ -78,15 +89,15 @@ class ScoreChange:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One model on one exam."""
+    """One model on one exam, under the prompts that it was asked."""
 
     model: str
     exam: str
     """The exam's name; empty for a selection of questions of several exams."""
-    plain: Share | None
-    explain: Share | None
-    change: ScoreChange | None
-    """None if the model was asked only one way."""
+    shares: Mapping[PromptStyle, Share | None]
+    """The scores by prompt, of those that were asked."""
+    changes: Mapping[Pair, ScoreChange | None]
+    """The paired changes, by the two prompts, of those that were both asked."""
     trial: bool = False
     """Whether only a part of the exam was asked: a reader of any number of the row has to know it."""
 
@@ -96,49 +107,111 @@ class ScoreRow:
         return f"{self.model} (trial)" if self.trial else self.model
 
     @property
-    def shares(self) -> dict[PromptStyle, Share | None]:
-        """The scores by prompt."""
-        return {"plain": self.plain, "explain": self.explain}
+    def plain(self) -> Share | None:
+        """The score of the answer alone."""
+        return self.shares.get("plain")
+
+    @property
+    def explain(self) -> Share | None:
+        """The score with an explanation first."""
+        return self.shares.get("explain")
+
+    @property
+    def change(self) -> ScoreChange | None:
+        """Explained minus plain; None if the model was asked only one of the two ways."""
+        return self.changes.get(EXPLAINING)
 
     @property
     def questions(self) -> int:
         """How many questions the model was asked, under the prompt that asked more."""
         return max((share.asked for share in self.shares.values() if share), default=0)
 
-    def as_text(self) -> dict[str, Any]:
-        """Return the row as a card prints it, in points of 100."""
-        return {
-            "model": self.name,
-            "exam": self.exam,
-            "questions": self.questions,
-            "plain": format_estimate(self.plain.estimate if self.plain else None),
-            "explain": format_estimate(self.explain.estimate if self.explain else None),
-            "delta": format_estimate(self.change.estimate if self.change else None, signed=True),
+    def parts(self) -> dict[str, tuple[str, Share | ScoreChange | None]]:
+        """Return every score and change of the row by the key of its column, with the column's heading."""
+        scores: dict[str, tuple[str, Share | ScoreChange | None]] = {
+            prompt: (HEADINGS[prompt], self.shares[prompt]) for prompt in PROMPTS if prompt in self.shares
+        }
+        return scores | {
+            column_of(pair): (f"{HEADINGS[pair[1]]} minus {HEADINGS[pair[0]]}", self.changes[pair])
+            for pair in PAIRS
+            if pair in self.changes
         }
 
+    def as_text(self) -> dict[str, Any]:
+        """Return the row as a card prints it, in points of 100, by the keys of its columns."""
+        row: dict[str, Any] = {"model": self.name, "exam": self.exam, "questions": self.questions}
+        for key, (_, part) in self.parts().items():
+            row[key] = format_estimate(part.estimate if part else None, signed=isinstance(part, ScoreChange))
+        return row
+
     def as_facts(self) -> dict[str, Any]:
-        """Return the numbers as flat columns, the ends of an interval in columns of their own."""
-        row: dict[str, Any] = {"model": self.model, "exam": self.exam, "questions": self.questions}
-        for name, part in (*self.shares.items(), ("delta", self.change)):
-            row |= {name: part and part.value, f"{name}_low": part and part.low, f"{name}_high": part and part.high}
-        return row | {"p": self.change and self.change.p}
+        """Return the numbers as flat columns, the ends of an interval and the p of a change in columns of their own.
+
+        The columns of plain, explained and their difference are always there, those of thinking where it was asked.
+        """
+        row: dict[str, Any] = {"model": self.model, "exam": self.exam, "questions": self.questions, "p": None}
+        row |= {f"{key}{end}": None for key in ("plain", "explain", "delta") for end in ("", "_low", "_high")}
+        for key, (_, part) in self.parts().items():
+            row |= {key: part and part.value, f"{key}_low": part and part.low, f"{key}_high": part and part.high}
+            if isinstance(part, ScoreChange):
+                row["p" if key == "delta" else f"{key}_p"] = part.p
+        return row
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole row as JSON values."""
-        return asdict(self)
+        """Return the whole row as JSON values: `shares` by prompt, `changes` as a list with both prompts."""
+        changes = [
+            {"before": before, "after": after, **(asdict(change) if change else {})}
+            for (before, after), change in self.changes.items()
+        ]
+        shares = {prompt: share and asdict(share) for prompt, share in self.shares.items()}
+        names = {"model": self.model, "exam": self.exam, "trial": self.trial}
+        return {**names, "shares": shares, "changes": changes}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "ScoreRow":
         """Read what `to_json` returns."""
-        plain, explain = (Share(**row[prompt]) if row[prompt] else None for prompt in PROMPTS)
-        change = ScoreChange(**row["change"]) if row["change"] else None
-        return cls(row["model"], row["exam"], plain, explain, change)
+        shares: dict[PromptStyle, Share | None] = {
+            prompt: Share(**row["shares"][prompt]) if row["shares"][prompt] else None
+            for prompt in PROMPTS
+            if prompt in row["shares"]
+        }
+        changes: dict[Pair, ScoreChange | None] = {}
+        for one in row["changes"]:
+            values = {name: value for name, value in one.items() if name not in ("before", "after")}
+            changes[one["before"], one["after"]] = ScoreChange(**values) if values else None
+        return cls(row["model"], row["exam"], shares, changes, row["trial"])
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column of a table of rows."""
+
+    key: str
+    """The column's key in `ScoreRow.as_text`."""
+    heading: str
+
+
+def columns(rows: Iterable[ScoreRow]) -> list[TableColumn]:
+    """Return the columns of scores and changes that these rows have, in one order: whatever was asked is shown."""
+    found = {key: heading for row in rows for key, (heading, _) in row.parts().items()}
+    order = [*PROMPTS, *map(column_of, PAIRS)]
+    return [TableColumn(key, found[key]) for key in order if key in found]
+
+
+def column_of(pair: Pair) -> str:
+    """Return the key of a change's column.
+
+    >>> column_of(("plain", "explain")), column_of(("plain", "think"))
+    ('delta', 'think_minus_plain')
+    """
+    before, after = pair
+    return "delta" if pair == EXPLAINING else f"{after}_minus_{before}"
 
 
 def describe_row(row: ScoreRow) -> str:
     """Describe a row in one line, as it becomes known while others are still asked."""
     cells = row.as_text()
-    shown = [f"{name} {cells[name]}" for name in (*PROMPTS, "delta") if cells[name] != "-"]
+    shown = [f"{column.key} {cells[column.key]}" for column in columns([row]) if cells[column.key] != "-"]
     return f"{cells['model']} on {cells['exam']}, {cells['questions']} questions: {', '.join(shown)}"
 
 
@@ -160,10 +233,15 @@ class Stability:
     benchmark: str
     model: str
     conditions: dict[PromptStyle, Condition]
-    change: PairedChange | None
-    """None if the model was asked only one way."""
+    changes: dict[Pair, PairedChange]
+    """By the two prompts, of those that were both asked."""
     trial: bool
     """Whether only a part of the exam was asked."""
+
+    @property
+    def change(self) -> PairedChange | None:
+        """What explaining does; None if the model was asked only one of the two ways."""
+        return self.changes.get(EXPLAINING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +271,9 @@ def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> Stabili
             correct, there = exam.column(samples, lambda record: float(record.correct))
             score, accuracy = sample.score(exam.points(samples, there)), sample.share(Ratio(correct, there))
             conditions[prompt] = condition(samples, score, accuracy)
-    return Stability(exam.benchmark, model, conditions, paired_change(exam, model, sample), exam.is_trial(model))
+    found = {pair: paired_change(exam, model, sample, pair) for pair in PAIRS}
+    changes = {pair: change for pair, change in found.items() if change is not None}
+    return Stability(exam.benchmark, model, conditions, changes, exam.is_trial(model))
 
 
 def score_table(report: StabilityReport) -> list[ScoreRow]:
@@ -203,20 +283,17 @@ def score_table(report: StabilityReport) -> list[ScoreRow]:
 
 def _score_row(one: Stability) -> ScoreRow:
     """Return the row of one model on one exam."""
-    plain, explain = (_share(one.conditions.get(prompt)) for prompt in PROMPTS)
-    return ScoreRow(one.model, one.benchmark, plain, explain, _change(one.change), one.trial)
+    shares = {prompt: _share(condition) for prompt, condition in one.conditions.items()}
+    changes = {pair: _change(change) for pair, change in one.changes.items()}
+    return ScoreRow(one.model, one.benchmark, shares, changes, one.trial)
 
 
-def _share(condition: Condition | None) -> Share | None:
-    if condition is None:
-        return None
+def _share(condition: Condition) -> Share | None:
     right = round((condition.accuracy.value or 0) * condition.questions)
     return Share.of(condition.score, right, condition.questions)
 
 
-def _change(change: PairedChange | None) -> ScoreChange | None:
-    if change is None:
-        return None
+def _change(change: PairedChange) -> ScoreChange | None:
     never = change.transitions["wrong_same"] + change.transitions["wrong_other"]
     return ScoreChange.of(
         change.delta, lost=change.lost, gained=change.gained, kept=change.transitions["right_right"], never=never

@@ -5,14 +5,20 @@ from dataclasses import asdict
 from typing import Any
 
 from medllm.exam.stability.condition import Condition
-from medllm.exam.stability.paired import Comparison, PairedChange, margin_claims
+from medllm.exam.stability.paired import EXPLAINING, Comparison, PairedChange, margin_claims
 from medllm.exam.stability.report import Stability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
 from medllm.exam.statistics import INTERVALS, Estimate, Interval
 
 TRIAL = " (a trial: only a part of the exam was asked)"
 """The mark of a line whose numbers are not those of the exam."""
-_PROMPTS = {"plain": "asked plainly", "explain": "asked to explain"}
+_PROMPTS = {"plain": "asked plainly", "explain": "asked to explain", "think": "asked to think"}
+_EFFECTS = {
+    EXPLAINING: "explaining changes the score",
+    ("plain", "think"): "thinking changes the score of plain answers",
+    ("explain", "think"): "thinking instead of explaining changes the score",
+}
+"""What each paired change is the effect of."""
 
 
 def report_lines(report: StabilityReport, margin: float | None = None) -> Iterator[str]:
@@ -42,11 +48,12 @@ def _model(stability: Stability, margin: float | None) -> Iterator[str]:
     yield f"{stability.model} on {stability.benchmark}{TRIAL if stability.trial else ''}"
     for prompt, condition in stability.conditions.items():
         yield from _condition(_PROMPTS[prompt], condition)
-    if stability.change is None:
-        missing = "explain" if "plain" in stability.conditions else "plain"
+    if not stability.changes:
+        asked = next(iter(stability.conditions))
+        missing = "explain" if asked == "plain" else "plain"
         yield f"  stability: not measured, there is no reply with prompt `{missing}`"
-        return
-    yield from _change(stability.change, margin)
+    for pair, change in stability.changes.items():
+        yield from _change(_EFFECTS[pair], change, margin)
 
 
 def _condition(name: str, condition: Condition) -> Iterator[str]:
@@ -60,6 +67,7 @@ def _condition(name: str, condition: Condition) -> Iterator[str]:
     facts += [f"ran on {condition.run_on}"] if condition.run_on else []
     facts += [f"cut off {condition.truncated}"] if condition.truncated else []
     facts += [f"prohibited choices {condition.prohibited}"] if condition.prohibited else []
+    facts += [_thinking(condition)] if condition.thought else []
     facts += [f"Japanese {condition.japanese} of {condition.worded} worded replies"] if condition.worded else []
     yield f"  {'':<18}{'; '.join(facts)}; median {condition.characters:g} characters"
     if condition.consistency:
@@ -78,6 +86,12 @@ def _condition(name: str, condition: Condition) -> Iterator[str]:
     yield from (f"  {'':<18}{verdict}" for verdict in condition.verdicts)
 
 
+def _thinking(condition: Condition) -> str:
+    tokens = condition.reasoning_tokens
+    length = "" if tokens is None else f", median {tokens:g} tokens"
+    return f"thought before {condition.thought} of {condition.questions} replies{length}"
+
+
 def _claims(change: Estimate, margin: float | None) -> Iterator[str]:
     """Yield what the interval of a change proves for a margin."""
     claims = margin_claims(change, margin)
@@ -87,10 +101,10 @@ def _claims(change: Estimate, margin: float | None) -> Iterator[str]:
         yield f"    the change is within ±{points}: {'shown' if claims.equivalent else 'not shown'} (equivalence)"
 
 
-def _change(change: PairedChange, margin: float | None) -> Iterator[str]:
+def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator[str]:
     unpaired = f" ({change.unpaired} asked only one way are left out)" if change.unpaired else ""
     delta = _number(change.delta, sign=True)
-    yield f"  explaining changes the score by {delta} over {change.questions} questions{unpaired}"
+    yield f"  {effect} by {delta} over {change.questions} questions{unpaired}"
     yield from _claims(change.delta, margin)
     yield f"    lost {change.lost}, gained {change.gained}, p {_p(change.p)}"
     shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
@@ -178,5 +192,10 @@ def _stability_json(stability: Stability, margin: float | None) -> dict[str, Any
         "model": stability.model,
         "trial": stability.trial,
         "conditions": conditions,
-        "change": asdict(stability.change) | _claims_json(stability.change.delta, margin) if stability.change else None,
+        "change": _change_json(stability.change, margin) if stability.change else None,
+        "changes": [_change_json(change, margin) for change in stability.changes.values()],
     }
+
+
+def _change_json(change: PairedChange, margin: float | None) -> dict[str, Any]:
+    return asdict(change) | _claims_json(change.delta, margin)

@@ -7,7 +7,8 @@ from math import sqrt
 from statistics import mean, stdev
 
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.exam.stability.report import Stability, StabilityReport
+from medllm.exam.stability.paired import EXPLAINING, PAIRS, Pair
+from medllm.exam.stability.report import Stability, StabilityReport, column_of
 from medllm.exam.statistics import Estimate, Interval
 
 _SEEDED = re.compile(r"(?P<row>.+?)[-_. @]*seed[-_= ]*(?P<seed>\d+)", re.IGNORECASE)
@@ -37,6 +38,8 @@ class Trainings:
     scores: dict[PromptStyle, OverTrainings]
     delta: OverTrainings | None
     """Explained minus plain."""
+    thinking: dict[str, OverTrainings]
+    """The changes that thinking brings, by the key of their column in the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,16 @@ def trainings(report: StabilityReport) -> list[Trainings]:
             over = over_trainings(estimates)
             if over is not None and len(estimates) == len(models):
                 kinds[prompt] = over
-        changes = [one.change.delta for one in models if one.change is not None]
-        delta = over_trainings(changes) if len(changes) == len(models) else None
-        found.append(Trainings(benchmark, row, tuple(one.model for one in models), kinds, delta))
+        deltas = {column_of(pair): over for pair in PAIRS if (over := _change_over(models, pair)) is not None}
+        delta = deltas.pop(column_of(EXPLAINING), None)
+        found.append(Trainings(benchmark, row, tuple(one.model for one in models), kinds, delta, deltas))
     return found
+
+
+def _change_over(models: Sequence[Stability], pair: Pair) -> OverTrainings | None:
+    """Return a paired change over trainings that were all asked both ways."""
+    changes = [one.changes[pair].delta for one in models if pair in one.changes]
+    return over_trainings(changes) if len(changes) == len(models) else None
 
 
 def contrasts(report: StabilityReport) -> list[Contrast]:
@@ -127,6 +136,7 @@ def trainings_lines(report: StabilityReport, show: Callable[[float, Interval | N
         lines.append(f"  {one.row}, {len(one.models)} trainings ({', '.join(one.models)}), {one.benchmark}:")
         scores = [(prompt, over, False) for prompt, over in one.scores.items()]
         kinds = [*scores, *([("explained minus plain", one.delta, True)] if one.delta else [])]
+        kinds += [(name.replace("_", " "), over, True) for name, over in one.thinking.items()]
         lines += [_line(f"    mean {name}", over, show, signed=signed) for name, over, signed in kinds]
     for pair in contrasts(report):
         name = (

@@ -1,18 +1,19 @@
-"""Which requests are answered together, and the state of each answer while it grows."""
+"""Which requests are answered together: same worked examples, like lengths, all models of a question side by side."""
 
-import random
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import ModelError
-from medllm.generation.types import BASE, Delta, FinishReason, Reply, Request
+from medllm.generation.engine.decoding import Decoder
+from medllm.generation.types import BASE, Delta, Reply, Request
 from medllm.resource_errors import memory_is_full
+from medllm.weights.chat_template import ChatTemplate
 from medllm.weights.load import TextTokens
 
 PADDING = (32, 0.25)
@@ -52,25 +53,66 @@ class BatchLimits:
     """Whether one batch may ask several models."""
 
 
-def plan(
-    requests: Sequence[Request],
-    tokenizer: PreTrainedTokenizerBase,
-    limits: BatchLimits,
-    words: TextTokens | None = None,
-) -> tuple[list[Batch], list[tuple[Request, int]]]:
-    """Batches in order of length, and the requests that do not fit the model, with their lengths in tokens.
+class PromptReader:
+    """Reads requests into tokens: by the chat template of a model that has one here, else as a text that goes on.
 
-    `words` is the reader of the tokenizer, for a caller that plans often and keeps it.
+    Args:
+        tokenizer: The base's tokenizer.
+        templates: The chat template of each model that is asked by chat, by the names of requests.
     """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, templates: Mapping[str, str] | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.words = TextTokens(tokenizer)
+        names: dict[str, list[str]] = {}
+        for model, template in (templates or {}).items():
+            names.setdefault(template, []).append(model)
+        self._chats: dict[str, ChatTemplate] = {}
+        for template, models in names.items():
+            self._chats |= dict.fromkeys(models, ChatTemplate(tokenizer, template, ", ".join(models)))
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens with which the templates end a reply."""
+        return frozenset[int]().union(*(chat.ends for chat in self._chats.values()))
+
+    def chat(self, request: Request) -> ChatTemplate | None:
+        """Return the template by which a request is asked; None for a text that goes on."""
+        return self._chats.get(request.model) if request.messages else None
+
+    def tokens(self, request: Request) -> list[int]:
+        """Return the tokens of a request's prompt."""
+        chat = self.chat(request)
+        if chat is None:
+            return self.words.prompt(request.text)
+        return chat.prompt(request.messages, thinks=request.thinks, values=request.chat_template_kwargs)
+
+    def shared(self, request: Request) -> str:
+        """Return what a request has in common with others, as a name: the same names begin with the same tokens."""
+        chat = self.chat(request)
+        if chat is None or not request.shared:
+            return request.text[: request.shared]
+        return json.dumps([chat.text, request.thinks, request.messages[:-1]])
+
+    def decoder(self, request: Request, prompt_tokens: int, ends: frozenset[int]) -> Decoder:
+        """Begin the reply to a request; `ends` are the tokens at which the model's replies are over."""
+        chat = self.chat(request)
+        known = ends if chat is None else ends | chat.ends
+        return Decoder(request, prompt_tokens, self.tokenizer, known, chat)
+
+
+def plan(
+    requests: Sequence[Request], reader: PromptReader, limits: BatchLimits
+) -> tuple[list[Batch], list[tuple[Request, int]]]:
+    """Batches in order of length, and the requests that do not fit the model, with their lengths in tokens."""
     groups: dict[tuple[str, str], list[tuple[Request, list[int]]]] = {}
     unfit = []
-    words = words or TextTokens(tokenizer)
     for request in requests:
-        tokens = words.prompt(request.text)
+        tokens = reader.tokens(request)
         if len(tokens) + request.max_new_tokens > limits.context:
             unfit.append((request, len(tokens)))
         else:
-            key = (request.text[: request.shared], "" if limits.mixed else request.model)
+            key = (reader.shared(request), "" if limits.mixed else request.model)
             groups.setdefault(key, []).append((request, tokens))
     batches = [batch for group in groups.values() for batch in _batches(group, limits)]
     return batches, unfit
@@ -89,7 +131,7 @@ class BatchedGenerator(ABC):
     """A model here: it plans what is asked, and answers one batch after the other."""
 
     tokenizer: PreTrainedTokenizerBase
-    words: TextTokens
+    reader: PromptReader
     adapters: tuple[str, ...]
     limits: BatchLimits
     model: Any
@@ -129,7 +171,7 @@ class BatchedGenerator(ABC):
 
     def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
         refuse_strangers(requests, self.adapters)
-        batches, unfit = plan(requests, self.tokenizer, self.limits, self.words)
+        batches, unfit = plan(requests, self.reader, self.limits)
         for reply in too_long(unfit):
             yield Delta(reply.key, "", reply)
         for batch in batches:
@@ -205,113 +247,3 @@ def _common(lists: list[list[int]]) -> tuple[int, ...]:
     shortest = min(map(len, lists)) - 1
     length = next((at for at in range(shortest) if first[at] != last[at]), shortest)
     return tuple(first[:length])
-
-
-TAIL = 48
-"""How many of the last tokens are looked at for a stop string."""
-BROKEN = "�"
-LIKELIEST = 1024
-"""A draw puts only so many in order, if it falls among them: sorting the vocabulary took longer than the model."""
-
-
-@dataclass
-class Decoder:
-    """The state of one answer."""
-
-    request: Request
-    prompt_tokens: int
-    tokenizer: PreTrainedTokenizerBase
-    ends: frozenset[int]
-    tokens: list[int] = field(default_factory=list)
-    finished: FinishReason | None = None
-    given: int = 0
-    _draw: random.Random = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._draw = random.Random(self.request.seed)
-
-    def uniform(self) -> float:
-        """Draw the number that decides the next token; it depends on the request's seed alone."""
-        return self._draw.random()
-
-    def take(self, token: int) -> None:
-        """Note the next token and whether it ends the answer."""
-        if token in self.ends:
-            self.finished = "stop"
-            return
-        self.tokens.append(token)
-        if self.request.stop:
-            tail = self.tokenizer.decode(self.tokens[-TAIL:], skip_special_tokens=True)
-            if any(stop in tail for stop in self.request.stop):
-                self.finished = "stop"
-                return
-        if len(self.tokens) >= self.request.max_new_tokens:
-            self.finished = "length"
-
-    @property
-    def text(self) -> str:
-        """The answer so far, up to the first stop string."""
-        text: str = self.tokenizer.decode(self.tokens, skip_special_tokens=True)
-        ends = [at for stop in self.request.stop if (at := text.find(stop)) >= 0]
-        return text[: min(ends)] if ends else text
-
-    def piece(self) -> str:
-        """What is new and certain: no half character, nothing that may turn out to begin a stop string."""
-        text = self.text
-        if self.finished is None:
-            text = text.rstrip(BROKEN)
-            held = max((_overlap(text, stop) for stop in self.request.stop), default=0)
-            text = text[: len(text) - held]
-        new = text[self.given :]
-        self.given = max(self.given, len(text))
-        return new
-
-    def reply(self) -> Reply:
-        """The whole answer, once it is written."""
-        return Reply(
-            key=self.request.key,
-            text=self.text,
-            finish_reason=self.finished or "length",
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=len(self.tokens),
-            tokens=tuple(self.tokens),
-        )
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How much of the end of a text could be the beginning of a stop string."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def next_tokens(logits: torch.Tensor, writings: list[Decoder]) -> list[int]:
-    """The next token of each row: the likeliest, or one drawn by the row's own number."""
-    # On a CPU `max` finds the first of the largest four times as quickly as `argmax`, in bfloat16.
-    chosen: list[int] = logits.max(-1).indices.tolist()
-    for row, writing in enumerate(writings):
-        request = writing.request
-        if request.temperature > 0 and writing.finished is None:
-            chosen[row] = _sample_token(logits[row], request.temperature, request.top_p, writing.uniform())
-    return chosen
-
-
-def _sample_token(logits: torch.Tensor, temperature: float, top_p: float, number: float) -> int:
-    """Invert the distribution at `number`, most likely tokens first; the tail beyond top_p is cut."""
-    likely = (logits.float() / temperature).softmax(-1)
-    for count in (LIKELIEST, len(likely)):
-        tokens = _likeliest(likely, count)
-        mass = likely[tokens].double().cumsum(-1)
-        if len(tokens) == len(likely) or (mass[-1] > number if top_p == 1 else mass[-1] >= top_p):
-            break
-    limit = torch.tensor(top_p, dtype=mass.dtype, device=mass.device)
-    kept = min(int(torch.searchsorted(mass, limit).item()) + 1, len(mass))
-    drawn = number if top_p == 1 else float(mass[kept - 1]) * number
-    at = int(torch.searchsorted(mass, torch.tensor(drawn, dtype=mass.dtype, device=mass.device), right=True).item())
-    return int(tokens[min(at, kept - 1)].item())
-
-
-def _likeliest(likely: torch.Tensor, count: int) -> torch.Tensor:
-    """The likeliest tokens in falling order, of equals the lower number first; equals of the last are among them."""
-    if count >= len(likely):
-        return likely.sort(descending=True, stable=True).indices
-    found = (likely >= likely.topk(count).values[-1]).nonzero().flatten()
-    return found[likely[found].sort(descending=True, stable=True).indices]

@@ -68,7 +68,7 @@ def difference(quick: LocalGenerator) -> str | None:
     texts = [PROBE + own for own in OWN]
     nearest = NEAR.get(quick.model.dtype, ROUNDED)
     expected = {
-        (model, text): quick.continue_plainly(quick.words.prompt(text), model, COMPARED)
+        (model, text): quick.continue_plainly(quick.reader.words.prompt(text), model, COMPARED)
         for model in models
         for text in texts
     }

@@ -7,7 +7,7 @@ or sits on 4-bit weights, it rounds the change before.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -34,26 +34,18 @@ from medllm.generation.engine.batching import (
     Batch,
     BatchedGenerator,
     BatchLimits,
-    Decoder,
     Prompt,
-    next_tokens,
+    PromptReader,
     pieces,
     switched_to,
 )
+from medllm.generation.engine.decoding import next_tokens
 from medllm.generation.types import BASE, Delta
 from medllm.recipe.cost import PIECE
 from medllm.recipe.servers import LOCAL
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
-from medllm.weights.load import (
-    Quantization,
-    TextTokens,
-    check_vocabulary,
-    end_tokens,
-    load_adapters,
-    load_base,
-    load_tokenizer,
-)
+from medllm.weights.load import Quantization, check_vocabulary, end_tokens, load_adapters, load_base, load_tokenizer
 
 ROWS_AT_ONCE = 128
 """On a CPU: so many tokens' results in float32 fit into the cache."""
@@ -151,11 +143,12 @@ class LocalGenerator(BatchedGenerator):
         alone: bool = False,
         sharing: int = 1,
         any_type: bool = False,
+        templates: Mapping[str, str] | None = None,
     ) -> None:
         register()
         adapters = adapters or {}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
-        self.words = TextTokens(self.tokenizer)
+        self.reader = PromptReader(self.tokenizer, templates)
         how: dict[str, Any] = {"dtype": dtype, "quantization": quantization, "device": device, "any_type": any_type}
         model: Any = load_base(base, attn_implementation=NAME, **how)
         check_vocabulary(self.tokenizer, model, base)
@@ -185,7 +178,7 @@ class LocalGenerator(BatchedGenerator):
 
     def logits(self, text: str, model: str = BASE) -> torch.Tensor:
         """The logits at every position of a text, in float32."""
-        ids = torch.tensor([self.words.prompt(text)], device=self.model.device)
+        ids = torch.tensor([self.reader.words.prompt(text)], device=self.model.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         rows = Rows(positions, torch.ones_like(ids, dtype=torch.bool))
         with torch.inference_mode():
@@ -212,7 +205,7 @@ class LocalGenerator(BatchedGenerator):
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch, token by token; rows that are done are taken out."""
         writings = [
-            Decoder(request, len(batch.prefix) + len(own), self.tokenizer, self.ends)
+            self.reader.decoder(request, len(batch.prefix) + len(own), self.ends)
             for request, own in zip(batch.requests, batch.tokens, strict=True)
         ]
         with torch.inference_mode():
@@ -223,9 +216,9 @@ class LocalGenerator(BatchedGenerator):
                         self.written += 1
                         writing.take(token)
                         if writing.finished is not None:
-                            yield Delta(writing.request.key, writing.piece() if streamed else "", writing.reply())
-                        elif streamed and (piece := writing.piece()):
-                            yield Delta(writing.request.key, piece)
+                            yield writing.last(streamed=streamed)
+                        elif streamed and (news := writing.news()):
+                            yield news
                 going = [number for number, writing in enumerate(writings) if writing.finished is None]
                 if not going:
                     return

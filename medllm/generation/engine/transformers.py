@@ -1,6 +1,6 @@
 """The engine for a model of any type that transformers loads: plain `generate`, in batches padded on the left."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,7 +13,14 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from medllm.generation.engine.attention import LEAST_TOKENS, CacheBudget
-from medllm.generation.engine.batching import Batch, BatchedGenerator, BatchLimits, Decoder, next_tokens, switched_to
+from medllm.generation.engine.batching import (
+    Batch,
+    BatchedGenerator,
+    BatchLimits,
+    PromptReader,
+    switched_to,
+)
+from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.serving import context_of
 from medllm.generation.types import Delta, Request
 from medllm.recipe.servers import TRANSFORMERS
@@ -21,7 +28,6 @@ from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import (
     Quantization,
-    TextTokens,
     check_vocabulary,
     default_device,
     end_tokens,
@@ -48,10 +54,11 @@ class TransformersGenerator(BatchedGenerator):
         batch_size: int = 16,
         device: str | None = None,
         sharing: int = 1,
+        templates: Mapping[str, str] | None = None,
     ) -> None:
         self.tokenizer = load_tokenizer(base)
         checkpoint = Checkpoint(base)
-        self.words = TextTokens(self.tokenizer)
+        self.reader = PromptReader(self.tokenizer, templates)
         where = device or place_of(base, dtype, quantization)
         model: Any = load_base(base, dtype=dtype, quantization=quantization, device=where, any_type=True)
         check_vocabulary(self.tokenizer, model, base)
@@ -77,12 +84,11 @@ class TransformersGenerator(BatchedGenerator):
         """Write all answers of a batch; the model is that of its first request."""
         rows = [[*batch.prefix, *own] for own in batch.tokens]
         writings = [
-            Decoder(request, len(row), self.tokenizer, self.ends)
-            for request, row in zip(batch.requests, rows, strict=True)
+            self.reader.decoder(request, len(row), self.ends) for request, row in zip(batch.requests, rows, strict=True)
         ]
         if not streamed:
             self._write(rows, self._writer(writings))
-            yield from (Delta(writing.request.key, "", writing.reply()) for writing in writings)
+            yield from (writing.last(streamed=False) for writing in writings)
             return
         pieces: SimpleQueue[Delta | Exception | None] = SimpleQueue()
         writer = self._writer(writings, pieces)
@@ -164,11 +170,10 @@ class _Writer(LogitsProcessor):  # type: ignore[misc]
         """Give away what is new of a reply, and the reply when it is finished."""
         if self.pieces is None:
             return
-        piece = writing.piece()
         if writing.finished is not None:
-            self.pieces.put(Delta(writing.request.key, piece, writing.reply()))
-        elif piece:
-            self.pieces.put(Delta(writing.request.key, piece))
+            self.pieces.put(writing.last(streamed=True))
+        elif news := writing.news():
+            self.pieces.put(news)
 
 
 class _Finished(StoppingCriteria):  # type: ignore[misc]

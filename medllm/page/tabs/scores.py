@@ -8,7 +8,7 @@ import gradio as gr
 from medllm.page.context import PageContext
 from medllm.page.results import RecordedResults
 from medllm.page.scores import scores
-from medllm.page.selection import OUTCOMES, PAGE, Filter, Wanted, options, rows
+from medllm.page.selection import PAGE, Filter, Wanted, options, outcomes, rows
 from medllm.page.tabs.components import I18N, anything, block, on, remember
 
 NAMES = ("exam", "year", "section", "category", "text")
@@ -114,8 +114,8 @@ def draw_flips(page: PageContext) -> Flips:
     results = page.results
     with gr.Row(elem_classes="controls"):
         model = gr.Dropdown(list(results.models), value=results.models[0], label=I18N("model"), min_width=110)
-        outcomes = [(I18N(f"{name}_long"), name) for name in OUTCOMES]
-        outcome = gr.Dropdown(outcomes, value="lost", label=I18N("outcome"), elem_classes="wide", min_width=240)
+        offered = [(I18N(f"{name}_long"), name) for name in outcomes(results)]
+        outcome = gr.Dropdown(offered, value="lost", label=I18N("outcome"), elem_classes="wide", min_width=240)
         text = gr.Textbox(label=I18N("find"), max_length=200, min_width=160)
     with gr.Row(elem_classes="controls"):
         controls = [model, outcome, text, *draw_filters(results)]

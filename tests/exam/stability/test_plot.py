@@ -29,7 +29,7 @@ def test_an_svg_is_the_same_each_time_and_a_png_is_a_png(drawn, tmp_path):
 
 
 def test_the_figure_shows_each_model_s_change_with_its_interval(drawn):
-    cells = {row.model: plot._change(row) for row in score_table(drawn)}
+    cells = {row.model: plot._change(row, plot._WORDS["en"]) for row in score_table(drawn)}
     change = drawn.models[0].change
     assert cells["base"][0].startswith(f"{100 * change.delta.value:+.1f} [".replace("-", "−"))
     assert cells["base"][1] == f"{100 * change.retention.value:.1f} %"

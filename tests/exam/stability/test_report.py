@@ -1,12 +1,15 @@
 """The stability report, against cases small enough to be computed by hand."""
 
+import json
 import random
 
 import pytest
 
 from medllm.exam.record import PROMPTS
-from medllm.exam.stability.report import score_table, stability_report
+from medllm.exam.stability.plot import draw_stability
+from medllm.exam.stability.report import ScoreRow, columns, score_table, stability_report
 from medllm.exam.stability.text import report_json, report_lines
+from medllm.exam.stability.trainings import trainings
 from tests.exam.making import record
 from tests.refusals import refused
 
@@ -167,3 +170,66 @@ def test_a_model_none_of_whose_explained_replies_can_be_read_has_no_readable_del
 def test_a_model_never_right_has_no_retention():
     change = change_of(replies(outcomes=[("b", "b")] * 5))
     assert change.retention.value is None
+
+
+#            plain  explained  after thinking
+THREE_WAYS = [
+    (True, True, True), (True, "b", True), (True, "b", "b"), ("b", True, True), ("b", "b", True), ("b", "b", None),
+]  # fmt: skip
+
+
+def three_ways(model="m"):
+    for number, outcomes in enumerate(THREE_WAYS):
+        for prompt, outcome in zip(("plain", "explain", "think"), outcomes, strict=True):
+            thought = {"reasoning": "まず a を疑う", "reasoning_tokens": 10 + number} if prompt == "think" else {}
+            yield record(
+                f"q{number}", model=model, prompt=prompt, correct=outcome is True, **thought,
+                answer="a" if outcome is True else outcome, status="answered" if outcome else "truncated",
+            )  # fmt: skip
+
+
+def test_plain_explained_and_thought_replies_are_compared_in_pairs_over_the_same_questions():
+    (stability,) = stability_report(list(three_ways())).models
+    counts = {pair: (change.lost, change.gained, change.questions) for pair, change in stability.changes.items()}
+    assert counts == {("plain", "explain"): (2, 1, 6), ("plain", "think"): (1, 2, 6), ("explain", "think"): (0, 2, 6)}
+    assert stability.changes["plain", "think"].delta.value == pytest.approx(4 / 6 - 3 / 6)
+    assert stability.changes["explain", "think"].delta.value == pytest.approx(4 / 6 - 2 / 6)
+    assert stability.change is stability.changes["plain", "explain"]
+    thought = stability.conditions["think"]
+    assert (thought.thought, thought.reasoning_tokens, thought.statuses["truncated"]) == (6, 12.5, 1)
+    assert (stability.conditions["plain"].thought, stability.conditions["plain"].reasoning_tokens) == (0, None)
+
+
+def test_only_the_prompts_that_the_results_hold_are_compared_and_shown():
+    records = [one for one in three_ways() if one.prompt != "explain"]
+    report = stability_report(records)
+    (stability,) = report.models
+    assert set(stability.changes) == {("plain", "think")} and stability.change is None
+    assert [column.key for column in columns(score_table(report))] == ["plain", "think", "think_minus_plain"]
+    lines = "\n".join(report_lines(report))
+    assert "thinking changes the score of plain answers by +0.167" in lines
+    assert "thought before 6 of 6 replies, median 12.5 tokens" in lines and "explain" not in lines
+    written = json.loads(json.dumps(report_json(report)))["models"][0]
+    assert [(one["before"], one["after"]) for one in written["changes"]] == [("plain", "think")]
+    assert written["change"] is None
+
+
+def test_a_row_of_three_prompts_is_read_back_as_it_was_written():
+    rows = score_table(stability_report(list(three_ways())))
+    assert [ScoreRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
+    (text,) = [row.as_text() for row in rows]
+    assert text["delta"].startswith("-16.7") and text["think_minus_plain"].startswith("+16.7")
+    assert text["think_minus_explain"].startswith("+33.3")
+
+
+def test_the_figure_draws_three_prompts(tmp_path):
+    draw_stability(stability_report(list(three_ways())), tmp_path / "three.svg")
+    assert (tmp_path / "three.svg").stat().st_size > 10_000
+
+
+def test_models_are_compared_after_thinking_and_trainings_over_seeds_too():
+    report = stability_report([*three_ways("final-seed1"), *three_ways("final-seed2")])
+    assert {one.prompt for one in report.comparisons} == {"plain", "explain", "think"}
+    (row,) = trainings(report)
+    assert set(row.thinking) == {"think_minus_plain", "think_minus_explain"} and set(row.scores) >= {"think"}
+    assert row.thinking["think_minus_plain"].mean == pytest.approx(1 / 6)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medllm.generation.engine.batching import BatchLimits, pieces, plan
+from medllm.generation.engine.batching import BatchLimits, PromptReader, pieces, plan
 from medllm.generation.types import Request
 from tests import tiny
 
@@ -18,7 +18,7 @@ def planned(lengths, limits=LIMITS, **changed):
         for number, text in enumerate(texts)
         for model in ("base", "cpt")
     ]
-    batches, unfit = plan(asked, tiny.make_tokenizer(), limits)
+    batches, unfit = plan(asked, PromptReader(tiny.make_tokenizer()), limits)
     keys = [one.key for batch in batches for one in batch.requests] + [request.key for request, _ in unfit]
     assert sorted(keys) == sorted(request.key for request in asked), "each request is asked once"
     return batches, unfit

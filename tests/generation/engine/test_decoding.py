@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from medllm.generation.engine import batching
-from medllm.generation.engine.batching import Decoder, next_tokens
+from medllm.generation.engine import decoding
+from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.types import Request
 
 VOCABULARY = 5000
@@ -35,7 +35,7 @@ def test_a_draw_is_that_from_the_whole_vocabulary_in_order(top_p, spread):
     # bfloat16 as models give it: many tokens are exactly as likely as others.
     logits = (torch.randn(VOCABULARY) * spread).to(torch.bfloat16)
     numbers = [0.0, 0.004, 0.2, 0.5, 0.77, 0.93, 0.9999]
-    drawn = [batching._sample_token(logits, 1.3, top_p, number) for number in numbers]
+    drawn = [decoding._sample_token(logits, 1.3, top_p, number) for number in numbers]
     assert drawn == [of_all_in_order(logits, 1.3, top_p, number) for number in numbers]
     assert len(set(drawn)) > 3 or (spread > 1 and top_p < 0.5), "one token has it all"
 
@@ -53,7 +53,7 @@ def test_a_draw_among_the_likeliest_does_not_sort_the_rest(monkeypatch):
     logits = torch.randn(1, VOCABULARY) * 6
     request = Request(key="a", text="", temperature=1.0, seed=3)
     next_tokens(logits, [Decoder(request, 0, None, frozenset())])
-    assert sorted_lengths == [batching.LIKELIEST]
+    assert sorted_lengths == [decoding.LIKELIEST]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -66,7 +66,7 @@ def find_question(
     settings: Evaluate, sources: dict[str, Path], question_id: str
 ) -> tuple[Question, dict[PromptStyle, Prompt]] | None:
     """Return the question of that id in the recipe's exams, whole, with its prompts; None if no exam has it."""
-    everything = settings.model_copy(update={"limit": None, "years": None})
+    everything = settings.model_copy(update={"limit": None, "years": None, "exam_years": {}})
     for run in build_exam_runs(everything, sources):
         for question in run.questions:
             if question.question_id == question_id:
@@ -87,7 +87,7 @@ def _prompt(settings: Evaluate, run: ExamRun, question: Question, style: PromptS
 
 
 def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
-    questions = of_years(load(name, folder), settings.years)
+    questions = of_years(of_years(load(name, folder), settings.exam_years.get(name)), settings.years)
     trial = settings.limit is not None and settings.limit < len(questions)
     if settings.limit is not None and trial:
         # The first of one order of all, so that a larger limit asks what a smaller one asked, and more.

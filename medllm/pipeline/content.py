@@ -77,7 +77,7 @@ def _read_exam(recipe: Recipe, use: Use, folder: Path) -> Iterator[bytes | str]:
     from medllm.exam.benchmarks import exemplars, load, translations
 
     name = _reader(recipe, use)
-    rows = [question.to_row() for question in load(name, folder)]
+    rows = [question.to_row() for question in load(name, folder) if _is_read(recipe, use, question.year)]
     if use.held_out:
         shown = [_line({key: value for key, value in row.items() if key in _columns()}) for row in rows]
         yield from sorted(shown)
@@ -89,6 +89,18 @@ def _read_exam(recipe: Recipe, use: Use, folder: Path) -> Iterator[bytes | str]:
     if count:
         yield from (_line(one.to_row()) for one in exemplars(name, folder)[:count])
         yield from sorted(_line([one.question_id, one.text, *one.choices]) for one in translations(name, folder))
+
+
+def _is_read(recipe: Recipe, use: Use, year: int | None) -> bool:
+    """Return whether a stage reads the questions of a year: of a file that is past and held out, each reads its own."""
+    if use.wanted == "exam":
+        exam = recipe.exams.get(use.source)
+        years = exam.years if exam else None
+        return not years or year in years or (year is None and use.held_out)
+    stage = recipe.corpus if use.place.startswith("corpus.") else recipe.preferences
+    stated = {one.source: one.years for one in (stage.data if stage else ())}
+    years = stated.get(use.source)
+    return not years or year in years
 
 
 def _columns() -> set[str]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from medllm.corpus.decontaminate.audit import AuditRequest, audit
-from medllm.corpus.decontaminate.exam_items import ExamItem, as_item, translated_items
+from medllm.corpus.decontaminate.exam_items import ExamItem, as_item, held_out_questions, translated_items
 from medllm.corpus.decontaminate.report import AuditReport, Finding, Stage, write_page
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.prompts import exemplars_before
-from medllm.exam.question import Question
+from medllm.exam.question import Question, of_years
 from medllm.preferences.pairs import PreferencePair
 from medllm.recipe.settings import DataSource, Preferences
 from medllm.wording import describe_counts
@@ -124,7 +124,7 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
             counts[reason or "kept"] += 1
             if reason is None:
                 fit.append(question)
-    translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name])]
+    translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name], held)]
     watch = AuditTrail.over(held, settings.leaks_reviewed, translated)
     leaks = watch.match("preferences", question_texts(fit))
     fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
@@ -206,7 +206,7 @@ def _read(source: DataSource, sources: dict[str, Path]) -> list[Question]:
             "preferences.test-only-exam",
             f"preferences.data: {known.name} is for tests only, never for training. Use another exam.",
         )
-    questions = load(source.exam or "own", sources[source.source])
+    questions = of_years(load(source.exam or "own", sources[source.source]), source.years)
     if source.exam_date is not None:
         questions = [replace(one, exam_date=one.exam_date or source.exam_date) for one in questions]
     return questions
@@ -229,4 +229,5 @@ def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]
                 "preferences.no-held-out-exam",
                 f"preferences.held_out: `{name}` is missing, so decontamination cannot run. Give its files.",
             )
-    return [question for name in settings.held_out or () for question in load(name, sources[name])]
+    years = settings.exam_years
+    return [one for name in settings.held_out or () for one in held_out_questions(name, sources[name], years)]

@@ -77,7 +77,9 @@ def check_exams(
     for name in dict.fromkeys((*asked, *held)):
         if name in sources:
             with findings.collect(f"exams.{name}" if name in recipe.exams else "evaluate.benchmarks"):
-                read[name] = _Exam(name, sources[name], load(name, sources[name]))
+                own = recipe.exams.get(name)
+                questions = of_years(load(name, sources[name]), own.years if own else None)
+                read[name] = _Exam(name, sources[name], questions)
     for exam in read.values():
         if exam.name not in CATALOGUE:
             _check_keys(exam, findings)
@@ -213,9 +215,12 @@ def _check_copies(recipe: Recipe, stages: Collection[Stage], sources: Mapping[st
         for number, source in enumerate(settings.data):
             for path in _tables_of(source, sources):
                 if path.stat().st_size in sizes and (name := contents.get(_content(path))):
+                    if source.years and not set(source.years) & set(settings.exam_years.get(name, source.years)):
+                        continue
                     text = (
-                        f"{path} is also the held-out exam `{name}`, so all its questions would be left out here. "
-                        "Divide it: past questions in one file, those to be asked in another."
+                        f"{path} is also the held-out exam `{name}`, so its questions would be left out here. Divide "
+                        f"it by years: `years: [...]` here for the past ones, and under `exams.{name}` for those to "
+                        "be asked. Or put them into two files."
                     )
                     findings.add(f"{stage}.data[{number}]", RecipeError("recipe.held-out-trained", text))
                     break

@@ -118,6 +118,7 @@ def _check_source(one: DataSource, folder: Path) -> None:
         published=one.published.isoformat() if one.published else None,
         exam_date=one.exam_date.isoformat() if one.exam_date else None,
         exam=one.exam,
+        years=one.years,
     )
     drafts = list(islice((draft for part in split_source(source) for draft in read_drafts(part)), SAMPLED))
     texts = [draft for draft in drafts if not draft.fault]

@@ -1,5 +1,6 @@
 """The recipe's blocks about text: data sources, the training corpus and the preference pairs."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,15 +23,21 @@ def as_list(value: Any) -> Any:  # noqa: ANN401  any YAML value
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+ExamYears = dict[str, tuple[int, ...]]
+
+
 class DataSource(Settings):
     """One source of text or questions; its bare name is enough when no other key is needed."""
 
+    keys_since: ClassVar[Mapping[str, Any]] = {"years": None}
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
     source: str
     """A stage, `ORG/NAME@REVISION`, or `./folder`."""
     exam: str | None = None
     """Read it as an exam set with this benchmark's reader (`own` for our JSONL columns), not as running text."""
+    years: tuple[int, ...] | None = None
+    """Only the questions of these years, of an exam set: one file may be past and held out, by different years."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Which column holds what, as `{text: body, published: issued_on}`."""
     license: str | None = None
@@ -76,12 +83,15 @@ def _named(value: Any) -> Any:  # noqa: ANN401  any YAML value
 class Corpus(Settings):
     """Make a dated, licensed, deduplicated corpus that is free of the held-out exams."""
 
+    keys_since: ClassVar[Mapping[str, Any]] = {"exam_years": {}}
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"run_on", "workers", "executor"})
 
     data: DataList
     """The texts."""
     held_out: tuple[str, ...]
     """Held-out exams: every document is audited against them."""
+    exam_years: ExamYears = Field(default_factory=dict)
+    """The years that are held out, by exam; those under `exams` when left out, else all."""
     cutoff: date | None = None
     """Latest day of publication and of an exam; the recipe's own `cutoff` when left out."""
     allowed_licenses: tuple[str, ...] | None = None
@@ -127,6 +137,7 @@ class Preferences(Asking):
         {"run_on", "batch_size", "num_processes", "num_concurrent", "vllm"}
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
+    keys_since: ClassVar[Mapping[str, Any]] = {**Asking.keys_since, "exam_years": {}}
 
     model: str
     """The model that answers."""
@@ -134,6 +145,8 @@ class Preferences(Asking):
     """Exam sets with verified explanations, none younger than the cutoff."""
     held_out: tuple[str, ...] | None = None
     """Held-out exams, never sampled here; the list of `corpus` when left out."""
+    exam_years: ExamYears = Field(default_factory=dict)
+    """The years that are held out, by exam; those under `exams` when left out, else all."""
     cutoff: date | None = None
     """Latest day of an exam that is sampled; the recipe's own `cutoff` when left out."""
     prompt: Literal["plain", "explain"] = "explain"

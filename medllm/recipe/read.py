@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from medllm.errors import RecipeError
 from medllm.recipe.errors import RecipeFault, did_you_mean, error_of, own_place, schema_faults
 from medllm.recipe.renamed import new_name, with_new_keys, with_new_places
-from medllm.recipe.settings import Recipe
+from medllm.recipe.settings import Corpus, Evaluate, Preferences, Recipe
 from medllm.recipe.validators import broken_rules
 from medllm.recipe.yaml_reader import LARGEST, Lines, parse_yaml
 
@@ -137,7 +137,15 @@ def _inherited(recipe: Recipe) -> Recipe:
             held_out = corpus.held_out if corpus else ()
         cutoff = preferences.cutoff or recipe.cutoff
         preferences = preferences.model_copy(update={"held_out": held_out, "cutoff": cutoff})
-    return recipe.model_copy(update={"corpus": corpus, "preferences": preferences})
+    stages = {"corpus": corpus, "preferences": preferences, "evaluate": recipe.evaluate}
+    return recipe.model_copy(update={name: one and _with_years(one, recipe) for name, one in stages.items()})
+
+
+def _with_years(stage: Corpus | Preferences | Evaluate, recipe: Recipe) -> Corpus | Preferences | Evaluate:
+    """Fill in the years of the exams that a stage asks or holds out."""
+    names = stage.benchmarks if isinstance(stage, Evaluate) else stage.held_out or ()
+    stated = {name: exam.years for name, exam in recipe.exams.items() if exam.years and name in names}
+    return stage.model_copy(update={"exam_years": {**stated, **stage.exam_years}})
 
 
 def _pruned(tree: Tree, invalid: ValidationError) -> Tree:

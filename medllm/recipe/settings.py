@@ -21,7 +21,7 @@ from medllm.recipe.base import (
     parse_reference,
     settings_for_digest,
 )
-from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
+from medllm.recipe.data import Corpus, Data, DataList, DataSource, ExamYears, Preferences, Replay, Share, expand_name
 from medllm.recipe.servers import ApiModel, Asking, Engine, VllmOptions
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 
@@ -142,6 +142,7 @@ class Evaluate(Asking):
         {"run_on", "batch_size", "prices", "num_processes", "num_concurrent", "vllm"}
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
+    keys_since: ClassVar[Mapping[str, Any]] = {**Asking.keys_since, "exam_years": {}}
 
     models: dict[str, str | ApiModel]
     """The models: a name for the tables, and `base`, a stage, a repository, a folder, `openai:MODEL` (asked by chat at
@@ -159,6 +160,8 @@ class Evaluate(Asking):
     """Follow-up questions as published, or with the case text they have lost put back."""
     years: tuple[int, ...] | None = None
     """The years of the exams; all when left out. Exams without years (MedQA) are asked whole."""
+    exam_years: ExamYears = Field(default_factory=dict)
+    """The years of single exams; those under `exams` when left out."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum number of questions of each exam, for a trial; the results state it."""
     quantization: Literal["none", "nf4"] = "none"
@@ -221,6 +224,9 @@ class OwnExam(Settings):
     """`ORG/NAME@REVISION` or `./folder`."""
     first: date | None = None
     """The earliest exam day in it; needed only where rows have no day of their own. The catalogue knows its own."""
+    years: tuple[int, ...] | None = None
+    """The years that are the exam, of a file with past years too: only these are asked and held out, and questions
+    without a year are held out."""
     private: bool = False
     """Unpublished: it is sent to no other machine than this one, the Hub included, unless `allowed_hosts` names it."""
     allowed_hosts: tuple[str, ...] = ()

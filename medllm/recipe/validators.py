@@ -20,12 +20,10 @@ Rule = Callable[[Recipe], Iterator[RecipeFault]]
 def keys_of_stages_are_given(recipe: Recipe) -> Iterator[RecipeFault]:
     """Name what only some recipes can leave out: one that only evaluates needs no base, cutoff or namespace."""
     stages = stages_of(recipe)
-    others = [stage for stage in stages if stage not in ("evaluate", "space")]
-    needed = dict.fromkeys(("base", "cutoff"), others[0] if others else "" if stages else "a recipe without stages")
-    needed["namespace"] = next((stage for stage in stages if stage != "evaluate"), "" if stages else needed["base"])
-    if not needed["base"] and recipe.evaluate and "base" in recipe.evaluate.references.values():
-        needed["base"] = "evaluate.models"
-    for key, who in needed.items():
+    trains = next((stage for stage in stages if stage not in ("evaluate", "space")), "" if stages else "any stage")
+    pushes = next((stage for stage in stages if stage != "evaluate"), trains)
+    asks = "evaluate.models" if recipe.evaluate and "base" in recipe.evaluate.references.values() else ""
+    for key, who in (("base", trains or asks), ("cutoff", trains), ("namespace", pushes)):
         if who and getattr(recipe, key) is None:
             yield RecipeFault("recipe.missing-key", key, f"is missing, and {who} needs it. Add it.")
 
@@ -111,6 +109,14 @@ def exams_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
             if use.wanted == "exam" and use.source not in known_exams(recipe):
                 near = did_you_mean(use.source, known_exams(recipe))
                 yield RecipeFault("recipe.unknown-exam", use.place, f"Unknown exam `{use.source}`. {near}")
+
+
+def years_belong_to_exams(recipe: Recipe) -> Iterator[RecipeFault]:
+    """Only a source that is read as an exam has years."""
+    for number, source in enumerate(recipe.corpus.data if recipe.corpus else ()):
+        if source.years and source.exam is None:
+            text = "`years` needs `exam`: a text has no questions with years. Write `exam: own`, or take `years` out."
+            yield RecipeFault("recipe.years-without-exam", f"corpus.data[{number}]", text)
 
 
 def exam_is_held_out(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -272,6 +278,7 @@ RULES: tuple[Rule, ...] = (
     keys_of_stages_are_given,
     sources_exist,
     exams_are_known,
+    years_belong_to_exams,
     exam_is_held_out,
     cutoff_precedes_exams,
     training_has_an_end,

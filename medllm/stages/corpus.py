@@ -61,7 +61,7 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
         if settings.allowed_licenses is None
         else frozenset(filter(None, map(read_license, settings.allowed_licenses)))
     )
-    items = held_out((name, sources[name]) for name in settings.held_out)
+    items = held_out(((name, sources[name]) for name in settings.held_out), settings.exam_years)
     return Curation(
         tuple(read),
         AdmissionGate(settings.cutoff, allowed),
@@ -97,6 +97,7 @@ def _source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> T
         kind="replay" if isinstance(one, Replay) else "exam" if one.exam else "text",
         topic=one.kind or "",
         exam=one.exam,
+        years=one.years,
         formats=settings.formats,
         template=settings.template,
     )

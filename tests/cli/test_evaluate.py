@@ -45,8 +45,8 @@ def test_two_models_of_a_server_are_asked_and_compared_by_one_command(ward, serv
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["model", "exam", "questions", "plain", "explain", "delta"]
-    assert [line.split()[:3] for line in lines[1:3]] == [["a", "ward", "5"], ["b", "ward", "5"]]
-    assert any(re.match(r"  b minus a, ward, plain: .+, 5 questions, p 1.0000 ", line) for line in lines)
+    assert [line.split()[:4] for line in lines[1:3]] == [[name, "(trial)", "ward", "5"] for name in "ab"]
+    assert any(re.match(r"  b minus a, ward, plain: .+, 5 questions, p 1.0000 .*\(trial\)$", line) for line in lines)
     folder = Path(lines[-1].split("medllm app ")[1])
     assert len(read_records(folder)) == 20
     assert server.new() == ["a"] * 10 + ["b"] * 10

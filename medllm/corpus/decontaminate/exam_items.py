@@ -1,7 +1,7 @@
 """The held-out exam for the audit: items, least evidence of a match, and public sets known to contain them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -127,19 +127,34 @@ def distinct(items: Iterable[ExamItem]) -> list[ExamItem]:
     return found
 
 
-def held_out(exams: Iterable[tuple[str, Path]]) -> list[ExamItem]:
-    """Collect all items of the held-out exams and their published translations; image questions too, for their text."""
-    return [item for name, folder in exams for item in (*_originals(name, folder), *translated_items(name, folder))]
+def held_out(exams: Iterable[tuple[str, Path]], years: Mapping[str, Collection[int]] | None = None) -> list[ExamItem]:
+    """Collect all items of the held-out exams and their published translations; image questions too, for their text.
+
+    `years` has those that are held out, for exams in whose files others are too.
+    """
+    found: list[ExamItem] = []
+    for name, folder in exams:
+        questions = held_out_questions(name, folder, years)
+        found += [*map(as_item, questions), *translated_items(name, folder, questions)]
+    return found
 
 
-def _originals(name: str, folder: Path) -> list[ExamItem]:
-    return [as_item(question) for question in benchmarks.load(name, folder)]
+def held_out_questions(name: str, folder: Path, years: Mapping[str, Collection[int]] | None = None) -> list[Question]:
+    """Load an exam's questions that are held out; one that states no year may be of any, and is."""
+    chosen = (years or {}).get(name)
+    return [one for one in benchmarks.load(name, folder) if not chosen or one.year is None or one.year in chosen]
 
 
-def translated_items(name: str, folder: Path) -> list[ExamItem]:
-    """Read the published translations of an exam as more items, named after their questions: `igakuqa/112A1 (en)`."""
+def translated_items(name: str, folder: Path, questions: Collection[Question] | None = None) -> list[ExamItem]:
+    """Read the published translations of an exam as more items, named after their questions: `igakuqa/112A1 (en)`.
+
+    With `questions` only theirs.
+    """
     found: dict[str, ExamItem] = {}
+    wanted = None if questions is None else {question.question_id for question in questions}
     for one in benchmarks.translations(name, folder):
+        if wanted is not None and one.question_id not in wanted:
+            continue
         item = ExamItem(f"{name}/{one.question_id} ({one.language})", one.text, tuple(filter(None, one.choices)))
         found.setdefault(item.name, item)
     return list(found.values())

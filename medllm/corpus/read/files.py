@@ -14,14 +14,14 @@ from medllm.corpus.read.sources import LINES, READABLE, SourcePart, TextSource, 
 from medllm.corpus.read.text_files import PageText, read_html, read_markdown
 from medllm.exam import benchmarks
 from medllm.exam.prompts import question_block, render, target_completion
-from medllm.exam.question import Question
+from medllm.exam.question import Question, of_years
 from medllm.exam.record import PromptStyle
 
 
 def read_exam(source: TextSource) -> Iterator[Draft]:
     """Yield every question plainly and, where an expert explained it, with the explanation, as in the paper."""
     name = str(source.exam)
-    for question in benchmarks.load(name, source.folder):
+    for question in of_years(benchmarks.load(name, source.folder), source.years):
         for format_ in source.formats:
             if format_ == "plain" or question.explanation:
                 yield _draft(source, question, format_)

@@ -47,6 +47,8 @@ class TextSource:
     """The recipe's name for the kind of text, for the counts on the card."""
     exam: str | None = None
     """The benchmark whose reader reads questions from the folder, for a source that is an exam set."""
+    years: tuple[int, ...] | None = None
+    """Only the questions of these years, of an exam set."""
     formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
     """Prompts by which each exam item is written out."""
     template: Literal["paper", "igakuqa"] = "paper"

@@ -16,7 +16,7 @@ from medllm.generation.types import BASE, Request
 from medllm.recipe.base import base_of
 from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import own_template, switches
+from medllm.weights.chat_template import switches, template_of
 from medllm.weights.checkpoint import model_name
 
 DECIDING = (
@@ -97,12 +97,6 @@ def refuse_thinking_without_chat(forms: Mapping[str, AskedAs], prompts: Collecti
             f"{silent}: the prompt `think` needs a chat template, and this model is asked to complete text. Write "
             "`format: chat`, or take `think` out of `prompts`.",
         )
-
-
-def template_of(folder: Path, base: Path | None) -> str | None:
-    """Return the chat template of a model, or else that of the base below an adapter; None where there is none."""
-    own = own_template(folder)
-    return own_template(base) if own is None and base is not None and is_adapter(folder) else own
 
 
 def answerers(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -74,6 +75,13 @@ def _read(settings: Cpt | Rpo, source: Path) -> Iterator[dict[str, str]]:
                 "training.missing-column",
                 f"{path}: there is no column {', '.join(sorted(missing))}. Rename a column, or give the output of the "
                 "stage before.",
+            )
+        talks = [name for name in wanted if not pa.types.is_string(pq.read_schema(path).field(name).type)]
+        if talks:
+            raise LaunchError(
+                "launch.autotrain-without-chat",
+                f"{path}: `{talks[0]}` holds conversations, and AutoTrain trains on texts here. Train without "
+                "AutoTrain, or make the pairs with `format: completion`.",
             )
         for row in pq.read_table(path, columns=list(wanted)).to_pylist():
             yield {"prompt" if name == prompt else name: str(value) for name, value in row.items()}

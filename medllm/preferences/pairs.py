@@ -5,7 +5,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,8 @@ from medllm.generation.types import Reply
 Label = Literal["chosen", "rejected", "unparsed", "untidy"]
 LABELS: tuple[Label, ...] = ("chosen", "rejected", "unparsed", "untidy")
 GRAM = 3
+Text = str | Sequence[Mapping[str, str]]
+"""One side of a pair: a text that goes on, or the messages of a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +49,20 @@ class LabelledSample:
     """What the reply is kept under, so that it is not asked for again."""
     prompt_tokens: int | None = None
     cost: float | None = None
+    reasoning: str | None = None
+    """What a model that is asked by chat thought before its answer."""
 
     def row(self) -> dict[str, Any]:
         """A row for the table of samples."""
         return asdict(self)
 
 
-def label(question: Question, completion: str, finish_reason: str | None) -> tuple[Label, str | None, str]:
-    """Return the label, what was read as the answer, and the reading's status."""
-    parsed = parse(completion, question, finish_reason=finish_reason)
+def label(
+    question: Question, completion: str, finish_reason: str | None, reasoning: str = ""
+) -> tuple[Label, str | None, str]:
+    """Return the label, what was read as the answer, and the reading's status; thinking is never the answer."""
+    only_thought = bool(reasoning) and not completion.strip()
+    parsed = parse(completion, question, finish_reason=finish_reason, thinks=only_thought)
     if parsed.answer is None:
         return "unparsed", None, parsed.status
     if not is_right(question, parsed.answer):
@@ -81,7 +88,7 @@ def labelled(
     samples: list[LabelledSample] = []
     kept: list[tuple[Label, frozenset[str]]] = []
     for number, seed, reply in replies:
-        given, answer, status = label(question, reply.text, reply.finish_reason)
+        given, answer, status = label(question, reply.text, reply.finish_reason, reply.reasoning)
         grams = grams_of(reply.text)
         duplicate = any(given == other and alike(grams, seen) > max_similarity for other, seen in kept)
         if not duplicate:
@@ -105,6 +112,7 @@ def labelled(
                 answer_key=(answer_keys or {}).get(number),
                 prompt_tokens=reply.prompt_tokens,
                 cost=reply.cost,
+                reasoning=reply.reasoning or None,
             )
         )
     return samples
@@ -133,10 +141,10 @@ STEPS: tuple[Step, ...] = ("gt>chosen", "gt>rejected", "chosen>rejected")
 class PreferencePair:
     """One row of the preference dataset; the first three columns are those that TRL trains on."""
 
-    prompt: str
-    chosen: str
-    rejected: str
-    prompt_without_shots: str
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    prompt_without_shots: Text
     """The same question alone, for training without worked examples."""
     pair: str
     """Which step of the hierarchy, or `expert`."""
@@ -154,10 +162,31 @@ class PreferencePair:
     rejected_seed: int | None = None
     round: int = 1
     """Which round of sampling and training this is; 1 asks the CPT model, 2 the model of the first RPO."""
+    chat_template_kwargs: Mapping[str, Any] | None = None
+    """The values of the chat template with which a conversation was put to the model; none for texts."""
 
     def row(self) -> dict[str, Any]:
-        """A row for the table of pairs."""
-        return asdict(self)
+        """A row for the table of pairs; the column of a conversation's values is there for conversations alone."""
+        left_out = "chat_template_kwargs" if self.chat_template_kwargs is None else ""
+        return {name: value for name, value in asdict(self).items() if name != left_out}
+
+    def conversation(self, values: Mapping[str, Any]) -> "PreferencePair":
+        """Return a pair of texts as a conversation: the prompt is what the user writes, an answer is the reply."""
+        sides: dict[str, Any] = {name: reply_message(getattr(self, name)) for name in ("chosen", "rejected")}
+        asked = {n: [{"role": "user", "content": getattr(self, n)}] for n in ("prompt", "prompt_without_shots")}
+        return replace(self, **{**asked, **sides}, chat_template_kwargs=values)
+
+
+def reply_message(text: str, reasoning: str | None = None) -> list[dict[str, str]]:
+    """Return a reply as the last message of a conversation, with the thinking before it where there was some."""
+    thought = {"reasoning_content": reasoning} if reasoning else {}
+    return [{"role": "assistant", "content": text.strip(), **thought}]
+
+
+def length_of(side: Text) -> int:
+    """Count the characters of an answer, thinking included."""
+    parts = [side] if isinstance(side, str) else [text for one in side for name, text in one.items() if name != "role"]
+    return sum(map(len, parts))
 
 
 @dataclass(frozen=True)
@@ -168,6 +197,8 @@ class RankedAnswers:
     bare: Prompt
     truth: str
     samples: Sequence[LabelledSample]
+    values: Mapping[str, Any] | None = None
+    """The values of the chat template where the model was asked by chat; None where it completed the text."""
 
 
 def make_pairs(
@@ -218,10 +249,7 @@ def _pair(
     ranked: RankedAnswers, step: Step, better: LabelledSample | None, worse: LabelledSample, number: int
 ) -> PreferencePair:
     return PreferencePair(
-        prompt=ranked.prompt.text,
-        prompt_without_shots=ranked.bare.text,
-        chosen=ranked.prompt.completion(ranked.truth if better is None else better.completion),
-        rejected=ranked.prompt.completion(worse.completion),
+        **_sides(ranked, better, worse),
         pair=step,
         origin="sampled",
         question_id=worse.question_id,
@@ -234,7 +262,25 @@ def _pair(
         chosen_seed=None if better is None else better.seed,
         rejected_seed=worse.seed,
         round=number,
+        chat_template_kwargs=ranked.values,
     )
+
+
+def _sides(ranked: RankedAnswers, better: LabelledSample | None, worse: LabelledSample) -> dict[str, Any]:
+    """Return prompt and answers: as texts that go on from each other, or as messages of a conversation."""
+    if ranked.values is None:
+        return {
+            "prompt": ranked.prompt.text,
+            "prompt_without_shots": ranked.bare.text,
+            "chosen": ranked.prompt.completion(ranked.truth if better is None else better.completion),
+            "rejected": ranked.prompt.completion(worse.completion),
+        }
+    return {
+        "prompt": list(ranked.prompt.messages),
+        "prompt_without_shots": list(ranked.bare.messages),
+        "chosen": reply_message(ranked.truth) if better is None else reply_message(better.completion, better.reasoning),
+        "rejected": reply_message(worse.completion, worse.reasoning),
+    }
 
 
 def yield_report(samples: Mapping[str, Sequence[LabelledSample]], pairs: Sequence[PreferencePair]) -> dict[str, Any]:
@@ -263,9 +309,9 @@ def yield_report(samples: Mapping[str, Sequence[LabelledSample]], pairs: Sequenc
 def _lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
     """Characters of both sides: where the chosen one is nearly always longer, length is what is learnt."""
     return {
-        "chosen_median": median(len(pair.chosen) for pair in pairs),
-        "rejected_median": median(len(pair.rejected) for pair in pairs),
-        "chosen_longer_share": sum(len(pair.chosen) > len(pair.rejected) for pair in pairs) / len(pairs),
+        "chosen_median": median(length_of(pair.chosen) for pair in pairs),
+        "rejected_median": median(length_of(pair.rejected) for pair in pairs),
+        "chosen_longer_share": sum(length_of(pair.chosen) > length_of(pair.rejected) for pair in pairs) / len(pairs),
     }
 
 

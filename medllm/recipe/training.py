@@ -1,5 +1,6 @@
 """The recipe's blocks about training: continued pretraining and reasoning preference optimization, both by (Q)LoRA."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -122,10 +123,15 @@ class Cpt(Training):
 class Rpo(Training):
     """Reasoning preference optimization: DPO plus rpo_alpha times the negative log-likelihood of the chosen answer."""
 
+    keys_since: ClassVar[Mapping[str, Any]] = {"format": "auto"}
+
     model: str
     """The reference model and the start."""
     data: str = "preferences"
     """The pairs."""
+    format: Literal["auto", "completion", "chat"] = "auto"
+    """`auto` trains the pairs as they are: texts that go on, or conversations by the model's chat template; `chat`
+    takes the prompt of a text for what the user writes."""
     lora: Lora | None = None
     """A new adapter; when left out, the adapter of `model` is trained further."""
     rpo_alpha: float = Field(ge=0)

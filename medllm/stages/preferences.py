@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from medllm.errors import DataError
 from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import Question
+from medllm.generation.identity import AskedAs
 from medllm.generation.types import Reply, Request, release_model, shared_length
 from medllm.preferences.pairs import (
     LabelledSample,
@@ -26,9 +27,10 @@ from medllm.preferences.pairs import (
     yield_report,
 )
 from medllm.preferences.questions import QuestionSelection, select_questions, vote_texts
-from medllm.recipe.servers import is_address
+from medllm.recipe.servers import for_prompt, is_address
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
+from medllm.weights.chat_template import switches
 from medllm.wording import describe_counts
 
 REPLIES = "replies.jsonl"
@@ -53,11 +55,13 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
         f"{len(asked.questions)} questions, {settings.samples} samples each; {describe_counts(asked.counts)}",
     )
     prompts = {key_of(question): _prompts(question, asked, settings) for question in asked.questions}
-    replies, kept_under = _sample(settings, sources, asked, prompts, work)
+    form = _form(settings, sources)
+    replies, kept_under = _sample(settings, sources, asked, prompts, work, form)
     samples = _label(settings, sources, asked.questions, _clean(asked, replies), prompts, kept_under)
     number = _round(sources.get(settings.model))
-    pairs = _pair(settings, asked.questions, samples, prompts, number)
-    votes, undecided = _votes(settings, sources, asked)
+    values = _values(settings) if form.chat else None
+    pairs = _pair(settings, asked.questions, samples, prompts, number, values)
+    votes, undecided = _votes(settings, sources, asked, values)
     pairs += votes
     report = yield_report(_by_name(samples), pairs)
     if report["too_long"]:
@@ -89,7 +93,26 @@ def key_of(question: Question) -> Key:
 def _prompts(question: Question, asked: QuestionSelection, settings: Preferences) -> tuple[Prompt, Prompt]:
     """Render the prompt of a question, with and without its worked examples."""
     options: dict[str, Any] = {"prompt": settings.prompt, "template": settings.template}
+    options["system"] = settings.system_prompt
     return render(question, exemplars=asked.exemplars, **options), render(question, **options)
+
+
+def _name_of(settings: Preferences) -> str:
+    """Return the name by which the maker knows the model."""
+    return settings.model if is_address(settings.engine) else "model"
+
+
+def _form(settings: Preferences, sources: dict[str, Path]) -> AskedAs:
+    """Decide whether the model is asked by chat; one that has no template for it is refused before any work."""
+    from medllm.generation.identity import asked_as
+
+    models = {_name_of(settings): settings.model}
+    return asked_as(models, sources, engine=settings.engine, form=settings.format)[_name_of(settings)]
+
+
+def _values(settings: Preferences) -> dict[str, Any]:
+    """Return the values of the chat template for asking and for training: thinking is off unless the recipe sets it."""
+    return {**switches(thinks=False), **for_prompt(settings.chat_template_kwargs, settings.prompt)}
 
 
 def seed_of(settings: Preferences, key: Key, sample: int) -> int:
@@ -104,6 +127,7 @@ def _sample(
     asked: QuestionSelection,
     prompts: dict[Key, tuple[Prompt, Prompt]],
     work: Path,
+    form: AskedAs,
 ) -> tuple[dict[Key, list[tuple[int, int | None, Reply]]], Mapping[Key, Mapping[int, str]]]:
     """Draw the samples of every question; also return what each is kept under, by question and number."""
     from medllm.generation.answer_store import AnswerStore
@@ -111,18 +135,20 @@ def _sample(
     from medllm.generation.identity import answerers
     from medllm.generation.reply_log import KeptGenerator, generate_watched
 
-    row = settings.model if is_address(settings.engine) else "model"
-    models = {row: settings.model}
+    models = {(row := _name_of(settings)): settings.model}
     computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}
     model, name = make_generators(
         models,
         sources,
+        form=settings.format,
         **computing,
         batch_size=settings.batch_size,
         server=ServerOptions(num_concurrent=settings.num_concurrent, vllm=settings.vllm),
         num_processes=processes_of(settings),
     )[row]
-    who = answerers(models, sources, **computing)[row]
+    who = answerers(models, sources, form=settings.format, **computing)[row]
+    served = form.chat and form.template is None  # whose own default may be to think
+    values = _values(settings) if served else for_prompt(settings.chat_template_kwargs, settings.prompt)
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0
     wanted = {
         f"{key[0]}/{key[1]}#{number}": (key, number)
@@ -139,6 +165,7 @@ def _sample(
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=seed_of(settings, key, number),
+            chat_template_kwargs=values,
         )
         for text, (key, number) in wanted.items()
     ]
@@ -160,7 +187,11 @@ def _clean(
     asked: QuestionSelection, replies: dict[Key, list[tuple[int, int | None, Reply]]]
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
     """Drop the replies that contain a held-out question: a teacher may know the question by heart."""
-    texts = [("/".join(key) + f"#{one[0]}", one[2].text) for key, of in replies.items() for one in of]
+    texts = [
+        ("/".join(key) + f"#{one[0]}", "\n".join(part for part in (one[2].reasoning, one[2].text) if part))
+        for key, of in replies.items()
+        for one in of
+    ]
     leaks = asked.watch.match("teacher", texts)
     return {key: [one for one in of if "/".join(key) + f"#{one[0]}" not in leaks] for key, of in replies.items()}
 
@@ -196,13 +227,14 @@ def _pair(
     samples: dict[Key, list[LabelledSample]],
     prompts: dict[Key, tuple[Prompt, Prompt]],
     number: int,
+    values: Mapping[str, Any] | None,
 ) -> list[PreferencePair]:
     pairs: list[PreferencePair] = []
     for question in questions:
         key = key_of(question)
         truth = target_completion(question, settings.prompt, settings.template)
         pairs += make_pairs(
-            RankedAnswers(*prompts[key], truth, samples[key]),
+            RankedAnswers(*prompts[key], truth, samples[key], values),
             steps=settings.pairs,
             most=settings.pairs_per_question,
             max_similarity=settings.max_similarity,
@@ -213,7 +245,7 @@ def _pair(
 
 
 def _votes(
-    settings: Preferences, sources: dict[str, Path], asked: QuestionSelection
+    settings: Preferences, sources: dict[str, Path], asked: QuestionSelection, values: Mapping[str, Any] | None = None
 ) -> tuple[list[PreferencePair], int]:
     pairs: list[PreferencePair] = []
     undecided = 0
@@ -221,7 +253,7 @@ def _votes(
         more, none = read_votes(sources[vote.source], asked.refused)
         asked.watch.refuse("preferences", f"preferences.votes: {vote.source}", vote_texts(more))
         pairs, undecided = pairs + more, undecided + none
-    return pairs, undecided
+    return pairs if values is None else [pair.conversation(values) for pair in pairs], undecided
 
 
 def _round(model: Path | None) -> int:

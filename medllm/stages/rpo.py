@@ -53,12 +53,15 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
 
 def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  pairs and their account
     from medllm.training.data import prepared
-    from medllm.training.pair_batches import encode_pairs, read_pairs
+    from medllm.training.load import chat_template_for
+    from medllm.training.pair_batches import VALUES, encode_pairs, read_pairs
     from medllm.weights.load import load_tokenizer
 
     def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
         table = read_pairs(sources[settings.data], work / "cache", keep_exemplars=settings.keep_exemplars)
-        pairs, tally = encode_pairs(table, load_tokenizer(tokenizer), settings.max_length)
+        talks, words = VALUES in table.column_names, load_tokenizer(tokenizer)
+        chat = chat_template_for(settings, sources, words, talks=talks)
+        pairs, tally = encode_pairs(table, words, settings.max_length, chat)
         longer = f"{tally.too_long} are longer than {settings.max_length} tokens"
         say("rpo", f"{tally.trained} of {tally.pairs} pairs; {longer}")
         return pairs, tally.as_facts()

@@ -51,13 +51,17 @@ def prepared(
     return load_from_disk(str(folder)), json.loads((folder / TALLY).read_text("utf-8"))
 
 
+_DECIDING = ("tokenizer", "vocab", "merges", "chat_template")
+"""How the names of the files begin that decide a model's tokens."""
+
+
 def _key(settings: Cpt | Rpo, data: Path, tokenizer: Path) -> str:
     """What the rows are made from: settings, and the names, sizes and times of the tables and the tokenizer's files."""
-    values = settings.model_dump(mode="json", include={"max_length", "packing", "keep_exemplars"})
+    values = settings.model_dump(mode="json", include={"max_length", "packing", "keep_exemplars", "format"})
     tables = sorted(path for suffix in ("parquet", "jsonl") for path in data.rglob(f"*.{suffix}"))
     files = [
         *tables,
-        *sorted(path for path in tokenizer.iterdir() if path.name.startswith(("tokenizer", "vocab", "merges"))),
+        *sorted(path for path in tokenizer.iterdir() if path.name.startswith(_DECIDING)),
     ]
     seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps([values, seen], sort_keys=True).encode()).hexdigest()[:16]
@@ -68,8 +72,13 @@ OTHER_TABLES = (".csv", ".tsv", ".arrow", ".xlsx", ".gz", ".zst", ".bz2", ".xz",
 """Endings of files that hold rows and are not read here."""
 
 
-def read_table(root: Path, cache: Path, what: str, columns: Sequence[str], mend: str) -> Dataset:
+def read_table(
+    root: Path, cache: Path, what: str, columns: Sequence[str], mend: str, *, talks: Sequence[str] = ()
+) -> Dataset:
     """Read these columns of every parquet and JSONL file below a folder, in the order of their names, as texts.
+
+    The columns `talks` hold conversations: lists of messages, or values for them. They are read as JSON; a file that
+    lacks one of them, unless it is also among `columns`, has an empty text in its place.
 
     Other columns do not matter. `what` a row holds and the `mend` for a missing column go into messages. Raises
     DataError, with file and row, for a file that cannot be read, a column that is missing, or a value that is no text.
@@ -103,7 +112,8 @@ def read_table(root: Path, cache: Path, what: str, columns: Sequence[str], mend:
                 "training.missing-column", f"{place}: there is no column {names}. There is: {', '.join(there)}. {mend}"
             )
     try:
-        return concatenate_datasets([_read(path, cache, list(columns)) for path in filled])
+        read = list(dict.fromkeys([*columns, *talks]))
+        return concatenate_datasets([_read(path, cache, read, frozenset(talks)) for path in filled])
     except DatasetGenerationError as fault:
         if disk_is_full(fault) or memory_is_full(fault):
             raise
@@ -114,6 +124,33 @@ def read_table(root: Path, cache: Path, what: str, columns: Sequence[str], mend:
             "training.broken-table",
             f"{root}: the files cannot be read as one table: {reason}. Mend or remove the file with that fault.",
         ) from fault
+
+
+def holds_conversations(root: Path, column: str) -> bool:
+    """Return whether a column of the tables below a folder holds lists of messages instead of texts."""
+    for path in sorted(path for path in root.rglob("*") if path.suffix in (".parquet", *LINES)):
+        if not _has_rows(path):
+            continue
+        if path.suffix == ".parquet":
+            schema = pq.read_schema(path)
+            return column in schema.names and types.is_list(schema.field(column).type)
+        return isinstance(next((row.get(column) for _, row in _rows_of(path)), None), list)
+    return False
+
+
+def messages_of(text: str, place: str, column: str) -> list[dict[str, str]]:
+    """Return the messages of a conversation that `read_table` has read from a column."""
+    found = json.loads(text or "null")
+    if not isinstance(found, list) or not found or not all(_is_message(one) for one in found):
+        raise DataError(
+            "training.not-messages",
+            f"{place}: `{column}` holds no messages. Write a list of `{{role, content}}`, both texts.",
+        )
+    return [{name: value for name, value in one.items() if value is not None} for one in found]
+
+
+def _is_message(one: object) -> bool:
+    return isinstance(one, dict) and all(isinstance(one.get(name), str) for name in ("role", "content"))
 
 
 def _has_rows(path: Path) -> bool:
@@ -135,11 +172,12 @@ def _columns(path: Path) -> list[str]:
     return next((list(row) for _, row in _rows_of(path)), [])
 
 
-def _read(path: Path, cache: Path, columns: list[str]) -> Dataset:
+def _read(path: Path, cache: Path, columns: list[str], talks: frozenset[str]) -> Dataset:
     features = Features({column: Value("string") for column in columns})
-    if path.suffix in LINES:
+    if path.suffix in LINES or talks:
         stat = path.stat()
-        given = {"path": str(path), "columns": tuple(columns), "version": f"{stat.st_size} {stat.st_mtime_ns}"}
+        given = {"path": str(path), "columns": tuple(columns), "talks": tuple(sorted(talks))}
+        given["version"] = f"{stat.st_size} {stat.st_mtime_ns}"
         return Dataset.from_generator(_texts, features=features, cache_dir=str(cache), gen_kwargs=given)
     schema = pq.read_schema(path)
     for column in columns:
@@ -158,12 +196,15 @@ def _read(path: Path, cache: Path, columns: list[str]) -> Dataset:
     return table if table.features == features else table.cast(features)
 
 
-def _texts(path: str, columns: tuple[str, ...], version: str) -> Iterator[dict[str, str]]:
-    """Rows of a JSONL file with these columns alone; `version` makes an edited file another one for the cache."""
+def _texts(path: str, columns: tuple[str, ...], talks: tuple[str, ...], version: str) -> Iterator[dict[str, str]]:
+    """Rows of a file with these columns alone; `version` makes an edited file another one for the cache."""
     for place, row in _rows_of(Path(path)):
         texts: dict[str, str] = {}
         for column in columns:
             value = row.get(column)
+            if column in talks:
+                texts[column] = "" if value is None else json.dumps(value, ensure_ascii=False)
+                continue
             if value is None:
                 raise DataError(
                     "training.empty-value",
@@ -180,6 +221,10 @@ def _texts(path: str, columns: tuple[str, ...], version: str) -> Iterator[dict[s
 
 
 def _rows_of(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    if path.suffix == ".parquet":
+        rows = (row for batch in pq.ParquetFile(path).iter_batches(1000) for row in batch.to_pylist())
+        yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
+        return
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             place = f"{path} line {number}"

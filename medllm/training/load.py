@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from medllm.errors import ModelError
+from medllm.errors import DataError, ModelError
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.training.arguments import processes
 from medllm.weights.adapter import Adapter, is_adapter
+from medllm.weights.chat_template import ChatTemplate, template_of
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import check_vocabulary, load_adapters, load_base, load_tokenizer
 from medllm.weights.loadable import has_tokenizer
@@ -32,6 +33,32 @@ def tokenizer_folder(settings: Cpt | Rpo, sources: dict[str, Path]) -> Path:
     """Find the tokenizer of what `model` names: beside it, or else beside the base."""
     folder = sources[settings.model]
     return folder if has_tokenizer(folder) else sources["base"]
+
+
+def chat_template_for(
+    settings: Rpo, sources: dict[str, Path], tokenizer: PreTrainedTokenizerBase, *, talks: bool
+) -> ChatTemplate | None:
+    """Load the chat template by which pairs are trained: the model's own, or its base's; None for texts that go on.
+
+    `talks`: the pairs are conversations.
+    """
+    if settings.format == "completion" and talks:
+        raise DataError(
+            "training.conversations-as-text",
+            f"{sources[settings.data]}: the pairs are conversations, and `rpo.format: completion` trains on texts. "
+            "Write `auto` or `chat`, or make the pairs with `preferences.format: completion`.",
+        )
+    if not talks and settings.format != "chat":
+        return None
+    folder = sources[settings.model]
+    text = template_of(folder, sources.get("base"))
+    if text is None:
+        raise ModelError(
+            "training.no-chat-template",
+            f"{folder}: has no chat template, by which the pairs are to be trained. Add chat_template.jinja to the "
+            "base's files, or make the pairs with `preferences.format: completion`.",
+        )
+    return ChatTemplate(tokenizer, text, settings.model)
 
 
 def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:

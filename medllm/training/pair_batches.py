@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from medllm.errors import DataError
-from medllm.training.data import read_table
+from medllm.training.data import holds_conversations, messages_of, read_table
+from medllm.weights.chat_template import ChatTemplate
 from medllm.weights.load import TextTokens
 from medllm.work_progress import counted
 
@@ -172,6 +174,8 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
 
 COLUMNS = ("prompt", "chosen", "rejected")
 BARE_PROMPT = "prompt_without_shots"
+VALUES = "chat_template_kwargs"
+"""The column with the values of the chat template; it is there where pairs are conversations."""
 NOTHING = -100
 """The target of a position that predicts nothing."""
 
@@ -194,39 +198,40 @@ class PairCounts:
 
 
 def read_pairs(folder: Path, cache: Path, *, keep_exemplars: bool = True) -> Dataset:
-    """Read the pairs of a preferences folder, with or without the worked examples in the prompt."""
+    """Read the pairs of a preferences folder, with or without the worked examples in the prompt.
+
+    Conversations are read as JSON, with a column of the values that their chat template takes.
+    """
     root = folder / "data" if (folder / "data").is_dir() else folder
     wanted = list(COLUMNS) if keep_exemplars else [BARE_PROMPT, *COLUMNS[1:]]
     mend = "Give the output of the preferences stage, or name the columns so."
-    table = read_table(root, cache, "pair", wanted, mend)
+    talks = (*wanted, VALUES) if holds_conversations(root, wanted[0]) else ()
+    table = read_table(root, cache, "pair", wanted, mend, talks=talks)
     return table if keep_exemplars else table.rename_column(BARE_PROMPT, "prompt")
 
 
-def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, PairCounts]:
-    """Tokenize each prompt and answer as generation sees them; pairs over max_length are counted and left out."""
+def encode_pairs(
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, chat: ChatTemplate | None = None
+) -> tuple[Dataset, PairCounts]:
+    """Tokenize each prompt and answer as generation sees them; pairs over max_length are counted and left out.
+
+    With `chat` a pair is a conversation: its messages, or a text as what the user writes.
+    """
     tally = PairCounts()
     words = TextTokens(tokenizer)
     rows: list[dict[str, Any]] = []
     for number, pair in enumerate(counted(table, len(table), "pairs", "tokenizing")):
-        prompt = words.prompt(pair["prompt"])
-        answers = {}
-        merged = False
-        for side in ("chosen", "rejected"):
-            whole = words.prompt(pair["prompt"] + pair[side])
-            if whole[: len(prompt)] == prompt:
-                answer = whole[len(prompt) :]
-            else:
-                merged, answer = True, words.continued(pair[side])
-            answers[side] = [*answer, tokenizer.eos_token_id]
-        longest = len(prompt) + max(map(len, answers.values()))
+        if chat is None:
+            prompt, chosen, rejected = _of_texts(pair, words, tokenizer.eos_token_id, tally)
+        else:
+            prompt, chosen, rejected = _of_messages(pair, chat, f"pair {number + 1}")
+        longest = len(prompt) + max(len(chosen), len(rejected))
         tally.pairs += 1
         tally.longest = max(tally.longest, longest)
-        tally.split_at_prompt += merged
         if longest > max_length:
             tally.too_long += 1
             continue
-        sides = {"chosen_ids": answers["chosen"], "rejected_ids": answers["rejected"]}
-        rows.append({"prompt_ids": prompt, **sides, "pair": number})
+        rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "pair": number})
     tally.trained = len(rows)
     if not rows:
         raise DataError(
@@ -235,6 +240,45 @@ def encode_pairs(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
             "Raise `max_length`, or set `keep_exemplars: false`.",
         )
     return Dataset.from_list(rows), tally
+
+
+Tokens = tuple[list[int], list[int], list[int]]
+"""Prompt, chosen and rejected answer."""
+
+
+def _of_texts(pair: Mapping[str, str], words: TextTokens, end: int, tally: PairCounts) -> Tokens:
+    prompt = words.prompt(pair["prompt"])
+    answers = []
+    merged = False
+    for side in ("chosen", "rejected"):
+        whole = words.prompt(pair["prompt"] + pair[side])
+        if whole[: len(prompt)] == prompt:
+            answer = whole[len(prompt) :]
+        else:
+            merged, answer = True, words.continued(pair[side])
+        answers.append([*answer, end])
+    tally.split_at_prompt += merged
+    return prompt, answers[0], answers[1]
+
+
+def _of_messages(pair: Mapping[str, str], chat: ChatTemplate, place: str) -> Tokens:
+    if VALUES not in pair:
+        asked = [{"role": "user", "content": pair["prompt"]}]
+        chosen, rejected = (chat.reply(asked, pair[side]) for side in ("chosen", "rejected"))
+        return chat.prompt(asked), chosen, rejected
+    values = json.loads(pair[VALUES] or "null") or {}
+    messages = messages_of(pair["prompt"], place, "prompt")
+    sides = []
+    for side in ("chosen", "rejected"):
+        found = messages_of(pair[side], place, side)
+        if len(found) != 1 or found[0]["role"] != "assistant":
+            raise DataError(
+                "training.not-one-reply",
+                f"{place}: `{side}` is not one message of the assistant. Put the messages before it into `prompt`.",
+            )
+        answer = found[0]
+        sides.append(chat.reply(messages, answer["content"], answer.get("reasoning_content") or "", values=values))
+    return chat.prompt(messages, values=values), sides[0], sides[1]
 
 
 @dataclass

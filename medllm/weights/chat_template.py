@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medllm.errors import ModelError
 from medllm.exam.extract.reply import split_thinking
+from medllm.weights.adapter import is_adapter
 from medllm.weights.load import TextTokens, end_marks
 from medllm.weights.loadable import templates
 
@@ -38,6 +39,12 @@ def own_template(folder: Path) -> str | None:
     named = {name: text for _, name, text in templates(folder)}
     text = named.get("default")
     return None if text is None or text.endswith(PLAIN) else text
+
+
+def template_of(folder: Path, base: Path | None) -> str | None:
+    """Return the chat template of a model, or else that of the base below an adapter; None where there is none."""
+    own = own_template(folder)
+    return own_template(base) if own is None and base is not None and is_adapter(folder) else own
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase, begin: Sequence[int]) -> str:

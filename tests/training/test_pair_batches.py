@@ -92,8 +92,8 @@ def test_a_row_of_parquet_without_a_text_and_a_column_of_chats_are_named(tmp_pat
     with refused("training.empty-value", "train.parquet row 2", "`chosen`"):
         read_pairs(folder, tmp_path / "cache")
     chats = [[{"role": "user", "content": "問題"}]]
-    with refused("training.not-text", "train.parquet", "`prompt`", "list<"):
-        read_pairs(written(folder, PAIR | {"prompt": chats}), tmp_path / "cache")
+    with refused("training.not-text", "train.parquet", "`chosen`", "list<"):
+        read_pairs(written(folder, PAIR | {"chosen": chats}), tmp_path / "cache")
 
 
 def test_an_edited_file_of_lines_is_read_again(tmp_path):

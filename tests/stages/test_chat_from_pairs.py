@@ -1,0 +1,115 @@
+"""Preferences and RPO by chat, from folder to folder: pairs are conversations, and the model learns them as asked."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.recipe.base import settings_for_digest
+from medllm.recipe.settings import Preferences
+from medllm.stages import preferences, rpo
+from tests import tiny
+from tests.generation.serving import ChatServer
+from tests.refusals import refused
+
+THINKING_OFF = {"enable_thinking": False, "thinking": False}
+
+
+def settings(**changed):
+    common = {"model": "cpt", "data": {"source": "own", "exam": "own"}, "held_out": (), "cutoff": "2017-12-31"}
+    common |= {
+        "shots": 1,
+        "samples": 1,
+        "temperature": 0,
+        "max_new_tokens": 16,
+        "dtype": "float32",
+        "format": "chat",
+        "template": "igakuqa",
+    }
+    return Preferences(**{**common, **changed})
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    base = tiny.make_scripted(folder / "base")
+    cpt = tiny.make_adapter(folder / "cpt", base, std=0.0)
+    return {"base": base, "cpt": cpt, "own": tiny.make_exam(folder / "own", 8)}
+
+
+@pytest.fixture(autouse=True)
+def no_kept_answers(monkeypatch):
+    monkeypatch.setenv("MEDLLM_ANSWERS", "none")
+
+
+def rows_of(folder):
+    return pq.read_table(folder / "data").to_pylist()
+
+
+def test_pairs_of_a_chat_are_conversations_that_rpo_trains_on_by_the_models_template(sources, tmp_path):
+    preferences.make(settings(system_prompt="簡潔に。"), sources, tmp_path / "preferences")
+    pairs = rows_of(tmp_path / "preferences")
+    assert pairs and {tuple(message["role"] for message in row["prompt"]) for row in pairs} == {
+        ("system", "user", "assistant", "user")
+    }
+    assert {row["prompt"][0]["content"] for row in pairs} == {"簡潔に。"}
+    assert all(len(row["prompt_without_shots"]) == 2 for row in pairs)
+    assert {row["rejected"][0]["content"] for row in pairs if row["pair"] == "gt>rejected"} == {"b"}
+    assert all("答え:" in row["chosen"][0]["content"] for row in pairs)
+    assert all(row["chat_template_kwargs"] == THINKING_OFF for row in pairs)
+    given = {**sources, "preferences": tmp_path / "preferences"}
+    rpo.make(tiny.RPO.model_copy(update={"max_length": 900}), given, tmp_path / "rpo")
+    facts = json.loads((tmp_path / "rpo" / "facts.json").read_text("utf-8"))
+    assert facts["steps"] == 6 and facts["trained"] == len(pairs)
+    assert (tmp_path / "rpo" / "chat_template.jinja").read_text("utf-8") == tiny.published_template("qwen3")
+    stops = json.loads((tmp_path / "rpo" / "generation_config.json").read_text("utf-8"))["eos_token_id"]
+    assert len(stops) == 2
+
+
+def test_a_model_that_thinks_all_the_same_is_labelled_by_its_reply_and_keeps_its_thinking(sources, tmp_path):
+    thinking = settings(chat_template_kwargs={"enable_thinking": True})
+    preferences.make(thinking, sources, tmp_path / "out")
+    samples = pq.read_table(tmp_path / "out" / "samples").to_pylist()
+    assert {(one["completion"], one["reasoning"], one["answer"]) for one in samples} == {("b", "患者答えa", "b")}
+    pairs = rows_of(tmp_path / "out")
+    assert all(row["rejected"][0]["reasoning_content"] == "患者答えa" for row in pairs if row["pair"] == "gt>rejected")
+    assert all(row["chat_template_kwargs"] == {"enable_thinking": True, "thinking": False} for row in pairs)
+
+
+def test_a_sample_whose_thinking_was_cut_is_unread_and_makes_no_pair(sources, tmp_path):
+    cut = settings(chat_template_kwargs={"enable_thinking": True}, max_new_tokens=4)
+    with refused("preferences.no-pair"):
+        preferences.make(cut, sources, tmp_path / "out")
+
+
+def test_a_server_is_asked_not_to_think_as_its_pairs_will_be_trained(sources, tmp_path):
+    server = ChatServer({"content": "答え: b"})
+    preferences.make(settings(engine=server.url), sources, tmp_path / "out")
+    server.close()
+    assert all(body["chat_template_kwargs"] == THINKING_OFF for body in server.seen) and server.seen
+    assert all(row["chat_template_kwargs"] == THINKING_OFF for row in rows_of(tmp_path / "out"))
+
+
+def test_votes_join_conversations_as_what_a_user_wrote(sources, tmp_path):
+    vote = {"prompt": "問題: 痛み\n解説:", "chosen": "\n良い。\n答え: a", "rejected": "\n悪い。\n答え: b"}
+    vote |= {"prompt_without_shots": "問題: 痛み\n解説:", "question_id": "V1", "benchmark": "own", "model": "m"}
+    (tmp_path / "votes").mkdir()
+    (tmp_path / "votes" / "votes.jsonl").write_text(json.dumps(vote, ensure_ascii=False) + "\n", "utf-8")
+    given = {**sources, "votes": tmp_path / "votes"}
+    preferences.make(settings(votes=({"source": "votes"},)), given, tmp_path / "out")
+    (row,) = [row for row in rows_of(tmp_path / "out") if row["origin"] == "expert"]
+    assert row["prompt"] == [{"role": "user", "content": vote["prompt"]}]
+    assert row["chosen"][0]["content"] == "良い。\n答え: a"
+
+
+def test_a_model_without_a_template_is_refused_before_it_is_asked(sources, tmp_path):
+    bare = tiny.make_base(tmp_path / "bare")
+    given = {**sources, "base": bare, "cpt": tiny.make_adapter(tmp_path / "cpt", bare)}
+    with refused("generation.no-chat-template"):
+        preferences.make(settings(), given, tmp_path / "out")
+
+
+def test_preferences_that_name_no_format_keep_their_digest_and_their_columns(sources, tmp_path):
+    plain = settings(format="completion", max_new_tokens=40)
+    assert not {"format", "system_prompt", "chat_template_kwargs"} & set(settings_for_digest(plain))
+    assert settings_for_digest(settings())["format"] == "chat"

@@ -30,7 +30,8 @@ def check(
     """Check a recipe; estimate memory, time and price.
 
     Opens what the recipe names on this machine and reports every fault of exams, texts, models and adapters at once.
-    Needs no network and no torch; with --hub it also asks that Hub what exists and shows what a run would do.
+    Needs no network and no torch; with --hub it also asks that Hub what exists, reads the exams there, measures the
+    disk, tries the servers, and shows what a run would do.
     Figures that the recipe does not decide are left out, never guessed; docs/cost.md
     has the formulas and names the constants that are assumed.
     """
@@ -55,14 +56,20 @@ def check(
 
 
 def _plan_on(hub: str, recipe: "Recipe", work: Path) -> list[str]:
-    """Ask a Hub what exists, and describe what a run would do."""
+    """Ask a Hub what exists, refuse what a run would refuse at its start, and describe what it would do.
+
+    Room on the disk, keys and servers of this machine count where no stage names another one (`run_on`).
+    """
     from medllm.cli.console import describe_plan, log
     from medllm.hub import connect
     from medllm.pipeline import make_plan
+    from medllm.pipeline.preflight import check_before_work
     from medllm.pipeline.pushed import deleted_versions
 
     with connect(hub, recipe.namespace, say=log) as there:
         plan = make_plan(recipe, there)
+        here = not any(getattr(item.settings, "run_on", None) for item in plan.missing)
+        check_before_work([plan], there, work, here=here)
         return list(describe_plan(plan, deleted_versions(plan, there, work)))
 
 

@@ -71,6 +71,12 @@ def test_a_disk_without_room_for_the_merged_model_is_a_fault(ward: Ward, monkeyp
         with refused("stage.no-room", "the merged model on the local Hub"):
             check_before_work([plan], hub, ward.folder / "runs", here=True)
         check_before_work([plan], hub, ward.folder / "runs", here=False)
+    monkeypatch.chdir(ward.folder)
+    checked = CliRunner().invoke(app, ["check", "ward.yaml", "--hub", "hub"])
+    assert isinstance(checked.exception, MedllmError) and checked.exception.code == "stage.no-room"
+    rented = [part for stage in ("evaluate", "merge") for part in ("--set", f"{stage}.run_on=cpu")]
+    assert CliRunner().invoke(app, ["check", "ward.yaml", "--hub", "hub", *rented]).exit_code == 0, "not this machine"
+    assert not (ward.folder / "runs").exists()
 
 
 def test_stages_that_exist_already_are_not_opened_again(ward: Ward):  # noqa: F811

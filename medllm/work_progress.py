@@ -38,6 +38,8 @@ class WorkProgress:
     """Tokens written by this part so far, where it writes any."""
     most_tokens: int = 0
     """Tokens that this part writes at most."""
+    tokens_settled: int = 0
+    """Of `most_tokens`: the room of the parts that are done, and the tokens written of those under way."""
     tokens_read: int = 0
     """Tokens of prompts read by this part so far, where it reads any."""
     also: str = ""

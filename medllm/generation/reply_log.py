@@ -56,17 +56,27 @@ def generate_watched(
 
     `parts` names the part of each request by its key; the parts that are begun and not finished are counted too.
     """
-    count = finished = 0
+    count = finished = settled = 0
     parts = parts or {}
+    room = {request.key: request.max_new_tokens for request in requests}
     wanted, done = Counter(parts.values()), Counter[str]()
 
     def state() -> WorkProgress:
         tokens = max(finished, generator.written)
-        most = sum(request.max_new_tokens for request in requests)
         begun = [f"{part} {done[part]:,} of {wanted[part]:,}" for part in wanted if 0 < done[part] < wanted[part]]
         also = ", ".join(begun[:MOST_PARTS]) if len(wanted) > 1 else ""
-        read = generator.read
-        return WorkProgress(what, count, len(requests), unit, tokens, most, tokens_read=read, also=also)
+        under_way = max(0, generator.written - generator.answered)
+        return WorkProgress(
+            what,
+            count,
+            len(requests),
+            unit,
+            tokens,
+            most_tokens=sum(room.values()),
+            tokens_settled=settled + under_way,
+            tokens_read=generator.read,
+            also=also,
+        )
 
     with watched(state):
         for reply in generate_resumable(generator, requests, path):
@@ -74,6 +84,7 @@ def generate_watched(
             done[parts.get(reply.key, "")] += 1
             count += 1
             finished += reply.completion_tokens
+            settled += room[reply.key]
 
 
 def _read(path: Path) -> dict[str, Reply]:
@@ -95,6 +106,8 @@ class KeptGenerator:
         """`who` has who answers each request, by its key; also those that another generator of this run answers."""
         self.kept = 0
         """How many replies came from the store."""
+        self.answered = 0
+        """Tokens of the replies that the generator has finished."""
 
     @property
     def written(self) -> int:
@@ -131,6 +144,7 @@ class KeptGenerator:
         for answered in self.generator.generate([equal[0] for _, equal in first.values()]):
             equal = first[answered.key][1]
             reply = replace(answered, by=engine_of(self.generator))
+            self.answered += reply.completion_tokens
             self.store.add([(self.key_of(equal[0], reply), reply)])
             for request in equal:
                 yield replace(reply, key=request.key)

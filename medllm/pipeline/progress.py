@@ -68,7 +68,7 @@ class WorkPace:
 def describe_work(work: WorkProgress, pace: WorkPace) -> str:
     """Describe what is done of how much, the tokens a second, and the time left.
 
-    Before the first is done, the time left is what all the tokens that may be written would take.
+    Where replies are written, the time left is what all the tokens that may still be written would take.
     """
     amount = f"{work.done:,} of {work.total:,} {work.unit}"
     if work.unit == "bytes":
@@ -84,10 +84,10 @@ def describe_work(work: WorkProgress, pace: WorkPace) -> str:
     rate = pace.rate(f"tokens of {work.what}", work.tokens)
     if work.tokens:
         parts.append(f", {work.tokens:,} tokens" + _a_second(rate))
-    left = pace.left(f"{work.what} {work.unit}", work.done / work.total)
-    if not left and rate and work.most_tokens > work.tokens:
-        left = f", at most {format_duration((work.most_tokens - work.tokens) / rate)} left"
-    return "".join([*parts, left])
+    if work.most_tokens:  # replies may end early, and a plain one is short
+        left = pace.left(f"{work.what} {work.unit}", min(1.0, work.tokens_settled / work.most_tokens))
+        return "".join([*parts, left.replace(", ", ", at most ")])
+    return "".join([*parts, pace.left(f"{work.what} {work.unit}", work.done / work.total)])
 
 
 def _a_second(rate: float) -> str:

@@ -72,12 +72,12 @@ def test_tokens_a_second_give_the_time_left_at_most_until_a_reply_is_whole(monke
     asked = WorkProgress("base, cpt", 0, 60, "replies", tokens=0, most_tokens=60_000)
     assert describe_work(asked, pace) == "base, cpt: 0 of 60 replies"
     now[0] += 10
-    half = replace(asked, tokens=1_000)
+    half = replace(asked, tokens=1_000, tokens_settled=1_000)
     text = "base, cpt: 0 of 60 replies, 1,000 tokens, 100 tokens/s, at most 10 min left"
     assert describe_work(half, pace) == text
     now[0] += 10
-    third = replace(asked, done=20, tokens=2_000)
-    assert describe_work(third, pace) == "base, cpt: 20 of 60 replies, 2,000 tokens, 100 tokens/s, 40 s left"
+    third = replace(asked, done=20, tokens=2_000, tokens_settled=20_000)
+    assert describe_work(third, pace) == "base, cpt: 20 of 60 replies, 2,000 tokens, 100 tokens/s, at most 40 s left"
     now[0] += 120
     slow = replace(third, tokens=2_012)
     assert ", 2,012 tokens, 0.1 tokens/s, " in describe_work(slow, pace), "the rate is that of the last minute or more"

@@ -18,7 +18,7 @@ from medllm.generation.types import Delta, Generator, NoReplyError, Reply, Reque
 from medllm.weights.chat_template import switches
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
-Flip = Literal["lost", "gained"]
+Flip = Literal["lost", "unread", "gained"]
 FaultKind = Literal["silent", "refused", "answered", "too_long", "broken"]
 Column = tuple[str, PromptStyle]
 Generators = Mapping[str, tuple[Generator, str]]
@@ -70,10 +70,12 @@ Judge = Callable[[str, PromptStyle, str], Cell]
 
 
 def flip_between(plain: Cell | Record | None, explained: Cell | Record | None) -> Flip | None:
-    """What explaining did to the verdict: a right answer lost, a wrong one gained, or nothing."""
+    """What explaining did to the verdict: a right answer was lost, or is unread, or was gained; else nothing."""
     if plain is None or explained is None or None in (plain.correct, explained.correct):
         return None
-    return None if plain.correct == explained.correct else "lost" if plain.correct else "gained"
+    if plain.correct == explained.correct:
+        return None
+    return "gained" if not plain.correct else "lost" if explained.answer is not None else "unread"
 
 
 async def stream(

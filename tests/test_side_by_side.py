@@ -188,11 +188,14 @@ def test_a_question_of_ones_own_is_not_graded():
 
 
 def test_a_flip_needs_two_verdicts_that_differ():
-    right = Cell("base", "plain", "done", correct=True)
-    wrong = Cell("base", "explain", "done", correct=False)
+    right = Cell("base", "plain", "done", answer="a", correct=True)
+    wrong = Cell("base", "explain", "done", answer="b", correct=False)
+    unread = Cell("base", "explain", "done", answer=None, correct=False)
     free = Cell("base", "explain", "done", correct=None)
     assert flip_between(right, wrong) == "lost"
-    assert flip_between(wrong, right) == "gained"
+    assert flip_between(wrong, right) == flip_between(unread, right) == "gained"
+    assert flip_between(right, unread) == "unread", "a reply without an answer did not become wrong"
+    assert flip_between(wrong, unread) is None
     assert flip_between(right, right) is None
     assert flip_between(right, free) is None
     assert flip_between(None, wrong) is None

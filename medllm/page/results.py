@@ -225,6 +225,12 @@ class RecordedResults:
         place = np.asarray([*each, -1], dtype=np.int64)
         return {column: place[rows] for column, rows in self.rows.items()}
 
+    @cached_property
+    def harmful(self) -> dict[Column, npt.NDArray[np.bool_]]:
+        """For each column, whether the answer holds a prohibited choice."""
+        chosen = np.asarray([bool(letters) for letters in self._list("prohibited")], dtype=np.bool_)
+        return {column: (rows >= 0) & chosen[rows] for column, rows in self.rows.items()}
+
     def question(self, key: str) -> Question:
         """Return the question of a key; KeyError if there is none."""
         return self.questions[self.place[key]]
@@ -239,14 +245,6 @@ class RecordedResults:
         """Return all cells of one question that have a reply."""
         found = {column: self.record(key, *column) for column in self.rows}
         return {column: record for column, record in found.items() if record is not None}
-
-    def flip(self, key: str, model: str) -> Literal["lost", "gained"] | None:
-        """Return whether explaining turned a right answer wrong (`lost`) or a wrong one right (`gained`); else None."""
-        place = self.place[key]
-        if not (self.there[model, "plain"][place] and self.there[model, "explain"][place]):
-            return None
-        plain, explained = bool(self.right[model, "plain"][place]), bool(self.right[model, "explain"][place])
-        return None if plain == explained else "lost" if plain else "gained"
 
     @cached_property
     def flipped(self) -> tuple[str, ...]:

@@ -128,7 +128,8 @@ def _row(line: ScoreRow, *, thinks: bool) -> str:
     return (
         f'<tr><th scope="row">{safe(model)}{_trial(line)}</th>{_share(line.plain, model, "plain_right")}'
         f"{_share(line.explain, model, 'explain_right')}"
-        f"<td>{_change(change, model)}</td>{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
+        f"<td>{_change(change, model)}{_without_unread(change)}</td>"
+        f"{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
         f"<td>{behind(percent(kept), model, 'kept')}</td>{thought}</tr>"
     )
 
@@ -144,7 +145,7 @@ def _share(share: Share | None, model: str, outcome: Outcome) -> str:
     number = behind(percent(share.value), model, outcome)
     return (
         f"<td>{number}<small>[{percent(share.low)}, {percent(share.high)}]</small>"
-        f"<small>{share.right:,} / {share.asked:,}</small></td>"
+        f"<small>{share.right:,} / {share.asked:,}</small>{_unread(share.unread, model, outcome)}</td>"
     )
 
 
@@ -158,6 +159,23 @@ def _change(change: ScoreChange | None, model: str, prefix: Literal["", "think_"
     return f"<b>{number}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
 
 
+def _without_unread(change: ScoreChange | None) -> str:
+    """Return the change over the questions with an answer in both replies, where some had none."""
+    if change is None or not change.readable or change.delta_readable is None:
+        return ""
+    if change.readable == change.lost + change.gained + change.kept + change.never:
+        return ""
+    return f"<small>{both('readable_only', n=f'{change.readable:,}')} {signed(change.delta_readable)}</small>"
+
+
+def _unread(count: int | None, model: str, outcome: Outcome) -> str:
+    """Return how many replies hold no answer, beside the score under their prompt."""
+    lists: dict[Outcome, Outcome] = {
+        "plain_right": "plain_unparsed", "explain_right": "explain_unparsed", "think_right": "think_unparsed",
+    }  # fmt: skip
+    return f"<small>{behind(f'? {count:,}', model, lists[outcome])} {both('unparsed')}</small>" if count else ""
+
+
 def _bare_change(change: ScoreChange | None) -> str:
     if change is None:
         return "–"
@@ -165,7 +183,14 @@ def _bare_change(change: ScoreChange | None) -> str:
 
 
 def _count(change: ScoreChange | None, model: str, outcome: Outcome) -> str:
-    return f"<td>{'–' if change is None else behind(str(getattr(change, outcome)), model, outcome)}</td>"
+    if change is None:
+        return "<td>–</td>"
+    number = behind(str(getattr(change, outcome)), model, outcome)
+    if outcome != "lost" or not change.lost_unread:
+        return f"<td>{number}</td>"
+    wrong = behind(f"✗{hidden('wrong')} {change.lost - change.lost_unread}", model, "lost_wrong")
+    unread = behind(f"?{hidden('unparsed')} {change.lost_unread}", model, "lost_unread")
+    return f"<td>{number}<small>{wrong} · {unread}</small></td>"
 
 
 def behind(number: str, model: str, outcome: Outcome, **narrower: str) -> str:
@@ -252,7 +277,8 @@ class _Exam:
         """Return a model's score under one prompt; None if no question with points was asked."""
         asked, right = self._asked(model, prompt), self._right(model, prompt)
         score = self._estimate(Ratio(self.weights * right, self.weights * asked))
-        return Share.of(score, int(right.sum()), int(asked.sum()))
+        unread = int(self.results.unanswered[model, prompt][self.places].sum())
+        return Share.of(score, int(right.sum()), int(asked.sum()), unread)
 
     def change(self, model: str, pair: Pair) -> ScoreChange | None:
         """Return the effect of the second prompt on a model, over the questions asked both ways."""
@@ -260,7 +286,18 @@ class _Exam:
         plain, explained = (self._right(model, prompt) & both for prompt in pair)
         earlier, later = (Ratio(self.weights * right, self.weights * both) for right in (plain, explained))
         counts = {name: int(turned.sum()) for name, turned in _transitions(plain[both], explained[both]).items()}
-        return ScoreChange.of(self._estimate(later, minus=earlier), **counts)
+        unread, unread_later = (self.results.unanswered[model, prompt][self.places] for prompt in pair)
+        read = both & ~unread & ~unread_later
+        earlier_read, later_read = (
+            Ratio(self.weights * (right & read), self.weights * read) for right in (plain, explained)
+        )
+        return ScoreChange.of(
+            self._estimate(later, minus=earlier),
+            **counts,
+            lost_unread=int((plain & unread_later).sum()),
+            readable=int(read.sum()),
+            delta_readable=self._estimate(later_read, minus=earlier_read).value,
+        )
 
     def _estimate(self, ratio: Ratio, minus: Ratio | None = None) -> Estimate:
         return self.sample.score(ratio, minus=minus) if self.by_year else self.sample.share(ratio, minus=minus)

@@ -19,7 +19,7 @@ from medllm.page.results import Column, RecordedResults
 
 Mask = npt.NDArray[np.bool_]
 Outcome = Literal[
-    "lost", "gained", "kept", "never",
+    "lost", "lost_wrong", "lost_unread", "gained", "kept", "never", "prohibited",
     "plain_right", "plain_wrong", "plain_unparsed",
     "explain_right", "explain_wrong", "explain_unparsed", "asked",
     "think_lost", "think_gained", "think_right", "think_wrong", "think_unparsed",
@@ -111,6 +111,9 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
     twice = there[plain] & there[explained]
     found: dict[Outcome, Callable[[], Mask]] = {
         "lost": lambda: twice & right[plain] & ~right[explained],
+        "lost_wrong": lambda: twice & right[plain] & ~right[explained] & ~lost[explained],
+        "lost_unread": lambda: twice & right[plain] & lost[explained],
+        "prohibited": lambda: results.harmful[plain] | results.harmful[explained] | results.harmful[thought],
         "gained": lambda: twice & ~right[plain] & right[explained],
         "kept": lambda: twice & right[plain] & right[explained],
         "never": lambda: twice & ~right[plain] & ~right[explained],

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,8 @@ from medllm.exam.record import read_records, schema, write_records
 from medllm.page.html import ResultsError, fault_panel
 from medllm.page.loading import load, read
 from medllm.page.results import NO_TEXT, Origin
+from medllm.page.scores import score_lines
+from medllm.page.selection import Wanted
 from tests.page.simulated import MODELS
 from tests.refusals import refused
 
@@ -36,6 +39,26 @@ def test_flips_are_the_questions_whose_two_verdicts_differ(evaluation, results):
     }
     assert set(results.flipped) == expected
     assert expected
+
+
+def test_a_lost_answer_that_cannot_be_read_is_counted_apart_from_a_wrong_one(evaluation, results):
+    cells = {(r.question_id, r.model, r.prompt): r for r in read_records(evaluation)}
+    names = sorted({question for question, _, _ in cells})
+    lines = score_lines(results, np.ones(len(results.keys), dtype=bool), "accuracy")
+    for line in lines:
+        pairs = [(cells[name, line.model, "plain"], cells[name, line.model, "explain"]) for name in names]
+        lost = [later for earlier, later in pairs if earlier.correct and not later.correct]
+        unread = [later for later in lost if later.answer is None]
+        both = [(a, b) for a, b in pairs if a.answer is not None and b.answer is not None]
+        assert (line.change.lost, line.change.lost_unread, line.change.readable) == (len(lost), len(unread), len(both))
+        assert line.change.delta_readable == pytest.approx(sum(b.correct - a.correct for a, b in both) / len(both))
+        assert line.plain.unread == sum(a.answer is None for a, _ in pairs)
+        found = {kind: len(Wanted(line.model, kind).keys(results)) for kind in ("lost", "lost_wrong", "lost_unread")}
+        assert found == {"lost": len(lost), "lost_wrong": len(lost) - len(unread), "lost_unread": len(unread)}
+        assert len(Wanted(line.model, "prohibited").keys(results)) == len(
+            {r.question_id for pair in pairs for r in pair if r.prohibited}
+        )
+    assert sum(line.change.lost_unread for line in lines) > 0
 
 
 def test_the_first_sample_is_shown_when_there_are_several(tmp_path, evaluation):

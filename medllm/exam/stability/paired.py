@@ -41,6 +41,8 @@ class PairedChange:
     delta: Estimate
     """Score under `after` minus score under `before`, with the paired, point-weighted, vignette-clustered interval."""
     lost: int
+    lost_unread: int
+    """Of the lost ones, those whose later reply holds no answer: they did not become wrong."""
     gained: int
     p: float
     """Exact McNemar, two-sided, on lost against gained."""
@@ -112,6 +114,7 @@ def paired_change(
         unpaired=int((there + there_too - 2 * both).sum()),
         delta=sample.score(exam.points(explained, both), minus=exam.points(plain, both)),
         lost=transitions["right_wrong"],
+        lost_unread=sum(earlier.correct and not later.correct and later.answer is None for earlier, later in pairs),
         gained=transitions["wrong_right"],
         p=mcnemar(transitions["right_wrong"], transitions["wrong_right"]),
         transitions={name: transitions[name] for name in TRANSITIONS},

@@ -31,13 +31,15 @@ class Share:
     high: float
     right: int
     asked: int
+    unread: int | None = None
+    """Replies that hold no answer; None where they were not counted."""
 
     @classmethod
-    def of(cls, score: Estimate, right: int, asked: int) -> "Share | None":
+    def of(cls, score: Estimate, right: int, asked: int, unread: int | None = None) -> "Share | None":
         """Return the share of an estimate; None for one without value or interval."""
         if score.value is None or score.interval is None:
             return None
-        return cls(score.value, score.interval.low, score.interval.high, right, asked)
+        return cls(score.value, score.interval.low, score.interval.high, right, asked, unread)
 
     @property
     def estimate(self) -> Estimate:
@@ -58,13 +60,19 @@ class ScoreChange:
     """Right both times."""
     never: int
     """Right neither time."""
+    lost_unread: int | None = None
+    """Of the lost ones, those whose second reply holds no answer; None in tables of before it was counted."""
+    readable: int | None = None
+    """Questions with an answer in both replies."""
+    delta_readable: float | None = None
+    """The change over these: without what is only unread, and of questions that chance did not choose."""
 
     @classmethod
-    def of(cls, delta: Estimate, *, lost: int, gained: int, kept: int, never: int) -> "ScoreChange | None":
+    def of(cls, delta: Estimate, **counts: Any) -> "ScoreChange | None":  # noqa: ANN401  (the counts, and a change)
         """Return the change of an estimate; None for one without value or interval."""
         if delta.value is None or delta.interval is None:
             return None
-        return cls(delta.value, delta.interval.low, delta.interval.high, lost, gained, kept, never)
+        return cls(delta.value, delta.interval.low, delta.interval.high, **counts)
 
     @property
     def estimate(self) -> Estimate:
@@ -296,5 +304,12 @@ def _share(condition: Condition) -> Share | None:
 def _change(change: PairedChange) -> ScoreChange | None:
     never = change.transitions["wrong_same"] + change.transitions["wrong_other"]
     return ScoreChange.of(
-        change.delta, lost=change.lost, gained=change.gained, kept=change.transitions["right_right"], never=never
+        change.delta,
+        lost=change.lost,
+        gained=change.gained,
+        kept=change.transitions["right_right"],
+        never=never,
+        lost_unread=change.lost_unread,
+        readable=change.readable,
+        delta_readable=change.delta_readable.value,
     )

@@ -106,7 +106,8 @@ def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator
     delta = _number(change.delta, sign=True)
     yield f"  {effect} by {delta} over {change.questions} questions{unpaired}"
     yield from _claims(change.delta, margin)
-    yield f"    lost {change.lost}, gained {change.gained}, p {_p(change.p)}"
+    unread = f" ({change.lost_unread} of them without an answer)" if change.lost_unread else ""
+    yield f"    lost {change.lost}{unread}, gained {change.gained}, p {_p(change.p)}"
     shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
     yield f"    transitions: {shown}"
     if change.by_chance is not None:

@@ -19,6 +19,8 @@ NAME = "evaluation"
 """The recipe's name, with which the folders of results begin."""
 MOST_SHOTS = 3
 """Worked examples that an exam shows by default, if it has as many."""
+_EXAM_FILES = (".jsonl", ".parquet")
+"""The endings of files that may be an exam as they are."""
 _NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<rest>.+)", re.S)
 _YEARS = re.compile(r"(?P<first>\d{4})(?:-(?P<last>\d{4}))?")
 
@@ -159,6 +161,11 @@ def _exam(text: str, folders: Mapping[str, str], shared: Sequence[str]) -> tuple
     if match or (path.exists() and text not in CATALOGUE and text not in folders):
         if not path.exists():
             raise RecipeError("command.no-such-exam", f"--on {text}: {path} does not exist. Give the exam's folder.")
+        if path.is_file() and path.suffix.lower() not in _EXAM_FILES:
+            raise RecipeError(
+                "command.table-is-no-exam",
+                f"--on {text}: is a table, and no exam yet. Make one: medllm exam import {path} --out {path.stem}",
+            )
         return match["name"] if match else _short(path.resolve().stem), str(path.resolve())
     if reference.where == "hub" and reference.revision:
         return _short(str(reference.repo_id).split("/")[1]), text

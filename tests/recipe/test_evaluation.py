@@ -120,6 +120,13 @@ def test_what_is_no_exam_is_refused(on, code, value):
         asked("me/a", on=on)
 
 
+@pytest.mark.parametrize("name", ["naika.csv", "naika.xlsx", "naika.JSON"])
+def test_a_table_is_sent_to_the_import(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with refused("command.table-is-no-exam", "medllm exam import", name):
+        asked("me/a", on=[str(tmp_path / name)])
+
+
 def test_years_are_read_as_people_type_them():
     assert years_of("2018") == [2018]
     for text in ("18", "2020-2018", "last", "2018;2019"):

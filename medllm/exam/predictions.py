@@ -17,7 +17,7 @@ __all__ = ["Prediction", "Source", "System", "parse_source", "read_predictions"]
 
 _SECTION_FILE = re.compile(r"\d{3}-[A-F]_(?P<model>.+)")
 _STAMP = re.compile(r"[_-]?\d{4}-?\d{2}-?\d{2}(?:[T_ -]\d{2}[-:.]?\d{2}(?:[-:.]?\d{2})?(?:[.]\d+)?)?")
-_PROMPT_WORD = re.compile(r"[_\-. ]*(?:^|[_\-. ])(plain|explain)(?:ed)?(?=$|[_\-. ])", re.I)
+_PROMPT_WORD = re.compile(rf"[_\-. ]*(?:^|[_\-. ])({'|'.join(PROMPTS)})(?:ed)?(?=$|[_\-. ])", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class _Part:
 
 
 def parse_source(text: str) -> Source:
-    """Return the source that `FILE`, `NAME=FILE`, `NAME:plain=FILE` or `NAME:explain=FILE` names.
+    """Return the source that `FILE`, `NAME=FILE` or `NAME:PROMPT=FILE` names.
 
     >>> parse_source("gpt:explain=replies.csv")
     Source(path=PosixPath('replies.csv'), model='gpt', prompt='explain')

@@ -276,3 +276,20 @@ def test_one_name_cannot_be_given_to_a_file_of_two_models(tmp_path):
     rows = [{"id": "112A1", "output": "b", "model": model} for model in ("one", "two")]
     with refused("exam.one-name-for-several", "x=", "one, two"):
         found(Source(write(tmp_path / "m.jsonl", *rows), "x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "prompt"),
+    [
+        ("m.plain.csv", "m", "plain"),
+        ("m_explained.csv", "m", "explain"),
+        ("m-think.csv", "m", "think"),
+        ("m_nothink.csv", "m_nothink", None),
+        ("m-Thinking-2507.csv", "m-Thinking-2507", None),
+    ],
+)
+def test_a_word_of_a_files_name_is_its_prompt_where_it_is_one(tmp_path, name, model, prompt):
+    exam = [question("b", question_id="1")]
+    (tmp_path / name).write_text("id,reply\n1,b\n", "utf-8")
+    (system,) = read_predictions([tmp_path / name], index(exam), "invented")
+    assert (system.model, system.prompt) == (model, prompt)

@@ -41,21 +41,77 @@ def make_base(
 ) -> Path:
     """Write a model folder with a byte-level BPE tokenizer, as those of the supported families have."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM
 
     tokenizer = make_tokenizer()
     made = make_config(tokenizer, family, tie_word_embeddings=tied, **changed)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
+    kind = getattr(transformers, SEEING[family]) if family in SEEING else AutoModelForCausalLM
+    build = getattr(kind, "from_config", None) or kind._from_config
+    model = build(made, dtype=getattr(torch, dtype))
     model.save_pretrained(str(folder), max_shard_size=shard)
     tokenizer.save_pretrained(str(folder))
     return folder
 
 
+HALF = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
+LINEAR = {
+    **{"layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+    **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+LATENT = {
+    **{"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8},
+    **{"v_head_dim": 8, "head_dim": None},
+}
+GROUPED = {"n_routed_experts": 4, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, **EXPERTS}
+FAMILIES: dict[str, dict[str, object]] = {
+    **{one: {} for one in ("qwen2", "qwen3", "llama", "mistral", "ministral3", "glm4", "phi3", "bert")},
+    "gemma3_text": HALF,
+    "olmo3": HALF,
+    "gemma3": {},
+    "gemma2": {"sliding_window": 16, "query_pre_attn_scalar": 8},
+    "gemma4_text": {
+        **HALF,
+        **{"hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 400},
+    },
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {**EXPERTS, "decoder_sparse_step": 1},
+    "gpt_oss": {**HALF, "num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": None},
+    "glm4_moe": GROUPED,
+    "deepseek_v3": {**GROUPED, **LATENT},
+    "llama4_text": {
+        **{"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 64},
+        **{"interleave_moe_layer_step": 1, "no_rope_layers": [1, 0], "attn_temperature_tuning": True},
+    },
+    "qwen3_5_text": LINEAR,
+    "qwen3_5": {},
+    "qwen3_next": {**LINEAR, **EXPERTS, "shared_expert_intermediate_size": 32},
+    "falcon_h1": {
+        **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
+    },
+    "nemotron_h": {
+        **{"layer_types": ["mamba", "attention", "mlp", "moe"], "n_routed_experts": 4, "moe_intermediate_size": 32},
+        **{"mamba_num_heads": 4, "mamba_head_dim": 8, "n_groups": 1, "ssm_state_size": 8},
+        **{"moe_shared_expert_intermediate_size": 32, "moe_latent_size": None, "num_experts_per_tok": 2},
+    },
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024},
+    "mamba": {"state_size": 8, "num_attention_heads": None, "num_key_value_heads": None, "head_dim": None},
+}
+"""Types of model, and what makes a small one of each beside the values that all have; None takes such a value away."""
+SEEING = {"gemma3": "Gemma3ForConditionalGeneration", "qwen3_5": "Qwen3_5ForConditionalGeneration"}
+"""Models with a vision tower, and the class that published ones are saved with."""
+OTHER_FAMILIES = tuple(sorted(set(FAMILIES) - {"qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3"}))
+"""Types that are probed when they are loaded."""
+
+
 def make_config(tokenizer, family, **changed):
     """The shape of the model, in the words of its family."""
-    import transformers
+    from transformers import CONFIG_MAPPING
 
+    if family in SEEING:
+        return _make_seeing(tokenizer, family, **changed)
     common = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -69,61 +125,32 @@ def make_config(tokenizer, family, **changed):
         "bos_token_id": None,
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.2,
-        **changed,
     }
-    if family == "gemma3_text":
-        layers = ["sliding_attention", "full_attention"]
-        return transformers.Gemma3TextConfig(**common, sliding_window=16, layer_types=layers)
-    if family == "gemma3":  # with a vision tower, as 4B and more have
-        text = make_config(tokenizer, "gemma3_text", **changed)
-        eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if family == "gpt2":
+        common = {name: common[name] for name in ("vocab_size", "eos_token_id", "bos_token_id")}
+    values = {**common, **FAMILIES[family], **changed}
+    taken = {
+        name for name, value in values.items() if value is None and name not in ("bos_token_id", "rope_parameters")
+    }
+    return CONFIG_MAPPING[family](**{name: value for name, value in values.items() if name not in taken})
+
+
+def _make_seeing(tokenizer, family, **changed):
+    """A model whose text part has the names of its own, as 4B and more of Gemma 3 and all of Qwen3.5 have them."""
+    import transformers
+
+    eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ties = {"tie_word_embeddings": changed.get("tie_word_embeddings", False)}
+    text = make_config(tokenizer, f"{family}_text", **changed)
+    if family == "gemma3":
         eyes = transformers.SiglipVisionConfig(**eyes, image_size=28, patch_size=14)
         marks = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7, "mm_tokens_per_image": 4}
-        ties = {"tie_word_embeddings": changed.get("tie_word_embeddings", False)}
         return transformers.Gemma3Config(text_config=text, vision_config=eyes, **marks, **ties)
-    if family == "qwen3_moe":
-        experts = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1}
-        return transformers.Qwen3MoeConfig(**common, **experts)
-    if family in OTHER_FAMILIES:
-        return _make_other(family, common)
-    names = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
-    return getattr(transformers, names[family])(**common)
-
-
-OTHER_FAMILIES = (
-    *("gpt_oss", "mixtral", "phi3", "olmo3", "gpt2", "mamba", "falcon_h1", "deepseek_v3", "qwen3_5_text"),
-)
-"""Types that medllm neither trains nor merges; transformers loads them."""
-
-
-def _make_other(family: str, common: dict):
-    """The shape of a model of another type: experts, sinks, latent attention, recurrent layers."""
-    from transformers import CONFIG_MAPPING
-
-    mixed = {"gpt_oss": ["sliding_attention", "full_attention"], "qwen3_5_text": ["linear_attention", "full_attention"]}
-    more: dict[str, object] = {
-        "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16, "rope_parameters": None},
-        "mixtral": {"num_local_experts": 4},
-        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024},
-        "mamba": {"state_size": 8},
-        "falcon_h1": {
-            **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
-        },
-        "deepseek_v3": {
-            **{"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8},
-            **{"qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
-            **{"num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
-        },
-        "qwen3_5_text": {
-            **{"linear_key_head_dim": 8, "linear_value_head_dim": 8},
-            **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
-        },
-    }.get(family, {})
-    without = {"deepseek_v3": {"head_dim"}, "mamba": {"num_attention_heads", "num_key_value_heads", "head_dim"}}
-    without["gpt2"] = {*common} - {"vocab_size", "eos_token_id", "bos_token_id"}
-    layers = {"layer_types": mixed[family]} if family in mixed else {}
-    kept = {name: value for name, value in common.items() if name not in without.get(family, ())}
-    return CONFIG_MAPPING[family](**{**kept, **more, **layers})
+    eyes = {"hidden_size": 32, "intermediate_size": 64, "depth": 1, "num_heads": 2, "out_hidden_size": 32}
+    marks = {"image_token_id": 5, "video_token_id": 6, "vision_start_token_id": 7, "vision_end_token_id": 8}
+    return transformers.Qwen3_5Config(
+        text_config=text.to_dict(), vision_config={**eyes, "patch_size": 14}, **marks, **ties
+    )
 
 
 def make_tokenizer():

@@ -83,7 +83,7 @@ class Certificate:
             self.say(f"the certificate needs {needed / 1e9:.3g} GB of memory, for one model at a time")
             return
         block = streamed_bytes(base, self.numbers) + WORKING
-        if block <= free and all(can_stream(Adapter(folder)) for folder in self.adapters):
+        if block <= free and all(can_stream(base, Adapter(folder)) for folder in self.adapters):
             self.say(
                 f"a whole model takes {needed / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB are free: the "
                 f"certificate reads block by block, in {block / 1e9:.3g} GB: {self._unmeasured()}"

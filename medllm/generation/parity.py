@@ -19,8 +19,13 @@ from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import LETTERS, Question
 from medllm.files import atomic_write, write_text
 from medllm.generation.engine.blockwise import BlockwiseModel
+from medllm.generation.engine.choice import open_generator
 from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.engine.transformers import TransformersGenerator
 from medllm.generation.types import BASE, Request, shared_length
+from medllm.recipe.hardware import PROVEN
+from medllm.recipe.servers import AUTO, LOCAL
+from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import release
 from medllm.work_progress import counted
 
@@ -77,14 +82,15 @@ class WholeModel:
     def __init__(self, base: Path, adapter: Path | None = None, **options: Any) -> None:  # noqa: ANN401
         self.base, self.adapter, self.options = base, adapter, options
         self.name = "final" if adapter else BASE
-        self._generator: LocalGenerator | None = None
+        self._generator: LocalGenerator | TransformersGenerator | None = None
 
     @property
-    def generator(self) -> LocalGenerator:
+    def generator(self) -> LocalGenerator | TransformersGenerator:
         """The model in memory."""
         if self._generator is None:
             adapters = {self.name: self.adapter} if self.adapter else None
-            self._generator = LocalGenerator(self.base, adapters, alone=True, **self.options)
+            engine = LOCAL if Checkpoint(self.base).config.get("model_type") in PROVEN else AUTO
+            self._generator = open_generator(engine, self.base, adapters, alone=True, **self.options)
         return self._generator
 
     @property

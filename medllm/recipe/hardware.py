@@ -1,9 +1,12 @@
 """Machines that a stage may run on and shapes of base models: memory, speed, price and numbers of parameters."""
 
+import ast
 import json
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +112,11 @@ KNOWN: dict[str, Shape] = {
 }
 """Bases of known shape; a variant (`-Instruct`, `Qwen2.5-Coder-...`) has the same."""
 
-SUPPORTED = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
-"""The model types that medllm supports, by the `model_type` of config.json; the tests train and merge each."""
+PROVEN = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gemma3")
+"""Model types, by the `model_type` of config.json, for which the tests hold the local engine to plain `generate`: on a
+base of any other type it is probed when it is loaded."""
 
+_CAUSAL_TABLE = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
 _FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3", "gemma3_text": "gemma3"}
 
 
@@ -134,9 +139,14 @@ def shape_if_known(base: str, folder: Path) -> Shape | None:
 
 
 def refuse_unsupported(path: Path) -> None:
-    """Raise ModelError for a base whose model type is not supported, before any stage runs."""
-    kind = _read(path).get("model_type")
-    if kind is None or kind in SUPPORTED:  # one that names no type is refused when it is loaded
+    """Raise ModelError for a base that the installed transformers has no causal language model for, before any stage.
+
+    Without transformers nothing is known yet; the base is then refused when it is loaded.
+    """
+    config = _read(path)
+    kind = config.get("model_type")
+    known = causal_types()
+    if kind is None or kind in PROVEN or not known or kind in known:  # one that names no type is refused when loaded
         return
     try:
         shape = shape_from_config(path)
@@ -146,11 +156,39 @@ def refuse_unsupported(path: Path) -> None:
         size += "."
     except ModelError:
         size = ""
+    if config.get("auto_map"):
+        mend = (
+            "Its code is in its repository, which medllm never runs: serve it with a program that you trust with that "
+            "(`vllm serve --trust-remote-code`) and give its address as `engine`, or use another base."
+        )
+    else:
+        mend = "Update transformers, or use another base."
     raise ModelError(
         "weights.unsupported-type",
-        f"{path}: a model of type `{kind}` is not supported.{size} Use a base of one of these types: "
-        f"{', '.join(SUPPORTED)}.",
+        f"{path}: the installed transformers has no causal language model of type `{kind}`.{size} {mend}",
     )
+
+
+@lru_cache(maxsize=1)
+def causal_types() -> frozenset[str]:
+    """List the model types that the installed transformers loads as causal language models, without importing it.
+
+    Read from the table in its source: an import takes seconds of which a check needs none. Empty where it is not there.
+    """
+    spec = find_spec("transformers")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    path = Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py"
+    try:
+        tree = ast.parse(path.read_text("utf-8"))
+    except (OSError, SyntaxError):
+        return frozenset()
+    for node in tree.body:
+        names = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(name, ast.Name) and name.id == _CAUSAL_TABLE for name in names):
+            firsts = [pair.elts[0] for pair in ast.walk(node) if isinstance(pair, ast.Tuple) and pair.elts]
+            return frozenset(str(first.value) for first in firsts if isinstance(first, ast.Constant))
+    return frozenset()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -37,9 +37,9 @@ def vllm_version(engine: str) -> str | None:
 
 
 def takes_any_type(settings: object) -> bool:
-    """Return whether a stage's engine asks models of any type, also of one that medllm can neither train nor merge."""
+    """Return whether a stage's engine asks models of any type, also of one that the installed transformers lacks."""
     engine = getattr(settings, "engine", LOCAL)
-    return engine in (TRANSFORMERS, AUTO) or is_vllm(engine)
+    return engine == AUTO or is_vllm(engine)
 
 
 def _engine(value: str) -> str:

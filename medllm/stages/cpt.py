@@ -24,22 +24,25 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
         rows, tally = _rows(settings, sources, work)
         if launch_processes("cpt", settings, sources, out):
             return
-        from medllm.training.arguments import coverage
         from medllm.training.checkpointing import run, write_adapter
         from medllm.training.cpt import make_trainer
+        from medllm.training.layout import choose_rows
         from medllm.training.load import load_start
+        from medllm.training.targets import coverage
         from medllm.weights.adapter import refuse_unstored
 
         start = load_start(settings, sources)
         trainer = make_trainer(start.model, start.tokenizer, rows, settings, work)
         refuse_unstored(trainer.model, start.base)
+        covered, layout = coverage(trainer.model), choose_rows(trainer)
         if trainer.is_world_process_zero():
-            say("cpt", coverage(trainer.model))
+            for sentence in (covered.sentence, *layout.sentences):
+                say("cpt", sentence)
         result = run(trainer, "cpt", work)
         state = gather_sharded_state(trainer)
         if trainer.is_world_process_zero():
             write_adapter(trainer.accelerator.unwrap_model(trainer.model), start.tokenizer, start.base, work, state)
-            facts = _facts(settings, tally, result, trainer)
+            facts = _facts(settings, tally, result, trainer) | covered.facts | layout.facts
             write_facts(work, {"base": start.base.name, "fingerprint": start.base.fingerprint, **facts})
             move_into_place(work, out, ON_THE_WAY)
         trainer.accelerator.wait_for_everyone()

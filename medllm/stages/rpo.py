@@ -28,24 +28,27 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         pairs, tally = _pairs(settings, sources, work)
         if launch_processes("rpo", settings, sources, out):
             return
-        from medllm.training.arguments import coverage
         from medllm.training.checkpointing import run
+        from medllm.training.layout import choose_pairs
         from medllm.training.load import load_start
         from medllm.training.rpo import make_trainer
+        from medllm.training.targets import coverage
         from medllm.weights.adapter import refuse_unstored
 
         start = load_start(settings, sources)
         tell = partial(say, "rpo")
         trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell)
         refuse_unstored(trainer.model, start.base)
+        covered, layout = coverage(trainer.model), choose_pairs(trainer)
         if trainer.is_world_process_zero():
-            say("rpo", coverage(trainer.model))
+            for sentence in (covered.sentence, *layout.sentences):
+                say("rpo", sentence)
         result = run(trainer, "rpo", work)
         state = gather_sharded_state(trainer)
         if trainer.is_world_process_zero():
             _write(trainer, start, work, state)
             made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
-            made_from |= {"round": _round(sources[settings.data])}
+            made_from |= {"round": _round(sources[settings.data]), **covered.facts, **layout.facts}
             write_facts(work, {"stage": "rpo", **made_from, **tally, **_facts(settings, result, trainer)})
             move_into_place(work, out, ON_THE_WAY)
         trainer.accelerator.wait_for_everyone()

@@ -1,66 +1,14 @@
-"""Arguments of TRL's trainers and PEFT's adapters from a recipe's settings, and the layers that an adapter sits on."""
+"""Arguments of TRL's trainers from a recipe's settings, and the numbers that learn."""
 
-from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from peft import LoraConfig
 
-from medllm.errors import TrainingError
-from medllm.recipe.settings import Lora, Training
-from medllm.recipe.training import ALL_LINEAR
+from medllm.recipe.settings import Training
 from medllm.training.devices import is_sharded, split_batch
-from medllm.weights.adapter import outside_text
-
-
-def linear_layers(model: Any) -> list[str]:  # noqa: ANN401  a PreTrainedModel, or a PeftModel
-    """The names of all linear layers that work on text, the head left out; under an adapter, as without it."""
-    head = model.get_output_embeddings()
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    names = []
-    for name, module in decoder.named_modules():
-        if name.endswith("base_layer") or ".lora_" in name or module is head:
-            continue
-        layer = getattr(module, "base_layer", module)
-        if isinstance(layer, torch.nn.Linear):  # those of bitsandbytes are, too
-            names.append(name)
-    return names
-
-
-def target_modules(lora: Lora, model: Any) -> list[str]:  # noqa: ANN401  a PreTrainedModel
-    """The names for PEFT. Raises TrainingError for one that no layer of the model has."""
-    known = sorted({name.rsplit(".", 1)[-1] for name in linear_layers(model)})
-    if ALL_LINEAR in lora.target_modules:
-        return known
-    everything = [name for name, _ in model.named_modules()]
-    for wanted in lora.target_modules:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in everything):
-            raise TrainingError(
-                "training.unknown-layer",
-                f"lora.target_modules: the base has no layer `{wanted}`. Its linear layers: {', '.join(known)}. Name "
-                f"some of them, or write `[{ALL_LINEAR}]`.",
-            )
-    return list(lora.target_modules)
-
-
-def coverage(model: Any) -> str:  # noqa: ANN401  a PeftModel
-    """One sentence: how many linear layers learn, by their names, and which do not."""
-    adapted: Counter[str] = Counter()
-    left: Counter[str] = Counter()
-    base = model.get_base_model()
-    modules = dict((base.get_decoder() if hasattr(base, "get_decoder") else base).named_modules())
-    for name in linear_layers(base):
-        (adapted if hasattr(modules[name], "lora_A") else left)[name.rsplit(".", 1)[-1]] += 1
-    text = f"adapters on {adapted.total()} of {adapted.total() + left.total()} linear layers ({_counted(adapted)})"
-    return text + (f"; without one: {_counted(left)}" if left else "")
-
-
-def _counted(names: Counter[str]) -> str:
-    return ", ".join(f"{name} x {count}" for name, count in sorted(names.items())) or "none"
-
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others in an exchange; loading a large model takes unlike long."""
@@ -114,18 +62,6 @@ def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
         "dataloader_pin_memory": cuda,
         "ddp_find_unused_parameters": False,
     }
-
-
-def lora_config(lora: Lora, model: Any) -> LoraConfig:  # noqa: ANN401  a PreTrainedModel
-    """PEFT's words for a fresh adapter, on the layers that work on text."""
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=target_modules(lora, model),
-        exclude_modules=outside_text(model),
-        task_type="CAUSAL_LM",
-    )
 
 
 def learning(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401  a PeftModel, or a model without an adapter

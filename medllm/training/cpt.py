@@ -17,12 +17,13 @@ from trl import SFTConfig, SFTTrainer
 
 from medllm.errors import DataError
 from medllm.recipe.settings import Cpt
-from medllm.training.arguments import learning, lora_config, set_up_adapters, trainer_arguments
+from medllm.training.arguments import learning, set_up_adapters, trainer_arguments
 from medllm.training.callbacks import LAST_GOOD, StopOnNonFinite, TrainingLog, add_curves, watch_sharding
 from medllm.training.checkpointing import Checkpoints
 from medllm.training.data import read_table
 from medllm.training.pair_batches import SHARE, Epochs, Updates
 from medllm.training.reference import WHOLE_LOGITS, fuse_head, vocabulary_of
+from medllm.training.targets import lora_config
 from medllm.weights.load import TextTokens
 from medllm.work_progress import WorkProgress, report_progress
 
@@ -230,7 +231,7 @@ def make_trainer(
     trainer.empty = {"input_ids": [tokenizer.pad_token_id], "seq_lengths": [1]}
     for prints in (PrinterCallback, ProgressCallback):  # what they print as dicts is in the log and the progress
         trainer.remove_callback(prints)
-    trainer.add_callback(Epochs(len(rows), settings.total_batch_size))
+    trainer.add_callback(Epochs(trainer, settings.total_batch_size))
     trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))
     trainer.add_callback(TrainingLog(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     add_curves(trainer, settings.report_to, work / "training" / "tensorboard")

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from medllm.errors import DataError, ModelError
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.training.arguments import processes
-from medllm.weights.adapter import Adapter, is_adapter
+from medllm.weights.adapter import TRANSPOSED, Adapter, is_adapter
 from medllm.weights.chat_template import ChatTemplate, template_of
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import check_vocabulary, load_adapters, load_base, load_tokenizer
@@ -71,6 +71,7 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
     folder = sources[settings.model]
     adapted = is_adapter(folder)
     base = Checkpoint(sources["base"] if adapted else folder)
+    _refuse_untrainable(base)
     tokenizer = load_tokenizer(tokenizer_folder(settings, sources))
     fresh_above = adapted and isinstance(settings, Rpo) and settings.lora is not None
     if fresh_above and settings.quantization == "nf4":
@@ -109,6 +110,17 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
             f"{folder}: is a full model, for which RPO trains a new adapter. Give `lora: {{r: ..., lora_alpha: ...}}`.",
         )
     return TrainingStart(model, tokenizer, base)
+
+
+def _refuse_untrainable(base: Checkpoint) -> None:
+    """Refuse a base whose adapters no later stage could lay on it again, before it is loaded."""
+    base.refuse_quantized()
+    if base.config.get("model_type") in TRANSPOSED:
+        raise ModelError(
+            "training.transposed-base",
+            f"{base.folder}: a {base.config['model_type']} model stores the weights of its layers transposed (Conv1D), "
+            "and an adapter on them cannot be merged here. Use another base.",
+        )
 
 
 def untie_head(model: Any) -> None:  # noqa: ANN401  a model whose head is its embedding

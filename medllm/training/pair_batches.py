@@ -162,14 +162,15 @@ class Updates:
 class Epochs(TrainerCallback):  # type: ignore[misc]
     """Counts epochs by rows: transformers counts micro-batches, of which the last update may have fewer."""
 
-    def __init__(self, rows: int, batch_size: int) -> None:
-        self.rows = rows
+    def __init__(self, trainer: Any, batch_size: int) -> None:  # noqa: ANN401  one of our trainers
+        self.trainer = trainer
         self.batch_size = batch_size
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Set how many times the data has been gone through."""
-        epochs, updates = divmod(state.global_step, -(-self.rows // self.batch_size))
-        state.epoch = epochs + updates * self.batch_size / self.rows
+        rows = len(self.trainer.train_dataset)
+        epochs, updates = divmod(state.global_step, -(-rows // self.batch_size))
+        state.epoch = epochs + updates * self.batch_size / rows
 
 
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -310,6 +311,15 @@ class PairCollator:
     shared: bool
     window: int | None = None
     """The reach of sliding-window layers, which need a mask of their own."""
+    mixed: bool = True
+    """Whether other layers see the whole row; off, all layers have the window, and one mask."""
+    aligned: bool = True
+    """Off: rows are padded at their end alone, for models that padding before a text changes."""
+
+    @property
+    def layout(self) -> str:
+        """The name of the layout."""
+        return "one row" if self.shared else "two rows" if self.aligned else "two rows, padded at the end"
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Lay out tokens, positions and masks.
@@ -320,13 +330,15 @@ class PairCollator:
         """
         rows, chosen, rejected = self._rows(pairs)
         most = max(len(row.answers) for row in rows)
-        columns = [self._column([row.prompt[:-1][::-1] for row in rows]).flip(1)]
+        own = 1 if self.aligned else max(len(row.prompt) for row in rows)  # tokens of the prompt before an answer
+        columns = [self._column([row.prompt[:-own][::-1] for row in rows]).flip(1)]
         targets = [torch.full_like(columns[0], NOTHING)]
         for number in range(most):
             answers = [row.answers[number] if number < len(row.answers) else [] for row in rows]
-            begun = [[row.prompt[-1], *one[:-1]] if one else [] for row, one in zip(rows, answers, strict=True)]
+            begun = [[*row.prompt[-own:], *one[:-1]] if one else [] for row, one in zip(rows, answers, strict=True)]
             columns.append(self._column(begun))
-            targets.append(self._column(answers, NOTHING))
+            learnt = [[NOTHING] * (len(row.prompt[-own:]) - 1) + one for row, one in zip(rows, answers, strict=True)]
+            targets.append(self._column(learnt, NOTHING))
         real = [column >= 0 for column in columns]
         tokens = torch.cat(columns, 1)
         positions = torch.cat([_prompt_positions(real[0]), *(_answer_positions(real[0], part) for part in real[1:])], 1)
@@ -340,12 +352,9 @@ class PairCollator:
             SHARE: torch.tensor([pair.get(SHARE, 1 / len(pairs)) for pair in pairs], dtype=torch.float64),
             "widths": [part.shape[1] for part in columns],
         }
-        if self.shared:
-            sides = torch.cat([torch.full_like(part[0], side) for side, part in enumerate(columns)])
-            batch["attention_mask"] = self._masks(tokens >= 0, sides, positions)
-        else:
-            batch["attention_mask"] = (tokens >= 0).long()
-        return batch
+        sides = torch.cat([torch.full_like(part[0], side) for side, part in enumerate(columns)])
+        mask = self._masks(tokens >= 0, sides, positions) if self.shared else (tokens >= 0).long()
+        return batch | {"attention_mask": mask}
 
     def _rows(
         self, pairs: Sequence[dict[str, Any]]
@@ -379,7 +388,8 @@ class PairCollator:
         if self.window is None:
             return full[:, None]
         near = positions[:, :, None] - positions[:, None, :] < self.window
-        return {"full_attention": full[:, None], "sliding_attention": (full & near)[:, None]}
+        sliding = (full & near)[:, None]
+        return {"full_attention": full[:, None], "sliding_attention": sliding} if self.mixed else sliding
 
 
 def _prompt_positions(real: torch.Tensor) -> torch.Tensor:

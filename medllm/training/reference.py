@@ -60,6 +60,7 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         """Read what is known, or compute it with the model as it is now."""
         trainer = self.trainer
         split = [args.per_device_train_batch_size, args.world_size, args.seed, trainer.groups is not None]
+        split.append(trainer.data_collator.layout)
         key = {"pairs": fingerprint(trainer.train_dataset), "split": json.dumps(split)}
         begun = state.global_step > 0
         # To their last bit the numbers belong to the micro-batches too; a run that has begun takes them as they are.

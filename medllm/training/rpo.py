@@ -23,7 +23,6 @@ from medllm.training.arguments import (
     has_dropout,
     keep_lora_dropout_only,
     learning,
-    lora_config,
     set_up_adapters,
     trainer_arguments,
 )
@@ -39,6 +38,8 @@ from medllm.training.callbacks import (
 from medllm.training.checkpointing import Checkpoints
 from medllm.training.pair_batches import NOTHING, SHARE, Epochs, PairCollator, Updates
 from medllm.training.reference import FILE, WHOLE_LOGITS, ComputeReference, check_reference, fuse_head, vocabulary_of
+from medllm.training.targets import lora_config
+from medllm.weights.probing import value_of
 
 Logps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 PAIRS = "pairs"
@@ -164,11 +165,14 @@ def make_trainer(
 ) -> RpoTrainer:
     """Everything wired, ready to train or to go on."""
     config = model.config.get_text_config()
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    kinds = getattr(config, "layer_types", None)
+    # Without kinds of layers, a model that has a window has it in all of them.
+    sliding = kinds is None or "sliding_attention" in kinds
     collator = PairCollator(
         tokenizer.pad_token_id,
         shared=config._attn_implementation == "sdpa",
-        window=config.sliding_window if sliding else None,
+        window=value_of(config, "sliding_window") if sliding else None,
+        mixed=kinds is not None,
     )
     continues = hasattr(model, "peft_config")
     start = learning(model)
@@ -198,7 +202,7 @@ def make_trainer(
     for prints in (PrinterCallback, ProgressCallback):  # what they print as dicts is in the log and the progress
         trainer.remove_callback(prints)
     trainer.add_callback(ComputeReference(trainer, work / FILE))
-    trainer.add_callback(Epochs(len(pairs), settings.total_batch_size))
+    trainer.add_callback(Epochs(trainer, settings.total_batch_size))
     trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))
     trainer.falling = WatchChosenReward(trainer, work / LAST_GOOD, settings.on_falling_chosen, say)
     trainer.add_callback(trainer.falling)

@@ -22,6 +22,8 @@ from medllm.errors import ModelError
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SAMPLED_BYTES = 1024
 HEAD = "lm_head.weight"
+EMBEDDINGS = ("embed_tokens.weight", ".embeddings.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+"""How the table of tokens ends its name, by family."""
 PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 """Kinds of number that a change can be added to."""
 
@@ -187,7 +189,7 @@ class Checkpoint:
     @cached_property
     def embedding(self) -> str | None:
         """The file's name of the table of tokens."""
-        return next((name for name in self.tensors if name.endswith("embed_tokens.weight")), None)
+        return next((name for end in EMBEDDINGS for name in self.tensors if name.endswith(end)), None)
 
     @cached_property
     def head(self) -> str | None:

@@ -101,17 +101,15 @@ def load_base(
     quantization: Quantization = "none",
     attn_implementation: str = "auto",
     device: str | torch.device | None = None,
-    any_type: bool = False,
 ) -> PreTrainedModel:
     """Load a full model with frozen, finished weights.
 
-    `device` is `auto` to divide it over all GPUs and the machine's memory. With `any_type` the model may be of a type
-    that medllm cannot train.
+    `device` is `auto` to divide it over all GPUs and the machine's memory.
     """
     torch = import_torch()
     from transformers import AutoModelForCausalLM
 
-    for error in model_errors(folder, any_type=any_type):
+    for error in model_errors(folder):
         raise error
     kind = getattr(torch, dtype)
     divided = device == "auto"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medllm.errors import MedllmError, ModelError
-from medllm.recipe.hardware import SUPPORTED, refuse_unsupported
+from medllm.recipe.hardware import refuse_unsupported
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint, read_json
 
@@ -23,7 +23,7 @@ def model_errors(folder: Path, listed: frozenset[str] | None = None, *, any_type
     """Return what keeps a full model from being loaded; empty when nothing does.
 
     `listed` has the names of all its files where the weights are still on the Hub. With `any_type` a model may be of a
-    type that medllm neither trains nor merges: transformers or vLLM decides whether it can be asked.
+    type that the installed transformers does not know: vLLM decides whether it can be asked.
     """
     checks: list[Callable[[], None]] = [lambda: _check_weights(folder, listed)]
     if (folder / "config.json").is_file():
@@ -82,11 +82,10 @@ def _check_weights(folder: Path, listed: frozenset[str] | None) -> None:
 def _check_type(folder: Path) -> None:
     config = read_json(folder / "config.json")
     refuse_unsupported(folder / "config.json")
-    if config.get("model_type") not in SUPPORTED:
+    if config.get("model_type") is None:
         raise ModelError(
             "weights.no-model-type",
-            f"{folder}: config.json names no `model_type`. Download the model again; supported are "
-            f"{', '.join(SUPPORTED)}.",
+            f"{folder}: config.json names no `model_type`. Download the model again.",
         )
 
 

@@ -97,10 +97,10 @@ def test_neither_torch_nor_a_socket_is_touched():
 
 def test_a_base_that_cannot_be_loaded_is_an_error_before_anything_is_spent(tmp_path: Path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"model_type": "qwen3_moe", "num_experts": 128}))
+    path.write_text(json.dumps({"model_type": "t5"}))
     done = medllm("check", "recipes/qwen2.5-0.5b.yaml", "--config", str(path))
     assert done.returncode == 1
-    assert_refused(done.stderr, "weights.unsupported-type", "`qwen3_moe`")
+    assert_refused(done.stderr, "weights.unsupported-type", "`t5`")
 
 
 def test_the_time_between_checkpoints_and_the_disk_of_a_merge_are_printed():

@@ -27,7 +27,7 @@ def pushed_base(hub, folder, kind):
     return hub.api.upload_folder(repo_id="clinic/base", folder_path=folder).oid
 
 
-@pytest.mark.parametrize(("kind", "sound"), [("qwen2", True), ("qwen3_moe", False)])
+@pytest.mark.parametrize(("kind", "sound"), [("qwen2", True), ("qwen3_moe", True), ("t5", False)])
 def test_a_base_on_the_hub_is_judged_by_its_config_alone_before_the_corpus_is_made(tmp_path, hub, kind, sound):
     toy.lay_out(tmp_path)
     commit = pushed_base(hub, tmp_path / "pushed", kind)
@@ -36,7 +36,7 @@ def test_a_base_on_the_hub_is_judged_by_its_config_alone_before_the_corpus_is_ma
     if sound:
         refuse_unfit("local", plan, hub)
     else:
-        with refused("weights.unsupported-type", "`qwen3_moe`"):
+        with refused("weights.unsupported-type", "`t5`"):
             refuse_unfit("local", plan, hub)
     assert not list(hub.cache.rglob("*.safetensors"))
     refuse_unfit("local", make_plan(recipe, hub, ("corpus",)), hub)

@@ -131,11 +131,11 @@ def test_the_time_between_checkpoints_is_foretold(sound: Path):
     assert cpt.minutes_between_checkpoints <= 200 * cpt.minutes_an_update + 0.1
 
 
-@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "phi3", "qwen3_5", "bert", 7])
+@pytest.mark.parametrize("kind", ["t5", "vit", "a type of tomorrow", 7])
 def test_a_base_of_a_type_that_cannot_be_loaded_is_refused_before_anything_is_spent(sound: Path, kind: object):
     config = sound.parent / "config.json"
     config.write_text(json.dumps({"model_type": kind}))
-    with refused("weights.unsupported-type", config, f"`{kind}`", "qwen2, qwen3, llama", kind=ModelError):
+    with refused("weights.unsupported-type", config, f"`{kind}`", "Update transformers", kind=ModelError):
         plan(read_recipe(sound), config)
     (sound.parent / "base").mkdir()
     (sound.parent / "base" / "config.json").write_text(json.dumps({"model_type": kind}))

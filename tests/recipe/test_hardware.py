@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from medllm.errors import ModelError
-from medllm.recipe.hardware import KNOWN, Shape, known_shape, refuse_unsupported, shape_from_config
+from medllm.recipe.hardware import (
+    KNOWN,
+    PROVEN,
+    Shape,
+    causal_types,
+    known_shape,
+    refuse_unsupported,
+    shape_from_config,
+)
 from tests.refusals import refused
 
 
@@ -105,14 +113,28 @@ MIXTRAL = {
 
 
 @pytest.mark.parametrize(("config", "billions"), [(QWEN3_30B, 30.5), (MIXTRAL, 46.7)])
-def test_experts_are_part_of_a_models_size_and_it_is_refused_with_both_figures(tmp_path: Path, config, billions):
+def test_experts_are_part_of_a_models_size_and_a_refusal_names_both_figures(tmp_path: Path, config, billions):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     shape = shape_from_config(path)
     assert shape.parameters / 1e9 == pytest.approx(billions, abs=0.06)
     sizes = (f"{shape.parameters / 1e9:.2f} billion", f"{shape.expert_parameters / 1e9:.2f} of them in experts")
-    with refused("weights.unsupported-type", path, config["model_type"], *sizes, kind=ModelError):
+    refuse_unsupported(path)
+    path.write_text(json.dumps(config | {"model_type": "of_tomorrow"}))
+    with refused("weights.unsupported-type", path, "`of_tomorrow`", *sizes, kind=ModelError):
         refuse_unsupported(path)
+
+
+def test_a_model_whose_code_is_in_its_repository_is_refused_with_what_runs_it(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "plamo3", "auto_map": {"AutoModelForCausalLM": "modeling.Plamo"}}))
+    with refused("weights.unsupported-type", path, "`plamo3`", "--trust-remote-code", "`engine`", kind=ModelError):
+        refuse_unsupported(path)
+
+
+def test_the_types_of_transformers_are_read_without_importing_it():
+    names = pytest.importorskip("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    assert causal_types() == frozenset(names) and set(PROVEN) <= causal_types()
 
 
 @pytest.mark.slow

@@ -199,6 +199,13 @@ LEAST_TOKENS, MOST_ON_CPU = 2048, 65_536
 """Tokens kept at once: fewer would be one row at a time; on a CPU more are no quicker."""
 
 
+def _numbers_kept(config: Any) -> int:  # noqa: ANN401  the config of one layer
+    """How many numbers the keys of one token take; its values take as many."""
+    heads = int(config.num_attention_heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return int(getattr(config, "num_key_value_heads", None) or heads) * size
+
+
 @dataclass(frozen=True)
 class CacheBudget:
     """What one model may take beside its weights."""
@@ -213,10 +220,9 @@ class CacheBudget:
     @classmethod
     def of(cls, config: Any, model: Any, sharing: int) -> "CacheBudget":  # noqa: ANN401  a text config, a PreTrainedModel
         """Count what is free now, where `sharing` processes take from the same memory."""
-        heads = int(config.num_attention_heads)
-        size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-        of_keys = int(getattr(config, "num_key_value_heads", None) or heads)
-        each = 2 * int(config.num_hidden_layers) * of_keys * size * model.dtype.itemsize
+        layers = list(config.per_layer_config)  # of some models each layer has its own number of heads, and their size
+        heads = max(int(layer.num_attention_heads) for layer in layers)
+        each = 2 * model.dtype.itemsize * sum(_numbers_kept(layer) for layer in layers)
         free, on_cpu = memory_free() / sharing, model.device.type == "cpu"
         tokens = max(LEAST_TOKENS, int(free * CACHE_SHARE / each))
         return cls(min(tokens, MOST_ON_CPU) if on_cpu else tokens, on_cpu, free * SCORES_SHARE, heads)

@@ -14,6 +14,7 @@ from accelerate.utils import set_module_tensor_to_device
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from medllm.recipe.hardware import PROVEN
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import TextTokens, default_device, load_tokenizer, release
@@ -22,10 +23,14 @@ from medllm.weights.resources import WIDTH
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def can_stream(adapter: Adapter) -> bool:
-    """Whether an adapter only adds products to linear layers inside the blocks: others are applied to whole models."""
+def can_stream(base: Checkpoint, adapter: Adapter) -> bool:
+    """Whether a model is of blocks that can be read one by one, and an adapter only adds products inside them.
+
+    Others are applied to whole models: they may scale their logits, or hand something on between their blocks.
+    """
     inside = all(".layers." in module for module in adapter.modules)
-    return inside and not (adapter.replaced or adapter.rows or adapter.biases)
+    added = not (adapter.replaced or adapter.rows or adapter.biases)
+    return inside and added and base.config.get("model_type") in PROVEN
 
 
 def streamed_bytes(base: Checkpoint, dtype: str) -> float:

@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
-from medllm.generation.engine.batching import BatchedGenerator
+from medllm.errors import ModelError
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.engine.transformers import TransformersGenerator
 from medllm.generation.types import BASE, Request
-from medllm.recipe.servers import AUTO, TRANSFORMERS
+from medllm.recipe.hardware import PROVEN
+from medllm.recipe.servers import AUTO, LOCAL, TRANSFORMERS
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import PROBE, release
+from medllm.weights.probing import agrees, apart, narrowed
 
 COMPARED = 8
 """Greedy tokens that are compared."""
@@ -28,14 +30,25 @@ def open_generator(
     base: Path,
     adapters: dict[str, Path] | None,
     **options: Any,  # noqa: ANN401  those of both engines
-) -> BatchedGenerator:
-    """Load a model with its adapters for `local`, `transformers` or `auto`; `auto` reports its choice on stderr."""
+) -> LocalGenerator | TransformersGenerator:
+    """Load a model with its adapters for `local`, `transformers` or `auto`; `auto` reports its choice on stderr.
+
+    Raises ModelError where `local` is named for a model that the local engine cannot follow.
+    """
     if engine == TRANSFORMERS:
         return TransformersGenerator(base, adapters, **options)
-    if engine != AUTO:
+    if engine != AUTO and _is_proven(base):
         return LocalGenerator(base, adapters, **options)
-    quick, reason = _quick(base, adapters, options)
+    quick, reason = _quick(engine, base, adapters, options)
     name = Checkpoint(base).name
+    if engine != AUTO:
+        if quick is not None:
+            return quick
+        raise ModelError(
+            "generation.local-differs",
+            f"{base}: the engine `local` does not suit {name}, because {reason}. Set `engine: auto`, or `engine: "
+            "transformers`.",
+        )
     if quick is not None:
         sys.stderr.write(f"engine: local for {name} (its replies are those of plain `generate`)\n")
         return quick
@@ -44,15 +57,21 @@ def open_generator(
     return TransformersGenerator(base, adapters, **options)
 
 
+def _is_proven(base: Path) -> bool:
+    return Checkpoint(base).config.get("model_type") in PROVEN
+
+
 def _quick(
-    base: Path, adapters: dict[str, Path] | None, options: dict[str, Any]
+    engine: str, base: Path, adapters: dict[str, Path] | None, options: dict[str, Any]
 ) -> tuple[LocalGenerator | None, str | None]:
     """Load the local engine if it can follow the model, else return why it cannot."""
     try:
-        quick = LocalGenerator(base, adapters, **options, any_type=True)
+        quick = LocalGenerator(base, adapters, **options)
         reason = difference(quick)
     # An architecture that the local engine does not know fails in its own way, at any step.
     except Exception as fault:
+        if engine == LOCAL and isinstance(fault, ModelError):
+            raise
         text = (str(fault).strip() or type(fault).__name__).splitlines()[0]
         return None, f"the local engine cannot follow it ({type(fault).__name__}: {text[:200]})"
     quick.read = quick.written = 0  # what the check read and wrote belongs to no reply
@@ -62,8 +81,20 @@ def _quick(
 def difference(quick: LocalGenerator) -> str | None:
     """Compare the local engine with plain `generate` on two short prompts, with and without their shared beginning.
 
-    Returns None where they agree: the tokens are equal, or the first other one is as likely but for rounding.
+    Returns None where they agree: the tokens are equal, or the first other one is as likely but for rounding, and so
+    are the logits at each position. Where attention has windows, they are narrowed for a second look, so that the
+    prompts are longer than they are.
     """
+    found = _difference(quick)
+    quick.forget()
+    with narrowed(quick.model) as there_are_windows:
+        if found is None and there_are_windows:
+            found = _difference(quick)
+            quick.forget()
+    return found
+
+
+def _difference(quick: LocalGenerator) -> str | None:
     models = [*([] if quick.changed_base else [BASE]), *quick.adapters[:1]]
     texts = [PROBE + own for own in OWN]
     nearest = NEAR.get(quick.model.dtype, ROUNDED)
@@ -72,6 +103,10 @@ def difference(quick: LocalGenerator) -> str | None:
         for model in models
         for text in texts
     }
+    for model in models:
+        ours, theirs = quick.logits(texts[0], model), quick.logits_plainly(texts[0], model)
+        if not agrees(apart(ours, theirs), torch.ones(len(theirs), device=theirs.device), quick.model.dtype):
+            return "the local engine's logits are not those of the model's own attention"
     for shared in (0, len(PROBE)):
         asked = [
             Request(key=f"{number}", model=model, text=text, shared=shared, max_new_tokens=COMPARED)

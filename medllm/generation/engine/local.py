@@ -8,7 +8,7 @@ or sits on 4-bit weights, it rounds the change before.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import ceil
@@ -142,14 +142,13 @@ class LocalGenerator(BatchedGenerator):
         device: str | None = None,
         alone: bool = False,
         sharing: int = 1,
-        any_type: bool = False,
         templates: Mapping[str, str] | None = None,
     ) -> None:
         register()
         adapters = adapters or {}
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(base)
         self.reader = PromptReader(self.tokenizer, templates)
-        how: dict[str, Any] = {"dtype": dtype, "quantization": quantization, "device": device, "any_type": any_type}
+        how: dict[str, Any] = {"dtype": dtype, "quantization": quantization, "device": device}
         model: Any = load_base(base, attn_implementation=NAME, **how)
         check_vocabulary(self.tokenizer, model, base)
         checkpoint = Checkpoint(base)
@@ -184,23 +183,38 @@ class LocalGenerator(BatchedGenerator):
         with torch.inference_mode():
             return self._forward(ids, positions, roomy_cache(self.layers), rows, [model], keep=0)[0].float()
 
+    def forget(self) -> None:
+        """Forget what was read and written so far."""
+        self._prefixes.clear()
+        self.written = 0
+
     def continue_plainly(self, tokens: Sequence[int], model: str, count: int) -> tuple[list[int], list[torch.Tensor]]:
         """What transformers' own attention and cache make of a prompt: `count` greedy tokens, each with its scores."""
+        with self._own_attention(model):
+            ids = torch.tensor([list(tokens)], device=self.model.device)
+            settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=tokens[0])
+            settings.output_scores = settings.return_dict_in_generate = True
+            made = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        return made.sequences[0, len(tokens) :].tolist(), [scores[0] for scores in made.scores]
+
+    def logits_plainly(self, text: str, model: str) -> torch.Tensor:
+        """The logits at every position of a text as transformers' own attention gives them, in float32."""
+        with self._own_attention(model):
+            ids = torch.tensor([self.reader.words.prompt(text)], device=self.model.device)
+            found: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        return found
+
+    @contextmanager
+    def _own_attention(self, model: str) -> Iterator[None]:
+        """One model with the attention of transformers, while this holds."""
         bare = self.model.get_base_model() if self.adapters else self.model
-        own = "sdpa" if bare._supports_sdpa else "eager"
         self.asking.of([model])
         try:
-            bare.set_attn_implementation(own)
+            bare.set_attn_implementation("sdpa" if bare._supports_sdpa else "eager")
             with torch.inference_mode(), self._only(model):
-                ids = torch.tensor([list(tokens)], device=self.model.device)
-                settings = GenerationConfig(max_new_tokens=count, do_sample=False, pad_token_id=tokens[0])
-                settings.output_scores = settings.return_dict_in_generate = True
-                made = self.model.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
-                )
+                yield
         finally:
             bare.set_attn_implementation(NAME)
-        return made.sequences[0, len(tokens) :].tolist(), [scores[0] for scores in made.scores]
 
     def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
         """Write all answers of a batch, token by token; rows that are done are taken out."""

@@ -22,7 +22,7 @@ from medllm.generation.engine.batching import (
 )
 from medllm.generation.engine.decoding import Decoder, next_tokens
 from medllm.generation.serving import context_of
-from medllm.generation.types import Delta, Request
+from medllm.generation.types import BASE, Delta, Request
 from medllm.recipe.servers import TRANSFORMERS
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
@@ -44,7 +44,7 @@ FULL = 0.9
 class TransformersGenerator(BatchedGenerator):
     """Answers by `generate` of transformers; stops, draws and counts are those of the local engine."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each a way to load or to ask
         self,
         base: Path,
         adapters: dict[str, Path] | None = None,
@@ -53,6 +53,7 @@ class TransformersGenerator(BatchedGenerator):
         quantization: Quantization = "none",
         batch_size: int = 16,
         device: str | None = None,
+        alone: bool = False,
         sharing: int = 1,
         templates: Mapping[str, str] | None = None,
     ) -> None:
@@ -60,14 +61,14 @@ class TransformersGenerator(BatchedGenerator):
         checkpoint = Checkpoint(base)
         self.reader = PromptReader(self.tokenizer, templates)
         where = device or place_of(base, dtype, quantization)
-        model: Any = load_base(base, dtype=dtype, quantization=quantization, device=where, any_type=True)
+        model: Any = load_base(base, dtype=dtype, quantization=quantization, device=where)
         check_vocabulary(self.tokenizer, model, base)
         # What a publisher recommends (top_k, repetition_penalty) is no part of a request.
         model.generation_config = GenerationConfig(pad_token_id=self.tokenizer.pad_token_id)
         self.adapters = tuple(adapters or {})
         text = model.config.get_text_config()
         if adapters:
-            model = load_adapters(model, adapters, base)
+            model = load_adapters(model, adapters, base, alone=alone)
         self.model = model.eval()
         self.changed_base = any(Adapter(folder).overwrites(checkpoint) for folder in (adapters or {}).values())
         self.limits = BatchLimits(
@@ -75,6 +76,13 @@ class TransformersGenerator(BatchedGenerator):
         )
         self.ends = end_tokens(self.tokenizer, base)
         self.engine = f"{TRANSFORMERS} {version('transformers')}"
+
+    def logits(self, text: str, model: str = BASE) -> torch.Tensor:
+        """The logits at every position of a text, in float32."""
+        ids = torch.tensor([self.reader.words.prompt(text)], device=self.model.device)
+        with torch.inference_mode(), self._only(model):
+            found: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        return found
 
     def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
         """Answer each prompt as a whole: no row shares its beginning with another, so each counts in full."""
@@ -199,5 +207,5 @@ def _tokens(text: Any, model: Any, sharing: int) -> int:  # noqa: ANN401
     """The tokens of a batch: as many as fit the memory, or few where the config does not give the cache's size."""
     try:
         return CacheBudget.of(text, model, sharing).tokens
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, RuntimeError):
         return LEAST_TOKENS

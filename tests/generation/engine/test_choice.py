@@ -6,11 +6,12 @@ import torch
 from medllm.generation.engine.choice import _alike, difference, open_generator
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.engine.transformers import TransformersGenerator
-from medllm.recipe.hardware import SUPPORTED
+from medllm.recipe.hardware import PROVEN
 from tests import tiny
 from tests.refusals import refused
 
 WRONG = ("gpt_oss", "deepseek_v3", "falcon_h1", "qwen3_5_text", "mamba")
+FOLLOWED = ("mixtral", "phi3", "olmo3", "gemma4_text", "gpt2")
 """Types whose attention, cache or state the local engine does not have."""
 
 
@@ -33,11 +34,12 @@ def test_a_model_that_the_local_engine_does_not_follow_is_given_to_transformers_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", sorted(set(tiny.OTHER_FAMILIES) - set(WRONG)))
+@pytest.mark.parametrize("family", FOLLOWED)
 def test_a_type_that_is_not_listed_is_followed_where_it_can_be(family, tmp_path):
     base = tiny.make_base(tmp_path / "base", family=family)
-    assert family not in SUPPORTED
-    assert isinstance(open_generator("auto", base, None, dtype="float32"), LocalGenerator)
+    assert family not in PROVEN
+    for engine in ("auto", "local"):
+        assert isinstance(open_generator(engine, base, None, dtype="float32"), LocalGenerator)
 
 
 def test_an_attention_that_forgets_the_shared_examples_is_noticed(tmp_path, monkeypatch):
@@ -68,7 +70,7 @@ def test_two_replies_are_alike_when_they_part_only_where_two_tokens_are_as_likel
 
 
 def test_a_named_engine_is_not_replaced_by_another(tmp_path):
-    base = tiny.make_base(tmp_path / "base", family="mixtral")
-    with refused("weights.unsupported-type", "mixtral"):
+    base = tiny.make_base(tmp_path / "base", family="gpt_oss")
+    with refused("generation.local-differs", base, "own attention", "`engine: auto`"):
         open_generator("local", base, None, dtype="float32")
     assert isinstance(open_generator("transformers", base, None, dtype="float32"), TransformersGenerator)

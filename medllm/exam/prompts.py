@@ -72,8 +72,7 @@ def render(
     system message of the chat; the template's own when None, and no message when empty.
     """
     chosen = _shots(question, exemplars, shots)
-    system = _SYSTEM[template] if system is None else system
-    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    messages = system_of(template, system)
     parts: list[str] = []
     for example in chosen:
         asked, answered = question_block(example, prompt, template), target_completion(example, prompt, template)
@@ -118,6 +117,37 @@ def target_completion(
             " Use exemplars with explanations.",
         )
     return f"{reasons.strip()}\n{'Answer: ' if template == 'paper' else '答え:'}{question.gold_answer}"
+
+
+def split_item(text: str, prompt: PromptStyle) -> tuple[Template, str, str]:
+    """Return template, question and reply of an exam item that was written out as one text.
+
+    It undoes `question_block`, the joint and `target_completion`. An explanation follows the first mark that announces
+    one; an answer alone follows the last mark, or is the last line of a question that has none.
+    """
+    found: list[tuple[int, Template]] = []
+    for template, mark in _ANNOUNCED[prompt == "explain"].items():
+        place = text.find(mark) if prompt == "explain" else text.rfind(mark)
+        if place >= 0:
+            found.append((place + len(mark), template))
+    if not found:
+        asked, _, answered = text.rstrip().rpartition("\n")
+        return "igakuqa", asked, answered
+    at, template = min(found) if prompt == "explain" else max(found)
+    return template, text[:at], text[at:].strip()
+
+
+_ANNOUNCED: dict[bool, dict[Template, str]] = {
+    True: {"igakuqa": "\n解説:", "paper": "\nExplanation:"},
+    False: {"igakuqa": "\n答え:", "paper": "\nAnswer:"},
+}
+"""The end of a question that asks for an explanation, and of one that asks for the answer alone."""
+
+
+def system_of(template: Template, system: str | None = None) -> list[Message]:
+    """Return the system message of a conversation, as a list of none or one: the template's own where none is given."""
+    text = _SYSTEM[template] if system is None else system
+    return [{"role": "system", "content": text}] if text else []
 
 
 def exemplars_before(

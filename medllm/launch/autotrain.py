@@ -197,6 +197,12 @@ def refuse(item: StagePlan) -> None:
         raise LaunchError(
             "launch.autotrain-from-adapter", "cpt: AutoTrain starts from a full model. Set `cpt.model: base`."
         )
+    if settings.format == "chat":
+        raise LaunchError(
+            "launch.autotrain-without-chat",
+            f"{stage}: AutoTrain trains on texts here, not by a chat template. Train without AutoTrain, or write "
+            "`format: completion`.",
+        )
     if settings.lora is None:
         raise LaunchError(
             "launch.autotrain-without-lora",

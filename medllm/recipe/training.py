@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from medllm.recipe.base import Settings
 from medllm.recipe.data import Share, as_list
+from medllm.recipe.servers import Asking
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a block, spelt out: PEFT's `all-linear` would wrap the head inside a trained embedding."""
@@ -107,7 +108,7 @@ class Training(Settings):
     """The machine, as `a100x4`; left out of the digest."""
 
 
-class Cpt(Training):
+class Cpt(Training, Asking):
     """Continued pretraining of the base on the corpus."""
 
     model: str = "base"
@@ -117,7 +118,8 @@ class Cpt(Training):
     lora: Lora
     """The adapter."""
     packing: bool = True
-    """Fill rows with several documents that do not attend to each other; no text is lost either way."""
+    """Fill rows with several documents that do not attend to each other; no text is lost either way. With `format:
+    chat` the exam items among them are conversations by the model's chat template; other texts stay texts."""
 
 
 class Rpo(Training):

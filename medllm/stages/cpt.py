@@ -49,13 +49,18 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
 
 
 def _rows(settings: Cpt, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  rows and their account
-    from medllm.training.cpt import make_rows, read_texts
+    from medllm.training.cpt import ITEM, Talk, make_rows, read_texts
     from medllm.training.data import prepared
+    from medllm.training.load import chat_template_for
     from medllm.weights.load import load_tokenizer
 
     def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
-        texts = read_texts(sources[settings.data], work / "cache")
-        rows, tally = make_rows(texts, load_tokenizer(tokenizer), settings.max_length, packing=settings.packing)
+        words = load_tokenizer(tokenizer)
+        chat = chat_template_for(settings, sources, words)
+        talk = Talk(chat, settings.system_prompt, settings.chat_template_kwargs) if chat else None
+        texts = read_texts(sources[settings.data], work / "cache", items=talk is not None)
+        talk = talk if set(ITEM) <= set(texts.column_names) else None
+        rows, tally = make_rows(texts, words, settings.max_length, packing=settings.packing, talk=talk)
         say("cpt", str(tally))
         return rows, asdict(tally)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from transformers.utils.generic import is_flash_attention_requested
 from trl import SFTConfig, SFTTrainer
 
 from medllm.errors import DataError
+from medllm.exam.prompts import split_item, system_of
+from medllm.exam.record import PROMPTS, PromptStyle
+from medllm.recipe.servers import for_prompt
 from medllm.recipe.settings import Cpt
 from medllm.training.arguments import learning, set_up_adapters, trainer_arguments
 from medllm.training.callbacks import LAST_GOOD, StopOnNonFinite, TrainingLog, add_curves, watch_sharding
@@ -24,6 +28,7 @@ from medllm.training.data import read_table
 from medllm.training.pair_batches import SHARE, Epochs, Updates
 from medllm.training.reference import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.targets import lora_config
+from medllm.weights.chat_template import ChatTemplate
 from medllm.weights.load import TextTokens
 from medllm.work_progress import WorkProgress, report_progress
 
@@ -32,6 +37,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
+ITEM = ("kind", "locator")
+"""The columns of a corpus from which an exam item and its prompt are known."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How the exam items of a corpus become conversations."""
+
+    chat: ChatTemplate
+    system: str | None = None
+    """The system message; that of the item's template when None."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the chat template, for all prompts or by prompt."""
+
+    def tokens(self, text: str, style: PromptStyle) -> list[int]:
+        """Return an item, written out as a text, as the tokens of question and reply."""
+        template, asked, answered = split_item(text, style)
+        messages = [*system_of(template, self.system), {"role": "user", "content": asked}]
+        values = for_prompt(self.values, style)
+        return [*self.chat.prompt(messages, values=values), *self.chat.reply(messages, answered, values=values)]
 
 
 @dataclass(frozen=True)
@@ -44,16 +69,21 @@ class TokenCounts:
     rows: int
     pieces: int
     """Documents after those longer than a row were continued in another one."""
+    conversations: int | None = None
+    """Exam items among the documents that are conversations; None where all documents are texts."""
 
     def __str__(self) -> str:
+        talks = "" if self.conversations is None else f" ({self.conversations:,} conversations)"
         return (
-            f"{self.documents:,} documents, {self.tokens_in:,} tokens in, {self.tokens_in_rows:,} tokens in "
+            f"{self.documents:,} documents{talks}, {self.tokens_in:,} tokens in, {self.tokens_in_rows:,} tokens in "
             f"{self.rows:,} rows ({self.pieces:,} pieces)"
         )
 
 
-def read_texts(folder: Path, cache: Path) -> Dataset:
+def read_texts(folder: Path, cache: Path, *, items: bool = False) -> Dataset:
     """Read the `text` column of a corpus: its `corpus/` split where there is one, else every parquet or JSONL file.
+
+    With `items` also the columns from which exam items are known, as JSON.
 
     The texts of such a split come in the order of their hashes: the names and the order of the source's files do not
     change a training.
@@ -61,15 +91,18 @@ def read_texts(folder: Path, cache: Path) -> Dataset:
     mend = "Rename the column that holds the texts to `text`, or give the output of the corpus stage."
     if not (folder / "corpus").is_dir():
         return read_table(folder, cache, "text", ["text"], mend)
-    texts = read_table(folder / "corpus", cache, "text", ["text"], mend)
+    texts = read_table(folder / "corpus", cache, "text", ["text"], mend, talks=ITEM if items else ())
     hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] for text in texts["text"]]
     return texts.select(np.argsort(np.array(hashes, "S16"), kind="stable"))
 
 
 def make_rows(
-    texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *, packing: bool
+    texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *, packing: bool, talk: Talk | None = None
 ) -> tuple[Dataset, TokenCounts]:
-    """Tokenize, end each document with the end-of-text token, and fill rows of at most `max_length`."""
+    """Tokenize, end each document with the end-of-text token, and fill rows of at most `max_length`.
+
+    With `talk` an exam item is a conversation, and ends as its chat template ends a reply.
+    """
     from trl import pack_dataset
 
     words = TextTokens(tokenizer)
@@ -77,7 +110,12 @@ def make_rows(
 
     def encode(batch: dict[str, list[str]], numbers: list[int]) -> dict[str, list[list[int]]]:
         report_progress(WorkProgress("tokenizing", numbers[0], count, "documents"))
-        return {"input_ids": [[*ids, end] for ids in words.prompts(batch["text"])]}
+        found = [[*ids, end] for ids in words.prompts(batch["text"])]
+        if talk is not None:
+            for row, style in enumerate(_styles(batch)):
+                if style is not None:
+                    found[row] = talk.tokens(batch["text"][row], style)
+        return {"input_ids": found}
 
     tokens = texts.map(encode, batched=True, with_indices=True, remove_columns=texts.column_names, desc="Tokenizing")
     report_progress(WorkProgress("tokenizing", count, count, "documents"), now=True)
@@ -91,6 +129,7 @@ def make_rows(
         tokens_in_rows=_count(rows, "input_ids"),
         rows=len(rows),
         pieces=_count(rows, "seq_lengths"),
+        conversations=None if talk is None else sum(style is not None for style in _styles(texts)),
     )
     if tally.tokens_in != tally.tokens_in_rows:
         raise DataError(
@@ -102,6 +141,15 @@ def make_rows(
             "training.no-rows", "the corpus holds no text. The facts.json of the stage that made it gives the reason."
         )
     return rows, tally
+
+
+def _styles(table: Mapping[str, Sequence[str]] | Dataset) -> list[PromptStyle | None]:
+    """Return the prompt of each document that is an exam item; None for other texts."""
+    found: list[PromptStyle | None] = []
+    for kind, locator in zip(table["kind"], table["locator"], strict=True):
+        written = json.loads(locator or '""').rpartition(" ")[2] if kind == json.dumps("exam") else ""
+        found.append(next((style for style in PROMPTS if style == written), None))
+    return found
 
 
 def _count(table: Dataset, column: str) -> int:

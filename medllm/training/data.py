@@ -51,13 +51,15 @@ def prepared(
     return load_from_disk(str(folder)), json.loads((folder / TALLY).read_text("utf-8"))
 
 
+_OF_ROWS = {"max_length", "packing", "keep_exemplars", "format", "system_prompt", "chat_template_kwargs"}
+"""Settings of a training that decide its tokens."""
 _DECIDING = ("tokenizer", "vocab", "merges", "chat_template")
 """How the names of the files begin that decide a model's tokens."""
 
 
 def _key(settings: Cpt | Rpo, data: Path, tokenizer: Path) -> str:
     """What the rows are made from: settings, and the names, sizes and times of the tables and the tokenizer's files."""
-    values = settings.model_dump(mode="json", include={"max_length", "packing", "keep_exemplars", "format"})
+    values = settings.model_dump(mode="json", include=_OF_ROWS)
     tables = sorted(path for suffix in ("parquet", "jsonl") for path in data.rglob(f"*.{suffix}"))
     files = [
         *tables,

@@ -36,11 +36,11 @@ def tokenizer_folder(settings: Cpt | Rpo, sources: dict[str, Path]) -> Path:
 
 
 def chat_template_for(
-    settings: Rpo, sources: dict[str, Path], tokenizer: PreTrainedTokenizerBase, *, talks: bool
+    settings: Cpt | Rpo, sources: dict[str, Path], tokenizer: PreTrainedTokenizerBase, *, talks: bool = False
 ) -> ChatTemplate | None:
-    """Load the chat template by which pairs are trained: the model's own, or its base's; None for texts that go on.
+    """Load the chat template by which a model is trained: its own, or its base's; None for texts that go on.
 
-    `talks`: the pairs are conversations.
+    `talks`: the data are pairs of conversations, which need one.
     """
     if settings.format == "completion" and talks:
         raise DataError(
@@ -48,15 +48,18 @@ def chat_template_for(
             f"{sources[settings.data]}: the pairs are conversations, and `rpo.format: completion` trains on texts. "
             "Write `auto` or `chat`, or make the pairs with `preferences.format: completion`.",
         )
-    if not talks and settings.format != "chat":
+    tries = settings.format == "auto" and isinstance(settings, Cpt)
+    if not (talks or tries or settings.format == "chat"):
         return None
     folder = sources[settings.model]
     text = template_of(folder, sources.get("base"))
+    if text is None and tries:
+        return None
     if text is None:
         raise ModelError(
             "training.no-chat-template",
-            f"{folder}: has no chat template, by which the pairs are to be trained. Add chat_template.jinja to the "
-            "base's files, or make the pairs with `preferences.format: completion`.",
+            f"{folder}: has no chat template, by which it is to be trained. Add chat_template.jinja to the base's "
+            "files, or write `format: completion` (of pairs: in `preferences`).",
         )
     return ChatTemplate(tokenizer, text, settings.model)
 

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from medllm.errors import DataError
-from medllm.exam.prompts import exemplars_before, question_block, refuse_test_items, render, target_completion
+from medllm.exam.benchmarks import load
+from medllm.exam.prompts import (
+    exemplars_before,
+    question_block,
+    refuse_test_items,
+    render,
+    split_item,
+    system_of,
+    target_completion,
+)
 from medllm.exam.question import own_question
 from tests.exam.making import question
 from tests.refusals import refused
@@ -130,3 +139,30 @@ def test_a_question_of_ones_own_is_asked_in_the_exams_wording_without_a_form_for
     assert render(own, template="paper").stop == ("\nQuestion:",)
     lettered = render(own_question("どれか。", ("肺炎", "肺癌")), template="paper").text
     assert lettered.startswith("答えは記号だけ")
+
+
+def test_thinking_is_asked_for_in_the_words_of_a_plain_prompt():
+    plain, think = (render(ASKED, prompt=prompt, exemplars=EXAMPLES) for prompt in ("plain", "think"))
+    assert (think.text, think.messages, think.hash) == (plain.text, plain.messages, plain.hash)
+    assert (plain.style, think.style) == ("plain", "think")
+
+
+def test_the_system_message_is_the_templates_a_given_one_or_none():
+    asked = {system: render(ASKED, system=system).messages for system in (None, "簡潔に。", "")}
+    assert asked[None][0] == {"role": "system", "content": "医師国家試験を解きます。"}
+    assert asked["簡潔に。"][0] == {"role": "system", "content": "簡潔に。"}
+    assert [message["role"] for message in asked[""]] == ["user"] and system_of("paper") == []
+    assert asked[""][0] == asked[None][1], "the question does not change"
+
+
+@pytest.mark.parametrize("name", ["igakuqa", "jmle2026", "yakugakuqa"])
+def test_an_item_that_was_written_out_as_one_text_is_split_at_its_reply_again(shared_data, name):
+    items = 0
+    for one in load(name, shared_data / name):
+        for prompt in ("plain", "explain") if one.explanation else ("plain",):
+            for template in ("igakuqa", "paper"):
+                asked, joint = question_block(one, prompt, template, "linked"), render(one, template=template).joint
+                answered = target_completion(one, prompt, template)
+                items += 1
+                assert split_item(asked + joint + answered, prompt) == (template, asked, answered.strip())
+    assert items >= 400

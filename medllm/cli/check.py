@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ import typer
 from medllm.cli.app import HubOption, WorkOption, app
 
 if TYPE_CHECKING:
+    from medllm.preflight.shown_tokens import ShownRow
     from medllm.recipe import Recipe
     from medllm.recipe.estimate import CostPlan, StageCost
 
@@ -26,6 +29,9 @@ def check(
     hub: HubOption = None,
     work: WorkOption = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan for a program.")] = False,
+    show_tokens: Annotated[
+        bool, typer.Option("--show-tokens", help="Print some rows as the model reads them, what is learnt in colour.")
+    ] = False,
 ) -> None:
     """Check a recipe; estimate memory, time and price.
 
@@ -34,6 +40,9 @@ def check(
     disk, tries the servers, and shows what a run would do.
     Figures that the recipe does not decide are left out, never guessed; docs/cost.md
     has the formulas and names the constants that are assumed.
+
+    --show-tokens needs torch, and shows what folders on this machine hold: of the corpus, the pairs and the questions
+    asked. Without colour, what is learnt is between ⟦ and ⟧.
     """
     from medllm.recipe import local_sources, stages_of
     from medllm.recipe.estimate import plan
@@ -49,10 +58,45 @@ def check(
         refuse_all(sound, inspect(sound, stages_of(sound), sources))
     found = plan(sound, config)
     lines = _plan_on(hub, sound, work) if hub else []
+    rows = _rows(sound) if show_tokens else []
     if as_json:
-        print(json.dumps({**dataclasses.asdict(found), "plan": lines}, indent=2, ensure_ascii=False))
+        plain = [row if isinstance(row, str) else dataclasses.asdict(row) for row in rows]
+        everything = {**dataclasses.asdict(found), "plan": lines, **({"rows": plain} if show_tokens else {})}
+        print(json.dumps(everything, indent=2, ensure_ascii=False))
     else:
         print("\n".join([_shown(found, recipe), *(["", f"On {hub}:", *lines] if lines else [])]))
+        _print_rows(rows)
+
+
+def _rows(recipe: "Recipe") -> "list[ShownRow | str]":
+    from medllm.preflight.shown_tokens import shown_rows
+    from medllm.recipe import local_sources, stages_of
+
+    return list(shown_rows(recipe, local_sources(recipe, stages_of(recipe))))
+
+
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that steer a terminal or turn the direction of a line."""
+
+
+def _print_rows(rows: "Iterable[ShownRow | str]") -> None:
+    """Print rows with what is learnt in colour, or between marks where there is none."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    coloured = console.color_system is not None and not console.no_color
+    for row in rows:
+        if isinstance(row, str):
+            console.print(f"\n{row}", markup=False)
+            continue
+        text = Text()
+        for written, learnt in row.parts:
+            safe = _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
+            marked = learnt and not coloured
+            text.append(f"⟦{safe}⟧" if marked else safe, style="green" if learnt else "")
+        console.print(f"\n--- {row.title}, {row.tokens:,} tokens", markup=False)
+        console.print(text)
 
 
 def _plan_on(hub: str, recipe: "Recipe", work: Path) -> list[str]:

@@ -53,9 +53,9 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
             "corpus.cutoff: the day is missing. Give the last day on which a text may have been published.",
         )
     _refuse_known(settings)
-    read = [_source(one, settings, sources) for one in settings.data]
+    read = [text_source(one, settings, sources) for one in settings.data]
     if settings.replay:
-        read.append(_source(settings.replay, settings, sources))
+        read.append(text_source(settings.replay, settings, sources))
     allowed = (
         None
         if settings.allowed_licenses is None
@@ -86,7 +86,8 @@ def _forgotten(sources: Mapping[str, Path]) -> frozenset[str]:
     return frozenset(text for line in lines for text in json.loads(line)["sha256"])
 
 
-def _source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> TextSource:
+def text_source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> TextSource:
+    """Return a source of the recipe as it is read, with what the recipe states of its texts."""
     return TextSource(
         one.source,
         sources[one.source],

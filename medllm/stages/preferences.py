@@ -54,7 +54,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
         "preferences",
         f"{len(asked.questions)} questions, {settings.samples} samples each; {describe_counts(asked.counts)}",
     )
-    prompts = {key_of(question): _prompts(question, asked, settings) for question in asked.questions}
+    prompts = {key_of(question): prompts_of(question, asked, settings) for question in asked.questions}
     form = _form(settings, sources)
     replies, kept_under = _sample(settings, sources, asked, prompts, work, form)
     samples = _label(settings, sources, asked.questions, _clean(asked, replies), prompts, kept_under)
@@ -90,7 +90,7 @@ def key_of(question: Question) -> Key:
     return question.benchmark, question.question_id
 
 
-def _prompts(question: Question, asked: QuestionSelection, settings: Preferences) -> tuple[Prompt, Prompt]:
+def prompts_of(question: Question, asked: QuestionSelection, settings: Preferences) -> tuple[Prompt, Prompt]:
     """Render the prompt of a question, with and without its worked examples."""
     options: dict[str, Any] = {"prompt": settings.prompt, "template": settings.template}
     options["system"] = settings.system_prompt

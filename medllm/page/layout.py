@@ -78,6 +78,7 @@ def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, f
         [tabs, *compare.shown, compare.notice],
         cancels=list(compare.answers),
     )
+    compare.settle(flips.listed.pick, picked)
     on(
         picked.then,
         None,

@@ -99,7 +99,7 @@ def _adapters(recipe: Recipe, made: Made) -> dict[str, object] | None:
         elif place.where != "base":
             return None
     live: dict[str, object] = {"base": recipe.base, "adapters": adapters}
-    asked = recipe.evaluate.model_dump(mode="json", include={"format", "system_prompt", "chat_template_kwargs"})
     if recipe.evaluate.format != "completion":
+        asked = recipe.evaluate.model_dump(mode="json", include={"format", "system_prompt", "chat_template_kwargs"})
         live |= {**asked, "prompts": list(recipe.evaluate.prompts)}
     return live | ({"quantization": "nf4"} if recipe.evaluate.quantization == "nf4" else {})

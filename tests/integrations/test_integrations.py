@@ -81,6 +81,7 @@ def scores(files, data):
     return {row["prompt"]: row["correct"] / row["questions"] for row in rows}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.matrix
 def test_lm_evaluation_harness_asks_our_prompts_and_score_reads_its_folder(asked):
@@ -101,6 +102,7 @@ def test_lm_evaluation_harness_asks_our_prompts_and_score_reads_its_folder(asked
     assert {name: results[name]["acc,none"] for name in results} == {"igakuqa_plain": 0.5, "igakuqa_explain": 1.0}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.matrix
 def test_inspect_asks_our_prompts_and_score_reads_its_logs(asked):

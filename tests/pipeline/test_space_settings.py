@@ -19,7 +19,7 @@ SPACE = "clinic/m-space"
 def recipe(**space: object) -> SimpleNamespace:
     """As much of a recipe as a Space's settings ask for."""
     models = {"base": "base", "cpt": "cpt", "final": "rpo"}
-    evaluate = SimpleNamespace(models=models, references=models, quantization="none")
+    evaluate = SimpleNamespace(models=models, references=models, quantization="none", format="completion")
     messages = {
         "name": "m",
         "namespace": "clinic",

@@ -77,7 +77,7 @@ def test_every_model_answers_every_question_both_ways_and_an_interruption_change
     assert names == {"records", "questions", "exemplars", "runs", "results.json", "facts.json"}
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_auto_is_recorded_as_the_engine_that_it_took_and_shares_its_kept_replies(
     sources, tmp_path, monkeypatch, processes
 ):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -36,6 +37,13 @@ class Compare:
     page: PageContext
     answers: tuple[Any, ...] = ()
     """The event that writes live answers; whatever changes the question cancels it."""
+    stops: Stops | None = None
+
+    def settle(self, listener: Any, moved: Any) -> None:  # noqa: ANN401  (events of gradio's)
+        """End the answers to the question before, and show the new cells once more: a late piece may have come."""
+        if self.stops is not None:
+            on(listener, self.stops.end)
+            on(moved.then, partial(shown_grid, self.page), [self.key], [self.grid])
 
     def show(self, key: str, walk: str = "") -> list[Any]:
         """Return every value that changes with the question, in the order of `shown`."""
@@ -121,7 +129,7 @@ def draw(page: PageContext, stops: Stops) -> Compare:
     key, walk = gr.Textbox(first.key, visible=False), gr.Textbox("", visible=False)
     compare = Compare(key, walk, place, remark, grid, (key, walk, place, *lists, card, grid, links), page)
     if page.live is not None:
-        compare = replace(compare, answers=(_bind_live(page, compare, go, halt, stops),))
+        compare = replace(compare, answers=(_bind_live(page, compare, go, halt, stops),), stops=stops)
     _bind_choosing(compare, lists, buttons)
     return compare
 
@@ -166,9 +174,11 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
             [*compare.shown, compare.notice],
             cancels=list(compare.answers),
         )
+        compare.settle(buttons[name].click, moved)
         on(moved.then, None, [compare.key, compare.walk], None, js=REMEMBER)
     for listener, choose, controls in ways:
         moved = on(listener, shows(choose), controls, [*compare.shown, compare.notice], cancels=list(compare.answers))
+        compare.settle(listener, moved)
         on(moved.then, None, [compare.key, compare.walk], None, js=REMEMBER)
 
 

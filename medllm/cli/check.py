@@ -30,7 +30,7 @@ def check(
     work: WorkOption = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan for a program.")] = False,
     show_tokens: Annotated[
-        bool, typer.Option("--show-tokens", help="Print some rows as the model reads them, what is learnt in colour.")
+        bool, typer.Option("--show-tokens", help="Print rows as the model reads them, learnt tokens in colour.")
     ] = False,
 ) -> None:
     """Check a recipe; estimate memory, time and price.

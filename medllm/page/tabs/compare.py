@@ -1,6 +1,6 @@
 """Compare and Ask: a recorded question, or one of the reader's own, with every model's verdicts and replies."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -47,7 +47,9 @@ class Compare:
 
     def show(self, key: str, walk: str = "") -> list[Any]:
         """Return every value that changes with the question, in the order of `shown`."""
-        walk = walk if key in walked(self.page, walk) else ""
+        keys = walked(self.page, walk)
+        if key not in keys:
+            walk, keys = "", walked(self.page, "")
         shelf, results = self.page.shelf, self.page.results
         place = shelf.of(key)
         years, sections = shelf.years(place.exam), shelf.sections(place.exam, place.year)
@@ -55,7 +57,7 @@ class Compare:
         return [
             key,
             walk,
-            described_place(self.page, key, walk),
+            described_place(self.page, key, walk, keys),
             place.exam,
             gr.Dropdown(choices=years, value=place.year),
             gr.Dropdown(choices=sections, value=place.section),
@@ -78,9 +80,8 @@ def walked(page: PageContext, walk: str) -> list[str]:
     return Wanted.read(dict(parse_qsl(walk)), page.results).keys(page.results)
 
 
-def described_place(page: PageContext, key: str, walk: str) -> str:
+def described_place(page: PageContext, key: str, walk: str, keys: Sequence[str]) -> str:
     """Return where a question is in the list that is walked: its number, the list, and the way back to it."""
-    keys = walked(page, walk)
     number = f"<b>{keys.index(key) + 1:,}</b> / {len(keys):,}"
     if not walk:
         return f'<p class="place">{number}</p>'
@@ -118,7 +119,7 @@ def draw(page: PageContext, stops: Stops) -> Compare:
             I18N("generate"), variant="primary", min_width=64, size="sm", scale=0, visible=live, elem_id="go"
         )
         halt = gr.Button(I18N("stop"), min_width=64, size="sm", scale=0, visible=live, elem_id="stop")
-    place = block(described_place(page, first.key, ""), elem_id="place", js_on_load=LIST)
+    place = block(described_place(page, first.key, "", walked(page, "")), elem_id="place", js_on_load=LIST)
     remark = block()
     with gr.Row(elem_classes="reading"):
         with gr.Column(scale=2, min_width=300, elem_classes="asked-pane"):

@@ -15,7 +15,7 @@ from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import PromptStyle, Record, Status
 from medllm.generation.types import Delta, Generator, NoReplyError, Reply, Request
-from medllm.weights.chat_template import switches
+from medllm.recipe.servers import switches
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
 Flip = Literal["lost", "unread", "gained"]

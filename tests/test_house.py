@@ -4,6 +4,7 @@ import ast
 import itertools
 import re
 import socket
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -274,6 +275,19 @@ def f():
 """
     assert set(imported_modules(ast.parse(text))) == {"typing", "torch", "spaces", "trl", "peft"}
     assert set(imported_modules(ast.parse(text), at_import=True)) == {"typing", "spaces"}
+
+
+NO_TORCH = """
+import sys
+for name in ("torch", "transformers", "peft", "trl", "bitsandbytes", "datatrove"):
+    sys.modules[name] = None  # so that importing it fails
+import medllm.page.__main__
+"""
+
+
+def test_the_page_of_recorded_results_starts_where_torch_is_not_installed():
+    done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
 
 
 def test_tests_reach_no_other_machine():

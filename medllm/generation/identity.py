@@ -14,9 +14,9 @@ from medllm.errors import ModelError
 from medllm.generation.answer_store import Answerer
 from medllm.generation.types import BASE, Request
 from medllm.recipe.base import base_of
-from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address
+from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address, switches
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import switches, template_of
+from medllm.weights.chat_template import template_of
 from medllm.weights.checkpoint import model_name
 
 DECIDING = (

@@ -65,6 +65,11 @@ def for_prompt(values: Mapping[str, Any], prompt: str) -> dict[str, Any]:
     return dict(values)
 
 
+def switches(thinks: bool) -> dict[str, Any]:
+    """Return the template values by which the families let a model think, or answer at once."""
+    return {"enable_thinking": thinks, "thinking": thinks}
+
+
 Engine = Annotated[str, AfterValidator(_engine)]
 """An engine of this machine, `vllm==VERSION`, or the address of a server."""
 

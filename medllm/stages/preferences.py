@@ -27,10 +27,9 @@ from medllm.preferences.pairs import (
     yield_report,
 )
 from medllm.preferences.questions import QuestionSelection, select_questions, vote_texts
-from medllm.recipe.servers import for_prompt, is_address
+from medllm.recipe.servers import for_prompt, is_address, switches
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
-from medllm.weights.chat_template import switches
 from medllm.wording import describe_counts
 
 REPLIES = "replies.jsonl"

@@ -203,8 +203,10 @@ def _alone(trainer: Any, texts: list[list[int]]) -> list[torch.Tensor]:  # noqa:
     """
     found = [_forward(trainer, {"input_ids": torch.tensor([text])})[0] for text in texts]
     half = len(texts[0]) // 2
-    begun = _forward(trainer, {"input_ids": torch.tensor([texts[0][:half]])})[0]
-    if not _agreed(lambda: agrees(apart(begun, found[0][:half]), torch.ones(half), trainer.model.dtype)):
+    # As many other tokens, so that a model that does not read them rounds as before.
+    ending = (texts[-1] * len(texts[0]))[: len(texts[0]) - half]
+    other = _forward(trainer, {"input_ids": torch.tensor([texts[0][:half] + ending])})[0]
+    if not _agreed(lambda: agrees(apart(other[:half], found[0][:half]), torch.ones(half), trainer.model.dtype)):
         raise TrainingError(
             "training.not-causal",
             f"a model of type `{_kind(trainer)}` reads the beginning of a text with what follows it, so it cannot "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medllm.errors import ModelError
 from medllm.exam.extract.reply import split_thinking
+from medllm.recipe.servers import switches
 from medllm.weights.adapter import is_adapter
 from medllm.weights.load import TextTokens, end_marks
 from medllm.weights.loadable import templates
@@ -55,11 +56,6 @@ def plain_template(tokenizer: PreTrainedTokenizerBase, begin: Sequence[int]) -> 
     bos = tokenizer.bos_token_id
     marks = "".join("{{ bos_token }}" if one == bos else tokenizer.convert_ids_to_tokens(one) for one in begin)
     return marks + PLAIN
-
-
-def switches(thinks: bool) -> dict[str, Any]:
-    """Return the template values by which the families let a model think, or answer at once."""
-    return {"enable_thinking": thinks, "thinking": thinks}
 
 
 class ChatTemplate:

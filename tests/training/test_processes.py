@@ -64,9 +64,9 @@ SLOWLY = """
 import time
 from medllm.training import cpt
 read = cpt.read_texts
-def slowly(*told):
+def slowly(*given, **options):
     time.sleep(25)
-    return read(*told)
+    return read(*given, **options)
 cpt.read_texts = slowly
 cpt.WHOLE_LOGITS = 30 * 393
 """

@@ -23,7 +23,7 @@ from medllm.generation.parity import (
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import TextTokens
-from medllm.weights.merge import concatenate, share_lost_to_rounding
+from medllm.weights.merge import concatenate, refuse_together, share_lost_to_rounding
 from medllm.weights.resources import bytes_in_memory, memory_free
 
 NOTES = "certifying"
@@ -77,6 +77,7 @@ class Certificate:
 
     def check(self) -> None:
         """Report what the certificate needs, and refuse before any work what the machine has no memory for."""
+        refuse_together([Adapter(folder) for folder in self.adapters])
         base, free = Checkpoint(self.base), memory_free()
         needed = bytes_in_memory(base, self.numbers) + WORKING
         if needed <= free:

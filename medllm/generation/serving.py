@@ -162,6 +162,7 @@ def refuse_adapter(folder: Path) -> None:
     adapter = Adapter(folder)
     ends = ("embed_tokens", "lm_head")
     kinds = {
+        "is DoRA (`use_dora`)": not adapter.is_sum,
         "replaces whole tensors (`modules_to_save` or `bias`)": bool(adapter.replaced),
         "has retrained tokens (`trainable_token_indices`)": bool(adapter.rows),
         "adds to biases (`lora_bias`)": bool(adapter.biases),

@@ -208,6 +208,13 @@ def refuse(item: StagePlan) -> None:
             "launch.autotrain-without-lora",
             f"{stage}: AutoTrain trains a new adapter. Give `lora: {{r: ..., lora_alpha: ...}}`.",
         )
+    for key, usual in type(settings.lora).keys_since.items():
+        if settings.lora.model_dump(mode="json")[key] != usual:
+            raise LaunchError(
+                "launch.autotrain-lora",
+                f"{stage}: AutoTrain has no setting for `lora.{key}` and would leave it out. Train without AutoTrain, "
+                "or remove that key.",
+            )
     if settings.model != "base" and settings.quantization == "nf4":
         raise LaunchError(
             "launch.autotrain-on-4-bit",

@@ -7,6 +7,7 @@ from pathlib import Path
 from medllm.recipe.base import parse_reference
 from medllm.recipe.hardware import Machine, Shape
 from medllm.recipe.settings import Corpus, Cpt, DataSource, Evaluate, Lora, Preferences, Recipe, Rpo, Training
+from medllm.recipe.training import ALL_LINEAR
 
 BYTES_PER_TOKEN = 3.4
 """Qwen2.5's tokenizer on Japanese medical text: 2.97 on package inserts, 3.5 on case reports and exams, 3.9 on
@@ -183,8 +184,15 @@ def _linear_bytes(quantization: str, dtype: str) -> float:
 
 
 def trainable_parameters(shape: Shape, lora: Lora) -> int:
-    """Count the trainable parameters."""
-    return shape.lora_parameters(lora.r, lora.target_modules)
+    """Count the trainable parameters; of modules that are trained whole, the embedding."""
+    linear, blocks = shape.linear(), set(shape.linear())
+    named = blocks & (blocks if ALL_LINEAR in lora.target_modules else set(lora.target_modules))
+    adapters = shape.lora_parameters(lora.r, lora.target_modules)
+    # A pattern that means some blocks only is counted as if it meant none.
+    adapters += shape.layers * sum((lora.rank_pattern.get(name, lora.r) - lora.r) * sum(linear[name]) for name in named)
+    lengths = shape.layers * sum(linear[name][1] for name in named) if lora.use_dora else 0
+    tables = sum(shape.embedding for name in lora.modules_to_save if name.endswith("embed_tokens"))
+    return adapters + lengths + tables
 
 
 def activation_bytes(shape: Shape, settings: Training, lora: Lora) -> float:

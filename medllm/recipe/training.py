@@ -31,6 +31,10 @@ def _trackers(value: Any) -> Any:  # noqa: ANN401  any YAML value
 class Lora(Settings):
     """The LoRA adapter, with PEFT's parameter names."""
 
+    keys_since: ClassVar[Mapping[str, Any]] = {
+        **{"use_dora": False, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": []},
+    }
+
     r: int = Field(ge=1, le=1024)
     """Rank."""
     lora_alpha: int = Field(ge=1)
@@ -41,6 +45,19 @@ class Lora(Settings):
         tuple[str, ...], BeforeValidator(as_list, json_schema_input_type=str | tuple[str, ...])
     ] = LINEAR
     """The layers with an adapter; `all-linear` is every linear layer of the language model, without the head."""
+    use_dora: bool = False
+    """DoRA: each layer also learns the length of its rows. Slower; only a merged model can be served by vLLM."""
+    use_rslora: bool = False
+    """rsLoRA: the adapter acts with lora_alpha / sqrt(r), which suits high ranks."""
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = {}
+    """Other ranks of some layers, by the end of their name or a regular expression, as `{v_proj: 32}`."""
+    alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Other scales of some layers, written as in `rank_pattern`."""
+    modules_to_save: Annotated[
+        tuple[str, ...], BeforeValidator(as_list, json_schema_input_type=str | tuple[str, ...])
+    ] = ()
+    """Modules that are trained whole beside the adapter, as `embed_tokens` or `norm`; only a merged model can be served
+    by vLLM."""
 
 
 class Training(Settings):

@@ -12,7 +12,7 @@ from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.hosts import allows, hosts_of
 from medllm.recipe.servers import OPENAI_PREFIX, ApiModel
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
-from medllm.recipe.training import NAMED
+from medllm.recipe.training import NAMED, Lora
 
 Rule = Callable[[Recipe], Iterator[RecipeFault]]
 
@@ -176,6 +176,12 @@ def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
     if recipe.rpo and recipe.rpo.model == "base" and recipe.rpo.lora is None:
         text = "`base` has no adapter to train further. Write `lora: {r: 64, lora_alpha: 128}`."
         yield RecipeFault("recipe.no-adapter-to-train", "rpo.lora", text)
+    below = recipe.cpt.lora if recipe.cpt and recipe.rpo and recipe.rpo.model == "cpt" else None
+    above = recipe.rpo.lora if recipe.rpo else None
+    if below and above and (below.use_dora or above.use_dora):
+        text = "RPO writes its adapter and that of `cpt` as one, which DoRA does not allow. Remove `rpo.lora` to train "
+        text += "the adapter of `cpt` further, or set `use_dora: false`."
+        yield RecipeFault("recipe.adapter-mix", "rpo.lora.use_dora" if above.use_dora else "rpo.lora", text)
     if recipe.merge and recipe.merge.model == "base":
         text = "`base` has no adapter to merge. Name `cpt` or `rpo`."
         yield RecipeFault("recipe.no-adapter-to-merge", "merge.model", text)
@@ -245,9 +251,29 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
         if divided and settings.quantization == "nf4" and settings.dtype != "bfloat16":
             text = f"FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: bfloat16`."
             yield RecipeFault("recipe.nf4-not-bfloat16", f"{stage}.dtype", text)
-        if settings.lora and any(name.rsplit(".", 1)[-1] == "lm_head" for name in settings.lora.target_modules):
-            text = "`lm_head` takes no adapter here: the loss is computed in tiles. Remove it."
-            yield RecipeFault("recipe.adapter-on-lm-head", f"{stage}.lora.target_modules", text)
+        yield from _adapter_faults(stage, settings.lora, divided=divided)
+        for key in ("target_modules", "modules_to_save"):
+            if any(name.rsplit(".", 1)[-1] == "lm_head" for name in getattr(settings.lora, key, ())):
+                text = "`lm_head` takes no adapter here: the loss is computed in tiles. Remove it."
+                yield RecipeFault("recipe.adapter-on-lm-head", f"{stage}.lora.{key}", text)
+
+
+def _adapter_faults(stage: str, lora: Lora | None, *, divided: bool) -> Iterator[RecipeFault]:
+    """Yield kinds of adapters that contradict each other or the way of training."""
+    if lora is None:
+        return
+    ends = {name.rsplit(".", 1)[-1]: name for name in (*lora.target_modules, *lora.rank_pattern, *lora.alpha_pattern)}
+    if lora.use_dora and "embed_tokens" in ends:
+        text = "DoRA on `embed_tokens` cannot be merged here. Remove it, or set `use_dora: false`."
+        yield RecipeFault("recipe.adapter-mix", f"{stage}.lora.target_modules", text)
+    both = sorted({name.rsplit(".", 1)[-1] for name in lora.modules_to_save} & set(ends))
+    if both:
+        text = f"`{both[0]}` is trained whole and has an adapter as well. Remove it from one of the two."
+        yield RecipeFault("recipe.adapter-mix", f"{stage}.lora.modules_to_save", text)
+    for key in ("use_dora", "modules_to_save"):
+        if divided and getattr(lora, key):
+            text = f"FSDP2 divides plain LoRA only. Remove `{key}`, or set `accelerate: ddp`."
+            yield RecipeFault("recipe.adapter-not-divisible", f"{stage}.lora.{key}", text)
 
 
 def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from medllm.recipe.settings import Training
+from medllm.recipe.settings import Cpt, Rpo
 from medllm.training.devices import is_sharded, split_batch
 
 PATIENCE = timedelta(minutes=30)
@@ -33,8 +33,8 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
-    """What SFTConfig and DPOConfig share."""
+def trainer_arguments(settings: Cpt | Rpo, work: Path, model: Any = None) -> dict[str, Any]:  # noqa: ANN401
+    """What SFTConfig and DPOConfig share, for a model as it was loaded."""
     per_device, accumulation = split_batch(
         settings.total_batch_size, settings.per_device_train_batch_size, processes().num_processes
     )
@@ -50,7 +50,7 @@ def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulation,
         "warmup_steps": settings.warmup_ratio,  # transformers reads a number below 1 as a share of the updates
         "optim": "adamw_torch_fused" if cuda and settings.optim == "adamw_torch" else settings.optim,
-        "bf16": (cuda or is_sharded()) and settings.dtype == "bfloat16",
+        "bf16": (cuda or is_sharded() or _is_mixed(settings, model)) and settings.dtype == "bfloat16",
         "fp16": cuda and settings.dtype == "float16",
         "use_cpu": not cuda,
         "save_total_limit": 2,
@@ -62,6 +62,13 @@ def trainer_arguments(settings: Training, work: Path) -> dict[str, Any]:
         "dataloader_pin_memory": cuda,
         "ddp_find_unused_parameters": False,
     }
+
+
+def _is_mixed(settings: Cpt | Rpo, model: Any) -> bool:  # noqa: ANN401
+    """Whether whole modules learn, in float32, between layers of fewer bits, which then meet by autocast."""
+    given = [settings.lora] if settings.lora else []
+    configs = getattr(model, "peft_config", {}).values()
+    return any(config.modules_to_save for config in (*given, *configs))
 
 
 def learning(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401  a PeftModel, or a model without an adapter

@@ -219,9 +219,11 @@ class Samples(TrainerCallback):  # type: ignore[misc]
             return
         model.eval()
         lines = []
+        numbers = torch.float16 if args.fp16 else torch.bfloat16
+        mixed = torch.autocast(model.device.type, numbers, enabled=bool(args.bf16 or args.fp16))
         for prompt in self.prompts:
             ids = torch.tensor([prompt], device=model.device)
-            with torch.no_grad():
+            with torch.no_grad(), mixed:
                 answer = model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),

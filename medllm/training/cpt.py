@@ -258,7 +258,7 @@ def make_trainer(
 ) -> RowTrainer:
     """Everything wired, ready to train or to go on."""
     arguments = SFTConfig(
-        **trainer_arguments(settings, work), packing=False, dataset_kwargs={"skip_prepare_dataset": True}
+        **trainer_arguments(settings, work, model), packing=False, dataset_kwargs={"skip_prepare_dataset": True}
     )
     fresh = lora_config(settings.lora, model) if not hasattr(model, "peft_config") else None
     flat = is_flash_attention_requested(model.config)

@@ -87,7 +87,7 @@ def choose_rows(trainer: RowTrainer) -> Found:
             return packed, flash, 0.0
         return False, False, float((error / leak).max())
 
-    with narrowed(trainer.model), without_learning(trainer.model), trainer.compute_loss_context_manager():
+    with narrowed(trainer.model), without_learning(trainer.model), trainer.accelerator.autocast():
         alone = _alone(trainer, texts)
         missed = _unreached(trainer, texts)
         chosen = _agreed(probe)
@@ -143,7 +143,7 @@ def choose_pairs(trainer: RpoTrainer) -> Found:
                 return next(right, len(errors) - 1), whole
         return None
 
-    with narrowed(trainer.model), without_learning(trainer.model), trainer.compute_loss_context_manager():
+    with narrowed(trainer.model), without_learning(trainer.model), trainer.accelerator.autocast():
         _alone(trainer, texts[:1])
         missed = _unreached(trainer, texts)
         chosen = _agreed(probe)

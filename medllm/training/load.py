@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import DataError, ModelError
-from medllm.recipe.settings import Cpt, Rpo
+from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.training.arguments import processes
 from medllm.weights.adapter import TRANSPOSED, Adapter, is_adapter
 from medllm.weights.chat_template import ChatTemplate, template_of
@@ -86,6 +86,8 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
         )
     if adapted:
         Adapter(folder).fits(base)
+    if fresh_above:
+        _refuse_above(folder, settings.lora)
     if fresh_above and base.tied and Adapter(folder).acts_on_both_ends:
         raise ModelError(
             "training.adapter-on-tied-ends",
@@ -113,6 +115,16 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
             f"{folder}: is a full model, for which RPO trains a new adapter. Give `lora: {{r: ..., lora_alpha: ...}}`.",
         )
     return TrainingStart(model, tokenizer, base)
+
+
+def _refuse_above(folder: Path, lora: Lora | None) -> None:
+    """Refuse DoRA below or above another adapter, before the base is loaded: they could not be written as one."""
+    if (lora and lora.use_dora) or not Adapter(folder).is_sum:
+        raise ModelError(
+            "training.dora-above",
+            f"{folder}: with `lora`, RPO trains a new adapter above this one and writes both as one, which DoRA does "
+            "not allow. Remove `rpo.lora` to train this adapter further, or give the merged model.",
+        )
 
 
 def _refuse_untrainable(base: Checkpoint) -> None:

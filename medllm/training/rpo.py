@@ -182,7 +182,7 @@ def make_trainer(
         alpha=settings.rpo_alpha,
         whole=at_once <= WHOLE_LOGITS,
         model=model,
-        args=DPOConfig(**trainer_arguments(settings, work), beta=settings.beta, disable_dropout=False),
+        args=DPOConfig(**trainer_arguments(settings, work, model), beta=settings.beta, disable_dropout=False),
         train_dataset=pairs,
         processing_class=tokenizer,
         peft_config=None if continues or settings.lora is None else lora_config(settings.lora, model),

@@ -1,6 +1,7 @@
 """The layers that an adapter sits on: named by the recipe, adaptable by PEFT, and counted against the whole model."""
 
 import copy
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
 from medllm.errors import TrainingError
+from medllm.recipe.errors import did_you_mean
 from medllm.recipe.settings import Lora
 from medllm.recipe.training import ALL_LINEAR, LINEAR
-from medllm.weights.adapter import outside_text
+from medllm.weights.adapter import matches, outside_text
 from medllm.wording import number_of
 
 PLAIN_LAYERS = ("torch.", "bitsandbytes.")
@@ -93,15 +95,47 @@ def unadaptable(model: Any, names: list[str]) -> dict[str, str]:  # noqa: ANN401
 
 
 def lora_config(lora: Lora, model: Any) -> LoraConfig:  # noqa: ANN401  a PreTrainedModel
-    """PEFT's words for a fresh adapter, on the layers that work on text."""
+    """PEFT's words for a fresh adapter, on the layers that work on text.
+
+    Raises TrainingError for names and patterns that no layer of the model has.
+    """
+    targets = target_modules(lora, model)
+    _refuse_unused(lora, targets, [name for name, _ in model.named_modules()])
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
-        target_modules=target_modules(lora, model),
+        target_modules=targets,
+        use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
+        rank_pattern=dict(lora.rank_pattern),
+        alpha_pattern=dict(lora.alpha_pattern),
+        modules_to_save=list(lora.modules_to_save) or None,
         exclude_modules=outside_text(model),
         task_type="CAUSAL_LM",
     )
+
+
+def _refuse_unused(lora: Lora, targets: list[str], modules: list[str]) -> None:
+    """Refuse patterns that match no layer with an adapter, and modules that are not there: PEFT passes over both."""
+    adapted = [name for name in modules if _last(name) in {_last(target) for target in targets}]
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(lora, key):
+            try:
+                unused = not any(matches(pattern, name) for name in adapted)
+            except re.error as fault:
+                raise TrainingError(
+                    "training.unknown-layer", f"lora.{key}: `{pattern}` is no regular expression ({fault}). Correct it."
+                ) from fault
+            if unused:
+                near = did_you_mean(pattern, sorted({_last(name) for name in adapted}))
+                raise TrainingError(
+                    "training.unknown-layer", f"lora.{key}: no layer with an adapter has the name `{pattern}`. {near}"
+                )
+    for wanted in lora.modules_to_save:
+        if not any(name.endswith(wanted) for name in modules):
+            near = did_you_mean(wanted, sorted({_last(name) for name in modules if not _last(name).isdigit()} - {""}))
+            raise TrainingError("training.unknown-layer", f"lora.modules_to_save: no module `{wanted}`. {near}")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ PREFIX = "base_model.model."
 BASE_FILE = "base.json"
 # What PEFT writes for a pair of factors; embeddings have names of their own and are stored transposed.
 FACTOR = re.compile(r"^(?P<module>.+)\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B)$")
+MAGNITUDE = ".lora_magnitude_vector"
 BIAS, ROWS = ".lora_B.bias", ".token_adapter.trainable_tokens_delta"
 TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"})
 """Families whose layers store their weights as inputs x outputs: the same change would be another one there."""
@@ -138,6 +139,26 @@ class Adapter:
         return {module: tensor for module, tensor in found.items() if module in self.modules}
 
     @cached_property
+    def magnitudes(self) -> dict[str, Tensor]:
+        """The lengths that DoRA gives the rows of each module's weight."""
+        if not self.config.get("use_dora"):
+            return {}
+        found = {name.removesuffix(MAGNITUDE): one for name, one in self.tensors.items() if name.endswith(MAGNITUDE)}
+        without = sorted(self.modules.keys() ^ found.keys())
+        if without:
+            raise ModelError(
+                "weights.half-pair",
+                f"{self.folder}: is DoRA, and {without[0]} has not both its factors and its lengths. Save the adapter "
+                "again.",
+            )
+        return found
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether all it does to a weight is to add to it or to replace it: two of that kind can be made one."""
+        return not self.config.get("use_dora")
+
+    @cached_property
     def rows(self) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
         """Each module with retrained rows (`trainable_token_indices`): the rows' new values and their numbers."""
         found = {name.removesuffix(ROWS): tensor for name, tensor in self.tensors.items() if name.endswith(ROWS)}
@@ -156,6 +177,7 @@ class Adapter:
     def replaced(self) -> dict[str, Tensor]:
         """Tensors that replace the base's outright: PEFT's modules_to_save, `bias: all`, a resized embedding."""
         known = {*(module + BIAS for module in self.biases), *(module + ROWS for module in self.rows)}
+        known |= {module + MAGNITUDE for module in self.magnitudes}
         left = {name: tensor for name, tensor in self.tensors.items() if not FACTOR.match(name) and name not in known}
         strange = sorted(name for name in left if ".lora_" in name or "token_adapter" in name)
         if strange:
@@ -278,6 +300,10 @@ class Adapter:
         grown = self.vocabulary(base)
         if grown and place in (base.embedding, base.head):
             shape = (grown, *shape[1:])
+        if module in self.magnitudes and "embedding" in narrow.name:
+            return f"{module} is an embedding with DoRA, which only PEFT can merge"
+        if module in self.magnitudes and self.magnitudes[module].shape != (outputs,):
+            return f"DoRA has lengths of {self.magnitudes[module].shape} for {module}, whose weight has {outputs} rows"
         return None if changes == shape else f"{module} is changed as {changes} and the base's is {shape}"
 
     def _misplaced(self, name: str, base: Checkpoint) -> str | None:
@@ -334,10 +360,12 @@ def _numbers(tokenizer: dict[str, Any]) -> dict[str, int]:
 
 def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) -> float:
     """PEFT's rule: the first pattern that is the module's name or a dotted end of it."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+    return next((value for pattern, value in (patterns or {}).items() if matches(pattern, module)), default)
+
+
+def matches(pattern: str, module: str) -> bool:
+    """Whether a key of PEFT's `rank_pattern` or `alpha_pattern` means this module: its name, or a dotted end of it."""
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
 
 
 def _by_end(indices: dict[str, list[int]], module: str) -> list[int]:

@@ -39,6 +39,8 @@ class Factors:
     numbers: tuple[int, ...] = ()
     """New values of these rows."""
     replaced: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+    """DoRA: the length that each row of the changed weight gets."""
 
     def on(self, part: torch.Tensor, rows: slice) -> torch.Tensor:
         """These rows of the tensor with the change; the products are ordered as PEFT's are, for the same bits."""
@@ -51,6 +53,10 @@ class Factors:
             places = torch.tensor([self.numbers[at] - rows.start for at in inside], dtype=torch.long)
             return part.index_copy(0, places, self.rows[inside].to(part.dtype))
         assert self.narrow is not None and self.wide is not None
+        if self.lengths is not None:
+            whole = part.float() + self.wide[rows] @ self.narrow * self.scale
+            factor = self.lengths[rows] / torch.linalg.norm(whole, dim=1)
+            return (factor.view(-1, 1) * whole).to(part.dtype)
         if not self.transposed:
             return (part.float() + self.wide[rows] @ self.narrow * self.scale).to(part.dtype)
         # An embedding's change is rounded to the base's numbers before it is added, and once more after.
@@ -73,7 +79,9 @@ def read_factors(change: AdapterChange) -> Factors:
         assert change.module is not None
         narrow, wide = adapter.modules[change.module]
         a, b = file.get_tensor(narrow.name).float(), file.get_tensor(wide.name).float()
-    return Factors(a, b, adapter.scale(change.module), "embedding" in narrow.name)
+        lengths = adapter.magnitudes.get(change.module)
+        rows = None if lengths is None else file.get_tensor(lengths.name).float()
+    return Factors(a, b, adapter.scale(change.module), "embedding" in narrow.name, lengths=rows)
 
 
 def lasting(factors: list[Factors]) -> list[Factors]:

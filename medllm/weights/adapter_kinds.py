@@ -20,13 +20,13 @@ FOLLOWED = frozenset(
     {
         *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "bias", "modules_to_save"),
         *("trainable_token_indices", "lora_bias", "ensure_weight_tying", "init_lora_weights", "fan_in_fan_out"),
+        "use_dora",
     }
 )
 """Keys that decide what the tensors do, and that the merge follows as PEFT does."""
 
 BY_PEFT = "Merge it with PEFT (`merge_and_unload`) and give the merged model instead."
 REFUSED = {
-    "use_dora": ("DoRA", BY_PEFT),
     "alora_invocation_tokens": (
         "aLoRA (it acts only after its invocation tokens)",
         "No merged model can do that: serve it as an adapter, or train a plain LoRA.",

@@ -40,6 +40,18 @@ CHOICES = ("exclude_modules", "layers_to_transform", "layers_pattern")
 """Keys that narrow which modules an adapter sits on."""
 
 
+def refuse_together(adapters: list[Adapter]) -> None:
+    """Refuse several adapters that no one adapter can stand for, because one of them does more than add."""
+    apart = [adapter for adapter in adapters if not adapter.is_sum]
+    if len(adapters) > 1 and apart:
+        raise ModelError(
+            "weights.adapters-apart",
+            f"{apart[0].folder}: is DoRA, whose change depends on the weights below it, so it cannot be made one "
+            "adapter with another. Merge one of the two first (`medllm merge`) and give the merged model as the base; "
+            "or train the same adapter further (leave out `rpo.lora`).",
+        )
+
+
 def concatenate(adapters: list[Adapter], out: Path) -> None:
     """Lay the factors side by side: the product of the wide factors is the sum of the products.
 
@@ -48,6 +60,7 @@ def concatenate(adapters: list[Adapter], out: Path) -> None:
     trainable_token_indices) are those of the last that has them; PEFT's own `add_weighted_adapter` drops them without
     a word.
     """
+    refuse_together(adapters)
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
     rows: dict[str, dict[int, torch.Tensor]] = {}
@@ -250,7 +263,10 @@ def share_lost_to_rounding(base: Checkpoint, adapters: list[Adapter], dtype: str
         with open_tensors(base.folder / tensor.shard) as source:
             part = next(iter(source.parts(tensor)))[1][:ROWS_SAMPLED]
         rows = slice(0, len(part))
-        change = _changed(torch.zeros(part.shape), rows, factors, None)
+        if all(change.adapter.is_sum for change in changes):
+            change = _changed(torch.zeros(part.shape), rows, factors, None)
+        else:  # what DoRA adds depends on the weight
+            change = _changed(part.float(), rows, factors, None) - part.float()
         written = _changed(part, rows, factors, DTYPES[SHORT_NAMES[dtype]]).float()
         weight = tensor.shape[0] / len(part)
         missed += weight * float((written - part.float() - change).double().square().sum())

@@ -40,6 +40,11 @@ def test_an_adapter_adds_rank_times_in_plus_out():
     assert trainable_parameters(TOY, LORA) == 512
     # on the embedding: 2 x (100 + 8)
     assert trainable_parameters(TOY, Lora(r=2, lora_alpha=4, target_modules=("embed_tokens",))) == 216
+    # DoRA: a length for each row of q 8, k 4, v 4, o 8, gate 16, up 16, down 8 = 64 a block; an embedding of 100 x 8
+    dora = Lora(r=2, lora_alpha=4, use_dora=True, modules_to_save=("embed_tokens",))
+    assert trainable_parameters(TOY, dora) == 512 + 2 * 64 + 800
+    # q of rank 3: 16 more a block
+    assert trainable_parameters(TOY, Lora(r=2, lora_alpha=4, rank_pattern={"q_proj": 3})) == 512 + 2 * 16
 
 
 def test_weights():

@@ -121,6 +121,30 @@ CPT = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning
             ("line 8, cpt.lora.target_modules:", "`lm_head`"),
         ),
         (
+            CPT,
+            "cpt: {lora: {r: 4, lora_alpha: 8, target_modules: embed_tokens, use_dora: true}, max_steps: 2}",
+            "recipe.adapter-mix",
+            ("line 8, cpt.lora.target_modules:", "DoRA", "`embed_tokens`"),
+        ),
+        (
+            CPT,
+            "cpt: {lora: {r: 4, lora_alpha: 8, modules_to_save: model.q_proj}, max_steps: 2}",
+            "recipe.adapter-mix",
+            ("line 8, cpt.lora.modules_to_save:", "`q_proj`"),
+        ),
+        (
+            CPT,
+            "cpt: {lora: {r: 4, lora_alpha: 8, use_dora: true}, max_steps: 2, accelerate: fsdp2}",
+            "recipe.adapter-not-divisible",
+            ("line 8, cpt.lora.use_dora:", "`use_dora`", "`accelerate: ddp`"),
+        ),
+        (
+            CPT,
+            "cpt: {lora: {r: 4, lora_alpha: 8, use_dorra: true}, max_steps: 2}",
+            "recipe.unknown-key",
+            ("use_dorra", "`use_dora`"),
+        ),
+        (
             "  benchmarks: [igakuqa, medqa-ja]\n",
             "  benchmarks: [igakuqa, medqa-ja]\n  prompts: [plain, think]\n",
             "recipe.think-needs-chat",

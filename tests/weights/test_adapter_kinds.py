@@ -23,6 +23,9 @@ INSIDE = {
     "bias of the adapted layers": {"bias": "lora_only"},
     "all biases": {"bias": "all"},
     "rsLoRA": {"use_rslora": True},
+    "DoRA": {"use_dora": True},
+    "DoRA, rsLoRA and patterns": {"use_dora": True, "use_rslora": True, "rank_pattern": {"q_proj": 2}},
+    "DoRA and whole norms": {"use_dora": True, "modules_to_save": ["norm"]},
     "gaussian": {"init_lora_weights": "gaussian"},
     "no init": {"init_lora_weights": False},
     "orthogonal": {"init_lora_weights": "orthogonal"},
@@ -62,7 +65,7 @@ ENDS = {
 REFUSALS: dict[str, tuple[str, dict[str, object]]] = {
     "PiSSA": ("init-changes-base", {"init_lora_weights": "pissa_niter_4"}),
     "OLoRA": ("init-changes-base", {"init_lora_weights": "olora"}),
-    "DoRA": ("lora-variant", {"use_dora": True}),
+    "DoRA": ("misfit", {"target_modules": ["embed_tokens"], "use_dora": True}),
     "aLoRA": ("lora-variant", {"alora_invocation_tokens": [3]}),
     "target_parameters": ("lora-variant", {"target_modules": [], "target_parameters": ["mlp.down_proj.weight"]}),
     "VeLoRA": ("lora-variant", {"velora_config": lora.VeloraConfig()}),

@@ -30,7 +30,7 @@ def can_stream(base: Checkpoint, adapter: Adapter) -> bool:
     """
     inside = all(".layers." in module for module in adapter.modules)
     added = not (adapter.replaced or adapter.rows or adapter.biases)
-    return inside and added and base.config.get("model_type") in PROVEN
+    return inside and added and adapter.is_sum and base.config.get("model_type") in PROVEN
 
 
 def streamed_bytes(base: Checkpoint, dtype: str) -> float:

@@ -155,7 +155,9 @@ class LocalGenerator(BatchedGenerator):
         self.changed_base = any(Adapter(folder).overwrites(checkpoint) for folder in adapters.values())
         """Whether an adapter wrote over the base, which then cannot be asked; only one that is `alone` may."""
         replacing = frozenset(
-            name for name, folder in adapters.items() if Adapter(folder).switched or Adapter(folder).rows
+            name
+            for name, folder in adapters.items()
+            if Adapter(folder).switched or Adapter(folder).rows or not Adapter(folder).is_sum
         )
         if adapters:
             model = load_adapters(model, adapters, base, alone=alone)

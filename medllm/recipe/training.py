@@ -49,9 +49,9 @@ class Lora(Settings):
     """DoRA: each layer also learns the length of its rows. Slower; only a merged model can be served by vLLM."""
     use_rslora: bool = False
     """rsLoRA: the adapter acts with lora_alpha / sqrt(r), which suits high ranks."""
-    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = {}
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = Field(default_factory=dict)
     """Other ranks of some layers, by the end of their name or a regular expression, as `{v_proj: 32}`."""
-    alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
+    alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Other scales of some layers, written as in `rank_pattern`."""
     modules_to_save: Annotated[
         tuple[str, ...], BeforeValidator(as_list, json_schema_input_type=str | tuple[str, ...])

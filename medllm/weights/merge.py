@@ -41,7 +41,7 @@ CHOICES = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
 
 def refuse_together(adapters: list[Adapter]) -> None:
-    """Refuse several adapters that no one adapter can stand for, because one of them does more than add."""
+    """Refuse several adapters that cannot be made one, because one of them does more than add."""
     apart = [adapter for adapter in adapters if not adapter.is_sum]
     if len(adapters) > 1 and apart:
         raise ModelError(

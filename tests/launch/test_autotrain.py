@@ -61,7 +61,7 @@ def uv(tmp_path, monkeypatch, script):
             "epochs",
             "rpo",
         ),
-        ({"rpo.rpo_alpha": 0, "rpo.lora": {**LORA, "use_dora": True}}, "lora", "rpo"),
+        ({"rpo.rpo_alpha": 0, "rpo.lora": {**LORA, "use_rslora": True}}, "lora", "rpo"),
         ({"cpt.model": "org/adapter@v1"}, "from-adapter", "cpt"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Kinds of adapters that a recipe may ask for, from the corpus to merged weights and answers; what cannot be is refused."""
+"""Kinds of adapters that a recipe may ask for, from the corpus to merged weights and answers, or refused."""
 
 import pytest
 import torch

@@ -81,9 +81,10 @@ def test_an_exam_is_answered_as_by_the_local_engine_also_when_the_run_is_interru
     assert json.loads((tmp_path / "vllm" / "facts.json").read_text("utf-8"))["replies"] == 120
 
 
-def test_preferences_are_sampled_from_an_adapter_and_the_same_seeds_draw_the_same(sources, tmp_path):
+def test_preferences_are_sampled_from_an_adapter_and_the_same_seeds_draw_the_same(sources, tmp_path, monkeypatch):
     drawn = []
     for out in ("first", "second"):
+        monkeypatch.setenv("MEDLLM_ANSWERS", str(tmp_path / f"answers of the {out}"))  # else no sample is drawn twice
         how = {"model": "cpt", "data": [{"source": "./past", "exam": "own"}], "cutoff": "2017-12-31", "shots": 0}
         how |= {"samples": 2, "dtype": "float32", "engine": "vllm", "vllm": EAGER, "max_new_tokens": 8}
         with refused("preferences.no-pair"):  # a random model writes no answer

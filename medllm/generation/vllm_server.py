@@ -37,7 +37,10 @@ UNKNOWN = re.compile(r"(architecture|model type).*(not supported|not recognize)|
 FULL = re.compile(
     r"out of memory|No available memory for the cache|KV cache.*(needed|larger)|Free memory on device", re.I
 )
-CAUSE = re.compile(r"\b\w*(Error|Exception)\b: (?!.*Engine core initialization failed)")
+CAUSE = re.compile(r"\b(?!EngineDeadError)\w*(Error|Exception)\b: (?!.*Engine core initialization failed)")
+"""What names a cause; the processes that only lost another one give an error as well."""
+AFTER_THE_END = re.compile(r"nanobind|leaked (function|semaphore|shared_memory|type|instance)|skipped remainder|warnings\.warn")
+"""What libraries print when a process has ended, whatever the cause was."""
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
 """Our own server is on this machine: no proxy is asked for it."""
 CHECKED = ("患者は発熱と咳嗽を訴えた。", "The capital of Japan is", "1 + 1 =")
@@ -92,7 +95,8 @@ class Server:
         with self._log.open("rb") as file:
             file.seek(max(0, self._log.stat().st_size - LAST_BYTES))
             text = file.read().decode("utf-8", "replace").replace(self.key, "***")
-        return [line.rstrip()[:LINE] for line in text.splitlines() if line.strip()]
+        lines = (line.rstrip()[:LINE] for line in text.splitlines() if line.strip())
+        return [line for line in lines if not AFTER_THE_END.search(line)]
 
     def stop(self) -> None:
         """End the process and all that it started, whatever they do."""

@@ -27,6 +27,14 @@ if FAULT == "dies at start":
     print("INFO loading")
     print("RuntimeError: the wheel does not fit, key " + os.environ["VLLM_API_KEY"])
     sys.exit(3)
+if FAULT == "engine dies at start":
+    print("(EngineCore pid=7) ValueError: the part does not fit")
+    print("(APIServer pid=6) EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.")
+    for number in range(40):
+        print(f' - leaked function "get_{number}"')
+        print("resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 leaked semaphore objects")
+    print("INFO shutting down\\n" * 20)
+    sys.exit(0)
 if FAULT == "unknown model":
     print("ValueError: Model architectures ['NewForCausalLM'] are not supported for now. Supported: [...]")
     sys.exit(1)

@@ -129,6 +129,7 @@ def test_the_key_is_in_no_process_list_and_in_no_error(fake, make):
     ("fault", "code", "value"),
     [
         ("dies at start", "generation.vllm-ended", "the wheel does not fit"),
+        ("engine dies at start", "generation.vllm-ended", "ValueError: the part does not fit"),
         ("unknown model", "generation.vllm-unknown-model", "NewForCausalLM"),
         ("idle adapter", "generation.vllm-adapter-idle", "cpt"),
         ("no end", "generation.vllm-no-end", "finish_reason"),

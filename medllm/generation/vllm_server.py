@@ -39,7 +39,9 @@ FULL = re.compile(
 )
 CAUSE = re.compile(r"\b(?!EngineDeadError)\w*(Error|Exception)\b: (?!.*Engine core initialization failed)")
 """What names a cause; the processes that only lost another one give an error as well."""
-AFTER_THE_END = re.compile(r"nanobind|leaked (function|semaphore|shared_memory|type|instance)|skipped remainder|warnings\.warn")
+AFTER_THE_END = re.compile(
+    r"nanobind|leaked (function|semaphore|shared_memory|type|instance)|skipped remainder|warnings\.warn"
+)
 """What libraries print when a process has ended, whatever the cause was."""
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
 """Our own server is on this machine: no proxy is asked for it."""

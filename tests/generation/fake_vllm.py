@@ -29,7 +29,7 @@ if FAULT == "dies at start":
     sys.exit(3)
 if FAULT == "engine dies at start":
     print("(EngineCore pid=7) ValueError: the part does not fit")
-    print("(APIServer pid=6) EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.")
+    print("(APIServer pid=6) EngineDeadError: EngineCore encountered an issue. See stack trace (above).")
     for number in range(40):
         print(f' - leaked function "get_{number}"')
         print("resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 leaked semaphore objects")

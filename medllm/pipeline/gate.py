@@ -134,7 +134,13 @@ def _needs_rows(stage: Stage, pattern: str, what: str) -> Callable[[Path, Facts]
 
 
 def _check_adapter(out: Path, facts: Facts) -> None:
-    """An adapter is whole and was trained: its factors B begin as zero, and training changes them."""
+    """An adapter is whole and was trained: its factors B begin as zero, and training changes them.
+
+    A full model, from full fine-tuning, can be loaded.
+    """
+    if facts.get("method") == "full fine-tuning":
+        _check_model(out, facts)
+        return
     from medllm.weights.adapter import Adapter
     from medllm.weights.checkpoint import read_bytes
 

@@ -183,8 +183,10 @@ def _linear_bytes(quantization: str, dtype: str) -> float:
     return NF4 if quantization == "nf4" else BYTES[dtype]
 
 
-def trainable_parameters(shape: Shape, lora: Lora) -> int:
-    """Count the trainable parameters; of modules that are trained whole, the embedding."""
+def trainable_parameters(shape: Shape, lora: Lora | None) -> int:
+    """Count the trainable parameters; of modules that are trained whole, the embedding; all without an adapter."""
+    if lora is None:
+        return shape.parameters
     linear, blocks = shape.linear(), set(shape.linear())
     named = blocks & (blocks if ALL_LINEAR in lora.target_modules else set(lora.target_modules))
     adapters = shape.lora_parameters(lora.r, lora.target_modules)
@@ -195,20 +197,20 @@ def trainable_parameters(shape: Shape, lora: Lora) -> int:
     return adapters + lengths + tables
 
 
-def activation_bytes(shape: Shape, settings: Training, lora: Lora) -> float:
+def activation_bytes(shape: Shape, settings: Training, lora: Lora | None) -> float:
     """Count the bytes stored for the backward pass of one micro-batch, and for NF4 the largest layer in 16 bits."""
     tokens = _rows(settings) * settings.per_device_train_batch_size * settings.max_length
     width = BYTES[settings.dtype]
     sizes = (shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate)
     kept = sum(size * each for size, each in zip(sizes, KEPT[settings.dtype], strict=True))
-    block = tokens * (kept + KEPT_BY_RANK * lora.r)
+    block = tokens * (kept + KEPT_BY_RANK * (lora.r if lora else 0))
     between = tokens * width * shape.hidden * shape.layers
     held = between + block if settings.gradient_checkpointing else shape.layers * block
     unpacked = shape.hidden * shape.intermediate * width if settings.quantization == "nf4" else 0
     return held + unpacked + min(tokens * shape.vocabulary * 4.0, LOGITS)
 
 
-def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, sharded: bool) -> Memory:
+def training_memory(shape: Shape, settings: Training, lora: Lora | None, gpus: int, *, sharded: bool) -> Memory:
     """Count the bytes on each GPU in a training."""
     parts = gpus if sharded else 1
     each = TRAINED if settings.optim == "adamw_torch" else TRAINED_8BIT
@@ -222,14 +224,16 @@ def training_memory(shape: Shape, settings: Training, lora: Lora, gpus: int, *, 
         else 0
     )
     active = activation_bytes(shape, settings, lora) + gathered
-    loading = load_bytes(shape, settings.quantization, settings.dtype, parts)
+    loading = load_bytes(shape, settings.quantization, settings.dtype if lora else "float32", parts)
+    if lora is None and settings.dtype == "float32":
+        weights = 0.0  # they are among what is trained; in 16 bits autocast holds a copy of them
     return Memory(weights / parts, adapter / parts, active, sharded, loading)
 
 
-def best_memory(shape: Shape, settings: Training, lora: Lora, machine: Machine) -> Memory:
+def best_memory(shape: Shape, settings: Training, lora: Lora | None, machine: Machine) -> Memory:
     """Count the bytes on each GPU as `accelerate` asks, else in the simplest way that fits: DDP before FSDP."""
     whole = training_memory(shape, settings, lora, machine.count, sharded=False)
-    alone = machine.gpu is None or machine.count == 1
+    alone = machine.gpu is None or machine.count == 1 or lora is None
     if alone or settings.accelerate == "ddp":
         return whole
     if settings.accelerate is None and machine.gpu and whole.total <= machine.gpu.memory_gb * 1e9:

@@ -114,3 +114,11 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     from medllm.recipe.settings import STAGES
 
     return tuple(stage for stage in STAGES if getattr(recipe, stage) is not None)
+
+
+def is_full(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage trains all weights of a full model, as far as the recipe shows: its start may be an adapter."""
+    settings = {"cpt": recipe.cpt, "rpo": recipe.rpo}.get(stage)
+    if settings is None or settings.lora is not None:
+        return False
+    return settings.model == "base" or (settings.model == "cpt" and is_full(recipe, "cpt"))

@@ -21,7 +21,7 @@ from medllm.recipe.cost import (
     trained_tokens,
     weight_bytes,
 )
-from medllm.recipe.dependencies import missing_folders, repo_id, stages_of, uses
+from medllm.recipe.dependencies import is_full, missing_folders, repo_id, stages_of, uses
 from medllm.recipe.hardware import (
     DISK,
     Machine,
@@ -270,7 +270,8 @@ def _lora(recipe: Recipe, source: str) -> Lora | None:
 
 def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, on: Machine | None) -> dict[str, Any]:
     lora = settings.lora or _lora(recipe, settings.model)
-    if lora is None:
+    full = is_full(recipe, stage)
+    if lora is None and not full:
         return {"notes": ("the size of the adapter is that of its start and unknown here",)}
     shape_of_adapter = lora
     facts: dict[str, Any] = {"trainable_parameters": trainable_parameters(shape, lora)}
@@ -285,6 +286,8 @@ def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, o
             facts["minutes_an_update"] = round(update / 60, 2)
             facts["minutes_between_checkpoints"] = round(seconds_between_checkpoints(settings, update) / 60, 1)
     notes = [SHARD] if facts.get("sharded") and settings.accelerate is None else []
+    if full:
+        notes.append("full fine-tuning: without `lora` all weights are trained; the result is a full model")
     tokens = trained_tokens(recipe, settings)
     each = operations_per_token(shape, settings)
     if tokens is None:

@@ -132,8 +132,8 @@ class Cpt(Training, Asking):
     """The model to train."""
     data: str = "corpus"
     """The corpus to train on."""
-    lora: Lora
-    """The adapter."""
+    lora: Lora | None = None
+    """The adapter; left out, all weights of the model are trained (full fine-tuning)."""
     packing: bool = True
     """Fill rows with several documents that do not attend to each other; no text is lost either way. With `format:
     chat` the exam items among them are conversations by the model's chat template; other texts stay texts."""
@@ -152,7 +152,7 @@ class Rpo(Training):
     """`auto` trains the pairs as they are: texts that go on, or conversations by the model's chat template; `chat`
     takes the prompt of a text for what the user writes."""
     lora: Lora | None = None
-    """A new adapter; when left out, the adapter of `model` is trained further."""
+    """A new adapter; when left out, the adapter of `model` is trained further, or all weights of a full model."""
     rpo_alpha: float = Field(ge=0)
     """Weight of the chosen answer's negative log-likelihood; 0 is plain DPO, the paper uses 10."""
     beta: Positive = 0.1

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.recipe.dependencies import Use, stages_of, uses
+from medllm.recipe.dependencies import Use, is_full, stages_of, uses
 from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.hosts import allows, hosts_of
@@ -172,10 +172,7 @@ def training_has_an_end(recipe: Recipe) -> Iterator[RecipeFault]:
 
 
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
-    """RPO on the base needs an adapter of its own; a merge needs an adapter."""
-    if recipe.rpo and recipe.rpo.model == "base" and recipe.rpo.lora is None:
-        text = "`base` has no adapter to train further. Write `lora: {r: 64, lora_alpha: 128}`."
-        yield RecipeFault("recipe.no-adapter-to-train", "rpo.lora", text)
+    """A merge needs an adapter, and two adapters that become one can be added up."""
     below = recipe.cpt.lora if recipe.cpt and recipe.rpo and recipe.rpo.model == "cpt" else None
     above = recipe.rpo.lora if recipe.rpo else None
     if below and above and (below.use_dora or above.use_dora):
@@ -184,6 +181,10 @@ def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
         yield RecipeFault("recipe.adapter-mix", "rpo.lora.use_dora" if above.use_dora else "rpo.lora", text)
     if recipe.merge and recipe.merge.model == "base":
         text = "`base` has no adapter to merge. Name `cpt` or `rpo`."
+        yield RecipeFault("recipe.no-adapter-to-merge", "merge.model", text)
+    elif recipe.merge and is_full(recipe, recipe.merge.model):
+        text = f"`{recipe.merge.model}` trains all weights: it is a full model, and there is nothing to merge. Remove "
+        text += "`merge`, or give the training a `lora`."
         yield RecipeFault("recipe.no-adapter-to-merge", "merge.model", text)
 
 
@@ -245,6 +246,12 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
         if settings is None:
             continue
         divided = _is_divided(recipe, settings.accelerate)
+        if is_full(recipe, stage) and settings.quantization == "nf4":
+            text = "4-bit weights cannot be trained. Give `lora: {r: 64, lora_alpha: 128}`, or `quantization: none`."
+            yield RecipeFault("recipe.full-on-4-bit", f"{stage}.quantization", text)
+        if is_full(recipe, stage) and divided:
+            text = "FSDP2 divides the training of adapters only. Set `accelerate: ddp`, or give `lora`."
+            yield RecipeFault("recipe.full-not-divisible", f"{stage}.accelerate", text)
         if divided and settings.optim != "adamw_torch":
             text = f"`{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or `accelerate: ddp`."
             yield RecipeFault("recipe.optimizer-not-divisible", f"{stage}.optim", text)

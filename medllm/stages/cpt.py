@@ -1,4 +1,4 @@
-"""The `cpt` stage: continued pretraining of a base on a corpus, by (Q)LoRA."""
+"""The `cpt` stage: continued pretraining of a base on a corpus, by (Q)LoRA or full fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ON_THE_WAY = ("checkpoints", "last_good", "cache")
 
 
 def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
-    """Train an adapter on the texts; called again after an interruption, it resumes from the last whole checkpoint."""
+    """Train an adapter or all weights; called again after a stop, it resumes from the last whole checkpoint."""
     if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return
     from medllm.training.callbacks import gather_sharded_state, translate_resource_errors
@@ -24,7 +24,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
         rows, tally = _rows(settings, sources, work)
         if launch_processes("cpt", settings, sources, out):
             return
-        from medllm.training.checkpointing import run, write_adapter
+        from medllm.training.checkpointing import run, write_trained
         from medllm.training.cpt import make_trainer
         from medllm.training.layout import choose_rows
         from medllm.training.load import load_start
@@ -41,7 +41,7 @@ def make(settings: Cpt, sources: dict[str, Path], out: Path) -> None:
         result = run(trainer, "cpt", work)
         state = gather_sharded_state(trainer)
         if trainer.is_world_process_zero():
-            write_adapter(trainer.accelerator.unwrap_model(trainer.model), start.tokenizer, start.base, work, state)
+            write_trained(trainer, start, settings, work, state)
             facts = _facts(settings, tally, result, trainer) | covered.facts | layout.facts
             write_facts(work, {"base": start.base.name, "fingerprint": start.base.fingerprint, **facts})
             move_into_place(work, out, ON_THE_WAY)

@@ -46,7 +46,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         result = run(trainer, "rpo", work)
         state = gather_sharded_state(trainer)
         if trainer.is_world_process_zero():
-            _write(trainer, start, work, state)
+            _write(trainer, start, settings, work, state)
             made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
             made_from |= {"round": _round(sources[settings.data]), **covered.facts, **layout.facts}
             write_facts(work, {"stage": "rpo", **made_from, **tally, **_facts(settings, result, trainer)})
@@ -72,14 +72,14 @@ def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa:
     return prepared(settings, sources, work, made)
 
 
-def _write(trainer: Any, start: Any, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
-    """Write the adapter; one trained above another is first made one with it."""
-    from medllm.training.checkpointing import save_adapter_only, write_adapter
+def _write(trainer: Any, start: Any, settings: Rpo, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
+    """Write the adapter or the full model; one trained above another is first made one with it."""
+    from medllm.training.checkpointing import save_adapter_only, write_trained
     from medllm.weights.adapter import Adapter, write_base
     from medllm.weights.merge import concatenate
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    write_adapter(model, start.tokenizer, start.base, work, state)
+    write_trained(trainer, start, settings, work, state)
     if start.below is not None:
         save_adapter_only(model, work / "above", state)
         concatenate([start.below, Adapter(work / "above")], work)

@@ -65,10 +65,10 @@ def trainer_arguments(settings: Cpt | Rpo, work: Path, model: Any = None) -> dic
 
 
 def _is_mixed(settings: Cpt | Rpo, model: Any) -> bool:  # noqa: ANN401
-    """Whether whole modules learn, in float32, between layers of fewer bits, which then meet by autocast."""
+    """Whether what learns are whole modules, or all of them, in float32: then autocast computes in fewer bits."""
     given = [settings.lora] if settings.lora else []
     configs = getattr(model, "peft_config", {}).values()
-    return any(config.modules_to_save for config in (*given, *configs))
+    return not (given or configs) or any(config.modules_to_save for config in (*given, *configs))
 
 
 def learning(model: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401  a PeftModel, or a model without an adapter

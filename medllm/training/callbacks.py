@@ -115,7 +115,8 @@ def keep_and_stop(trainer: Any, keep: Path, error: TrainingError) -> None:  # no
     state = gather_sharded_state(trainer)
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
-        model.save_pretrained(str(keep), selected_adapters=["default"], state_dict=state)
+        only = {"selected_adapters": ["default"]} if hasattr(model, "peft_config") else {}
+        model.save_pretrained(str(keep), state_dict=state, **only)
     raise error
 
 

@@ -16,6 +16,7 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainerCallback
 
 from medllm.errors import TrainingError
+from medllm.recipe.settings import Cpt, Rpo
 from medllm.weights.adapter import write_base
 from medllm.weights.chat_template import plain_template
 from medllm.weights.checkpoint import Checkpoint
@@ -60,6 +61,19 @@ def write_adapter(
     (out / "README.md").unlink(missing_ok=True)
     write_base(out, base)
     write_tokenizer(tokenizer, out)
+
+
+def write_trained(trainer: Any, start: Any, settings: Cpt | Rpo, out: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
+    """Write what was trained, an adapter or a full model, with the tokenizer; `start` is the TrainingStart.
+
+    A full model, which learnt in float32, is written in the numbers of `settings.dtype`.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "peft_config"):
+        write_adapter(model, start.tokenizer, start.base, out, state)
+        return
+    model.to(getattr(torch, settings.dtype)).save_pretrained(str(out), state_dict=state)
+    write_tokenizer(start.tokenizer, out)
 
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)

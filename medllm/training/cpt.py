@@ -260,7 +260,8 @@ def make_trainer(
     arguments = SFTConfig(
         **trainer_arguments(settings, work, model), packing=False, dataset_kwargs={"skip_prepare_dataset": True}
     )
-    fresh = lora_config(settings.lora, model) if not hasattr(model, "peft_config") else None
+    continues = hasattr(model, "peft_config")
+    fresh = lora_config(settings.lora, model) if settings.lora and not continues else None
     flat = is_flash_attention_requested(model.config)
     start = learning(model)
     at_once = settings.per_device_train_batch_size * settings.max_length * vocabulary_of(model)

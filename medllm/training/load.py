@@ -94,14 +94,23 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
             f"{folder}: with `lora`, RPO merges this adapter into the base and trains a new one, and PEFT would change "
             "the tied embedding and head twice. Merge it first (`medllm merge`) and give the merged model.",
         )
+    full = not adapted and settings.lora is None
+    if full and settings.quantization == "nf4":
+        raise ModelError(
+            "training.full-on-4-bit",
+            f"{folder}: without `lora` all weights are trained, and 4-bit weights cannot be. Give `lora: {{r: ..., "
+            "lora_alpha: ...}`, or set `quantization: none`.",
+        )
     model: Any = load_base(
         base.folder,
-        dtype=settings.dtype,
+        dtype="float32" if full else settings.dtype,  # most steps of a full model round to nothing in 16 bits
         quantization=settings.quantization,
         attn_implementation=settings.attn_implementation,
         device=processes().device,
     )
     check_vocabulary(tokenizer, model, folder)
+    if full:
+        learn_whole(model)
     if fresh_above:
         if base.tied:
             untie_head(model)
@@ -109,11 +118,6 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
         return TrainingStart(model, tokenizer, base, Adapter(folder))
     if adapted:
         model = load_adapters(model, {"default": folder}, base.folder, trainable="default")
-    elif isinstance(settings, Rpo) and settings.lora is None:
-        raise ModelError(
-            "training.no-lora",
-            f"{folder}: is a full model, for which RPO trains a new adapter. Give `lora: {{r: ..., lora_alpha: ...}}`.",
-        )
     return TrainingStart(model, tokenizer, base)
 
 
@@ -136,6 +140,13 @@ def _refuse_untrainable(base: Checkpoint) -> None:
             f"{base.folder}: a {base.config['model_type']} model stores the weights of its layers transposed (Conv1D), "
             "and an adapter on them cannot be merged here. Use another base.",
         )
+
+
+def learn_whole(model: Any) -> None:  # noqa: ANN401  a PreTrainedModel
+    """Let all weights learn that work on text; a vision tower, which learns nothing from text, stays as it is."""
+    model.requires_grad_(False)
+    model.get_decoder().requires_grad_(True)
+    model.get_output_embeddings().requires_grad_(True)
 
 
 def untie_head(model: Any) -> None:  # noqa: ANN401  a model whose head is its embedding

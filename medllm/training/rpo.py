@@ -94,6 +94,10 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         """Pairs come tokenized."""
         return dataset
 
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """The reference is asked before the first update, for a full model as for an adapter."""
+        return dataset
+
     def answer_logps(self, model: Any, batch: dict[str, Any]) -> Logps:  # noqa: ANN401  bare or wrapped
         """Log-probabilities of a batch's answers, in the one way of this run."""
         return answer_logps(model, batch, whole=self.whole)
@@ -182,13 +186,18 @@ def make_trainer(
         alpha=settings.rpo_alpha,
         whole=at_once <= WHOLE_LOGITS,
         model=model,
-        args=DPOConfig(**trainer_arguments(settings, work, model), beta=settings.beta, disable_dropout=False),
+        args=DPOConfig(
+            **trainer_arguments(settings, work, model),
+            beta=settings.beta,
+            disable_dropout=False,
+            precompute_ref_log_probs=settings.lora is None and not continues,  # no second model for the reference
+        ),
         train_dataset=pairs,
         processing_class=tokenizer,
         peft_config=None if continues or settings.lora is None else lora_config(settings.lora, model),
         data_collator=collator,
     )
-    if "ref" in trainer.model.peft_config:
+    if "ref" in getattr(trainer.model, "peft_config", ()):
         trainer.model.delete_adapter("ref")  # TRL's copy: the reference is asked before the first update instead
     set_up_adapters(trainer, start)
     keep_lora_dropout_only(trainer.model)

@@ -148,6 +148,12 @@ class Coverage:
 
 def coverage(model: Any) -> Coverage:  # noqa: ANN401  a PeftModel
     """Count the linear layers that learn and their share of the base's weights, and name those without an adapter."""
+    if not hasattr(model, "peft_config"):
+        learnt, total = (
+            sum(map(torch.numel, found)) for found in (filter(_learns, model.parameters()), model.parameters())
+        )
+        text = f"full fine-tuning: {learnt:,} of {total:,} weights are trained"
+        return Coverage(text, {"method": "full fine-tuning", "trained_numbers": learnt})
     base = model.get_base_model()
     modules = dict(_decoder(base).named_modules())
     adapted: Counter[str] = Counter()
@@ -178,6 +184,10 @@ def coverage(model: Any) -> Coverage:  # noqa: ANN401  a PeftModel
         )
     share = {"adapted_layers": adapted.total(), "linear_layers": layers, "adapted_share": round(held / total, 4)}
     return Coverage(text, {**share, "trained_numbers": learnt})
+
+
+def _learns(parameter: torch.Tensor) -> bool:
+    return bool(parameter.requires_grad)
 
 
 def _fused_experts(base: Any) -> tuple[Counter[str], int]:  # noqa: ANN401

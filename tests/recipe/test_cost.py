@@ -47,6 +47,17 @@ def test_an_adapter_adds_rank_times_in_plus_out():
     assert trainable_parameters(TOY, Lora(r=2, lora_alpha=4, rank_pattern={"q_proj": 3})) == 512 + 2 * 16
 
 
+def test_full_fine_tuning_counts_every_weight_with_its_gradient_and_moments_in_float32():
+    assert trainable_parameters(TOY, None) == 2792
+    whole = training_memory(TOY, CPT, None, 1, sharded=False)
+    # 16 bytes a weight, and the copy of 2 bytes that autocast makes; loaded in float32
+    assert (whole.adapter, whole.weights) == (16 * 2792, 2 * 2792)
+    assert whole.loading > 4 * 2792
+    # without adapters 28 x 2 bytes a token and block less
+    assert activation_bytes(TOY, CPT, None) == activation_bytes(TOY, CPT, LORA) - 16 * 56
+    assert training_memory(TOY, CPT.model_copy(update={"dtype": "float32"}), None, 1, sharded=False).weights == 0
+
+
 def test_weights():
     assert weight_bytes(TOY, "none", "bfloat16") == 2 * 2792
     # half a byte, a byte of scale for 64, four bytes for 16384: 0.515869140625 x 1152, the rest in bf16

@@ -6,7 +6,7 @@ import pytest
 
 from medllm.errors import RecipeError
 from medllm.recipe import read_recipe
-from medllm.recipe.dependencies import missing_folders
+from medllm.recipe.dependencies import is_full, missing_folders
 from tests.recipe.conftest import faults_in
 from tests.refusals import refused
 
@@ -81,7 +81,6 @@ CPT = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning
             "recipe.only-warm-up",
             ("cpt.max_steps:", "`warmup_ratio: 0`"),
         ),
-        ("rpo:\n  model: cpt", "rpo:\n  model: base", "recipe.no-adapter-to-train", ("rpo.lora:", "`base`")),
         ("merge: {model: rpo}", "merge: {model: base}", "recipe.no-adapter-to-merge", ("line 19, merge.model:",)),
         (
             "preferences:\n  model: cpt",
@@ -164,6 +163,26 @@ def test_an_unknown_exam_is_named_at_each_list_that_holds_it(read_changed):
         ("line 7, corpus.held_out", "recipe.unknown-exam"),
         ("line 12, preferences.held_out", "recipe.unknown-exam"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault", "mend"),
+    [
+        ("quantization: nf4", ("line 9, cpt.quantization", "recipe.full-on-4-bit"), "`quantization: none`"),
+        ("accelerate: fsdp2", ("line 9, cpt.accelerate", "recipe.full-not-divisible"), "`accelerate: ddp`"),
+    ],
+)
+def test_full_fine_tuning_is_neither_in_four_bits_nor_divided_and_leaves_nothing_to_merge(
+    read_changed, line, fault, mend
+):
+    with refused("recipe.faults", mend, "nothing to merge") as caught:
+        read_changed("lora: {r: 64, lora_alpha: 128}", line)
+    assert {fault, ("line 19, merge.model", "recipe.no-adapter-to-merge")} <= set(faults_in(caught.value))
+
+
+def test_without_lora_all_weights_are_trained_and_rpo_goes_on_with_them(sound: Path):
+    recipe = read_recipe(sound, {"cpt.lora": None, "merge": None})
+    assert is_full(recipe, "cpt") and is_full(recipe, "rpo") and not is_full(read_recipe(sound), "rpo")
 
 
 def test_a_batch_is_shared_by_all_nodes(read_changed):

@@ -94,8 +94,6 @@ def test_the_worked_examples_are_kept_or_dropped_as_the_recipe_says(sources, tmp
 def test_settings_that_cannot_be_are_refused_with_their_mend(sources, tmp_path):
     with refused("recipe.batch-not-divisible", "`per_device_train_batch_size` 3"):
         cpt.make(tiny.CPT.model_copy(update={"per_device_train_batch_size": 3}), sources, tmp_path / "a")
-    with refused("training.no-lora", sources["base"]):
-        rpo.make(tiny.RPO.model_copy(update={"model": "base"}), sources, tmp_path / "b")
     nf4 = tiny.RPO.model_copy(update={"quantization": "nf4", "lora": Lora(r=2, lora_alpha=2)})
     with refused("training.adapter-on-4-bit", sources["cpt"]):
         rpo.make(nf4, sources, tmp_path / "c")

@@ -158,6 +158,13 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
 
+def _arguments(settings: Rpo, work: Path, model: Any) -> DPOConfig:  # noqa: ANN401
+    # Of a full model TRL would load a second one for the reference, unless it is to compute it beforehand.
+    beforehand = settings.lora is None and not hasattr(model, "peft_config")
+    common = trainer_arguments(settings, work, model)
+    return DPOConfig(**common, beta=settings.beta, disable_dropout=False, precompute_ref_log_probs=beforehand)
+
+
 def make_trainer(
     model: Any,  # noqa: ANN401  a PeftModel with the adapter to train on, or a full model
     tokenizer: PreTrainedTokenizerBase,
@@ -186,12 +193,7 @@ def make_trainer(
         alpha=settings.rpo_alpha,
         whole=at_once <= WHOLE_LOGITS,
         model=model,
-        args=DPOConfig(
-            **trainer_arguments(settings, work, model),
-            beta=settings.beta,
-            disable_dropout=False,
-            precompute_ref_log_probs=settings.lora is None and not continues,  # no second model for the reference
-        ),
+        args=_arguments(settings, work, model),
         train_dataset=pairs,
         processing_class=tokenizer,
         peft_config=None if continues or settings.lora is None else lora_config(settings.lora, model),

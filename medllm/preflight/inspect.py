@@ -15,8 +15,9 @@ from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import Stage, base_of, parse_reference
 from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
-from medllm.recipe.servers import takes_any_type
+from medllm.recipe.servers import is_address, takes_any_type
 from medllm.weights.adapter import is_adapter
+from medllm.weights.chat_template import template_of
 from medllm.weights.checkpoint import read_json
 from medllm.weights.loadable import adapter_errors, model_errors
 
@@ -88,6 +89,26 @@ def check_models(
                 errors = model_errors(folder, listed.get(use.source), any_type=any_type)
             for error in errors:
                 findings.add(use.place, error)
+
+
+def check_templates(
+    recipe: Recipe, stages: Collection[Stage], sources: Mapping[str, Path], findings: Findings
+) -> None:
+    """Check that each model that a stage trains or asks by `format: chat` has a chat template, where it is in reach."""
+    for stage in stages:
+        settings = getattr(recipe, stage)
+        if getattr(settings, "format", None) != "chat" or is_address(getattr(settings, "engine", "")):
+            continue
+        for use in uses(recipe, stage):
+            folder = sources.get(use.source)
+            if use.wanted != "model" or use.only or folder is None or not (folder / "tokenizer_config.json").is_file():
+                continue
+            if template_of(folder, sources.get("base") or sources.get(base_of(use.source))) is None:
+                text = (
+                    f"{folder} has no chat template, and `{stage}.format: chat` needs one. Write `format: completion`, "
+                    "or `auto`, or add chat_template.jinja to the model's files."
+                )
+                findings.add(f"{stage}.format", ModelError("generation.no-chat-template", text))
 
 
 SAMPLED = 20
@@ -181,4 +202,5 @@ def inspect(
     if "preferences" in stages and recipe.preferences:
         check_preferences(recipe.preferences, sources, findings, thorough=thorough)
     check_models(recipe, stages, sources, listed or {}, findings)
+    check_templates(recipe, stages, sources, findings)
     return findings.found

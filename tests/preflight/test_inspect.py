@@ -80,6 +80,16 @@ def test_a_model_that_transformers_does_not_know_may_be_asked_by_vllm_and_by_no_
     assert [one.place for one in ward.find(**asked, evaluate__engine="auto")] == ["base"], "cpt trains it"
 
 
+@pytest.mark.parametrize("stage", ["preferences", "evaluate"])
+def test_chat_without_a_template_is_refused_by_check_where_a_model_of_this_machine_is_asked(ward: Ward, stage):
+    chat = {f"{stage}__format": "chat"}
+    assert (f"{stage}.format", "generation.no-chat-template") in ward.codes(**chat)
+    assert ward.codes(**{f"{stage}__format": "auto"}) == []
+    assert ward.codes(**chat, **{f"{stage}__engine": "http://127.0.0.1:8000/v1"}) == []
+    (ward.folder / "base" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert ward.codes(**chat) == []
+
+
 def test_check_refuses_the_base_of_a_recipe_and_a_model_that_is_only_asked(ward: Ward):
     shutil.copytree(ward.folder / "base", ward.folder / "other")
     pickled(ward.folder / "other")

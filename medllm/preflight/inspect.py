@@ -91,9 +91,7 @@ def check_models(
                 findings.add(use.place, error)
 
 
-def check_templates(
-    recipe: Recipe, stages: Collection[Stage], sources: Mapping[str, Path], findings: Findings
-) -> None:
+def check_templates(recipe: Recipe, stages: Collection[Stage], sources: Mapping[str, Path], findings: Findings) -> None:
     """Check that each model that a stage trains or asks by `format: chat` has a chat template, where it is in reach."""
     for stage in stages:
         settings = getattr(recipe, stage)

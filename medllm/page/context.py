@@ -1,8 +1,8 @@
 """The context of a page: the results it shows, the models it can ask, and the place of its votes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from medllm.page.live import Live
+from medllm.page.live import Live, RecentAnswers
 from medllm.page.picker import Shelf
 from medllm.page.results import RecordedResults
 from medllm.page.vote_box import VoteBox
@@ -16,6 +16,7 @@ class PageContext:
     shelf: Shelf
     live: Live | None = None
     ballot: VoteBox | None = None
+    answers: RecentAnswers = field(default_factory=RecentAnswers)
 
     def notes(self) -> dict[str, str]:
         """The line under each model's name: its repository and revision, as the runs record them."""

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.html import both, hidden, safe, shortened
+from medllm.page.live import LiveAnswers
 from medllm.page.reply import raw_link, reply_html, thinking_html
 from medllm.page.results import key_of
 from medllm.side_by_side import Cell, Flip, State, flip_between
@@ -14,7 +15,7 @@ from medllm.side_by_side import Cell, Flip, State, flip_between
 TEMPLATE = """<div class="matrix-box">${value.matrix}</div>
 <div class="columns ${value.mode}">${value.columns.map(column => `<section class="card model ${column.kind}"
  aria-labelledby="${column.id}"><h2 id="${column.id}">${column.head}</h2>
-${column.cells.map(cell => `<div class="line">${cell.line}</div>
+${column.cells.map(cell => `<div class="line ${cell.kind}">${cell.line}</div>
 <div class="reply ${cell.kind}" tabindex="0" role="region" aria-labelledby="${cell.id}"><span class="sr" id="${cell.id}"
 >${cell.label}</span>${cell.body}</div>${cell.notes}`).join('')}</section>`).join('')}</div>
 <div class="prompts">${value.prompts}</div>"""
@@ -26,42 +27,55 @@ Cells = Mapping[tuple[str, PromptStyle], Cell | Record]
 
 
 def grid_value(
-    cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], live: bool = False
+    cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], now: LiveAnswers | None = None
 ) -> dict[str, object]:
-    """Return the template's value; replies are the only strings that grow, so streams are sent as appends."""
-    prompts = tuple(one for one in PROMPTS if one != "think" or any(style == one for _, style in cells))
+    """Return the template's value; replies are the only strings that grow, so streams are sent as appends.
+
+    `cells` are recorded replies, or those to a reader's own question, whose `key` is None; each live answer of `now`
+    gets a row below the recorded one.
+    """
+    answers: Cells = now.cells if now else {}
+    models = [*models, *dict.fromkeys(model for model, _ in answers if model not in models)]
+    prompts = tuple(one for one in PROMPTS if one != "think" or any(style == one for _, style in {**cells, **answers}))
     flips: Flips = {
         (model, prompt): flip_between(cells.get((model, "plain")), cells.get((model, prompt)))
         for model in models
         for prompt in prompts
     }
-    return {
-        "mode": "writing" if live else "",
-        "matrix": _matrix(cells, models, prompts, flips),
-        "columns": [
-            _column(place, model, cells, prompts, flips, notes.get(model, "")) for place, model in enumerate(models)
-        ],
-        "prompts": "".join(_prompt_box(key, prompt, live) for prompt in prompts) if key else "",
-    }
+    matrix = _matrix(cells, models, prompts, flips, now)
+    columns = [
+        _column(f"{'' if key else 'own-'}{place}", model, cells, prompts, flips, notes.get(model, ""), now)
+        for place, model in enumerate(models)
+    ]
+    boxes = "".join(_prompt_box(key, prompt, now is not None) for prompt in prompts) if key else ""
+    writing = any(_state(cell) in ("waiting", "running") for cell in answers.values())
+    return {"mode": "writing" if writing else "", "matrix": matrix, "columns": columns, "prompts": boxes}
 
 
 Flips = Mapping[tuple[str, PromptStyle], Flip | None]
 """What each prompt did to a model's plain verdict."""
 
 
-def _matrix(cells: Cells, models: Sequence[str], prompts: Sequence[PromptStyle], flips: Flips) -> str:
+def _matrix(
+    cells: Cells, models: Sequence[str], prompts: Sequence[PromptStyle], flips: Flips, now: LiveAnswers | None
+) -> str:
     head = "".join(f'<th scope="col">{safe(model)}</th>' for model in models)
     rows = ""
     for prompt in prompts:
         row = "".join(_verdict(cells.get((model, prompt)), flips[model, prompt]) for model in models)
         rows += f'<tr><th scope="row">{both(prompt)}</th>{row}</tr>'
+        if now and any(style == prompt for _, style in now.cells):
+            row = "".join(
+                _verdict(now.cells.get((model, prompt)), None, cells.get((model, prompt))) for model in models
+            )
+            rows += f'<tr class="now"><th scope="row">{both("live")} {safe(now.time)}</th>{row}</tr>'
     return (
         f'<table class="matrix{" many" if len(models) > 3 else ""}"><caption class="sr">{both("verdicts")}</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
-def _verdict(cell: Cell | Record | None, flip: Flip | None) -> str:
+def _verdict(cell: Cell | Record | None, flip: Flip | None, before: Cell | Record | None = None) -> str:
     state = _state(cell)
     if cell is None or state == "absent":
         return f'<td class="none">·{hidden("absent")}</td>'
@@ -73,7 +87,13 @@ def _verdict(cell: Cell | Record | None, flip: Flip | None) -> str:
     answer = safe(cell.answer.upper()) if cell.answer else unread
     turned = hidden(flip) if flip else ""
     harm = f'<span class="harm">⚠{hidden("prohibited")}</span>' if cell.prohibited else ""
-    return f'<td class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}</td>'
+    other = f'<span class="other">≠{hidden("differs")}</span>' if _differs(cell, before) else ""
+    return f'<td class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}{other}</td>'
+
+
+def _differs(cell: Cell | Record, before: Cell | Record | None) -> bool:
+    """Return whether a finished live answer is another than the recorded one."""
+    return before is not None and _state(cell) == "done" and cell.answer != before.answer
 
 
 def _state(cell: Cell | Record | None) -> State:
@@ -92,13 +112,21 @@ def _mark(cell: Cell | Record) -> tuple[str, str]:
 
 
 def _column(
-    place: int, model: str, cells: Cells, prompts: Sequence[PromptStyle], flips: Flips, note: str
+    place: str,
+    model: str,
+    cells: Cells,
+    prompts: Sequence[PromptStyle],
+    flips: Flips,
+    note: str,
+    now: LiveAnswers | None,
 ) -> dict[str, object]:
     flip = flips[model, "explain"]
-    shown = [
-        _cell(place, prompt, cells.get((model, prompt)) or Cell(model, prompt, "absent"), flips[model, prompt])
-        for prompt in prompts
-    ]
+    shown = []
+    for prompt in prompts:
+        cell = cells.get((model, prompt)) or Cell(model, prompt, "absent")
+        shown.append(_cell(place, prompt, cell, flips[model, prompt], both("recorded") if now else ""))
+        if now and (model, prompt) in now.cells:
+            shown.append(_live_cell(place, prompt, now, model, cell))
     return {
         "id": f"model-{place}",
         "kind": flip or "",
@@ -112,12 +140,25 @@ def _stage(model: str) -> str:
     return f'<span class="stage">{both(f"stage_{model}")}</span>' if model in STAGES else ""
 
 
-def _cell(place: int, prompt: PromptStyle, cell: Cell | Record, flip: Flip | None) -> dict[str, object]:
+def _live_cell(
+    place: str, prompt: PromptStyle, now: LiveAnswers, model: str, before: Cell | Record
+) -> dict[str, object]:
+    """Return the row of a live answer: when and by whom it was given, and whether it differs from the recorded one."""
+    cell = now.cells[model, prompt]
+    source = f"{both('live')} {safe(now.time)} <small>{safe(now.origin(model))}</small>"
+    shown = _cell(f"{place}-now", prompt, cell, None, source)
+    other = f'<span class="badge odd">≠ {both("differs")}</span>' if _differs(cell, before) else ""
+    return shown | {"kind": f"{prompt} now", "line": f"{shown['line']}{other}"}
+
+
+def _cell(
+    place: str, prompt: PromptStyle, cell: Cell | Record, flip: Flip | None, source: str = ""
+) -> dict[str, object]:
     return {
         "id": f"reply-{place}-{prompt}",
         "kind": prompt,
         "label": both("reply_of", model=cell.model) + both(prompt),
-        "line": f'<span class="asked">{both(prompt)}</span>{_badges(cell, flip)}',
+        "line": f'<span class="asked">{both(prompt)}{f" · {source}" if source else ""}</span>{_badges(cell, flip)}',
         "body": _body(cell),
         "notes": _notes(cell),
     }

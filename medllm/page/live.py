@@ -2,9 +2,12 @@
 
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_urlsafe
 from threading import Lock
 from typing import Any
 
@@ -15,7 +18,7 @@ from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.generation.types import Delta, Generator, Request, take_turn
 from medllm.page.results import RecordedResults
 from medllm.recipe.servers import ENGINES, LOCAL, for_prompt, is_vllm
-from medllm.side_by_side import Generators, Round
+from medllm.side_by_side import Cells, Generators, Round
 
 SILENCE = 120.0
 """Seconds until a silent server is reported: a reader is waiting, so sooner than in an evaluation."""
@@ -71,6 +74,53 @@ class Live:
             examples = next(iter(self.exemplars.values()), ())
         template = self.template or "paper"
         return render(question, prompt=style, template=template, exemplars=examples, system=self.system_prompt)
+
+
+@dataclass(frozen=True)
+class LiveAnswers:
+    """The live answers to one question, as far as they have come, with what marks them: when, and from which server."""
+
+    key: str
+    """The key of the question."""
+    server: str
+    names: Mapping[str, str]
+    """The server's name for each model."""
+    cells: Cells
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def time(self) -> str:
+        """The time of asking, in the server's own zone, as the page shows it."""
+        return f"{self.at.astimezone():%H:%M %Z}"
+
+    def origin(self, model: str) -> str:
+        """Return the server and its name of a model."""
+        return " · ".join(part for part in (self.server, self.names.get(model, "")) if part)
+
+
+MOST_KEPT = 128
+"""Rounds of live answers that a download can still take; the oldest goes first."""
+
+
+class RecentAnswers:
+    """The live answers on readers' screens, by a random name, so that a download holds them; in memory alone."""
+
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self._kept: OrderedDict[str, LiveAnswers] = OrderedDict()
+        self._most = most
+
+    def keep(self, answers: LiveAnswers, name: str | None = None) -> str:
+        """Keep the answers under a name (None: a new one), and return the name."""
+        name = name or token_urlsafe(12)
+        self._kept[name] = answers
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return name
+
+    def of(self, name: str, key: str) -> LiveAnswers | None:
+        """Return the answers of a name if they are to this question."""
+        found = self._kept.get(name)
+        return found if found is not None and found.key == key else None
 
 
 def open_live(description: str | None = None) -> Live | None:

@@ -18,10 +18,12 @@ from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.context import PageContext
 from medllm.page.html import LANGUAGES, word
+from medllm.page.live import LiveAnswers
 from medllm.page.review import agreement_line, no_more, pair_form, thanks
 from medllm.page.scores import score_lines
 from medllm.page.selection import OUTCOMES, Filter, Wanted, options, records_of
 from medllm.page.vote_box import VoteBox
+from medllm.side_by_side import Cell, Cells
 from medllm.votes.vote import use_of
 
 Function = Callable[..., Any]
@@ -172,7 +174,8 @@ def routes(page: PageContext) -> list[BaseRoute]:
         if key is None:
             return PlainTextResponse("no such question", status_code=404)
         language = request.query_params.get("lang", "ja")
-        text = comparison(page, key, language if language in LANGUAGES else "ja")
+        answers = page.answers.of(request.query_params.get("live", ""), key)
+        text = comparison(page, key, language if language in LANGUAGES else "ja", answers)
         return attachment(text, f"{key.replace('/', '-')}.md", "text/markdown")
 
     def listed(request: Request) -> Response:
@@ -260,8 +263,8 @@ COLUMNS = (
 )
 
 
-def comparison(page: PageContext, key: str, language: str) -> str:
-    """Return one question with all replies as Markdown; replies are in fences that they cannot close."""
+def comparison(page: PageContext, key: str, language: str, now: LiveAnswers | None = None) -> str:
+    """Return one question with all replies, recorded and live, as Markdown; they cannot close their fences."""
     question = page.results.question(key)
     origin = page.results.origin
     source = origin.name + (f"@{origin.revision}" if origin.revision else "")
@@ -270,14 +273,26 @@ def comparison(page: PageContext, key: str, language: str) -> str:
         f"> {word('disclaimer', language)}\n>\n> {word(origin.marking + '_hint', language)} {source}",
         _asked(question, language),
     ]
-    for (model, prompt), record in page.results.replies(key).items():
-        parts.append(
-            f"## {model} · {word(prompt, language)}\n\n{_verdict(record, language)}\n\n{fenced(record.completion)}"
-        )
-        if record.reasoning:
-            thinking = word("thinking_of", language, n=f"{len(record.reasoning):,}")
-            parts.append(f"{thinking}\n\n{fenced(record.reasoning)}")
+    recorded = page.results.replies(key)
+    live: Cells = now.cells if now else {}
+    for model, prompt in dict.fromkeys((*recorded, *live)):
+        head = f"## {model} · {word(prompt, language)}"
+        if (model, prompt) in recorded:
+            parts += [head, *_saved(recorded[model, prompt], language)]
+        if now and (model, prompt) in live:
+            parts.append(f"{head} · {word('live', language)} {now.at:%Y-%m-%dT%H:%MZ} ({now.origin(model)})")
+            parts += _saved(live[model, prompt], language)
     return "\n\n".join(parts) + "\n"
+
+
+def _saved(cell: Record | Cell, language: str) -> list[str]:
+    """Return one reply as Markdown: its verdict or state, its text, and what the model thought."""
+    text = cell.completion if isinstance(cell, Record) else cell.text
+    parts = [_verdict(cell, language), fenced(text)]
+    if cell.reasoning:
+        thinking = word("thinking_of", language, n=f"{len(cell.reasoning):,}")
+        parts.append(f"{thinking}\n\n{fenced(cell.reasoning)}")
+    return parts
 
 
 def _asked(question: Question, language: str) -> str:
@@ -288,9 +303,11 @@ def _asked(question: Question, language: str) -> str:
     return f"{fenced(text)}\n\n{word('key', language)}: {question.gold_answer.upper()}"
 
 
-def _verdict(record: Record, language: str) -> str:
+def _verdict(record: Record | Cell, language: str) -> str:
+    if isinstance(record, Cell) and record.state != "done":
+        return word(record.state, language)
     verdict = word("unparsed" if record.answer is None else "right" if record.correct else "wrong", language)
-    status = "" if record.status == "answered" else f" ({word(record.status, language)})"
+    status = "" if record.status in (None, "answered") else f" ({word(record.status, language)})"
     return f"{(record.answer or '–').upper()} {verdict}{status}"
 
 

@@ -58,7 +58,7 @@ def test_real_adapters_write_what_they_write_alone_and_the_exam_s_parser_judges_
             seen.open(f"?q={QUESTION}")
             seen.wait("() => document.querySelector('#card h2')?.innerText === '115A1'")
             seen.page.click("#go")
-            cells = {(model, style): f".model:nth-child({place}) .reply.{style}"
+            cells = {(model, style): f".model:nth-child({place}) .now.reply.{style}"
                      for place, model in enumerate(MODELS, 1) for style in ("plain", "explain")}  # fmt: skip
             seen.wait(WRITTEN, {cells[column]: reply.text for column, reply in wanted.items()})
             seen.wait("() => !document.querySelector('#grid .badge.running, #grid .badge.waiting')")
@@ -66,7 +66,7 @@ def test_real_adapters_write_what_they_write_alone_and_the_exam_s_parser_judges_
                 for style in ("plain", "explain"):
                     reply = wanted[model, style]
                     parsed = parse(reply.text, question, finish_reason=reply.finish_reason)
-                    answer = seen.page.locator(f".model:nth-child({place + 1}) .line").nth(int(style == "explain"))
+                    answer = seen.page.locator(f".model:nth-child({place + 1}) .line.now").nth(int(style == "explain"))
                     assert (parsed.answer or "").upper() in answer.inner_text()
             assert seen.complaints == []
 
@@ -111,7 +111,11 @@ def test_of_a_server_s_six_cells_two_answer_two_are_refused_and_two_hang(
             seen.open(f"?q={QUESTION}&lang={language}")
             seen.page.click("#go")
             seen.wait("() => document.querySelectorAll('#grid [role=alert]').length === 4")
-            columns = [seen.page.inner_text(f".model:nth-child({place})") for place in (1, 2, 3)]
+            shown = ":is(.now, .note)"
+            columns = [
+                "".join(seen.page.locator(f".model:nth-child({place}) {shown}").all_inner_texts())
+                for place in (1, 2, 3)
+            ]
             assert columns[0].count("答え：a") == 2
             assert words()["failed"][language] not in columns[0]
             assert columns[1].count(words()["fault_answered"][language].format(detail="404")) == 2

@@ -46,11 +46,20 @@ def test_six_cells_are_written_to_their_end_and_judged(chromium, tmp_path_factor
     for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer):
         seen.open()
         assert words()["live"]["ja"] in seen.page.inner_text(".bar")
+        assert seen.page.locator("#grid .now").count() == 0
+        recorded = seen.page.locator("#grid .reply:not(.now)").all_inner_texts()
         seen.page.click("#go")
-        seen.wait("() => document.querySelectorAll('#grid .badge.right, #grid .badge.wrong').length === 6")
+        seen.wait("() => document.querySelectorAll('#grid .now .badge.right, #grid .now .badge.wrong').length === 6")
+        assert seen.page.locator("#grid .reply:not(.now)").all_inner_texts() == recorded, "they stay beside"
         seen.wait(
-            "() => [...document.querySelectorAll('#grid .reply')].every((one) => one.textContent.includes('考えた'))"
+            "() => [...document.querySelectorAll('#grid .reply.now')].every((a) => a.textContent.includes('考えた'))"
         )
+        heads = seen.page.locator("#grid .line.now .asked").all_inner_texts()
+        assert len(heads) == 6 and all(words()["live"]["ja"] in head and "test" in head for head in heads)
+        link = seen.page.get_attribute(".tools a[href*='comparison.md']", "href")
+        saved = seen.page.request.get(seen.address + link).text()
+        assert saved.count("考えた。答え：a") == 6 and saved.count(f"· {words()['live']['ja']} ") == 6
+        assert all(text in saved for text in seen.page.locator("#grid .reply:not(.now) .formatted p").all_inner_texts())
         assert seen.page.evaluate("window.ran") == []
         assert seen.complaints == []
 
@@ -61,7 +70,7 @@ def test_stop_leaves_no_cell_writing_and_ends_the_producers(chromium, tmp_path_f
         seen.open()
         seen.page.click("#go")
         seen.wait("() => document.querySelectorAll('#grid .badge.running').length === 6")
-        assert "${alert(1)}<b>" in seen.page.text_content("#grid .reply.explain")
+        assert "${alert(1)}<b>" in seen.page.text_content("#grid .now.reply.explain")
         seen.page.click("#stop")
         seen.wait("() => document.querySelectorAll('#grid .badge.stopped').length === 6")
         assert seen.page.locator("#grid .badge.running, #grid .badge.waiting").count() == 0

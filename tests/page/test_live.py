@@ -11,8 +11,11 @@ import pytest
 from medllm.exam.prompts import render
 from medllm.generation.factory import OnDemand
 from medllm.generation.types import Delta, Reply
-from medllm.page.live import Live, OnZeroGpu, open_live
+from medllm.page.grid import grid_value
+from medllm.page.live import Live, LiveAnswers, OnZeroGpu, RecentAnswers, open_live
+from medllm.page.routes import comparison
 from medllm.page.tabs.compare import free_question
+from medllm.side_by_side import Cell
 from tests.page.simulated import questions
 from tests.refusals import refused
 
@@ -230,3 +233,29 @@ def test_models_that_chat_may_be_asked_to_think_and_see_a_conversation(tmp_path)
         open_live(json.dumps(described | {"format": "completion", "prompts": ["think"]}))
     with refused("page.bad-live-models", "`prompts`"):
         open_live(json.dumps(described | {"prompts": ["aloud"]}))
+
+
+def test_live_answers_are_shown_and_saved_beside_the_recorded_ones_with_their_time_and_source(page):
+    key = next(
+        key for key in page.results.keys if (one := page.results.record(key, "base", "plain")) and one.answer != "e"
+    )
+    recorded = page.results.replies(key)
+    cells = {
+        ("base", "plain"): Cell("base", "plain", "done", "いまの答え：e", answer="e", correct=False, status="answered")
+    }
+    now = LiveAnswers(key, "http://here/v1", {"base": "qwen"}, cells)
+    value = grid_value(recorded, key=key, models=page.results.models, notes={}, now=now)
+    column = value["columns"][0]["cells"]
+    assert [cell["kind"] for cell in column] == ["plain", "plain now", "explain"]
+    assert now.time in column[1]["line"] and "http://here/v1 · qwen" in column[1]["line"] and "≠" in column[1]["line"]
+    assert "いまの答え" in column[1]["body"] and "いまの答え" not in column[0]["body"]
+    assert value["matrix"].count('<tr class="now">') == 1
+    text = comparison(page, key, "en", now)
+    assert text.count("## base · Answer only") == 2 and "(http://here/v1 · qwen)" in text and "いまの答え：e" in text
+    assert "いまの答え" not in comparison(page, key, "en")
+
+
+def test_a_download_has_only_the_answers_to_its_own_question_and_only_so_many_are_kept():
+    kept = RecentAnswers(most=2)
+    first, *_, last = (kept.keep(LiveAnswers(key, "", {}, {})) for key in ("a", "b", "c"))
+    assert kept.of(first, "a") is None and kept.of(last, "b") is None and kept.of(last, "c").key == "c"

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -11,8 +10,9 @@ import gradio as gr
 from medllm.errors import MedllmError
 from medllm.exam.question import LETTERS, Question, own_question
 from medllm.page.context import PageContext
-from medllm.page.grid import TEMPLATE, grid_value
+from medllm.page.grid import TEMPLATE, Cells, grid_value
 from medllm.page.html import both, notice, question_card, safe
+from medllm.page.live import LiveAnswers
 from medllm.page.picker import Shelf
 from medllm.page.selection import Wanted
 from medllm.page.tabs.components import I18N, Stops, block, described_by, on
@@ -33,6 +33,7 @@ class Compare:
     place: gr.HTML
     notice: gr.HTML
     grid: gr.HTML
+    links: gr.HTML
     shown: tuple[Any, ...]
     page: PageContext
     answers: tuple[Any, ...] = ()
@@ -43,7 +44,7 @@ class Compare:
         """End the answers to the question before, and show the new cells once more: a late piece may have come."""
         if self.stops is not None:
             on(listener, self.stops.end)
-            on(moved.then, partial(shown_grid, self.page), [self.key], [self.grid])
+            on(moved.then, lambda key: (shown_grid(self.page, key), tools(key)), [self.key], [self.grid, self.links])
 
     def show(self, key: str, walk: str = "") -> list[Any]:
         """Return every value that changes with the question, in the order of `shown`."""
@@ -68,9 +69,12 @@ class Compare:
         ]
 
 
-def shown_grid(page: PageContext, key: str) -> dict[str, object]:
-    """Return the recorded cells of a question as the grid's value."""
-    return grid_value(page.results.replies(key), key=key, models=page.results.models, notes=page.notes())
+def shown_grid(
+    page: PageContext, key: str, recorded: Cells | None = None, now: LiveAnswers | None = None
+) -> dict[str, object]:
+    """Return the recorded cells of a question as the grid's value, with live answers beside them."""
+    recorded = page.results.replies(key) if recorded is None else recorded
+    return grid_value(recorded, key=key, models=page.results.models, notes=page.notes(), now=now)
 
 
 def walked(page: PageContext, walk: str) -> list[str]:
@@ -96,9 +100,9 @@ def step(page: PageContext, key: str, walk: str, by: int) -> str:
     return keys[(keys.index(key) + by) % len(keys)] if key in keys else page.shelf.beside(key, by)
 
 
-def tools(key: str) -> str:
-    """Return the buttons that copy the link and save the comparison."""
-    source = f"medllm/comparison.md?q={quote(key, safe='')}"
+def tools(key: str, answers: str = "") -> str:
+    """Return the buttons that copy the link and save the comparison, with the live answers of this name."""
+    source = f"medllm/comparison.md?q={quote(key, safe='')}{f'&live={answers}' if answers else ''}"
     return (
         f'<div class="tools"><button type="button" data-link>{both("copy_link")}</button>'
         f'<a href="{safe(source)}" download>{both("export")}</a></div>'
@@ -128,7 +132,7 @@ def draw(page: PageContext, stops: Stops) -> Compare:
             grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
             links = block(tools(first.key))
     key, walk = gr.Textbox(first.key, visible=False), gr.Textbox("", visible=False)
-    compare = Compare(key, walk, place, remark, grid, (key, walk, place, *lists, card, grid, links), page)
+    compare = Compare(key, walk, place, remark, grid, links, (key, walk, place, *lists, card, grid, links), page)
     if page.live is not None:
         compare = replace(compare, answers=(_bind_live(page, compare, go, halt, stops),), stops=stops)
     _bind_choosing(compare, lists, buttons)
@@ -188,14 +192,20 @@ def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Butt
     live = page.live
     assert live is not None
 
-    async def answer(chosen: str, request: gr.Request) -> AsyncIterator[dict[str, object]]:
+    async def answer(chosen: str, request: gr.Request) -> AsyncIterator[tuple[object, object]]:
         key = page.results.find(chosen) or page.shelf.opening.key
         put = live.start_round(page.results.question(key))
+        recorded, name = page.results.replies(key), None
+        names = {model: known for model, (_, known) in live.generators.items()}
+        given = LiveAnswers(key, live.name, names, {})
         with stops.of(request) as stop, put:
             async for cells in described_by(live, put, stop):
-                yield grid_value(cells, key=key, models=live.models, notes=page.notes(), live=True)
+                given = replace(given, cells=cells)
+                links = tools(key, name := page.answers.keep(given)) if name is None else gr.skip()
+                page.answers.keep(given, name)
+                yield shown_grid(page, key, recorded, given), links
 
-    answers = on(go.click, answer, [compare.key], [compare.grid], queue=True, concurrency_limit=64)
+    answers = on(go.click, answer, [compare.key], [compare.grid, compare.links], queue=True, concurrency_limit=64)
     on(halt.click, stops.end)
     return answers
 

@@ -89,6 +89,12 @@ TRAINED = 4 + 4 + 8
 TRAINED_8BIT = 4 + 4 + 2
 """The same with 8-bit moments."""
 
+TRAINED_BY = {
+    **{"adamw_8bit": TRAINED_8BIT, "paged_adamw_8bit": TRAINED_8BIT, "lion_32bit": 4 + 4 + 4},
+    **{"lion_8bit": 4 + 4 + 1, "adafactor": 4 + 4},
+}
+"""The same by optimizer, where it keeps less: Lion has one moment, Adafactor sums of rows and columns."""
+
 BUCKET = 4
 """Bytes of a trained number in the buckets in which several GPUs add up their gradients, when each holds the model."""
 
@@ -213,7 +219,7 @@ def activation_bytes(shape: Shape, settings: Training, lora: Lora | None) -> flo
 def training_memory(shape: Shape, settings: Training, lora: Lora | None, gpus: int, *, sharded: bool) -> Memory:
     """Count the bytes on each GPU in a training."""
     parts = gpus if sharded else 1
-    each = TRAINED if settings.optim == "adamw_torch" else TRAINED_8BIT
+    each = TRAINED_BY.get(settings.optim, TRAINED)
     buckets = BUCKET if gpus > 1 and not sharded else 0
     adapter = trainable_parameters(shape, lora) * (each + buckets)
     weights = weight_bytes(shape, settings.quantization, settings.dtype)

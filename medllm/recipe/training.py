@@ -18,6 +18,17 @@ NAMED = ("ddp", "fsdp2")
 ALL_LINEAR = "all-linear"
 """PEFT's name for every linear layer; here those of the language model, without the head."""
 
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "lion_32bit",
+    "lion_8bit",
+    "adafactor",
+]
+"""Optimizers by transformers' names: of torch, of bitsandbytes, and its own."""
+
 Positive = Annotated[float, Field(gt=0)]
 
 _Tracker = Literal["tensorboard", "trackio"]
@@ -92,8 +103,8 @@ class Training(Settings):
     """Tokens of a row."""
     learning_rate: Positive = 1e-4
     """Highest learning rate of the schedule."""
-    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
-    """AdamW (in its fused form on a GPU), or its 8-bit forms where memory is short."""
+    optim: Optimizer = "adamw_torch"
+    """AdamW (in its fused form on a GPU), its 8-bit forms where memory is short, or another of transformers' names."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03

@@ -1,6 +1,7 @@
 """Trainings without `lora`: all weights learn, and what is written is a full model that every later stage takes."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from medllm.generation.engine.choice import open_generator
 from medllm.generation.types import Request
 from medllm.recipe.settings import Merge
+from medllm.recipe.training import Optimizer
 from medllm.stages import cpt, merge, rpo
 from medllm.training import callbacks
 from medllm.weights.load import load_tokenizer
@@ -74,6 +76,17 @@ def test_both_trainings_change_every_weight_are_resumed_and_answer_as_plain_gene
         assert ours == tokens[: len(ours)] and (len(ours) == 8 or tokens[len(ours)] in generator.ends)
     with refused("weights.not-an-adapter", tmp_path / "rpo", "a full model"):
         merge.make(Merge(model="rpo"), {**sources, "rpo": tmp_path / "rpo"}, tmp_path / "merged")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("optim", get_args(Optimizer))
+def test_an_optimizer_changes_every_weight_and_is_resumed(sources, tmp_path, optim):
+    if optim.startswith("paged") and not torch.cuda.is_available():
+        pytest.skip("bitsandbytes pages the memory of GPUs only")
+    settings = tiny.CPT.model_copy(update={**FULL, "optim": optim, "warmup_ratio": 0.0})
+    resumed(cpt, settings, sources, tmp_path / "cpt")
+    before, after = weights(sources["base"]), weights(tmp_path / "cpt")
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
 
 
 def test_in_bfloat16_the_weights_learn_in_float32_and_are_written_in_bfloat16(sources, tmp_path):

@@ -41,7 +41,7 @@ def evaluate(  # noqa: PLR0913  an option each
     on: Annotated[
         list[str], typer.Option("--on", metavar="EXAM...", help="Exams: a known name, or a folder.", show_default=False)
     ],
-    modes: Annotated[Optional[str], typer.Option("--modes", help="Ways of asking, as plain,explain.")] = None,  # noqa: UP045
+    modes: Annotated[Optional[str], typer.Option("--modes", help="Ways of asking: plain,explain,think.")] = None,  # noqa: UP045
     shots: Annotated[Optional[int], typer.Option(help="Worked examples; else up to 3 if there are any.")] = None,  # noqa: UP045
     years: Annotated[Optional[str], typer.Option(help="Only these years, as 2018-2020,2022.")] = None,  # noqa: UP045
     limit: Annotated[Optional[int], typer.Option(help="Only so many questions of each exam: a trial.")] = None,  # noqa: UP045

@@ -252,17 +252,22 @@ def audit(
 
 
 def exam_folders(against: Sequence[str], data: Path | None) -> dict[str, Path]:
-    """Return the folder of each exam: after the `=`, else a folder of its name in `data`, else `data` itself."""
+    """Return the folder of each exam: after the `=`, else as it is written, else in `data` by its name, else `data`.
+
+    An exam that is written as a folder, `./ward` or without `data` also `ward`, has the folder's name.
+    """
     from medllm.corpus.decontaminate.exam_items import exam_folder
 
     folders: dict[str, Path] = {}
     for written in against:
         name, equals, folder = written.partition("=")
+        if not equals and ("/" in written or data is None) and Path(written).is_dir():
+            name, equals, folder = Path(written).resolve().name, "=", written
         if not re.fullmatch(r"[\w.-]+", name) or (equals and not folder):
             raise DataError(
                 "corpus.audit-exam-name",
-                f"--against {written}: write NAME, as igakuqa, or NAME=DIR, as ward=./ward-exam. A name has letters, "
-                "digits, - and _.",
+                f"--against {written}: write NAME, as igakuqa, a folder that is there, as ./ward, or NAME=DIR, as "
+                "ward=./ward-exam. A name has letters, digits, - and _.",
             )
         if name in folders:
             raise DataError("corpus.audit-exam-twice", f"--against {name}: is given twice. Give each exam one name.")

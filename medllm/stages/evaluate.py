@@ -39,8 +39,8 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
     forms = _forms(settings, sources)
     asked = Asked({}, {}, forms)
     judged: dict[tuple[str, str], list[Record]] = {}
-    for models in _ask(settings, sources, sittings, work, asked):
-        new = _judge(settings, sources, sittings, asked, models)
+    for sitting, model in _ask(settings, sources, sittings, work, asked):
+        new = _judge(settings, sources, [sitting], asked, [model])
         for row in score_table(stability_report(record for records in new.values() for record in records)):
             say("evaluate", describe_row(row))
         judged |= new
@@ -79,8 +79,8 @@ def _forms(settings: Evaluate, sources: dict[str, Path]) -> dict[str, AskedAs]:
 
 def _ask(
     settings: Evaluate, sources: dict[str, Path], sittings: list[ExamRun], work: Path, asked: Asked
-) -> Iterator[list[str]]:
-    """Put every prompt to every model whose reply is not kept; yield models once all of their replies are there."""
+) -> Iterator[tuple[ExamRun, str]]:
+    """Put every prompt to every model whose reply is not kept; yield an exam and a model once its replies are there."""
     from medllm.generation.answer_store import Answerer, AnswerStore
     from medllm.generation.factory import generators_for, processes_of
     from medllm.generation.identity import answerers
@@ -110,14 +110,20 @@ def _ask(
         put = {request.key: request for request in requests[group]}
         path, names = work / REPLIES / f"{number}.jsonl", ", ".join(models)
         parts = {key: f"{model}, {request.key.split('/')[0]}" for key, (model, request) in wanted[group].items()}
+        left = {(sitting.name, model): len(sitting.requests) for sitting in sittings for model in models}
+        of_name = {sitting.name: sitting for sitting in sittings}
+        yield from ((of_name[name], model) for (name, model), count in left.items() if not count)
         for reply in generate_watched(kept, requests[group], path, names, "replies", parts):
             model, request = wanted[group][reply.key]
             asked.replies[model, request.key] = reply
             asked.kept_under[model, request.key] = str(kept.key_of(put[reply.key], reply))
+            exam = request.key.split("/")[0]
+            left[exam, model] -= 1
+            if not left[exam, model]:
+                yield of_name[exam], model
         if kept.kept:
             say("evaluate", f"{names}: {kept.kept} of {len(requests[group])} replies are kept from earlier runs")
         release_model(makers[models[0]][0])
-        yield models
 
 
 def _judge(

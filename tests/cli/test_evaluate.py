@@ -68,6 +68,24 @@ def test_several_exams_follow_one_on(ward, server):
     done = typed("evaluate", address(server, "a"), "--on", "ward", "old", "--modes", "plain", "--years", "2019-2020")
     assert done.exit_code == 0, done.output
     assert [line.split()[1:3] for line in done.stdout.splitlines()[1:3]] == [["ward", "12"], ["old", "3"]]
+    rows = re.findall(r"evaluate: a on (\w+), (\d+) questions: plain ", done.stderr)
+    assert rows == [("ward", "12"), ("old", "3")], "each exam has its row as soon as its replies are there"
+
+
+def test_the_recipe_of_table_1_asks_its_twelve_systems_to_the_end(server, shared_data, tmp_path, monkeypatch):
+    recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes/table1.yaml").read_text("utf-8"))
+    recipe["exams"] = {"igakuqa": str(shared_data / "igakuqa")}
+    systems = list(recipe["evaluate"]["models"])
+    url = address(server, "").rstrip("#")
+    recipe["evaluate"]["models"] = {name: {"api": url, "model": name} for name in systems}
+    recipe["evaluate"]["limit"] = 2
+    monkeypatch.chdir(tmp_path)
+    Path("table1.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
+    done = typed("run", "table1.yaml")
+    assert done.exit_code == 0, done.output
+    assert server.new() == sorted(systems * 4), "two questions, each plainly and explained"
+    rows = {line.split()[0] for line in done.stdout.splitlines() if line.split()[1:3] == ["(trial)", "igakuqa"]}
+    assert len(systems) == 12 and rows == set(systems)
 
 
 def test_a_recipe_that_only_evaluates_is_checked_and_run_into_a_folder(ward, server):

@@ -14,7 +14,7 @@ from medllm.exam.extract.choice_list import agrees, verdicts
 from medllm.exam.question import read_answer
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.exam.stability.condition import ExamReplies, scored
-from medllm.exam.statistics import Estimate, QuestionSample, Ratio, holm, mcnemar
+from medllm.exam.statistics import Estimate, Interval, QuestionSample, Ratio, holm, mcnemar
 
 Pair = tuple[PromptStyle, PromptStyle]
 """Two prompts that a model was asked: a change is the second minus the first."""
@@ -49,6 +49,11 @@ class PairedChange:
     transitions: dict[Transition, int]
     by_chance: float | None
     """Answers that two guesses are expected to lose, and as many to gain; None where choices are not recorded."""
+    lost_beyond_chance: Estimate | None
+    """Lost answers less those by chance, in questions; the interval is that of the lost ones' share, with the answers
+    expected by chance taken as known."""
+    gained_beyond_chance: Estimate | None
+    """The same of the gained answers."""
     retention: Estimate
     """The share of questions right under `before` that are right under `after` too."""
     churn: Estimate
@@ -107,6 +112,7 @@ def paired_change(
     transitions = Counter(transition(*pair) for pair in pairs)
     losses = Counter(loss(later) for earlier, later in pairs if earlier.correct and not later.correct)
     agreements = [agreed for _, later in pairs if (agreed := _agreement(later)) is not None]
+    by_chance = expected_by_chance(pairs)
     return PairedChange(
         before=pair[0],
         after=pair[1],
@@ -118,7 +124,9 @@ def paired_change(
         gained=transitions["wrong_right"],
         p=mcnemar(transitions["right_wrong"], transitions["wrong_right"]),
         transitions={name: transitions[name] for name in TRANSITIONS},
-        by_chance=expected_by_chance(pairs),
+        by_chance=by_chance,
+        lost_beyond_chance=_beyond(sample.share(Ratio(both * right * (1 - right_too), both)), len(pairs), by_chance),
+        gained_beyond_chance=_beyond(sample.share(Ratio(both * right_too * (1 - right), both)), len(pairs), by_chance),
         retention=sample.share(Ratio(both * right * right_too, both * right)),
         churn=sample.share(Ratio(both * np.abs(right - right_too), both)),
         losses={name: losses[name] for name in LOSSES},
@@ -149,6 +157,14 @@ def expected_by_chance(pairs: Sequence[tuple[Record, Record]]) -> float | None:
     right = [float(np.mean([record.correct for record in side])) for side in zip(*pairs, strict=True)]
     guessed = min(min(1.0, (1 - share) / (1 - float(luck.mean()))) for share in right)
     return guessed * float((luck * (1 - luck)).sum())
+
+
+def _beyond(share: Estimate, questions: int, by_chance: float | None) -> Estimate | None:
+    """Return a share of the questions as their number less those by chance, with its interval."""
+    if by_chance is None or share.value is None or share.interval is None:
+        return None
+    low, high = (end * questions - by_chance for end in (share.interval.low, share.interval.high))
+    return Estimate(share.value * questions - by_chance, Interval(low, high))
 
 
 def _luck(record: Record) -> float:

@@ -110,11 +110,10 @@ def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator
     yield f"    lost {change.lost}{unread}, gained {change.gained}, p {_p(change.p)}"
     shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
     yield f"    transitions: {shown}"
-    if change.by_chance is not None:
-        yield (
-            f"    by chance {change.by_chance:.1f} would be lost and as many gained (guesses on what is not known):"
-            f" beyond that {change.lost - change.by_chance:+.1f} lost, {change.gained - change.by_chance:+.1f} gained"
-        )
+    if change.by_chance is not None and change.lost_beyond_chance and change.gained_beyond_chance:
+        yield f"    by chance {change.by_chance:.1f} would be lost and as many gained (guesses on what is not known):"
+        lost, gained = (_questions(one) for one in (change.lost_beyond_chance, change.gained_beyond_chance))
+        yield f"    beyond that {lost} lost, {gained} gained"
     yield f"    retention {_number(change.retention)} of {change.transitions['right_right'] + change.lost} right ones"
     yield f"    churn {_number(change.churn)} of {change.questions}"
     losses = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in change.losses.items() if count)
@@ -154,6 +153,12 @@ def _number(estimate: Estimate, *, sign: bool = False) -> str:
     if estimate.interval is None:
         return f"{estimate.value:{form}}"
     return f"{estimate.value:{form}} [{estimate.interval.low:{form}}, {estimate.interval.high:{form}}]"
+
+
+def _questions(estimate: Estimate) -> str:
+    """Write a number of questions with its interval, as +6.2 [+1.0, +13.5]."""
+    value = f"{estimate.value:+z.1f}"
+    return f"{value} [{estimate.interval.low:+z.1f}, {estimate.interval.high:+z.1f}]" if estimate.interval else value
 
 
 def _with_ends(value: float, interval: Interval | None, signed: bool) -> str:

@@ -180,6 +180,15 @@ def test_the_folder_after_the_name_goes_before_data(tmp_path, exam):
     assert exam_folders(["own"], exam) == {"own": exam / "own"}
 
 
+def test_an_exam_may_be_written_as_its_folder_which_names_it(tmp_path, monkeypatch):
+    (tmp_path / "ward").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert exam_folders(["./ward"], None) == {"ward": Path("./ward")}
+    assert exam_folders(["ward"], None) == {"ward": Path("ward")}
+    assert exam_folders([f"{tmp_path}/ward"], tmp_path) == {"ward": tmp_path / "ward"}
+    assert exam_folders(["ward"], tmp_path / "data") == {"ward": tmp_path / "data"}, "with --data a bare name is there"
+
+
 def test_a_text_that_is_html_is_shown_and_not_run(tmp_path):
     text = f'<script>alert(1)</script><img src=x onerror="alert(2)">{QUESTION["text"]}</pre><b>'
     report = audit([("<i>name</i>", text)], AuditRequest((ITEM,)))

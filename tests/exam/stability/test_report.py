@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pytest
 
 from medllm.exam.record import PROMPTS
@@ -10,6 +11,7 @@ from medllm.exam.stability.plot import draw_stability
 from medllm.exam.stability.report import ScoreRow, columns, score_table, stability_report
 from medllm.exam.stability.text import report_json, report_lines
 from medllm.exam.stability.trainings import trainings
+from medllm.exam.statistics import ClusteredSample, share_interval
 from tests.exam.making import record
 from tests.refusals import refused
 
@@ -69,6 +71,16 @@ def test_lost_and_gained_are_compared_with_what_guessing_brings():
     change = change_of(replies(outcomes=outcomes, choices=4))
     guessed = (1 - 23 / 40) / (1 - 1 / 4)
     assert change.by_chance == pytest.approx(40 * guessed * (1 / 4) * (3 / 4))
+    beyond = change.lost_beyond_chance
+    assert beyond.value == pytest.approx(3 - change.by_chance)
+    ends = share_interval(
+        np.repeat([1.0, 0.0], [3, 37]), ClusteredSample(np.ones(40), np.arange(40), np.zeros(40, int))
+    )
+    assert beyond.interval.low == pytest.approx(40 * ends.low - change.by_chance)
+    assert beyond.interval.high == pytest.approx(40 * ends.high - change.by_chance)
+    assert change.gained_beyond_chance.value == pytest.approx(beyond.value), "as many were gained as were lost"
+    lines = "\n".join(report_lines(stability_report(replies(outcomes=outcomes, choices=4))))
+    assert f"beyond that {beyond.value:+.1f} [{beyond.interval.low:+.1f}, {beyond.interval.high:+.1f}] lost, " in lines
     assert change_of(replies(outcomes=outcomes)).by_chance is None, "how many choices there were is not recorded"
     numbers = change_of(replies(outcomes=outcomes, choices=0))
     assert numbers.by_chance == 0.0, "a number is not guessed"

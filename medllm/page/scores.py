@@ -30,6 +30,8 @@ def scores(results: RecordedResults, narrow: Filter, measure: Measure) -> str:
         return f'<p class="card panel" role="status">{both("no_rows")}</p>'
     lines = score_lines(results, mask, measure)
     slices = "".join(_slice(results, narrow, measure, field, name) for field, name in SLICES)
+    cells = slices.count("--v:")
+    slices = (f'<p class="note">{both("many_comparisons", n=f"{cells:,}")}</p>' if cells else "") + slices
     return (
         f'<section class="card"><h2>{both("scores_title")}</h2><span class="sr" id="behind">'
         f"{both('open_behind')}</span>{_legend(count, measure, results.shown)}{_dumbbells(lines)}"
@@ -123,12 +125,15 @@ def _row(line: ScoreRow, *, thinks: bool) -> str:
     thought = ""
     if thinks:
         thought = _share(line.shares.get("think"), model, "think_right")
-        thought += f"<td>{_change(line.changes.get(('plain', 'think')), model, 'think_')}</td>"
-        thought += f"<td>{_bare_change(line.changes.get(('explain', 'think')))}</td>"
+        thought += f"<td>{_change(line.changes.get(('plain', 'think')), model, 'think_')}"
+        thought += f"{_pairs(line, ('plain', 'think'))}</td>"
+        thought += (
+            f"<td>{_bare_change(line.changes.get(('explain', 'think')))}{_pairs(line, ('explain', 'think'))}</td>"
+        )
     return (
         f'<tr><th scope="row">{safe(model)}{_trial(line)}</th>{_share(line.plain, model, "plain_right")}'
         f"{_share(line.explain, model, 'explain_right')}"
-        f"<td>{_change(change, model)}{_without_unread(change)}</td>"
+        f"<td>{_change(change, model)}{_pairs(line)}{_without_unread(change)}</td>"
         f"{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
         f"<td>{behind(percent(kept), model, 'kept')}</td>{thought}</tr>"
     )
@@ -157,6 +162,18 @@ def _change(change: ScoreChange | None, model: str, prefix: Literal["", "think_"
     }  # fmt: skip
     number = behind(signed(change.value), model, turned[prefix, change.value <= 0], **narrower)
     return f"<b>{number}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
+
+
+def _pairs(line: ScoreRow, pair: Pair = ("plain", "explain")) -> str:
+    """Return on how many questions a change rests, with a warning where one of its scores counts others too."""
+    change = line.changes.get(pair)
+    if change is None:
+        return ""
+    paired = change.lost + change.gained + change.kept + change.never
+    asked = max((share.asked for prompt in pair if (share := line.shares.get(prompt))), default=paired)
+    if paired == asked:
+        return f"<small>n = {paired:,}</small>"
+    return f'<small class="harm">⚠ {both("pairs_of", n=f"{paired:,}", all=f"{asked:,}")}</small>'
 
 
 def _without_unread(change: ScoreChange | None) -> str:
@@ -225,8 +242,9 @@ def _slice(results: RecordedResults, narrow: Filter, measure: Measure, field: st
 def _heat(line: ScoreRow, narrower: dict[str, str]) -> str:
     if line.change is None:
         return "<td>–</td>"
-    strength = max(-1.0, min(1.0, line.change.value / 0.15))
-    return f'<td style="--v:{strength:.2f}">{_change(line.change, line.model, "", **narrower)}</td>'
+    nearer = {"worse": line.change.high, "better": line.change.low, "unclear": 0.0}[line.change.sense]
+    strength = max(-1.0, min(1.0, nearer / 0.15 + 0.15 * ((nearer > 0) - (nearer < 0))))
+    return f'<td style="--v:{strength:.2f}">{_change(line.change, line.model, "", **narrower)}{_pairs(line)}</td>'
 
 
 def _scroll(title: str, table: str) -> str:

@@ -2,8 +2,11 @@
 
 import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from medllm.page.grid import TEMPLATE, grid_value
@@ -162,3 +165,25 @@ def test_a_saved_comparison_holds_question_key_all_replies_and_the_disclaimer(pa
 def test_no_value_of_a_control_is_a_key_of_the_translations():
     # Gradio translates any such value on its way to the browser, and then refuses what comes back.
     assert not {"accuracy", "points", *OUTCOMES} & set(LABELS)
+
+
+def test_a_change_names_its_pairs_and_only_an_interval_without_zero_is_coloured(page):
+    html = scores(page.results, Filter(), "accuracy")
+    total = len(page.results.keys)
+    assert html.count(f"<small>n = {total}</small>") >= len(MODELS)
+    cells = re.findall(r'--v:(-?[\d.]+)">.*?\[([+−][\d.]+), ([+−][\d.]+)\]', html)
+    assert cells
+    for strength, low, high in cells:
+        spans = low.startswith("−") and high.startswith("+")
+        assert not (spans and float(strength))
+    assert any(float(strength) for strength, _, _ in cells)
+    assert words()["many_comparisons"]["en"].split("{n}")[0] in html
+
+
+def test_a_change_over_a_part_of_the_questions_is_marked(page):
+    results = page.results
+    explained = np.asarray([prompt == "explain" for prompt in results.table.column("prompt").to_pylist()])
+    late = np.asarray([year == 2022 for year in results.table.column("year").to_pylist()])
+    partial = replace(results, table=results.table.filter(pa.array(~(explained & late))), _memory={})
+    assert words()["pairs_of"]["en"].format(n=40, all=80) in scores(partial, Filter(), "accuracy")
+    assert "⚠" not in scores(results, Filter(), "accuracy")

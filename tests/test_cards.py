@@ -42,6 +42,35 @@ def test_a_name_that_could_leave_its_code_block_stops_the_card(tmp_path, monkeyp
         written(tmp_path, monkeypatch, "---\na: 1\n---\n{{ facts.name | raw }}\n", name="x\n```\n<script>")
 
 
+def served(tmp_path, monkeypatch, stage, lora=None, base="o/base", facts=None):
+    """The lines of a model's card on how to serve it."""
+    text = (cards.PACKAGE.parent / "model_card" / "serving.md").read_text("utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(cards, "PACKAGE", tmp_path)
+        (tmp_path / "toy.md").write_text("---\na: 1\n---\n" + text, encoding="utf-8")
+        provenance = Provenance(stage, "toy", {"lora": lora} if lora else {}, (), {}, "d" * 64)
+        known = {"recipe": {"name": "toy"}, "lineage": {"base": {"repo_id": base}}, "facts": facts or {}}
+        return render("toy.md", provenance=provenance, repo_id="o/toy", **known)
+
+
+def test_a_whole_model_is_served_by_its_name_and_by_ollama_through_gguf(tmp_path, monkeypatch):
+    for card in (
+        served(tmp_path, monkeypatch, "merge"),
+        served(tmp_path, monkeypatch, "cpt", facts={"method": "full fine-tuning"}),
+    ):
+        assert "$ vllm serve o/toy\n" in card and "$ ollama create toy -f Modelfile" in card
+        assert "convert_hf_to_gguf.py model --outtype q8_0 --outfile model.gguf" in card
+
+
+def test_an_adapter_is_served_beside_its_base_and_one_that_vllm_refuses_is_merged_first(tmp_path, monkeypatch):
+    plain = served(tmp_path, monkeypatch, "cpt", {"r": 16, "use_dora": False, "modules_to_save": []})
+    assert "vllm serve o/base --enable-lora --max-lora-rank 64 --lora-modules toy=o/toy\n" in plain
+    for lora in ({"use_dora": True}, {"modules_to_save": ["norm"]}):
+        card = served(tmp_path, monkeypatch, "rpo", lora)
+        assert "vllm serve" not in card and "merge it into its base first" in card
+    assert "vllm serve" not in served(tmp_path, monkeypatch, "cpt", {"r": 16}, base=None)
+
+
 def test_headings_over_filled_headings_stay_and_hashes_in_code_are_no_headings():
     text = "# A\n## B\n### C\nx\n## D\n```\n# no heading\n```\n# E\n## F\n"
     assert without_empty_headings(text) == "# A\n## B\n### C\nx\n## D\n```\n# no heading\n```"

@@ -17,6 +17,9 @@ from medllm.work_progress import WorkProgress, poll_in_background, progress_in, 
 POLL_SECONDS = 2.0
 RECENT = 60.0
 """Seconds whose tokens make a rate."""
+ENOUGH = 0.005
+"""The share of the tokens that may be written at most, after which the longest time left is stated: before, prompts
+are read, and the first tokens would foretell hundreds of hours."""
 
 
 @contextmanager
@@ -59,10 +62,10 @@ class WorkPace:
             seen.popleft()
         return (amount - seen[0][1]) / (now - seen[0][0]) if now > seen[0][0] else 0.0
 
-    def left(self, part: str, share: float) -> str:
-        """Describe the time left of a part from its share done; empty before something was gained."""
+    def left(self, part: str, share: float, after: float = 0.0) -> str:
+        """Describe the time left of a part from its share done; empty before more than the share `after` was gained."""
         gained, seconds = self.gained(part, share)
-        return f", {format_duration(seconds * (1 - share) / gained)} left" if gained > 0 else ""
+        return f", {format_duration(seconds * (1 - share) / gained)} left" if gained > after else ""
 
 
 def describe_work(work: WorkProgress, pace: WorkPace) -> str:
@@ -85,7 +88,7 @@ def describe_work(work: WorkProgress, pace: WorkPace) -> str:
     if work.tokens:
         parts.append(f", {work.tokens:,} tokens" + _a_second(rate))
     if work.most_tokens:  # replies may end early, and a plain one is short
-        left = pace.left(f"{work.what} {work.unit}", min(1.0, work.tokens_settled / work.most_tokens))
+        left = pace.left(f"{work.what} {work.unit}", min(1.0, work.tokens_settled / work.most_tokens), ENOUGH)
         return "".join([*parts, left.replace(", ", ", at most ")])
     return "".join([*parts, pace.left(f"{work.what} {work.unit}", work.done / work.total)])
 

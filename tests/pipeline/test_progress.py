@@ -71,7 +71,10 @@ def test_tokens_a_second_give_the_time_left_at_most_until_a_reply_is_whole(monke
     pace = WorkPace()
     asked = WorkProgress("base, cpt", 0, 60, "replies", tokens=0, most_tokens=60_000)
     assert describe_work(asked, pace) == "base, cpt: 0 of 60 replies"
-    now[0] += 10
+    now[0] += 9
+    first = replace(asked, tokens=9, tokens_settled=9)
+    assert describe_work(first, pace) == "base, cpt: 0 of 60 replies, 9 tokens, 1.0 tokens/s", "not 17 hours"
+    now[0] += 1
     half = replace(asked, tokens=1_000, tokens_settled=1_000)
     text = "base, cpt: 0 of 60 replies, 1,000 tokens, 100 tokens/s, at most 10 min left"
     assert describe_work(half, pace) == text

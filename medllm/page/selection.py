@@ -20,11 +20,15 @@ from medllm.page.results import Column, RecordedResults
 Mask = npt.NDArray[np.bool_]
 Outcome = Literal[
     "lost", "lost_wrong", "lost_unread", "gained", "kept", "never", "prohibited",
+    "any_lost", "any_gained", "disagree", "all_wrong",
     "plain_right", "plain_wrong", "plain_unparsed",
     "explain_right", "explain_wrong", "explain_unparsed", "asked",
     "think_lost", "think_gained", "think_right", "think_wrong", "think_unparsed",
 ]  # fmt: skip
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+Sort = Literal["", "hardest", "longest", "flips"]
+"""The order of a list: as in the exams, fewest right answers first, longest reply first, most changed answers first."""
+SORTS: tuple[Sort, ...] = get_args(Sort)
 
 
 def outcomes(results: RecordedResults) -> list[Outcome]:
@@ -103,7 +107,10 @@ def options(results: RecordedResults, field: str) -> list[str]:
 
 
 def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
-    """Return the questions on which a model had this outcome; questions it was not asked never count."""
+    """Return the questions on which a model had this outcome; questions it was not asked never count.
+
+    The outcomes `any_lost`, `any_gained`, `disagree` and `all_wrong` are those of all models together.
+    """
     plain: Column = (model, "plain")
     explained: Column = (model, "explain")
     thought: Column = (model, "think")
@@ -123,6 +130,10 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
         "explain_right": lambda: right[explained],
         "explain_wrong": lambda: there[explained] & ~right[explained] & ~lost[explained],
         "explain_unparsed": lambda: lost[explained],
+        "any_lost": lambda: _of_any(results, "lost"),
+        "any_gained": lambda: _of_any(results, "gained"),
+        "disagree": lambda: _disagreement(results),
+        "all_wrong": lambda: _right_share(results) == 0,
         "asked": lambda: there[plain] | there[explained] | there[thought],
         "think_lost": lambda: there[plain] & there[thought] & right[plain] & ~right[thought],
         "think_gained": lambda: there[plain] & there[thought] & ~right[plain] & right[thought],
@@ -131,6 +142,52 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
         "think_unparsed": lambda: lost[thought],
     }
     return found[wanted]()
+
+
+def _of_any(results: RecordedResults, wanted: Outcome) -> Mask:
+    found: Mask = np.any([outcome(results, model, wanted) for model in results.models], axis=0)
+    return found
+
+
+def _disagreement(results: RecordedResults) -> Mask:
+    """The questions to which two models gave different answers under one prompt; an unread reply gives none."""
+
+    def compare() -> Mask:
+        answers = np.asarray([*(one or "" for one in results.table.column("answer").to_pylist()), ""])
+        found = np.zeros(len(results.questions), dtype=np.bool_)
+        for prompt in results.shown:
+            first = np.full(len(found), "", dtype=answers.dtype)
+            for model in results.models:
+                own = answers[results.rows[model, prompt]]
+                found |= (own != "") & (first != "") & (own != first)
+                first = np.where(first == "", own, first)
+        return found
+
+    return results.remembered("models disagree", compare)
+
+
+def _right_share(results: RecordedResults) -> npt.NDArray[np.float64]:
+    """The share of the replies to each question that are right; NaN where there is no reply."""
+    columns = [(model, prompt) for model in results.models for prompt in results.shown]
+    right = np.sum([results.right[one] for one in columns], axis=0, dtype=np.float64)
+    there = np.sum([results.there[one] for one in columns], axis=0, dtype=np.float64)
+    return np.divide(right, there, out=np.full(len(right), np.nan), where=there > 0)
+
+
+def _rank(results: RecordedResults, sort: Sort) -> npt.NDArray[np.float64]:
+    """A number for each question: the list begins with the smallest."""
+    if sort == "hardest":
+        return _right_share(results)
+    if sort == "flips":
+        return -np.sum(
+            [outcome(results, model, kind) for model in results.models for kind in ("lost", "gained")],
+            axis=0,
+            dtype=np.float64,
+        )
+    if sort == "longest":
+        length = np.append(pc.utf8_length(results.table.column("completion")).fill_null(0).to_numpy(), 0)
+        return -np.max([length[places] for places in results.rows.values()], axis=0).astype(np.float64)
+    return np.zeros(len(results.questions))
 
 
 def containing(results: RecordedResults, text: str) -> Mask:
@@ -169,6 +226,8 @@ def _text(value: object) -> str:
 
 PAGE = 10
 """Rows shown at first and added by each "more"."""
+SEARCHES = 32
+"""Searches that are kept, a bit for each question."""
 
 
 @dataclass(frozen=True)
@@ -179,19 +238,33 @@ class Wanted:
     outcome: Outcome = "lost"
     narrow: Filter = field(default_factory=Filter)
     text: str = ""
+    sort: Sort = ""
 
     def keys(self, results: RecordedResults) -> list[str]:
-        """Return the questions, in the order of the results."""
+        """Return the questions in the wanted order; questions of equal rank keep the order of the results."""
         if self.model not in results.models or self.outcome not in OUTCOMES:
             return []
-        mask = outcome(results, self.model, self.outcome) & self.narrow.mask(results) & containing(results, self.text)
-        return [results.keys[place] for place in np.flatnonzero(mask)]
+        mask = outcome(results, self.model, self.outcome) & self.narrow.mask(results) & self._found(results)
+        places = np.flatnonzero(mask)
+        order = np.argsort(_rank(results, self.sort)[places], kind="stable") if self.sort else np.arange(len(places))
+        return [results.keys[place] for place in places[order]]
+
+    def _found(self, results: RecordedResults) -> Mask:
+        """What the search finds; the last searches are kept, since a list that is walked is searched at each step."""
+        kept: dict[str, Mask] = results.remembered("searches", dict)
+        found = kept.get(self.text)
+        if found is None:
+            found = containing(results, self.text)
+            for old in list(kept)[: max(0, len(kept) + 1 - SEARCHES)]:
+                kept.pop(old, None)  # another reader may have done so
+            kept[self.text] = found
+        return found
 
     def query(self) -> str:
         """Return the selection as part of an address."""
         fields = {
             "model": self.model, "outcome": self.outcome, "exam": self.narrow.exam, "year": self.narrow.year,
-            "section": self.narrow.section, "category": self.narrow.category, "find": self.text,
+            "section": self.narrow.section, "category": self.narrow.category, "find": self.text, "sort": self.sort,
             "text": "1" if self.narrow.text_only else "",
         }  # fmt: skip
         return urlencode({name: value for name, value in fields.items() if value})
@@ -204,7 +277,8 @@ class Wanted:
         )
         narrow = Filter(exam, year, section, category, text_only=query.get("text") == "1")
         wanted: Outcome = next((name for name in OUTCOMES if name == query.get("outcome")), "lost")
-        return cls(query.get("model", results.models[0]), wanted, narrow, text)
+        sort: Sort = next((name for name in SORTS if name == query.get("sort")), "")
+        return cls(query.get("model", results.models[0]), wanted, narrow, text, sort)
 
 
 def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:

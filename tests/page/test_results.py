@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.exam.record import read_records, schema, write_records
+from medllm.page import selection
 from medllm.page.html import ResultsError, fault_panel
 from medllm.page.loading import load, read
 from medllm.page.results import NO_TEXT, Origin
@@ -59,6 +61,46 @@ def test_a_lost_answer_that_cannot_be_read_is_counted_apart_from_a_wrong_one(eva
             {r.question_id for pair in pairs for r in pair if r.prohibited}
         )
     assert sum(line.change.lost_unread for line in lines) > 0
+
+
+def test_lists_of_all_models_together_are_what_their_records_are(evaluation, results):
+    cells = {(r.question_id, r.model, r.prompt): r for r in read_records(evaluation)}
+    models, prompts = results.models, ("plain", "explain")
+
+    def listed(kind, sort=""):
+        return [results.question(key).question_id for key in Wanted("base", kind, sort=sort).keys(results)]
+
+    names = [question.question_id for question in results.questions]
+    lost = {n for n in names for m in models if cells[n, m, "plain"].correct and not cells[n, m, "explain"].correct}
+    answers = {(n, p): {cells[n, m, p].answer for m in models} - {None} for n in names for p in prompts}
+    share = {n: sum(cells[n, m, p].correct for m in models for p in prompts) for n in names}
+    assert listed("any_lost") == [n for n in names if n in lost]
+    assert listed("disagree") == [n for n in names if any(len(answers[n, p]) > 1 for p in prompts)]
+    assert listed("all_wrong") == [n for n in names if share[n] == 0]
+    assert 0 < len(listed("disagree")) < len(names) and lost
+    length = {n: max(len(cells[n, m, p].completion) for m in models for p in prompts) for n in names}
+    assert listed("asked", "hardest") == sorted(names, key=share.__getitem__)
+    assert listed("asked", "longest") == sorted(names, key=lambda n: -length[n])
+    turned = {n: sum(cells[n, m, "plain"].correct != cells[n, m, "explain"].correct for m in models) for n in names}
+    assert listed("asked", "flips") == sorted(names, key=lambda n: -turned[n])
+    wanted = Wanted("base", "disagree", sort="hardest")
+    assert Wanted.read(dict(parse_qsl(wanted.query())), results) == wanted
+
+
+def test_a_search_that_is_walked_is_made_once_and_few_are_kept(results, monkeypatch):
+    made = []
+
+    def search(recorded, text):
+        made.append(text)
+        return np.ones(len(recorded.questions), dtype=bool)
+
+    monkeypatch.setattr(selection, "containing", search)
+    for number in range(40):
+        Wanted("base", "asked", text=f"word {number}").keys(results)
+    Wanted("base", "asked", text="word 39").keys(results)
+    assert made == [f"word {number}" for number in range(40)]
+    Wanted("base", "asked", text="word 0").keys(results)
+    assert made[-1] == "word 0", "the oldest is searched again"
 
 
 def test_the_first_sample_is_shown_when_there_are_several(tmp_path, evaluation):

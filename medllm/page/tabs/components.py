@@ -9,7 +9,7 @@ import gradio as gr
 
 from medllm.page.html import LANGUAGES, words
 from medllm.page.live import Live
-from medllm.page.selection import OUTCOMES
+from medllm.page.selection import OUTCOMES, SORTS
 from medllm.side_by_side import Cells, Round
 
 PACE = 0.2
@@ -20,7 +20,8 @@ TABS = ("compare", "scores", "flips", "ask", "review", "about")
 LABELS = (
     "accuracy_measure", "all", "category", "exam", "find", "flipped", "generate", "measure", "model", "more", "next",
     "outcome", "own_choices", "own_question", "points_measure", "previous", "random", "section", "stop", "text_only",
-    "which", "year", *TABS, *(f"{outcome}_long" for outcome in OUTCOMES),
+    "which", "year", *TABS, *(f"{outcome}_long" for outcome in OUTCOMES), "sort",
+    *(f"sort_{name or 'exam'}" for name in SORTS),
 )  # fmt: skip
 I18N = gr.I18n(**{language: {key: words()[key][language] for key in LABELS} for language in LANGUAGES})
 """The words on Gradio's own controls, as its translation table: the page carries it, so it has only these words."""

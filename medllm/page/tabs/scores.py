@@ -8,7 +8,7 @@ import gradio as gr
 from medllm.page.context import PageContext
 from medllm.page.results import RecordedResults
 from medllm.page.scores import scores
-from medllm.page.selection import PAGE, Filter, Wanted, options, outcomes, rows
+from medllm.page.selection import PAGE, SORTS, Filter, Wanted, options, outcomes, rows
 from medllm.page.tabs.components import I18N, anything, block, on, remember
 
 NAMES = ("exam", "year", "section", "category", "text")
@@ -95,18 +95,18 @@ class Flips:
         *controls, shown = chosen
         return rows(self.page.results, self.wanted(*controls), shown + PAGE), shown + PAGE
 
-    def wanted(self, model: str, outcome: Any, text: str, *filters: Any) -> Wanted:  # noqa: ANN401
+    def wanted(self, model: str, outcome: Any, text: str, sort: Any, *filters: Any) -> Wanted:  # noqa: ANN401
         """Return the selection that the controls describe."""
-        return Wanted(model, outcome, read_filters(*filters), text or "")
+        return Wanted(model, outcome, read_filters(*filters), text or "", sort)
 
     def opened(self, wanted: Wanted) -> list[Any]:
         """Return controls and list set to a selection, as a number or a link asks."""
-        chosen = [wanted.model, wanted.outcome, wanted.text, *set_filters(wanted.narrow)]
+        chosen = [wanted.model, wanted.outcome, wanted.text, wanted.sort, *set_filters(wanted.narrow)]
         return [*chosen, *self.show(*chosen)]
 
     def remember(self, listener: Any, tab: str = "flips") -> None:  # noqa: ANN401  (an event of gradio's)
         """Write the chosen values into the address."""
-        remember(listener, ["model", "outcome", "find", *NAMES], self.controls, tab=tab)
+        remember(listener, ["model", "outcome", "find", "sort", *NAMES], self.controls, tab=tab)
 
 
 def draw_flips(page: PageContext) -> Flips:
@@ -118,7 +118,9 @@ def draw_flips(page: PageContext) -> Flips:
         outcome = gr.Dropdown(offered, value="lost", label=I18N("outcome"), elem_classes="wide", min_width=240)
         text = gr.Textbox(label=I18N("find"), max_length=200, min_width=160)
     with gr.Row(elem_classes="controls"):
-        controls = [model, outcome, text, *draw_filters(results)]
+        orders = [(I18N(f"sort_{name or 'exam'}"), name) for name in SORTS]
+        sort = gr.Dropdown(orders, value="", label=I18N("sort"), min_width=150)
+        controls = [model, outcome, text, sort, *draw_filters(results)]
     shown = gr.State(PAGE)
     listed = block(rows(results, Wanted(results.models[0], "lost", Filter()), PAGE), elem_id="list", js_on_load=PICK)
     more = gr.Button(I18N("more"), elem_id="more")

@@ -166,28 +166,30 @@ def _disagreement(results: RecordedResults) -> Mask:
     return results.remembered("models disagree", compare)
 
 
-def _right_share(results: RecordedResults) -> npt.NDArray[np.float64]:
+Numbers = npt.NDArray[np.float64]
+
+
+def _right_share(results: RecordedResults) -> Numbers:
     """The share of the replies to each question that are right; NaN where there is no reply."""
     columns = [(model, prompt) for model in results.models for prompt in results.shown]
-    right = np.sum([results.right[one] for one in columns], axis=0, dtype=np.float64)
-    there = np.sum([results.there[one] for one in columns], axis=0, dtype=np.float64)
-    return np.divide(right, there, out=np.full(len(right), np.nan), where=there > 0)
+    right: Numbers = np.asarray([results.right[one] for one in columns], dtype=np.float64).sum(axis=0)
+    there: Numbers = np.asarray([results.there[one] for one in columns], dtype=np.float64).sum(axis=0)
+    return np.where(there > 0, right / np.maximum(there, 1), np.nan)
 
 
-def _rank(results: RecordedResults, sort: Sort) -> npt.NDArray[np.float64]:
+def _rank(results: RecordedResults, sort: Sort) -> Numbers:
     """A number for each question: the list begins with the smallest."""
     if sort == "hardest":
         return _right_share(results)
+    found: Numbers = np.zeros(len(results.questions))
     if sort == "flips":
-        return -np.sum(
-            [outcome(results, model, kind) for model in results.models for kind in ("lost", "gained")],
-            axis=0,
-            dtype=np.float64,
-        )
+        for model in results.models:
+            found -= outcome(results, model, "lost") | outcome(results, model, "gained")
     if sort == "longest":
         length = np.append(pc.utf8_length(results.table.column("completion")).fill_null(0).to_numpy(), 0)
-        return -np.max([length[places] for places in results.rows.values()], axis=0).astype(np.float64)
-    return np.zeros(len(results.questions))
+        for places in results.rows.values():
+            found = np.minimum(found, -length[places].astype(np.float64))
+    return found
 
 
 def containing(results: RecordedResults, text: str) -> Mask:

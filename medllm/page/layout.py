@@ -16,7 +16,7 @@ from medllm.page.tabs import scores as scores_tab
 from medllm.page.tabs.components import I18N, Stops, block, on
 from medllm.page.tabs.scores import set_filters
 
-FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "measure")
+FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "sort", "measure")
 """The parameters of an address that set Scores and Flips."""
 BACK = "window.addEventListener('popstate', () => trigger('back', { search: location.search }))"
 

@@ -101,8 +101,9 @@ def test_texts_are_audited_as_they_are_or_by_their_path(ward):
     Path("texts").mkdir()
     Path("texts/leak.txt").write_text(text, "utf-8")
     assert medllm.audit("texts", "ward", data={"ward": "ward"}).leaked
-    with refused("corpus.audit-no-folder", "ward"):
-        medllm.audit("texts", "ward")
+    assert medllm.audit("texts", "ward").leaked, "an exam is found by its folder's name"
+    with refused("corpus.audit-no-folder", "elsewhere"):
+        medllm.audit("texts", "elsewhere")
 
 
 def test_one_reply_is_read(ward):

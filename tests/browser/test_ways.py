@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from medllm.page.html import words
+from medllm.page.loading import load
+from medllm.page.selection import Wanted
 from medllm.votes.journal import Journal
 from tests.browser.conftest import opened, served
 from tests.page.simulated import HOSTILE, write
@@ -95,6 +97,16 @@ def test_a_list_is_walked_with_its_place_and_the_way_back_by_buttons_keys_and_hi
     tab.page.locator("#place").wait_for()
     tab.wait("text => document.querySelector('#place').innerText.includes(text)", f"3 / {total}")
     assert tab.complaints == []
+
+
+def test_a_link_restores_an_ordered_list(tab, evaluation_folder):
+    recorded = load(str(evaluation_folder))
+    for sort in ("hardest", "longest"):
+        first = Wanted("base", "asked", sort=sort).keys(recorded)[0]
+        tab.open(f"?tab=flips&model=base&outcome=asked&sort={sort}")
+        tab.wait("key => document.querySelector('#list [data-key]')?.dataset.key === key", first)
+        tab.page.wait_for_timeout(1000)  # a value that is set late would order the list again
+        assert tab.page.get_attribute("#list [data-key]", "data-key") == first
 
 
 def test_a_search_finds_words_of_stem_choice_and_reply_in_any_width_as_one_types(tab):

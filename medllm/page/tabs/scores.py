@@ -95,18 +95,19 @@ class Flips:
         *controls, shown = chosen
         return rows(self.page.results, self.wanted(*controls), shown + PAGE), shown + PAGE
 
-    def wanted(self, model: str, outcome: Any, text: str, sort: Any, *filters: Any) -> Wanted:  # noqa: ANN401
-        """Return the selection that the controls describe."""
+    def wanted(self, model: str, outcome: Any, sort: Any, *others: Any) -> Wanted:  # noqa: ANN401
+        """Return the selection that the controls describe; the last value is the search."""
+        *filters, text = others
         return Wanted(model, outcome, read_filters(*filters), text or "", sort)
 
     def opened(self, wanted: Wanted) -> list[Any]:
         """Return controls and list set to a selection, as a number or a link asks."""
-        chosen = [wanted.model, wanted.outcome, wanted.text, wanted.sort, *set_filters(wanted.narrow)]
+        chosen = [wanted.model, wanted.outcome, wanted.sort, *set_filters(wanted.narrow), wanted.text]
         return [*chosen, *self.show(*chosen)]
 
     def remember(self, listener: Any, tab: str = "flips") -> None:  # noqa: ANN401  (an event of gradio's)
         """Write the chosen values into the address."""
-        remember(listener, ["model", "outcome", "find", "sort", *NAMES], self.controls, tab=tab)
+        remember(listener, ["model", "outcome", "sort", *NAMES, "find"], self.controls, tab=tab)
 
 
 def draw_flips(page: PageContext) -> Flips:
@@ -120,7 +121,8 @@ def draw_flips(page: PageContext) -> Flips:
     with gr.Row(elem_classes="controls"):
         orders = [(I18N(f"sort_{name or 'exam'}"), name) for name in SORTS]
         sort = gr.Dropdown(orders, value="", label=I18N("sort"), min_width=150)
-        controls = [model, outcome, text, sort, *draw_filters(results)]
+        # The search comes last: its change is noticed while an address is restored, when all others are set.
+        controls = [model, outcome, sort, *draw_filters(results), text]
     shown = gr.State(PAGE)
     listed = block(rows(results, Wanted(results.models[0], "lost", Filter()), PAGE), elem_id="list", js_on_load=PICK)
     more = gr.Button(I18N("more"), elem_id="more")

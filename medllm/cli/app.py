@@ -40,6 +40,7 @@ ORDER = (
     "exam",
     "audit",
     "merge",
+    "votes",
     "hub",
     "app",
 )

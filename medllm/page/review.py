@@ -15,7 +15,8 @@ from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.page.html import LONGEST_CARD, both, percent, question_card, safe, word
 from medllm.page.results import RecordedResults
-from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Agreement, Use, Vote, digest, use_of
+from medllm.votes.agreement import Agreement
+from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Use, Vote, digest, use_of
 
 COMMON = 20
 """Pairs at the beginning that every rater sees in the same order, so that agreement can be measured on them."""
@@ -225,7 +226,9 @@ def no_more(reason: str = "no_pairs") -> str:
 def agreement_line(found: Agreement) -> str:
     """Return the figures of agreement, with the counts behind them."""
     text = both("agreement_counts", votes=found.votes, raters=found.raters, pairs=found.pairs)
-    if found.pairs and found.kappa == found.kappa:
-        interval = f"κ = {found.kappa:.2f} [{found.low:.2f}, {found.high:.2f}]".replace("-", "−")
+    kappa = found.fleiss
+    if kappa.value == kappa.value:
+        ends = f" [{kappa.low:.2f}, {kappa.high:.2f}]" if kappa.low == kappa.low else ""
+        interval = f"κ = {kappa.value:.2f}{ends}".replace("-", "−")
         text += f" {both('agreement_equal', share=percent(found.equal))} {safe(interval)}"
     return f'<p class="quiet" id="agreement">{text}</p>'

@@ -16,8 +16,9 @@ from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import RecordedResults, key_of
 from medllm.page.review import Review, vote_id
+from medllm.votes.agreement import Agreement, agreement
 from medllm.votes.journal import Journal, Uploader
-from medllm.votes.vote import Agreement, Vote, agreement, preference_rows
+from medllm.votes.vote import Vote, counted, preference_rows
 
 NAMED = "name:"
 """Prefix of a rater's id in a request if the rater uses a name instead of a number drawn in the browser."""
@@ -86,7 +87,7 @@ class VoteBox:
 
     def agreement(self) -> Agreement:
         """Compute the agreement of the raters so far."""
-        return agreement(self.journal.votes())
+        return agreement(counted(self.journal.votes()))
 
 
 def open_vote_box(results: RecordedResults, folder: Path | None, stack: ExitStack) -> VoteBox | None:

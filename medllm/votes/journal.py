@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 
 from medllm.errors import DataError, HubError, MedllmError
 from medllm.hub import Hub
-from medllm.votes.vote import Vote
+from medllm.votes.vote import Vote, counted
 
 
 class Journal:
@@ -71,16 +71,8 @@ class Journal:
         if not self.file.exists():
             return []
         whole, _, _ = self.file.read_bytes().rpartition(b"\n")
-        found = []
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                found.append(Vote.read(json.loads(line)))
-            except (ValueError, DataError) as fault:
-                raise DataError(
-                    "preferences.broken-vote",
-                    f"{self.file} line {number}: is not a vote ({fault}). Correct or remove that line.",
-                ) from fault
-        return found
+        lines = whole.split(b"\n") if whole else []
+        return [_vote_of(line, self.file, number) for number, line in enumerate(lines, start=1)]
 
     @contextmanager
     def sending(self) -> Iterator[None]:
@@ -131,8 +123,41 @@ class Journal:
             for line in handle:
                 if not line.endswith(b"\n"):
                     return  # torn: its writer died, and the next one cuts it off
-                self._known.add(json.loads(line)["vote_id"])
+                self._known.add(_vote_of(line, self.file).vote_id)
                 self._read_to += len(line)
+
+
+def _vote_of(line: bytes, file: Path, number: int | None = None) -> Vote:
+    """Return the vote of a line; DataError names the line where it is damaged."""
+    try:
+        return Vote.read(json.loads(line))
+    except (ValueError, DataError) as fault:
+        at = "a line" if number is None else f"line {number}"
+        raise DataError(
+            "preferences.broken-vote", f"{file} {at}: is not a vote ({fault}). Correct or remove that line."
+        ) from fault
+
+
+def read_votes(folder: Path) -> list[Vote]:
+    """Return the votes of a journal's folder, or of a dataset of votes; each once, a torn last line left out.
+
+    DataError where there is no vote, or where a line is damaged: its file and number are named.
+    """
+    if not folder.is_dir():
+        raise DataError("votes.no-folder", f"{folder}: is no folder. Give the folder that `medllm app --votes` names.")
+    journal = folder / "votes.jsonl"
+    files = [journal] if journal.is_file() else sorted((folder / "votes").glob("*.jsonl"))
+    found: dict[str, Vote] = {}
+    for file in files:
+        whole, _, _ = file.read_bytes().rpartition(b"\n")
+        for number, line in enumerate(whole.split(b"\n") if whole else (), start=1):
+            vote = _vote_of(line, file, number)
+            found.setdefault(vote.vote_id, vote)
+    if not found:
+        raise DataError(
+            "votes.none", f"{folder}: holds no votes. Votes are in votes.jsonl, or in votes/*.jsonl of a dataset."
+        )
+    return list(found.values())
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -168,7 +193,7 @@ class Uploader:
         self.pause = pause
         self.fault: MedllmError | None = None
         """Why the last try failed; None when all is sent."""
-        self._sent: dict[str, int] = {}
+        self._sent: dict[str, tuple[int, int]] = {}
         self._elsewhere: frozenset[str] | None = None
         self._news, self._stop = Event(), Event()
         self._thread = Thread(target=self._run, name="medllm-votes", daemon=True)
@@ -208,33 +233,42 @@ class Uploader:
         return self._elsewhere
 
     def _send(self) -> None:
-        chunks = dict(self._grown())
+        chunks = list(self._grown())
         if not chunks:
             return
         with tempfile.TemporaryDirectory() as aside:
-            folder = Path(aside)
-            for name, votes in chunks.items():
+            folder, emptied = Path(aside), []
+            for name, votes, standing in chunks:
                 _write(folder / "votes" / name, [json.loads(vote.line()) for vote in votes])
-                trained = self.rows(votes)
+                trained = self.rows(standing)
                 if trained:
                     _write(folder / "preferences" / name, trained)
+                else:
+                    emptied.append(f"preferences/{name}")
             (folder / "README.md").write_text(self.card, encoding="utf-8")
-            self.hub.call(self.repo_id, lambda api: self._commit(api, folder))
-        self._sent |= {name: len(votes) for name, votes in chunks.items()}
+            self.hub.call(self.repo_id, lambda api: self._commit(api, folder, emptied))
+        self._sent |= {name: (len(votes), len(standing)) for name, votes, standing in chunks}
 
-    def _commit(self, api: HfApi, folder: Path) -> None:
+    def _commit(self, api: HfApi, folder: Path, emptied: list[str]) -> None:
         api.create_repo(self.repo_id, repo_type="dataset", private=True, exist_ok=True)
         api.upload_folder(
-            repo_id=self.repo_id, repo_type="dataset", folder_path=folder, commit_message="Votes from the Space"
+            repo_id=self.repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message="Votes from the Space",
+            delete_patterns=emptied or None,
         )
 
-    def _grown(self) -> Iterator[tuple[str, list[Vote]]]:
+    def _grown(self) -> Iterator[tuple[str, list[Vote], list[Vote]]]:
+        """Yield each chunk that has new votes, or lost one to a correction: its votes, and those that still count."""
         votes = self.journal.votes()
+        standing = {vote.vote_id for vote in counted(votes)}
         for start in range(0, len(votes), CHUNK):
             chunk = votes[start : start + CHUNK]
             name = f"{self.journal.name}-{start // CHUNK:05d}.jsonl"
-            if self._sent.get(name) != len(chunk):
-                yield name, chunk
+            kept = [vote for vote in chunk if vote.vote_id in standing]
+            if self._sent.get(name) != (len(chunk), len(kept)):
+                yield name, chunk, kept
 
     def _run(self) -> None:
         wait = self.pause

@@ -1,14 +1,12 @@
-"""Votes on two explanations: what one holds, how far raters agree, and the preference rows for training."""
+"""Votes on two explanations: what one holds, and the preference rows for training."""
 
 import hashlib
 import json
 import math
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
-from itertools import combinations
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
 
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE
@@ -16,10 +14,11 @@ from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 
-Choice = Literal["a", "b", "tie", "bad"]
+Choice = Literal["a", "b", "tie", "bad", "skip"]
 Reason = Literal["fact", "omission", "harmful", "outdated", "unsupported", "lucky"]
 Use = Literal["training", "evaluation-only"]
-CHOICES: tuple[Choice, ...] = get_args(Choice)
+CHOICES: tuple[Choice, ...] = get_args(Choice)[:4]
+"""The judgements; a skip is stored, so that the pair is not shown again, and counts in no figure."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 LONGEST_NOTE = 1000
 
@@ -42,7 +41,7 @@ class Vote:
     """Characters of explanation A, to separate a preference for length from one for quality."""
     length_b: int
     choice: Choice
-    """Which is better: a, b, tie, or bad (both unfit)."""
+    """Which is better: a, b, tie, or bad (both unfit); skip where the rater did not judge."""
     reasons_a: tuple[Reason, ...] = ()
     """What is wrong with A: fact, omission, harmful, outdated, unsupported step, lucky (right for wrong reasons)."""
     reasons_b: tuple[Reason, ...] = ()
@@ -60,6 +59,8 @@ class Vote:
     """The results that were shown, as name@revision."""
     use: Use
     """`evaluation-only` for votes on test items: they never become training pairs."""
+    supersedes: str = ""
+    """The `vote_id` of the same rater's earlier vote that this one corrects; of one pair only the last vote counts."""
 
     def line(self) -> str:
         """Return the vote as one line of JSON."""
@@ -67,17 +68,35 @@ class Vote:
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Self:
-        """A vote from its JSON."""
-        names = {field.name for field in fields(cls)}
+        """Return a vote from its JSON; DataError where a field is missing, of another type or of no known value."""
+        kinds = get_type_hints(cls)
         try:
             columns: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in names
+                name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in kinds
             }
-            return cls(**columns)
-        except TypeError as fault:
+            vote = cls(**columns)
+        except (TypeError, AttributeError) as fault:
             raise DataError(
                 "preferences.incomplete-vote", f"the vote is incomplete ({fault}). Give every field."
             ) from fault
+        wrong = [name for name, kind in kinds.items() if not _fits(getattr(vote, name), kind)]
+        if wrong:
+            raise DataError(
+                "preferences.invalid-vote",
+                f"the vote's {', '.join(wrong)} cannot be what a rater gave. Correct the fields, or remove the vote.",
+            )
+        return vote
+
+
+def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  (a type)
+    """Return whether a value is of a field's type: text, a number that is not negative, one of some words, or a list."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, get_args(kind)[0]) for one in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return type(value) is kind and (kind is not int or cast(int, value) >= 0)
 
 
 def digest(text: str) -> str:
@@ -85,66 +104,18 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement figures, with the numbers of votes, raters and pairs behind them."""
-
-    votes: int
-    raters: int
-    pairs: int
-    """Judgements by two different raters of the same two texts."""
-    equal: float
-    """The share of those with the same choice; nan when there are none."""
-    kappa: float
-    """The same beyond chance; nan when there are none, or when chance alone explains everything."""
-    low: float
-    high: float
-    """The 95 % interval of kappa (large-sample)."""
+def pair_of(vote: Vote) -> tuple[Any, ...]:
+    """Return what identifies the two replies of a vote, whichever side each was on."""
+    sides = sorted(((vote.model_a, vote.completion_a), (vote.model_b, vote.completion_b)))
+    return vote.benchmark, vote.question_id, *sides
 
 
-def agreement(votes: Sequence[Vote]) -> Agreement:
-    """Agreement over all pairs of raters who saw the same two explanations, on either side."""
-    seen: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for vote in votes:
-        key = (vote.benchmark, vote.question_id, *sorted((vote.completion_a, vote.completion_b)))
-        seen[key].append((vote.rater, _faced(vote)))
-    couples = [
-        (first[1], second[1])
-        for judged in seen.values()
-        for first, second in combinations(judged, 2)
-        if first[0] != second[0]
-    ]
-    equal, kappa, half = kappa_of(couples)
-    raters = len({vote.rater for vote in votes})
-    return Agreement(len(votes), raters, len(couples), equal, kappa, kappa - half, kappa + half)
-
-
-def kappa_of(couples: Sequence[tuple[str, str]]) -> tuple[float, float, float]:
-    """Share of equal choices, kappa, and half its 95 % interval; raters are interchangeable, so margins are pooled.
-
-    >>> couples = [("a", "a")] * 20 + [("a", "b")] * 5 + [("b", "a")] * 10 + [("b", "b")] * 15
-    >>> [round(value, 3) for value in kappa_of(couples)]
-    [0.7, 0.394, 0.257]
-    """
-    size = len(couples)
-    if not size:
-        return math.nan, math.nan, math.nan
-    equal = sum(first == second for first, second in couples) / size
-    margin = Counter(choice for couple in couples for choice in couple)
-    chance = sum((count / (2 * size)) ** 2 for count in margin.values())
-    if chance == 1:
-        return equal, math.nan, math.nan
-    kappa = (equal - chance) / (1 - chance)
-    half = 1.96 * math.sqrt(equal * (1 - equal) / size) / (1 - chance)
-    return equal, kappa, half
-
-
-def _faced(vote: Vote) -> str:
-    """Express the choice by text instead of by side, since sides are drawn separately for each rater."""
-    if vote.choice not in CHOICES[:2]:
-        return vote.choice
-    first_is_a = vote.completion_a <= vote.completion_b
-    return "first" if (vote.choice == "a") == first_is_a else "second"
+def counted(votes: Sequence[Vote]) -> list[Vote]:
+    """Return the votes that count: of one rater's votes on one pair of replies, the last."""
+    last: dict[tuple[Any, ...], Vote] = {}
+    for vote in sorted(votes, key=lambda one: one.time):  # stable: within a second, the order of the journal
+        last[vote.rater, *pair_of(vote)] = vote
+    return list(last.values())
 
 
 Find = Callable[[Vote, str], Record | None]

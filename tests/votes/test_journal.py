@@ -192,3 +192,16 @@ def test_preference_rows_go_to_a_config_of_their_own(tmp_path, hub):
     journal.append(vote(2))
     uploader(hub, journal, lambda votes: [{"vote_id": v.vote_id} for v in votes if v.use == "training"]).send()
     assert [row["vote_id"] for row in sent(hub, "preferences")] == [vote(1).vote_id]
+
+
+def test_a_corrected_vote_takes_its_preference_row_back_and_both_votes_stay(tmp_path, hub):
+    journal = Journal(tmp_path / "journal")
+    first = vote(1, use="training")
+    sender = uploader(hub, journal, lambda votes: [{"vote_id": v.vote_id} for v in votes if v.choice in ("a", "b")])
+    journal.append(first)
+    sender.send()
+    assert [row["vote_id"] for row in sent(hub, "preferences")] == [first.vote_id]
+    journal.append(vote(1, use="training", vote_id="corrected", choice="tie", supersedes=first.vote_id))
+    sender.send()
+    assert sent(hub, "preferences") == []
+    assert [row["vote_id"] for row in sent(hub)] == [first.vote_id, "corrected"]

@@ -1,13 +1,17 @@
-"""Agreement and the way from votes to preference rows: sides do not matter, test items never train."""
+"""What a vote may hold, which votes count, and the way to preference rows: test items never train."""
 
+import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
+from medllm.errors import DataError
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.exam.record import Record
-from medllm.votes.vote import agreement, digest, kappa_of, preference_rows, use_of
+from medllm.votes.vote import Vote, counted, digest, preference_rows, use_of
+from tests.refusals import refused
 from tests.votes.making import vote
 
 CUTOFF = date(2017, 12, 31)
@@ -25,21 +29,33 @@ def question(benchmark: str, day: date | None) -> Question:
     )
 
 
-def test_two_raters_agree_on_a_text_although_it_stood_on_different_sides():
-    one = vote(1, rater="r1", choice="a")
-    swapped = vote(1, rater="r2", choice="b", completion_a=one.completion_b, completion_b=one.completion_a)
-    found = agreement([one, swapped])
-    assert (found.votes, found.raters, found.pairs, found.equal) == (2, 2, 1, 1.0)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"choice": "c"}, {"choice": ["a"]}, {"length_a": -1}, {"length_b": True}, {"seconds": "9"}, {"seconds": float("nan")},
+     {"reasons_a": ["ugly"]}, {"faulty_b": [1]}, {"rater": None}, {"use": "sale"}, {"note": 5}],
+)  # fmt: skip
+def test_a_vote_of_a_wrong_type_or_an_unknown_value_is_refused_by_its_field(wrong):
+    row = json.loads(vote(1).line()) | wrong
+    with refused("preferences.invalid-vote", next(iter(wrong)), kind=DataError):
+        Vote.read(row)
 
 
-def test_a_rater_does_not_agree_with_themselves():
-    assert agreement([vote(1, rater="r1"), vote(1, rater="r1")]).pairs == 0
+@pytest.mark.parametrize("row", [[], "a", 1, {}, {"vote_id": "x"}])
+def test_what_lacks_a_field_is_no_vote(row):
+    with refused("preferences.incomplete-vote", kind=DataError):
+        Vote.read(row)
 
 
-def test_kappa_is_zero_for_choices_by_chance_and_one_for_equal_ones():
-    by_chance = [(first, second) for first in "ab" for second in "ab"] * 10
-    assert kappa_of(by_chance)[1] == pytest.approx(0)
-    assert kappa_of([("a", "a"), ("b", "b")] * 10)[1] == pytest.approx(1)
+def test_of_a_raters_votes_on_one_pair_the_last_counts_and_others_votes_stay():
+    first = vote(1, rater="r1", choice="a")
+    other = vote(2, rater="r2", question_id="115A1", completion_a=first.completion_a, completion_b=first.completion_b)
+    corrected = vote(
+        3, rater="r1", question_id="115A1", choice="a", supersedes=first.vote_id, model_a=first.model_b,
+        model_b=first.model_a, completion_a=first.completion_b, completion_b=first.completion_a,
+    )  # fmt: skip
+    assert counted([first, other, corrected]) == [corrected, other]
+    earlier = replace(corrected, time="2025-12-31T00:00:00+00:00")
+    assert counted([first, other, earlier]) == [first, other], "by time, not by the order of files"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,162 @@
+"""How far raters of the same two explanations agree: kappas of Cohen and Fleiss, Krippendorff's alpha, with intervals."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from medllm.exam.statistics import Codes, Floats
+from medllm.votes.vote import CHOICES, Vote, pair_of
+
+DRAWS = 500
+"""Resamples of a bootstrap; the seed is fixed, so the same votes give the same figures."""
+
+FEWEST_SHARED = 10
+"""Shared pairs below which an interval is not computed: the bootstrap of fewer is far too narrow."""
+
+JUDGED = ("first", "second", *CHOICES[2:])
+"""What a rater may answer about two texts in an order that is the same for all raters."""
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """A coefficient of agreement: 1 for full agreement, 0 for what chance gives; nan where it does not exist."""
+
+    value: float
+    low: float
+    high: float
+    """The 95 % bootstrap interval over shared pairs; nan below ten of them."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement figures, with the numbers of votes, raters and pairs behind them."""
+
+    votes: int
+    raters: int
+    shared: int
+    """Pairs of texts that at least two raters judged."""
+    pairs: int
+    """Judgements by two different raters of the same two texts."""
+    equal: float
+    """The share of those with the same choice; nan when there are none."""
+    cohen: Coefficient
+    """Cohen's kappa: of two raters, or the mean over every two raters with shared pairs (Light's kappa)."""
+    fleiss: Coefficient
+    """Fleiss' kappa; with unequal numbers of raters, the means over pairs."""
+    krippendorff: Coefficient
+    """Krippendorff's alpha for unordered answers."""
+
+
+def agreement(votes: Sequence[Vote]) -> Agreement:
+    """Compute agreement over all raters who judged the same two explanations, on either side; skips are left out."""
+    seen: dict[tuple[object, ...], dict[str, str]] = defaultdict(dict)
+    for vote in votes:
+        if vote.choice != "skip":
+            seen[pair_of(vote)][vote.rater] = _faced(vote)
+    shared = [judged for judged in seen.values() if len(judged) > 1]
+    couples = [two for judged in shared for two in combinations(judged.values(), 2)]
+    table = np.array([[list(judged.values()).count(one) for one in JUDGED] for judged in shared], dtype=float)
+    table = table.reshape(len(shared), len(JUDGED))
+    answers = _answers(shared)
+    chance = np.random.default_rng(0)
+    draws = [chance.integers(len(shared), size=len(shared)) for _ in range(DRAWS if len(shared) else 0)]
+
+    def coefficient(values: list[float], value: float) -> Coefficient:
+        kept = np.array([one for one in values if not math.isnan(one)])
+        enough = len(shared) >= FEWEST_SHARED
+        low, high = percentiles(kept.reshape(-1, 1)) if enough else percentiles(np.empty((0, 1)))
+        return Coefficient(value, float(low[0]), float(high[0]))
+
+    return Agreement(
+        votes=len(votes),
+        raters=len({vote.rater for vote in votes}),
+        shared=len(shared),
+        pairs=len(couples),
+        equal=sum(first == second for first, second in couples) / len(couples) if couples else math.nan,
+        cohen=coefficient([light(answers[:, at]) for at in draws], light(answers)),
+        fleiss=coefficient([fleiss(table[at]) for at in draws], fleiss(table)),
+        krippendorff=coefficient([krippendorff(table[at]) for at in draws], krippendorff(table)),
+    )
+
+
+def percentiles(drawn: Floats) -> tuple[Floats, Floats]:
+    """Return the 2.5 % and 97.5 % points of each column; nan where there is no row."""
+    if not len(drawn):
+        return np.full(drawn.shape[1], math.nan), np.full(drawn.shape[1], math.nan)
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def _answers(shared: Sequence[dict[str, str]]) -> Codes:
+    """Return raters x shared pairs: the number of the answer, or -1 where the rater did not judge."""
+    raters = sorted({rater for judged in shared for rater in judged})
+    rows = [[JUDGED.index(judged[rater]) if rater in judged else -1 for judged in shared] for rater in raters]
+    return np.array(rows, dtype=np.int64).reshape(len(raters), len(shared))
+
+
+def light(answers: Codes) -> float:
+    """Return the mean of Cohen's kappa over every two raters; raters x pairs, -1 for no answer.
+
+    >>> first, second = [0] * 25 + [1] * 25, [0] * 20 + [1] * 5 + [0] * 10 + [1] * 15
+    >>> round(light(np.array([first, second])), 3)
+    0.4
+    """
+    found = [_cohen(first, second) for first, second in combinations(answers, 2)]
+    kept = [value for value in found if not math.isnan(value)]
+    return sum(kept) / len(kept) if kept else math.nan
+
+
+def _cohen(first: Codes, second: Codes) -> float:
+    both = (first >= 0) & (second >= 0)
+    size = int(both.sum())
+    if not size:
+        return math.nan
+    one = np.bincount(first[both], minlength=len(JUDGED)) / size
+    two = np.bincount(second[both], minlength=len(JUDGED)) / size
+    return _beyond_chance(float((first[both] == second[both]).mean()), float(one @ two))
+
+
+def fleiss(table: Floats) -> float:
+    """Return Fleiss' kappa of a table of pairs x answers, each row with two raters or more.
+
+    >>> round(fleiss(np.array([[2, 0], [0, 2], [1, 1], [2, 0]])), 4)
+    0.4667
+    """
+    if not len(table):
+        return math.nan
+    raters = table.sum(axis=1)
+    equal = (table * (table - 1)).sum(axis=1) / (raters * (raters - 1))
+    share = (table / raters[:, None]).mean(axis=0)
+    return _beyond_chance(float(equal.mean()), float(share @ share))
+
+
+def krippendorff(table: Floats) -> float:
+    """Return Krippendorff's alpha (nominal) of a table of pairs x answers, each row with two raters or more.
+
+    >>> round(krippendorff(np.array([[2, 0], [0, 2], [1, 1], [2, 0]])), 4)
+    0.5333
+    """
+    if not len(table):
+        return math.nan
+    raters, total = table.sum(axis=1), table.sum()
+    equal = ((table * (table - 1)).sum(axis=1) / (raters - 1)).sum() / total
+    of_answer = table.sum(axis=0)
+    chance = (of_answer * (of_answer - 1)).sum() / (total * (total - 1))
+    return _beyond_chance(float(equal), float(chance))
+
+
+def _beyond_chance(equal: float, chance: float) -> float:
+    """Return the agreement beyond chance; nan when chance alone explains everything."""
+    return math.nan if chance >= 1 - 1e-12 else (equal - chance) / (1 - chance)
+
+
+def _faced(vote: Vote) -> str:
+    """Express the choice by text instead of by side, since sides are drawn separately for each rater."""
+    if vote.choice not in CHOICES[:2]:
+        return vote.choice
+    first_is_a = (vote.model_a, vote.completion_a) <= (vote.model_b, vote.completion_b)
+    return "first" if (vote.choice == "a") == first_is_a else "second"

@@ -1,4 +1,4 @@
-"""How far raters of the same two explanations agree: kappas of Cohen and Fleiss, Krippendorff's alpha, with intervals."""
+"""Agreement of raters on the same explanations: kappas of Cohen and Fleiss, Krippendorff's alpha, with intervals."""
 
 import math
 from collections import defaultdict

@@ -144,7 +144,9 @@ def read_votes(folder: Path) -> list[Vote]:
     DataError where there is no vote, or where a line is damaged: its file and number are named.
     """
     if not folder.is_dir():
-        raise DataError("votes.no-folder", f"{folder}: is no folder. Give the folder that `medllm app --votes` names.")
+        raise DataError(
+            "preferences.no-votes-folder", f"{folder}: is no folder. Give the folder that `medllm app --votes` names."
+        )
     journal = folder / "votes.jsonl"
     files = [journal] if journal.is_file() else sorted((folder / "votes").glob("*.jsonl"))
     found: dict[str, Vote] = {}
@@ -155,7 +157,8 @@ def read_votes(folder: Path) -> list[Vote]:
             found.setdefault(vote.vote_id, vote)
     if not found:
         raise DataError(
-            "votes.none", f"{folder}: holds no votes. Votes are in votes.jsonl, or in votes/*.jsonl of a dataset."
+            "preferences.empty-votes-folder",
+            f"{folder}: holds no votes. Votes are in votes.jsonl, or in votes/*.jsonl of a dataset.",
         )
     return list(found.values())
 

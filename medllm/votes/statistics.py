@@ -84,7 +84,8 @@ class VoteReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for JSON: nan, a figure that does not exist, becomes null."""
-        return _without_nan(asdict(self))
+        found: dict[str, Any] = _without_nan(asdict(self))
+        return found
 
 
 def vote_report(votes: Sequence[Vote], cluster: Cluster = "question") -> VoteReport:
@@ -194,7 +195,7 @@ def _figure(value: float, low: float, high: float, form: str = ".2f") -> str:
 
 
 def votes_csv(votes: Sequence[Vote]) -> str:
-    """Return every vote as CSV, with a column that tells whether it counts; cells that a spreadsheet runs are quoted."""
+    """Return every vote as CSV, with a column for whether it counts; cells that a spreadsheet runs are quoted."""
     standing = {vote.vote_id for vote in counted(votes)}
     out = io.StringIO()
     writer = csv.DictWriter(out, [*(field.name for field in fields(Vote)), "counts"], lineterminator="\r\n")

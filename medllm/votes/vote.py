@@ -89,7 +89,7 @@ class Vote:
 
 
 def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  (a type)
-    """Return whether a value is of a field's type: text, a number that is not negative, one of some words, or a list."""
+    """Return whether a value is of a field's type: text, a number of 0 or more, one of some words, or a list."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:

@@ -91,9 +91,9 @@ def test_a_half_written_vote_counts_not_and_a_damaged_one_is_named(journal):
 
 
 def test_a_folder_without_votes_and_no_folder_are_named(tmp_path):
-    with refused("votes.none", tmp_path):
+    with refused("preferences.empty-votes-folder", tmp_path):
         CliRunner().invoke(app, ["votes", str(tmp_path)], catch_exceptions=False)
-    with refused("votes.no-folder", tmp_path / "absent"):
+    with refused("preferences.no-votes-folder", tmp_path / "absent"):
         CliRunner().invoke(app, ["votes", str(tmp_path / "absent")], catch_exceptions=False)
 
 

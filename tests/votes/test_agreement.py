@@ -52,7 +52,7 @@ def test_kappa_is_zero_by_chance_and_one_for_equal_answers():
 
 
 def test_krippendorffs_alpha_is_that_of_his_worked_example_with_missing_answers():
-    """Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C: four observers, twelve units, 0.743."""
+    """Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C: four observers, 12 units, 0.743."""
     x = None
     observed = [
         [1, 2, 3, 3, 2, 1, 4, 1, 2, x, x, x],

@@ -97,7 +97,7 @@ def test_a_model_that_wins_every_vote_has_a_finite_strength_and_interval():
 
 
 def test_raters_who_differ_widen_the_interval_that_draws_raters_whole():
-    """Three raters always prefer A and one always B: by questions 30 votes a rater count apart, by raters they do not."""
+    """Three raters always prefer A and one always B: by questions each vote counts apart, by raters four do."""
     votes = [judged(at, "a", "b", "b" if at % 4 == 0 else "a", rater=f"r{at % 4}") for at in range(120)]
     by_question, by_rater = (bradley_terry(votes, cluster)[0][0] for cluster in ("question", "rater"))
     assert by_question.value == by_rater.value

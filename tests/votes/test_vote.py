@@ -31,8 +31,9 @@ def question(benchmark: str, day: date | None) -> Question:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"choice": "c"}, {"choice": ["a"]}, {"length_a": -1}, {"length_b": True}, {"seconds": "9"}, {"seconds": float("nan")},
-     {"reasons_a": ["ugly"]}, {"faulty_b": [1]}, {"rater": None}, {"use": "sale"}, {"note": 5}],
+    [{"choice": "c"}, {"choice": ["a"]}, {"length_a": -1}, {"length_b": True}, {"seconds": "9"},
+     {"seconds": float("nan")}, {"reasons_a": ["ugly"]}, {"faulty_b": [1]}, {"rater": None}, {"use": "sale"},
+     {"note": 5}],
 )  # fmt: skip
 def test_a_vote_of_a_wrong_type_or_an_unknown_value_is_refused_by_its_field(wrong):
     row = json.loads(vote(1).line()) | wrong

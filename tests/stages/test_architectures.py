@@ -55,14 +55,21 @@ def killed(checkpoint):
     raise Killed
 
 
+def weights(folder):
+    """Every tensor in a folder, which holds at least one file of them."""
+    files = sorted(folder.glob("*.safetensors"))
+    assert files, folder
+    return {name: one for path in files for name, one in load_file(path).items()}
+
+
 def resumed(stage, settings, sources, out):
-    """Run a stage that is killed at its first checkpoint, and run it again; its adapter is that of a run without."""
+    """Run a stage that is killed at its first checkpoint, and run it again; its weights are those of a run without."""
     stage.make(settings, sources, out)
     again = out.with_name(f"{out.name}-again")
     with pytest.raises(Killed), tiny.at_each_checkpoint(killed):
         stage.make(settings, sources, again)
     stage.make(settings, sources, again)
-    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (out, again))
+    one, other = weights(out), weights(again)
     assert one.keys() == other.keys() and [name for name in one if not torch.equal(one[name], other[name])] == []
     return json.loads((out / "facts.json").read_text("utf-8"))
 

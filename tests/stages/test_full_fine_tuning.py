@@ -5,7 +5,6 @@ from typing import get_args
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from medllm.generation.engine.choice import open_generator
@@ -17,7 +16,7 @@ from medllm.training import callbacks
 from medllm.weights.load import load_tokenizer
 from tests import tiny
 from tests.refusals import refused
-from tests.stages.test_architectures import Killed, killed, plain
+from tests.stages.test_architectures import plain, resumed, weights
 
 FULL = {"lora": None, "learning_rate": 1e-3, "max_steps": 4, "save_steps": 2}
 
@@ -30,22 +29,6 @@ def sources(tmp_path_factory, request):
         "corpus": tiny.make_corpus(folder / "corpus", count=30),
         "preferences": tiny.make_pairs(folder / "preferences", count=8),
     }
-
-
-def weights(folder):
-    return {name: one for path in sorted(folder.glob("*.safetensors")) for name, one in load_file(path).items()}
-
-
-def resumed(stage, settings, sources, out):
-    """Run a stage that is killed at its first checkpoint, and run it again; its weights are those of a run without."""
-    stage.make(settings, sources, out)
-    again = out.with_name(f"{out.name}-again")
-    with pytest.raises(Killed), tiny.at_each_checkpoint(killed):
-        stage.make(settings, sources, again)
-    stage.make(settings, sources, again)
-    one, other = weights(out), weights(again)
-    assert one.keys() == other.keys() and [name for name in one if not torch.equal(one[name], other[name])] == []
-    return json.loads((out / "facts.json").read_text("utf-8"))
 
 
 def test_both_trainings_change_every_weight_are_resumed_and_answer_as_plain_generate(sources, tmp_path, monkeypatch):

@@ -157,7 +157,7 @@ class LocalGenerator(BatchedGenerator):
         replacing = frozenset(
             name
             for name, folder in adapters.items()
-            if Adapter(folder).switched or Adapter(folder).rows or not Adapter(folder).is_sum
+            if (adapter := Adapter(folder)).switched or adapter.rows or not adapter.is_sum
         )
         if adapters:
             model = load_adapters(model, adapters, base, alone=alone)

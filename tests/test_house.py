@@ -107,7 +107,6 @@ SHORT = {
     "cli/": "commands",
     "corpus/read/": "readers of a format",
     "exam/benchmarks/": "readers of a benchmark",
-    "page/tabs/": "tabs of the page",
     "preflight/": "checks of one kind of input",
     "launch/job_script.py": "the program of a Job, sent as a file",
 }

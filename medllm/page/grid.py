@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from medllm.exam.record import PROMPTS, PromptStyle, Record
-from medllm.page.html import both, hidden, safe, shortened
+from medllm.page.html import both, hidden, raw_link, reply_html, safe, shortened, thinking_html
 from medllm.page.live import LiveAnswers
-from medllm.page.reply import raw_link, reply_html, thinking_html
 from medllm.page.results import key_of
 from medllm.side_by_side import Cell, Flip, State, flip_between
 

@@ -5,16 +5,15 @@ from urllib.parse import parse_qsl
 
 import gradio as gr
 
+from medllm.page import compare_tab, scores_tab
+from medllm.page.components import I18N, Stops, block, on
 from medllm.page.context import PageContext
 from medllm.page.html import both, fault_panel, safe, word
 from medllm.page.results import Origin
 from medllm.page.review import no_more
 from medllm.page.routes import functions
+from medllm.page.scores_tab import set_filters
 from medllm.page.selection import Wanted
-from medllm.page.tabs import compare as compare_tab
-from medllm.page.tabs import scores as scores_tab
-from medllm.page.tabs.components import I18N, Stops, block, on
-from medllm.page.tabs.scores import set_filters
 
 FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "sort", "measure")
 """The parameters of an address that set Scores and Flips."""

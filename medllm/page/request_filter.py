@@ -11,8 +11,7 @@ import gradio as gr
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medllm.page.limits import PendingRequests
-from medllm.page.middleware import Hosts
+from medllm.page.middleware import Hosts, PendingRequests
 
 DEEPEST = 16
 LONGEST = 4_000

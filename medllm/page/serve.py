@@ -65,10 +65,10 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from starlette.middleware import Middleware
 
+    from medllm.page.components import I18N
     from medllm.page.middleware import Frame, hosts_of
     from medllm.page.request_filter import RequestFilter
     from medllm.page.serve import theme
-    from medllm.page.tabs.components import I18N
 
     stack = ExitStack()
     demo, routes = _build(settings, stack)
@@ -102,10 +102,9 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
 
 
 def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:
-    from medllm.page.context import PageContext
+    from medllm.page.context import PageContext, Shelf
     from medllm.page.layout import page_of, page_of_fault
     from medllm.page.loading import load
-    from medllm.page.picker import Shelf
     from medllm.page.routes import routes
     from medllm.page.vote_box import open_vote_box
 

@@ -7,9 +7,8 @@ from typing import TypeVar
 
 import pytest
 
-from medllm.page.context import PageContext
+from medllm.page.context import PageContext, Shelf
 from medllm.page.loading import read
-from medllm.page.picker import Shelf
 from medllm.page.results import Origin, RecordedResults
 from tests.page.simulated import write
 

@@ -11,10 +11,10 @@ import pytest
 from medllm.exam.prompts import render
 from medllm.generation.factory import OnDemand
 from medllm.generation.types import Delta, Reply
+from medllm.page.compare_tab import free_question
 from medllm.page.grid import grid_value
 from medllm.page.live import Live, LiveAnswers, OnZeroGpu, RecentAnswers, open_live
 from medllm.page.routes import comparison
-from medllm.page.tabs.compare import free_question
 from medllm.side_by_side import Cell
 from tests.page.simulated import questions
 from tests.refusals import refused

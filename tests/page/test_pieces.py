@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from medllm.page.components import LABELS
+from medllm.page.context import LONGEST_LIST, Shelf
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import LANGUAGES, LONGEST_CARD, both, question_card, safe, words
-from medllm.page.picker import LONGEST_LIST, Shelf
 from medllm.page.routes import comparison, table
 from medllm.page.scores import scores
 from medllm.page.selection import OUTCOMES, Filter, Wanted, records_of, rows
-from medllm.page.tabs.components import LABELS
 from medllm.side_by_side import Cell
 from tests.page.simulated import HOSTILE, MODELS
 

@@ -6,10 +6,9 @@ import pytest
 
 from medllm.exam.prompts import render
 from medllm.exam.record import read_records, write_records
-from medllm.page.context import PageContext
+from medllm.page.context import PageContext, Shelf
 from medllm.page.html import words
 from medllm.page.loading import read
-from medllm.page.picker import Shelf
 from medllm.page.results import Origin, RecordedResults
 from medllm.page.routes import exact_prompt
 from tests.page.simulated import questions, write

@@ -158,7 +158,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(site, monkeypatch):
 
 @pytest.mark.parametrize("before", ["", "GET /robots.txt HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 def test_headers_that_never_end_are_not_waited_for_and_a_stream_that_is_read_stays_open(ask, site, monkeypatch, before):
-    monkeypatch.setattr("medllm.page.limits.HEADERS", 1.5)
+    monkeypatch.setattr("medllm.page.middleware.HEADERS", 1.5)
     host, port = site.removeprefix("http://").rstrip("/").split(":")
     with (
         ask.stream("GET", "gradio_api/heartbeat/reader", timeout=httpx.Timeout(20, read=4)) as stream,

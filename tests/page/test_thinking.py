@@ -5,10 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from medllm.page.context import PageContext
+from medllm.page.context import PageContext, Shelf
 from medllm.page.grid import grid_value
 from medllm.page.loading import read
-from medllm.page.picker import Shelf
 from medllm.page.results import Origin
 from medllm.page.routes import comparison, exact_prompt
 from medllm.page.scores import score_lines, scores

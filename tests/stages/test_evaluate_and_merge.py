@@ -121,10 +121,9 @@ def test_two_processes_answer_an_exam_as_one_does(sources, tmp_path):
 
 
 def test_the_space_reads_what_is_written(sources, tmp_path):
-    from medllm.page.context import PageContext
+    from medllm.page.context import PageContext, Shelf
     from medllm.page.html import words
     from medllm.page.loading import load
-    from medllm.page.picker import Shelf
     from medllm.page.routes import exact_prompt
 
     evaluate.make(settings(prompts=("plain", "explain"), limit=5), sources, tmp_path / "out")

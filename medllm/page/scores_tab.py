@@ -5,11 +5,11 @@ from typing import Any
 
 import gradio as gr
 
+from medllm.page.components import I18N, anything, block, on, remember
 from medllm.page.context import PageContext
 from medllm.page.results import RecordedResults
 from medllm.page.scores import scores
 from medllm.page.selection import PAGE, SORTS, Filter, Wanted, options, outcomes, rows
-from medllm.page.tabs.components import I18N, anything, block, on, remember
 
 NAMES = ("exam", "year", "section", "category", "text")
 """The names of the filters in an address, in the order of their controls."""

@@ -9,13 +9,12 @@ import gradio as gr
 
 from medllm.errors import MedllmError
 from medllm.exam.question import LETTERS, Question, own_question
-from medllm.page.context import PageContext
+from medllm.page.components import I18N, Stops, block, described_by, on
+from medllm.page.context import PageContext, Shelf
 from medllm.page.grid import TEMPLATE, Cells, grid_value
 from medllm.page.html import both, notice, question_card, safe
 from medllm.page.live import LiveAnswers
-from medllm.page.picker import Shelf
 from medllm.page.selection import Wanted
-from medllm.page.tabs.components import I18N, Stops, block, described_by, on
 
 REMEMBER = "(key, walk) => window.medllm.remember({ q: key, walk: walk ? 1 : '' })"
 LIST = """element.addEventListener('click', (event) => {

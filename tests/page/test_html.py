@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from medllm.page.reply import formatted, reply_html
+from medllm.page.html import formatted, reply_html
 from tests.page.simulated import HOSTILE
 
 

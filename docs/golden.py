@@ -10,7 +10,7 @@ from medllm.exam.record import read_records, write_records
 from medllm.exam.stability.report import stability_report
 from medllm.exam.stability.text import report_json
 from medllm.hub import connect, digest_of_folder
-from medllm.miniature.build import RESULTS
+from medllm.miniature.corpora import RESULTS
 from medllm.recipe import read_recipe
 
 SEEDS = (0, 1, 2)

@@ -208,7 +208,7 @@ ON_HUB_ONLY = {"spaces"}
 COMPARED_WITH = {"lm_eval", "inspect_ai"}
 """Imported by what compares with it or runs inside it, which says how to install it."""
 WITHOUT_EXTRAS = ("cards", "cli", "errors", "exam", "files", "hub", "launch", "localhub", "pipeline", "processes",
-                  "recipe", "resource_errors", "votes")  # fmt: skip
+                  "recipe", "votes")  # fmt: skip
 """Rooms that an installation without extras imports."""
 
 

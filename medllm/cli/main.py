@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 # The commands register themselves on `app`.
-from medllm.cli import ask, audit, check, evaluate, exam, hub, merge, page, quickstart, run, score, votes  # noqa: F401
+from medllm.cli import check, evaluate, exam, hub, merge, page, quickstart, run, score  # noqa: F401
 from medllm.cli.app import app
 from medllm.errors import MedllmError, MissingExtraError
 

@@ -52,7 +52,7 @@ def quickstart(
         redirect_library_output,
     )
     from medllm.hub import connect
-    from medllm.miniature.build import SHORT, Size, prepare
+    from medllm.miniature.corpora import SHORT, Size, prepare
     from medllm.pipeline import BuildContext, make_plan
     from medllm.pipeline import run as run_plan
     from medllm.recipe import parse_override, read_recipe
@@ -101,7 +101,7 @@ def _copy_results(evaluation: Path, results: Path) -> Path:
 def table_of(evaluation: Path) -> "Ablation":
     """Return this run's rows, and the recorded rows that only `ablate` trains if the exam is the recorded one."""
     from medllm.exam.record import read_records
-    from medllm.miniature.build import RESULTS
+    from medllm.miniature.corpora import RESULTS
     from medllm.pipeline.ablation import Ablation
 
     records: list[Record] = list(read_records(evaluation))

@@ -13,11 +13,10 @@ from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
-from medllm.errors import HubError
+from medllm.errors import HubError, disk_is_full
 from medllm.hub.artifact import COMMIT, Artifact, Kind
 from medllm.hub.client import MIRROR_FILE, PUBLIC_HUB, Hub, connect
 from medllm.hub.push import KEPT, BytesSent, create
-from medllm.resource_errors import disk_is_full
 from medllm.wording import number_of
 
 LEFT_OUT = {

@@ -13,22 +13,10 @@ from typing import Self
 import uvicorn
 
 from medllm.errors import HubError
-from medllm.localhub.jobs.runner import JobRunner
+from medllm.localhub.job_runner import JobRunner
 from medllm.localhub.store.store import Store
 from medllm.localhub.validation import ServerLimits
-from medllm.localhub.web import (
-    buckets,
-    collections,
-    commit,
-    gating,
-    jobs,
-    large_files,
-    not_offered,
-    pages,
-    repos,
-    spaces,
-    tree,
-)
+from medllm.localhub.web import buckets, collections, commit, gating, jobs, large_files, pages, repos, spaces, tree
 from medllm.localhub.web.app import App, connection_class, is_loopback
 
 ROUTES = [
@@ -43,7 +31,7 @@ ROUTES = [
         spaces,
         large_files,
         tree,
-        not_offered,
+        spaces,
         pages,
     )
     for route in part.routes.routes

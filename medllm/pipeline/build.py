@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from medllm.errors import HubError, MedllmError
+from medllm.errors import HubError, MedllmError, disk_is_full
 from medllm.hub import Artifact, Hub, Input, Provenance, push
 from medllm.hub.push import branch_of, fetch_wip, tag_output, writable_head
 from medllm.pipeline.content import content_of, equal_version
@@ -27,12 +27,10 @@ from medllm.pipeline.gate import refuse_empty
 from medllm.pipeline.lineage import card_of
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, report_push, report_work
-from medllm.pipeline.pushed import deleted_versions, drop_copy, is_local, record_push
+from medllm.pipeline.pushed import deleted_versions, drop_copy, is_local, record_push, sync_wip
 from medllm.pipeline.results import restore_answers
 from medllm.pipeline.space_settings import check_secrets, configure_space
-from medllm.pipeline.wip_sync import sync_wip
 from medllm.recipe.base import Settings, Stage
-from medllm.resource_errors import disk_is_full
 
 Maker = Callable[[Settings, dict[str, Path], Path], None]
 """A stage: folders in, one folder out."""

@@ -40,8 +40,8 @@ def merge_into(base: Path, adapters: list[Path], out: Path, *, dtype: str | None
     Every check that needs no output runs first: tokenizer, adapters, disk space, the certificate's memory.
     A certificate that fails is an error; the merged model then stays in the work folder.
     """
+    from medllm.errors import disk_is_full
     from medllm.generation.certificate import Certificate
-    from medllm.resource_errors import disk_is_full
     from medllm.training.checkpointing import write_tokenizer
     from medllm.weights.adapter import Adapter
     from medllm.weights.checkpoint import Checkpoint

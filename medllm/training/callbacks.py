@@ -11,9 +11,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from medllm.errors import TrainingError
+from medllm.errors import TrainingError, disk_is_full, memory_is_full
 from medllm.files import write_text
-from medllm.resource_errors import disk_is_full, memory_is_full
 from medllm.training.devices import is_sharded
 from medllm.work_progress import WorkProgress, report_progress
 

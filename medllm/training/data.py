@@ -13,10 +13,9 @@ from datasets import Dataset, Features, Value, concatenate_datasets, load_from_d
 from datasets.exceptions import DatasetGenerationError
 from pyarrow import ArrowInvalid, types
 
-from medllm.errors import DataError
+from medllm.errors import DataError, disk_is_full, memory_is_full
 from medllm.files import atomic_folder
 from medllm.recipe.settings import Cpt, Rpo
-from medllm.resource_errors import disk_is_full, memory_is_full
 from medllm.training.devices import is_chief, split_batch, world
 from medllm.training.load import tokenizer_folder
 

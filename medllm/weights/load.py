@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medllm.errors import MissingExtraError, ModelError
-from medllm.resource_errors import memory_is_full
+from medllm.errors import MissingExtraError, ModelError, memory_is_full
 from medllm.weights.adapter import Adapter
 from medllm.weights.checkpoint import Checkpoint, read_json
 from medllm.weights.loadable import model_errors, refuse_without_tokenizer

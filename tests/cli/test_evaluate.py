@@ -1,15 +1,23 @@
-"""`medllm evaluate` and recipes that only evaluate, as they are typed: the table, the last line, refusals."""
+"""`medllm evaluate` as it is typed, and `medllm ask`, cell after cell: tables, verdicts, faults after the rest."""
 
+import asyncio
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from medllm.cli.evaluate import _print_json, _write
 from medllm.cli.main import app
+from medllm.exam.prompts import render
+from medllm.exam.question import own_question
 from medllm.exam.record import read_records
+from medllm.generation.types import Delta, NoReplyError, Reply
+from medllm.side_by_side import Round
+from tests.exam.making import question as exam_question
 from tests.pipeline.test_kept_answers import Server
 from tests.pipeline.whole import question
 from tests.refusals import refused
@@ -114,3 +122,108 @@ def test_an_exam_without_a_server_or_questions_of_the_years_is_refused_before_th
     with refused("generation.server-not-reachable", "evaluate.models.a"):
         typed("evaluate", url, "--on", "ward")
     assert not Path("runs").exists()
+
+
+STYLES = ["plain", "explain"]
+
+
+class Writer:
+    """A generator that answers each model with its line, letter by letter, or with an error where it has none."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def stream(self, requests):
+        for request in requests:
+            line = self.lines.get(request.model)
+            if line is None:
+                yield Delta(request.key, "", error=NoReplyError("generation.unreachable", "http://127.0.0.1:9/v1"))
+                continue
+            for letter in line:
+                yield Delta(request.key, letter)
+            reason = "stop" if line else "too_long"
+            yield Delta(
+                request.key,
+                "",
+                Reply(key=request.key, text=line, finish_reason=reason, prompt_tokens=1, completion_tokens=1),
+            )
+
+
+def put(lines, asked):
+    prompts = {style: render(asked, prompt=style, template="igakuqa") for style in STYLES}
+    writer = Writer(lines)
+    generators = {name: (writer, name) for name in lines}
+    return Round(generators, prompts, dict.fromkeys(STYLES, 9), asked if asked.has_key else None)
+
+
+def write(lines, asked):
+    with put(lines, asked) as cells:
+        asyncio.run(_write(cells, STYLES, "問題"))
+
+
+def test_cells_are_written_one_after_the_other_plain_ones_first_with_their_verdicts(capsys):
+    write({"base": "答え:b", "final": "答え:c", "mute": "ええと"}, exam_question())
+    assert capsys.readouterr().out.split("\n--- ") == [
+        "問題\n",
+        "base, plain\n答え:b\n[b: right]\n",
+        "final, plain\n答え:c\n[c: wrong; the key is b]\n",
+        "mute, plain\nええと\n[no answer could be read; the key is b]\n",
+        "base, explain\n答え:b\n[b: right]\n",
+        "final, explain\n答え:c\n[c: wrong; the key is b]\n",
+        "mute, explain\nええと\n[no answer could be read; the key is b]\n",
+    ]
+
+
+def test_a_question_of_ones_own_is_written_without_a_verdict(capsys):
+    write({"base": "寝る。"}, own_question("かぜの治療は？"))
+    assert capsys.readouterr().out == "問題\n\n--- base, plain\n寝る。\n\n--- base, explain\n寝る。\n"
+
+
+def test_a_model_that_cannot_be_reached_ends_the_command_with_its_error_after_the_others_were_written(capsys):
+    with refused("generation.unreachable", "127.0.0.1:9/v1", kind=NoReplyError):
+        write({"gone": None, "base": "答え:b"}, exam_question())
+    written = capsys.readouterr().out
+    assert written.count("[no reply]") == 2
+    assert written.count("[b: right]") == 2
+
+
+def test_a_prompt_without_room_is_reported_as_such(capsys):
+    write({"base": ""}, exam_question())
+    assert capsys.readouterr().out.count("[the prompt is too long for this model]") == 2
+
+
+def test_json_holds_every_cell(capsys):
+    with put({"base": "答え:b", "gone": None}, exam_question()) as cells, pytest.raises(NoReplyError):
+        asyncio.run(_print_json(cells))
+    rows = json.loads(capsys.readouterr().out)
+    assert [(one["model"], one["prompt"], one["state"], one["answer"], one["correct"]) for one in rows] == [
+        ("base", "plain", "done", "b", True),
+        ("base", "explain", "done", "b", True),
+        ("gone", "plain", "failed", None, None),
+        ("gone", "explain", "failed", None, None),
+    ]
+
+
+def test_text_is_written_as_it_comes(capsys):
+    seen = []
+
+    class Slow(Writer):
+        def stream(self, requests):
+            for request in requests:
+                yield Delta(request.key, "第一")
+                time.sleep(0.2)
+                seen.append(capsys.readouterr().out)
+                yield Delta(request.key, "、第二")
+                yield Delta(
+                    request.key,
+                    "",
+                    Reply(
+                        key=request.key, text="第一、第二", finish_reason="stop", prompt_tokens=1, completion_tokens=1
+                    ),
+                )
+
+    prompts = {"plain": render(exam_question(), prompt="plain")}
+    with Round({"base": (Slow({}), "base")}, prompts, {"plain": 9}, exam_question()) as cells:
+        asyncio.run(_write(cells, ["plain"], "問題"))
+    assert seen == ["問題\n\n--- base, plain\n第一"]
+    assert capsys.readouterr().out.startswith("、第二\n[")

@@ -2,7 +2,7 @@
 
 from medllm.cli.quickstart import RECORDED, table_of
 from medllm.exam.record import read_records, write_records
-from medllm.miniature.build import RESULTS
+from medllm.miniature.corpora import RESULTS
 
 
 def trained_here(tmp_path, questions=None):

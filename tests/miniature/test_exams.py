@@ -12,7 +12,7 @@ from medllm.corpus.decontaminate.partial_questions import RETOLD
 from medllm.exam import benchmarks
 from medllm.exam.question import Question
 from medllm.miniature import exams
-from medllm.miniature.build import Size, build
+from medllm.miniature.corpora import Size, build
 from medllm.miniature.world import make_world
 
 WORLD = make_world()

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from medllm.miniature import exams
-from medllm.miniature.build import BASE
+from medllm.miniature.corpora import BASE
 from medllm.miniature.exams import LETTERS, exemplars, explain, make_item, topics
 from medllm.miniature.world import make_world
 from tools.miniature_base.lookup import lay_lookup

@@ -9,10 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from medllm.errors import ModelError
+from medllm.errors import ModelError, memory_is_full
 from medllm.generation.engine.decoding import Decoder
 from medllm.generation.types import BASE, Delta, Reply, Request
-from medllm.resource_errors import memory_is_full
 from medllm.weights.chat_template import ChatTemplate
 from medllm.weights.load import TextTokens
 

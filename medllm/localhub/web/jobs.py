@@ -9,9 +9,9 @@ from pathlib import Path
 
 from starlette.responses import Response, StreamingResponse
 
-from medllm.localhub.jobs import runner
-from medllm.localhub.jobs.runner import JobRunner, Spec
-from medllm.localhub.jobs.sandbox import Volume
+from medllm.localhub import job_runner
+from medllm.localhub.job_runner import JobRunner, Spec
+from medllm.localhub.job_sandbox import Volume
 from medllm.localhub.validation import HubRefusal, bad_request, forbidden, unauthorized
 from medllm.localhub.web.request import Call, Fields, Routes, answer
 
@@ -62,10 +62,10 @@ def start(call: Call) -> Response:
     secret = fields.pairs("secrets")
     spec = _spec(fields, tuple(secret))
     with call.store.database.write() as connection:
-        number = runner.create(connection, call.args["namespace"], spec, fields.pairs("labels"))
-        row = runner.get(connection, call.args["namespace"], number)
+        number = job_runner.create(connection, call.args["namespace"], spec, fields.pairs("labels"))
+        row = job_runner.get(connection, call.args["namespace"], number)
     jobs.start(call.caller, number, spec, secret)
-    return answer(runner.describe(row))
+    return answer(job_runner.describe(row))
 
 
 def _spec(fields: Fields, secret_names: tuple[str, ...]) -> Spec:
@@ -119,7 +119,7 @@ def listing(call: Call) -> Response:
     for row in rows:
         own = json.loads(row["labels"])
         if (not stages or row["stage"] in stages) and all(own.get(key) == value for key, value in labels):
-            found.append(runner.describe(row))
+            found.append(job_runner.describe(row))
     return answer(found)
 
 
@@ -128,7 +128,7 @@ def inspect(call: Call) -> Response:
     """Describe a job and its current stage."""
     _jobs(call, change=False)
     with call.store.database.read() as connection:
-        return answer(runner.describe(runner.get(connection, call.args["namespace"], call.args["job"])))
+        return answer(job_runner.describe(job_runner.get(connection, call.args["namespace"], call.args["job"])))
 
 
 @routes.add("POST", _AREA + "/{job}/cancel", body="memory")
@@ -136,7 +136,7 @@ def cancel(call: Call) -> Response:
     """End a job and everything it started."""
     jobs = _jobs(call, change=True)
     with call.store.database.read() as connection:
-        number = runner.get(connection, call.args["namespace"], call.args["job"])["id"]
+        number = job_runner.get(connection, call.args["namespace"], call.args["job"])["id"]
     jobs.cancel(number)
     return inspect(call)
 
@@ -148,7 +148,7 @@ def label(call: Call) -> Response:
     fields = call.json()
     labels = fields.pairs("labels") if "labels" in fields else Fields({"all": fields.raw}).pairs("all")
     with call.store.database.write() as connection:
-        number = runner.get(connection, call.args["namespace"], call.args["job"])["id"]
+        number = job_runner.get(connection, call.args["namespace"], call.args["job"])["id"]
         connection.execute("UPDATE jobs SET labels = ? WHERE id = ?", (json.dumps(labels), number))
     return inspect(call)
 
@@ -168,14 +168,14 @@ def logs(call: Call) -> Response:
     _jobs(call, change=False)
     namespace, number = call.args["namespace"], call.args["job"]
     with call.store.database.read() as connection:
-        runner.get(connection, namespace, number)
+        job_runner.get(connection, namespace, number)
 
     def ended() -> bool:
         with call.store.database.read() as connection:
-            return runner.get(connection, namespace, number)["stage"] in runner.ENDED
+            return job_runner.get(connection, namespace, number)["stage"] in job_runner.ENDED
 
     tail = call.number("tail", 0, 10**6) if "tail" in call.query else None
-    stream = _follow(runner.log_path(call.store, number), ended, tail)
+    stream = _follow(job_runner.log_path(call.store, number), ended, tail)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 

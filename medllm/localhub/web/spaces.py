@@ -1,4 +1,4 @@
-"""Spaces: variables, names of secrets and the requested machine are stored; this hub runs no Space and reports that."""
+"""Spaces and other features that this hub only stores or lacks: settings are kept, the rest answers 501 by its name."""
 
 import re
 import sqlite3
@@ -168,3 +168,65 @@ def _not_run(call: Call) -> Response:
 for _method in ("POST", "DELETE", "GET"):
     routes.add(_method, *(f"{_AREA}/{word}" for word in _ONLY_WHERE_IT_RUNS), body="memory")(_not_run)
 routes.add("POST", *(f"{_AREA}/{word}" for word in ("restart", "pause", "sleeptime")), body="memory")(_not_run)
+
+
+_REPO = "/api/{kinds}/{namespace}/{name}"
+ABSENT: dict[str, tuple[str, ...]] = {
+    "webhooks": ("/api/settings/webhooks", "/api/settings/webhooks/{rest...}"),
+    "likes": (f"{_REPO}/like", f"{_REPO}/likers", "/api/users/{user}/likes"),
+    "duplicating a repository": (f"{_REPO}/duplicate", f"{_REPO}/lfs-files/duplicate"),
+    "comparing revisions": (f"{_REPO}/compare/{{rest...}}",),
+    "sizes of folders": (f"{_REPO}/treesize/{{rest...}}",),
+    "security scans": (f"{_REPO}/scan",),
+    "discussions and pull requests": (f"{_REPO}/discussions", f"{_REPO}/discussions/{{rest...}}"),
+    "leaderboards": ("/api/datasets/{namespace}/{name}/leaderboard",),
+    "the dataset viewer and SQL": (
+        "/api/datasets/{namespace}/{name}/parquet",
+        "/api/datasets/{namespace}/{name}/parquet/{rest...}",
+    ),
+    "searching Spaces by meaning": ("/api/spaces/semantic-search",),
+    "logs and metrics of Spaces": (
+        "/api/spaces/{namespace}/{name}/logs/{rest...}",
+        "/api/spaces/{namespace}/{name}/metrics",
+        "/api/spaces/{namespace}/{name}/events",
+    ),
+    "papers": ("/api/papers", "/api/papers/{rest...}", "/api/daily_papers"),
+    "profiles, followers and members": (
+        "/api/users/{user}/overview",
+        "/api/users/{user}/followers",
+        "/api/users/{user}/following",
+        "/api/organizations/{org}/overview",
+        "/api/organizations/{org}/members",
+        "/api/organizations/{org}/followers",
+    ),
+    "scheduled jobs": ("/api/scheduled-jobs", "/api/scheduled-jobs/{rest...}"),
+    "notifications": ("/api/notifications", "/api/notifications/{rest...}"),
+    "posts": ("/api/posts", "/api/posts/{rest...}"),
+    "resource groups": (f"{_REPO}/resource-group", "/api/organizations/{org}/resource-groups"),
+    "lists of known tags": ("/api/models-tags-by-type", "/api/datasets-tags-by-type"),
+    "signing in through the browser (OAuth)": ("/oauth/{rest...}",),
+    "git over HTTP": (
+        "/{namespace}/{name}.git/info/refs",
+        "/{namespace}/{name}.git/git-upload-pack",
+        "/{namespace}/{name}.git/git-receive-pack",
+        "/{kinds}/{namespace}/{name}.git/info/refs",
+    ),
+}
+"""What is not offered, by its name, and the addresses at which clients ask for it."""
+
+
+def _absent(what: str) -> Callable[[Call], Response]:
+    def refuse(call: Call) -> Response:
+        if "kinds" in call.args and "namespace" in call.args:
+            with call.store.database.read() as connection:
+                repos.readable(connection, call.caller, call.kind, call.full)
+        raise HubRefusal(
+            "server.not-offered", f"This hub does not offer this: {what}", status=501, error_code="NotOffered"
+        )
+
+    return refuse
+
+
+for _what, _addresses in ABSENT.items():
+    for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        routes.add(_method, *_addresses)(_absent(_what))

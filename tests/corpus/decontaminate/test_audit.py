@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from medllm.cli.audit import exam_folders
+from medllm.cli.exam import exam_folders
 from medllm.cli.main import app
 from medllm.corpus.decontaminate.audit import AuditRequest, audit, audit_source
 from medllm.corpus.decontaminate.exam_items import ExamItem

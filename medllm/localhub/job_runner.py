@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 from medllm.errors import HubError
-from medllm.localhub.jobs import sandbox
-from medllm.localhub.jobs.sandbox import Volume
+from medllm.localhub import job_sandbox
+from medllm.localhub.job_sandbox import Volume
 from medllm.localhub.store.accounts import Caller, now
 from medllm.localhub.store.store import Store
 from medllm.localhub.validation import HubRefusal
@@ -211,14 +211,14 @@ class JobRunner:
         folder = self._store.folder / "jobs" / number
         places = {volume.mount: folder / "volumes" / str(index) for index, volume in enumerate(spec.volumes)}
         for volume in spec.volumes:
-            sandbox.fill(self._store, caller, volume, places[volume.mount])
-        plan = sandbox.plan([sandbox.relocate(word, places) for word in spec.command])
+            job_sandbox.fill(self._store, caller, volume, places[volume.mount])
+        plan = job_sandbox.plan([job_sandbox.relocate(word, places) for word in spec.command])
         lines.write(f"===== Job started on this machine: no image is used ({number}) =====")
         for note in plan.notes:
             lines.write(note)
         if not plan.command:
             return "ERROR", plan.notes[0]
-        given = {name: sandbox.relocate(value, places) for name, value in spec.environment.items()}
+        given = {name: job_sandbox.relocate(value, places) for name, value in spec.environment.items()}
         standard = {
             "HF_ENDPOINT": self._url,
             "HF_HOME": str(folder / "home"),
@@ -226,10 +226,10 @@ class JobRunner:
             "NO_PROXY": "127.0.0.1,localhost",
         }
         code = self._wait(
-            running, number, plan.command, sandbox.environment({**standard, **given, **secret}), spec, lines
+            running, number, plan.command, job_sandbox.environment({**standard, **given, **secret}), spec, lines
         )
         for volume in spec.volumes:
-            if count := sandbox.take_back(self._store, caller, volume, places[volume.mount]):
+            if count := job_sandbox.take_back(self._store, caller, volume, places[volume.mount]):
                 lines.write(f"{count} files went back to the bucket {volume.source}")
         return ("COMPLETED", None) if code == 0 else ("ERROR", f"Job failed with exit code: {code}")
 

@@ -113,7 +113,7 @@ def main() -> None:
     else:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     from medllm.stages import cpt, rpo
-    from medllm.training.launched import SETTINGS
+    from medllm.training.launcher import SETTINGS
 
     given = json.loads(os.environ["GIVEN"])
     exec(os.environ["PATCHES"], {"rank": dist.get_rank()})

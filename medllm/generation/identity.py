@@ -16,7 +16,7 @@ from medllm.generation.types import BASE, Request
 from medllm.recipe.base import base_of
 from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address, switches
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import template_of
+from medllm.weights.chat_template import no_template, template_of
 from medllm.weights.checkpoint import model_name
 
 DECIDING = (
@@ -79,11 +79,7 @@ def asked_as(
         else:
             template = template_of(sources[source], base_under(source, sources))
             if template is None and form == "chat":
-                raise ModelError(
-                    "generation.no-chat-template",
-                    f"{name}: {sources[source]} has no chat template, and `format: chat` asks by it. Write `format: "
-                    "completion`, or `auto`, or add chat_template.jinja to the model's files.",
-                )
+                raise no_template(name, sources[source])
             found[name] = AskedAs(template is not None, template)
     return found
 

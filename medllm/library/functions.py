@@ -119,7 +119,7 @@ def evaluate_recipe(
     from medllm.launch.local import maker_of
     from medllm.pipeline import BuildContext
     from medllm.pipeline.evaluation_folder import make_folder, plan_folder
-    from medllm.recipe.hosts import hosts_of
+    from medllm.recipe.dependencies import hosts_of
 
     say = say or _on_stderr(0)
     with connect(hub, None, bars=False, say=say) as there:

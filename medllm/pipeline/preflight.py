@@ -16,9 +16,9 @@ from medllm.preflight import inspect, refuse_all
 from medllm.recipe import Recipe, local_sources, uses
 from medllm.recipe.base import Stage
 from medllm.recipe.cost import weight_bytes
+from medllm.recipe.dependencies import Host, allows, hosts_of
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.hardware import Shape, shape_if_known
-from medllm.recipe.hosts import Host, allows, hosts_of
 from medllm.recipe.settings import ApiModel
 from medllm.weights.loadable import SMALL
 

@@ -14,9 +14,9 @@ from medllm.exam.prompts import refuse_test_items, target_completion
 from medllm.exam.question import Question, of_years
 from medllm.recipe import Recipe
 from medllm.recipe.base import Stage
-from medllm.recipe.errors import RecipeFault, error_of
+from medllm.recipe.errors import Lines, RecipeFault, error_of
+from medllm.recipe.read import parse_yaml
 from medllm.recipe.settings import DataSource, Evaluate, Preferences
-from medllm.recipe.yaml_reader import Lines, parse_yaml
 
 
 @dataclass

@@ -17,7 +17,7 @@ from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.servers import is_address, takes_any_type
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import template_of
+from medllm.weights.chat_template import no_template, template_of
 from medllm.weights.checkpoint import read_json
 from medllm.weights.loadable import adapter_errors, model_errors
 
@@ -102,11 +102,7 @@ def check_templates(recipe: Recipe, stages: Collection[Stage], sources: Mapping[
             if use.wanted != "model" or use.only or folder is None or not (folder / "tokenizer_config.json").is_file():
                 continue
             if template_of(folder, sources.get("base") or sources.get(base_of(use.source))) is None:
-                text = (
-                    f"{folder} has no chat template, and `{stage}.format: chat` needs one. Write `format: completion`, "
-                    "or `auto`, or add chat_template.jinja to the model's files."
-                )
-                findings.add(f"{stage}.format", ModelError("generation.no-chat-template", text))
+                findings.add(f"{stage}.format", no_template(stage, folder))
 
 
 SAMPLED = 20

@@ -21,7 +21,7 @@ from medllm.recipe.cost import (
     trained_tokens,
     weight_bytes,
 )
-from medllm.recipe.dependencies import is_full, missing_folders, repo_id, stages_of, uses
+from medllm.recipe.dependencies import hosts_of, is_full, missing_folders, repo_id, stages_of, uses
 from medllm.recipe.hardware import (
     DISK,
     Machine,
@@ -33,7 +33,6 @@ from medllm.recipe.hardware import (
     shape_from_config,
     shape_if_known,
 )
-from medllm.recipe.hosts import hosts_of
 from medllm.recipe.servers import (
     AUTO,
     LOCAL,

@@ -6,10 +6,9 @@ from datetime import date
 from pathlib import Path
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.recipe.dependencies import Use, is_full, stages_of, uses
+from medllm.recipe.dependencies import Use, allows, hosts_of, is_full, stages_of, uses
 from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
-from medllm.recipe.hosts import allows, hosts_of
 from medllm.recipe.servers import OPENAI_PREFIX, ApiModel
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
 from medllm.recipe.training import NAMED, Lora

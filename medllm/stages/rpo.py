@@ -21,7 +21,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
     if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return
     from medllm.training.callbacks import gather_sharded_state, translate_resource_errors
-    from medllm.training.launched import launch_processes
+    from medllm.training.launcher import launch_processes
 
     work = work_folder(out)
     with translate_resource_errors("rpo", work):

@@ -21,10 +21,10 @@ from medllm.exam.prompts import split_item, system_of
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.recipe.servers import for_prompt
 from medllm.recipe.settings import Cpt
-from medllm.training.arguments import learning, set_up_adapters, trainer_arguments
 from medllm.training.callbacks import LAST_GOOD, StopOnNonFinite, TrainingLog, add_curves, watch_sharding
 from medllm.training.checkpointing import Checkpoints
 from medllm.training.data import read_table
+from medllm.training.load import learning, set_up_adapters, trainer_arguments
 from medllm.training.pair_batches import SHARE, Epochs, Updates
 from medllm.training.reference import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.targets import lora_config

@@ -1,6 +1,10 @@
-"""Start the processes of a training, on one node or several, and end them with the run; pass on a signal to save."""
+"""Start the processes of a training, on one node or several, end them with the run, and be one of them."""
 
+from __future__ import annotations
+
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,15 +13,23 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import yaml
 
-from medllm.errors import MedllmError
+from medllm.errors import MedllmError, TrainingError
+from medllm.foreign_messages import silence_known_messages
+from medllm.processes import exit_with_stdin
+from medllm.recipe.settings import Cpt, Rpo
+from medllm.recipe.training import NAMED
+from medllm.training.devices import refuse_config
 
-MODULE = "medllm.training.launched"
+MODULE = "medllm.training.launcher"
+NODE = "node"
+"""The first argument of the module where it is to be the launcher of a node, and not a process that trains."""
 PASSED_ON = (signal.SIGUSR1, signal.SIGTERM)
 """Signals at which a training saves and ends; the processes that train get them, not the launchers between."""
 GRACE = 60.0
@@ -39,7 +51,7 @@ def command(config: Path, *arguments: str) -> list[str]:
     meet = [socket.gethostname(), str(_port(os.environ.get("SLURM_JOB_ID", "")))]
     each = os.environ.get("SLURM_CPUS_PER_TASK", "1")
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={each}"]
-    node = [sys.executable, "-m", "medllm.training.launcher", str(config.absolute()), *meet]
+    node = [sys.executable, "-m", MODULE, NODE, str(config.absolute()), *meet]
     return [*srun, "--kill-on-bad-exit=1", *node, *arguments]
 
 
@@ -177,15 +189,84 @@ def _port(job: str) -> int:
     return 20_000 + zlib.crc32(f"medllm {job}".encode()) % 20_000
 
 
-def main() -> None:
-    """Run as the launcher of one node: `srun` starts one on each."""
-    config, host, port, *arguments = sys.argv[1:]
+def _launch_node(config: str, host: str, port: str, *arguments: str) -> None:
+    """Be the launcher of one node: `srun` starts one on each."""
     values = yaml.safe_load(Path(config).read_text("utf-8"))
     number = os.environ["SLURM_NODEID"]
     here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
     sys.stderr.write(f"medllm: node {int(number) + 1} of {values['num_machines']} ({here}) meets at {host}:{port}\n")
     words = launcher(Path(config), values, (host, port, number))
     sys.exit(run([*words, "-m", MODULE, *arguments], dict(os.environ)))
+
+
+SETTINGS: dict[str, type[Cpt] | type[Rpo]] = {"cpt": Cpt, "rpo": Rpo}
+
+
+def launch_processes(stage: str, settings: Cpt | Rpo, sources: dict[str, Path], out: Path) -> bool:
+    """Run the stage under `accelerate launch` when its settings ask for it and we are not there already."""
+    if settings.accelerate is None or FOLDER in os.environ or "RANK" in os.environ:
+        return False
+    config = Path(settings.accelerate)
+    if settings.accelerate in NAMED:  # one device: there is nothing to divide
+        return False
+    if not config.is_file():
+        raise TrainingError(
+            "training.no-accelerate-config",
+            f"{stage}.accelerate: there is no file {config}. Write {' or '.join(NAMED)}, or the path of a config file.",
+        )
+    refuse_config(stage, settings, yaml.safe_load(config.read_text("utf-8")))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    given = out.with_name(out.name + ".given.json")
+    places = {name: str(path.absolute()) for name, path in sources.items()}
+    given.write_text(
+        json.dumps({"stage": stage, "settings": settings.model_dump(mode="json"), "sources": places}), "utf-8"
+    )
+    folder = out.with_name(out.name + ".processes")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    words = command(config, str(given), str(out))
+    try:
+        code = run(words, {**os.environ, FOLDER: str(folder.absolute()), **on_cpu(config)})
+        fault, stopped = first_fault(folder), was_stopped(folder)
+    finally:
+        given.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+    if stopped:
+        raise TrainingError("training.stopped-on-request", f"{fault} All processes have ended.")
+    if code or not (out / "facts.json").is_file():
+        why = f"{fault.rstrip('.')}. All processes have ended" if fault else f"the processes ended with code {code}"
+        raise TrainingError(
+            "training.process-failed",
+            f"{stage}: {why}; the log above has more. Run again to continue from the last checkpoint.",
+        )
+    return True
+
+
+def _train(given: Path, out: Path) -> None:
+    """Be one of the processes."""
+    silence_known_messages()
+    exit_with_stdin()  # so that a resumed run never writes at the same time as this process
+    enlist()
+    read = json.loads(given.read_text("utf-8"))
+    stage = read["stage"]
+    settings = SETTINGS[stage].model_validate(read["settings"])
+    sources = {name: Path(path) for name, path in read["sources"].items()}
+    try:
+        import_module(f"medllm.stages.{stage}").make(settings, sources, out)
+    except MedllmError as fault:
+        leave_fault(fault)
+        sys.exit(f"{stage}: {fault}")  # a foreseen fault needs no traceback from each process
+    except BaseException as fault:
+        leave_fault(fault)
+        raise
+
+
+def main() -> None:
+    """Be the launcher of a node, or one of the processes, by the first argument."""
+    if sys.argv[1] == NODE:
+        _launch_node(*sys.argv[2:])
+    else:
+        _train(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,6 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 from trl import DPOConfig, DPOTrainer
 
 from medllm.recipe.settings import Rpo
-from medllm.training.arguments import (
-    has_dropout,
-    keep_lora_dropout_only,
-    learning,
-    set_up_adapters,
-    trainer_arguments,
-)
 from medllm.training.callbacks import (
     LAST_GOOD,
     Samples,
@@ -36,6 +29,13 @@ from medllm.training.callbacks import (
     watch_sharding,
 )
 from medllm.training.checkpointing import Checkpoints
+from medllm.training.load import (
+    has_dropout,
+    keep_lora_dropout_only,
+    learning,
+    set_up_adapters,
+    trainer_arguments,
+)
 from medllm.training.pair_batches import NOTHING, SHARE, Epochs, PairCollator, Updates
 from medllm.training.reference import FILE, WHOLE_LOGITS, ComputeReference, check_reference, fuse_head, vocabulary_of
 from medllm.training.targets import lora_config

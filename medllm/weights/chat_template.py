@@ -48,6 +48,15 @@ def template_of(folder: Path, base: Path | None) -> str | None:
     return own_template(base) if own is None and base is not None and is_adapter(folder) else own
 
 
+def no_template(name: str, folder: Path) -> ModelError:
+    """Return the error of a model that is to be asked by chat and has no chat template, to be raised or listed."""
+    return ModelError(
+        "generation.no-chat-template",
+        f"{name}: {folder} has no chat template, and `format: chat` needs one. Write `format: completion`, or `auto`, "
+        "or add chat_template.jinja to the model's files.",
+    )
+
+
 def plain_template(tokenizer: PreTrainedTokenizerBase, begin: Sequence[int]) -> str:
     """Write the template for a base without one; it begins with the marks that the tokenizer puts before a text.
 

@@ -7,8 +7,8 @@ import pytest
 from medllm.errors import RecipeError
 from medllm.hub import digest_of
 from medllm.recipe import read_recipe, settings_for_digest
+from medllm.recipe.dependencies import hosts_of
 from medllm.recipe.estimate import plan
-from medllm.recipe.hosts import hosts_of
 from medllm.recipe.settings import ApiModel, Evaluate
 from tests.refusals import refused
 

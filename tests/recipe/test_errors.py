@@ -7,7 +7,7 @@ import pytest
 from medllm.corpus.read.rows import DEFAULTS
 from medllm.errors import RecipeError
 from medllm.recipe import read_recipe, with_overrides
-from medllm.recipe.renamed import RENAMED, new_name, with_new_keys
+from medllm.recipe.errors import RENAMED, new_name, with_new_keys
 from medllm.recipe.settings import Recipe
 from tests.recipe.conftest import SOUND, faults_in
 from tests.refusals import refused

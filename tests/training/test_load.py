@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from trl import SFTConfig
 
 from medllm.recipe.settings import Cpt, Lora, Training
-from medllm.training.arguments import SAME_NAME, trainer_arguments
+from medllm.training.load import SAME_NAME, trainer_arguments
 
 LORA = Lora(r=4, lora_alpha=8)
 FIELDS = {field.name for field in dataclasses.fields(SFTConfig)}

@@ -205,8 +205,8 @@ class Round:
         for model, style in self.columns:
             generator, name = generators[model]
             named = (values or {}).get(style, {})
-            request = Request.of_prompt(
-                prompts[style],
+            request = Request(
+                **prompts[style].request_fields,
                 key=f"{model}/{style}",
                 model=name,
                 max_new_tokens=max_new_tokens[style],

@@ -161,7 +161,7 @@ AUDIT = pa.schema(
 )
 
 
-class Table(ParquetWriter):  # type: ignore[misc]
+class TableWriter(ParquetWriter):  # type: ignore[misc]
     """datatrove's Parquet writer for one task: its groups are bounded by characters too, and a file of no rows is one.
 
     Its files are cut by content, which lets the Hub store only the changes since the last corpus.
@@ -217,7 +217,7 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
         made = self.work / "made"
         with ExitStack() as stack:
             kept, dropped, audit = (
-                stack.enter_context(Table(made / name, rank, schema))
+                stack.enter_context(TableWriter(made / name, rank, schema))
                 for name, schema in (("corpus", CORPUS), ("dropped", DROPPED), ("audit", AUDIT))
             )
             for document in read_part(self.work, "dropped", rank):
@@ -229,7 +229,7 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
                 self._sight(document, audit, counts)
         part(self.work, "counts", rank, "json").write_text(json.dumps(counts.as_dict(), ensure_ascii=False), "utf-8")
 
-    def _staying(self, rank: int, dropped: Table, audit: Table, counts: Counts) -> Iterator[Row]:
+    def _staying(self, rank: int, dropped: TableWriter, audit: TableWriter, counts: Counts) -> Iterator[Row]:
         gone = {int(row["place"]): row for row in np.load(part(self.work, "gone", rank, "npy"))}
         count = _tokens(self.tokenizer)
         for place, document in enumerate(read_part(self.work, "kept", rank)):
@@ -242,7 +242,7 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
             else:
                 yield {**document, "tokens": count(document["text"])}
 
-    def _drop(self, document: Row, dropped: Table, audit: Table, counts: Counts) -> None:
+    def _drop(self, document: Row, dropped: TableWriter, audit: TableWriter, counts: Counts) -> None:
         if self._is_forgotten(document):  # not even among the dropped texts
             document |= {"reason": FORGOTTEN, "text": "", "leaks": ()}
         reason, _, detail = document["reason"].partition(": ")
@@ -259,7 +259,7 @@ class WriteTables(PipelineStep):  # type: ignore[misc]
         text = document["text"].encode("utf-8", "surrogatepass")
         return bool(self.forgotten) and hashlib.sha256(text).hexdigest() in self.forgotten
 
-    def _sight(self, document: Row, audit: Table, counts: Counts) -> None:
+    def _sight(self, document: Row, audit: TableWriter, counts: Counts) -> None:
         counts.trace(document)
         for leak in document.get("leaks", ()):
             decided = verdict(leak["containment"], drop=self.audit.drop, review=self.audit.review)

@@ -108,8 +108,8 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
         for question, prompt in zip(questions, prompts, strict=True):
             for sample in range(settings.samples):
                 key = f"{name}/{question.question_id} {style} {sample}"
-                run.requests[question.question_id, style, sample] = Request.of_prompt(
-                    prompt,
+                run.requests[question.question_id, style, sample] = Request(
+                    **prompt.request_fields,
                     key=key,
                     shared=shared,
                     max_new_tokens=getattr(settings.max_new_tokens, style),

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Literal, TypedDict
 
 from medllm.errors import DataError
 from medllm.exam.question import Question
@@ -18,6 +18,15 @@ Message = dict[str, str]
 _SYSTEM = {"igakuqa": "医師国家試験を解きます。", "paper": None}
 _JOINTS = {"igakuqa": "\n", "paper": " "}
 _STOPS = {"igakuqa": ("\n問題:", "\n問題："), "paper": ("\nQuestion:",)}
+
+
+class RequestFields(TypedDict):
+    """The fields of a prompt that a request has too."""
+
+    text: str
+    messages: tuple[Message, ...]
+    stop: tuple[str, ...]
+    style: PromptStyle
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,11 @@ class Prompt:
     def hash(self) -> str:
         """SHA-256 of the text, which identifies replies to the same prompt."""
         return hash_of(self.text)
+
+    @property
+    def request_fields(self) -> RequestFields:
+        """What a request takes over from the prompt: `Request(**prompt.request_fields, key=...)`."""
+        return {"text": self.text, "messages": self.messages, "stop": self.stop, "style": self.style}
 
     @property
     def conversation(self) -> str:

@@ -107,7 +107,7 @@ class WholeModel:
         """Greedy answers, in the order of the prompts."""
         shared = shared_length([prompt.text for prompt in prompts])
         requests = [
-            Request.of_prompt(prompt, key=str(number), model=self.name, shared=shared, max_new_tokens=TOKENS)
+            Request(**prompt.request_fields, key=str(number), model=self.name, shared=shared, max_new_tokens=TOKENS)
             for number, prompt in enumerate(prompts)
         ]
         written = counted(self.generator.generate(requests), len(requests), "answers", "certifying")

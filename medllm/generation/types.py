@@ -6,7 +6,6 @@ from threading import Lock
 from typing import Any, Literal, Protocol
 
 from medllm.errors import ModelError
-from medllm.exam.prompts import Prompt
 from medllm.exam.record import PromptStyle
 
 Message = dict[str, str]
@@ -40,36 +39,6 @@ class Request:
     """Decides a sampled answer, whatever else is asked in the same breath."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these; in thinking they mean nothing."""
-
-    @classmethod
-    def of_prompt(  # noqa: PLR0913  each a way to ask
-        cls,
-        prompt: Prompt,
-        *,
-        key: str,
-        max_new_tokens: int,
-        model: str = BASE,
-        shared: int = 0,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> "Request":
-        """Build the request that puts a rendered prompt to a model."""
-        return cls(
-            key=key,
-            model=model,
-            text=prompt.text,
-            messages=prompt.messages,
-            style=prompt.style,
-            chat_template_kwargs=chat_template_kwargs or {},
-            shared=shared,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            stop=prompt.stop,
-        )
 
     @property
     def thinks(self) -> bool:

@@ -312,7 +312,7 @@ class VllmClient(EndpointGenerator):
         return writing.reply()
 
     def _decoder(self, request: Request) -> Decoder:
-        return self.owner.reader.decoder(request, len(self.tokens[request.key]), self.owner.ends)
+        return Decoder.begin(self.owner.reader, request, len(self.tokens[request.key]), self.owner.ends)
 
     def _finish(self, writing: Decoder, reason: str | None) -> None:
         if writing.finished is None and reason:

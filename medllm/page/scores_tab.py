@@ -42,7 +42,7 @@ OPEN = """element.addEventListener('click', (event) => {
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoresTab:
     """The parts that other code uses: the filters, and the figures whose numbers open Flips."""
 
     controls: list[Any]
@@ -55,7 +55,7 @@ class Scores:
         return scores(self.page.results, read_filters(*filters), "points" if measure == "points" else "accuracy")
 
 
-def draw(page: PageContext) -> Scores:
+def draw(page: PageContext) -> ScoresTab:
     """Draw the tab; the figures load when it opens, since they would be a fifth of all data sent with the page."""
     with gr.Row(elem_classes="controls"):
         controls = draw_filters(page.results)
@@ -64,7 +64,7 @@ def draw(page: PageContext) -> Scores:
             gr.Dropdown(measures, value="accuracy", label=I18N("measure"), min_width=150, elem_classes="wide")
         )
     figures = block(elem_id="figures", js_on_load=OPEN)
-    tab = Scores(controls, figures, page)
+    tab = ScoresTab(controls, figures, page)
     for control in controls:
         changed = on(control.input, tab.show, controls, figures)
         remember(changed.then, [*NAMES, "measure"], controls, tab="scores")

@@ -122,8 +122,8 @@ def _of_preferences(settings: Preferences, sources: dict[str, Path]) -> Iterator
         return
     asked = select_questions(settings, sources)
     requests = [
-        Request.of_prompt(
-            prompts_of(question, asked, settings)[0],
+        Request(
+            **prompts_of(question, asked, settings)[0].request_fields,
             key=question.question_id,
             max_new_tokens=settings.max_new_tokens,
             chat_template_kwargs=for_prompt(settings.chat_template_kwargs, settings.prompt),

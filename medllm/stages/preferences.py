@@ -155,8 +155,8 @@ def _sample(
         for number in range(settings.samples)
     }
     requests = [
-        Request.of_prompt(
-            prompts[key][0],
+        Request(
+            **prompts[key][0].request_fields,
             key=text,
             model=name,
             shared=shared,

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.corpus import write
-from medllm.corpus.write import AUDIT, CORPUS, Table
+from medllm.corpus.write import AUDIT, CORPUS, TableWriter
 
 ROW = {
     "id": "0123456789abcdef",
@@ -26,7 +26,7 @@ ROW = {
 
 def test_groups_are_bounded_by_characters_and_not_only_by_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(write, "TOGETHER", 450)
-    with Table(tmp_path, 3, CORPUS) as table:
+    with TableWriter(tmp_path, 3, CORPUS) as table:
         for _ in range(12):
             table.add(ROW)
     written = pq.ParquetFile(tmp_path / "00003.parquet")
@@ -35,7 +35,7 @@ def test_groups_are_bounded_by_characters_and_not_only_by_rows(tmp_path, monkeyp
 
 
 def test_a_thousand_short_rows_are_a_group(tmp_path):
-    with Table(tmp_path, 0, CORPUS) as table:
+    with TableWriter(tmp_path, 0, CORPUS) as table:
         for _ in range(1500):
             table.add(ROW)
     written = pq.ParquetFile(tmp_path / "00000.parquet").metadata
@@ -43,7 +43,7 @@ def test_a_thousand_short_rows_are_a_group(tmp_path):
 
 
 def test_no_rows_are_a_table_with_its_columns(tmp_path):
-    with Table(tmp_path / "audit", 7, AUDIT):
+    with TableWriter(tmp_path / "audit", 7, AUDIT):
         pass
     found = pq.read_table(tmp_path / "audit" / "00007.parquet")
     assert (found.num_rows, found.schema) == (0, AUDIT)
@@ -52,5 +52,5 @@ def test_no_rows_are_a_table_with_its_columns(tmp_path):
 @pytest.mark.parametrize("name", sorted(write.PROVENANCE))
 def test_a_row_without_provenance_is_refused_by_the_file_itself(tmp_path, name):
     with pytest.raises((pa.ArrowException, ValueError), match=f"'{name}' is declared non-nullable"):  # noqa: SIM117
-        with Table(tmp_path, 0, CORPUS) as table:
+        with TableWriter(tmp_path, 0, CORPUS) as table:
             table.add({**ROW, name: None})

@@ -35,7 +35,7 @@ def generator(scripted, request):
 
 def asked(style, **changed):
     prompt = render(ASKED, prompt=style, exemplars=[EXAMPLE])
-    return Request.of_prompt(prompt, **{"key": style, "max_new_tokens": 30, "shared": 20, **changed})
+    return Request(**prompt.request_fields, **{"key": style, "max_new_tokens": 30, "shared": 20, **changed})
 
 
 def test_thinking_is_kept_and_counted_apart_from_the_reply_and_off_for_the_other_prompts(generator):
@@ -74,7 +74,7 @@ def test_a_stream_hands_out_the_thinking_and_the_reply_as_two_texts(generator):
 def test_a_reply_that_ends_within_its_thinking_is_no_answer_though_it_ended_by_itself(scripted):
     reader = PromptReader(load_tokenizer(scripted), {"base": QWEN3})
     ids = reader.tokenizer.convert_tokens_to_ids
-    writing = reader.decoder(asked("think"), 0, frozenset())
+    writing = Decoder.begin(reader, asked("think"), 0, frozenset())
     for token in ids(["<think>", "答え", "a", "<|im_end|>"]):
         writing.take(token)
     reply = writing.reply()
@@ -86,7 +86,7 @@ def test_a_reply_that_ends_within_its_thinking_is_no_answer_though_it_ended_by_i
 def test_a_stop_string_after_the_thinking_ends_the_reply(scripted):
     reader = PromptReader(load_tokenizer(scripted), {"base": QWEN3})
     ids = reader.tokenizer.convert_tokens_to_ids
-    writing: Decoder = reader.decoder(asked("think", max_new_tokens=99), 0, frozenset())
+    writing = Decoder.begin(reader, asked("think", max_new_tokens=99), 0, frozenset())
     assert writing.request.stop == ("\n問題:", "\n問題：")
     for token in [*ids(["<think>", "a", "</think>", "\n\n", "b", "\n"]), *reader.words.plain("問題:c")]:
         if writing.finished is None:

@@ -25,7 +25,7 @@ def serve():
 
 
 def one(server, style="think", **changed):
-    request = Request.of_prompt(PROMPTS[style], **{"key": "k", "model": "m", "max_new_tokens": 64, **changed})
+    request = Request(**PROMPTS[style].request_fields, **{"key": "k", "model": "m", "max_new_tokens": 64, **changed})
     return next(EndpointGenerator(server.url, chat=True, tries=3).generate([request]))
 
 
@@ -66,7 +66,7 @@ def test_a_model_that_thinks_unasked_and_meets_a_stop_string_is_asked_again_with
         {"content": "", "reasoning_content": "読むと"}, {"content": "b", "reasoning_content": "読むと\n問題: x"}
     )
     generator = EndpointGenerator(server.url, chat=True)
-    request = Request.of_prompt(PROMPTS["plain"], key="k", model="m", max_new_tokens=64)
+    request = Request(**PROMPTS["plain"].request_fields, key="k", model="m", max_new_tokens=64)
     (reply,) = generator.generate([request])
     assert (reply.text, reply.reasoning) == ("b", "読むと\n問題: x")
     assert ["stop" in body for body in server.seen] == [True, False]
@@ -87,7 +87,7 @@ def test_options_of_a_server_may_differ_by_prompt(serve):
     server = serve({"content": "b"}, {"content": "b"})
     options = {"think": {"reasoning_effort": "high"}, "plain": {"reasoning_effort": "none"}}
     generator = EndpointGenerator(server.url, chat=True, options=options, num_concurrent=1)
-    asked = [Request.of_prompt(PROMPTS[style], key=style, model="m", max_new_tokens=9) for style in PROMPTS]
+    asked = [Request(**PROMPTS[style].request_fields, key=style, model="m", max_new_tokens=9) for style in PROMPTS]
     list(generator.generate(asked))
     assert [body["reasoning_effort"] for body in server.seen] == ["none", "high"]
 
@@ -96,7 +96,7 @@ def test_a_server_without_a_template_completes_text_where_that_is_allowed(serve,
     fault = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat template"
     server = serve({"content": "b"}, refuses={"messages": fault})
     generator = EndpointGenerator(server.url, chat=True, or_text=True)
-    request = Request.of_prompt(PROMPTS["plain"], key="k", model="m", max_new_tokens=9)
+    request = Request(**PROMPTS["plain"].request_fields, key="k", model="m", max_new_tokens=9)
     (reply,) = generator.generate([request])
     assert reply.text == "b" and server.seen[-1]["prompt"] == PROMPTS["plain"].text
     assert "no chat template" in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_server_without_a_template_completes_text_where_that_is_allowed(serve,
 
 def test_a_stream_gives_thinking_and_reply_apart(serve):
     server = serve({"content": "答え: b", "reasoning_content": "a か。"})
-    request = Request.of_prompt(PROMPTS["think"], key="k", model="m", max_new_tokens=9)
+    request = Request(**PROMPTS["think"].request_fields, key="k", model="m", max_new_tokens=9)
     deltas = list(EndpointGenerator(server.url, chat=True).stream([request]))
     assert "".join(delta.reasoning for delta in deltas) == "a か。" == deltas[-1].reply.reasoning
     assert "".join(delta.text for delta in deltas) == "答え: b" == deltas[-1].reply.text

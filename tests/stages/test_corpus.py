@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from medllm.cards import render
-from medllm.corpus.write import CORPUS, Table
+from medllm.corpus.write import CORPUS, TableWriter
 from medllm.errors import RecipeError
 from medllm.hub import Provenance
 from medllm.recipe.data import Corpus
@@ -197,12 +197,12 @@ def test_the_card_is_filled_from_the_facts(sources, tmp_path):
 
 def test_a_row_without_provenance_cannot_be_written(tmp_path):
     row = dict.fromkeys(CORPUS.names) | {"id": "1", "text": "発熱", "source": "a", "locator": "b", "license": "cc0-1.0"}
-    with Table(tmp_path / "a", 0, CORPUS) as table:
+    with TableWriter(tmp_path / "a", 0, CORPUS) as table:
         table.add(row | {"published": date(2015, 1, 1)})
     for missing in ("source", "locator", "license", "published"):
         with (
             pytest.raises(pa.ArrowInvalid, match=f"Column '{missing}' .*non-nullable"),
-            Table(tmp_path / "b", 0, CORPUS) as table,
+            TableWriter(tmp_path / "b", 0, CORPUS) as table,
         ):
             table.add(row | {"published": date(2015, 1, 1), missing: None})
 

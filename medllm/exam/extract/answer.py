@@ -5,8 +5,20 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 
 from medllm.exam.extract.completion import Parsed, ends_in_loop, normal
-from medllm.exam.extract.reply import STOP, cuts, other_choices, thinks_aloud, without_thinking
-from medllm.exam.extract.rules import find
+from medllm.exam.extract.numbers import find_number
+from medllm.exam.extract.reply import STOP, cuts, other_choices, plain, thinks_aloud, without_thinking
+from medllm.exam.extract.rules import (
+    ChoicesAt,
+    read_conclusion,
+    read_correction,
+    read_first_line,
+    read_last_line,
+    read_marked,
+    read_statement,
+    read_whole,
+)
+from medllm.exam.extract.statements import keyed_value
+from medllm.exam.extract.vocabulary import WITHDRAWN, AnswerSpace, answer_space
 from medllm.exam.question import Question, write_answer
 from medllm.exam.record import Status
 
@@ -45,9 +57,9 @@ def parse(
     'truncated'
     """
     reply = read_completion(completion, question.text if question else None, thinks=thinks)
-    found = find(reply.text, question)
+    found = _find(reply.text, question)
     if question is not None and (other := other_choices(reply.text, question.choices)) is not None:
-        above = find(reply.text[:other], question)
+        above = _find(reply.text[:other], question)
         if above.firm:
             found, reply = above, replace(reply, text=reply.text[:other], run_on=True)
     truncated, thinking = finish_reason == "length" or reply.truncated, reply.thinking
@@ -59,6 +71,43 @@ def parse(
     found = replace(found, text=reply.text, run_on=reply.run_on, loop=reply.loop)
     found = replace(found, truncated=truncated, thinking=thinking)
     return replace(found, status=_status(found, question))
+
+
+def _find(text: str, question: Question | None) -> Parsed:
+    """Find the answer that the readable part of a reply gives: a key first, then a number or letters."""
+    asked = answer_space(question)
+    numeric = question is not None and question.numeric
+    keyed = keyed_value(text)
+    if keyed is not None:
+        inner = plain(keyed)
+        found = find_number(inner) if numeric else _letters(inner, asked)
+        return (
+            Parsed(answer=found.answer, extraction_rule="marker", firm=True) if found.answer is not None else Parsed()
+        )
+    text = plain(text)
+    return find_number(text) if numeric else _letters(text, asked)
+
+
+def _letters(text: str, asked: AnswerSpace) -> Parsed:
+    """Find letters by the strongest rule that reads any: mark, correction, whole reply, line, conclusion."""
+    marked = read_marked(text, asked)
+    changed = read_correction(text, marked.end if marked else 0, asked)
+    if changed is not None:
+        return _finding(changed, text)
+    if marked is not None:
+        if WITHDRAWN.search(text, marked.end):
+            return Parsed()
+        return _finding(marked, text)
+    for rule in (read_whole, read_last_line, read_conclusion, read_statement, read_first_line):
+        found = rule(text, asked)
+        if found is not None:
+            return _finding(found, text)
+    return Parsed()
+
+
+def _finding(place: ChoicesAt, text: str) -> Parsed:
+    answer = write_answer(place.letters)
+    return Parsed(answer=answer, extraction_rule=place.rule, firm=place.firm, behind=len(text) - place.end)
 
 
 def read_completion(completion: str, asked: str | None = None, *, thinks: bool = False) -> Parsed:

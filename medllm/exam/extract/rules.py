@@ -1,13 +1,11 @@
-"""The rules that find an answer in a reply, strongest first: key, mark, whole, last line, conclusion, first line."""
+"""The rules that find an answer in a text: a mark, a correction, the whole reply, a line alone, a conclusion."""
 
 import re
 from typing import NamedTuple
 
 from medllm.exam.extract.choice_list import bare_list, closed_list, letters_at, list_before, spread_list
-from medllm.exam.extract.completion import CIRCLED, Parsed
-from medllm.exam.extract.numbers import find_number
-from medllm.exam.extract.reply import plain
-from medllm.exam.extract.statements import keyed_value, stated
+from medllm.exam.extract.completion import CIRCLED
+from medllm.exam.extract.statements import stated
 from medllm.exam.extract.vocabulary import (
     CONCLUSION,
     CONNECTORS,
@@ -15,9 +13,7 @@ from medllm.exam.extract.vocabulary import (
     HEADING,
     LABELS,
     LOOSE_NAMES,
-    WITHDRAWN,
     AnswerSpace,
-    answer_space,
     behind,
     choices_at,
     enumerates,
@@ -28,7 +24,6 @@ from medllm.exam.extract.vocabulary import (
     own_words,
     under_condition,
 )
-from medllm.exam.question import Question, write_answer
 
 _VERDICT = r"\s*(?:が|を|is\b|are\b)\s*(?:最も|the\s+)?"
 _CHOSEN = re.compile(
@@ -60,43 +55,7 @@ class ChoicesAt(NamedTuple):
     firm: bool
 
 
-def find(text: str, question: Question | None) -> Parsed:
-    """Find the answer that a reply gives, strongest rules first."""
-    asked = answer_space(question)
-    numeric = question is not None and question.numeric
-    keyed = keyed_value(text)
-    if keyed is not None:
-        inner = plain(keyed)
-        found = find_number(inner) if numeric else _letters(inner, asked)
-        return (
-            Parsed(answer=found.answer, extraction_rule="marker", firm=True) if found.answer is not None else Parsed()
-        )
-    text = plain(text)
-    return find_number(text) if numeric else _letters(text, asked)
-
-
-def _letters(text: str, asked: AnswerSpace) -> Parsed:
-    marked = _marked(text, asked)
-    changed = _corrected(text, marked.end if marked else 0, asked)
-    if changed is not None:
-        return _finding(changed, text)
-    if marked is not None:
-        if WITHDRAWN.search(text, marked.end):
-            return Parsed()
-        return _finding(marked, text)
-    for rule in (_whole, _last_line, _concluded, _stated, _first_line):
-        found = rule(text, asked)
-        if found is not None:
-            return _finding(found, text)
-    return Parsed()
-
-
-def _finding(place: ChoicesAt, text: str) -> Parsed:
-    answer = write_answer(place.letters)
-    return Parsed(answer=answer, extraction_rule=place.rule, firm=place.firm, behind=len(text) - place.end)
-
-
-def _marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:
+def read_marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the last list after a mark or heading, in a box, a tag, or as a choice's own words."""
     marks = marks_of(text)
     for place, mark in enumerate(marks):
@@ -237,7 +196,7 @@ def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
     return letters if label and not _SPECIES.match(line) and not _REFUSES.search(words) else None
 
 
-def _corrected(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:
+def read_correction(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the last answer that replaces an earlier one: 「いや、b です」, "Actually, it's B."."""
     for change in list(CORRECTION.finditer(text, after))[-20:][::-1]:
         if found := closed_list(text, change.end(), asked.letters):
@@ -245,7 +204,7 @@ def _corrected(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:
     return None
 
 
-def _whole(text: str, asked: AnswerSpace) -> ChoicesAt | None:
+def read_whole(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the answer of a reply that has nothing else."""
     if "\n" in text:
         lines = _items(text, 0, asked) if 1 < asked.wanted < 8 and len(text) < 400 else None
@@ -257,7 +216,7 @@ def _whole(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     return None if letters is None else ChoicesAt(letters, "bare", len(text), firm=True)
 
 
-def _last_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
+def read_last_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """Return a list alone on the last line; a list above may only repeat it."""
     *above, last = text.split("\n")
     if not above or not _STARTS_BARE.match(last):
@@ -268,7 +227,7 @@ def _last_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     )
 
 
-def _first_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
+def read_first_line(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """Return a list alone on the first line, above an explanation that names no other."""
     first, *below = text.split("\n")
     letters = _alone(first, asked)
@@ -284,7 +243,7 @@ def _none_but(letters: frozenset[str], lines: list[str], asked: AnswerSpace) -> 
     return all(_alone(line, asked) in (None, letters) for line in lines)
 
 
-def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
+def read_conclusion(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the answer of 「よって b が正しい」, "Therefore, b.", or of every 「b が正解」 if all agree."""
     drawn: list[tuple[int, frozenset[str]]] = []
     conclusions: set[frozenset[str]] = set()
@@ -309,7 +268,7 @@ def _concluded(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     return ChoicesAt(conclusions.pop(), "conclusion", len(text), firm=False) if len(conclusions) == 1 else None
 
 
-def _stated(text: str, asked: AnswerSpace) -> ChoicesAt | None:
+def read_statement(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the answer of a sentence in the question's words, or of a verdict on every choice."""
     letters = stated(text, asked)
     return None if letters is None else ChoicesAt(letters, "conclusion", len(text), firm=False)

@@ -235,7 +235,7 @@ def format_estimate(estimate: Estimate | None, *, signed: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Stability:
+class ModelStability:
     """One model on one exam."""
 
     benchmark: str
@@ -256,13 +256,13 @@ class Stability:
 class StabilityReport:
     """All models and all comparisons."""
 
-    models: list[Stability]
+    models: list[ModelStability]
     comparisons: list[Comparison]
 
 
 def stability_report(records: Iterable[Record]) -> StabilityReport:
     """Build the stability report of any number of exams and models."""
-    models: list[Stability] = []
+    models: list[ModelStability] = []
     comparisons: list[Comparison] = []
     for exam in align_replies(records):
         sample = exam.sample
@@ -271,7 +271,7 @@ def stability_report(records: Iterable[Record]) -> StabilityReport:
     return StabilityReport(models, comparisons)
 
 
-def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> Stability:
+def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> ModelStability:
     conditions: dict[PromptStyle, Condition] = {}
     for prompt in PROMPTS:
         samples = exam.replies.get((model, prompt))
@@ -281,7 +281,7 @@ def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> Stabili
             conditions[prompt] = condition(samples, score, accuracy)
     found = {pair: paired_change(exam, model, sample, pair) for pair in PAIRS}
     changes = {pair: change for pair, change in found.items() if change is not None}
-    return Stability(exam.benchmark, model, conditions, changes, exam.is_trial(model))
+    return ModelStability(exam.benchmark, model, conditions, changes, exam.is_trial(model))
 
 
 def score_table(report: StabilityReport) -> list[ScoreRow]:
@@ -289,7 +289,7 @@ def score_table(report: StabilityReport) -> list[ScoreRow]:
     return [_score_row(one) for one in report.models]
 
 
-def _score_row(one: Stability) -> ScoreRow:
+def _score_row(one: ModelStability) -> ScoreRow:
     """Return the row of one model on one exam."""
     shares = {prompt: _share(condition) for prompt, condition in one.conditions.items()}
     changes = {pair: _change(change) for pair, change in one.changes.items()}

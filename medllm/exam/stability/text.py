@@ -6,7 +6,7 @@ from typing import Any
 
 from medllm.exam.stability.condition import Condition
 from medllm.exam.stability.paired import EXPLAINING, Comparison, PairedChange, margin_claims
-from medllm.exam.stability.report import Stability, StabilityReport
+from medllm.exam.stability.report import ModelStability, StabilityReport
 from medllm.exam.stability.trainings import contrasts, trainings, trainings_lines
 from medllm.exam.statistics import INTERVALS, Estimate, Interval
 
@@ -44,7 +44,7 @@ OF_WHAT = (
 """The meaning of a report's intervals and p values, in lines for people."""
 
 
-def _model(stability: Stability, margin: float | None) -> Iterator[str]:
+def _model(stability: ModelStability, margin: float | None) -> Iterator[str]:
     yield f"{stability.model} on {stability.benchmark}{TRIAL if stability.trial else ''}"
     for prompt, condition in stability.conditions.items():
         yield from _condition(_PROMPTS[prompt], condition)
@@ -184,7 +184,7 @@ def _claims_json(change: Estimate, margin: float | None) -> dict[str, Any]:
     return {} if claims is None else {"claims": asdict(claims)}
 
 
-def _stability_json(stability: Stability, margin: float | None) -> dict[str, Any]:
+def _stability_json(stability: ModelStability, margin: float | None) -> dict[str, Any]:
     conditions = {}
     for prompt, condition in stability.conditions.items():
         conditions[prompt] = asdict(condition)

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.exam.stability.paired import EXPLAINING, PAIRS, Pair
-from medllm.exam.stability.report import Stability, StabilityReport, column_of
+from medllm.exam.stability.report import ModelStability, StabilityReport, column_of
 from medllm.exam.statistics import Estimate, Interval
 
 _SEEDED = re.compile(r"(?P<row>.+?)[-_. @]*seed[-_= ]*(?P<seed>\d+)", re.IGNORECASE)
@@ -80,7 +80,7 @@ def trainings(report: StabilityReport) -> list[Trainings]:
     return found
 
 
-def _change_over(models: Sequence[Stability], pair: Pair) -> OverTrainings | None:
+def _change_over(models: Sequence[ModelStability], pair: Pair) -> OverTrainings | None:
     """Return a paired change over trainings that were all asked both ways."""
     changes = [one.changes[pair].delta for one in models if pair in one.changes]
     return over_trainings(changes) if len(changes) == len(models) else None
@@ -151,9 +151,9 @@ def _line(name: str, over: OverTrainings, show: Callable[[float, Interval | None
     return f"{name}: {both} over trainings and questions; {show(over.mean, over.over_trainings, signed)} over trainings"
 
 
-def _rows(report: StabilityReport) -> dict[tuple[str, str], list[Stability]]:
+def _rows(report: StabilityReport) -> dict[tuple[str, str], list[ModelStability]]:
     """Return the models of each exam and row that has several trainings, in the order of their seeds."""
-    rows: dict[tuple[str, str], list[Stability]] = {}
+    rows: dict[tuple[str, str], list[ModelStability]] = {}
     for one in report.models:
         rows.setdefault((one.benchmark, row_and_seed(one.model)[0]), []).append(one)
     return {

@@ -1,17 +1,13 @@
 """Which requests are answered together: same worked examples, like lengths, all models of a question side by side."""
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from medllm.errors import ModelError, memory_is_full
-from medllm.generation.engine.decoding import Decoder
-from medllm.generation.types import BASE, Delta, Reply, Request
+from medllm.errors import ModelError
+from medllm.generation.types import BASE, Reply, Request
 from medllm.weights.chat_template import ChatTemplate
 from medllm.weights.load import TextTokens
 
@@ -93,12 +89,6 @@ class PromptReader:
             return request.text[: request.shared]
         return json.dumps([chat.text, request.thinks, request.messages[:-1]])
 
-    def decoder(self, request: Request, prompt_tokens: int, ends: frozenset[int]) -> Decoder:
-        """Begin the reply to a request; `ends` are the tokens at which the model's replies are over."""
-        chat = self.chat(request)
-        known = ends if chat is None else ends | chat.ends
-        return Decoder(request, prompt_tokens, self.tokenizer, known, chat)
-
 
 def plan(
     requests: Sequence[Request], reader: PromptReader, limits: BatchLimits
@@ -115,66 +105,6 @@ def plan(
             groups.setdefault(key, []).append((request, tokens))
     batches = [batch for group in groups.values() for batch in _batches(group, limits)]
     return batches, unfit
-
-
-def switched_to(model: Any, name: str) -> AbstractContextManager[Any]:  # noqa: ANN401  a PeftModel
-    """Switch a model with PEFT's adapters to one of them, or to its base while the context lasts."""
-    if name == BASE:
-        off: AbstractContextManager[Any] = model.disable_adapter()
-        return off
-    model.set_adapter(name, inference_mode=True)
-    return nullcontext()
-
-
-class BatchedGenerator(ABC):
-    """A model here: it plans what is asked, and answers one batch after the other."""
-
-    tokenizer: PreTrainedTokenizerBase
-    reader: PromptReader
-    adapters: tuple[str, ...]
-    limits: BatchLimits
-    model: Any
-    engine: str
-    """Its name and version."""
-    read = 0
-    """Tokens of prompts read so far; those that several prompts share count once where they are computed once."""
-    written = 0
-    """Tokens of replies written so far."""
-
-    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        """Answer every request once, batch by batch."""
-        for delta in self._deltas(requests, streamed=False):
-            if delta.reply is not None:
-                yield delta.reply
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
-        """Answer all requests at the same time, piece by piece."""
-        yield from self._deltas(requests, streamed=True)
-
-    def answer(self, batch: Batch, *, streamed: bool = False) -> Iterator[Delta]:
-        """Answer one planned batch."""
-        try:
-            yield from self._answer(batch, streamed=streamed)
-        except (RuntimeError, MemoryError) as fault:
-            if not memory_is_full(fault):
-                raise
-            raise ModelError(
-                "generation.no-memory",
-                f"The memory is full with {len(batch.requests)} requests in a batch. Lower `batch_size` or "
-                "`max_new_tokens`, or set `quantization: nf4`, and run again; earlier answers are kept.",
-            ) from fault
-
-    @abstractmethod
-    def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
-        """Write all answers of a batch."""
-
-    def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
-        refuse_strangers(requests, self.adapters)
-        batches, unfit = plan(requests, self.reader, self.limits)
-        for reply in too_long(unfit):
-            yield Delta(reply.key, "", reply)
-        for batch in batches:
-            yield from self.answer(batch, streamed=streamed)
 
 
 def too_long(unfit: Sequence[tuple[Request, int]]) -> list[Reply]:

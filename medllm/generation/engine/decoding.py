@@ -1,12 +1,18 @@
-"""A generator's own state of one answer: the next token chosen, the stops watched, the text given out as it grows."""
+"""How replies are written token by token: the next token chosen, the stops watched, the text given out as it grows."""
 
 import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from medllm.generation.types import Delta, FinishReason, Reply, Request
+from medllm.errors import ModelError, memory_is_full
+from medllm.generation.engine.batching import Batch, BatchLimits, PromptReader, plan, refuse_strangers, too_long
+from medllm.generation.types import BASE, Delta, FinishReason, Reply, Request
 from medllm.weights.chat_template import ChatTemplate
 
 THINKING_STEP = 16
@@ -14,6 +20,8 @@ THINKING_STEP = 16
 TAIL = 48
 """How many of the last tokens are looked at for a stop string."""
 BROKEN = "�"
+THINNED = 0.75
+"""A batch is made smaller once so many of its rows are still being written, or fewer."""
 LIKELIEST = 1024
 """A draw puts only so many in order, if it falls among them: sorting the vocabulary took longer than the model."""
 
@@ -40,6 +48,13 @@ class Decoder:
         self._draw = random.Random(self.request.seed)
         values = self.request.chat_template_kwargs
         self._opened = self.chat is not None and self.chat.opens_thinking(self.request.thinks, values)
+
+    @classmethod
+    def begin(cls, reader: PromptReader, request: Request, prompt_tokens: int, ends: frozenset[int]) -> Self:
+        """Begin the reply to a request; `ends` are the tokens at which the model's replies are over."""
+        chat = reader.chat(request)
+        known = ends if chat is None else ends | chat.ends
+        return cls(request, prompt_tokens, reader.tokenizer, known, chat)
 
     def uniform(self) -> float:
         """Draw the number that decides the next token; it depends on the request's seed alone."""
@@ -159,3 +174,108 @@ def _likeliest(likely: torch.Tensor, count: int) -> torch.Tensor:
         return likely.sort(descending=True, stable=True).indices
     found = (likely >= likely.topk(count).values[-1]).nonzero().flatten()
     return found[likely[found].sort(descending=True, stable=True).indices]
+
+
+def switched_to(model: Any, name: str) -> AbstractContextManager[Any]:  # noqa: ANN401  a PeftModel
+    """Switch a model with PEFT's adapters to one of them, or to its base while the context lasts."""
+    if name == BASE:
+        off: AbstractContextManager[Any] = model.disable_adapter()
+        return off
+    model.set_adapter(name, inference_mode=True)
+    return nullcontext()
+
+
+class BatchedGenerator(ABC):
+    """A model here: it plans what is asked, and answers one batch after the other."""
+
+    tokenizer: PreTrainedTokenizerBase
+    reader: PromptReader
+    adapters: tuple[str, ...]
+    limits: BatchLimits
+    model: Any
+    engine: str
+    """Its name and version."""
+    read = 0
+    """Tokens of prompts read so far; those that several prompts share count once where they are computed once."""
+    written = 0
+    """Tokens of replies written so far."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Answer every request once, batch by batch."""
+        for delta in self._deltas(requests, streamed=False):
+            if delta.reply is not None:
+                yield delta.reply
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
+        """Answer all requests at the same time, piece by piece."""
+        yield from self._deltas(requests, streamed=True)
+
+    def answer(self, batch: Batch, *, streamed: bool = False) -> Iterator[Delta]:
+        """Answer one planned batch."""
+        try:
+            yield from self._answer(batch, streamed=streamed)
+        except (RuntimeError, MemoryError) as fault:
+            if not memory_is_full(fault):
+                raise
+            raise ModelError(
+                "generation.no-memory",
+                f"The memory is full with {len(batch.requests)} requests in a batch. Lower `batch_size` or "
+                "`max_new_tokens`, or set `quantization: nf4`, and run again; earlier answers are kept.",
+            ) from fault
+
+    @abstractmethod
+    def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
+        """Write all answers of a batch."""
+
+    def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
+        refuse_strangers(requests, self.adapters)
+        batches, unfit = plan(requests, self.reader, self.limits)
+        for reply in too_long(unfit):
+            yield Delta(reply.key, "", reply)
+        for batch in batches:
+            yield from self.answer(batch, streamed=streamed)
+
+
+class TokenwiseGenerator(BatchedGenerator):
+    """A generator that follows the rows of a batch itself, one token after the other."""
+
+    ends: frozenset[int]
+    """The tokens at which the model's replies are over."""
+
+    @abstractmethod
+    def _read(self, batch: Batch) -> tuple[torch.Tensor, Any]:
+        """Follow the prompts: the logits after each (rows x vocabulary), and the state from which the rows go on."""
+
+    @abstractmethod
+    def _next(self, state: Any, tokens: list[int], models: list[str]) -> torch.Tensor:  # noqa: ANN401
+        """Follow one more token of each row: the logits after it, rows x vocabulary."""
+
+    @abstractmethod
+    def _take(self, state: Any, numbers: list[int], models: list[str]) -> None:  # noqa: ANN401
+        """Go on with these rows only, or with several copies of them."""
+
+    def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
+        """Write all answers of a batch, token by token; rows that are done are taken out."""
+        writings = [
+            Decoder.begin(self.reader, request, len(batch.prefix) + len(own), self.ends)
+            for request, own in zip(batch.requests, batch.tokens, strict=True)
+        ]
+        with torch.inference_mode():
+            logits, state = self._read(batch)
+            while True:
+                for token, writing in zip(next_tokens(logits, writings), writings, strict=True):
+                    if writing.finished is None:
+                        self.written += 1
+                        writing.take(token)
+                        if writing.finished is not None:
+                            yield writing.last(streamed=streamed)
+                        elif streamed and (news := writing.news()):
+                            yield news
+                going = [number for number, writing in enumerate(writings) if writing.finished is None]
+                if not going:
+                    return
+                if len(going) <= THINNED * len(writings):
+                    writings = [writings[number] for number in going]
+                    self._take(state, going, [writing.request.model for writing in writings])
+                last = [(writing.tokens or [0])[-1] for writing in writings]
+                logits = self._next(state, last, [writing.request.model for writing in writings])

@@ -30,17 +30,9 @@ from medllm.generation.engine.attention import (
     roomy_cache,
     runs,
 )
-from medllm.generation.engine.batching import (
-    Batch,
-    BatchedGenerator,
-    BatchLimits,
-    Prompt,
-    PromptReader,
-    pieces,
-    switched_to,
-)
-from medllm.generation.engine.decoding import next_tokens
-from medllm.generation.types import BASE, Delta
+from medllm.generation.engine.batching import Batch, BatchLimits, Prompt, PromptReader, pieces
+from medllm.generation.engine.decoding import TokenwiseGenerator, switched_to
+from medllm.generation.types import BASE
 from medllm.recipe.cost import PIECE
 from medllm.recipe.servers import LOCAL
 from medllm.weights.adapter import Adapter
@@ -124,11 +116,11 @@ PEFT_BASE = "__base__"
 KEPT_PREFIXES = 8
 PIECE_ON_CPU = 1024
 """Most tokens of prompts read at once on a CPU: more are no quicker, and only take more memory."""
-THINNED = 0.75
-"""A batch is made smaller once so many of its rows are still being written, or fewer."""
+State = tuple[Any, Rows]
+"""Where the rows of a batch go on: transformers' cache of keys and values, and the rows' positions."""
 
 
-class LocalGenerator(BatchedGenerator):
+class LocalGenerator(TokenwiseGenerator):
     """Answers with a base and its adapters; the same request gets the same answer in whatever company it is asked."""
 
     def __init__(  # noqa: PLR0913  each a way to load or to ask
@@ -218,36 +210,8 @@ class LocalGenerator(BatchedGenerator):
         finally:
             bare.set_attn_implementation(NAME)
 
-    def _answer(self, batch: Batch, *, streamed: bool) -> Iterator[Delta]:
-        """Write all answers of a batch, token by token; rows that are done are taken out."""
-        writings = [
-            self.reader.decoder(request, len(batch.prefix) + len(own), self.ends)
-            for request, own in zip(batch.requests, batch.tokens, strict=True)
-        ]
-        with torch.inference_mode():
-            logits, cache, rows = self._read(batch)
-            while True:
-                for token, writing in zip(next_tokens(logits, writings), writings, strict=True):
-                    if writing.finished is None:
-                        self.written += 1
-                        writing.take(token)
-                        if writing.finished is not None:
-                            yield writing.last(streamed=streamed)
-                        elif streamed and (news := writing.news()):
-                            yield news
-                going = [number for number, writing in enumerate(writings) if writing.finished is None]
-                if not going:
-                    return
-                if len(going) <= THINNED * len(writings):
-                    writings = [writings[number] for number in going]
-                    self._take(cache, rows, going, [writing.request.model for writing in writings])
-                ids = torch.tensor([[(w.tokens or [0])[-1]] for w in writings], device=logits.device)
-                positions = rows.positions[:, -1:] + 1
-                rows.grow(positions)
-                logits = self._forward(ids, positions, cache, rows, [w.request.model for w in writings])[:, -1]
-
-    def _read(self, batch: Batch) -> tuple[torch.Tensor, Any, Rows]:
-        """Follow the prompts, each once however many answers it gets: the logits after them, their cache and rows."""
+    def _read(self, batch: Batch) -> tuple[torch.Tensor, State]:
+        """Follow the prompts, each once however many answers it gets."""
         models = [request.model for request in batch.requests]
         prompts = batch.prompts
         different = list(dict.fromkeys(prompts))
@@ -263,9 +227,16 @@ class LocalGenerator(BatchedGenerator):
         if len(different) < len(prompts):
             number = {prompt: number for number, prompt in enumerate(different)}
             given = [number[prompt] for prompt in prompts]
-            self._take(cache, rows, given, models)
+            self._take((cache, rows), given, models)
             after = after[given]
-        return after, cache, rows
+        return after, (cache, rows)
+
+    def _next(self, state: State, tokens: list[int], models: list[str]) -> torch.Tensor:
+        cache, rows = state
+        ids = torch.tensor(tokens, device=rows.positions.device)[:, None]
+        positions = rows.positions[:, -1:] + 1
+        rows.grow(positions)
+        return self._forward(ids, positions, cache, rows, models)[:, -1]
 
     def _read_piece(self, piece: list[Prompt], prefixes: dict[str, Prefix]) -> tuple[torch.Tensor, Any, Rows]:
         """Follow some prompts of one model, padded on the left, after its prefix."""
@@ -284,8 +255,8 @@ class LocalGenerator(BatchedGenerator):
         self.read += sum(len(tokens) for _, tokens in piece)
         return logits, cache, rows
 
-    def _take(self, cache: Any, rows: Rows, numbers: list[int], models: list[str]) -> None:  # noqa: ANN401
-        """Go on with these rows only, or with several copies of them."""
+    def _take(self, state: State, numbers: list[int], models: list[str]) -> None:
+        cache, rows = state
         kept = torch.tensor(numbers, device=rows.positions.device)
         cache.batch_select_indices(kept)
         rows.keep(kept)

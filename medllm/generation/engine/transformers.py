@@ -13,14 +13,8 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from medllm.generation.engine.attention import LEAST_TOKENS, CacheBudget
-from medllm.generation.engine.batching import (
-    Batch,
-    BatchedGenerator,
-    BatchLimits,
-    PromptReader,
-    switched_to,
-)
-from medllm.generation.engine.decoding import Decoder, next_tokens
+from medllm.generation.engine.batching import Batch, BatchLimits, PromptReader
+from medllm.generation.engine.decoding import BatchedGenerator, Decoder, next_tokens, switched_to
 from medllm.generation.serving import context_of
 from medllm.generation.types import BASE, Delta, Request
 from medllm.recipe.servers import TRANSFORMERS
@@ -92,7 +86,8 @@ class TransformersGenerator(BatchedGenerator):
         """Write all answers of a batch; the model is that of its first request."""
         rows = [[*batch.prefix, *own] for own in batch.tokens]
         writings = [
-            self.reader.decoder(request, len(row), self.ends) for request, row in zip(batch.requests, rows, strict=True)
+            Decoder.begin(self.reader, request, len(row), self.ends)
+            for request, row in zip(batch.requests, rows, strict=True)
         ]
         if not streamed:
             self._write(rows, self._writer(writings))

@@ -52,12 +52,15 @@ class ServerOptions:
 
 
 class OnDemand:
-    """A maker that is loaded when it is first asked, and whose memory can be given back."""
+    """A maker that is loaded when it is first asked, and whose memory can be given back.
 
-    def __init__(self, load: Callable[[], Generator]) -> None:
+    Makers with the same `turn` load and stream one after the other.
+    """
+
+    def __init__(self, load: Callable[[], Generator], turn: Lock | None = None) -> None:
         self._load = load
         self._loaded: Generator | None = None
-        self._turn = Lock()
+        self._turn = turn or Lock()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Reply]:
         """Answer every request once."""
@@ -213,13 +216,15 @@ class _Here:
         self.num_processes, self.options, self.server = num_processes, options, server
         self.engine: str = options["engine"]
         self._one: OneServer | None = None
+        self._turn = Lock()
+        """Held while one of the models streams: two that load or compute at once would share memory and cores."""
 
     def open(self, base: Path, adapters: dict[str, Path], templates: Mapping[str, str]) -> Generator:
         """A base with its adapters: behind a vLLM, in this process, or in several processes."""
         Checkpoint(base)
         if is_vllm(self.engine):
             return self._served(base, adapters, templates)
-        here = OnDemand(lambda: self._load(base, adapters, templates))
+        here = OnDemand(lambda: self._load(base, adapters, templates), self._turn)
         if self.engine == AUTO and self._vllm_suits():
             try:
                 from medllm.generation.vllm import VllmOrHere

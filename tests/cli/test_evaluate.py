@@ -27,8 +27,7 @@ from tests.refusals import refused
 def server():
     one = Server()
     yield one
-    one.shutdown()
-    one.server_close()
+    one.close()
 
 
 @pytest.fixture

@@ -1,16 +1,24 @@
 """Each model is asked at its own address, with its own key and options; nothing goes to a host nobody named."""
 
+import asyncio
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from medllm.exam.prompts import render
+from medllm.generation import factory
 from medllm.generation.factory import make_generators
-from medllm.generation.types import Request
+from medllm.generation.types import Delta, Reply, Request
 from medllm.page.live import open_live
 from medllm.recipe.settings import ApiModel, Evaluate
+from medllm.side_by_side import Round
 from medllm.stages import evaluate
 from tests import tiny
+from tests.exam.making import question
+from tests.generation.serving import ChatServer
 from tests.generation.test_endpoint import Server
 from tests.refusals import refused
 
@@ -24,8 +32,7 @@ def servers(monkeypatch):
     made = [Server(), Server()]
     yield made
     for one in made:
-        one.shutdown()
-        one.server_close()
+        one.close()
 
 
 def ask(models, **options) -> None:
@@ -104,3 +111,66 @@ def test_the_live_page_takes_the_same_shape(servers, monkeypatch):
     alone = open_live(json.dumps({"models": {"a": model}}))
     assert alone is not None
     assert alone.models == ("a",)
+
+
+def asked_live(put: Round):
+    async def last():
+        return [state async for state in put.cells(every=0.001, silence=60)][-1]
+
+    with put:
+        return asyncio.run(asyncio.wait_for(last(), 60))
+
+
+PROMPTS = {style: render(question(), prompt=style) for style in ("plain", "explain")}
+ROOM = dict.fromkeys(PROMPTS, 9)
+
+
+@pytest.mark.parametrize("through", ["ask", "page"])
+def test_models_at_several_addresses_stream_at_the_same_time(through):
+    """No server sends its first byte before all six requests have come: in turns, the first would wait for ever."""
+    all_asked = threading.Barrier(6)
+
+    def late(body):
+        all_asked.wait(30)
+        return {"content": "答え: b"}
+
+    servers = [ChatServer(late) for _ in range(3)]
+    models = {name: {"api": server.url, "model": "m"} for name, server in zip("abc", servers, strict=True)}
+    if through == "page":
+        put = open_live(json.dumps({"models": models})).start_round(question())
+    else:
+        makers = make_generators({name: ApiModel(**one) for name, one in models.items()}, {})
+        put = Round(makers, PROMPTS, ROOM, question())
+    cells = asked_live(put)
+    for server in servers:
+        server.close()
+    assert {column: (cell.state, cell.answer) for column, cell in cells.items()} == {
+        (name, style): ("done", "b") for name in "abc" for style in PROMPTS
+    }
+
+
+def test_models_of_this_machine_load_and_stream_one_after_the_other(monkeypatch, tmp_path):
+    steps = []
+
+    class Writer:
+        def __init__(self, name):
+            self.name = name
+
+        def stream(self, requests):
+            for request in requests:
+                steps.append(self.name)
+                time.sleep(0.02)
+                reply = Reply(key=request.key, text="b", finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+                yield Delta(request.key, "", reply)
+
+    def load(_, base, *__):
+        steps.append(f"load {base.name}")
+        time.sleep(0.02)
+        return Writer(base.name)
+
+    monkeypatch.setattr(factory._Here, "_load", load)
+    sources = {name: tiny.make_base(tmp_path / name) for name in ("first", "second")}
+    cells = asked_live(Round(make_generators({name: name for name in sources}, sources), PROMPTS, ROOM, question()))
+    assert {cell.state for cell in cells.values()} == {"done"}
+    half = [steps[:3], steps[3:]]
+    assert sorted(half) == [["load first", "first", "first"], ["load second", "second", "second"]]

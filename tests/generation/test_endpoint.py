@@ -4,37 +4,21 @@ import json
 import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.reply_log import generate_resumable
 from medllm.generation.types import NoReplyError, Request
+from tests.generation.serving import JsonHandler, JsonServer, as_events
 from tests.refusals import refused
 
 SECRET = "sk-very-secret"
 
 
-class Server(ThreadingHTTPServer):
-    """A server that does what its list of replies says, then answers rightly."""
-
-    def __init__(self, *faults):
-        self.faults = list(faults)
-        self.seen = []
-        self.times = []
-        self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.read()
         with self.server.lock:
             self.server.seen.append((self.path, dict(self.headers), body))
             self.server.times.append(time.monotonic())
@@ -52,29 +36,26 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault is not None:
             code, headers, text = fault
-            self.answer(code, text.encode(), headers)
+            self.send(code, text, headers)
             return
         text = f"said {body.get('prompt') or body['messages'][-1]['content']} STOP more"
         if body["stream"]:
             events = [{"choices": [{"text": piece}]} for piece in (text[:5], text[5:9])]
             events.append({"choices": [{"text": "", "finish_reason": "length"}]})
-            lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-            self.answer(200, lines.encode(), {})
+            self.send(200, as_events(events) + "data: [DONE]\n\n")
             return
         choice = {"finish_reason": "stop", "text": text, "message": {"content": text}}
-        reply = {"choices": [choice], "usage": {"prompt_tokens": 1000, "completion_tokens": 500}}
-        self.answer(200, json.dumps(reply).encode(), {})
+        self.send(200, {"choices": [choice], "usage": {"prompt_tokens": 1000, "completion_tokens": 500}})
 
-    def answer(self, code, content, headers):
-        self.send_response(code)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
 
-    def log_message(self, *args):
-        pass
+class Server(JsonServer):
+    """A server that does what its list of replies says, then answers rightly."""
+
+    handler = Handler
+
+    def __init__(self, *faults):
+        self.faults, self.seen, self.times = list(faults), [], []
+        super().__init__()
 
 
 @pytest.fixture
@@ -87,8 +68,7 @@ def serve():
 
     yield start
     for server in servers:
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 def one(generator, **changed):
@@ -149,13 +129,13 @@ def test_a_stream_sends_as_many_requests_at_a_time_as_it_may(serve, monkeypatch,
     """All are sent before the first reply ends: each waits until as many as the bound are there."""
     server = serve()
     together = threading.Barrier(bound)
-    answer = Handler.answer
+    send = Handler.send
 
     def wait_for_the_others(handler, *args):
         together.wait(timeout=30)
-        answer(handler, *args)
+        send(handler, *args)
 
-    monkeypatch.setattr(Handler, "answer", wait_for_the_others)
+    monkeypatch.setattr(Handler, "send", wait_for_the_others)
     asked = [Request(key=str(number), model="m", text="Q") for number in range(2 * bound)]
     replies = [d.reply for d in EndpointGenerator(server.url, num_concurrent=bound).stream(asked) if d.reply]
     assert {reply.key for reply in replies} == {request.key for request in asked}

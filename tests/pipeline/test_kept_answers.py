@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
@@ -15,17 +13,27 @@ from medllm.launch.local import launch
 from medllm.pipeline import BuildContext, make_plan
 from medllm.pipeline import run as run_plan
 from medllm.recipe import read_recipe
+from tests.generation.serving import JsonHandler, JsonServer
 from tests.pipeline.whole import question
 from tests.refusals import refused
 
 
-class Server(ThreadingHTTPServer):
+class Handler(JsonHandler):
+    def do_POST(self):
+        body = self.read()
+        self.server.asked.append(body["model"])
+        choice = {"finish_reason": self.server.reason, "message": {"content": f"答え: a ({body['model']})"}}
+        self.send(200, {"choices": [choice], "usage": {"prompt_tokens": 90, "completion_tokens": 7}})
+
+
+class Server(JsonServer):
     """Answers every question with `a`, and remembers which model was asked."""
+
+    handler = Handler
 
     def __init__(self, reason="stop"):
         self.asked, self.reason = [], reason
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__()
 
     def new(self):
         """Return who was asked since the last look."""
@@ -33,29 +41,12 @@ class Server(ThreadingHTTPServer):
         return sorted(asked)
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body["model"])
-        choice = {"finish_reason": self.server.reason, "message": {"content": f"答え: a ({body['model']})"}}
-        usage = {"prompt_tokens": 90, "completion_tokens": 7}
-        content = json.dumps({"choices": [choice], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server():
     servers = [Server(), Server()]
     yield servers
     for one in servers:
-        one.shutdown()
-        one.server_close()
+        one.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import http.client
 import json
 import random
-import re
 import sys
 import threading
 import time
@@ -16,23 +15,28 @@ from queue import Empty, Queue, SimpleQueue
 from typing import Any, TypeVar
 
 from medllm.errors import ModelError
-from medllm.generation.server_reply import Ending, read_reply, reason_of, text_of, thinking_of
+from medllm.generation.openai_api import (
+    LATER_NAMES,
+    NO_TEMPLATE,
+    TOO_LONG,
+    Ending,
+    choice_of,
+    choice_of_event,
+    read_reply,
+    reason_of,
+    refused_key,
+    response_request,
+    text_of,
+    thinking_of,
+    wants_responses,
+)
 from medllm.generation.types import Delta, NoReplyError, Reply, Request
 from medllm.recipe.servers import for_prompt
 
 Prices = Mapping[str, tuple[float, float]]
-TOO_LONG = ("context length", "maximum context", "too long", "max_model_len", "longer than")
 TRIED_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 STOPS_ALLOWED = 4
 LONGEST_WAIT = 60.0
-LATER_NAMES = {"max_tokens": "max_completion_tokens"}
-"""Keys that newer servers know under another name."""
-OPTIONAL = ("temperature", "top_p", "seed", "stop", "chat_template_kwargs")
-"""Keys without which a question can be asked, though by the server's own defaults."""
-NO_TEMPLATE = re.compile(r"chat[ _-]?template", re.I)
-"""What a server writes of a model that has none."""
-NOT_TAKEN = ("unsupported", "not supported", "not support", "unrecognized", "unknown", "not permitted", "extra inputs")
-"""What servers write of a key that they do not take."""
 LONGEST_WORD = 300
 """Characters of a server's own message that are shown."""
 DONE = b"data: [DONE]"
@@ -77,23 +81,6 @@ class RateLimit:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
-def refused_key(sent: Mapping[str, Any], answer: str) -> str | None:
-    """Return the key of a request that a server's answer of status 400 refuses, and that can be renamed or left out.
-
-    >>> refused_key({"max_tokens": 8}, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
-    'max_tokens'
-    >>> refused_key({"temperature": 0.0}, "Unsupported value: 'temperature' does not support 0 with this model.")
-    'temperature'
-    >>> refused_key({"temperature": 0.0}, "The model `temperature-1` does not exist.")
-    """
-    lower = answer.lower()
-    if "max_tokens" in sent and "max_completion_tokens" in lower:
-        return "max_tokens"
-    if not any(words in lower for words in NOT_TAKEN):
-        return None
-    return next((key for key in OPTIONAL if key in sent and re.search(rf"[\"'`]{key}[\"'`]", lower)), None)
-
-
 class EndpointGenerator:
     """A client of a server: waits out temporary faults, and reports lasting ones in the server's own words."""
 
@@ -106,6 +93,7 @@ class EndpointGenerator:
         key: str | None = None,
         chat: bool = False,
         or_text: bool = False,
+        responses: bool = False,
         prices: Prices | None = None,
         num_concurrent: int = 16,
         per_minute: float | None = None,
@@ -118,6 +106,10 @@ class EndpointGenerator:
         self.chat = chat
         self.or_text = or_text
         """Whether a model without a chat template is asked to complete the text instead."""
+        self.responses = responses
+        """Whether chat models are asked by the Responses API."""
+        self.without_chat: dict[str, str] = {}
+        """The models that the server has no chat completions for, with its answer: they are asked by `/responses`."""
         self.prices = prices or {}
         self.num_concurrent = num_concurrent
         self.tries = tries
@@ -178,16 +170,17 @@ class EndpointGenerator:
         """Yield the pieces of one reply as the server sends them, and the whole reply last."""
         text = thought = ""
         reason: str | None = None
+        usage: Mapping[str, Any] = {}
         try:
             for choice in self._choices(request):
                 piece, thinking = text_of(choice), thinking_of(choice)
-                reason = reason_of(choice) or reason
+                reason, usage = reason_of(choice) or reason, choice.get("usage") or usage
                 text, thought = text + piece, thought + thinking
                 if piece or thinking:
                     yield Delta(request.key, piece, reasoning=thinking)
         except _PromptTooLongError:
             reason = "too_long"
-        yield Delta(request.key, "", self._reply(request, text, reason, {}, thought))
+        yield Delta(request.key, "", self._reply(request, text, reason, usage, thought))
 
     def _choices(self, request: Request) -> Iterator[Mapping[str, Any]]:
         """Each event of a streamed answer; one that breaks off is not asked again, for its beginning was given out."""
@@ -198,7 +191,7 @@ class EndpointGenerator:
                     if line.strip() == DONE:
                         ended = True
                     elif line.startswith(b"data:"):
-                        choice = (json.loads(line[5:]).get("choices") or [{}])[0]
+                        choice = choice_of_event(json.loads(line[5:]))
                         ended = ended or bool(choice.get("finish_reason"))
                         yield choice
                 if not ended:
@@ -215,8 +208,7 @@ class EndpointGenerator:
         except _PromptTooLongError:
             return self._reply(request, "", "too_long", {})
         try:
-            answer = json.loads(whole)
-            choice, usage = answer["choices"][0], answer.get("usage") or {}
+            choice, usage = choice_of(json.loads(whole))
             reply = self.completed(request, choice, usage)
         except (ValueError, LookupError, TypeError, AttributeError):
             body = self._redacted(whole)
@@ -230,7 +222,7 @@ class EndpointGenerator:
     def _stopped_in_thinking(self, request: Request, reply: Reply) -> bool:
         """Note, once, that a model's thinking met a stop string, so that it is asked without; whether it did."""
         known = self.renamed.setdefault(request.model, {})
-        sent = self.chat and bool(self.stops(request)) and "stop" not in known
+        sent = self.chat and bool(self.stops(request)) and "stop" not in known and not self._by_responses(request.model)
         if not sent or reply.finish_reason != "stop" or reply.text or not reply.reasoning:
             return False
         known["stop"] = None
@@ -241,7 +233,8 @@ class EndpointGenerator:
 
     def _read_response(self, request: Request, *, streamed: bool, take: Callable[[Any], T]) -> T:
         """Send until the server replies: retry a busy or broken server, never a wrong request."""
-        for attempt in range(1, self.tries + 1):
+        attempt = 1
+        while True:
             self.limit.wait()
             sent = self._body(request, streamed=streamed)
             try:
@@ -250,14 +243,13 @@ class EndpointGenerator:
                 body = self._redacted(fault.read())
                 if fault.code == 400 and any(words in body.lower() for words in TOO_LONG):
                     raise _PromptTooLongError from None
-                known = fault.code == 400 and attempt < self.tries
-                if known and (self._learn(request.model, sent, body) or self._gives_up_chat(request.model, body)):
+                if self._adapts(request.model, fault.code, sent, body):  # each does so once, so this ends
                     continue
                 if fault.code not in TRIED_AGAIN or attempt == self.tries:
                     raise NoReplyError(
                         "generation.error-answered",
                         f"{self.url} answered {fault.code} for `{request.model}`. Check the model's name and the key. "
-                        f"The answer: {body}",
+                        f"The answer: {(fault.code == 404 and self.without_chat.get(request.model)) or body}",
                         status=fault.code,
                     ) from None
                 self._rest(attempt, fault.headers.get("Retry-After"))
@@ -269,7 +261,29 @@ class EndpointGenerator:
                         "and that the address is right.",
                     ) from None
                 self._rest(attempt, None)
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
+
+    def _adapts(self, model: str, code: int, sent: Mapping[str, Any], body: str) -> bool:
+        """Learn from a refusal how this model's server can be asked; whether it can be asked differently."""
+        if code == 400 and (self._learn(model, sent, body) or self._gives_up_chat(model, sent, body)):
+            return True
+        if "messages" not in sent or not wants_responses(code, body):
+            return False
+        if model not in self.without_chat:
+            sys.stderr.write(f"medllm: {self.url} has no chat completion for `{model}`: it is asked by /responses\n")
+        self.without_chat[model] = body
+        return True
+
+    def _by_responses(self, model: str) -> bool:
+        return self.chat and (self.responses or model in self.without_chat)
+
+    def changes(self, model: str) -> tuple[str, ...]:
+        """Return what was sent otherwise than asked for, because this model's server refused it."""
+        renamed = self.renamed.get(model, {}).items()
+        found = [f"{key} as {other}" if other else f"no {key}" for key, other in renamed]
+        if model in self.without_chat:
+            found.append("by /responses")
+        return (*found, *(["no chat"] if self.or_text and not self.chat else []))
 
     def _learn(self, model: str, sent: Mapping[str, Any], body: str) -> bool:
         """Note a key that the server refuses, and report it once; whether there is such a key."""
@@ -284,12 +298,13 @@ class EndpointGenerator:
             sys.stderr.write(f"medllm: {self.url} refuses `{key}` for `{model}`: {what}\n")
         return True
 
-    def _gives_up_chat(self, model: str, body: str) -> bool:
+    def _gives_up_chat(self, model: str, sent: Mapping[str, Any], body: str) -> bool:
         """Complete text from now on, where a model has no chat template and that is allowed; whether it is so."""
-        if not (self.chat and self.or_text and NO_TEMPLATE.search(body)):
+        if "messages" not in sent or not self.or_text or not NO_TEMPLATE.search(body):
             return False
+        if self.chat:  # else another request has noted it meanwhile
+            sys.stderr.write(f"medllm: {self.url} has no chat template for `{model}`: it is asked to complete text\n")
         self.chat = False
-        sys.stderr.write(f"medllm: {self.url} has no chat template for `{model}`: it is asked to complete the text\n")
         return True
 
     def _redacted(self, body: bytes) -> str:
@@ -323,6 +338,8 @@ class EndpointGenerator:
             body["prompt"] = self.prompt(request)
         options = for_prompt(self.options, request.style)
         body = {key: value for key, value in {**body, **options}.items() if value is not None}
+        if self._by_responses(request.model):
+            body = response_request(body)
         for key, other in self.renamed.get(request.model, {}).items():
             value = body.pop(key, None)
             if other and value is not None:
@@ -331,7 +348,8 @@ class EndpointGenerator:
 
     def _call(self, body: Mapping[str, Any]) -> urllib.request.Request:
         """Build the call; the key is in a header and nowhere else."""
-        address = f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
+        kind = "responses" if "input" in body else "chat/completions" if "messages" in body else "completions"
+        address = f"{self.url}/{kind}"
         if not address.startswith(("http://", "https://")):
             raise ModelError("generation.not-an-address", f"{self.url}: is not an address. Write http://HOST:PORT/v1.")
         headers = {"Content-Type": "application/json"}

@@ -140,10 +140,11 @@ def make_generators(  # noqa: PLR0913  each a way to load or to ask
     local: dict[str, Path] = {}
     for name, source in models.items():
         if isinstance(source, ApiModel):
-            twin = json.dumps([source.api, source.chat, source.key, source.request], sort_keys=True)
+            twin = json.dumps(source.model_dump(exclude={"model", "revision"}), sort_keys=True)
             if twin not in own:
                 key = key_of(source, f"evaluate.models.{name}")
-                own[twin] = _api(source.api, server, chat=source.chat, key=key, options=source.request)
+                chat, responses = source.chat, source.responses
+                own[twin] = _api(source.api, server, chat=chat, responses=responses, key=key, options=source.request)
             found[name] = (own[twin], source.model)
         elif source.startswith(OPENAI_PREFIX):
             maker = _api(openai_address(engine, name, source), server, chat=True, key=os.environ.get(KEY))
@@ -282,6 +283,7 @@ def _api(
     chat: bool,
     key: str | None,
     or_text: bool = False,
+    responses: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Generator:
     from medllm.generation.endpoint import EndpointGenerator
@@ -291,6 +293,7 @@ def _api(
         key=key,
         chat=chat,
         or_text=or_text,
+        responses=responses,
         prices=server.prices,
         num_concurrent=server.num_concurrent or AT_ONCE,
         options=options,

@@ -155,18 +155,19 @@ def _server(settings: dict[str, Any]) -> Live:
     key = os.environ.get("OPENAI_API_KEY") or os.environ.get("HF_TOKEN" if settings.get("kind") == "inference" else "")
     patience = float(settings.get("silence", SILENCE))
 
-    def open_server(url: str, key: str | None, *, chat: bool, options: dict[str, Any]) -> EndpointGenerator:
-        return EndpointGenerator(url, key=key, chat=chat, num_concurrent=64, tries=2, timeout=patience, options=options)
+    def open_server(url: str, key: str | None, **how: Any) -> EndpointGenerator:  # noqa: ANN401
+        return EndpointGenerator(url, key=key, num_concurrent=64, tries=2, timeout=patience, **how)
 
     chat = bool(settings.get("chat", settings.get("format", "completion") != "completion"))
-    shared = open_server(url, key, chat=chat, options={}) if url else None
+    shared = open_server(url, key, chat=chat) if url else None
     makers: dict[str, tuple[Generator, str]] = {}
     if not settings["models"]:
         raise ValueError("`models` names no model")
     for name, known in dict(settings["models"]).items():
         if isinstance(known, dict):
             own = ApiModel.model_validate(known)
-            maker = open_server(own.api, key_of(own, f"MEDLLM_LIVE.models.{name}"), chat=own.chat, options=own.request)
+            how = {"chat": own.chat, "responses": own.responses, "options": own.request}
+            maker = open_server(own.api, key_of(own, f"MEDLLM_LIVE.models.{name}"), **how)
             chat = chat or own.chat
             makers[name] = (maker, own.model)
         elif shared is not None:

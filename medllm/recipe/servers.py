@@ -131,7 +131,7 @@ _OF_THE_CALL = frozenset(
 class ApiModel(Settings):
     """A model behind an address of its own, with OpenAI's protocol."""
 
-    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"key"})
+    excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"key", "responses"})
     addresses: ClassVar[frozenset[str]] = frozenset({"api"})
 
     api: str
@@ -142,6 +142,9 @@ class ApiModel(Settings):
     """What the server has under that name, as a commit or a date: with another value the model is asked again."""
     chat: bool = True
     """Ask by chat messages; `false` sends the prompt as text to be completed."""
+    responses: bool = False
+    """Send chat messages to `/responses` (OpenAI's Responses API). A model that has no `/chat/completions` (the server
+    answers 404) is asked there in any case."""
     key: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$")
     """The environment variable, in capitals, that holds the server's key; the key itself is never written down."""
     request: dict[str, Any] = Field(default_factory=dict)
@@ -167,6 +170,6 @@ class ApiModel(Settings):
     @classmethod
     def _leaves_the_question(cls, value: dict[str, Any]) -> dict[str, Any]:
         keys = {key for prompt in PROMPTS for key in for_prompt(value, prompt)}
-        if reserved := sorted(keys & {"model", "messages", "prompt", "stream"}):
+        if reserved := sorted(keys & {"model", "messages", "prompt", "input", "stream"}):
             raise ValueError(f"`{reserved[0]}` is decided by the evaluation. Leave it out")
         return value

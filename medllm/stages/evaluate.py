@@ -19,13 +19,17 @@ from medllm.exam.question import write_questions
 from medllm.exam.record import Record, write_records
 from medllm.exam.stability.report import StabilityReport, columns, describe_row, score_table, stability_report
 from medllm.exam.stability.text import report_json
+from medllm.files import write_text
+from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.identity import AskedAs
-from medllm.generation.types import Reply, Request, release_model
+from medllm.generation.types import Generator, Reply, Request, release_model
 from medllm.recipe.settings import ApiModel, Evaluate
 from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
 from medllm.wording import number_of
 
 REPLIES = "replies"
+CHANGES = "changes.json"
+"""Beside the replies: by model what its server refused, and what was sent instead."""
 
 
 def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
@@ -120,10 +124,25 @@ def _ask(
             exam = request.key.split("/")[0]
             left[exam, model] -= 1
             if not left[exam, model]:
+                _note_changes(work, model, *makers[model])
                 yield of_name[exam], model
         if kept.kept:
             say("evaluate", f"{names}: {kept.kept} of {len(requests[group])} replies are kept from earlier runs")
         release_model(makers[models[0]][0])
+
+
+def _changes(work: Path) -> dict[str, list[str]]:
+    path = work / REPLIES / CHANGES
+    found: dict[str, list[str]] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
+
+
+def _note_changes(work: Path, model: str, maker: Generator, name: str) -> None:
+    """Add what a model's server refused in this process to what is noted already."""
+    if isinstance(maker, EndpointGenerator) and (new := maker.changes(name)):
+        noted = _changes(work)
+        noted[model] = sorted({*noted.get(model, ()), *new})
+        write_text(work / REPLIES / CHANGES, json.dumps(noted))
 
 
 def _judge(
@@ -177,7 +196,7 @@ def _tables(
     """Write the tables of the questions asked, their worked examples, and the settings of each run."""
     from medllm.generation.identity import source_of
 
-    runs = []
+    runs, changes = [], _changes(work)
     for sitting in sittings:
         write_questions(sitting.questions, work / "questions" / f"{sitting.name}.parquet")
         if sitting.examples:
@@ -187,6 +206,7 @@ def _tables(
             name, revision = source_of(sources.get(settings.references.get(model, "")))
             facts = {"model": model, "source": name or (own.model if own else written), "revision": revision}
             facts |= {"api": own.api if own else None, "request": json.dumps(own.request) if own else None}
+            facts["request_changes"] = ", ".join(changes[model]) if model in changes else None
             for style in settings.prompts:
                 mine = [replies[model, request.key] for asked, request in sitting.requests.items() if asked[1] == style]
                 row = {**facts, "prompt": style, **run_row(settings, sitting, mine, forms[model])}

@@ -10,7 +10,7 @@ from medllm.page.components import I18N, Stops, block, on
 from medllm.page.context import PageContext
 from medllm.page.html import both, fault_panel, safe, word
 from medllm.page.results import Origin
-from medllm.page.review import no_more
+from medllm.page.review_form import no_more
 from medllm.page.routes import functions
 from medllm.page.scores_tab import set_filters
 from medllm.page.selection import Wanted

@@ -1,4 +1,4 @@
-"""Blind review: a rater's next pair, the vote on it, and their HTML; models are named only afterwards."""
+"""Blind review: the order in which a rater sees pairs, their blocks, and the vote that a browser sends on one."""
 
 import random
 import re
@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 
 from medllm.errors import DataError
-from medllm.exam.question import Question
 from medllm.exam.record import Record
-from medllm.page.html import LONGEST_CARD, both, percent, question_card, safe, word
 from medllm.page.results import RecordedResults
-from medllm.votes.agreement import Agreement
-from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Use, Vote, digest, use_of
+from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Choice, Vote, digest, use_of
 
 COMMON = 20
 """Pairs at the beginning that every rater sees in the same order, so that agreement can be measured on them."""
+
+BLOCK = COMMON
+"""Pairs after whose last vote the models of all of them are named; from then on their votes are final."""
+
+RATERS = 64
+"""Raters whose order of pairs is kept."""
+
+OFFERED: tuple[Choice, ...] = (*CHOICES, "skip")
 
 ROLES = ("physician", "resident", "student", "pharmacist", "nurse", "other")
 
@@ -31,6 +36,12 @@ class ReviewPair:
     key: str
     a: Record
     b: Record
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What `pair_of` gives for a vote on these two texts."""
+        sides = sorted((one.model, digest(one.completion)) for one in (self.a, self.b))
+        return self.a.benchmark, self.a.question_id, *sides
 
     @property
     def shown(self) -> str:
@@ -76,10 +87,26 @@ class Review:
         assert b is not None
         return ReviewPair(key, a, b)
 
+    def block(self, at: int) -> range:
+        """Return the positions of the block that a position is in; the last block may be shorter."""
+        first = at // BLOCK * BLOCK
+        return range(first, min(first + BLOCK, len(self.candidates)))
+
+    @cached_property
+    def _orders(self) -> dict[str, list[tuple[str, str, str]]]:
+        """The orders of the last raters: one takes milliseconds to shuffle, and each request needs several pairs."""
+        return {}
+
     def _order(self, rater: str) -> list[tuple[str, str, str]]:
-        own = self.candidates[COMMON:]
-        random.Random(rater).shuffle(own)
-        return self.candidates[:COMMON] + own
+        found = self._orders.get(rater)
+        if found is None:
+            own = self.candidates[COMMON:]
+            random.Random(rater).shuffle(own)
+            found = self.candidates[:COMMON] + own
+            for old in list(self._orders)[: max(0, len(self._orders) + 1 - RATERS)]:
+                self._orders.pop(old, None)  # another request may have done so
+            self._orders[rater] = found
+        return found
 
     def vote(self, form: dict[str, Any]) -> Vote:
         """Check a vote that a browser sent; DataError names its fault."""
@@ -93,10 +120,10 @@ class Review:
             raise DataError(
                 "preferences.outdated-vote", "The vote is about texts that are no longer shown. Load the page again."
             )
-        if form.get("choice") not in CHOICES:
+        if form.get("choice") not in OFFERED:
             raise DataError(
                 "preferences.unknown-choice",
-                f"The vote's choice is none of {', '.join(CHOICES)}. Press one of the four buttons.",
+                f"The vote's choice is none of {', '.join(OFFERED)}. Press one of the five buttons.",
             )
         origin = self.results.origin
         return Vote(
@@ -112,7 +139,7 @@ class Review:
             length_b=len(pair.b.completion),
             choice=form["choice"],
             **_vote_fields(form, pair),
-            rater=digest(rater)[:16],
+            rater=rater_number(rater),
             results=origin.name + (f"@{origin.revision}" if origin.revision else ""),
             use=use_of(self.results.question(pair.key), self.cutoff),
         )
@@ -121,6 +148,16 @@ class Review:
 def vote_id(rater: str, pair: ReviewPair) -> str:
     """Return the id of a rater's vote on a pair: sent twice, it is the same vote."""
     return digest(f"{rater}\n{pair.shown}")[:32]
+
+
+def rater_number(rater: str) -> str:
+    """Return what votes hold in place of a rater."""
+    return digest(rater)[:16]
+
+
+def correction_id(earlier: str) -> str:
+    """Return the id of the vote that corrects an earlier one: sent twice, it is the same vote."""
+    return digest(f"{earlier}\ncorrected")[:32]
 
 
 def _vote_fields(form: dict[str, Any], pair: ReviewPair) -> dict[str, Any]:
@@ -157,78 +194,3 @@ def sentences(text: str) -> list[str]:
     ['発熱がある。', '肺炎か？\n', '答え：a']
     """
     return [part for part in re.findall(r"[^。！？!?\n]*(?:[。！？!?]+[」』）)]*\n*|\n+|$)", text) if part]
-
-
-def pair_form(pair: ReviewPair, question: Question, at: int, use: Use, language: str = "ja") -> str:
-    """Return one pair with the form of a vote; a list of choices can be in one language only."""
-    sides = "".join(_side(name, record.completion) for name, record in (("a", pair.a), ("b", pair.b)))
-    buttons = "".join(
-        f'<button type="button" data-choose="{choice}" disabled>{both(f"choose_{choice}")}</button>'
-        for choice in CHOICES
-    )
-    roles = "".join(f'<option value="{role}">{safe(word(f"role_{role}", language))}</option>' for role in ROLES)
-    return (
-        f'<form class="vote" data-at="{at}" data-shown="{pair.shown}">{question_card(pair.key, question)}'
-        f'<p class="quiet">{both("review_how")}</p><div class="pair">{sides}</div>'
-        f"<fieldset><legend>{both('review_more')}</legend>"
-        f'<label for="vote-role">{both("role")}</label>'
-        f'<select id="vote-role" name="role"><option value="">–</option>{roles}</select>'
-        f'<label for="vote-note">{both("note")}</label>'
-        f'<textarea id="vote-note" name="note" rows="2" maxlength="{LONGEST_NOTE}"></textarea></fieldset>'
-        f'<p class="quiet">{_use(use)}</p>'
-        f'<label><input type="checkbox" name="consent"> {both("consent")}</label>'
-        f'<div class="choose">{buttons}</div><p class="vote-status" role="status" aria-live="polite"></p></form>'
-    )
-
-
-def _side(name: str, text: str) -> str:
-    shown = sentences(text[:LONGEST_CARD])
-    marked = "".join(
-        f'<button type="button" data-sentence="{place}" aria-pressed="false">{safe(part)}</button>'
-        for place, part in enumerate(shown)
-    )
-    boxes = "".join(
-        f'<label><input type="checkbox" name="reasons_{name}" value="{reason}"> {both(f"reason_{reason}")}</label>'
-        for reason in REASONS
-    )
-    letter = name.upper()
-    return (
-        f'<div class="card side" data-side="{name}">'
-        f'<h2 id="side-{name}">{letter}</h2>'
-        f'<div class="text" tabindex="0" role="region" aria-labelledby="side-{name}">{marked}</div>'
-        f"<fieldset><legend>{both('reasons_of', side=letter)}</legend>{boxes}</fieldset></div>"
-    )
-
-
-def thanks(pair: ReviewPair, vote: Vote, question: Question) -> str:
-    """Return the message after a vote is safe: thanks, the two models' names, and their verdicts."""
-    rows = "".join(
-        f"<li><b>{side}</b> = {safe(record.model)}: {safe((record.answer or '–').upper())} "
-        f"{both('right' if record.correct else 'unparsed' if record.answer is None else 'wrong')}</li>"
-        for side, record in (("A", pair.a), ("B", pair.b))
-    )
-    return (
-        f'<section class="card panel" tabindex="-1" id="thanks"><h2>{both("thanks")}</h2><ul>{rows}</ul>'
-        f"<p>{both('key')}: {safe(question.gold_answer.upper())} · {_use(vote.use)}</p>"
-        f'<div class="tools"><button type="button" data-next-pair>{both("next_pair")}</button></div></section>'
-    )
-
-
-def _use(use: Use) -> str:
-    return both("use_training" if use == "training" else "use_evaluation_only")
-
-
-def no_more(reason: str = "no_pairs") -> str:
-    """Return the message for a rater who has seen every pair, or (`never_pairs`) where there is none."""
-    return f'<p class="card panel" role="status">{both(reason)}</p>'
-
-
-def agreement_line(found: Agreement) -> str:
-    """Return the figures of agreement, with the counts behind them."""
-    text = both("agreement_counts", votes=found.votes, raters=found.raters, pairs=found.pairs)
-    kappa = found.fleiss
-    if kappa.value == kappa.value:
-        ends = f" [{kappa.low:.2f}, {kappa.high:.2f}]" if kappa.low == kappa.low else ""
-        interval = f"κ = {kappa.value:.2f}{ends}".replace("-", "−")
-        text += f" {both('agreement_equal', share=percent(found.equal))} {safe(interval)}"
-    return f'<p class="quiet" id="agreement">{text}</p>'

@@ -105,6 +105,7 @@ def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:
     from medllm.page.context import PageContext, Shelf
     from medllm.page.layout import page_of, page_of_fault
     from medllm.page.loading import load
+    from medllm.page.review_form import review_routes
     from medllm.page.routes import routes
     from medllm.page.vote_box import open_vote_box
 
@@ -117,7 +118,7 @@ def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:
         sys.stderr.write(f"medllm: {fault} The page shows this too.\n")
         return page_of_fault(fault), []
     page = PageContext(results, Shelf(results), live, ballot)
-    return page_of(page), routes(page)
+    return page_of(page), [*routes(page), *(review_routes(page, page.ballot) if page.ballot else [])]
 
 
 def _css() -> str:

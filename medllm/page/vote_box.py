@@ -4,21 +4,21 @@ import hmac
 import os
 import unicodedata
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from medllm.cards import render
-from medllm.errors import HubError
+from medllm.errors import DataError, HubError
 from medllm.exam.prompts import Prompt
 from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import RecordedResults, key_of
-from medllm.page.review import Review, vote_id
+from medllm.page.review import Review, ReviewPair, correction_id, rater_number, vote_id
 from medllm.votes.agreement import Agreement, agreement
 from medllm.votes.journal import Journal, Uploader
-from medllm.votes.vote import Vote, counted, preference_rows
+from medllm.votes.vote import Vote, counted, pair_of, preference_rows
 
 NAMED = "name:"
 """Prefix of a rater's id in a request if the rater uses a name instead of a number drawn in the browser."""
@@ -59,6 +59,28 @@ class VoteBox:
             at += 1
         return at
 
+    def closed(self, rater: str, at: int) -> bool:
+        """Return whether a rater has voted on every pair of the block of this one: its models may be named."""
+        return self.place(rater) >= self.review.block(at).stop > at
+
+    def votes_on(self, rater: str, pair: ReviewPair) -> list[str]:
+        """Return the ids of a rater's votes on a pair, each the correction of the one before."""
+        found: list[str] = []
+        wanted = vote_id(rater, pair)
+        while self._voted(wanted):
+            found.append(wanted)
+            wanted = correction_id(wanted)
+        return found
+
+    def own_votes(self, rater: str) -> list[Vote]:
+        """Return a rater's votes in blocks that are complete: those of an open block would name its models."""
+        place = self.place(rater)
+        open_from = self.review.block(place).start if place < len(self.review.candidates) else place
+        pairs = (self.review.pair(rater, at) for at in range(open_from))
+        complete = {pair.identity for pair in pairs if pair is not None}
+        number = rater_number(rater)
+        return [vote for vote in self.journal.votes() if vote.rater == number and pair_of(vote) in complete]
+
     def _voted(self, known_as: str) -> bool:
         if self.journal.holds(known_as):
             return True
@@ -69,7 +91,7 @@ class VoteBox:
 
     def cast(self, form: dict[str, Any]) -> Vote:
         """Store a vote: DataError if it is not a vote, HubError if it is not safe yet; after a return it is safe."""
-        vote = self.review.vote(form)
+        vote = self._corrected(self.review.vote(form), form)
         if self.uploader is not None and not self.lasting:
             if vote.vote_id not in self.uploader.elsewhere():
                 self.journal.append(vote)
@@ -85,9 +107,26 @@ class VoteBox:
             )
         return vote
 
+    def _corrected(self, vote: Vote, form: dict[str, Any]) -> Vote:
+        """Return a vote that names the one it corrects; DataError once the models of its block are named."""
+        rater, at, earlier = form["rater"], form["at"], form.get("supersedes")
+        pair = self.review.pair(rater, at)
+        assert pair is not None  # the vote on it is read already
+        if not earlier:
+            return vote
+        if earlier not in self.votes_on(rater, pair):
+            raise DataError("preferences.outdated-vote", "The vote corrects one that is not here. Load the page again.")
+        again = replace(vote, vote_id=correction_id(earlier), supersedes=earlier)
+        if self.closed(rater, at) and not self._voted(again.vote_id):
+            raise DataError(
+                "preferences.closed-block",
+                "The vote corrects one of a block whose models are named: its votes are final. Load the page again.",
+            )
+        return again
+
     def agreement(self) -> Agreement:
-        """Compute the agreement of the raters so far."""
-        return agreement(counted(self.journal.votes()))
+        """Compute the agreement of the raters so far; skips are left out."""
+        return agreement([vote for vote in counted(self.journal.votes()) if vote.choice != "skip"])
 
 
 def open_vote_box(results: RecordedResults, folder: Path | None, stack: ExitStack) -> VoteBox | None:

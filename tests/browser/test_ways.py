@@ -13,6 +13,7 @@ from medllm.page.html import words
 from medllm.page.loading import load
 from medllm.page.selection import Wanted
 from medllm.votes.journal import Journal
+from medllm.votes.vote import counted
 from tests.browser.conftest import opened, served
 from tests.page.simulated import HOSTILE, write
 
@@ -197,13 +198,63 @@ def test_a_vote_is_on_the_disk_when_thanks_are_shown_and_names_come_only_then(
             seen.page.check("[name=reasons_a][value=omission]")
             seen.page.check("[name=consent]")
             seen.page.click("[data-choose=b]")
-            seen.page.wait_for_selector("#thanks")
+            seen.page.wait_for_selector("#saved")
             (vote,) = Journal(tmp_path / "votes").votes()
             assert (vote.choice, vote.reasons_a, len(vote.faulty_a)) == ("b", ("omission",), 1)
-            assert vote.model_a in seen.page.inner_text("#thanks")
+            assert "final" not in seen.page.inner_text("#review-box"), "later votes stay blind"
             assert seen.page.inner_text("#agreement").count("1") == 2, "one vote of one rater"
-            seen.page.click("[data-next-pair]")
             seen.page.wait_for_selector("form.vote[data-at='1']")
+            assert seen.complaints == []
+
+
+def test_a_review_keeps_profession_and_draft_and_goes_by_keys_back_and_on_to_the_names(
+    chromium, tmp_path, evaluation_folder, tmp_path_factory
+):
+    journal = Journal(tmp_path / "votes")
+    for address in served(tmp_path_factory, results=str(evaluation_folder), votes=journal.folder):
+        for seen in opened(chromium, address):
+            seen.open("?tab=review")
+            seen.page.check("[name=consent]")
+            seen.page.select_option("#vote-role", "nurse")
+            seen.page.locator("[data-side=b] [data-sentence]").first.click()
+            seen.page.check("[name=reasons_b][value=fact]")
+            seen.page.fill("#vote-note", "注意")
+            seen.open("?tab=review")
+            seen.page.wait_for_selector(".draft-status", state="visible")
+            assert seen.page.input_value("#vote-role") == "nurse"
+            assert seen.page.input_value("#vote-note") == "注意"
+            assert seen.page.is_checked("[name=reasons_b][value=fact]")
+            assert seen.page.get_attribute("[data-side=b] [data-sentence='0']", "aria-pressed") == "true"
+            seen.page.fill("#vote-note", "1 2 3")
+            assert journal.votes() == [], "keys in a text are text"
+            seen.page.locator("[data-side=a] .text").focus()
+            for at, key in enumerate("1430"):
+                seen.page.wait_for_selector(f"form.vote[data-at='{at}']")
+                seen.page.keyboard.press(key)
+            seen.page.wait_for_selector("form.vote[data-at='4']")
+            assert seen.page.is_hidden(".draft-status"), "a draft belongs to its pair"
+            assert [vote.choice for vote in journal.votes()] == ["a", "bad", "tie", "skip"]
+            assert [vote.role for vote in journal.votes()] == ["nurse"] * 4
+            assert "4 / 20" in seen.page.inner_text("#progress-text")
+            seen.page.keyboard.press("z")
+            seen.page.wait_for_selector("form.vote[data-at='3']")
+            seen.page.keyboard.press("2")
+            seen.page.wait_for_selector("form.vote[data-at='4']")
+            assert [vote.choice for vote in counted(journal.votes())] == ["a", "bad", "tie", "b"]
+            for at in range(4, 20):
+                seen.page.wait_for_selector(f"form.vote[data-at='{at}']")
+                seen.page.keyboard.press("1")
+            seen.page.wait_for_selector("table.judged")
+            assert seen.page.locator("table.judged tbody tr").count() == 20
+            assert "final" in seen.page.inner_text("table.judged")
+            with seen.page.expect_download() as saved:
+                seen.page.click("[data-own][download]")
+            assert saved.value.path().read_text(encoding="utf-8-sig").count("\n") == 22, "with the corrected one"
+            seen.page.click("#review-box [data-own] summary")
+            seen.wait("() => document.querySelector('[data-own] pre').textContent.includes('κ') ||"
+                      " document.querySelector('[data-own] pre').textContent.includes('votes')")  # fmt: skip
+            seen.page.click("#next-block")
+            seen.page.wait_for_selector("form.vote[data-at='20']")
             assert seen.complaints == []
 
 

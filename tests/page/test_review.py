@@ -1,6 +1,8 @@
 """Blind review: names stay hidden, the same vote sent twice is one, and thanks come only when it is safe."""
 
 import asyncio
+import csv
+import io
 import json
 from dataclasses import replace
 from datetime import date
@@ -9,13 +11,18 @@ from itertools import combinations
 import httpx
 import pytest
 from starlette.applications import Starlette
+from typer.testing import CliRunner
 
+import medllm.cli.main  # noqa: F401  (registers the commands)
+from medllm.cli.app import app
 from medllm.errors import DataError, HubError
 from medllm.page.context import PageContext
-from medllm.page.review import COMMON, Review, pair_form, sentences
-from medllm.page.routes import review_routes
+from medllm.page.review import BLOCK, COMMON, Review, correction_id, sentences, vote_id
+from medllm.page.review_form import agreement_line, pair_form, review_routes
 from medllm.page.vote_box import VoteBox, card
 from medllm.votes.journal import Journal
+from medllm.votes.statistics import vote_report
+from medllm.votes.vote import counted
 from tests.page.simulated import HOSTILE, MODELS
 from tests.refusals import refused
 
@@ -119,8 +126,107 @@ def test_the_rater_is_thanked_when_the_vote_is_on_the_disk_and_twice_is_once(tmp
         answer = asked(page, ballot, "POST", "/medllm/vote", json=form(review))
         assert answer.status_code == 200
         assert "ありがとう" in answer.text
-        assert any(f"= {model}" in answer.text for model in MODELS)
+        assert named(answer) == [], "later votes would not be blind"
+        assert 'data-at="1"' in answer.text, "the next pair follows at once"
     assert len(ballot.journal.votes()) == 1
+
+
+def named(answer: httpx.Response) -> list[str]:
+    return [model for model in MODELS if f"<b>{model}</b>" in answer.text or f">{model}<" in answer.text]
+
+
+def voted(page: PageContext, ballot: VoteBox, at: int, **more: object) -> httpx.Response:
+    answer = asked(page, ballot, "POST", "/medllm/vote", json=form(ballot.review, at=at, **more))
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def test_models_are_named_and_own_votes_given_out_only_when_a_block_is_complete(tmp_path, page, review):
+    ballot = VoteBox(review, Journal(tmp_path))
+    for at in range(BLOCK - 1):
+        assert named(voted(page, ballot, at)) == []
+    for path in ("/medllm/votes.csv?rater=r1", "/medllm/votes.txt?rater=r1"):
+        assert asked(page, ballot, "GET", path).status_code == 403
+    assert named(asked(page, ballot, "GET", "/medllm/pair?rater=r1&block=1")) == []
+    assert "最後の組" in asked(page, ballot, "GET", "/medllm/pair?rater=r1").text
+    last = voted(page, ballot, BLOCK - 1, choice="skip")
+    pairs = [review.pair("r1", at) for at in range(BLOCK)]
+    assert set(named(last)) == {one.model for pair in pairs for one in (pair.a, pair.b)}
+    assert last.text.count("<tr>") == BLOCK + 1
+    assert named(asked(page, ballot, "GET", "/medllm/pair?rater=r2&block=1")) == [], "another rater's block is open"
+    voted(page, ballot, BLOCK)
+    rows = list(csv.DictReader(io.StringIO(asked(page, ballot, "GET", "/medllm/votes.csv?rater=r1").text)))
+    assert [row["choice"] for row in rows] == ["a"] * (BLOCK - 1) + ["skip"], "without the vote of the open block"
+    assert [row["model_a"] for row in rows] == [pair.a.model for pair in pairs]
+
+
+def test_the_page_and_the_command_print_the_same_figures_of_votes(tmp_path, page, review):
+    ballot = VoteBox(review, Journal(tmp_path))
+    for rater in ("r1", "r2"):
+        for at in range(BLOCK):
+            sent = form(review, rater, at, choice=("a", "b", "tie", "skip")[(at + len(rater)) % 4], role="nurse")
+            assert asked(page, ballot, "POST", "/medllm/vote", json=sent).status_code == 200
+    shown = asked(page, ballot, "GET", "/medllm/votes.txt?rater=r1").text
+    printed = CliRunner().invoke(app, ["votes", str(tmp_path)])
+    assert printed.exit_code == 0
+    assert shown.split("\n") == printed.stdout.rstrip("\n").split("\n")
+    report = vote_report(ballot.journal.votes())
+    assert report.skipped == 10
+    assert f"{report.agreement.fleiss.value:.2f}".replace("-", "−") in agreement_line(ballot.agreement())
+    assert f"投票 {report.votes} 件" in agreement_line(ballot.agreement())
+
+
+def test_a_vote_is_corrected_within_its_block_and_final_when_models_are_named(tmp_path, page, review):
+    ballot = VoteBox(review, Journal(tmp_path))
+    voted(page, ballot, 0, choice="a", reasons_b=["fact"], faulty_a=[0], note="<b>注</b>")
+    first = vote_id("r1", review.pair("r1", 0))
+    again = asked(page, ballot, "GET", "/medllm/pair?rater=r1&at=0").text
+    assert f'data-supersedes="{first}"' in again
+    assert 'name="reasons_b" value="fact" checked' in again
+    assert again.count('aria-pressed="true"') == 1
+    assert "&lt;b&gt;注&lt;/b&gt;</textarea>" in again
+    for _ in range(2):
+        voted(page, ballot, 0, choice="b", supersedes=first)
+    voted(page, ballot, 0, choice="tie", supersedes=correction_id(first))
+    votes = ballot.journal.votes()
+    assert [vote.choice for vote in votes] == ["a", "b", "tie"]
+    assert [vote.supersedes for vote in votes] == ["", votes[0].vote_id, votes[1].vote_id]
+    assert [vote.choice for vote in counted(votes)] == ["tie"]
+    for at in range(1, BLOCK):
+        voted(page, ballot, at)
+    late = form(review, at=0, choice="a", supersedes=votes[2].vote_id)
+    refusal = asked(page, ballot, "POST", "/medllm/vote", json=late)
+    assert refusal.status_code == 409
+    with refused("preferences.closed-block", kind=DataError):
+        ballot.cast(late)
+    assert len(ballot.journal.votes()) == BLOCK + 2
+
+
+@pytest.mark.parametrize("supersedes", ["0" * 32, ["x"], 7])
+def test_a_correction_of_a_vote_that_is_not_there_is_refused(tmp_path, page, review, supersedes):
+    ballot = VoteBox(review, Journal(tmp_path))
+    voted(page, ballot, 0)
+    with refused("preferences.outdated-vote", kind=DataError):
+        ballot.cast(form(review, supersedes=supersedes))
+    assert len(ballot.journal.votes()) == 1
+
+
+def test_a_damaged_journal_closes_the_review_and_names_its_line_to_the_operator_only(tmp_path, page, review, capsys):
+    ballot = VoteBox(review, Journal(tmp_path))
+    voted(page, ballot, 0)
+    with (tmp_path / "votes.jsonl").open("a") as file:
+        file.write("{broken\n")
+    for fresh in (ballot, VoteBox(review, Journal(tmp_path))):
+        for method, path, more in (
+            ("GET", "/medllm/pair?rater=r1", {}),
+            ("GET", "/medllm/votes.csv?rater=r1", {}),
+            ("POST", "/medllm/vote", {"json": form(review, at=1)}),
+        ):
+            answer = asked(page, fresh, method, path, **more)
+            assert answer.status_code == 503
+            assert "投票を受け付けません" in answer.text
+            assert str(tmp_path) not in answer.text
+            assert f"{tmp_path / 'votes.jsonl'}" in capsys.readouterr().err
 
 
 def test_without_a_lasting_disk_no_thanks_before_the_hub_has_the_vote(tmp_path, page, review):

@@ -11,12 +11,12 @@ from medllm.side_by_side import Cell, Flip, State, flip_between
 
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
 # expand them first.
-TEMPLATE = """<div class="matrix-box">${value.matrix}</div>
-<div class="columns ${value.mode}">${value.columns.map(column => `<section class="card model ${column.kind}"
- aria-labelledby="${column.id}"><h2 id="${column.id}">${column.head}</h2>
-${column.cells.map(cell => `<div class="line ${cell.kind}">${cell.line}</div>
+TEMPLATE = """${value.chips}<div class="matrix-box">${value.matrix}</div>
+<div class="columns ${value.mode}" style="--lines:${value.lines}">${value.columns.map(column => `<section
+ class="card model ${column.kind}" data-m="${column.at}" aria-labelledby="${column.id}"><h2 id="${column.id}"
+>${column.head}</h2>${column.cells.map(cell => `<div class="answer-of"><div class="line ${cell.kind}">${cell.line}</div>
 <div class="reply ${cell.kind}" tabindex="0" role="region" aria-labelledby="${cell.id}"><span class="sr" id="${cell.id}"
->${cell.label}</span>${cell.body}</div>${cell.notes}`).join('')}</section>`).join('')}</div>
+>${cell.label}</span>${cell.body}</div>${cell.notes}</div>`).join('')}</section>`).join('')}</div>
 <div class="prompts">${value.prompts}</div>"""
 
 STAGES = ("base", "cpt", "final", "cpt-dpo", "rpo-only")
@@ -42,13 +42,45 @@ def grid_value(
         for prompt in prompts
     }
     matrix = _matrix(cells, models, prompts, flips, now)
-    columns = [
-        _column(f"{'' if key else 'own-'}{place}", model, cells, prompts, flips, notes.get(model, ""), now)
+    columns: list[dict[str, object]] = [
+        {"at": place}
+        | _column(f"{'' if key else 'own-'}{place}", model, cells, prompts, flips, notes.get(model, ""), now)
         for place, model in enumerate(models)
     ]
     boxes = "".join(_prompt_box(key, prompt, now is not None) for prompt in prompts) if key else ""
     writing = any(_state(cell) in ("waiting", "running") for cell in answers.values())
-    return {"mode": "writing" if writing else "", "matrix": matrix, "columns": columns, "prompts": boxes}
+    mode = ("writing " if writing else "") + ("many" if len(models) > MANY else "")
+    lines = 1 + max((len(_list(column["cells"])) for column in columns), default=0)
+    chips = model_chips(models) if key and len(models) > 1 else ""
+    return {"mode": mode, "lines": lines, "chips": chips, "matrix": matrix, "columns": columns, "prompts": boxes}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+MANY = 4
+"""Models above which columns and the matrix scroll sideways."""
+
+
+def model_chips(models: Sequence[str]) -> str:
+    """Return the fold in which a reader chooses, pins and orders the models; the browser keeps the choice."""
+    chips = "".join(
+        f'<li data-m="{place}" data-name="{safe(model)}"><button type="button" data-hide aria-pressed="true">'
+        f"{safe(model)}</button>"
+        + "".join(
+            f'<button type="button" data-{action}><span aria-hidden="true">{sign}</span>'
+            f"{hidden(f'chip_{action}', model=model)}</button>"
+            for action, sign in (("pin", "★"), ("earlier", "‹"), ("later", "›"))
+        )
+        + "</li>"
+        for place, model in enumerate(models)
+    )
+    return (
+        f'<details class="chips"><summary>{both("chips")} <b data-shown-models>{len(models)}</b> / {len(models)}'
+        f'</summary><ul>{chips}</ul><button type="button" class="linkish" data-all-models>{both("chips_all")}</button>'
+        "</details>"
+    )
 
 
 Flips = Mapping[tuple[str, PromptStyle], Flip | None]
@@ -58,28 +90,38 @@ Flips = Mapping[tuple[str, PromptStyle], Flip | None]
 def _matrix(
     cells: Cells, models: Sequence[str], prompts: Sequence[PromptStyle], flips: Flips, now: LiveAnswers | None
 ) -> str:
-    head = "".join(f'<th scope="col">{safe(model)}</th>' for model in models)
+    places = {model: f'data-m="{place}"' for place, model in enumerate(models)}
+    head = "".join(
+        f'<th scope="col" role="columnheader" {places[model]} title="{safe(model)}">'
+        f'<span class="name">{safe(model)}</span></th>'
+        for model in models
+    )
     rows = ""
     for prompt in prompts:
-        row = "".join(_verdict(cells.get((model, prompt)), flips[model, prompt]) for model in models)
-        rows += f'<tr><th scope="row">{both(prompt)}</th>{row}</tr>'
+        row = "".join(_verdict(places[model], cells.get((model, prompt)), flips[model, prompt]) for model in models)
+        rows += f'<tr role="row"><th scope="row" role="rowheader">{both(prompt)}</th>{row}</tr>'
         if now and any(style == prompt for _, style in now.cells):
             row = "".join(
-                _verdict(now.cells.get((model, prompt)), None, cells.get((model, prompt))) for model in models
+                _verdict(places[model], now.cells.get((model, prompt)), None, cells.get((model, prompt)))
+                for model in models
             )
-            rows += f'<tr class="now"><th scope="row">{both("live")} {safe(now.time)}</th>{row}</tr>'
+            rows += (
+                f'<tr class="now" role="row"><th scope="row" role="rowheader">{both("live")} {safe(now.time)}</th>'
+                f"{row}</tr>"
+            )
     return (
-        f'<table class="matrix{" many" if len(models) > 3 else ""}"><caption class="sr">{both("verdicts")}</caption>'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f'<table class="matrix{" many" if len(models) > MANY else ""}" role="table" style="--models:{len(models)}">'
+        f'<caption class="sr">{both("verdicts")}</caption><thead role="rowgroup"><tr role="row"><td role="cell"></td>'
+        f'{head}</tr></thead><tbody role="rowgroup">{rows}</tbody></table>'
     )
 
 
-def _verdict(cell: Cell | Record | None, flip: Flip | None, before: Cell | Record | None = None) -> str:
+def _verdict(place: str, cell: Cell | Record | None, flip: Flip | None, before: Cell | Record | None = None) -> str:
     state = _state(cell)
     if cell is None or state == "absent":
-        return f'<td class="none">·{hidden("absent")}</td>'
+        return f'<td role="cell" {place} class="none">·{hidden("absent")}</td>'
     if state != "done":
-        return f'<td class="{state}">{both(state)}</td>'
+        return f'<td role="cell" {place} class="{state}">{both(state)}</td>'
     mark, kind = _mark(cell)
     # On a phone there is no room for words beside four models or more; the mark shows the same there.
     unread = f'<span class="word">{both("done" if cell.correct is None else "unparsed")}</span>'
@@ -87,7 +129,7 @@ def _verdict(cell: Cell | Record | None, flip: Flip | None, before: Cell | Recor
     turned = hidden(flip) if flip else ""
     harm = f'<span class="harm">⚠{hidden("prohibited")}</span>' if cell.prohibited else ""
     other = f'<span class="other">≠{hidden("differs")}</span>' if _differs(cell, before) else ""
-    return f'<td class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}{other}</td>'
+    return f'<td role="cell" {place} class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}{other}</td>'
 
 
 def _differs(cell: Cell | Record, before: Cell | Record | None) -> bool:

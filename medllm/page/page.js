@@ -74,6 +74,60 @@
     else if (event.key === "u" && place && place.offsetParent) place.click();
     else if (event.key === "?") say(language === "ja" ? "← → または k j：前・次の問題、u：一覧へ戻る" : "← → or k j: previous and next question, u: back to the list");
   });
+  // Which models are shown, pinned and in which order: rules of style over their places, which outlive every new answer.
+  const choice = { names: [], hidden: [], pinned: [] };
+  const chips = () => [...document.querySelectorAll("#grid .chips li")];
+  const arranged = () => [...choice.names.filter((n) => choice.pinned.includes(n)), ...choice.names.filter((n) => !choice.pinned.includes(n))];
+  const arrange = (changed) => {
+    const places = new Map(chips().map((chip) => [chip.dataset.name, chip.dataset.m]));
+    if (!places.size) return;
+    const key = "medllm-models:" + [...places.keys()].join("|");
+    if (!changed && choice.key !== key) {
+      let kept = {};
+      try { kept = JSON.parse(stored(key)) || {}; } catch (broken) { /* as if nothing was kept */ }
+      const link = (new URL(location).searchParams.get("models") || "").split("~").filter((n) => places.has(n));
+      const known = (list) => (Array.isArray(list) ? list : []).filter((n) => places.has(n));
+      const order = link.length ? link : known(kept.names);
+      Object.assign(choice, { key, names: [...order, ...[...places.keys()].filter((n) => !order.includes(n))], hidden: link.length ? [...places.keys()].filter((n) => !link.includes(n)) : known(kept.hidden), pinned: known(kept.pinned) });
+    }
+    const shown = arranged().filter((n) => !choice.hidden.includes(n)), plain = shown.join("~") === [...places.keys()].join("~");
+    if (changed) { store(key, JSON.stringify(choice)); remember({ models: plain ? "" : shown.join("~") }); }
+    let sheet = document.getElementById("medllm-models");
+    if (!sheet) { sheet = document.createElement("style"); sheet.id = "medllm-models"; document.head.append(sheet); }
+    sheet.textContent = arranged().map((n, at) => `#grid [data-m="${places.get(n)}"] { order: ${at}; }`).join("\n")
+      + choice.hidden.map((n) => `#grid .matrix [data-m="${places.get(n)}"], #grid .columns [data-m="${places.get(n)}"] { display: none; }`).join("\n");
+    const press = (chip, action, on) => { const button = chip.querySelector(`[data-${action}]`); if (button.getAttribute("aria-pressed") !== String(on)) button.setAttribute("aria-pressed", String(on)); };
+    chips().forEach((chip) => { press(chip, "hide", !choice.hidden.includes(chip.dataset.name)); press(chip, "pin", choice.pinned.includes(chip.dataset.name)); });
+    document.querySelectorAll("#grid .columns .model").forEach((column) => column.classList.toggle("pinned", choice.pinned.some((n) => places.get(n) === column.dataset.m)));
+    const count = document.querySelector("#grid [data-shown-models]");
+    if (count && count.textContent !== String(shown.length)) count.textContent = shown.length;
+  };
+  let folded = true;
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest("#grid .chips button");
+    if (!button) return;
+    if ("allModels" in button.dataset) Object.assign(choice, { names: chips().map((chip) => chip.dataset.name), hidden: [], pinned: [] });
+    else {
+      const name = button.closest("li").dataset.name, has = (list) => choice[list].includes(name);
+      const flip = (list) => { choice[list] = has(list) ? choice[list].filter((n) => n !== name) : [...choice[list], name]; };
+      if ("hide" in button.dataset) { if (has("hidden") || choice.hidden.length < choice.names.length - 1) flip("hidden"); }
+      else if ("pin" in button.dataset) flip("pinned");
+      else {
+        const order = arranged(), at = order.indexOf(name), to = at + ("earlier" in button.dataset ? -1 : 1);
+        if (to >= 0 && to < order.length) { [order[at], order[to]] = [order[to], order[at]]; choice.names = order; }
+      }
+    }
+    arrange(true);
+    const row = document.querySelector("#grid .columns");
+    if (row) row.scrollLeft = 0;  // snapping follows a column to its new place
+  });
+  document.addEventListener("toggle", (event) => { if (event.target.matches && event.target.matches("#grid .chips")) folded = !event.target.open; }, true);
+  new MutationObserver((changes) => {
+    if (!changes.some((change) => change.target.closest && change.target.closest("#grid"))) return;
+    const fold = document.querySelector("#grid .chips");
+    if (fold && fold.open === folded) fold.open = !folded;
+    arrange(false);
+  }).observe(root, { childList: true, subtree: true });
   // A prompt of several thousand characters is fetched only when someone opens it; textContent keeps it text.
   document.addEventListener("toggle", (event) => {
     const box = event.target;

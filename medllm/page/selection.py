@@ -296,7 +296,8 @@ def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:
     empty = f'<p class="card">{both("no_rows")}</p>' if not keys else ""
     return (
         f'<p class="count" role="status"><b>{len(keys):,}</b> / {total:,} {both("questions")}</p>'
-        f'<div class="tools">{links}</div>{empty}<ul class="list">{items}</ul>'
+        f'<div class="tools">{links}</div>{empty}'
+        f'<ul class="list{" many" if len(results.models) > 4 else ""}">{items}</ul>'
     )
 
 

@@ -1,7 +1,7 @@
 """The ways through the page: choosing, links, numbers that open questions, hostile text, votes that are kept."""
 
 import io
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from medllm.page.selection import Wanted
 from medllm.votes.journal import Journal
 from medllm.votes.vote import counted
 from tests.browser.conftest import opened, served
-from tests.page.simulated import HOSTILE, write
+from tests.page.simulated import HOSTILE, TWELVE, write
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -98,6 +98,78 @@ def test_a_list_is_walked_with_its_place_and_the_way_back_by_buttons_keys_and_hi
     tab.page.locator("#place").wait_for()
     tab.wait("text => document.querySelector('#place').innerText.includes(text)", f"3 / {total}")
     assert tab.complaints == []
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """The address of a page with twelve models of long names."""
+    folder = write(tmp_path_factory.mktemp("twelve"), per_section=3, models=TWELVE)
+    yield from served(tmp_path_factory, results=str(folder))
+
+
+BOXES = """() => [...document.querySelectorAll('#grid .columns .model')].filter(m => m.offsetParent)
+  .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)
+  .map(m => m.querySelector('h2').firstChild.textContent.trim())"""
+"""The shown models' names from left to right."""
+
+
+@pytest.mark.parametrize("size", ["desktop", "tablet", "phone"])
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_twelve_models_keep_their_names_whole_words_and_lines_at_one_height(chromium, twelve, size, language):
+    for seen in opened(chromium, twelve, size=size, language=language):
+        seen.open("?q=kakuu/115A1")
+        seen.page.locator("#grid .columns .model").nth(11).wait_for(state="attached")
+        assert seen.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        tops = seen.page.evaluate(
+            "[...document.querySelectorAll('#grid .line.explain')].map(l => Math.round(l.getBoundingClientRect().y))"
+        )
+        assert len(tops) == 12 and len(set(tops)) == 1, "explanations begin at one height"
+        heads = seen.page.eval_on_selector_all("#grid .matrix .name", "names => names.map(n => n.offsetHeight)")
+        assert max(heads) < 70, "no name is written one letter a line"
+        seen.open("?tab=flips&model=base&outcome=asked")
+        seen.page.wait_for_selector("#list .list button", state="visible")
+        rows = seen.page.eval_on_selector_all("#list .list .text", "texts => texts.map(t => t.offsetWidth)")
+        assert min(rows) > 200, "a question has room for its text"
+        clipped = seen.page.evaluate(TEXT_UNDER_ARROW)
+        assert clipped == [], "the text of a list ends before its arrow"
+        assert seen.complaints == []
+
+
+TEXT_UNDER_ARROW = """() => [...document.querySelectorAll('.controls input[role=listbox]')].filter(i => i.offsetParent)
+  .filter(i => { const arrow = i.closest('.wrap-inner').querySelector('.icon-wrap').getBoundingClientRect();
+    return i.getBoundingClientRect().right - parseFloat(getComputedStyle(i).paddingRight) > arrow.left; })
+  .map(i => i.value)"""
+
+
+def test_models_are_hidden_pinned_and_ordered_and_a_link_and_a_later_visit_show_the_same(chromium, twelve):
+    for seen in opened(chromium, twelve):
+        seen.open("?q=kakuu/115A1")
+        seen.page.click("#grid .chips summary")
+        seen.page.click("#grid .chips [data-name='o1'] [data-pin]")
+        seen.page.click("#grid .chips [data-name='base'] [data-hide]")
+        seen.page.click("#grid .chips [data-name='final'] [data-earlier]")
+        order = ["o1", "final", "cpt", *(name for name in TWELVE[3:] if name != "o1")]
+        assert seen.page.evaluate(BOXES) == order
+        heads = seen.page.eval_on_selector_all(
+            "#grid .matrix .name", "names => names.filter(n => n.offsetParent).length"
+        )
+        assert heads == 11
+        assert seen.page.inner_text("[data-shown-models]") == "11"
+        before = seen.page.inner_text("#card h2")
+        seen.page.click("#go-next")
+        seen.wait("before => document.querySelector('#card h2').innerText !== before", before)
+        assert seen.page.evaluate(BOXES) == order, "another question keeps them"
+        link = query(seen)
+        seen.open("?q=kakuu/115A2")
+        assert seen.page.evaluate(BOXES) == order
+        for other in opened(chromium, twelve):
+            other.open(f"?q={link['q']}&models={quote(link['models'])}")
+            assert other.page.evaluate(BOXES) == order
+        seen.page.click("#grid .chips summary")
+        seen.page.click("[data-all-models]")
+        assert seen.page.evaluate(BOXES) == [*TWELVE]
+        assert "models" not in query(seen)
+        assert seen.complaints == []
 
 
 def test_a_link_restores_an_ordered_list(tab, evaluation_folder):

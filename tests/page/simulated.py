@@ -18,6 +18,11 @@ RIGHT = {
     ("final", "plain"): 0.87, ("final", "explain"): 0.88,
     ("base", "think"): 0.90, ("cpt", "think"): 0.70, ("final", "think"): 0.95,
 }  # fmt: skip
+TWELVE = (
+    "base", "cpt", "final", "Qwen2.5-72B-Instruct", "Llama3-Preferred-MedSwallow-70B", "DeepSeek-R1-Distill-Qwen-32B",
+    "gpt-4o", "o1", "Llama-3.3-Swallow-70B-v0.4", "llm-jp-3-172b-instruct3", "medgemma-27b-text-it", "ELYZA-japanese",
+)  # fmt: skip
+"""Names as long as those of published models; their replies are made up like all others here."""
 CATEGORIES = ("呼吸器", "循環器", "消化器", "神経")
 HOSTILE = "${alert(1)} {{x}} <img src=x onerror=alert(2)> </script><script>alert(3)</script> `${alert(4)}`"
 """What no page may run: in a question, a choice, a category and replies of this evaluation."""
@@ -63,7 +68,7 @@ def _question(year: int, section: str, number: int) -> Question:
 
 def reply(question: Question, model: str, prompt: str, chance: random.Random) -> Record:
     """One made-up judged reply; some cannot be read, are cut off or run on."""
-    right = chance.random() < RIGHT[model, prompt]
+    right = chance.random() < RIGHT.get((model, prompt), 0.7)
     status = (
         "answered"
         if right
@@ -89,19 +94,23 @@ def reply(question: Question, model: str, prompt: str, chance: random.Random) ->
 
 
 def write(
-    folder: Path, per_section: int = 10, seed: int = 0, prompts: tuple[PromptStyle, ...] = ("plain", "explain")
+    folder: Path,
+    per_section: int = 10,
+    seed: int = 0,
+    prompts: tuple[PromptStyle, ...] = ("plain", "explain"),
+    models: tuple[str, ...] = MODELS,
 ) -> Path:
     """Write the evaluation's folder: records, questions, runs, facts."""
     chance = random.Random(seed)
     asked = questions(per_section)
     write_records(
-        [reply(q, m, p, chance) for q in asked for m in MODELS for p in prompts],
+        [reply(q, m, p, chance) for q in asked for m in models for p in prompts],
         folder / "records" / "simulated.parquet",
     )
     write_questions(asked, folder)
     runs = [
         {"model": model, "source": f"simulated/{model}", "model_revision": "0" * 40, "simulated": True}
-        for model in MODELS
+        for model in models
     ]
     write_table(runs, folder / "runs" / "runs.parquet")
     (folder / "facts.json").write_text(json.dumps({"simulated": True}), encoding="utf-8")

@@ -135,7 +135,7 @@ def ask(
     import asyncio
 
     from medllm.cli.console import log
-    from medllm.evaluation.prompts import find_question
+    from medllm.evaluation import find_question
     from medllm.hub import connect
     from medllm.recipe import parse_override, read_recipe
 

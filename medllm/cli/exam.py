@@ -14,7 +14,7 @@ from medllm.errors import DataError
 from medllm.library.functions import exam_folders
 
 if TYPE_CHECKING:
-    from medllm.corpus.decontaminate.report import AuditReport
+    from medllm.corpus.decontaminate.audit import AuditReport
     from medllm.exam_import import Columns, ImportedExam, Sheet
 
 exam = typer.Typer(name="exam", help="Exams of one's own.", no_args_is_help=True)
@@ -83,7 +83,7 @@ def prompts(
     One question a line: its prompt as text and as messages, the key, and the strings that end a reply. `integrations/`
     has tasks for lm-evaluation-harness and Inspect that read them.
     """
-    from medllm.evaluation.prompts import write_prompts
+    from medllm.evaluation import write_prompts
     from medllm.recipe.evaluation import evaluation_recipe, years_of
 
     recipe = evaluation_recipe(
@@ -190,9 +190,8 @@ def audit(  # noqa: PLR0913  an option each
     In any order of their options. Each exam has a page with the matches marked in their text. Matches by meaning
     (--encoder) are for a person to judge and never count as leaked.
     """
-    from medllm.corpus.decontaminate.audit import AuditRequest, audit_source
+    from medllm.corpus.decontaminate.audit import AuditRequest, audit_source, write_page
     from medllm.corpus.decontaminate.exam_items import distinct, held_out
-    from medllm.corpus.decontaminate.report import write_page
     from medllm.corpus.read.sources import TextSource
 
     items = {name: distinct(held_out([(name, folder)])) for name, folder in exam_folders(against, data).items()}

@@ -158,7 +158,7 @@ def _columns(written: str | None) -> dict[str, str]:
 def exam_folder(benchmark: str, data: str | None, hub: str | None = None) -> Path:
     """The local folder of an exam: as given, or pulled from the Hub at the revision that is named."""
     from medllm.exam.benchmarks import CATALOGUE
-    from medllm.exam.benchmarks.loading import how_to_fetch
+    from medllm.exam.benchmarks.catalogue import how_to_fetch
     from medllm.hub import connect
 
     if data is None:

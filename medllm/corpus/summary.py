@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from medllm.corpus.curate import Curation
+from medllm.corpus.decontaminate.audit import SHOWN, AuditReport, Finding, ShownFinding, excerpt, write_page
 from medllm.corpus.decontaminate.matcher import index_of
-from medllm.corpus.decontaminate.report import SHOWN, AuditReport, Finding, ShownFinding, excerpt, write_page
 from medllm.corpus.write import Counts
 
 Facts = dict[str, Any]

@@ -12,7 +12,7 @@ from medllm.exam.record import COLUMNS, Record, write_records
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medllm.corpus.decontaminate.report import AuditReport
+    from medllm.corpus.decontaminate.audit import AuditReport
     from medllm.exam.scoring import Score
     from medllm.exam.stability.report import StabilityReport
 
@@ -212,7 +212,7 @@ class Audit(Table):
 
     def save_page(self, path: str | Path) -> None:
         """Write a page with the matches marked in their text."""
-        from medllm.corpus.decontaminate.report import write_page
+        from medllm.corpus.decontaminate.audit import write_page
 
         write_page(self.report, "audit", Path(path))
 

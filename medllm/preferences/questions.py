@@ -10,9 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from medllm.corpus.decontaminate.audit import AuditRequest, audit
+from medllm.corpus.decontaminate.audit import AuditReport, AuditRequest, Finding, Stage, audit, write_page
 from medllm.corpus.decontaminate.exam_items import ExamItem, as_item, held_out_questions, translated_items
-from medllm.corpus.decontaminate.report import AuditReport, Finding, Stage, write_page
 from medllm.errors import DataError
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.prompts import exemplars_before

@@ -198,7 +198,7 @@ def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, tho
             for style in settings.prompts:
                 target_completion(one, style, settings.template)
     if thorough and not findings.found:
-        from medllm.evaluation.prompts import build_exam_runs
+        from medllm.evaluation import build_exam_runs
 
         with findings.collect("evaluate.shots"):
             build_exam_runs(settings.model_copy(update={"benchmarks": (exam.name,)}), {exam.name: exam.folder})

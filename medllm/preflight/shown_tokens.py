@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset
 
 from medllm.corpus.read.files import read_exam
-from medllm.evaluation.prompts import build_exam_runs
+from medllm.evaluation import build_exam_runs
 from medllm.generation.engine.batching import PromptReader
 from medllm.generation.identity import asked_as
 from medllm.generation.types import BASE, Request

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medllm.evaluation.prompts import ExamRun, build_exam_runs, run_row
+from medllm.evaluation import ExamRun, build_exam_runs, run_row
 from medllm.exam.grading import grade
 from medllm.exam.prompts import hash_of
 from medllm.exam.question import write_questions

@@ -128,7 +128,7 @@ def test_inspect_asks_our_prompts_and_score_reads_its_logs(asked):
 
 
 def test_the_prompts_that_are_written_are_those_that_an_evaluation_asks(asked):
-    from medllm.evaluation.prompts import build_exam_runs
+    from medllm.evaluation import build_exam_runs
     from medllm.recipe.settings import Evaluate
 
     settings = Evaluate(models={"m": "base"}, benchmarks=("igakuqa",), shots=3)

@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.evaluation.prompts import build_exam_runs
+from medllm.evaluation import build_exam_runs
 from medllm.hub import connect
 from medllm.pipeline.content import Resolver
 from medllm.preferences.questions import select_questions

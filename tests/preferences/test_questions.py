@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medllm.corpus.decontaminate.matcher import ExamIndex
-from medllm.evaluation.prompts import build_exam_runs
+from medllm.evaluation import build_exam_runs
 from medllm.exam.benchmarks import load
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import Reply

@@ -9,9 +9,8 @@ from typer.testing import CliRunner
 
 from medllm.cli.exam import exam_folders
 from medllm.cli.main import app
-from medllm.corpus.decontaminate.audit import AuditRequest, audit, audit_source
+from medllm.corpus.decontaminate.audit import AuditRequest, audit, audit_source, write_page
 from medllm.corpus.decontaminate.exam_items import ExamItem
-from medllm.corpus.decontaminate.report import write_page
 from medllm.corpus.read.sources import TextSource
 from tests.refusals import refused
 

@@ -5,10 +5,9 @@ import re
 
 import pytest
 
-from medllm.corpus.decontaminate.audit import AuditRequest, audit
+from medllm.corpus.decontaminate.audit import EXCERPT_CHARACTERS, AuditRequest, audit, excerpt, spans, write_page
 from medllm.corpus.decontaminate.exam_items import ExamItem
 from medllm.corpus.decontaminate.matcher import reveal, reveal_places
-from medllm.corpus.decontaminate.report import EXCERPT_CHARACTERS, excerpt, spans, write_page
 
 QUESTION = (
     "四十五歳の男性。半年前からの口渇と多尿を主訴に来院した。体重も減った。まず行うべき検査として適切なのはどれか。"

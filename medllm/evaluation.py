@@ -4,16 +4,20 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from medllm.corpus.decontaminate import exam_items
+from medllm.corpus.decontaminate.audit import AuditReport
 from medllm.corpus.decontaminate.exam_items import translated_items
 from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import Prompt, refuse_test_items, render
 from medllm.exam.question import Question, of_years
 from medllm.exam.record import PromptStyle
 from medllm.files import write_text
+from medllm.generation.answer_store import AnswerStore, hash_of_value
 from medllm.generation.identity import AskedAs
 from medllm.generation.types import Reply, Request, shared_length
 from medllm.preferences.questions import AuditTrail, question_texts
@@ -97,10 +101,7 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
     shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(name, 0)
     examples = exemplars(name, folder)[:shots] if shots else []
     refuse_test_items(examples, questions)
-    watch = AuditTrail(())
-    if shots:  # else there is nothing to audit, and the index of an exam takes seconds
-        watch = AuditTrail.over(questions, translated=translated_items(name, folder))
-        watch.refuse("few-shot", f"evaluate.benchmarks: {name}", question_texts(examples))
+    watch = _audit(name, folder, questions, examples) if shots else AuditTrail(())
     run = ExamRun(name, questions, shots, examples, {}, watch, trial)
     for style in settings.prompts:
         prompts = [_prompt(settings, run, question, style) for question in questions]
@@ -118,6 +119,31 @@ def _sitting(settings: Evaluate, name: str, folder: Path) -> ExamRun:
                     chat_template_kwargs=for_prompt(settings.chat_template_kwargs, style),
                 )
     return run
+
+
+def _audit(name: str, folder: Path, questions: list[Question], examples: list[Question]) -> AuditTrail:
+    """Refuse worked examples that hold a question of the exam; return the audit.
+
+    Examples that the same code has found clean of the same questions are not searched again: the index of an exam takes
+    seconds.
+    """
+    watch = AuditTrail.over(questions, translated=translated_items(name, folder))
+    texts = question_texts(examples)
+    store, about = AnswerStore.here(), hash_of_value([_audit_code(), [asdict(item) for item in watch.items], texts])
+    if clean := store.clean_audit(about):
+        watch.report = AuditReport(**{**clean, "largest": {item: tuple(at) for item, at in clean["largest"].items()}})
+        return watch
+    watch.refuse("few-shot", f"evaluate.benchmarks: {name}", texts)
+    if not watch.report.found:
+        store.keep_clean_audit(about, asdict(watch.report))
+    return watch
+
+
+@cache
+def _audit_code() -> str:
+    """Hash the code of the audit: what another version of it has found clean is searched again."""
+    files = sorted(Path(exam_items.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _seed(seed: int, key: str) -> int:

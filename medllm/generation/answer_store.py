@@ -27,6 +27,8 @@ LOCAL = "local"
 """The place of a model that answers on this machine."""
 ENGINES = "engines.jsonl"
 """The file of the store that records which engine `auto` took."""
+AUDITS = "audits.jsonl"
+"""The file of the store that records which worked examples were found clean of which questions."""
 _KEY = re.compile(r"([0-9a-f]{16}):([0-9a-f]{32}):([0-9]+)@(local|[0-9a-f]{8})")
 
 
@@ -171,6 +173,17 @@ class AnswerStore:
         """Write down the engine that `auto` took, so that a model need not be loaded to find what is kept of it."""
         if self.folder is not None:
             _append(self.folder / ENGINES, [json.dumps({"about": about, "engine": engine})])
+
+    def clean_audit(self, about: str) -> dict[str, Any] | None:
+        """Return what an audit without a finding has recorded under this hash of its texts, questions and code."""
+        path = self.folder / AUDITS if self.folder else None
+        rows = _json_lines(path) if path else ()
+        return next((row["report"] for row in rows if row.get("about") == about and "report" in row), None)
+
+    def keep_clean_audit(self, about: str, report: Mapping[str, Any]) -> None:
+        """Write down an audit without a finding, so that an evaluation whose replies are kept does not repeat it."""
+        if self.folder is not None:
+            _append(self.folder / AUDITS, [json.dumps({"about": about, "report": report}, ensure_ascii=False)])
 
     def remove(self, keys: Collection[AnswerKey]) -> int:
         """Remove what is kept of these prompts and models, whatever the room; return how many replies."""

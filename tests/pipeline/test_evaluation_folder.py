@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
+from medllm.corpus.decontaminate import matcher
 from medllm.exam.record import read_records
+from medllm.generation import factory
 from medllm.hub import Provenance, connect
 from medllm.launch.local import maker_of
 from medllm.pipeline import BuildContext
@@ -32,10 +34,10 @@ def world(tmp_path_factory):
 def evaluate(world, tmp_path):
     """Evaluate as `medllm evaluate` does; return the folder of the results, and what was reported."""
 
-    def run(*models, out=None, **settings):
+    def run(*models, out=None, exam=None, **settings):
         changes = {"evaluate.dtype": "float32", "evaluate.max_new_tokens": {"plain": 4, "explain": 8}}
         places = [str(world / model) for model in models]
-        recipe = evaluation_recipe(places, [str(world / "ward")], changes=changes, **settings)
+        recipe = evaluation_recipe(places, [str(exam or world / "ward")], changes=changes, **settings)
         lines: list[str] = []
         with connect(str(tmp_path / "hub"), None) as hub:
             planned = plan_folder(recipe, hub, tmp_path / "runs", out)
@@ -119,3 +121,35 @@ def test_a_recipe_with_a_namespace_has_no_folder(tmp_path):
     recipe = evaluation_recipe(["me/a"], ["medqa"], changes={"namespace": "me"})
     with connect(str(tmp_path / "hub"), "me") as hub, refused("recipe.not-a-folder"):
         plan_folder(recipe, hub, tmp_path)
+
+
+def test_what_is_kept_is_shown_again_without_loading_a_model_or_searching_the_examples(
+    evaluate, world, tmp_path, monkeypatch
+):
+    loaded, searched = [], []
+    load, search = factory._Here._load, matcher.ExamIndex.__init__
+    monkeypatch.setattr(factory._Here, "_load", lambda *given: loaded.append(1) or load(*given))
+    monkeypatch.setattr(matcher.ExamIndex, "__init__", lambda *a, **b: searched.append(1) or search(*a, **b))
+    ward = shutil.copytree(world / "ward", tmp_path / "ward")
+    example = {"question_id": "x", "text": "発熱の原因はどれか。", "choices": list("かきくけこ"), "answer": "b"}
+    example |= {"explanation": "感染症が最も多い。", "exam_date": "2010-02-06"}
+    (ward / "exemplars.jsonl").write_text(json.dumps(example, ensure_ascii=False) + "\n", "utf-8")
+
+    def asked(name):
+        matcher.index_of.cache_clear()
+        folder, _ = evaluate("one", exam=ward, out=tmp_path / name)
+        counts = len(loaded), len(searched)
+        loaded.clear(), searched.clear()
+        return folder, counts
+
+    first, before = asked("first")
+    again, after = asked("again")
+    assert (before, after) == ((1, 1), (0, 0))
+    facts = [json.loads((folder / "facts.json").read_text("utf-8")) for folder in (first, again)]
+    assert facts[0]["few_shot_audit"] == facts[1]["few_shot_audit"]
+    assert facts[0]["few_shot_audit"]["ward"]["documents"] == 1
+    replies = [[record.completion for record in read_records(folder)] for folder in (first, again)]
+    assert replies[0] == replies[1] and len(replies[0]) == 12
+    example["text"] = "頭痛の原因はどれか。"
+    (ward / "exemplars.jsonl").write_text(json.dumps(example, ensure_ascii=False) + "\n", "utf-8")
+    assert asked("changed")[1] == (1, 1), "another example is searched, and asked with"

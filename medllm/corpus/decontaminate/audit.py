@@ -23,7 +23,7 @@ from medllm.corpus.decontaminate.matcher import (
     reveal_places,
     verdict,
 )
-from medllm.corpus.decontaminate.ngrams import fold_audit, fold_places, hash_grams
+from medllm.corpus.decontaminate.ngrams import among, fold_audit, fold_places, hash_grams
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import SourcePart, TextSource, split_into_tasks
 from medllm.errors import DataError, MissingExtraError
@@ -53,7 +53,7 @@ def spans(text: str, item: ExamItem) -> list[tuple[int, int]]:
     brief = len(parts[0]) < measure.length + measure.question_apart
     for length in (measure.near,) if brief else (measure.length, measure.near):
         grams = np.concatenate([hash_grams(part, length) for part in parts])
-        found = np.flatnonzero(np.isin(hash_grams(codes, length), grams))
+        found = np.flatnonzero(among(hash_grams(codes, length), grams))
         if len(found):
             first, last = begins[places[found]], ends[places[found + length - 1]]
             return _joined(list(zip(first.tolist(), last.tolist(), strict=True)))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medllm.corpus.decontaminate.exam_items import PARTS, ExamItem, Match, Thresholds
-from medllm.corpus.decontaminate.ngrams import Hashes, Numbering, hash_each, paired
+from medllm.corpus.decontaminate.ngrams import Hashes, Numbering, among, distinct_values, hash_each, paired
 
 Numbers = npt.NDArray[np.int64]
 Weights = npt.NDArray[Any]
@@ -56,7 +56,7 @@ class NgramIndex:
         """Weigh a gram that k items share by 1/k: stock phrases weigh little, a re-used question stays whole."""
         lengths = np.diff(self._starts)
         numbers = np.repeat(np.arange(len(self._grams)), lengths)
-        pairs = np.unique(numbers * len(self.items) + self._owners[self._parts])
+        pairs = distinct_values(numbers * len(self.items) + self._owners[self._parts])
         shared = np.bincount(pairs // len(self.items), minlength=len(self._grams))
         self._weights = 1.0 / np.maximum(shared, 1)
         self._part_sizes = np.bincount(self._parts, self._weights[numbers], minlength=len(self._owners))
@@ -78,7 +78,7 @@ class NgramIndex:
         inside = windows.at(places[seen_at])
         # Each place belongs to the window that its step begins and to the one before it.
         seen = np.concatenate([inside, inside - 1]) * len(self._grams) + np.concatenate([found, found])
-        return self._score(*self._parts_held(np.unique(seen)), windows, floor)
+        return self._score(*self._parts_held(distinct_values(seen)), windows, floor)
 
     def _parts_held(self, seen: Numbers) -> tuple[Numbers, Numbers, Weights]:
         """Return the weight of the matched grams for each window and part of an item with a gram in it."""
@@ -135,5 +135,5 @@ def _halves(items: Sequence[ExamItem], length: int) -> tuple[Hashes, Numbers, Nu
     asks = np.diff(owners, prepend=-1) > 0
     hashed, part = hash_each([text for _, text in parts], length)
     pairs = paired(hashed, owners[part])
-    new = asks[part] | ~np.isin(pairs, pairs[asks[part]])
+    new = asks[part] | ~among(pairs, pairs[asks[part]])
     return hashed[new], part[new], owners, asks

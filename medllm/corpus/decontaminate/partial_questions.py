@@ -15,6 +15,8 @@ from medllm.corpus.decontaminate.ngrams import (
     Codes,
     Hashes,
     Numbering,
+    among,
+    distinct_values,
     fold_all,
     fold_audit,
     hash_each,
@@ -59,7 +61,7 @@ class ChangedQuestions:
         runs, of = hash_each(texts, measure.anchor)
         common = Counter(runs.tolist())
         rare = np.array([common[run] <= SHARED for run in runs.tolist()], np.bool_)
-        rare &= ~np.isin(runs, _words(fold_all(texts), measure.anchor))
+        rare &= ~among(runs, _words(fold_all(texts), measure.anchor))
         runs, of = runs[rare], of[rare]
         self._runs = Numbering(runs)
         order = np.argsort(runs, kind="stable")
@@ -74,7 +76,7 @@ class ChangedQuestions:
         self._grams = [numbers[part] for part in parts]
         self._weights = [weights[part] for part in parts]
         asked = [hash_grams(fold_audit(item.question), measure.loose) for item in items]
-        self._asks = [np.isin(grams[part], question) for part, question in zip(parts, asked, strict=True)]
+        self._asks = [among(grams[part], question) for part, question in zip(parts, asked, strict=True)]
         self._options = [[written(fold_audit(option)) for option in item.options] for item in items]
         lengths = [len(fold_audit(text)) for text in texts]
         self._spans = [max(LEAST, int(1.5 * length)) for length in lengths]
@@ -209,7 +211,7 @@ class ShortQuestions:
                 continue
             for gram in sorted(question.tolist(), key=lambda gram: (common[gram], gram))[:2]:
                 owners.setdefault(gram, []).append(number)
-            questions[number] = np.unique(hash_grams(fold_audit(item.question), measure.near))
+            questions[number] = distinct_values(hash_grams(fold_audit(item.question), measure.near))
             self._options[number] = [written(folded) for option in item.options if len(folded := fold_audit(option))]
             self._spans[number] = max(NEAR, 2 * (len(fold_audit(item.question)) + sum(map(len, self._options[number]))))
         self._anchors = Numbering(np.array(list(owners), np.uint64))

@@ -1,8 +1,9 @@
 """Hashes are found by their first bits, also where many begin alike, and each place of a text is numbered once."""
 
 import numpy as np
+import pytest
 
-from medllm.corpus.decontaminate.ngrams import Numbering, fold_audit, hash_grams, marked
+from medllm.corpus.decontaminate.ngrams import Numbering, among, distinct_values, fold_audit, hash_grams, marked
 
 
 def test_exactly_the_known_hashes_are_found_also_where_hundreds_begin_alike():
@@ -36,3 +37,12 @@ def test_marks_are_off_again_after_they_were_used():
     marks = np.zeros(6, np.bool_)
     assert marked(marks, np.array([5, 2, 2, 0]), np.array([0, 1, 2, 5])).tolist() == [True, False, True, False]
     assert not marks.any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5000])
+def test_different_values_and_membership_are_those_of_numpy(count):
+    draw = np.random.default_rng(3)
+    values, known = draw.integers(0, 3000, count).astype(np.uint64), draw.integers(0, 3000, 700).astype(np.uint64)
+    assert np.array_equal(distinct_values(values), np.unique(values))
+    assert np.array_equal(among(values, known), np.isin(values, known))
+    assert not among(values, known[:0]).any()

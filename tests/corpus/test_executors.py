@@ -53,6 +53,7 @@ def options(**more):
     return {"kind": "slurm", "options": {"partition": "cpu", "time": "4:00:00", "tasks_per_job": 20, **more}}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_slurm_gives_the_bytes_that_this_machine_gives(small_texts, cluster, tmp_path):
     make(settings("local"), small_texts, tmp_path / "here")

@@ -207,7 +207,8 @@ def test_a_model_that_a_process_cannot_load_is_reported_in_its_words(models, tmp
         list(maker.generate([Request(key="a", text="患者", model="final")]))
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_the_processes_end_with_the_run_that_started_them(models, by):
     base = models[0]
     script = (

@@ -80,6 +80,7 @@ def test_a_run_that_is_stopped_leaves_its_job_and_the_same_command_follows_it(tm
     assert sum("submitted as job" in text for text in messages) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bench", [2], indirect=True)
 def test_a_training_on_two_nodes_learns_what_one_process_learns(tmp_path, bench):
     lay_out(tmp_path)
@@ -120,6 +121,7 @@ def requests():
     return [Request(key=str(at), text=text, max_new_tokens=8) for at, text in enumerate(tiny.sentences(12, seed=3))]
 
 
+@pytest.mark.long
 def test_two_nodes_answer_with_the_replies_of_one_process(tmp_path, tmp_path_factory):
     base = tiny.make_base(tmp_path / "base")
     (tmp_path / "answer.py").write_text(ANSWER, "utf-8")

@@ -93,6 +93,7 @@ def test_the_hubs_own_client_reads_every_header_and_every_result(finished, pulle
         assert "## Licence" in card.text and "not stated" in card.text
 
 
+@pytest.mark.long
 def test_how_to_load_is_runnable_as_it_is_in_the_cards(finished, pulled):
     blocks = [
         re.search(r"```python\n(.*?)```", pulled(one), re.DOTALL)[1] for one in ("clinic/tiny", "clinic/tiny-rpo")

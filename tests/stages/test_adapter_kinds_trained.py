@@ -42,9 +42,14 @@ def sources(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    "kind", [pytest.param(one, marks=() if number in (0, 4) else pytest.mark.long) for number, one in enumerate(KINDS)]
+    ("kind", "dtype"),
+    [
+        ("DoRA", "float32"),
+        *(pytest.param(kind, "float32", marks=pytest.mark.long) for kind in list(KINDS)[1:]),
+        pytest.param("DoRA, rsLoRA and a whole norm", "bfloat16", marks=pytest.mark.long),
+        pytest.param("whole embedding", "bfloat16", marks=pytest.mark.long),
+    ],
 )
 def test_a_kind_of_adapter_goes_the_whole_way_and_stops_on_it(sources, tmp_path, monkeypatch, kind, dtype):
     monkeypatch.setattr(callbacks, "SAMPLED_TOKENS", 4)
@@ -74,7 +79,7 @@ def test_a_kind_of_adapter_goes_the_whole_way_and_stops_on_it(sources, tmp_path,
         refuse_adapter(tmp_path / "rpo")
 
 
-@pytest.mark.parametrize("kind", ["DoRA", "DoRA, rsLoRA and a whole norm"])
+@pytest.mark.parametrize("kind", ["DoRA", pytest.param("DoRA, rsLoRA and a whole norm", marks=pytest.mark.long)])
 def test_dora_beside_its_base_and_a_plain_adapter_answers_as_it_does_alone(sources, tmp_path, kind):
     more = {"use_dora": True, "modules_to_save": ["norm"] if "norm" in kind else None}
     adapters = {

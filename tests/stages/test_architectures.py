@@ -17,7 +17,8 @@ from medllm.weights.load import load_tokenizer
 from tests import tiny
 from tests.refusals import refused
 
-EVERY = pytest.mark.long
+QUICK = ("qwen3_moe", "gpt_oss")
+"""The types of `make test`; the others are long."""
 PACKED = {"packed": True, "layout": "one row"}
 APART = {"packed": False, "layout": "two rows"}
 WAYS = {
@@ -90,7 +91,7 @@ def plain(base, adapter, texts, tokenizer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", [*("qwen3_moe", "gpt_oss", "falcon_h1"), *(pytest.param(one, marks=EVERY) for one in WAYS)]
+    "family", [pytest.param(family, marks=() if family in QUICK else pytest.mark.long) for family in WAYS]
 )
 def test_an_architecture_goes_the_whole_way_with_nothing_wrong(tmp_path, monkeypatch, family):
     sources = {

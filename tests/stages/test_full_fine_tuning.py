@@ -21,7 +21,7 @@ from tests.stages.test_architectures import plain, resumed, weights
 FULL = {"lora": None, "learning_rate": 1e-3, "max_steps": 4, "save_steps": 2}
 
 
-@pytest.fixture(scope="module", params=["apart", "tied"])
+@pytest.fixture(scope="module", params=[pytest.param("apart", marks=pytest.mark.long), "tied"])
 def sources(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("sources")
     return {
@@ -62,6 +62,7 @@ def test_both_trainings_change_every_weight_are_resumed_and_answer_as_plain_gene
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("sources", ["tied"], indirect=True)
 @pytest.mark.parametrize("optim", get_args(Optimizer))
 def test_an_optimizer_changes_every_weight_and_is_resumed(sources, tmp_path, optim):
     if optim.startswith("paged") and not torch.cuda.is_available():

@@ -99,8 +99,8 @@ def without_empty_headings(text: str) -> str:
     levels = []
     for line in lines:
         fenced ^= line.lstrip().startswith("```")
-        found = None if fenced else re.match(r"(#{1,6})\s", line)
-        levels.append(len(found[1]) if found else 0)
+        heading = None if fenced else re.match(r"(#{1,6})\s", line)
+        levels.append(len(heading[1]) if heading else 0)
     below, content = 0, False  # the level of the nearest kept heading below, and whether text is before it
     for line, level in zip(reversed(lines), reversed(levels), strict=True):
         if level == 0:
@@ -130,7 +130,7 @@ def escape(value: object) -> str:
     if isinstance(value, float):
         return format(value, ".6g")
     if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(escape(one) for one in value)
+        return ", ".join(escape(entry) for entry in value)
     return SPECIAL.sub(r"\\\1", " ".join(str(value).split()) if "\n" in str(value) else str(value))
 
 
@@ -138,13 +138,13 @@ def _parts(template: str) -> tuple[str, str]:
     path = _path(template)
     if not path.is_file():
         raise CardError("card.no-template", f"{template}: the card template does not exist. Reinstall medllm.")
-    found = re.fullmatch(r"---\n(.*?)\n---\n(.*)", path.read_text(encoding="utf-8"), re.DOTALL)
-    if not found:
+    match = re.fullmatch(r"---\n(.*?)\n---\n(.*)", path.read_text(encoding="utf-8"), re.DOTALL)
+    if not match:
         raise CardError(
             "card.no-header",
             f"{template}: the card template has no YAML header. Start it with a header between two lines of ---.",
         )
-    return found[1], found[2]
+    return match[1], match[2]
 
 
 def _piece(name: str) -> str | None:

@@ -82,8 +82,8 @@ def memory_is_full(fault: BaseException) -> bool:
     True
     """
     return any(
-        isinstance(one, MemoryError) or (isinstance(one, RuntimeError) and MEMORY.search(str(one)))
-        for one in _chain(fault)
+        isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and MEMORY.search(str(error)))
+        for error in _chain(fault)
     )
 
 
@@ -93,7 +93,9 @@ def disk_is_full(fault: BaseException) -> bool:
     >>> disk_is_full(OSError(errno.ENOSPC, "No space left on device")), disk_is_full(FileNotFoundError("a"))
     (True, False)
     """
-    return any(one.errno in FULL if isinstance(one, OSError) else bool(DISK.search(str(one))) for one in _chain(fault))
+    return any(
+        error.errno in FULL if isinstance(error, OSError) else bool(DISK.search(str(error))) for error in _chain(fault)
+    )
 
 
 def _chain(fault: BaseException | None) -> Iterator[BaseException]:

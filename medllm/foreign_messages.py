@@ -100,5 +100,5 @@ def silence_known_messages() -> None:
         warnings.filterwarnings("ignore", known.message, known.category, known.module)
     for line in LINES:
         logger = logging.getLogger(line.logger)
-        if not any(isinstance(one, _Known) and one.line == line for one in logger.filters):
+        if not any(isinstance(known, _Known) and known.line == line for known in logger.filters):
             logger.addFilter(_Known(line))

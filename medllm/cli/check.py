@@ -56,15 +56,15 @@ def check(
         sound = sound.with_adapter_bases(adapter_bases(sound, lambda use: folder_config(sound, use)))
         sources = local_sources(sound, stages_of(sound))
         refuse_all(sound, inspect(sound, stages_of(sound), sources))
-    found = plan(sound, config)
+    planned = plan(sound, config)
     lines = _plan_on(hub, sound, work) if hub else []
     rows = _rows(sound) if show_tokens else []
     if as_json:
         plain = [row if isinstance(row, str) else dataclasses.asdict(row) for row in rows]
-        everything = {**dataclasses.asdict(found), "plan": lines, **({"rows": plain} if show_tokens else {})}
+        everything = {**dataclasses.asdict(planned), "plan": lines, **({"rows": plain} if show_tokens else {})}
         print(json.dumps(everything, indent=2, ensure_ascii=False))
     else:
-        print("\n".join([_shown(found, recipe), *(["", f"On {hub}:", *lines] if lines else [])]))
+        print("\n".join([_shown(planned, recipe), *(["", f"On {hub}:", *lines] if lines else [])]))
         _print_rows(rows)
 
 

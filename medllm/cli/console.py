@@ -272,8 +272,8 @@ class QuickstartDisplay:
             launch(plan, item, made, bench)
         self._spent[item.stage] = time.monotonic() - start
         self._left.remove(item.stage)
-        found = bench.hub.find(item.repo_id, item.kind, item.digest)
-        facts = facts_of(bench.hub, found.artifact) if found else {}
+        artifact = bench.hub.find(item.repo_id, item.kind, item.digest)
+        facts = facts_of(bench.hub, artifact.artifact) if artifact else {}
         self.say(f"{item.stage}: done in {format_duration(self._spent[item.stage])}{_headline(item.stage, facts)}")
 
     def finish(self) -> None:
@@ -284,9 +284,9 @@ class QuickstartDisplay:
 
     def _seconds_left(self, stage: str, elapsed: float) -> float:
         """Estimate the seconds left from how long this machine took for the finished stages."""
-        expected = sum(EXPECTED_SECONDS[one] for one in self._spent)
+        expected = sum(EXPECTED_SECONDS[spent] for spent in self._spent)
         pace = sum(self._spent.values()) / expected if expected > 100 else 1.0
-        later = sum(EXPECTED_SECONDS[one] for one in self._left if one != stage)
+        later = sum(EXPECTED_SECONDS[line] for line in self._left if line != stage)
         return max(EXPECTED_SECONDS[stage] * pace - elapsed, 1.0) + later * pace
 
 

@@ -75,7 +75,7 @@ def evaluate(  # noqa: PLR0913  an option each
     from medllm.recipe import parse_override
     from medllm.recipe.evaluation import evaluation_recipe, years_of
 
-    changes = dict(parse_override(one) for one in set_)
+    changes = dict(parse_override(setting) for setting in set_)
     recipe = evaluation_recipe(
         models,
         on,
@@ -139,7 +139,7 @@ def ask(
     from medllm.hub import connect
     from medllm.recipe import parse_override, read_recipe
 
-    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    sound = read_recipe(recipe, dict(parse_override(setting) for setting in set_))
     with connect(hub, sound.namespace, say=log) as there:
         settings, sources = _answering(sound, there, question)
         asked = find_question(settings, sources, question)

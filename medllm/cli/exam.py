@@ -57,16 +57,16 @@ def import_(  # noqa: PLR0913  an option each
     from medllm.exam_import import report as import_report
 
     table = read_sheet(file, sheet)
-    found = guess_columns(table, parse_columns(columns or [], table))
-    _confirm(table, found, accepted=yes)
-    imported = import_rows(table, found, first_choice=first_choice, kana=kana)
+    guessed = guess_columns(table, parse_columns(columns or [], table))
+    _confirm(table, guessed, accepted=yes)
+    imported = import_rows(table, guessed, first_choice=first_choice, kana=kana)
     if imported.faults and not skip_faulty:
         raise _faulty(table, imported)
-    write_exam(imported, out, str(file), found)
+    write_exam(imported, out, str(file), guessed)
     if as_json:
-        print(json.dumps(import_report(imported, str(file), found), ensure_ascii=False, indent=2))
+        print(json.dumps(import_report(imported, str(file), guessed), ensure_ascii=False, indent=2))
     else:
-        _show(table, found, imported, out)
+        _show(table, guessed, imported, out)
 
 
 @exam.command()
@@ -96,7 +96,7 @@ def prompts(
     )
     assert recipe.evaluate is not None
     sources = {one: Path(exam.source) for one, exam in recipe.exams.items()}
-    if missing := [one for one in recipe.evaluate.benchmarks if one not in sources]:
+    if missing := [benchmark for benchmark in recipe.evaluate.benchmarks if benchmark not in sources]:
         raise DataError("command.no-data", f"--data is missing: the folder of {missing[0]}.")
     for path, count in write_prompts(recipe.evaluate, sources, out):
         print(f"{path}: {count} prompts")
@@ -229,7 +229,7 @@ def _lines(report: "AuditReport", exams: list[str]) -> Iterator[str]:
     for reason, number in totals["unread"].items():
         yield f"not audited, because {reason}: {number:,}"
     worst = sorted(report.found, key=lambda one: (one.verdict, -one.containment))  # drop comes before review
-    for one in worst[:LINES]:
-        yield f"{one.verdict}  {one.document}  {one.item}  {one.containment:.2f} ({one.part})"
+    for finding in worst[:LINES]:
+        yield f"{finding.verdict}  {finding.document}  {finding.item}  {finding.containment:.2f} ({finding.part})"
     if len(worst) > LINES:
         yield f"and {len(worst) - LINES:,} more; --json lists all"

@@ -137,8 +137,8 @@ def mirror(
         if bundle:
             print(mirrors.bundle(source, place.repo_id, kind, revision, bundle, say=log).commit)
             return
-        found = mirrors.source_of(source, place.repo_id, kind, revision, say=log)
-        for name in found.left_out():
+        original = mirrors.source_of(source, place.repo_id, kind, revision, say=log)
+        for name in original.left_out():
             log(f"{name}: is left out, because loading it can run code")
         with (
             open_reporter() as reporter,
@@ -146,7 +146,7 @@ def mirror(
             tempfile.TemporaryDirectory() as scratch,
             report_push(f"copying into {into}", Path(scratch), reporter.progress),
         ):
-            made = mirrors.mirror(found, there)
+            made = mirrors.mirror(original, there)
         print(made)
 
 
@@ -169,14 +169,14 @@ def gc(
         done = removal.collect(store, timedelta(hours=grace_hours))
         faults = removal.verify(store) if verify else []
     if json_:
-        found = {
+        removable = {
             "commits": done.commits,
             "blobs": done.blobs,
             "files": done.files,
             "bytes": done.bytes,
             "faults": faults,
         }
-        print(json.dumps(found))
+        print(json.dumps(removable))
     else:
         print(f"removed {done.commits} commits, {done.blobs} contents, {done.files} files ({done.bytes} bytes)")
     if faults:
@@ -202,8 +202,8 @@ def add_token(
 
     with _store(folder, new=True) as store, store.database.write() as connection:
         user = accounts.add_user(connection, name)
-        for one in org:
-            accounts.join(connection, one, user, "write" if role == "write" else "read")
+        for member_of in org:
+            accounts.join(connection, member_of, user, "write" if role == "write" else "read")
         fresh = accounts.issue(connection, user, role=role, label=label)
     print(f"A token for {name} with the {role} role. It is shown only now:", file=sys.stderr)
     print(fresh)

@@ -68,15 +68,15 @@ def votes(
 
     if cluster not in ("question", "rater"):
         raise DataError("command.unknown-value", f"--cluster {cluster}: is unknown. Give question or rater.")
-    found = read_votes(_folder(folder, hub))
-    report = vote_report(found, "rater" if cluster == "rater" else "question")
+    recorded = read_votes(_folder(folder, hub))
+    report = vote_report(recorded, "rater" if cluster == "rater" else "question")
     if json_:
         print(json.dumps(report.to_json(), ensure_ascii=False, indent=2, allow_nan=False))
     else:
         print("\n".join(report_lines(report)))
     if csv is not None:
-        write_text(csv, votes_csv(found))
-        print(f"medllm: wrote {len(found)} votes to {csv}", file=sys.stderr)
+        write_text(csv, votes_csv(recorded))
+        print(f"medllm: wrote {len(recorded)} votes to {csv}", file=sys.stderr)
 
 
 def _folder(given: str, hub: str | None) -> Path:

@@ -67,7 +67,7 @@ def quickstart(
         display = QuickstartDisplay(reporter)
         display.say(f"The paper in miniature, in {folder}/ (an invented medicine; nothing in it is real)")
         recipe = prepare(folder, recipe_file(), seed=seed, size=size)
-        sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+        sound = read_recipe(recipe, dict(parse_override(setting) for setting in set_))
         with connect(str(folder / "hub"), sound.namespace) as hub:
             plan = make_plan(sound, hub)
             bench = BuildContext(hub, folder / "runs", display.note, display.progress)
@@ -106,9 +106,9 @@ def table_of(evaluation: Path) -> "Ablation":
 
     records: list[Record] = list(read_records(evaluation))
     if RESULTS.is_dir():
-        asked = {_question(one) for one in records}
-        recorded = [one for one in read_records(RESULTS) if one.model in RECORDED]
-        if {_question(one) for one in recorded} == asked:
+        asked = {_question(record) for record in records}
+        recorded = [record for record in read_records(RESULTS) if record.model in RECORDED]
+        if {_question(row) for row in recorded} == asked:
             records += recorded
     return Ablation.of_records(records)
 

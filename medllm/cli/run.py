@@ -72,7 +72,7 @@ def run(  # noqa: PLR0913  a command takes its options one by one
     from medllm.pipeline.preflight import check_before_work
     from medllm.recipe import parse_override, read_recipe
 
-    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    sound = read_recipe(recipe, dict(parse_override(setting) for setting in set_))
     if sound.namespace is None:
         run_into_folder(sound, hub, work, on, tuple(stages or ()))
         return
@@ -132,7 +132,7 @@ def ablate(  # noqa: PLR0913
     from medllm.pipeline.preflight import check_before_work
     from medllm.recipe import parse_override, read_recipe
 
-    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    sound = read_recipe(recipe, dict(parse_override(setting) for setting in set_))
     launch = launcher(on)
     with open_session(hub, sound.namespace, on) as (reporter, there):
 
@@ -166,7 +166,7 @@ def status(
     from medllm.pipeline.pushed import deleted_versions
     from medllm.recipe import parse_override, read_recipe
 
-    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    sound = read_recipe(recipe, dict(parse_override(setting) for setting in set_))
     with connect(hub, sound.namespace, say=log) as there:
         plan = make_plan(sound, there)
         deleted = deleted_versions(plan, there, work)
@@ -253,20 +253,21 @@ def clean(
     from medllm.pipeline.progress import format_bytes
     from medllm.recipe import parse_override, read_recipe
 
-    sound = read_recipe(recipe, dict(parse_override(one) for one in set_))
+    sound = read_recipe(recipe, dict(parse_override(setting) for setting in set_))
     with connect(hub, sound.namespace, say=log) as there:
         places = list_places(make_plan(sound, there), there, work, unfinished=unfinished, answers=answers)
         removed = [str(place.path) for place in remove_places(places)] if yes else []
     if json_:
         rows = [
-            {"path": str(one.path), "bytes": one.size, "state": one.state, "removable": one.removable} for one in places
+            {"path": str(place.path), "bytes": place.size, "state": place.state, "removable": place.removable}
+            for place in places
         ]
         print(json.dumps({"places": rows, "removed": removed}, ensure_ascii=False, indent=2))
         return
-    for one in places:
-        word = "removed" if str(one.path) in removed else "can go" if one.removable else "stays"
-        print(f"{format_bytes(one.size):>10}  {word:<8}{one.path}: {one.reason}")
-    free = format_bytes(sum(one.size for one in places if one.removable))
+    for folder in places:
+        word = "removed" if str(folder.path) in removed else "can go" if folder.removable else "stays"
+        print(f"{format_bytes(folder.size):>10}  {word:<8}{folder.path}: {folder.reason}")
+    free = format_bytes(sum(place.size for place in places if place.removable))
     print(f"{free} freed" if yes else f"{free} can be freed: run the same command with --yes")
 
 
@@ -292,7 +293,7 @@ def forget(
     with handle_interrupt(), connect(hub, owner_of(repo), say=log) as there:
         for row in rows:
             plan = withdrawal(there, repo, row, work)
-            print(f"{row}, in {', '.join(sorted({str(one.artifact) for one in plan.rows}))}:")
+            print(f"{row}, in {', '.join(sorted({str(row.artifact) for row in plan.rows}))}:")
             print("\n".join(plan.lines()))
             if yes:
                 for line in carry_out(there, plan):

@@ -133,10 +133,10 @@ def _print_scores(scores: list["Score"], parts: list[str], json_: bool) -> None:
     from medllm.exam import score_report
 
     if json_:
-        found = [score_report.score_json(one) for one in scores]
-        print(json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False, indent=2))
+        rows = [score_report.score_json(row) for row in scores]
+        print(json.dumps(rows[0] if len(rows) == 1 else rows, ensure_ascii=False, indent=2))
         return
-    details = ["\n".join(score_report.score_lines(one, parts)) for one in scores] if parts else []
+    details = ["\n".join(score_report.score_lines(row, parts)) for row in scores] if parts else []
     print("\n\n".join(["\n".join(score_report.table_lines(scores)), *details]))
 
 
@@ -220,19 +220,19 @@ def stability(
             "command.unknown-value", f"--margin {margin:g}: is out of range. Give points above 0, below 100."
         )
     if exam is None:
-        found = stability_report(record for file in records for record in read_records(Path(file)))
+        report = stability_report(record for file in records for record in read_records(Path(file)))
     else:
         questions, systems = read_systems(exam, records, exam_folder(exam, data))
-        for one in score_systems(questions, systems):
-            if (note := scope_note(one)) is not None:
+        for score_system in score_systems(questions, systems):
+            if (note := scope_note(score_system)) is not None:
                 print(f"medllm: {note}", file=sys.stderr)
-        found = stability_report(graded_records(questions, systems, rules="normalised"))
+        report = stability_report(graded_records(questions, systems, rules="normalised"))
     share = None if margin is None else margin / 100
-    shown = report_json(found, share) if json_ else "\n".join(report_lines(found, share))
+    shown = report_json(report, share) if json_ else "\n".join(report_lines(report, share))
     text = json.dumps(shown, ensure_ascii=False, indent=2) if json_ else shown
     print(text, flush=True)  # before the figures: a figure that cannot be drawn does not cost the report
     for path in plot or ():
-        draw_stability(found, path, language="ja" if language == "ja" else "en")
+        draw_stability(report, path, language="ja" if language == "ja" else "en")
         print(f"medllm: drew {path}", file=sys.stderr)
 
 

@@ -102,10 +102,10 @@ def normalise(text: str) -> str:
 def _composed(text: str) -> str:
     """Convert to NFC only the characters that may change: a few per cent of the text, which saves most of the time."""
     parts, at = [], 0
-    for found in _LOOSE.finditer(text):
-        begin = max(found.start() - 1, 0)
-        parts += [text[at:begin], unicodedata.normalize("NFC", text[begin : found.end()])]
-        at = found.end()
+    for mark in _LOOSE.finditer(text):
+        begin = max(mark.start() - 1, 0)
+        parts += [text[at:begin], unicodedata.normalize("NFC", text[begin : mark.end()])]
+        at = mark.end()
     return "".join((*parts, text[at:]))
 
 

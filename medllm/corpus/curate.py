@@ -222,9 +222,9 @@ def _tell(done: list[Any]) -> None:
     """Wait for tasks of Ray; raise the error of a source; the missing mark of any other failed task names it."""
     import ray
 
-    for one in done:
+    for shard in done:
         try:
-            ray.get(one)
+            ray.get(shard)
         except ray.exceptions.RayTaskError as fault:
             if isinstance(fault.cause, MedllmError):
                 raise DataError(fault.cause.code, str(fault.cause)) from None

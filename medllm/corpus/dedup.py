@@ -125,11 +125,11 @@ class KeptTexts:
     def facts(self, numbers: Numbers) -> Table:
         """Read the facts of these texts, which are in ascending order."""
         ends = np.searchsorted(numbers, self.offsets)
-        found = [
+        columns = [
             self.table("facts", task)[numbers[ends[task] : ends[task + 1]] - self.offsets[task]]
             for task in range(self.tasks)
         ]
-        return np.concatenate(found)
+        return np.concatenate(columns)
 
     def signature(self, number: int) -> Table:
         """Read the MinHash signature of one text."""
@@ -168,13 +168,13 @@ def component_labels(folder: Path, offsets: Numbers) -> npt.NDArray[np.int32]:
 
     `offsets` are the numbers of the first text of each task, and the number of all texts at the end.
     """
-    found = []
+    blocks = []
     for path in sorted(folder.glob("*.dups")):
         rows = np.fromfile(path, _PAIR)
         one, other = offsets[rows["task"]] + rows["place"], offsets[rows["other_task"]] + rows["other_place"]
-        found.append(np.stack([one, other]).astype(np.int32))
+        blocks.append(np.stack([one, other]).astype(np.int32))
     size = int(offsets[-1])
-    pairs = np.concatenate(found, axis=1) if found else np.empty((2, 0), np.int32)
+    pairs = np.concatenate(blocks, axis=1) if blocks else np.empty((2, 0), np.int32)
     graph = coo_array((np.ones(pairs.shape[1], np.float32), (pairs[0], pairs[1])), shape=(size, size))
     labels: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
     return labels
@@ -245,7 +245,7 @@ def _not_drawn(kept: KeptTexts, gone: Numbers, replay: float) -> Iterator[tuple[
     """
     stays = np.ones(kept.size, np.bool_)
     stays[gone] = False
-    specific, found = 0, [np.empty(0, _GENERAL)]
+    specific, others = 0, [np.empty(0, _GENERAL)]
     for task in range(kept.tasks):
         table, begin = kept.table("facts", task), int(kept.offsets[task])
         mine = stays[begin : begin + len(table)]
@@ -253,8 +253,8 @@ def _not_drawn(kept: KeptTexts, gone: Numbers, replay: float) -> Iterator[tuple[
         places = np.flatnonzero(mine & table["replay"])
         rows = np.empty(len(places), _GENERAL)
         rows["number"], rows["id"], rows["length"] = places + begin, table["id"][places], table["length"][places]
-        found.append(rows)
-    general = np.concatenate(found)
+        others.append(rows)
+    general = np.concatenate(others)
     order = np.lexsort([general["number"], general["id"]])
     room = specific * replay / (1 - replay)
     for begin in range(0, len(order), BLOCK):

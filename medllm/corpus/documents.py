@@ -79,9 +79,9 @@ def read_date(written: str | int | date | None) -> date:
         raise DataError(
             "corpus.bad-date", f"`{written}` is not a date: month {month} of {year} has no day {day}. {_FORMS}"
         )
-    found = date(year, month, day)
-    _within_era(era, found, written)
-    return found
+    day_read = date(year, month, day)
+    _within_era(era, day_read, written)
+    return day_read
 
 
 def _era_year(era: str, written: str) -> int:
@@ -270,9 +270,9 @@ class AdmissionGate:
         if not written:
             return f"no_{which}_date: none is stated"
         try:
-            found = read_date(written)
+            read = read_date(written)
         except DataError as fault:
             return f"bad_{which}_date: {fault}"
-        if found > self.cutoff:
-            return f"{which}_after_cutoff: {found.isoformat()}"
-        return found
+        if read > self.cutoff:
+            return f"{which}_after_cutoff: {read.isoformat()}"
+        return read

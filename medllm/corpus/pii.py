@@ -136,10 +136,10 @@ def find(text: str, document: str) -> list[PiiFinding]:
     wide = _one_width(text)
     spots = sorted(
         (
-            (found.start(), found.end(), rule)
+            (match.start(), match.end(), rule)
             for rule, pattern, hints in _PATTERNS
             if any(hint in wide for hint in hints)
-            for found in pattern.finditer(wide)
+            for match in pattern.finditer(wide)
         ),
         key=lambda spot: (spot[0], -spot[1]),
     )
@@ -150,14 +150,15 @@ def find(text: str, document: str) -> list[PiiFinding]:
         name = hashlib.sha256(f"{document}\x1f{rule}\x1f{wide[begin:end]}".encode("utf-8", "replace")).hexdigest()[:12]
         findings.append(PiiFinding(name, document, rule, begin, end, ""))
     return [
-        PiiFinding(one.id, document, one.rule, one.begin, one.end, _around(text, one, findings)) for one in findings
+        PiiFinding(finding.id, document, finding.rule, finding.begin, finding.end, _around(text, finding, findings))
+        for finding in findings
     ]
 
 
 def hide(text: str, findings: list[PiiFinding], offset: int = 0) -> str:
     """Replace each finding in the text by a word."""
-    for one in reversed(findings):
-        text = text[: max(one.begin - offset, 0)] + WORDS[one.rule] + text[max(one.end - offset, 0) :]
+    for finding in reversed(findings):
+        text = text[: max(finding.begin - offset, 0)] + WORDS[finding.rule] + text[max(finding.end - offset, 0) :]
     return text
 
 

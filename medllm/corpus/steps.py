@@ -195,12 +195,14 @@ class Personal(PipelineStep):  # type: ignore[misc]
         """Drop a document with a finding that no person has reviewed, unless the recipe keeps such documents."""
         for document in data:
             findings = find(document.text, document.id)
-            standing = [one for one in findings if one.id not in self.reviewed]
+            standing = [finding for finding in findings if finding.id not in self.reviewed]
             if document.metadata["reason"] is None and standing and self.action == "drop":
-                document.metadata["reason"] = f"personal_data: {', '.join(sorted({one.rule for one in standing}))}"
+                document.metadata["reason"] = (
+                    f"personal_data: {', '.join(sorted({finding.rule for finding in standing}))}"
+                )
             if document.metadata["reason"] is not None:
                 document.text = hide(document.text, findings)
-            document.metadata["personal"] = [finding_as_dict(one) for one in standing]
+            document.metadata["personal"] = [finding_as_dict(finding) for finding in standing]
             yield document
 
 
@@ -232,13 +234,13 @@ class Leakage(PipelineStep):  # type: ignore[misc]
         """Drop a document at or over the drop threshold; pass every match on with its document."""
         index = index_of(self.audit.items, self.audit.review)
         for batch in batches(data):
-            found = match_in_slices(index, [document.text for document in batch])
-            for document, (flagged, largest) in zip(batch, found, strict=True):
+            matches = match_in_slices(index, [document.text for document in batch])
+            for document, (flagged, largest) in zip(batch, matches, strict=True):
                 self._judge(document, flagged)
-                document.metadata["traces"] = [[index.items[one.item].name, one.containment] for one in largest]
+                document.metadata["traces"] = [[index.items[match.item].name, match.containment] for match in largest]
                 document.metadata["leaks"] = [
-                    {"item": index.items[one.item].name, "containment": one.containment, "part": one.part}
-                    for one in flagged
+                    {"item": index.items[match.item].name, "containment": match.containment, "part": match.part}
+                    for match in flagged
                 ]
                 yield document
 

@@ -89,18 +89,18 @@ def write_summary(curation: Curation, counts: Counts, made: Path) -> Facts:
 
 def refusals(counts: Counts) -> list[str]:
     """List the reasons why this corpus may not be public; empty when no question is open."""
-    found = []
+    reasons = []
     if counts.reviews:
-        found.append(
+        reasons.append(
             f"{counts.reviews} matches of exam items need a person's review: read audit.html, then list the documents "
             "under corpus.leaks_reviewed or remove them"
         )
     if counts.rules:
-        found.append(
+        reasons.append(
             f"{sum(counts.rules.values())} places seem to name a patient: see personal_data in facts.json, then set "
             "corpus.personal_data: drop or list the findings under corpus.pii_reviewed"
         )
-    return found
+    return reasons
 
 
 def _sizes(counts: Counts) -> Facts:
@@ -149,9 +149,9 @@ def _reasons(counts: Counts) -> dict[str, int]:
 def _statements(curation: Curation) -> list[Facts]:
     """List the facts that the recipe states for whole sources, because their rows do not."""
     return [
-        {"source": one.name, "license": one.license, "published": one.published, "exam_date": one.exam_date}
-        for one in curation.sources
-        if one.license or one.published or one.exam_date
+        {"source": source.name, "license": source.license, "published": source.published, "exam_date": source.exam_date}
+        for source in curation.sources
+        if source.license or source.published or source.exam_date
     ]
 
 
@@ -166,12 +166,12 @@ def _report(curation: Curation, counts: Counts, made: Path) -> AuditReport:
     report.largest = counts.largest
     for path in sorted((made / "audit").glob("*.parquet")):
         rows = pq.read_table(path).to_pylist()
-        found = [
+        findings = [
             Finding(row["document"], row["item"], row["containment"], row["part"], row["verdict"], "corpus")
             for row in rows
         ]
-        report.found += found
-        report.shown += _shown(found[: SHOWN - len(report.shown)], curation, made, path.name)
+        report.found += findings
+        report.shown += _shown(findings[: SHOWN - len(report.shown)], curation, made, path.name)
     return report
 
 
@@ -180,7 +180,7 @@ def _shown(found: list[Finding], curation: Curation, made: Path, name: str) -> I
     if not found:
         return
     items = {item.name: item for item in curation.audit.items}
-    wanted = {one.document for one in found}
+    wanted = {finding.document for finding in found}
     texts = {
         row["id"]: row["text"]
         for table in ("corpus", "dropped")
@@ -188,5 +188,6 @@ def _shown(found: list[Finding], curation: Curation, made: Path, name: str) -> I
         for row in batch.to_pylist()
         if row["id"] in wanted
     }
-    for one in found:
-        yield ShownFinding(one, excerpt(texts[one.document], items[one.item]), items[one.item].text)
+    for finding in found:
+        item = items[finding.item]
+        yield ShownFinding(finding, excerpt(texts[finding.document], item), item.text)

@@ -182,7 +182,7 @@ def verdicts(records: Sequence[Record]) -> list[Verdict]:
 
     A year is complete when its points add up to the announced totals, so a part of an exam never passes or fails.
     """
-    found = []
+    graded = []
     for year, line in LINES.items():
         sat = [record for record in records if record.year == year]
         required = [record for record in sat if record.required]
@@ -190,7 +190,7 @@ def verdicts(records: Sequence[Record]) -> list[Verdict]:
         totals = tuple(sum(record.points_total for record in part) for part in (required, general))
         if totals != (line.required_total, line.general_total):
             continue
-        found.append(
+        graded.append(
             Verdict(
                 year,
                 sum(record.points for record in required),
@@ -204,4 +204,4 @@ def verdicts(records: Sequence[Record]) -> list[Verdict]:
                 line.source,
             )
         )
-    return found
+    return graded

@@ -163,7 +163,7 @@ def _document_rows(document: dict[str, Any], path: Path) -> Iterator[Row]:
 def _answers_of(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a row for each model's answer to a question of IgakuQA119, or the row itself."""
     answers = item.get("answers")
-    if not isinstance(answers, list) or not all(isinstance(one, dict) for one in answers):
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
         yield item
         return
     question = {name: value for name, value in item.items() if name not in ("answers", "choices", "question_text")}

@@ -83,8 +83,8 @@ class RowReader:
     @cached_property
     def _alike(self) -> dict[str, str]:
         """The ids by their letters and digits alone; empty where two ids would be one."""
-        found = {_bare(name): name for name in self.questions}
-        return found if len(found) == len(self.questions) else {}
+        by_bare_name = {_bare(name): name for name in self.questions}
+        return by_bare_name if len(by_bare_name) == len(self.questions) else {}
 
     def read(self, row: dict[str, Any], place: str) -> NamedPrediction | None:
         """Return the prediction of a row; None for another exam's record, a further sample or another filter."""
@@ -93,12 +93,12 @@ class RowReader:
             return None
         if row.get("sample") not in (None, 0):
             return None
-        found = self._read(row, place)
-        if found is None or found.prediction.question_id in self.questions:
-            return found
+        prediction = self._read(row, place)
+        if prediction is None or prediction.prediction.question_id in self.questions:
+            return prediction
         raise DataError(
             "exam.unknown-question",
-            f"{place}: question {found.prediction.question_id} is not in {self.benchmark}, whose ids look like"
+            f"{place}: question {prediction.prediction.question_id} is not in {self.benchmark}, whose ids look like"
             f" {self.order[0]}. Give predictions for this exam, or name the exam they are for.",
         )
 
@@ -152,7 +152,7 @@ class RowReader:
         if question_id not in self.questions and isinstance(at, int) and 0 <= at < len(self.order):
             question_id = self.order[at]
         model = next((row[usual[name]] for name in _MODELS if isinstance(row.get(usual.get(name, "")), str)), None)
-        prompt = next((one for one in PROMPTS if row.get(usual.get("prompt", "")) == one), None)
+        prompt = next((style for style in PROMPTS if row.get(usual.get("prompt", "")) == style), None)
         cut_off = row.get(usual.get("finish_reason", "")) in _CUT_OFF
         text = _reply(value, reply, place)
         return NamedPrediction(
@@ -247,7 +247,7 @@ def _bare(name: str) -> str:
 
 def _reply(value: object, column: str, place: str) -> str:
     """Return a cell as the text of a reply: letters of a list joined by commas, a number as digits."""
-    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+    if isinstance(value, list) and all(isinstance(entry, str | int) for entry in value):
         return ",".join(map(str, value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -263,7 +263,7 @@ def _reply(value: object, column: str, place: str) -> str:
 def _generated(replies: object) -> str | None:
     """Return the first generated text of `["b"]`, or of `[["b", "c"]]` if each question was asked several times."""
     first = replies[0] if isinstance(replies, list) and len(replies) == 1 else None
-    if isinstance(first, list) and first and all(isinstance(one, str) for one in first):
+    if isinstance(first, list) and first and all(isinstance(cell, str) for cell in first):
         pair = len(first) == 2 and first[1] in ("True", "False")
         return None if pair else str(first[0])
     return first if isinstance(first, str) else None
@@ -272,17 +272,17 @@ def _generated(replies: object) -> str | None:
 def _likelihoods(replies: Any, place: str, question: Question | None) -> list[float]:  # noqa: ANN401  (a cell)
     """Return one finite log-likelihood for each choice of the question, in their order; anything else is refused."""
     try:
-        found = [_likelihood(reply) for reply in replies or [None]]
+        likelihoods = [_likelihood(reply) for reply in replies or [None]]
     except (TypeError, ValueError, IndexError, KeyError) as fault:
         raise DataError(
             "exam.no-log-likelihoods",
             f"{place}: resps is neither text nor log-likelihoods. Write samples with --log_samples.",
         ) from fault
-    wrong = next((number for number, value in enumerate(found) if not isfinite(value)), None)
+    wrong = next((number for number, value in enumerate(likelihoods) if not isfinite(value)), None)
     if wrong is not None:
         raise DataError(
             "exam.infinite-log-likelihood",
-            f"{place}: resps: log-likelihood {wrong + 1} is {found[wrong]}, which is not finite, so no choice"
+            f"{place}: resps: log-likelihood {wrong + 1} is {likelihoods[wrong]}, which is not finite, so no choice"
             " is the likeliest. Run the model again (in float32, if it overflows).",
         )
     if question is not None and question.numeric:
@@ -291,14 +291,14 @@ def _likelihoods(replies: Any, place: str, question: Question | None) -> list[fl
             f"{place}: resps holds log-likelihoods, but question {question.question_id} has no choices: its answer is"
             " a number. Give generated text for it.",
         )
-    if len(found) > len(LETTERS) or (question is not None and len(found) != len(question.choices)):
+    if len(likelihoods) > len(LETTERS) or (question is not None and len(likelihoods) != len(question.choices)):
         choices = f"question {question.question_id} has {len(question.choices)}" if question else "at most 8"
         raise DataError(
             "exam.wrong-number-of-log-likelihoods",
-            f"{place}: resps holds {len(found)} log-likelihoods, but {choices} choices. Give one for each choice, in"
-            " their order (a task that also measures choices without the question writes twice as many).",
+            f"{place}: resps holds {len(likelihoods)} log-likelihoods, but {choices} choices. Give one for each choice,"
+            " in their order (a task that also measures choices without the question writes twice as many).",
         )
-    return found
+    return likelihoods
 
 
 def _likelihood(reply: Any) -> float:  # noqa: ANN401  ([[value, greedy]], [value, greedy], or strings of them)

@@ -58,7 +58,7 @@ def parse_source(text: str) -> Source:
     if not (equals and name and path) or Path(text).exists():
         return Source(Path(text))
     model, colon, prompt = name.rpartition(":")
-    known = next((one for one in PROMPTS if one == prompt), None)
+    known = next((style for style in PROMPTS if style == prompt), None)
     return Source(Path(path), model, known) if colon and known else Source(Path(path), name)
 
 
@@ -79,7 +79,7 @@ def read_predictions(
         filter: The filter of lm-evaluation-harness whose replies count; None takes the raw replies.
         columns: Names of the columns `id` and `answer`, where they have no usual name.
     """
-    sources = [one if isinstance(one, Source) else Source(one) for one in files]
+    sources = [file if isinstance(file, Source) else Source(file) for file in files]
     reader = RowReader(questions, benchmark, filter, columns or {})
     parts = [part for source in sources for file in files_of(source.path) for part in _parts(source, file, reader)]
     if not parts and filter is not None and reader.filters:
@@ -91,30 +91,30 @@ def read_predictions(
         others = f", only for {', '.join(sorted(reader.others))}" if reader.others else ""
         raise DataError(
             "exam.no-predictions",
-            f"{', '.join(str(one.path) for one in sources)}: has no predictions for {benchmark}{others}. Give files"
-            " with predictions for that exam.",
+            f"{', '.join(str(source.path) for source in sources)}: has no predictions for {benchmark}{others}. Give"
+            " files with predictions for that exam.",
         )
     return _merged(_named_apart(parts))
 
 
 def _parts(source: Source, file: Path, reader: RowReader) -> list[_Part]:
     """Read one file, by model and prompt."""
-    found: dict[tuple[str | None, PromptStyle | None], dict[str, Prediction]] = {}
+    by_system: dict[tuple[str | None, PromptStyle | None], dict[str, Prediction]] = {}
     for place, row in rows_of(file):
         named = reader.read(row, place)
         if named is not None:
-            into = found.setdefault((named.model, source.prompt or named.prompt), {})
+            into = by_system.setdefault((named.model, source.prompt or named.prompt), {})
             _add(into, named.prediction, source.model or named.model or _name_of(file)[0])
-    if source.model is not None and len({model for model, _ in found}) > 1:
+    if source.model is not None and len({model for model, _ in by_system}) > 1:
         raise DataError(
             "exam.one-name-for-several",
-            f"{source.model}={file}: holds {len(found)} models: {', '.join(str(model) for model, _ in found)}. Give the"
-            " file without a name; each row names its model.",
+            f"{source.model}={file}: holds {len(by_system)} models: {', '.join(str(model) for model, _ in by_system)}."
+            " Give the file without a name; each row names its model.",
         )
     default, prompt = _name_of(file)
     return [
         _Part(System(source.model or model or default, asked or prompt, its), file, not (source.model or model))
-        for (model, asked), its in found.items()
+        for (model, asked), its in by_system.items()
     ]
 
 
@@ -158,7 +158,7 @@ def _name_of(file: Path) -> tuple[str, PromptStyle | None]:
 def _prompt_in(name: str) -> PromptStyle | None:
     """Return the prompt that a name holds as a word of its own."""
     word = _PROMPT_WORD.search(name)
-    return next((one for one in PROMPTS if word and word[1].lower() == one), None)
+    return next((style for style in PROMPTS if word and word[1].lower() == style), None)
 
 
 def _harness_model(file: Path) -> str | None:
@@ -191,10 +191,10 @@ def _named_apart(parts: list[_Part]) -> list[_Part]:
 
 def _merged(parts: list[_Part]) -> list[System]:
     """Join the parts of each model and prompt."""
-    found: dict[tuple[str, PromptStyle | None], System] = {}
+    systems: dict[tuple[str, PromptStyle | None], System] = {}
     for part in parts:
         one = part.system
-        system = found.setdefault((one.model, one.prompt), replace(one, predictions={}))
+        system = systems.setdefault((one.model, one.prompt), replace(one, predictions={}))
         for prediction in one.predictions.values():
             _add(system.predictions, prediction, one.model)
-    return list(found.values())
+    return list(systems.values())

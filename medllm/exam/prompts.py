@@ -139,15 +139,15 @@ def split_item(text: str, prompt: PromptStyle) -> tuple[Template, str, str]:
     It undoes `question_block`, the joint and `target_completion`. An explanation follows the first mark that announces
     one; an answer alone follows the last mark, or is the last line of a question that has none.
     """
-    found: list[tuple[int, Template]] = []
+    endings: list[tuple[int, Template]] = []
     for template, mark in _ANNOUNCED[prompt == "explain"].items():
         place = text.find(mark) if prompt == "explain" else text.rfind(mark)
         if place >= 0:
-            found.append((place + len(mark), template))
-    if not found:
+            endings.append((place + len(mark), template))
+    if not endings:
         asked, _, answered = text.rstrip().rpartition("\n")
         return "igakuqa", asked, answered
-    at, template = min(found) if prompt == "explain" else max(found)
+    at, template = min(endings) if prompt == "explain" else max(endings)
     return template, text[:at], text[at:].strip()
 
 

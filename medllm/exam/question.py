@@ -211,15 +211,15 @@ def of_years(questions: Sequence[Question], years: Collection[int] | None) -> li
 
 def index(questions: list[Question]) -> dict[str, Question]:
     """Return questions by id; an id that occurs twice is refused, since its answers would be indistinguishable."""
-    found: dict[str, Question] = {}
+    by_id: dict[str, Question] = {}
     for question in questions:
-        if question.question_id in found:
+        if question.question_id in by_id:
             raise DataError(
                 "exam.duplicate-id",
                 f"{question.benchmark}: the id {question.question_id} occurs twice. Give every question its own id.",
             )
-        found[question.question_id] = question
-    return found
+        by_id[question.question_id] = question
+    return by_id
 
 
 def write_questions(questions: Iterable[Question], path: Path) -> None:
@@ -228,4 +228,4 @@ def write_questions(questions: Iterable[Question], path: Path) -> None:
     import pyarrow.parquet as pq
 
     with atomic_write(path) as part:
-        pq.write_table(pa.Table.from_pylist([one.to_row() for one in questions]), part, compression="zstd")
+        pq.write_table(pa.Table.from_pylist([question.to_row() for question in questions]), part, compression="zstd")

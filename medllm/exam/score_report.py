@@ -55,17 +55,17 @@ PARTS = ("year", "section", "part", "category", "material", "pass", "all")
 
 def table_lines(scores: Sequence[Score]) -> Iterator[str]:
     """Yield the table that begins a report: each system's score, and its paired difference to the reference."""
-    compared = next((one.difference for one in scores if one.difference is not None), None)
+    compared = next((row.difference for row in scores if row.difference is not None), None)
     head = ["model", "exam", "prompt", "score [95 % interval]", "points"]
     if compared:
         name = _name(compared.against, compared.against_prompt)
         head += [f"minus {name} [95 % interval]", "questions", "p", "Holm"]
-    rows = [head, *(_cells(one, len(head)) for one in scores)]
+    rows = [head, *(_cells(row, len(head)) for row in scores)]
     widths = [max(_width(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
-    notes = [note for one in scores if (note := scope_note(one)) is not None]
+    notes = [note for row in scores if (note := scope_note(row)) is not None]
     yield from notes
     yield f"{scores[0].rules} rules; score: points earned / points available, {_over(scores[0])}"
     yield from INTERVALS
@@ -77,9 +77,14 @@ def _cells(score: Score, columns: int) -> list[str]:
     mark = " (trial)" if score.trial else ""
     cells = [score.model + mark, score.benchmark, score.prompt or "–", _estimate(score.score, ".3f")]
     cells.append(f"{score.whole.points:g} of {score.whole.total:g}")
-    found = score.difference
-    if columns > len(cells) and found is not None:
-        cells += [_estimate(found.estimate, "+z.3f"), str(found.questions), p_text(found.p), p_text(found.p_holm)]
+    difference = score.difference
+    if columns > len(cells) and difference is not None:
+        cells += [
+            _estimate(difference.estimate, "+z.3f"),
+            str(difference.questions),
+            p_text(difference.p),
+            p_text(difference.p_holm),
+        ]
     return cells + ["–"] * (columns - len(cells))
 
 

@@ -145,7 +145,7 @@ def _reference(systems: Sequence[System], against: str | None) -> int:
     for place, system in enumerate(systems):
         if against in (system.model, f"{system.model}:{system.prompt}"):
             return place
-    names = dict.fromkeys(f"{one.model}:{one.prompt}" if one.prompt else one.model for one in systems)
+    names = dict.fromkeys(f"{system.model}:{system.prompt}" if system.prompt else system.model for system in systems)
     raise DataError(
         "exam.unknown-reference", f"--against {against}: no predictions have that name. There are {', '.join(names)}."
     )
@@ -254,7 +254,7 @@ class _Sheet:
         names = [of(record) if member else None for record, member in zip(self.records, self.members, strict=True)]
         sizes = Counter(name for name in names if name is not None)
         order = sorted(sizes) if len(sizes) < 10 else [name for name, _ in sizes.most_common()]
-        members = {name: np.array([one == name for one in names], dtype=float) for name in order}
+        members = {name: np.array([other == name for other in names], dtype=float) for name in order}
         return {name: self.tally(part, sample) for name, part in members.items()}
 
 

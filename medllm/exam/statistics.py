@@ -70,12 +70,12 @@ def share_interval(values: Floats, sample: ClusteredSample) -> Interval:
     weights = sample.weights / sample.weights.sum()
     share = min(1.0, max(0.0, float(weights @ values)))
     size = effective_size(values, sample)
-    found = wilson(share, size)
+    interval = wilson(share, size)
     if share in (0.0, 1.0):
-        return found
+        return interval
     if share < 0.5:
-        return Interval(min(found.low, _mid_p_low(share, size)), found.high)
-    return Interval(found.low, max(found.high, 1 - _mid_p_low(1 - share, size)))
+        return Interval(min(interval.low, _mid_p_low(share, size)), interval.high)
+    return Interval(interval.low, max(interval.high, 1 - _mid_p_low(1 - share, size)))
 
 
 def change_interval(changes: Floats, sample: ClusteredSample) -> Interval:

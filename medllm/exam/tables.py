@@ -114,11 +114,11 @@ class _NamedTwiceError(Exception):
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object and refuse a name that occurs twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         seen: set[str] = set()
         raise _NamedTwiceError(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-    return found
+    return row
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -59,7 +59,7 @@ def _from_one(cell: Any) -> list[str]:  # noqa: ANN401  any cell
         return [cell_text(cell[key]) for key in sorted(cell)]
     if isinstance(cell, list):
         return without_labels(
-            [cell_text(one["text"] if isinstance(one, dict) and "text" in one else one) for one in cell]
+            [cell_text(char["text"] if isinstance(char, dict) and "text" in char else char) for char in cell]
         )
     text = cell_text(cell)
     if text.startswith(("[", "{")):
@@ -87,8 +87,8 @@ def split_labelled(text: str) -> tuple[str, list[str]] | None:
     """
     if _ANSWER_CELLS.search(text):
         return None
-    found = [cut for series in _SERIES if (cut := _cut(text, series)) is not None]
-    return max(found, key=lambda cut: len(cut[1]), default=None)
+    cuts = [cut for series in _SERIES if (cut := _cut(text, series)) is not None]
+    return max(cuts, key=lambda cut: len(cut[1]), default=None)
 
 
 def _cut(text: str, series: str) -> tuple[str, list[str]] | None:
@@ -123,7 +123,7 @@ def without_labels(texts: list[str]) -> list[str]:
         marks = [_mark(sign).match(text) for sign, text in zip(series, texts, strict=False)]
         if len(texts) > 1 and len(marks) == len(texts) and all(marks):
             rest = [text[mark.end() :] for text, mark in zip(texts, marks, strict=True) if mark]
-            if all(re.match(r"[^\W_]", one) for one in rest) and len(set(rest)) == len(rest):
+            if all(re.match(r"[^\W_]", char) for char in rest) and len(set(rest)) == len(rest):
                 return rest
     return texts
 
@@ -237,18 +237,18 @@ def _katakana(sign: str) -> str:
 
 
 def _by_text(text: str, choices: Sequence[str]) -> str | None:
-    found = [LETTERS[at] for at, choice in enumerate(choices) if _plain(choice) == text]
-    return found[0] if len(found) == 1 else None
+    letters = [LETTERS[at] for at, choice in enumerate(choices) if _plain(choice) == text]
+    return letters[0] if len(letters) == 1 else None
 
 
 def _letters_or_none(text: str, count: int, form: KeyForm) -> frozenset[str] | None:
     signs: list[str] = []
-    for token in filter(None, (_AROUND.sub("", one) for one in _BETWEEN.split(text))):
+    for token in filter(None, (_AROUND.sub("", part) for part in _BETWEEN.split(text))):
         at = _position(token, form)
         run = [_position(sign, form) for sign in token] if at is None or at >= count else [at]
-        if any(one is None or not 0 <= one < count for one in run):
+        if any(char is None or not 0 <= char < count for char in run):
             return None
-        signs += [LETTERS[one] for one in run if one is not None]
+        signs += [LETTERS[char] for char in run if char is not None]
     return frozenset(signs) if signs and len(set(signs)) == len(signs) else None
 
 
@@ -264,14 +264,14 @@ def _position(token: str, form: KeyForm) -> int | None:
 
 
 def _letters(part: str, choices: Sequence[str], form: KeyForm) -> frozenset[str]:
-    found = _letters_or_none(part, len(choices), form)
-    if found is None:
-        texts = [_by_text(one, choices) for one in re.split(r"[,、;/]", part)]
-        found = frozenset(one for one in texts if one) if texts and all(texts) else None
-    if found is None:
+    letters = _letters_or_none(part, len(choices), form)
+    if letters is None:
+        texts = [_by_text(piece, choices) for piece in re.split(r"[,、;/]", part)]
+        letters = frozenset(text for text in texts if text) if texts and all(texts) else None
+    if letters is None:
         listed = ", ".join(f"{LETTERS[at]} {choice[:20]}" for at, choice in enumerate(choices))
         raise KeyFault(f"the key {part} is none of the choices {listed}. Write numbers, letters or a choice's text")
-    return found
+    return letters
 
 
 def _number(text: str) -> str:

@@ -83,8 +83,8 @@ def parse_columns(written: Iterable[str], sheet: Sheet) -> Columns:
     """
     fields: dict[str, str] = {}
     choices: tuple[str, ...] = ()
-    for part in (one for text in written for one in text.split(",") if one.strip()):
-        name, _, headings = (one.strip() for one in part.partition("="))
+    for part in (part for text in written for part in text.split(",") if part.strip()):
+        name, _, headings = (word.strip() for word in part.partition("="))
         if name not in HEADINGS or not headings:
             raise DataError(
                 "exam.unknown-field",
@@ -96,16 +96,18 @@ def parse_columns(written: Iterable[str], sheet: Sheet) -> Columns:
             fields[name] = _known(headings, sheet)
     missing = tuple(name for name in ("text", "answer") if name not in fields)
     used = {*fields.values(), *choices}
-    return Columns(fields, choices, missing=missing, unused=tuple(one for one in sheet.headings if one not in used))
+    return Columns(
+        fields, choices, missing=missing, unused=tuple(heading for heading in sheet.headings if heading not in used)
+    )
 
 
 def _choice_headings(written: str, sheet: Sheet) -> tuple[str, ...]:
     if written in sheet.headings:
         return (written,)
     if span := _RANGE.fullmatch(written):
-        first, last = (sheet.headings.index(_known(one.strip(), sheet)) for one in span.groups())
+        first, last = (sheet.headings.index(_known(group.strip(), sheet)) for group in span.groups())
         return sheet.headings[first : last + 1]
-    return tuple(_known(one.strip(), sheet) for one in written.split("+"))
+    return tuple(_known(part.strip(), sheet) for part in written.split("+"))
 
 
 def _known(heading: str, sheet: Sheet) -> str:
@@ -124,11 +126,11 @@ def guess_columns(sheet: Sheet, given: Columns | None = None) -> Columns:
     choices = (given.choices if given else ()) or _choices(sheet, plain, set(fields.values()))
     for name, known in HEADINGS.items():
         taken = {*fields.values(), *choices}
-        found = [
+        candidates = [
             heading for word in known for heading in sheet.headings if plain[heading] == word and heading not in taken
         ]
-        if name not in fields and name != "choices" and found:
-            fields[name] = found[0]
+        if name not in fields and name != "choices" and candidates:
+            fields[name] = candidates[0]
     unsure = []
     for name, find in (("answer", _key_column), ("text", _longest_column)):
         if name not in fields and (heading := find(sheet, {*fields.values(), *choices})):
@@ -139,7 +141,7 @@ def guess_columns(sheet: Sheet, given: Columns | None = None) -> Columns:
         fields,
         choices,
         tuple(unsure),
-        tuple(one for one in sheet.headings if one not in used),
+        tuple(heading for heading in sheet.headings if heading not in used),
         tuple(name for name in ("text", "answer") if name not in fields),
     )
 
@@ -152,7 +154,7 @@ def _plain(heading: str) -> str:
 
 def _choices(sheet: Sheet, plain: Mapping[str, str], taken: set[str]) -> tuple[str, ...]:
     """Return the columns of single choices in the order of their labels, else the one column that holds all."""
-    free = [one for one in sheet.headings if one not in taken]
+    free = [heading for heading in sheet.headings if heading not in taken]
     labelled: dict[str, str] = {}
     for heading in free:
         if label := _CHOICE.fullmatch(plain[heading]):
@@ -161,12 +163,14 @@ def _choices(sheet: Sheet, plain: Mapping[str, str], taken: set[str]) -> tuple[s
         run = [labelled[label] for label in order if label in labelled]
         if len(run) > 1 and order[0] in labelled and run == [labelled.get(label) for label in order[: len(run)]]:
             return tuple(run)
-    return tuple(one for word in HEADINGS["choices"] for one in free if plain[one] == word)[:1]
+    return tuple(column for word in HEADINGS["choices"] for column in free if plain[column] == word)[:1]
 
 
 def _key_column(sheet: Sheet, taken: set[str]) -> str | None:
-    found = [one for one in sheet.headings if one not in taken and _share(sheet.column(one)) >= SURE]
-    return found[0] if len(found) == 1 else None
+    candidates = [
+        heading for heading in sheet.headings if heading not in taken and _share(sheet.column(heading)) >= SURE
+    ]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _share(cells: list[Any]) -> float:
@@ -176,7 +180,9 @@ def _share(cells: list[Any]) -> float:
 
 def _longest_column(sheet: Sheet, taken: set[str]) -> str | None:
     lengths = {
-        one: sum(len(str(cell or "")) for cell in sheet.column(one)) for one in sheet.headings if one not in taken
+        heading: sum(len(str(cell or "")) for cell in sheet.column(heading))
+        for heading in sheet.headings
+        if heading not in taken
     }
     longest = max(lengths, key=lambda one: lengths[one], default=None)
     return longest if longest and lengths[longest] >= 8 * len(sheet.rows) else None

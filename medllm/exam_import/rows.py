@@ -85,7 +85,7 @@ def import_rows(
             f"{sheet.place}, heading {columns.fields['answer']}: the keys can be read in two ways: {fault}.",
         ) from None
     rows = [(number, dict(zip(sheet.headings, cells, strict=True))) for number, cells in sheet.rows]
-    labelled = are_labelled([row[one] for one in columns.choices] for _, row in rows)
+    labelled = are_labelled([row[choice] for choice in columns.choices] for _, row in rows)
     form = replace(form, places=are_places(list(_keys_and_choices(rows, columns)), form))
     questions, faults, images = [], [], []
     for number, row in rows:
@@ -119,7 +119,7 @@ def _names_choices_otherwise(question: Mapping[str, Any]) -> bool:
 def _keys_and_choices(rows: list[tuple[int, dict[str, Any]]], columns: Columns) -> Iterator[tuple[Any, list[str]]]:
     for _, row in rows:
         with suppress(ChoicesFault):
-            yield row[columns.fields["answer"]], choices_of([row[one] for one in columns.choices])
+            yield row[columns.fields["answer"]], choices_of([row[choice] for choice in columns.choices])
 
 
 class _CellFault(ValueError):
@@ -131,7 +131,7 @@ def _question(row: Mapping[str, Any], columns: Columns, form: KeyForm, *, labell
     text = cell_text(cells["text"])
     if not text:
         raise _CellFault(f"{columns.fields['text']} is empty. Write the question, or delete the row")
-    choices = choices_of([row[one] for one in columns.choices], labelled=labelled) if columns.choices else []
+    choices = choices_of([row[choice] for choice in columns.choices], labelled=labelled) if columns.choices else []
     if not choices and (cut := split_labelled(text)) is not None and cut[0]:
         text, choices = cut
     if len(choices) == 1 or len(choices) > len(LETTERS):
@@ -158,7 +158,7 @@ def _question(row: Mapping[str, Any], columns: Columns, form: KeyForm, *, labell
 
 
 def _dates(cells: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    dates: dict[str, Any] = {}
     for name in ("exam_date", "year"):
         cell = cells.get(name)
         if cell is None or not cell_text(cell):
@@ -174,12 +174,12 @@ def _dates(cells: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
                 raise _CellFault(
                     f"{columns.fields[name]} is {cell_text(cell)!r}, which is no {name.replace('exam_', '')}"
                 )
-            found["year"] = int(year[0])
+            dates["year"] = int(year[0])
         elif name == "exam_date":
-            found["exam_date"], found["year"] = day.isoformat(), found.get("year", day.year)
+            dates["exam_date"], dates["year"] = day.isoformat(), dates.get("year", day.year)
         else:
-            found["year"] = day.year
-    return found
+            dates["year"] = day.year
+    return dates
 
 
 def _answerable(question: Mapping[str, Any]) -> None:

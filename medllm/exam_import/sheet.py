@@ -74,7 +74,8 @@ def _workbook_rows(path: Path, name: str | None) -> tuple[str, list[tuple[int, l
                 "exam.unknown-sheet", f"{path}: there is no sheet `{name}`. Its sheets are {', '.join(names)}."
             )
         sheets = {
-            one: book.get_sheet_by_name(one).to_python(skip_empty_area=False) for one in ([name] if name else names)
+            sheet_name: book.get_sheet_by_name(sheet_name).to_python(skip_empty_area=False)
+            for sheet_name in ([name] if name else names)
         }
     except (CalamineError, OSError, ValueError) as fault:
         raise DataError(
@@ -152,7 +153,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ]
     else:
         whole = _json(text, str(path))
-        lists = [one for one in whole.values() if isinstance(one, list)] if isinstance(whole, dict) else [whole]
+        lists = [table for table in whole.values() if isinstance(table, list)] if isinstance(whole, dict) else [whole]
         if len(lists) != 1 or not isinstance(lists[0], list):
             raise DataError(
                 "exam.no-list-of-questions",
@@ -186,7 +187,7 @@ def _under_headings(place: str, rows: list[tuple[int, list[Any]]]) -> Sheet:
     first = max(filled[:MOST_TITLE_ROWS], key=lambda row: (sum(map(_filled, row[1])) >= 2, -row[0]))
     width = max((at for at, cell in enumerate(first[1], start=1) if _filled(cell)), default=0)
     headings = [str(cell).strip() if _filled(cell) else f"column {at}" for at, cell in enumerate(first[1][:width], 1)]
-    twice = sorted({one for one in headings if headings.count(one) > 1})
+    twice = sorted({heading for heading in headings if headings.count(heading) > 1})
     if twice:
         raise DataError(
             "exam.heading-twice", f"{place} row {first[0]}: the heading {', '.join(twice)} occurs twice. Rename one."

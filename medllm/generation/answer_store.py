@@ -88,8 +88,8 @@ class AnswerKey:
         >>> AnswerKey.read("../../etc") is None
         True
         """
-        found = _KEY.fullmatch(text or "")
-        return cls(found[1], found[2], int(found[3]), found[4]) if found else None
+        match = _KEY.fullmatch(text or "")
+        return cls(match[1], match[2], int(match[3]), match[4]) if match else None
 
     def __str__(self) -> str:
         """Return the form in records: MODEL:PROMPT:MAX_NEW_TOKENS@PLACE."""
@@ -128,7 +128,7 @@ class AnswerStore:
         A server may move: where nothing is kept of an address, what is kept of one other address serves, unless this
         run asks that model at both.
         """
-        found: dict[AnswerKey, Reply] = {}
+        replies: dict[AnswerKey, Reply] = {}
         by_model: dict[str, dict[str, list[AnswerKey]]] = defaultdict(lambda: defaultdict(list))
         for key in wanted:
             by_model[key.model][key.prompt].append(key)
@@ -143,12 +143,12 @@ class AnswerStore:
                 if not _serves(reply, row["room"], key.max_new_tokens):
                     continue
                 if row["at"] == key.place:
-                    found[key] = reply
+                    replies[key] = reply
                 elif key.place not in places and len(places) == 1 and len(asked_at[model]) == 1:
                     moved[key] = reply
             self.add(moved.items())  # from now on the server is known where it is
-            found |= moved
-        return found
+            replies |= moved
+        return replies
 
     def add(self, replies: Iterable[tuple[AnswerKey, Reply]]) -> None:
         """Write replies down; each is on the disk when this returns."""
@@ -218,7 +218,7 @@ class AnswerStore:
                 if key is None or row["finish_reason"] not in ("stop", "length"):
                     continue
                 if key.model not in known:
-                    known[key.model] = {(one["key"], one["at"], one["room"]) for one in self._rows(key.model)}
+                    known[key.model] = {(row["key"], row["at"], row["room"]) for row in self._rows(key.model)}
                 if (entry := (key.prompt, key.place, key.max_new_tokens)) not in known[key.model]:
                     known[key.model].add(entry)
                     by = engines.get((row.get("model"), row.get("prompt")), "")
@@ -254,10 +254,10 @@ def _engines(path: Path) -> dict[tuple[Any, Any], str]:
     names = ["model", "prompt", "engine", "engine_version"]
     if not path.is_file() or not set(names) <= set(pq.read_schema(path).names):
         return {}
-    found: dict[tuple[Any, Any], set[str]] = defaultdict(set)
+    engines: dict[tuple[Any, Any], set[str]] = defaultdict(set)
     for row in pq.read_table(path, columns=names).to_pylist():
-        found[row["model"], row["prompt"]].add(f"{row['engine']} {row['engine_version'] or ''}".strip())
-    return {asked: by.pop() for asked, by in found.items() if len(by) == 1 and len(next(iter(by)).split()) == 2}
+        engines[row["model"], row["prompt"]].add(f"{row['engine']} {row['engine_version'] or ''}".strip())
+    return {asked: by.pop() for asked, by in engines.items() if len(by) == 1 and len(next(iter(by)).split()) == 2}
 
 
 def _append(path: Path, lines: Sequence[str]) -> None:

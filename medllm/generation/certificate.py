@@ -68,7 +68,7 @@ class Certificate:
         """Whether an adapter was trained on the base in NF4; then it is compared there, too."""
         files = [folder / "facts.json" for folder in self.adapters]
         settings = [json.loads(path.read_text("utf-8")).get("settings", {}) for path in files if path.is_file()]
-        return any(one.get("quantization") == "nf4" for one in settings)
+        return any(setting.get("quantization") == "nf4" for setting in settings)
 
     @property
     def whole(self) -> bool:
@@ -134,18 +134,20 @@ class Certificate:
             first.release()
         self.say(f"certifying on {self.questions} questions: the merged model")
         second = self._model(merged, None, whole=whole)
-        found = {name: agreement(second, folder, asked, prompts) for name, folder in notes.items()}
+        agreements = {name: agreement(second, folder, asked, prompts) for name, folder in notes.items()}
         second.release()
         certificate: dict[str, Any] = {"questions": self.questions, "numbers": self.numbers}
         certificate |= {"read": "whole models" if whole else f"block by block: {self._unmeasured()}"}
-        for name, parity in found.items():
+        for name, parity in agreements.items():
             facts = parity.as_facts().items()
             certificate |= {f"{key.replace('_', ' ')} (merged against {name})": value for key, value in facts}
         changed = effect(notes["adapter"])
         if changed is not None:
             certificate["kl mean (base against adapter)"] = round(changed, 8)
-        faults = judge(found["adapter"], self.numbers, changed)
-        lost = share_lost_to_rounding(Checkpoint(self.base), [Adapter(one) for one in self.adapters], self.numbers)
+        faults = judge(agreements["adapter"], self.numbers, changed)
+        lost = share_lost_to_rounding(
+            Checkpoint(self.base), [Adapter(adapter) for adapter in self.adapters], self.numbers
+        )
         if lost is not None:
             certificate["share of the adapter's change lost to rounding"] = round(lost, 6)
             if faults and lost > SHARE:

@@ -52,7 +52,7 @@ def devices(wanted: int | None) -> list[str | None]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         return [None] * (wanted or 1)
-    seen = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    seen = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     names = seen if len(seen) == count else [str(number) for number in range(count)]
     return [names[number % count] for number in range(wanted or count)]
 
@@ -265,13 +265,13 @@ class SpreadGenerator:
 
     def _ready(self, processes: list[Process], heard: "Queue[Heard]") -> BatchLimits:
         """Wait until every process has loaded its model; the limits are those of the one with the least room."""
-        found = []
+        ready = []
         for _ in processes:
             process, message = _next(processes, heard)
             process.at_work = False
-            found.append(BatchLimits(**message["ready"]))
+            ready.append(BatchLimits(**message["ready"]))
             self.engine = self.engine or message["engine"]
-        return min(found, key=lambda limits: limits.tokens)
+        return min(ready, key=lambda limits: limits.tokens)
 
 
 def _share_out(processes: list[Process], heard: "Queue[Heard]", batches: list[Batch]) -> Iterator[Reply]:

@@ -128,8 +128,8 @@ class EndpointGenerator:
                 for done in as_completed(waiting):
                     yield done.result()
             finally:
-                for one in waiting:
-                    one.cancel()
+                for call in waiting:
+                    call.cancel()
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Delta]:
         """Answer many requests at a time, piece by piece; a request that fails ends with its error, alone."""

@@ -66,22 +66,22 @@ def asked_as(
     `form` is a recipe's `format`. An adapter is asked by its own template, or else by its base's. Raises ModelError
     where `chat` is wanted of a model without one.
     """
-    found: dict[str, AskedAs] = {}
+    forms: dict[str, AskedAs] = {}
     for name, source in models.items():
         if isinstance(source, ApiModel):
-            found[name] = AskedAs(source.chat)
+            forms[name] = AskedAs(source.chat)
         elif source.startswith(OPENAI_PREFIX):
-            found[name] = AskedAs(chat=True)
+            forms[name] = AskedAs(chat=True)
         elif is_address(engine):
-            found[name] = AskedAs(form != "completion")
+            forms[name] = AskedAs(form != "completion")
         elif form == "completion":
-            found[name] = AskedAs(chat=False)
+            forms[name] = AskedAs(chat=False)
         else:
             template = template_of(sources[source], base_under(source, sources))
             if template is None and form == "chat":
                 raise no_template(name, sources[source])
-            found[name] = AskedAs(template is not None, template)
-    return found
+            forms[name] = AskedAs(template is not None, template)
+    return forms
 
 
 def refuse_thinking_without_chat(forms: Mapping[str, AskedAs], prompts: Collection[str]) -> None:
@@ -109,26 +109,26 @@ def answerers(
     A model here is its files, whatever its folder or commit. A server's model is its name, its options and, where the
     recipe names one, its source: a server that loads other weights under the same name is not noticed.
     """
-    found: dict[str, Answerer] = {}
+    by_model: dict[str, Answerer] = {}
     forms = asked_as(models, sources, engine=engine, form=form)
     for name, source in models.items():
         if isinstance(source, ApiModel):
             asked = {"chat": source.chat, "model": source.model, "request": source.request}
-            found[name] = Answerer.behind(source.api, {**asked, "revision": source.revision})
+            by_model[name] = Answerer.behind(source.api, {**asked, "revision": source.revision})
         elif source.startswith(OPENAI_PREFIX):
             served = source.removeprefix(OPENAI_PREFIX)
             asked = {"chat": True, "model": served, "request": {}, "revision": None}
-            found[name] = Answerer.behind(openai_address(engine, name, source), asked)
+            by_model[name] = Answerer.behind(openai_address(engine, name, source), asked)
         elif is_address(engine):
             folder = sources.get(source)
             own = {"name": name, "files": files_digest(folder) if folder else source}
-            found[name] = Answerer.behind(engine, own if form == "completion" else {**own, "format": form})
+            by_model[name] = Answerer.behind(engine, own if form == "completion" else {**own, "format": form})
         else:
             base = base_under(source, sources) if is_adapter(sources[source]) else None
-            files = [files_digest(one) for one in (base, sources[source]) if one is not None]
+            files = [files_digest(folder) for folder in (base, sources[source]) if folder is not None]
             here: dict[str, Any] = {"engine": engine, "dtype": dtype, "quantization": quantization, "files": files}
-            found[name] = Answerer({**here, **forms[name].identity()})
-    return found
+            by_model[name] = Answerer({**here, **forms[name].identity()})
+    return by_model
 
 
 @lru_cache(maxsize=64)

@@ -138,7 +138,7 @@ def note(
         replies = (
             first.answers(prompts)
             if isinstance(first, WholeModel)
-            else [target_completion(one, "explain", TEMPLATE) for one in questions]
+            else [target_completion(question, "explain", TEMPLATE) for question in questions]
         )
         write_text(path, json.dumps(replies, ensure_ascii=False))
     places = {folder / f"{number}.safetensors": text for number, text in enumerate(texts(prompts, folder))}
@@ -189,8 +189,8 @@ def agreement(
 
 def effect(folder: Path) -> float | None:
     """Mean divergence, in nats, from the adapter to its bare base over the noted texts; None where it was not read."""
-    found = [load_file(path).get("effect") for path in sorted(folder.glob("*.safetensors"))]
-    read = [one for one in found if one is not None]
+    effects = [load_file(path).get("effect") for path in sorted(folder.glob("*.safetensors"))]
+    read = [effect_ for effect_ in effects if effect_ is not None]
     return float(torch.cat(read).mean()) if read else None
 
 
@@ -202,14 +202,14 @@ def compare(
     with TemporaryDirectory() as folder:
         note(first, questions, prompts, Path(folder))
         first.release()
-        found = agreement(second, Path(folder), questions, prompts)
+        result = agreement(second, Path(folder), questions, prompts)
         second.release()
-    return found
+    return result
 
 
 def _likely(logits: torch.Tensor, base: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """The likeliest tokens of each position, their logits, the mass of all and of the others, in logarithms."""
-    found: dict[str, list[torch.Tensor]] = {}
+    by_name: dict[str, list[torch.Tensor]] = {}
     for at in range(0, len(logits), AT_ONCE):
         part = logits[at : at + AT_ONCE].double()
         ids = part.topk(min(KEPT, part.shape[1])).indices
@@ -218,20 +218,20 @@ def _likely(logits: torch.Tensor, base: torch.Tensor | None) -> dict[str, torch.
         if base is not None:
             values["effect"] = _divergence(values, base[at : at + AT_ONCE].double())
         for name, value in values.items():
-            found.setdefault(name, []).append(value.cpu())
-    return {name: torch.cat(parts) for name, parts in found.items()}
+            by_name.setdefault(name, []).append(value.cpu())
+    return {name: torch.cat(parts) for name, parts in by_name.items()}
 
 
 def _apart(noted: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
     """3 x positions: whether both find the same token likeliest, divergence, largest difference of a logit."""
-    found = []
+    distances = []
     for at in range(0, len(logits), AT_ONCE):
         values = {name: value[at : at + AT_ONCE].to(logits.device) for name, value in noted.items()}
         part = logits[at : at + AT_ONCE].double()
         same = (part.argmax(-1) == values["first"]).double()
         apart = (part.gather(1, values["ids"]) - values["logits"]).abs().amax(-1)
-        found.append(torch.stack([same, _divergence(values, part), apart]).cpu())
-    return torch.cat(found, 1)
+        distances.append(torch.stack([same, _divergence(values, part), apart]).cpu())
+    return torch.cat(distances, 1)
 
 
 def _divergence(values: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:

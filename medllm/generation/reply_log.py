@@ -130,11 +130,11 @@ class KeptGenerator:
         asked_at: dict[str, set[str]] = defaultdict(set)
         for who in self.who.values():
             asked_at[who.by(engine).model].add(who.place)
-        found = self.store.find(set(keys.values()), asked_at)
+        stored = self.store.find(set(keys.values()), asked_at)
         twins: dict[AnswerKey, list[Request]] = defaultdict(list)
         for request in requests:
             twins[keys[request.key]].append(request)
-        for key, reply in found.items():
+        for key, reply in stored.items():
             for request in twins.pop(key):
                 self.kept += 1
                 yield replace(reply, key=request.key)
@@ -152,7 +152,7 @@ class KeptGenerator:
     def _engine(self, requests: Sequence[Request]) -> str:
         """Return the engine that `auto` takes here: as it was chosen before with these versions, else chosen now."""
         who = {self.who[request.key].model: self.who[request.key] for request in requests}
-        if not any(one.auto for one in who.values()):
+        if not any(answerer.auto for answerer in who.values()):
             return ""
         about = [sorted(who), _versions(), os.environ.get("MEDLLM_VLLM"), os.environ.get("CUDA_VISIBLE_DEVICES")]
         engine = self.store.chosen_engine(hash_of_value(about))
@@ -169,4 +169,4 @@ class KeptGenerator:
 def _versions() -> list[str]:
     """Return the versions of what decides which engine `auto` takes, as far as it is installed."""
     deciding = ("medllm", "torch", "transformers")
-    return [f"{name} {one.version}" for name in deciding for one in distributions(name=name)]
+    return [f"{name} {distribution.version}" for name in deciding for distribution in distributions(name=name)]

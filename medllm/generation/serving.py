@@ -169,8 +169,8 @@ def refuse_adapter(folder: Path) -> None:
         "adapts the embedding or the head": any(module.endswith(ends) for module in adapter.modules),
         f"has a rank above {RANKS[-1]}": bool(adapter.modules) and _rank(folder) > RANKS[-1],
     }
-    for kind, found in kinds.items():
-        if found:
+    for kind, reasons in kinds.items():
+        if reasons:
             raise ModelError(
                 "generation.vllm-adapter",
                 f"{folder}: the adapter {kind}, which vLLM does not serve. Merge it first and give the merged model, "
@@ -198,15 +198,15 @@ def find_program(given: Mapping[str, str], version: str | None = None) -> list[s
             )
         return [uv, "tool", "run", "--from", wanted, "vllm"]
     if not named:
-        found = shutil.which("vllm", path=where)
-        if found is None:
+        program = shutil.which("vllm", path=where)
+        if program is None:
             raise ModelError(
                 "generation.no-vllm",
                 f"`engine: vllm` needs the program vllm, which is not found, and nothing was downloaded. Install it in "
                 f"an environment of its own ({install}; with CUDA about 3 GB), or set {PROGRAM}=uv, and uv installs "
                 f"{wanted} from the package index at the first start.",
             )
-        return [found]
+        return [program]
     path = Path(named).expanduser()
     if path.is_file() and path.name.startswith("python"):
         path = path.parent

@@ -170,7 +170,7 @@ class Server:
 
     def _listed(self) -> list[str]:
         try:
-            return [str(one["id"]) for one in self.ask("/v1/models", timeout=5)["data"]]
+            return [str(model["id"]) for model in self.ask("/v1/models", timeout=5)["data"]]
         except (*BROKEN_OFF, ValueError, LookupError, TypeError):
             return []
 
@@ -211,12 +211,12 @@ def _alike_in_company(server: Server, greedy: Callable[[str], list[Any]], plain:
     with ThreadPoolExecutor(2 * len(server.serving.adapters)) as pool:
         others = [pool.submit(keep_asking, name) for name in [*server.serving.adapters] * 2]
         try:
-            found = [greedy(BASE) for _ in range(COMPANY)]
+            replies = [greedy(BASE) for _ in range(COMPANY)]
         finally:
             over.set()
     for other in others:
         other.result()
-    return all([text for text, _ in one] == [text for text, _ in plain] for one in found)
+    return all([text for text, _ in reply] == [text for text, _ in plain] for reply in replies)
 
 
 def check(server: Server, prompts: Sequence[Sequence[int]], ends: Sequence[int]) -> None:

@@ -180,20 +180,20 @@ class Hub:
     def versions(self, repo_id: str, kind: Kind) -> list[RepoState]:
         """List every version that medllm tagged as made; none for a foreign repository."""
         refs = self.refs(repo_id, kind)
-        found = []
+        states = []
         for ref in refs.tags if refs else []:
             if ref.name.startswith("made-"):
                 artifact = Artifact(repo_id, kind, ref.target_commit)
-                found.append(RepoState(artifact, self.provenance(artifact), frozenset()))
-        return found
+                states.append(RepoState(artifact, self.provenance(artifact), frozenset()))
+        return states
 
     def repositories(self, namespace: str) -> list[tuple[str, Kind]]:
         """List all repositories of a user or organization that this token may see."""
 
         def listed(api: HfApi) -> list[tuple[str, Kind]]:
-            models: list[tuple[str, Kind]] = [(one.id, "model") for one in api.list_models(author=namespace)]
-            models += [(one.id, "dataset") for one in api.list_datasets(author=namespace)]
-            return [*models, *((one.id, "space") for one in api.list_spaces(author=namespace))]
+            models: list[tuple[str, Kind]] = [(model.id, "model") for model in api.list_models(author=namespace)]
+            models += [(dataset.id, "dataset") for dataset in api.list_datasets(author=namespace)]
+            return [*models, *((space.id, "space") for space in api.list_spaces(author=namespace))]
 
         return self.call(namespace, listed)
 
@@ -216,12 +216,12 @@ class Hub:
                 return None
 
         try:
-            found = self.call(f"{artifact}: {path}", fetch)
+            path_fetched = self.call(f"{artifact}: {path}", fetch)
         except HubError as fault:
             if not self._is_upstream(artifact.repo_id, fault):
                 raise
             return self._above().file(artifact, path)
-        return None if found is None else Path(found)
+        return None if path_fetched is None else Path(path_fetched)
 
     def _is_upstream(self, repo_id: str, fault: HubError) -> bool:
         """Return whether a commit that this Hub does not hold may have been resolved upstream."""

@@ -228,7 +228,9 @@ class Account:
                 f"namespace: {self.name} may not push to `{namespace}`{why}. Set it to one of: "
                 f"{', '.join(self.namespaces)} (--set namespace={self.name}).",
             )
-        missing = [one for one in repositories or (namespace,) if not self._may(WRITE, namespace, one)]
+        missing = [
+            repository for repository in repositories or (namespace,) if not self._may(WRITE, namespace, repository)
+        ]
         if missing:
             raise HubError(
                 "hub.token-without-write",

@@ -73,7 +73,7 @@ def source_in_folder(folder: Path, repo_id: str, kind: Kind, revision: str) -> M
     if len(commits) > 1:
         raise HubError(
             "hub.mirror-mixed",
-            f"{folder}: holds files of {len(commits)} commits ({', '.join(sorted(one[:7] for one in commits))}). "
+            f"{folder}: holds files of {len(commits)} commits ({', '.join(sorted(commit[:7] for commit in commits))}). "
             "Download one revision into a new folder.",
         )
     named = revision if COMMIT.fullmatch(revision) else None
@@ -125,12 +125,12 @@ def _paths(folder: Path) -> Iterator[tuple[str, Path]]:
 def _records(folder: Path) -> dict[str, tuple[str, str]]:
     """Return commit and hash of each file that the download recorded."""
     record = folder / DOWNLOAD_RECORD
-    found: dict[str, tuple[str, str]] = {}
+    records: dict[str, tuple[str, str]] = {}
     for path in sorted(record.rglob("*.metadata")):
         lines = path.read_text(encoding="utf-8").splitlines()
         if len(lines) >= 2 and COMMIT.fullmatch(lines[0]):
-            found[path.relative_to(record).as_posix().removesuffix(".metadata")] = (lines[0], lines[1])
-    return found
+            records[path.relative_to(record).as_posix().removesuffix(".metadata")] = (lines[0], lines[1])
+    return records
 
 
 def _recorded(folder: Path) -> Iterable[tuple[str, str]]:
@@ -228,7 +228,7 @@ def _sizes(hub: Hub, artifact: Artifact) -> dict[str, int]:
             artifact.repo_id, repo_type=artifact.kind, revision=artifact.revision, files_metadata=True
         ),
     )
-    return {one.rfilename: one.size or 0 for one in getattr(info, "siblings", None) or ()}
+    return {file.rfilename: file.size or 0 for file in getattr(info, "siblings", None) or ()}
 
 
 def _refuse_no_room(artifact: Artifact, folder: Path, size: int) -> None:
@@ -237,7 +237,7 @@ def _refuse_no_room(artifact: Artifact, folder: Path, size: int) -> None:
     Raises:
         HubError: With both sizes.
     """
-    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     begun = sum(path.stat().st_size for path in (folder / DOWNLOAD_RECORD).rglob("*.incomplete"))
     free = shutil.disk_usage(place).free + begun
     if size > free:
@@ -271,8 +271,8 @@ def mirror(source: MirrorSource, into: Hub) -> Artifact:
 
 def _mirrored(into: Hub, source: MirrorSource, commit: str | None) -> Artifact | None:
     refs = into.refs(source.repo_id, source.kind) if commit else None
-    found = [ref.target_commit for ref in refs.tags if ref.name == commit] if refs else []
-    return Artifact(source.repo_id, source.kind, found[0]) if found else None
+    commits = [ref.target_commit for ref in refs.tags if ref.name == commit] if refs else []
+    return Artifact(source.repo_id, source.kind, commits[0]) if commits else None
 
 
 def _commit_whole(source: MirrorSource, into: Hub) -> str:

@@ -17,8 +17,8 @@ def launcher(on: str) -> Launcher:
     """Return the launcher of that name."""
     if on not in PLACES:
         raise LaunchError("launch.unknown-place", f"--on {on}: there is no such place. There is: {', '.join(PLACES)}.")
-    found: Launcher = import_module(f"medllm.launch.{on}").launch
-    return found
+    launch: Launcher = import_module(f"medllm.launch.{on}").launch
+    return launch
 
 
 def refuse_unfit(on: str, plan: BuildPlan, hub: Hub) -> None:
@@ -48,9 +48,9 @@ def _refuse_base(plan: BuildPlan, hub: Hub) -> None:
     if reference.where == "folder":
         folder = plan.recipe.folder / reference.text
     else:
-        found = next((source for item in loading for source in item.inputs if source.reference == "base"), None)
-        if found is None or found.repo_id is None or found.commit is None:
+        base = next((source for item in loading for source in item.inputs if source.reference == "base"), None)
+        if base is None or base.repo_id is None or base.commit is None:
             return
-        folder = hub.pull(Artifact(found.repo_id, "model", found.commit), only=("config.json",))
+        folder = hub.pull(Artifact(base.repo_id, "model", base.commit), only=("config.json",))
     if (folder / "config.json").is_file():
         refuse_unsupported(folder / "config.json")

@@ -159,24 +159,24 @@ def flavor_of(item: StagePlan, plan: BuildPlan | None = None) -> str:
         need = disk_bytes(shape, "merge", getattr(item.settings, "dtype", "bfloat16")) if shape else 0.0
         return cheapest_with_disk(need) or "cpu-basic"
     asked = asked or "cpu-basic"
-    found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", asked)
-    if not found:
+    match = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", asked)
+    if not match:
         return str(asked)
-    sizes = sorted((count, name) for (gpu, count), (name, _) in RENTED.items() if gpu == found[1])
-    return next((name for count, name in sizes if count >= int(found[2] or 1)), str(asked))
+    sizes = sorted((count, name) for (gpu, count), (name, _) in RENTED.items() if gpu == match[1])
+    return next((name for count, name in sizes if count >= int(match[2] or 1)), str(asked))
 
 
 def dependencies(stage: str) -> list[str]:
     """List the libraries of this environment with their versions, so that a Job computes with what was tested here."""
     wanted = EXTRAS.get(stage, ("train",))
-    found = []
+    names = []
     for line in requires("medllm") or ():
         name = re.match(r"[\w.-]+", line)
         extra = re.search(r"extra == ['\"](\w+)['\"]", line)
         if name and (extra is None or extra[1] in wanted):
             with suppress(PackageNotFoundError):
-                found.append(f"{name[0]}=={version(name[0]).partition('+')[0]}")
-    return list(dict.fromkeys(found))
+                names.append(f"{name[0]}=={version(name[0]).partition('+')[0]}")
+    return list(dict.fromkeys(names))
 
 
 def _running(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo | None:
@@ -184,10 +184,10 @@ def _running(plan: BuildPlan, item: StagePlan, bench: BuildContext) -> JobInfo |
     jobs: Iterable[JobInfo] = bench.hub.call(
         "Jobs", lambda api: list(api.list_jobs(labels=label, namespace=plan.recipe.owner))
     )
-    found = next((job for job in jobs if job.status and job.status.stage not in ENDED), None)
-    if found:
-        bench.say(f"{item.stage}: following Job {found.id}, which an earlier run sent ({found.url})")
-    return found
+    running = next((job for job in jobs if job.status and job.status.stage not in ENDED), None)
+    if running:
+        bench.say(f"{item.stage}: following Job {running.id}, which an earlier run sent ({running.url})")
+    return running
 
 
 def _kept_at(hub: Hub, item: StagePlan) -> str | None:

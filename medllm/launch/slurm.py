@@ -145,12 +145,12 @@ def memory(plan: BuildPlan, item: StagePlan) -> str:
 
 def _devices(run_on: str | None, nodes: int, gres: str | None) -> str | None:
     """Translate `a100x4` into Slurm's option for each node; a machine without GPUs asks for none."""
-    found = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", run_on or "")
-    if not found:
+    match = re.fullmatch(r"([a-z]+\d+[a-z]*)(?:x(\d+))?", run_on or "")
+    if not match:
         return None
     if gres:
         return f"--gres={gres}"
-    return f"--gpus{'-per-node' if nodes > 1 else ''}={found[1]}:{found[2] or 1}"
+    return f"--gpus{'-per-node' if nodes > 1 else ''}={match[1]}:{match[2] or 1}"
 
 
 def _queued(item: StagePlan) -> str | None:

@@ -94,7 +94,7 @@ def fitted(recipe: "Recipe", changes: Mapping[str, Any]) -> "Recipe":
     from medllm.recipe.servers import OPENAI_PREFIX, is_address
 
     settings = recipe.evaluate
-    here = settings and any(not one.startswith(OPENAI_PREFIX) for one in settings.references.values())
+    here = settings and any(not reference.startswith(OPENAI_PREFIX) for reference in settings.references.values())
     if settings is None or "evaluate.dtype" in changes or not here or is_address(settings.engine):
         return recipe
     from medllm.weights.resources import visible_gpus
@@ -158,10 +158,10 @@ def load_results(
         DataError: A file cannot be read, or a reply belongs to another exam; the text names the place.
     """
     if exam is None:
-        paths = [Path(one.partition("=")[2] or one) for one in _written(files)]
-        found = [record for path in paths for record in read_records(path)]
+        paths = [Path(name.partition("=")[2] or name) for name in _written(files)]
+        records = [record for path in paths for record in read_records(path)]
         whole = len(paths) == 1 and paths[0].is_dir()
-        return Results(found, paths[0] if whole else None)
+        return Results(records, paths[0] if whole else None)
     from medllm.exam.scoring import graded_records
 
     questions, systems = read_systems(exam, _written(files), _folder(exam, data))
@@ -217,7 +217,7 @@ def compare(results: Results | Files, *others: Results | Files) -> Comparisons:
         results: What `evaluate` or `load_results` returned, or files of records.
         others: More of them; a model that occurs in two must not answer a question twice.
     """
-    return Results([record for one in (results, *others) for record in _results(one).records]).compare()
+    return Results([record for part in (results, *others) for record in _results(part).records]).compare()
 
 
 def audit(
@@ -290,7 +290,7 @@ def _written(files: Files) -> list[str]:
         return [str(files)]
     if isinstance(files, Mapping):
         return [f"{name}={path}" for name, path in files.items()]
-    return [str(one) for one in files]
+    return [str(file) for file in files]
 
 
 def _folder(exam: str, data: str | Path | None) -> Path:
@@ -312,5 +312,5 @@ def read_systems(
     from medllm.exam.question import index
 
     questions = load(exam, folder)
-    sources = [parse_source(one) for one in files]
+    sources = [parse_source(file) for file in files]
     return questions, read_predictions(sources, index(questions), exam, filter=filter, columns=columns or {})

@@ -86,7 +86,7 @@ class Scores(Table):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each system: its score, and its paired difference (`minus_`) with McNemar's p and Holm's."""
-        return [_score_row(one) for one in self.scores]
+        return [_score_row(score) for score in self.scores]
 
     def __str__(self) -> str:
         from medllm.exam.score_report import table_lines
@@ -95,8 +95,8 @@ class Scores(Table):
 
 
 def _score_row(one: "Score") -> dict[str, Any]:
-    ends, found = one.score.interval, one.difference
-    minus = found.estimate.interval if found else None
+    ends, difference = one.score.interval, one.difference
+    minus = difference.estimate.interval if difference else None
     return {
         "model": one.model,
         "prompt": one.prompt,
@@ -111,12 +111,12 @@ def _score_row(one: "Score") -> dict[str, Any]:
         "unparsed": one.whole.unparsed,
         "scope": one.scope,
         "trial": one.trial,
-        "minus": found.estimate.value if found else None,
+        "minus": difference.estimate.value if difference else None,
         "minus_low": minus.low if minus else None,
         "minus_high": minus.high if minus else None,
-        "minus_model": found.against if found else None,
-        "p": found.p if found else None,
-        "p_holm": found.p_holm if found else None,
+        "minus_model": difference.against if difference else None,
+        "p": difference.p if difference else None,
+        "p_holm": difference.p_holm if difference else None,
     }
 
 
@@ -162,13 +162,13 @@ class Comparisons(Table):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each pair: `difference` is the second minus the first, with its paired interval."""
-        found = []
-        for one in self.report.comparisons:
-            row = asdict(one)
-            ends = one.difference.interval
-            row |= {"difference": one.difference.value}
-            found.append({**row, "low": ends.low if ends else None, "high": ends.high if ends else None})
-        return found
+        rows = []
+        for comparison in self.report.comparisons:
+            row = asdict(comparison)
+            ends = comparison.difference.interval
+            row |= {"difference": comparison.difference.value}
+            rows.append({**row, "low": ends.low if ends else None, "high": ends.high if ends else None})
+        return rows
 
     def __str__(self) -> str:
         from medllm.exam.stability.text import comparison_lines
@@ -208,7 +208,7 @@ class Audit(Table):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each match: text, question, the share of it that the text holds, and the verdict."""
-        return [asdict(one) for one in self.report.found]
+        return [asdict(finding) for finding in self.report.found]
 
     def save_page(self, path: str | Path) -> None:
         """Write a page with the matches marked in their text."""

@@ -85,7 +85,7 @@ def _options(words: list[str]) -> tuple[list[str], list[str]]:
             position += 1
             value = words[position] if position < len(words) else ""
         if name in ("--with", "-w"):
-            wanted += [one for one in value.split(",") if one]
+            wanted += [part for part in value.split(",") if part]
         position += 1
     return wanted, words[position:]
 
@@ -95,10 +95,10 @@ def _declared(script: str) -> list[str]:
     try:
         header = _HEADER.search(Path(script).read_text(encoding="utf-8"))
         text = "\n".join(line[2:] for line in header[1].splitlines()) if header else ""
-        found = tomllib.loads(text).get("dependencies", [])
+        names = tomllib.loads(text).get("dependencies", [])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return []
-    return [str(one) for one in found] if isinstance(found, list) else []
+    return [str(other) for other in names] if isinstance(names, list) else []
 
 
 def _is_installed(text: str) -> bool:
@@ -154,9 +154,9 @@ def _contents(connection: sqlite3.Connection, caller: Caller, volume: Volume) ->
 def fill(store: Store, caller: Caller, volume: Volume, folder: Path) -> None:
     """Lay a volume's files into a folder."""
     with store.database.read() as connection:
-        found = {path: blobs.find(connection, sha256) for path, sha256 in _contents(connection, caller, volume).items()}
+        files = {path: blobs.find(connection, sha256) for path, sha256 in _contents(connection, caller, volume).items()}
     folder.mkdir(parents=True)
-    for path, blob in found.items():
+    for path, blob in files.items():
         place = folder / check_path(path, store.limits)
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("xb") as file:

@@ -268,6 +268,6 @@ def license_name(written: object) -> str | None:
     ('qwen-license-agreement', 'mit-cc-by-4.0', None)
     """
     several = written if isinstance(written, list | tuple) else [written]
-    text = " ".join(str(one) for one in several if one)
+    text = " ".join(str(name) for name in several if name)
     name = re.sub(r"[^\w.+]+", "-", text.lower()).strip("-")
     return name if name not in ("", "other", "unknown", "none") else None

@@ -234,12 +234,12 @@ def _sheet(world: World, pool: list[Topic], source: random.Random, style: Style)
     patient = (source.choice(world.towns), source.choice(world.people))
     others = [other for other in pool if other != topic and other.disease == topic.disease]
     chosen = [topic, source.choice(others)] if topic.form == "case" and others else [topic]
-    return [make_item(world, one, source, style=style, patient=patient) for one in chosen]
+    return [make_item(world, question, source, style=style, patient=patient) for question in chosen]
 
 
 def rows(world: World, exam: MiniatureExam) -> list[dict[str, object]]:
     """Return the exam in the columns of `medllm.exam`; explanations only where they were published, up to 2017."""
-    found = []
+    exam_rows = []
     for number, item in enumerate(exam.items):
         section = SECTIONS[number * len(SECTIONS) // len(exam.items)]
         required, case = section in REQUIRED, item.topic.form == "case"
@@ -259,8 +259,8 @@ def rows(world: World, exam: MiniatureExam) -> list[dict[str, object]]:
         }
         if exam.sat.year <= LAST_TAUGHT:
             row["explanation"] = explain(world, item)
-        found.append(row)
-    return found
+        exam_rows.append(row)
+    return exam_rows
 
 
 def write(rows_of: list[dict[str, object]], file: Path) -> None:

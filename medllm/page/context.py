@@ -41,13 +41,13 @@ class Shelf:
     @cached_property
     def places(self) -> tuple[PickerState, ...]:
         """Every question with its lists, in the order of the lists."""
-        found: list[PickerState] = []
+        states: list[PickerState] = []
         ordered = sorted(zip(self.results.questions, self.results.keys, strict=True), key=lambda pair: _lists(pair[0]))
         for (exam, year, section), group in groupby(ordered, key=lambda pair: _lists(pair[0])):
             members = list(group)
             for at, (_, key) in enumerate(members):
-                found.append(PickerState(exam, year, _range(section, at, len(members)), key))
-        return tuple(found)
+                states.append(PickerState(exam, year, _range(section, at, len(members)), key))
+        return tuple(states)
 
     @cached_property
     def at(self) -> dict[str, int]:

@@ -35,7 +35,9 @@ def grid_value(
     """
     answers: Cells = now.cells if now else {}
     models = [*models, *dict.fromkeys(model for model, _ in answers if model not in models)]
-    prompts = tuple(one for one in PROMPTS if one != "think" or any(style == one for _, style in {**cells, **answers}))
+    prompts = tuple(
+        shown for shown in PROMPTS if shown != "think" or any(style == shown for _, style in {**cells, **answers})
+    )
     flips: Flips = {
         (model, prompt): flip_between(cells.get((model, "plain")), cells.get((model, prompt)))
         for model in models

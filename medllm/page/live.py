@@ -119,8 +119,8 @@ class RecentAnswers:
 
     def of(self, name: str, key: str) -> LiveAnswers | None:
         """Return the answers of a name if they are to this question."""
-        found = self._kept.get(name)
-        return found if found is not None and found.key == key else None
+        answers = self._kept.get(name)
+        return answers if answers is not None and answers.key == key else None
 
 
 def open_live(description: str | None = None) -> Live | None:
@@ -196,7 +196,7 @@ def _adapters(settings: dict[str, Any]) -> Live:
     refuse_thinking_without_chat(forms, settings.get("prompts", ()))
     how: dict[str, Any] = {"engine": engine, "dtype": dtype, "quantization": quantization}
     makers = make_generators(models, sources, form=form, **how)
-    chat = any(one.chat for one in forms.values())
+    chat = any(form.chat for form in forms.values())
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}
     return Live(makers, str(settings["base"]), chat=chat, **_how(settings, chat=chat))
@@ -204,15 +204,15 @@ def _adapters(settings: dict[str, Any]) -> Live:
 
 def _how(settings: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     names = ("template", "max_new_tokens", "silence", "system_prompt", "chat_template_kwargs")
-    found = {name: settings[name] for name in names if name in settings}
+    chosen = {name: settings[name] for name in names if name in settings}
     if "prompts" in settings:
         wanted = settings["prompts"]
         if not wanted or not set(wanted) <= set(PROMPTS):
             raise ValueError(f"`prompts` is {wanted}, not a list of {', '.join(PROMPTS)}")
         if "think" in wanted and not chat:
             raise ValueError("the prompt `think` needs `format: chat`")
-        found["prompts"] = tuple(one for one in PROMPTS if one in wanted)
-    return found
+        chosen["prompts"] = tuple(style for style in PROMPTS if style in wanted)
+    return chosen
 
 
 def _folder(source: str) -> Path:

@@ -36,10 +36,10 @@ def load(given: str | None = None) -> RecordedResults:
     path = Path(wanted).expanduser()
     if path.exists():
         return read(path, Origin(path.name))
-    found = ON_THE_HUB.fullmatch(wanted)
-    if not found or wanted.startswith(("./", "../")):
+    match = ON_THE_HUB.fullmatch(wanted)
+    if not match or wanted.startswith(("./", "../")):
         raise ResultsError("page.not-found", name=wanted)
-    return _from_hub(found[1], found[2] or "main")
+    return _from_hub(match[1], match[2] or "main")
 
 
 def _made_from() -> Origin:

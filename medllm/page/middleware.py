@@ -74,7 +74,7 @@ def host_name(header: str) -> str:
         return ""
     if name.startswith("[") and name.endswith("]"):
         return name[1:-1].lower()
-    return name.lower() if name and all(one.isalnum() or one in "-._" for one in name) else ""
+    return name.lower() if name and all(char.isalnum() or char in "-._" for char in name) else ""
 
 
 def hosts_of(listening: str, more: tuple[str, ...] = (), environment: Mapping[str, str] = os.environ) -> Hosts:
@@ -262,7 +262,7 @@ class PendingRequests:
             size += sum(characters(message) for message in list(waiting[session]._queue))
             if count > MOST_WAITING or size > LARGEST_WAITING or now - self.since[session] > WAITS:
                 await self._drop(session)
-        for session in [one for one in queue.pending_event_ids_session if one not in waiting]:
+        for session in [event for event in queue.pending_event_ids_session if event not in waiting]:
             queue.pending_event_ids_session.pop(session, None)
         self._forget_states()
 
@@ -318,7 +318,7 @@ def _length(value: object) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return sum(_length(one) for one in value.values()) + 64
+        return sum(_length(inner) for inner in value.values()) + 64
     if isinstance(value, list | tuple):
         return sum(map(_length, value)) + 64
     return 16

@@ -40,7 +40,7 @@ def event_fault(demo: gr.Blocks, name: str | None, body: dict[str, Json]) -> str
     """Return why the page has no such event, or why values do not fit its controls; None if all is valid."""
     fn = _function(demo, name, body.get("fn_index"))
     if fn is None:
-        public = sorted({one.api_name for one in demo.fns.values() if one.api_visibility == "public"})
+        public = sorted({function.api_name for function in demo.fns.values() if function.api_visibility == "public"})
         return f"there is no function of that name or number. Functions: {', '.join(public) or 'none'}."
     data, inputs = body.get("data"), fn.inputs
     if not isinstance(data, list):
@@ -58,8 +58,8 @@ def event_fault(demo: gr.Blocks, name: str | None, body: dict[str, Json]) -> str
 
 def _function(demo: gr.Blocks, name: str | None, index: Json) -> Any:  # noqa: ANN401  (gradio's function)
     if index is not None:
-        found = demo.fns.get(index) if isinstance(index, int) and not isinstance(index, bool) else None
-        return found if found is not None and found.fn is not None else None
+        function = demo.fns.get(index) if isinstance(index, int) and not isinstance(index, bool) else None
+        return function if function is not None and function.fn is not None else None
     public = (fn for fn in demo.fns.values() if fn.api_visibility == "public" and fn.api_name == name)
     return next(public, None)
 
@@ -78,7 +78,7 @@ def _value_fault(demo: gr.Blocks, session: str | None, control: Any, value: Json
     if isinstance(control, gr.Dropdown | gr.Radio):
         state = demo.state_holder.session_data.get(session or "")
         now = state.blocks_config.blocks.get(control._id, control) if state else control
-        offered = [one[1] if isinstance(one, tuple | list) else one for one in now.choices]
+        offered = [choice[1] if isinstance(choice, tuple | list) else choice for choice in now.choices]
         return None if value in offered else f"`{value[:80]}` is not among what is offered."
     return None
 
@@ -88,14 +88,14 @@ def _rest_fault(fn: Any, body: dict[str, Json]) -> str | None:  # noqa: ANN401
     if trigger is not None and not isinstance(trigger, int):
         return "`trigger_id` is a number."
     wants = any(
-        isinstance(one.annotation, type) and issubclass(one.annotation, gr.EventData)
-        for one in inspect.signature(fn.fn).parameters.values()
+        isinstance(parameter.annotation, type) and issubclass(parameter.annotation, gr.EventData)
+        for parameter in inspect.signature(fn.fn).parameters.values()
     )
     if not wants:
         return None
-    if not isinstance(event, dict) or not all(isinstance(one, str | int | None) for one in event.values()):
+    if not isinstance(event, dict) or not all(isinstance(part, str | int | None) for part in event.values()):
         return "`event_data` is an object of texts."
-    if any(isinstance(one, str) and len(one) > LONGEST for one in event.values()):
+    if any(isinstance(part, str) and len(part) > LONGEST for part in event.values()):
         return f"`event_data` holds at most {LONGEST:,} letters a text."
     return None
 
@@ -110,8 +110,8 @@ def _depth(value: Json) -> int:
         deepest += 1
         level = [
             inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
         ]
     return deepest
 
@@ -239,10 +239,10 @@ class RequestFilter:
             return fault
         if path == "/medllm/vote":  # the review routes check the contents of a vote
             return None
-        found = SENT.fullmatch(path)
-        name = found and (found["run"] or found["call"])
-        if found and found["v2"]:
-            return None if found["v2"] in named(self.demo()) else f"there is no function `{found['v2']}`."
+        match = SENT.fullmatch(path)
+        name = match and (match["run"] or match["call"])
+        if match and match["v2"]:
+            return None if match["v2"] in named(self.demo()) else f"there is no function `{match['v2']}`."
         if path.startswith(("/gradio_api/cancel", "/gradio_api/reset")):
             return None
         return event_fault(self.demo(), name or None, message)
@@ -265,8 +265,8 @@ def session_read(scope: Scope) -> str | None:
     """Return the session (or event) whose results or whose heartbeat a request waits for."""
     path = scope["path"]
     if path == "/gradio_api/queue/data":
-        found = re.search(rb"(?:^|&)session_hash=([\w-]{1,64})(?:&|$)", scope["query_string"])
-        return found[1].decode() if found else None
+        match = re.search(rb"(?:^|&)session_hash=([\w-]{1,64})(?:&|$)", scope["query_string"])
+        return match[1].decode() if match else None
     if path.startswith(("/gradio_api/heartbeat/", "/gradio_api/call/")):
         last: str = path.rsplit("/", 1)[1]
         return last

@@ -23,21 +23,21 @@ NO_TEXT = "—"
 
 def read_questions(folder: Path) -> list[Question]:
     """Read every question of a parquet file, or of a folder's parquet files."""
-    found: list[Question] = []
+    questions: list[Question] = []
     for file in sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]:
         try:
             rows = pq.read_table(file).to_pylist()
-            found.extend(Question.from_row(row) for row in rows)
+            questions.extend(Question.from_row(row) for row in rows)
         except KeyError as fault:
             raise ResultsError("page.missing-columns", name=f"questions/{file.name}", columns=fault.args[0]) from fault
         except (pa.ArrowInvalid, OSError, MedllmError, TypeError, ValueError) as fault:
             raise ResultsError("page.unreadable", name=f"questions/{file.name}", detail=str(fault)[:160]) from fault
-    return found
+    return questions
 
 
 def placeholders(table: pa.Table) -> list[Question]:
     """Build questions from their records alone: id, key and metadata, no text."""
-    found: dict[tuple[str, str], Question] = {}
+    by_key: dict[tuple[str, str], Question] = {}
     names = [
         "benchmark",
         "question_id",
@@ -52,9 +52,9 @@ def placeholders(table: pa.Table) -> list[Question]:
     ]
     for row in table.select(names).to_pylist():
         name = (row["benchmark"], row["question_id"])
-        if name not in found:
-            found[name] = _placeholder(row)
-    return list(found.values())
+        if name not in by_key:
+            by_key[name] = _placeholder(row)
+    return list(by_key.values())
 
 
 def _placeholder(row: Mapping[str, Any]) -> Question:
@@ -115,8 +115,8 @@ class RecordedResults:
         """Return a value that is computed once over all questions; results never change while the page runs."""
         if name not in self._memory:
             self._memory[name] = make()
-        found: T = self._memory[name]
-        return found
+        value: T = self._memory[name]
+        return value
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ class RecordedResults:
     @cached_property
     def rows(self) -> dict[Column, npt.NDArray[np.int64]]:
         """For each column, the row that answers each question (the first sample), or -1."""
-        found = {
+        numbers = {
             (model, prompt): np.full(len(self.keys), -1, dtype=np.int64) for model in self.models for prompt in PROMPTS
         }
         first: dict[tuple[Column, int], int] = {}
@@ -197,8 +197,8 @@ class RecordedResults:
             column = (model, prompt)
             if (column, place) not in first or samples[row] < samples[first[column, place]]:
                 first[column, place] = row
-                found[column][place] = row
-        return found
+                numbers[column][place] = row
+        return numbers
 
     @cached_property
     def right(self) -> dict[Column, npt.NDArray[np.bool_]]:
@@ -243,8 +243,8 @@ class RecordedResults:
 
     def replies(self, key: str) -> dict[Column, Record]:
         """Return all cells of one question that have a reply."""
-        found = {column: self.record(key, *column) for column in self.rows}
-        return {column: record for column, record in found.items() if record is not None}
+        replies = {column: self.record(key, *column) for column in self.rows}
+        return {column: record for column, record in replies.items() if record is not None}
 
     @cached_property
     def flipped(self) -> tuple[str, ...]:
@@ -267,8 +267,8 @@ class RecordedResults:
         )
 
     def _list(self, name: str) -> list[Any]:
-        found: list[Any] = self.table.column(name).to_pylist()
-        return found
+        values: list[Any] = self.table.column(name).to_pylist()
+        return values
 
 
 def key_of(benchmark: object, question_id: object) -> str:

@@ -33,7 +33,7 @@ SORTS: tuple[Sort, ...] = get_args(Sort)
 
 def outcomes(results: RecordedResults) -> list[Outcome]:
     """Return the outcomes that these results can have: those of thinking only where a model was asked to think."""
-    return [one for one in OUTCOMES if "think" in results.shown or not one.startswith("think_")]
+    return [name for name in OUTCOMES if "think" in results.shown or not name.startswith("think_")]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
     thought: Column = (model, "think")
     right, there, lost = results.right, results.there, results.unanswered
     twice = there[plain] & there[explained]
-    found: dict[Outcome, Callable[[], Mask]] = {
+    masks: dict[Outcome, Callable[[], Mask]] = {
         "lost": lambda: twice & right[plain] & ~right[explained],
         "lost_wrong": lambda: twice & right[plain] & ~right[explained] & ~lost[explained],
         "lost_unread": lambda: twice & right[plain] & lost[explained],
@@ -141,27 +141,27 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
         "think_wrong": lambda: there[thought] & ~right[thought] & ~lost[thought],
         "think_unparsed": lambda: lost[thought],
     }
-    return found[wanted]()
+    return masks[wanted]()
 
 
 def _of_any(results: RecordedResults, wanted: Outcome) -> Mask:
-    found: Mask = np.any([outcome(results, model, wanted) for model in results.models], axis=0)
-    return found
+    mask: Mask = np.any([outcome(results, model, wanted) for model in results.models], axis=0)
+    return mask
 
 
 def _disagreement(results: RecordedResults) -> Mask:
     """The questions to which two models gave different answers under one prompt; an unread reply gives none."""
 
     def compare() -> Mask:
-        answers = np.asarray([*(one or "" for one in results.table.column("answer").to_pylist()), ""])
-        found = np.zeros(len(results.questions), dtype=np.bool_)
+        answers = np.asarray([*(answer or "" for answer in results.table.column("answer").to_pylist()), ""])
+        mask = np.zeros(len(results.questions), dtype=np.bool_)
         for prompt in results.shown:
-            first = np.full(len(found), "", dtype=answers.dtype)
+            first = np.full(len(mask), "", dtype=answers.dtype)
             for model in results.models:
                 own = answers[results.rows[model, prompt]]
-                found |= (own != "") & (first != "") & (own != first)
+                mask |= (own != "") & (first != "") & (own != first)
                 first = np.where(first == "", own, first)
-        return found
+        return mask
 
     return results.remembered("models disagree", compare)
 
@@ -172,8 +172,8 @@ Numbers = npt.NDArray[np.float64]
 def _right_share(results: RecordedResults) -> Numbers:
     """The share of the replies to each question that are right; NaN where there is no reply."""
     columns = [(model, prompt) for model in results.models for prompt in results.shown]
-    right: Numbers = np.asarray([results.right[one] for one in columns], dtype=np.float64).sum(axis=0)
-    there: Numbers = np.asarray([results.there[one] for one in columns], dtype=np.float64).sum(axis=0)
+    right: Numbers = np.asarray([results.right[column] for column in columns], dtype=np.float64).sum(axis=0)
+    there: Numbers = np.asarray([results.there[column] for column in columns], dtype=np.float64).sum(axis=0)
     return np.where(there > 0, right / np.maximum(there, 1), np.nan)
 
 
@@ -181,32 +181,32 @@ def _rank(results: RecordedResults, sort: Sort) -> Numbers:
     """A number for each question: the list begins with the smallest."""
     if sort == "hardest":
         return _right_share(results)
-    found: Numbers = np.zeros(len(results.questions))
+    ranks: Numbers = np.zeros(len(results.questions))
     if sort == "flips":
         for model in results.models:
-            found -= outcome(results, model, "lost") | outcome(results, model, "gained")
+            ranks -= outcome(results, model, "lost") | outcome(results, model, "gained")
     if sort == "longest":
         length = np.append(pc.utf8_length(results.table.column("completion")).fill_null(0).to_numpy(), 0)
         for places in results.rows.values():
-            found = np.minimum(found, -length[places].astype(np.float64))
-    return found
+            ranks = np.minimum(ranks, -length[places].astype(np.float64))
+    return ranks
 
 
 def containing(results: RecordedResults, text: str) -> Mask:
     """Return the questions of which id, text, choices or a reply contain every one of these words, in any width."""
     sought = fold(text).split()
-    found = np.ones(len(results.questions), dtype=np.bool_)
+    mask = np.ones(len(results.questions), dtype=np.bool_)
     asked = results.remembered("folded questions", lambda: [fold(_everything(q)) for q in results.questions])
     for each in sought:
-        there = np.asarray([each in one for one in asked], dtype=np.bool_)
+        there = np.asarray([each in text for text in asked], dtype=np.bool_)
         replied = pc.match_substring(
             pc.utf8_normalize(results.table.column("completion"), "NFKC"), each, ignore_case=True
         )
         rows = np.append(np.asarray(replied.fill_null(False)), False)
         for places in results.rows.values():
             there |= rows[places]
-        found &= there
-    return found
+        mask &= there
+    return mask
 
 
 def fold(text: str) -> str:
@@ -254,13 +254,13 @@ class Wanted:
     def _found(self, results: RecordedResults) -> Mask:
         """What the search finds; the last searches are kept, since a list that is walked is searched at each step."""
         kept: dict[str, Mask] = results.remembered("searches", dict)
-        found = kept.get(self.text)
-        if found is None:
-            found = containing(results, self.text)
+        mask = kept.get(self.text)
+        if mask is None:
+            mask = containing(results, self.text)
             for old in list(kept)[: max(0, len(kept) + 1 - SEARCHES)]:
                 kept.pop(old, None)  # another reader may have done so
-            kept[self.text] = found
-        return found
+            kept[self.text] = mask
+        return mask
 
     def query(self) -> str:
         """Return the selection as part of an address."""

@@ -48,13 +48,13 @@ class Ablation:
 
     def of(self, exam: str) -> list[ScoreRow]:
         """The rows of one exam, in order."""
-        found = {row.model: row for row in score_table(self.report) if row.exam == exam}
-        return [found[name] for name in self.rows if name in found]
+        rows = {row.model: row for row in score_table(self.report) if row.exam == exam}
+        return [rows[name] for name in self.rows if name in rows]
 
     @property
     def exams(self) -> list[str]:
         """The exams, as they were asked."""
-        return list(dict.fromkeys(one.benchmark for one in self.report.models))
+        return list(dict.fromkeys(model.benchmark for model in self.report.models))
 
     def as_json(self) -> dict[str, Any]:
         """For programs: `rows` is the first exam's, `exams` holds them all with the tests between rows."""
@@ -64,25 +64,25 @@ class Ablation:
         }
         written = report_json(self.report)
         for exam, table in exams.items():
-            table |= {name: [one for one in written[name] if one["benchmark"] == exam] for name in _OVER_TRAININGS}
+            table |= {name: [row for row in written[name] if row["benchmark"] == exam] for name in _OVER_TRAININGS}
         return {"rows": exams[self.exams[0]]["rows"], "exams": exams, "of": " ".join(OF_TRAINED_MODELS)}
 
     def _comparisons(self, exam: str) -> list[dict[str, Any]]:
         return [
             {
-                "prompt": one.prompt,
-                "first": one.first,
-                "second": one.second,
-                "questions": one.questions,
-                "difference": one.difference.value,
-                "interval": _ends(one.difference),
-                "only_first": one.only_first,
-                "only_second": one.only_second,
-                "p": one.p,
-                "p_holm": one.p_holm,
+                "prompt": comparison.prompt,
+                "first": comparison.first,
+                "second": comparison.second,
+                "questions": comparison.questions,
+                "difference": comparison.difference.value,
+                "interval": _ends(comparison.difference),
+                "only_first": comparison.only_first,
+                "only_second": comparison.only_second,
+                "p": comparison.p,
+                "p_holm": comparison.p_holm,
             }
-            for one in self.report.comparisons
-            if one.benchmark == exam
+            for comparison in self.report.comparisons
+            if comparison.benchmark == exam
         ]
 
     def lines(self) -> list[str]:
@@ -171,7 +171,9 @@ def ablate(
         bench.say(f"row {name}")
         whole = make_plan(recipe, bench.hub)
         records += [
-            one for one in _records(make_plan(row, bench.hub, shared=whole), bench, launch) if one.model == name
+            record
+            for record in _records(make_plan(row, bench.hub, shared=whole), bench, launch)
+            if record.model == name
         ]
     return Ablation.of_records(records)
 

@@ -101,8 +101,8 @@ def _with_equal_content(plan: BuildPlan, item: StagePlan, artifact: Artifact, be
     if provenance is None or provenance.identity == item.digest:
         return plan
     later = plan.renewed(bench.hub)
-    missing = {one.stage for one in later.missing}
-    kept = [one.stage for one in plan.missing if one.stage not in missing and one.stage != item.stage]
+    missing = {missed.stage for missed in later.missing}
+    kept = [missed.stage for missed in plan.missing if missed.stage not in missing and missed.stage != item.stage]
     stay = f", so {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} as before" if kept else ""
     bench.say(f"{item.stage}: its content is that of made-{provenance.identity[:12]}{stay}")
     return later
@@ -123,14 +123,14 @@ def _made(
 ) -> Artifact:
     bench.say(f"{item.stage}: rebuilding, because {item.why}" if item.remade else f"{item.stage}: {item.why}")
     launch(plan, item, made, bench)
-    found = bench.hub.find(item.repo_id, item.kind, item.digest)
-    if found is None:
+    artifact = bench.hub.find(item.repo_id, item.kind, item.digest)
+    if artifact is None:
         raise HubError(
             "stage.no-output",
             f"{item.repo_id}: the stage finished, but its output is not on the Hub under its digest. Run again.",
         )
-    bench.say(f"{item.stage}: exists as {found.artifact.repo_id}@{found.artifact.revision[:7]}")
-    return found.artifact
+    bench.say(f"{item.stage}: exists as {artifact.artifact.repo_id}@{artifact.artifact.revision[:7]}")
+    return artifact.artifact
 
 
 def make(
@@ -197,7 +197,9 @@ def _work(
     part = out.with_name("making.part")
     resumed = part.exists() or fetch_wip(bench.hub, part, item.repo_id, item.kind, branch_of(item.digest))
     bench.say(f"{item.stage}: {'going on where it was stopped' if resumed else 'pulling its sources'}")
-    shelves = {bench.hub.cache_folder(one.repo_id, one.kind) for one in inputs if one.repo_id and one.kind}
+    shelves = {
+        bench.hub.cache_folder(source.repo_id, source.kind) for source in inputs if source.repo_id and source.kind
+    }
     with report_pull(item, shelves, bench.progress):
         sources = plan.resolver.pulled(item.stage, inputs)
     restore_answers(item, bench.hub, bench.say)
@@ -246,13 +248,13 @@ def provenance_of(plan: BuildPlan, item: StagePlan, inputs: tuple[Input, ...], s
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 class BusyError(MedllmError):
@@ -305,9 +307,9 @@ def _takes_lock(file: TextIO) -> bool:
 
 def hardware() -> str:
     """The GPUs that this process may use, by their names; else the processor and how many cores of it."""
-    found = Counter(gpu_names())
-    if found:
-        return ", ".join(f"{count} x {name}" for name, count in found.items())
+    gpus = Counter(gpu_names())
+    if gpus:
+        return ", ".join(f"{count} x {name}" for name, count in gpus.items())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}, no GPU"
 
@@ -321,11 +323,11 @@ def gpu_names() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return names
-    wanted = [one.strip() for one in visible.split(",") if one.strip() not in ("", "-1")]
-    return [names[int(one)] if one.isdecimal() and int(one) < len(names) else "GPU" for one in wanted]
+    wanted = [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
+    return [names[int(name)] if name.isdecimal() and int(name) < len(names) else "GPU" for name in wanted]
 
 
 def _processor() -> str:
     values = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.is_file() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", values, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", values, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()

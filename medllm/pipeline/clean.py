@@ -84,7 +84,7 @@ def list_places(
         if folder.name in recipes:
             for place in find_work(folder):
                 places.append(_place(place, _state(place, recipes[folder.name], hub), unfinished))
-        elif folder.is_dir() and any(map(_WORK.fullmatch, (one.name for one in folder.iterdir()))):
+        elif folder.is_dir() and any(map(_WORK.fullmatch, (path.name for path in folder.iterdir()))):
             places.append(_place(folder, "other-recipe", unfinished))
     if hub.cache.is_dir():
         shared = hub.cache.resolve() == Path(HF_HUB_CACHE).resolve()
@@ -116,7 +116,7 @@ def _beside(hub: Hub) -> Iterator[tuple[Path, State]]:
 def find_work(folder: Path) -> list[Path]:
     """List the folders in which runs of one recipe work, or worked."""
     there = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [one for one in there if one.is_dir() and _WORK.fullmatch(one.name)]
+    return [path for path in there if path.is_dir() and _WORK.fullmatch(path.name)]
 
 
 def _place(path: Path, state: State, unfinished: bool) -> DiskPlace:
@@ -134,7 +134,7 @@ def _state(place: Path, recipe: Recipe, hub: Hub) -> State:
         return "pushed" if hub.find(repo_id(recipe, stage), KINDS[stage], digest) else "not-pushed"
     if (place / "made").exists():
         return "not-pushed"
-    return "unfinished" if any(one.name != "lock" for one in place.iterdir()) else "empty"
+    return "unfinished" if any(path.name != "lock" for path in place.iterdir()) else "empty"
 
 
 def remove_places(places: Iterable[DiskPlace]) -> Iterator[DiskPlace]:

@@ -81,14 +81,20 @@ def _read_exam(recipe: Recipe, use: Use, folder: Path) -> Iterator[bytes | str]:
     if use.held_out:
         shown = [_line({key: value for key, value in row.items() if key in _columns()}) for row in rows]
         yield from sorted(shown)
-        yield from sorted(_line([one.question_id, one.text, *one.choices]) for one in translations(name, folder))
+        yield from sorted(
+            _line([translation.question_id, translation.text, *translation.choices])
+            for translation in translations(name, folder)
+        )
         return
     yield from map(_line, rows)
     shots = recipe.evaluate.shots if recipe.evaluate and use.wanted == "exam" else 0
     count = shots if isinstance(shots, int) else shots.get(name, 0)
     if count:
-        yield from (_line(one.to_row()) for one in exemplars(name, folder)[:count])
-        yield from sorted(_line([one.question_id, one.text, *one.choices]) for one in translations(name, folder))
+        yield from (_line(exemplar.to_row()) for exemplar in exemplars(name, folder)[:count])
+        yield from sorted(
+            _line([translation.question_id, translation.text, *translation.choices])
+            for translation in translations(name, folder)
+        )
 
 
 def _is_read(recipe: Recipe, use: Use, year: int | None) -> bool:
@@ -98,7 +104,7 @@ def _is_read(recipe: Recipe, use: Use, year: int | None) -> bool:
         years = exam.years if exam else None
         return not years or year in years or (year is None and use.held_out)
     stage = recipe.corpus if use.place.startswith("corpus.") else recipe.preferences
-    stated = {one.source: one.years for one in (stage.data if stage else ())}
+    stated = {source.source: source.years for source in (stage.data if stage else ())}
     years = stated.get(use.source)
     return not years or year in years
 
@@ -114,20 +120,20 @@ def _reader(recipe: Recipe, use: Use) -> str:
     if use.wanted == "exam":
         return use.source
     stated = recipe.preferences.data if recipe.preferences else ()
-    return next((one.exam for one in stated if one.source == use.source and one.exam), "own")
+    return next((named.exam for named in stated if named.source == use.source and named.exam), "own")
 
 
 def _texts(folder: Path) -> bytes:
     """Hash the texts of a corpus as a set with counts, in 16 bytes of memory for each."""
     import pyarrow.parquet as pq
 
-    found = [
+    texts = [
         hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
         for path in sorted(folder.glob("*.parquet"))
         for batch in pq.ParquetFile(path).iter_batches(1000, columns=["text"])
         for text in batch.column(0).to_pylist()
     ]
-    return np.sort(np.array(found, "V16").view("S16").ravel() if found else np.empty(0, "S16")).tobytes()
+    return np.sort(np.array(texts, "V16").view("S16").ravel() if texts else np.empty(0, "S16")).tobytes()
 
 
 def _pairs(folder: Path) -> Iterator[str]:
@@ -181,14 +187,14 @@ class Resolver:
 
     def inputs(self, stage: Stage, made: Mapping[Stage, Input]) -> tuple[Input, ...]:
         """All sources of a stage; `made` holds the stages above it."""
-        found: dict[str, Input] = {}
+        resolved: dict[str, Input] = {}
         for use in uses(self.recipe, stage):
             source = self._input(use, made)
             if source is not None:
-                found[source.reference] = source
+                resolved[source.reference] = source
         if stage in ("corpus", "preferences") and (forgotten := self._forgotten()):
-            found[FORGOTTEN] = forgotten
-        return tuple(found.values())
+            resolved[FORGOTTEN] = forgotten
+        return tuple(resolved.values())
 
     def _forgotten(self) -> Input | None:
         """Find the list of withdrawn rows, where the namespace has one."""

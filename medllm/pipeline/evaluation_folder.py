@@ -76,15 +76,15 @@ def _made_there(out: Path) -> Provenance | None:
         return None
     path = out / Provenance.FILE
     try:
-        found = Provenance.read(path.read_text("utf-8"), str(out))
+        provenance = Provenance.read(path.read_text("utf-8"), str(out))
     except (OSError, UnicodeDecodeError, HubError):
-        found = None
-    if found is None or found.stage != "evaluate":
+        provenance = None
+    if provenance is None or provenance.stage != "evaluate":
         raise MedllmError(
             "command.folder-taken",
             f"{out}: is not empty and holds no evaluation of medllm. Name another folder with --out.",
         )
-    return found
+    return provenance
 
 
 def make_folder(planned: FolderPlan, bench: BuildContext, maker: Maker) -> Path:
@@ -113,7 +113,9 @@ def _work(planned: FolderPlan, place: Path, bench: BuildContext, maker: Maker) -
     item, out = planned.item, place / "making"
     if out.exists():  # not moved to `made`, so it may be incomplete; the replies are in its .part
         shutil.rmtree(out)
-    shelves = {bench.hub.cache_folder(one.repo_id, one.kind) for one in item.inputs if one.repo_id and one.kind}
+    shelves = {
+        bench.hub.cache_folder(source.repo_id, source.kind) for source in item.inputs if source.repo_id and source.kind
+    }
     with report_pull(item, shelves, bench.progress):
         sources = planned.sources()
     with report_work(item, place, bench.progress):

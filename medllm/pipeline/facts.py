@@ -144,17 +144,17 @@ def evaluation_summary(plan: BuildPlan, made: Mapping[Stage, Artifact], hub: Hub
 def summary_lines(report: StabilityReport, folder: Path) -> Iterator[str]:
     """Yield the same table of a folder's results, each model compared with the first, and how to open the page."""
     yield from _table(score_table(report))
-    first = {one.benchmark: one.model for one in reversed(report.models)}
-    compared = [one for one in report.comparisons if one.first == first[one.benchmark]]
+    first = {model.benchmark: model.model for model in reversed(report.models)}
+    compared = [comparison for comparison in report.comparisons if comparison.first == first[comparison.benchmark]]
     if compared:
         yield ""
         yield "compared on the same questions, in points of 100"
-    for one in compared:
-        trial = " (trial)" if one.trial else ""
+    for row in compared:
+        trial = " (trial)" if row.trial else ""
         yield (
-            f"  {one.second} minus {one.first}, {one.benchmark}, {one.prompt}:"
-            f" {format_estimate(one.difference, signed=True)}, {one.questions} questions, p {p_text(one.p)}"
-            f" (Holm {p_text(one.p_holm)}){trial}"
+            f"  {row.second} minus {row.first}, {row.benchmark}, {row.prompt}:"
+            f" {format_estimate(row.difference, signed=True)}, {row.questions} questions, p {p_text(row.p)}"
+            f" (Holm {p_text(row.p_holm)}){trial}"
         )
     yield ""
     yield "Points of 100 earned, the mean of the years; a difference is on the same questions."
@@ -167,7 +167,7 @@ def summary_json(report: StabilityReport, folder: Path) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "rows": [row.as_facts() for row in score_table(report)],
-        "comparisons": [asdict(one) for one in report.comparisons],
+        "comparisons": [asdict(comparison) for comparison in report.comparisons],
     }
 
 

@@ -91,29 +91,29 @@ def withdrawal(hub: Hub, repo: str, name: str, work: Path) -> Withdrawal:
     Raises HubError with near names where no version has such a row.
     """
     namespace = owner_of(repo)
-    known = [one for space in namespaces(hub, repo) for one in tagged_outputs(hub, space)]
-    tables = [one for one in known if one.provenance and one.provenance.stage in STAGES[:3]]
+    known = [tagged_output for space in namespaces(hub, repo) for tagged_output in tagged_outputs(hub, space)]
+    tables = [state for state in known if state.provenance and state.provenance.stage in STAGES[:3]]
     repo_id = repo.partition("@")[0]
-    own = [one for one in tables if one.artifact.repo_id == repo_id]
-    named = [row for one in own or tables for row in rows(hub, one.artifact, name)]
+    own = [table for table in tables if table.artifact.repo_id == repo_id]
+    named = [row for table in own or tables for row in rows(hub, table.artifact, name)]
     if not own:  # a source: other sources may have files of the same name
         named = [row for row in named if str(row.text.get("source", "")).partition("@")[0] == repo_id]
     if not named:
         raise _unknown(hub, tables, repo, name)
     texts = {text for row in named for text in row.hashes}
-    found = [*named, *rows_with_texts(hub, [one.artifact for one in tables], texts, named)]
+    hits = [*named, *rows_with_texts(hub, [table.artifact for table in tables], texts, named)]
     reasons: dict[tuple[str, str], str] = {}
-    for row in found:
+    for row in hits:
         reasons[row.artifact.repo_id, row.artifact.revision] = f"holds it in {row.file}"
-    starts = [one for one in tables if (one.artifact.repo_id, one.artifact.revision) in reasons]
+    starts = [table for table in tables if (table.artifact.repo_id, table.artifact.revision) in reasons]
     for start in starts:
-        for one in descendants(start.artifact, known):
+        for descendant in descendants(start.artifact, known):
             why = f"made from {start.artifact.repo_id}@{start.artifact.revision[:7]}"
-            reasons.setdefault((one.artifact.repo_id, one.artifact.revision), why)
+            reasons.setdefault((descendant.artifact.repo_id, descendant.artifact.revision), why)
     parts = tuple(_parts(hub, known, reasons))
-    learnt, replies = _answers(hub, parts, found)
+    learnt, replies = _answers(hub, parts, hits)
     folders = (*_folders(hub, parts, work), *learnt)
-    return Withdrawal(name, namespace, tuple(found), tuple(sorted(texts)), folders, parts, replies)
+    return Withdrawal(name, namespace, tuple(hits), tuple(sorted(texts)), folders, parts, replies)
 
 
 def local_places(hub: Hub, repo: str, name: str, work: Path) -> list[tuple[Path, str]]:
@@ -128,8 +128,8 @@ def local_places(hub: Hub, repo: str, name: str, work: Path) -> list[tuple[Path,
 
 def _unknown(hub: Hub, tables: list[Version], repo: str, name: str) -> HubError:
     there: set[str] = set()
-    for one in tables:
-        folder = hub.pull(one.artifact)
+    for table in tables:
+        folder = hub.pull(table.artifact)
         for path in folder.rglob("*.parquet"):
             for key in set(KEYS) & set(pq.read_schema(path).names):
                 there |= set(map(str, pq.read_table(path, columns=[key])[key].to_pylist()))
@@ -146,24 +146,26 @@ def _parts(hub: Hub, known: list[Version], reasons: dict[tuple[str, str], str]) 
     """Group the versions by repository: what was made last comes first, and what leads there goes last."""
     order = {stage: number for number, stage in enumerate(STAGES)}
     by_repo: dict[tuple[str, Kind], list[Version]] = {}
-    for one in known:
-        by_repo.setdefault((one.artifact.repo_id, one.artifact.kind), []).append(one)
+    for state in known:
+        by_repo.setdefault((state.artifact.repo_id, state.artifact.kind), []).append(state)
 
     def depth(item: tuple[tuple[str, Kind], list[Version]]) -> int:
         return -order[item[1][0].provenance.stage] if item[1][0].provenance else 0  # type: ignore[index]
 
     recipes = {
-        one.provenance.recipe
-        for one in known
-        if one.provenance and (one.artifact.repo_id, one.artifact.revision) in reasons
+        state.provenance.recipe
+        for state in known
+        if state.provenance and (state.artifact.repo_id, state.artifact.revision) in reasons
     }
     for (repo_id, kind), versions in sorted(by_repo.items(), key=depth):
-        gone = [(one, reasons[key]) for one in versions if (key := (repo_id, one.artifact.revision)) in reasons]
+        gone = [
+            (version, reasons[key]) for version in versions if (key := (repo_id, version.artifact.revision)) in reasons
+        ]
         refs = hub.refs(repo_id, kind)
-        own = any(one.provenance and one.provenance.recipe in recipes for one in versions)
+        own = any(version.provenance and version.provenance.recipe in recipes for version in versions)
         branches = [ref.name for ref in refs.branches if own and ref.name.startswith("making-")] if refs else []
         if gone:
-            stay = [one for one in versions if (repo_id, one.artifact.revision) not in reasons]
+            stay = [version for version in versions if (repo_id, version.artifact.revision) not in reasons]
             yield RepositoryPart(repo_id, kind, tuple(gone), tuple(stay), tuple(branches))
 
 
@@ -224,8 +226,8 @@ def _keyed_rows(path: Path) -> list[dict[str, Any]]:
     names = ["answer_key", "benchmark", "question_id"]
     if not set(names) <= set(pq.read_schema(path).names):
         return []
-    found: list[dict[str, Any]] = pq.read_table(path, columns=names).to_pylist()
-    return found
+    keyed: list[dict[str, Any]] = pq.read_table(path, columns=names).to_pylist()
+    return keyed
 
 
 def carry_out(hub: Hub, plan: Withdrawal) -> Iterator[str]:
@@ -271,7 +273,11 @@ def _withdraw(hub: Hub, part: RepositoryPart) -> None:
     repo_id, kind = part.repo_id, part.kind
     gone = {one.provenance.digest for one, _ in part.gone if one.provenance}
     hub.call(repo_id, lambda api: _recover(api, repo_id, kind))
-    stay = [one for one in hub.versions(repo_id, kind) if one.provenance and one.provenance.digest not in gone]
+    stay = [
+        version
+        for version in hub.versions(repo_id, kind)
+        if version.provenance and version.provenance.digest not in gone
+    ]
     if not stay:
         hub.call(repo_id, lambda api: _erase(api, part, set()))
         hub.call(repo_id, lambda api: api.delete_repo(repo_id, repo_type=kind, missing_ok=True))
@@ -311,7 +317,7 @@ def _rewrite(api: HfApi, part: RepositoryPart) -> None:
     used: set[str] = set()
     for name in ("main", *sorted(tags - gone)):
         tree = api.list_repo_tree(repo_id, repo_type=kind, revision=name, recursive=True)
-        used |= {one.lfs.sha256 for one in tree if isinstance(one, RepoFile) and one.lfs}
+        used |= {entry.lfs.sha256 for entry in tree if isinstance(entry, RepoFile) and entry.lfs}
     _erase(api, part, used)
     for name in sorted(tags & gone):  # last: without its tag a version is no longer found
         api.delete_tag(repo_id, tag=name, repo_type=kind)
@@ -319,7 +325,7 @@ def _rewrite(api: HfApi, part: RepositoryPart) -> None:
 
 def _erase(api: HfApi, part: RepositoryPart, used: set[str]) -> None:
     """Erase the repository's large files that are not in use, from its history and the disk of the Hub."""
-    gone = [one for one in api.list_lfs_files(part.repo_id, repo_type=part.kind) if one.file_oid not in used]
+    gone = [file for file in api.list_lfs_files(part.repo_id, repo_type=part.kind) if file.file_oid not in used]
     if gone:
         api.permanently_delete_lfs_files(part.repo_id, gone, repo_type=part.kind)
 
@@ -341,7 +347,7 @@ def left_to_people(hub: Hub, plan: Withdrawal) -> Iterator[str]:
     """List what no command can delete."""
     named = (row.text for row in plan.rows if "source" in row.text)
     sources = sorted({f"{text['source']} {text.get('locator', '')}" for text in named})
-    yield from (f"the source itself: {one}" for one in sources)
+    yield from (f"the source itself: {source}" for source in sources)
     yield "copies that other people or machines downloaded"
     if not (Path(hub.name) / "hub.sqlite").is_file():
         yield (

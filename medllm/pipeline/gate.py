@@ -22,9 +22,9 @@ def front_matter(readme: Path) -> dict[str, Any]:
     """The header of a card, or nothing when there is no readable one."""
     if not readme.is_file():
         return {}
-    found = re.match(r"---\r?\n(.*?)\r?\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    match = re.match(r"---\r?\n(.*?)\r?\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        head = yaml.safe_load(found[1]) if found else None
+        head = yaml.safe_load(match[1]) if match else None
     except yaml.YAMLError:
         return {}
     return head if isinstance(head, dict) else {}
@@ -34,7 +34,9 @@ def license_of(readme: Path) -> str | None:
     """The licence a card states, by its name where it is one of its owner's own; several are joined by commas."""
     header = front_matter(readme)
     stated = header.get("license")
-    words = [str(one).strip().lower() for one in (stated if isinstance(stated, list) else [stated]) if one]
+    words = [
+        str(license_).strip().lower() for license_ in (stated if isinstance(stated, list) else [stated]) if license_
+    ]
     named = header.get("license_name")
     if words == ["other"] and isinstance(named, str) and named.strip():
         words = [named.strip().lower()]
@@ -78,23 +80,23 @@ def conflicts(license: str, base: str | None, data: dict[str, str | None]) -> li
     >>> conflicts("apache-2.0", "apache-2.0", {"org/texts": "cc-by-nc-4.0"})
     ['org/texts is cc-by-nc-4.0, which forbids commercial use; apache-2.0 allows it']
     """
-    found = []
+    reasons = []
     if base is None:
-        found.append("the base states no licence")
+        reasons.append("the base states no licence")
     elif OWN_TERMS.match(base) and license.lower() != base:
-        found.append(f"the base is under {base}, whose terms reach every model made from it; this one is {license}")
+        reasons.append(f"the base is under {base}, whose terms reach every model made from it; this one is {license}")
     for name, terms in sorted({"the base": base, **data}.items()):
         if terms is None:
             if name != "the base":
-                found.append(f"{name} states no licence")
+                reasons.append(f"{name} states no licence")
             continue
         if "-nc" in terms and "-nc" not in license:
-            found.append(f"{name} is {terms}, which forbids commercial use; {license} allows it")
+            reasons.append(f"{name} is {terms}, which forbids commercial use; {license} allows it")
         if "-nd" in terms:
-            found.append(f"{name} is {terms}, which forbids derived works")
+            reasons.append(f"{name} is {terms}, which forbids derived works")
         if SHARE_ALIKE.search(terms) and license in PERMISSIVE:
-            found.append(f"{name} is {terms}, which asks for the same terms; {license} is laxer")
-    return found
+            reasons.append(f"{name} is {terms}, which asks for the same terms; {license} is laxer")
+    return reasons
 
 
 Facts = dict[str, Any]

@@ -22,7 +22,7 @@ def lineage(
 ) -> dict[str, Any]:
     """Plain values for the templates; `own` is the provenance of the item itself, which may not be pushed yet."""
     way = _ancestors(plan, item)
-    sources = {source.reference: source for one in way for source in one.inputs if source.reference not in STAGES}
+    sources = {source.reference: source for step in way for source in step.inputs if source.reference not in STAGES}
     base = sources.pop("base", None)
     exams = set(plan.recipe.exams) | set(plan.recipe.evaluate.benchmarks if plan.recipe.evaluate else ())
     data = {name: source for name, source in sources.items() if name not in exams}
@@ -45,7 +45,7 @@ def lineage(
             if name in exams
         ],
         "datasets": _datasets(data, made, way),
-        "trainings": [_training(one, made) for one in way if one.stage in TRAININGS],
+        "trainings": [_training(step, made) for step in way if step.stage in TRAININGS],
         "work": list(_work(way, item, made, hub, own)),
         **terms,
         "conflicts": conflicts((declared or base_license or "other").lower(), base_license, data_licenses),
@@ -55,16 +55,16 @@ def lineage(
 def _ancestors(plan: BuildPlan, item: StagePlan) -> list[StagePlan]:
     """List the item and everything it is built from, in build order."""
     wanted = {item.stage}
-    for one in reversed(plan.items):
-        if one.stage in wanted:
-            wanted |= {source.reference for source in one.inputs if source.reference in STAGES}
-    return [one for one in plan.items if one.stage in wanted]
+    for earlier in reversed(plan.items):
+        if earlier.stage in wanted:
+            wanted |= {source.reference for source in earlier.inputs if source.reference in STAGES}
+    return [other for other in plan.items if other.stage in wanted]
 
 
 def _datasets(data: Mapping[str, Input], made: Mapping[Stage, Artifact], way: list[StagePlan]) -> list[str]:
     """The repositories of the Hub that the model learnt from, as its header lists them."""
     outside = [source.repo_id for source in data.values() if source.repo_id]
-    inside = [made[one.stage].repo_id for one in way if one.kind == "dataset" and one.stage in made]
+    inside = [made[step.stage].repo_id for step in way if step.kind == "dataset" and step.stage in made]
     return sorted({*outside, *inside})
 
 
@@ -82,16 +82,16 @@ def _work(
     way: list[StagePlan], item: StagePlan, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None
 ) -> Iterator[dict[str, str | None]]:
     """On what machine each training, and the item itself, was made and how long it took there."""
-    for one in way:
-        if one.stage not in (*TRAININGS, item.stage):
+    for step in way:
+        if step.stage not in (*TRAININGS, item.stage):
             continue
-        artifact = made.get(one.stage)
-        found = own if one.stage == item.stage and own else hub.provenance(artifact) if artifact else None
-        if found and "on" in found.made:
-            seconds = found.made.get("seconds")
+        artifact = made.get(step.stage)
+        provenance = own if step.stage == item.stage and own else hub.provenance(artifact) if artifact else None
+        if provenance and "on" in provenance.made:
+            seconds = provenance.made.get("seconds")
             yield {
-                "stage": one.stage,
-                "on": found.made["on"],
+                "stage": step.stage,
+                "on": provenance.made["on"],
                 "time": None if seconds is None else format_duration(seconds),
             }
 
@@ -132,17 +132,17 @@ def _license(plan: BuildPlan, source: Input, hub: Hub, name: str | None = None) 
 
 def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
     """The licences that the corpus found on the rows of each source, which is more than a card states."""
-    found: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
     for part in facts_of(hub, made["corpus"]).get("sources", []) if "corpus" in made else []:
-        found.setdefault(part["source"], set()).add(part["license"])
-    return {source: ", ".join(sorted(licenses)) for source, licenses in found.items()}
+        names.setdefault(part["source"], set()).add(part["license"])
+    return {source: ", ".join(sorted(licenses)) for source, licenses in names.items()}
 
 
 def _stated(plan: BuildPlan, name: str) -> str | None:
     """What the recipe itself states of a source's licence."""
     recipe = plan.recipe
-    blocks = [one for stage in (recipe.corpus, recipe.preferences) if stage for one in stage.data]
-    return next((one.license.lower() for one in blocks if one.source == name and one.license), None)
+    blocks = [source for stage in (recipe.corpus, recipe.preferences) if stage for source in stage.data]
+    return next((block.license.lower() for block in blocks if block.source == name and block.license), None)
 
 
 TEMPLATES: dict[Stage, str] = {

@@ -184,7 +184,7 @@ def _changed_settings(before: object, after: object, name: str) -> Iterator[str]
     elif before != after and isinstance(before, dict) and after is None:
         yield f"{name} is gone"
     elif before != after and any(
-        isinstance(one, dict) for side in (before, after) if isinstance(side, list) for one in side
+        isinstance(row, dict) for side in (before, after) if isinstance(side, list) for row in side
     ):
         yield f"{name} has changed"
     elif before != after:

@@ -51,7 +51,7 @@ def _add_hub_sources(
     plan: BuildPlan, item: StagePlan, hub: Hub, sources: dict[str, Path], listed: dict[str, frozenset[str]]
 ) -> None:
     """Pull the exams and the small files of the models that a stage reads from the Hub."""
-    inputs = {one.reference: one for one in item.inputs}
+    inputs = {source.reference: source for source in item.inputs}
     for use in uses(plan.recipe, item.stage):
         source = inputs.get(use.source)
         outside = source is not None and source.repo_id and source.kind and source.commit and not source.digest
@@ -125,9 +125,9 @@ def _disk(plan: BuildPlan, hub: Hub, work: Path) -> list[RecipeFault]:
         return []
     needs: dict[int, list[tuple[str, Path, float]]] = {}
     for what, path, size in _written(plan, hub, work, shape):
-        place = next(one for one in (path, *path.absolute().parents) if one.exists())
+        place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
         needs.setdefault(place.stat().st_dev, []).append((what, place, size))
-    found = []
+    faults = []
     for parts in needs.values():
         free, needed = shutil.disk_usage(parts[0][1]).free, sum(size for _, _, size in parts)
         if needed > free:
@@ -136,13 +136,13 @@ def _disk(plan: BuildPlan, hub: Hub, work: Path) -> list[RecipeFault]:
                 f"the disk of {parts[0][1]} has {format_bytes(free)} free, and {format_bytes(needed)} are needed "
                 f"there: {listed}. Free some, or name other places with --work and HF_HOME."
             )
-            found.append(RecipeFault("stage.no-room", "base", text))
-    return found
+            faults.append(RecipeFault("stage.no-room", "base", text))
+    return faults
 
 
 def _written(plan: BuildPlan, hub: Hub, work: Path, shape: Shape) -> Iterable[tuple[str, Path, float]]:
     """List what will be written: the base's download, and the merged model once and on a local Hub once more."""
-    base = next((one for item in plan.items for one in item.inputs if one.reference == "base"), None)
+    base = next((source for item in plan.items for source in item.inputs if source.reference == "base"), None)
     if base is not None and base.repo_id and _loads_base(plan.recipe, [item.stage for item in plan.missing]):
         cache = hub.cache_folder(base.repo_id, "model")
         here = sum(path.stat().st_size for path in cache.glob("blobs/*") if path.is_file()) if cache.is_dir() else 0

@@ -132,7 +132,7 @@ def report_push(what: str, place: Path, progress: Callable[[str], None]) -> Iter
 def count_bytes(folders: Collection[Path]) -> int:
     """Count the bytes in these folders, without links; files may come and go meanwhile."""
     total = 0
-    for root, _, names in (one for folder in folders for one in os.walk(folder)):
+    for root, _, names in (visited for folder in folders for visited in os.walk(folder)):
         for path in (Path(root, name) for name in names):
             with suppress(FileNotFoundError):
                 total += 0 if path.is_symlink() else path.stat().st_size

@@ -77,7 +77,7 @@ def _settings(plan: BuildPlan, made: Made, results: EvaluationResults | None, be
         facts: dict[str, dict[str, Any]] = {stage: facts_of(bench.hub, artifact) for stage, artifact in made.items()}
         closed = failed_gate_conditions(plan.recipe, facts, results.worst_delta if results else None)
         if closed:
-            listed = "".join(f"\n  {one}" for one in closed)
+            listed = "".join(f"\n  {line}" for line in closed)
             raise HubError("stage.gate-closed", f"Everything is pushed, but stays private: the gate is closed.{listed}")
     gated: Literal["auto", "manual", False] = False if wanted.gated == "no" else wanted.gated
     for artifact in made.values():
@@ -109,8 +109,8 @@ def _collect(plan: BuildPlan, made: Made, title: str, bench: BuildContext) -> No
         )
         if there.private != plan.recipe.publish.private:
             api.update_collection_metadata(there.slug, private=plan.recipe.publish.private)
-        known = {(one.item_id, one.item_type) for one in api.get_collection(there.slug).items}
-        missing = [one for one in made.values() if (one.repo_id, one.kind) not in known]
+        known = {(item.item_id, item.item_type) for item in api.get_collection(there.slug).items}
+        missing = [artifact for artifact in made.values() if (artifact.repo_id, artifact.kind) not in known]
         for artifact in missing:
             api.add_collection_item(there.slug, artifact.repo_id, artifact.kind, exists_ok=True)
         return len(missing)

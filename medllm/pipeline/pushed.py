@@ -73,10 +73,14 @@ def drop_copy(hub: Hub, artifact: Artifact, folder: Path) -> bool:
 
     def listed(api: HfApi) -> dict[str, str]:
         tree = api.list_repo_tree(artifact.repo_id, repo_type=artifact.kind, revision=artifact.revision, recursive=True)
-        return {one.path: one.lfs.sha256 if one.lfs else one.blob_id for one in tree if isinstance(one, RepoFile)}
+        return {
+            entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id
+            for entry in tree
+            if isinstance(entry, RepoFile)
+        }
 
     there = hub.call(str(artifact), listed)
-    for path in (one for one in folder.rglob("*") if one.is_file()):
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         if there.get(path.relative_to(folder).as_posix()) not in _hashes(path):
             return False
     shutil.rmtree(folder)
@@ -141,7 +145,7 @@ def _copy(part: Path, still: Path) -> None:
 
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
-    found = {}
+    state = {}
     for root, folders, names in os.walk(folder):  # unlike rglob it tolerates folders that are deleted meanwhile
         if Path(root) == folder and REMADE in folders:
             folders.remove(REMADE)
@@ -150,5 +154,5 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
-    return found
+            state[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
+    return state

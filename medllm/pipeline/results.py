@@ -50,7 +50,7 @@ class EvaluationResults:
             "columns": [asdict(column) for column in columns(compared)],
             "rows": [row.as_text() for row in compared],
             "index": [{"name": plan.recipe.name, "results": [self._indexed(row) for row in own]}],
-            "eval_results": yaml.safe_dump([one for row in own for one in self._entries(row)], sort_keys=False),
+            "eval_results": yaml.safe_dump([entry for row in own for entry in self._entries(row)], sort_keys=False),
         }
 
     def _indexed(self, row: ScoreRow) -> dict[str, Any]:
@@ -175,14 +175,15 @@ def replaced_outputs(plan: BuildPlan) -> Iterator[StagePlan]:
     An evaluation that is extended loses nothing, nor does a Space that differs only in showing it.
     """
     extended = {item.stage for item in plan.missing if item.remade and extends(item)}
-    for item in (one for one in plan.missing if one.remade and one.stage not in extended):
+    for item in (item for item in plan.missing if item.remade and item.stage not in extended):
         before = item.head.provenance if item.head else None
         identities = {source.reference: source.identity for source in item.inputs if source.reference not in extended}
         if (
             item.stage == "space"
             and before is not None
             and before.settings == item.digest_settings
-            and identities == {one.reference: one.identity for one in before.inputs if one.reference not in extended}
+            and identities
+            == {source.reference: source.identity for source in before.inputs if source.reference not in extended}
         ):
             continue
         yield item

@@ -43,7 +43,7 @@ def configure_space(hub: Hub, repo_id: str, recipe: Recipe, made: Made, say: Say
     except HubError as fault:
         say(f"space: {named} could not be set ({fault}). Set them on the Space's own page.")
     except ValueError:
-        known = ", ".join(one.value for one in SpaceHardware)
+        known = ", ".join(flavor.value for flavor in SpaceHardware)
         say(
             f"space: {wanted.hardware} is no hardware that this client knows ({known}). Ask for it on the Space's page."
         )

@@ -82,16 +82,16 @@ def _back(hub: Hub, source: Input, depth: int, seen: set[str]) -> Iterator[Trace
 
 def tagged_outputs(hub: Hub, namespace: str) -> list[RepoState]:
     """Every version of every output of medllm in a namespace, by its made-tags."""
-    return [one for repo_id, kind in hub.repositories(namespace) for one in hub.versions(repo_id, kind)]
+    return [version for repo_id, kind in hub.repositories(namespace) for version in hub.versions(repo_id, kind)]
 
 
 def descendants(start: Artifact, known: list[RepoState]) -> list[RepoState]:
     """Every output that was made from this artifact, directly or through others; nearest first."""
-    own = next((one.provenance for one in known if one.artifact == start), None)
+    own = next((state.provenance for state in known if state.artifact == start), None)
     reached: set[tuple[str | None, str | None]] = {(start.repo_id, start.revision)}
     if own:  # a stage may have been made from an earlier version of the same content
         reached.add((start.repo_id, own.identity))
-    found: list[RepoState] = []
+    states: list[RepoState] = []
     grew = True
     while grew:
         grew = False
@@ -100,11 +100,11 @@ def descendants(start: Artifact, known: list[RepoState]) -> list[RepoState]:
             if key in reached or standing.provenance is None:
                 continue
             sources = standing.provenance.inputs
-            if any({(one.repo_id, one.commit), (one.repo_id, one.digest)} & reached for one in sources):
+            if any({(source.repo_id, source.commit), (source.repo_id, source.digest)} & reached for source in sources):
                 reached |= {key, (key[0], standing.provenance.identity)}
-                found.append(standing)
+                states.append(standing)
                 grew = True
-    return found
+    return states
 
 
 def rows(hub: Hub, artifact: Artifact, name: str) -> list[TracedRow]:
@@ -152,7 +152,7 @@ def rows_with_texts(
                 continue
             shown = [column for column in TOLD if column in columns]
             for batch in pq.ParquetFile(path).iter_batches(1000, columns=[*shown, "text"]):
-                hits = (one for one in batch.to_pylist() if one["text"] and text_hash(one["text"]) in texts)
+                hits = (row for row in batch.to_pylist() if row["text"] and text_hash(row["text"]) in texts)
                 yield from (_traced(artifact, file, hit, shown) for hit in hits)
 
 
@@ -163,7 +163,7 @@ def direct_consumers(source: Artifact, known: list[RepoState]) -> list[RepoState
         for standing in known
         if standing.provenance
         and standing.provenance.stage in STAGES[:3]
-        and any(one.repo_id == source.repo_id for one in standing.provenance.inputs)
+        and any(read.repo_id == source.repo_id for read in standing.provenance.inputs)
     ]
 
 
@@ -234,39 +234,39 @@ def trace_of(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
     repo_id, _, revision = repo.partition("@")
     artifact = _resolved(hub, repo_id, revision or "main", kind)
     artifact = _as_made(hub, artifact)
-    known = [one for space in namespaces(hub, repo_id) for one in tagged_outputs(hub, space)]
+    known = [tagged_output for space in namespaces(hub, repo_id) for tagged_output in tagged_outputs(hub, space)]
     back = tuple(ancestors(hub, artifact))
     if row is None:
         return Traced(artifact, back, (), tuple(descendants(artifact, known)))
     if hub.provenance(artifact) is None:
-        places = [one.artifact for one in direct_consumers(artifact, known)]
+        places = [direct_consumer.artifact for direct_consumer in direct_consumers(artifact, known)]
     else:
-        versions = [one.artifact for one in known if one.artifact.repo_id == repo_id]
-        places = [artifact, *(one for one in versions if one != artifact and not revision)]
-    found = [hit for place in places for hit in rows(hub, place, row)]
-    if not found:
+        versions = [state.artifact for state in known if state.artifact.repo_id == repo_id]
+        places = [artifact, *(version for version in versions if version != artifact and not revision)]
+    hits = [hit for place in places for hit in rows(hub, place, row)]
+    if not hits:
         looked = ", ".join(str(place) for place in places) or "nothing that medllm made from it"
         raise HubError(
             "command.unknown-row",
             f"{repo_id}: no row is called `{row}` (looked in {looked}). Give a locator such as FILE:LINE.",
         )
-    tables = [one.artifact for one in known if one.provenance and one.provenance.stage in STAGES[:3]]
-    found += rows_with_texts(hub, tables, {text for hit in found for text in hit.hashes}, found)
+    tables = [state.artifact for state in known if state.provenance and state.provenance.stage in STAGES[:3]]
+    hits += rows_with_texts(hub, tables, {text for hit in hits for text in hit.hashes}, hits)
     seen: dict[str, RepoState] = {}
-    for hit in found:
+    for hit in hits:
         if hit.kept:
-            own = [one for one in known if one.artifact == hit.artifact and hit.artifact != artifact]
-            seen |= {str(one.artifact): one for one in [*own, *descendants(hit.artifact, known)]}
-    return Traced(artifact, back, tuple(found), tuple(seen.values()))
+            own = [state for state in known if state.artifact == hit.artifact and hit.artifact != artifact]
+            seen |= {str(state.artifact): state for state in [*own, *descendants(hit.artifact, known)]}
+    return Traced(artifact, back, tuple(hits), tuple(seen.values()))
 
 
 def _resolved(hub: Hub, repo_id: str, revision: str, kind: str) -> Artifact:
     kinds: tuple[Kind, ...] = get_args(Kind)
     if kind and kind not in kinds:
         raise HubError("command.unknown-value", f"--kind {kind}: unknown kind. Give one of {', '.join(kinds)}.")
-    for one in kinds:
-        if kind in ("", one) and hub.state_at(repo_id, one) is not None:
-            return hub.resolve(repo_id, one, revision)
+    for kind_tried in kinds:
+        if kind in ("", kind_tried) and hub.state_at(repo_id, kind_tried) is not None:
+            return hub.resolve(repo_id, kind_tried, revision)
     raise HubError(
         "hub.no-such-repository",
         f"{repo_id}: no such repository, or this token cannot read it. Check the name and the token.",
@@ -276,8 +276,8 @@ def _resolved(hub: Hub, repo_id: str, revision: str, kind: str) -> Artifact:
 def _as_made(hub: Hub, artifact: Artifact) -> Artifact:
     """The commit that others were made from: a later commit may have changed the card alone."""
     provenance = hub.provenance(artifact)
-    found = hub.find(artifact.repo_id, artifact.kind, provenance.digest) if provenance else None
-    return found.artifact if found else artifact
+    state = hub.find(artifact.repo_id, artifact.kind, provenance.digest) if provenance else None
+    return state.artifact if state else artifact
 
 
 def namespaces(hub: Hub, repo_id: str) -> list[str]:

@@ -185,7 +185,7 @@ def reply_message(text: str, reasoning: str | None = None) -> list[dict[str, str
 
 def length_of(side: Text) -> int:
     """Count the characters of an answer, thinking included."""
-    parts = [side] if isinstance(side, str) else [text for one in side for name, text in one.items() if name != "role"]
+    parts = [side] if isinstance(side, str) else [text for row in side for name, text in row.items() if name != "role"]
     return sum(map(len, parts))
 
 

@@ -43,32 +43,34 @@ class AuditTrail:
         """Find the named texts that contain a held-out question and must be dropped, each with its worst match."""
         if not self.items:
             return {}
-        found = audit(texts, AuditRequest(self.items, stage))
-        self.report.items, self.report.unsearchable = found.items, found.unsearchable
-        self.report.add(found)
+        result = audit(texts, AuditRequest(self.items, stage))
+        self.report.items, self.report.unsearchable = result.items, result.unsearchable
+        self.report.add(result)
         worst: dict[str, Finding] = {}
-        for one in sorted(found.found, key=lambda one: one.containment):
-            if one.verdict == "drop" and one.document not in self.reviewed:
-                worst[one.document] = one
+        for finding in sorted(result.found, key=lambda finding: finding.containment):
+            if finding.verdict == "drop" and finding.document not in self.reviewed:
+                worst[finding.document] = finding
         self.dropped[stage] += len(worst)
         return worst
 
     def refuse(self, stage: Stage, what: str, texts: Iterable[tuple[str, str]]) -> None:
         """Raise at the first text with a held-out question: a person chose these texts and must choose others."""
-        for found in self.match(stage, texts).values():
+        for finding in self.match(stage, texts).values():
             raise DataError(
                 "corpus.holds-held-out-question",
-                f"{what}: {found.document} holds {found.containment:.0%} of {found.item}, a question of a held-out "
-                "exam. Remove it, and everything else of that exam.",
+                f"{what}: {finding.document} holds {finding.containment:.0%} of {finding.item}, a question of a "
+                "held-out exam. Remove it, and everything else of that exam.",
             )
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every match as a row of the audit's table."""
-        return [{**one, "reviewed": one["document"] in self.reviewed} for one in self.report.as_dict()["documents"]]
+        return [{**row, "reviewed": row["document"] in self.reviewed} for row in self.report.as_dict()["documents"]]
 
     def facts(self) -> dict[str, Any]:
         """Summarise the audit in numbers; `unreviewed` counts the matches in kept texts that no person has reviewed."""
-        waiting = sum(one.verdict == "review" and one.document not in self.reviewed for one in self.report.found)
+        waiting = sum(
+            finding.verdict == "review" and finding.document not in self.reviewed for finding in self.report.found
+        )
         return {**self.report.totals(), "dropped": dict(sorted(self.dropped.items())), "unreviewed": waiting}
 
     def write(self, title: str, page: Path) -> None:
@@ -207,7 +209,7 @@ def _read(source: DataSource, sources: dict[str, Path]) -> list[Question]:
         )
     questions = of_years(load(source.exam or "own", sources[source.source]), source.years)
     if source.exam_date is not None:
-        questions = [replace(one, exam_date=one.exam_date or source.exam_date) for one in questions]
+        questions = [replace(question, exam_date=question.exam_date or source.exam_date) for question in questions]
     return questions
 
 
@@ -229,4 +231,8 @@ def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]
                 f"preferences.held_out: `{name}` is missing, so decontamination cannot run. Give its files.",
             )
     years = settings.exam_years
-    return [one for name in settings.held_out or () for one in held_out_questions(name, sources[name], years)]
+    return [
+        held_out_question
+        for name in settings.held_out or ()
+        for held_out_question in held_out_questions(name, sources[name], years)
+    ]

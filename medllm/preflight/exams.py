@@ -27,7 +27,7 @@ class Findings:
 
     def add(self, place: str, error: MedllmError) -> None:
         """Add a fault, unless the same one was found at another place."""
-        if all(one.text != str(error) for one in self.found):
+        if all(finding.text != str(error) for finding in self.found):
             self.found.append(RecipeFault(error.code, place, str(error)))
 
     @contextmanager
@@ -97,7 +97,9 @@ def _check_years(settings: Evaluate, exams: Sequence[_Exam], findings: Findings)
     """Every year is in one of the exams at least, and every exam has a question of these years."""
     if settings.years is None:
         return
-    present = {exam.name: sorted({one.year for one in exam.questions if one.year is not None}) for exam in exams}
+    present = {
+        exam.name: sorted({question.year for question in exam.questions if question.year is not None}) for exam in exams
+    }
     known = {year for years in present.values() for year in years}
     unknown = [str(year) for year in settings.years if year not in known]
     has = "; ".join(f"{name} has {_span(years)}" for name, years in present.items())
@@ -125,7 +127,9 @@ def _span(years: Sequence[int]) -> str:
 
 def _check_keys(exam: _Exam, findings: Findings) -> None:
     """The parser reads every accepted answer from a reply that writes it plainly."""
-    bad = [f"{one.question_id} ({answer})" for one in exam.questions for answer in unmatched_answers(one)]
+    bad = [
+        f"{question.question_id} ({answer})" for question in exam.questions for answer in unmatched_answers(question)
+    ]
     if bad:
         text = (
             f"{exam.folder}: no reply can match the key of {_some(bad)}: the parser reads another answer from a reply "
@@ -137,7 +141,7 @@ def _check_keys(exam: _Exam, findings: Findings) -> None:
 def _check_first(recipe: Recipe, exam: _Exam, findings: Findings) -> None:
     """The rows do not contradict the day that the recipe states as the first."""
     own = recipe.exams.get(exam.name)
-    days = [one.exam_date for one in exam.questions if one.exam_date]
+    days = [question.exam_date for question in exam.questions if question.exam_date]
     if own and own.first and days and min(days) < own.first:
         text = (
             f"`first` is {own.first}, but the rows of {exam.name} begin with {min(days)}. Write `first: {min(days)}`, "
@@ -152,7 +156,9 @@ def _check_dated(recipe: Recipe, settings: Evaluate, exam: _Exam, cutoff: date, 
     if exam.name in CATALOGUE or (own and own.first):
         return
     chosen = of_years(exam.questions, settings.years)
-    undated = [one.question_id for one in chosen if not one.exam_date and (one.year or 0) <= cutoff.year]
+    undated = [
+        question.question_id for question in chosen if not question.exam_date and (question.year or 0) <= cutoff.year
+    ]
     if undated:
         text = (
             f"{len(undated)} of {len(chosen)} questions of {exam.name} have no day of their exam ({_some(undated)}), "
@@ -164,13 +170,17 @@ def _check_dated(recipe: Recipe, settings: Evaluate, exam: _Exam, cutoff: date, 
 
 def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Findings) -> None:
     """No question that is asked was sat on or before a cutoff."""
-    stages = [recipe.cutoff, *(one.cutoff for one in (recipe.corpus, recipe.preferences) if one)]
+    stages = [recipe.cutoff, *(stage.cutoff for stage in (recipe.corpus, recipe.preferences) if stage)]
     cutoff = max((day for day in stages if day), default=None)
     if cutoff is None:
         return
     _check_dated(recipe, settings, exam, cutoff, findings)
     chosen = of_years(exam.questions, settings.years)
-    early = [f"{one.question_id} ({one.exam_date})" for one in chosen if one.exam_date and one.exam_date <= cutoff]
+    early = [
+        f"{question.question_id} ({question.exam_date})"
+        for question in chosen
+        if question.exam_date and question.exam_date <= cutoff
+    ]
     if early:
         text = (
             f"{len(early)} of {len(chosen)} questions of {exam.name} were sat by the cutoff, {cutoff}: {_some(early)}. "
@@ -194,9 +204,9 @@ def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, tho
                 f"most, or add examples to {exam.folder}.",
             )
         refuse_test_items(given[:shots], of_years(exam.questions, settings.years))
-        for one in given[:shots]:
+        for example in given[:shots]:
             for style in settings.prompts:
-                target_completion(one, style, settings.template)
+                target_completion(example, style, settings.template)
     if thorough and not findings.found:
         from medllm.evaluation import build_exam_runs
 
@@ -252,7 +262,7 @@ def check_preferences(
     settings: Preferences, sources: Mapping[str, Path], findings: Findings, *, thorough: bool
 ) -> None:
     """Choose the questions as the stage will; skipped while a source is out of reach or already faulty."""
-    needed = [one.source for one in settings.data] + list(settings.held_out or ())
+    needed = [source.source for source in settings.data] + list(settings.held_out or ())
     needed += [settings.exemplars] if settings.exemplars else []
     if findings.found or any(name not in sources for name in needed):
         return

@@ -31,7 +31,7 @@ def adapter_bases(recipe: Recipe, config_of: Callable[[Use], Mapping[str, Any] |
     Raises:
         ModelError: An adapter names no base that can be found.
     """
-    found = {}
+    bases = {}
     for use in uses(recipe, "evaluate") if recipe.base is None and recipe.evaluate else ():
         config = config_of(use) if use.wanted == "model" else None
         if config is None:
@@ -48,8 +48,8 @@ def adapter_bases(recipe: Recipe, config_of: Callable[[Use], Mapping[str, Any] |
                 f"{use.place}: {use.source} is an adapter, and the base that it names ({name or 'none'}) is not found. "
                 "Give it: `base: ORG/NAME@REVISION` or `base: ./folder` in a recipe, `--base` on the command line.",
             )
-        found[base_of(use.source)] = here or there
-    return found
+        bases[base_of(use.source)] = here or there
+    return bases
 
 
 def folder_config(recipe: Recipe, use: Use) -> Mapping[str, Any] | None:
@@ -85,7 +85,7 @@ def check_models(
             if adapter:
                 errors = adapter_errors(folder, here)
             else:
-                any_type = all(takes_any_type(getattr(recipe, one)) for one in loading[use.source])
+                any_type = all(takes_any_type(getattr(recipe, stage)) for stage in loading[use.source])
                 errors = model_errors(folder, listed.get(use.source), any_type=any_type)
             for error in errors:
                 findings.add(use.place, error)

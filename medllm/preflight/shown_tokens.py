@@ -97,17 +97,17 @@ def _kinds(texts: Dataset) -> Iterator[tuple[str, Dataset]]:
     if not set(ITEM) <= set(texts.column_names):
         yield "text", texts.select(range(min(ROWS, len(texts))))
         return
-    found: dict[str, list[int]] = {"text": [], "exam item": []}
+    by_kind: dict[str, list[int]] = {"text": [], "exam item": []}
     for number, kind in enumerate(texts["kind"]):
-        found["exam item" if kind == json.dumps("exam") else "text"].append(number)
-    yield from ((kind, texts.select(rows[:ROWS])) for kind, rows in found.items() if rows)
+        by_kind["exam item" if kind == json.dumps("exam") else "text"].append(number)
+    yield from ((kind, texts.select(rows[:ROWS])) for kind, rows in by_kind.items() if rows)
 
 
 def _coming_items(recipe: Recipe, sources: Mapping[str, Path]) -> Dataset:
     """Return the first exam items that the corpus stage will write, of the sources within reach."""
     settings = recipe.corpus
-    exams = [one for one in settings.data if one.exam and one.source in sources] if settings else []
-    drafts = (draft for one in exams if settings for draft in read_exam(text_source(one, settings, sources)))
+    exams = [source for source in settings.data if source.exam and source.source in sources] if settings else []
+    drafts = (draft for exam in exams if settings for draft in read_exam(text_source(exam, settings, sources)))
     rows = [
         {"text": draft.text, "kind": json.dumps("exam"), "locator": json.dumps(draft.locator)}
         for draft in islice((draft for draft in drafts if not draft.fault), ROWS)
@@ -116,7 +116,7 @@ def _coming_items(recipe: Recipe, sources: Mapping[str, Path]) -> Dataset:
 
 
 def _of_preferences(settings: Preferences, sources: dict[str, Path]) -> Iterator[ShownRow | str]:
-    wanted = [*(one.source for one in settings.data), *(settings.held_out or ())]
+    wanted = [*(source.source for source in settings.data), *(settings.held_out or ())]
     if absent := [name for name in wanted if name not in sources]:
         yield f"preferences: {', '.join(absent)}: not within reach, so no question is shown."
         return

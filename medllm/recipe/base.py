@@ -141,6 +141,6 @@ def parse_reference(text: str) -> Reference:
         return Reference(text, "folder")
     if _API.fullmatch(text):
         return Reference(text, "api")
-    if found := _HUB.fullmatch(text):
-        return Reference(text, "hub", found["repo"], found["revision"])
+    if match := _HUB.fullmatch(text):
+        return Reference(text, "hub", match["repo"], match["revision"])
     return Reference(text, "unknown")

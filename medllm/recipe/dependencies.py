@@ -33,38 +33,43 @@ class Use:
 def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
     """List the sources of a stage; `base` is one of them for every stage that loads a model."""
     settings = getattr(recipe, stage)
-    found: list[Use] = []
+    collected: list[Use] = []
     match settings:
         case Corpus():
-            found += _data("corpus.data", settings)
-            found += [Use("corpus.held_out", name, "exam") for name in settings.held_out]
+            collected += _data("corpus.data", settings)
+            collected += [Use("corpus.held_out", name, "exam") for name in settings.held_out]
             if settings.tokenizer:
-                found.append(Use("corpus.tokenizer", settings.tokenizer, "model", only=("tokenizer.json",)))
+                collected.append(Use("corpus.tokenizer", settings.tokenizer, "model", only=("tokenizer.json",)))
             if settings.replay:
-                found.append(Use("corpus.replay.source", settings.replay.source, "dataset"))
+                collected.append(Use("corpus.replay.source", settings.replay.source, "dataset"))
         case Preferences():
-            found += [Use("preferences.model", settings.model, "model"), *_data("preferences.data", settings)]
-            found += [Use("preferences.held_out", name, "exam") for name in settings.held_out or ()]
-            found += [Use(f"preferences.votes[{i}]", v.source, "dataset") for i, v in enumerate(settings.votes)]
+            collected += [Use("preferences.model", settings.model, "model"), *_data("preferences.data", settings)]
+            collected += [Use("preferences.held_out", name, "exam") for name in settings.held_out or ()]
+            collected += [Use(f"preferences.votes[{i}]", v.source, "dataset") for i, v in enumerate(settings.votes)]
             if settings.exemplars:
-                found.append(Use("preferences.exemplars", settings.exemplars, "dataset"))
+                collected.append(Use("preferences.exemplars", settings.exemplars, "dataset"))
         case Cpt() | Rpo():
-            found += [Use(f"{stage}.model", settings.model, "model"), Use(f"{stage}.data", settings.data, "dataset")]
+            collected += [
+                Use(f"{stage}.model", settings.model, "model"),
+                Use(f"{stage}.data", settings.data, "dataset"),
+            ]
         case Merge():
-            found.append(Use("merge.model", settings.model, "model"))
+            collected.append(Use("merge.model", settings.model, "model"))
         case Evaluate():
-            found += [Use(f"evaluate.models.{name}", source, "model") for name, source in settings.references.items()]
-            found += [
+            collected += [
+                Use(f"evaluate.models.{name}", source, "model") for name, source in settings.references.items()
+            ]
+            collected += [
                 Use(f"evaluate.models.{name}", base_of(source), "model")
                 for name, source in settings.references.items()
                 if base_of(source) in recipe.adapter_bases
             ]
-            found += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
+            collected += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
         case Space():
-            found.append(Use("space.results", settings.results, "dataset"))
+            collected.append(Use("space.results", settings.results, "dataset"))
     if isinstance(settings, Cpt | Preferences | Rpo | Merge | Evaluate) and recipe.base is not None:
-        found.append(Use("base", "base", "model"))
-    return tuple(found)
+        collected.append(Use("base", "base", "model"))
+    return tuple(collected)
 
 
 def _data(place: str, settings: Corpus | Preferences) -> Iterator[Use]:
@@ -90,12 +95,12 @@ def source_text(recipe: Recipe, use: Use) -> str:
 
 def local_sources(recipe: Recipe, stages: Iterable[Stage]) -> dict[str, Path]:
     """Find the sources of these stages that are folders on this machine and exist, by the names the recipe uses."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for use in (use for stage in stages for use in uses(recipe, stage)):
         text = source_text(recipe, use)
         if parse_reference(text).where == "folder" and (folder := (recipe.folder / text).resolve()).exists():
-            found[use.source] = folder
-    return found
+            folders[use.source] = folder
+    return folders
 
 
 def repo_id(recipe: Recipe, stage: Stage) -> str:

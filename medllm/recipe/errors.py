@@ -172,7 +172,7 @@ def _alternatives(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str
     if "$ref" in node:
         return _alternatives(schema, schema["$defs"][node["$ref"].rsplit("/", 1)[-1]])
     if "anyOf" in node:
-        return [one for inner in node["anyOf"] for one in _alternatives(schema, inner)]
+        return [alternative for inner in node["anyOf"] for alternative in _alternatives(schema, inner)]
     return [node]
 
 
@@ -258,21 +258,21 @@ def with_new_keys(tree: Any, place: str = "") -> tuple[Any, list[RecipeFault]]: 
     if not isinstance(tree, dict):
         return tree, []
     renamed: dict[Any, Any] = {}
-    found: list[RecipeFault] = []
+    all_faults: list[RecipeFault] = []
     for key, value in tree.items():
         inside = f"{place}.{key}" if place else str(key)
         inner, faults = with_new_keys(value, inside)
-        found += faults
+        all_faults += faults
         new_place = new_name(inside)
         if new_place is None:
             renamed[key] = inner
             continue
         new = new_place.rpartition(".")[2]
         text = f"this key is now `{new_place}`.{_new_value(new, value)}"
-        found.append(RecipeFault("recipe.renamed-key", inside, text))
+        all_faults.append(RecipeFault("recipe.renamed-key", inside, text))
         if new not in tree:
             renamed[new] = _VALUES.get(new, {}).get(value, inner) if isinstance(value, str) else inner
-    return renamed, found
+    return renamed, all_faults
 
 
 def _new_value(key: str, value: Any) -> str:  # noqa: ANN401  any YAML value

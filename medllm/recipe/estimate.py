@@ -201,10 +201,10 @@ def plan(recipe: Recipe, config: Path | None = None) -> CostPlan:
 
 def _hosts(recipe: Recipe) -> tuple[str, ...]:
     """Name each server and the keys that lead to it."""
-    found: dict[str, list[str]] = {}
+    hosts: dict[str, list[str]] = {}
     for host in hosts_of(recipe):
-        found.setdefault(host.name, []).append(host.place)
-    return tuple(f"{name} ({', '.join(places)})" for name, places in found.items())
+        hosts.setdefault(host.name, []).append(host.place)
+    return tuple(f"{name} ({', '.join(places)})" for name, places in hosts.items())
 
 
 def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:

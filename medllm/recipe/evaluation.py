@@ -68,14 +68,14 @@ def years_of(text: str) -> list[int]:
     >>> years_of("2018-2020,2022")
     [2018, 2019, 2020, 2022]
     """
-    found: list[int] = []
+    years: list[int] = []
     for part in text.split(","):
         match = _YEARS.fullmatch(part.strip())
         first, last = (int(match["first"]), int(match["last"] or match["first"])) if match else (1, 0)
         if not first <= last <= first + 200:
             raise RecipeError("command.unknown-value", f"--years {text}: write years, as 2018,2022 or 2018-2022.")
-        found += range(first, last + 1)
-    return found
+        years += range(first, last + 1)
+    return years
 
 
 def _model(text: str, key: str | None) -> tuple[list[str], str | dict[str, Any]]:
@@ -126,23 +126,23 @@ def _short(name: str) -> str:
 
 def _named_apart(models: Sequence[tuple[list[str], str | dict[str, Any]]]) -> dict[str, Any]:
     """Give each model the shortest of its names that no other has."""
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for number, (names, source) in enumerate(models):
         others = [other for place, (other, _) in enumerate(models) if place != number]
-        name = next((one for one in names if all(one not in other for other in others)), names[-1])
-        if name in found:
-            text = "is given twice" if found[name] == source else "is the name of two models"
+        name = next((candidate for candidate in names if all(candidate not in other for other in others)), names[-1])
+        if name in by_name:
+            text = "is given twice" if by_name[name] == source else "is the name of two models"
             raise RecipeError(
                 "command.two-models-one-name", f"{name}: {text}. Name them apart, as one={name} other=./folder."
             )
-        found[name] = source
-    return found
+        by_name[name] = source
+    return by_name
 
 
 def _exams(exams: Sequence[str], data: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """Yield each exam's name with the place of its questions; None is the catalogue's own place on the Hub."""
-    folders = {match["name"]: match["rest"] for one in data if (match := _NAMED.fullmatch(one))}
-    shared = [one for one in data if not _NAMED.fullmatch(one)]
+    folders = {match["name"]: match["rest"] for source in data if (match := _NAMED.fullmatch(source))}
+    shared = [source for source in data if not _NAMED.fullmatch(source)]
     seen: set[str] = set()
     for text in exams:
         name, place = _exam(text, folders, shared)

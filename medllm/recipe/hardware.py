@@ -344,11 +344,11 @@ def machine(name: str) -> Machine | None:
     if name in CPU:
         return Machine(name, None, 1, name if name != "cpu" else "cpu-basic", None)
     by_flavor = OTHER_NAMES | {flavor: key for key, (flavor, _) in HUB.items()}
-    found = re.fullmatch(r"([a-z0-9]+?)(?:x([1-9][0-9]?))?", name)
+    match = re.fullmatch(r"([a-z0-9]+?)(?:x([1-9][0-9]?))?", name)
     if name in by_flavor:
         kind, count = by_flavor[name]
-    elif found and found[1] in GPUS:
-        kind, count = found[1], int(found[2] or 1)
+    elif match and match[1] in GPUS:
+        kind, count = match[1], int(match[2] or 1)
     else:
         return None
     flavor, price = HUB.get((kind, count), (None, None))

@@ -32,8 +32,8 @@ def vllm_version(engine: str) -> str | None:
     >>> vllm_version("vllm==0.32.0"), vllm_version("vllm")
     ('0.32.0', None)
     """
-    found = _PINNED.fullmatch(engine)
-    return found["version"] if found else None
+    match = _PINNED.fullmatch(engine)
+    return match["version"] if match else None
 
 
 def takes_any_type(settings: object) -> bool:

@@ -51,9 +51,9 @@ class SlurmOptions(Settings):
     @field_validator("extra")
     @classmethod
     def _are_options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in value:
-            if not one.startswith("-") or not one.isprintable():
-                raise PydanticCustomError("sbatch_option", "`{option}`", {"option": one})
+        for entry in value:
+            if not entry.startswith("-") or not entry.isprintable():
+                raise PydanticCustomError("sbatch_option", "`{option}`", {"option": entry})
         return value
 
 

@@ -65,7 +65,7 @@ def _source_faults(recipe: Recipe, stage: Stage, use: Use) -> Iterator[RecipeFau
 
 
 def _stage_faults(recipe: Recipe, stage: Stage, use: Use) -> Iterator[RecipeFault]:
-    named: Stage = next(one for one in STAGES if one == use.source)
+    named: Stage = next(known for known in STAGES if known == use.source)
     there = f"Available: {', '.join(_made_above(recipe, stage, use)) or 'nothing'}."
     if named == stage:
         yield RecipeFault("recipe.own-input", use.place, f"`{named}` cannot be its own input. {there}")
@@ -81,7 +81,11 @@ def _stage_faults(recipe: Recipe, stage: Stage, use: Use) -> Iterator[RecipeFaul
 
 
 def _made_above(recipe: Recipe, stage: Stage, use: Use) -> list[str]:
-    above = [one for one in stages_of(recipe) if STAGES.index(one) < STAGES.index(stage) and KINDS[one] == use.wanted]
+    above = [
+        earlier
+        for earlier in stages_of(recipe)
+        if STAGES.index(earlier) < STAGES.index(stage) and KINDS[earlier] == use.wanted
+    ]
     return (["base"] if use.wanted == "model" else []) + list(above)
 
 

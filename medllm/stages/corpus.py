@@ -53,7 +53,7 @@ def _curation(settings: Corpus, sources: Mapping[str, Path]) -> "Curation":
             "corpus.cutoff: the day is missing. Give the last day on which a text may have been published.",
         )
     _refuse_known(settings)
-    read = [text_source(one, settings, sources) for one in settings.data]
+    read = [text_source(source, settings, sources) for source in settings.data]
     if settings.replay:
         read.append(text_source(settings.replay, settings, sources))
     allowed = (
@@ -106,12 +106,12 @@ def text_source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) 
 
 def _refuse_known(settings: Corpus) -> None:
     """A public set known to hold a held-out exam is refused by name: the audit does not see translations."""
-    for one in (*settings.data, *([settings.replay] if settings.replay else [])):
-        for leak in known_leaks(one.source, settings.held_out):
-            if one.source not in settings.leaks_reviewed:
+    for source in (*settings.data, *([settings.replay] if settings.replay else [])):
+        for leak in known_leaks(source.source, settings.held_out):
+            if source.source not in settings.leaks_reviewed:
                 raise RecipeError(
                     "recipe.known-leak",
-                    f"corpus.data: {one.source} looks like {leak.name} ({leak.why}), which contains "
+                    f"corpus.data: {source.source} looks like {leak.name} ({leak.why}), which contains "
                     f"{', '.join(leak.holds)}. Remove it, or list it under `leaks_reviewed` if you know that it is "
                     "clean.",
                 )
@@ -156,11 +156,13 @@ def _refuse(settings: Corpus, counts: "Counts") -> None:
             "setting behind the largest number.",
         )
     if settings.personal_data == "stop" and counts.rules:
-        found = describe_counts(dict(sorted(counts.rules.items())))
-        first = "; ".join(f"{one['finding']} ({one['source']}: {one['around']})" for one in counts.findings[:5])
+        reasons = describe_counts(dict(sorted(counts.rules.items())))
+        first = "; ".join(
+            f"{finding['finding']} ({finding['source']}: {finding['around']})" for finding in counts.findings[:5]
+        )
         raise DataError(
             "corpus.personal-data",
-            f"corpus: texts seem to name patients: {found}. The first: {first}. Mend the source, set `personal_data: "
+            f"corpus: texts seem to name patients: {reasons}. The first: {first}. Mend the source, set `personal_data: "
             "drop`, or list in `pii_reviewed` what a person has found to be harmless.",
         )
 

@@ -49,7 +49,7 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
             say("evaluate", describe_row(row))
         judged |= new
     replies = asked.replies
-    records = [one for sitting in sittings for model in settings.models for one in judged[sitting.name, model]]
+    records = [record for sitting in sittings for model in settings.models for record in judged[sitting.name, model]]
     for model in settings.models:
         mine = [record for record in records if record.model == model]
         write_records(mine, work / "records" / f"{model}.parquet")
@@ -151,11 +151,11 @@ def _judge(
     """By exam and model: a record for every reply, in the order of prompt and question."""
     from medllm.generation.identity import source_of
 
-    found: dict[tuple[str, str], list[Record]] = {}
+    graded: dict[tuple[str, str], list[Record]] = {}
     for sitting in sittings:
         questions = {question.question_id: question for question in sitting.questions}
         for model in models:
-            records = found[sitting.name, model] = []
+            records = graded[sitting.name, model] = []
             revision = source_of(sources.get(settings.references.get(model, "")))[1]
             for (question_id, style, sample), request in sitting.requests.items():
                 reply = asked.replies[model, request.key]
@@ -182,7 +182,7 @@ def _judge(
                         trial=sitting.trial,
                     )
                 )
-    return found
+    return graded
 
 
 def _tables(

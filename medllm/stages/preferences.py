@@ -171,15 +171,15 @@ def _sample(
     put = {request.key: request for request in requests}
     kept = KeptGenerator(model, AnswerStore.here(), dict.fromkeys(put, who))
     kept_under: dict[Key, dict[int, str]] = defaultdict(dict)
-    found: dict[Key, list[tuple[int, int | None, Reply]]] = defaultdict(list)
-    for one in generate_watched(kept, requests, work / REPLIES, "", "samples"):
-        key, number = wanted[one.key]
-        found[key].append((number, seed_of(settings, key, number) if settings.temperature else None, one))
-        kept_under[key][number] = str(kept.key_of(put[one.key], one))
+    samples: dict[Key, list[tuple[int, int | None, Reply]]] = defaultdict(list)
+    for reply in generate_watched(kept, requests, work / REPLIES, "", "samples"):
+        key, number = wanted[reply.key]
+        samples[key].append((number, seed_of(settings, key, number) if settings.temperature else None, reply))
+        kept_under[key][number] = str(kept.key_of(put[reply.key], reply))
     if kept.kept:
         say("preferences", f"{kept.kept} of {len(requests)} samples are kept from earlier runs")
     release_model(model)
-    return {key: sorted(of, key=lambda one: one[0]) for key, of in found.items()}, kept_under
+    return {key: sorted(of, key=lambda one: one[0]) for key, of in samples.items()}, kept_under
 
 
 def _clean(
@@ -187,12 +187,14 @@ def _clean(
 ) -> dict[Key, list[tuple[int, int | None, Reply]]]:
     """Drop the replies that contain a held-out question: a teacher may know the question by heart."""
     texts = [
-        ("/".join(key) + f"#{one[0]}", "\n".join(part for part in (one[2].reasoning, one[2].text) if part))
+        ("/".join(key) + f"#{sample[0]}", "\n".join(part for part in (sample[2].reasoning, sample[2].text) if part))
         for key, of in replies.items()
-        for one in of
+        for sample in of
     ]
     leaks = asked.watch.match("teacher", texts)
-    return {key: [one for one in of if "/".join(key) + f"#{one[0]}" not in leaks] for key, of in replies.items()}
+    return {
+        key: [sample for sample in of if "/".join(key) + f"#{sample[0]}" not in leaks] for key, of in replies.items()
+    }
 
 
 def _label(

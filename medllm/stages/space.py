@@ -45,8 +45,8 @@ def _copy_package(work: Path) -> None:
     shutil.copytree(PACKAGE, work / "medllm", dirs_exist_ok=True, ignore=LEFT_OUT)
     for name in ("dataset_cards", "model_card"):
         inside = PACKAGE / name
-        found = inside if inside.is_dir() else PACKAGE.parent / name
-        shutil.copytree(found, work / "medllm" / name, dirs_exist_ok=True, ignore=LEFT_OUT)
+        package_file = inside if inside.is_dir() else PACKAGE.parent / name
+        shutil.copytree(package_file, work / "medllm" / name, dirs_exist_ok=True, ignore=LEFT_OUT)
 
 
 def requirements(extras: tuple[str, ...]) -> list[str]:
@@ -79,7 +79,7 @@ def _facts(settings: Space, results: Path) -> dict[str, object]:
 def _models(results: Path) -> list[str]:
     import pyarrow.parquet as pq
 
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for file in sorted((results / "records").glob("*.parquet")):
-        found |= dict.fromkeys(pq.read_table(file, columns=["model"]).column("model").unique().to_pylist())
-    return list(found)
+        names |= dict.fromkeys(pq.read_table(file, columns=["model"]).column("model").unique().to_pylist())
+    return list(names)

@@ -110,12 +110,12 @@ def make_rows(
 
     def encode(batch: dict[str, list[str]], numbers: list[int]) -> dict[str, list[list[int]]]:
         report_progress(WorkProgress("tokenizing", numbers[0], count, "documents"))
-        found = [[*ids, end] for ids in words.prompts(batch["text"])]
+        prompts = [[*ids, end] for ids in words.prompts(batch["text"])]
         if talk is not None:
             for row, style in enumerate(_styles(batch)):
                 if style is not None:
-                    found[row] = talk.tokens(batch["text"][row], style)
-        return {"input_ids": found}
+                    prompts[row] = talk.tokens(batch["text"][row], style)
+        return {"input_ids": prompts}
 
     tokens = texts.map(encode, batched=True, with_indices=True, remove_columns=texts.column_names, desc="Tokenizing")
     report_progress(WorkProgress("tokenizing", count, count, "documents"), now=True)
@@ -145,11 +145,11 @@ def make_rows(
 
 def _styles(table: Mapping[str, Sequence[str]] | Dataset) -> list[PromptStyle | None]:
     """Return the prompt of each document that is an exam item; None for other texts."""
-    found: list[PromptStyle | None] = []
+    styles: list[PromptStyle | None] = []
     for kind, locator in zip(table["kind"], table["locator"], strict=True):
         written = json.loads(locator or '""').rpartition(" ")[2] if kind == json.dumps("exam") else ""
-        found.append(next((style for style in PROMPTS if style == written), None))
-    return found
+        styles.append(next((style for style in PROMPTS if style == written), None))
+    return styles
 
 
 def _count(table: Dataset, column: str) -> int:

@@ -141,13 +141,13 @@ def holds_conversations(root: Path, column: str) -> bool:
 
 def messages_of(text: str, place: str, column: str) -> list[dict[str, str]]:
     """Return the messages of a conversation that `read_table` has read from a column."""
-    found = json.loads(text or "null")
-    if not isinstance(found, list) or not found or not all(_is_message(one) for one in found):
+    messages = json.loads(text or "null")
+    if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
         raise DataError(
             "training.not-messages",
             f"{place}: `{column}` holds no messages. Write a list of `{{role, content}}`, both texts.",
         )
-    return [{name: value for name, value in one.items() if value is not None} for one in found]
+    return [{name: value for name, value in message.items() if value is not None} for message in messages]
 
 
 def _is_message(one: object) -> bool:

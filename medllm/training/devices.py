@@ -46,7 +46,7 @@ def processes(stage: str, settings: Training, visible: int, nodes: int = 1) -> t
     asked = machine(settings.run_on) if settings.run_on else None
     most = min(visible, asked.count) if asked and asked.gpu else visible
     each = settings.per_device_train_batch_size * nodes
-    count = next((one for one in range(max(most, 1), 0, -1) if settings.total_batch_size % (each * one) == 0), 0)
+    count = next((index for index in range(max(most, 1), 0, -1) if settings.total_batch_size % (each * index) == 0), 0)
     if not count:
         over = f"{nodes} nodes" if nodes > 1 else "one device"
         raise TrainingError(

@@ -109,11 +109,11 @@ def _passing_on(process: subprocess.Popen[bytes], folder: str) -> Iterator[None]
     """Hand signals to the processes that train, and to `srun`, which hands them to the other nodes."""
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        found = enlisted(Path(folder))
-        for worker in found:
+        processes = enlisted(Path(folder))
+        for worker in processes:
             with suppress(ProcessLookupError):
                 os.kill(worker, number)
-        if not found or (isinstance(process.args, list) and process.args[0] == "srun"):
+        if not processes or (isinstance(process.args, list) and process.args[0] == "srun"):
             process.send_signal(number)
 
     before = {}
@@ -169,14 +169,14 @@ def first_fault(folder: Path) -> str | None:
     Where every message is a lost connection, its other end was killed before it could report anything.
     """
     named = [*folder.glob("fault-*"), *folder.glob("stopped-*")]
-    found = sorted(named, key=lambda path: float(path.name.split("-")[1]))
-    if not found:
+    files = sorted(named, key=lambda path: float(path.name.split("-")[1]))
+    if not files:
         killed = "a process was killed by a signal, as the kernel does when memory is full"
         return killed if any(folder.glob(f"{OTHERS}-*")) else None
-    reasons = {path.read_text("utf-8") for path in found}
-    if len(reasons) == 1 and len(found) > 1:
+    reasons = {path.read_text("utf-8") for path in files}
+    if len(reasons) == 1 and len(files) > 1:
         return reasons.pop()
-    return f"process {found[0].name.split('-')[2]}: {found[0].read_text('utf-8')}"
+    return f"process {files[0].name.split('-')[2]}: {files[0].read_text('utf-8')}"
 
 
 def was_stopped(folder: Path) -> bool:

@@ -169,8 +169,8 @@ def _kind(trainer: Any) -> str:  # noqa: ANN401  one of our trainers
 
 def _unreached(trainer: Any, texts: list[list[int]]) -> tuple[str, ...]:  # noqa: ANN401  one of our trainers
     """One sentence on adapted layers that no text goes through, or none."""
-    found = unreached(trainer.model, lambda: _forward(trainer, {"input_ids": torch.tensor([texts[0]])}))
-    return () if found is None else (found,)
+    names = unreached(trainer.model, lambda: _forward(trainer, {"input_ids": torch.tensor([texts[0]])}))
+    return () if names is None else (names,)
 
 
 def _whole_notice(trainer: Any, whole: bool) -> str:  # noqa: ANN401  one of our trainers
@@ -181,9 +181,9 @@ def _whole_notice(trainer: Any, whole: bool) -> str:  # noqa: ANN401  one of our
 
 def _agreed(probe: Callable[[], Any]) -> Any:  # noqa: ANN401  what the probe gives
     """What the first process finds: rounding may not make another one choose otherwise."""
-    found = [probe()]
-    broadcast_object_list(found)
-    return found[0]
+    results = [probe()]
+    broadcast_object_list(results)
+    return results[0]
 
 
 def _forward(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:  # noqa: ANN401  one of our trainers
@@ -201,18 +201,18 @@ def _alone(trainer: Any, texts: list[list[int]]) -> list[torch.Tensor]:  # noqa:
 
     Raises TrainingError where the beginning of a text changes with what follows it.
     """
-    found = [_forward(trainer, {"input_ids": torch.tensor([text])})[0] for text in texts]
+    logits = [_forward(trainer, {"input_ids": torch.tensor([text])})[0] for text in texts]
     half = len(texts[0]) // 2
     # As many other tokens, so that a model that does not read them rounds as before.
     ending = (texts[-1] * len(texts[0]))[: len(texts[0]) - half]
     other = _forward(trainer, {"input_ids": torch.tensor([texts[0][:half] + ending])})[0]
-    if not _agreed(lambda: agrees(apart(other[:half], found[0][:half]), torch.ones(half), trainer.model.dtype)):
+    if not _agreed(lambda: agrees(apart(other[:half], logits[0][:half]), torch.ones(half), trainer.model.dtype)):
         raise TrainingError(
             "training.not-causal",
             f"a model of type `{_kind(trainer)}` reads the beginning of a text with what follows it, so it cannot "
             f"learn to continue texts. {HERE}",
         )
-    return found
+    return logits
 
 
 def _leak(trainer: Any, texts: list[list[int]], alone: list[torch.Tensor]) -> torch.Tensor:  # noqa: ANN401
@@ -238,14 +238,14 @@ def _row_error(
         for group in groups
     ]
     logits = _forward(trainer, collator(rows))
-    found = []
+    errors = []
     for row, group in enumerate(groups):
         for number, begin in zip(group, _begins([len(texts[n]) for n in group]), strict=True):
             if collator.flat:
                 begin += sum(len(texts[n]) for before in groups[:row] for n in before)
             part = logits[0 if collator.flat else row, begin : begin + len(texts[number])]
-            found.append(apart(part, alone[number]))
-    return _by_token(found)
+            errors.append(apart(part, alone[number]))
+    return _by_token(errors)
 
 
 def _by_token(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -271,13 +271,13 @@ def _of_messages(pair: Mapping[str, str], chat: ChatTemplate, place: str) -> Tok
     messages = messages_of(pair["prompt"], place, "prompt")
     sides = []
     for side in ("chosen", "rejected"):
-        found = messages_of(pair[side], place, side)
-        if len(found) != 1 or found[0]["role"] != "assistant":
+        conversation = messages_of(pair[side], place, side)
+        if len(conversation) != 1 or conversation[0]["role"] != "assistant":
             raise DataError(
                 "training.not-one-reply",
                 f"{place}: `{side}` is not one message of the assistant. Put the messages before it into `prompt`.",
             )
-        answer = found[0]
+        answer = conversation[0]
         sides.append(chat.reply(messages, answer["content"], answer.get("reasoning_content") or "", values=values))
     return chat.prompt(messages, values=values), sides[0], sides[1]
 
@@ -364,19 +364,19 @@ class PairCollator:
         numbers: dict[tuple[int, ...], int] = {}
         places: dict[str, list[tuple[int, int]]] = {"chosen_ids": [], "rejected_ids": []}
         for pair in pairs:
-            for side, found in places.items():
+            for side, positions in places.items():
                 # A row for each prompt, or where rows cannot be shared, for each answer to it.
                 key = tuple(pair["prompt_ids"]) if self.shared else (*pair["prompt_ids"], -1, *pair[side])
                 if key not in numbers:
                     numbers[key] = len(rows)
                     rows.append(PromptAnswers(pair["prompt_ids"], []))
                 row = numbers[key]
-                found.append((row, rows[row].place(pair[side])))
+                positions.append((row, rows[row].place(pair[side])))
         return rows, places["chosen_ids"], places["rejected_ids"]
 
     def _column(self, lists: list[list[int]], gap: int = -1) -> torch.Tensor:
         width = max(map(len, lists))
-        return torch.tensor([[*one, *[gap] * (width - len(one))] for one in lists], dtype=torch.long)
+        return torch.tensor([[*tokens, *[gap] * (width - len(tokens))] for tokens in lists], dtype=torch.long)
 
     def _masks(self, real: torch.Tensor, sides: torch.Tensor, positions: torch.Tensor) -> Any:  # noqa: ANN401
         """Which token sees which: those before it, in the prompt or in the same answer; padding sees itself."""

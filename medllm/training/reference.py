@@ -92,8 +92,8 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
             with torch.no_grad(), trainer.compute_loss_context_manager():
                 chosen, rejected, _ = trainer.answer_logps(trainer.model, batch)
             real = batch[SHARE] > 0
-            found = torch.stack([chosen, rejected, torch.ones_like(chosen)], 1)
-            table[batch["pair"][real]] = found[real].float()
+            values = torch.stack([chosen, rejected, torch.ones_like(chosen)], 1)
+            table[batch["pair"][real]] = values[real].float()
         trainer.model.train()
         summed = trainer.accelerator.reduce(table, "sum").cpu()
         reference: torch.Tensor = summed[:, :2].where(summed[:, 2:] > 0, torch.nan)

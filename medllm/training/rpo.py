@@ -124,7 +124,7 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
             with torch.no_grad():
                 policy = self.answer_logps(model, inputs)
             model.train()
-        check_reference(tuple(one[taught] for one in policy), tuple(one[taught] for one in reference))
+        check_reference(tuple(values[taught] for values in policy), tuple(values[taught] for values in reference))
         self.reference_checked = True
 
     def _note(

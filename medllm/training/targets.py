@@ -52,7 +52,9 @@ def target_modules(lora: Lora, model: Any) -> list[str]:  # noqa: ANN401  a PreT
     known = sorted({_last(name) for name in linear_layers(model)})
     everything = [name for name, _ in model.named_modules()]
     wanted = list(lora.target_modules)
-    absent = [one for one in wanted if not any(name == one or name.endswith(f".{one}") for name in everything)]
+    absent = [
+        target for target in wanted if not any(name == target or name.endswith(f".{target}") for name in everything)
+    ]
     if ALL_LINEAR in wanted or (absent and set(wanted) == set(LINEAR)):
         wanted, absent = known, []
     if absent:
@@ -62,36 +64,36 @@ def target_modules(lora: Lora, model: Any) -> list[str]:  # noqa: ANN401  a PreT
             f"some of them, or write `[{ALL_LINEAR}]`.",
         )
     impossible = unadaptable(model, wanted)
-    found = [name for name in wanted if name not in impossible]
-    if not found:
+    modules = [name for name in wanted if name not in impossible]
+    if not modules:
         raise TrainingError(
             "training.no-adaptable-layer",
             f"lora.target_modules: PEFT can adapt none of {', '.join(wanted)} ({impossible[wanted[0]]}). Its linear "
             f"layers: {', '.join(known)}. Name some of them, or write `[{ALL_LINEAR}]`.",
         )
-    return found
+    return modules
 
 
 def unadaptable(model: Any, names: list[str]) -> dict[str, str]:  # noqa: ANN401  a PreTrainedModel, or a PeftModel
     """Which of these names PEFT cannot adapt on this model, each with the reason."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    found = {}
+    reasons = {}
     for name in names:
         config = LoraConfig(r=1, target_modules=[name, "another"], task_type="CAUSAL_LM")
         try:
             BaseTuner._check_target_module_compatiblity(None, config, base, _last(name))  # it looks at no tuner
         except ValueError:
-            found[name] = "its values bypass the layer in this model's kernels"
+            reasons[name] = "its values bypass the layer in this model's kernels"
             continue
         converted = copy.deepcopy(config)
         try:
             convert_peft_config_for_transformers(converted, base, None)
         except ValueError:  # one of two names that mean experts together
-            found[name] = "PEFT takes the name for the fused experts"
+            reasons[name] = "PEFT takes the name for the fused experts"
             continue
         if converted.target_parameters:
-            found[name] = "PEFT takes the name for the fused experts"
-    return found
+            reasons[name] = "PEFT takes the name for the fused experts"
+    return reasons
 
 
 def lora_config(lora: Lora, model: Any) -> LoraConfig:  # noqa: ANN401  a PreTrainedModel
@@ -150,7 +152,8 @@ def coverage(model: Any) -> Coverage:  # noqa: ANN401  a PeftModel
     """Count the linear layers that learn and their share of the base's weights, and name those without an adapter."""
     if not hasattr(model, "peft_config"):
         learnt, total = (
-            sum(map(torch.numel, found)) for found in (filter(_learns, model.parameters()), model.parameters())
+            sum(map(torch.numel, parameters))
+            for parameters in (filter(_learns, model.parameters()), model.parameters())
         )
         text = f"full fine-tuning: {learnt:,} of {total:,} weights are trained"
         return Coverage(text, {"method": "full fine-tuning", "trained_numbers": learnt})
@@ -192,14 +195,14 @@ def _learns(parameter: torch.Tensor) -> bool:
 
 def _fused_experts(base: Any) -> tuple[Counter[str], int]:  # noqa: ANN401
     """The names of parameters that hold the matrices of several experts, and how many numbers they have."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     numbers = 0
     for module in _decoder(base).modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.dim() == 3 and not isinstance(module, torch.nn.Conv1d):
-                found[name] += 1
+                counts[name] += 1
                 numbers += parameter.numel()
-    return found, numbers
+    return counts, numbers
 
 
 def _numbers(base: Any) -> int:  # noqa: ANN401

@@ -59,14 +59,14 @@ def agreement(votes: Sequence[Vote]) -> Agreement:
             seen[pair_of(vote)][vote.rater] = _faced(vote)
     shared = [judged for judged in seen.values() if len(judged) > 1]
     couples = [two for judged in shared for two in combinations(judged.values(), 2)]
-    table = np.array([[list(judged.values()).count(one) for one in JUDGED] for judged in shared], dtype=float)
+    table = np.array([[list(judged.values()).count(reason) for reason in JUDGED] for judged in shared], dtype=float)
     table = table.reshape(len(shared), len(JUDGED))
     answers = _answers(shared)
     chance = np.random.default_rng(0)
     draws = [chance.integers(len(shared), size=len(shared)) for _ in range(DRAWS if len(shared) else 0)]
 
     def coefficient(values: list[float], value: float) -> Coefficient:
-        kept = np.array([one for one in values if not math.isnan(one)])
+        kept = np.array([entry for entry in values if not math.isnan(entry)])
         enough = len(shared) >= FEWEST_SHARED
         low, high = percentiles(kept.reshape(-1, 1)) if enough else percentiles(np.empty((0, 1)))
         return Coefficient(value, float(low[0]), float(high[0]))
@@ -105,8 +105,8 @@ def light(answers: Codes) -> float:
     >>> round(light(np.array([first, second])), 3)
     0.4
     """
-    found = [_cohen(first, second) for first, second in combinations(answers, 2)]
-    kept = [value for value in found if not math.isnan(value)]
+    kappas = [_cohen(first, second) for first, second in combinations(answers, 2)]
+    kept = [value for value in kappas if not math.isnan(value)]
     return sum(kept) / len(kept) if kept else math.nan
 
 

@@ -149,18 +149,18 @@ def read_votes(folder: Path) -> list[Vote]:
         )
     journal = folder / "votes.jsonl"
     files = [journal] if journal.is_file() else sorted((folder / "votes").glob("*.jsonl"))
-    found: dict[str, Vote] = {}
+    by_id: dict[str, Vote] = {}
     for file in files:
         whole, _, _ = file.read_bytes().rpartition(b"\n")
         for number, line in enumerate(whole.split(b"\n") if whole else (), start=1):
             vote = _vote_of(line, file, number)
-            found.setdefault(vote.vote_id, vote)
-    if not found:
+            by_id.setdefault(vote.vote_id, vote)
+    if not by_id:
         raise DataError(
             "preferences.empty-votes-folder",
             f"{folder}: holds no votes. Votes are in votes.jsonl, or in votes/*.jsonl of a dataset.",
         )
-    return list(found.values())
+    return list(by_id.values())
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

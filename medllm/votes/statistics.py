@@ -84,8 +84,8 @@ class VoteReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for JSON: nan, a figure that does not exist, becomes null."""
-        found: dict[str, Any] = _without_nan(asdict(self))
-        return found
+        values: dict[str, Any] = _without_nan(asdict(self))
+        return values
 
 
 def vote_report(votes: Sequence[Vote], cluster: Cluster = "question") -> VoteReport:
@@ -103,7 +103,9 @@ def vote_report(votes: Sequence[Vote], cluster: Cluster = "question") -> VoteRep
         choices=dict(Counter(vote.choice for vote in judged)),
         roles=dict(Counter(vote.role for vote in judged)),
         win_rates=win_rates(judged),
-        by_reason=_grouped(judged, lambda vote: [one for one in REASONS if one in vote.reasons_a + vote.reasons_b]),
+        by_reason=_grouped(
+            judged, lambda vote: [reason for reason in REASONS if reason in vote.reasons_a + vote.reasons_b]
+        ),
         by_role=_grouped(judged, lambda vote: [vote.role] if vote.role else []),
         cluster=cluster,
         clusters=len({_cluster(vote, cluster) for vote in judged}),
@@ -126,7 +128,9 @@ def win_rates(votes: Sequence[Vote]) -> list[WinRate]:
 def _win_rate(model: str, seen: list[tuple[float, Vote]]) -> WinRate:
     points = np.array([value for value, _ in seen])
     clusters = codes([_question(vote) for _, vote in seen])
-    found = share_interval(points, ClusteredSample(np.ones(len(seen)), clusters, np.zeros(len(seen), dtype=np.int64)))
+    interval = share_interval(
+        points, ClusteredSample(np.ones(len(seen)), clusters, np.zeros(len(seen), dtype=np.int64))
+    )
     choices = Counter(vote.choice for _, vote in seen)
     against = Counter(
         reason for _, vote in seen for reason in (vote.reasons_a if vote.model_a == model else vote.reasons_b)
@@ -139,8 +143,8 @@ def _win_rate(model: str, seen: list[tuple[float, Vote]]) -> WinRate:
         choices["tie"],
         choices["bad"],
         float(points.mean()),
-        found.low,
-        found.high,
+        interval.low,
+        interval.high,
         {reason: against[reason] for reason in REASONS if against[reason]},
     )
 
@@ -162,29 +166,40 @@ def report_lines(report: VoteReport) -> list[str]:
     lines += _strength_lines(f"Bradley-Terry strengths in log odds ({drawn})", report.strengths)
     effect = [report.length_effect] if report.length_effect else []
     lines += _strength_lines("The same at equal length, and the effect of length", [*report.at_equal_length, *effect])
-    found = report.agreement
-    lines.append(f"Agreement on {found.shared} shared pairs ({found.pairs} couples of judgements)")
-    if found.pairs:
-        lines.append(f"  equal choices      {100 * found.equal:.1f} %")
-        named = (("Cohen's kappa", found.cohen), ("Fleiss' kappa", found.fleiss), ("Krippendorff", found.krippendorff))
+    agreed = report.agreement
+    lines.append(f"Agreement on {agreed.shared} shared pairs ({agreed.pairs} couples of judgements)")
+    if agreed.pairs:
+        lines.append(f"  equal choices      {100 * agreed.equal:.1f} %")
+        named = (
+            ("Cohen's kappa", agreed.cohen),
+            ("Fleiss' kappa", agreed.fleiss),
+            ("Krippendorff", agreed.krippendorff),
+        )
         lines += [f"  {name:<18} {_figure(one.value, one.low, one.high)}" for name, one in named]
     return lines
 
 
 def _rate_lines(title: str, rates: Sequence[WinRate]) -> list[str]:
     lines = [title]
-    for one in rates:
-        ticked = ", ".join(f"{reason} {count}" for reason, count in one.reasons.items())
-        share = f"{100 * one.share:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-        counts = f"{one.wins} won, {one.losses} lost, {one.ties} ties, {one.bad} both bad"
+    for rate in rates:
+        ticked = ", ".join(f"{reason} {count}" for reason, count in rate.reasons.items())
+        share = f"{100 * rate.share:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+        counts = f"{rate.wins} won, {rate.losses} lost, {rate.ties} ties, {rate.bad} both bad"
         lines.append(
-            f"  {one.model:<18} {share}  n = {one.votes}: {counts}{f'; against it: {ticked}' if ticked else ''}"
+            f"  {rate.model:<18} {share}  n = {rate.votes}: {counts}{f'; against it: {ticked}' if ticked else ''}"
         )
     return [*lines, ""]
 
 
 def _strength_lines(title: str, strengths: Sequence[Strength]) -> list[str]:
-    return [title, *(f"  {one.name:<18} {_figure(one.value, one.low, one.high, '+.2f')}" for one in strengths), ""]
+    return [
+        title,
+        *(
+            f"  {strength.name:<18} {_figure(strength.value, strength.low, strength.high, '+.2f')}"
+            for strength in strengths
+        ),
+        "",
+    ]
 
 
 def _figure(value: float, low: float, high: float, form: str = ".2f") -> str:
@@ -239,12 +254,12 @@ def bradley_terry(
         _fit(design, won, np.bincount(chance.integers(size, size=size), minlength=size)[members].astype(float), point)
         for _ in range(DRAWS if size > 1 else 0)
     ]
-    low, high = percentiles(np.array([_centred(one, len(models)) for one in drawn]).reshape(len(drawn), len(point)))
+    low, high = percentiles(np.array([_centred(draw, len(models)) for draw in drawn]).reshape(len(drawn), len(point)))
     value = _centred(point, len(models))
-    found = [
+    strengths = [
         Strength(*of) for of in zip([*models, "length"], value.tolist(), low.tolist(), high.tolist(), strict=False)
     ]
-    return sorted(found[: len(models)], key=lambda one: -one.value), found[-1] if length else None
+    return sorted(strengths[: len(models)], key=lambda one: -one.value), strengths[-1] if length else None
 
 
 def _rows(votes: Sequence[Vote], models: list[str], *, length: bool) -> tuple[Floats, Floats]:
@@ -260,18 +275,18 @@ def _rows(votes: Sequence[Vote], models: list[str], *, length: bool) -> tuple[Fl
 
 def _fit(design: Floats, won: Floats, weights: Floats, start: Floats) -> Floats:
     """Maximise the penalised likelihood by Newton's method, halving a step that does not increase it."""
-    found, best = start, _likelihood(design, won, weights, start)
+    strengths, best = start, _likelihood(design, won, weights, start)
     for _ in range(MOST_STEPS):
-        chance, own = expit(design @ found), expit(found)
+        chance, own = expit(design @ strengths), expit(strengths)
         slope = design.T @ (weights * (won - chance)) + 0.5 - own
         curve = (design.T * (weights * chance * (1 - chance))) @ design + np.diag(own * (1 - own))
         step = np.linalg.solve(curve, slope)
-        while (reached := _likelihood(design, won, weights, found + step)) < best - TOLERANCE:
+        while (reached := _likelihood(design, won, weights, strengths + step)) < best - TOLERANCE:
             step = step / 2
-        found, best = found + step, reached
+        strengths, best = strengths + step, reached
         if float(np.abs(step).max()) < TOLERANCE:
             break
-    return found
+    return strengths
 
 
 def _likelihood(design: Floats, won: Floats, weights: Floats, at: Floats) -> float:

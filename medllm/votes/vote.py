@@ -93,7 +93,7 @@ def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  (a type)
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(one, get_args(kind)[0]) for one in value)
+        return isinstance(value, tuple) and all(_fits(entry, get_args(kind)[0]) for entry in value)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
     return type(value) is kind and (kind is not int or cast(int, value) >= 0)

@@ -135,23 +135,27 @@ class Adapter:
     @cached_property
     def biases(self) -> dict[str, Tensor]:
         """What is added to the bias of each module (`lora_bias`), times its scale."""
-        found = {name.removesuffix(BIAS): tensor for name, tensor in self.tensors.items() if name.endswith(BIAS)}
-        return {module: tensor for module, tensor in found.items() if module in self.modules}
+        tensors_by_layer = {
+            name.removesuffix(BIAS): tensor for name, tensor in self.tensors.items() if name.endswith(BIAS)
+        }
+        return {module: tensor for module, tensor in tensors_by_layer.items() if module in self.modules}
 
     @cached_property
     def magnitudes(self) -> dict[str, Tensor]:
         """The lengths that DoRA gives the rows of each module's weight."""
         if not self.config.get("use_dora"):
             return {}
-        found = {name.removesuffix(MAGNITUDE): one for name, one in self.tensors.items() if name.endswith(MAGNITUDE)}
-        without = sorted(self.modules.keys() ^ found.keys())
+        tensors_by_layer = {
+            name.removesuffix(MAGNITUDE): one for name, one in self.tensors.items() if name.endswith(MAGNITUDE)
+        }
+        without = sorted(self.modules.keys() ^ tensors_by_layer.keys())
         if without:
             raise ModelError(
                 "weights.half-pair",
                 f"{self.folder}: is DoRA, and {without[0]} has not both its factors and its lengths. Save the adapter "
                 "again.",
             )
-        return found
+        return tensors_by_layer
 
     @property
     def is_sum(self) -> bool:
@@ -161,17 +165,21 @@ class Adapter:
     @cached_property
     def rows(self) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
         """Each module with retrained rows (`trainable_token_indices`): the rows' new values and their numbers."""
-        found = {name.removesuffix(ROWS): tensor for name, tensor in self.tensors.items() if name.endswith(ROWS)}
+        tensors_by_layer = {
+            name.removesuffix(ROWS): tensor for name, tensor in self.tensors.items() if name.endswith(ROWS)
+        }
         indices = self.config.get("trainable_token_indices") or {}
-        numbers = {module: indices if isinstance(indices, list) else _by_end(indices, module) for module in found}
-        for module, tensor in found.items():
+        numbers = {
+            module: indices if isinstance(indices, list) else _by_end(indices, module) for module in tensors_by_layer
+        }
+        for module, tensor in tensors_by_layer.items():
             if len(numbers[module]) != tensor.shape[0]:
                 raise ModelError(
                     "weights.wrong-row-count",
                     f"{self.folder}: `trainable_token_indices` names {len(numbers[module])} rows of {module}, and "
                     f"{tensor.shape[0]} are stored. Save the adapter again.",
                 )
-        return {module: (tensor, tuple(numbers[module])) for module, tensor in found.items()}
+        return {module: (tensor, tuple(numbers[module])) for module, tensor in tensors_by_layer.items()}
 
     @cached_property
     def replaced(self) -> dict[str, Tensor]:
@@ -283,8 +291,8 @@ class Adapter:
 
     def placed(self, name: str, base: Checkpoint) -> str | None:
         """Find the name in the base's files of a tensor that the adapter names; a tied head is in the embedding."""
-        found = base.stored(name)
-        return base.embedding if found is None and base.tied and name == HEAD else found
+        stored = base.stored(name)
+        return base.embedding if stored is None and base.tied and name == HEAD else stored
 
     def _misfit(self, module: str, base: Checkpoint) -> str | None:
         place = self.placed(f"{module}.weight", base)
@@ -355,7 +363,7 @@ def _numbers(tokenizer: dict[str, Any]) -> dict[str, int]:
     words = tokenizer["model"]["vocab"]
     # Unigram models list their words with scores; the place in the list is the number.
     numbers = words if isinstance(words, dict) else {word: number for number, (word, _) in enumerate(words)}
-    return {**numbers, **{one["content"]: one["id"] for one in tokenizer.get("added_tokens") or ()}}
+    return {**numbers, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}}
 
 
 def _by_pattern(patterns: dict[str, float] | None, module: str, default: float) -> float:

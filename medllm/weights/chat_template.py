@@ -63,7 +63,7 @@ def plain_template(tokenizer: PreTrainedTokenizerBase, begin: Sequence[int]) -> 
     A server adds none to what a template has written, and the model has learnt with them.
     """
     bos = tokenizer.bos_token_id
-    marks = "".join("{{ bos_token }}" if one == bos else tokenizer.convert_ids_to_tokens(one) for one in begin)
+    marks = "".join("{{ bos_token }}" if char == bos else tokenizer.convert_ids_to_tokens(char) for char in begin)
     return marks + PLAIN
 
 
@@ -179,9 +179,9 @@ class ChatTemplate:
             ids = self._ids([_user(_ASKED), {"role": "assistant", "content": _REPLIED}], switches(thinks=False))
         except ModelError:  # a template that writes the question alone
             ids = []
-        marks = [one for one in ids[self._tail(ids) :] if one in self._controls]
+        marks = [id_ for id_ in ids[self._tail(ids) :] if id_ in self._controls]
         known = set(end_marks(self.tokenizer))
-        return next((one for one in marks if one in known), marks[-1] if marks else self.tokenizer.eos_token_id)
+        return next((mark for mark in marks if mark in known), marks[-1] if marks else self.tokenizer.eos_token_id)
 
     def _ended(self, reply: list[int]) -> list[int]:
         """Cut a reply behind its end mark; one without a mark gets it."""
@@ -240,7 +240,7 @@ def _in_parts(message: Message) -> dict[str, Any]:
 
 def _on_fixed_day(template: str) -> str:
     """Define `strftime_now` in a template that asks for today's date, so that it answers with one fixed day."""
-    forms = {found["form"] for found in _TODAY.finditer(template)}
+    forms = {match["form"] for match in _TODAY.finditer(template)}
     if not forms:
         return template
     days = json.dumps({form: DAY.strftime(form) for form in sorted(forms)})

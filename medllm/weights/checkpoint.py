@@ -136,17 +136,17 @@ class Checkpoint:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, checked against the index where there is one."""
-        found = {name: tensor for shard in self.shards for name, tensor in read_header(shard)[0].items()}
+        by_name = {name: tensor for shard in self.shards for name, tensor in read_header(shard)[0].items()}
         index = self.folder / "model.safetensors.index.json"
         if index.is_file():
-            missing = sorted(set(read_json(index).get("weight_map", {})) - set(found))
+            missing = sorted(set(read_json(index).get("weight_map", {})) - set(by_name))
             if missing:
                 raise ModelError(
                     "weights.missing-shards",
                     f"{self.folder}: no shard holds {len(missing)} tensors of the index (first: {missing[0]}). "
                     "Download the missing shards.",
                 )
-        return found
+        return by_name
 
     @cached_property
     def fingerprint(self) -> str:
@@ -170,8 +170,8 @@ class Checkpoint:
     def _renamed(self) -> tuple[Callable[[str], str | None], dict[str, str]]:
         """How transformers renames while it loads, and the file's name of each tensor by its name in memory."""
         rename = renaming(self.folder)
-        found = {rename(name): name for name in self.tensors}
-        return rename, {memory: name for memory, name in found.items() if memory is not None}
+        names = {rename(name): name for name in self.tensors}
+        return rename, {memory: name for memory, name in names.items() if memory is not None}
 
     def stored(self, name: str) -> str | None:
         """The file's name of a tensor that is given as memory or file names it; None where the base has none."""
@@ -242,15 +242,15 @@ def renaming(folder: Path) -> Callable[[str], str | None]:
 
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        found = get_model_conversion_mapping(model)
+        conversions = get_model_conversion_mapping(model)
     except (ImportError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as fault:
         raise ModelError(
             "weights.unknown-tensor-names",
             f"{folder}: the installed transformers does not know how this model names its tensors "
             f"({str(fault).splitlines()[0] if str(fault) else type(fault).__name__}). Update transformers.",
         ) from fault
-    renamings = [one for one in found if isinstance(one, WeightRenaming)]
-    converters = [one for one in found if not isinstance(one, WeightRenaming)]
+    renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
+    converters = [conversion for conversion in conversions if not isinstance(conversion, WeightRenaming)]
     state = model.state_dict()
 
     def rename(name: str) -> str | None:

@@ -230,20 +230,22 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel,
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> frozenset[int]:
     """Every token at which an answer of the model in `folder` is over: the tokenizer's marks and the model's own."""
-    found = set(end_marks(tokenizer))
+    marks = set(end_marks(tokenizer))
     for name in ("generation_config.json", "config.json"):
         values = read_json(folder / name) if (folder / name).is_file() else {}
         for part in (values, values.get("text_config") or {}):
             own = part.get("eos_token_id")
-            found |= set(own) if isinstance(own, list) else {own} if own is not None else set()
-    return frozenset(found)
+            marks |= set(own) if isinstance(own, list) else {own} if own is not None else set()
+    return frozenset(marks)
 
 
 def end_marks(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token at which an answer is over: the tokenizer's own end, and the end of a turn where it has one."""
     vocabulary = tokenizer.get_vocab()
     marks = [
-        mark for mark in END_MARKS if mark in vocabulary and not any(one in vocabulary for one in WITHIN.get(mark, ()))
+        mark
+        for mark in END_MARKS
+        if mark in vocabulary and not any(inner in vocabulary for inner in WITHIN.get(mark, ()))
     ]
     return sorted({tokenizer.eos_token_id, *(vocabulary[mark] for mark in marks)})
 
@@ -260,9 +262,11 @@ class TextTokens:
 
         values = json.loads(tokenizer.backend_tokenizer.to_str())
         known = {*tokenizer.all_special_tokens, *END_MARKS}
-        for one in values.get("added_tokens", []):
+        for token in values.get("added_tokens", []):
             # Other added tokens, as runs of spaces, are part of how texts are written for this model.
-            one["special"] = one["special"] or one["content"] in known or bool(CONTROL.fullmatch(one["content"]))
+            token["special"] = (
+                token["special"] or token["content"] in known or bool(CONTROL.fullmatch(token["content"]))
+            )
         values["truncation"] = values["padding"] = None
         self._tokens = Tokenizer.from_str(json.dumps(values))
         self._tokens.encode_special_tokens = True
@@ -290,7 +294,7 @@ class TextTokens:
     def prompts(self, texts: list[str]) -> list[list[int]]:
         """The same for many texts, on all cores."""
         read = self._tokens.encode_batch_fast(texts, add_special_tokens=False)
-        return [[*self.begin, *one.ids] for one in read]
+        return [[*self.begin, *token.ids] for token in read]
 
     def continued(self, text: str) -> list[int]:
         """The tokens of a text that goes on from another: without the space that SentencePiece puts before a text."""

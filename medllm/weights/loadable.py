@@ -118,7 +118,7 @@ def _token_ids(written: dict[str, Any], path: Path) -> Iterator[int]:
     try:
         words = written["model"]["vocab"]
         yield from words.values() if isinstance(words, dict) else range(len(words))
-        yield from (one["id"] for one in written.get("added_tokens") or ())
+        yield from (token["id"] for token in written.get("added_tokens") or ())
     except (KeyError, TypeError) as fault:
         raise ModelError(
             "weights.broken-tokenizer",
@@ -155,9 +155,9 @@ def templates(folder: Path) -> Iterator[tuple[Path, str, str]]:
     file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     stated = json.loads(settings.read_text("utf-8")).get("chat_template") if settings.is_file() else None
     named = stated if isinstance(stated, list) else [{"name": "default", "template": stated}]
-    for one in named:
-        if isinstance(one, dict) and isinstance(one.get("template"), str):
-            yield settings, str(one.get("name")), one["template"]
+    for name in named:
+        if isinstance(name, dict) and isinstance(name.get("template"), str):
+            yield settings, str(name.get("name")), name["template"]
     try:
         if file.is_file():
             yield file, "default", file.read_text("utf-8")

@@ -327,7 +327,7 @@ def _write(
 
 def _as_written(tensor: Tensor, changes: dict[str, list[AdapterChange]]) -> Tensor:
     """The same tensor, or a larger one where an adapter brings a larger vocabulary."""
-    shapes = [one.replaced.shape for one in changes.get(tensor.name, []) if one.replaced is not None]
+    shapes = [change.replaced.shape for change in changes.get(tensor.name, []) if change.replaced is not None]
     if not shapes or shapes[-1] == tensor.shape:
         return tensor
     return replace(tensor, shape=shapes[-1], end=tensor.begin + tensor.size // tensor.shape[0] * shapes[-1][0])
@@ -337,8 +337,8 @@ def _changed(part: torch.Tensor, rows: slice, factors: list[Factors], kind: torc
     """Some rows of a tensor as they will be written; numbers no narrower than the base's hold each sum, too."""
     if kind is not None and part.is_floating_point() and kind.itemsize >= part.dtype.itemsize:
         part = part.to(kind)
-    for one in factors:
-        part = one.on(part, rows)
+    for factor in factors:
+        part = factor.on(part, rows)
     return part if kind is None or not part.is_floating_point() else part.to(kind)
 
 
@@ -352,9 +352,9 @@ def _write_index(shards: list[str], out: Path) -> None:
     shards = [*shards, HEAD_SHARD] if (out / HEAD_SHARD).is_file() else shards
     if len(shards) == 1:
         return
-    found = {shard: read_header(out / shard)[0] for shard in shards}
-    places = {name: shard for shard, tensors in found.items() for name in tensors}
-    total = sum(tensor.size for tensors in found.values() for tensor in tensors.values())
+    headers = {shard: read_header(out / shard)[0] for shard in shards}
+    places = {name: shard for shard, tensors in headers.items() for name in tensors}
+    total = sum(tensor.size for tensors in headers.values() for tensor in tensors.values())
     values = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
     (out / INDEX).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 

@@ -34,7 +34,7 @@ OF_NOISE = 3.0
 def probe_texts(words: TextTokens) -> list[list[int]]:
     """The tokens of the texts, of unlike lengths."""
     tokens = [words.prompt(text)[: LONGEST - 2 * number] for number, text in enumerate(TEXTS)]
-    return [one for one in tokens if len(one) > 1]
+    return [token for token in tokens if len(token) > 1]
 
 
 @contextmanager

@@ -23,8 +23,8 @@ class VisibleGpu:
 def visible_gpus() -> list[VisibleGpu]:
     """The GPUs that torch sees here (CUDA or ROCm), in its order; no process takes hold of one by being counted."""
     torch = import_torch()
-    found = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
-    return [VisibleGpu(str(one.name), int(one.total_memory)) for one in found]
+    devices = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
+    return [VisibleGpu(str(device.name), int(device.total_memory)) for device in devices]
 
 
 def refuse_small_gpus(

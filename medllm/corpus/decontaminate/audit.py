@@ -315,20 +315,20 @@ def audit(texts: Iterable[tuple[str, str]], asked: AuditRequest) -> AuditReport:
         ):
             report.documents += 1
             report.characters += len(text)
-            for one in largest:
-                report.trace(index.items[one.item].name, one.containment, name)
-            for one in flagged:
-                item = index.items[one.item]
-                decided = report.judge(one.containment)
+            for match in largest:
+                report.trace(index.items[match.item].name, match.containment, name)
+            for match in flagged:
+                item = index.items[match.item]
+                decided = report.judge(match.containment)
                 if decided is None:
                     continue
-                found = Finding(name, item.name, one.containment, one.part, decided, asked.stage)
-                report.record_match(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
+                finding = Finding(name, item.name, match.containment, match.part, decided, asked.stage)
+                report.record_match(finding, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
             for number, cosine in meanings.match(text, asked.alike) if meanings else ():
-                if all(one.item != number for one in flagged):
+                if all(match.item != number for match in flagged):
                     item = index.items[number]
-                    found = Finding(name, item.name, cosine, "meaning", "review", asked.stage)
-                    report.record_match(found, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
+                    finding = Finding(name, item.name, cosine, "meaning", "review", asked.stage)
+                    report.record_match(finding, excerpt(text, item) if len(report.shown) < SHOWN else [], item.text)
     return report
 
 

@@ -110,21 +110,21 @@ class Match(NamedTuple):
 
 def distinct(items: Iterable[ExamItem]) -> list[ExamItem]:
     """List the items; raise DataError for two of one name (an ambiguous report) or none (every text would be clean)."""
-    found = list(items)
-    if not found:
+    remaining = list(items)
+    if not remaining:
         raise DataError(
             "corpus.no-exam-items",
             "The held-out exams have no questions, so every text would count as clean. Name an exam with questions.",
         )
     names: set[str] = set()
-    for item in found:
+    for item in remaining:
         if item.name in names:
             raise DataError(
                 "corpus.duplicate-exam-item",
                 f"{item.name}: two held-out questions have this name. Give each question its own id.",
             )
         names.add(item.name)
-    return found
+    return remaining
 
 
 def held_out(exams: Iterable[tuple[str, Path]], years: Mapping[str, Collection[int]] | None = None) -> list[ExamItem]:
@@ -132,17 +132,21 @@ def held_out(exams: Iterable[tuple[str, Path]], years: Mapping[str, Collection[i
 
     `years` has those that are held out, for exams in whose files others are too.
     """
-    found: list[ExamItem] = []
+    exam_items: list[ExamItem] = []
     for name, folder in exams:
         questions = held_out_questions(name, folder, years)
-        found += [*map(as_item, questions), *translated_items(name, folder, questions)]
-    return found
+        exam_items += [*map(as_item, questions), *translated_items(name, folder, questions)]
+    return exam_items
 
 
 def held_out_questions(name: str, folder: Path, years: Mapping[str, Collection[int]] | None = None) -> list[Question]:
     """Load an exam's questions that are held out; one that states no year may be of any, and is."""
     chosen = (years or {}).get(name)
-    return [one for one in benchmarks.load(name, folder) if not chosen or one.year is None or one.year in chosen]
+    return [
+        question
+        for question in benchmarks.load(name, folder)
+        if not chosen or question.year is None or question.year in chosen
+    ]
 
 
 def translated_items(name: str, folder: Path, questions: Collection[Question] | None = None) -> list[ExamItem]:
@@ -150,20 +154,26 @@ def translated_items(name: str, folder: Path, questions: Collection[Question] | 
 
     With `questions` only theirs.
     """
-    found: dict[str, ExamItem] = {}
+    by_name: dict[str, ExamItem] = {}
     wanted = None if questions is None else {question.question_id for question in questions}
-    for one in benchmarks.translations(name, folder):
-        if wanted is not None and one.question_id not in wanted:
+    for translation in benchmarks.translations(name, folder):
+        if wanted is not None and translation.question_id not in wanted:
             continue
-        item = ExamItem(f"{name}/{one.question_id} ({one.language})", one.text, tuple(filter(None, one.choices)))
-        found.setdefault(item.name, item)
-    return list(found.values())
+        item = ExamItem(
+            f"{name}/{translation.question_id} ({translation.language})",
+            translation.text,
+            tuple(filter(None, translation.choices)),
+        )
+        by_name.setdefault(item.name, item)
+    return list(by_name.values())
 
 
 def as_item(question: Question) -> ExamItem:
     """Convert a question into an item of the audit."""
     stem = f"{question.context}\n{question.text}" if question.context else question.text
-    return ExamItem(f"{question.benchmark}/{question.question_id}", stem, tuple(one for one in question.choices if one))
+    return ExamItem(
+        f"{question.benchmark}/{question.question_id}", stem, tuple(choice for choice in question.choices if choice)
+    )
 
 
 def exam_folder(data: Path, name: str) -> Path:
@@ -220,4 +230,4 @@ def known_leaks(source: str, held_out: Iterable[str]) -> list[KnownLeak]:
     """
     name = source.split("@")[0].rstrip("/").rpartition("/")[2].lower()
     wanted = set(held_out)
-    return [one for one in KNOWN if wanted.intersection(one.holds) and re.search(one.pattern, name)]
+    return [entry for entry in KNOWN if wanted.intersection(entry.holds) and re.search(entry.pattern, name)]

@@ -72,19 +72,19 @@ def reveal_places(text: str) -> tuple[str, Places, Places]:
     begins = np.arange(len(text))
     ends = begins + 1
     for sign, pattern, become in _STEPS:
-        found = list(pattern.finditer(text)) if sign in text else []
-        if not found:
+        matches = list(pattern.finditer(text)) if sign in text else []
+        if not matches:
             continue
         pieces: list[str] = []
         first: list[Places] = []
         last: list[Places] = []
         at = 0
-        for one in found:
-            new = become(one)
-            pieces += [text[at : one.start()], new]
-            first += [begins[at : one.start()], np.full(len(new), begins[one.start()])]
-            last += [ends[at : one.start()], np.full(len(new), ends[one.end() - 1])]
-            at = one.end()
+        for match in matches:
+            new = become(match)
+            pieces += [text[at : match.start()], new]
+            first += [begins[at : match.start()], np.full(len(new), begins[match.start()])]
+            last += [ends[at : match.start()], np.full(len(new), ends[match.end() - 1])]
+            at = match.end()
         text = "".join((*pieces, text[at:]))
         begins, ends = np.concatenate([*first, begins[at:]]), np.concatenate([*last, ends[at:]])
     return text, begins, ends
@@ -122,7 +122,8 @@ class ExamIndex:
     def __init__(self, items: Iterable[ExamItem], *, window: int = WINDOW, floor: float = REVIEW) -> None:
         self.items = distinct(items)
         plain = [
-            replace(one, question=reveal(one.question), options=tuple(map(reveal, one.options))) for one in self.items
+            replace(item, question=reveal(item.question), options=tuple(map(reveal, item.options)))
+            for item in self.items
         ]
         self.floor = floor
         longest = int(np.diff(np.flatnonzero(fold_all([item.text for item in plain]) == BORDER), prepend=-1).max())
@@ -176,7 +177,7 @@ class _Script:
         seen += self.short.match(codes, anchors, places, windows.borders)
         if self._noisy:
             seen += self._noisy.match(codes, anchors, places, windows.borders)
-        return [one._replace(item=self._numbers[one.item]) for one in seen]
+        return [match._replace(item=self._numbers[match.item]) for match in seen]
 
     def _places(self, codes: Codes) -> tuple[Numbers, Codes]:
         """Return the places worth a search: those of an alphabet's long grams are in long rows of letters."""
@@ -220,11 +221,11 @@ def match_in_slices(index: ExamIndex, texts: Sequence[str]) -> list[tuple[list[M
         part = owners[begin : begin + 1000]
         seen = index.match([text for _, text in part])
         for place, matches in enumerate((seen.flagged, seen.largest)):
-            for one in matches:
-                number = part[one.document][0]
-                known = results[number][place].get(one.item)
-                if known is None or one.containment > known.containment:
-                    results[number][place][one.item] = one._replace(document=number)
+            for match in matches:
+                number = part[match.document][0]
+                known = results[number][place].get(match.item)
+                if known is None or match.containment > known.containment:
+                    results[number][place][match.item] = match._replace(document=number)
     return [(list(flagged.values()), list(largest.values())) for flagged, largest in results]
 
 

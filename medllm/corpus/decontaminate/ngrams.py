@@ -39,7 +39,7 @@ def _folding() -> _Folding:
     written: list[int] = []
     for code in range(LAST):
         if unicodedata.category(chr(code))[0] not in "CZP" or code in _MARKS:
-            becomes = [_bare(one) for one in unicodedata.normalize("NFKC", chr(code)).lower() if _counts(one)]
+            becomes = [_bare(char) for char in unicodedata.normalize("NFKC", chr(code)).lower() if _counts(char)]
             lengths[code], starts[code] = len(becomes), len(written)
             written += becomes
     lengths[BORDER], starts[BORDER] = 1, len(written)
@@ -294,9 +294,9 @@ class Numbering:
             numbers.append(at[same].astype(np.int64))
             more = np.flatnonzero(~same & (at + 1 < ends))
             left, at, ends, wanted = left[more], at[more] + 1, ends[more], wanted[more]
-        found, numbered = np.concatenate(places), np.concatenate(numbers)
-        order = np.argsort(found, kind="stable")
-        return found[order], numbered[order]
+        positions, numbered = np.concatenate(places), np.concatenate(numbers)
+        order = np.argsort(positions, kind="stable")
+        return positions[order], numbered[order]
 
     def along(self, codes: Codes, length: int, stretches: Sequence[tuple[int, int]]) -> Places:
         """Return for each place of the codes the number of the gram that begins there; `len(self)` where none is known.
@@ -308,9 +308,9 @@ class Numbering:
         np.add.at(edges, [end for _, end in stretches], -1)
         hashed = hash_grams(codes, length)
         inside = np.flatnonzero(np.cumsum(edges[: len(hashed)]))
-        places, found = self.find(hashed[inside])
+        places, gram_numbers = self.find(hashed[inside])
         numbers = np.full(len(codes), len(self), np.int64)
-        numbers[inside[places]] = found
+        numbers[inside[places]] = gram_numbers
         return numbers
 
 
@@ -318,6 +318,6 @@ def marked(marks: Marks, near: Places, wanted: Places) -> Marks:
     """Return which of the wanted numbers are near; `marks`, one more than the numbers, are off before and after."""
     marks[near] = True
     marks[-1] = False
-    found: Marks = marks[wanted]
+    chosen: Marks = marks[wanted]
     marks[near] = False
-    return found
+    return chosen

@@ -87,13 +87,13 @@ class ChangedQuestions:
         stretches = list(self._stretches(hashed, origins, borders))
         if not stretches:
             return []
-        numbers = self._loose.along(codes, self._measure.loose, [(one.begin, one.end) for one in stretches])
+        numbers = self._loose.along(codes, self._measure.loose, [(stretch.begin, stretch.end) for stretch in stretches])
         marks = np.zeros(len(self._loose) + 1, np.bool_)
         best: dict[tuple[int, int], float] = {}
-        for one in stretches:
-            score = self._weigh(one, codes, numbers, marks)
-            if score > best.get((one.text, one.item), 0.0):
-                best[one.text, one.item] = score
+        for stretch in stretches:
+            score = self._weigh(stretch, codes, numbers, marks)
+            if score > best.get((stretch.text, stretch.item), 0.0):
+                best[stretch.text, stretch.item] = score
         return [Match(text, item, round(score, 4), "together") for (text, item), score in best.items()]
 
     def _stretches(self, hashed: Hashes, origins: Numbers, borders: Numbers) -> Iterator[_Stretch]:
@@ -221,15 +221,15 @@ class ShortQuestions:
 
     def match(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Match]:
         """Find the short items in the texts; `hashed` are the runs that begin at `origins` in `codes`."""
-        found = list(self._pointed(hashed, origins, borders))
-        if not found:
+        pointed = list(self._pointed(hashed, origins, borders))
+        if not pointed:
             return []
         # A gram counts as near only if all of it is near.
-        ends = [(begin, max(begin, end - self._measure.near + 1)) for _, _, _, (begin, end), _ in found]
+        ends = [(begin, max(begin, end - self._measure.near + 1)) for _, _, _, (begin, end), _ in pointed]
         numbers = self._near.along(codes, self._measure.near, ends)
         marks = np.zeros(len(self._near) + 1, np.bool_)
         matches = []
-        for (text, number, place, near, limits), (begin, end) in zip(found, ends, strict=True):
+        for (text, number, place, near, limits), (begin, end) in zip(pointed, ends, strict=True):
             wanted = self._questions[number]
             question = float(marked(marks, numbers[begin:end], wanted).sum()) / len(wanted)
             if question >= self._measure.short_question:
@@ -242,11 +242,11 @@ class ShortQuestions:
         self, hashed: Hashes, origins: Numbers, borders: Numbers
     ) -> Iterator[tuple[int, int, int, Reach, Reach]]:
         """Yield each text and item to weigh: place of its anchor, stretch near it and limits of the text."""
-        places, found = self._anchors.find(hashed)
+        places, anchors = self._anchors.find(hashed)
         places = origins[places]
         texts = np.searchsorted(borders, places)
         looked: dict[tuple[int, int], int] = {}
-        for place, anchor, text in zip(places.tolist(), found.tolist(), texts.tolist(), strict=True):
+        for place, anchor, text in zip(places.tolist(), anchors.tolist(), texts.tolist(), strict=True):
             for number in self._owners[anchor]:
                 # An anchor well inside the last weighed stretch is not weighed again.
                 if place < looked.get((text, number), 0):

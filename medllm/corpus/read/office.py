@@ -91,8 +91,8 @@ def _refuse_locked(book: zipfile.ZipFile, paths: list[str]) -> None:
     """Raise UnreadableError for chapters that are encrypted; obfuscated fonts do not matter."""
     if "META-INF/encryption.xml" not in book.namelist():
         return
-    found = _parse(book, "META-INF/encryption.xml").iterfind(".//{*}CipherReference")
-    if {unquote(one.get("URI", "")) for one in found} & set(paths):
+    references = _parse(book, "META-INF/encryption.xml").iterfind(".//{*}CipherReference")
+    if {unquote(reference.get("URI", "")) for reference in references} & set(paths):
         raise UnreadableError("corpus.locked-book", "the book's chapters are encrypted. Use one without protection.")
 
 
@@ -180,7 +180,7 @@ def _find_jis(name: str) -> codecs.CodecInfo | None:
 
     def decode(data: Any, errors: str = "strict", /) -> tuple[str, int]:  # noqa: ANN401  any buffer
         codes = bytes(data)
-        return bytes(one | 0x80 for one in codes).decode("euc_jp", errors), len(codes)
+        return bytes(code | 0x80 for code in codes).decode("euc_jp", errors), len(codes)
 
     def refuse(text: str, errors: str = "strict") -> tuple[bytes, int]:
         raise UnicodeError("nothing is written in this encoding")
@@ -302,7 +302,7 @@ class _Unknown:
                 f"the font {name} does not map its codes to characters. Save the PDF again "
                 "with its text searchable, or run OCR on it.",
             )
-        undecoded = sum(one == "\ufffd" or "\ue000" <= one <= "\uf8ff" for one in text)
+        undecoded = sum(char == "\ufffd" or "\ue000" <= char <= "\uf8ff" for char in text)
         if undecoded > UNKNOWN_SHARE * self.all:
             raise UnreadableError(
                 "corpus.unmapped-pdf",

@@ -140,9 +140,9 @@ def name_encoding(data: bytes) -> str:
             return encoding
     if _decodes(sample, "utf-8", whole) and b"\0" not in sample:
         return _seven_bit(sample) if b"\x1b" in sample else "utf-8"
-    wide = [one for one in ("utf-16-le", "utf-16-be") if len(data) % 2 == 0 and _decodes(sample, one, whole)]
+    wide = [code for code in ("utf-16-le", "utf-16-be") if len(data) % 2 == 0 and _decodes(sample, code, whole)]
     if b"\0" in sample:
-        if plain := [one for one in wide if _strange(sample, one) < 0.05]:
+        if plain := [code for code in wide if _strange(sample, code) < 0.05]:
             return max(plain, key=lambda encoding: _kana(sample, encoding) + _ascii(sample, encoding))
         raise UnreadableError(
             "corpus.not-text",
@@ -150,9 +150,9 @@ def name_encoding(data: bytes) -> str:
         )
     if _is_broken_utf8(sample):
         return "utf-8"
-    possible = [one for one in _LEGACY if _decodes(sample, one, whole) and _private(sample, one) < 0.02]
-    possible = [one for one in possible if one != "euc_jis_2004" or _kana(sample, one) > 0.1]
-    possible += [one for one in wide if _kana(sample, one) > 0.2 and not _strange(sample, one)]
+    possible = [code for code in _LEGACY if _decodes(sample, code, whole) and _private(sample, code) < 0.02]
+    possible = [code for code in possible if code != "euc_jis_2004" or _kana(sample, code) > 0.1]
+    possible += [code for code in wide if _kana(sample, code) > 0.2 and not _strange(sample, code)]
     # Each of these reads much of the others' bytes without complaint; only one of the readings has kana in it.
     best = max(possible, key=lambda encoding: _kana(sample, encoding) - _strange(sample, encoding), default=None)
     if "euc_jp" in possible and _HALF_WIDTH_EUC.fullmatch(sample):
@@ -162,7 +162,7 @@ def name_encoding(data: bytes) -> str:
         return best
     if _is_western(sample):
         return "cp1252"
-    if best and len(text) < 20 and all(_is_common(one) for run in _FOREIGN.findall(text) for one in run):
+    if best and len(text) < 20 and all(_is_common(char) for run in _FOREIGN.findall(text) for char in run):
         return best
     raise UnreadableError(
         "corpus.unknown-encoding",
@@ -187,7 +187,7 @@ def _is_broken_utf8(sample: bytes) -> bool:
     """Return whether nearly all bytes are UTF-8: a few broken bytes do not make another encoding."""
     text = sample.decode("utf-8", "replace")
     broken = text.count("\ufffd")
-    return sum(one > "\u07ff" for one in text) - broken > 10 * broken
+    return sum(char > "\u07ff" for char in text) - broken > 10 * broken
 
 
 def _is_japanese(text: str) -> bool:
@@ -201,10 +201,10 @@ def _is_japanese(text: str) -> bool:
     together = sum(len(run) for run in runs if len(run) > 1)
     if max(together, kana) < 0.5 * total:
         return False
-    half_width = sum("｡" <= one <= "ﾟ" for run in runs for one in run)
+    half_width = sum("｡" <= char <= "ﾟ" for run in runs for char in run)
     if 2 * len(_HALF_WIDTH_IN_WORD.findall(text)) > half_width:
         return False
-    common = sum(_is_common(one) for run in runs for one in run)
+    common = sum(_is_common(char) for run in runs for char in run)
     if total < 20:
         return kana > 0 or 2 * max(common, half_width) >= total
     return kana >= 0.02 * total or common >= 0.9 * total or half_width >= 0.9 * total
@@ -260,12 +260,12 @@ def _decodes(sample: bytes, encoding: str, whole: bool = False) -> bool:
 def _private(sample: bytes, encoding: str) -> float:
     """The share of characters that no Japanese text has: Windows' Shift_JIS finds a private one for any stray byte."""
     text = sample.decode(encoding, "ignore")
-    return sum("\ue000" <= one <= "\uf8ff" or "\x80" <= one <= "\x9f" for one in text) / max(len(text), 1)
+    return sum("\ue000" <= char <= "\uf8ff" or "\x80" <= char <= "\x9f" for char in text) / max(len(text), 1)
 
 
 def _ascii(sample: bytes, encoding: str) -> float:
     text = sample.decode(encoding, "ignore")
-    return sum(one.isascii() for one in text) / max(len(text), 1)
+    return sum(char.isascii() for char in text) / max(len(text), 1)
 
 
 def _kana(sample: bytes, encoding: str) -> float:
@@ -275,4 +275,4 @@ def _kana(sample: bytes, encoding: str) -> float:
 
 def _strange(sample: bytes, encoding: str) -> float:
     text = sample.decode(encoding, "ignore")
-    return (len(_ODD.findall(text)) + sum(ord(one) < 32 and one not in "\t\r\n" for one in text)) / max(len(text), 1)
+    return (len(_ODD.findall(text)) + sum(ord(char) < 32 and char not in "\t\r\n" for char in text)) / max(len(text), 1)

@@ -45,13 +45,13 @@ def read_lines(piece: SourcePart) -> Iterator[Draft]:
 def _encoding(sample: bytes) -> str:
     """Return the encoding of most lines: one broken line does not change the encoding of a UTF-8 file."""
     try:
-        found = name_encoding(sample)
+        encoding = name_encoding(sample)
     except UnreadableError:
-        found = ""
+        encoding = ""
     lines = [line for line in sample.split(b"\n")[:-1] if not line.isascii()]
-    if not found.startswith("utf-8") and lines and sum(map(_is_utf8, lines)) * 2 >= len(lines):
+    if not encoding.startswith("utf-8") and lines and sum(map(_is_utf8, lines)) * 2 >= len(lines):
         return "utf-8"
-    return found or name_encoding(sample)
+    return encoding or name_encoding(sample)
 
 
 def _is_utf8(line: bytes) -> bool:

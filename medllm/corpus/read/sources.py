@@ -101,13 +101,13 @@ def split_source(source: TextSource) -> list[SourcePart]:
         return [SourcePart(source, source.folder, "")]
     if source.folder.is_file():
         return list(_pieces(source, source.folder, source.folder.name))
-    found = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _hidden(path, source.folder))
-    if not any(path.name.lower().endswith(READABLE) and not describes_source(path.name) for path in found):
+    paths = sorted(path for path in source.folder.rglob("*") if path.is_file() and not _hidden(path, source.folder))
+    if not any(path.name.lower().endswith(READABLE) and not describes_source(path.name) for path in paths):
         raise DataError(
             "corpus.nothing-readable",
             f"{source.name}: the folder has no readable file. Readable are {', '.join(READABLE)}.",
         )
-    return [piece for path in found for piece in _pieces(source, path, path.relative_to(source.folder).as_posix())]
+    return [piece for path in paths for piece in _pieces(source, path, path.relative_to(source.folder).as_posix())]
 
 
 def split_into_tasks(sources: Sequence[TextSource]) -> list[list[SourcePart]]:

@@ -139,11 +139,11 @@ class Cells:
             raise DataError(
                 "exam.accepted-not-a-list", f'{self.cell("accepted")} Give a list of answers, such as ["b", "c,d"].'
             )
-        found = [self._answer("answer", self.row.get("answer"), letters, where)]
-        found += [self._answer("accepted", value, letters, where) for value in accepted or ()]
-        if len(set(found)) < len(found):
+        answers = [self._answer("answer", self.row.get("answer"), letters, where)]
+        answers += [self._answer("accepted", value, letters, where) for value in accepted or ()]
+        if len(set(answers)) < len(answers):
             raise DataError("exam.answer-twice", f"{self.cell('accepted')} An answer is given twice: leave one out.")
-        return tuple(found)
+        return tuple(answers)
 
     def prohibited(self, letters: str | None, gold: tuple[frozenset[str], ...], where: str) -> frozenset[str]:
         """Return the letters that would harm the patient; none when left out."""
@@ -155,14 +155,14 @@ class Cells:
                 "exam.prohibited-without-choices",
                 f"{self.cell('prohibited')} A numeric question has no choices: leave it out.",
             )
-        found = self._letters("prohibited", value, letters, where, "prohibited names")
-        if found & gold[0]:
+        letters_read = self._letters("prohibited", value, letters, where, "prohibited names")
+        if letters_read & gold[0]:
             raise DataError(
                 "exam.prohibited-key",
                 f"{self.cell('prohibited')} A letter of the key cannot be prohibited too. Correct the one or the"
                 " other.",
             )
-        return found
+        return letters_read
 
     def _answer(self, column: str, value: object, letters: str | None, where: str) -> frozenset[str]:
         """Return one answer cell."""
@@ -232,8 +232,8 @@ def read(folder: Path, name: str) -> list[Question]:
     if folder.is_file():
         files = [folder]
     else:
-        found = (*folder.glob("*.jsonl"), *folder.glob("questions/*.parquet"), *folder.glob("*.parquet"))
-        files = sorted(file for file in found if file.name != "exemplars.jsonl")
+        tables = (*folder.glob("*.jsonl"), *folder.glob("questions/*.parquet"), *folder.glob("*.parquet"))
+        files = sorted(file for file in tables if file.name != "exemplars.jsonl")
     if not files:
         raise DataError(
             "exam.no-exam-in-folder",
@@ -250,7 +250,7 @@ def translations(folder: Path) -> list[Translation]:
     """Read a custom exam's translations: columns `text_LANGUAGE`, `choices_LANGUAGE`, and `translations/*.jsonl`."""
     files = [folder] if folder.is_file() else sorted(folder.glob("*.jsonl"))
     beside = sorted(folder.glob("translations/*.jsonl")) if folder.is_dir() else []
-    found = []
+    translated = []
     for file in [*(file for file in files if file.name != "exemplars.jsonl"), *beside]:
         for place, row in table_rows(file):
             texts = {
@@ -265,8 +265,8 @@ def translations(folder: Path) -> list[Translation]:
                         "exam.bad-translation", f"{place}: a translation needs a text and a list of choices."
                     )
                 language = str(row.get("language") or file.stem) if language == "translated" else language
-                found.append(Translation(str(row.get("question_id")), language, text, tuple(map(str, choices))))
-    return found
+                translated.append(Translation(str(row.get("question_id")), language, text, tuple(map(str, choices))))
+    return translated
 
 
 def exemplars(folder: Path, name: str) -> list[Question]:
@@ -298,7 +298,7 @@ def read_question(row: dict[str, Any], place: str, name: str) -> Question:
     Raises:
         DataError: A cell is missing or invalid.
     """
-    unknown = sorted(one for one in set(row) - set(COLUMNS) if not _TRANSLATED.fullmatch(one))
+    unknown = sorted(column for column in set(row) - set(COLUMNS) if not _TRANSLATED.fullmatch(column))
     if unknown:
         raise DataError(
             "exam.unknown-column",

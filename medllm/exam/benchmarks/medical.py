@@ -21,12 +21,12 @@ def read_english(folder: Path, name: str) -> list[Question]:
 def read_japanese(folder: Path, name: str) -> list[Question]:
     """Read the test questions of a translated set, from JSON lines or parquet."""
     subset = _JAPANESE[name]
-    found = [
+    questions = [
         *folder.glob(f"{subset}/test*.jsonl"),
         *folder.glob(f"{subset}/test*.parquet"),
         *folder.glob(f"**/{subset}/test*.parquet"),
     ]
-    files = sorted(set(found))
+    files = sorted(set(questions))
     rows = [row for file in files for row in table_rows(file)]
     return [_japanese(row, place, name, number) for number, (place, row) in enumerate(rows)]
 
@@ -88,8 +88,8 @@ def read_jmmlu(folder: Path, name: str) -> list[Question]:
 
 def read_mmmlu(folder: Path, name: str) -> list[Question]:
     """Read the Japanese file of openai/MMMLU, reduced to the five subjects."""
-    found = [*sorted(folder.glob("**/*JA*JP*.csv")), *sorted(folder.glob("**/JA_JP/*.parquet"))]
-    rows = [row for file in found[:1] for row in table_rows(file)]
+    files = [*sorted(folder.glob("**/*JA*JP*.csv")), *sorted(folder.glob("**/JA_JP/*.parquet"))]
+    rows = [row for file in files[:1] for row in table_rows(file)]
     counts = dict.fromkeys(SUBJECTS, 0)
     questions = []
     for place, row in rows:

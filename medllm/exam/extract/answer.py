@@ -57,20 +57,20 @@ def parse(
     'truncated'
     """
     reply = read_completion(completion, question.text if question else None, thinks=thinks)
-    found = _find(reply.text, question)
+    parsed = _find(reply.text, question)
     if question is not None and (other := other_choices(reply.text, question.choices)) is not None:
         above = _find(reply.text[:other], question)
         if above.firm:
-            found, reply = above, replace(reply, text=reply.text[:other], run_on=True)
+            parsed, reply = above, replace(reply, text=reply.text[:other], run_on=True)
     truncated, thinking = finish_reason == "length" or reply.truncated, reply.thinking
-    if not found.firm and not reply.run_on:
-        unfinished = found.behind > _LAST_WORDS and thinks_aloud(reply.text)
+    if not parsed.firm and not reply.run_on:
+        unfinished = parsed.behind > _LAST_WORDS and thinks_aloud(reply.text)
         truncated = truncated or (unfinished and finish_reason is None)
         thinking = thinking or (unfinished and truncated)
-        found = Parsed() if truncated or unfinished else found
-    found = replace(found, text=reply.text, run_on=reply.run_on, loop=reply.loop)
-    found = replace(found, truncated=truncated, thinking=thinking)
-    return replace(found, status=_status(found, question))
+        parsed = Parsed() if truncated or unfinished else parsed
+    parsed = replace(parsed, text=reply.text, run_on=reply.run_on, loop=reply.loop)
+    parsed = replace(parsed, truncated=truncated, thinking=thinking)
+    return replace(parsed, status=_status(parsed, question))
 
 
 def _find(text: str, question: Question | None) -> Parsed:
@@ -80,9 +80,9 @@ def _find(text: str, question: Question | None) -> Parsed:
     keyed = keyed_value(text)
     if keyed is not None:
         inner = plain(keyed)
-        found = find_number(inner) if numeric else _letters(inner, asked)
+        parsed = find_number(inner) if numeric else _letters(inner, asked)
         return (
-            Parsed(answer=found.answer, extraction_rule="marker", firm=True) if found.answer is not None else Parsed()
+            Parsed(answer=parsed.answer, extraction_rule="marker", firm=True) if parsed.answer is not None else Parsed()
         )
     text = plain(text)
     return find_number(text) if numeric else _letters(text, asked)
@@ -99,9 +99,9 @@ def _letters(text: str, asked: AnswerSpace) -> Parsed:
             return Parsed()
         return _finding(marked, text)
     for rule in (read_whole, read_last_line, read_conclusion, read_statement, read_first_line):
-        found = rule(text, asked)
-        if found is not None:
-            return _finding(found, text)
+        letters = rule(text, asked)
+        if letters is not None:
+            return _finding(letters, text)
     return Parsed()
 
 

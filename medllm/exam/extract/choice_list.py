@@ -34,12 +34,12 @@ def verdicts(text: str) -> dict[str, bool]:
     >>> verdicts("a・b 正しい。上記の通り。c~e 誤り。\n答え: a,b")
     {'a': True, 'b': True, 'c': False, 'd': False, 'e': False}
     """
-    found: dict[str, bool] = {}
+    by_letter: dict[str, bool] = {}
     for letters, segment in _segments(text):
         verdict = _verdict(segment)
         if verdict is not None:
-            found.update(dict.fromkeys(letters, verdict))
-    return dict(sorted(found.items()))
+            by_letter.update(dict.fromkeys(letters, verdict))
+    return dict(sorted(by_letter.items()))
 
 
 def _verdict(segment: str) -> bool | None:
@@ -82,11 +82,11 @@ def _spelt_out(letters: str) -> str:
     >>> _spelt_out("c~e")
     'cde'
     """
-    plain = "".join(LETTERS[CIRCLED.index(one)] if one in CIRCLED else one.lower() for one in letters)
+    plain = "".join(LETTERS[CIRCLED.index(letter)] if letter in CIRCLED else letter.lower() for letter in letters)
     ends = re.fullmatch(r"([a-h])\s*[〜~]\s*([a-h])", plain)
     if ends:
         return LETTERS[LETTERS.index(ends[1]) : LETTERS.index(ends[2]) + 1]
-    return "".join(one for one in plain if one in LETTERS)
+    return "".join(char for char in plain if char in LETTERS)
 
 
 _OPEN = r"[(\[{<〈《【]{0,3}[ \t]{0,4}(?:(?:選択肢|肢|[Oo]ptions?|[Cc]hoices?)[ \t]{0,4})?[(\[{<〈《【]{0,3}[ \t]{0,4}"
@@ -154,23 +154,23 @@ def letters_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[f
     under a condition ("a となるのは", "a?") gives none.
     """
     if (denied := _NOT_BUT.match(text, start)) is not None:
-        found = _list_at(text, denied.end(), allowed, lenient=False)
-        instead = _BUT.match(text, found[1]) if found else None
+        letters = _list_at(text, denied.end(), allowed, lenient=False)
+        instead = _BUT.match(text, letters[1]) if letters else None
         return closed_list(text, instead.end(), allowed) if instead else None
-    found = _list_at(text, start, allowed, lenient=lenient)
-    if found is None or found[0] == frozenset(allowed):
+    letters = _list_at(text, start, allowed, lenient=lenient)
+    if letters is None or letters[0] == frozenset(allowed):
         return None
-    if (other := _INSTEAD.match(text, found[1])) is not None:
+    if (other := _INSTEAD.match(text, letters[1])) is not None:
         return closed_list(text, other.end(), allowed)
-    return None if _DENIED.match(text, found[1]) else found
+    return None if _DENIED.match(text, letters[1]) else letters
 
 
 def closed_list(text: str, start: int, allowed: str) -> tuple[frozenset[str], int] | None:
     """Return a list whose clause ends directly after it: "b です", "B.", "b に訂正します"."""
-    found = _list_at(text, start, allowed, lenient=True)
-    if found is None or found[0] == frozenset(allowed) or _DENIED.match(text, found[1]):
+    letters = _list_at(text, start, allowed, lenient=True)
+    if letters is None or letters[0] == frozenset(allowed) or _DENIED.match(text, letters[1]):
         return None
-    return found if _CLOSED.match(text, found[1]) else None
+    return letters if _CLOSED.match(text, letters[1]) else None
 
 
 def bare_list(text: str, allowed: str) -> tuple[frozenset[str], str] | None:
@@ -179,10 +179,10 @@ def bare_list(text: str, allowed: str) -> tuple[frozenset[str], str] | None:
     >>> bare_list("b: 硫化水素中毒", "abcde")
     (frozenset({'b'}), '硫化水素中毒')
     """
-    found = _list_at(text, 0, allowed, lenient=True)
-    if found is None or found[0] == frozenset(allowed):
+    listed = _list_at(text, 0, allowed, lenient=True)
+    if listed is None or listed[0] == frozenset(allowed):
         return None
-    letters, end = found
+    letters, end = listed
     if _ENDED.fullmatch(text, end) or (len(letters) > 1 and _COMMENT.fullmatch(text, end)):
         return letters, ""
     labelled = _LABELLED.fullmatch(text, end) if len(letters) == 1 and not _was_digit(text, end) else None
@@ -204,9 +204,9 @@ def list_before(text: str, allowed: str) -> frozenset[str] | None:
     """
     for start in range(len(text)):
         if (start == 0 or not _WORD.match(text[start - 1])) and (
-            found := _list_at(text, start, allowed, lenient=False)
+            listed := _list_at(text, start, allowed, lenient=False)
         ):
-            letters, end = found
+            letters, end = listed
             if not text[end:].strip(" \t()"):
                 return letters
     return None
@@ -219,15 +219,15 @@ def _list_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[fro
         one_case = run["run"] in (letters, letters.upper())
         if one_case and list(letters) == sorted(set(letters)) and set(letters) <= set(allowed):
             return frozenset(letters), run.end()
-    found: list[str] = []
+    collected: list[str] = []
     end = start
     item = _item_at(text, start, allowed, lenient=lenient)
     while item is not None:
         letter, end = item
-        found.append(letter)
+        collected.append(letter)
         gap = _SEPARATOR.match(text, end)
         item = _item_at(text, gap.end(), allowed, lenient=lenient and _was_digit(text, end)) if gap else None
-    return (frozenset(found), end) if found else None
+    return (frozenset(collected), end) if collected else None
 
 
 def _was_digit(text: str, end: int) -> bool:
@@ -238,17 +238,17 @@ def _was_digit(text: str, end: int) -> bool:
 
 def _item_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[str, int] | None:
     """Return one letter and the place after it."""
-    if found := _LETTER.match(text, start):
-        raw = found["letter"]
+    if match := _LETTER.match(text, start):
+        raw = match["letter"]
         letter = LETTERS[CIRCLED.index(raw)] if raw in CIRCLED else raw.lower()
-        if letter not in allowed or (not found["close"] and _NOT_AFTER.match(text, found.end())):
+        if letter not in allowed or (not match["close"] and _NOT_AFTER.match(text, match.end())):
             return None
-        article = letter == "a" and not found["close"] and _ARTICLE.match(text, found.end())
-        return None if article else (letter, found.end())
-    if lenient and (found := _DIGIT.match(text, start)):
-        letter = LETTERS[int(found["digit"]) - 1]
-        return (letter, found.end()) if letter in allowed else None
-    if lenient and (found := _KANA.match(text, start)):
-        letter = LETTERS[_KANA_ORDER.index(found["kana"])]
-        return (letter, found.end()) if letter in allowed else None
+        article = letter == "a" and not match["close"] and _ARTICLE.match(text, match.end())
+        return None if article else (letter, match.end())
+    if lenient and (match := _DIGIT.match(text, start)):
+        letter = LETTERS[int(match["digit"]) - 1]
+        return (letter, match.end()) if letter in allowed else None
+    if lenient and (match := _KANA.match(text, start)):
+        letter = LETTERS[_KANA_ORDER.index(match["kana"])]
+        return (letter, match.end()) if letter in allowed else None
     return None

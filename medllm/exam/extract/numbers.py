@@ -70,10 +70,10 @@ def number_at(text: str, start: int) -> str | None:
     if cells := _BLANK_CELLS.match(text, begin):
         return "".join(cells[1].split())
     result = _result_of(text, begin)
-    found = _NUMBER.match(text, begin if result is None else result)
-    if found is not None and (other := _INSTEAD.match(text, found.end())):
-        found = _NUMBER.match(text, other.end())
-    return None if found is None or _NO_NUMBER.match(text, found.end()) else _digits(found)
+    match = _NUMBER.match(text, begin if result is None else result)
+    if match is not None and (other := _INSTEAD.match(text, match.end())):
+        match = _NUMBER.match(text, other.end())
+    return None if match is None or _NO_NUMBER.match(text, match.end()) else _digits(match)
 
 
 def _result_of(text: str, begin: int) -> int | None:
@@ -109,12 +109,12 @@ def _digits(found: re.Match[str]) -> str:
 
 def find_number(text: str) -> Parsed:
     """Find the last marked number, a bare one, one alone on the last line, or the one that is concluded."""
-    found, end = _marked_number(text)
+    digits, end = _marked_number(text)
     for change in list(CORRECTION.finditer(text, end))[-20:][::-1] if end else ():
         if (number := number_at(text, change.end())) is not None:
             return Parsed(answer=number, extraction_rule="correction")
     if end:
-        return Parsed() if WITHDRAWN.search(text, end) else found
+        return Parsed() if WITHDRAWN.search(text, end) else digits
     bare = _BARE_NUMBER.fullmatch(text)
     if bare:
         number = number_at(text, bare.start("number"))

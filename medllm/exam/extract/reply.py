@@ -240,10 +240,10 @@ def _outside_marks(text: str, *, thinks: bool) -> Split:
 
 def thinks_aloud(text: str) -> bool:
     """Return whether a text reads like thinking without marks: "Wait, maybe ...", "Let me ..."."""
-    found: set[str] = set()
+    words: set[str] = set()
     for word in _ALOUD.finditer(text):
-        found.add(word[0].lower())
-        if len(found) >= _ALOUD_ENOUGH:
+        words.add(word[0].lower())
+        if len(words) >= _ALOUD_ENOUGH:
             return True
     return False
 
@@ -300,10 +300,10 @@ def cuts(text: str, asked: str | None) -> list[int]:
         (turn.start() for turn in _TURN.finditer(text) if not _repeats(text[turn.end() : turn.end() + 200], known)),
         None,
     )
-    found = [place.start() for place in (STOP.search(text), _ROLE_MARK.search(text)) if place]
-    found += [place.start() for place in (_HEADED.search(text), _ROLE_LINE.search(text)) if place]
-    found += [place for place in (turn, _choices_below(text)) if place is not None]
-    return found
+    starts = [place.start() for place in (STOP.search(text), _ROLE_MARK.search(text)) if place]
+    starts += [place.start() for place in (_HEADED.search(text), _ROLE_LINE.search(text)) if place]
+    starts += [place for place in (turn, _choices_below(text)) if place is not None]
+    return starts
 
 
 def other_choices(text: str, choices: Sequence[str]) -> int | None:
@@ -317,7 +317,7 @@ def other_choices(text: str, choices: Sequence[str]) -> int | None:
         blocks = [block[name] for name in "abc"]
         if any(_VERDICT.search(words) for words in blocks) or not all(lines):
             continue
-        if any(one in line or line in one for line in lines for one in own):
+        if any(line_of_own in line or line in line_of_own for line in lines for line_of_own in own):
             continue
         return _stem_above(text, block.start())
     return None

@@ -61,12 +61,12 @@ def read_marked(text: str, asked: AnswerSpace) -> ChoicesAt | None:
     for place, mark in enumerate(marks):
         if of_another(text, mark.start()) or under_condition(text, mark.start()) or enumerates(text, mark):
             continue
-        found = _headed(text, mark, asked) if mark.re is HEADING else _behind_mark(text, mark, asked)
-        if found is None or (in_an_aside(text, mark.start()) and place + 1 < len(marks)):
+        choices = _headed(text, mark, asked) if mark.re is HEADING else _behind_mark(text, mark, asked)
+        if choices is None or (in_an_aside(text, mark.start()) and place + 1 < len(marks)):
             continue
-        if len(found.letters) < asked.wanted:
-            return _joined(text, found, marks[place + 1 :], asked)
-        return found
+        if len(choices.letters) < asked.wanted:
+            return _joined(text, choices, marks[place + 1 :], asked)
+        return choices
     return None
 
 
@@ -83,17 +83,17 @@ def _joined(text: str, last: ChoicesAt, before: list[re.Match[str]], asked: Answ
     letters = last.letters
     start = None
     for mark in before:
-        found = _headed(text, mark, asked) if mark.re is HEADING else _behind_mark(text, mark, asked)
+        choices = _headed(text, mark, asked) if mark.re is HEADING else _behind_mark(text, mark, asked)
         if (
-            found is None
-            or found.end > last.end
-            or (start is not None and text[found.end : start].strip(" \t\n。.、,"))
+            choices is None
+            or choices.end > last.end
+            or (start is not None and text[choices.end : start].strip(" \t\n。.、,"))
         ):
             continue
-        gap = text[found.end : last.end]
+        gap = text[choices.end : last.end]
         if gap.count("\n") > asked.wanted or len(gap) > 80 * asked.wanted:
             break
-        letters = letters | found.letters
+        letters = letters | choices.letters
         start = mark.start()
         if len(letters) == asked.wanted:
             return last._replace(letters=letters)
@@ -113,10 +113,10 @@ def _behind_mark(text: str, mark: re.Match[str], asked: AnswerSpace) -> ChoicesA
         words = choices_at(text, instead.end(), asked)
     if words is not None and not _taken_back(text, words[1]):
         return ChoicesAt(words[0], "choice text", words[1], is_firm(text, mark.start(), words[1], how))
-    found = letters_at(text, begin, asked.letters, lenient=connected)
-    if found is None or not _kana_allowed(text[begin : found[1]], asked):
+    choices = letters_at(text, begin, asked.letters, lenient=connected)
+    if choices is None or not _kana_allowed(text[begin : choices[1]], asked):
         return None
-    letters, end = found
+    letters, end = choices
     spread = spread_list(text, begin, asked.letters, asked.wanted) if len(letters) < asked.wanted else None
     return ChoicesAt(spread or letters, how, end, is_firm(text, mark.start(), end, how))
 
@@ -152,20 +152,20 @@ def _headed(text: str, mark: re.Match[str], asked: AnswerSpace) -> ChoicesAt | N
 
 def _items(text: str, begin: int, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the letters of lines that give one answer each, after bullets or numbers."""
-    found: set[str] = set()
+    gathered: set[str] = set()
     place, end = begin, begin
     marked = False
-    while (item := _ITEM.match(text, place)) is not None and len(found) < 8:
+    while (item := _ITEM.match(text, place)) is not None and len(gathered) < 8:
         letters = _text_alone(item["words"], asked) or _alone(item["words"], asked)
-        if letters is None or (found and not item["bullet"] and (marked or asked.wanted < 2)):
+        if letters is None or (gathered and not item["bullet"] and (marked or asked.wanted < 2)):
             break
         marked = marked or item["bullet"] is not None
-        found |= letters
+        gathered |= letters
         end = item.end()
         place = end + 1
-    if not found or len(found) == len(asked.letters) or (not marked and len(found) < 2):
+    if not gathered or len(gathered) == len(asked.letters) or (not marked and len(gathered) < 2):
         return None
-    return ChoicesAt(frozenset(found), "marker", end, firm=True)
+    return ChoicesAt(frozenset(gathered), "marker", end, firm=True)
 
 
 def _text_alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
@@ -180,10 +180,10 @@ def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
     The words must be the choice's if both are in one script: "C. difficile infection" and "D dimer" are no
     answers, "c (retinal photocoagulation)" is one.
     """
-    found = bare_list(line, asked.letters)
-    if found is None or not _kana_allowed(line, asked):
+    choices = bare_list(line, asked.letters)
+    if choices is None or not _kana_allowed(line, asked):
         return None
-    letters, words = found
+    letters, words = choices
     if not words:
         return letters
     (letter,) = letters
@@ -199,8 +199,8 @@ def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
 def read_correction(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:
     """Return the last answer that replaces an earlier one: 「いや、b です」, "Actually, it's B."."""
     for change in list(CORRECTION.finditer(text, after))[-20:][::-1]:
-        if found := closed_list(text, change.end(), asked.letters):
-            return ChoicesAt(found[0], "correction", found[1], firm=False)
+        if choices := closed_list(text, change.end(), asked.letters):
+            return ChoicesAt(choices[0], "correction", choices[1], firm=False)
     return None
 
 
@@ -259,9 +259,9 @@ def read_conclusion(text: str, asked: AnswerSpace) -> ChoicesAt | None:
             conclusions.add(letters)
     for conclusion in CONCLUSION.finditer(text):
         part = re.split(r"[。\n]", text[conclusion.end() : conclusion.end() + 60], maxsplit=1)[0]
-        found = bare_list(part, asked.letters)
-        if found is not None and not found[1]:
-            drawn.append((conclusion.end(), found[0]))
+        choices = bare_list(part, asked.letters)
+        if choices is not None and not choices[1]:
+            drawn.append((conclusion.end(), choices[0]))
     if drawn:
         at, letters = max(drawn, key=lambda one: one[0])
         return ChoicesAt(letters, "conclusion", at, firm=False)

@@ -54,8 +54,8 @@ def stated(text: str, asked: AnswerSpace) -> frozenset[str] | None:
     tail = [part.strip() for part in _SENTENCE.split(text[-2 * _LONGEST :]) if part.strip()]
     head = [part.strip() for part in _SENTENCE.split(text[:_LONGEST]) if part.strip()]
     for sentence in [*tail[-1:], *head[:1]]:
-        if len(sentence) <= _LONGEST and (found := _sentence(sentence, asked)) is not None:
-            return found
+        if len(sentence) <= _LONGEST and (letters := _sentence(sentence, asked)) is not None:
+            return letters
     return _judged(text, asked)
 
 
@@ -68,17 +68,19 @@ def _sentence(sentence: str, asked: AnswerSpace) -> frozenset[str] | None:
         words = choices_at(sentence, head.end(), asked)
         if words is not None and _TAIL.fullmatch(sentence, words[1]):
             return words[0]
-        found = letters_at(sentence, head.end(), asked.letters, lenient=True)
-        if found is not None and _ends(sentence, found[1], found[0], asked):
-            return found[0]
+        letters = letters_at(sentence, head.end(), asked.letters, lenient=True)
+        if letters is not None and _ends(sentence, letters[1], letters[0], asked):
+            return letters[0]
     words = choices_at(sentence, start, asked)
     if words is not None and _SAID.match(sentence, words[1]) and _TAIL.fullmatch(sentence, words[1]):
         return None if asked.negative else words[0]
-    found = letters_at(sentence, start, asked.letters, lenient=False)
-    if found is None or not _ends(sentence, found[1], found[0], asked):
+    letters = letters_at(sentence, start, asked.letters, lenient=False)
+    if letters is None or not _ends(sentence, letters[1], letters[0], asked):
         return None
     return (
-        found[0] if start or (_TAIL.fullmatch(sentence, found[1]) and sentence[found[1] :].strip(" 。.!)]\n")) else None
+        letters[0]
+        if start or (_TAIL.fullmatch(sentence, letters[1]) and sentence[letters[1] :].strip(" 。.!)]\n"))
+        else None
     )
 
 
@@ -110,14 +112,14 @@ def _judged(text: str, asked: AnswerSpace) -> frozenset[str] | None:
     """Return the letters that verdicts on every choice, one per line, set apart as the question asks."""
     if not asked.wanted:
         return None
-    found = verdicts(text)
-    if set(found) != set(asked.letters):
+    judgements = verdicts(text)
+    if set(judgements) != set(asked.letters):
         return None
     lines = sum(1 for line in text.split("\n") if line.strip())
     right_asked = re.search("正しい|正解|適切|該当|あてはまる|当てはまる|妥当|correct|appropriate|true", asked.text)
-    if lines < len(found) and not (right_asked and not asked.negative):
+    if lines < len(judgements) and not (right_asked and not asked.negative):
         return None
-    chosen = {letter for letter, verdict in found.items() if verdict is not asked.negative}
+    chosen = {letter for letter, verdict in judgements.items() if verdict is not asked.negative}
     return frozenset(chosen) if len(chosen) == asked.wanted else None
 
 
@@ -160,13 +162,13 @@ def keyed_value(text: str) -> str | None:
     """
     head = _FENCE.match(text)
     if head is not None and text[head.end()] == "{":
-        found = _object_at(text, head.end())
-        if found is not None:
-            return _answer_of(found[0])
+        keyed = _object_at(text, head.end())
+        if keyed is not None:
+            return _answer_of(keyed[0])
         return _broken(text)
     if head is not None and _OBJECT.match(text, head.end() + 1):
-        found = _object_at(text, head.end() + 1)
-        return _answer_of(found[0]) if found is not None else None
+        keyed = _object_at(text, head.end() + 1)
+        return _answer_of(keyed[0]) if keyed is not None else None
     headed = _HEADED.match(text)
     return headed["value"] if headed else _embedded(text)
 
@@ -175,9 +177,9 @@ def _embedded(text: str) -> str | None:
     """Return the answer in the object that ends a reply of words."""
     starts = [place.start() for place in _OBJECT.finditer(text)][-_TRIES:]
     for start in starts:
-        found = _object_at(text, start)
-        if found is not None and _AFTER.fullmatch(text, found[1]):
-            value = _answer_of(found[0])
+        keyed = _object_at(text, start)
+        if keyed is not None and _AFTER.fullmatch(text, keyed[1]):
+            value = _answer_of(keyed[0])
             return value or None
     return None
 
@@ -246,7 +248,7 @@ def _written(value: Any, deep: int) -> str:  # noqa: ANN401
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, list | tuple | set):
-        return ", ".join(_written(one, deep) for one in value)
+        return ", ".join(_written(entry, deep) for entry in value)
     if isinstance(value, dict):
         if not deep:
             return ""

@@ -67,24 +67,24 @@ def _asked(question: Question) -> AnswerSpace:
 
 def essence(words: str) -> str:
     """Reduce words to letters and digits in one case, which no difference in print changes."""
-    return "".join(one for one in normal(words).casefold() if one.isalnum())
+    return "".join(char for char in normal(words).casefold() if char.isalnum())
 
 
 def choices_at(text: str, start: int, asked: AnswerSpace) -> tuple[frozenset[str], int] | None:
     """Return the choices whose own words begin at `start`, one or a list, and the place after them."""
-    found: set[str] = set()
+    letters: set[str] = set()
     end = start
     at = start
     while (one := _choice_at(text, at, asked)) is not None:
         letter, end = one
-        found.add(letter)
+        letters.add(letter)
         gap = _SEPARATOR.match(text, end)
         if gap is None or _choice_at(text, gap.end(), asked) is None:
             break
         at = gap.end()
-    if not found or len(found) == len(asked.choices) or not _BOUNDARY.match(text, end):
+    if not letters or len(letters) == len(asked.choices) or not _BOUNDARY.match(text, end):
         return None
-    return frozenset(found), end
+    return frozenset(letters), end
 
 
 def _choice_at(text: str, start: int, asked: AnswerSpace) -> tuple[str, int] | None:
@@ -92,7 +92,7 @@ def _choice_at(text: str, start: int, asked: AnswerSpace) -> tuple[str, int] | N
     if not asked.choices or start >= len(text):
         return None
     part = text[start : start + _LONGEST].split("\n", 1)[0]
-    spoken = [(one, place) for place, sign in enumerate(part) for one in sign.casefold() if one.isalnum()]
+    spoken = [(char, place) for place, sign in enumerate(part) for char in sign.casefold() if char.isalnum()]
     folded = "".join(one for one, _ in spoken)
     same = [
         (len(words), letter)
@@ -272,9 +272,9 @@ def marks_of(text: str) -> list[re.Match[str]]:
     """Return the places where an answer is announced, the last one first."""
     lowered = text.lower()
     same = lowered if len(lowered) == len(text) else text
-    found = [mark for mark in MARK.finditer(same) if not _inside_word(text, mark.start())][-_MOST_MARKS:]
-    found += list(HEADING.finditer(text))[-_MOST_MARKS:]
-    return sorted(found, key=lambda mark: (mark.start(), mark.end()), reverse=True)
+    marks = [mark for mark in MARK.finditer(same) if not _inside_word(text, mark.start())][-_MOST_MARKS:]
+    marks += list(HEADING.finditer(text))[-_MOST_MARKS:]
+    return sorted(marks, key=lambda mark: (mark.start(), mark.end()), reverse=True)
 
 
 def _inside_word(text: str, start: int) -> bool:

@@ -49,9 +49,9 @@ class ExamReplies:
     def column(self, samples: Samples, values: Values) -> tuple[Floats, Floats]:
         """Return a value per question, and 1 where the question was answered at all."""
         answers = scored(samples)
-        found = [answers.get(question.question_id) for question in self.questions]
-        numbers = np.array([0.0 if record is None else values(record) for record in found])
-        return numbers, np.array([record is not None for record in found], dtype=float)
+        ordered = [answers.get(question.question_id) for question in self.questions]
+        numbers = np.array([0.0 if record is None else values(record) for record in ordered])
+        return numbers, np.array([record is not None for record in ordered], dtype=float)
 
     def points(self, samples: Samples, members: Floats) -> Ratio:
         """Return the ratio of points over the questions that are members."""
@@ -84,9 +84,9 @@ def align_replies(records: Iterable[Record]) -> list[ExamReplies]:
 def _sitting(benchmark: str, groups: dict[tuple[str, PromptStyle], dict[tuple[str, int], Record]]) -> ExamReplies:
     questions: dict[str, Record] = {}
     replies = {}
-    for (model, prompt), found in groups.items():
+    for (model, prompt), group in groups.items():
         samples: Samples = {}
-        for (question_id, _), record in sorted(found.items(), key=lambda item: item[0][1]):
+        for (question_id, _), record in sorted(group.items(), key=lambda item: item[0][1]):
             samples.setdefault(question_id, []).append(record)
             _same_question(questions.setdefault(question_id, record), record)
         if not scored(samples):

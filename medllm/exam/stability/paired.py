@@ -224,12 +224,12 @@ class Comparison:
 
 def compare_models(exam: ExamReplies, sample: QuestionSample) -> list[Comparison]:
     """Compare every two models under each prompt, over the questions that both answered."""
-    found = []
+    comparisons = []
     for prompt in PROMPTS:
         models = [model for model, its in exam.replies if its == prompt]
         pairs = [_compare(exam, prompt, first, second, sample) for first, second in combinations(models, 2)]
-        found += _corrected([pair for pair in pairs if pair.questions])
-    return found
+        comparisons += _corrected([pair for pair in pairs if pair.questions])
+    return comparisons
 
 
 def _compare(exam: ExamReplies, prompt: PromptStyle, first: str, second: str, sample: QuestionSample) -> Comparison:
@@ -260,5 +260,5 @@ def _compare(exam: ExamReplies, prompt: PromptStyle, first: str, second: str, sa
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons of one prompt with p values corrected for their number."""
-    values = holm([one.p for one in comparisons])
+    values = holm([comparison.p for comparison in comparisons])
     return [replace(one, p_holm=p) for one, p in zip(comparisons, values, strict=True)]

@@ -166,10 +166,10 @@ def _change(row: ScoreRow, words: dict[str, str]) -> tuple[str, str]:
 
     They have a line for each prompt that is compared with the plain one, with its name where there are two.
     """
-    found = [(after, change) for (before, after), change in row.changes.items() if before == "plain" and change]
+    shown = [(after, change) for (before, after), change in row.changes.items() if before == "plain" and change]
     changes, kept = [], []
-    for after, change in found:
-        name = f"{words[after]}: " if len(found) > 1 else ""
+    for after, change in shown:
+        name = f"{words[after]}: " if len(shown) > 1 else ""
         ends = f"[{100 * change.low:+z.1f}, {100 * change.high:+z.1f}]"
         changes.append(name + f"{100 * change.value:+z.1f} {ends}".replace("-", "−"))
         kept.append("" if math.isnan(change.retention) else f"{100 * change.retention:.1f} %")

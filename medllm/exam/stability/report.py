@@ -184,9 +184,9 @@ class ScoreRow:
             if prompt in row["shares"]
         }
         changes: dict[Pair, ScoreChange | None] = {}
-        for one in row["changes"]:
-            values = {name: value for name, value in one.items() if name not in ("before", "after")}
-            changes[one["before"], one["after"]] = ScoreChange(**values) if values else None
+        for change in row["changes"]:
+            values = {name: value for name, value in change.items() if name not in ("before", "after")}
+            changes[change["before"], change["after"]] = ScoreChange(**values) if values else None
         return cls(row["model"], row["exam"], shares, changes, row["trial"])
 
 
@@ -201,9 +201,9 @@ class TableColumn:
 
 def columns(rows: Iterable[ScoreRow]) -> list[TableColumn]:
     """Return the columns of scores and changes that these rows have, in one order: whatever was asked is shown."""
-    found = {key: heading for row in rows for key, (heading, _) in row.parts().items()}
+    headings = {key: heading for row in rows for key, (heading, _) in row.parts().items()}
     order = [*PROMPTS, *map(column_of, PAIRS)]
-    return [TableColumn(key, found[key]) for key in order if key in found]
+    return [TableColumn(key, headings[key]) for key in order if key in headings]
 
 
 def column_of(pair: Pair) -> str:
@@ -279,14 +279,14 @@ def _stability(exam: ExamReplies, model: str, sample: QuestionSample) -> ModelSt
             correct, there = exam.column(samples, lambda record: float(record.correct))
             score, accuracy = sample.score(exam.points(samples, there)), sample.share(Ratio(correct, there))
             conditions[prompt] = condition(samples, score, accuracy)
-    found = {pair: paired_change(exam, model, sample, pair) for pair in PAIRS}
-    changes = {pair: change for pair, change in found.items() if change is not None}
+    by_pair = {pair: paired_change(exam, model, sample, pair) for pair in PAIRS}
+    changes = {pair: change for pair, change in by_pair.items() if change is not None}
     return ModelStability(exam.benchmark, model, conditions, changes, exam.is_trial(model))
 
 
 def score_table(report: StabilityReport) -> list[ScoreRow]:
     """Return a row for every model and exam of a report, in its order."""
-    return [_score_row(one) for one in report.models]
+    return [_score_row(model) for model in report.models]
 
 
 def _score_row(one: ModelStability) -> ScoreRow:

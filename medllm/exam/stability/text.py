@@ -112,7 +112,7 @@ def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator
     yield f"    transitions: {shown}"
     if change.by_chance is not None and change.lost_beyond_chance and change.gained_beyond_chance:
         yield f"    by chance {change.by_chance:.1f} would be lost and as many gained (guesses on what is not known):"
-        lost, gained = (_questions(one) for one in (change.lost_beyond_chance, change.gained_beyond_chance))
+        lost, gained = (_questions(estimate) for estimate in (change.lost_beyond_chance, change.gained_beyond_chance))
         yield f"    beyond that {lost} lost, {gained} gained"
     yield f"    retention {_number(change.retention)} of {change.transitions['right_right'] + change.lost} right ones"
     yield f"    churn {_number(change.churn)} of {change.questions}"
@@ -129,12 +129,12 @@ def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator
 
 def comparison_lines(report: StabilityReport, margin: float | None = None) -> Iterator[str]:
     """Yield every comparison of two models, prompt by prompt, each prompt with an empty line at its end."""
-    for prompt in dict.fromkeys(one.prompt for one in report.comparisons):
+    for prompt in dict.fromkeys(comparison.prompt for comparison in report.comparisons):
         yield f"models compared, {_PROMPTS[prompt]} (score of the second minus score of the first)"
-        for one in report.comparisons:
-            if one.prompt == prompt:
-                yield _comparison(one)
-                yield from _claims(one.difference, margin)
+        for comparison in report.comparisons:
+            if comparison.prompt == prompt:
+                yield _comparison(comparison)
+                yield from _claims(comparison.difference, margin)
         yield ""
 
 
@@ -173,9 +173,11 @@ def report_json(report: StabilityReport, margin: float | None = None) -> dict[st
     """Return the report as JSON values: the dataclasses of the report, names as in docs/evaluation.md."""
     return {
         "models": [_stability_json(stability, margin) for stability in report.models],
-        "comparisons": [asdict(one) | _claims_json(one.difference, margin) for one in report.comparisons],
-        "trainings": [asdict(one) for one in trainings(report)],
-        "contrasts": [asdict(one) for one in contrasts(report)],
+        "comparisons": [
+            asdict(comparison) | _claims_json(comparison.difference, margin) for comparison in report.comparisons
+        ],
+        "trainings": [asdict(training) for training in trainings(report)],
+        "contrasts": [asdict(contrast) for contrast in contrasts(report)],
     }
 
 

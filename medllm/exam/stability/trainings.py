@@ -60,55 +60,55 @@ def row_and_seed(model: str) -> tuple[str, int | None]:
     >>> row_and_seed("final-seed2"), row_and_seed("final")
     (('final', 2), ('final', None))
     """
-    found = _SEEDED.fullmatch(model)
-    return (found["row"], int(found["seed"])) if found else (model, None)
+    match = _SEEDED.fullmatch(model)
+    return (match["row"], int(match["seed"])) if match else (model, None)
 
 
 def trainings(report: StabilityReport) -> list[Trainings]:
     """Return every row of the report that has at least two trainings, exam by exam."""
-    found = []
+    groups = []
     for (benchmark, row), models in _rows(report).items():
         kinds: dict[PromptStyle, OverTrainings] = {}
         for prompt in PROMPTS:
-            estimates = [one.conditions[prompt].score for one in models if prompt in one.conditions]
+            estimates = [model.conditions[prompt].score for model in models if prompt in model.conditions]
             over = over_trainings(estimates)
             if over is not None and len(estimates) == len(models):
                 kinds[prompt] = over
         deltas = {column_of(pair): over for pair in PAIRS if (over := _change_over(models, pair)) is not None}
         delta = deltas.pop(column_of(EXPLAINING), None)
-        found.append(Trainings(benchmark, row, tuple(one.model for one in models), kinds, delta, deltas))
-    return found
+        groups.append(Trainings(benchmark, row, tuple(model.model for model in models), kinds, delta, deltas))
+    return groups
 
 
 def _change_over(models: Sequence[ModelStability], pair: Pair) -> OverTrainings | None:
     """Return a paired change over trainings that were all asked both ways."""
-    changes = [one.changes[pair].delta for one in models if pair in one.changes]
+    changes = [model.changes[pair].delta for model in models if pair in model.changes]
     return over_trainings(changes) if len(changes) == len(models) else None
 
 
 def contrasts(report: StabilityReport) -> list[Contrast]:
     """Return every two rows of the report that share at least two seeds, exam by exam and prompt by prompt."""
     pairs: dict[tuple[str, PromptStyle, str, str], dict[int | None, Estimate]] = {}
-    for one in report.comparisons:
-        (first, seed), (second, same) = row_and_seed(one.first), row_and_seed(one.second)
+    for comparison in report.comparisons:
+        (first, seed), (second, same) = row_and_seed(comparison.first), row_and_seed(comparison.second)
         if seed == same and first != second:
-            pairs.setdefault((one.benchmark, one.prompt, first, second), {})[seed] = one.difference
-    found = []
+            pairs.setdefault((comparison.benchmark, comparison.prompt, first, second), {})[seed] = comparison.difference
+    results = []
     for (benchmark, prompt, first, second), by_seed in pairs.items():
         over = over_trainings([by_seed[seed] for seed in sorted(by_seed, key=_order)])
         if over is not None:
-            found.append(Contrast(benchmark, prompt, first, second, over))
-    return found
+            results.append(Contrast(benchmark, prompt, first, second, over))
+    return results
 
 
 def over_trainings(estimates: Sequence[Estimate]) -> OverTrainings | None:
     """Return the mean of several trainings' numbers with its intervals; None for fewer than two."""
-    values = [one.value for one in estimates if one.value is not None]
+    values = [estimate.value for estimate in estimates if estimate.value is not None]
     if len(values) < 2 or len(values) < len(estimates):
         return None
     middle, half = mean(values), t_half_width(values)
     alone = Interval(middle - half, middle + half)
-    ends = [one.interval for one in estimates if one.interval is not None]
+    ends = [estimate.interval for estimate in estimates if estimate.interval is not None]
     if len(ends) < len(values):
         return OverTrainings(middle, None, alone, tuple(values))
     below = mean(value - end.low for value, end in zip(values, ends, strict=True))
@@ -132,11 +132,13 @@ def t_half_width(values: Sequence[float]) -> float:
 def trainings_lines(report: StabilityReport, show: Callable[[float, Interval | None, bool], str]) -> list[str]:
     """Return the rows with several trainings as text; `show` writes a number with its interval, signed or not."""
     lines = []
-    for one in trainings(report):
-        lines.append(f"  {one.row}, {len(one.models)} trainings ({', '.join(one.models)}), {one.benchmark}:")
-        scores = [(prompt, over, False) for prompt, over in one.scores.items()]
-        kinds = [*scores, *([("explained minus plain", one.delta, True)] if one.delta else [])]
-        kinds += [(name.replace("_", " "), over, True) for name, over in one.thinking.items()]
+    for training in trainings(report):
+        lines.append(
+            f"  {training.row}, {len(training.models)} trainings ({', '.join(training.models)}), {training.benchmark}:"
+        )
+        scores = [(prompt, over, False) for prompt, over in training.scores.items()]
+        kinds = [*scores, *([("explained minus plain", training.delta, True)] if training.delta else [])]
+        kinds += [(name.replace("_", " "), over, True) for name, over in training.thinking.items()]
         lines += [_line(f"    mean {name}", over, show, signed=signed) for name, over, signed in kinds]
     for pair in contrasts(report):
         name = (
@@ -154,8 +156,8 @@ def _line(name: str, over: OverTrainings, show: Callable[[float, Interval | None
 def _rows(report: StabilityReport) -> dict[tuple[str, str], list[ModelStability]]:
     """Return the models of each exam and row that has several trainings, in the order of their seeds."""
     rows: dict[tuple[str, str], list[ModelStability]] = {}
-    for one in report.models:
-        rows.setdefault((one.benchmark, row_and_seed(one.model)[0]), []).append(one)
+    for model in report.models:
+        rows.setdefault((model.benchmark, row_and_seed(model.model)[0]), []).append(model)
     return {
         key: sorted(models, key=lambda one: _order(row_and_seed(one.model)[1]))
         for key, models in rows.items()

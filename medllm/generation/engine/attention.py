@@ -92,12 +92,12 @@ def runs(models: Sequence[str]) -> list[tuple[str, slice]]:
     >>> runs(["base", "cpt", "cpt"])
     [('base', slice(0, 1, None)), ('cpt', slice(1, 3, None))]
     """
-    found, at = [], 0
+    spans, at = [], 0
     for name, group in groupby(models):
         end = at + len(list(group))
-        found.append((name, slice(at, end)))
+        spans.append((name, slice(at, end)))
         at = end
-    return found
+    return spans
 
 
 @dataclass(frozen=True)
@@ -312,10 +312,10 @@ def _blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention that never holds all scores, and the logarithm of each token's sum over exponentiated scores."""
-    found: tuple[torch.Tensor, torch.Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+    attended: tuple[torch.Tensor, torch.Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, False, attn_mask=bias, scale=scaling
     )
-    return found
+    return attended
 
 
 def _prefix_blocks(parts: Parts, shared: Shared) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,12 +328,12 @@ def _prefix_blocks(parts: Parts, shared: Shared) -> tuple[torch.Tensor, torch.Te
         together = part.transpose(0, 1).reshape(1, heads, count * tokens, size)
         seen = None if near is None else near[rows].repeat(1, parts.groups, 1).reshape(1, count * tokens, -1)
         bias = None if seen is None else as_bias(seen, part.dtype)
-        found, mass = _blocks(
+        attended, mass = _blocks(
             together, prefix.keys[parts.layer][None], prefix.values[parts.layer][None], bias, parts.scaling
         )
         if seen is not None:
             mass = mass.masked_fill(~seen.any(-1)[:, None], float("-inf"))
-        results.append(found.reshape(heads, count, tokens, size).transpose(0, 1))
+        results.append(attended.reshape(heads, count, tokens, size).transpose(0, 1))
         masses.append(mass.reshape(heads, count, tokens).transpose(0, 1))
     return torch.cat(results), torch.cat(masses)
 

@@ -145,19 +145,19 @@ def _batches(group: list[tuple[Request, list[int]]], limits: BatchLimits) -> lis
 
 def pieces(prompts: Sequence[Prompt], most: int) -> list[list[Prompt]]:
     """Prompts that are read together: those of one model, of like lengths, and `most` tokens if they are several."""
-    found: list[list[Prompt]] = []
+    parts: list[list[Prompt]] = []
     for prompt in prompts:
-        last = found[-1] if found else None
+        last = parts[-1] if parts else None
         if (
             last is None
             or prompt[0] != last[0][0]
             or (len(last) + 1) * len(last[0][1]) > most
             or _too_short(prompt[1], last[0][1])
         ):
-            found.append([prompt])
+            parts.append([prompt])
         else:
             last.append(prompt)
-    return found
+    return parts
 
 
 def _too_short(own: tuple[int, ...], longest: tuple[int, ...]) -> bool:

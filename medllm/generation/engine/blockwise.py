@@ -82,16 +82,16 @@ class BlockwiseModel:
             self._fill(block, paths[block])
             handles = self._lay_on(block, paths[block])
             for at, of_text in enumerate(calls):
-                found = block(hidden[at], *of_text[number][0][1:], **of_text[number][1])
-                hidden[at] = found[0] if isinstance(found, tuple) else found
+                output = block(hidden[at], *of_text[number][0][1:], **of_text[number][1])
+                hidden[at] = output[0] if isinstance(output, tuple) else output
             for handle in handles:
                 handle.remove()
             block.to("meta")
         self._fill(decoder.norm, paths[decoder.norm])
         self._fill(head, paths[head])
         softcap = getattr(config.get_text_config(), "final_logit_softcapping", None)
-        for one in hidden:
-            logits = head(decoder.norm(one))[0].float()
+        for state in hidden:
+            logits = head(decoder.norm(state))[0].float()
             yield logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
     def _calls(self, model: Any, decoder: Any, tokens: list[int]) -> list[Call]:  # noqa: ANN401
@@ -134,7 +134,7 @@ class BlockwiseModel:
                 inner = module.removeprefix(f"{path}.")
                 if inner == module:
                     continue
-                factors = [file.get_tensor(one.name).float().to(self.device) for one in (narrow, wide)]
+                factors = [file.get_tensor(tensor.name).float().to(self.device) for tensor in (narrow, wide)]
                 added = _adding(factors[0], factors[1], self.adapter.scale(module))
                 handles.append(block.get_submodule(inner).register_forward_hook(added))
         return handles

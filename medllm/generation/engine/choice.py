@@ -85,13 +85,13 @@ def difference(quick: LocalGenerator) -> str | None:
     are the logits at each position. Where attention has windows, they are narrowed for a second look, so that the
     prompts are longer than they are.
     """
-    found = _difference(quick)
+    reason = _difference(quick)
     quick.forget()
     with narrowed(quick.model) as there_are_windows:
-        if found is None and there_are_windows:
-            found = _difference(quick)
+        if reason is None and there_are_windows:
+            reason = _difference(quick)
             quick.forget()
-    return found
+    return reason
 
 
 def _difference(quick: LocalGenerator) -> str | None:

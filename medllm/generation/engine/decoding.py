@@ -172,8 +172,8 @@ def _likeliest(likely: torch.Tensor, count: int) -> torch.Tensor:
     """The likeliest tokens in falling order, of equals the lower number first; equals of the last are among them."""
     if count >= len(likely):
         return likely.sort(descending=True, stable=True).indices
-    found = (likely >= likely.topk(count).values[-1]).nonzero().flatten()
-    return found[likely[found].sort(descending=True, stable=True).indices]
+    tokens = (likely >= likely.topk(count).values[-1]).nonzero().flatten()
+    return tokens[likely[tokens].sort(descending=True, stable=True).indices]
 
 
 def switched_to(model: Any, name: str) -> AbstractContextManager[Any]:  # noqa: ANN401  a PeftModel

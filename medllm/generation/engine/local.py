@@ -195,8 +195,8 @@ class LocalGenerator(TokenwiseGenerator):
         """The logits at every position of a text as transformers' own attention gives them, in float32."""
         with self._own_attention(model):
             ids = torch.tensor([self.reader.words.prompt(text)], device=self.model.device)
-            found: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits[0].float()
-        return found
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        return logits
 
     @contextmanager
     def _own_attention(self, model: str) -> Iterator[None]:
@@ -270,10 +270,10 @@ class LocalGenerator(TokenwiseGenerator):
             keys = [layer.keys[0, :, : len(tokens)].clone() for layer in cache.layers]
             values = [layer.values[0, :, : len(tokens)].clone() for layer in cache.layers]
             self._prefixes[(tokens, model)] = Prefix(keys, values)
-        found = self._prefixes[(tokens, model)]
+        prefix = self._prefixes[(tokens, model)]
         while len(self._prefixes) > KEPT_PREFIXES:
             self._prefixes.popitem(last=False)
-        return found
+        return prefix
 
     def _forward(
         self,

@@ -75,8 +75,8 @@ class TransformersGenerator(BatchedGenerator):
         """The logits at every position of a text, in float32."""
         ids = torch.tensor([self.reader.words.prompt(text)], device=self.model.device)
         with torch.inference_mode(), self._only(model):
-            found: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits[0].float()
-        return found
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        return logits
 
     def _deltas(self, requests: Sequence[Request], *, streamed: bool) -> Iterator[Delta]:
         """Answer each prompt as a whole: no row shares its beginning with another, so each counts in full."""

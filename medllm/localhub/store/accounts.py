@@ -80,8 +80,8 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row | None:
     """Return the user or organisation of this name."""
-    found: sqlite3.Row | None = connection.execute("SELECT * FROM people WHERE name = ?", (name,)).fetchone()
-    return found
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM people WHERE name = ?", (name,)).fetchone()
+    return row
 
 
 def add_user(connection: sqlite3.Connection, name: str) -> int:

@@ -194,8 +194,8 @@ def mark_sent(connection: sqlite3.Connection, user: int, sha256: str) -> None:
 
 def was_sent(connection: sqlite3.Connection, user: int, sha256: str) -> bool:
     """Return whether this user has sent this content."""
-    found = connection.execute("SELECT 1 FROM sent WHERE user = ? AND sha256 = ?", (user, sha256)).fetchone()
-    return found is not None
+    row = connection.execute("SELECT 1 FROM sent WHERE user = ? AND sha256 = ?", (user, sha256)).fetchone()
+    return row is not None
 
 
 def joined(pieces: Iterable[ByteRange]) -> tuple[ByteRange, ...]:

@@ -12,10 +12,10 @@ from medllm.localhub.validation import HubRefusal, check_name, forbidden, no_rep
 
 def find(connection: sqlite3.Connection, namespace: str, name: str) -> sqlite3.Row | None:
     """Return the bucket of this name."""
-    found: sqlite3.Row | None = connection.execute(
+    row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM buckets WHERE namespace = ? AND name = ?", (namespace, name)
     ).fetchone()
-    return found
+    return row
 
 
 def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:

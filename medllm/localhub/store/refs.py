@@ -20,8 +20,8 @@ def resolve(connection: sqlite3.Connection, repo: Repo, revision: str) -> str:
     """Return the commit that a branch, tag, full reference or (the start of) a commit id means."""
     names = [revision] if revision.startswith("refs/") else [HEADS + revision, TAGS + revision]
     for name in names:
-        if found := target(connection, repo, name):
-            return found
+        if commit := target(connection, repo, name):
+            return commit
     if _COMMIT.fullmatch(revision):
         rows = connection.execute(
             "SELECT id FROM commits WHERE repo = ? AND id >= ? AND id < ? LIMIT 2", (repo.id, revision, revision + "g")

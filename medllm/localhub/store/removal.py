@@ -190,13 +190,13 @@ class LargeFile:
 
 def large_files(connection: sqlite3.Connection, repo: Repo) -> list[LargeFile]:
     """Return every large file of a repository's history, each content once, under the name it had first."""
-    found: dict[str, LargeFile] = {}
+    by_sha256: dict[str, LargeFile] = {}
     seen: set[str] = set()
     for reference, row in _commits(connection, repo):
         for path, node in _large(connection, row["tree"], "", seen):
             one = LargeFile(node.sha256, node.size, path, reference, row["date"], row["author"])
-            found.setdefault(node.sha256, one)
-    return list(found.values())
+            by_sha256.setdefault(node.sha256, one)
+    return list(by_sha256.values())
 
 
 def _commits(connection: sqlite3.Connection, repo: Repo) -> Iterator[tuple[str | None, sqlite3.Row]]:
@@ -265,12 +265,12 @@ def _rewrite(connection: sqlite3.Connection, repo: Repo, gone: set[str]) -> None
         while here in rows and here not in twins:
             chain.append(here)
             here = rows[here]["parent"]
-        for one in reversed(chain):
-            row = rows[one]
+        for link in reversed(chain):
+            row = rows[link]
             tree, parent = _strip(connection, row["tree"], gone, stripped), twins.get(row["parent"], row["parent"])
             header = Header(row["title"], row["message"])
-            twins[one] = (
-                one
+            twins[link] = (
+                link
                 if (tree, parent) == (row["tree"], row["parent"])
                 else commits.record(
                     connection, repo, parent=parent, tree=tree, header=header, author=row["author"], date=row["date"]
@@ -312,16 +312,16 @@ def erase(store: Store, files: set[str]) -> None:
 
 def _used(connection: sqlite3.Connection, files: set[str]) -> dict[str, list[tuple[int, int]]]:
     """Find the runs of bytes in these files that some content still uses."""
-    found: dict[str, list[tuple[int, int]]] = {}
+    ranges: dict[str, list[tuple[int, int]]] = {}
     for row in connection.execute("SELECT pieces FROM blobs"):
         for name, offset, length in json.loads(row["pieces"]):
             if name in files:
-                found.setdefault(name, []).append((offset, offset + length))
+                ranges.setdefault(name, []).append((offset, offset + length))
     for row in connection.execute("SELECT user, hash FROM xorbs"):
         name = f"xorbs/{row['user']}/{row['hash'][:2]}/{row['hash']}"
         if name in files:  # uploaded again meanwhile: the uploader has the xorb and refers to it again
-            found.setdefault(name, []).append((0, 2**62))
-    return found
+            ranges.setdefault(name, []).append((0, 2**62))
+    return ranges
 
 
 def _blank(place: Path, kept: list[tuple[int, int]]) -> None:

@@ -52,10 +52,10 @@ def find(connection: sqlite3.Connection, kind: str, namespace: str, name: str) -
 
 
 def _standing(connection: sqlite3.Connection, kind: str, namespace: str, name: str) -> sqlite3.Row | None:
-    found: sqlite3.Row | None = connection.execute(
+    row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM repos WHERE kind = ? AND namespace = ? AND name = ?", (kind, namespace, name)
     ).fetchone()
-    return found
+    return row
 
 
 def readable(connection: sqlite3.Connection, caller: Caller, kind: str, full: tuple[str, str]) -> Repo:

@@ -198,14 +198,14 @@ class Database:
         path.touch(mode=0o600)  # it holds the key that signs addresses
         with self.connection() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if found > VERSION:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if version > VERSION:
                 raise HubRefusal(
                     "server.newer-store",
-                    f"{path}: made by a newer medllm (schema {found}); update medllm to open it",
+                    f"{path}: made by a newer medllm (schema {version}); update medllm to open it",
                     status=500,
                 )
-            if found < VERSION:
+            if version < VERSION:
                 connection.executescript(SCHEMA)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
 

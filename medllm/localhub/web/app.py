@@ -48,7 +48,9 @@ def connection_class(limits: ServerLimits) -> type[asyncio.Protocol]:
             super().connection_made(transport)
             self._unread = 0
             if len(self.connections) > limits.connections:
-                silent = (one for one in self.connections if one is not self and one._is_idle())
+                silent = (
+                    connection for connection in self.connections if connection is not self and connection._is_idle()
+                )
                 (next(iter(waiting), None) or next(silent, self))._give_up()
             if not transport.is_closing():
                 self._wait()

@@ -149,14 +149,14 @@ def _change(call: Call, connection: sqlite3.Connection, bucket: int, line: bytes
         raise bad_request(f"{kind[:40]!r} is no operation of a bucket")
     xet_hash = check_sha256(fields.get("xetHash"))
     # A file is named by its xet hash: only this user's own uploads count, or it would give away what others stored.
-    found = connection.execute(
+    row = connection.execute(
         "SELECT xet_files.sha256 FROM xet_files JOIN blobs USING (sha256) WHERE user = ? AND hash = ?",
         (call.caller.id, xet_hash),
     ).fetchone()
-    if found is None:
+    if row is None:
         raise bad_request(f"{path}: the file {xet_hash} was not uploaded")
     mtime = fields.number("mtime", 0, most=253_402_300_799_000)  # the last year a date can have
-    buckets.put(connection, bucket, path, sha256=found["sha256"], xet_hash=xet_hash, mtime=mtime)
+    buckets.put(connection, bucket, path, sha256=row["sha256"], xet_hash=xet_hash, mtime=mtime)
 
 
 def _entry(row: sqlite3.Row) -> dict[str, object]:
@@ -175,8 +175,8 @@ def tree(call: Call) -> Response:
     start = len(prefix) + 1 if prefix else 0
     here = [file for file in files if deep or "/" not in file["path"][start:]]
     folders = {file["path"][: file["path"].index("/", start)] for file in files if "/" in file["path"][start:]}
-    found = [] if deep else [{"type": "directory", "path": folder} for folder in sorted(folders)]
-    return answer([*found, *map(_entry, here)])
+    entries = [] if deep else [{"type": "directory", "path": folder} for folder in sorted(folders)]
+    return answer([*entries, *map(_entry, here)])
 
 
 @routes.add("POST", _AREA + "/paths-info", body="memory")
@@ -194,8 +194,10 @@ def file(call: Call) -> Response:
     path = call.args["path"]
     with call.store.database.read() as connection:
         row = buckets.readable(connection, call.caller, *_full(call))
-        found = [one for one in buckets.files(connection, row["id"], path.rpartition("/")[0]) if one["path"] == path]
-        blob = blobs.find(connection, found[0]["sha256"]) if found else None
+        rows = [
+            listed for listed in buckets.files(connection, row["id"], path.rpartition("/")[0]) if listed["path"] == path
+        ]
+        blob = blobs.find(connection, rows[0]["sha256"]) if rows else None
     if blob is None:
         raise no_entry(path)
     headers = {"ETag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "X-Content-Type-Options": "nosniff"}

@@ -34,10 +34,10 @@ def slug_of(row: sqlite3.Row) -> str:
 
 def readable(connection: sqlite3.Connection, caller: Caller, namespace: str, name: str) -> sqlite3.Row:
     """Return the collection at this address, if this caller may know of it."""
-    found = _SLUG.fullmatch(name)
+    match = _SLUG.fullmatch(name)
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM collections WHERE namespace = ? AND id = ?",
-        (namespace, min(int(found[1], 16), 2**62) if found else -1),
+        (namespace, min(int(match[1], 16), 2**62) if match else -1),
     ).fetchone()
     if row is None or (row["private"] and not caller.belongs(row["namespace"])):
         raise HubRefusal("server.no-such-collection", "There is no such collection", status=404, error_code="NotFound")
@@ -67,10 +67,10 @@ def listed(connection: sqlite3.Connection, caller: Caller, owner: str | None) ->
 
 def titled(connection: sqlite3.Connection, namespace: str, title: str) -> sqlite3.Row | None:
     """Return the collection of this title."""
-    found: sqlite3.Row | None = connection.execute(
+    row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM collections WHERE namespace = ? AND title = ?", (namespace, title)
     ).fetchone()
-    return found
+    return row
 
 
 def insert(
@@ -126,8 +126,8 @@ def items(connection: sqlite3.Connection, caller: Caller, number: int) -> list[C
         "WHERE collection = ? ORDER BY position, item",
         (number,),
     ).fetchall()
-    found = [CollectionItem(row["item"], repos.from_row(row), row["note"]) for row in rows]
-    return [one for one in found if not one.repo.private or caller.belongs(one.repo.namespace)]
+    entries = [CollectionItem(row["item"], repos.from_row(row), row["note"]) for row in rows]
+    return [entry for entry in entries if not entry.repo.private or caller.belongs(entry.repo.namespace)]
 
 
 def add(connection: sqlite3.Connection, number: int, repo: Repo, note: str | None) -> None:
@@ -216,16 +216,16 @@ def listing(call: Call) -> Response:
     item = call.query.get("item")
     with call.store.database.read() as connection:
         rows = listed(connection, call.caller, call.query.get("owner"))
-        found = [_described(connection, call, row) for row in rows]
+        described = [_described(connection, call, row) for row in rows]
     if item:
         kinds, _, full = item.partition("/")
-        found = [
-            one
-            for one in found
-            for line in one["items"]  # type: ignore[attr-defined]  # as `_described` makes them
+        described = [
+            collection
+            for collection in described
+            for line in collection["items"]  # type: ignore[attr-defined]  # as `_described` makes them
             if (KINDS.get(kinds), full) == (line["type"], line["id"])
         ]
-    return answer(found[: call.number("limit", _PAGE, _PAGE)])
+    return answer(described[: call.number("limit", _PAGE, _PAGE)])
 
 
 @routes.add("POST", _AREA, body="memory")

@@ -131,8 +131,8 @@ def preupload(call: Call) -> Response:
         root = commits.tree_of(connection, repo, refs.resolve(connection, repo, call.args["revision"]))
         large = Large(_text(connection, call.store, root, ".gitattributes"))
         ignored = Ignored(_text(connection, call.store, root, ".gitignore") if sent is None else sent)
-        found = [_advice(call.store, item, large, trees.find(connection, root, item.text("path"))) for item in files]
-    return answer({"files": [{**one, "shouldIgnore": ignored(str(one["path"]))} for one in found]})
+        advice = [_advice(call.store, item, large, trees.find(connection, root, item.text("path"))) for item in files]
+    return answer({"files": [{**entry, "shouldIgnore": ignored(str(entry["path"]))} for entry in advice]})
 
 
 def _text(connection: sqlite3.Connection, store: Store, root: str, path: str) -> str:
@@ -219,7 +219,7 @@ def history(call: Call) -> Response:
     with call.store.database.read() as connection:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
         rows = list(commits.history(connection, repo, refs.resolve(connection, repo, call.args["revision"])))
-    found = [
+    entries = [
         {
             "id": row["id"],
             "title": row["title"],
@@ -233,7 +233,7 @@ def history(call: Call) -> Response:
     headers = {"X-Total-Count": str(len(rows))}
     if (page + 1) * limit < len(rows):
         headers["Link"] = f'<{call.base}{call.path}?limit={limit}&p={page + 1}>; rel="next"'
-    return answer(found, headers=headers)
+    return answer(entries, headers=headers)
 
 
 def _formatted(title: str, message: str, *, wanted: bool) -> dict[str, object]:

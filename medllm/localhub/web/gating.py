@@ -22,8 +22,8 @@ def _put(connection: sqlite3.Connection, repo: Repo, user: int, status: str) -> 
 
 def _status(connection: sqlite3.Connection, repo: Repo, user: int) -> str | None:
     row = connection.execute("SELECT status FROM access_requests WHERE repo = ? AND user = ?", (repo.id, user))
-    found = row.fetchone()
-    return None if found is None else str(found["status"])
+    status = row.fetchone()
+    return None if status is None else str(status["status"])
 
 
 def _ask(call: Call, kind: str) -> Response:
@@ -70,7 +70,7 @@ def requests(call: Call) -> Response:
             "JOIN people ON people.id = access_requests.user WHERE repo = ? AND status = ? ORDER BY date",
             (repo.id, status),
         ).fetchall()
-    found = [
+    entries = [
         {
             "requestId": f"{row['id']:024x}",
             "user": {"user": row["name"], "fullname": row["name"], "email": None},
@@ -80,7 +80,7 @@ def requests(call: Call) -> Response:
         }
         for row in rows
     ]
-    return answer(found)
+    return answer(entries)
 
 
 def _person(connection: sqlite3.Connection, fields: Fields) -> int:

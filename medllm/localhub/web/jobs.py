@@ -115,12 +115,12 @@ def listing(call: Call) -> Response:
         rows = connection.execute(
             "SELECT * FROM jobs WHERE namespace = ? ORDER BY created DESC, id", (call.args["namespace"],)
         ).fetchall()
-    found = []
+    entries = []
     for row in rows:
         own = json.loads(row["labels"])
         if (not stages or row["stage"] in stages) and all(own.get(key) == value for key, value in labels):
-            found.append(job_runner.describe(row))
-    return answer(found)
+            entries.append(job_runner.describe(row))
+    return answer(entries)
 
 
 @routes.add("GET", _AREA + "/{job}")
@@ -204,10 +204,10 @@ def _lines_from(path: Path, position: int) -> tuple[list[str], int]:
     try:
         with path.open("rb") as file:
             file.seek(position)
-            found = [line for line in islice(file, 500) if line.endswith(b"\n")]
+            lines = [line for line in islice(file, 500) if line.endswith(b"\n")]
     except FileNotFoundError:
         return [], position
-    return [line.decode().rstrip("\n") for line in found], position + sum(map(len, found))
+    return [line.decode().rstrip("\n") for line in lines], position + sum(map(len, lines))
 
 
 def _tail(path: Path, count: int) -> int:

@@ -29,7 +29,7 @@ def _batch(call: Call, kind: str) -> Response:
     if fields.text("operation") != "upload":
         raise bad_request("Only uploads go through this address: download from /resolve")
     parted = "multipart" in fields.values("transfers")
-    found: list[dict[str, object]] = []
+    objects: list[dict[str, object]] = []
     with call.store.database.write() as connection:
         repos.writable(connection, call.caller, kind, call.full)
         for item in fields.items("objects", 1000):
@@ -41,8 +41,8 @@ def _batch(call: Call, kind: str) -> Response:
                 blobs.touch(connection, sha256)
             else:
                 entry["actions"] = _actions(call, sha256, size, parted=parted)
-            found.append(entry)
-    response = answer({"transfer": "basic", "objects": found})
+            objects.append(entry)
+    response = answer({"transfer": "basic", "objects": objects})
     response.headers["Content-Type"] = "application/vnd.git-lfs+json"
     return response
 
@@ -222,26 +222,26 @@ def listing(call: Call) -> Response:
     with call.store.database.read() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
         files = removal.large_files(connection, repo)
-    found = [
+    entries = [
         {
-            "fileOid": one.sha256,
-            "oid": one.sha256,
-            "filename": one.path,
-            "size": one.size,
-            "pushedAt": one.date,
-            "pusher": {"name": one.author, "fullname": one.author, "type": "user"},
-            "ref": one.reference,
+            "fileOid": file.sha256,
+            "oid": file.sha256,
+            "filename": file.path,
+            "size": file.size,
+            "pushedAt": file.date,
+            "pusher": {"name": file.author, "fullname": file.author, "type": "user"},
+            "ref": file.reference,
         }
-        for one in files[start : start + limit]
+        for file in files[start : start + limit]
     ]
-    return answer(found, headers=call.next_page(start + limit if start + limit < len(files) else None))
+    return answer(entries, headers=call.next_page(start + limit if start + limit < len(files) else None))
 
 
 @routes.add("POST", _AREA + "/batch", body="memory")
 def remove(call: Call) -> Response:
     """Rewrite the history without these files, and erase their bytes unless other content uses them."""
     wanted = Fields(call.json().get("deletions"))
-    gone = {check_sha256(one) for one in wanted.texts("sha", 1000)}
+    gone = {check_sha256(text) for text in wanted.texts("sha", 1000)}
     if not wanted.flag("rewriteHistory", True):
         raise HubRefusal(
             "server.not-offered",
@@ -251,7 +251,7 @@ def remove(call: Call) -> Response:
         )
     with call.store.database.write() as connection:
         repo = repos.writable(connection, call.caller, call.kind, call.full)
-        gone &= {one.sha256 for one in removal.large_files(connection, repo)}
+        gone &= {large_file.sha256 for large_file in removal.large_files(connection, repo)}
         files = removal.take_down(call.store, connection, repo, gone) if gone else set()
     removal.erase(call.store, files)
     return answer({"success": True, "deleted": len(gone)})

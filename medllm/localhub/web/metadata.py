@@ -107,8 +107,8 @@ def shape_faults(meta: Mapping[str, object]) -> dict[str, str]:
     """Return every field whose value has a shape that the Hub refuses, with the reason."""
     rules: dict[str, Callable[[object], str | None]] = dict.fromkeys(_LISTS, _texts)
     rules |= dict.fromkeys(_WORDS, _text) | {"model-index": _model_index, "configs": _objects}
-    found = {field: rule(meta[field]) for field, rule in rules.items() if meta.get(field) is not None}
-    return {field: why for field, why in found.items() if why}
+    faults = {field: rule(meta[field]) for field, rule in rules.items() if meta.get(field) is not None}
+    return {field: why for field, why in faults.items() if why}
 
 
 def _text(value: object) -> str | None:
@@ -116,13 +116,13 @@ def _text(value: object) -> str | None:
 
 
 def _texts(value: object) -> str | None:
-    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
         return None
     return "must be a text or a list of texts"
 
 
 def _objects(value: object) -> str | None:
-    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         return None
     return "must be a list of mappings"
 
@@ -152,7 +152,9 @@ def _result(result: object) -> str | None:
         return "must give each result a dataset with a name and a type"
     if not isinstance(metrics, list) or not metrics:
         return "must give each result a list of metrics"
-    if not all(isinstance(one, dict) and isinstance(one.get("type"), str) and "value" in one for one in metrics):
+    if not all(
+        isinstance(metric, dict) and isinstance(metric.get("type"), str) and "value" in metric for metric in metrics
+    ):
         return "must give each metric a type and a value"
     return None
 

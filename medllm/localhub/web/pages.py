@@ -196,8 +196,12 @@ def _commit(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
     row = commits.get(connection, repo, refs.resolve(connection, repo, call.args["revision"]))
     after = trees.files(connection, row["tree"])
     before = trees.files(connection, commits.tree_of(connection, repo, row["parent"])) if row["parent"] else {}
-    changes = [("added" if one not in before else "changed", one) for one in after if before.get(one) != after[one]]
-    changes += [("removed", one) for one in before if one not in after]
+    changes = [
+        ("added" if commit not in before else "changed", commit)
+        for commit in after
+        if before.get(commit) != after[commit]
+    ]
+    changes += [("removed", commit) for commit in before if commit not in after]
     facts = {"commit": row, "changes": changes[:_BOUND], "more": len(changes) > _BOUND, "bound": _BOUND}
     return page("commit.html", _facts(call, repo, "main") | facts)
 

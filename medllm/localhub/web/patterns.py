@@ -34,11 +34,11 @@ class Pattern:
 
     def _past_stars(self, places: set[int]) -> set[int]:
         """Add to these places in the pattern those behind a `**`, which also matches zero names."""
-        found = set(places)
+        reached = set(places)
         for place in range(len(self.names)):
-            if place in found and self.names[place] is None:
-                found.add(place + 1)
-        return found
+            if place in reached and self.names[place] is None:
+                reached.add(place + 1)
+        return reached
 
 
 def _pattern(text: str) -> Pattern | None:
@@ -77,8 +77,8 @@ class Ignored:
 
     def __init__(self, text: str) -> None:
         lines = [_stripped(line) for line in text.removeprefix("\ufeff").splitlines()[:_LINES]]
-        found = (_pattern(line) for line in lines if line and not line.startswith("#"))
-        self._patterns = [pattern for pattern in found if pattern is not None]
+        patterns = (_pattern(line) for line in lines if line and not line.startswith("#"))
+        self._patterns = [pattern for pattern in patterns if pattern is not None]
 
     def __call__(self, path: str) -> bool:
         """Return whether the path is ignored: once a folder is, nothing below it comes back."""

@@ -95,8 +95,8 @@ def create(call: Call) -> Response:
             raise
         with call.store.database.read() as connection:
             repo = repos.readable(connection, call.caller, kind, full)
-        found = {"error": str(refusal), "url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"}
-        return answer(found, 409, {"X-Error-Message": str(refusal), "X-Error-Code": "RepoExists"})
+        body = {"error": str(refusal), "url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"}
+        return answer(body, 409, {"X-Error-Message": str(refusal), "X-Error-Code": "RepoExists"})
     return answer({"url": _address(call, repo), "name": repo.full, "id": f"{repo.id:024x}"})
 
 
@@ -155,8 +155,8 @@ def info(call: Call) -> Response:
         revision = call.args.get("revision", "main")
         commit_id = refs.resolve(connection, repo, revision)
         with_blobs = call.flag("blobs")
-        found = describe(connection, call.store.files, repo, commit_id=commit_id, with_blobs=with_blobs)
-        return answer({**found, "sha": refs.shown(revision, commit_id)})
+        body = describe(connection, call.store.files, repo, commit_id=commit_id, with_blobs=with_blobs)
+        return answer({**body, "sha": refs.shown(revision, commit_id)})
 
 
 @routes.add("GET", "/api/{kinds}/{namespace}/{name}/auth-check", "/api/{kinds}/{namespace}/{name}/auth-check/write")
@@ -176,7 +176,7 @@ def listing(call: Call) -> Response:
         if name in query:
             where.append(column)
             values.append(query[name])
-    wanted, found, cursor = set(query.getlist("filter")), list[dict[str, object]](), None
+    wanted, entries, cursor = set(query.getlist("filter")), list[dict[str, object]](), None
     with call.store.database.read() as connection:
         rows = connection.execute(f"SELECT * FROM repos WHERE {' AND '.join(where)} ORDER BY id DESC", values)
         for row in rows:
@@ -184,13 +184,13 @@ def listing(call: Call) -> Response:
             head = refs.target(connection, repo, refs.HEADS + "main")
             if head is None or (repo.private and not call.caller.belongs(repo.namespace)):
                 continue
-            if len(found) == limit:
-                cursor = int(str(found[-1]["_id"]), 16)
+            if len(entries) == limit:
+                cursor = int(str(entries[-1]["_id"]), 16)
                 break
             described = describe(connection, call.store.files, repo, commit_id=head, siblings=call.flag("full"))
             if wanted <= set(map(str, described["tags"] if isinstance(described["tags"], list) else [])):
-                found.append(described)
-    return answer(found, headers=call.next_page(cursor))
+                entries.append(described)
+    return answer(entries, headers=call.next_page(cursor))
 
 
 @routes.add("POST", "/api/validate-yaml", body="memory")
@@ -198,7 +198,10 @@ def validate_yaml(call: Call) -> Response:
     """What the Hub would refuse in a card's metadata, and what it would warn of."""
     text = call.json().text("content", most=4_000_000)
     errors, warnings = metadata.check(text)
-    body = {"errors": [{"message": one} for one in errors], "warnings": [{"message": one} for one in warnings]}
+    body = {
+        "errors": [{"message": error} for error in errors],
+        "warnings": [{"message": warning} for warning in warnings],
+    }
     if not errors:
         return answer(body)
     message = f"Invalid metadata in README.md: {'; '.join(errors)}"
@@ -210,7 +213,7 @@ def references(call: Call) -> Response:
     """List every branch and tag; a client that asks for pull requests gets an empty list, as there are none here."""
     with call.store.database.read() as connection:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
-        found = {
+        body = {
             key: [
                 {"name": name, "ref": full, "targetCommit": commit}
                 for name, full, commit in refs.listing(connection, repo, prefix)
@@ -218,8 +221,8 @@ def references(call: Call) -> Response:
             for key, prefix in (("branches", refs.HEADS), ("tags", refs.TAGS))
         }
     if call.flag("include_prs") or call.flag("include_pull_requests"):
-        found["pullRequests"] = []
-    return answer({"converts": [], **found})
+        body["pullRequests"] = []
+    return answer({"converts": [], **body})
 
 
 @routes.add("POST", _ONE + "/branch/{branch...}", body="memory")

@@ -141,8 +141,8 @@ def hardware(call: Call) -> Response:
 def configure_space(connection: sqlite3.Connection, repo: Repo, fields: Fields) -> None:
     """What the body that creates a Space may give it at once."""
     for word, kind in _SETTINGS.items():
-        for one in fields.items(word, MOST):
-            _put(connection, repo, kind, one)
+        for field in fields.items(word, MOST):
+            _put(connection, repo, kind, field)
     wanted = fields.optional("hardware")
     if wanted is not None:
         _machine(connection, repo, wanted, fields)

@@ -139,14 +139,14 @@ def paths_info(call: Call) -> Response:
         repo = repos.readable(connection, call.caller, call.kind, call.full)
         commit_id = refs.resolve(connection, repo, call.args["revision"])
         root = commits.tree_of(connection, repo, commit_id)
-        found = []
+        entries = []
         for path in paths:
             node = trees.find(connection, root, path.strip("/"))
             if node is not None and path.strip("/"):
-                found.append(_entry(path.strip("/"), node))
+                entries.append(_entry(path.strip("/"), node))
         if expand:
-            _with_last_commit(connection, repo, commit_id, found)
-    return answer(found)
+            _with_last_commit(connection, repo, commit_id, entries)
+    return answer(entries)
 
 
 def _file(call: Call, kind: str) -> Response:

@@ -43,7 +43,7 @@ def _words(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_words(one)}" for key, one in value.items())
+        return ", ".join(f"{key}: {_words(entry)}" for key, entry in value.items())
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
         return ", ".join(map(_words, value))
     return str(value)

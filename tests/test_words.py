@@ -1,5 +1,6 @@
 """The words of the project: plain English in what people read, and names in strings and documents that exist."""
 
+import ast
 import io
 import re
 import tokenize
@@ -82,6 +83,17 @@ def vague_names(text: str) -> list[str]:
     return [f"{token.start[0]}: {token.string}" for token in tokens if VAGUE.fullmatch(token.string)]
 
 
+def vague_variables(text: str) -> list[str]:
+    """List the variables and parameters of functions that are called `one` or `found`, with their lines."""
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.Lambda)]
+    nodes = {id(node): node for function in functions for node in ast.walk(function)}.values()
+    names = [(node.lineno, node.arg) for node in nodes if isinstance(node, ast.arg)]
+    names += [
+        (node.lineno, node.id) for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    ]
+    return [f"{line}: {name}" for line, name in sorted(names) if name in ("one", "found")]
+
+
 def test_names_of_tests_are_plain_english():
     files = [path for path in reference.files() if path.suffix == ".py" and path.parts[0] == "tests"]
     found = {str(path): SENTENCE.findall(path.read_text("utf-8")) for path in files}
@@ -102,6 +114,16 @@ def test_names_are_nouns_that_name_what_they_hold(path: Path):
 
 def test_the_search_for_vague_names_finds_one():
     assert vague_names("def told(lines):\n    said = lines\n    return said_now\n") == ["1: told", "2: said"]
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=str)
+def test_variables_of_the_package_are_named_after_what_they_hold(path: Path):
+    assert vague_variables(path.read_text("utf-8")) == []
+
+
+def test_the_search_for_vague_variables_finds_one_in_an_assignment_a_loop_and_a_parameter():
+    text = "def search(one):\n    found = [one for one in one.found]\n    return found\n"
+    assert vague_variables(text) == ["1: one", "2: found", "2: one"]
 
 
 def written(text: str) -> str:

@@ -92,7 +92,7 @@ def _print_rows(rows: "Iterable[ShownRow | str]") -> None:
             continue
         text = Text()
         for written, learnt in row.parts:
-            safe = _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
+            safe = _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", written)
             marked = learnt and not coloured
             text.append(f"⟦{safe}⟧" if marked else safe, style="green" if learnt else "")
         console.print(f"\n--- {row.title}, {row.tokens:,} tokens", markup=False)
@@ -117,27 +117,27 @@ def _plan_on(hub: str, recipe: "Recipe", work: Path) -> list[str]:
         return list(describe_plan(plan, deleted_versions(plan, there, work)))
 
 
-def _shown(found: "CostPlan", recipe: Path) -> str:
+def _shown(planned: "CostPlan", recipe: Path) -> str:
     from medllm.recipe.hardware import PRICES_READ
 
-    size = f", {found.parameters / 1e9:.2f} billion parameters" if found.parameters else ""
-    base = f" from {found.base}" if found.base else ""
-    lines = [f"{recipe} is valid: {found.name}{base}{size}.", ""]
-    for number, step in enumerate(found.steps, 1):
+    size = f", {planned.parameters / 1e9:.2f} billion parameters" if planned.parameters else ""
+    base = f" from {planned.base}" if planned.base else ""
+    lines = [f"{recipe} is valid: {planned.name}{base}{size}.", ""]
+    for number, step in enumerate(planned.steps, 1):
         kind = step.kind if "/" in step.repo else "folder"  # without a namespace there is no repository
         lines.append(f"{number}  {step.stage:<12} {kind:<8} {step.repo}  <- {', '.join(step.uses) or 'nothing'}")
         lines += [f"   {'':<12} {line}" for line in _facts(step)]
-    if any(step.dollars for step in found.steps):
+    if any(step.dollars for step in planned.steps):
         lines += [
             "",
             f"Prices are the Hub's of {PRICES_READ}; GPU-hours rest on an assumed share of peak (docs/cost.md).",
         ]
-    if found.hosts:
-        lines += ["", f"Questions are sent to {', '.join(found.hosts)}."]
-    if found.missing:
-        lines += ["", f"`{found.prepared_by}` writes what does not exist yet: {', '.join(found.missing)}"]
-    if found.warnings:
-        lines += ["", *(f"! {warning}" for warning in found.warnings)]
+    if planned.hosts:
+        lines += ["", f"Questions are sent to {', '.join(planned.hosts)}."]
+    if planned.missing:
+        lines += ["", f"`{planned.prepared_by}` writes what does not exist yet: {', '.join(planned.missing)}"]
+    if planned.warnings:
+        lines += ["", *(f"! {warning}" for warning in planned.warnings)]
     return "\n".join(lines)
 
 

@@ -95,7 +95,7 @@ def prompts(
         years=years_of(years) if years else None,
     )
     assert recipe.evaluate is not None
-    sources = {one: Path(exam.source) for one, exam in recipe.exams.items()}
+    sources = {exam_name: Path(exam.source) for exam_name, exam in recipe.exams.items()}
     if missing := [benchmark for benchmark in recipe.evaluate.benchmarks if benchmark not in sources]:
         raise DataError("command.no-data", f"--data is missing: the folder of {missing[0]}.")
     for path, count in write_prompts(recipe.evaluate, sources, out):
@@ -228,7 +228,9 @@ def _lines(report: "AuditReport", exams: list[str]) -> Iterator[str]:
     yield f"leaked {totals['items_leaked']:,}, to review {totals['items_to_review']:,} items"
     for reason, number in totals["unread"].items():
         yield f"not audited, because {reason}: {number:,}"
-    worst = sorted(report.found, key=lambda one: (one.verdict, -one.containment))  # drop comes before review
+    worst = sorted(
+        report.found, key=lambda finding: (finding.verdict, -finding.containment)
+    )  # drop comes before review
     for finding in worst[:LINES]:
         yield f"{finding.verdict}  {finding.document}  {finding.item}  {finding.containment:.2f} ({finding.part})"
     if len(worst) > LINES:

@@ -95,7 +95,7 @@ def normalise(text: str) -> str:
     text = _composed(text)
     text = _pattern().sub(_written, text)
     text = _VOICED.sub(_voiced, text)
-    text = _NUMBER.sub(lambda found: "." if found[0] == "．" else ",", text)
+    text = _NUMBER.sub(lambda match: "." if match[0] == "．" else ",", text)
     return _EDGES.sub("\n", _BLANK.sub("\n\n", _SPACES.sub(" ", text))).strip()
 
 
@@ -109,22 +109,22 @@ def _composed(text: str) -> str:
     return "".join((*parts, text[at:]))
 
 
-def _written(found: re.Match[str]) -> str:
-    one = found[0]
-    if len(one) == 1:
-        return _plain()[one]
-    return _voiced_kana(unicodedata.normalize("NFKC", one[0]), one[1])
+def _written(match: re.Match[str]) -> str:
+    character = match[0]
+    if len(character) == 1:
+        return _plain()[character]
+    return _voiced_kana(unicodedata.normalize("NFKC", character[0]), character[1])
 
 
-def _voiced(found: re.Match[str]) -> str:
-    return _voiced_kana(found[1], found[2])
+def _voiced(match: re.Match[str]) -> str:
+    return _voiced_kana(match[1], match[2])
 
 
 def _voiced_kana(kana: str, mark: str) -> str:
     """Join a kana and its voiced mark, of any width, into one kana; where there is none, the mark follows as a sign."""
     combining, sign = ("\u3099", "゛") if mark in "ﾞ゛\u3099" else ("\u309a", "゜")
-    one = unicodedata.normalize("NFC", kana + combining)
-    return one if len(one) == 1 else kana + sign
+    composed = unicodedata.normalize("NFC", kana + combining)
+    return composed if len(composed) == 1 else kana + sign
 
 
 _GARBLED = re.compile(r"[ãâå][\x80-\xbf\u2018-\u203a]|[縺繧繝][^\s\w]?|\(cid:\d+\)")

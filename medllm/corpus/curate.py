@@ -135,20 +135,20 @@ PARTS = {
 """What each pass does, in the words of its progress."""
 
 
-def _shown(one: Pass, work: Path) -> AbstractContextManager[None]:
+def _shown(part: Pass, work: Path) -> AbstractContextManager[None]:
     """Report while the block runs how much of a pass is done: bytes of the sources, or texts of its ended tasks."""
-    completions = Path(_marks(one, work)) / "completions"
-    size = sum(piece.size for pieces in one.pieces for piece in pieces)
-    texts = [] if one.name == "read" else [kept_texts(work, task) for task in range(len(one.pieces))]
+    completions = Path(_marks(part, work)) / "completions"
+    size = sum(piece.size for pieces in part.pieces for piece in pieces)
+    texts = [] if part.name == "read" else [kept_texts(work, task) for task in range(len(part.pieces))]
 
     def state() -> WorkProgress:
-        what, ended = PARTS.get(one.name, one.name), {int(mark.name) for mark in completions.glob("*")}
-        if one.name == "read" and size:
+        what, ended = PARTS.get(part.name, part.name), {int(mark.name) for mark in completions.glob("*")}
+        if part.name == "read" and size:
             reached, read = read_reached(work)
             return WorkProgress(what, min(reached, size), size, "bytes", also=f"{read:,} texts")
-        if one.name == "finish":
+        if part.name == "finish":
             return WorkProgress(what, sum(texts[task] for task in ended), sum(texts), "texts")
-        return WorkProgress(what, len(ended), one.tasks, "parts", also=f"{sum(texts):,} texts" if texts else "")
+        return WorkProgress(what, len(ended), part.tasks, "parts", also=f"{sum(texts):,} texts" if texts else "")
 
     return watched(state)
 
@@ -202,14 +202,14 @@ class _OnRay(_Quiet):
         """Run the tasks without a mark, `workers` at once; report the error of a source as the local executor does."""
         import ray
 
-        one = ray.remote(**self._asked)(_rank)
+        task = ray.remote(**self._asked)(_rank)
         held, left = ray.put(self), self.get_incomplete_ranks()
         running: list[Any] = []
         for rank in left:
             if len(running) >= self.workers:
                 done, running = ray.wait(running)
                 _tell(done)
-            running.append(one.remote(held, rank))
+            running.append(task.remote(held, rank))
         _tell(running)
         return left
 
@@ -247,11 +247,11 @@ def executor(kind: Kind, workers: int, options: Options) -> Executor:
 def local(workers: int) -> Executor:
     """Return an executor that runs passes on this machine with `workers` processes."""
 
-    def run(one: Pass, work: Path) -> Any:  # noqa: ANN401
+    def run(part: Pass, work: Path) -> Any:  # noqa: ANN401
         logger.disable("datatrove")
-        made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
-        with _shown(one, work):
-            return _Quiet(one.steps(work), **made).run()
+        made = {"tasks": part.tasks, "workers": min(workers, part.tasks), "logging_dir": _marks(part, work)}
+        with _shown(part, work):
+            return _Quiet(part.steps(work), **made).run()
 
     return run
 
@@ -270,17 +270,17 @@ def slurm(workers: int, **options: Any) -> Executor:  # noqa: ANN401  they are d
     ways = ("env_command", "venv_path", "condaenv")
     settings = {"qos": "", **({} if any(way in options for way in ways) else {"env_command": here}), **options}
 
-    def run(one: Pass, work: Path) -> None:
+    def run(part: Pass, work: Path) -> None:
         logger.disable("datatrove")
-        made = {"tasks": one.tasks, "workers": workers, "logging_dir": _marks(one, work)}
+        made = {"tasks": part.tasks, "workers": workers, "logging_dir": _marks(part, work)}
         job = _construct(
-            "slurm", lambda: _Submitted(one.steps(work), **{**made, "job_name": f"corpus-{one.name}", **settings})
+            "slurm", lambda: _Submitted(part.steps(work), **{**made, "job_name": f"corpus-{part.name}", **settings})
         )
         _run("slurm", "Run this where `sbatch` is.", job)
-        with _shown(one, work):
+        with _shown(part, work):
             _wait(job)
         # Checked again: the last task may have ended between the check of its mark and the check of the queue.
-        _require_complete(one, job, job.get_incomplete_ranks())
+        _require_complete(part, job, job.get_incomplete_ranks())
 
     return run
 
@@ -291,19 +291,19 @@ def ray(workers: int, **options: Any) -> Executor:  # noqa: ANN401  named as dat
     The options are `cpus_per_task`, `mem_per_cpu_gb` and `ray_remote_kwargs`.
     """
 
-    def run(one: Pass, work: Path) -> None:
+    def run(part: Pass, work: Path) -> None:
         logger.disable("datatrove")
-        made = {"tasks": one.tasks, "workers": min(workers, one.tasks), "logging_dir": _marks(one, work)}
-        job = _construct("ray", lambda: _OnRay(one.steps(work), **{**made, **options}))
-        with _shown(one, work):
+        made = {"tasks": part.tasks, "workers": min(workers, part.tasks), "logging_dir": _marks(part, work)}
+        job = _construct("ray", lambda: _OnRay(part.steps(work), **{**made, **options}))
+        with _shown(part, work):
             _run("ray", "Install it: pip install ray.", job)
-        _require_complete(one, job, job.get_incomplete_ranks())
+        _require_complete(part, job, job.get_incomplete_ranks())
 
     return run
 
 
-def _marks(one: Pass, work: Path) -> str:
-    return str(work / "marks" / one.name)
+def _marks(part: Pass, work: Path) -> str:
+    return str(work / "marks" / part.name)
 
 
 def _run(kind: Kind, mend: str, job: Any) -> None:  # noqa: ANN401  one of datatrove's executors
@@ -341,7 +341,7 @@ def _construct(kind: Kind, make: Callable[[], Any]) -> Any:  # noqa: ANN401  one
         ) from None
 
 
-def _require_complete(one: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
+def _require_complete(part: Pass, job: Any, left: list[int]) -> None:  # noqa: ANN401  one of datatrove's executors
     """Wait a little for marks that a shared disk shows late, then name the tasks without one as failed."""
     for _ in range(3):
         if left:
@@ -350,6 +350,6 @@ def _require_complete(one: Pass, job: Any, left: list[int]) -> None:  # noqa: AN
     if left:
         raise DataError(
             "corpus.tasks-failed",
-            f"corpus: {len(left)} of {one.tasks} tasks of the pass `{one.name}` did not finish, first {left[0]}. "
+            f"corpus: {len(left)} of {part.tasks} tasks of the pass `{part.name}` did not finish, first {left[0]}. "
             f"Their logs are in {job.logging_dir.path}. Rerun the same command to resume.",
         )

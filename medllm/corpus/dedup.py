@@ -171,8 +171,8 @@ def component_labels(folder: Path, offsets: Numbers) -> npt.NDArray[np.int32]:
     blocks = []
     for path in sorted(folder.glob("*.dups")):
         rows = np.fromfile(path, _PAIR)
-        one, other = offsets[rows["task"]] + rows["place"], offsets[rows["other_task"]] + rows["other_place"]
-        blocks.append(np.stack([one, other]).astype(np.int32))
+        first, other = offsets[rows["task"]] + rows["place"], offsets[rows["other_task"]] + rows["other_place"]
+        blocks.append(np.stack([first, other]).astype(np.int32))
     size = int(offsets[-1])
     pairs = np.concatenate(blocks, axis=1) if blocks else np.empty((2, 0), np.int32)
     graph = coo_array((np.ones(pairs.shape[1], np.float32), (pairs[0], pairs[1])), shape=(size, size))

@@ -88,14 +88,14 @@ def _era_year(era: str, written: str) -> int:
     return ERAS[LETTERS.get(era, era)][1] + (1 if written == "元" else int(written))
 
 
-def _within_era(era: str | None, found: date, written: object) -> None:
+def _within_era(era: str | None, day: date, written: object) -> None:
     if era is None:
         return
     name = LETTERS.get(era, era)
     starts = [first for first, _ in ERAS.values()]
     later = [first for first in starts if first > ERAS[name][0]]
     # A whole year or month may end after its era did: 平成31年 is read as the last day it can mean in the calendar.
-    if found < ERAS[name][0] or (later and found.year > later[0].year):
+    if day < ERAS[name][0] or (later and day.year > later[0].year):
         raise DataError("corpus.bad-date", f"`{written}` is not a date: {name} has no such year. {_FORMS}")
 
 

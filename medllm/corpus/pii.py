@@ -162,8 +162,8 @@ def hide(text: str, findings: list[PiiFinding], offset: int = 0) -> str:
     return text
 
 
-def _around(text: str, one: PiiFinding, findings: list[PiiFinding]) -> str:
-    begin, end = max(one.begin - 20, 0), min(one.end + 20, len(text))
+def _around(text: str, finding: PiiFinding, findings: list[PiiFinding]) -> str:
+    begin, end = max(finding.begin - 20, 0), min(finding.end + 20, len(text))
     inside = [other for other in findings if other.end > begin and other.begin < end]
     begin, end = min(begin, inside[0].begin), max(end, inside[-1].end)
     return hide(text[begin:end], inside, begin).replace("\n", " ")

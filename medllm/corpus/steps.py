@@ -245,7 +245,7 @@ class Leakage(PipelineStep):  # type: ignore[misc]
                 yield document
 
     def _judge(self, document: Passing, flagged: list[Match]) -> None:
-        worst = max(flagged, key=lambda one: one.containment, default=None)
+        worst = max(flagged, key=lambda match: match.containment, default=None)
         if worst is None or document.id in self.audit.reviewed or document.metadata["reason"] is not None:
             return
         if verdict(worst.containment, drop=self.audit.drop, review=self.audit.review) == "drop":

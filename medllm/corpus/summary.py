@@ -124,9 +124,9 @@ def _sizes(counts: Counts) -> Facts:
     }
 
 
-def _license(found: set[str]) -> str:
+def _license(licenses: set[str]) -> str:
     """Return the Hub's name for the licence of the whole: `other` for several, or for one unknown to the Hub."""
-    (first, *more) = sorted(found)
+    (first, *more) = sorted(licenses)
     return first if not more and first in ON_THE_HUB else "other"
 
 
@@ -175,12 +175,12 @@ def _report(curation: Curation, counts: Counts, made: Path) -> AuditReport:
     return report
 
 
-def _shown(found: list[Finding], curation: Curation, made: Path, name: str) -> Iterator[ShownFinding]:
+def _shown(findings: list[Finding], curation: Curation, made: Path, name: str) -> Iterator[ShownFinding]:
     """Yield the first matches with their texts, read from the same task's tables."""
-    if not found:
+    if not findings:
         return
     items = {item.name: item for item in curation.audit.items}
-    wanted = {finding.document for finding in found}
+    wanted = {finding.document for finding in findings}
     texts = {
         row["id"]: row["text"]
         for table in ("corpus", "dropped")
@@ -188,6 +188,6 @@ def _shown(found: list[Finding], curation: Curation, made: Path, name: str) -> I
         for row in batch.to_pylist()
         if row["id"] in wanted
     }
-    for finding in found:
+    for finding in findings:
         item = items[finding.item]
         yield ShownFinding(finding, excerpt(texts[finding.document], item), item.text)

@@ -283,7 +283,7 @@ def _delimited_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding=_encoding(path), newline="") as file:
         first = next((line for line in file if line.strip()), "")
         file.seek(0)
-        delimiter = max("\t,;|", key=lambda one: (len(re.sub(r'"[^"]*"', "", first).split(one)), one == ","))
+        delimiter = max("\t,;|", key=lambda sign: (len(re.sub(r'"[^"]*"', "", first).split(sign)), sign == ","))
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
             for row in reader:

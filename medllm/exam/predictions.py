@@ -193,8 +193,8 @@ def _merged(parts: list[_Part]) -> list[System]:
     """Join the parts of each model and prompt."""
     systems: dict[tuple[str, PromptStyle | None], System] = {}
     for part in parts:
-        one = part.system
-        system = systems.setdefault((one.model, one.prompt), replace(one, predictions={}))
-        for prediction in one.predictions.values():
-            _add(system.predictions, prediction, one.model)
+        read = part.system
+        system = systems.setdefault((read.model, read.prompt), replace(read, predictions={}))
+        for prediction in read.predictions.values():
+            _add(system.predictions, prediction, read.model)
     return list(systems.values())

@@ -211,19 +211,19 @@ def score_json(score: Score) -> dict[str, Any]:
     }
 
 
-def _difference(found: Difference | None) -> dict[str, Any] | None:
-    if found is None:
+def _difference(difference: Difference | None) -> dict[str, Any] | None:
+    if difference is None:
         return None
     return {
-        "against": found.against,
-        "against_prompt": found.against_prompt,
-        "questions": found.questions,
-        "value": found.estimate.value,
-        "interval": _ends(found.estimate.interval),
-        "only_reference": found.only_reference,
-        "only_this": found.only_this,
-        "p": found.p,
-        "p_holm": found.p_holm,
+        "against": difference.against,
+        "against_prompt": difference.against_prompt,
+        "questions": difference.questions,
+        "value": difference.estimate.value,
+        "interval": _ends(difference.estimate.interval),
+        "only_reference": difference.only_reference,
+        "only_this": difference.only_this,
+        "p": difference.p,
+        "p_holm": difference.p_holm,
     }
 
 

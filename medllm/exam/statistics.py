@@ -306,7 +306,7 @@ def holm(values: Sequence[float]) -> list[float]:
     """
     corrected = [0.0] * len(values)
     highest = 0.0
-    for step, place in enumerate(sorted(range(len(values)), key=lambda one: values[one])):
+    for step, place in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
         highest = max(highest, min(1.0, (len(values) - step) * values[place]))
         corrected[place] = highest
     return corrected

@@ -184,5 +184,5 @@ def _longest_column(sheet: Sheet, taken: set[str]) -> str | None:
         for heading in sheet.headings
         if heading not in taken
     }
-    longest = max(lengths, key=lambda one: lengths[one], default=None)
+    longest = max(lengths, key=lambda column: lengths[column], default=None)
     return longest if longest and lengths[longest] >= 8 * len(sheet.rows) else None

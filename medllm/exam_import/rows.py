@@ -106,7 +106,7 @@ def import_rows(
             "write the letters in the file."
         )
     whole = [question for number, question in questions if number not in {fault.row for fault in faults}]
-    return ImportedExam(tuple(whole), tuple(sorted(faults, key=lambda one: one.row)), tuple(notes))
+    return ImportedExam(tuple(whole), tuple(sorted(faults, key=lambda fault: fault.row)), tuple(notes))
 
 
 def _names_choices_otherwise(question: Mapping[str, Any]) -> bool:

@@ -81,7 +81,7 @@ def _workbook_rows(path: Path, name: str | None) -> tuple[str, list[tuple[int, l
         raise DataError(
             "exam.broken-workbook", f"{path}: the workbook cannot be read ({fault}). Save it again as .xlsx, or as CSV."
         ) from fault
-    filled = [one for one, rows in sheets.items() if any(any(map(_filled, row)) for row in rows)]
+    filled = [sheet for sheet, rows in sheets.items() if any(any(map(_filled, row)) for row in rows)]
     if len(filled) > 1:
         raise DataError(
             "exam.several-sheets",
@@ -136,8 +136,8 @@ def _delimiter(text: str) -> str:
 
 def _object_sheet(path: Path) -> Sheet:
     objects = list(_objects(path))
-    headings = tuple(dict.fromkeys(key for _, one in objects for key in one))
-    rows = tuple((number, tuple(one.get(key) for key in headings)) for number, one in objects)
+    headings = tuple(dict.fromkeys(key for _, fields in objects for key in fields))
+    rows = tuple((number, tuple(fields.get(key) for key in headings)) for number, fields in objects)
     if not rows:
         raise _empty(str(path))
     return Sheet(str(path), headings, rows)
@@ -160,13 +160,13 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{path}: should hold one list of questions, or an object with one such list. Write an object each.",
             )
         listed = list(enumerate(lists[0], start=1))
-    for number, one in listed:
-        if not isinstance(one, dict):
+    for number, fields in listed:
+        if not isinstance(fields, dict):
             raise DataError(
                 "exam.row-is-no-object",
-                f"{path} row {number}: is {type(one).__name__}, not an object. Write one JSON object a question.",
+                f"{path} row {number}: is {type(fields).__name__}, not an object. Write one JSON object a question.",
             )
-        yield number, one
+        yield number, fields
 
 
 def _json(text: str, place: str) -> Any:  # noqa: ANN401  any JSON value

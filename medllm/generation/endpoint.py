@@ -280,10 +280,10 @@ class EndpointGenerator:
     def changes(self, model: str) -> tuple[str, ...]:
         """Return what was sent otherwise than asked for, because this model's server refused it."""
         renamed = self.renamed.get(model, {}).items()
-        found = [f"{key} as {other}" if other else f"no {key}" for key, other in renamed]
+        left_out = [f"{key} as {other}" if other else f"no {key}" for key, other in renamed]
         if model in self.without_chat:
-            found.append("by /responses")
-        return (*found, *(["no chat"] if self.or_text and not self.chat else []))
+            left_out.append("by /responses")
+        return (*left_out, *(["no chat"] if self.or_text and not self.chat else []))
 
     def _learn(self, model: str, sent: Mapping[str, Any], body: str) -> bool:
         """Note a key that the server refuses, and report it once; whether there is such a key."""

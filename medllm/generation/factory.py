@@ -135,7 +135,7 @@ def make_generators(  # noqa: PLR0913  each a way to load or to ask
     """
     server = server or ServerOptions()
     forms = asked_as(models, sources, engine=engine, form=form)
-    found: dict[str, tuple[Generator, str]] = {}
+    generators: dict[str, tuple[Generator, str]] = {}
     own: dict[str, Generator] = {}
     local: dict[str, Path] = {}
     for name, source in models.items():
@@ -145,19 +145,19 @@ def make_generators(  # noqa: PLR0913  each a way to load or to ask
                 key = key_of(source, f"evaluate.models.{name}")
                 chat, responses = source.chat, source.responses
                 own[twin] = _api(source.api, server, chat=chat, responses=responses, key=key, options=source.request)
-            found[name] = (own[twin], source.model)
+            generators[name] = (own[twin], source.model)
         elif source.startswith(OPENAI_PREFIX):
             maker = _api(openai_address(engine, name, source), server, chat=True, key=os.environ.get(KEY))
-            found[name] = (maker, source.removeprefix(OPENAI_PREFIX))
+            generators[name] = (maker, source.removeprefix(OPENAI_PREFIX))
         elif is_address(engine):
             chat, or_text = forms[name].chat, form == "auto"
-            found[name] = (_api(engine, server, chat=chat, or_text=or_text, key=os.environ.get(KEY)), name)
+            generators[name] = (_api(engine, server, chat=chat, or_text=or_text, key=os.environ.get(KEY)), name)
         else:
             local[name] = sources[source]
     options = {"engine": engine, "dtype": dtype, "quantization": quantization, "batch_size": batch_size}
     bases = {name: base_under(str(models[name]), sources) for name in local}
     templates = {name: template for name, form_ in forms.items() if (template := form_.template)}
-    return {**found, **_local(local, bases, templates, _Here(num_processes, options, server))}
+    return {**generators, **_local(local, bases, templates, _Here(num_processes, options, server))}
 
 
 def generators_for(
@@ -191,7 +191,7 @@ def _local(
                 )
             Adapter(folder).fits(Checkpoint(base))
             laid.setdefault(base.resolve(), {})[name] = folder
-    found: dict[str, tuple[Generator, str]] = {}
+    generators: dict[str, tuple[Generator, str]] = {}
     together = {}
     for base, adapters in laid.items():
         names = {name: name for name in adapters}
@@ -201,13 +201,13 @@ def _local(
     for name, folder in models.items():
         on = next((base for base, adapters in laid.items() if name in adapters), None)
         if on is not None:
-            found[name] = (together[on], name)
+            generators[name] = (together[on], name)
         elif folder.resolve() in together:
-            found[name] = (together[folder.resolve()], BASE)
+            generators[name] = (together[folder.resolve()], BASE)
         else:
             chats = {BASE: templates[name]} if name in templates else {}
-            found[name] = (here.open(folder, {}, chats), BASE)
-    return found
+            generators[name] = (here.open(folder, {}, chats), BASE)
+    return generators
 
 
 class _Here:
@@ -216,7 +216,7 @@ class _Here:
     def __init__(self, num_processes: int | None, options: dict[str, Any], server: ServerOptions) -> None:
         self.num_processes, self.options, self.server = num_processes, options, server
         self.engine: str = options["engine"]
-        self._one: OneServer | None = None
+        self._server: OneServer | None = None
         self._turn = Lock()
         """Held while one of the models streams: two that load or compute at once would share memory and cores."""
 
@@ -250,12 +250,12 @@ class _Here:
         from medllm.generation.serving import serving_of
         from medllm.generation.vllm import OneServer, VllmGenerator
 
-        self._one = self._one or OneServer()
+        self._server = self._server or OneServer()
         how = {"dtype": self.options["dtype"], "quantization": self.options["quantization"]}
         serving = serving_of(base, adapters, **how, options=self.server.vllm)
         concurrent = self.server.num_concurrent
         options: dict[str, Any] = {"num_concurrent": concurrent, "templates": templates}
-        return VllmGenerator(serving, self._one, engine=self.engine, **options)
+        return VllmGenerator(serving, self._server, engine=self.engine, **options)
 
     def _vllm_suits(self) -> bool:
         """Whether `auto` tries vLLM: it is named, a GPU is here, and no other machine works on the stage."""

@@ -68,10 +68,10 @@ def response_request(body: Mapping[str, Any]) -> dict[str, Any]:
     >>> response_request({"messages": [], "max_tokens": 8, "stop": ["."], "reasoning_effort": "low"})
     {'store': False, 'input': [], 'max_output_tokens': 8, 'reasoning': {'effort': 'low'}}
     """
-    found = {RESPONSE_NAMES.get(key, key): value for key, value in body.items() if key not in NOT_IN_RESPONSES}
-    if effort := found.pop("reasoning_effort", None):
-        found["reasoning"] = {"effort": effort, **found.get("reasoning", {})}
-    return {"store": False, **found}
+    renamed = {RESPONSE_NAMES.get(key, key): value for key, value in body.items() if key not in NOT_IN_RESPONSES}
+    if effort := renamed.pop("reasoning_effort", None):
+        renamed["reasoning"] = {"effort": effort, **renamed.get("reasoning", {})}
+    return {"store": False, **renamed}
 
 
 def choice_of(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -104,7 +104,7 @@ def choice_of_event(event: Mapping[str, Any]) -> Mapping[str, Any]:
 def _message_of_response(answer: Mapping[str, Any]) -> dict[str, str]:
     """Join the items of a response to one message: a model's thinking, or a summary of it, is in items of its own."""
     parts = list(_parts(answer))
-    joined = {kind: "".join(text for one, text in parts if one == kind) for kind, _ in parts}
+    joined = {kind: "".join(text for part_kind, text in parts if part_kind == kind) for kind, _ in parts}
     thinking = joined.get("reasoning_text") or joined.get("summary_text", "")
     return {"content": joined.get("output_text", ""), "reasoning": thinking, "refusal": joined.get("refusal", "")}
 
@@ -146,8 +146,8 @@ def text_of(choice: Mapping[str, Any]) -> str:
 
 def thinking_of(choice: Mapping[str, Any]) -> str:
     """Return the thinking that a choice keeps apart from its text."""
-    found = (_message(choice).get(name) for name in THINKING)
-    return next((text for text in found if isinstance(text, str) and text), "")
+    texts = (_message(choice).get(name) for name in THINKING)
+    return next((text for text in texts if isinstance(text, str) and text), "")
 
 
 def reason_of(choice: Mapping[str, Any]) -> str | None:

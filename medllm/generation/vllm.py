@@ -94,7 +94,7 @@ class VllmGenerator:
     def __init__(
         self,
         serving: Serving,
-        one: OneServer,
+        server: OneServer,
         *,
         engine: str = "vllm",
         num_concurrent: int | None = None,
@@ -105,7 +105,7 @@ class VllmGenerator:
             refuse_adapter(folder)
             Adapter(folder).fits(checkpoint)
         self.program = find_program(os.environ, vllm_version(engine))
-        self.serving, self.one, self.wanted = serving, one, vllm_version(engine)
+        self.serving, self.server, self.wanted = serving, server, vllm_version(engine)
         self.num_concurrent = num_concurrent or AT_ONCE
         self.tokenizer = load_tokenizer(serving.base)
         self.reader = PromptReader(self.tokenizer, templates)
@@ -137,7 +137,7 @@ class VllmGenerator:
 
     def release(self) -> None:
         """End the server; asked again, it starts again."""
-        self.one.release(self)
+        self.server.release(self)
 
     def start(self, length: int) -> Server:
         """Start a server for texts of so many tokens, and check it."""
@@ -175,7 +175,7 @@ class VllmGenerator:
         """A client of the server; a server that dies meanwhile is named as the cause, with its last lines."""
         length = max(len(tokens[request.key]) + request.max_new_tokens for request in requests)
         try:
-            with self.one.of(self, length) as server:
+            with self.server.of(self, length) as server:
                 try:
                     yield VllmClient(self, server, tokens)
                 except NoReplyError as fault:
@@ -234,7 +234,7 @@ class VllmOrHere:
         """Start the server, or load the model where vLLM does not know it; return the engine that answers."""
         if not self._unserved:
             try:
-                with self.served.one.of(self.served, 1):
+                with self.served.server.of(self.served, 1):
                     return self.engine
             except ModelError as error:
                 self._give_up(error)

@@ -154,7 +154,10 @@ def batch_of(message: dict[str, Any]) -> "Batch":
     from medllm.generation.engine.batching import Batch
 
     asked = message["asked"]
-    requests = (Request(**{**one, "messages": tuple(one["messages"]), "stop": tuple(one["stop"])}) for one, _ in asked)
+    requests = (
+        Request(**{**fields, "messages": tuple(fields["messages"]), "stop": tuple(fields["stop"])})
+        for fields, _ in asked
+    )
     return Batch(tuple(message["prefix"]), tuple(requests), tuple(tuple(own) for _, own in asked))
 
 

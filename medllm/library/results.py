@@ -94,23 +94,23 @@ class Scores(Table):
         return "\n".join(table_lines(self.scores))
 
 
-def _score_row(one: "Score") -> dict[str, Any]:
-    ends, difference = one.score.interval, one.difference
+def _score_row(score: "Score") -> dict[str, Any]:
+    ends, difference = score.score.interval, score.difference
     minus = difference.estimate.interval if difference else None
     return {
-        "model": one.model,
-        "prompt": one.prompt,
-        "exam": one.benchmark,
-        "score": one.score.value,
+        "model": score.model,
+        "prompt": score.prompt,
+        "exam": score.benchmark,
+        "score": score.score.value,
         "low": ends.low if ends else None,
         "high": ends.high if ends else None,
-        "points": one.whole.points,
-        "points_total": one.whole.total,
-        "correct": one.whole.correct,
-        "questions": one.whole.count,
-        "unparsed": one.whole.unparsed,
-        "scope": one.scope,
-        "trial": one.trial,
+        "points": score.whole.points,
+        "points_total": score.whole.total,
+        "correct": score.whole.correct,
+        "questions": score.whole.count,
+        "unparsed": score.whole.unparsed,
+        "scope": score.scope,
+        "trial": score.trial,
         "minus": difference.estimate.value if difference else None,
         "minus_low": minus.low if minus else None,
         "minus_high": minus.high if minus else None,

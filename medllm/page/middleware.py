@@ -151,7 +151,7 @@ def frame(document: str) -> str:
     document = re.sub(r'(<meta\s+property="og:title"\s+content=")[^"]*', rf"\g<1>{title}", document, count=1)
     document = re.sub(r'(<meta\s+property="og:description"\s+content=")[^"]*', rf"\g<1>{lead}", document, count=1)
     document = document.replace("<head>", f"<head><script>{script}</script>", 1)
-    return re.sub(r"(<body[^>]*>)", lambda found: found[1] + first_screen(), document, count=1)
+    return re.sub(r"(<body[^>]*>)", lambda match: match[1] + first_screen(), document, count=1)
 
 
 def first_screen() -> str:
@@ -257,7 +257,7 @@ class PendingRequests:
             if waiting[session].qsize() > MOST_FOR_ONE:
                 await self._drop(session)
         count = size = 0
-        for session in sorted(unread, key=lambda one: self.since[one], reverse=True):
+        for session in sorted(unread, key=self.since.__getitem__, reverse=True):
             count += waiting[session].qsize()
             size += sum(characters(message) for message in list(waiting[session]._queue))
             if count > MOST_WAITING or size > LARGEST_WAITING or now - self.since[session] > WAITS:

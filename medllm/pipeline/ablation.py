@@ -188,5 +188,5 @@ def draw_rows(ablation: Ablation, path: Path) -> None:
     from medllm.exam.stability.plot import draw_stability
 
     order = {name: place for place, name in enumerate(ablation.rows)}
-    models = sorted(ablation.report.models, key=lambda one: order.get(one.model, len(order)))
+    models = sorted(ablation.report.models, key=lambda model: order.get(model.model, len(order)))
     draw_stability(replace(ablation.report, models=models), path)

@@ -188,7 +188,9 @@ def _page_line(folder: Path) -> str:
 def warnings_of(records: Iterable[Record], recipe: Recipe) -> list[str]:
     """Return a line for each rate of the evaluation that a person should see."""
     references = recipe.evaluate.references if recipe.evaluate else {}
-    return list(suspicious_rates(records, next((name for name, one in references.items() if one == "base"), None)))
+    return list(
+        suspicious_rates(records, next((name for name, reference in references.items() if reference == "base"), None))
+    )
 
 
 def suspicious_rates(records: Iterable[Record], base: str | None = None) -> Iterator[str]:

@@ -79,7 +79,7 @@ class RepositoryPart:
 
     def words(self) -> str:
         """Describe what is deleted and why."""
-        listed = ", ".join(f"{_tag(one)} at {one.artifact.revision[:7]} ({why})" for one, why in self.gone)
+        listed = ", ".join(f"{_tag(state)} at {state.artifact.revision[:7]} ({why})" for state, why in self.gone)
         wip = "".join(f"; branch {name} (unfinished work, may have learnt it)" for name in self.branches)
         how = f"; {len(self.stay)} other versions stay, with a new history" if self.stay else "; the whole repository"
         return f"{listed}{wip}{how}"
@@ -171,8 +171,8 @@ def _parts(hub: Hub, known: list[Version], reasons: dict[tuple[str, str], str]) 
 
 def _folders(hub: Hub, parts: tuple[RepositoryPart, ...], work: Path) -> Iterator[tuple[Path, str]]:
     """Yield the work folders of what goes, unfinished work of its recipes, and the cached copies."""
-    digests = {one.provenance.digest[:12] for part in parts for one, _ in part.gone if one.provenance}
-    recipes = {one.provenance.recipe for part in parts for one, _ in part.gone if one.provenance}
+    digests = {state.provenance.digest[:12] for part in parts for state, _ in part.gone if state.provenance}
+    recipes = {state.provenance.recipe for part in parts for state, _ in part.gone if state.provenance}
     for recipe in sorted(recipes):
         for place in find_work(work / recipe):
             unfinished = any(place.glob("making*"))
@@ -188,24 +188,24 @@ def _folders(hub: Hub, parts: tuple[RepositoryPart, ...], work: Path) -> Iterato
 
 
 def _answers(
-    hub: Hub, parts: tuple[RepositoryPart, ...], found: list[TracedRow]
+    hub: Hub, parts: tuple[RepositoryPart, ...], hits: list[TracedRow]
 ) -> tuple[list[tuple[Path, str]], frozenset[AnswerKey]]:
     """Return the files of the store with replies of models that learnt the row, and the kept replies to the row."""
     store = AnswerStore.here()
     if store.folder is None or not store.folder.is_dir():
         return [], frozenset()
-    versions = [(one, one.provenance) for part in parts for one, _ in part.gone if one.provenance]
-    gone = {(one.artifact.repo_id, one.artifact.revision) for one, _ in versions}
-    gone |= {(one.artifact.repo_id, name) for one, made in versions for name in (made.digest, made.identity)}
-    questions = {(row.text.get("benchmark"), row.text["question_id"]) for row in found if row.text.get("question_id")}
+    versions = [(state, state.provenance) for part in parts for state, _ in part.gone if state.provenance]
+    gone = {(state.artifact.repo_id, state.artifact.revision) for state, _ in versions}
+    gone |= {(state.artifact.repo_id, name) for state, made in versions for name in (made.digest, made.identity)}
+    questions = {(row.text.get("benchmark"), row.text["question_id"]) for row in hits if row.text.get("question_id")}
     models: set[str] = set()
     replies: set[AnswerKey] = set()
-    for one, made in versions:
+    for state, made in versions:
         if made.stage not in ("preferences", "evaluate"):
             continue
         learnt = {use.reference for use in made.inputs if {(use.repo_id, use.commit), (use.repo_id, use.digest)} & gone}
         asked = made.settings.get("models") or {"train": made.settings.get("model")}
-        folder = hub.pull(one.artifact, ("records/*", "samples/*"))
+        folder = hub.pull(state.artifact, ("records/*", "samples/*"))
         for path in (*folder.glob("records/*.parquet"), *folder.glob("samples/*.parquet")):
             whole = (
                 str(asked.get(path.stem.partition("-")[0] if path.parent.name == "samples" else path.stem)) in learnt
@@ -271,7 +271,7 @@ def _block(hub: Hub, plan: Withdrawal) -> str:
 def _withdraw(hub: Hub, part: RepositoryPart) -> None:
     """Delete versions of one repository, with the large files that no other version uses."""
     repo_id, kind = part.repo_id, part.kind
-    gone = {one.provenance.digest for one, _ in part.gone if one.provenance}
+    gone = {state.provenance.digest for state, _ in part.gone if state.provenance}
     hub.call(repo_id, lambda api: _recover(api, repo_id, kind))
     stay = [
         version
@@ -303,7 +303,7 @@ def _rewrite(api: HfApi, part: RepositoryPart) -> None:
     repo_id, kind = part.repo_id, part.kind
     refs = api.list_repo_refs(repo_id, repo_type=kind)
     tags = {ref.name for ref in refs.tags}
-    gone = {_tag(one) for one, _ in part.gone}
+    gone = {_tag(state) for state, _ in part.gone}
     for name in part.branches:
         api.delete_branch(repo_id, branch=name, repo_type=kind)
     for name in sorted(tags - gone):

@@ -52,7 +52,7 @@ def hub_key(hub: Hub) -> str:
 def deleted_versions(plan: BuildPlan, hub: Hub, work: Path) -> dict[Stage, str]:
     """Find the outputs that this machine pushed to the Hub and that somebody deleted there, as `ORG/NAME@COMMIT`."""
     known = read_pushed(work, plan.recipe.name).get(hub_key(hub), {})
-    return {item.stage: one for item in plan.missing if (one := _deleted(item, known))}
+    return {item.stage: tag for item in plan.missing if (tag := _deleted(item, known))}
 
 
 def _deleted(item: StagePlan, known: Mapping[str, Mapping[str, str]]) -> str | None:

@@ -91,7 +91,7 @@ def _adapters(recipe: Recipe, made: Made) -> dict[str, object] | None:
         if source == "merge":  # a whole model, not an adapter
             return None
         place = parse_reference(source)
-        artifact = next((one for stage, one in made.items() if stage == source), None)
+        artifact = next((made_there for stage, made_there in made.items() if stage == source), None)
         if artifact is not None:
             adapters[name] = f"{artifact.repo_id}@{artifact.revision}"
         elif place.where == "hub":

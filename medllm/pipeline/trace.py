@@ -188,7 +188,7 @@ class Traced:
         seen = "what was made from " + ("it" if not self.found else "what was kept of it")
         yield f"{seen}, directly or through others: " + (str(len(self.forward)) if self.forward else "nothing")
         for standing in self.forward:
-            stage, tag = (one.stage, one.tag) if (one := standing.provenance) else ("?", "no tag")
+            stage, tag = (provenance.stage, provenance.tag) if (provenance := standing.provenance) else ("?", "no tag")
             yield f"  {stage}: {standing.artifact} ({tag})"
 
     def as_json(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def check_models(
         for use in uses(recipe, stage):
             loading[use.source].append(stage)
     for stage in stages:
-        for use in sorted(uses(recipe, stage), key=lambda one: one.place != "base"):
+        for use in sorted(uses(recipe, stage), key=lambda needed: needed.place != "base"):
             folder = sources.get(use.source)
             if use.wanted != "model" or use.only or folder is None or folder in seen:
                 continue
@@ -111,49 +111,49 @@ SAMPLED = 20
 
 def check_texts(settings: Corpus, sources: Mapping[str, Path], findings: Findings) -> None:
     """Open the first texts of each source within reach, and ask for licence and date in one line."""
-    given = [(f"corpus.data[{number}]", one) for number, one in enumerate(settings.data)]
+    given = [(f"corpus.data[{number}]", source) for number, source in enumerate(settings.data)]
     if settings.replay:
         given.append(("corpus.replay", settings.replay))
-    for place, one in given:
-        if one.source in sources:
+    for place, source in given:
+        if source.source in sources:
             with findings.collect(place):
-                _check_source(one, sources[one.source])
+                _check_source(source, sources[source.source])
     tokenizer = settings.tokenizer
     if tokenizer and tokenizer in sources and not (sources[tokenizer] / "tokenizer.json").is_file():
         text = f"there is no tokenizer.json in {sources[tokenizer]}. Save the tokenizer there, or leave the line out."
         findings.add("corpus.tokenizer", DataError("corpus.no-tokenizer", text))
 
 
-def _check_source(one: DataSource, folder: Path) -> None:
-    source = TextSource(
-        one.source,
+def _check_source(source: DataSource, folder: Path) -> None:
+    texts_of = TextSource(
+        source.source,
         folder,
-        columns=dict(one.columns),
-        license=one.license,
-        published=one.published.isoformat() if one.published else None,
-        exam_date=one.exam_date.isoformat() if one.exam_date else None,
-        exam=one.exam,
-        years=one.years,
+        columns=dict(source.columns),
+        license=source.license,
+        published=source.published.isoformat() if source.published else None,
+        exam_date=source.exam_date.isoformat() if source.exam_date else None,
+        exam=source.exam,
+        years=source.years,
     )
-    drafts = list(islice((draft for part in split_source(source) for draft in read_drafts(part)), SAMPLED))
+    drafts = list(islice((draft for part in split_source(texts_of) for draft in read_drafts(part)), SAMPLED))
     texts = [draft for draft in drafts if not draft.fault]
     if not texts:
         why = sorted({draft.fault for draft in drafts if draft.fault})
         listed = "; ".join(why[:3]) or "it is empty"
-        raise DataError("corpus.nothing-readable", f"{one.source}: none of the first texts can be read: {listed}")
+        raise DataError("corpus.nothing-readable", f"{source.source}: none of the first texts can be read: {listed}")
     missing = []
     if all(read_license(draft.license) is None for draft in texts):
         missing.append("license")
     if all(not draft.published for draft in texts):
         missing.append("published")
-    if one.exam and all(not draft.exam_date for draft in texts):
+    if source.exam and all(not draft.exam_date for draft in texts):
         missing.append("exam_date")
     if missing:
         lacks = " and ".join(_NAMES[key] for key in missing)
         raise DataError(
             "corpus.facts-missing",
-            f"{one.source}: its first texts state {lacks} ({len(texts)} were opened). Write what is true of the whole "
-            f"source, in the form `{{{_line(one, missing)}}}`.",
+            f"{source.source}: its first texts state {lacks} ({len(texts)} were opened). Write what is true of the "
+            f"whole source, in the form `{{{_line(source, missing)}}}`.",
         )
     for draft in texts:
         if draft.published:
@@ -164,14 +164,18 @@ _NAMES = {"license": "no licence", "published": "no date of publication", "exam_
 _EXAMPLES = {"license": "cc-by-4.0", "published": "2015-04-01", "exam_date": "2015-02-07"}
 
 
-def _line(one: DataSource, missing: list[str]) -> str:
+def _line(source: DataSource, missing: list[str]) -> str:
     """Write the source as a recipe would, with an example for what is missing."""
     stated = {
         key: str(value)
-        for key, value in (("license", one.license), ("published", one.published), ("exam_date", one.exam_date))
+        for key, value in (
+            ("license", source.license),
+            ("published", source.published),
+            ("exam_date", source.exam_date),
+        )
         if value
     }
-    keys = {"source": one.source, **({"exam": one.exam} if one.exam else {}), **stated}
+    keys = {"source": source.source, **({"exam": source.exam} if source.exam else {}), **stated}
     return ", ".join(f"{key}: {value}" for key, value in [*keys.items(), *((key, _EXAMPLES[key]) for key in missing)])
 
 

@@ -200,7 +200,7 @@ def _missing(place: str, model: str, sources: Mapping[str, Path]) -> str | None:
 
 def _row(title: str, tokenizer: Any, ids: Sequence[int], learnt: Sequence[bool]) -> ShownRow:  # noqa: ANN401
     """Cut a row where learning begins or ends; a character that is cut goes to the part where it ends."""
-    ends = [0, *(at for at, (one, other) in enumerate(pairwise(learnt), 1) if one != other), len(ids)]
+    ends = [0, *(at for at, (left, other) in enumerate(pairwise(learnt), 1) if left != other), len(ids)]
     texts = ["" if end == 0 else tokenizer.decode(ids[:end]) for end in ends]
     texts = [*(text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts[:-1]), texts[-1]]
     parts = tuple(

@@ -85,7 +85,7 @@ def _inner(value: object, dump: Any) -> Any:  # noqa: ANN401  a JSON value has n
     if isinstance(value, dict):
         return {key: _inner(value[key], part) for key, part in dump.items()}
     if isinstance(value, tuple):
-        return [_inner(one, part) for one, part in zip(value, dump, strict=True)]
+        return [_inner(element, part) for element, part in zip(value, dump, strict=True)]
     return dump
 
 

@@ -271,8 +271,8 @@ def answering_memory(
     row = tokens * 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[settings.dtype]
     prompt = asked * settings.samples * row
     held = max(prompt, min(settings.batch_size * prompt, left * CACHE_SHARE)) + asked * EXAMPLES * row / tokens
-    one = QUESTION * shape.heads * (QUESTION + EXAMPLES) * SCORE
-    scores = max(one, min(settings.batch_size * one, PIECE / QUESTION * one, left * SCORES_SHARE))
+    per_layer = QUESTION * shape.heads * (QUESTION + EXAMPLES) * SCORE
+    scores = max(per_layer, min(settings.batch_size * per_layer, PIECE / QUESTION * per_layer, left * SCORES_SHARE))
     loading = load_bytes(shape, settings.quantization, settings.dtype)
     return Memory(weights, adapters, held + scores, sharded=False, loading=loading)
 

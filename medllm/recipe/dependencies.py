@@ -73,8 +73,8 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
 
 
 def _data(place: str, settings: Corpus | Preferences) -> Iterator[Use]:
-    for index, one in enumerate(settings.data):
-        yield Use(f"{place}[{index}]", one.source, "dataset")
+    for index, source in enumerate(settings.data):
+        yield Use(f"{place}[{index}]", source.source, "dataset")
 
 
 def missing_folders(recipe: Recipe) -> tuple[str, ...]:

@@ -110,12 +110,12 @@ def _more(other: Machine, than: Machine) -> bool:
     return other.gpu.memory_gb * other.count > than.gpu.memory_gb * than.count
 
 
-def too_much(stage: str, found: Fit, on: Machine) -> str:
+def too_much(stage: str, fit: Fit, on: Machine) -> str:
     """Word why a stage does not fit, as `cpt: needs about 93 GB a GPU, a100x1 has 80: use a100x4`."""
     has = f"{on.gpu.memory_gb:.0f}" if on.gpu else "none"
-    mends = ", or ".join(found.mends) or "no change of this recipe makes it fit: use a smaller base"
-    loading = " while the base is loaded" if found.memory.loading > found.memory.total else ""
-    return f"{stage}: needs about {found.memory.peak / 1e9:.0f} GB a GPU{loading}, `{on.name}` has {has}: {mends}."
+    mends = ", or ".join(fit.mends) or "no change of this recipe makes it fit: use a smaller base"
+    loading = " while the base is loaded" if fit.memory.loading > fit.memory.total else ""
+    return f"{stage}: needs about {fit.memory.peak / 1e9:.0f} GB a GPU{loading}, `{on.name}` has {has}: {mends}."
 
 
 ENGINE_NOTES = {
@@ -314,8 +314,8 @@ def _answering(
     return facts | {"notes": (_drawing(settings) if isinstance(settings, Preferences) else _exam(settings),)}
 
 
-def _fitting(stage: Stage, found: Fit, on: Machine) -> dict[str, Any]:
-    memory = found.memory
+def _fitting(stage: Stage, fit: Fit, on: Machine) -> dict[str, Any]:
+    memory = fit.memory
     third = "activations" if stage in ("cpt", "rpo") else "cache"
     parts = {"weights": memory.weights, "adapter": memory.adapter, third: memory.activations}
     return {
@@ -323,8 +323,8 @@ def _fitting(stage: Stage, found: Fit, on: Machine) -> dict[str, Any]:
         "gb": {name: round(part / 1e9, 1) for name, part in parts.items()},
         "gb_loading": round(memory.loading / 1e9, 1) if memory.loading > memory.total else None,
         "sharded": memory.sharded,
-        "fits": found.fits if on.gpu else None,
-        "too_much": None if found.fits else too_much(stage, found, on),
+        "fits": fit.fits if on.gpu else None,
+        "too_much": None if fit.fits else too_much(stage, fit, on),
     }
 
 

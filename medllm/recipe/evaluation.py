@@ -184,4 +184,4 @@ def _exam(text: str, folders: Mapping[str, str], shared: Sequence[str]) -> tuple
 def _shots(name: str, place: str | None) -> int:
     """How many worked examples an exam shows: those at its start that are explained, up to three."""
     examples = worked_examples(name, Path(place)) if place and Path(place).exists() else []
-    return len(list(takewhile(lambda one: one.explanation, examples[:MOST_SHOTS])))
+    return len(list(takewhile(lambda example: example.explanation, examples[:MOST_SHOTS])))

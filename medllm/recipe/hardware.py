@@ -364,8 +364,8 @@ def cheapest_with_disk(size: float) -> str | None:
 
 def _price(kind: str, count: int) -> float | None:
     """Estimate the price of a size that the Hub does not rent, from its single GPU."""
-    one = HUB.get((kind, 1))
-    return one[1] * count if one else None
+    single = HUB.get((kind, 1))
+    return single[1] * count if single else None
 
 
 def machine_names() -> list[str]:

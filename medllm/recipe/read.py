@@ -253,7 +253,7 @@ def _inherited(recipe: Recipe) -> Recipe:
         cutoff = preferences.cutoff or recipe.cutoff
         preferences = preferences.model_copy(update={"held_out": held_out, "cutoff": cutoff})
     stages = {"corpus": corpus, "preferences": preferences, "evaluate": recipe.evaluate}
-    return recipe.model_copy(update={name: one and _with_years(one, recipe) for name, one in stages.items()})
+    return recipe.model_copy(update={name: stage and _with_years(stage, recipe) for name, stage in stages.items()})
 
 
 def _with_years(stage: Corpus | Preferences | Evaluate, recipe: Recipe) -> Corpus | Preferences | Evaluate:

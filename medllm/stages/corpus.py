@@ -86,19 +86,19 @@ def _forgotten(sources: Mapping[str, Path]) -> frozenset[str]:
     return frozenset(text for line in lines for text in json.loads(line)["sha256"])
 
 
-def text_source(one: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> TextSource:
+def text_source(source: DataSource, settings: Corpus, sources: Mapping[str, Path]) -> TextSource:
     """Return a source of the recipe as it is read, with what the recipe states of its texts."""
     return TextSource(
-        one.source,
-        sources[one.source],
-        columns=dict(one.columns),
-        license=one.license,
-        published=one.published.isoformat() if one.published else None,
-        exam_date=one.exam_date.isoformat() if one.exam_date else None,
-        kind="replay" if isinstance(one, Replay) else "exam" if one.exam else "text",
-        topic=one.kind or "",
-        exam=one.exam,
-        years=one.years,
+        source.source,
+        sources[source.source],
+        columns=dict(source.columns),
+        license=source.license,
+        published=source.published.isoformat() if source.published else None,
+        exam_date=source.exam_date.isoformat() if source.exam_date else None,
+        kind="replay" if isinstance(source, Replay) else "exam" if source.exam else "text",
+        topic=source.kind or "",
+        exam=source.exam,
+        years=source.years,
         formats=settings.formats,
         template=settings.template,
     )

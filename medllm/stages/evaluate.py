@@ -107,7 +107,7 @@ def _ask(
             for model in models
         }
         own = wanted[group].items()
-        requests[group] = [replace(one, key=key, model=makers[model][1]) for key, (model, one) in own]
+        requests[group] = [replace(asking, key=key, model=makers[model][1]) for key, (model, asking) in own]
         answering |= {key: who[model] for key, (model, _) in own}
     for number, (group, models) in enumerate(together.items()):
         kept = KeptGenerator(makers[models[0]][0], AnswerStore.here(), answering)
@@ -133,8 +133,8 @@ def _ask(
 
 def _changes(work: Path) -> dict[str, list[str]]:
     path = work / REPLIES / CHANGES
-    found: dict[str, list[str]] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return found
+    changes: dict[str, list[str]] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return changes
 
 
 def _note_changes(work: Path, model: str, maker: Generator, name: str) -> None:

@@ -179,7 +179,7 @@ def _sample(
     if kept.kept:
         say("preferences", f"{kept.kept} of {len(requests)} samples are kept from earlier runs")
     release_model(model)
-    return {key: sorted(of, key=lambda one: one[0]) for key, of in samples.items()}, kept_under
+    return {key: sorted(of, key=lambda sample: sample[0]) for key, of in samples.items()}, kept_under
 
 
 def _clean(

@@ -150,8 +150,8 @@ def messages_of(text: str, place: str, column: str) -> list[dict[str, str]]:
     return [{name: value for name, value in message.items() if value is not None} for message in messages]
 
 
-def _is_message(one: object) -> bool:
-    return isinstance(one, dict) and all(isinstance(one.get(name), str) for name in ("role", "content"))
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("role", "content"))
 
 
 def _has_rows(path: Path) -> bool:

@@ -219,7 +219,7 @@ def _leak(trainer: Any, texts: list[list[int]], alone: list[torch.Tensor]) -> to
     """How far the logits of a text's first tokens move when it goes on from the others, by the number of the token."""
     joined = _forward(trainer, {"input_ids": torch.tensor([list(chain(*texts))])})[0]
     places = list(zip(_begins([len(text) for text in texts]), alone, strict=True))[1:]
-    return _by_token([apart(joined[at : at + len(one)], one) for at, one in places])
+    return _by_token([apart(joined[at : at + len(document)], document) for at, document in places])
 
 
 def _row_error(
@@ -271,8 +271,8 @@ def _probe_pairs(texts: list[list[int]]) -> list[dict[str, Any]]:
     """Pairs of unlike lengths; the first two have their prompt in common."""
     halves = [(text[: len(text) // 2], text[len(text) // 2 :]) for text in texts]
     pairs = [
-        {"prompt_ids": halves[max(number - 1, 0)][0], "chosen_ids": one[1], "rejected_ids": other[1]}
-        for number, (one, other) in enumerate(pairwise(halves))
+        {"prompt_ids": halves[max(number - 1, 0)][0], "chosen_ids": left[1], "rejected_ids": other[1]}
+        for number, (left, other) in enumerate(pairwise(halves))
     ]
     return [{**pair, "pair": number} for number, pair in enumerate(pairs)]
 

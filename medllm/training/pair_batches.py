@@ -335,9 +335,9 @@ class PairCollator:
         targets = [torch.full_like(columns[0], NOTHING)]
         for number in range(most):
             answers = [row.answers[number] if number < len(row.answers) else [] for row in rows]
-            begun = [[*row.prompt[-own:], *one[:-1]] if one else [] for row, one in zip(rows, answers, strict=True)]
+            begun = [[*row.prompt[-own:], *ids[:-1]] if ids else [] for row, ids in zip(rows, answers, strict=True)]
             columns.append(self._column(begun))
-            learnt = [[NOTHING] * (len(row.prompt[-own:]) - 1) + one for row, one in zip(rows, answers, strict=True)]
+            learnt = [[NOTHING] * (len(row.prompt[-own:]) - 1) + ids for row, ids in zip(rows, answers, strict=True)]
             targets.append(self._column(learnt, NOTHING))
         real = [column >= 0 for column in columns]
         tokens = torch.cat(columns, 1)

@@ -208,8 +208,8 @@ def make_trainer(
     if settings.order == "questions":
         numbers: dict[tuple[int, ...], int] = {}
         trainer.groups = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in pairs["prompt_ids"]]
-    one = [tokenizer.pad_token_id]
-    trainer.empty = {"prompt_ids": one, "chosen_ids": one, "rejected_ids": one, "pair": -1}
+    pad = [tokenizer.pad_token_id]
+    trainer.empty = {"prompt_ids": pad, "chosen_ids": pad, "rejected_ids": pad, "pair": -1}
     for prints in (PrinterCallback, ProgressCallback):  # what they print as dicts is in the log and the progress
         trainer.remove_callback(prints)
     trainer.add_callback(ComputeReference(trainer, work / FILE))

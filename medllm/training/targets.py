@@ -212,7 +212,9 @@ def _numbers(base: Any) -> int:  # noqa: ANN401
         for module in base.modules()
         if type(module).__name__ in ("Linear4bit", "Linear8bitLt") and not hasattr(module, "base_layer")
     }
-    own = [one for name, one in base.named_parameters() if ".lora_" not in name and ".modules_to_save." not in name]
+    own = [
+        weight for name, weight in base.named_parameters() if ".lora_" not in name and ".modules_to_save." not in name
+    ]
     return sum(packed.get(id(parameter), parameter.numel()) for parameter in own)
 
 

@@ -115,9 +115,9 @@ def _cohen(first: Codes, second: Codes) -> float:
     size = int(both.sum())
     if not size:
         return math.nan
-    one = np.bincount(first[both], minlength=len(JUDGED)) / size
+    own = np.bincount(first[both], minlength=len(JUDGED)) / size
     two = np.bincount(second[both], minlength=len(JUDGED)) / size
-    return _beyond_chance(float((first[both] == second[both]).mean()), float(one @ two))
+    return _beyond_chance(float((first[both] == second[both]).mean()), float(own @ two))
 
 
 def fleiss(table: Floats) -> float:

@@ -122,7 +122,9 @@ def win_rates(votes: Sequence[Vote]) -> list[WinRate]:
     for vote in votes:
         for model, points in ((vote.model_a, _points(vote.choice)), (vote.model_b, 1 - _points(vote.choice))):
             of_model[model].append((points, vote))
-    return sorted((_win_rate(model, seen) for model, seen in of_model.items()), key=lambda one: (-one.share, one.model))
+    return sorted(
+        (_win_rate(model, seen) for model, seen in of_model.items()), key=lambda figure: (-figure.share, figure.model)
+    )
 
 
 def _win_rate(model: str, seen: list[tuple[float, Vote]]) -> WinRate:
@@ -175,7 +177,7 @@ def report_lines(report: VoteReport) -> list[str]:
             ("Fleiss' kappa", agreed.fleiss),
             ("Krippendorff", agreed.krippendorff),
         )
-        lines += [f"  {name:<18} {_figure(one.value, one.low, one.high)}" for name, one in named]
+        lines += [f"  {name:<18} {_figure(figure.value, figure.low, figure.high)}" for name, figure in named]
     return lines
 
 
@@ -259,7 +261,7 @@ def bradley_terry(
     strengths = [
         Strength(*of) for of in zip([*models, "length"], value.tolist(), low.tolist(), high.tolist(), strict=False)
     ]
-    return sorted(strengths[: len(models)], key=lambda one: -one.value), strengths[-1] if length else None
+    return sorted(strengths[: len(models)], key=lambda figure: -figure.value), strengths[-1] if length else None
 
 
 def _rows(votes: Sequence[Vote], models: list[str], *, length: bool) -> tuple[Floats, Floats]:
@@ -295,10 +297,10 @@ def _likelihood(design: Floats, won: Floats, weights: Floats, at: Floats) -> flo
     return float(weights @ (won * odds - np.logaddexp(0, odds)) + (0.5 * at - np.logaddexp(0, at)).sum())
 
 
-def _centred(found: Floats, models: int) -> Floats:
+def _centred(strengths: Floats, models: int) -> Floats:
     """Return the coefficients with strengths that sum to 0; only their differences count."""
-    shifted = found.copy()
-    shifted[:models] -= found[:models].mean()
+    shifted = strengths.copy()
+    shifted[:models] -= strengths[:models].mean()
     return shifted
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from operator import attrgetter
 from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
 
 from medllm.errors import DataError
@@ -113,7 +114,7 @@ def pair_of(vote: Vote) -> tuple[Any, ...]:
 def counted(votes: Sequence[Vote]) -> list[Vote]:
     """Return the votes that count: of one rater's votes on one pair of replies, the last."""
     last: dict[tuple[Any, ...], Vote] = {}
-    for vote in sorted(votes, key=lambda one: one.time):  # stable: within a second, the order of the journal
+    for vote in sorted(votes, key=attrgetter("time")):  # stable: within a second, the order of the journal
         last[vote.rater, *pair_of(vote)] = vote
     return list(last.values())
 

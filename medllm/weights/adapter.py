@@ -146,7 +146,7 @@ class Adapter:
         if not self.config.get("use_dora"):
             return {}
         tensors_by_layer = {
-            name.removesuffix(MAGNITUDE): one for name, one in self.tensors.items() if name.endswith(MAGNITUDE)
+            name.removesuffix(MAGNITUDE): tensor for name, tensor in self.tensors.items() if name.endswith(MAGNITUDE)
         }
         without = sorted(self.modules.keys() ^ tensors_by_layer.keys())
         if without:

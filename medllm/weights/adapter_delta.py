@@ -86,7 +86,7 @@ def read_factors(change: AdapterChange) -> Factors:
 
 def lasting(factors: list[Factors]) -> list[Factors]:
     """What is left to do: a replacement makes everything before it void."""
-    last = max((at for at, one in enumerate(factors) if one.replaced is not None), default=0)
+    last = max((at for at, factor in enumerate(factors) if factor.replaced is not None), default=0)
     return factors[last:]
 
 

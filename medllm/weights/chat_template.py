@@ -77,7 +77,7 @@ class ChatTemplate:
         self.tokenizer, self.name = tokenizer, name
         self.text = _on_fixed_day(text)
         self._words = TextTokens(tokenizer)
-        special = {one for one, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._controls = special | set(end_marks(tokenizer))
         names = sorted(filter(None, map(str, tokenizer.convert_ids_to_tokens(sorted(self._controls)))), key=len)
         self._marks = re.compile("|".join(map(re.escape, reversed(names)))) if names else None

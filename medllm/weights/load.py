@@ -201,7 +201,7 @@ def load_adapters(
             model.resize_token_embeddings(grown, mean_resizing=False)
     laid: PeftModel | None = None
     # PEFT cannot load an adapter without retrained tokens once one with them is there.
-    for name, folder in sorted(folders.items(), key=lambda one: bool(Adapter(one[1]).rows)):
+    for name, folder in sorted(folders.items(), key=lambda pair: bool(Adapter(pair[1]).rows)):
         learns = name == trainable
         if laid is None:
             laid = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=learns)

@@ -86,6 +86,6 @@ def agrees(error: torch.Tensor, leak: torch.Tensor, dtype: torch.dtype, noise: t
     return bool((error <= torch.maximum(TOLERANCE.get(dtype, ROUNDED) * leak, OF_NOISE * noise)).all())
 
 
-def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def apart(first: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """How far two logits (tokens x vocabulary) are apart, as a part of their size, for each token."""
-    return (one - other).norm(dim=-1) / (other - other.mean(-1, keepdim=True)).norm(dim=-1)
+    return (first - other).norm(dim=-1) / (other - other.mean(-1, keepdim=True)).norm(dim=-1)

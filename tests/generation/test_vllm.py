@@ -204,7 +204,7 @@ def test_base_and_adapters_are_asked_together_only_where_a_check_proves_that_rig
     generator.serving = replace(generator.serving, gpus=gpus)
     replies = {reply.key: reply for reply in generator.generate(requests(models=("final", "base", "cpt")))}
     assert len({replies[f"{model} 0"].text for model in ("base", "cpt", "final")}) == 3
-    with generator.one.of(generator, 1) as server:
+    with generator.server.of(generator, 1) as server:
         assert server.mixes is mixes
     if not mixes:
         assert [model for model, _ in fake.noted("asked")[:4]] == ["base"] * 4

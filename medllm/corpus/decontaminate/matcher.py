@@ -27,15 +27,15 @@ _READING = re.compile(r"[(（《〈\[［【｛{](?<=[一-龥々〆ヶ].)[ぁ-ゖ
 """Kana in brackets right after a kanji; the pattern begins with the bracket, so that the search jumps to it."""
 
 
-def _character(found: re.Match[str]) -> str:
-    if found[1]:
-        return chr(0x10000 + ((int(found[1], 16) & 0x3FF) << 10) + (int(found[2], 16) & 0x3FF))
-    code = int(found[3], 16)
+def _character(match: re.Match[str]) -> str:
+    if match[1]:
+        return chr(0x10000 + ((int(match[1], 16) & 0x3FF) << 10) + (int(match[2], 16) & 0x3FF))
+    code = int(match[3], 16)
     return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
 
 
-def _entity(found: re.Match[str]) -> str:
-    return html.unescape(found[0])
+def _entity(match: re.Match[str]) -> str:
+    return html.unescape(match[0])
 
 
 _STEPS: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (

@@ -128,27 +128,27 @@ class ChangedQuestions:
                 weighed = places[number]
                 yield places[number], places[end - 1]
 
-    def _weigh(self, one: _Stretch, codes: Codes, numbers: Numbers, marks: Mask) -> float:
+    def _weigh(self, stretch: _Stretch, codes: Codes, numbers: Numbers, marks: Mask) -> float:
         """Return the containment of the item in the stretch, 0 if too little; `marks` are off before and after.
 
         A nearly whole item is dropped; a person judges one that is only reworded.
         """
-        near = numbers[one.begin : one.end]
-        held = marked(marks, near, self._grams[one.item])
-        measure, weights, asks = self._measure, self._weights[one.item], self._asks[one.item]
+        near = numbers[stretch.begin : stretch.end]
+        held = marked(marks, near, self._grams[stretch.item])
+        measure, weights, asks = self._measure, self._weights[stretch.item], self._asks[stretch.item]
         share = _share(weights, held)
         if share >= measure.loose_review and _share(weights[asks], held[asks]) >= measure.loose_question:
             return share if share >= measure.loose_drop else min(share, RETOLD)
         if share < measure.framed_review:
             return 0.0
-        begin, end = self._densest(one, near, marks)
-        held = marked(marks, near[begin:end], self._grams[one.item])
-        near_by = written(codes[one.begin + begin : one.begin + end + measure.loose - 1])
-        return min(self._framed(one.item, held, near_by), RETOLD)
+        begin, end = self._densest(stretch, near, marks)
+        held = marked(marks, near[begin:end], self._grams[stretch.item])
+        near_by = written(codes[stretch.begin + begin : stretch.begin + end + measure.loose - 1])
+        return min(self._framed(stretch.item, held, near_by), RETOLD)
 
-    def _densest(self, one: _Stretch, near: Numbers, marks: Mask) -> tuple[int, int]:
+    def _densest(self, stretch: _Stretch, near: Numbers, marks: Mask) -> tuple[int, int]:
         """Return the part of a stretch, as long as the item may be, that has the most grams of the item."""
-        grams, room = self._grams[one.item], self._rooms[one.item]
+        grams, room = self._grams[stretch.item], self._rooms[stretch.item]
         marks[grams] = True
         hits = np.flatnonzero(marks[near])
         marks[grams] = False
@@ -217,7 +217,7 @@ class ShortQuestions:
         self._anchors = Numbering(np.array(list(owners), np.uint64))
         self._owners = [owners[anchor] for anchor in self._anchors.known.tolist()]
         self._near = Numbering(np.concatenate([np.empty(0, np.uint64), *questions.values()]))
-        self._questions = {one: np.searchsorted(self._near.known, hashes) for one, hashes in questions.items()}
+        self._questions = {name: np.searchsorted(self._near.known, hashes) for name, hashes in questions.items()}
 
     def match(self, codes: Codes, hashed: Hashes, origins: Numbers, borders: Numbers) -> list[Match]:
         """Find the short items in the texts; `hashed` are the runs that begin at `origins` in `codes`."""

@@ -238,12 +238,12 @@ def join_words(text: str) -> str:
     """
     words = set(re.findall(r"[a-z]+(?:-[a-z]+)*", _BROKEN_WORD.sub(" ", text).lower()))
 
-    def joined(found: re.Match[str]) -> str:
-        first, hyphen, last = found.groups()
+    def joined(match: re.Match[str]) -> str:
+        first, hyphen, last = match.groups()
         if hyphen:
             return f"{first}-{last}" if f"{first}-{last}".lower() in words else first + last
         whole = (first + last).lower()
-        return first + last if whole in words and not {first.lower(), last} <= words else found.group()
+        return first + last if whole in words and not {first.lower(), last} <= words else match.group()
 
     return _BROKEN_WORD.sub(joined, text)
 
@@ -296,7 +296,7 @@ class _Unknown:
     def refuse(self, text: str) -> None:
         """Raise UnreadableError when more than a few characters are guesses, or could not be decoded."""
         if sum(self.fonts.values()) > UNKNOWN_SHARE * self.all:
-            name = max(self.fonts, key=lambda one: self.fonts[one])
+            name = max(self.fonts, key=lambda font: self.fonts[font])
             raise UnreadableError(
                 "corpus.unmapped-pdf",
                 f"the font {name} does not map its codes to characters. Save the PDF again "

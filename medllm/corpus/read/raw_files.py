@@ -210,10 +210,10 @@ def _is_japanese(text: str) -> bool:
     return kana >= 0.02 * total or common >= 0.9 * total or half_width >= 0.9 * total
 
 
-def _is_common(one: str) -> bool:
+def _is_common(character: str) -> bool:
     """Return whether a character is one of the 2,965 kanji of level 1, or of the signs and letters of JIS X 0208."""
     try:
-        return 0xA1 <= one.encode("euc_jp")[0] <= 0xCF
+        return 0xA1 <= character.encode("euc_jp")[0] <= 0xCF
     except UnicodeEncodeError:
         return False
 

@@ -11,7 +11,7 @@ CIRCLED = "❶❷❸❹❺❻❼❽"
 
 _SQUARED = {chr(first + place): chr(ord("A") + place) for first in (0x1F150, 0x1F170) for place in range(8)}
 _PROTECT = str.maketrans(
-    {one: CIRCLED[place % 8] for place, one in enumerate("①②③④⑤⑥⑦⑧➀➁➂➃➄➅➆➇➊➋➌➍➎➏➐➑⓵⓶⓷⓸⓹⓺⓻⓼")}
+    {sign: CIRCLED[place % 8] for place, sign in enumerate("①②③④⑤⑥⑦⑧➀➁➂➃➄➅➆➇➊➋➌➍➎➏➐➑⓵⓶⓷⓸⓹⓺⓻⓼")}
     | _SQUARED
     | {"\ufe0f": None, "\ufe0e": None, "\u200b": None, "\u2060": None, "\ufeff": None}
 )

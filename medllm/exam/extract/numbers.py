@@ -96,11 +96,11 @@ def _result_of(text: str, begin: int) -> int | None:
     return None if last is None else begin + last
 
 
-def _digits(found: re.Match[str]) -> str:
+def _digits(match: re.Match[str]) -> str:
     """Return the number's digits, with its power of ten multiplied out."""
-    digits = found["number"].replace(",", "").replace(" ", "").replace("−", "-").lstrip("+")
+    digits = match["number"].replace(",", "").replace(" ", "").replace("−", "-").lstrip("+")
     digits = re.sub(r"^(-?)\.", r"\g<1>0.", digits)
-    power = found["ten"] or found["e"]
+    power = match["ten"] or match["e"]
     if power is None:
         return digits
     value = Decimal(digits).scaleb(int(power.replace("−", "-")))

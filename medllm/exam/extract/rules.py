@@ -263,7 +263,7 @@ def read_conclusion(text: str, asked: AnswerSpace) -> ChoicesAt | None:
         if choices is not None and not choices[1]:
             drawn.append((conclusion.end(), choices[0]))
     if drawn:
-        at, letters = max(drawn, key=lambda one: one[0])
+        at, letters = max(drawn, key=lambda drawing: drawing[0])
         return ChoicesAt(letters, "conclusion", at, firm=False)
     return ChoicesAt(conclusions.pop(), "conclusion", len(text), firm=False) if len(conclusions) == 1 else None
 

@@ -221,15 +221,15 @@ def _closing(text: str, start: int) -> int:
     return 0
 
 
-def _answer_of(found: dict[str, Any], deep: int = 2) -> str:
+def _answer_of(fields: dict[str, Any], deep: int = 2) -> str:
     """Return the value of the best key, as text; "" where there is none."""
-    named = [(re.sub(r"[\s_-]", "", str(key)).casefold(), value) for key, value in found.items()]
+    named = [(re.sub(r"[\s_-]", "", str(key)).casefold(), value) for key, value in fields.items()]
     for keys in _KEYS:
         for name, value in named:
             if keys.fullmatch(name) and not _NO_KEY.fullmatch(name):
                 return _written(value, deep)
     if deep:
-        for value in found.values():
+        for value in fields.values():
             if isinstance(value, dict) and (inner := _answer_of(value, deep - 1)):
                 return inner
     marks = {name: value for name, value in named if len(name) == 1 and "a" <= name <= "h"}

@@ -75,8 +75,8 @@ def choices_at(text: str, start: int, asked: AnswerSpace) -> tuple[frozenset[str
     letters: set[str] = set()
     end = start
     at = start
-    while (one := _choice_at(text, at, asked)) is not None:
-        letter, end = one
+    while (choice := _choice_at(text, at, asked)) is not None:
+        letter, end = choice
         letters.add(letter)
         gap = _SEPARATOR.match(text, end)
         if gap is None or _choice_at(text, gap.end(), asked) is None:
@@ -93,7 +93,7 @@ def _choice_at(text: str, start: int, asked: AnswerSpace) -> tuple[str, int] | N
         return None
     part = text[start : start + _LONGEST].split("\n", 1)[0]
     spoken = [(char, place) for place, sign in enumerate(part) for char in sign.casefold() if char.isalnum()]
-    folded = "".join(one for one, _ in spoken)
+    folded = "".join(spelt for spelt, _ in spoken)
     same = [
         (len(words), letter)
         for letter, words in asked.choices

@@ -105,16 +105,16 @@ def _in_order(questions: Iterable[Record]) -> list[Record]:
 
 
 def _same_question(known: Record, record: Record) -> None:
-    for what, one, other in (
+    for what, first, other in (
         ("points", known.points_total, record.points_total),
         ("year", known.year, record.year),
         ("vignette", known.group, record.group),
     ):
-        if one != other:
+        if first != other:
             raise DataError(
                 "exam.different-exams",
-                f"question {record.question_id} of {record.benchmark}: {what} {other} for {record.model}, but {one} for"
-                f" {known.model}. The records are of different versions of the exam; give records of one version.",
+                f"question {record.question_id} of {record.benchmark}: {what} {other} for {record.model}, but {first}"
+                f" for {known.model}. The records are of different versions of the exam; give records of one version.",
             )
 
 

@@ -105,7 +105,7 @@ def paired_change(
     both = there * there_too
     names = [question.question_id for question in exam.questions]
     answers, answers_too = scored(plain), scored(explained)
-    pairs = [(answers[name], answers_too[name]) for name, one in zip(names, both, strict=True) if one]
+    pairs = [(answers[name], answers_too[name]) for name, in_both in zip(names, both, strict=True) if in_both]
     if not pairs:
         return None
     read = both * exam.column(plain, _was_read)[0] * exam.column(explained, _was_read)[0]
@@ -261,4 +261,4 @@ def _compare(exam: ExamReplies, prompt: PromptStyle, first: str, second: str, sa
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons of one prompt with p values corrected for their number."""
     values = holm([comparison.p for comparison in comparisons])
-    return [replace(one, p_holm=p) for one, p in zip(comparisons, values, strict=True)]
+    return [replace(result, p_holm=p) for result, p in zip(comparisons, values, strict=True)]

@@ -289,11 +289,11 @@ def score_table(report: StabilityReport) -> list[ScoreRow]:
     return [_score_row(model) for model in report.models]
 
 
-def _score_row(one: ModelStability) -> ScoreRow:
+def _score_row(model: ModelStability) -> ScoreRow:
     """Return the row of one model on one exam."""
-    shares = {prompt: _share(condition) for prompt, condition in one.conditions.items()}
-    changes = {pair: _change(change) for pair, change in one.changes.items()}
-    return ScoreRow(one.model, one.benchmark, shares, changes, one.trial)
+    shares = {prompt: _share(condition) for prompt, condition in model.conditions.items()}
+    changes = {pair: _change(change) for pair, change in model.changes.items()}
+    return ScoreRow(model.model, model.benchmark, shares, changes, model.trial)
 
 
 def _share(condition: Condition) -> Share | None:

@@ -138,11 +138,13 @@ def comparison_lines(report: StabilityReport, margin: float | None = None) -> It
         yield ""
 
 
-def _comparison(one: Comparison) -> str:
+def _comparison(comparison: Comparison) -> str:
+    first, second = comparison.first, comparison.second
     return (
-        f"  {one.second} minus {one.first} on {one.benchmark}: {_number(one.difference, sign=True)}, {one.questions}"
-        f" questions, only {one.first} right {one.only_first}, only {one.second} right {one.only_second},"
-        f" p {_p(one.p)}, Holm {_p(one.p_holm)}{TRIAL if one.trial else ''}"
+        f"  {second} minus {first} on {comparison.benchmark}: {_number(comparison.difference, sign=True)},"
+        f" {comparison.questions} questions, only {first} right {comparison.only_first}, only {second} right"
+        f" {comparison.only_second}, p {_p(comparison.p)}, Holm {_p(comparison.p_holm)}"
+        f"{TRIAL if comparison.trial else ''}"
     )
 
 

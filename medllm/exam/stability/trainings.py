@@ -159,7 +159,7 @@ def _rows(report: StabilityReport) -> dict[tuple[str, str], list[ModelStability]
     for model in report.models:
         rows.setdefault((model.benchmark, row_and_seed(model.model)[0]), []).append(model)
     return {
-        key: sorted(models, key=lambda one: _order(row_and_seed(one.model)[1]))
+        key: sorted(models, key=lambda model: _order(row_and_seed(model.model)[1]))
         for key, models in rows.items()
         if len(models) > 1
     }

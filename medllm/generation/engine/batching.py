@@ -166,7 +166,7 @@ def _too_short(own: tuple[int, ...], longest: tuple[int, ...]) -> bool:
 
 
 def _batch(prefix: tuple[int, ...], taken: list[tuple[Request, tuple[int, ...]]]) -> Batch:
-    requests, tokens = zip(*sorted(taken, key=lambda one: one[0].model), strict=True)
+    requests, tokens = zip(*sorted(taken, key=lambda pair: pair[0].model), strict=True)
     return Batch(prefix, requests, tokens)
 
 

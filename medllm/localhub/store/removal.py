@@ -194,8 +194,8 @@ def large_files(connection: sqlite3.Connection, repo: Repo) -> list[LargeFile]:
     seen: set[str] = set()
     for reference, row in _commits(connection, repo):
         for path, node in _large(connection, row["tree"], "", seen):
-            one = LargeFile(node.sha256, node.size, path, reference, row["date"], row["author"])
-            by_sha256.setdefault(node.sha256, one)
+            file = LargeFile(node.sha256, node.size, path, reference, row["date"], row["author"])
+            by_sha256.setdefault(node.sha256, file)
     return list(by_sha256.values())
 
 

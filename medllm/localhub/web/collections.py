@@ -180,16 +180,16 @@ _PAGE = 100
 def _described(connection: sqlite3.Connection, call: Call, row: sqlite3.Row) -> dict[str, object]:
     lines = [
         {
-            "_id": f"{one.id:024x}",
-            "id": one.repo.full,
-            "type": one.repo.kind,
+            "_id": f"{entry.id:024x}",
+            "id": entry.repo.full,
+            "type": entry.repo.kind,
             "position": place,
-            "private": one.repo.private,
-            "gated": one.repo.gated or False,
-            "lastModified": one.repo.modified,
-            **({"note": {"text": one.note, "html": ""}} if one.note else {}),
+            "private": entry.repo.private,
+            "gated": entry.repo.gated or False,
+            "lastModified": entry.repo.modified,
+            **({"note": {"text": entry.note, "html": ""}} if entry.note else {}),
         }
-        for place, one in enumerate(items(connection, call.caller, row["id"]))
+        for place, entry in enumerate(items(connection, call.caller, row["id"]))
     ]
     person = accounts.find(connection, row["namespace"])
     return {

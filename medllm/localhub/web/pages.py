@@ -176,8 +176,12 @@ def _files(call: Call, connection: sqlite3.Connection, repo: Repo) -> Response:
     place, prefix = f"/{path(repo.url_path)}", f"{folder}/" if folder else ""
     nodes = sorted(trees.load(connection, node.oid).items(), key=lambda item: (not item[1].folder, item[0]))
     entries = [
-        (name, one, f"{place}/{'tree' if one.folder else 'resolve'}/{part(revision)}/{quote(prefix + name, safe='/')}")
-        for name, one in nodes[:_BOUND]
+        (
+            name,
+            child,
+            f"{place}/{'tree' if child.folder else 'resolve'}/{part(revision)}/{quote(prefix + name, safe='/')}",
+        )
+        for name, child in nodes[:_BOUND]
     ]
     facts = {"path": folder, "above": folder.rpartition("/")[0], "entries": entries, "total": len(nodes)}
     return page("files.html", _facts(call, repo, revision) | facts | {"more": len(nodes) > _BOUND, "bound": _BOUND})

@@ -63,7 +63,7 @@ def _pattern(text: str) -> Pattern | None:
 
 def _expression(name: str) -> str:
     """One name's pattern as a regular expression; a backslash takes a sign literally."""
-    literal = re.sub(r"\\(.)", lambda found: f"[{found[1]}]" if found[1] in "*?[" else found[1], name)
+    literal = re.sub(r"\\(.)", lambda match: f"[{match[1]}]" if match[1] in "*?[" else match[1], name)
     return fnmatch.translate(literal.replace("[^", "[!"))
 
 

@@ -40,7 +40,7 @@ class ReviewPair:
     @property
     def identity(self) -> tuple[Any, ...]:
         """What `pair_of` gives for a vote on these two texts."""
-        sides = sorted((one.model, digest(one.completion)) for one in (self.a, self.b))
+        sides = sorted((side.model, digest(side.completion)) for side in (self.a, self.b))
         return self.a.benchmark, self.a.question_id, *sides
 
     @property
@@ -98,15 +98,15 @@ class Review:
         return {}
 
     def _order(self, rater: str) -> list[tuple[str, str, str]]:
-        found = self._orders.get(rater)
-        if found is None:
+        order = self._orders.get(rater)
+        if order is None:
             own = self.candidates[COMMON:]
             random.Random(rater).shuffle(own)
-            found = self.candidates[:COMMON] + own
+            order = self.candidates[:COMMON] + own
             for old in list(self._orders)[: max(0, len(self._orders) + 1 - RATERS)]:
                 self._orders.pop(old, None)  # another request may have done so
-            self._orders[rater] = found
-        return found
+            self._orders[rater] = order
+        return order
 
     def vote(self, form: dict[str, Any]) -> Vote:
         """Check a vote that a browser sent; DataError names its fault."""

@@ -209,7 +209,7 @@ class ReviewPages:
         pair = self.ballot.review.pair(rater, at)
         assert pair is not None
         question = self.page.results.question(pair.key)
-        last = next((choices[one] for one in reversed(self.ballot.votes_on(rater, pair)) if one in choices), "")
+        last = next((choices[vote] for vote in reversed(self.ballot.votes_on(rater, pair)) if vote in choices), "")
         sides = "".join(
             f"<td><b>{safe(record.model)}</b><small>{safe((record.answer or '–').upper())} "
             f"{both('unparsed' if record.answer is None else 'right' if record.correct else 'wrong')}</small></td>"
@@ -288,12 +288,12 @@ def _side(name: str, record: Record, earlier: Vote | None) -> str:
 
 def _places(faulty: Sequence[str], parts: Sequence[str]) -> set[int]:
     """Return the numbers of sentences that a vote holds as text: of equal sentences, as many as the vote holds."""
-    wanted, found = Counter(faulty), set()
+    wanted, named = Counter(faulty), set()
     for place, part in enumerate(parts):
         if wanted[part.strip()] > 0:
             wanted[part.strip()] -= 1
-            found.add(place)
-    return found
+            named.add(place)
+    return named
 
 
 def _use(use: Use) -> str:
@@ -305,12 +305,12 @@ def no_more(reason: str = "no_pairs") -> str:
     return f'<p class="card panel" role="status">{both(reason)}</p>'
 
 
-def agreement_line(found: Agreement) -> str:
+def agreement_line(agreement: Agreement) -> str:
     """Return the figures of agreement, with the counts behind them."""
-    text = both("agreement_counts", votes=found.votes, raters=found.raters, pairs=found.pairs)
-    kappa = found.fleiss
+    text = both("agreement_counts", votes=agreement.votes, raters=agreement.raters, pairs=agreement.pairs)
+    kappa = agreement.fleiss
     if kappa.value == kappa.value:
         ends = f" [{kappa.low:.2f}, {kappa.high:.2f}]" if kappa.low == kappa.low else ""
         interval = f"κ = {kappa.value:.2f}{ends}".replace("-", "−")
-        text += f" {both('agreement_equal', share=percent(found.equal))} {safe(interval)}"
+        text += f" {both('agreement_equal', share=percent(agreement.equal))} {safe(interval)}"
     return f'<p class="quiet" id="agreement">{text}</p>'

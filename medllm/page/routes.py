@@ -37,11 +37,11 @@ def functions(page: PageContext) -> dict[str, Function]:
         key = results.find(_text("q", q))
         if key is None:
             return {}
-        found = results.question(key)
+        recorded = results.question(key)
         fields = {
-            name: getattr(found, name) for name in ("question_id", "benchmark", "text", "choices", "year", "section")
+            name: getattr(recorded, name) for name in ("question_id", "benchmark", "text", "choices", "year", "section")
         }
-        return fields | {"choices": list(found.choices), "answer": found.gold_answer, "points": found.points}
+        return fields | {"choices": list(recorded.choices), "answer": recorded.gold_answer, "points": recorded.points}
 
     def comparison(q: str) -> list[dict[str, Any]]:
         """Return every model's reply to one question under both prompts, with its verdict."""
@@ -66,11 +66,11 @@ def functions(page: PageContext) -> dict[str, Function]:
 def _narrow(page: PageContext, **asked: object) -> Filter:
     """Build a filter by values that exist; an empty text means all."""
     fields = {"exam": "benchmark"}
-    found = {
+    values = {
         name: "" if value == "" else _one_of(name, value, options(page.results, fields.get(name, name)))
         for name, value in asked.items()
     }
-    return Filter(found["exam"], found["year"], found.get("section", ""), found.get("category", ""))
+    return Filter(values["exam"], values["year"], values.get("section", ""), values.get("category", ""))
 
 
 def _one_of(name: str, value: object, offered: Sequence[str]) -> str:
@@ -128,7 +128,7 @@ def routes(page: PageContext) -> list[BaseRoute]:
     def prompt(request: Request) -> Response:
         query = request.query_params
         key = page.results.find(query.get("q"))
-        style: PromptStyle = next((one for one in PROMPTS if one == query.get("prompt")), "plain")
+        style: PromptStyle = next((style for style in PROMPTS if style == query.get("prompt")), "plain")
         if key is None:
             return PlainTextResponse("no such question", status_code=404)
         if query.get("live") and page.live is not None:
@@ -169,7 +169,8 @@ def _get(path: str, call: Callable[[Request], Response]) -> BaseRoute:
 def exact_prompt(page: PageContext, key: str, style: PromptStyle, language: str) -> str:
     """Return the prompt of a question as text, after a line that states whether it equals the recorded one exactly."""
     results = page.results
-    record = next((found for found in (results.record(key, model, style) for model in results.models) if found), None)
+    records = (results.record(key, model, style) for model in results.models)
+    record = next((candidate for candidate in records if candidate), None)
     if record is None:
         return word("absent", language)
     try:

@@ -65,12 +65,12 @@ class VoteBox:
 
     def votes_on(self, rater: str, pair: ReviewPair) -> list[str]:
         """Return the ids of a rater's votes on a pair, each the correction of the one before."""
-        found: list[str] = []
+        listed: list[str] = []
         wanted = vote_id(rater, pair)
         while self._voted(wanted):
-            found.append(wanted)
+            listed.append(wanted)
             wanted = correction_id(wanted)
-        return found
+        return listed
 
     def own_votes(self, rater: str) -> list[Vote]:
         """Return a rater's votes in blocks that are complete: those of an open block would name its models."""

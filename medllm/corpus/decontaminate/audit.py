@@ -53,9 +53,9 @@ def spans(text: str, item: ExamItem) -> list[tuple[int, int]]:
     brief = len(parts[0]) < measure.length + measure.question_apart
     for length in (measure.near,) if brief else (measure.length, measure.near):
         grams = np.concatenate([hash_grams(part, length) for part in parts])
-        found = np.flatnonzero(among(hash_grams(codes, length), grams))
-        if len(found):
-            first, last = begins[places[found]], ends[places[found + length - 1]]
+        starts = np.flatnonzero(among(hash_grams(codes, length), grams))
+        if len(starts):
+            first, last = begins[places[starts]], ends[places[starts + length - 1]]
             return _joined(list(zip(first.tolist(), last.tolist(), strict=True)))
     return []
 
@@ -145,11 +145,11 @@ class AuditReport:
         if containment > self.largest.get(item, (0.0, ""))[0]:
             self.largest[item] = (containment, document)
 
-    def record_match(self, found: Finding, text: list[Excerpt], item: str) -> None:
+    def record_match(self, finding: Finding, text: list[Excerpt], item: str) -> None:
         """Record a match; keep the first ones with their text."""
-        self.found.append(found)
+        self.found.append(finding)
         if len(self.shown) < SHOWN:
-            self.shown.append(ShownFinding(found, text, item))
+            self.shown.append(ShownFinding(finding, text, item))
 
     def add(self, other: "AuditReport") -> None:
         """Add the findings of a later part."""
@@ -165,7 +165,7 @@ class AuditReport:
     @property
     def leaked(self) -> bool:
         """Whether some text must be dropped; what a person has to review has not leaked yet."""
-        return any(one.verdict == "drop" for one in self.found)
+        return any(finding.verdict == "drop" for finding in self.found)
 
     def against(self, exam: str, items: int) -> "AuditReport":
         """Return the part of this report that is about one exam, which has so many items."""
@@ -177,16 +177,16 @@ class AuditReport:
             self,
             items=items,
             unsearchable=[item for item in self.unsearchable if of_exam(item)],
-            found=[one for one in self.found if of_exam(one.item)],
-            shown=[one for one in self.shown if of_exam(one.found.item)],
+            found=[finding for finding in self.found if of_exam(finding.item)],
+            shown=[excerpt for excerpt in self.shown if of_exam(excerpt.found.item)],
             largest={item: seen for item, seen in self.largest.items() if of_exam(item)},
         )
 
     def totals(self) -> dict[str, Any]:
         """Return the counts of the report."""
         worst = {"drop": set[str](), "review": set[str]()}
-        for one in self.found:
-            worst[one.verdict].add(one.document)
+        for finding in self.found:
+            worst[finding.verdict].add(finding.document)
         return {
             "documents": self.documents,
             "characters": self.characters,
@@ -203,14 +203,14 @@ class AuditReport:
         """Return the report as JSON values."""
         documents = [
             {
-                "document": one.document,
-                "item": one.item,
-                "containment": one.containment,
-                "verdict": one.verdict,
-                "part": one.part,
-                "stage": one.stage,
+                "document": finding.document,
+                "item": finding.item,
+                "containment": finding.containment,
+                "verdict": finding.verdict,
+                "part": finding.part,
+                "stage": finding.stage,
             }
-            for one in self.found
+            for finding in self.found
         ]
         items = [
             {"item": item, "containment": containment, "document": document}

@@ -30,13 +30,13 @@ class Windows(NamedTuple):
         """Return the window that begins with the step of each place."""
         texts = np.searchsorted(self.borders, places)
         begins = np.append(0, self.borders + 1)
-        found: Numbers = self.first()[texts] + (places - begins[texts]) // self.step
-        return found
+        windows: Numbers = self.first()[texts] + (places - begins[texts]) // self.step
+        return windows
 
     def texts(self, windows: Numbers) -> Numbers:
         """Return the text of each window."""
-        found: Numbers = np.searchsorted(self.first(), windows + 1, side="right") - 1
-        return found
+        numbers: Numbers = np.searchsorted(self.first(), windows + 1, side="right") - 1
+        return numbers
 
 
 class NgramIndex:
@@ -74,21 +74,21 @@ class NgramIndex:
         """Return the matches at or over the floor, and for each item the largest in any text."""
         if not len(self._grams):
             return []
-        seen_at, found = self._grams.find(hashed)
+        seen_at, grams = self._grams.find(hashed)
         inside = windows.at(places[seen_at])
         # Each place belongs to the window that its step begins and to the one before it.
-        seen = np.concatenate([inside, inside - 1]) * len(self._grams) + np.concatenate([found, found])
+        seen = np.concatenate([inside, inside - 1]) * len(self._grams) + np.concatenate([grams, grams])
         return self._score(*self._parts_held(distinct_values(seen)), windows, floor)
 
     def _parts_held(self, seen: Numbers) -> tuple[Numbers, Numbers, Weights]:
         """Return the weight of the matched grams for each window and part of an item with a gram in it."""
-        inside, found = np.divmod(seen, len(self._grams))
-        lengths = self._starts[found + 1] - self._starts[found]
+        inside, grams = np.divmod(seen, len(self._grams))
+        lengths = self._starts[grams + 1] - self._starts[grams]
         ends = np.cumsum(lengths)
         within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
-        parts = self._parts[np.repeat(self._starts[found], lengths) + within]
+        parts = self._parts[np.repeat(self._starts[grams], lengths) + within]
         keys, inverse = np.unique(np.repeat(inside, lengths) * len(self._owners) + parts, return_inverse=True)
-        held = np.bincount(inverse, np.repeat(self._weights[found], lengths), minlength=len(keys))
+        held = np.bincount(inverse, np.repeat(self._weights[grams], lengths), minlength=len(keys))
         inside, parts = np.divmod(keys, len(self._owners))
         return inside, parts, held
 
@@ -109,7 +109,7 @@ class NgramIndex:
         return [
             Match(text, item, round(score, 4), PARTS[part])
             for text, item, score, part in zip(
-                *(found[(best > 0) & (most | (best >= floor))].tolist() for found in (texts, items, best, which)),
+                *(column[(best > 0) & (most | (best >= floor))].tolist() for column in (texts, items, best, which)),
                 strict=True,
             )
         ]

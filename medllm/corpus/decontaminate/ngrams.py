@@ -253,8 +253,8 @@ def among(values: npt.NDArray[Whole], known: npt.NDArray[Whole]) -> Marks:
     ordered = distinct_values(known)
     if not len(ordered):
         return np.zeros(len(values), np.bool_)
-    found: Marks = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
-    return found
+    present: Marks = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+    return present
 
 
 SPARSE = 3

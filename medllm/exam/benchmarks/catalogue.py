@@ -263,8 +263,8 @@ def translations(name: str, folder: Path) -> list[Translation]:
     if name not in CATALOGUE:
         return custom.translations(folder)
     twin = TRANSLATED.get(name)
-    found = _LOADERS[twin](folder, twin) if twin and folder.is_dir() else []
-    return [Translation(one.question_id, one.language, _whole(one), one.choices) for one in found]
+    translated = _LOADERS[twin](folder, twin) if twin and folder.is_dir() else []
+    return [Translation(twin.question_id, twin.language, _whole(twin), twin.choices) for twin in translated]
 
 
 def _whole(question: Question) -> str:
@@ -294,11 +294,11 @@ def worked_examples(name: str, folder: Path) -> list[Question]:
 
 def exemplars(name: str, folder: Path) -> list[Question]:
     """Load the worked examples of a benchmark, or raise DataError where it has none."""
-    found = worked_examples(name, folder)
-    if not found:
+    examples = worked_examples(name, folder)
+    if not examples:
         raise DataError(
             "exam.no-exemplars",
             f"{folder}: {name} has no worked examples. Set `shots: 0`, or write questions of an exam that was held"
             f" before the cutoff, with explanations, into {folder / 'exemplars.jsonl'}.",
         )
-    return found
+    return examples

@@ -202,7 +202,7 @@ _DIGITS = str.maketrans("12345678１２３４５６７８", LETTERS * 2)
 
 def read_yakugakuqa(folder: Path, name: str) -> list[Question]:
     """Read every question that can be scored, exam by exam; left out: 20 without an official answer, 2 pictures."""
-    rows = [found for file in sorted(folder.glob("[0-9][0-9][0-9].jsonl")) for found in table_rows(file)]
+    rows = [raw for file in sorted(folder.glob("[0-9][0-9][0-9].jsonl")) for raw in table_rows(file)]
     return [_yakugakuqa_question(row, place, name) for place, row in rows if not _unscorable(row)]
 
 
@@ -253,4 +253,4 @@ def lettered(explanation: str) -> str:
     >>> lettered("1：誤　胃酸である。選択肢3は正しい。")
     'a：誤　胃酸である。選択肢cは正しい。'
     """
-    return _REFERENCE.sub(lambda found: found[0].translate(_DIGITS), explanation)
+    return _REFERENCE.sub(lambda match: match[0].translate(_DIGITS), explanation)

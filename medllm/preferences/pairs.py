@@ -83,13 +83,13 @@ def labelled(
 ) -> list[LabelledSample]:
     """Label all samples of a question in order; of samples more alike than `max_similarity` only the first counts.
 
-    `answer_keys` has what each sample is kept under, by its number.
+    Thinking is compared with the reply. `answer_keys` has what each sample is kept under, by its number.
     """
     samples: list[LabelledSample] = []
     kept: list[tuple[Label, frozenset[str]]] = []
     for number, seed, reply in replies:
         given, answer, status = label(question, reply.text, reply.finish_reason, reply.reasoning)
-        grams = grams_of(reply.text)
+        grams = grams_of(reply.reasoning + reply.text)
         duplicate = any(given == other and alike(grams, seen) > max_similarity for other, seen in kept)
         if not duplicate:
             kept.append((given, grams))
@@ -241,8 +241,8 @@ def _spread(
 
 
 def _same(truth: str, better: LabelledSample | None, worse: LabelledSample, max_similarity: float) -> bool:
-    text = truth if better is None else better.completion
-    return alike(grams_of(text), grams_of(worse.completion)) > max_similarity
+    text = truth if better is None else (better.reasoning or "") + better.completion
+    return alike(grams_of(text), grams_of((worse.reasoning or "") + worse.completion)) > max_similarity
 
 
 def _pair(

@@ -149,8 +149,9 @@ class Preferences(Asking):
     """The years that are held out, by exam; those under `exams` when left out, else all."""
     cutoff: date | None = None
     """Latest day of an exam that is sampled; the recipe's own `cutoff` when left out."""
-    prompt: Literal["plain", "explain"] = "explain"
-    """The prompt: answer alone, or explanation first."""
+    prompt: Literal["plain", "explain", "think"] = "explain"
+    """The prompt: answer alone, explanation first, or answer after thinking: by chat, with `pairs: [chosen>rejected]`,
+    for the verified answers have no thinking."""
     shots: int = Field(default=3, ge=0, le=10)
     """Worked examples before each question."""
     exemplars: str | None = None
@@ -164,7 +165,8 @@ class Preferences(Asking):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus of the draw."""
     max_new_tokens: int = Field(default=512, ge=1)
-    """Maximum number of tokens in a reply, explanation included."""
+    """Maximum number of tokens in a reply, explanation and thinking included: a sample that is cut as it thinks makes
+    no pair."""
     questions: int | None = Field(default=None, ge=1)
     """Maximum number of questions to ask, chosen by `seed`; all when left out."""
     pairs: tuple[Literal["gt>chosen", "gt>rejected", "chosen>rejected"], ...] = (

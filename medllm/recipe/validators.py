@@ -201,7 +201,15 @@ def samples_differ(recipe: Recipe) -> Iterator[RecipeFault]:
 
 def thinking_has_a_channel(recipe: Recipe) -> Iterator[RecipeFault]:
     """The prompt `think` is asked by chat: a model that completes a text has no channel to think in."""
-    evaluate = recipe.evaluate
+    evaluate, preferences = recipe.evaluate, recipe.preferences
+    if preferences and preferences.prompt == "think":
+        if preferences.format == "completion":
+            text = "`think` asks the model by its chat template. Write `format: chat` (or `auto`) under preferences."
+            yield RecipeFault("recipe.think-needs-chat", "preferences.prompt", text)
+        if steps := [step for step in preferences.pairs if step.startswith("gt>")]:
+            text = f"`{steps[0]}` prefers a verified answer, and these have no thinking: the model would learn not to "
+            text += "think. Write `pairs: [chosen>rejected]`, or `prompt: explain`."
+            yield RecipeFault("recipe.think-without-truth", "preferences.pairs", text)
     if evaluate is None or "think" not in evaluate.prompts:
         return
     for name, model in evaluate.models.items():

@@ -56,11 +56,13 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     prompts = {key_of(question): prompts_of(question, asked, settings) for question in asked.questions}
     form = _form(settings, sources)
     replies, kept_under = _sample(settings, sources, asked, prompts, work, form)
+    if settings.prompt == "think":
+        refuse_unseen_thinking([reply for of in replies.values() for _, _, reply in of])
     samples = _label(settings, sources, asked.questions, _clean(asked, replies), prompts, kept_under)
     number = _round(sources.get(settings.model))
     values = _values(settings) if form.chat else None
     pairs = _pair(settings, asked.questions, samples, prompts, number, values)
-    votes, undecided = _votes(settings, sources, asked, values)
+    votes, undecided = _votes(settings, sources, asked, {**values, **switches(thinks=False)} if values else None)
     pairs += votes
     report = yield_report(_by_name(samples), pairs)
     if report["too_long"]:
@@ -103,15 +105,35 @@ def _name_of(settings: Preferences) -> str:
 
 def _form(settings: Preferences, sources: dict[str, Path]) -> AskedAs:
     """Decide whether the model is asked by chat; one that has no template for it is refused before any work."""
-    from medllm.generation.identity import asked_as
+    from medllm.generation.identity import asked_as, refuse_thinking_without_chat
 
     models = {_name_of(settings): settings.model}
-    return asked_as(models, sources, engine=settings.engine, form=settings.format)[_name_of(settings)]
+    forms = asked_as(models, sources, engine=settings.engine, form=settings.format)
+    refuse_thinking_without_chat(forms, [settings.prompt])
+    return forms[_name_of(settings)]
 
 
 def _values(settings: Preferences) -> dict[str, Any]:
-    """Return the values of the chat template for asking and for training: thinking is off unless the recipe sets it."""
-    return {**switches(thinks=False), **for_prompt(settings.chat_template_kwargs, settings.prompt)}
+    """Return the values of the chat template for asking and for training: thinking is on with `think` alone."""
+    return {**switches(settings.prompt == "think"), **for_prompt(settings.chat_template_kwargs, settings.prompt)}
+
+
+def refuse_unseen_thinking(replies: list[Reply]) -> None:
+    """Raise DataError where pairs of thinking replies would lack it: the model does not think, or a server hides it."""
+    whole = [reply for reply in replies if reply.finish_reason == "stop"]
+    hidden = sum(bool(reply.reasoning_tokens) and not reply.reasoning for reply in whole)
+    if hidden:
+        raise DataError(
+            "preferences.hidden-thinking",
+            f"preferences: the server counts thinking in {hidden} of {len(whole)} replies and does not show it, so "
+            "pairs cannot hold it. Ask a server that shows it, or write `prompt: explain`.",
+        )
+    if whole and not any(reply.reasoning for reply in whole):
+        raise DataError(
+            "preferences.no-thinking",
+            f"preferences: the model thought before none of {len(whole)} replies, and `prompt: think` makes pairs of "
+            "thinking. Write `prompt: plain` or `explain`, or switch thinking on by `chat_template_kwargs`.",
+        )
 
 
 def seed_of(settings: Preferences, key: Key, sample: int) -> int:

@@ -277,8 +277,8 @@ def _of_messages(pair: Mapping[str, str], chat: ChatTemplate, place: str) -> Tok
                 "training.not-one-reply",
                 f"{place}: `{side}` is not one message of the assistant. Put the messages before it into `prompt`.",
             )
-        answer = conversation[0]
-        sides.append(chat.reply(messages, answer["content"], answer.get("reasoning_content") or "", values=values))
+        chat.refuse_dropped_thinking(thought := conversation[0].get("reasoning_content") or "", values, place)
+        sides.append(chat.reply(messages, conversation[0]["content"], thought, values=values))
     return chat.prompt(messages, values=values), sides[0], sides[1]
 
 

@@ -32,7 +32,7 @@ DAY = date(2026, 1, 1)
 """What a template that prints today's date prints here, so that a prompt has the same tokens on every day."""
 _TODAY = re.compile(r"strftime_now\(\s*(['\"])(?P<form>.+?)\1")
 _THINKING = ("<think>\n", "\n</think>\n\n")
-_ASKED, _REPLIED, _SYSTEM = "QuestionProbe", "ReplyProbe", "SystemProbe"
+_ASKED, _REPLIED, _SYSTEM, _THOUGHT = "QuestionProbe", "ReplyProbe", "SystemProbe", "ThoughtProbe"
 
 
 def own_template(folder: Path) -> str | None:
@@ -90,6 +90,7 @@ class ChatTemplate:
         self.ends = frozenset(end_marks(tokenizer)) | {self.end}
         """The tokens at which a reply is over."""
         self._opened: dict[str, bool] = {}
+        self._kept: dict[str, bool] = {}
 
     def prompt(self, messages: Sequence[Message], *, thinks: bool = False, values: Mapping[str, Any] = {}) -> list[int]:
         """Return the tokens of a conversation up to the place where the model's reply begins.
@@ -130,6 +131,25 @@ class ChatTemplate:
             begun = self._text([_user(_ASKED)], chosen, begins_reply=True)
             self._opened[key] = split_thinking(begun.removeprefix(asked))[1] is None
         return self._opened[key]
+
+    def refuse_dropped_thinking(self, reasoning: str, values: Mapping[str, Any], place: str) -> None:
+        """Raise ModelError where thinking is switched on and the template leaves it out of a reply, as Gemma 3's does.
+
+        Where a template drops the thinking of past replies alone, as DeepSeek's, it is written as the model writes it.
+        """
+        if not reasoning or not any(values.get(switch) for switch in switches(thinks=True)):
+            return
+        key = json.dumps(values, sort_keys=True, default=str)
+        if key not in self._kept:
+            reply = self.reply([_user(_ASKED)], _REPLIED, _THOUGHT, values=values)
+            self._kept[key] = _THOUGHT in str(self.tokenizer.decode(reply))
+        if not self._kept[key]:
+            raise ModelError(
+                "weights.template-drops-thinking",
+                f"{place}: a reply has thinking, and the chat template of {self.name} does not write it, so the model "
+                "would learn not to think. Use a template that writes `reasoning_content`, or pairs of "
+                "`prompt: explain`.",
+            )
 
     def split(self, written: str, *, opened: bool) -> tuple[str, str | None]:
         """Return the thinking and the reply of what a model has written, marks included; the reply is None without one.

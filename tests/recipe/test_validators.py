@@ -268,6 +268,19 @@ def test_thinking_is_asked_of_models_that_chat(read_changed):
         read_changed(models, served % ", chat: false")
 
 
+def test_pairs_of_thinking_replies_need_chat_and_no_verified_answer_without_thinking(read_changed):
+    data, asked = "  data: me/explanations@v1\n", "  prompt: think\n  format: %s\n  pairs: [%s]\n"
+    kept = "chosen>rejected"
+    for form, pairs, *refusal in (
+        ("completion", kept, "recipe.think-needs-chat", "preferences.prompt", "`format: chat`"),
+        ("chat", f"gt>chosen, {kept}", "recipe.think-without-truth", "preferences.pairs", "`gt>chosen`"),
+    ):
+        with refused(*refusal):
+            read_changed(data, data + asked % (form, pairs))
+    for form in ("chat", "auto"):
+        assert read_changed(data, data + asked % (form, kept)).preferences.prompt == "think"
+
+
 def test_values_of_a_template_do_not_decide_what_the_evaluation_decides(read_changed):
     for value in ("{tokenize: false}", "{think: {messages: []}}"):
         with refused("recipe.wrong-type", "evaluate.chat_template_kwargs"):

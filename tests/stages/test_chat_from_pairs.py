@@ -113,3 +113,103 @@ def test_preferences_that_name_no_format_keep_their_digest_and_their_columns(sou
     plain = settings(format="completion", max_new_tokens=40)
     assert not {"format", "system_prompt", "chat_template_kwargs"} & set(settings_for_digest(plain))
     assert settings_for_digest(settings())["format"] == "chat"
+
+
+TAKES = "よく考える。痛みと発熱と咳嗽がある。"
+
+
+def thoughts(body):
+    """The next reply of a model that thinks: right and wrong by turns, each after thinking of its own."""
+    number = thoughts.count = thoughts.count + 1
+    return {
+        "content": "aab"[number % 3],
+        "reasoning_content": f"{number * 37} 回目。{TAKES * (number % 5 + 1)}{number}",
+    }
+
+
+THINKING = {"prompt": "think", "pairs": ("chosen>rejected",), "samples": 6, "temperature": 1.0}
+
+
+@pytest.fixture
+def thinking_pairs(sources, tmp_path):
+    thoughts.count = 0
+    server = ChatServer(thoughts)
+    preferences.make(settings(**THINKING, engine=server.url, num_concurrent=1), sources, tmp_path / "thought")
+    server.close()
+    assert all(body["chat_template_kwargs"] == {"enable_thinking": True, "thinking": True} for body in server.seen)
+    return tmp_path / "thought"
+
+
+def test_pairs_of_thinking_replies_hold_the_thinking_on_both_sides_and_rpo_trains_it(
+    sources, tmp_path, thinking_pairs, monkeypatch
+):
+    from medllm.training import pair_batches
+
+    pairs = rows_of(thinking_pairs)
+    assert pairs and {row["pair"] for row in pairs} == {"chosen>rejected"}
+    assert all(TAKES in row[side][0]["reasoning_content"] for row in pairs for side in ("chosen", "rejected"))
+    assert all(row["chosen"][0]["content"] != row["rejected"][0]["content"] for row in pairs)
+    read = []
+    of_messages = pair_batches._of_messages
+    monkeypatch.setattr(pair_batches, "_of_messages", lambda *of: read.append(of_messages(*of)) or read[-1])
+    given = {**sources, "preferences": thinking_pairs}
+    rpo.make(tiny.RPO.model_copy(update={"max_length": 1500}), given, tmp_path / "rpo")
+    facts = json.loads((tmp_path / "rpo" / "facts.json").read_text("utf-8"))
+    assert facts["trained"] == len(pairs)
+    tokenizer = tiny.make_chat_tokenizer(tiny.published_template("qwen3"))
+    learnt = [tokenizer.decode(side) for _, *sides in read for side in sides]
+    assert learnt and all(text.startswith("<think>") and TAKES in text.partition("</think>")[0] for text in learnt)
+
+
+def test_samples_that_answer_alike_after_other_thinking_are_not_one_sample(sources, thinking_pairs):
+    samples = pq.read_table(thinking_pairs / "samples").to_pylist()
+    assert len({one["answer"] for one in samples}) == 2 and not any(one["duplicate"] for one in samples)
+
+
+def test_a_sample_that_is_cut_in_its_thinking_is_on_neither_side_of_a_pair(sources, tmp_path):
+    whole = [{"content": "a", "reasoning_content": f"{TAKES}。甲"}, {"content": "b", "reasoning_content": "乙。違う。"}]
+    cut = {"content": None, "reasoning_content": "答えは a か。丙", "finish_reason": "length"}
+    bare = {"content": "答え: a か。丁", "finish_reason": "length"}
+    given = iter([*whole, cut, bare] * 8)
+    server = ChatServer(lambda body: next(given))
+    asked = settings(**{**THINKING, "samples": 4}, engine=server.url, num_concurrent=1)
+    preferences.make(asked, sources, tmp_path / "out")
+    server.close()
+    samples = pq.read_table(tmp_path / "out" / "samples").to_pylist()
+    cut_off = [(one["label"], one["completion"]) for one in samples if one["finish_reason"] == "length"]
+    assert set(cut_off) == {("unparsed", "")} and len(cut_off) == len(samples) / 2
+    sides = [row[side][0]["reasoning_content"] for row in rows_of(tmp_path / "out") for side in ("chosen", "rejected")]
+    assert sides and not any("丙" in text or "丁" in text for text in sides)
+
+
+def test_thinking_that_cannot_be_in_the_pairs_is_refused(sources, tmp_path):
+    hidden = {"prompt_tokens": 9, "completion_tokens": 40, "completion_tokens_details": {"reasoning_tokens": 33}}
+    for code, message in (
+        ("preferences.hidden-thinking", {"content": "a", "usage": hidden}),
+        ("preferences.no-thinking", {"content": "a"}),
+    ):
+        server = ChatServer(message)
+        with refused(code, "preferences"):
+            preferences.make(settings(**THINKING, engine=server.url), sources, tmp_path / code)
+        server.close()
+
+
+def test_a_template_without_a_place_for_thinking_does_not_train_pairs_that_have_it(thinking_pairs, sources, tmp_path):
+    base = tiny.make_scripted(tmp_path / "base", template=tiny.published_template("qwen2_5"))
+    cpt = tiny.make_adapter(tmp_path / "cpt", base, std=0.0)
+    with refused("weights.template-drops-thinking"):
+        rpo.make(tiny.RPO, {"base": base, "cpt": cpt, "preferences": thinking_pairs}, tmp_path / "rpo")
+
+
+def test_votes_among_thinking_pairs_are_trained_without_thinking(sources, tmp_path):
+    vote = {"prompt": "問題: 痛み\n解説:", "chosen": "\n良い。\n答え: a", "rejected": "\n悪い。\n答え: b"}
+    vote |= {"prompt_without_shots": "問題: 痛み\n解説:", "question_id": "V1", "benchmark": "own", "model": "m"}
+    (tmp_path / "votes").mkdir()
+    (tmp_path / "votes" / "votes.jsonl").write_text(json.dumps(vote, ensure_ascii=False) + "\n", "utf-8")
+    thoughts.count = 0
+    server = ChatServer(thoughts)
+    asked = settings(**THINKING, votes=({"source": "votes"},), engine=server.url, num_concurrent=1)
+    preferences.make(asked, {**sources, "votes": tmp_path / "votes"}, tmp_path / "out")
+    server.close()
+    values = {row["origin"]: row["chat_template_kwargs"] for row in rows_of(tmp_path / "out")}
+    assert values == {"sampled": {"enable_thinking": True, "thinking": True}, "expert": THINKING_OFF}

@@ -110,7 +110,8 @@ class RowReader:
         doc, response = row.get("doc", row.get("__doc__")), row.get("model_response", row.get("__model_response__"))
         if isinstance(doc, dict) and isinstance(response, dict):
             return self._of_lighteval(doc, response, place)
-        if isinstance(row.get("response") or row.get("result"), dict) and "custom_id" in row:
+        failed = row.get("response", row) is None and isinstance(row.get("error"), dict)
+        if "custom_id" in row and (failed or isinstance(row.get("response") or row.get("result"), dict)):
             return self._of_batch(row, place)
         return self._of_columns(row, place)
 
@@ -173,8 +174,11 @@ class RowReader:
         return NamedPrediction(None, None, self._likeliest(values, question_id, place, None))
 
     def _of_batch(self, row: dict[str, Any], place: str) -> NamedPrediction:
-        """Read a row of a batch's output at OpenAI or Anthropic; a request that failed is a question without reply."""
-        answer = row.get("response") or row["result"]
+        """Read a row of a batch's output at OpenAI or Anthropic; a request that failed is a question without reply.
+
+        A request that failed names no model, and one that expired has no response at all.
+        """
+        answer = row.get("response") or row.get("result") or {}
         body = answer.get("body") or answer.get("message") or {}
         choice = (body.get("choices") or [{}])[0]
         outputs = body["output"] if isinstance(body.get("output"), list) else []

@@ -105,6 +105,7 @@ def _parts(source: Source, file: Path, reader: RowReader) -> list[_Part]:
         if named is not None:
             into = by_system.setdefault((named.model, source.prompt or named.prompt), {})
             _add(into, named.prediction, source.model or named.model or _name_of(file)[0])
+    _name_failed(by_system)
     if source.model is not None and len({model for model, _ in by_system}) > 1:
         raise DataError(
             "exam.one-name-for-several",
@@ -116,6 +117,20 @@ def _parts(source: Source, file: Path, reader: RowReader) -> list[_Part]:
         _Part(System(source.model or model or default, asked or prompt, its), file, not (source.model or model))
         for (model, asked), its in by_system.items()
     ]
+
+
+def _name_failed(by_system: dict[tuple[str | None, PromptStyle | None], dict[str, Prediction]]) -> None:
+    """Give requests that failed, which name no model, to the one model of their file; a reply to a retry counts first.
+
+    Rows without a model that hold a reply stay apart: whose they are is not known.
+    """
+    models = {model for model, _ in by_system if model is not None}
+    for model, prompt in list(by_system):
+        failed = by_system[model, prompt]
+        if model is None and len(models) == 1 and not any(prediction.text for prediction in failed.values()):
+            into = by_system.setdefault((*models, prompt), {})  # type: ignore[arg-type]
+            into |= {name: prediction for name, prediction in failed.items() if name not in into}
+            del by_system[model, prompt]
 
 
 def _add(into: dict[str, Prediction], prediction: Prediction, model: str) -> None:

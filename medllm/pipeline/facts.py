@@ -10,7 +10,13 @@ from typing import Any
 
 from medllm.exam.record import Record, read_records
 from medllm.exam.score_report import p_text
-from medllm.exam.stability.report import ScoreRow, StabilityReport, columns, format_estimate, score_table
+from medllm.exam.stability.report import (
+    ScoreRow,
+    StabilityReport,
+    columns,
+    describe_comparison,
+    score_table,
+)
 from medllm.exam.statistics import INTERVALS
 from medllm.hub import Artifact, Hub
 from medllm.pipeline.plan import BuildPlan
@@ -150,12 +156,7 @@ def summary_lines(report: StabilityReport, folder: Path) -> Iterator[str]:
         yield ""
         yield "compared on the same questions, in points of 100"
     for row in compared:
-        trial = " (trial)" if row.trial else ""
-        yield (
-            f"  {row.second} minus {row.first}, {row.benchmark}, {row.prompt}:"
-            f" {format_estimate(row.difference, signed=True)}, {row.questions} questions, p {p_text(row.p)}"
-            f" (Holm {p_text(row.p_holm)}){trial}"
-        )
+        yield f"  {describe_comparison(row, f'{p_text(row.p)} (Holm {p_text(row.p_holm)})')}"
     yield ""
     yield "Points of 100 earned, the mean of the years; a difference is on the same questions."
     yield from INTERVALS

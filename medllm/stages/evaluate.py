@@ -17,7 +17,15 @@ from medllm.exam.grading import grade
 from medllm.exam.prompts import hash_of
 from medllm.exam.question import write_questions
 from medllm.exam.record import Record, write_records
-from medllm.exam.stability.report import StabilityReport, columns, describe_row, score_table, stability_report
+from medllm.exam.score_report import p_text
+from medllm.exam.stability.report import (
+    StabilityReport,
+    columns,
+    describe_comparison,
+    describe_row,
+    score_table,
+    stability_report,
+)
 from medllm.exam.stability.text import report_json
 from medllm.files import write_text
 from medllm.generation.endpoint import EndpointGenerator
@@ -48,6 +56,8 @@ def make(settings: Evaluate, sources: dict[str, Path], out: Path) -> None:
         for row in score_table(stability_report(record for records in new.values() for record in records)):
             say("evaluate", describe_row(row))
         judged |= new
+        for line in _differences(sitting.name, model, list(settings.models), judged):
+            say("evaluate", line)
     replies = asked.replies
     records = [record for sitting in sittings for model in settings.models for record in judged[sitting.name, model]]
     for model in settings.models:
@@ -70,6 +80,17 @@ class Asked:
     kept_under: dict[tuple[str, str], str]
     forms: dict[str, AskedAs]
     """The form in which each model is asked, by its name."""
+
+
+def _differences(
+    exam: str, model: str, models: list[str], judged: dict[tuple[str, str], list[Record]]
+) -> Iterator[str]:
+    """Describe how a model that is now judged differs from the first, or the others from it where it is the first."""
+    first = models[0]
+    others = [name for name in models[1:] if model in (first, name) and (exam, name) in judged]
+    for other in others if (exam, first) in judged else ():
+        for comparison in stability_report([*judged[exam, first], *judged[exam, other]]).comparisons:
+            yield describe_comparison(comparison, p_text(comparison.p))
 
 
 def _forms(settings: Evaluate, sources: dict[str, Path]) -> dict[str, AskedAs]:

@@ -54,6 +54,11 @@ def test_two_models_of_a_server_are_asked_and_compared_by_one_command(ward, serv
     assert lines[0].split() == ["model", "exam", "questions", "plain", "explain", "delta"]
     assert [line.split()[:4] for line in lines[1:3]] == [[name, "(trial)", "ward", "5"] for name in "ab"]
     assert any(re.match(r"  b minus a, ward, plain: .+, 5 questions, p 1.0000 .*\(trial\)$", line) for line in lines)
+    running = [line for line in done.stderr.splitlines() if "b minus a, ward, " in line]
+    assert [re.search(r"ward, (\w+): .+ 5 questions, p 1.0000 \(trial\)$", line)[1] for line in running] == [
+        "plain",
+        "explain",
+    ], "each difference is printed as soon as both models are done"
     folder = Path(lines[-1].split("medllm app ")[1])
     assert len(read_records(folder)) == 20
     assert server.new() == ["a"] * 10 + ["b"] * 10

@@ -156,6 +156,28 @@ def test_batch_outputs_of_openai_and_anthropic_are_read_and_a_failed_request_is_
     }  # fmt: skip
 
 
+def test_requests_of_a_batch_that_failed_belong_to_the_model_of_their_file_and_a_retry_counts(tmp_path):
+    def line(name, response, error=None):
+        return {"id": "batch_req_1", "custom_id": name, "response": response, "error": error}
+
+    body = {"model": "gpt-4o", "choices": [{"message": {"content": "答え: b"}, "finish_reason": "stop"}]}
+    bad = {"status_code": 400, "request_id": "r", "body": {"error": {"message": "bad", "code": None}}}
+    expired = {"code": "batch_expired", "message": "This request could not be executed before the window expired."}
+    rows = [
+        line("112B1", None, expired),
+        line("112A1", {"status_code": 200, "body": body}),
+        line("112A2", bad),
+        line("112A1", bad),
+    ]
+    file = write(tmp_path / "batch_1_output.jsonl", *rows)
+    assert found(file) == {("gpt-4o", None): {"112A1": "答え: b", "112A2": "", "112B1": ""}}
+    other = {"status_code": 200, "body": {**body, "model": "gpt-5"}}
+    two = write(tmp_path / "two.jsonl", rows[1], line("112A1", other), line("112B1", None, expired))
+    assert found(two)["two", None] == {"112B1": ""}, "whose request failed is not known"
+    with refused("exam.no-question-named", "line 1"):
+        found(write(tmp_path / "nameless.jsonl", line(None, {"status_code": 200, "body": body})))
+
+
 # -- tables --------------------------------------------------------------------------------------------------------
 
 

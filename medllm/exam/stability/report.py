@@ -223,6 +223,13 @@ def describe_row(row: ScoreRow) -> str:
     return f"{cells['model']} on {cells['exam']}, {cells['questions']} questions: {', '.join(shown)}"
 
 
+def describe_comparison(comparison: Comparison, p: str) -> str:
+    """Describe in one line how a model differs from another on the same questions; `p` is the p value as text."""
+    difference, trial = format_estimate(comparison.difference, signed=True), " (trial)" if comparison.trial else ""
+    names = f"{comparison.second} minus {comparison.first}, {comparison.benchmark}, {comparison.prompt}"
+    return f"{names}: {difference}, {comparison.questions} questions, p {p}{trial}"
+
+
 def format_estimate(estimate: Estimate | None, *, signed: bool = False) -> str:
     """Return a number in points of 100 with its interval, 67.9 (60.1 to 74.0), or a dash where there is none."""
     if estimate is None or estimate.value is None:

@@ -207,7 +207,9 @@ def _round(
     from medllm.recipe.servers import for_prompt
     from medllm.side_by_side import Round
 
-    forms = asked_as(settings.models, sources, engine=settings.engine, form=settings.format)
+    forms = asked_as(
+        settings.models, sources, engine=settings.engine, form=settings.format, given=settings.chat_template
+    )
     refuse_thinking_without_chat(forms, settings.prompts)
     longest = {style: getattr(settings.max_new_tokens, style) for style in prompts}
     values = {style: for_prompt(settings.chat_template_kwargs, style) for style in prompts}

@@ -120,6 +120,7 @@ def make_generators(  # noqa: PLR0913  each a way to load or to ask
     sources: dict[str, Path],
     *,
     form: str = "completion",
+    given: str | None = None,
     engine: str = "local",
     dtype: str = "bfloat16",
     quantization: Quantization = "none",
@@ -131,10 +132,11 @@ def make_generators(  # noqa: PLR0913  each a way to load or to ask
 
     Adapters and the base they lie on share one copy of the base. `openai:MODEL` is asked by chat at the engine's
     address; with an engine of this machine at OpenAI's own. An ApiModel has its own. Models here are loaded when they
-    are first asked, each by `num_processes` processes (None: one for each GPU).
+    are first asked, each by `num_processes` processes (None: one for each GPU). `given` is the chat template of models
+    that have none.
     """
     server = server or ServerOptions()
-    forms = asked_as(models, sources, engine=engine, form=form)
+    forms = asked_as(models, sources, engine=engine, form=form, given=given)
     generators: dict[str, tuple[Generator, str]] = {}
     own: dict[str, Generator] = {}
     local: dict[str, Path] = {}
@@ -168,6 +170,7 @@ def generators_for(
         settings.models,
         sources,
         form=settings.format,
+        given=settings.chat_template,
         engine=settings.engine,
         dtype=settings.dtype,
         quantization=settings.quantization,

@@ -16,7 +16,7 @@ from medllm.generation.types import BASE, Request
 from medllm.recipe.base import base_of
 from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address, switches
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import no_template, template_of
+from medllm.weights.chat_template import given_template, no_template, template_of
 from medllm.weights.checkpoint import model_name
 
 DECIDING = (
@@ -59,12 +59,17 @@ class AskedAs:
 
 
 def asked_as(
-    models: Mapping[str, str | ApiModel], sources: Mapping[str, Path], *, engine: str, form: str
+    models: Mapping[str, str | ApiModel],
+    sources: Mapping[str, Path],
+    *,
+    engine: str,
+    form: str,
+    given: str | None = None,
 ) -> dict[str, AskedAs]:
     """For each name in the tables: whether it is asked by chat, and by which template where its files are here.
 
-    `form` is a recipe's `format`. An adapter is asked by its own template, or else by its base's. Raises ModelError
-    where `chat` is wanted of a model without one.
+    `form` is a recipe's `format`. An adapter is asked by its own template, or else by its base's, and a model that has
+    none by the recipe's, which is `given`. Raises ModelError where `chat` is wanted of a model without any.
     """
     forms: dict[str, AskedAs] = {}
     for name, source in models.items():
@@ -77,7 +82,10 @@ def asked_as(
         elif form == "completion":
             forms[name] = AskedAs(chat=False)
         else:
-            template = template_of(sources[source], base_under(source, sources))
+            base = base_under(source, sources)
+            template = template_of(sources[source], base)
+            if template is None and given is not None:
+                template = given_template(sources[source], base, given)
             if template is None and form == "chat":
                 raise no_template(name, sources[source])
             forms[name] = AskedAs(template is not None, template)
@@ -100,6 +108,7 @@ def answerers(
     sources: dict[str, Path],
     *,
     form: str = "completion",
+    given: str | None = None,
     engine: str,
     dtype: str,
     quantization: str,
@@ -110,7 +119,7 @@ def answerers(
     recipe names one, its source: a server that loads other weights under the same name is not noticed.
     """
     by_model: dict[str, Answerer] = {}
-    forms = asked_as(models, sources, engine=engine, form=form)
+    forms = asked_as(models, sources, engine=engine, form=form, given=given)
     for name, source in models.items():
         if isinstance(source, ApiModel):
             asked = {"chat": source.chat, "model": source.model, "request": source.request}

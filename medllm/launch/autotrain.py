@@ -215,6 +215,13 @@ def refuse(item: StagePlan) -> None:
                 f"{stage}: AutoTrain has no setting for `lora.{key}` and would leave it out. Train without AutoTrain, "
                 "or remove that key.",
             )
+    for key in ("eval_strategy", "chat_template", *(["optim"] if settings.optim == "muon" else [])):
+        if getattr(settings, key) != type(settings).model_fields[key].default:
+            raise LaunchError(
+                "launch.autotrain-setting",
+                f"{stage}: AutoTrain has no `{key}: {getattr(settings, key)}` as it is meant here. Train without "
+                "AutoTrain, or remove that key.",
+            )
     if settings.model != "base" and settings.quantization == "nf4":
         raise LaunchError(
             "launch.autotrain-on-4-bit",

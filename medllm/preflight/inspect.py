@@ -1,5 +1,6 @@
 """Opens all sources of a recipe that are within reach: exams, texts, models and adapters."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
@@ -9,17 +10,19 @@ from typing import Any
 from medllm.corpus.documents import read_date, read_license
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import TextSource, split_source
-from medllm.errors import DataError, ModelError
+from medllm.errors import DataError, ModelError, RecipeError
 from medllm.preflight.exams import Findings, check_exams, check_preferences
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import Stage, base_of, parse_reference
 from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.servers import is_address, takes_any_type
+from medllm.recipe.training import Training
+from medllm.training.devices import missing_tracker
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import no_template, template_of
+from medllm.weights.chat_template import no_template, own_template, template_of
 from medllm.weights.checkpoint import read_json
-from medllm.weights.loadable import adapter_errors, model_errors
+from medllm.weights.loadable import adapter_errors, model_errors, parse_template
 
 
 def adapter_bases(recipe: Recipe, config_of: Callable[[Use], Mapping[str, Any] | None]) -> dict[str, str]:
@@ -95,6 +98,9 @@ def check_templates(recipe: Recipe, stages: Collection[Stage], sources: Mapping[
     """Check that each model that a stage trains or asks by `format: chat` has a chat template, where it is in reach."""
     for stage in stages:
         settings = getattr(recipe, stage)
+        if given := getattr(settings, "chat_template", None):
+            _check_given_template(stage, given, sources.get("base"), findings)
+            continue
         if getattr(settings, "format", None) != "chat" or is_address(getattr(settings, "engine", "")):
             continue
         for use in uses(recipe, stage):
@@ -103,6 +109,29 @@ def check_templates(recipe: Recipe, stages: Collection[Stage], sources: Mapping[
                 continue
             if template_of(folder, sources.get("base") or sources.get(base_of(use.source))) is None:
                 findings.add(f"{stage}.format", no_template(stage, folder))
+
+
+def _check_given_template(stage: Stage, given: str, base: Path | None, findings: Findings) -> None:
+    """Check that the recipe's chat template is Jinja, and that the base has none of its own."""
+    with findings.collect("chat_template"):
+        parse_template("chat_template", given)
+    if base is not None and own_template(base) is not None:
+        text = (
+            f"{base} has a chat template of its own, by which it would be asked. Remove `chat_template` (and write "
+            "`chat_template_kwargs` for its values), or change the template in the base's files."
+        )
+        findings.add("chat_template", RecipeError("recipe.two-chat-templates", text))
+
+
+def check_trackers(recipe: Recipe, stages: Collection[Stage], findings: Findings) -> None:
+    """Check that what draws the curves of a training is installed here, or with the recipe's Jobs."""
+    for stage in stages:
+        settings = getattr(recipe, stage)
+        if isinstance(settings, Training):
+            named = {re.split(r"[<>=!~\[ ;]", package)[0] for package in recipe.jobs.packages}
+            here = settings.model_copy(update={"report_to": tuple(set(settings.report_to) - named)})
+            if fault := missing_tracker(stage, here):
+                findings.add(f"{stage}.report_to", fault)
 
 
 SAMPLED = 20
@@ -201,4 +230,5 @@ def inspect(
         check_preferences(recipe.preferences, sources, findings, thorough=thorough)
     check_models(recipe, stages, sources, listed or {}, findings)
     check_templates(recipe, stages, sources, findings)
+    check_trackers(recipe, stages, findings)
     return findings.found

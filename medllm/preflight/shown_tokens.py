@@ -179,7 +179,9 @@ def _asked(
             continue
         folder = sources[source]
         tokenizer = load_tokenizer(folder if has_tokenizer(folder) else sources["base"])
-        form = asked_as({name: source}, sources, engine=settings.engine, form=settings.format)[name]
+        form = asked_as(
+            {name: source}, sources, engine=settings.engine, form=settings.format, given=settings.chat_template
+        )[name]
         reader = PromptReader(tokenizer, {BASE: form.template} if form.template else {})
         for request in requests:
             ids = reader.tokens(replace(request, model=BASE))

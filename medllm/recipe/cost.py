@@ -95,6 +95,12 @@ TRAINED_BY = {
 }
 """The same by optimizer, where it keeps less: Lion has one moment, Adafactor sums of rows and columns."""
 
+GRADIENT = 4
+"""Bytes of a trained number that no checkpoint holds."""
+
+CHECKPOINTS = 3
+"""Checkpoints on disk while one is written: TRL removes an older one afterwards."""
+
 BUCKET = 4
 """Bytes of a trained number in the buckets in which several GPUs add up their gradients, when each holds the model."""
 
@@ -179,10 +185,16 @@ def load_bytes(shape: Shape, quantization: str, dtype: str, shares: int = 1) -> 
     return (weights + beside) * FRAGMENTS + CONTEXT
 
 
-def disk_bytes(shape: Shape, stage: str, dtype: str) -> float:
-    """Count the bytes on disk: the base as published (16 bits a parameter), and for a merge the merged model."""
-    base = weight_bytes(shape, "none", "bfloat16")
-    return (base + weight_bytes(shape, "none", dtype) if stage == "merge" else base) * DISK_MARGIN
+def disk_bytes(shape: Shape, stage: str, dtype: str, *, models: int = 1, full: Training | None = None) -> float:
+    """Count the bytes on disk: the base as published (16 bits a parameter), and for a merge the merged model.
+
+    `models` counts the base and the full models that are read beside it. `full` is a training of all weights: it writes
+    a model, and of its checkpoints, with weights and moments in float32, two are kept while a third is written.
+    """
+    read = models * weight_bytes(shape, "none", "bfloat16")
+    written = weight_bytes(shape, "none", dtype) if stage == "merge" or full else 0.0
+    checkpoints = CHECKPOINTS * shape.parameters * (TRAINED_BY.get(full.optim, TRAINED) - GRADIENT) if full else 0.0
+    return (read + written + checkpoints) * DISK_MARGIN
 
 
 def _linear_bytes(quantization: str, dtype: str) -> float:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from medllm.recipe.base import base_of, parse_reference
 from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address
-from medllm.recipe.settings import Corpus, Cpt, Evaluate, Merge, OwnExam, Preferences, Recipe, Rpo, Space, Stage
+from medllm.recipe.settings import Corpus, Cpt, Evaluate, Lora, Merge, OwnExam, Preferences, Recipe, Rpo, Space, Stage
 
 Wanted = Literal["model", "dataset", "exam"]
 
@@ -130,6 +130,32 @@ def is_full(recipe: Recipe, stage: str) -> bool:
     if settings is None or settings.lora is not None:
         return False
     return settings.model == "base" or (settings.model == "cpt" and is_full(recipe, "cpt"))
+
+
+def lora_of(recipe: Recipe, source: str) -> Lora | None:
+    """Return the adapter settings of a stage of this recipe, or None."""
+    if source == "rpo" and recipe.rpo:
+        return recipe.rpo.lora or lora_of(recipe, recipe.rpo.model)
+    return recipe.cpt.lora if source == "cpt" and recipe.cpt else None
+
+
+def loaded_together(recipe: Recipe, asked: list[str]) -> list[list[str]]:
+    """Group models that one copy of weights answers: a base with its adapters, or a model trained in full with its own.
+
+    Whether a repository or a folder is an adapter of the base is unknown here; it is counted as one.
+    """
+    found: dict[str, list[str]] = {}
+    for source in asked:
+        found.setdefault(weights_of(recipe, source), []).append(source)
+    return list(found.values())
+
+
+def weights_of(recipe: Recipe, source: str) -> str:
+    """Name whose weights a model has: those of a stage that trains all of them, else the base's."""
+    settings = {"cpt": recipe.cpt, "rpo": recipe.rpo}.get(source)
+    if settings is None or is_full(recipe, source):
+        return source if settings else "base"
+    return weights_of(recipe, settings.model)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,17 @@ from medllm.recipe.cost import (
     trained_tokens,
     weight_bytes,
 )
-from medllm.recipe.dependencies import hosts_of, is_full, missing_folders, repo_id, stages_of, uses
+from medllm.recipe.dependencies import (
+    hosts_of,
+    is_full,
+    loaded_together,
+    lora_of,
+    missing_folders,
+    repo_id,
+    stages_of,
+    uses,
+    weights_of,
+)
 from medllm.recipe.hardware import (
     DISK,
     Machine,
@@ -43,7 +53,7 @@ from medllm.recipe.servers import (
     is_vllm,
     takes_any_type,
 )
-from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Lora, Merge, Preferences, Recipe, Rpo, Stage, Training
+from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Merge, Preferences, Recipe, Rpo, Stage, Training
 from medllm.wording import number_of
 
 Sized = Training | Preferences | Evaluate
@@ -221,7 +231,7 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
         if stage == "merge":
             size = weight_bytes(shape, "none", settings.dtype) / 1e9
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
-        facts |= _disk(stage, settings, shape, on)
+        facts |= _disk(recipe, stage, settings, shape, on)
     elif isinstance(settings, Evaluate):
         facts = {"notes": (_exam(settings),)}
     if isinstance(settings, Preferences | Evaluate):
@@ -244,11 +254,14 @@ def _who_answers(recipe: Recipe, settings: Preferences | Evaluate) -> tuple[str,
     return (f"answers with {name}: {ENGINE_NOTES[name]}", *asked)
 
 
-def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
-    """Count the disk space of a stage that reads the base, and compare it with the Hub's machine."""
+def _disk(recipe: Recipe, stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
+    """Count the disk space of a stage that reads models, and compare it with the Hub's machine."""
     if not isinstance(settings, Training | Preferences | Evaluate | Merge):
         return {}
-    need = disk_bytes(shape, stage, settings.dtype)
+    full = settings if isinstance(settings, Training) and is_full(recipe, stage) else None
+    named = {use.source for use in uses(recipe, stage) if use.wanted == "model"}
+    models = {"base", *(weights_of(recipe, source) for source in named if source in ("cpt", "rpo"))}
+    need = disk_bytes(shape, stage, settings.dtype, models=len(models), full=full)
     facts: dict[str, Any] = {"gb_disk": round(need / 1e9, 1)}
     has = DISK.get(on.flavor or "") if on else None
     if has is not None and on and has * 1e9 < need:
@@ -260,15 +273,8 @@ def _disk(stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict
     return facts
 
 
-def _lora(recipe: Recipe, source: str) -> Lora | None:
-    """Return the adapter settings of a stage of this recipe, or None."""
-    if source == "rpo" and recipe.rpo:
-        return recipe.rpo.lora or _lora(recipe, recipe.rpo.model)
-    return recipe.cpt.lora if source == "cpt" and recipe.cpt else None
-
-
 def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, on: Machine | None) -> dict[str, Any]:
-    lora = settings.lora or _lora(recipe, settings.model)
+    lora = settings.lora or lora_of(recipe, settings.model)
     full = is_full(recipe, stage)
     if lora is None and not full:
         return {"notes": ("the size of the adapter is that of its start and unknown here",)}
@@ -301,17 +307,25 @@ def _answering(
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     asked = list(settings.references.values()) if isinstance(settings, Evaluate) else [settings.model]
-    loras = [lora for source in asked if (lora := _lora(recipe, source))]
-    here = len([source for source in asked if parse_reference(source).where != "api"])
+    groups = loaded_together(recipe, [source for source in asked if parse_reference(source).where != "api"])
     if on and settings.engine in ENGINE_NOTES:
 
         def need(changed: Sized, other: Machine) -> Memory:
             assert not isinstance(changed, Training)
             each = other.gpu.memory_gb * 1e9 if other.gpu else math.inf
-            return answering_memory(shape, changed, loras, here, each)
+            memories = [
+                answering_memory(
+                    shape, changed, [one for name in group if (one := lora_of(recipe, name))], len(group), each
+                )
+                for group in groups or [[]]
+            ]
+            return max(memories, key=lambda memory: memory.peak)
 
         facts = _fitting(stage, fit(settings, on, need), on)
-    return facts | {"notes": (_drawing(settings) if isinstance(settings, Preferences) else _exam(settings),)}
+    notes = [_drawing(settings) if isinstance(settings, Preferences) else _exam(settings)]
+    if len(groups) > 1:
+        notes.append(f"{len(groups)} models with weights of their own, in memory one after the other")
+    return facts | {"notes": tuple(notes)}
 
 
 def _fitting(stage: Stage, fit: Fit, on: Machine) -> dict[str, Any]:

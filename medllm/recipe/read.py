@@ -23,7 +23,7 @@ from medllm.recipe.errors import (
     with_new_places,
 )
 from medllm.recipe.settings import Corpus, Evaluate, Preferences, Recipe
-from medllm.recipe.validators import broken_rules
+from medllm.recipe.validators import broken_rules, is_template
 
 LARGEST = 64_000
 """Bytes of a recipe; the paper's own has about 5,000, and PyYAML needs about a second for 200,000."""
@@ -236,9 +236,24 @@ def _explained(fault: RecipeFault, by: list[RecipeFault]) -> bool:
 
 
 def _validate(tree: Tree, path: Path) -> Recipe:
-    recipe = _inherited(Recipe.model_validate(tree))
+    recipe = Recipe.model_validate(tree)
+    if recipe.chat_template is not None:
+        # As text it goes wherever the recipe goes, a Job among others, where the file is not.
+        template = _template_text(recipe.chat_template, path.parent)
+        recipe, tree = recipe.model_copy(update={"chat_template": template}), {**tree, "chat_template": template}
+    recipe = _inherited(recipe)
     recipe._path, recipe._tree = path, tree
     return recipe
+
+
+def _template_text(given: str, folder: Path) -> str:
+    """Read a chat template from its file, unless it is given as text; a file that cannot be read stays as it is."""
+    if is_template(given):
+        return given
+    try:
+        return (folder / given).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return given  # which a rule reports
 
 
 def _inherited(recipe: Recipe) -> Recipe:
@@ -253,7 +268,11 @@ def _inherited(recipe: Recipe) -> Recipe:
         cutoff = preferences.cutoff or recipe.cutoff
         preferences = preferences.model_copy(update={"held_out": held_out, "cutoff": cutoff})
     stages = {"corpus": corpus, "preferences": preferences, "evaluate": recipe.evaluate}
-    return recipe.model_copy(update={name: stage and _with_years(stage, recipe) for name, stage in stages.items()})
+    filled: dict[str, Any] = {name: stage and _with_years(stage, recipe) for name, stage in stages.items()}
+    for name, stage in {"cpt": recipe.cpt, "rpo": recipe.rpo, **filled}.items():
+        if recipe.chat_template is not None and getattr(stage, "chat_template", "none") is None:
+            filled[name] = stage.model_copy(update={"chat_template": recipe.chat_template})
+    return recipe.model_copy(update=filled)
 
 
 def _with_years(stage: Corpus | Preferences | Evaluate, recipe: Recipe) -> Corpus | Preferences | Evaluate:

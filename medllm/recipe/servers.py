@@ -98,6 +98,7 @@ class Asking(Settings):
         "format": "completion",
         "system_prompt": None,
         "chat_template_kwargs": {},
+        "chat_template": None,
     }
 
     format: Literal["completion", "chat", "auto"] = "completion"
@@ -105,6 +106,8 @@ class Asking(Settings):
     `auto` is `chat` where the model has a template (many bases have one too)."""
     system_prompt: str | None = None
     """The system message of a chat; the template's own when left out, none when empty."""
+    chat_template: str | None = None
+    """The chat template of models that have none; the recipe's `chat_template` when left out."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Values for the chat template, as `{reasoning_effort: low}`, or by prompt, as `{think: {reasoning_effort: high}}`.
     `enable_thinking` is set by the prompt: on for `think`, else off."""

@@ -272,6 +272,8 @@ class Recipe(Settings):
         default_factory=dict
     )
     """Sources of exams that the catalogue does not know or that are stored elsewhere."""
+    chat_template: str | None = None
+    """The chat template of a base that has none: a file beside the recipe, as `./chat.jinja`, or its text."""
     prepared_by: str | None = None
     """The command that writes the `./folder` sources of this recipe: until it has run, `medllm check` names the missing
     ones instead of refusing the recipe."""

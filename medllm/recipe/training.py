@@ -26,13 +26,22 @@ Optimizer = Literal[
     "lion_32bit",
     "lion_8bit",
     "adafactor",
+    "muon",
 ]
-"""Optimizers by transformers' names: of torch, of bitsandbytes, and its own."""
+"""Optimizers by transformers' names: of torch, of bitsandbytes, its own, and torch's Muon, which it has no name for."""
 
 Positive = Annotated[float, Field(gt=0)]
 
-_Tracker = Literal["tensorboard", "trackio"]
-_Trackers = Literal["tensorboard", "trackio", "none"] | tuple[_Tracker, ...]
+HeldOut = Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)]
+
+EVALUATION: Mapping[str, Any] = {
+    **{"eval_strategy": "no", "eval_steps": None, "eval_size": 0.05, "metric_for_best_model": "loss"},
+    **{"load_best_model_at_end": False, "early_stopping_patience": None},
+}
+"""The keys of an evaluation during the training, each with its value for none."""
+
+_Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+_Trackers = Literal["tensorboard", "trackio", "wandb", "mlflow", "none"] | tuple[_Tracker, ...]
 
 
 def _trackers(value: Any) -> Any:  # noqa: ANN401  any YAML value
@@ -87,6 +96,8 @@ class Training(Settings):
         }
     )
 
+    keys_since: ClassVar[Mapping[str, Any]] = EVALUATION
+
     quantization: Literal["none", "nf4"] = "none"
     """The frozen base in 4-bit NormalFloat (QLoRA), or as it is."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
@@ -104,7 +115,8 @@ class Training(Settings):
     learning_rate: Positive = 1e-4
     """Highest learning rate of the schedule."""
     optim: Optimizer = "adamw_torch"
-    """AdamW (in its fused form on a GPU), its 8-bit forms where memory is short, or another of transformers' names."""
+    """AdamW (in its fused form on a GPU), its 8-bit forms where memory is short, another of transformers' names, or
+    `muon`: torch's Muon for matrices, AdamW for all else."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
@@ -119,6 +131,17 @@ class Training(Settings):
     """The attention kernel."""
     seed: int = 0
     """Seed of the initial adapter and of the order."""
+    eval_strategy: Literal["no", "steps", "epoch"] = "no"
+    """When rows that are held out are evaluated: never, after each `eval_steps` updates and at the end, or after each
+    epoch."""
+    eval_steps: int | None = Field(default=None, ge=1)
+    """Updates between two evaluations with `eval_strategy: steps`."""
+    eval_size: HeldOut = 0.05
+    """Documents or pairs that are held out, as a share or a number; never a part of a document or of a question."""
+    load_best_model_at_end: bool = False
+    """Keep the weights of the best evaluation instead of the last ones."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Evaluations in a row without a better one, after which the training ends."""
     save_steps: int = Field(default=200, ge=1)
     """Updates between two checkpoints."""
     save_minutes: Positive = 30.0
@@ -131,7 +154,8 @@ class Training(Settings):
     report_to: Annotated[tuple[_Tracker, ...], BeforeValidator(_trackers, json_schema_input_type=_Trackers)] = (
         "tensorboard",
     )
-    """Where the curves go besides the adapter's own log: a name, a list or `none`. Left out of the digest."""
+    """Where the curves go besides the adapter's own log: a name, a list or `none`; `wandb` sends them to its server
+    unless the Hub is offline ([the curves](training.md#curves)). Left out of the digest."""
     run_on: str | None = None
     """The machine, as `a100x4`; left out of the digest."""
 
@@ -139,12 +163,16 @@ class Training(Settings):
 class Cpt(Training, Asking):
     """Continued pretraining of the base on the corpus."""
 
+    keys_since: ClassVar[Mapping[str, Any]] = {**EVALUATION, **Asking.keys_since}
+
     model: str = "base"
     """The model to train."""
     data: str = "corpus"
     """The corpus to train on."""
     lora: Lora | None = None
     """The adapter; left out, all weights of the model are trained (full fine-tuning)."""
+    metric_for_best_model: Literal["loss"] = "loss"
+    """What makes an evaluation the best: the mean negative log-likelihood of a held-out token."""
     packing: bool = True
     """Fill rows with several documents that do not attend to each other; no text is lost either way. With `format:
     chat` the exam items among them are conversations by the model's chat template; other texts stay texts."""
@@ -153,7 +181,7 @@ class Cpt(Training, Asking):
 class Rpo(Training):
     """Reasoning preference optimization: DPO plus rpo_alpha times the negative log-likelihood of the chosen answer."""
 
-    keys_since: ClassVar[Mapping[str, Any]] = {"format": "auto"}
+    keys_since: ClassVar[Mapping[str, Any]] = {**EVALUATION, "format": "auto", "chat_template": None}
 
     model: str
     """The reference model and the start."""
@@ -162,6 +190,8 @@ class Rpo(Training):
     format: Literal["auto", "completion", "chat"] = "auto"
     """`auto` trains the pairs as they are: texts that go on, or conversations by the model's chat template; `chat`
     takes the prompt of a text for what the user writes."""
+    chat_template: str | None = None
+    """The chat template of a model that has none; the recipe's `chat_template` when left out."""
     lora: Lora | None = None
     """A new adapter; when left out, the adapter of `model` is trained further, or all weights of a full model."""
     rpo_alpha: float = Field(ge=0)
@@ -173,5 +203,7 @@ class Rpo(Training):
     order: Literal["pairs", "questions"] = "pairs"
     """Learn the pairs in any order, or those of a question together: then a micro-batch computes its question, and each
     answer that pairs have in common, once. Give `per_device_train_batch_size` as many pairs as a question has."""
+    metric_for_best_model: Literal["loss", "loss/dpo", "loss/nll", "rewards/accuracies", "rewards/margins"] = "loss"
+    """What makes an evaluation the best: the lowest loss, or the highest reward accuracy or margin."""
     on_falling_chosen: Literal["warn", "stop"] = "warn"
     """Action when the chosen answers become less likely than under the reference."""

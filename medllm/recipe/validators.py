@@ -11,7 +11,7 @@ from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.servers import OPENAI_PREFIX, ApiModel
 from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
-from medllm.recipe.training import NAMED, Lora
+from medllm.recipe.training import EVALUATION, NAMED, Lora
 
 Rule = Callable[[Recipe], Iterator[RecipeFault]]
 
@@ -174,6 +174,43 @@ def training_has_an_end(recipe: Recipe) -> Iterator[RecipeFault]:
             yield RecipeFault("recipe.only-warm-up", f"{stage}.max_steps", text)
 
 
+def evaluation_is_complete(recipe: Recipe) -> Iterator[RecipeFault]:
+    """An evaluation during a training has its interval, and no key of it is given without one."""
+    for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
+        if settings is None:
+            continue
+        if settings.eval_strategy == "steps" and settings.eval_steps is None:
+            text = "`eval_strategy: steps` needs the number of updates between two evaluations. Set `eval_steps`."
+            yield RecipeFault("recipe.evaluation-without-interval", f"{stage}.eval_strategy", text)
+        if settings.eval_strategy == "epoch" and settings.eval_steps is not None:
+            text = (
+                "`eval_strategy: epoch` evaluates after each epoch. Remove this key, or write `eval_strategy: steps`."
+            )
+            yield RecipeFault("recipe.no-evaluation", f"{stage}.eval_steps", text)
+        given = [key for key, absent in EVALUATION.items() if getattr(settings, key) != absent]
+        for key in given if settings.eval_strategy == "no" else ():
+            text = "has no effect without an evaluation. Write `eval_strategy: steps` (or `epoch`), or remove it."
+            yield RecipeFault("recipe.no-evaluation", f"{stage}.{key}", text)
+
+
+def chat_templates_are_texts(recipe: Recipe) -> Iterator[RecipeFault]:
+    """Each chat template is a text, which it is once its file is read."""
+    stages = {stage: getattr(recipe, stage) for stage in stages_of(recipe)}
+    own = {f"{stage}.chat_template": getattr(one, "chat_template", None) for stage, one in stages.items()}
+    seen = recipe.chat_template
+    for place, text in {"chat_template": recipe.chat_template, **own}.items():
+        if text is not None and not is_template(text) and (place == "chat_template" or text != seen):
+            fault = f"`{text}` is no chat template and no file beside the recipe that can be read as UTF-8. Write "
+            yield RecipeFault(
+                "recipe.no-chat-template", place, fault + "`chat_template: ./FILE.jinja` above the stages."
+            )
+
+
+def is_template(text: str) -> bool:
+    """Whether a value is the text of a template, not the name of a file: Jinja writes with braces."""
+    return "{" in text
+
+
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
     """A merge needs an adapter, and two adapters that become one can be added up."""
     below = recipe.cpt.lora if recipe.cpt and recipe.rpo and recipe.rpo.model == "cpt" else None
@@ -326,6 +363,8 @@ RULES: tuple[Rule, ...] = (
     exam_is_held_out,
     cutoff_precedes_exams,
     training_has_an_end,
+    evaluation_is_complete,
+    chat_templates_are_texts,
     adapter_has_a_shape,
     samples_differ,
     thinking_has_a_channel,

@@ -97,7 +97,9 @@ def _forms(settings: Evaluate, sources: dict[str, Path]) -> dict[str, AskedAs]:
     """Decide for each model whether it is asked by chat; one that cannot be asked so is refused before any work."""
     from medllm.generation.identity import asked_as, refuse_thinking_without_chat
 
-    forms = asked_as(settings.models, sources, engine=settings.engine, form=settings.format)
+    forms = asked_as(
+        settings.models, sources, engine=settings.engine, form=settings.format, given=settings.chat_template
+    )
     refuse_thinking_without_chat(forms, settings.prompts)
     return forms
 
@@ -113,7 +115,7 @@ def _ask(
 
     makers = generators_for(settings, sources, num_processes=processes_of(settings))
     computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}
-    who = answerers(settings.models, sources, form=settings.format, **computing)
+    who = answerers(settings.models, sources, form=settings.format, given=settings.chat_template, **computing)
     together: dict[int, list[str]] = defaultdict(list)
     for model, (maker, _) in makers.items():
         together[id(maker)].append(model)

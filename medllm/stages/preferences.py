@@ -108,7 +108,7 @@ def _form(settings: Preferences, sources: dict[str, Path]) -> AskedAs:
     from medllm.generation.identity import asked_as, refuse_thinking_without_chat
 
     models = {_name_of(settings): settings.model}
-    forms = asked_as(models, sources, engine=settings.engine, form=settings.format)
+    forms = asked_as(models, sources, engine=settings.engine, form=settings.format, given=settings.chat_template)
     refuse_thinking_without_chat(forms, [settings.prompt])
     return forms[_name_of(settings)]
 
@@ -162,12 +162,13 @@ def _sample(
         models,
         sources,
         form=settings.format,
+        given=settings.chat_template,
         **computing,
         batch_size=settings.batch_size,
         server=ServerOptions(num_concurrent=settings.num_concurrent, vllm=settings.vllm),
         num_processes=processes_of(settings),
     )[row]
-    who = answerers(models, sources, form=settings.format, **computing)[row]
+    who = answerers(models, sources, form=settings.format, given=settings.chat_template, **computing)[row]
     served = form.chat and form.template is None  # whose own default may be to think
     values = _values(settings) if served else for_prompt(settings.chat_template_kwargs, settings.prompt)
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0

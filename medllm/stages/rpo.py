@@ -21,11 +21,13 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
     if (out / "facts.json").is_file() or finish_interrupted_move(out, ON_THE_WAY):
         return
     from medllm.training.callbacks import gather_sharded_state, translate_resource_errors
+    from medllm.training.devices import set_up_trackers
     from medllm.training.launcher import launch_processes
 
+    set_up_trackers("rpo", settings)
     work = work_folder(out)
     with translate_resource_errors("rpo", work):
-        pairs, tally = _pairs(settings, sources, work)
+        pairs, held_out, tally = _pairs(settings, sources, work)
         if launch_processes("rpo", settings, sources, out):
             return
         from medllm.training.checkpointing import run
@@ -33,11 +35,12 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         from medllm.training.load import load_start
         from medllm.training.rpo import make_trainer
         from medllm.training.targets import coverage
+        from medllm.training.updates import evaluation_facts
         from medllm.weights.adapter import refuse_unstored
 
         start = load_start(settings, sources)
         tell = partial(say, "rpo")
-        trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, say=tell)
+        trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, held_out, say=tell)
         refuse_unstored(trainer.model, start.base)
         covered, layout = coverage(trainer.model), choose_pairs(trainer)
         if trainer.is_world_process_zero():
@@ -48,26 +51,46 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         if trainer.is_world_process_zero():
             _write(trainer, start, settings, work, state)
             made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
-            made_from |= {"round": _round(sources[settings.data]), **covered.facts, **layout.facts}
+            made_from |= {
+                "round": _round(sources[settings.data]),
+                **covered.facts,
+                **layout.facts,
+                **evaluation_facts(trainer),
+            }
             write_facts(work, {"stage": "rpo", **made_from, **tally, **_facts(settings, result, trainer)})
             move_into_place(work, out, ON_THE_WAY)
         trainer.accelerator.wait_for_everyone()
 
 
 def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa: ANN401  pairs and their account
+    from datasets import DatasetDict
+
     from medllm.training.data import prepared
     from medllm.training.load import chat_template_for
-    from medllm.training.pair_batches import VALUES, encode_pairs, read_pairs
+    from medllm.training.pair_batches import VALUES, encode_pairs, question_names, read_pairs
+    from medllm.training.updates import hold_out
     from medllm.weights.load import load_tokenizer
 
-    def made(tokenizer: Path) -> tuple[Any, dict[str, int]]:
+    def made(tokenizer: Path) -> tuple[Any, dict[str, Any]]:
         table = read_pairs(sources[settings.data], work / "cache", keep_exemplars=settings.keep_exemplars)
         talks, words = VALUES in table.column_names, load_tokenizer(tokenizer)
         chat = chat_template_for(settings, sources, words, talks=talks)
         pairs, tally = encode_pairs(table, words, settings.max_length, chat)
         longer = f"{tally.too_long} are longer than {settings.max_length} tokens"
-        say("rpo", f"{tally.trained} of {tally.pairs} pairs; {longer}")
-        return pairs, tally.as_facts()
+        if settings.eval_strategy == "no":
+            say("rpo", f"{tally.trained} of {tally.pairs} pairs; {longer}")
+            return pairs, tally.as_facts()
+        questions = question_names(sources[settings.data], work / "cache")
+        held = hold_out([questions[number] for number in pairs["pair"]], settings.eval_size, settings.seed)
+        parts = DatasetDict(
+            {
+                name: pairs.select([row for row, out in enumerate(held) if out == wanted])
+                for name, wanted in (("train", False), ("eval", True))
+            }
+        )
+        tally.trained = len(parts["train"])
+        say("rpo", f"{tally.trained} of {tally.pairs} pairs, {len(parts['eval'])} held out for evaluations; {longer}")
+        return parts, tally.as_facts() | {"held_out": {"pairs": len(parts["eval"])}}
 
     return prepared(settings, sources, work, made)
 

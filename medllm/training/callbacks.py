@@ -14,6 +14,7 @@ from transformers.integrations import TensorBoardCallback
 from medllm.errors import TrainingError, disk_is_full, memory_is_full
 from medllm.files import write_text
 from medllm.training.devices import is_sharded
+from medllm.training.updates import is_figure
 from medllm.work_progress import WorkProgress, report_progress
 
 LAST_GOOD = "last_good"
@@ -56,7 +57,9 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:  # noqa: ANN401
         """Append what was logged as one line of JSON."""
-        if self.chief and "loss" in logs:
+        if self.chief and "eval_loss" in logs:
+            logs = {name: value for name, value in logs.items() if is_figure(name) or name == "epoch"}
+        if self.chief and ("loss" in logs or "eval_loss" in logs):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
@@ -173,7 +176,7 @@ class WatchChosenReward(TrainerCallback):  # type: ignore[misc]
 
 
 def add_curves(trainer: Any, trackers: tuple[str, ...], folder: Path) -> None:  # noqa: ANN401  one of TRL's trainers
-    """Draw TensorBoard's curves into the folder that is kept; trackio is the trainer's own affair."""
+    """Draw TensorBoard's curves into the folder that is kept; other trackers are the trainer's own affair."""
     if "tensorboard" in trackers and trainer.is_world_process_zero():
         trainer.add_callback(Curves(folder))
 

@@ -18,20 +18,28 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainerCallb
 from medllm.errors import TrainingError
 from medllm.recipe.settings import Cpt, Rpo
 from medllm.weights.adapter import write_base
-from medllm.weights.chat_template import plain_template
+from medllm.weights.chat_template import PLAIN, ChatTemplate, begun_template, plain_template
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import TextTokens, end_marks
 
 SETS = ("target_modules", "exclude_modules")
 
 
-def write_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Write tokenizer, chat template and a generation_config that stops."""
-    if tokenizer.chat_template is None:
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, out: Path, given: str | None = None) -> None:
+    """Write tokenizer, chat template and a generation_config that stops.
+
+    `given` is a recipe's chat template, for a tokenizer that has none of its own; a plain one takes its place.
+    """
+    ends = end_marks(tokenizer)
+    written = tokenizer.chat_template
+    if given is not None and (written is None or written.endswith(PLAIN)):
+        tokenizer.chat_template = begun_template(tokenizer, given, "chat_template")
+        ends = sorted({*ends, *ChatTemplate(tokenizer, tokenizer.chat_template, "chat_template").ends})
+    elif written is None:
         tokenizer.chat_template = plain_template(tokenizer, TextTokens(tokenizer).begin)
     tokenizer.save_pretrained(str(out))
     stops = GenerationConfig(
-        eos_token_id=end_marks(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
     )
     stops.save_pretrained(str(out))
 
@@ -55,12 +63,16 @@ def write_adapter(
     base: Checkpoint,
     out: Path,
     state: dict[str, Any] | None = None,
+    given: str | None = None,
 ) -> None:
-    """Write the trained adapter alone (TRL's frozen reference is left out), and the base it belongs to."""
+    """Write the trained adapter alone (TRL's frozen reference is left out), and the base it belongs to.
+
+    `given` is the recipe's chat template.
+    """
     save_adapter_only(model, out, state)
     (out / "README.md").unlink(missing_ok=True)
     write_base(out, base)
-    write_tokenizer(tokenizer, out)
+    write_tokenizer(tokenizer, out, given)
 
 
 def write_trained(trainer: Any, start: Any, settings: Cpt | Rpo, out: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
@@ -70,10 +82,10 @@ def write_trained(trainer: Any, start: Any, settings: Cpt | Rpo, out: Path, stat
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "peft_config"):
-        write_adapter(model, start.tokenizer, start.base, out, state)
+        write_adapter(model, start.tokenizer, start.base, out, state, settings.chat_template)
         return
     model.to(getattr(torch, settings.dtype)).save_pretrained(str(out), state_dict=state)
-    write_tokenizer(start.tokenizer, out)
+    write_tokenizer(start.tokenizer, out, settings.chat_template)
 
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)

@@ -24,10 +24,10 @@ from medllm.recipe.settings import Cpt
 from medllm.training.callbacks import LAST_GOOD, StopOnNonFinite, TrainingLog, add_curves, watch_sharding
 from medllm.training.checkpointing import Checkpoints
 from medllm.training.data import read_table
-from medllm.training.load import learning, set_up_adapters, trainer_arguments
-from medllm.training.pair_batches import SHARE, Epochs, Updates
+from medllm.training.load import learning, set_up_adapters, set_up_optimizer, trainer_arguments
 from medllm.training.reference import WHOLE_LOGITS, fuse_head, vocabulary_of
 from medllm.training.targets import lora_config
+from medllm.training.updates import SHARE, Epochs, Updates, add_evaluation
 from medllm.weights.chat_template import ChatTemplate
 from medllm.weights.load import TextTokens
 from medllm.work_progress import WorkProgress, report_progress
@@ -94,6 +94,19 @@ def read_texts(folder: Path, cache: Path, *, items: bool = False) -> Dataset:
     texts = read_table(folder / "corpus", cache, "text", ["text"], mend, talks=ITEM if items else ())
     hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] for text in texts["text"]]
     return texts.select(np.argsort(np.array(hashes, "S16"), kind="stable"))
+
+
+def question_or_text(texts: Dataset) -> list[str]:
+    """Name the group of each document that no evaluation divides: an exam item's question, else the text itself.
+
+    An item that is written out in several ways is several documents of one question.
+    """
+    texts_of = texts["text"]
+    if not set(ITEM) <= set(texts.column_names):
+        return list(texts_of)
+    places = [json.loads(locator or '""').rpartition(" ")[0] for locator in texts["locator"]]
+    known = [style is not None for style in _styles(texts)]
+    return [f"question {place}" if item else text for item, place, text in zip(known, places, texts_of, strict=True)]
 
 
 def make_rows(
@@ -229,6 +242,20 @@ class RowTrainer(Updates, SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:  # noqa: ANN401
         """The negative log-likelihood of the batch's predicted tokens, as its part of the mean over the update."""
+        total, tokens = self._total(model, inputs)
+        if num_items_in_batch is None:
+            num_items_in_batch = tokens
+        # It counts the tokens of every device, whose gradients are averaged afterwards. An update of documents of one
+        # token each predicts nothing.
+        loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
+    def eval_sums(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # noqa: ANN401
+        """The negative log-likelihood of a batch's predicted tokens, and how many these are."""
+        total, tokens = self._total(model, inputs)
+        return {"loss": total}, tokens
+
+    def _total(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
         passed = {key: value for key, value in inputs.items() if key not in ("labels", SHARE)}
         labels = inputs["labels"]
         if self.whole:
@@ -241,12 +268,7 @@ class RowTrainer(Updates, SFTTrainer):  # type: ignore[misc]
             )
         else:
             total = -model(**passed, labels=labels, fused_lm_head=True).log_probs.sum()
-        if num_items_in_batch is None:
-            num_items_in_batch = (labels[:, 1:] != IGNORED).sum()
-        # It counts the tokens of every device, whose gradients are averaged afterwards. An update of documents of one
-        # token each predicts nothing.
-        loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1) * self.accelerator.num_processes
-        return (loss, {}) if return_outputs else loss
+        return total, (labels[:, 1:] != IGNORED).sum()
 
 
 def make_trainer(
@@ -255,11 +277,11 @@ def make_trainer(
     rows: Dataset,
     settings: Cpt,
     work: Path,
+    held_out: Dataset | None = None,
 ) -> RowTrainer:
-    """Everything wired, ready to train or to go on."""
-    arguments = SFTConfig(
-        **trainer_arguments(settings, work, model), packing=False, dataset_kwargs={"skip_prepare_dataset": True}
-    )
+    """Everything wired, ready to train or to go on; `held_out` are the rows of its evaluations."""
+    common = trainer_arguments(settings, work, model, len(rows))
+    arguments = SFTConfig(**common, packing=False, dataset_kwargs={"skip_prepare_dataset": True})
     continues = hasattr(model, "peft_config")
     fresh = lora_config(settings.lora, model) if settings.lora and not continues else None
     flat = is_flash_attention_requested(model.config)
@@ -270,11 +292,13 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
+        eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=fresh,
         data_collator=RowCollator(tokenizer.pad_token_id, flat=flat),
     )
     set_up_adapters(trainer, start)
+    set_up_optimizer(trainer, settings)
     fuse_head(trainer.model)
     watch_sharding(trainer)
     trainer.empty = {"input_ids": [tokenizer.pad_token_id], "seq_lengths": [1]}
@@ -284,6 +308,7 @@ def make_trainer(
     trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))
     trainer.add_callback(TrainingLog(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
+    add_evaluation(trainer, settings, work)
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
     trainer.add_callback(trainer.checkpoints)
     return trainer

@@ -7,9 +7,10 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, Value, concatenate_datasets, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 from pyarrow import ArrowInvalid, types
 
@@ -28,9 +29,9 @@ def prepared(
     settings: Cpt | Rpo,
     sources: dict[str, Path],
     work: Path,
-    make: Callable[[Path], tuple[Dataset, dict[str, int]]],
-) -> tuple[Dataset, dict[str, int]]:
-    """The rows and their account, from the work folder where they are already made.
+    make: Callable[[Path], tuple[Dataset | DatasetDict, dict[str, Any]]],
+) -> tuple[Dataset, Dataset | None, dict[str, Any]]:
+    """The rows to train on, those held out if any, and their account, from the work folder where they are already made.
 
     The first process makes them (or the one that starts the others), however long that takes; the others look for the
     finished folder instead of waiting in an exchange, which would give up after some minutes. `make` is given the
@@ -47,18 +48,31 @@ def prepared(
         with atomic_folder(folder) as part:
             rows.save_to_disk(str(part))
             (part / TALLY).write_text(json.dumps(tally), "utf-8")
-    return load_from_disk(str(folder)), json.loads((folder / TALLY).read_text("utf-8"))
+    made = load_from_disk(str(folder))
+    parts = made if isinstance(made, DatasetDict) else {"train": made}
+    return parts["train"], parts.get("eval"), json.loads((folder / TALLY).read_text("utf-8"))
 
 
-_OF_ROWS = {"max_length", "packing", "keep_exemplars", "format", "system_prompt", "chat_template_kwargs"}
+_OF_ROWS = {
+    "max_length",
+    "packing",
+    "keep_exemplars",
+    "format",
+    "system_prompt",
+    "chat_template_kwargs",
+    "chat_template",
+}
 """Settings of a training that decide its tokens."""
+_OF_HELD_OUT = {"eval_strategy", "eval_size", "seed"}
+"""Settings that decide which rows are held out, where some are."""
 _DECIDING = ("tokenizer", "vocab", "merges", "chat_template")
 """How the names of the files begin that decide a model's tokens."""
 
 
 def _key(settings: Cpt | Rpo, data: Path, tokenizer: Path) -> str:
     """What the rows are made from: settings, and the names, sizes and times of the tables and the tokenizer's files."""
-    values = settings.model_dump(mode="json", include=_OF_ROWS)
+    deciding = _OF_ROWS | (_OF_HELD_OUT if settings.eval_strategy != "no" else set())
+    values = settings.model_dump(mode="json", include=deciding)
     tables = sorted(path for suffix in ("parquet", "jsonl") for path in data.rglob(f"*.{suffix}"))
     files = [
         *tables,

@@ -1,6 +1,7 @@
-"""How many processes a training gets on this machine, what each knows of the others, and accelerate's configuration."""
+"""What a training finds on this machine: processes, devices, accelerate's configuration, libraries for curves."""
 
 import os
+from importlib.util import find_spec
 from typing import Any
 
 from medllm.errors import TrainingError
@@ -21,6 +22,43 @@ def is_sharded() -> bool:
 def world() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+TRACKERS = {
+    "wandb": {
+        "WANDB_PROJECT": "medllm",
+        "WANDB_CONSOLE": "off",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_DISABLE_CODE": "true",
+    },
+    "mlflow": {"MLFLOW_EXPERIMENT_NAME": "medllm"},
+}
+"""Variables of trackers and their values here, where the environment has no others: figures and settings are kept, not
+what is printed, nor the code."""
+OFFLINE = {"wandb": {"WANDB_MODE": "offline"}}
+"""Further ones where the Hub is offline: then wandb writes to its folder alone."""
+
+
+def missing_tracker(stage: str, settings: Training) -> TrainingError | None:
+    """Return the error of a library that `report_to` names and that is not installed here; None without any."""
+    missing = [name for name in settings.report_to if find_spec(name) is None]
+    if not missing:
+        return None
+    return TrainingError(
+        "training.no-tracker",
+        f"{stage}.report_to: `{missing[0]}` is not installed here. Run `pip install {missing[0]}` (for a Job write "
+        f"`jobs: {{packages: [{missing[0]}]}}`), or remove it from `report_to`.",
+    )
+
+
+def set_up_trackers(stage: str, settings: Training) -> None:
+    """Set variables of trackers that the environment leaves open; raise TrainingError where a library is missing."""
+    if fault := missing_tracker(stage, settings):
+        raise fault
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    for name in settings.report_to:
+        for key, value in {**TRACKERS.get(name, {}), **(OFFLINE.get(name, {}) if offline else {})}.items():
+            os.environ.setdefault(key, value)
 
 
 FSDP2 = {

@@ -103,6 +103,7 @@ def choose_rows(trainer: RowTrainer) -> Found:
     trainer.data_collator = replace(trainer.data_collator, flat=flat)
     if packed and not together:
         trainer.train_dataset = Pieces(trainer.train_dataset)
+        trainer.eval_dataset = None if trainer.eval_dataset is None else Pieces(trainer.eval_dataset)
         sentence = (
             f"each document has its own row: in a packed row a `{kind}` model sees the documents before it (up to "
             f"{share:.0%} of what one text would show)"

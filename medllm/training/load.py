@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from medllm.errors import DataError, ModelError
 from medllm.recipe.settings import Cpt, Lora, Rpo
 from medllm.training.devices import is_sharded, split_batch
+from medllm.training.updates import evaluation_arguments
 from medllm.weights.adapter import TRANSPOSED, Adapter, is_adapter
-from medllm.weights.chat_template import ChatTemplate, template_of
+from medllm.weights.chat_template import ChatTemplate, begun_template, template_of
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import check_vocabulary, load_adapters, load_base, load_tokenizer
 from medllm.weights.loadable import has_tokenizer
@@ -41,8 +42,8 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def trainer_arguments(settings: Cpt | Rpo, work: Path, model: Any = None) -> dict[str, Any]:  # noqa: ANN401
-    """What SFTConfig and DPOConfig share, for a model as it was loaded."""
+def trainer_arguments(settings: Cpt | Rpo, work: Path, model: Any = None, rows: int = 0) -> dict[str, Any]:  # noqa: ANN401
+    """What SFTConfig and DPOConfig share, for a model as it was loaded and so many rows."""
     per_device, accumulation = split_batch(
         settings.total_batch_size, settings.per_device_train_batch_size, processes().num_processes
     )
@@ -57,19 +58,75 @@ def trainer_arguments(settings: Cpt | Rpo, work: Path, model: Any = None) -> dic
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": accumulation,
         "warmup_steps": settings.warmup_ratio,  # transformers reads a number below 1 as a share of the updates
-        "optim": "adamw_torch_fused" if cuda and settings.optim == "adamw_torch" else settings.optim,
+        "optim": _optimizer(settings, cuda=cuda),
         "bf16": (cuda or is_sharded() or _is_mixed(settings, model)) and settings.dtype == "bfloat16",
         "fp16": cuda and settings.dtype == "float16",
         "use_cpu": not cuda,
         "save_total_limit": 2,
         "logging_nan_inf_filter": False,
-        "report_to": ["trackio"] if "trackio" in settings.report_to else "none",
+        "report_to": [name for name in settings.report_to if name != "tensorboard"] or "none",
         "project": "medllm",
         "remove_unused_columns": False,
         "max_length": None,
         "dataloader_pin_memory": cuda,
         "ddp_find_unused_parameters": False,
+        **evaluation_arguments(settings, rows),
     }
+
+
+def _optimizer(settings: Cpt | Rpo, *, cuda: bool) -> str:
+    if settings.optim == "muon":
+        return "adamw_torch"  # transformers has no name for it: `set_up_optimizer` puts it in this one's place
+    return "adamw_torch_fused" if cuda and settings.optim == "adamw_torch" else settings.optim
+
+
+class MuonAndAdamW(torch.optim.Optimizer):  # type: ignore[misc]
+    """Muon for the matrices that are not tables of words, AdamW for all else, as one optimizer with one state.
+
+    The steps of Muon have the size of AdamW's (`match_rms_adamw`), so that one learning rate serves both.
+    """
+
+    def __init__(self, model: Any, decayed: list[str], lr: float, weight_decay: float) -> None:  # noqa: ANN401
+        learnt = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        ends = {
+            id(one.weight) for one in (model.get_input_embeddings(), model.get_output_embeddings()) if one is not None
+        }
+        matrices = [one for one in learnt.values() if one.ndim == 2 and id(one) not in ends]
+        other: dict[bool, list[Any]] = {True: [], False: []}
+        for name, one in learnt.items():
+            if one.ndim != 2 or id(one) in ends:
+                other[name in decayed].append(one)
+        decay = {"lr": lr, "weight_decay": weight_decay}
+        groups = [
+            {"params": found, "lr": lr, "weight_decay": weight_decay * by} for by, found in other.items() if found
+        ]
+        self.muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **decay) if matrices else None
+        self.adamw = torch.optim.AdamW(groups, **decay) if groups else None
+        self.parts = [part for part in (self.muon, self.adamw) if part is not None]
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self, closure: Any = None) -> Any:  # noqa: ANN401  as torch has it
+        """Let each part take its step on its groups, as they are now: a scheduler or a checkpoint may have set them."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        at = 0
+        for part in self.parts:
+            part.param_groups = self.param_groups[at : at + len(part.param_groups)]
+            at += len(part.param_groups)
+            part.state = self.state
+            part.step()
+        return loss
+
+
+def set_up_optimizer(trainer: Any, settings: Cpt | Rpo) -> None:  # noqa: ANN401  one of TRL's trainers
+    """Choose an optimizer that transformers has no name for."""
+    if settings.optim == "muon":
+
+        def make(model: Any) -> MuonAndAdamW:  # noqa: ANN401
+            decayed = trainer.get_decay_parameter_names(model)
+            return MuonAndAdamW(model, decayed, trainer.args.learning_rate, trainer.args.weight_decay)
+
+        trainer.optimizer_cls_and_kwargs = (lambda: make, {})
 
 
 def _is_mixed(settings: Cpt | Rpo, model: Any) -> bool:  # noqa: ANN401
@@ -145,13 +202,15 @@ def chat_template_for(
         return None
     folder = sources[settings.model]
     text = template_of(folder, sources.get("base"))
+    if text is None and settings.chat_template:
+        text = begun_template(tokenizer, settings.chat_template, settings.model)
     if text is None and tries:
         return None
     if text is None:
         raise ModelError(
             "training.no-chat-template",
-            f"{folder}: has no chat template, by which it is to be trained. Add chat_template.jinja to the base's "
-            "files, or write `format: completion` (of pairs: in `preferences`).",
+            f"{folder}: has no chat template, by which it is to be trained. Give one (`chat_template: "
+            "./FILE.jinja`), or write `format: completion` (of pairs: in `preferences`).",
         )
     return ChatTemplate(tokenizer, text, settings.model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from medllm.errors import TrainingError
 from medllm.files import atomic_write
-from medllm.training.pair_batches import SHARE
+from medllm.training.updates import SHARE
 
 WHOLE_LOGITS = 2**27
 """Up to so many logits (0.5 GB in float32) at once, they are quicker whole than in tiles."""
@@ -61,7 +62,8 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         trainer = self.trainer
         split = [args.per_device_train_batch_size, args.world_size, args.seed, trainer.groups is not None]
         split.append(trainer.data_collator.layout)
-        key = {"pairs": fingerprint(trainer.train_dataset), "split": json.dumps(split)}
+        held_out = "" if trainer.eval_dataset is None else fingerprint(trainer.eval_dataset)
+        key = {"pairs": fingerprint(trainer.train_dataset) + held_out, "split": json.dumps(split)}
         begun = state.global_step > 0
         # To their last bit the numbers belong to the micro-batches too; a run that has begun takes them as they are.
         kept = read_reference(self.path, {"pairs": key["pairs"]} if begun else key)
@@ -81,13 +83,16 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         trainer.reference = kept
 
     def _computed(self) -> torch.Tensor:
-        """Log-probabilities (pairs x 2, float32) of the pairs that the first epoch takes; NaN for those it leaves."""
+        """Log-probabilities (pairs x 2, float32) of what the first epoch takes or is held out; NaN for the others."""
         trainer = self.trainer
         args, state = trainer.args, trainer.state
-        table = torch.zeros((max(trainer.train_dataset["pair"]) + 1, 3), device=args.device)
+        evaluates = trainer.eval_dataset is not None
+        numbers = chain(trainer.train_dataset["pair"], trainer.eval_dataset["pair"] if evaluates else ())
+        table = torch.zeros((max(numbers) + 1, 3), device=args.device)
         trainer.model.eval()
         steps = state.max_steps * args.gradient_accumulation_steps
-        for _, batch in zip(range(steps), trainer.get_train_dataloader(), strict=False):
+        learnt = islice(trainer.get_train_dataloader(), steps)
+        for batch in chain(learnt, trainer.get_eval_dataloader() if evaluates else ()):
             batch = trainer._prepare_inputs(batch)
             with torch.no_grad(), trainer.compute_loss_context_manager():
                 chosen, rejected, _ = trainer.answer_logps(trainer.model, batch)

@@ -9,6 +9,7 @@ instead, so that long answers weigh more and the result depends on the split.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from medllm.training.load import (
     keep_lora_dropout_only,
     learning,
     set_up_adapters,
+    set_up_optimizer,
     trainer_arguments,
 )
-from medllm.training.pair_batches import NOTHING, SHARE, Epochs, PairCollator, Updates
+from medllm.training.pair_batches import NOTHING, PairCollator
 from medllm.training.reference import FILE, WHOLE_LOGITS, ComputeReference, check_reference, fuse_head, vocabulary_of
 from medllm.training.targets import lora_config
+from medllm.training.updates import SHARE, Epochs, Updates, add_evaluation
 from medllm.weights.probing import value_of
 
 Logps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -104,17 +107,31 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:  # noqa: ANN401
         share = inputs[SHARE].float()
-        taught = share > 0
-        kept = self.reference[inputs["pair"].cpu()].to(share.device).where(taught[:, None], 0.0)
-        reference = (kept[:, 0], kept[:, 1], torch.ones_like(kept[:, 0]))
+        taught, reference = self._reference_of(inputs)
         policy = self.answer_logps(model, inputs)
         if not self.reference_checked and self.state.global_step == 0:
             self._check_reference(model, inputs, policy, reference)
         dpo, nll = rpo_loss(policy, reference, beta=self.beta, alpha=self.alpha)
-        self._note(taught, policy, reference, dpo, nll)
+        # Sums of all devices are only brought together when a line of the log is written.
+        for name, value in self._figures(taught, policy, reference, dpo).items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
         # Devices' gradients are averaged afterwards, so each takes its part so many times.
         loss = ((dpo + nll).where(taught, 0.0) * share).sum() * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
+
+    def _reference_of(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, Logps]:
+        """Which pairs of a batch are real, and the reference's log-probabilities of their answers."""
+        taught = inputs[SHARE] > 0
+        kept = self.reference[inputs["pair"].cpu()].to(taught.device).where(taught[:, None], 0.0)
+        return taught, (kept[:, 0], kept[:, 1], torch.ones_like(kept[:, 0]))
+
+    def eval_sums(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # noqa: ANN401
+        """The figures of a batch's pairs, the loss among them, and how many pairs these are."""
+        taught, reference = self._reference_of(inputs)
+        policy = self.answer_logps(model, inputs)
+        dpo, nll = rpo_loss(policy, reference, beta=self.beta, alpha=self.alpha)
+        sums = {"loss": (dpo + nll).where(taught, 0.0).sum(), **self._figures(taught, policy, reference, dpo)}
+        return sums, sums.pop(PAIRS)
 
     def _check_reference(self, model: Any, inputs: dict[str, Any], policy: Logps, reference: Logps) -> None:  # noqa: ANN401
         """Compare the policy with the reference on the first micro-batch, both without dropout."""
@@ -127,10 +144,10 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         check_reference(tuple(values[taught] for values in policy), tuple(values[taught] for values in reference))
         self.reference_checked = True
 
-    def _note(
-        self, taught: torch.Tensor, policy: Logps, reference: Logps, dpo: torch.Tensor, nll: torch.Tensor
-    ) -> None:
-        """Add up what the log shows; sums of all devices are only brought together when a line is written."""
+    def _figures(
+        self, taught: torch.Tensor, policy: Logps, reference: Logps, dpo: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Sum up what the log shows over the real pairs of a batch."""
         chosen, rejected = policy[0].detach(), policy[1].detach()
         won, lost = self.beta * (chosen - reference[0]), self.beta * (rejected - reference[1])
         values = {
@@ -144,12 +161,11 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
             "rewards/accuracies": (won > lost).float(),
             PAIRS: torch.ones_like(won),
         }
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.double().where(taught, 0.0).sum()
+        return {name: value.double().where(taught, 0.0).sum() for name, value in values.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means over all pairs since the last line; every process comes here at the same updates."""
-        if self._sums:
+        if self._sums and not any(name.startswith("eval_") for name in logs):
             names = list(self._sums)
             summed = self.accelerator.reduce(torch.stack(list(self._sums.values())).float(), "sum").tolist()
             figures = dict(zip(names, summed, strict=True))
@@ -158,10 +174,10 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
 
-def _arguments(settings: Rpo, work: Path, model: Any) -> DPOConfig:  # noqa: ANN401
+def _arguments(settings: Rpo, work: Path, model: Any, rows: int) -> DPOConfig:  # noqa: ANN401
     # Of a full model TRL would load a second one for the reference, unless it is to compute it beforehand.
     beforehand = settings.lora is None and not hasattr(model, "peft_config")
-    common = trainer_arguments(settings, work, model)
+    common = trainer_arguments(settings, work, model, rows)
     return DPOConfig(**common, beta=settings.beta, disable_dropout=False, precompute_ref_log_probs=beforehand)
 
 
@@ -171,10 +187,11 @@ def make_trainer(
     pairs: Dataset,
     settings: Rpo,
     work: Path,
+    held_out: Dataset | None = None,
     *,
     say: Callable[[str], None],
 ) -> RpoTrainer:
-    """Everything wired, ready to train or to go on."""
+    """Everything wired, ready to train or to go on; `held_out` are the pairs of its evaluations."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     # Without kinds of layers, a model that has a window has it in all of them.
@@ -187,14 +204,16 @@ def make_trainer(
     )
     continues = hasattr(model, "peft_config")
     start = learning(model)
-    answers = max(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs)
+    every = chain(pairs, held_out or ())
+    answers = max(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in every)
     at_once = settings.per_device_train_batch_size * answers * vocabulary_of(model)
     trainer = RpoTrainer(
         alpha=settings.rpo_alpha,
         whole=at_once <= WHOLE_LOGITS,
         model=model,
-        args=_arguments(settings, work, model),
+        args=_arguments(settings, work, model, len(pairs)),
         train_dataset=pairs,
+        eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=None if continues or settings.lora is None else lora_config(settings.lora, model),
         data_collator=collator,
@@ -202,6 +221,7 @@ def make_trainer(
     if "ref" in getattr(trainer.model, "peft_config", ()):
         trainer.model.delete_adapter("ref")  # TRL's copy: the reference is asked before the first update instead
     set_up_adapters(trainer, start)
+    set_up_optimizer(trainer, settings)
     keep_lora_dropout_only(trainer.model)
     fuse_head(trainer.model)
     watch_sharding(trainer)
@@ -220,6 +240,7 @@ def make_trainer(
     trainer.add_callback(TrainingLog(work / "training" / "log.jsonl", trainer.is_world_process_zero()))
     trainer.add_callback(Samples(work / "training" / "samples.jsonl", tokenizer, pairs))
     add_curves(trainer, settings.report_to, work / "training" / "tensorboard")
+    add_evaluation(trainer, settings, work)
     trainer.checkpoints = Checkpoints(trainer, settings.save_minutes)
     trainer.add_callback(trainer.checkpoints)
     return trainer

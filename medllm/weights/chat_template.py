@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from medllm.exam.extract.reply import split_thinking
 from medllm.recipe.servers import switches
 from medllm.weights.adapter import is_adapter
 from medllm.weights.load import TextTokens, end_marks
-from medllm.weights.loadable import templates
+from medllm.weights.loadable import has_tokenizer, templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +54,7 @@ def no_template(name: str, folder: Path) -> ModelError:
     return ModelError(
         "generation.no-chat-template",
         f"{name}: {folder} has no chat template, and `format: chat` needs one. Write `format: completion`, or `auto`, "
-        "or add chat_template.jinja to the model's files.",
+        "or give one (`chat_template: ./FILE.jinja`).",
     )
 
 
@@ -65,6 +66,26 @@ def plain_template(tokenizer: PreTrainedTokenizerBase, begin: Sequence[int]) -> 
     bos = tokenizer.bos_token_id
     marks = "".join("{{ bos_token }}" if char == bos else tokenizer.convert_ids_to_tokens(char) for char in begin)
     return marks + PLAIN
+
+
+def begun_template(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> str:
+    """Return a template that somebody wrote for a model without one, begun as the tokenizer begins a text.
+
+    A template that writes these marks itself stays as it is.
+    """
+    begin = TextTokens(tokenizer).begin
+    if ChatTemplate(tokenizer, text, name).prompt([_user(_ASKED)])[: len(begin)] == begin:
+        return text
+    return plain_template(tokenizer, begin).removesuffix(PLAIN) + text
+
+
+@lru_cache(maxsize=8)
+def given_template(folder: Path, base: Path | None, text: str) -> str:
+    """Return a recipe's template for a model in a folder, or on a base, whose tokenizer decides how it begins."""
+    from medllm.weights.load import load_tokenizer
+
+    place = folder if base is None or has_tokenizer(folder) else base
+    return begun_template(load_tokenizer(place), text, "chat_template")
 
 
 class ChatTemplate:

@@ -134,17 +134,22 @@ def _vocabulary(config: dict[str, Any]) -> int | None:
 
 def _check_template(folder: Path) -> None:
     """Where there is a chat template, it is one that Jinja can read."""
+    for path, _, text in templates(folder):
+        parse_template(str(path), text)
+
+
+def parse_template(name: str, text: str) -> None:
+    """Raise ModelError for a chat template that is no Jinja; `name` is what to call it."""
     from jinja2 import Environment, TemplateSyntaxError
 
-    for name, _, text in templates(folder):
-        try:
-            Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_GENERATION.sub("", text))
-        except TemplateSyntaxError as fault:
-            raise ModelError(
-                "weights.broken-template",
-                f"{name}: the chat template is not valid Jinja (line {fault.lineno}: {fault.message}). Download it "
-                "again, or remove it to ask the model as plain text.",
-            ) from fault
+    try:
+        Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_GENERATION.sub("", text))
+    except TemplateSyntaxError as fault:
+        raise ModelError(
+            "weights.broken-template",
+            f"{name}: the chat template is not valid Jinja (line {fault.lineno}: {fault.message}). Download it "
+            "again, or remove it to ask the model as plain text.",
+        ) from fault
 
 
 def templates(folder: Path) -> Iterator[tuple[Path, str, str]]:

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from medllm.launch.autotrain import config_of, readable_base, write_rows
+from medllm.launch.autotrain import config_of, readable_base, refuse, write_rows
+from medllm.pipeline import StagePlan
 from medllm.recipe.settings import Cpt, Rpo
 from tests.refusals import refused
 
@@ -88,3 +89,18 @@ def test_our_settings_reach_it_in_its_own_words(tmp_path):
     assert (dpo["task"], dpo["params"]["dpo_beta"]) == ("llm-dpo", 0.3)
     assert dpo["data"]["column_mapping"]["rejected_text_column"] == "rejected"
     assert yaml.safe_load(yaml.safe_dump(dpo)) == dpo
+
+
+@pytest.mark.parametrize(
+    ("key", "changed"),
+    [
+        ("eval_strategy", {"eval_strategy": "epoch"}),
+        ("chat_template", {"chat_template": "{{ messages }}"}),
+        ("optim", {"optim": "muon"}),
+    ],
+)
+def test_what_autotrain_has_no_setting_for_is_refused_before_the_first_stage(key, changed):
+    settings = Cpt(lora=LORA, num_train_epochs=1, **changed)
+    item = StagePlan("cpt", settings, "me/x-cpt", "model", (), "0" * 64, None, None, "")
+    with refused("launch.autotrain-setting", "cpt", f"`{key}: "):
+        refuse(item)

@@ -119,3 +119,22 @@ def test_a_repository_without_safetensors_is_refused_before_its_weights_are_pull
     assert model_errors(base, names | {"model.safetensors"}) == []
     (error,) = model_errors(base, names | {"pytorch_model.bin"})
     assert error.code == "weights.incomplete-repository"
+
+
+def test_a_library_for_curves_that_is_missing_is_named_unless_the_jobs_install_it(ward: Ward, monkeypatch):
+    monkeypatch.setattr("medllm.training.devices.find_spec", lambda name: None)
+    training = {"lora": {"r": 4, "lora_alpha": 8}, "max_steps": 2, "report_to": ["mlflow"]}
+    fault = ("cpt.report_to", "training.no-tracker")
+    assert fault in ward.codes(cpt=training)
+    assert fault not in ward.codes(cpt=training, jobs={"packages": ["mlflow>=3"]})
+    assert fault not in ward.codes(cpt={**training, "report_to": "none"})
+
+
+def test_a_chat_template_of_the_recipe_is_for_a_base_without_one_and_is_jinja(ward: Ward):
+    chat = {"preferences__format": "chat", "evaluate__format": "chat"}
+    assert ward.codes(**chat, chat_template="{% for m in messages %}{{ m.content }}{% endfor %}") == []
+    broken = ward.codes(**chat, chat_template="{% for m in %}")
+    assert broken == [("chat_template", "weights.broken-template")]
+    (ward.folder / "base" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    found = ward.codes(**chat, chat_template="{{ messages }}")
+    assert found == [("chat_template", "recipe.two-chat-templates")]

@@ -155,6 +155,14 @@ def test_a_batch_of_answers_takes_what_the_gpu_has_left_and_at_least_one_questio
 def test_disk_holds_the_base_and_a_merge_once_more():
     assert disk_bytes(TOY, "cpt", "float32") == pytest.approx(2792 * 2 * 1.05)
     assert disk_bytes(TOY, "merge", "float32") == pytest.approx(2792 * 6 * 1.05)
+    assert disk_bytes(TOY, "evaluate", "float32", models=2) == pytest.approx(2792 * 4 * 1.05)
+
+
+def test_disk_of_a_full_training_holds_three_checkpoints_with_moments_and_the_model_that_is_written():
+    full = Cpt(lora=None, max_steps=2)
+    assert disk_bytes(TOY, "cpt", "bfloat16", full=full) == pytest.approx(2792 * (2 + 3 * 12 + 2) * 1.05)
+    lion = full.model_copy(update={"optim": "lion_8bit"})
+    assert disk_bytes(TOY, "cpt", "bfloat16", full=lion) == pytest.approx(2792 * (2 + 3 * 5 + 2) * 1.05)
 
 
 def test_an_update_and_the_work_that_a_crash_costs():

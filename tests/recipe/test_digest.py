@@ -37,3 +37,15 @@ def test_the_engine_and_a_fixed_version_of_it_decide_the_artifact_and_how_its_se
     engines = ("local", "transformers", "auto", "vllm", "vllm==0.32.0", "vllm==0.33.0", "http://127.0.0.1:1/v1")
     assert len({of(engine) for engine in engines}) == len(engines)
     assert of("vllm") == of("vllm", vllm={"tensor_parallel_size": 4, "gpu_memory_utilization": 0.5}, num_concurrent=9)
+
+
+def test_keys_of_an_evaluation_and_a_chat_template_that_are_not_set_leave_a_digest_as_it_was():
+    from medllm.recipe.settings import Preferences, Rpo
+    from medllm.recipe.training import EVALUATION
+
+    new = {*EVALUATION, "chat_template"}
+    lora = Lora(r=4, lora_alpha=8)
+    for settings in (Cpt(lora=lora), Rpo(model="cpt", rpo_alpha=1), Preferences(model="base", data="./past")):
+        assert not new & settings_for_digest(settings).keys()
+    held = Cpt(lora=lora, eval_strategy="steps", eval_steps=5, chat_template="{{ messages }}")
+    assert new & settings_for_digest(held).keys() == {"eval_strategy", "eval_steps", "chat_template"}

@@ -141,3 +141,17 @@ def test_a_base_of_a_type_that_cannot_be_loaded_is_refused_before_anything_is_sp
     (sound.parent / "base" / "config.json").write_text(json.dumps({"model_type": kind}))
     with refused("weights.unsupported-type", "base/config.json", f"`{kind}`", kind=ModelError):
         plan(read_recipe(sound, {"base": "./base"}))
+
+
+def test_base_and_a_model_trained_in_full_answer_one_after_the_other_and_are_both_on_the_disk(sound: Path):
+    on = {"evaluate.run_on": "l4x1", "evaluate.batch_size": 1}
+    adapters = step(plan(read_recipe(sound, on)), "evaluate")
+    full = {**on, "cpt.lora": None, "merge": None}
+    apart = step(plan(read_recipe(sound, {**full, "rpo.lora": {"r": 64, "lora_alpha": 128}})), "evaluate")
+    assert apart.gb["weights"] == adapters.gb["weights"] and apart.gb_disk == pytest.approx(
+        2 * adapters.gb_disk, abs=0.15
+    )
+    # one after the other: base alone, then the trained model with the adapter above it
+    assert apart.gb["cache"] <= adapters.gb["cache"] and apart.gb["adapter"] < adapters.gb["adapter"]
+    assert "2 models with weights of their own, in memory one after the other" in apart.notes
+    assert step(plan(read_recipe(sound, full)), "evaluate").gb_disk == pytest.approx(3 * adapters.gb_disk, abs=0.15)

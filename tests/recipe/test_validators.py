@@ -81,6 +81,24 @@ CPT = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning
             "recipe.only-warm-up",
             ("cpt.max_steps:", "`warmup_ratio: 0`"),
         ),
+        (
+            "  num_train_epochs: 2\n",
+            "  num_train_epochs: 2\n  eval_strategy: steps\n",
+            "recipe.evaluation-without-interval",
+            ("line 11, cpt.eval_strategy:", "`eval_steps`"),
+        ),
+        (
+            "  num_train_epochs: 2\n",
+            "  num_train_epochs: 2\n  eval_strategy: epoch\n  eval_steps: 5\n",
+            "recipe.no-evaluation",
+            ("line 12, cpt.eval_steps:", "`eval_strategy: epoch`"),
+        ),
+        (
+            "  num_train_epochs: 2\n",
+            "  num_train_epochs: 2\n  load_best_model_at_end: true\n",
+            "recipe.no-evaluation",
+            ("line 11, cpt.load_best_model_at_end:", "`eval_strategy: steps`"),
+        ),
         ("merge: {model: rpo}", "merge: {model: base}", "recipe.no-adapter-to-merge", ("line 19, merge.model:",)),
         (
             "preferences:\n  model: cpt",

@@ -61,9 +61,10 @@ def test_both_trainings_change_every_weight_are_resumed_and_answer_as_plain_gene
         merge.make(Merge(model="rpo"), {**sources, "rpo": tmp_path / "rpo"}, tmp_path / "merged")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("sources", ["tied"], indirect=True)
-@pytest.mark.parametrize("optim", get_args(Optimizer))
+@pytest.mark.parametrize(
+    "optim", [one if one == "muon" else pytest.param(one, marks=pytest.mark.long) for one in get_args(Optimizer)]
+)
 def test_an_optimizer_changes_every_weight_and_is_resumed(sources, tmp_path, optim):
     if optim.startswith("paged") and not torch.cuda.is_available():
         pytest.skip("bitsandbytes pages the memory of GPUs only")

@@ -9,7 +9,7 @@ import torch
 from medllm.stages import cpt as stage
 from medllm.training import cpt
 from medllm.training.cpt import IGNORED, RowCollator, make_rows, read_texts
-from medllm.training.pair_batches import SHARE
+from medllm.training.updates import SHARE
 from medllm.weights.load import load_base, load_tokenizer
 from tests import tiny
 

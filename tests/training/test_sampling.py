@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from medllm.stages import cpt, rpo
-from medllm.training.pair_batches import PositionedRows, RowPosition, UpdateBatches
+from medllm.training.updates import PositionedRows, RowPosition, UpdateBatches
 from tests import tiny
 
 SPLITS = [(1, 1), (2, 1), (8, 1), (1, 2), (4, 2), (1, 8), (2, 4)]

@@ -7,8 +7,14 @@ import subprocess
 import sys
 
 import pytest
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from medllm.recipe.settings import Cpt, Lora
+from medllm.stages import cpt, rpo
+from medllm.training.devices import set_up_trackers
+from medllm.training.load import trainer_arguments
 from tests import tiny
+from tests.refusals import refused
 
 SCRIPT = """
 import json, sys
@@ -62,3 +68,25 @@ def test_both_trackers_keep_the_losses_of_the_log_of_a_run_that_was_killed_and_g
     # trackio counts its own steps, anew in each run: the training's step stands among the figures.
     tracked = {row["train/global_step"]: row["train/loss"] for row in rows if "train/loss" in row}
     assert tracked == {step: pytest.approx(loss, rel=1e-5) for step, loss in losses.items()}
+
+
+def test_each_tracker_reaches_transformers_and_tensorboard_is_drawn_into_the_folder_that_is_kept(tmp_path):
+    settings = Cpt(lora=Lora(r=4, lora_alpha=8), max_steps=1, report_to=["tensorboard", "wandb", "mlflow", "trackio"])
+    assert trainer_arguments(settings, tmp_path)["report_to"] == ["wandb", "mlflow", "trackio"]
+    assert set(settings.report_to) <= set(INTEGRATION_TO_CALLBACK)
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("medllm.training.devices.find_spec", lambda name: None)
+    for stage, settings in ((cpt, tiny.CPT), (rpo, tiny.RPO)):
+        with refused("training.no-tracker", "`mlflow`", "pip install mlflow"):
+            stage.make(settings.model_copy(update={"report_to": ("mlflow",)}), {}, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("hub", "mode"), [("1", "offline"), ("0", None)])
+def test_wandb_gets_figures_alone_and_sends_nothing_where_the_hub_is_offline(monkeypatch, hub, mode):
+    monkeypatch.setattr("medllm.training.devices.find_spec", lambda name: name)
+    monkeypatch.setattr(os, "environ", {"HF_HUB_OFFLINE": hub, "WANDB_PROJECT": "mine"})
+    set_up_trackers("cpt", tiny.CPT.model_copy(update={"report_to": ("wandb",)}))
+    assert os.environ.get("WANDB_MODE") == mode and os.environ["WANDB_CONSOLE"] == "off"
+    assert os.environ["WANDB_PROJECT"] == "mine", "what the environment states stays"

@@ -1,0 +1,331 @@
+"""The rows of each update and of each evaluation: the same for any number of devices, and none twice."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+from transformers import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from medllm.errors import DataError, TrainingError
+from medllm.recipe.settings import Cpt, Rpo
+
+SHARE = "share"
+"""Column of a row: its part of the mean over the rows of its update."""
+
+
+@dataclass(frozen=True)
+class RowPosition:
+    """One row of a micro-batch: its number in the data, or None where a device has no row left in this update."""
+
+    row: int | None
+    rows_in_update: int
+
+
+class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
+    """The micro-batches of one device, epoch by epoch.
+
+    An epoch is one random order of all rows, the same on every device. An update takes the next `batch_size` rows of
+    it, the last one those that are left. The rows of an update are dealt out to the devices in pieces of `per_device`.
+    Where the last update has fewer rows than devices, a device gets an empty place instead of a row for the second
+    time, so that all devices take part in the same exchanges and no row counts twice. `groups` names the group of each
+    row, whose rows then stay together: the order is one of groups.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        *,
+        batch_size: int,
+        per_device: int,
+        rank: int,
+        devices: int,
+        seed: int,
+        groups: Sequence[int] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.groups: dict[int, list[int]] = {}
+        for row, group in enumerate(groups or range(rows)):
+            self.groups.setdefault(group, []).append(row)
+        self.batch_size = batch_size
+        self.per_device = per_device
+        self.rank = rank
+        self.devices = devices
+        self.seed = seed
+        self.epoch = 0
+
+    @property
+    def batch_sampler(self) -> UpdateBatches:
+        """Itself: transformers sets the epoch on the sampler inside the loader's."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = epoch
+
+    def order(self) -> list[int]:
+        """The rows of this epoch, in the order that accelerate's sampler gives for the same seed."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        groups = list(self.groups.values())
+        drawn: list[int] = torch.randperm(len(groups), generator=generator).tolist()
+        return [row for number in drawn for row in groups[number]]
+
+    def __len__(self) -> int:
+        whole, left = divmod(self.rows, self.batch_size)
+        return whole * self._steps(self.batch_size) + self._steps(left)
+
+    def __iter__(self) -> Iterator[list[RowPosition]]:
+        order = self.order()
+        for begin in range(0, self.rows, self.batch_size):
+            update = order[begin : begin + self.batch_size]
+            pieces = [update[at : at + self.per_device] for at in range(0, len(update), self.per_device)]
+            for step in range(self._steps(len(update))):
+                number = step * self.devices + self.rank
+                mine: Sequence[int | None] = pieces[number] if number < len(pieces) else [None]
+                yield [RowPosition(row, len(update)) for row in mine]
+
+    def _steps(self, rows: int) -> int:
+        return -(-rows // (self.per_device * self.devices))
+
+
+class PositionedRows(TorchDataset[dict[str, Any]]):  # type: ignore[misc]
+    """The rows of a table by their places, each with its share; an empty place gets a row that teaches nothing."""
+
+    def __init__(self, rows: Any, empty: dict[str, Any]) -> None:  # noqa: ANN401  a datasets.Dataset
+        self.rows = rows
+        self.empty = empty
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: RowPosition) -> dict[str, Any]:
+        if place.row is None:
+            return {**self.empty, SHARE: 0.0}
+        return {**self.rows[place.row], SHARE: 1 / place.rows_in_update}
+
+
+class Updates:
+    """What both trainers change in how transformers' Trainer goes through the data; put before it among the bases."""
+
+    empty: dict[str, Any]
+    """A row without anything to learn, for a device that has none left in an update."""
+    groups: Sequence[int] | None = None
+    """The group of each row, where rows of one group are to be learnt together."""
+    args: Any
+    state: Any
+    control: Any
+    model: Any
+    train_dataset: Any
+    eval_dataset: Any
+    data_collator: Any
+    accelerator: Any
+
+    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """This device's micro-batches; batches go to the device when they are used."""
+        args = self.args
+        rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return self._loader(self.train_dataset, rows, self.groups)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Any]]:  # noqa: ANN401  our own rows
+        """This device's micro-batches of the rows that are held out, each row once."""
+        return self._loader(self.eval_dataset, len(self.eval_dataset), None)
+
+    def _loader(self, table: Any, batch_size: int, groups: Sequence[int] | None) -> DataLoader[dict[str, Any]]:  # noqa: ANN401
+        args = self.args
+        batches = UpdateBatches(
+            len(table),
+            batch_size=batch_size,
+            per_device=args.per_device_train_batch_size,
+            rank=args.process_index,
+            devices=args.world_size,
+            seed=args.seed,
+            groups=groups,
+        )
+        return DataLoader(
+            PositionedRows(table, self.empty),
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=args.dataloader_pin_memory,
+            generator=torch.Generator(),  # of its own: the draws of dropout must not depend on how data is read
+        )
+
+    def eval_sums(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # noqa: ANN401
+        """Sums of a batch that become the figures of an evaluation, `loss` among them, and what they are divided by."""
+        raise NotImplementedError
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[dict[str, Any]],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Compute means over what is held out, however it is split over devices and batches.
+
+        transformers' own loop averages batches, and counts some rows twice where they do not divide over the devices.
+        """
+        total: torch.Tensor = torch.zeros(())
+        names: list[str] = []
+        self.model.eval()
+        for batch in dataloader:
+            inputs = self._prepare_inputs(batch)  # type: ignore[attr-defined]
+            with torch.no_grad(), self.compute_loss_context_manager():  # type: ignore[attr-defined]
+                sums, count = self.eval_sums(self.model, inputs)
+            names = list(sums)
+            total = total.to(count.device) + torch.stack([*sums.values(), count]).double()
+        self.model.train()
+        *summed, whole = self.accelerator.reduce(total, "sum").tolist()
+        figures = {f"{metric_key_prefix}_{name}": one / max(whole, 1) for name, one in zip(names, summed, strict=True)}
+        return EvalLoopOutput(None, None, figures, len(self.eval_dataset))
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:  # noqa: ANN401
+        """Write a checkpoint of each evaluation that is the best so far, whenever others are written."""
+        best: bool = super()._determine_best_metric(metrics, trial)  # type: ignore[misc]
+        if best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+        return best
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  what Trainer hands on
+        """Take no further update when the last one is already in the checkpoint.
+
+        transformers looks for the end only after an update, so a run that was killed after its last checkpoint took
+        one too many where `max_steps`, a part of an epoch, or an early stop is the end.
+        """
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+
+
+class Epochs(TrainerCallback):  # type: ignore[misc]
+    """Counts epochs by rows: transformers counts micro-batches, of which the last update may have fewer."""
+
+    def __init__(self, trainer: Any, batch_size: int) -> None:  # noqa: ANN401  one of our trainers
+        self.trainer = trainer
+        self.batch_size = batch_size
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Set how many times the data has been gone through."""
+        rows = len(self.trainer.train_dataset)
+        epochs, updates = divmod(state.global_step, -(-rows // self.batch_size))
+        state.epoch = epochs + updates * self.batch_size / rows
+
+
+def hold_out(groups: Sequence[str], size: float, seed: int) -> list[bool]:
+    """Choose rows for the evaluation: whole groups, in an order that their names and the seed decide, until enough.
+
+    `size` is a share of the rows or their number. Raises DataError where nothing is left to train on.
+
+    >>> hold_out(["a", "b", "a", "c"], 2, seed=0)
+    [True, True, True, False]
+    """
+    wanted = size if size >= 1 else math.ceil(size * len(groups))
+    counts = Counter(groups)
+    chosen: set[str] = set()
+    rows = 0
+    for group in sorted(
+        counts, key=lambda name: hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
+    ):
+        if rows >= wanted:
+            break
+        chosen.add(group)
+        rows += counts[group]
+    if len(chosen) == len(counts):
+        raise DataError(
+            "training.all-held-out",
+            f"`eval_size` {size:g} holds out all {len(groups)} rows ({len(counts)} of them differ), so none is left to "
+            "train on. Lower `eval_size`, or set `eval_strategy: no`.",
+        )
+    return [group in chosen for group in groups]
+
+
+def evaluation_arguments(settings: Cpt | Rpo, rows: int) -> dict[str, Any]:
+    """The arguments of TRL's trainers for an evaluation, of a training on so many rows; none without one."""
+    if settings.eval_strategy == "no":
+        return {}
+    name = settings.metric_for_best_model
+    chooses = settings.load_best_model_at_end or settings.early_stopping_patience
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": settings.eval_steps or -(-rows // settings.total_batch_size),
+        **(
+            {"metric_for_best_model": f"eval_{name}", "greater_is_better": name.startswith("rewards")}
+            if chooses
+            else {}
+        ),
+    }
+
+
+class KeepBest(TrainerCallback):  # type: ignore[misc]
+    """Ends a training whose evaluations get no better, and finds the best checkpoint again after a restart.
+
+    The evaluations since the best are counted from the trainer's log, which each checkpoint holds.
+    """
+
+    def __init__(self, patience: int | None, checkpoints: Path) -> None:
+        self.patience = patience
+        self.checkpoints = checkpoints
+        self.stopped = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Look for the best checkpoint where the training is now, and end at once where it had ended."""
+        if args.load_best_model_at_end and state.best_global_step:
+            best = self.checkpoints / f"checkpoint-{state.best_global_step}"
+            if not best.is_dir():
+                raise TrainingError(
+                    "training.best-checkpoint-missing",
+                    f"{best}, the best checkpoint of this run, is missing, so the run cannot continue. Put it back, or "
+                    f"remove {self.checkpoints} to start from the beginning.",
+                )
+            state.best_model_checkpoint = str(best)
+        if state.global_step:
+            self._end_without_gain(args, state, control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """End the training when the evaluations since the best are as many as the recipe waits for."""
+        self._end_without_gain(args, state, control)
+
+    def _end_without_gain(self, args: Any, state: Any, control: Any) -> None:  # noqa: ANN401
+        if self.patience is None:
+            return
+        sign = 1 if args.greater_is_better else -1
+        found = [
+            sign * line[args.metric_for_best_model] for line in state.log_history if args.metric_for_best_model in line
+        ]
+        if found and len(found) - 1 - found.index(max(found)) >= self.patience:
+            control.should_training_stop = self.stopped = True
+
+
+def add_evaluation(trainer: Any, settings: Cpt | Rpo, work: Path) -> None:  # noqa: ANN401  one of our trainers
+    """Let a trainer that has rows to evaluate keep its best weights, or end early, as the recipe has it."""
+    if settings.eval_strategy == "no":
+        return
+    # transformers accepts this only where checkpoints are written at evaluations alone; ours are written at others too.
+    trainer.args.load_best_model_at_end = settings.load_best_model_at_end
+    trainer.keeps_best = KeepBest(settings.early_stopping_patience, work / "checkpoints")
+    trainer.add_callback(trainer.keeps_best)
+
+
+def evaluation_facts(trainer: Any) -> dict[str, Any]:  # noqa: ANN401  one of our trainers
+    """What the evaluations found, for the card; nothing without one."""
+    lines = [line for line in trainer.state.log_history if "eval_loss" in line]
+    if not lines:
+        return {}
+    kept = trainer.state.best_global_step if trainer.args.load_best_model_at_end else trainer.state.global_step
+    taken = {line["step"]: {name: value for name, value in line.items() if is_figure(name)} for line in lines}
+    return {"evaluations": taken, "kept_step": kept, "stopped_early": trainer.keeps_best.stopped}
+
+
+def is_figure(name: str) -> bool:
+    """Whether a name in an evaluation's log is a result, and not how long it took."""
+    return name.startswith("eval_") and not name.endswith(("_runtime", "_per_second"))

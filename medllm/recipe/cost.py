@@ -251,7 +251,7 @@ def training_memory(shape: Shape, settings: Training, lora: Lora | None, gpus: i
 def best_memory(shape: Shape, settings: Training, lora: Lora | None, machine: Machine) -> Memory:
     """Count the bytes on each GPU as `accelerate` asks, else in the simplest way that fits: DDP before FSDP."""
     whole = training_memory(shape, settings, lora, machine.count, sharded=False)
-    alone = machine.gpu is None or machine.count == 1 or lora is None
+    alone = machine.gpu is None or machine.count == 1
     if alone or settings.accelerate == "ddp":
         return whole
     if settings.accelerate is None and machine.gpu and whole.total <= machine.gpu.memory_gb * 1e9:

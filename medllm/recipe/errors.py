@@ -119,6 +119,12 @@ def _schema_fault(error: ErrorDetails, model: type[BaseModel]) -> RecipeFault:
     given = "this value" if error["loc"][-1] in SECRETS else _shown(error["input"])
     place = dotted(own_place(error["loc"]))
     wanted = next((words for start, words in _KINDS.items() if kind.startswith(start)), None)
+    if kind == "extra_forbidden" and error["loc"][-1] == "target_parameters":
+        text = (
+            "adapters on fused experts can be trained by PEFT, but neither merged nor read again here: their factors "
+        )
+        text += "are those of all experts in one. Remove this key, and name linear layers in `target_modules`."
+        return RecipeFault("recipe.target-parameters", place, text)
     if kind == "extra_forbidden":
         near = did_you_mean(str(error["loc"][-1]), _keys(model, error["loc"][:-1]))
         return RecipeFault("recipe.unknown-key", place, f"this key is unknown. {near}")

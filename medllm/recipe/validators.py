@@ -297,9 +297,6 @@ def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
         if is_full(recipe, stage) and settings.quantization == "nf4":
             text = "4-bit weights cannot be trained. Give `lora: {r: 64, lora_alpha: 128}`, or `quantization: none`."
             yield RecipeFault("recipe.full-on-4-bit", f"{stage}.quantization", text)
-        if is_full(recipe, stage) and divided:
-            text = "FSDP2 divides the training of adapters only. Set `accelerate: ddp`, or give `lora`."
-            yield RecipeFault("recipe.full-not-divisible", f"{stage}.accelerate", text)
         if divided and settings.optim != "adamw_torch":
             text = f"`{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or `accelerate: ddp`."
             yield RecipeFault("recipe.optimizer-not-divisible", f"{stage}.optim", text)

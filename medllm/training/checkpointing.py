@@ -84,7 +84,13 @@ def write_trained(trainer: Any, start: Any, settings: Cpt | Rpo, out: Path, stat
     if hasattr(model, "peft_config"):
         write_adapter(model, start.tokenizer, start.base, out, state, settings.chat_template)
         return
-    model.to(getattr(torch, settings.dtype)).save_pretrained(str(out), state_dict=state)
+    dtype = getattr(torch, settings.dtype)
+    if state is not None:  # gathered from the shares of all devices, as it has learnt
+        state = {name: one.to(dtype) if one.is_floating_point() else one for name, one in state.items()}
+        model.config.dtype = dtype
+    else:
+        model.to(dtype)
+    model.save_pretrained(str(out), state_dict=state)
     write_tokenizer(start.tokenizer, out, settings.chat_template)
 
 

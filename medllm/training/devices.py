@@ -117,7 +117,7 @@ def config(settings: Training, count: int, nodes: int, *, gpus: bool) -> dict[st
         first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
         return values | {"distributed_type": "NO", "mixed_precision": "no", "gpu_ids": first}
     if settings.accelerate == "fsdp2":
-        return values | FSDP2
+        return values | FSDP2 | ({"mixed_precision": "no"} if settings.dtype == "float32" else {})
     return values | {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 
 

@@ -53,6 +53,9 @@ def test_full_fine_tuning_counts_every_weight_with_its_gradient_and_moments_in_f
     # 16 bytes a weight, and the copy of 2 bytes that autocast makes; loaded in float32
     assert (whole.adapter, whole.weights) == (16 * 2792, 2 * 2792)
     assert whole.loading > 4 * 2792
+    # FSDP2 divides all of it
+    part = training_memory(TOY, CPT, None, 4, sharded=True)
+    assert (part.adapter, part.weights) == (4 * 2792, 2792 / 2)
     # without adapters 28 x 2 bytes a token and block less
     assert activation_bytes(TOY, CPT, None) == activation_bytes(TOY, CPT, LORA) - 16 * 56
     assert training_memory(TOY, CPT.model_copy(update={"dtype": "float32"}), None, 1, sharded=False).weights == 0

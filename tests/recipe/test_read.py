@@ -76,6 +76,12 @@ def test_a_folder_is_named(tmp_path: Path):
             "recipe.unknown-key",
             ("line 9, cpt.lora.rank:", "Available: r, "),
         ),
+        (
+            "{r: 64, lora_alpha: 128}",
+            "{r: 64, lora_alpha: 128, target_parameters: [experts.down_proj]}",
+            "recipe.target-parameters",
+            ("line 9, cpt.lora.target_parameters:", "`target_modules`"),
+        ),
         ("merge:", "merg:", "recipe.unknown-key", ("line 19, merg:", "Did you mean `merge`?")),
         ("exam: own", "exm: own", "recipe.unknown-key", ("corpus.data[1].exm:", "Did you mean `exam`?")),
         ("  rpo_alpha: 10\n", "", "recipe.missing-key", ("line 15, rpo.rpo_alpha:",)),

@@ -79,6 +79,36 @@ def test_two_shards_learn_what_one_process_learns_and_go_on_after_a_kill(sources
     Adapter(tmp_path / "two").fits(Checkpoint(sources["base"]))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["cpt", pytest.param("rpo", marks=pytest.mark.long)])
+def test_two_shards_train_all_weights_as_one_process_does_and_write_one_full_model(sources, tmp_path, stage):
+    """In bfloat16, with a kill after the fifth update of the two."""
+    changed = {"lora": None, "model": "base", "learning_rate": 1e-4}
+    settings = SETTINGS[stage].model_copy(update=changed)
+    together.train(stage, settings, sources, tmp_path / "one", processes=1, sharded=True)
+    with pytest.raises(AssertionError, match="killed after update 5"):
+        together.train(stage, settings, sources, tmp_path / "two", processes=2, sharded=True, patches=KILL)
+    together.train(stage, settings, sources, tmp_path / "two", processes=2, sharded=True)
+    one, two = (log_of(tmp_path / name) for name in ("one", "two"))
+    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=2e-3)
+    base, alone, learnt = (
+        load_file(folder / "model.safetensors")
+        for folder in (sources["base"], *(tmp_path / name for name in ("one", "two")))
+    )
+    assert learnt.keys() == alone.keys() == base.keys()
+    assert {tensor.dtype for tensor in learnt.values()} == {torch.bfloat16}
+    moved, apart = (
+        sum(float((learnt[name].float() - other[name].float()).abs().sum()) for name in learnt)
+        for other in (base, alone)
+    )
+    assert moved > 0 and apart < 0.2 * moved
+    facts = json.loads((tmp_path / "two" / "facts.json").read_text("utf-8"))
+    assert facts["method"] == "full fine-tuning" and facts["trained_numbers"] == sum(
+        one.numel() for one in base.values()
+    )
+
+
 WRONG = """
 import torch
 from torch.distributed.fsdp import FSDPModule

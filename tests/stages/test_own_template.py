@@ -9,13 +9,13 @@ from transformers import AutoTokenizer
 
 from medllm.generation.engine.batching import PromptReader
 from medllm.generation.identity import asked_as
-from medllm.generation.types import Request
+from medllm.generation.types import BASE, Request
 from medllm.stages import cpt, rpo
 from medllm.stages.merge import merge_into
 from medllm.training import callbacks
 from medllm.training.load import chat_template_for
 from medllm.weights.chat_template import begun_template, own_template
-from medllm.weights.load import BASE, load_tokenizer
+from medllm.weights.load import load_tokenizer
 from tests import tiny
 from tests.refusals import refused
 

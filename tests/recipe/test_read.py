@@ -187,9 +187,8 @@ def test_words_that_yaml_would_bend_stay_words(sound: Path):
 
 def test_a_chat_template_beside_the_recipe_is_the_text_that_every_stage_gets_and_that_travels_with_it(sound: Path):
     sound.write_text(sound.read_text("utf-8") + "chat_template: ./chat.jinja\n", "utf-8")
-    with pytest.raises(RecipeError) as caught:
+    with refused("recipe.no-chat-template", "line 26, chat_template", kind=RecipeError):
         read_recipe(sound)
-    assert faults_in(caught.value) == [("line 26, chat_template", "recipe.no-chat-template")]
     (sound.parent / "chat.jinja").write_text("{{ messages[0]['content'] }}", "utf-8")
     recipe = read_recipe(sound)
     for stage in (recipe.cpt, recipe.preferences, recipe.rpo, recipe.evaluate):

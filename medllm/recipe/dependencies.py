@@ -144,10 +144,10 @@ def loaded_together(recipe: Recipe, asked: list[str]) -> list[list[str]]:
 
     Whether a repository or a folder is an adapter of the base is unknown here; it is counted as one.
     """
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for source in asked:
-        found.setdefault(weights_of(recipe, source), []).append(source)
-    return list(found.values())
+        groups.setdefault(weights_of(recipe, source), []).append(source)
+    return list(groups.values())
 
 
 def weights_of(recipe: Recipe, source: str) -> str:

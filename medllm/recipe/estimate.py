@@ -315,7 +315,7 @@ def _answering(
             each = other.gpu.memory_gb * 1e9 if other.gpu else math.inf
             memories = [
                 answering_memory(
-                    shape, changed, [one for name in group if (one := lora_of(recipe, name))], len(group), each
+                    shape, changed, [lora for name in group if (lora := lora_of(recipe, name))], len(group), each
                 )
                 for group in groups or [[]]
             ]

@@ -196,7 +196,7 @@ def evaluation_is_complete(recipe: Recipe) -> Iterator[RecipeFault]:
 def chat_templates_are_texts(recipe: Recipe) -> Iterator[RecipeFault]:
     """Each chat template is a text, which it is once its file is read."""
     stages = {stage: getattr(recipe, stage) for stage in stages_of(recipe)}
-    own = {f"{stage}.chat_template": getattr(one, "chat_template", None) for stage, one in stages.items()}
+    own = {f"{stage}.chat_template": getattr(settings, "chat_template", None) for stage, settings in stages.items()}
     seen = recipe.chat_template
     for place, text in {"chat_template": recipe.chat_template, **own}.items():
         if text is not None and not is_template(text) and (place == "chat_template" or text != seen):

@@ -158,17 +158,16 @@ def _sample(
 
     models = {(row := _name_of(settings)): settings.model}
     computing: dict[str, Any] = {name: getattr(settings, name) for name in ("engine", "dtype", "quantization")}
+    computing |= {"form": settings.format, "given": settings.chat_template}
     model, name = make_generators(
         models,
         sources,
-        form=settings.format,
-        given=settings.chat_template,
         **computing,
         batch_size=settings.batch_size,
         server=ServerOptions(num_concurrent=settings.num_concurrent, vllm=settings.vllm),
         num_processes=processes_of(settings),
     )[row]
-    who = answerers(models, sources, form=settings.format, given=settings.chat_template, **computing)[row]
+    who = answerers(models, sources, **computing)[row]
     served = form.chat and form.template is None  # whose own default may be to think
     values = _values(settings) if served else for_prompt(settings.chat_template_kwargs, settings.prompt)
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0

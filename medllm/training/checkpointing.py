@@ -86,7 +86,7 @@ def write_trained(trainer: Any, start: Any, settings: Cpt | Rpo, out: Path, stat
         return
     dtype = getattr(torch, settings.dtype)
     if state is not None:  # gathered from the shares of all devices, as it has learnt
-        state = {name: one.to(dtype) if one.is_floating_point() else one for name, one in state.items()}
+        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         model.config.dtype = dtype
     else:
         model.to(dtype)

@@ -87,18 +87,20 @@ class MuonAndAdamW(torch.optim.Optimizer):  # type: ignore[misc]
     """
 
     def __init__(self, model: Any, decayed: list[str], lr: float, weight_decay: float) -> None:  # noqa: ANN401
-        learnt = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        learnt = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         ends = {
-            id(one.weight) for one in (model.get_input_embeddings(), model.get_output_embeddings()) if one is not None
+            id(table.weight)
+            for table in (model.get_input_embeddings(), model.get_output_embeddings())
+            if table is not None
         }
-        matrices = [one for one in learnt.values() if one.ndim == 2 and id(one) not in ends]
+        matrices = [weight for weight in learnt.values() if weight.ndim == 2 and id(weight) not in ends]
         other: dict[bool, list[Any]] = {True: [], False: []}
-        for name, one in learnt.items():
-            if one.ndim != 2 or id(one) in ends:
-                other[name in decayed].append(one)
+        for name, weight in learnt.items():
+            if weight.ndim != 2 or id(weight) in ends:
+                other[name in decayed].append(weight)
         decay = {"lr": lr, "weight_decay": weight_decay}
         groups = [
-            {"params": found, "lr": lr, "weight_decay": weight_decay * by} for by, found in other.items() if found
+            {"params": weights, "lr": lr, "weight_decay": weight_decay * by} for by, weights in other.items() if weights
         ]
         self.muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **decay) if matrices else None
         self.adamw = torch.optim.AdamW(groups, **decay) if groups else None

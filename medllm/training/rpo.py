@@ -181,6 +181,19 @@ def _arguments(settings: Rpo, work: Path, model: Any, rows: int) -> DPOConfig:  
     return DPOConfig(**common, beta=settings.beta, disable_dropout=False, precompute_ref_log_probs=beforehand)
 
 
+def _collator(model: Any, tokenizer: PreTrainedTokenizerBase) -> PairCollator:  # noqa: ANN401  as make_trainer takes it
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    # Without kinds of layers, a model that has a window has it in all of them.
+    sliding = kinds is None or "sliding_attention" in kinds
+    return PairCollator(
+        tokenizer.pad_token_id,
+        shared=config._attn_implementation == "sdpa",
+        window=value_of(config, "sliding_window") if sliding else None,
+        mixed=kinds is not None,
+    )
+
+
 def make_trainer(
     model: Any,  # noqa: ANN401  a PeftModel with the adapter to train on, or a full model
     tokenizer: PreTrainedTokenizerBase,
@@ -192,16 +205,6 @@ def make_trainer(
     say: Callable[[str], None],
 ) -> RpoTrainer:
     """Everything wired, ready to train or to go on; `held_out` are the pairs of its evaluations."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    # Without kinds of layers, a model that has a window has it in all of them.
-    sliding = kinds is None or "sliding_attention" in kinds
-    collator = PairCollator(
-        tokenizer.pad_token_id,
-        shared=config._attn_implementation == "sdpa",
-        window=value_of(config, "sliding_window") if sliding else None,
-        mixed=kinds is not None,
-    )
     continues = hasattr(model, "peft_config")
     start = learning(model)
     every = chain(pairs, held_out or ())
@@ -216,7 +219,7 @@ def make_trainer(
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=None if continues or settings.lora is None else lora_config(settings.lora, model),
-        data_collator=collator,
+        data_collator=_collator(model, tokenizer),
     )
     if "ref" in getattr(trainer.model, "peft_config", ()):
         trainer.model.delete_adapter("ref")  # TRL's copy: the reference is asked before the first update instead

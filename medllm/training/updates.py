@@ -185,7 +185,9 @@ class Updates:
             total = total.to(count.device) + torch.stack([*sums.values(), count]).double()
         self.model.train()
         *summed, whole = self.accelerator.reduce(total, "sum").tolist()
-        figures = {f"{metric_key_prefix}_{name}": one / max(whole, 1) for name, one in zip(names, summed, strict=True)}
+        figures = {
+            f"{metric_key_prefix}_{name}": value / max(whole, 1) for name, value in zip(names, summed, strict=True)
+        }
         return EvalLoopOutput(None, None, figures, len(self.eval_dataset))
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:  # noqa: ANN401
@@ -299,10 +301,10 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         if self.patience is None:
             return
         sign = 1 if args.greater_is_better else -1
-        found = [
+        values = [
             sign * line[args.metric_for_best_model] for line in state.log_history if args.metric_for_best_model in line
         ]
-        if found and len(found) - 1 - found.index(max(found)) >= self.patience:
+        if values and len(values) - 1 - values.index(max(values)) >= self.patience:
             control.should_training_stop = self.stopped = True
 
 

@@ -1,6 +1,6 @@
 """Compare and Ask: a recorded question, or one of the reader's own, with every model's verdicts and replies."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -9,6 +9,7 @@ import gradio as gr
 
 from medllm.errors import MedllmError
 from medllm.exam.question import LETTERS, Question, own_question
+from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.components import I18N, Stops, block, described_by, on
 from medllm.page.context import PageContext, Shelf
 from medllm.page.grid import TEMPLATE, Cells, grid_value
@@ -50,7 +51,7 @@ class Compare:
         keys = walked(self.page, walk)
         if key not in keys:
             walk, keys = "", walked(self.page, "")
-        shelf, results = self.page.shelf, self.page.results
+        shelf = self.page.shelf
         place = shelf.of(key)
         years, sections = shelf.years(place.exam), shelf.sections(place.exam, place.year)
         numbers = shelf.numbers(place.exam, place.year, place.section)
@@ -62,10 +63,31 @@ class Compare:
             gr.Dropdown(choices=years, value=place.year),
             gr.Dropdown(choices=sections, value=place.section),
             gr.Dropdown(choices=numbers, value=key),
-            question_card(key, results.question(key)),
+            shown_card(self.page, key),
             shown_grid(self.page, key),
             tools(key),
         ]
+
+
+def shown_card(page: PageContext, key: str) -> str:
+    """Return the card of a question with the models that chose each answer."""
+    return question_card(key, page.results.question(key), picks(page.results.replies(key)))
+
+
+def picks(replies: Mapping[tuple[str, PromptStyle], Record]) -> dict[str, str]:
+    """Return for each letter which models chose it, under each prompt, as HTML."""
+    found: dict[str, dict[PromptStyle, list[str]]] = {}
+    for (model, prompt), record in replies.items():
+        for letter in filter(None, (record.answer or "").split(",")):
+            found.setdefault(letter, {}).setdefault(prompt, []).append(model)
+    return {
+        letter: "".join(
+            f'<small class="picks"><i class="{prompt}"></i>{both(prompt)}: {safe(", ".join(by_prompt[prompt]))}</small>'
+            for prompt in PROMPTS
+            if prompt in by_prompt
+        )
+        for letter, by_prompt in found.items()
+    }
 
 
 def shown_grid(
@@ -126,7 +148,7 @@ def draw(page: PageContext, stops: Stops) -> Compare:
     remark = block()
     with gr.Row(elem_classes="reading"):
         with gr.Column(scale=2, min_width=300, elem_classes="asked-pane"):
-            card = block(question_card(first.key, page.results.question(first.key)), elem_id="card")
+            card = block(shown_card(page, first.key), elem_id="card")
         with gr.Column(scale=5, min_width=320):
             grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
             links = block(tools(first.key))

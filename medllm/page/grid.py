@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from medllm.exam.record import PROMPTS, PromptStyle, Record
+from medllm.page.difference import difference_fold
 from medllm.page.html import both, hidden, raw_link, reply_html, safe, shortened, thinking_html
 from medllm.page.live import LiveAnswers
 from medllm.page.results import key_of
@@ -11,7 +12,7 @@ from medllm.side_by_side import Cell, Flip, State, flip_between
 
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
 # expand them first.
-TEMPLATE = """${value.chips}<div class="matrix-box">${value.matrix}</div>
+TEMPLATE = """${value.chips}<div class="matrix-box">${value.matrix}</div>${value.differ}
 <div class="columns ${value.mode}" style="--lines:${value.lines}">${value.columns.map(column => `<section
  class="card model ${column.kind}" data-m="${column.at}" aria-labelledby="${column.id}"><h2 id="${column.id}"
 >${column.head}</h2>${column.cells.map(cell => `<div class="answer-of"><div class="line ${cell.kind}">${cell.line}</div>
@@ -54,7 +55,10 @@ def grid_value(
     mode = ("writing " if writing else "") + ("many" if len(models) > MANY else "")
     lines = 1 + max((len(_list(column["cells"])) for column in columns), default=0)
     chips = model_chips(models) if key and len(models) > 1 else ""
-    return {"mode": mode, "lines": lines, "chips": chips, "matrix": matrix, "columns": columns, "prompts": boxes}
+    return {"mode": mode, "lines": lines, "chips": chips, "matrix": matrix, "columns": columns} | {
+        "prompts": boxes,
+        "differ": difference_fold(key, [one for one in cells.values() if isinstance(one, Record)]) if key else "",
+    }
 
 
 def _list(value: object) -> list[object]:

@@ -3,6 +3,7 @@
 import functools
 import html
 import re
+from collections.abc import Mapping
 from importlib import resources
 
 import yaml
@@ -109,11 +110,14 @@ LONGEST_CARD = 20_000
 """Characters of a question shown at once; an exam item has hundreds, a broken file may have millions."""
 
 
-def question_card(key: str, question: Question) -> str:
-    """Return the card of one question; the id is its heading for a screen reader."""
+def question_card(key: str, question: Question, picks: Mapping[str, str] | None = None) -> str:
+    """Return the card of one question; the id is its heading for a screen reader.
+
+    `picks` holds for a choice's letter, as HTML, which models chose it.
+    """
     tongue = question.language
     choices = "".join(
-        f"<li><b>{letter.upper()}</b><span>{shortened(text)}</span></li>"
+        f"<li><b>{letter.upper()}</b><span>{shortened(text)}{(picks or {}).get(letter, '')}</span></li>"
         for letter, text in zip(question.letters, question.choices, strict=True)
     )
     context = (

@@ -128,6 +128,17 @@
     if (fold && fold.open === folded) fold.open = !folded;
     arrange(false);
   }).observe(root, { childList: true, subtree: true });
+  // Two replies beside each other: the table is made on the server, where model output becomes safe text.
+  const differ = async (box) => {
+    const place = box.querySelector(".differ-table"), lists = [...box.querySelectorAll("select")];
+    const wanted = "medllm/difference?" + new URLSearchParams({ q: box.dataset.key, ...Object.fromEntries(lists.map((list) => [list.dataset.reply, list.value])) });
+    if (!box.open || box.dataset.got === wanted) return;
+    box.dataset.got = wanted;
+    const answer = await fetch(wanted);
+    if (box.dataset.got === wanted) place.innerHTML = answer.ok ? await answer.text() : "";
+  };
+  document.addEventListener("toggle", (event) => { if (event.target.matches && event.target.matches(".differ")) differ(event.target); }, true);
+  document.addEventListener("change", (event) => { const box = event.target.closest && event.target.closest(".differ"); if (box) differ(box); });
   // A prompt of several thousand characters is fetched only when someone opens it; textContent keeps it text.
   document.addEventListener("toggle", (event) => {
     const box = event.target;

@@ -9,13 +9,14 @@ from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from medllm.errors import MedllmError
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.context import PageContext
+from medllm.page.difference import difference
 from medllm.page.html import LANGUAGES, word
 from medllm.page.live import LiveAnswers
 from medllm.page.scores import score_lines
@@ -139,18 +140,33 @@ def routes(page: PageContext) -> list[BaseRoute]:
     def reply(request: Request) -> Response:
         query = request.query_params
         key = page.results.find(query.get("q"))
-        style = next((name for name in page.results.prompts if name == query.get("prompt")), None)
-        record = page.results.record(key, query.get("model", ""), style) if key and style else None
+        record = _reply(page, key, f"{query.get('prompt', '')} {query.get('model', '')}")
         if record is None:
             return PlainTextResponse("no such reply", status_code=404)
         return PlainTextResponse(record.completion, headers=INERT)
 
+    def differing(request: Request) -> Response:
+        query = request.query_params
+        key = page.results.find(query.get("q"))
+        found = [_reply(page, key, query.get(side, "")) for side in "ab"]
+        if key is None or found[0] is None or found[1] is None:
+            return PlainTextResponse("no such reply", status_code=404)
+        return HTMLResponse(difference(page.results.question(key), found[0], found[1]), headers=INERT)
+
     return [
+        _get("/medllm/difference", differing),
         _get("/medllm/prompt", prompt),
         _get("/medllm/reply", reply),
         _get("/medllm/comparison.md", markdown),
         _get("/medllm/list.{form:str}", listed),
     ]
+
+
+def _reply(page: PageContext, key: str | None, name: str) -> Record | None:
+    """Return the recorded reply named by its prompt and its model; None if there is none."""
+    prompt, _, model = name.partition(" ")
+    style = next((one for one in page.results.prompts if one == prompt), None)
+    return page.results.record(key, model, style) if key and style else None
 
 
 def attachment(text: str, name: str, kind: str) -> Response:

@@ -1,14 +1,14 @@
 """The Scores tab as HTML: dumbbells with whiskers, the same numbers as a table, and where explaining costs most."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from medllm.exam.record import PromptStyle
+from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.exam.stability.paired import PAIRS, Pair
 from medllm.exam.stability.report import ScoreChange, ScoreRow, Share
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio
@@ -29,13 +29,14 @@ def scores(results: RecordedResults, narrow: Filter, measure: Measure) -> str:
     if not count:
         return f'<p class="card panel" role="status">{both("no_rows")}</p>'
     lines = score_lines(results, mask, measure)
+    harms = {column: int(np.count_nonzero(chosen & mask)) for column, chosen in results.harmful.items()}
     slices = "".join(_slice(results, narrow, measure, field, name) for field, name in SLICES)
     cells = slices.count("--v:")
     slices = (f'<p class="note">{both("many_comparisons", n=f"{cells:,}")}</p>' if cells else "") + slices
     return (
         f'<section class="card"><h2>{both("scores_title")}</h2><span class="sr" id="behind">'
         f"{both('open_behind')}</span>{_legend(count, measure, results.shown)}{_dumbbells(lines)}"
-        f"<h3>{both('same_numbers')}</h3>{_table(lines)}</section>{slices}"
+        f"<h3>{both('same_numbers')}</h3>{_table(lines, harms)}</section>{slices}"
     )
 
 
@@ -103,7 +104,11 @@ def _dumbbell(line: ScoreRow, grid: str, at: Callable[[float], str]) -> str:
     )
 
 
-def _table(lines: Sequence[ScoreRow]) -> str:
+Harms = Mapping[tuple[str, PromptStyle], int]
+"""How often each model chose a prohibited answer, by prompt."""
+
+
+def _table(lines: Sequence[ScoreRow], harms: Harms) -> str:
     thinks = any("think" in line.shares for line in lines)
     names = [
         both("model"), both("plain") + " %", both("explain") + " %", "Δ pt",
@@ -112,8 +117,11 @@ def _table(lines: Sequence[ScoreRow]) -> str:
     if thinks:
         names += [both("think") + " %", f"Δ pt, {both('think')} − {both('plain')}"]
         names += [f"Δ pt, {both('think')} − {both('explain')}"]
+    prompts = [prompt for prompt in PROMPTS if any(prompt in line.shares for line in lines)]
+    if any(harms.values()):
+        names.append(f"{both('prohibited')}<small>{' → '.join(both(prompt) for prompt in prompts)}</small>")
     heads = "".join(f'<th scope="col">{head}</th>' for head in names)
-    body = "".join(_row(line, thinks=thinks) for line in lines)
+    body = "".join(f"<tr>{_row(line, thinks=thinks)}{_harm(line.model, prompts, harms)}</tr>" for line in lines)
     return _scroll(
         "same_numbers", f'<table class="figures"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
     )
@@ -131,12 +139,20 @@ def _row(line: ScoreRow, *, thinks: bool) -> str:
             f"<td>{_bare_change(line.changes.get(('explain', 'think')))}{_pairs(line, ('explain', 'think'))}</td>"
         )
     return (
-        f'<tr><th scope="row">{safe(model)}{_trial(line)}</th>{_share(line.plain, model, "plain_right")}'
+        f'<th scope="row">{safe(model)}{_trial(line)}</th>{_share(line.plain, model, "plain_right")}'
         f"{_share(line.explain, model, 'explain_right')}"
         f"<td>{_change(change, model)}{_pairs(line)}{_without_unread(change)}</td>"
         f"{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
-        f"<td>{behind(percent(kept), model, 'kept')}</td>{thought}</tr>"
+        f"<td>{behind(percent(kept), model, 'kept')}</td>{thought}"
     )
+
+
+def _harm(model: str, prompts: Sequence[PromptStyle], harms: Harms) -> str:
+    """Return how often a model chose a prohibited answer under each prompt; no cell where no model did."""
+    if not any(harms.values()):
+        return ""
+    counts = [harms.get((model, prompt), 0) for prompt in prompts]
+    return f"<td>{behind(' → '.join(map(str, counts)), model, 'prohibited')}</td>"
 
 
 def _trial(line: ScoreRow) -> str:

@@ -249,6 +249,19 @@ def test_a_reply_is_read_as_it_was_meant_beside_its_question_and_as_written_on_r
             assert seen.complaints == []
 
 
+def test_two_replies_are_compared_on_request_and_others_can_be_chosen(tab):
+    tab.open("?q=kakuu/115A3")
+    tab.page.click("#grid .differ summary")
+    tab.page.wait_for_selector(".differ-table table")
+    assert tab.page.locator(".differ-table thead th").all_inner_texts()[0].startswith("base")
+    assert tab.page.locator(".differ-table td.read").count() <= 2
+    tab.page.select_option("[data-reply=b]", "plain final")
+    tab.wait("() => document.querySelector('.differ-table thead th:last-child').innerText.startsWith('final')")
+    assert tab.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert tab.page.evaluate("window.ran") == []
+    assert tab.complaints == []
+
+
 def test_the_exact_prompt_comes_when_it_is_opened(tab):
     tab.open("?q=kakuu/115A1")
     tab.page.locator("details.prompt summary").last.click()

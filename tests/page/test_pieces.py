@@ -135,6 +135,21 @@ def test_scores_lead_to_lists_with_exactly_as_many_questions(page):
     assert len(re.findall(r'data-outcome="lost">\d+<', html)) == len(MODELS)
 
 
+def test_prohibited_choices_are_counted_by_prompt_and_lead_to_their_list(page):
+    html = scores(page.results, Filter(), "accuracy")
+    shown = re.findall(r'data-model="(\w+)" data-outcome="prohibited">(\d+) → (\d+)<', html)
+    chosen = {
+        (model, prompt): {key for key in page.results.keys if page.results.record(key, model, prompt).prohibited}
+        for model in MODELS
+        for prompt in ("plain", "explain")
+    }
+    assert any(chosen.values())
+    assert shown == [(m, str(len(chosen[m, "plain"])), str(len(chosen[m, "explain"]))) for m in MODELS]
+    for model in MODELS:
+        listed = Wanted(model, "prohibited").keys(page.results)
+        assert set(listed) == chosen[model, "plain"] | chosen[model, "explain"]
+
+
 def test_the_list_counts_filters_and_leaves_as_a_file(page):
     wanted = Wanted("base", "lost", Filter(year="2022"))
     keys = wanted.keys(page.results)

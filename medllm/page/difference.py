@@ -1,0 +1,139 @@
+"""Two replies side by side: sentences aligned, the words that differ marked, and where each answer was read."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
+
+from medllm.exam.extract.answer import parse
+from medllm.exam.extract.reply import split_thinking
+from medllm.exam.question import Question
+from medllm.exam.record import Record
+from medllm.page.html import LONGEST_CARD, both, safe, shortened
+from medllm.page.review import sentences
+
+MOST_SENTENCES = 400
+"""Sentences of a reply above which nothing is aligned: the time grows with the square of their number."""
+
+MOST_WORDS = 400
+"""Words of a sentence above which it is marked as a whole."""
+
+FURTHEST = 12
+"""Sentences from the end within which the one is sought from which the answer was read."""
+
+LIKE = 0.4
+"""How alike two sentences are, of 1, that are marked word by word; less alike ones are marked whole."""
+
+_WORD = re.compile(r"[A-Za-z]+|\d+(?:[.,]\d+)*|[\u4e00-\u9fff々]+|[\u30a0-\u30ff]+|[\u3040-\u309f]+|\s+|.", re.DOTALL)
+"""A run of letters of one script, a number, or one sign: Japanese has no blanks between words."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sentence of each reply, as HTML, with its place; None where one reply has no counterpart."""
+
+    left: str | None
+    right: str | None
+    equal: bool
+    places: tuple[int | None, int | None]
+
+
+def aligned(left: Sequence[str], right: Sequence[str]) -> list[Row]:
+    """Return the sentences of two replies in rows: equal ones beside each other, with others between them.
+
+    >>> [(row.left, row.right) for row in aligned(["発熱。", "肺炎。"], ["発熱。", "肺癌。", "咳。"])]
+    [('発熱。', '発熱。'), ('<mark>肺炎</mark>。', '<mark>肺癌</mark>。'), (None, '<mark>咳。</mark>')]
+    """
+    rows: list[Row] = []
+    stripped = [[one.strip() for one in side] for side in (left, right)]
+    for kind, a, b, c, d in SequenceMatcher(None, stripped[0], stripped[1], autojunk=False).get_opcodes():
+        for at, beside in zip_longest(range(a, b), range(c, d)):
+            one = left[at].strip() if at is not None else None
+            two = right[beside].strip() if beside is not None else None
+            rows.append(Row(*_marked(one, two), equal=kind == "equal", places=(at, beside)))
+    return [row for row in rows if row.left or row.right]
+
+
+def _marked(one: str | None, two: str | None) -> tuple[str | None, str | None]:
+    """Return two sentences as HTML in which the words that only one of them has are marked."""
+    if one == two:
+        return (None if one is None else safe(one)), (None if two is None else safe(two))
+    words = [_WORD.findall(text or "") for text in (one, two)]
+    matcher = SequenceMatcher(None, words[0], words[1], autojunk=False)
+    if not one or not two or max(map(len, words)) > MOST_WORDS or matcher.ratio() < LIKE:
+        whole = [f"<mark>{safe(text)}</mark>" if text else None for text in (one, two)]
+        return whole[0], whole[1]
+    parts: tuple[list[str], list[str]] = ([], [])
+    for kind, a, b, c, d in matcher.get_opcodes():
+        for into, run in zip(parts, (words[0][a:b], words[1][c:d]), strict=True):
+            text = safe("".join(run))
+            into.append(f"<mark>{text}</mark>" if text and kind != "equal" else text)
+    return "".join(parts[0]), "".join(parts[1])
+
+
+def read_from(parts: Sequence[str], answer: str | None, question: Question) -> int | None:
+    """Return the place of the sentence from which an answer was read; None where it is not near the end.
+
+    It begins the shortest end of the reply that gives the same answer: the last marked answer counts.
+    """
+    if answer is None:
+        return None
+    for at in range(len(parts) - 1, max(-1, len(parts) - 1 - FURTHEST), -1):
+        if parse("".join(parts[at:]), question).answer == answer:
+            return at
+    return None
+
+
+def difference(question: Question, one: Record, two: Record) -> str:
+    """Return two recorded replies as a table: the line where they part, marked words, and each answer's sentence."""
+    texts = [split_thinking(record.completion)[1] or "" for record in (one, two)]
+    heads = "".join(
+        f'<th scope="col">{safe(record.model)} <small>{both(record.prompt)}</small></th>' for record in (one, two)
+    )
+    parts = [sentences(text) for text in texts]
+    if max(map(len, texts)) > LONGEST_CARD or max(map(len, parts)) > MOST_SENTENCES:
+        cells = "".join(f'<td lang="{question.language}">{shortened(text)}</td>' for text in texts)
+        note = f'<p class="note">{both("difference_long")}</p>'
+        return f'{note}<table class="difference"><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table>'
+    sources = [read_from(part, record.answer, question) for part, record in zip(parts, (one, two), strict=True)]
+    rows, parted = "", False
+    for row in aligned(*parts):
+        if not row.equal and not parted:
+            parted = True
+            rows += f'<tr class="part"><td colspan="2">{both("difference_parts")}</td></tr>'
+        cells = "".join(
+            _cell(text, question, read=place is not None and place == source)
+            for text, place, source in zip((row.left, row.right), row.places, sources, strict=True)
+        )
+        rows += f"<tr{' class=same' if row.equal else ''}>{cells}</tr>"
+    note = "" if parted else f'<p class="note">{both("difference_none")}</p>'
+    return f'{note}<table class="difference"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _cell(text: str | None, question: Question, *, read: bool) -> str:
+    if text is None:
+        return "<td></td>"
+    source = f' <span class="badge">← {both("difference_read")}</span>' if read else ""
+    return f'<td lang="{question.language}"{" class=read" if read else ""}>{text}{source}</td>'
+
+
+def difference_fold(key: str, replies: Sequence[Record]) -> str:
+    """Return the fold in which a reader chooses two replies to compare; its table is fetched when it is opened."""
+    replies = sorted(replies, key=lambda record: record.prompt != "explain")  # stable: the models keep their order
+    if len(replies) < 2:
+        return ""
+    lists = "".join(
+        f'<select data-reply="{side}" aria-label="{side.upper()}">'
+        + "".join(
+            f'<option value="{safe(record.prompt)} {safe(record.model)}"{" selected" if at == place else ""}>'
+            f"{safe(record.model)} ({record.prompt})</option>"
+            for place, record in enumerate(replies)
+        )
+        + "</select>"
+        for at, side in enumerate("ab")
+    )
+    return (
+        f'<details class="differ" data-key="{safe(key)}"><summary>{both("difference_title")}</summary>'
+        f'<div class="tools">{lists}</div><div class="differ-table" role="status"></div></details>'
+    )

@@ -235,7 +235,7 @@ def find(compare: Compare, wanted: str | None, walk: str = "") -> list[Any]:
     """Return the view for a link: the linked question, or a remark that it does not exist."""
     key = compare.page.results.find(wanted)
     if key is not None:
-        return [*compare.show(key, walk), ""]
+        return [*compare.show(key, walk), compare.page.staleness()]
     first = compare.page.shelf.opening.key
     return [*compare.show(first), notice("fault_no_question", wanted=(wanted or "")[:80])]
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import groupby
 
 from medllm.exam.question import Question
+from medllm.page.html import notice
 from medllm.page.live import Live, RecentAnswers
 from medllm.page.results import RecordedResults
 from medllm.page.vote_box import VoteBox
@@ -135,6 +136,10 @@ class PageContext:
     live: Live | None = None
     ballot: VoteBox | None = None
     answers: RecentAnswers = field(default_factory=RecentAnswers)
+
+    def staleness(self) -> str:
+        """Return the notice that the files have changed since the page was started; empty if they have not."""
+        return notice("results_changed") if self.results.changed() else ""
 
     def notes(self) -> dict[str, str]:
         """The line under each model's name: its repository and revision, as the runs record them."""

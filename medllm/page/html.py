@@ -30,16 +30,20 @@ def word(key: str, language: str, **values: object) -> str:
     return words()[key][language].format(**values)
 
 
+UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of the text after them: they would hide or reorder words."""
+
+
 def safe(text: object) -> str:
     """Return text as HTML that cannot become markup or a template, whatever its author wrote.
 
     Braces, dollars and backticks are escaped too: Gradio compiles a component's template as JavaScript, and a model
-    may write `${alert(1)}`.
+    may write `${alert(1)}`. Characters that would hide or reorder the words around them become �.
 
     >>> safe('<b>${x}</b> {{y}}')
     '&lt;b&gt;&#36;&#123;x&#125;&lt;/b&gt; &#123;&#123;y&#125;&#125;'
     """
-    escaped = html.escape(str(text), quote=True)
+    escaped = html.escape(UNSEEN.sub("�", str(text)), quote=True)
     for letter in "${}`":
         escaped = escaped.replace(letter, f"&#{ord(letter)};")
     return escaped
@@ -219,7 +223,7 @@ def formatted(text: str) -> str:
     """
     if len(text) > LONGEST_CARD or text.count("|") > MOST_BARS:
         return f'<div class="raw">{shortened(text)}</div>'
-    rendered: str = _reader().render(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "�", text))
+    rendered: str = _reader().render(UNSEEN.sub("�", text))
     for letter in "${}`":
         rendered = rendered.replace(letter, f"&#{ord(letter)};")
     return rendered

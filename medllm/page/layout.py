@@ -103,7 +103,8 @@ def _bind_links(demo: gr.Blocks, tabs: gr.Tabs, names: list[str], compare: Any, 
         tab, wanted = query.get("tab"), query.get("q")
         opened = gr.Tabs(selected=tab) if tab in names else gr.skip()
         walk = Wanted.read(query, compare.page.results).query() if query.get("walk") else ""
-        question = compare_tab.find(compare, wanted, walk) if wanted else [gr.skip()] * (len(compare.shown) + 1)
+        same = [*[gr.skip()] * len(compare.shown), compare.page.staleness()]
+        question = compare_tab.find(compare, wanted, walk) if wanted else same
         if not any(query.get(name) for name in FILTERED):
             figures = scores.show("", "", "", "", False, "accuracy") if tab == "scores" else gr.skip()
             untouched = [gr.skip()] * len(scores.controls), [gr.skip()] * (len(flips.controls) + 2)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,8 @@ from medllm.exam.record import REQUIRED, schema
 from medllm.hub import Provenance, connect
 from medllm.page.html import ResultsError
 from medllm.page.results import Marking, Origin, RecordedResults, placeholders, read_questions
+
+FOLDERS = ("records", "questions", "runs", "exemplars")
 
 BESIDE = Path("results")
 """The results folder of a Space made by the `space` stage: beside app.py."""
@@ -65,6 +68,7 @@ def _from_hub(repo_id: str, revision: str) -> RecordedResults:
 
 def read(path: Path, origin: Origin) -> RecordedResults:
     """Read the results in a folder of an evaluation, or in one file of records."""
+    before = _states(path)
     inner = path / "records" if (path / "records").is_dir() else path
     files = sorted([*inner.glob("*.parquet"), *inner.glob("*.jsonl")]) if path.is_dir() else [path]
     if not files:
@@ -79,7 +83,21 @@ def read(path: Path, origin: Origin) -> RecordedResults:
     marking: Marking = "simulated" if simulated else origin.marking
     questions = asked or placeholders(table)
     shown = replace(origin, marking=marking)
-    return RecordedResults(tuple(questions), table, shown, tuple(runs), facts, _exemplars(path / "exemplars"))
+    exemplars = _exemplars(path / "exemplars")
+    return RecordedResults(
+        tuple(questions), table, shown, tuple(runs), facts, exemplars, changed=lambda: _states(path) != before
+    )
+
+
+def _states(path: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of every file that is read; a file that vanishes meanwhile is none."""
+    parts = ("*.parquet", "*.jsonl", "facts.json", *(f"{name}/*.*" for name in FOLDERS))
+    found = []
+    for file in sorted(file for part in parts for file in path.glob(part)) if path.is_dir() else [path]:
+        with suppress(OSError):
+            state = file.stat()
+            found.append((str(file), state.st_size, state.st_mtime_ns))
+    return found
 
 
 def _exemplars(folder: Path) -> dict[str, tuple[Question, ...]]:

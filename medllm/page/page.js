@@ -44,10 +44,19 @@
     return stored("medllm-rater");
   };
   window.medllm = {
-    language, remember, say, rater, name: () => stored("medllm-name"), named: (name) => store("medllm-name", name.trim()),
+    get language() { return language; }, remember, say, rater, name: () => stored("medllm-name"), named: (name) => store("medllm-name", name.trim()),
     restored() { restored = true; show(); },
     listed() { remember({ tab: "flips" }); requestAnimationFrame(() => setTimeout(() => window.scrollTo(0, listScroll), 60)); },
-    speak(chosen) { remember({ lang: chosen }); location.reload(); },
+    speak(chosen) {
+      if (chosen === language || !["ja", "en"].includes(chosen)) return;
+      language = chosen;
+      store("medllm-lang", chosen);
+      remember({ lang: chosen });
+      keep();
+      pressed();
+      translate(document.body);
+      document.dispatchEvent(new Event("medllm-language"));
+    },
     link() {
       const text = location.href;
       const done = () => say(language === "ja" ? "リンクをコピーしました" : "Link copied");
@@ -146,6 +155,32 @@
     const place = box.querySelector("pre");
     fetch(box.dataset.src + "&lang=" + language).then((answer) => answer.text()).then((text) => { place.textContent = text; box.dataset.got = box.dataset.src; });
   }, true);
+  // The page's own text is there in both languages. Gradio reads the language once, so the words on its controls are replaced
+  // in place: what is typed, chosen or being written stays. Its table of translations comes with the page.
+  const pressed = () => document.querySelectorAll("[data-speak]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.speak === language)));
+  const first = language;
+  let other = null;
+  const dictionary = () => {
+    const all = (window.gradio_config || {}).i18n_translations || {}, from = all[first === "ja" ? "ja" : "en"] || {}, to = all[first === "ja" ? "en" : "ja"] || {};
+    return new Map(Object.keys(from).map((key) => [from[key], to[key]]));
+  };
+  const translate = (part) => {
+    if (!other && language === first) return;
+    other = other || dictionary();
+    const words = language === first ? new Map([...other].map(([one, two]) => [two, one])) : other;
+    const fields = [...part.querySelectorAll("input[role=listbox]")];
+    for (const input of fields) if (words.has(input.value)) input.value = words.get(input.value);
+    const texts = document.createTreeWalker(part, NodeFilter.SHOW_TEXT, (node) => node.parentElement && node.parentElement.closest(".html-container, script, style, textarea") ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT);
+    for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+      const text = node.data.trim();
+      if (words.has(text)) node.data = node.data.replace(text, () => words.get(text));
+    }
+  };
+  new MutationObserver((changes) => {
+    if (language === first) return;
+    const parts = new Set(changes.map((change) => change.target).filter((part) => part.closest && part.isConnected && !part.closest(".html-container")));
+    parts.forEach(translate);
+  }).observe(root, { childList: true, subtree: true });
   // Gradio mounts piece by piece; the layout is hidden until the last piece is mounted, so nothing jumps.
   let mounted = false;
   const show = () => {
@@ -154,7 +189,7 @@
     root.classList.add("medllm-ready");
     const first = document.getElementById("medllm-first");
     if (first) first.remove();
-    document.querySelectorAll("[data-speak]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.speak === language)));
+    pressed();
   };
   const watch = new MutationObserver(() => {
     if (!document.getElementById("page-ready")) return;

@@ -109,6 +109,8 @@ class RecordedResults:
     facts: dict[str, object] = field(default_factory=dict)
     exemplars: dict[str, tuple[Question, ...]] = field(default_factory=dict)
     """The worked examples before the questions of each exam, where the evaluation kept them."""
+    changed: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
+    """Whether the files have changed since they were read: these results stay as they were then."""
     _memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def remembered(self, name: str, make: Callable[[], T]) -> T:

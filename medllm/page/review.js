@@ -104,6 +104,7 @@
     if (button && !button.disabled) button.click();
     else if (event.key === "z" && before) before.click();
   });
+  document.addEventListener("medllm-language", () => { const form = box() && box().querySelector("form.vote"); if (form) load({ at: form.dataset.at }); });
   window.medllm.review = () => {
     const place = box(), name = document.getElementById("rater-name");
     if (name) name.value = window.medllm.name();

@@ -52,7 +52,8 @@ class ScoresTab:
     def show(self, *chosen: Any) -> str:  # noqa: ANN401  (values of gradio's controls)
         """Return the figures for the chosen filters and measure."""
         *filters, measure = chosen
-        return scores(self.page.results, read_filters(*filters), "points" if measure == "points" else "accuracy")
+        figures = scores(self.page.results, read_filters(*filters), "points" if measure == "points" else "accuracy")
+        return self.page.staleness() + figures
 
 
 def draw(page: PageContext) -> ScoresTab:
@@ -88,7 +89,7 @@ class Flips:
 
     def show(self, *chosen: Any) -> tuple[str, int]:  # noqa: ANN401  (values of gradio's controls)
         """Return the list for the chosen values, from its beginning."""
-        return rows(self.page.results, self.wanted(*chosen), PAGE), PAGE
+        return self.page.staleness() + rows(self.page.results, self.wanted(*chosen), PAGE), PAGE
 
     def more(self, *chosen: Any) -> tuple[str, int]:  # noqa: ANN401  (values of gradio's controls)
         """Return the list with more rows; the last value is the number of rows shown."""

@@ -59,6 +59,35 @@ def test_the_language_is_switched_and_remembered(tab):
     assert tab.page.get_attribute("[data-speak=en]", "aria-pressed") == "true"
 
 
+def test_a_switch_of_language_keeps_what_is_typed_chosen_and_shown(tab):
+    tab.open("?tab=flips&model=final&outcome=gained")
+    tab.page.get_by_label(words()["find"]["ja"]).fill("架空")
+    tab.page.evaluate("window.same = true")
+    tab.page.click("[data-speak=en]")
+    tab.page.get_by_role("tab", name=words()["flips"]["en"]).wait_for()
+    assert tab.page.evaluate("window.same"), "no page was loaded"
+    assert tab.page.get_by_label(words()["find"]["en"]).input_value() == "架空"
+    assert tab.page.get_by_label(words()["outcome"]["en"]).input_value() == words()["gained_long"]["en"]
+    assert tab.page.get_by_role("button", name=words()["more"]["en"]).count() == 1
+    chrome = tab.page.evaluate(WITHOUT_OWN_HTML)
+    assert [text for text in chrome if any("ぁ" <= letter <= "ん" for letter in text)] == []
+    tab.page.get_by_label(words()["outcome"]["en"]).click()
+    tab.page.get_by_role("option", name=words()["kept_long"]["en"]).wait_for()
+    tab.page.keyboard.press("Escape")
+    tab.page.click("[data-speak=ja]")
+    tab.page.get_by_label(words()["find"]["ja"]).wait_for()
+    tab.page.get_by_role("tab", name=words()["review"]["ja"]).click()
+    tab.page.fill("#vote-note", "途中")
+    tab.page.click("[data-speak=en]")
+    tab.wait("text => document.querySelector('#vote-role')?.innerText.includes(text)", words()["role_nurse"]["en"])
+    assert tab.page.input_value("#vote-note") == "途中"
+    assert tab.complaints == []
+
+
+WITHOUT_OWN_HTML = """() => [...document.querySelectorAll('.gradio-container :is(label, button, span)')]
+  .filter(part => part.offsetParent && !part.closest('.html-container, footer')).map(part => part.innerText)"""
+
+
 def test_a_number_opens_its_questions_and_a_question_opens_compare(tab):
     tab.open("?tab=scores")
     number = tab.page.locator("#figures [data-model=base][data-outcome=lost]").nth(1)

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from medllm.page.html import formatted, reply_html
+from medllm.page.difference import aligned
+from medllm.page.html import formatted, reply_html, safe
 from tests.page.simulated import HOSTILE
 
 
@@ -84,3 +85,20 @@ def test_a_reply_of_a_megabyte_is_shown_as_written_without_its_middle():
 def test_no_word_is_lost():
     text = "結論：**b** が正しい。\n\n1. a は誤り\n2. b は正しい\n\n> 注意\n\n`CT` で確認"
     assert words_of(formatted(text)) == re.sub(r"\s+|[*>`]|\d\. ", "", text)
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\x1b", "\x7f", "\x9b", "\u202e", "\u202a", "\u2066", "\u2069"])
+@pytest.mark.parametrize("show", [safe, formatted, reply_html, lambda text: difference_of(text)])
+def test_characters_that_hide_or_reorder_text_are_shown_as_a_sign_of_their_own(sign, show):
+    html = show(f"答え：a{sign}b 終わり")
+    assert sign not in html
+    assert "答え：a�b 終わり" in re.sub(r"<[^>]+>", "", html)
+
+
+def difference_of(text: str) -> str:
+    (row,) = aligned([text], [text])
+    return row.left
+
+
+def test_arabic_and_hebrew_words_stay_as_they_were_written():
+    assert safe("سكر مرتفع \u200f חום") == "سكر مرتفع \u200f חום"

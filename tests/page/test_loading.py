@@ -1,15 +1,40 @@
 """Results from the Hub: a revision that is there is shown and named, one that is not is a panel, not a traceback."""
 
+import os
+import shutil
+
 import pytest
 
 from medllm.hub import Hub
 from medllm.localhub import serve
+from medllm.page.context import PageContext, Shelf
 from medllm.page.html import ResultsError, fault_panel
 from medllm.page.loading import load
 from tests.page.simulated import write
 from tests.refusals import refused
 
 REPO = "clinic/m-evaluate"
+
+
+def test_a_folder_that_changes_while_it_is_shown_is_noticed_and_what_was_read_stays(tmp_path):
+    folder = write(tmp_path / "shown", per_section=2)
+    results = load(str(folder))
+    page = PageContext(results, Shelf(results))
+    assert page.staleness() == ""
+    before = results.record(results.keys[0], "base", "plain")
+    for change in (
+        lambda: os.utime(folder / "facts.json", (1, 1)),
+        lambda: (folder / "records" / "more.parquet").write_bytes(b"half a file"),
+        lambda: shutil.rmtree(folder),
+    ):
+        fresh = load(str(folder))
+        assert not fresh.changed()
+        change()
+        assert fresh.changed()
+        if folder.exists():
+            (folder / "records" / "more.parquet").unlink(missing_ok=True)
+    assert 'role="status"' in page.staleness()
+    assert results.record(results.keys[0], "base", "plain") == before
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from tests.page.simulated import HOSTILE, MODELS
 ALLOWED = {
     "section", "div", "h2", "h3", "span", "p", "ol", "ul", "li", "b", "strong", "small", "details", "summary", "table",
     "caption", "thead", "tbody", "tr", "th", "td", "em", "pre", "br", "code", "button", "a", "i",
-    "aside", "header", "nav", "h1",
+    "aside", "header", "nav", "h1", "select", "option",
 }  # fmt: skip
 
 

@@ -88,8 +88,14 @@ def _find(text: str, question: Question | None) -> Parsed:
     return find_number(text) if numeric else _letters(text, asked)
 
 
+_EMPTY_LABELS = re.compile(r"\s*:\s*([A-Za-z])(?!\w)(?:\s*:\s*\1(?!\w))+")
+"""One label again and again with nothing behind it ("A:", "A:", "A:"), at the end of a text that is read backwards."""
+
+
 def _letters(text: str, asked: AnswerSpace) -> Parsed:
     """Find letters by the strongest rule that reads any: mark, correction, whole reply, line, conclusion."""
+    if empty := _EMPTY_LABELS.match(text[::-1]):
+        text = text[: len(text) - empty.end()]
     marked = read_marked(text, asked)
     changed = read_correction(text, marked.end if marked else 0, asked)
     if changed is not None:

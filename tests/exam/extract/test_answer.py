@@ -140,6 +140,18 @@ def test_letters_the_question_does_not_have_are_no_answer():
     assert parse("答え: g", question("g", choices=tuple("アイウエオカキク"))).answer == "g"
 
 
+@pytest.mark.parametrize(
+    "reply", ["A: \nA: \nA: ", "a:\na:", "B: \nB: ", "A:A:A:A:", "Answer: \nA: \nA:", "Ａ：\nＡ："]
+)
+def test_a_label_that_is_repeated_with_nothing_behind_it_is_no_answer(reply):
+    assert parse(reply).answer is None
+
+
+def test_an_answer_before_repeated_empty_labels_is_read():
+    assert parse("答え: b\nA: \nA: ").answer == "b"
+    assert parse("A: b\nA: b").answer == "b"
+
+
 def test_words_behind_a_bare_letter_must_be_the_choice_s_own():
     asked = question("b", choices=("C. difficile", "硫化水素中毒", "ペニシリン", "酸素", "水"))
     assert parse("b: 硫化水素中毒", asked).answer == "b"

@@ -76,17 +76,17 @@ def shown_card(page: PageContext, key: str) -> str:
 
 def picks(replies: Mapping[tuple[str, PromptStyle], Record]) -> dict[str, str]:
     """Return for each letter which models chose it, under each prompt, as HTML."""
-    found: dict[str, dict[PromptStyle, list[str]]] = {}
+    by_letter: dict[str, dict[PromptStyle, list[str]]] = {}
     for (model, prompt), record in replies.items():
         for letter in filter(None, (record.answer or "").split(",")):
-            found.setdefault(letter, {}).setdefault(prompt, []).append(model)
+            by_letter.setdefault(letter, {}).setdefault(prompt, []).append(model)
     return {
         letter: "".join(
             f'<small class="picks"><i class="{prompt}"></i>{both(prompt)}: {safe(", ".join(by_prompt[prompt]))}</small>'
             for prompt in PROMPTS
             if prompt in by_prompt
         )
-        for letter, by_prompt in found.items()
+        for letter, by_prompt in by_letter.items()
     }
 
 

@@ -46,23 +46,23 @@ def aligned(left: Sequence[str], right: Sequence[str]) -> list[Row]:
     [('発熱。', '発熱。'), ('<mark>肺炎</mark>。', '<mark>肺癌</mark>。'), (None, '<mark>咳。</mark>')]
     """
     rows: list[Row] = []
-    stripped = [[one.strip() for one in side] for side in (left, right)]
+    stripped = [[sentence.strip() for sentence in side] for side in (left, right)]
     for kind, a, b, c, d in SequenceMatcher(None, stripped[0], stripped[1], autojunk=False).get_opcodes():
         for at, beside in zip_longest(range(a, b), range(c, d)):
-            one = left[at].strip() if at is not None else None
-            two = right[beside].strip() if beside is not None else None
-            rows.append(Row(*_marked(one, two), equal=kind == "equal", places=(at, beside)))
+            first = left[at].strip() if at is not None else None
+            second = right[beside].strip() if beside is not None else None
+            rows.append(Row(*_marked(first, second), equal=kind == "equal", places=(at, beside)))
     return [row for row in rows if row.left or row.right]
 
 
-def _marked(one: str | None, two: str | None) -> tuple[str | None, str | None]:
+def _marked(first: str | None, second: str | None) -> tuple[str | None, str | None]:
     """Return two sentences as HTML in which the words that only one of them has are marked."""
-    if one == two:
-        return (None if one is None else safe(one)), (None if two is None else safe(two))
-    words = [_WORD.findall(text or "") for text in (one, two)]
+    if first == second:
+        return (None if first is None else safe(first)), (None if second is None else safe(second))
+    words = [_WORD.findall(text or "") for text in (first, second)]
     matcher = SequenceMatcher(None, words[0], words[1], autojunk=False)
-    if not one or not two or max(map(len, words)) > MOST_WORDS or matcher.ratio() < LIKE:
-        whole = [f"<mark>{safe(text)}</mark>" if text else None for text in (one, two)]
+    if not first or not second or max(map(len, words)) > MOST_WORDS or matcher.ratio() < LIKE:
+        whole = [f"<mark>{safe(text)}</mark>" if text else None for text in (first, second)]
         return whole[0], whole[1]
     parts: tuple[list[str], list[str]] = ([], [])
     for kind, a, b, c, d in matcher.get_opcodes():
@@ -85,18 +85,18 @@ def read_from(parts: Sequence[str], answer: str | None, question: Question) -> i
     return None
 
 
-def difference(question: Question, one: Record, two: Record) -> str:
+def difference(question: Question, first: Record, second: Record) -> str:
     """Return two recorded replies as a table: the line where they part, marked words, and each answer's sentence."""
-    texts = [split_thinking(record.completion)[1] or "" for record in (one, two)]
+    texts = [split_thinking(record.completion)[1] or "" for record in (first, second)]
     heads = "".join(
-        f'<th scope="col">{safe(record.model)} <small>{both(record.prompt)}</small></th>' for record in (one, two)
+        f'<th scope="col">{safe(record.model)} <small>{both(record.prompt)}</small></th>' for record in (first, second)
     )
     parts = [sentences(text) for text in texts]
     if max(map(len, texts)) > LONGEST_CARD or max(map(len, parts)) > MOST_SENTENCES:
         cells = "".join(f'<td lang="{question.language}">{shortened(text)}</td>' for text in texts)
         note = f'<p class="note">{both("difference_long")}</p>'
         return f'{note}<table class="difference"><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table>'
-    sources = [read_from(part, record.answer, question) for part, record in zip(parts, (one, two), strict=True)]
+    sources = [read_from(part, record.answer, question) for part, record in zip(parts, (first, second), strict=True)]
     rows, parted = "", False
     for row in aligned(*parts):
         if not row.equal and not parted:

@@ -57,7 +57,7 @@ def grid_value(
     chips = model_chips(models) if key and len(models) > 1 else ""
     return {"mode": mode, "lines": lines, "chips": chips, "matrix": matrix, "columns": columns} | {
         "prompts": boxes,
-        "differ": difference_fold(key, [one for one in cells.values() if isinstance(one, Record)]) if key else "",
+        "differ": difference_fold(key, [cell for cell in cells.values() if isinstance(cell, Record)]) if key else "",
     }
 
 

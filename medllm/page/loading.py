@@ -92,12 +92,12 @@ def read(path: Path, origin: Origin) -> RecordedResults:
 def _states(path: Path) -> list[tuple[str, int, int]]:
     """Return name, size and time of every file that is read; a file that vanishes meanwhile is none."""
     parts = ("*.parquet", "*.jsonl", "facts.json", *(f"{name}/*.*" for name in FOLDERS))
-    found = []
+    states = []
     for file in sorted(file for part in parts for file in path.glob(part)) if path.is_dir() else [path]:
         with suppress(OSError):
             state = file.stat()
-            found.append((str(file), state.st_size, state.st_mtime_ns))
-    return found
+            states.append((str(file), state.st_size, state.st_mtime_ns))
+    return states
 
 
 def _exemplars(folder: Path) -> dict[str, tuple[Question, ...]]:

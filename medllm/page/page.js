@@ -168,8 +168,13 @@
     if (!other && language === first) return;
     other = other || dictionary();
     const words = language === first ? new Map([...other].map(([one, two]) => [two, one])) : other;
-    const fields = [...part.querySelectorAll("input[role=listbox]")];
+    const fields = [...part.querySelectorAll("input[role=listbox], input[role=combobox]")];
     for (const input of fields) if (words.has(input.value)) input.value = words.get(input.value);
+    for (const name of ["aria-label", "placeholder", "title"])
+      for (const control of part.querySelectorAll(`[${name}]`)) {
+        const text = control.getAttribute(name);
+        if (words.has(text) && !control.closest(".html-container")) control.setAttribute(name, words.get(text));
+      }
     const texts = document.createTreeWalker(part, NodeFilter.SHOW_TEXT, (node) => node.parentElement && node.parentElement.closest(".html-container, script, style, textarea") ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT);
     for (let node = texts.nextNode(); node; node = texts.nextNode()) {
       const text = node.data.trim();

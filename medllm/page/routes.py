@@ -148,10 +148,10 @@ def routes(page: PageContext) -> list[BaseRoute]:
     def differing(request: Request) -> Response:
         query = request.query_params
         key = page.results.find(query.get("q"))
-        found = [_reply(page, key, query.get(side, "")) for side in "ab"]
-        if key is None or found[0] is None or found[1] is None:
+        first, second = (_reply(page, key, query.get(side, "")) for side in "ab")
+        if key is None or first is None or second is None:
             return PlainTextResponse("no such reply", status_code=404)
-        return HTMLResponse(difference(page.results.question(key), found[0], found[1]), headers=INERT)
+        return HTMLResponse(difference(page.results.question(key), first, second), headers=INERT)
 
     return [
         _get("/medllm/difference", differing),
@@ -165,7 +165,7 @@ def routes(page: PageContext) -> list[BaseRoute]:
 def _reply(page: PageContext, key: str | None, name: str) -> Record | None:
     """Return the recorded reply named by its prompt and its model; None if there is none."""
     prompt, _, model = name.partition(" ")
-    style = next((one for one in page.results.prompts if one == prompt), None)
+    style = next((style for style in page.results.prompts if style == prompt), None)
     return page.results.record(key, model, style) if key and style else None
 
 

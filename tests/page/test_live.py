@@ -249,7 +249,7 @@ def test_live_answers_are_shown_and_saved_beside_the_recorded_ones_with_their_ti
     assert [cell["kind"] for cell in column] == ["plain", "plain now", "explain"]
     assert now.time in column[1]["line"] and "http://here/v1 · qwen" in column[1]["line"] and "≠" in column[1]["line"]
     assert "いまの答え" in column[1]["body"] and "いまの答え" not in column[0]["body"]
-    assert value["matrix"].count('<tr class="now">') == 1
+    assert value["matrix"].count('<tr class="now"') == 1
     text = comparison(page, key, "en", now)
     assert text.count("## base · Answer only") == 2 and "(http://here/v1 · qwen)" in text and "いまの答え：e" in text
     assert "いまの答え" not in comparison(page, key, "en")

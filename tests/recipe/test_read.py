@@ -187,7 +187,8 @@ def test_words_that_yaml_would_bend_stay_words(sound: Path):
 
 def test_a_chat_template_beside_the_recipe_is_the_text_that_every_stage_gets_and_that_travels_with_it(sound: Path):
     sound.write_text(sound.read_text("utf-8") + "chat_template: ./chat.jinja\n", "utf-8")
-    with refused("recipe.no-chat-template", "line 26, chat_template", kind=RecipeError):
+    last = len(sound.read_text("utf-8").splitlines())
+    with refused("recipe.no-chat-template", f"line {last}, chat_template", kind=RecipeError):
         read_recipe(sound)
     (sound.parent / "chat.jinja").write_text("{{ messages[0]['content'] }}", "utf-8")
     recipe = read_recipe(sound)

@@ -80,7 +80,8 @@ def test_two_shards_learn_what_one_process_learns_and_go_on_after_a_kill(sources
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["cpt", pytest.param("rpo", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["cpt", "rpo"])
 def test_two_shards_train_all_weights_as_one_process_does_and_write_one_full_model(sources, tmp_path, stage):
     """In bfloat16, with a kill after the fifth update of the two."""
     changed = {"lora": None, "model": "base", "learning_rate": 1e-4}

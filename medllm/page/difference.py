@@ -49,8 +49,8 @@ def aligned(left: Sequence[str], right: Sequence[str]) -> list[Row]:
     stripped = [[sentence.strip() for sentence in side] for side in (left, right)]
     for kind, a, b, c, d in SequenceMatcher(None, stripped[0], stripped[1], autojunk=False).get_opcodes():
         for at, beside in zip_longest(range(a, b), range(c, d)):
-            first = left[at].strip() if at is not None else None
-            second = right[beside].strip() if beside is not None else None
+            first = stripped[0][at] if at is not None else None
+            second = stripped[1][beside] if beside is not None else None
             rows.append(Row(*_marked(first, second), equal=kind == "equal", places=(at, beside)))
     return [row for row in rows if row.left or row.right]
 

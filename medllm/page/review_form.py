@@ -135,8 +135,10 @@ class ReviewPages:
         question = self.page.results.question(pair.key)
         use = use_of(question, self.ballot.review.cutoff)
         ids = self.ballot.votes_on(rater, pair)
-        form = pair_form(pair, question, at, use, language, self._earlier(ids), ids[-1] if ids else "")
-        return self._progress(rater, place, at) + self._remark(at, place, ids) + form + self._figures()
+        earlier = self._earlier(ids)
+        form = pair_form(pair, question, at, use, language, earlier, ids[-1] if ids else "")
+        remark = self._remark(at, place, earlier, voted=bool(ids))
+        return self._progress(rater, place, at) + remark + form + self._figures()
 
     def _earlier(self, ids: Sequence[str]) -> Vote | None:
         """Return the rater's last vote on a pair; None if there is none here."""
@@ -144,14 +146,16 @@ class ReviewPages:
             return None
         return next((vote for vote in self.ballot.journal.votes() if vote.vote_id == ids[-1]), None)
 
-    def _remark(self, at: int, place: int, ids: Sequence[str]) -> str:
-        """Return what is special about a pair, and the ways to the pair before and to the next one."""
+    def _remark(self, at: int, place: int, earlier: Vote | None, *, voted: bool) -> str:
+        """Return what is special about a pair, and the ways to the pair before and to the next one.
+
+        `voted`: the rater has judged it before; `earlier` is that vote, where this machine still has it.
+        """
         block, parts, ways = self.ballot.review.block(at), [], []
         if at > block.start:
             ways.append(f'<button type="button" data-pair="{at - 1}" id="correct">{both("correct_before")}</button>')
-        if ids:
-            vote = self._earlier(ids)
-            choice = both(f"choose_{vote.choice}") if vote else ""
+        if voted:
+            choice = both(f"choose_{earlier.choice}") if earlier else ""
             parts.append(f"{both('correcting', n=at + 1)} {choice}")
             ways.append(f'<button type="button" data-pair="">{both("back_to_next")}</button>')
         elif place == at == block.stop - 1:

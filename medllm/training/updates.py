@@ -128,6 +128,7 @@ class Updates:
     eval_dataset: Any
     data_collator: Any
     accelerator: Any
+    keeps_best: KeepBest
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """This device's micro-batches; batches go to the device when they are used."""
@@ -191,10 +192,15 @@ class Updates:
         return EvalLoopOutput(None, None, figures, len(self.eval_dataset))
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:  # noqa: ANN401
-        """Write a checkpoint of each evaluation that is the best so far, whenever others are written."""
+        """Write a checkpoint of each evaluation that is the best so far, whenever others are written.
+
+        transformers notes that checkpoint only where a process sees its folder before the weights are in it. Sharded
+        weights make the folder late, so processes came to load, and to delete, different checkpoints.
+        """
         best: bool = super()._determine_best_metric(metrics, trial)  # type: ignore[misc]
         if best and self.args.load_best_model_at_end:
             self.control.should_save = True
+            self.state.best_model_checkpoint = str(self.keeps_best.folder(self.state.global_step))
         return best
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  what Trainer hands on
@@ -279,10 +285,14 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         self.checkpoints = checkpoints
         self.stopped = False
 
+    def folder(self, step: int) -> Path:
+        """Return where the checkpoint after so many updates is written."""
+        return self.checkpoints / f"checkpoint-{step}"
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Look for the best checkpoint where the training is now, and end at once where it had ended."""
         if args.load_best_model_at_end and state.best_global_step:
-            best = self.checkpoints / f"checkpoint-{state.best_global_step}"
+            best = self.folder(state.best_global_step)
             if not best.is_dir():
                 raise TrainingError(
                     "training.best-checkpoint-missing",

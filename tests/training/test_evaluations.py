@@ -193,11 +193,14 @@ def test_pairs_are_evaluated_with_the_figures_of_their_training_and_against_the_
 @pytest.mark.long
 @pytest.mark.parametrize(("stage", "sharded"), [("cpt", True), ("rpo", False)], ids=["cpt-fsdp2", "rpo-ddp"])
 def test_two_processes_find_what_one_finds(sources, tmp_path, stage, sharded):
+    # The second process is late at each checkpoint, so it sees the folder that the first one has begun to fill.
+    late = "import time, transformers\nsave = transformers.Trainer.save_model\n"
+    late += "transformers.Trainer.save_model = lambda *given, **named: (time.sleep(rank), save(*given, **named))[1]"
     settings = (tiny.CPT if stage == "cpt" else tiny.RPO).model_copy(
         update={**STEPS, "eval_size": 5, "load_best_model_at_end": True, "early_stopping_patience": 1, "max_steps": 8}
     )
     {"cpt": cpt, "rpo": rpo}[stage].make(settings, sources, tmp_path / "one")
-    train(stage, settings, sources, tmp_path / "two", processes=2, sharded=sharded)
+    train(stage, settings, sources, tmp_path / "two", processes=2, sharded=sharded, patches=late)
     one, two = evaluations(tmp_path / "one"), evaluations(tmp_path / "two")
     assert list(one) == list(two)
     for step, line in one.items():

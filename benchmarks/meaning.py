@@ -82,7 +82,7 @@ def main() -> None:
         for key, both in TOLD_ANEW.items()
         for language, text in zip(("en", "ja"), both, strict=True)
     ]
-    print("by characters:", len(audit(texts, AuditRequest(tuple(items))).found), "of", len(texts), "are seen")
+    print("by characters:", len(audit(texts, AuditRequest(tuple(items))).findings), "of", len(texts), "are seen")
     meanings = SemanticIndex(items, Encoder(args.encoder))
     for name, text in texts:
         key = name.split()[0]

@@ -134,7 +134,7 @@ def _audit(name: str, folder: Path, questions: list[Question], examples: list[Qu
         watch.report = AuditReport(**{**clean, "largest": {item: tuple(at) for item, at in clean["largest"].items()}})
         return watch
     watch.refuse("few-shot", f"evaluate.benchmarks: {name}", texts)
-    if not watch.report.found:
+    if not watch.report.findings:
         store.keep_clean_audit(about, asdict(watch.report))
     return watch
 

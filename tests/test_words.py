@@ -84,10 +84,10 @@ def vague_names(text: str) -> list[str]:
 
 
 def vague_variables(text: str) -> list[str]:
-    """List the variables and parameters of functions that are called `one` or `found`, with their lines."""
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.Lambda)]
-    nodes = {id(node): node for function in functions for node in ast.walk(function)}.values()
+    """List the variables, parameters and attributes that are called `one` or `found`, with their lines."""
+    nodes = list(ast.walk(ast.parse(text)))
     names = [(node.lineno, node.arg) for node in nodes if isinstance(node, ast.arg)]
+    names += [(node.lineno, node.attr) for node in nodes if isinstance(node, ast.Attribute)]
     names += [
         (node.lineno, node.id) for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     ]
@@ -123,7 +123,7 @@ def test_variables_of_the_package_are_named_after_what_they_hold(path: Path):
 
 def test_the_search_for_vague_variables_finds_one_in_an_assignment_a_loop_and_a_parameter():
     text = "def search(one):\n    found = [one for one in one.found]\n    return found\n"
-    assert vague_variables(text) == ["1: one", "2: found", "2: one"]
+    assert vague_variables(text) == ["1: one", "2: found", "2: found", "2: one"]
 
 
 def written(text: str) -> str:

@@ -229,7 +229,7 @@ def _lines(report: "AuditReport", exams: list[str]) -> Iterator[str]:
     for reason, number in totals["unread"].items():
         yield f"not audited, because {reason}: {number:,}"
     worst = sorted(
-        report.found, key=lambda finding: (finding.verdict, -finding.containment)
+        report.findings, key=lambda finding: (finding.verdict, -finding.containment)
     )  # drop comes before review
     for finding in worst[:LINES]:
         yield f"{finding.verdict}  {finding.document}  {finding.item}  {finding.containment:.2f} ({finding.part})"

@@ -170,7 +170,7 @@ def _report(curation: Curation, counts: Counts, made: Path) -> AuditReport:
             Finding(row["document"], row["item"], row["containment"], row["part"], row["verdict"], "corpus")
             for row in rows
         ]
-        report.found += findings
+        report.findings += findings
         report.shown += _shown(findings[: SHOWN - len(report.shown)], curation, made, path.name)
     return report
 

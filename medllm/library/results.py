@@ -208,7 +208,7 @@ class Audit(Table):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each match: text, question, the share of it that the text holds, and the verdict."""
-        return [asdict(finding) for finding in self.report.found]
+        return [asdict(finding) for finding in self.report.findings]
 
     def save_page(self, path: str | Path) -> None:
         """Write a page with the matches marked in their text."""

@@ -173,7 +173,7 @@ class Traced:
 
     artifact: Artifact
     back: tuple[TraceStep, ...]
-    found: tuple[TracedRow, ...]
+    rows: tuple[TracedRow, ...]
     forward: tuple[RepoState, ...]
 
     def lines(self) -> Iterator[str]:
@@ -183,9 +183,9 @@ class Traced:
             place = f"{step.source.repo_id}@{step.source.commit}" if step.source.repo_id else step.source.digest
             made = f"  ({step.provenance.stage} of {step.provenance.recipe})" if step.provenance else ""
             yield f"{'  ' * step.depth}{name + ' = ' if name else ''}{place}{made}"
-        for line, count in Counter(_row_line(row) for row in self.found).items():
+        for line, count in Counter(_row_line(row) for row in self.rows).items():
             yield line + (f"  ({count} rows)" if count > 1 else "")
-        seen = "what was made from " + ("it" if not self.found else "what was kept of it")
+        seen = "what was made from " + ("it" if not self.rows else "what was kept of it")
         yield f"{seen}, directly or through others: " + (str(len(self.forward)) if self.forward else "nothing")
         for standing in self.forward:
             stage, tag = (provenance.stage, provenance.tag) if (provenance := standing.provenance) else ("?", "no tag")
@@ -206,7 +206,7 @@ class Traced:
                 for step in self.back[1:]
             ],
             "rows": [
-                {"artifact": str(row.artifact), "file": row.file, "kept": row.kept, **row.text} for row in self.found
+                {"artifact": str(row.artifact), "file": row.file, "kept": row.kept, **row.text} for row in self.rows
             ],
             "seen_by": [str(standing.artifact) for standing in self.forward],
         }

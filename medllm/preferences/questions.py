@@ -47,7 +47,7 @@ class AuditTrail:
         self.report.items, self.report.unsearchable = result.items, result.unsearchable
         self.report.add(result)
         worst: dict[str, Finding] = {}
-        for finding in sorted(result.found, key=lambda finding: finding.containment):
+        for finding in sorted(result.findings, key=lambda finding: finding.containment):
             if finding.verdict == "drop" and finding.document not in self.reviewed:
                 worst[finding.document] = finding
         self.dropped[stage] += len(worst)
@@ -69,7 +69,7 @@ class AuditTrail:
     def facts(self) -> dict[str, Any]:
         """Summarise the audit in numbers; `unreviewed` counts the matches in kept texts that no person has reviewed."""
         waiting = sum(
-            finding.verdict == "review" and finding.document not in self.reviewed for finding in self.report.found
+            finding.verdict == "review" and finding.document not in self.reviewed for finding in self.report.findings
         )
         return {**self.report.totals(), "dropped": dict(sorted(self.dropped.items())), "unreviewed": waiting}
 

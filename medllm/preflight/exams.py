@@ -23,12 +23,12 @@ from medllm.recipe.settings import DataSource, Evaluate, Preferences
 class Findings:
     """The faults so far; a check that raises adds its error, and the next check runs all the same."""
 
-    found: list[RecipeFault] = field(default_factory=list)
+    faults: list[RecipeFault] = field(default_factory=list)
 
     def add(self, place: str, error: MedllmError) -> None:
         """Add a fault, unless the same one was found at another place."""
-        if all(finding.text != str(error) for finding in self.found):
-            self.found.append(RecipeFault(error.code, place, str(error)))
+        if all(fault.text != str(error) for fault in self.faults):
+            self.faults.append(RecipeFault(error.code, place, str(error)))
 
     @contextmanager
     def collect(self, place: str) -> Iterator[None]:
@@ -207,7 +207,7 @@ def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, tho
         for example in given[:shots]:
             for style in settings.prompts:
                 target_completion(example, style, settings.template)
-    if thorough and not findings.found:
+    if thorough and not findings.faults:
         from medllm.evaluation import build_exam_runs
 
         with findings.collect("evaluate.shots"):
@@ -264,7 +264,7 @@ def check_preferences(
     """Choose the questions as the stage will; skipped while a source is out of reach or already faulty."""
     needed = [source.source for source in settings.data] + list(settings.held_out or ())
     needed += [settings.exemplars] if settings.exemplars else []
-    if findings.found or any(name not in sources for name in needed):
+    if findings.faults or any(name not in sources for name in needed):
         return
     from medllm.preferences.questions import select_questions
 

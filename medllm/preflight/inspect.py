@@ -231,4 +231,4 @@ def inspect(
     check_models(recipe, stages, sources, listed or {}, findings)
     check_templates(recipe, stages, sources, findings)
     check_trackers(recipe, stages, findings)
-    return findings.found
+    return findings.faults

@@ -115,7 +115,7 @@ class Finding:
 class ShownFinding:
     """A match with its text and its item."""
 
-    found: Finding
+    finding: Finding
     text: list[Excerpt]
     item: str
 
@@ -132,7 +132,7 @@ class AuditReport:
     characters: int = 0
     unread: dict[str, int] = field(default_factory=dict)
     """Number of unreadable texts, by reason: they were not audited and do not count as clean."""
-    found: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     shown: list[ShownFinding] = field(default_factory=list)
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
 
@@ -147,7 +147,7 @@ class AuditReport:
 
     def record_match(self, finding: Finding, text: list[Excerpt], item: str) -> None:
         """Record a match; keep the first ones with their text."""
-        self.found.append(finding)
+        self.findings.append(finding)
         if len(self.shown) < SHOWN:
             self.shown.append(ShownFinding(finding, text, item))
 
@@ -157,7 +157,7 @@ class AuditReport:
         self.characters += other.characters
         for reason, number in other.unread.items():
             self.unread[reason] = self.unread.get(reason, 0) + number
-        self.found += other.found
+        self.findings += other.findings
         self.shown = [*self.shown, *other.shown][:SHOWN]
         for item, (containment, document) in other.largest.items():
             self.trace(item, containment, document)
@@ -165,7 +165,7 @@ class AuditReport:
     @property
     def leaked(self) -> bool:
         """Whether some text must be dropped; what a person has to review has not leaked yet."""
-        return any(finding.verdict == "drop" for finding in self.found)
+        return any(finding.verdict == "drop" for finding in self.findings)
 
     def against(self, exam: str, items: int) -> "AuditReport":
         """Return the part of this report that is about one exam, which has so many items."""
@@ -177,15 +177,15 @@ class AuditReport:
             self,
             items=items,
             unsearchable=[item for item in self.unsearchable if of_exam(item)],
-            found=[finding for finding in self.found if of_exam(finding.item)],
-            shown=[excerpt for excerpt in self.shown if of_exam(excerpt.found.item)],
+            findings=[finding for finding in self.findings if of_exam(finding.item)],
+            shown=[excerpt for excerpt in self.shown if of_exam(excerpt.finding.item)],
             largest={item: seen for item, seen in self.largest.items() if of_exam(item)},
         )
 
     def totals(self) -> dict[str, Any]:
         """Return the counts of the report."""
         worst = {"drop": set[str](), "review": set[str]()}
-        for finding in self.found:
+        for finding in self.findings:
             worst[finding.verdict].add(finding.document)
         return {
             "documents": self.documents,
@@ -210,7 +210,7 @@ class AuditReport:
                 "part": finding.part,
                 "stage": finding.stage,
             }
-            for finding in self.found
+            for finding in self.findings
         ]
         items = [
             {"item": item, "containment": containment, "document": document}

@@ -200,10 +200,10 @@ def test_a_text_that_is_html_is_shown_and_not_run(tmp_path):
 def test_verdicts_follow_the_thresholds(tmp_path):
     half = QUESTION["text"][: len(QUESTION["text"]) // 2]
     asked = AuditRequest((ITEM,), "preferences", 0.9, 0.2)
-    (found,) = audit([("half", OTHER + half)], asked).found
+    (found,) = audit([("half", OTHER + half)], asked).findings
     assert (found.verdict, found.stage, found.part) == ("review", "preferences", "question")
     assert 0.2 <= found.containment < 0.9
-    assert audit([("half", OTHER + half)], AuditRequest((ITEM,), "preferences", 0.95, 0.9)).found == []
+    assert audit([("half", OTHER + half)], AuditRequest((ITEM,), "preferences", 0.95, 0.9)).findings == []
 
 
 def test_two_processes_report_what_one_does(tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_two_processes_report_what_one_does(tmp_path, monkeypatch):
     source = TextSource("texts", tmp_path / "rows.jsonl")
     one, two = (audit_source(source, AuditRequest((ITEM,)), workers=workers) for workers in (1, 2))
     assert one.as_dict() == two.as_dict()
-    assert len(one.found) == 6
+    assert len(one.findings) == 6
 
 
 def test_the_largest_trace_of_an_item_is_the_first_of_those_as_large():

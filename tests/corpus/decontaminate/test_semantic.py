@@ -39,9 +39,9 @@ def test_a_reworded_item_is_shown_for_review_and_not_dropped(encoder):
     item = ExamItem("own/1", CASE)
     texts = [("reworded", REWORDED), ("verbatim", CASE), ("other", OTHER)]
     plain = audit(texts, AuditRequest((item,)))
-    assert [one.document for one in plain.found] == ["verbatim"]
+    assert [one.document for one in plain.findings] == ["verbatim"]
     report = audit(texts, AuditRequest((item,), encoder=encoder, alike=0.9))
-    assert {(one.document, one.part, one.verdict) for one in report.found} == {
+    assert {(one.document, one.part, one.verdict) for one in report.findings} == {
         ("reworded", "meaning", "review"),
         ("verbatim", "together", "drop"),
     }
@@ -49,7 +49,7 @@ def test_a_reworded_item_is_shown_for_review_and_not_dropped(encoder):
 
 def test_what_the_characters_show_is_not_reported_twice(encoder):
     item = ExamItem("own/1", CASE * 2)
-    (one,) = audit([("leak", CASE * 2)], AuditRequest((item,), encoder=encoder)).found
+    (one,) = audit([("leak", CASE * 2)], AuditRequest((item,), encoder=encoder)).findings
     assert (one.part, one.verdict) == ("question", "drop")
 
 

@@ -5,8 +5,9 @@ BIN := .venv/bin
 # uv installs where it is present, pip otherwise and with `make UV=`.
 UV := $(shell command -v uv 2>/dev/null)
 EXTRAS ?= all
-# One process of tests a core, four at most: each imports torch and makes the session's fixtures for itself.
-PYTEST := $(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# A process of tests more than there are cores, since some tests wait for servers; four at most, for each imports torch.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
+PYTEST := $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -15,7 +16,7 @@ help: ## list the targets
 	@echo "medllm: installing into .venv with $(if $(UV),uv,pip) (pinned by constraints.txt)"
 	@if [ -n "$(UV)" ]; then \
 	  { test -x $(BIN)/python || "$(UV)" venv --quiet --seed --python $(PYTHON) .venv; } && \
-	  "$(UV)" pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	  "$(UV)" pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
 	else \
 	  { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
 	  $(BIN)/python -m pip install --quiet --upgrade pip && \

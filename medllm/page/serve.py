@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,6 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
     from medllm.page.components import I18N
     from medllm.page.middleware import Frame, hosts_of
     from medllm.page.request_filter import RequestFilter
-    from medllm.page.serve import theme
 
     stack = ExitStack()
     demo, routes = _build(settings, stack)
@@ -97,8 +96,19 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
             "routes": routes,
         },
     )
-    stack.callback(demo.close)
+    stack.callback(close, demo)
     return address, stack.close
+
+
+def close(demo: Any) -> None:  # noqa: ANN401  a gr.Blocks that was launched
+    """End a page's server.
+
+    Gradio sets an event that streams in the server's own thread wait for, and fails when one of them goes meanwhile.
+    """
+    with suppress(RuntimeError):
+        demo.close()
+        return
+    demo.server.close()
 
 
 def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:

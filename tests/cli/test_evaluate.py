@@ -132,13 +132,13 @@ STYLES = ["plain", "explain"]
 
 
 class Writer:
-    """A generator that answers each model with its line, letter by letter, or with an error where it has none."""
+    """Answers each model with its line, letter by letter, or with an error where it has none; plain prompts first."""
 
     def __init__(self, lines):
         self.lines = lines
 
     def stream(self, requests):
-        for request in requests:
+        for request in sorted(requests, key=lambda request: STYLES.index(request.key.rpartition("/")[2])):
             line = self.lines.get(request.model)
             if line is None:
                 yield Delta(request.key, "", error=NoReplyError("generation.unreachable", "http://127.0.0.1:9/v1"))

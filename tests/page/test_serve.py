@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medllm.page.serve import check_port, free_port
+from medllm.page.serve import check_port, close, free_port
 from tests.refusals import refused
 
 
@@ -41,3 +41,21 @@ def test_the_command_refuses_a_taken_port_in_one_line(taken, tmp_path):
     assert done.stderr.startswith(f"medllm: 127.0.0.1:{taken}: ")
     assert done.stderr.endswith("[page.port-taken]\n")
     assert done.stderr.count("\n") == 1
+
+
+class Page:
+    """A page whose end fails as gradio's does when a stream goes at the same moment; its server is a socket."""
+
+    def __init__(self):
+        self.server = socket.create_server(("127.0.0.1", 0))
+
+    def close(self):
+        raise RuntimeError("deque mutated during iteration")
+
+
+def test_a_page_whose_streams_go_while_it_closes_is_closed_all_the_same():
+    page = Page()
+    address = page.server.getsockname()
+    close(page)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(address, timeout=5)

@@ -12,7 +12,7 @@ from medllm.exam.question import LETTERS, Question, own_question
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.components import I18N, Stops, block, described_by, on
 from medllm.page.context import PageContext, Shelf
-from medllm.page.grid import TEMPLATE, Cells, grid_value
+from medllm.page.grid import MANY, TEMPLATE, Cells, grid_value
 from medllm.page.html import both, notice, question_card, safe
 from medllm.page.live import LiveAnswers
 from medllm.page.selection import Wanted
@@ -71,7 +71,8 @@ class Compare:
 
 def shown_card(page: PageContext, key: str) -> str:
     """Return the card of a question with the models that chose each answer."""
-    return question_card(key, page.results.question(key), picks(page.results.replies(key)))
+    shown = picks(page.results.replies(key))
+    return question_card(key, page.results.question(key), shown, many=len(page.results.models) > MANY)
 
 
 def picks(replies: Mapping[tuple[str, PromptStyle], Record]) -> dict[str, str]:
@@ -82,7 +83,8 @@ def picks(replies: Mapping[tuple[str, PromptStyle], Record]) -> dict[str, str]:
             by_letter.setdefault(letter, {}).setdefault(prompt, []).append(model)
     return {
         letter: "".join(
-            f'<small class="picks"><i class="{prompt}"></i>{both(prompt)}: {safe(", ".join(by_prompt[prompt]))}</small>'
+            f'<small class="picks"><i class="{prompt}"></i><span class="by">{both(prompt)}: </span>'
+            f'<b>{len(by_prompt[prompt])}</b><span class="who">{safe(", ".join(by_prompt[prompt]))}</span></small>'
             for prompt in PROMPTS
             if prompt in by_prompt
         )
@@ -107,12 +109,17 @@ def walked(page: PageContext, walk: str) -> list[str]:
 
 def described_place(page: PageContext, key: str, walk: str, keys: Sequence[str]) -> str:
     """Return where a question is in the list that is walked: its number, the list, and the way back to it."""
-    number = f"<b>{keys.index(key) + 1:,}</b> / {len(keys):,}"
+    replies = page.results.replies(key).values()
+    right = sum(bool(record.correct) for record in replies)
+    name = safe(page.results.question(key).question_id)
+    spoken = f'<span class="sr">{name}: {both("right")} {right} / {len(replies)}</span>'
+    number = f"{spoken}<b>{keys.index(key) + 1:,}</b> / {len(keys):,}"
+    lists = f'<button type="button" class="linkish" data-switch="lists" aria-expanded="false">{both("lists")}</button>'
     if not walk:
-        return f'<p class="place">{number}</p>'
+        return f'<p class="place">{number} {lists}</p>'
     wanted = Wanted.read(dict(parse_qsl(walk)), page.results)
     back = f'<button type="button" class="linkish" data-list>{both("back_to_list")}</button>'
-    return f'<p class="place">{safe(wanted.model)}: {both(f"{wanted.outcome}_long")} · {number} {back}</p>'
+    return f'<p class="place">{safe(wanted.model)}: {both(f"{wanted.outcome}_long")} · {number} {back}{lists}</p>'
 
 
 def step(page: PageContext, key: str, walk: str, by: int) -> str:
@@ -144,7 +151,8 @@ def draw(page: PageContext, stops: Stops) -> Compare:
             I18N("generate"), variant="primary", min_width=64, size="sm", scale=0, visible=live, elem_id="go"
         )
         halt = gr.Button(I18N("stop"), min_width=64, size="sm", scale=0, visible=live, elem_id="stop")
-    place = block(described_place(page, first.key, "", walked(page, "")), elem_id="place", js_on_load=LIST)
+        shown = described_place(page, first.key, "", walked(page, ""))
+        place = block(shown, elem_id="place", js_on_load=LIST)
     remark = block()
     with gr.Row(elem_classes="reading"):
         with gr.Column(scale=2, min_width=300, elem_classes="asked-pane"):
@@ -250,7 +258,7 @@ def draw_ask(page: PageContext, stops: Stops) -> None:
     if live is None:
         block(f'<section class="card panel"><h2>{both("ask")}</h2><p>{both("ask_off")}</p></section>')
         return
-    block(f'<p class="card panel" role="note">{both("privacy")}</p>')
+    block(f'<p class="card panel" role="note">{both("privacy")} {both("cut_after", n=live.max_new_tokens)}</p>')
     text = gr.Textbox(label=I18N("own_question"), lines=5, max_length=LONGEST_QUESTION, elem_id="own")
     choices = gr.Textbox(
         label=I18N("own_choices"), lines=3, max_length=len(LETTERS) * LONGEST_CHOICE, elem_id="own-choices"
@@ -259,7 +267,8 @@ def draw_ask(page: PageContext, stops: Stops) -> None:
         go = gr.Button(I18N("generate"), variant="primary", elem_id="ask-go")
         halt = gr.Button(I18N("stop"), elem_id="ask-stop")
     remark = block()
-    grid = block(grid_value({}, key=None, models=live.models, notes={}), html_template=TEMPLATE, elem_id="own-grid")
+    grid = block(grid_value({}, key=None, models=(), notes={}), html_template=TEMPLATE, elem_id="own-grid")
+    block(f'<div class="tools"><button type="button" data-copy="own">{both("copy_answers")}</button></div>')
 
     async def answer(asked: str, listed: str, request: gr.Request) -> AsyncIterator[tuple[object, str]]:
         if not asked.strip():
@@ -270,9 +279,13 @@ def draw_ask(page: PageContext, stops: Stops) -> None:
         except MedllmError as fault:
             yield gr.skip(), notice("fault_asked", detail=str(fault))
             return
+        more = sum(bool(line.strip()) for line in listed.splitlines()) - len(LETTERS)
+        note = notice("choices_dropped", n=len(LETTERS)) if more > 0 else ""
         with stops.of(request) as stop, put:
             async for cells in described_by(live, put, stop):
-                yield grid_value(cells, key=None, models=live.models, notes={}), ""
+                if not listed.strip():  # a free question has no letter for an answer: its reply is its text
+                    cells = {column: replace(cell, answer=None) for column, cell in cells.items()}
+                yield grid_value(cells, key=None, models=live.models, notes={}), note
 
     on(go.click, answer, [text, choices], [grid, remark], queue=True, concurrency_limit=64)
     on(halt.click, stops.end)

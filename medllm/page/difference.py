@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import zip_longest
+from urllib.parse import quote
 
 from medllm.exam.extract.answer import parse
 from medllm.exam.extract.reply import split_thinking
@@ -134,6 +135,6 @@ def difference_fold(key: str, replies: Sequence[Record]) -> str:
         for at, side in enumerate("ab")
     )
     return (
-        f'<details class="differ" data-key="{safe(key)}"><summary>{both("difference_title")}</summary>'
+        f'<details class="differ" data-key="{quote(key, safe="/")}"><summary>{both("difference_title")}</summary>'
         f'<div class="tools">{lists}</div><div class="differ-table" role="status"></div></details>'
     )

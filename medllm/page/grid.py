@@ -12,7 +12,7 @@ from medllm.side_by_side import Cell, Flip, State, flip_between
 
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
 # expand them first.
-TEMPLATE = """${value.chips}<div class="matrix-box">${value.matrix}</div>${value.differ}
+TEMPLATE = """<div class="matrix-box">${value.matrix}</div><div class="folds">${value.chips}${value.differ}</div>
 <div class="columns ${value.mode}" style="--lines:${value.lines}">${value.columns.map(column => `<section
  class="card model ${column.kind}" data-m="${column.at}" aria-labelledby="${column.id}"><h2 id="${column.id}"
 >${column.head}</h2>${column.cells.map(cell => `<div class="answer-of"><div class="line ${cell.kind}">${cell.line}</div>
@@ -21,6 +21,9 @@ TEMPLATE = """${value.chips}<div class="matrix-box">${value.matrix}</div>${value
 <div class="prompts">${value.prompts}</div>"""
 
 STAGES = ("base", "cpt", "final", "cpt-dpo", "rpo-only")
+
+READING: tuple[PromptStyle, ...] = ("explain", "think", "plain")
+"""The order of replies in a column: the explanation is what is read, the matrix shows a plain answer."""
 
 Cells = Mapping[tuple[str, PromptStyle], Cell | Record]
 """What the grid shows, by model and prompt: recorded replies, or live ones as far as they have come."""
@@ -44,7 +47,7 @@ def grid_value(
         for model in models
         for prompt in prompts
     }
-    matrix = _matrix(cells, models, prompts, flips, now)
+    matrix = _matrix(cells, models, prompts, flips, now) if models else ""
     columns: list[dict[str, object]] = [
         {"at": place}
         | _column(f"{'' if key else 'own-'}{place}", model, cells, prompts, flips, notes.get(model, ""), now)
@@ -132,7 +135,8 @@ def _verdict(place: str, cell: Cell | Record | None, flip: Flip | None, before: 
     # On a phone there is no room for words beside four models or more; the mark shows the same there.
     unread = f'<span class="word">{both("done" if cell.correct is None else "unparsed")}</span>'
     answer = safe(cell.answer.upper()) if cell.answer else unread
-    turned = hidden(flip) if flip else ""
+    sign = {"lost": "▼", "gained": "▲"}.get(flip or "", "")
+    turned = f'<span class="turned" aria-hidden="true">{sign}</span>{hidden(flip)}' if flip else ""
     harm = f'<span class="harm">⚠{hidden("prohibited")}</span>' if cell.prohibited else ""
     other = f'<span class="other">≠{hidden("differs")}</span>' if _differs(cell, before) else ""
     return f'<td role="cell" {place} class="{kind} {flip or ""}">{answer} {mark}{harm}{turned}{other}</td>'
@@ -169,7 +173,7 @@ def _column(
 ) -> dict[str, object]:
     flip = flips[model, "explain"]
     shown = []
-    for prompt in prompts:
+    for prompt in filter(prompts.__contains__, READING):
         cell = cells.get((model, prompt)) or Cell(model, prompt, "absent")
         shown.append(_cell(place, prompt, cell, flips[model, prompt], both("recorded") if now else ""))
         if now and (model, prompt) in now.cells:
@@ -177,7 +181,7 @@ def _column(
     return {
         "id": f"model-{place}",
         "kind": flip or "",
-        "head": f"{safe(model)} {_stage(model)}<small>{safe(note)}</small>",
+        "head": f'{safe(model)} {_stage(model)}<small title="{safe(note)}">{safe(note)}</small>',
         "cells": shown,
     }
 
@@ -239,7 +243,7 @@ def _body(cell: Cell | Record) -> str:
     if _state(cell) != "done":
         return thinking_html(thought) + shortened(text.lstrip())
     if text.strip() or thought.strip():
-        return reply_html(text, thought)
+        return reply_html(text, thought, _reply_address(cell) if isinstance(cell, Record) else "")
     return f'<em class="quiet">{both("empty_reply")}</em>'
 
 
@@ -254,9 +258,13 @@ def _notes(cell: Cell | Record) -> str:
     if cell.prohibited:
         notes.append(f'<p class="note harm">{both("prohibited_long")}</p>')
     if isinstance(cell, Record) and cell.completion.strip():
-        key = quote(key_of(cell.benchmark, cell.question_id), safe="")
-        notes.append(raw_link(f"medllm/reply?q={key}&model={quote(cell.model, safe='')}&prompt={cell.prompt}"))
+        notes.append(raw_link(_reply_address(cell)))
     return "".join(notes)
+
+
+def _reply_address(record: Record) -> str:
+    key = quote(key_of(record.benchmark, record.question_id), safe="")
+    return f"medllm/reply?q={key}&model={quote(record.model, safe='')}&prompt={record.prompt}"
 
 
 def _prompt_box(key: str, prompt: PromptStyle, live: bool) -> str:

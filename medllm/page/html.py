@@ -3,11 +3,15 @@
 import functools
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
+from typing import Any
+from xml.etree import ElementTree
 
 import yaml
 from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
 from medllm.errors import DataError
@@ -110,18 +114,25 @@ def notice(key: str, **values: object) -> str:
     return f'<p class="card panel" role="status">{both(key, **values)}</p>'
 
 
+RECALLED = 80
+"""Characters of a question in the line that replaces its card."""
+
 LONGEST_CARD = 20_000
 """Characters of a question shown at once; an exam item has hundreds, a broken file may have millions."""
 
 
-def question_card(key: str, question: Question, picks: Mapping[str, str] | None = None) -> str:
+def question_card(key: str, question: Question, picks: Mapping[str, str] | None = None, *, many: bool = False) -> str:
     """Return the card of one question; the id is its heading for a screen reader.
 
-    `picks` holds for a choice's letter, as HTML, which models chose it.
+    `picks` holds for a choice's letter, as HTML, which models chose it. A card with picks is beside replies: it is
+    folded where there is little room, has a line that calls it back, and lets a reader choose before anything is
+    shown. With `many` models their names are folded, too.
     """
     tongue = question.language
+    beside = picks is not None
     choices = "".join(
-        f"<li><b>{letter.upper()}</b><span>{shortened(text)}{(picks or {}).get(letter, '')}</span></li>"
+        f"<li>{_letter(letter) if beside else ''}<b>{letter.upper()}</b>"
+        f'<span><span class="choice">{shortened(text)}</span>{(picks or {}).get(letter, "")}</span></li>'
         for letter, text in zip(question.letters, question.choices, strict=True)
     )
     context = (
@@ -130,11 +141,39 @@ def question_card(key: str, question: Question, picks: Mapping[str, str] | None 
         if question.context
         else ""
     )
+    kind = (" beside" if beside else "") + (" many-models" if many else "")
     return (
-        f'<section class="card question" data-key="{safe(key)}"><div class="facts">'
-        f"<h2>{safe(question.question_id)}</h2>{_facts(question)}</div>"
+        f'<section class="card question{kind}" data-key="{safe(key)}"{_gold(question) if beside else ""}>'
+        f'{_recall(question) if beside else ""}<div class="facts">'
+        f'<h2 tabindex="-1">{safe(question.question_id)}</h2>{_facts(question)}{_switches() if beside else ""}</div>'
         f'{context}<p class="stem" lang="{tongue}">{shortened(question.text)}</p>'
         f'<ol class="choices" lang="{tongue}">{choices}</ol>{_key(question)}</section>'
+    )
+
+
+def _letter(letter: str) -> str:
+    return f'<button type="button" class="own" data-letter="{letter}" aria-pressed="false">{letter.upper()}</button>'
+
+
+def _gold(question: Question) -> str:
+    return f' data-gold="{safe(" / ".join(map(write_answer, question.gold)))}"'
+
+
+def _recall(question: Question) -> str:
+    """Return the line that is shown while the card is scrolled away; a press brings the card back."""
+    return (
+        f'<button type="button" class="recall" data-switch="recalled" aria-expanded="false">'
+        f"<b>{safe(question.question_id)}</b> <span>{safe(question.text[:RECALLED])}</span></button>"
+    )
+
+
+def _switches() -> str:
+    """Return the buttons that unfold the card, and that hide all answers until the reader has chosen one."""
+    return (
+        f'<span class="switches"><button type="button" class="linkish unfold" data-switch="unfolded" '
+        f'aria-expanded="false">{both("whole_question")}</button><button type="button" class="linkish" '
+        f'data-switch="solving" aria-expanded="false">{both("solve")}</button></span>'
+        f'<span class="own-answer" role="status"></span>'
     )
 
 
@@ -197,7 +236,77 @@ def _reader() -> MarkdownIt:
     reader.enable(["table", "strikethrough"])
     reader.disable(["link", "image", "autolink", "html_inline", "html_block", "reference", "entity", "code"])
     reader.core.ruler.push("headings", lambda state: _flatten(state.tokens))
+    with suppress(ImportError):  # of the extra `space`: without it formulas stay as they were written
+        from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+        dollarmath_plugin(reader, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
+    reader.inline.ruler.before("escape", "brackets", _bracketed)
+    for name in ("math_inline", "math_inline_double", "math_block"):
+        reader.add_render_rule(name, _formula)
     return reader
+
+
+def _bracketed(state: StateInline, silent: bool) -> bool:
+    r"""Read a formula between \( and \), or \[ and \]."""
+    begin = state.src[state.pos : state.pos + 2]
+    ends = {"\\(": "\\)", "\\[": "\\]"}
+    at = state.src.find(ends[begin], state.pos + 2) if begin in ends else -1
+    if at < 0:
+        return False
+    if not silent:
+        token = state.push("math_inline", "", 0)
+        token.content, token.markup = state.src[state.pos + 2 : at], begin
+    state.pos = at + 2
+    return True
+
+
+LONGEST_FORMULA = 1_000
+"""Characters of a formula above which it is shown as it was written."""
+
+DRAWN = frozenset(
+    {
+        "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup",
+        "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mstyle", "mpadded", "mphantom", "mmultiscripts",
+        "mprescripts", "none",
+    }
+)  # fmt: skip
+"""The elements of MathML that a formula may become; none of them holds an address or runs anything."""
+
+SHAPED = frozenset(
+    {"stretchy", "fence", "form", "separator", "mathvariant", "columnalign", "displaystyle", "accent", "linethickness"}
+)
+"""Their attributes that are kept; those that set a size are not, for a formula could cover the page."""
+
+
+def _formula(_: Any, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:  # noqa: ANN401  (markdown-it's)
+    """Render a formula's token: MathML, or what was written where that is no LaTeX."""
+    token = tokens[at]
+    begin = token.markup
+    end = {"\\(": "\\)", "\\[": "\\]"}.get(begin, begin)
+    shown = mathml(token.content.strip()) or safe(begin + token.content + end)
+    return f"<p>{shown}</p>" if token.type.startswith("math_block") else shown
+
+
+@functools.lru_cache(maxsize=2048)
+def mathml(latex: str) -> str | None:
+    """Return a formula as MathML of known elements alone; None if it is too long, broken or beyond the library."""
+    if len(latex) > LONGEST_FORMULA or "`" in latex:  # code between two dollars
+        return None
+    try:
+        from latex2mathml.converter import convert
+
+        return _drawn(ElementTree.fromstring(convert(UNSEEN.sub("�", latex))))
+    except Exception:
+        return None
+
+
+def _drawn(part: ElementTree.Element) -> str:
+    name = part.tag.rpartition("}")[2]
+    if name not in DRAWN:
+        raise ValueError(name)
+    kept = "".join(f' {key}="{safe(value)}"' for key, value in part.attrib.items() if key in SHAPED)
+    inner = "".join(_drawn(child) + safe(child.tail or "") for child in part)
+    return f"<{name}{kept}>{safe(part.text or '')}{inner}</{name}>"
 
 
 def _flatten(tokens: list[Token]) -> None:
@@ -229,10 +338,38 @@ def formatted(text: str) -> str:
     return rendered
 
 
-def reply_html(text: str, reasoning: str = "") -> str:
-    """Return a whole reply: the model's thinking folded, with its length, and then what it answered."""
+def has_form(text: str) -> bool:
+    r"""Return whether a text reads otherwise when it is rendered: lists, tables, headings, formulas, thinking.
+
+    >>> has_form("発熱。\\n肺炎。"), has_form("- 発熱\\n- 咳"), has_form("**肺炎**")
+    (False, True, True)
+    """
+    plain = {"paragraph_open", "paragraph_close", "inline", "text", "softbreak", "hardbreak"}
+    if len(text) > LONGEST_CARD or text.count("|") > MOST_BARS:
+        return False
     thinking, rest = split_thinking(text)
-    folded = thinking_html(reasoning) + thinking_html(thinking)
+    tokens = _reader().parse(rest or "")
+    return bool(thinking) or any(
+        part.type not in plain for token in tokens for part in (token, *(token.children or ()))
+    )
+
+
+MOST_THINKING = 1_000
+"""Characters of a model's thinking above which they are sent only when a reader opens them."""
+
+
+def reply_html(text: str, reasoning: str = "", source: str = "") -> str:
+    """Return a whole reply: the model's thinking folded, with its length, and then what it answered.
+
+    A long thinking of a recorded reply, whose address is `source`, is sent only when it is opened.
+    """
+    thinking, rest = split_thinking(text)
+    length = len(reasoning) + len(thinking)
+    if source and length > MOST_THINKING:
+        head = both("thinking_of", n=f"{length:,}")
+        folded = _fetched("thinking", f"{source}&part=thinking", head, "raw")
+    else:
+        folded = thinking_html(reasoning) + thinking_html(thinking)
     if rest is None or (reasoning.strip() and not rest.strip()):
         return f'{folded}<em class="quiet">{both("only_thinking")}</em>'
     body = formatted(rest.strip()) if rest.strip() else f'<em class="quiet">{both("empty_reply")}</em>'
@@ -251,7 +388,12 @@ def thinking_html(text: str) -> str:
 
 def raw_link(source: str) -> str:
     """Return the fold that fetches a recorded reply exactly as it was written."""
+    return _fetched("as-written", source, both("as_written"), "")
+
+
+def _fetched(kind: str, source: str, head: str, within: str) -> str:
+    """Return a fold of which the text is fetched when it is opened."""
     return (
-        f'<details class="as-written" data-src="{safe(source)}"><summary>{both("as_written")}</summary>'
-        f'<pre tabindex="0">{both("fetching")}</pre></details>'
+        f'<details class="{kind}" data-src="{safe(source)}"><summary>{head}</summary>'
+        f'<pre tabindex="0" class="{within}">{both("fetching")}</pre></details>'
     )

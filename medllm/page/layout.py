@@ -1,5 +1,7 @@
 """The page as a whole: header, tabs in their order, the bar, and the state that a link restores."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -26,7 +28,7 @@ def page_of(page: PageContext) -> gr.Blocks:
     with gr.Blocks(title="medllm", analytics_enabled=False) as demo:
         block(header(page.results.origin.title))
         drawn: dict[str, gr.Tab] = {}
-        with gr.Tabs(selected="compare") as tabs:
+        with gr.Tabs(selected="compare", overflow_behavior="wrap") as tabs:
             with gr.Tab(I18N("compare"), id="compare") as drawn["compare"]:
                 compare = compare_tab.draw(page, stops)
             with gr.Tab(I18N("scores"), id="scores") as drawn["scores"]:
@@ -83,7 +85,7 @@ def _bind_opening(page: PageContext, tabs: gr.Tabs, compare: Any, scores: Any, f
         None,
         [compare.key],
         None,
-        js="(key) => window.medllm.remember({ q: key, tab: 'compare', walk: 1 })",
+        js="(key) => window.medllm.opened(key)",
     )
     listed = on(compare.place.list, lambda: gr.Tabs(selected="flips"), None, tabs)
     on(listed.then, None, None, None, js="() => window.medllm.listed()")
@@ -137,8 +139,8 @@ def about(page: PageContext) -> str:
     """Return the whole tab as HTML."""
     parts = "".join(f"<h2>{both(f'about_{name}')}</h2><p>{both(f'about_{name}_text')}</p>" for name in POINTS)
     return (
-        f'<section class="card about">{parts}<h2>{both("about_revisions")}</h2>{_revisions(page)}'
-        f"<h2>API</h2><p>{both('about_api')}</p>{_example()}</section>"
+        f'<section class="card about">{parts}{_bibtex()}<h2>{both("about_revisions")}</h2>'
+        f"{_revisions(page)}{_runs(page)}<h2>API</h2><p>{both('about_api')}</p>{_example()}</section>"
     )
 
 
@@ -157,6 +159,53 @@ def _revisions(page: PageContext) -> str:
     return "<ul>" + "".join(f"<li>{line}</li>" for line in values) + "</ul>"
 
 
+PAPER = "https://arxiv.org/abs/2504.18080"
+BIBTEX = """@misc{kawakami2025stabilizing,
+  title  = {Stabilizing Reasoning in Medical LLMs with Continued Pretraining and Reasoning Preference Optimization},
+  author = {Kawakami, Wataru and Suzuki, Keita and Iwasawa, Junichiro},
+  year   = {2025},
+  eprint = {2504.18080},
+  archivePrefix = {arXiv}
+}"""
+
+
+def _bibtex() -> str:
+    return f'<p><a href="{PAPER}" rel="noopener">{PAPER}</a></p><pre tabindex="0"><code>{safe(BIBTEX)}</code></pre>'
+
+
+RUN_FIELDS = (
+    "model", "prompt", "template", "shots", "engine", "dtype", "quantization", "temperature", "samples", "seed",
+    "format", "replies",
+)  # fmt: skip
+"""What the page shows of each run: how the model was asked and its replies were decoded."""
+
+HUB = re.compile(r"[\w][\w.-]*/[\w.-]+")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def _runs(page: PageContext) -> str:
+    """Return how each model was asked, as the runs record it; a model that has a commit on the Hub is a link."""
+    fields = [name for name in RUN_FIELDS if any(run.get(name) not in (None, "") for run in page.results.runs)]
+    if not fields:
+        return ""
+    rows = {tuple(_run_cell(page, run, name) for name in fields): None for run in page.results.runs}
+    head = "".join(f'<th scope="col">{both(f"run_{name}")}</th>' for name in fields)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="runs"><table class="figures runs">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _run_cell(page: PageContext, run: Mapping[str, object], name: str) -> str:
+    value = run.get(name)
+    source, commit = str(run.get("source") or ""), str(run.get("revision") or run.get("model_revision") or "")
+    known = page.results.origin.marking != "simulated" and HUB.fullmatch(source) and COMMIT.fullmatch(commit)
+    if name == "model" and known:
+        return f'<a href="https://huggingface.co/{safe(source)}/tree/{commit}" rel="noopener">{safe(value)}</a>'
+    return "–" if value in (None, "") else safe(f"{value:,}" if name == "replies" and isinstance(value, int) else value)
+
+
 def _example() -> str:
     code = 'from gradio_client import Client\nprint(Client("ADDRESS").predict(api_name="/scores"))'
     return f'<pre tabindex="0"><code lang="en">{safe(code)}</code></pre>'
@@ -169,6 +218,7 @@ def header(title: str | None = None) -> str:
         for language, name in (("ja", "日本語"), ("en", "English"))
     )
     return (
+        f'<a class="skip" href="#bar" data-skip>{both("skip")}</a>'
         f'<header class="top"><div><h1>{safe(title) if title else both("title")}</h1><p>{both("lead")}</p></div>'
         f'<nav aria-label="日本語 / English">{switch}</nav></header>'
     )

@@ -16,7 +16,14 @@
 
   // Gradio reports its first tab as chosen while it mounts: nothing is written until the link has been read.
   let restored = false;
+  // The window's title names the view and the question: several windows are told apart.
+  const entitle = () => {
+    const tab = document.querySelector("[role=tab][aria-selected=true]"), head = document.querySelector(".top h1"), card = document.querySelector("#card h2");
+    const parts = [card && card.offsetParent ? card.innerText : "", tab ? tab.innerText : "", head ? head.innerText : ""];
+    document.title = parts.map((part) => part.trim()).filter(Boolean).join(" · ");
+  };
   const remember = (changes) => {
+    setTimeout(entitle, 100);
     if (!restored && !("lang" in changes)) return;
     const link = new URL(location);
     for (const [name, value] of Object.entries(changes)) {
@@ -46,6 +53,7 @@
   window.medllm = {
     get language() { return language; }, remember, say, rater, name: () => stored("medllm-name"), named: (name) => store("medllm-name", name.trim()),
     restored() { restored = true; show(); },
+    opened(key) { remember({ q: key, tab: "compare", walk: 1 }); const head = document.querySelector("#card h2"); if (head) head.focus({ preventScroll: true }); },
     listed() { remember({ tab: "flips" }); requestAnimationFrame(() => setTimeout(() => window.scrollTo(0, listScroll), 60)); },
     speak(chosen) {
       if (chosen === language || !["ja", "en"].includes(chosen)) return;
@@ -68,6 +76,10 @@
     const button = event.target.closest && event.target.closest("[data-speak]");
     if (button) window.medllm.speak(button.dataset.speak);
     if (event.target.closest && event.target.closest("[data-link]")) window.medllm.link();
+    if (event.target.closest && event.target.closest("[data-copy=own]")) {
+      const fields = ["#own textarea", "#own-choices textarea"].map((place) => document.querySelector(place).value), grid = document.getElementById("own-grid");
+      navigator.clipboard.writeText([...fields, grid.innerText].join("\n\n")).then(() => say(language === "ja" ? "コピーしました" : "Copied"), () => say(language === "ja" ? "コピーできません" : "Cannot copy"));
+    }
     const file = event.target.closest && event.target.closest("a[href*='medllm/comparison.md']");
     if (file) { const link = new URL(file.href); link.searchParams.set("lang", language); file.href = link; }
     const row = event.target.closest && event.target.closest("#list [data-key]");
@@ -83,6 +95,52 @@
     else if (event.key === "u" && place && place.offsetParent) place.click();
     else if (event.key === "?") say(language === "ja" ? "← → または k j：前・次の問題、u：一覧へ戻る" : "← → or k j: previous and next question, u: back to the list");
   });
+  // Switches of the layout are attributes of the tabs, so that another question keeps them: the lists, the whole question, the
+  // question called back over the replies, and the mode in which nothing is shown before the reader has chosen.
+  const turn = (name, on) => {
+    const card = document.getElementById("card");
+    if (name === "recalled" && card) card.style.minHeight = on ? card.offsetHeight + "px" : "";
+    const tabs = document.querySelector(".tabs");
+    if (tabs) tabs.toggleAttribute("data-" + name, on);
+    document.querySelectorAll(`[data-switch=${name}]`).forEach((button) => button.setAttribute("aria-expanded", String(on)));
+  };
+  const turned = (name) => Boolean(document.querySelector(`.tabs[data-${name}]`));
+  const judge = (card) => {
+    const chosen = [...card.querySelectorAll("[data-letter][aria-pressed=true]")].map((b) => b.dataset.letter).sort().join(",");
+    const gold = card.dataset.gold.split(" / ");
+    if (chosen.length < gold[0].length) return;
+    turn("solved", true);
+    card.querySelector(".own-answer").textContent = `${chosen.toUpperCase()} ${gold.includes(chosen) ? "✓" : "✗"} (${language === "ja" ? "正答" : "key"} ${gold.join(" / ").toUpperCase()})`;
+  };
+  document.addEventListener("click", (event) => {
+    const at = (selector) => event.target.closest && event.target.closest(selector);
+    const button = at("[data-switch]"), own = at("#card [data-letter]"), skip = at("[data-skip]");
+    if (button) { turn(button.dataset.switch, !turned(button.dataset.switch)); turn("solved", false); }
+    if (own) { own.setAttribute("aria-pressed", String(own.getAttribute("aria-pressed") !== "true")); judge(own.closest("[data-gold]")); }
+    if (skip) {
+      const place = [...document.querySelectorAll("#grid .reply.explain, #figures, #list, #own, #review-box, .about")].find((part) => part.offsetParent);
+      if (place) { event.preventDefault(); if (!place.hasAttribute("tabindex")) place.tabIndex = -1; place.focus(); }
+    }
+  });
+  document.addEventListener("toggle", (event) => { if (event.target.matches && event.target.matches("#card .key") && event.target.open) turn("solved", true); }, true);
+  const watchCard = () => {
+    const card = document.getElementById("card"), place = document.getElementById("place");
+    if (!card || !place) return;
+    place.setAttribute("aria-live", "polite");
+    new IntersectionObserver(([seen]) => {
+      const away = !seen.isIntersecting && seen.boundingClientRect.bottom < 1;
+      turn("away", away);
+      if (!away) turn("recalled", false);
+    }).observe(card);
+    const renew = () => { ["lists", "unfolded", "solving"].forEach((name) => turn(name, turned(name))); };
+    new MutationObserver((changes) => {
+      if (!changes.some((change) => [...change.addedNodes].some((node) => node.querySelector))) return;
+      turn("recalled", false);
+      turn("solved", false);
+      renew();
+    }).observe(card, { childList: true, subtree: true });
+    new MutationObserver(renew).observe(place, { childList: true, subtree: true });
+  };
   // Which models are shown, pinned and in which order: rules of style over their places, which outlive every new answer.
   const choice = { names: [], hidden: [], pinned: [] };
   const chips = () => [...document.querySelectorAll("#grid .chips li")];
@@ -140,7 +198,7 @@
   // Two replies beside each other: the table is made on the server, where model output becomes safe text.
   const differ = async (box) => {
     const place = box.querySelector(".differ-table"), lists = [...box.querySelectorAll("select")];
-    const wanted = "medllm/difference?" + new URLSearchParams({ q: box.dataset.key, ...Object.fromEntries(lists.map((list) => [list.dataset.reply, list.value])) });
+    const wanted = "medllm/difference?" + new URLSearchParams({ q: decodeURIComponent(box.dataset.key), ...Object.fromEntries(lists.map((list) => [list.dataset.reply, list.value])) });
     if (!box.open || box.dataset.got === wanted) return;
     box.dataset.got = wanted;
     const answer = await fetch(wanted);
@@ -195,6 +253,8 @@
     const first = document.getElementById("medllm-first");
     if (first) first.remove();
     pressed();
+    watchCard();
+    entitle();
   };
   const watch = new MutationObserver(() => {
     if (!document.getElementById("page-ready")) return;

@@ -16,7 +16,7 @@ from medllm.errors import DataError, HubError
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.page.context import PageContext
-from medllm.page.html import LONGEST_CARD, both, percent, question_card, safe, word
+from medllm.page.html import LONGEST_CARD, both, has_form, percent, question_card, reply_html, safe, word
 from medllm.page.review import BLOCK, OFFERED, ROLES, ReviewPair, rater_number, sentences
 from medllm.page.routes import INERT, attachment
 from medllm.page.vote_box import VoteBox
@@ -144,7 +144,7 @@ class ReviewPages:
         """Return the rater's last vote on a pair; None if there is none here."""
         if not ids:
             return None
-        return next((vote for vote in self.ballot.journal.votes() if vote.vote_id == ids[-1]), None)
+        return self.ballot.journal.vote(ids[-1])
 
     def _remark(self, at: int, place: int, earlier: Vote | None, *, voted: bool) -> str:
         """Return what is special about a pair, and the ways to the pair before and to the next one.
@@ -173,7 +173,7 @@ class ReviewPages:
             total=f"{total:,}",
         )  # fmt: skip
         number = rater_number(rater)
-        spent = [vote.seconds for vote in self.ballot.journal.votes() if vote.rater == number and vote.choice != "skip"]
+        spent = self.ballot.journal.spent(number)
         if len(spent) >= FEWEST_TIMED and done < len(block):
             left = max(1, round(statistics.median(spent) * (len(block) - done) / 60))
             text += f" · {both('minutes_left', n=left)}"
@@ -282,10 +282,17 @@ def _side(name: str, record: Record, earlier: Vote | None) -> str:
         for reason in REASONS
     )
     letter = name.upper()
+    text = f'<div class="text" tabindex="0" role="region" aria-labelledby="side-{name}">{marked}</div>'
+    if has_form(record.completion):
+        text = (
+            f'<div class="shown" tabindex="0" role="region" aria-labelledby="side-{name}">'
+            f"{reply_html(record.completion)}</div>"
+            f'<details class="sentences"{" open" if faulty else ""}><summary>{both("review_raw")}</summary>'
+            f"{text}</details>"
+        )
     return (
         f'<div class="card side" data-side="{name}">'
-        f'<h2 id="side-{name}">{letter}</h2>'
-        f'<div class="text" tabindex="0" role="region" aria-labelledby="side-{name}">{marked}</div>'
+        f'<h2 id="side-{name}">{letter}</h2>{text}'
         f"<fieldset><legend>{both('reasons_of', side=letter)}</legend>{boxes}</fieldset></div>"
     )
 

@@ -3,16 +3,17 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from medllm.errors import MedllmError
+from medllm.exam.extract.reply import split_thinking
 from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.context import PageContext
@@ -122,9 +123,8 @@ def routes(page: PageContext) -> list[BaseRoute]:
             return PlainTextResponse("lists are .csv and .jsonl", status_code=404)
         wanted = Wanted.read(dict(request.query_params), page.results)
         kind = "text/csv" if form == "csv" else "application/jsonl"
-        return attachment(
-            table(records_of(page.results, wanted), form), f"{wanted.model}-{wanted.outcome}.{form}", kind
-        )
+        records = records_of(page.results, wanted, only=request.query_params.get("only") == "1")
+        return attachment(lines(records, form), f"{wanted.model}-{wanted.outcome}.{form}", kind)
 
     def prompt(request: Request) -> Response:
         query = request.query_params
@@ -143,7 +143,8 @@ def routes(page: PageContext) -> list[BaseRoute]:
         record = _reply(page, key, f"{query.get('prompt', '')} {query.get('model', '')}")
         if record is None:
             return PlainTextResponse("no such reply", status_code=404)
-        return PlainTextResponse(record.completion, headers=INERT)
+        thought = (record.reasoning or "") + split_thinking(record.completion)[0]
+        return PlainTextResponse(thought if query.get("part") == "thinking" else record.completion, headers=INERT)
 
     def differing(request: Request) -> Response:
         query = request.query_params
@@ -169,13 +170,15 @@ def _reply(page: PageContext, key: str | None, name: str) -> Record | None:
     return page.results.record(key, model, style) if key and style else None
 
 
-def attachment(text: str, name: str, kind: str) -> Response:
-    """Return text as a download."""
+def attachment(text: str | Iterable[str], name: str, kind: str) -> Response:
+    """Return text as a download; pieces are sent as they come, so that a long list is never whole in memory."""
     safe_name = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in name
     )
     headers = INERT | {"Content-Disposition": f'attachment; filename="{safe_name}"'}
-    return Response(text.encode(), media_type=f"{kind}; charset=utf-8", headers=headers)
+    if isinstance(text, str):
+        return Response(text.encode(), media_type=f"{kind}; charset=utf-8", headers=headers)
+    return StreamingResponse(text, media_type=f"{kind}; charset=utf-8", headers=headers)
 
 
 def _get(path: str, call: Callable[[Request], Response]) -> BaseRoute:
@@ -278,16 +281,28 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def table(records: Sequence[Record], form: str) -> str:
-    """Return records as CSV or as JSON lines; cells that a spreadsheet would run as a formula are quoted."""
-    rows = [{name: getattr(record, name) for name in COLUMNS} for record in records]
-    if form == "jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+PIECE = 64_000
+"""Characters of a download that are sent at once."""
+
+
+def lines(records: Iterable[Record], form: str) -> Iterator[str]:
+    """Yield records as CSV or as JSON lines, in pieces; cells that a spreadsheet would run as a formula are quoted."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows({name: _inert(value) for name, value in row.items()} for row in rows)
-    return "\ufeff" + out.getvalue()
+    if form == "csv":
+        out.write("\ufeff")
+        writer.writeheader()
+    for record in records:
+        row = {name: getattr(record, name) for name in COLUMNS}
+        if form == "csv":
+            writer.writerow({name: _inert(value) for name, value in row.items()})
+        else:
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if out.tell() > PIECE:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
 
 
 def _inert(value: object) -> object:

@@ -74,7 +74,7 @@ def draw(page: PageContext) -> ScoresTab:
 
 PICK = """element.addEventListener('click', (event) => {
   const row = event.target.closest('[data-key]');
-  if (row) trigger('pick', { key: row.dataset.key });
+  if (row) trigger('pick', { key: decodeURIComponent(row.dataset.key) });
 })"""
 
 

@@ -1,12 +1,12 @@
 """Selection of questions: by exam, year, section, image or outcome, and the list behind a number, also as a file."""
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal, get_args
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import numpy as np
 import numpy.typing as npt
@@ -293,6 +293,8 @@ def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:
         f"<span>{both('download', form=form.upper())}</span></a>"
         for form in ("csv", "jsonl")
     )
+    own = safe(f"medllm/list.csv?{wanted.query()}&only=1")
+    links += f'<a href="{own}" download><span>{both("download_model", model=wanted.model)}</span></a>'
     empty = f'<p class="card">{both("no_rows")}</p>' if not keys else ""
     return (
         f'<p class="count" role="status"><b>{len(keys):,}</b> / {total:,} {both("questions")}</p>'
@@ -309,7 +311,7 @@ def _row(results: RecordedResults, key: str, model: str, sought: str) -> str:
         for other in results.models
     )
     return (
-        f'<button type="button" data-key="{safe(key)}"><span class="id">{safe(question.question_id)}</span>'
+        f'<button type="button" data-key="{quote(key, safe="/")}"><span class="id">{safe(question.question_id)}</span>'
         f'<span class="subject">{safe(question.category or question.benchmark)}</span>'
         f'<span class="text" lang="{question.language}">{marked(beginning(question.text), sought)}'
         f'</span><span class="turns">{turns}</span></button>'
@@ -350,7 +352,10 @@ def marked(text: str, sought: str) -> str:
 
 def _mark(results: RecordedResults, key: str, model: str, prompt: str) -> str:
     place, column = results.place[key], (model, prompt)
-    if not results.there[column][place]:  # type: ignore[index]
+    row = int(results.rows[column][place])  # type: ignore[index]
+    answers = results.remembered("answers", lambda: results.table.column("answer").to_pylist())
+    letter = safe(str(answers[row]).upper()) if row >= 0 and answers[row] else ""
+    if row < 0:
         sign, name = "·", "absent"
     elif results.right[column][place]:  # type: ignore[index]
         sign, name = "✓", "right"
@@ -358,9 +363,12 @@ def _mark(results: RecordedResults, key: str, model: str, prompt: str) -> str:
         sign, name = "?", "unparsed"
     else:
         sign, name = "✗", "wrong"
-    return f'<span aria-hidden="true">{sign}</span>{hidden(name)}'
+    return f'{letter}<span aria-hidden="true">{sign}</span>{hidden(name)}'
 
 
-def records_of(results: RecordedResults, wanted: Wanted) -> list[Record]:
-    """Return every reply to the listed questions, for a download."""
-    return [record for key in wanted.keys(results) for record in results.replies(key).values()]
+def records_of(results: RecordedResults, wanted: Wanted, *, only: bool = False) -> Iterator[Record]:
+    """Yield every reply to the listed questions, for a download; `only` those of the chosen model."""
+    for key in wanted.keys(results):
+        for record in results.replies(key).values():
+            if not only or record.model == wanted.model:
+                yield record

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from medllm.errors import DataError, HubError, MedllmError
 from medllm.hub import Hub
 from medllm.votes.vote import Vote, counted
 
+TIMED = 64
+"""A rater's last votes by which the time left is estimated."""
+
 
 class Journal:
     """A folder that holds votes; several processes may write to it at once."""
@@ -25,7 +29,8 @@ class Journal:
         self.folder = folder
         self.file = folder / "votes.jsonl"
         self._lock, self._way = Lock(), Lock()
-        self._known: set[str] = set()
+        self._known: dict[str, Vote] = {}
+        self._spent: dict[str, deque[float]] = {}
         self._read_to = 0
 
     @property
@@ -47,6 +52,17 @@ class Journal:
         with self._alone():
             self._catch_up()
             return vote_id in self._known
+
+    def vote(self, vote_id: str) -> Vote | None:
+        """Return the vote of an id; None if it is not there."""
+        return self._known[vote_id] if self.holds(vote_id) else None
+
+    def spent(self, rater: str) -> list[float]:
+        """Return the seconds that a rater took for each of the last votes that are no skips."""
+        if self.file.exists():
+            with self._alone():
+                self._catch_up()
+        return list(self._spent.get(rater, ()))
 
     def append(self, vote: Vote) -> bool:
         """Store a vote durably; False when it is there already. When this returns, the vote survives a power cut."""
@@ -123,7 +139,10 @@ class Journal:
             for line in handle:
                 if not line.endswith(b"\n"):
                     return  # torn: its writer died, and the next one cuts it off
-                self._known.add(_vote_of(line, self.file).vote_id)
+                vote = _vote_of(line, self.file)
+                self._known[vote.vote_id] = vote
+                if vote.choice != "skip":
+                    self._spent.setdefault(vote.rater, deque(maxlen=TIMED)).append(vote.seconds)
                 self._read_to += len(line)
 
 

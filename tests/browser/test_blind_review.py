@@ -120,8 +120,12 @@ def test_the_text_that_is_judged_is_the_text_that_the_model_wrote(chromium, tmp_
         for seen in opened(chromium, address):
             seen.open("?tab=review")
             seen.page.wait_for_selector("form.vote")
+            for fold in seen.page.locator(".sentences summary").all():
+                fold.click()
             read = {seen.page.inner_text(f"[data-side={side}] .text").strip() for side in "ab"}
             assert len(read) == 2 and read <= {*texts.values()}
+            assert seen.page.locator(".shown").count() == sum("##" in text for text in read)
+            assert seen.page.locator(".shown td").count() == 2 * seen.page.locator(".shown").count()
 
 
 def test_a_vote_that_the_server_does_not_answer_is_shown_as_unsaved(tab):

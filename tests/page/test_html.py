@@ -6,7 +6,7 @@ import time
 import pytest
 
 from medllm.page.difference import aligned
-from medllm.page.html import formatted, reply_html, safe
+from medllm.page.html import DRAWN, formatted, mathml, reply_html, safe
 from tests.page.simulated import HOSTILE
 
 
@@ -19,6 +19,24 @@ def test_headings_lists_bold_and_tables_are_rendered():
     for tag in ('<p class="heading">解説</p>', "<strong>発熱</strong>", "<li>咳</li>", "<td>1</td>", "<ol>", "<ul>"):
         assert tag in html
     assert "<h2" not in html, "headings are the page's own"
+
+
+def test_formulas_become_mathml_and_prices_and_code_stay_text():
+    pytest.importorskip("latex2mathml")
+    half = "<math><mrow><mfrac><mrow><mn>1</mn></mrow><mrow><mn>2</mn></mrow></mfrac></mrow></math>"
+    for written in (r"値は $\frac{1}{2}$ です", r"値は \(\frac{1}{2}\) です", r"値は $$\frac{1}{2}$$ です"):
+        assert formatted(written) == f"<p>値は {half} です</p>\n"
+    assert half in formatted("$$\n\\frac{1}{2}\n$$") and half in formatted("\\[\n\\frac{1}{2}\n\\]")
+    for plain in ("$5 と $10 です", "`$x$`"):
+        assert "<math" not in formatted(plain)
+
+
+@pytest.mark.parametrize(
+    "latex", [r"\frac{1}{", r"\begin{matrix}1", "{" * 900, r"\sqrt{" * 160, r"\frac" * 190, "x" * 1001]
+)
+def test_broken_or_endless_latex_stays_the_text_that_was_written(latex):
+    assert mathml(latex) is None
+    assert words_of(formatted(f"値は ${latex}$ です")) == words_of(f"<p>値は {safe(f'${latex}$')} です")
 
 
 def test_line_breaks_of_a_model_stay_line_breaks():
@@ -36,12 +54,28 @@ def test_line_breaks_of_a_model_stay_line_breaks():
         "```html\n<img src=x onerror=alert(1)>\n```",
         "| <b onmouseover=alert(1)> |\n|---|\n| ${alert(1)} |",
         "&lt;script&gt; &#36;{alert(1)}",
+        r"$\text{<img src=x onerror=alert(1)>}$ \(\href{javascript:alert(1)}{x}\) $${{a}}$${b}$$ $<img src=x>$",
     ],
 )
 def test_nothing_that_a_model_writes_becomes_markup_address_or_template(text):
     html = reply_html(text)
     tags = {tag.lower() for tag in re.findall(r"<\s*/?\s*([a-zA-Z0-9]+)", html)}
-    assert tags <= {"div", "p", "br", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "em", "strong"}
+    assert tags <= {
+        "div",
+        "p",
+        "br",
+        "code",
+        "pre",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "em",
+        "strong",
+        *DRAWN,
+    }
     assert not re.search(r"<[^>]*(href|src|on\w+)=", html)
     assert not set("${}`") & set(html)
 

@@ -246,9 +246,9 @@ def test_live_answers_are_shown_and_saved_beside_the_recorded_ones_with_their_ti
     now = LiveAnswers(key, "http://here/v1", {"base": "qwen"}, cells)
     value = grid_value(recorded, key=key, models=page.results.models, notes={}, now=now)
     column = value["columns"][0]["cells"]
-    assert [cell["kind"] for cell in column] == ["plain", "plain now", "explain"]
-    assert now.time in column[1]["line"] and "http://here/v1 · qwen" in column[1]["line"] and "≠" in column[1]["line"]
-    assert "いまの答え" in column[1]["body"] and "いまの答え" not in column[0]["body"]
+    assert [cell["kind"] for cell in column] == ["explain", "plain", "plain now"]
+    assert now.time in column[2]["line"] and "http://here/v1 · qwen" in column[2]["line"] and "≠" in column[2]["line"]
+    assert "いまの答え" in column[2]["body"] and "いまの答え" not in column[0]["body"]
     assert value["matrix"].count('<tr class="now"') == 1
     text = comparison(page, key, "en", now)
     assert text.count("## base · Answer only") == 2 and "(http://here/v1 · qwen)" in text and "いまの答え：e" in text

@@ -1,9 +1,12 @@
 """The pieces of HTML: hostile text stays text, every state has a word, and the lists stay short."""
 
+import csv
+import io
 import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +16,7 @@ from medllm.page.components import LABELS
 from medllm.page.context import LONGEST_LIST, Shelf
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import LANGUAGES, LONGEST_CARD, both, question_card, safe, words
-from medllm.page.routes import comparison, table
+from medllm.page.routes import comparison, lines
 from medllm.page.scores import scores
 from medllm.page.selection import OUTCOMES, Filter, Wanted, records_of, rows
 from medllm.side_by_side import Cell
@@ -157,7 +160,34 @@ def test_the_list_counts_filters_and_leaves_as_a_file(page):
     assert all(page.results.question(key).year == 2022 for key in keys)
     assert f"<b>{len(keys)}</b>" in rows(page.results, wanted, 20)
     assert Wanted.read({"model": "base", "outcome": "lost", "year": "2022"}, page.results) == wanted
-    assert len(table(records_of(page.results, wanted), "jsonl").splitlines()) == len(keys) * 6
+    assert len("".join(lines(records_of(page.results, wanted), "jsonl")).splitlines()) == len(keys) * 6
+    alone = list(csv.DictReader(io.StringIO("".join(lines(records_of(page.results, wanted, only=True), "csv")))))
+    assert len(alone) == len(keys) * 2 and {row["model"] for row in alone} == {"base"}
+
+
+def test_a_long_list_leaves_in_pieces_and_a_row_names_its_letters(page):
+    wanted = Wanted("base", "lost")
+    records = list(records_of(page.results, wanted)) * 40
+    pieces = list(lines(records, "csv"))
+    assert len(pieces) > 2 and max(map(len, pieces)) < 80_000
+    key = wanted.keys(page.results)[0]
+    plain, explained = (page.results.record(key, "base", prompt) for prompt in ("plain", "explain"))
+    row = re.sub("<[^>]+>", "", rows(page.results, wanted, 1))
+    assert f"base{plain.answer.upper()}✓" in row and f"→{(explained.answer or '').upper()}" in row
+
+
+def test_a_question_of_any_characters_is_opened_from_a_list(page):
+    odd = "115\u202eA'1\""
+    first = page.results.questions[0].question_id
+    ids = [odd if name == first else name for name in page.results.table.column("question_id").to_pylist()]
+    at = page.results.table.column_names.index("question_id")
+    table = page.results.table.set_column(at, "question_id", pa.array(ids))
+    questions = (replace(page.results.questions[0], question_id=odd), *page.results.questions[1:])
+    results = replace(page.results, questions=questions, table=table, _memory={})
+    html = rows(results, Wanted("base", "asked"), 1)
+    (named,) = re.findall(r'data-key="([^"]*)"', html)
+    assert unquote(named) == results.keys[0] == f"kakuu/{odd}"
+    assert "\u202e" not in html
 
 
 def test_a_cell_that_a_spreadsheet_would_run_is_made_inert(page):
@@ -165,7 +195,7 @@ def test_a_cell_that_a_spreadsheet_would_run_is_made_inert(page):
     risky = type(record)(
         **{name: getattr(record, name) for name in record.__dataclass_fields__} | {"completion": "=1+1"}
     )
-    assert "'=1+1" in table([risky], "csv")
+    assert "'=1+1" in "".join(lines([risky], "csv"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

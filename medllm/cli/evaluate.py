@@ -60,6 +60,10 @@ def evaluate(  # noqa: PLR0913  an option each
     out: Annotated[Optional[Path], typer.Option(help="Folder of the results; else one in runs/.")] = None,  # noqa: UP045
     base: Annotated[Optional[str], typer.Option(help="Base of adapters that name none here.", metavar="MODEL")] = None,  # noqa: UP045
     key: Annotated[Optional[str], typer.Option(help="Variable with the key of URL#NAME.", metavar="VARIABLE")] = None,  # noqa: UP045
+    chat_template: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Template of models without one; asks all by chat.", show_default=False),
+    ] = None,
     hub: HubOption = None,
     set_: SetOption = [],  # noqa: B006  typer copies it
     json_: JsonOption = False,
@@ -82,6 +86,7 @@ def evaluate(  # noqa: PLR0913  an option each
         data=data or (),
         base=base,
         key=key,
+        chat_template=chat_template,
         changes=changes,
         prompts=modes.split(",") if modes else None,
         shots=shots,

@@ -37,6 +37,7 @@ def evaluate(  # noqa: PLR0913  an argument for each option of the command
     out: str | Path | None = None,
     base: str | None = None,
     key: str | None = None,
+    chat_template: str | Path | None = None,
     hub: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Results:
@@ -55,6 +56,7 @@ def evaluate(  # noqa: PLR0913  an argument for each option of the command
         out: The folder of the results; else one in `runs/` that is named by all that decides the answers.
         base: The base of adapters that name none that is found here.
         key: The environment variable with the key of the servers behind `URL#NAME`.
+        chat_template: The chat template (its file, or its text) of models here that have none; all are asked by chat.
         hub: The Hub that models are read from, as an address or a folder.
         changes: Keys of a recipe and their values, as `{"evaluate.max_new_tokens.plain": 256}`.
 
@@ -69,6 +71,7 @@ def evaluate(  # noqa: PLR0913  an argument for each option of the command
         data=_data(data),
         base=base,
         key=key,
+        chat_template=None if chat_template is None else str(chat_template),
         changes=changes,
         prompts=modes,
         shots=shots,

@@ -17,7 +17,9 @@ from medllm.exam.question import Question
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.generation.types import Delta, Generator, Request, take_turn
 from medllm.page.results import RecordedResults
+from medllm.recipe.read import template_text
 from medllm.recipe.servers import ENGINES, LOCAL, for_prompt, is_vllm
+from medllm.recipe.validators import is_template
 from medllm.side_by_side import Cells, Generators, Round
 
 SILENCE = 120.0
@@ -129,7 +131,8 @@ def open_live(description: str | None = None) -> Live | None:
     It is JSON: `{"url": ".../v1", "models": {"base": "NAME", ...}, "chat": false}` for a server, whose key is in
     OPENAI_API_KEY; a model may have its own address, as in a recipe: `{"api", "model", "chat", "key", "request"}`. Or
     `{"base": "FOLDER|ORG/NAME@REV", "adapters": {"cpt": "...", "final": "..."}}` for adapters here, with `"engine"` one
-    of a recipe's that is no address. `format`, `prompts`, `system_prompt`, `chat_template_kwargs`: as in a recipe.
+    of a recipe's that is no address, and `"chat_template"` that of models without one. `format`, `prompts`,
+    `system_prompt`, `chat_template_kwargs`: as in a recipe.
     """
     description = description or os.environ.get("MEDLLM_LIVE")
     if not description or description == "none":
@@ -191,11 +194,16 @@ def _adapters(settings: dict[str, Any]) -> Live:
     if engine not in ENGINES and not is_vllm(engine):
         raise ValueError(f"`engine` is {engine}, not one of {', '.join(ENGINES)}")
     dtype = settings.get("dtype", "float32")
-    form = settings.get("format", "completion")
-    forms = asked_as(models, sources, engine=engine, form=form)
+    given = settings.get("chat_template")
+    form = settings.get("format", "completion" if given is None else "chat")
+    if given is not None:
+        given = template_text(given, Path())
+        if not is_template(given):
+            raise ValueError(f"`chat_template` is {given}, no template and no file that can be read")
+    forms = asked_as(models, sources, engine=engine, form=form, given=given)
     refuse_thinking_without_chat(forms, settings.get("prompts", ()))
     how: dict[str, Any] = {"engine": engine, "dtype": dtype, "quantization": quantization}
-    makers = make_generators(models, sources, form=form, **how)
+    makers = make_generators(models, sources, form=form, given=given, **how)
     chat = any(form.chat for form in forms.values())
     if settings.get("kind") == "zerogpu":
         makers = {name: (OnZeroGpu(maker), known) for name, (maker, known) in makers.items()}

@@ -100,6 +100,7 @@ def _adapters(recipe: Recipe, made: Made) -> dict[str, object] | None:
             return None
     live: dict[str, object] = {"base": recipe.base, "adapters": adapters}
     if recipe.evaluate.format != "completion":
-        asked = recipe.evaluate.model_dump(mode="json", include={"format", "system_prompt", "chat_template_kwargs"})
+        keys = {"format", "system_prompt", "chat_template", "chat_template_kwargs"}
+        asked = recipe.evaluate.model_dump(mode="json", include=keys)
         live |= {**asked, "prompts": list(recipe.evaluate.prompts)}
     return live | ({"quantization": "nf4"} if recipe.evaluate.quantization == "nf4" else {})

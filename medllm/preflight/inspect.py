@@ -16,13 +16,13 @@ from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import Stage, base_of, parse_reference
 from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
-from medllm.recipe.servers import is_address, takes_any_type
+from medllm.recipe.servers import for_prompt, is_address, switches, takes_any_type
 from medllm.recipe.training import Training
 from medllm.training.devices import missing_tracker
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import no_template, own_template, template_of
+from medllm.weights.chat_template import no_template, open_template, own_template, template_of
 from medllm.weights.checkpoint import read_json
-from medllm.weights.loadable import adapter_errors, model_errors, parse_template
+from medllm.weights.loadable import adapter_errors, has_tokenizer, model_errors, parse_template
 
 
 def adapter_bases(recipe: Recipe, config_of: Callable[[Use], Mapping[str, Any] | None]) -> dict[str, str]:
@@ -99,7 +99,7 @@ def check_templates(recipe: Recipe, stages: Collection[Stage], sources: Mapping[
     for stage in stages:
         settings = getattr(recipe, stage)
         if given := getattr(settings, "chat_template", None):
-            _check_given_template(stage, given, sources.get("base"), findings)
+            _check_given_template(recipe, stage, given, sources, findings)
             continue
         if getattr(settings, "format", None) != "chat" or is_address(getattr(settings, "engine", "")):
             continue
@@ -111,16 +111,38 @@ def check_templates(recipe: Recipe, stages: Collection[Stage], sources: Mapping[
                 findings.add(f"{stage}.format", no_template(stage, folder))
 
 
-def _check_given_template(stage: Stage, given: str, base: Path | None, findings: Findings) -> None:
-    """Check that the recipe's chat template is Jinja, and that the base has none of its own."""
+def _check_given_template(
+    recipe: Recipe, stage: Stage, given: str, sources: Mapping[str, Path], findings: Findings
+) -> None:
+    """Check that the recipe's chat template is Jinja, and that the base, or one of the models asked, has none."""
     with findings.collect("chat_template"):
         parse_template("chat_template", given)
+    base = sources.get("base")
+    asked = [use.source for use in uses(recipe, stage) if use.wanted == "model" and not use.only]
+    if base is None and asked and all(source in sources and own_template(sources[source]) for source in asked):
+        base = sources[asked[0]]
     if base is not None and own_template(base) is not None:
         text = (
             f"{base} has a chat template of its own, by which it would be asked. Remove `chat_template` (and write "
             "`chat_template_kwargs` for its values), or change the template in the base's files."
         )
         findings.add("chat_template", RecipeError("recipe.two-chat-templates", text))
+
+
+def check_thinking_pairs(recipe: Recipe, sources: Mapping[str, Path], findings: Findings) -> None:
+    """Check that the template by which pairs of `prompt: think` are to be trained writes the thinking of a reply."""
+    settings, trained = recipe.preferences, recipe.rpo or recipe.preferences
+    if settings is None or trained is None or settings.prompt != "think":
+        return
+    base = sources.get("base")
+    folder = sources.get(trained.model, base)
+    text = folder and (template_of(folder, base) or trained.chat_template)
+    if not folder or not text or not has_tokenizer(folder if base is None else base):
+        return
+    values = {**switches(thinks=True), **for_prompt(settings.chat_template_kwargs, "think")}
+    with findings.collect("preferences.prompt"):
+        chat = open_template(folder, base, text, trained.model)
+        chat.refuse_dropped_thinking("think", values, "preferences.prompt")
 
 
 def check_trackers(recipe: Recipe, stages: Collection[Stage], findings: Findings) -> None:
@@ -230,5 +252,7 @@ def inspect(
         check_preferences(recipe.preferences, sources, findings, thorough=thorough)
     check_models(recipe, stages, sources, listed or {}, findings)
     check_templates(recipe, stages, sources, findings)
+    if "preferences" in stages:
+        check_thinking_pairs(recipe, sources, findings)
     check_trackers(recipe, stages, findings)
     return findings.faults

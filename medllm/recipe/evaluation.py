@@ -32,6 +32,7 @@ def evaluation_recipe(
     data: Sequence[str] = (),
     base: str | None = None,
     key: str | None = None,
+    chat_template: str | None = None,
     changes: Mapping[str, Any] | None = None,
     **settings: Any,  # noqa: ANN401  keys of `evaluate`; None leaves one out
 ) -> Recipe:
@@ -44,6 +45,7 @@ def evaluation_recipe(
         data: The folder of the catalogue's exams, or one with a folder for each, or `NAME=FOLDER`.
         base: The base of the adapters that do not name theirs.
         key: The environment variable with the key of the servers behind `URL#NAME`.
+        chat_template: The chat template (its file, or its text) of models here that have none; all are asked by chat.
         changes: Keys of the recipe and their values, as `--set` has them.
         settings: Values of the `evaluate` block.
 
@@ -59,6 +61,9 @@ def evaluation_recipe(
     tree["exams"] = {name: {"source": place} for name, place in sources.items() if place is not None}
     if base is not None:
         tree["base"] = _model(base, None)[1]
+    if chat_template is not None:
+        tree["chat_template"] = chat_template
+        tree["evaluate"].setdefault("format", "chat")
     return recipe_of(tree, Path("medllm evaluate"), changes or {})
 
 

@@ -239,14 +239,14 @@ def _validate(tree: Tree, path: Path) -> Recipe:
     recipe = Recipe.model_validate(tree)
     if recipe.chat_template is not None:
         # As text it goes wherever the recipe goes, a Job among others, where the file is not.
-        template = _template_text(recipe.chat_template, path.parent)
+        template = template_text(recipe.chat_template, path.parent)
         recipe, tree = recipe.model_copy(update={"chat_template": template}), {**tree, "chat_template": template}
     recipe = _inherited(recipe)
     recipe._path, recipe._tree = path, tree
     return recipe
 
 
-def _template_text(given: str, folder: Path) -> str:
+def template_text(given: str, folder: Path) -> str:
     """Read a chat template from its file, unless it is given as text; a file that cannot be read stays as it is."""
     if is_template(given):
         return given

@@ -110,7 +110,15 @@ def _form(settings: Preferences, sources: dict[str, Path]) -> AskedAs:
     models = {_name_of(settings): settings.model}
     forms = asked_as(models, sources, engine=settings.engine, form=settings.format, given=settings.chat_template)
     refuse_thinking_without_chat(forms, [settings.prompt])
-    return forms[_name_of(settings)]
+    form = forms[_name_of(settings)]
+    if settings.prompt == "think" and form.template:
+        from medllm.generation.identity import base_under
+        from medllm.weights.chat_template import open_template
+
+        folder, base = sources[settings.model], base_under(settings.model, sources)
+        chat = open_template(folder, base, form.template, settings.model)
+        chat.refuse_dropped_thinking("think", _values(settings), "preferences.prompt")
+    return form
 
 
 def _values(settings: Preferences) -> dict[str, Any]:

@@ -53,8 +53,9 @@ def no_template(name: str, folder: Path) -> ModelError:
     """Return the error of a model that is to be asked by chat and has no chat template, to be raised or listed."""
     return ModelError(
         "generation.no-chat-template",
-        f"{name}: {folder} has no chat template, and `format: chat` needs one. Write `format: completion`, or `auto`, "
-        "or give one (`chat_template: ./FILE.jinja`).",
+        f"{name}: {folder} has no chat template, and `format: chat` needs one. Give one: `chat_template: ./FILE.jinja` "
+        "in a recipe, `--chat-template FILE` of `medllm evaluate`, `\"chat_template\": \"FILE\"` of live models. Or write "
+        "`format: completion`, or `auto`.",
     )
 
 
@@ -86,6 +87,13 @@ def given_template(folder: Path, base: Path | None, text: str) -> str:
 
     place = folder if base is None or has_tokenizer(folder) else base
     return begun_template(load_tokenizer(place), text, "chat_template")
+
+
+def open_template(folder: Path, base: Path | None, text: str, name: str) -> ChatTemplate:
+    """Return a template with the tokenizer of the model in a folder, or of the base below it."""
+    from medllm.weights.load import load_tokenizer
+
+    return ChatTemplate(load_tokenizer(folder if base is None or has_tokenizer(folder) else base), text, name)
 
 
 class ChatTemplate:
@@ -167,8 +175,8 @@ class ChatTemplate:
         if not self._kept[key]:
             raise ModelError(
                 "weights.template-drops-thinking",
-                f"{place}: a reply has thinking, and the chat template of {self.name} does not write it, so the model "
-                "would learn not to think. Use a template that writes `reasoning_content`, or pairs of "
+                f"{place}: the replies have thinking, and the chat template of {self.name} does not write it, so the "
+                "model would learn not to think. Use a template that writes `reasoning_content`, or pairs of "
                 "`prompt: explain`.",
             )
 

@@ -138,3 +138,19 @@ def test_a_chat_template_of_the_recipe_is_for_a_base_without_one_and_is_jinja(wa
     (ward.folder / "base" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     found = ward.codes(**chat, chat_template="{{ messages }}")
     assert found == [("chat_template", "recipe.two-chat-templates")]
+
+
+def test_a_chat_template_that_no_model_of_an_evaluation_needs_is_refused(ward: Ward):
+    alone = {"base": None, "corpus": None, "preferences": None, "evaluate__models": {"own": "./base"}}
+    given = {"evaluate__format": "chat", "chat_template": "{{ messages }}"}
+    assert ward.codes(**alone, **given) == []
+    (ward.folder / "base" / "chat_template.jinja").write_text("{{ messages }}")
+    assert ward.codes(**alone, **given) == [("chat_template", "recipe.two-chat-templates")]
+
+
+def test_pairs_of_thinking_by_a_template_that_drops_it_are_refused_before_any_stage(ward: Ward):
+    thinks = {"preferences__prompt": "think", "preferences__format": "chat", "preferences__pairs": ["chosen>rejected"]}
+    for family, codes in (("qwen2_5", [("preferences.prompt", "weights.template-drops-thinking")]), ("qwen3", [])):
+        (ward.folder / "base" / "chat_template.jinja").write_text(tiny.published_template(family), "utf-8")
+        assert ward.codes(**thinks) == codes
+        assert ward.codes(**thinks | {"preferences__prompt": "explain"}) == []

@@ -132,3 +132,12 @@ def test_years_are_read_as_people_type_them():
     for text in ("18", "2020-2018", "last", "2018;2019"):
         with refused("command.unknown-value", text):
             years_of(text)
+
+
+def test_a_chat_template_is_read_from_its_file_and_asks_by_chat(ward, tmp_path):
+    (tmp_path / "own.jinja").write_text("{{ messages[0].content }}", "utf-8")
+    settings = asked("me/a", on=[str(ward)], chat_template=str(tmp_path / "own.jinja"))
+    assert (settings.chat_template, settings.format) == ("{{ messages[0].content }}", "chat")
+    assert asked("me/a", on=[str(ward)], chat_template="{{ messages }}", format="auto").format == "auto"
+    with refused("recipe.no-chat-template", "none.jinja"):
+        asked("me/a", on=[str(ward)], chat_template="none.jinja")

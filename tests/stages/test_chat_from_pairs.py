@@ -199,6 +199,9 @@ def test_a_template_without_a_place_for_thinking_does_not_train_pairs_that_have_
     cpt = tiny.make_adapter(tmp_path / "cpt", base, std=0.0)
     with refused("weights.template-drops-thinking"):
         rpo.make(tiny.RPO, {"base": base, "cpt": cpt, "preferences": thinking_pairs}, tmp_path / "rpo")
+    with refused("weights.template-drops-thinking", "preferences.prompt"):  # before any question is asked
+        preferences.make(settings(**THINKING), {**sources, "base": base, "cpt": cpt}, tmp_path / "preferences")
+    assert not (tmp_path / "preferences.part" / preferences.REPLIES).exists()
 
 
 def test_votes_among_thinking_pairs_are_trained_without_thinking(sources, tmp_path):

@@ -7,14 +7,17 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from medllm.exam.prompts import render
+from medllm.exam.question import own_question
 from medllm.generation.engine.batching import PromptReader
 from medllm.generation.identity import asked_as
 from medllm.generation.types import BASE, Request
+from medllm.page.live import open_live
 from medllm.stages import cpt, rpo
 from medllm.stages.merge import merge_into
 from medllm.training import callbacks
 from medllm.training.load import chat_template_for
-from medllm.weights.chat_template import begun_template, own_template
+from medllm.weights.chat_template import ChatTemplate, begun_template, own_template
 from medllm.weights.load import load_tokenizer
 from tests import tiny
 from tests.refusals import refused
@@ -94,3 +97,19 @@ def test_without_one_chat_is_refused_and_a_template_of_its_own_wins(sources, tmp
     (own / "chat_template.jinja").write_text("{{ bos_token }}Q {{ messages[0]['content'] }}", "utf-8")
     settings = bare.model_copy(update={"chat_template": TURNS})
     assert chat_template_for(settings, {**sources, "base": own}, tokenizer).text.startswith("{{ bos_token }}Q")
+
+
+def test_live_models_without_a_template_are_asked_by_the_one_that_is_given(sources, tmp_path):
+    described = {"base": str(sources["base"]), "adapters": {}}
+    with refused("generation.no-chat-template", '"chat_template": "FILE"'):
+        open_live(json.dumps(described | {"format": "chat"}))
+    (tmp_path / "own.jinja").write_text(SILENT, "utf-8")
+    live = open_live(json.dumps(described | {"chat_template": str(tmp_path / "own.jinja")}))
+    prompt = render(own_question("患者の発熱"))
+    generator, name = live.generators["base"]
+    (reply,) = generator.generate([Request(**prompt.request_fields, key="q", model=name, max_new_tokens=4)])
+    tokenizer = load_tokenizer(sources["base"])
+    chat = ChatTemplate(tokenizer, begun_template(tokenizer, SILENT, "own"), "own")
+    assert live.chat and reply.prompt_tokens == len(chat.prompt(prompt.messages))
+    with refused("page.bad-live-models", "`chat_template` is none.jinja"):
+        open_live(json.dumps(described | {"chat_template": "none.jinja"}))

@@ -1,9 +1,10 @@
 """Three models asked two ways on real questions: ours, against plain generate, lm-evaluation-harness and a server.
 
 Run: python benchmarks/generation.py BASE_FOLDER IGAKUQA_FOLDER [--questions 100] [--tokens 48] [--batch 8]
-     [--adapters FOLDER] [--no-plain] [--harness] [--endpoint http://127.0.0.1:8000/v1]
+     [--adapters FOLDER] [--no-plain] [--harness] [--endpoint http://127.0.0.1:8000/v1] [--engines local transformers vllm]
 Prints CPU seconds (fair on a busy machine) and wall seconds of each, the ratio to ours, and how many answers are equal.
---harness wants `lm_eval` importable. --endpoint asks a server that has base, cpt and final; --adapters keeps the two
+--engines compares nothing but medllm's own engines, as `engine: NAME` of a recipe opens them, each with the first;
+loading a model and starting a server (MEDLLM_VLLM) are not counted. --harness wants `lm_eval` importable. --endpoint asks a server that has base, cpt and final; --adapters keeps the two
 adapters, so that it can be started with them: vllm serve BASE --served-model-name base --enable-lora
 --max-lora-rank 16 --lora-modules cpt=FOLDER/cpt final=FOLDER/final
 """
@@ -11,10 +12,13 @@ adapters, so that it can be started with them: vllm serve BASE --served-model-na
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,7 +27,8 @@ from medllm.exam.benchmarks import exemplars, load
 from medllm.exam.prompts import render
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.engine.local import LocalGenerator
-from medllm.generation.types import Request, shared_length
+from medllm.generation.factory import make_generators
+from medllm.generation.types import Request, engine_of, release_model, shared_length
 
 MODELS = ("base", "cpt", "final")
 Work = Callable[[], dict[str, str]]
@@ -108,19 +113,48 @@ def server(url: str, asked: list[Request]) -> dict[str, str]:
     return {reply.key: reply.text for reply in EndpointGenerator(url).generate(asked)}
 
 
+@contextmanager
+def engine(name: str, base: Path, adapters: dict[str, Path], asked: list[Request], dtype: str) -> Iterator[Work]:
+    """Open the models by one of medllm's engines, ask the longest prompt once, and give the work of asking them all."""
+    sources = {"base": base, **adapters}
+    generators = make_generators({model: model for model in MODELS}, sources, engine=name, dtype=dtype)
+    generator = generators["base"][0]
+    mine = [replace(request, model=generators[request.model][1]) for request in asked]
+    longest = max(mine, key=lambda request: len(request.text))  # a server starts with room for it
+    list(generator.generate([replace(longest, key="first")]))
+    print(engine_of(generator), flush=True)
+    yield lambda: {reply.key: reply.text for reply in generator.generate(mine)}
+    release_model(generator)
+
+
+def compare_engines(names: list[str], way: tuple[Path, dict[str, Path], list[Request], str]) -> None:
+    """Measure each engine, and print its ratios to the first."""
+    with engine(names[0], *way) as work:
+        mine, cost = timed(work)
+    print(f"{names[0]:12} {cost[0]:8.1f} s CPU  {cost[1]:8.1f} s wall  {len(mine)} answers", flush=True)
+    for name in names[1:]:
+        with engine(name, *way) as work:
+            report(name, way[2], mine, cost, work)
+
+
 def timed(work: Work) -> tuple[dict[str, str], Cost]:
-    """What came out, and what it took."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """What came out, and what it took this program and the servers that it has started."""
+
+    def spent() -> float:
+        children = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+        return time.process_time() + sum(times.user + times.system for times in children)
+
+    wall, cpu = time.perf_counter(), spent()
     found = work()
-    return found, (time.process_time() - cpu, time.perf_counter() - wall)
+    return found, (spent() - cpu, time.perf_counter() - wall)
 
 
 def report(name: str, asked: list[Request], mine: dict[str, str], ours: Cost, work: Work) -> None:
     """Measure one other way and print what it took, its ratio to ours, and how often it says the same."""
     theirs, (cpu, wall) = timed(work)
     same = sum(mine[request.key] == theirs[request.key] for request in asked)
-    print(f"{name:8} {cpu:8.1f} s CPU  {wall:8.1f} s wall  {same} of {len(asked)} answers equal")
-    print(f"{'':8} {cpu / ours[0]:8.2f} x CPU {wall / ours[1]:8.2f} x wall", flush=True)
+    print(f"{name:12} {cpu:8.1f} s CPU  {wall:8.1f} s wall  {same} of {len(asked)} answers equal")
+    print(f"{'':12} {cpu / ours[0]:8.2f} x CPU {wall / ours[1]:8.2f} x wall", flush=True)
 
 
 def main() -> None:
@@ -137,6 +171,7 @@ def main() -> None:
     parser.add_argument("--plain", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--harness", action="store_true")
     parser.add_argument("--endpoint")
+    parser.add_argument("--engines", nargs="*", default=[])
     given = parser.parse_args()
     asked = requests(given.igakuqa, given.questions, given.tokens)
     with tempfile.TemporaryDirectory() as scratch:
@@ -145,13 +180,16 @@ def main() -> None:
             name: folder / name if (folder / name).is_dir() else adapter(given.base, folder / name, seed)
             for seed, name in enumerate(MODELS[1:])
         }
+        if given.engines:
+            compare_engines(given.engines, (given.base, adapters, asked, given.dtype))
+            return
 
         def ours() -> dict[str, str]:
             generator = LocalGenerator(given.base, adapters, dtype=given.dtype, batch_size=given.at_once)
             return {reply.key: reply.text for reply in generator.generate(asked)}
 
         mine, cost = timed(ours)
-        print(f"{'ours':8} {cost[0]:8.1f} s CPU  {cost[1]:8.1f} s wall  {len(asked)} answers", flush=True)
+        print(f"{'ours':12} {cost[0]:8.1f} s CPU  {cost[1]:8.1f} s wall  {len(asked)} answers", flush=True)
         way = (given.base, adapters, asked, given.batch, given.dtype)
         if given.plain:
             report("plain", asked, mine, cost, lambda: plain(*way))

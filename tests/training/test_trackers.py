@@ -90,3 +90,20 @@ def test_wandb_gets_figures_alone_and_sends_nothing_where_the_hub_is_offline(mon
     set_up_trackers("cpt", tiny.CPT.model_copy(update={"report_to": ("wandb",)}))
     assert os.environ.get("WANDB_MODE") == mode and os.environ["WANDB_CONSOLE"] == "off"
     assert os.environ["WANDB_PROJECT"] == "mine", "what the environment states stays"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what mlflow and sqlalchemy have to say to each other
+def test_mlflow_keeps_the_losses_of_the_log_in_the_store_that_its_variable_names(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed; `pip install mlflow` runs this test")
+    monkeypatch.setattr(os, "environ", {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"})
+    sources = {"base": tiny.make_base(tmp_path / "base"), "corpus": tiny.make_corpus(tmp_path / "corpus")}
+    cpt.make(Cpt.model_validate({**SETTINGS, "report_to": ["mlflow"]}), sources, tmp_path / "out")
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("medllm")
+    (kept,) = client.search_runs([experiment.experiment_id])
+    assert kept.info.status == "FINISHED"
+    drawn = {point.step: point.value for point in client.get_metric_history(kept.info.run_id, "loss")}
+    lines = (tmp_path / "out" / "training" / "log.jsonl").read_text("utf-8").splitlines()
+    assert drawn == {line["step"]: pytest.approx(line["loss"]) for line in map(json.loads, lines)}
+    assert list(drawn) == [1, 2, 3, 4, 5]

@@ -1,12 +1,14 @@
 """Three models asked two ways on real questions: ours, against plain generate, lm-evaluation-harness and a server.
 
 Run: python benchmarks/generation.py BASE_FOLDER IGAKUQA_FOLDER [--questions 100] [--tokens 48] [--batch 8]
-     [--adapters FOLDER] [--no-plain] [--harness] [--endpoint http://127.0.0.1:8000/v1] [--engines local transformers vllm]
+     [--adapters FOLDER] [--no-plain] [--harness] [--endpoint http://127.0.0.1:8000/v1]
+     [--engines local transformers vllm]
 Prints CPU seconds (fair on a busy machine) and wall seconds of each, the ratio to ours, and how many answers are equal.
 --engines compares nothing but medllm's own engines, as `engine: NAME` of a recipe opens them, each with the first;
-loading a model and starting a server (MEDLLM_VLLM) are not counted. --harness wants `lm_eval` importable. --endpoint asks a server that has base, cpt and final; --adapters keeps the two
-adapters, so that it can be started with them: vllm serve BASE --served-model-name base --enable-lora
---max-lora-rank 16 --lora-modules cpt=FOLDER/cpt final=FOLDER/final
+loading a model and starting a server (MEDLLM_VLLM) are not counted. --harness wants `lm_eval` importable. --endpoint
+asks a server that has base, cpt and final; --adapters keeps the two adapters, so that it can be started with them:
+vllm serve BASE --served-model-name base --enable-lora --max-lora-rank 16 --lora-modules cpt=FOLDER/cpt
+final=FOLDER/final
 """
 
 import argparse
@@ -142,7 +144,7 @@ def timed(work: Work) -> tuple[dict[str, str], Cost]:
 
     def spent() -> float:
         children = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
-        return time.process_time() + sum(times.user + times.system for times in children)
+        return time.process_time() + sum(float(times.user + times.system) for times in children)
 
     wall, cpu = time.perf_counter(), spent()
     found = work()

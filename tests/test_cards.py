@@ -60,6 +60,9 @@ def test_a_whole_model_is_served_by_its_name_and_by_ollama_through_gguf(tmp_path
     ):
         assert "$ vllm serve o/toy\n" in card and "$ ollama create toy -f Modelfile" in card
         assert "convert_hf_to_gguf.py model --outtype q8_0 --outfile model.gguf" in card
+    card = served(tmp_path, monkeypatch, "merge", facts={"gguf": {"file": "model.gguf"}})
+    assert "$ hf download o/toy model.gguf --local-dir .\n" in card and "convert_hf_to_gguf" not in card
+    assert "$ ollama create toy -f Modelfile" in card
 
 
 def test_an_adapter_is_served_beside_its_base_and_one_that_vllm_refuses_is_merged_first(tmp_path, monkeypatch):

@@ -60,10 +60,7 @@ def evaluate(  # noqa: PLR0913  an option each
     out: Annotated[Optional[Path], typer.Option(help="Folder of the results; else one in runs/.")] = None,  # noqa: UP045
     base: Annotated[Optional[str], typer.Option(help="Base of adapters that name none here.", metavar="MODEL")] = None,  # noqa: UP045
     key: Annotated[Optional[str], typer.Option(help="Variable with the key of URL#NAME.", metavar="VARIABLE")] = None,  # noqa: UP045
-    chat_template: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Template of models without one; asks all by chat.", show_default=False),
-    ] = None,
+    chat_template: Annotated[Optional[str], typer.Option(metavar="FILE", help="For models without one.")] = None,  # noqa: UP045
     hub: HubOption = None,
     set_: SetOption = [],  # noqa: B006  typer copies it
     json_: JsonOption = False,

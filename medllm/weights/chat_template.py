@@ -54,7 +54,7 @@ def no_template(name: str, folder: Path) -> ModelError:
     return ModelError(
         "generation.no-chat-template",
         f"{name}: {folder} has no chat template, and `format: chat` needs one. Give one: `chat_template: ./FILE.jinja` "
-        "in a recipe, `--chat-template FILE` of `medllm evaluate`, `\"chat_template\": \"FILE\"` of live models. Or write "
+        'in a recipe, `--chat-template FILE` of `medllm evaluate`, `"chat_template": "FILE"` of live models. Or write '
         "`format: completion`, or `auto`.",
     )
 
@@ -89,6 +89,7 @@ def given_template(folder: Path, base: Path | None, text: str) -> str:
     return begun_template(load_tokenizer(place), text, "chat_template")
 
 
+@lru_cache(maxsize=8)
 def open_template(folder: Path, base: Path | None, text: str, name: str) -> ChatTemplate:
     """Return a template with the tokenizer of the model in a folder, or of the base below it."""
     from medllm.weights.load import load_tokenizer

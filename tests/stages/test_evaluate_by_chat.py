@@ -1,6 +1,7 @@
 """Evaluation by chat: plain, explained and after thinking, of models here and behind a server in one evaluation."""
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -119,6 +120,24 @@ def test_a_model_that_cannot_be_asked_so_is_refused_before_any_is_asked(sources,
     evaluate.make(settings(format="auto", prompts=("plain",)), bare, tmp_path / "text")
     runs = pq.read_table(tmp_path / "text" / "runs").to_pylist()
     assert {run["format"] for run in runs} == {"completion"}
+
+
+@pytest.mark.parametrize(
+    ("template", "code"),
+    [
+        ("{{ raise_exception('no users') }}", "weights.template-raises"),
+        ("hello", "weights.template-without-question"),
+    ],
+)
+def test_a_template_that_cannot_ask_is_refused_by_its_models_name_before_weights_are_loaded(
+    sources, tmp_path, monkeypatch, template, code
+):
+    bad = tmp_path / "bad"
+    shutil.copytree(sources["base"], bad)
+    (bad / "chat_template.jinja").write_text(template, "utf-8")
+    monkeypatch.setattr("medllm.generation.engine.local.load_base", lambda *_, **__: 1 / 0)
+    with refused(code, "mine:"):
+        evaluate.make(settings(models={"mine": "mine"}, engine="auto"), {**sources, "mine": bad}, tmp_path / "out")
 
 
 def test_an_evaluation_that_names_no_format_has_the_digest_of_before_there_were_formats():

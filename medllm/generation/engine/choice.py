@@ -70,8 +70,8 @@ def _quick(
         reason = difference(quick)
     # An architecture that the local engine does not know fails in its own way, at any step.
     except Exception as fault:
-        if engine == LOCAL and isinstance(fault, ModelError):
-            raise
+        if isinstance(fault, ModelError) and (engine == LOCAL or fault.code.startswith("weights.")):
+            raise  # what is wrong with the files is wrong for every engine
         text = (str(fault).strip() or type(fault).__name__).splitlines()[0]
         return None, f"the local engine cannot follow it ({type(fault).__name__}: {text[:200]})"
     quick.read = quick.written = 0  # what the check read and wrote belongs to no reply

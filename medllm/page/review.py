@@ -50,11 +50,34 @@ class ReviewPair:
 
 
 @dataclass(frozen=True)
+class Assignment:
+    """Who rates what: each of the first `pairs` pairs goes to `overlap` of the raters, who take turns.
+
+    >>> [Assignment(("s", "t", "u"), pairs=4, overlap=2).places(rater) for rater in "stuv"]
+    [[0, 2, 3], [0, 1, 3], [1, 2], []]
+    """
+
+    raters: tuple[str, ...]
+    """The raters' numbers, as `VoteBox.rater` gives them."""
+    pairs: int
+    overlap: int
+
+    def places(self, rater: str) -> list[int]:
+        """Return the places of a rater's pairs among all; empty for a rater who is not listed."""
+        if rater not in self.raters:
+            return []
+        at = self.raters.index(rater)
+        return [place for place in range(self.pairs) if (at - place) % len(self.raters) < self.overlap]
+
+
+@dataclass(frozen=True)
 class Review:
     """The pairs of some results."""
 
     results: RecordedResults
     cutoff: date | None = None
+    assignment: Assignment | None = None
+    """Who rates what; None: every rater may rate every pair."""
 
     @cached_property
     def candidates(self) -> list[tuple[str, str, str]]:
@@ -87,10 +110,14 @@ class Review:
         assert b is not None
         return ReviewPair(key, a, b)
 
-    def block(self, at: int) -> range:
-        """Return the positions of the block that a position is in; the last block may be shorter."""
+    def size(self, rater: str) -> int:
+        """Return the number of pairs that a rater may rate."""
+        return len(self._order(rater))
+
+    def block(self, rater: str, at: int) -> range:
+        """Return the positions of the block that a rater's position is in; the last block may be shorter."""
         first = at // BLOCK * BLOCK
-        return range(first, min(first + BLOCK, len(self.candidates)))
+        return range(first, min(first + BLOCK, self.size(rater)))
 
     @cached_property
     def _orders(self) -> dict[str, list[tuple[str, str, str]]]:
@@ -100,9 +127,12 @@ class Review:
     def _order(self, rater: str) -> list[tuple[str, str, str]]:
         order = self._orders.get(rater)
         if order is None:
-            own = self.candidates[COMMON:]
+            common = 0 if self.assignment else COMMON
+            places = self.assignment.places(rater) if self.assignment else range(len(self.candidates))
+            order = [self.candidates[place] for place in places if place < len(self.candidates)]
+            own = order[common:]
             random.Random(rater).shuffle(own)
-            order = self.candidates[:COMMON] + own
+            order[common:] = own
             for old in list(self._orders)[: max(0, len(self._orders) + 1 - RATERS)]:
                 self._orders.pop(old, None)  # another request may have done so
             self._orders[rater] = order

@@ -129,7 +129,9 @@ class ReviewPages:
         pair = self.ballot.review.pair(rater, at) if at is not None else None
         place = self.ballot.place(rater)
         if pair is None or at is None:
-            return no_more() + self._figures() + self._progress(rater, place)
+            review = self.ballot.review
+            reason = "not_assigned" if review.assignment and not review.size(rater) else "no_pairs"
+            return no_more(reason) + self._figures() + self._progress(rater, place)
         if self.ballot.closed(rater, at):
             return self.block(rater, at // BLOCK)
         question = self.page.results.question(pair.key)
@@ -137,7 +139,7 @@ class ReviewPages:
         ids = self.ballot.votes_on(rater, pair)
         earlier = self._earlier(ids)
         form = pair_form(pair, question, at, use, language, earlier, ids[-1] if ids else "")
-        remark = self._remark(at, place, earlier, voted=bool(ids))
+        remark = self._remark(rater, at, place, earlier, voted=bool(ids))
         return self._progress(rater, place, at) + remark + form + self._figures()
 
     def _earlier(self, ids: Sequence[str]) -> Vote | None:
@@ -146,12 +148,12 @@ class ReviewPages:
             return None
         return self.ballot.journal.vote(ids[-1])
 
-    def _remark(self, at: int, place: int, earlier: Vote | None, *, voted: bool) -> str:
+    def _remark(self, rater: str, at: int, place: int, earlier: Vote | None, *, voted: bool) -> str:
         """Return what is special about a pair, and the ways to the pair before and to the next one.
 
         `voted`: the rater has judged it before; `earlier` is that vote, where this machine still has it.
         """
-        block, parts, ways = self.ballot.review.block(at), [], []
+        block, parts, ways = self.ballot.review.block(rater, at), [], []
         if at > block.start:
             ways.append(f'<button type="button" data-pair="{at - 1}" id="correct">{both("correct_before")}</button>')
         if voted:
@@ -165,8 +167,8 @@ class ReviewPages:
 
     def _progress(self, rater: str, place: int, at: int | None = None) -> str:
         """Return how much of this block and of everything is judged, the time left, and the complete blocks."""
-        total = len(self.ballot.review.candidates)
-        block = self.ballot.review.block(min(place if at is None else at, max(total - 1, 0)))
+        total = self.ballot.review.size(rater)
+        block = self.ballot.review.block(rater, min(place if at is None else at, max(total - 1, 0)))
         done = max(0, min(place, block.stop) - block.start)
         text = both(
             "review_progress", n=block.start // BLOCK + 1, done=done, size=len(block), place=f"{place:,}",
@@ -191,14 +193,14 @@ class ReviewPages:
     def block(self, rater: str, number: int) -> str:
         """Return a complete block: each pair with its models, their verdicts and the rater's vote."""
         place = self.ballot.place(rater)
-        block = self.ballot.review.block(number * BLOCK)
+        block = self.ballot.review.block(rater, number * BLOCK)
         if number < 0 or not len(block) or not self.ballot.closed(rater, block.start):
             return no_more("block_open") + self._progress(rater, place)
         choices = {vote.vote_id: vote.choice for vote in self.ballot.journal.votes()}
         rows = "".join(self._judged(rater, at, choices) for at in block)
         heads = "".join(f'<th scope="col">{head}</th>' for head in (both("which"), "A", "B", both("your_vote")))
         tools = f'<a data-own="medllm/votes.csv" href="#" download>{both("own_votes")}</a>'
-        if place < len(self.ballot.review.candidates):
+        if place < self.ballot.review.size(rater):
             tools += f'<button type="button" data-pair="" id="next-block">{both("next_block")}</button>'
         return (
             f'{self._progress(rater, place)}<section class="card"><h2>{both("block_done", n=number + 1)}</h2>'

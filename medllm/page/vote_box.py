@@ -1,6 +1,7 @@
 """Storage of votes: the journal first, then the Hub; the rater is thanked only after a vote can no longer be lost."""
 
 import hmac
+import json
 import os
 import unicodedata
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from medllm.exam.prompts import Prompt
 from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import RecordedResults, key_of
-from medllm.page.review import Review, ReviewPair, correction_id, rater_number, vote_id
+from medllm.page.review import Assignment, Review, ReviewPair, correction_id, rater_number, vote_id
 from medllm.votes.agreement import Agreement, agreement
 from medllm.votes.journal import Journal, Uploader
 from medllm.votes.vote import Vote, counted, pair_of, preference_rows
@@ -25,6 +26,10 @@ NAMED = "name:"
 
 PERSISTENT = Path("/data")
 """Folder that survives a restart in a Space with persistent storage."""
+
+
+ASSIGNMENTS = "assignments.json"
+"""File in the votes' folder that says which raters rate which pairs; without it every rater may rate all."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class VoteBox:
 
     def closed(self, rater: str, at: int) -> bool:
         """Return whether a rater has voted on every pair of the block of this one: its models may be named."""
-        return self.place(rater) >= self.review.block(at).stop > at
+        return self.place(rater) >= self.review.block(rater, at).stop > at
 
     def votes_on(self, rater: str, pair: ReviewPair) -> list[str]:
         """Return the ids of a rater's votes on a pair, each the correction of the one before."""
@@ -75,7 +80,7 @@ class VoteBox:
     def own_votes(self, rater: str) -> list[Vote]:
         """Return a rater's votes in blocks that are complete: those of an open block would name its models."""
         place = self.place(rater)
-        open_from = self.review.block(place).start if place < len(self.review.candidates) else place
+        open_from = self.review.block(rater, place).start if place < self.review.size(rater) else place
         pairs = (self.review.pair(rater, at) for at in range(open_from))
         complete = {pair.identity for pair in pairs if pair is not None}
         number = rater_number(rater)
@@ -145,7 +150,27 @@ def open_vote_box(results: RecordedResults, folder: Path | None, stack: ExitStac
     review = Review(results, _cutoff(results))
     uploader = _uploader(results, repo_id, journal, stack) if repo_id else None
     lasting = lasting_place is not None or not on_space
-    return VoteBox(review, journal, uploader, lasting=lasting, key=_key(journal, lasting=lasting))
+    box = VoteBox(review, journal, uploader, lasting=lasting, key=_key(journal, lasting=lasting))
+    file = journal.folder / ASSIGNMENTS
+    return replace(box, review=replace(review, assignment=_assignment(file, box))) if file.is_file() else box
+
+
+def _assignment(file: Path, box: VoteBox) -> Assignment:
+    """Read who rates what: the names of the raters, the number of pairs, and how many raters get each of them."""
+    try:
+        form = json.loads(file.read_text(encoding="utf-8"))
+        names, pairs, overlap = form["raters"], form["pairs"], form["overlap"]
+        raters = tuple(box.rater(f"{NAMED}{name}") for name in names)
+        good = len(set(raters)) == len(raters) >= overlap >= 1 and pairs >= 1 and all(isinstance(n, str) for n in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise DataError(
+            "preferences.broken-assignments",
+            f'{file}: is no list of who rates what. Write {{"raters": ["NAME", ...], "pairs": 60, "overlap": 2}}: '
+            "names that differ, and an overlap of 1 up to their number.",
+        )
+    return Assignment(raters, int(pairs), int(overlap))
 
 
 def _key(journal: Journal, *, lasting: bool) -> bytes:

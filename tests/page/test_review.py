@@ -4,6 +4,8 @@ import asyncio
 import csv
 import io
 import json
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from itertools import combinations
@@ -17,9 +19,10 @@ import medllm.cli.main  # noqa: F401  (registers the commands)
 from medllm.cli.app import app
 from medllm.errors import DataError, HubError
 from medllm.page.context import PageContext
+from medllm.page.html import words
 from medllm.page.review import BLOCK, COMMON, Review, correction_id, sentences, vote_id
-from medllm.page.review_form import agreement_line, pair_form, review_routes
-from medllm.page.vote_box import VoteBox, card
+from medllm.page.review_form import ReviewPages, agreement_line, pair_form, review_routes
+from medllm.page.vote_box import VoteBox, card, open_vote_box
 from medllm.votes.journal import Journal
 from medllm.votes.statistics import vote_report
 from medllm.votes.vote import counted
@@ -55,6 +58,36 @@ def test_every_pair_can_be_reached_once_and_the_first_are_the_same_for_all(revie
     assert one[:COMMON] == two[:COMMON]
     assert one != two
     assert sorted(one) == sorted(two)
+
+
+def test_assigned_pairs_go_to_as_many_raters_as_the_study_wants_and_to_nobody_else(tmp_path, page):
+    (tmp_path / "assignments.json").write_text('{"raters": ["Sato", "田中", "kato"], "pairs": 30, "overlap": 2}')
+    with ExitStack() as stack:
+        box = open_vote_box(page.results, tmp_path, stack)
+    assigned = Counter()
+    for name in ("name: sato ", "name:田中", "name:Kato"):
+        rater = box.rater(name)
+        pairs = [box.review.pair(rater, at) for at in range(box.review.size(rater))]
+        assert len(pairs) == 20 and box.review.pair(rater, 20) is None
+        assigned.update((pair.key, *sorted((pair.a.model, pair.b.model))) for pair in pairs)
+    assert len(assigned) == 30 and set(assigned.values()) == {2}
+    assert words()["not_assigned"]["en"] in ReviewPages(page, box).pair(box.rater("name:guest"), 0, "en")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"raters": ["a", "A"], "pairs": 9, "overlap": 1}',
+        '{"raters": ["a"], "pairs": 9, "overlap": 2}',
+        '{"raters": ["a"], "pairs": 0, "overlap": 1}',
+    ],
+)
+def test_assignments_that_cannot_be_read_are_refused(tmp_path, page, text):
+    (tmp_path / "assignments.json").write_text(text)
+    with refused("preferences.broken-assignments"), ExitStack() as stack:
+        open_vote_box(page.results, tmp_path, stack)
 
 
 def test_pairs_that_differ_in_correctness_come_first(review):

@@ -215,7 +215,8 @@ def refuse(item: StagePlan) -> None:
                 f"{stage}: AutoTrain has no setting for `lora.{key}` and would leave it out. Train without AutoTrain, "
                 "or remove that key.",
             )
-    for key in ("eval_strategy", "chat_template", *(["optim"] if settings.optim == "muon" else [])):
+    of_rpo = ["loss_type"] if isinstance(settings, Rpo) else []
+    for key in ("eval_strategy", "chat_template", *of_rpo, *(["optim"] if settings.optim == "muon" else [])):
         if getattr(settings, key) != type(settings).model_fields[key].default:
             raise LaunchError(
                 "launch.autotrain-setting",

@@ -30,6 +30,22 @@ Optimizer = Literal[
 ]
 """Optimizers by transformers' names: of torch, of bitsandbytes, its own, and torch's Muon, which it has no name for."""
 
+PreferenceLoss = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "robust",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+]
+"""The losses of a preference pair, by TRL's names."""
+
 Positive = Annotated[float, Field(gt=0)]
 
 HeldOut = Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)]
@@ -181,7 +197,9 @@ class Cpt(Training, Asking):
 class Rpo(Training):
     """Reasoning preference optimization: DPO plus rpo_alpha times the negative log-likelihood of the chosen answer."""
 
-    keys_since: ClassVar[Mapping[str, Any]] = {**EVALUATION, "format": "auto", "chat_template": None}
+    keys_since: ClassVar[Mapping[str, Any]] = {
+        **{**EVALUATION, "format": "auto", "chat_template": None, "loss_type": "sigmoid", "label_smoothing": 0.0},
+    }
 
     model: str
     """The reference model and the start."""
@@ -198,6 +216,11 @@ class Rpo(Training):
     """Weight of the chosen answer's negative log-likelihood; 0 is plain DPO, the paper uses 10."""
     beta: Positive = 0.1
     """Strength of the pull towards the reference, as in DPO."""
+    loss_type: PreferenceLoss = "sigmoid"
+    """The loss of a pair by TRL's names: `sigmoid` is DPO's and the paper's, `sigmoid_norm` divides by the answers'
+    lengths; [all of them](training.md#other-losses)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of pairs whose sides may be the wrong way round, for `robust` and `exo_pair`."""
     keep_exemplars: bool = True
     """Train on the pairs with their worked examples before the question, or without."""
     order: Literal["pairs", "questions"] = "pairs"

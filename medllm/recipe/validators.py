@@ -193,6 +193,14 @@ def evaluation_is_complete(recipe: Recipe) -> Iterator[RecipeFault]:
             yield RecipeFault("recipe.no-evaluation", f"{stage}.{key}", text)
 
 
+def smoothing_fits_the_loss(recipe: Recipe) -> Iterator[RecipeFault]:
+    """`label_smoothing` is given with the losses that use it, and `exo_pair` needs it."""
+    if recipe.rpo and bool(recipe.rpo.label_smoothing) != (kind := recipe.rpo.loss_type in ("robust", "exo_pair")):
+        uses_it = "needs a value above 0, as 0.1 for `robust` or 0.001 for `exo_pair`." if kind else "has no effect."
+        text = f"{uses_it} `loss_type` is `{recipe.rpo.loss_type}`; `robust` and `exo_pair` use this key."
+        yield RecipeFault("recipe.label-smoothing", "rpo.label_smoothing", text)
+
+
 def chat_templates_are_texts(recipe: Recipe) -> Iterator[RecipeFault]:
     """Each chat template is a text, which it is once its file is read."""
     stages = {stage: getattr(recipe, stage) for stage in stages_of(recipe)}
@@ -361,6 +369,7 @@ RULES: tuple[Rule, ...] = (
     cutoff_precedes_exams,
     training_has_an_end,
     evaluation_is_complete,
+    smoothing_fits_the_loss,
     chat_templates_are_texts,
     adapter_has_a_shape,
     samples_differ,

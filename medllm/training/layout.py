@@ -301,7 +301,7 @@ def _pair_error(
     batch = trainer._prepare_inputs(collator(pairs))
     before, trainer.whole = trainer.whole, whole
     try:
-        chosen, rejected, _ = trainer.answer_logps(trainer.model, batch)
+        chosen, rejected, *_ = trainer.answer_logps(trainer.model, batch)
     # A layout that a model cannot take fails in its own way, at any of its layers.
     except Exception:
         return torch.tensor(torch.inf)

@@ -95,7 +95,7 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         for batch in chain(learnt, trainer.get_eval_dataloader() if evaluates else ()):
             batch = trainer._prepare_inputs(batch)
             with torch.no_grad(), trainer.compute_loss_context_manager():
-                chosen, rejected, _ = trainer.answer_logps(trainer.model, batch)
+                chosen, rejected, *_ = trainer.answer_logps(trainer.model, batch)
             real = batch[SHARE] > 0
             values = torch.stack([chosen, rejected, torch.ones_like(chosen)], 1)
             table[batch["pair"][real]] = values[real].float()

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.nn.functional import logsigmoid
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -38,27 +37,20 @@ from medllm.training.load import (
     set_up_optimizer,
     trainer_arguments,
 )
+from medllm.training.losses import PairLogps, rpo_loss
 from medllm.training.pair_batches import NOTHING, PairCollator
 from medllm.training.reference import FILE, WHOLE_LOGITS, ComputeReference, check_reference, fuse_head, vocabulary_of
 from medllm.training.targets import lora_config
 from medllm.training.updates import SHARE, Epochs, Updates, add_evaluation
 from medllm.weights.probing import value_of
 
-Logps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 PAIRS = "pairs"
 """The sum that counts the pairs of the others."""
 FOR_MODEL = ("input_ids", "position_ids", "attention_mask")
 
 
-def rpo_loss(policy: Logps, reference: Logps, *, beta: float, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both terms per pair: the DPO loss, and the chosen answer's mean negative log-likelihood."""
-    chosen, rejected, lengths = policy
-    margins = (chosen - reference[0]) - (rejected - reference[1])
-    return -logsigmoid(beta * margins), -chosen / lengths * alpha
-
-
-def answer_logps(model: Any, batch: dict[str, Any], *, whole: bool = True) -> Logps:  # noqa: ANN401  bare or wrapped
-    """Log-probabilities of each pair's chosen and rejected answer, and the lengths of the chosen ones.
+def answer_logps(model: Any, batch: dict[str, Any], *, whole: bool = True) -> PairLogps:  # noqa: ANN401  bare or wrapped
+    """Log-probabilities and lengths of each pair's chosen and rejected answer.
 
     With `whole` the logits of all answers are built at once, which is quickest where they are few; without, the head
     that `fuse_head` gave the model computes them in tiles.
@@ -76,7 +68,8 @@ def answer_logps(model: Any, batch: dict[str, Any], *, whole: bool = True) -> Lo
     # One sum for each answer of each row; a pair finds its answers by their number.
     sums = torch.stack([part.sum(1) for part in scores.split(widths, 1)], 1).reshape(-1)
     counts = torch.stack([part.sum(1) for part in (asked != NOTHING).split(widths, 1)], 1).reshape(-1)
-    return sums[batch["chosen"]], sums[batch["rejected"]], counts[batch["chosen"]]
+    won, lost = batch["chosen"], batch["rejected"]
+    return PairLogps(sums[won], sums[lost], counts[won], counts[lost])
 
 
 class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
@@ -85,9 +78,10 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
     reference: torch.Tensor
     """The reference's log-probabilities of the chosen and the rejected answer, by the number of the pair."""
 
-    def __init__(self, *, alpha: float, whole: bool, **kwargs: Any) -> None:  # noqa: ANN401  what DPOTrainer takes
+    def __init__(self, *, settings: Rpo, whole: bool, **kwargs: Any) -> None:  # noqa: ANN401  what DPOTrainer takes
         super().__init__(**kwargs)
-        self.alpha = alpha
+        self.loss_options: dict[str, Any] = {"beta": settings.beta, "alpha": settings.rpo_alpha}
+        self.loss_options |= {"loss_type": settings.loss_type, "label_smoothing": settings.label_smoothing}
         self.whole = whole
         self.loss_is_scaled_for_ga = True
         self.reference_checked = False
@@ -101,7 +95,7 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         """The reference is asked before the first update, for a full model as for an adapter."""
         return dataset
 
-    def answer_logps(self, model: Any, batch: dict[str, Any]) -> Logps:  # noqa: ANN401  bare or wrapped
+    def answer_logps(self, model: Any, batch: dict[str, Any]) -> PairLogps:  # noqa: ANN401  bare or wrapped
         """Log-probabilities of a batch's answers, in the one way of this run."""
         return answer_logps(model, batch, whole=self.whole)
 
@@ -111,7 +105,7 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         policy = self.answer_logps(model, inputs)
         if not self.reference_checked and self.state.global_step == 0:
             self._check_reference(model, inputs, policy, reference)
-        dpo, nll = rpo_loss(policy, reference, beta=self.beta, alpha=self.alpha)
+        dpo, nll = rpo_loss(policy, reference, **self.loss_options)
         # Sums of all devices are only brought together when a line of the log is written.
         for name, value in self._figures(taught, policy, reference, dpo).items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -119,21 +113,21 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         loss = ((dpo + nll).where(taught, 0.0) * share).sum() * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def _reference_of(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, Logps]:
+    def _reference_of(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, PairLogps]:
         """Which pairs of a batch are real, and the reference's log-probabilities of their answers."""
         taught = inputs[SHARE] > 0
         kept = self.reference[inputs["pair"].cpu()].to(taught.device).where(taught[:, None], 0.0)
-        return taught, (kept[:, 0], kept[:, 1], torch.ones_like(kept[:, 0]))
+        return taught, PairLogps(kept[:, 0], kept[:, 1], *[torch.ones_like(kept[:, 0])] * 2)
 
     def eval_sums(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # noqa: ANN401
         """The figures of a batch's pairs, the loss among them, and how many pairs these are."""
         taught, reference = self._reference_of(inputs)
         policy = self.answer_logps(model, inputs)
-        dpo, nll = rpo_loss(policy, reference, beta=self.beta, alpha=self.alpha)
+        dpo, nll = rpo_loss(policy, reference, **self.loss_options)
         sums = {"loss": (dpo + nll).where(taught, 0.0).sum(), **self._figures(taught, policy, reference, dpo)}
         return sums, sums.pop(PAIRS)
 
-    def _check_reference(self, model: Any, inputs: dict[str, Any], policy: Logps, reference: Logps) -> None:  # noqa: ANN401
+    def _check_reference(self, model: Any, inputs: dict[str, Any], policy: PairLogps, reference: PairLogps) -> None:  # noqa: ANN401
         """Compare the policy with the reference on the first micro-batch, both without dropout."""
         taught = inputs[SHARE] > 0
         if has_dropout(model):
@@ -145,14 +139,14 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         self.reference_checked = True
 
     def _figures(
-        self, taught: torch.Tensor, policy: Logps, reference: Logps, dpo: torch.Tensor
+        self, taught: torch.Tensor, policy: PairLogps, reference: PairLogps, dpo: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Sum up what the log shows over the real pairs of a batch."""
         chosen, rejected = policy[0].detach(), policy[1].detach()
         won, lost = self.beta * (chosen - reference[0]), self.beta * (rejected - reference[1])
         values = {
             "loss/dpo": dpo.detach(),
-            "loss/nll": -chosen / policy[2],
+            "loss/nll": -chosen / policy.chosen_tokens,
             "logps/chosen": chosen,
             "logps/rejected": rejected,
             "rewards/chosen": won,
@@ -211,7 +205,7 @@ def make_trainer(
     answers = max(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in every)
     at_once = settings.per_device_train_batch_size * answers * vocabulary_of(model)
     trainer = RpoTrainer(
-        alpha=settings.rpo_alpha,
+        settings=settings,
         whole=at_once <= WHOLE_LOGITS,
         model=model,
         args=_arguments(settings, work, model, len(pairs)),

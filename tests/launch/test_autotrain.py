@@ -62,6 +62,7 @@ def uv(tmp_path, monkeypatch, script):
             "rpo",
         ),
         ({"rpo.rpo_alpha": 0, "rpo.lora": {**LORA, "use_rslora": True}}, "lora", "rpo"),
+        ({"rpo.rpo_alpha": 0, "rpo.lora": LORA, "rpo.loss_type": "ipo"}, "setting", "rpo"),
         ({"cpt.model": "org/adapter@v1"}, "from-adapter", "cpt"),
     ],
 )

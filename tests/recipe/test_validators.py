@@ -99,6 +99,18 @@ CPT = "cpt:\n  lora: {r: 64, lora_alpha: 128}\n  num_train_epochs: 2\n  learning
             "recipe.no-evaluation",
             ("line 11, cpt.load_best_model_at_end:", "`eval_strategy: steps`"),
         ),
+        (
+            "  rpo_alpha: 10\n",
+            "  rpo_alpha: 10\n  label_smoothing: 0.1\n",
+            "recipe.label-smoothing",
+            ("rpo.label_smoothing:", "`sigmoid`", "`robust`"),
+        ),
+        (
+            "  rpo_alpha: 10\n",
+            "  rpo_alpha: 10\n  loss_type: exo_pair\n",
+            "recipe.label-smoothing",
+            ("rpo.label_smoothing:", "above 0"),
+        ),
         ("merge: {model: rpo}", "merge: {model: base}", "recipe.no-adapter-to-merge", ("line 19, merge.model:",)),
         (
             "preferences:\n  model: cpt",

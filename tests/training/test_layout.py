@@ -145,7 +145,7 @@ def test_every_layout_of_pairs_gives_the_same_probabilities_where_all_are_right(
         )
         tiled = answer_logps(model, PairCollator(0, shared=False, aligned=False)(batch), whole=False)
     for other in (two, ends, tiled):
-        assert [torch.allclose(left, right, atol=1e-4) for left, right in zip(one, other, strict=True)] == [True] * 3
+        assert [torch.allclose(left, right, atol=1e-4) for left, right in zip(one, other, strict=True)] == [True] * 4
 
 
 def test_one_mask_serves_a_model_whose_layers_all_have_a_window(tmp_path):

@@ -3,14 +3,19 @@
 import math
 import random
 from itertools import combinations
+from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
+from trl import DPOTrainer
 
 from medllm.recipe.settings import Lora, Rpo
+from medllm.recipe.training import PreferenceLoss
+from medllm.training.losses import PairLogps, rpo_loss
 from medllm.training.pair_batches import PairCollator, encode_pairs, read_pairs
 from medllm.training.reference import ComputeReference
-from medllm.training.rpo import answer_logps, make_trainer, rpo_loss
+from medllm.training.rpo import answer_logps, make_trainer
 from medllm.weights.load import load_adapters, load_base, load_tokenizer
 from tests import tiny
 from tests.refusals import refused
@@ -85,21 +90,6 @@ def test_the_loss_is_that_of_the_paper_on_a_batch_computed_by_hand(root, tmp_pat
     assert logged["rewards/margins"] != 0
 
 
-def test_the_likelihood_term_is_averaged_per_sequence_and_not_over_the_batchs_tokens():
-    policy = (torch.tensor([-2.0, -30.0]), torch.tensor([-5.0, -5.0]), torch.tensor([2, 10]))
-    dpo, nll = rpo_loss(policy, (policy[0], policy[1], policy[2]), beta=0.1, alpha=10.0)
-    assert dpo.tolist() == pytest.approx([math.log(2)] * 2)
-    assert nll.mean().item() == pytest.approx(10 * (2 / 2 + 30 / 10) / 2)
-    assert nll.mean().item() != pytest.approx(10 * 32 / 12)
-
-
-def test_alpha_zero_is_plain_dpo():
-    policy = (torch.tensor([-2.0]), torch.tensor([-5.0]), torch.tensor([2]))
-    dpo, nll = rpo_loss(policy, (torch.tensor([-3.0]), torch.tensor([-4.0]), policy[2]), beta=0.5, alpha=0.0)
-    assert nll.item() == 0
-    assert dpo.item() == pytest.approx(-math.log(1 / (1 + math.exp(-0.5 * (1.0 + 1.0)))))
-
-
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gemma3_text"])
 def test_a_shared_prompt_gives_the_numbers_of_two_rows(tmp_path, family):
     base = tiny.make_base(tmp_path / "base", family=family)
@@ -113,6 +103,52 @@ def test_a_shared_prompt_gives_the_numbers_of_two_rows(tmp_path, family):
         )
     for left, right in zip(together, apart, strict=True):
         assert torch.allclose(left.float(), right.float(), atol=2e-4)
+
+
+class Written:
+    """A model that gives the tokens of a padded batch of TRL's drawn log-probabilities."""
+
+    def __init__(self, log_probs):
+        self.log_probs = log_probs
+
+    def __call__(self, **_):
+        blank = torch.zeros_like(self.log_probs)
+        return SimpleNamespace(log_probs=self.log_probs, entropy=blank, mean_logits=blank, is_top1=blank.bool())
+
+
+def test_each_loss_is_that_of_trl_on_the_same_pairs(root, tmp_path):
+    trainer = trainer_for(root, tmp_path, lora=LORA)
+    draw = torch.Generator().manual_seed(0)
+    mask = torch.zeros(6, 12, dtype=torch.long)
+    for row, (begin, end) in enumerate([(3, 9), (5, 12), (2, 4), (3, 12), (5, 7), (2, 11)]):
+        mask[row, begin:end] = 1
+    log_probs = -torch.rand(6, 11, generator=draw) * 3 * mask[:, 1:]
+    sums, lengths = log_probs.sum(1), mask.sum(1)
+    moved = torch.tensor([0.5, -2.0, 4.0, -0.25, 3.0, -1.0])
+    reference = sums + moved
+    inputs = {"input_ids": mask, "attention_mask": mask, "completion_mask": mask}
+    inputs |= {"ref_chosen_logps": reference[:3], "ref_rejected_logps": reference[3:]}
+    trainer.precompute_ref_logps, trainer.loss_weights = True, [1.0]
+    trainer.ref_model = None
+    for name in get_args(PreferenceLoss):
+        smoothing = 0.1 if name in ("robust", "exo_pair") else 0.0
+        trainer.loss_types, trainer.label_smoothing, trainer.beta = [name], smoothing, 0.2
+        expected = DPOTrainer._compute_loss(trainer, Written(log_probs), inputs, False)
+        mine, _ = rpo_loss(
+            PairLogps(sums[:3], sums[3:], lengths[:3], lengths[3:]),
+            PairLogps(reference[:3], reference[3:], lengths[:3], lengths[3:]),
+            **{"beta": 0.2, "alpha": 0.0, "loss_type": name, "label_smoothing": smoothing},
+        )
+        assert mine.shape == (3,) and float(mine.mean()) == pytest.approx(float(expected), rel=1e-5), name
+
+
+def test_the_loss_of_the_recipe_is_the_one_that_is_learnt(root, tmp_path):
+    losses = {}
+    for name in ("sigmoid", "hinge"):
+        trainer = trainer_for(root, tmp_path / name, lora=LORA, loss_type=name)
+        trainer.train()
+        losses[name] = trainer.state.log_history[0]["loss/dpo"]
+    assert losses == {"sigmoid": pytest.approx(math.log(2)), "hinge": pytest.approx(1)}, "the start is the reference"
 
 
 @pytest.mark.parametrize("route", ["continued", "merged", "continued nf4", "fresh nf4"])
@@ -151,8 +187,8 @@ def test_adapters_learn_in_float32_on_a_4_bit_base(root, tmp_path):
 def test_a_run_whose_chosen_answers_fall_is_stopped_as_the_recipe_says(root, tmp_path, monkeypatch):
     from medllm.training import rpo
 
-    def unlearning(policy, reference, *, beta, alpha):
-        return policy[0] / policy[2], torch.zeros_like(policy[0])
+    def unlearning(policy, reference, **options):
+        return policy.chosen / policy.chosen_tokens, torch.zeros_like(policy.chosen)
 
     monkeypatch.setattr(rpo, "rpo_loss", unlearning)
     changed = {"max_steps": 6, "logging_steps": 1, "learning_rate": 1e-2, "warmup_ratio": 0.0}
@@ -233,7 +269,7 @@ def gradient(model, batches, pairs):
     for batch in batches:
         policy = answer_logps(model, PairCollator(0, shared=True)(batch))
         moved = torch.tensor([0.3 * (-1) ** pair["pair"] for pair in batch])
-        reference = (policy[0].detach() + moved, policy[1].detach(), policy[2])
+        reference = policy._replace(chosen=policy.chosen.detach() + moved, rejected=policy.rejected.detach())
         (sum(rpo_loss(policy, reference, beta=0.1, alpha=10)).sum() / pairs).backward()
     return {name: one.grad.clone() for name, one in model.named_parameters() if one.requires_grad}
 

@@ -124,6 +124,11 @@ class Question:
         return cls(**known)
 
     @property
+    def held_by(self) -> date | None:
+        """The day by which the exam was held: its date, or the last day of its year; None where neither is known."""
+        return self.exam_date or (date(self.year, 12, 31) if self.year else None)
+
+    @property
     def letters(self) -> str:
         """The letters that can be chosen here, "abcde" for five choices."""
         return LETTERS[: len(self.choices)]

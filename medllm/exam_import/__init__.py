@@ -33,7 +33,7 @@ def write_exam(exam: ImportedExam, folder: Path, source: str, columns: Columns) 
         DataError: The folder holds other files, no question is left, or a question is refused by the reader.
     """
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if folder.exists() and (not folder.is_dir() or (present and "import.json" not in present)):
+    if folder.exists() and (not folder.is_dir() or (present and custom.IMPORT_REPORT not in present)):
         raise DataError("exam.folder-not-empty", f"{folder}: holds other files. Name a new or empty folder with --out.")
     if not exam.questions:
         raise DataError("exam.no-question", f"{source}: no row is a question. Check --columns.")
@@ -46,7 +46,9 @@ def write_exam(exam: ImportedExam, folder: Path, source: str, columns: Columns) 
         draft.unlink(missing_ok=True)
         draft.parent.rmdir()
     write_text(folder / "questions.jsonl", lines)
-    write_text(folder / "import.json", json.dumps(report(exam, source, columns), ensure_ascii=False, indent=2) + "\n")
+    write_text(
+        folder / custom.IMPORT_REPORT, json.dumps(report(exam, source, columns), ensure_ascii=False, indent=2) + "\n"
+    )
 
 
 def report(exam: ImportedExam, source: str, columns: Columns) -> dict[str, Any]:

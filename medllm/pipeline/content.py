@@ -76,7 +76,7 @@ def exam_digest(recipe: Recipe, use: Use, folder: Path) -> str:
 def _read_exam(recipe: Recipe, use: Use, folder: Path) -> Iterator[bytes | str]:
     from medllm.exam.benchmarks import exemplars, load, translations
 
-    name = _reader(recipe, use)
+    name = _reader(recipe, use, folder)
     rows = [question.to_row() for question in load(name, folder) if _is_read(recipe, use, question.year)]
     if use.held_out:
         shown = [_line({key: value for key, value in row.items() if key in _columns()}) for row in rows]
@@ -115,12 +115,15 @@ def _columns() -> set[str]:
     return {PUBLISHED.get(name, name) for name in ASKED}
 
 
-def _reader(recipe: Recipe, use: Use) -> str:
-    """Name the reader of an exam: a past exam in `preferences.data` states it, else it is `own`."""
+def _reader(recipe: Recipe, use: Use, folder: Path) -> str:
+    """Name an exam as the stage that reads it does."""
+    from medllm.exam.benchmarks import name_of_past_exam
+
     if use.wanted == "exam":
         return use.source
     stated = recipe.preferences.data if recipe.preferences else ()
-    return next((named.exam for named in stated if named.source == use.source and named.exam), "own")
+    named = next((source.exam for source in stated if source.source == use.source and source.exam), None)
+    return name_of_past_exam(named, use.source, folder)
 
 
 def _texts(folder: Path) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 from medllm.corpus.decontaminate.audit import AuditReport, AuditRequest, Finding, Stage, audit, write_page
 from medllm.corpus.decontaminate.exam_items import ExamItem, as_item, held_out_questions, translated_items
 from medllm.errors import DataError
-from medllm.exam.benchmarks import CATALOGUE, exemplars, load
+from medllm.exam.benchmarks import CATALOGUE, exemplars, load, name_of_past_exam
 from medllm.exam.prompts import exemplars_before
 from medllm.exam.question import Question, of_years
 from medllm.preferences.pairs import PreferencePair
@@ -151,9 +151,9 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
     if not questions:
         raise DataError(
             "preferences.no-question-left",
-            f"preferences.data: no question is left to ask ({describe_counts(counts)}). They need an exam date on or "
-            "before the cutoff and a verified explanation that was published by then; state `published` for a source "
-            "if you know.",
+            f"preferences.data: no question is left to ask ({describe_counts(counts)}). They need an exam date (or a "
+            "year) that ends on or before the cutoff, and a verified explanation that was published by then; state "
+            "`exam_date` and `published` for a source if you know.",
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
     return QuestionSelection(questions, examples, dict(counts), refused, watch)
@@ -207,10 +207,13 @@ def _read(source: DataSource, sources: dict[str, Path]) -> list[Question]:
             "preferences.test-only-exam",
             f"preferences.data: {known.name} is for tests only, never for training. Use another exam.",
         )
-    questions = of_years(load(source.exam or "own", sources[source.source]), source.years)
-    if source.exam_date is not None:
-        questions = [replace(question, exam_date=question.exam_date or source.exam_date) for question in questions]
-    return questions
+    folder = sources[source.source]
+    name = name_of_past_exam(source.exam, source.source, folder)
+    questions = of_years(load(name, folder), source.years)
+    return [
+        replace(question, exam_date=question.exam_date or source.exam_date or question.held_by)
+        for question in questions
+    ]
 
 
 def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Question]) -> Sequence[Question]:
@@ -218,8 +221,7 @@ def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Questio
         return ()
     if settings.exemplars is None:
         return exemplars_before(fit, settings.cutoff or date.max, settings.shots, settings.prompt)
-    exam = settings.data[0].exam or "own"
-    given = exemplars(exam, sources[settings.exemplars])
+    given = exemplars(settings.data[0].exam or "own", sources[settings.exemplars])
     return exemplars_before(given, settings.cutoff or date.max, settings.shots, settings.prompt)
 
 

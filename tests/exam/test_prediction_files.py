@@ -1,6 +1,5 @@
 """Results files of every tool are recognised by their content; real ones give their publishers' numbers."""
 
-import csv
 import json
 import zipfile
 
@@ -54,14 +53,7 @@ def test_results_of_jmle2026_bench_have_the_marks_of_their_publisher(shared_data
 @pytest.mark.parametrize(("file", "right"), [("119B_qwen2_5-72b", 42), ("119B_pfn-medllm-qwen-72b", 32)])
 def test_answers_of_igakuqa119_are_compared_with_its_own_key(shared_data, file, right):
     folder = shared_data / "igakuqa119"
-    with (folder / "correct_answers_119B.csv").open(encoding="utf-8-sig") as keys:
-        key = {row["問題番号"]: row["解答"] for row in csv.DictReader(keys)}
-    rows = json.loads((folder / "119B_json.json").read_text("utf-8"))
-    exam = [
-        question(",".join(key[row["number"]]), question_id=row["number"], text=row["question"],
-                 choices=tuple(one[3:] for one in row["choices"]))
-        for row in rows
-    ]  # fmt: skip
+    exam = load("igakuqa119", folder)
     (system,) = read_predictions([folder / f"{file}.json"], index(exam), "igakuqa119")
     assert "72" in system.model
     assert len(system.predictions) == 50

@@ -95,3 +95,12 @@ def test_a_row_without_a_needed_column_is_refused_by_the_columns_name(column):
     row = {name: value for name, value in ROWS[0].to_row().items() if name != column}
     with pytest.raises(KeyError, match=column):
         Question.from_row(row)
+
+
+def test_an_exam_with_a_year_alone_was_held_by_the_years_last_day():
+    dated = question(exam_date=date(2016, 2, 6), year=2016)
+    assert [asked.held_by for asked in (dated, question(year=2016), question())] == [
+        date(2016, 2, 6),
+        date(2016, 12, 31),
+        None,
+    ]

@@ -14,6 +14,7 @@ ENGLISH = question(
     "b", text="Which is correct?", choices=("Aspirin", "Insulin", "Dialysis", "Surgery", "Rest"), language="en"
 )
 NUMBER = question("2.1", choices=())
+CHOICES = list(zip("abcde", ONE.choices, strict=True))
 
 READ = {
     "tags": (
@@ -29,6 +30,28 @@ READ = {
             "<answer>答えは b です</answer>",
             "[ANSWER]b[/ANSWER]",
             "<|begin_of_box|>b<|end_of_box|>",
+        ],
+    ),
+    "thinking": (
+        ONE,
+        "b",
+        [
+            "<|channel|>analysis<|message|>答え: a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>",
+            "thought\n答え: a<unused95>b",
+            "<seed:think>x<seed:cot_budget_reflect>100 tokens</seed:cot_budget_reflect>答え: a</seed:think>b",
+            "<think_on>答え: a</think_on>b",
+            "<think/>b",
+            "commentaryWe search.assistantfinal答え: b",
+        ],
+    ),
+    "more tags": (
+        ONE,
+        "b",
+        [
+            '<answer letter="b">肝臓</answer>',
+            "［回答］ b ［/回答］",
+            "<answer>\\boxed{b}</answer>",
+            "<answer>[b]</answer>",
         ],
     ),
     "headings": (
@@ -52,6 +75,10 @@ READ = {
             "正解番号: 2",
             "解答欄: b",
             "答え、b",
+            "《解答》b",
+            "≪正解≫ b",
+            "〈答え〉b",
+            "結論：bが正しい",
         ],
     ),
     "two answers": (
@@ -71,7 +98,24 @@ READ = {
             "該当するのは b と d です。",
         ],
     ),
-    "marks": (ONE, "b", ["答え: イ", "イ", "答え: ㋑", "⑵", "答え: Ⓑ", "答え: 🅱️", "答え: ➁", "2番", "答え：（２）"]),
+    "marks": (
+        ONE,
+        "b",
+        [
+            "答え: イ",
+            "イ",
+            "答え: ㋑",
+            "⑵",
+            "答え: Ⓑ",
+            "答え: 🅱️",
+            "答え: ➁",
+            "2番",
+            "答え：（２）",
+            "②肝臓",
+            "イ．肝臓",
+            "2番目の選択肢",
+        ],
+    ),
     "verdict first": (
         ONE,
         "b",
@@ -80,6 +124,8 @@ READ = {
             "よって、正しい選択肢は b。",
             "正しいものは b",
             "正しいのは、b（肝臓）です。",
+            "正しい選択肢はbの肝臓です。",
+            "この中で正しいのはbだけです。",
             "選ぶなら b",
             "最も適切な選択肢はbです。",
         ],
@@ -97,7 +143,17 @@ READ = {
             "bが最も適切です。",
         ],
     ),
-    "asked for the wrong one": (WRONG, "b", ["誤っているのは b です。", "a: ○\nb: ×\nc: ○\nd: ○\ne: ○"]),
+    "asked for the wrong one": (
+        WRONG,
+        "b",
+        [
+            "誤っているのは b です。",
+            "誤りは b。",
+            "bが誤りである。",
+            "誤っている選択肢: b",
+            "a: ○\nb: ×\nc: ○\nd: ○\ne: ○",
+        ],
+    ),
     "conditions": (
         ONE,
         "b",
@@ -127,6 +183,11 @@ READ = {
             "正解は a じゃなくて b です。",
             "答えは a ではない。b です。",
             "答えは a ではありません。正解は b です。",
+            "答え: a → b に訂正",
+            "答え: a（誤り）→ b",
+            "【回答】a\n【訂正】b",
+            "答え：a　※訂正：b",
+            "正解は a でも c でもなく b です。",
         ],
     ),
     "English corrections": (
@@ -136,6 +197,7 @@ READ = {
             "Answer: A. Wait, no, it's B.",
             "The answer is A. Actually, the answer is B.",
             "Answer: A\nCorrection: B",
+            "Answer: A (correction: B)",
             "The answer is not A but B.",
             "The correct answer isn't A; it's B.",
             "**Answer: ~~A~~ B**",
@@ -150,6 +212,8 @@ READ = {
             "a. 誤り\nb. 正しい\nc. 誤り\nd. 誤り\ne. 誤り",
             "| 肢 | 判定 |\n|---|---|\n| a | × |\n| b | ○ |\n| c | × |\n| d | × |\n| e | × |",
             "❌ a. 胃\n✅ b. 肝臓\n❌ c. 腎臓\n❌ d. 心臓\n❌ e. 肺",
+            "| 肢 | 正誤 | 理由 |\n|-|-|-|\n"
+            + "".join(f"| {letter} {word} | {'正' if letter == 'b' else '誤'} | x |\n" for letter, word in CHOICES),
         ],
     ),
     "keys": (
@@ -165,6 +229,7 @@ READ = {
             '[{"answer": "b"}]',
             '{"answer": {"letter": "b", "text": "肝臓"}}',
             '{"final_answer": 2}',
+            '{"why": "x", "final": "b"}',
             '{"a": false, "b": true, "c": false, "d": false, "e": false}',
             "answer: b\nconfidence: 0.9\nexplanation: 答え: a",
             '{"answer": "b"}\n\n問題: 次\n{"answer": "a"}',
@@ -192,6 +257,7 @@ READ = {
             "The answer is insulin.",
             "Answer: insulin (a hormone)",
             "It has to be B.",
+            "".join(f"{letter}. x - {'Correct' if letter == 'B' else 'Incorrect'} because y.\n" for letter in "ABCDE"),
         ],
     ),
     "stop marks": (
@@ -215,6 +281,12 @@ READ = {
             "答え: b\n\n### 指示:\n次\n### 応答:\n答え: a",
             "答え: b\n<|user|>\n答え: a",
             "答え: b\n45歳の女性。正しいのはどれか。\na: 鼻\nb: 耳\nc: 舌\nd: 目\ne: 皮膚\n答え: c",
+            "答え: b\n45歳の女性。腹痛で来院した。診断はどれか。\n(1) 鼻\n(2) 耳\n(3) 舌\n答え: (1)",
+            "答え: b\n45歳の女性。腹痛で来院した。診断はどれか。\n① 鼻\n② 耳\n③ 舌\n答え: ①",
+            "答え: b\n問2 45歳の女性に行う検査はどれか。\n答え: a",
+            "答え: b\n第2問 45歳の女性に行う検査はどれか。\n答え: a",
+            "答え: b\n## 問題2\n45歳の女性に行う検査はどれか。\n答え: a",
+            "答え: b\n問題文: 45歳の女性に行う検査はどれか。\n答え: a",
         ],
     ),
     "numbers": (
@@ -232,9 +304,13 @@ READ = {
             "<answer>2.1</answer>",
             "答 2.1",
             "答え: 21/10=2.1 (mg)",
+            "BMI = 48.5 / 23.1 = 2.1 kg/m2",
+            "答え: 2.08 を四捨五入して 2.1",
+            "答え: 2.08（小数第2位を四捨五入すると 2.1）",
+            "Answer: 2.08 (rounded to 2.1)",
         ],
     ),
-    "cells": (NUMBER, "28", ["答え: 2 8", "答え：２　８", "①2 ②8", "答え: 28.4 → 28"]),
+    "cells": (NUMBER, "28", ["答え: 2 8", "答え：２　８", "①2 ②8", "①: 2\n②: 8", "答え: 28.4 → 28"]),
     "powers, signs and points": (NUMBER, "0.5", ["答え: .5", ".5", "答え: 1/2 = 0.5", "答え: 5×10^-1"]),
 }
 
@@ -299,6 +375,20 @@ def test_what_gives_no_single_answer_stays_unread(kind):
     assert {reply: parse(reply, asked).answer for reply in replies} == dict.fromkeys(replies)
 
 
+def test_what_was_cut_within_its_answer_stays_unread():
+    cut = [(TWO, "答え: b,"), (TWO, "答え: b と"), (NUMBER, "答え: 2"), (NUMBER, "答え: 2."), (ONE, "thought\n答え: a")]
+    assert [parse(reply, asked, finish_reason="length").answer for asked, reply in cut] == [None] * len(cut)
+    whole = [(TWO, "答え: b,d", "b,d"), (NUMBER, "答え: 2.1 mg", "2.1"), (NUMBER, '{"answer": 2.1}', "2.1")]
+    assert [parse(reply, asked, finish_reason="length").answer for asked, reply, _ in whole] == [w for *_, w in whole]
+
+
+def test_a_text_that_stops_in_a_sentence_after_its_answer_is_truncated_where_nothing_else_is_known():
+    chain = "The liver makes bile. So the answer is b. But the gall bladder stores it. Maybe they wa"
+    assert parse(chain, ONE).status == "truncated"
+    assert parse(chain, ONE, finish_reason="stop").answer == "b"
+    assert parse(f"{chain}nt the organ.", ONE).answer == "b"
+
+
 def test_kana_that_label_something_in_the_question_stand_for_no_choice():
     asked = question(
         "b",
@@ -310,6 +400,15 @@ def test_kana_that_label_something_in_the_question_stand_for_no_choice():
 
 
 UNITS = (
+    "\n1. x\n2. y\n3. z",
+    "四捨五入して",
+    "2.08 を",
+    "a でも ",
+    "a → ",
+    "(訂正",
+    "| 誤 |",
+    "aの",
+    "問2 ",
     "答え:",
     "答え",
     "正解は",

@@ -1,5 +1,6 @@
 """A held-out question is caught wherever it hides: among past questions, worked examples, answers and votes."""
 
+import hashlib
 import json
 from datetime import date
 
@@ -158,3 +159,34 @@ def test_every_igakuqa_question_is_seen_as_a_question_an_example_and_an_answer(s
     answers = [(f"{name}#0", f"似た問題を思い出す。{text}\n以上より答えはaである。") for name, text in turned]
     assert len(watch.match("teacher", answers)) == 2000
     assert watch.facts()["dropped"] == {"few-shot": 2000, "preferences": 2000, "teacher": 2000}
+
+
+def test_an_imported_exam_has_its_folders_name_and_seeds_and_every_other_folder_keeps_its_own(sources, tmp_path):
+    data = [{"source": "./past"}, {"source": "./ward"}, {"source": "you/lung@0a1b"}, {"source": "./igakuqa"}]
+    for number, name in enumerate(("ward", "you/lung@0a1b", "igakuqa")):
+        folder = tiny.make_exam(tmp_path / f"place {number}", 3, first="2015-02-07")
+        rows = [json.loads(line) for line in (folder / "exam.jsonl").read_text("utf-8").splitlines()]
+        put(folder, [{**row, "question_id": f"{number}-{place}"} for place, row in enumerate(rows)])
+        (folder / "import.json").write_text("{}", "utf-8")
+        sources[name if "/" in name else f"./{name}"] = folder
+    asked = settings(data=data, shots=0)
+    selected = select_questions(asked, sources)
+    names = {question.question_id[:2]: question.benchmark for question in selected.questions}
+    assert (names["0-"], names["1-"], names["2-"]) == ("ward", "lung", "own")
+    assert {question.benchmark for question in selected.questions} == {"own", "ward", "lung"}
+    key = preferences.key_of(next(question for question in selected.questions if question.benchmark == "own"))
+    assert key[0] == "own"
+    seeds = [preferences.seed_of(asked, (name, "Q1"), 0) for name in ("own", "ward")]
+    assert seeds == [int(hashlib.sha256(f"0 {name} Q1 0".encode()).hexdigest()[:12], 16) for name in ("own", "ward")]
+
+
+def test_a_past_question_with_a_year_alone_counts_as_asked_on_the_years_last_day(tmp_path):
+    rows = [{**HELD, "question_id": f"Q{year}", "year": year, "exam_date": None} for year in (2016, 2017, 2018)]
+    rows.append({**HELD, "question_id": "undated", "year": None, "exam_date": None})
+    past = {"./past": put(tmp_path / "past", rows)}
+    selected = select_questions(settings(held_out=None, shots=0, cutoff=date(2017, 12, 31)), past)
+    assert [(question.question_id, question.exam_date) for question in selected.questions] == [
+        ("Q2016", date(2016, 12, 31)),
+        ("Q2017", date(2017, 12, 31)),
+    ]
+    assert selected.counts == {"kept": 2, "after the cutoff": 1, "no exam date": 1}

@@ -31,7 +31,8 @@ def _draft(source: TextSource, question: Question, style: PromptStyle) -> Draft:
     joint = render(question, prompt=style, template=source.template).joint
     asked = question_block(question, style, source.template, "linked")
     known = benchmarks.CATALOGUE.get(question.benchmark)
-    exam_date = question.exam_date.isoformat() if question.exam_date else source.exam_date
+    held_by = question.held_by.isoformat() if question.held_by else None
+    exam_date = held_by if question.exam_date else source.exam_date or held_by
     return Draft(
         asked + joint + target_completion(question, style, source.template),
         source.name,

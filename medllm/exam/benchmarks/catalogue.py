@@ -62,6 +62,20 @@ _ALL = (
         questions=2000,
     ),
     Benchmark(
+        name="igakuqa119",
+        title="IgakuQA119: the 119th Japanese medical licensing exam",
+        source="github:docto-rin/IgakuQA119",
+        revision="2d94239",
+        files="question/119S_json.json (any sections A to F), results/correct_answers.csv",
+        license="Apache-2.0 (MHLW exam text, PDL-1.0)",
+        citation="github.com/docto-rin/IgakuQA119",
+        first=date(2025, 2, 8),
+        published=date(2025, 2, 8),
+        test_only=True,
+        language="ja",
+        questions=400,
+    ),
+    Benchmark(
         name="jmle2026",
         title="JMLE2026-Bench: the 120th Japanese medical licensing exam",
         source="github:naoto-iwase/JMLE2026-Bench",
@@ -212,6 +226,7 @@ Loader = Callable[[Path, str], list[Question]]
 
 _LOADERS: dict[str, Loader] = {
     "igakuqa": licensing.read_igakuqa,
+    "igakuqa119": licensing.read_igakuqa119,
     "jmle2026": licensing.read_jmle2026,
     "yakugakuqa": licensing.read_yakugakuqa,
     "jmmlu-med": medical.read_jmmlu,
@@ -239,6 +254,18 @@ def load(name: str, folder: Path) -> list[Question]:
             raise DataError("exam.not-in-folder", f"{folder}: holds no {name}. {how_to_fetch(name, folder)}")
     index(questions)
     return questions
+
+
+def name_of_past_exam(stated: str | None, source: str, folder: Path) -> str:
+    """Name an exam set that a recipe learns from: as stated, an imported one by its folder, any other `own`.
+
+    `source` is what the recipe writes, `./ward` or `ORG/ward@REVISION`; `folder` is where its files lie now. The
+    name is a part of every draw's seed, so folders that no import wrote keep `own`.
+    """
+    if stated or not (folder / custom.IMPORT_REPORT).is_file():
+        return stated or "own"
+    name = Path(source.partition("@")[0]).name or folder.resolve().name
+    return "own" if name in CATALOGUE else name
 
 
 TRANSLATED = {

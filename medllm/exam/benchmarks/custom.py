@@ -13,6 +13,8 @@ from medllm.errors import DataError
 from medllm.exam.question import LETTERS, Language, Question, Translation
 from medllm.exam.tables import table_rows
 
+IMPORT_REPORT = "import.json"
+"""The report that `medllm exam import` writes beside an exam's questions; it marks a folder as imported."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:,\d{3})*(?:\.\d*)?|\.\d+)")
 

@@ -1,4 +1,4 @@
-"""Readers of Japan's licensing exams: IgakuQA and JMLE2026-Bench of physicians, YakugakuQA of pharmacists."""
+"""Readers of Japan's licensing exams: IgakuQA, IgakuQA119, JMLE2026-Bench of physicians, YakugakuQA of pharmacists."""
 
 import re
 from datetime import date
@@ -173,6 +173,75 @@ def _cut_choices(text: str, place: str) -> tuple[str, tuple[str, ...]]:
         "exam.no-choices",
         f"{place}: has no list of choices a, b, c ... in its text. Compare it with the published file.",
     )
+
+
+IGAKUQA119_DATE = date(2025, 2, 8)
+
+_EITHER_OF_119 = {"119E28": "ac"}
+"""Questions of which the set's own scorer takes either letter."""
+_LABELLED_CHOICE = re.compile(r"\s*([a-hａ-ｈ])[.．、)]\s*(.*)", re.S)
+_FOLLOWS = re.compile(r"次の文を読み、?\s*(\d+)")
+_MISSING = "(記載なし)"
+"""What stands for a text or a choice that the published file lacks."""
+
+
+def read_igakuqa119(folder: Path, name: str) -> list[Question]:
+    """Read the questions of every section that the folder has: `119S_json.json`, and keys in `correct_answers*.csv`."""
+    keys = {
+        text_of(row, "問題番号", place): text_of(row, "解答", place)
+        for file in sorted(folder.glob("**/correct_answers*.csv"))
+        for place, row in table_rows(file)
+    }
+    rows = [row for file in sorted(folder.glob("**/119[A-F]_json.json")) for row in array_rows(file)]
+    return [_igakuqa119_question(row, keys, place, name) for place, row in rows]
+
+
+def _igakuqa119_question(row: dict[str, Any], keys: dict[str, str], place: str, name: str) -> Question:
+    question_id = text_of(row, "number", place)
+    if question_id not in keys:
+        raise DataError(
+            "exam.no-key",
+            f"{place}: {question_id} has no key. Put the set's correct_answers.csv (問題番号, 解答) into the folder.",
+        )
+    section, number = question_id[3], int(question_id[4:])
+    text = normal(str(row.get("question") or "")).strip() or _MISSING
+    choices = _labelled_choices(row.get("choices") or [])
+    key = normal(keys[question_id]).lower().replace(" ", "")
+    letters = _EITHER_OF_119.get(question_id)
+    gold = (frozenset(key) & frozenset(LETTERS),) if letters is None else tuple(map(frozenset, letters))
+    head = _FOLLOWS.match(text)
+    return Question(
+        question_id=question_id,
+        benchmark=name,
+        text=text,
+        choices=choices,
+        gold=gold if choices else numeric_gold(key, text),
+        key=tuple(sorted(gold[0])) if choices else (key,),
+        exam_date=IGAKUQA119_DATE,
+        year=IGAKUQA119_DATE.year,
+        section=section,
+        numeric=not choices,
+        points=3 if section in "BE" and number > 25 else 1,
+        required=section in "BE",
+        image=bool(row.get("has_image")),
+        vignette_id=f"119{section}{head[1]}" if head else None,
+        language="ja",
+    )
+
+
+def _labelled_choices(written: list[str]) -> tuple[str, ...]:
+    """Return choices in the places of their letters, without these; a letter that the file skips keeps its place.
+
+    >>> _labelled_choices(["a. 胃", "c. 肺"])
+    ('胃', '(記載なし)', '肺')
+    """
+    labelled = {
+        normal(label[1]): label[2].strip() for choice in written if (label := _LABELLED_CHOICE.match(str(choice)))
+    }
+    if len(labelled) != len(written):
+        return tuple(map(str, written))
+    last = LETTERS.index(max(labelled)) + 1 if labelled else 0
+    return tuple(labelled.get(letter) or _MISSING for letter in LETTERS[:last])
 
 
 YAKUGAKUQA_DATES = {

@@ -34,6 +34,10 @@ _OPENING = re.compile(
     re.I,
 )
 _ROLE_WORD = re.compile(r"\A\s*assistant\s*(?=[<\[◁])")
+_BARE_THOUGHT = re.compile(r"thought[ \t]*\n")
+"""The head of thinking whose special tokens were dropped in decoding, as Gemma's family writes it."""
+_OPEN_LIST = re.compile(r"(?:[,、・と]|\b(?:and|[a-hA-H]))[ \t]*\Z")
+_FINISHED = re.compile(r"(?:[^\w\s(,、・「『《〈:;=+/-]|(?<![A-Za-z])[a-hA-H])\Z")
 _LAST_WORDS = 100
 """Distance from the end, in characters, within which a reply that reads like thinking may give its answer."""
 
@@ -63,14 +67,41 @@ def parse(
         if above.firm:
             parsed, reply = above, replace(reply, text=reply.text[:other], run_on=True)
     truncated, thinking = finish_reason == "length" or reply.truncated, reply.thinking
+    if finish_reason != "stop" and _BARE_THOUGHT.match(reply.text):
+        parsed, truncated, thinking = Parsed(), True, True
+    if truncated and _breaks_off(parsed.answer, reply.text, question):
+        parsed = Parsed()
     if not parsed.firm and not reply.run_on:
-        unfinished = parsed.behind > _LAST_WORDS and thinks_aloud(reply.text)
-        truncated = truncated or (unfinished and finish_reason is None)
+        aloud = thinks_aloud(reply.text)
+        unfinished = parsed.behind > _LAST_WORDS and aloud
+        if finish_reason is None:
+            unfinished = unfinished or _stops_in_a_sentence(reply.text, parsed.behind, aloud=aloud)
+            truncated = truncated or unfinished
         thinking = thinking or (unfinished and truncated)
         parsed = Parsed() if truncated or unfinished else parsed
     parsed = replace(parsed, text=reply.text, run_on=reply.run_on, loop=reply.loop)
     parsed = replace(parsed, truncated=truncated, thinking=thinking)
     return replace(parsed, status=_status(parsed, question))
+
+
+def _breaks_off(answer: str | None, text: str, question: Question | None) -> bool:
+    """Return whether a reply was cut within its answer: in a number, or in a list with fewer letters than asked for."""
+    if answer is None or question is None:
+        return False
+    if question.numeric:
+        return text[-1:].isdigit() or text[-1:] in ".,"
+    return answer.count(",") + 1 < question.answers_wanted and _OPEN_LIST.search(text) is not None
+
+
+def _stops_in_a_sentence(text: str, behind: int, *, aloud: bool) -> bool:
+    """Return whether a text stops in a sentence that it began after its answer, beside sentences that it ended.
+
+    A writer who thinks aloud may have ended them on lines above.
+    """
+    tail = text[len(text) - behind :] if behind else ""
+    sentences = re.split(r"(?<=[。.!?])(?=[\s\u3000-\uffef])" + (r"|\n" if aloud else ""), tail.rstrip())
+    last = sentences[-1].strip()
+    return len(sentences) > 1 and ("\n" not in last or aloud) and _FINISHED.search(last) is None
 
 
 def _find(text: str, question: Question | None) -> Parsed:

@@ -24,7 +24,9 @@ _VERDICT_ENDED = r"(?!な)"
 """「適切な治療法」 is no verdict, 「適切である」 is one."""
 _MARK = re.compile(r"(?P<against>[×✗✘❌✕])|(?P<favour>[○〇◯✓✔✅☑])")
 _FIRST = re.compile(rf"[\s:.、は*)\]→—–|-]*(?:最も)?{_WORDS}{_VERDICT_ENDED}", re.I)
-_ARROW = re.compile(rf"(?:→|⇒|:)[\s*]*(?:最も)?{_WORDS}{_VERDICT_ENDED}", re.I)
+_ARROW = re.compile(rf"(?:→|⇒|:|\s[-–—]\s)[\s*]*(?:最も)?{_WORDS}{_VERDICT_ENDED}", re.I)
+_CELL = re.compile(rf"\|[\s*]*(?:{_WORDS}|(?P<wrong>誤り?|不正解)|(?P<right>正))[\s*]*\|", re.I)
+"""A verdict that fills a cell of a table's row."""
 _LAST = re.compile(rf"{_WORDS}[\s*]*(?:です|である|だ|と(?:なる|いえる|考えられる)|な\w{{1,8}})?[\s*。.!)|]*$", re.I)
 
 
@@ -44,10 +46,13 @@ def verdicts(text: str) -> dict[str, bool]:
 
 def _verdict(segment: str) -> bool | None:
     """Return the verdict of a mark, of the first or last words, or after an arrow; other words are no verdict."""
-    for place in (_MARK.search(segment), _FIRST.match(segment), _ARROW.search(segment), _LAST.search(segment)):
+    for place in (_MARK.search(segment), _FIRST.match(segment), _ARROW.search(segment)):
         if place is not None:
             return place["favour"] is not None
-    return None
+    if cell := _CELL.search(segment):
+        return bool(cell["favour"] or cell["right"])
+    last = _LAST.search(segment)
+    return None if last is None else last["favour"] is not None
 
 
 def agrees(answer: str, verdicts: dict[str, bool]) -> bool | None:
@@ -96,7 +101,7 @@ _RUN = re.compile(
     rf"{_OPEN}(?P<run>[a-hA-H]{{2,5}}){_CLOSE}(?![A-Za-z0-9])(?=[ \t]*(?:$|[\n。.,、)\]}}(]|です|である|だ|が|と))"
 )
 _DIGIT = re.compile(
-    rf"{_OPEN}(?P<digit>[1-8])(?:番)?{_CLOSE}(?![\d%])(?!\.\d)"
+    rf"{_OPEN}(?P<digit>[1-8])(?:番目?(?:の選択肢)?)?{_CLOSE}(?![\d%])(?!\.\d)"
     r"(?=\s*(?:$|[\n。.,、・/:)\]}(]|です|である|だ|が|と|および|及び|and|の[1-5二三四五]つ|の二つ))"
 )
 _KANA = re.compile(
@@ -115,6 +120,13 @@ _INSTEAD = re.compile(
     r"\s*[、,]?\s*(?:では(?:なく|ない|ありません)|でなく|じゃな(?:く|い))(?:て|です|のです)?[、。,]?\s*"
     r"(?:(?:正しくは|正解は|答えは|むしろ|実は|実際は|本問は)[、,]?\s*)?"
 )
+_NOR = re.compile(
+    r"\s*[a-hA-H](?:\s*でも[、\s]*[a-hA-H]){0,6}\s*でも(?:な(?:く|い)|ありません)(?:て|です)?[、。,]?\s*"
+    r"(?:(?:正しくは|正解は|答えは)[、,]?\s*)?"
+)
+"""「a でも c でもなく」, before the letters that are right."""
+_CHANGED = re.compile(r"\s*(?:\((?:誤り?|×|訂正前|間違い|wrong)\))?\s*(?:→|⇒)\s*(?=[a-hA-H](?![A-Za-z0-9]))", re.I)
+"""The arrow of 「a → b に訂正」 and 「a(誤り)→ b」."""
 _NOT_BUT = re.compile(r"\s*not\s+", re.I)
 _BUT = re.compile(r"\s*[,.;]?\s*(?:but(?:\s+rather)?|rather|instead|it\s+is|it's)\s+", re.I)
 _DENIED = re.compile(
@@ -157,10 +169,13 @@ def letters_at(text: str, start: int, allowed: str, *, lenient: bool) -> tuple[f
         letters = _list_at(text, denied.end(), allowed, lenient=False)
         instead = _BUT.match(text, letters[1]) if letters else None
         return closed_list(text, instead.end(), allowed) if instead else None
+    if (denied := _NOR.match(text, start)) is not None:
+        return closed_list(text, denied.end(), allowed)
     letters = _list_at(text, start, allowed, lenient=lenient)
     if letters is None or letters[0] == frozenset(allowed):
         return None
-    if (other := _INSTEAD.match(text, letters[1])) is not None:
+    other = _INSTEAD.match(text, letters[1]) or _CHANGED.match(text, letters[1])
+    if other is not None:
         return closed_list(text, other.end(), allowed)
     return None if _DENIED.match(text, letters[1]) else letters
 

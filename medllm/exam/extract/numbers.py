@@ -34,6 +34,13 @@ _INSTEAD = re.compile(
     r"[^\d\n。、]{0,8}(?:では(?:なく|ない|ありません)|でなく|じゃなく)(?:て|です)?[、。,]?\s*(?:(?:正しくは"
     r"|正解は|答えは)[、,]?)?\s*"
 )
+_ROUNDED = re.compile(
+    r"[^\d\n。、(]{0,8}\s*\(?\s*(?:(?:これを|の)?小数(?:点以下|点)?第?[\d一二三]+?位(?:以下)?)?を?"
+    r"(?:四捨五入|切り?捨て|切り?上げ)(?:して|すると|し[、,]?|て|ると|で)\s*(?:答えは)?(?=[約\d.])"
+    r"|[^\d\n。、(]{0,8}\s*[,(]?\s*(?:which\s+)?(?:is\s+)?round(?:ed|s|ing)\s+(?:off\s+|up\s+|down\s+)?to\s+(?=[\d.])",
+    re.I,
+)
+"""The rounding of a number to the one behind it: 「2.08 を四捨五入して 2.1」."""
 _CELLS = re.compile(r"❶\s*[:=は]?\s*(\d)[\s,、]*❷\s*[:=は]?\s*(\d)(?:[\s,、]*❸\s*[:=は]?\s*(\d))?")
 _BLANK_CELLS = re.compile(r"(\d(?:[ \t]+\d)+)(?![\d.,%])(?=\s*(?:$|[\n。]|です|である))")
 _EQUALS = re.compile(r"[=≈≒]|[→⇒](?:\s*(?:四捨五入(?:して|すると)|切り(?:捨て|上げ)て))?|で(?=\s*[\d.])|\bequals\b")
@@ -48,7 +55,9 @@ _CONCLUDED_NUMBER = re.compile(
 _RIGHT_NUMBER = re.compile(
     r"(?:正しい(?:の|値|数)は|求める(?:値|数)は)\s*(?=[\d約.])|(?:^|(?<=[\s、。は]))(?=[\d.]{1,12}[^\d\n。、]{0,6}が(?:正解|正答|答え)(?!とは|では))"
 )
-_LAST_NUMBER = re.compile(r"[ \t]*[-+−]?(?:約|およそ)?[\d.,]{1,12}[ \t]*[^\d\n。、]{0,8}")
+_LAST_NUMBER = re.compile(
+    r"[ \t]*[-+−]?(?:約|およそ)?[\d.,]{1,12}[ \t]*[^\d\n。、]{0,8}(?<=[a-zA-Zμ])?(?:[23²³][^\d\n。、]{0,5})?[。.]?"
+)
 _SUM = re.compile(r"[^\n]{0,300}")
 _WORD_IN_SUM = re.compile(r"[ぁ-ん]{2,}")
 
@@ -71,7 +80,7 @@ def number_at(text: str, start: int) -> str | None:
         return "".join(cells[1].split())
     result = _result_of(text, begin)
     match = _NUMBER.match(text, begin if result is None else result)
-    if match is not None and (other := _INSTEAD.match(text, match.end())):
+    if match is not None and (other := _INSTEAD.match(text, match.end()) or _ROUNDED.match(text, match.end())):
         match = _NUMBER.match(text, other.end())
     return None if match is None or _NO_NUMBER.match(text, match.end()) else _digits(match)
 
@@ -115,6 +124,9 @@ def find_number(text: str) -> Parsed:
             return Parsed(answer=number, extraction_rule="correction")
     if end:
         return Parsed() if WITHDRAWN.search(text, end) else digits
+    cells = _CELLS.fullmatch(text)
+    if cells:
+        return Parsed(answer=number_at(text, 0), extraction_rule="bare", firm=True)
     bare = _BARE_NUMBER.fullmatch(text)
     if bare:
         number = number_at(text, bare.start("number"))

@@ -24,7 +24,9 @@ _TAG_NAME = (
     r"|最終回答|回答|解答|答え|答|正解|結論"
 )
 _TAG = re.compile(
-    rf"<\|?(?P<end>/|end_of_)?(?:{_TAG_NAME}|begin_of_box|box)\|?>\s*|\[(?P<shut>/)?(?:FINAL_?)?ANSWER\]\s*", re.I
+    rf"<\|?(?P<end>/|end_of_)?(?:{_TAG_NAME}|begin_of_box|box)(?:\s[^<>\n]{{0,60}})?\|?>\s*"
+    r"|\[(?P<shut>/)?(?:FINAL_?)?ANSWER\]\s*|\[(?P<closed>/)(?:最終)?(?:回答|解答|答え|答|正解)\]\s*",
+    re.I,
 )
 _BREAK = re.compile(r"</?(?:br|p|div|li|ul|ol|h[1-6]|tr|table|tbody|thead)\b[^<>\n]{0,80}>", re.I)
 _STYLE = re.compile(
@@ -55,7 +57,7 @@ def plain(text: str) -> str:
     if "~~" in text or "<" in text:
         text = _STRUCK.sub("", text)
     if "<" in text or "[" in text:
-        text = _TAG.sub(lambda tag: "\n" if tag["end"] or tag["shut"] else "\ntagged: ", text)
+        text = _TAG.sub(lambda tag: "\n" if tag["end"] or tag["shut"] or tag["closed"] else "\ntagged: ", text)
     if "</" in text or "<br" in text:
         text = _STYLE.sub("", _BREAK.sub("\n", text))
     if "```" in text or "~~~" in text:
@@ -79,6 +81,7 @@ def _without_latex(text: str) -> str:
 _NAME = (
     r"(?:\w{1,12}[:_])?(?:(?:ant)?think(?:ing)?(?:_fast(?:er)?)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad"
     r"|(?:inner|internal)?_?monologue|plan(?:ning)?|思考|推論|考察|分析|chain_of_thought|cot|analysis|deliberation)"
+    r"(?:[:_-]\w{1,12})?"
 )
 _SHORT_NAME = r"(?:think(?:ing)?|thoughts?|reasoning|思考)"
 _OPEN = (
@@ -88,7 +91,7 @@ _OPEN = (
     r'|<details\s+type="?reasoning"?[^<>\n]{0,80}>'
 )
 _CLOSE = (
-    rf"</{_NAME}>|\[/{_SHORT_NAME}\]|◁/{_NAME}▷|<\|(?:end_of_|end_|/){_NAME}\|>|<\|{_NAME}_end\|>"
+    rf"</{_NAME}>|<{_NAME}\s?/>|\[/{_SHORT_NAME}\]|◁/{_NAME}▷|<\|(?:end_of_|end_|/){_NAME}\|>|<\|{_NAME}_end\|>"
     r"|<unused95>|<channel\|>|\[unused17\]|<\|inner_suffix\|>|<\|begin_of_solution\|>|<\|start_response\|>"
     r"|<\|content\|>"
 )
@@ -249,7 +252,7 @@ def thinks_aloud(text: str) -> bool:
 
 
 STOP = re.compile(
-    r"<\|(?:\w{1,20}[:_])?(?:im_end|im_stop|endoftext|end|end_of_text|end▁of▁sentence|eot|eot_id|eom_id|eos|return|call"
+    r"<\|(?:\w{1,20}[:_])?(?:im_end|im_stop|endoftext|end|end_of_text|end[▁_]of[▁_]sentence|eot|eot_id|eom_id|eos|return|call"
     r"|end_of_turn_token|end_of_role|endofturn|endofmessage|end_of_solution|end_response|end_of_box|role_end"
     r"|stop|pad)\|>"
     r"|\[\|endofturn\|\]|\[(?:EOS|EOT)\]|<(?:/s|end_of_turn|eos|eot|turn\||pad|EOD|EOD\|LLM-jp|\[EOS\]|\[end\]"
@@ -266,8 +269,10 @@ _ROLE_MARK = re.compile(
 )
 _TURN = re.compile(
     r"\n[ \t]*(?:#{1,4}[ \t]*)?(?:\*\*)?[ \t]*"
-    r"(?:【?(?:次の)?問題】?[ \t]*\d{0,3}[ \t]*[::]|【(?:次の)?問題[ \t]*\d{0,3}】|\[問題[ \t]*\d{0,3}\]"
-    r"|問[ \t]*\d{1,3}[ \t]*[::.)]|(?:Next[ \t]question|Question|Q)[ \t]*\d{0,3}[ \t]*[::]"
+    r"(?:【?(?:次の)?(?:問題文?|設問)】?[ \t]*\d{0,3}[ \t]*[::]|【(?:次の)?問題[ \t]*\d{0,3}】"
+    r"|\[問題[ \t]*\d{0,3}\]"
+    r"|問[ \t]*\d{1,3}(?:[ \t]*[::.)]|[ \t\n])|第[ \t]*\d{1,3}[ \t]*問|(?:次の)?問題[ \t]*\d{1,3}[ \t]*(?=\n)"
+    r"|(?:Next[ \t]question|Question|Q)[ \t]*\d{0,3}[ \t]*[::]"
     r"|(?:User|Human|Assistant|System|ユーザー?|アシスタント|システム)[ \t]*[::]"
     r"|(?:Instructions?|Input|指示|入力)(?:\*\*)?[ \t]*[::]"
     r"|必ず[ \t]*[a-h](?:[ \t]*,[ \t]*[a-h])+の中から|回答を指定された形式で|以下は、?タスクを説明する指示"
@@ -281,6 +286,12 @@ _LABELLED = re.compile(
     r"[ \t]*[([]?[bB][:.)\]、 \t][ \t]*(?P<b>[^\n]{0,120}+)[^\n]*+\n+"
     r"[ \t]*[([]?[cC][:.)\]、 \t][ \t]*(?P<c>[^\n]{0,120}+)"
 )
+_NUMBERED = re.compile(
+    r"\n[ \t]*\(?(?:1|❶)[:.)\]、 \t][ \t]*(?P<a>[^\n]{0,120}+)[^\n]*+\n+"
+    r"[ \t]*\(?(?:2|❷)[:.)\]、 \t][ \t]*(?P<b>[^\n]{0,120}+)[^\n]*+\n+"
+    r"[ \t]*\(?(?:3|❸)[:.)\]、 \t][ \t]*(?P<c>[^\n]{0,120}+)"
+)
+"""Numbered lines, which are another question's choices only below a line that asks."""
 _VERDICT = re.compile(
     r"正し|誤|適切|正解|該当|妥当|[×✗✘❌○〇◯✓✔✅]|可能性|考え|ため|である|です|correct|wrong|true|false|likely|because",
     re.I,
@@ -312,15 +323,21 @@ def other_choices(text: str, choices: Sequence[str]) -> int | None:
     Lines a, b, c count only if none has a verdict or this question's own words, as an explanation's lines would.
     """
     own = [words for choice in choices if (words := _letters(choice))]
-    for block in _LABELLED.finditer(text):
+    blocks = [*_LABELLED.finditer(text), *(block for block in _NUMBERED.finditer(text) if _asks_above(text, block))]
+    for block in sorted(blocks, key=lambda block: block.start()):
         lines = [_letters(block[name]) for name in "abc"]
-        blocks = [block[name] for name in "abc"]
-        if any(_VERDICT.search(words) for words in blocks) or not all(lines):
+        if any(_VERDICT.search(block[name]) for name in "abc") or not all(lines):
             continue
         if any(line_of_own in line or line in line_of_own for line in lines for line_of_own in own):
             continue
         return _stem_above(text, block.start())
     return None
+
+
+def _asks_above(text: str, block: re.Match[str]) -> bool:
+    """Return whether the line above a list asks a question."""
+    line = text.rfind("\n", max(0, block.start() - _LONGEST_STEM), block.start())
+    return bool(_ASKS.search(text, line + 1, block.start()))
 
 
 def _stem_above(text: str, place: int) -> int:

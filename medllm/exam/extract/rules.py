@@ -17,6 +17,7 @@ from medllm.exam.extract.vocabulary import (
     behind,
     choices_at,
     enumerates,
+    essence,
     in_an_aside,
     is_firm,
     marks_of,
@@ -37,6 +38,8 @@ _STARTS_BARE = re.compile(rf"[ \t(\[]*[a-hA-H{CIRCLED}][^\n]{{0,20}}$")
 _LABEL = re.compile(r"[ \t([]*\w[)\]]?[ \t]*[:.)、(]")
 _NEXT_LABEL = re.compile(r"\s[(\[]?[b-hB-H][.:)\]]\s*\S")
 _SPECIES = re.compile(r"[ \t([]*[A-H]\.[ \t]+[a-z]")
+_NUMBER_SIGNS = ("12345678", CIRCLED, "アイウエオカキク")
+_NUMBER_LABEL = re.compile(rf"[ \t(]*(?P<sign>[1-8{CIRCLED}]|(?P<kana>[アイウエオカキク]))[ \t]*[.:)、]?[ \t]*")
 _REFUSES = re.compile(
     r"\b(?:not|cannot|unable|sorry|unfortunately)\b|でき(?:ない|ません)|ありません|わか(?:らない|りません)", re.I
 )
@@ -181,7 +184,9 @@ def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
     answers, "c (retinal photocoagulation)" is one.
     """
     choices = bare_list(line, asked.letters)
-    if choices is None or not _kana_allowed(line, asked):
+    if choices is None:
+        return _numbered(line, asked)
+    if not _kana_allowed(line, asked):
         return None
     letters, words = choices
     if not words:
@@ -194,6 +199,18 @@ def _alone(line: str, asked: AnswerSpace) -> frozenset[str] | None:
         return letters if own else None
     label = _LABEL.match(line)
     return letters if label and not _SPECIES.match(line) and not _REFUSES.search(words) else None
+
+
+def _numbered(line: str, asked: AnswerSpace) -> frozenset[str] | None:
+    """Return the letter of a number, a circled one or kana before that choice's own words: "❷肝臓", "イ.肝臓"."""
+    label = _NUMBER_LABEL.match(line)
+    if label is None or not asked.choices or (label["kana"] and not asked.kana):
+        return None
+    place = next(signs.index(label["sign"]) for signs in _NUMBER_SIGNS if label["sign"] in signs)
+    if place >= len(asked.choices):
+        return None
+    letter, own = asked.choices[place]
+    return frozenset(letter) if own and essence(line[label.end() :]) == own else None
 
 
 def read_correction(text: str, after: int, asked: AnswerSpace) -> ChoicesAt | None:

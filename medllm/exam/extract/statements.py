@@ -20,7 +20,7 @@ _FILLER = re.compile(
 )
 _HEAD = re.compile(
     r"(?P<words>[^\n。!?]{0,40}?(?:の|もの|肢|記述|対応|治療|検査|診断|疾患|処置|薬剤?|組合せ|組み合わせ|所見"
-    r"|答え|1つ|2つ|3つ))(?:は|が|を(?:一つ|1つ)?選ぶ(?:と|なら))[、,:\s]*"
+    r"|答え|1つ|2つ|3つ|誤り|間違い))(?:は|が|:|を(?:一つ|1つ)?選ぶ(?:と|なら))[、,:\s]*"
 )
 _RIGHT = re.compile(
     r"(?:最も)?(?:正しい|適切な|妥当な|該当する|当てはまる|あてはまる|正解の|正解となる|選ぶべき|選択すべき"
@@ -30,7 +30,7 @@ _WRONG = re.compile(
     r"誤|間違|不適|正しくない|適切で(?:は)?ない|該当しない|当てはまらない|あてはまらない|ない(?:の|もの|肢|記述)"
 )
 _TAIL = re.compile(
-    r"\s*(?:の[1-5二三四五]つ)?\s*(?:です(?:ね)?|である|だ|でしょう|だろう|になる|になります|となる|となります"
+    r"\s*(?:の[1-5二三四五]つ|だけ|のみ)?\s*(?:です(?:ね)?|である|だ|でしょう|だろう|になる|になります|となる|となります"
     r"|(?:だ)?と(?:思い?|考え|判断し|推定し|推測し|答え|し)"
     r"(?:ます|る|う|られる|られます)?|かと思います|が(?:最も)?(?:正しい|正解|正答|適切|妥当|該当する"
     r"|当てはまる|あてはまる|答え)(?:と(?:考え|思い?)(?:ます|る|う|られる|られます)|である|です|だ)?"
@@ -38,6 +38,9 @@ _TAIL = re.compile(
     r"|is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:one|answer|option|choice))?"
     r"|seems\s+(?:correct|right))?(?P<rest>[。.!\s]*)(?:$|(?=\n))",
     re.I,
+)
+_WRONG_ONE = re.compile(
+    r"(?:選択肢\s*)?(?P<letter>[a-hA-H])\s*が(?:誤り|間違い|誤っている|間違っている|不適切)(?:である|です|だ)?[。.!\s]*"
 )
 _SAID = re.compile(r"\s*(?:が|を選|is\s+the\s+(?:correct|right|best))")
 _SENTENCE = re.compile(r"(?<=[。!?])|(?<=\w\w[.])(?=\s)|\n")
@@ -71,6 +74,8 @@ def _sentence(sentence: str, asked: AnswerSpace) -> frozenset[str] | None:
         letters = letters_at(sentence, head.end(), asked.letters, lenient=True)
         if letters is not None and _ends(sentence, letters[1], letters[0], asked):
             return letters[0]
+    if asked.negative and (wrong := _WRONG_ONE.fullmatch(sentence, start)) and wrong["letter"].lower() in asked.letters:
+        return frozenset(wrong["letter"].lower())
     words = choices_at(sentence, start, asked)
     if words is not None and _SAID.match(sentence, words[1]) and _TAIL.fullmatch(sentence, words[1]):
         return None if asked.negative else words[0]
@@ -91,6 +96,9 @@ def _ends(sentence: str, end: int, letters: frozenset[str], asked: AnswerSpace) 
     if len(letters) > 1:
         return False
     (letter,) = letters
+    named = choices_at(sentence, end + 1, asked) if sentence.startswith("の", end) else None
+    if named is not None and named[0] == letters:
+        return _TAIL.fullmatch(sentence, named[1]) is not None
     own = dict(asked.choices).get(letter)
     rest = essence(sentence[end:])
     return bool(own) and (
@@ -128,7 +136,7 @@ _KEYS = (
     re.compile(
         r"(?:the|my|your|final|best|correct|selected|chosen|predicted|model)*"
         r"(?:answer|ans|choice|option|letter|prediction|selection|response|diagnosis)s?(?:letter|choice|option"
-        r"|key|id|text)?"
+        r"|key|id|text)?|final"
         r"|選択|選択肢|結論|最終答え|解答番号|回答番号|正解番号"
     ),
 )

@@ -152,7 +152,7 @@ MARK = re.compile(
 CONNECTORS = ":=】はが→⇒-–—"
 
 HEADING = re.compile(
-    r"^[ \t・•*-]{0,8}(?:\d{1,2}[.)][ \t]*)?[\[(〔<]{0,2}[ \t]*"
+    r"^[ \t・•*-]{0,8}(?:\d{1,2}[.)][ \t]*)?[\[(〔<〈《≪«]{0,2}[ \t]*"
     r"(?P<name>[1-3]つ目(?:の(?:答え|解答|正解))?"
     r"|(?:答え|回答|解答|正解)[ \t]?[1-3]?|正答"
     r"|最終(?:的な)?(?:回答|解答|答え|結論|判断|選択)|結論|答|解|こたえ|コタエ|選択肢|選択|結果|判定"
@@ -160,7 +160,8 @@ HEADING = re.compile(
     r"|(?:(?:the|my|your|final|best|correct|right|chosen|selected|most[ \t]appropriate)[ \t]+){0,3}(?:answer"
     r"|ans|option|choice|response|decision|verdict)"
     r"|conclusion|solution|correct|final|A)(?:[ \t]*(?:番号|letter))?"
-    r"[ \t]*(?P<close>[\])〕>]{0,2})[ \t]*(?P<joint>(?:[:.=)、→⇒>-]|[–—])?)[ \t]*(?P<line>(?:[ \t]*\n){0,3})[ \t]*",
+    r"[ \t]*(?P<close>[\])〕>〉》≫»]{0,2})[ \t]*(?P<joint>(?:[:.=)、→⇒>-]|[–—])?)[ \t]*"
+    r"(?P<line>(?:[ \t]*\n){0,3})[ \t]*",
     re.M | re.I,
 )
 """Headings that announce an answer only if their line has nothing else: 「答：」, "Ans:", "A:"."""
@@ -172,6 +173,7 @@ LABELS = ("option", "choice", "選択肢", "選択")
 _CLAUSE = re.compile(r"[。\n!?;]|[.](?=\s)|が、|けれど|けど、|しかし|\b(?:but|however)\b|ところ、")
 _CONDITION = re.compile(
     r"もし|仮に|万一|たとえ[^ば]|(?:問|聞|尋|訊)(?:われ|うて|かれ|ねられ|く|う)[^。\n]{0,8}(?:なら|場合|とき|ば|たら)"
+    r"|\bin\s+which\s+case\b"
     r"|^\W*(?:if|suppose|supposing|assuming|were|had|unless)\b|\bif\s+(?:the\s+question|it|we|you)\b"
     r"|(?:なら|ならば|であれば|だったら|とすれば|とすると|としたら"
     r"|(?<!この)(?<!その)(?<!本例の)(?<!今回の)場合(?:は|には)?)[、,]?\s*$",
@@ -194,11 +196,11 @@ _ASIDE = re.compile(
     re.I,
 )
 CORRECTION = re.compile(
-    r"(?:^|(?<=[\n。、,.!?\s…—–]))(?:(?:いや|いえ|違う|違います|ちがう|訂正(?:します|すると)?|修正(?:します"
+    r"(?:^|(?<=[\n。、,.!?\s…—–])|(?<=[【(※])(?=訂正|修正|正しくは|correct))(?:(?:いや|いえ|違う|違います|ちがう|訂正(?:します|すると)?|修正(?:します"
     r"|すると)?|間違えました"
     r"|すみません|失礼(?:しました)?|正しくは|no|wait|actually|correction|sorry|scratch[ ]that"
     r"|on[ ]second[ ]thought|rather|i[ ]mean"
-    r"|hold[ ]on|make[ ]that|hmm)(?![a-z])[、,。.:;!\s…—–-]{1,4}){1,4}"
+    r"|hold[ ]on|make[ ]that|hmm)(?![a-z])[】)、,。.:;!\s…—–-]{1,4}){1,4}"
     r"(?:(?:やはり|やっぱり|本当は|それは|これは|本問は|本問では|正解は|正答は|答えは|it|that|this"
     r"|the[ ](?:correct[ ]|right[ ]|final[ ])?answer)"
     r"(?:'s|[ ](?:is|should[ ]be|must[ ]be|would[ ]be))?[、,:\s]*){0,2}",
@@ -212,7 +214,8 @@ WITHDRAWN = re.compile(
     re.I,
 )
 CONCLUSION = re.compile(
-    r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|故に|結論として|therefore|thus|hence)[、,]?\s*", re.I
+    r"(?:したがって|従って|よって|以上(?:より|から)|ゆえに|故に|結論として|結論\s*:|therefore|thus|hence)[、,]?\s*",
+    re.I,
 )
 _RIGHT_ONES = re.compile(r"\b(?:correct|right|best|appropriate|true|chosen|selected)\s+$", re.I)
 _SPAN = 120

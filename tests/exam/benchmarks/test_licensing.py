@@ -1,5 +1,6 @@
 """IgakuQA is read whole: points, keys, vignettes, prohibited choices, dates, and its own worked examples."""
 
+import json
 from collections import Counter
 from datetime import date
 
@@ -7,6 +8,7 @@ import pytest
 
 from medllm.exam.benchmarks import CATALOGUE, exemplars, load
 from medllm.exam.question import index
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,36 @@ def test_the_worked_examples_are_from_2006_and_have_explanations(shared_data):
     found = exemplars("igakuqa", shared_data / "igakuqa")
     assert [question.gold_answer for question in found] == ["e", "a,b", "c"]
     assert all(question.explanation and question.exam_date.year == 2006 for question in found)
+
+
+def test_section_b_of_the_119th_exam_is_an_exam_with_points_cases_and_the_sets_own_keys(shared_data):
+    section = index(load("igakuqa119", shared_data / "igakuqa119"))
+    assert len(section) == 50
+    assert sum(question.points for question in section.values()) == 100, "25 of one point, 25 of three"
+    assert Counter(next(iter(question.gold[0])) for question in section.values()) == dict(a=10, b=12, c=5, d=6, e=17)
+    assert section["119B1"].choices[0] == "鶏眼 - うおのめ"
+    assert (section["119B42"].vignette_id, section["119B43"].vignette_id) == ("119B41", "119B43")
+    assert sum(question.image for question in section.values()) == 4
+    assert {(question.exam_date, question.required) for question in section.values()} == {(date(2025, 2, 8), True)}
+
+
+def test_what_the_file_of_the_119th_exam_lacks_is_shown_as_lacking_and_either_key_of_e28_counts(tmp_path):
+    rows = [
+        {"number": "119C18", "question": "", "choices": ["a. x", "b. y"], "has_image": False},
+        {"number": "119C19", "question": "どれか。", "choices": ["a. x", "b. y", "d. z"], "has_image": False},
+        {"number": "119D75", "question": "求めよ。解答：①.② kg", "choices": [], "has_image": True},
+        {"number": "119E28", "question": "どれか。2つ選べ。", "choices": ["a. x", "b. y", "c. z"], "has_image": False},
+    ]
+    for letter in "CDE":
+        of = [row for row in rows if row["number"][3] == letter]
+        (tmp_path / f"119{letter}_json.json").write_text(json.dumps(of), "utf-8")
+    keys = '問題番号,解答\n119C18,a\n119C19,"b,d"\n119D75,2.1\n119E28,a\n'
+    (tmp_path / "correct_answers.csv").write_text(keys, "utf-8-sig")
+    exam = index(load("igakuqa119", tmp_path))
+    assert exam["119C18"].text == "(記載なし)"
+    assert (exam["119C19"].choices, exam["119C19"].gold) == (("x", "y", "(記載なし)", "z"), (frozenset("bd"),))
+    assert (exam["119D75"].numeric, exam["119D75"].gold) == (True, (frozenset({"2.1"}),))
+    assert exam["119E28"].gold == (frozenset("a"), frozenset("c"))
+    (tmp_path / "correct_answers.csv").write_text("問題番号,解答\n119C18,a\n", "utf-8")
+    with refused("exam.no-key", "119C19 has no key"):
+        load("igakuqa119", tmp_path)

@@ -150,6 +150,8 @@ def _remedy(prediction: Prediction, earlier: Prediction) -> str:
     """Return the remedy for two filters that changed a reply and left no raw one, or for two models of one name."""
     if prediction.filter is not None and prediction.filter != earlier.filter:
         return f": choose one filter, {earlier.filter} or {prediction.filter}, with --filter"
+    if prediction.place.rpartition(" line ")[0] == earlier.place.rpartition(" line ")[0]:
+        return ": leave one out, or give the table a column `model` if two models replied"
     return "; if these are two models, name the files: ONE=FILE OTHER=FILE"
 
 

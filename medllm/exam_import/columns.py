@@ -14,13 +14,16 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "question_id": (
         "id", "questionid", "problemid", "qid", "no", "#", "番号", "問番号", "問題番号", "設問番号", "通し番号", "問",
     ),
-    "text": ("text", "question", "stem", "problemtext", "問題文", "問題", "設問", "設問文", "質問", "質問文", "本文"),
-    "choices": ("choices", "options", "選択肢", "選択枝", "肢"),
-    "answer": (
-        "answer", "answers", "key", "gold", "label", "correct", "correctanswer", "answeridx", "正解", "正答", "解答",
-        "答え", "答", "正解肢", "正答番号", "正解番号", "解答番号",
+    "text": (
+        "text", "question", "stem", "problemtext", "questiontext", "prompt", "問題文", "問題", "設問", "設問文", "質問",
+        "質問文", "本文",
     ),
-    "year": ("year", "年", "年度", "実施年", "実施年度", "西暦"),
+    "choices": ("choices", "options", "answerchoices", "選択肢", "選択枝", "肢"),
+    "answer": (
+        "answer", "answers", "key", "gold", "label", "correct", "correctanswer", "correctanswers", "correctoption",
+        "answerkey", "answeridx", "正解", "正答", "解答", "答え", "答", "正解肢", "正答番号", "正解番号", "解答番号",
+    ),
+    "year": ("year", "examyear", "年", "年度", "実施年", "実施年度", "西暦"),
     "exam_date": ("examdate", "date", "実施日", "試験日", "日付"),
     "section": ("section", "ブロック", "区分", "セクション", "部"),
     "category": ("category", "subject", "分野", "科目", "領域", "カテゴリ", "カテゴリー", "診療科"),

@@ -1,6 +1,7 @@
 """Any letters written in any of our styles are read back, and nothing whatever makes the reader fail."""
 
 import random
+import time
 import unicodedata
 
 import pytest
@@ -142,3 +143,73 @@ def test_very_long_replies_are_read_in_time_that_grows_with_their_length(unit):
     text = unit * (60_000 // len(unit))
     assert parse(text).status in STATUSES
     assert parse(text, question("2.1", choices=())).status in STATUSES
+
+
+UNITS = (
+    "\n1. x\n2. y\n3. z",
+    "四捨五入して",
+    "2.08 を",
+    "a でも ",
+    "a → ",
+    "(訂正",
+    "| 誤 |",
+    "aの",
+    "問2 ",
+    "答え:",
+    "答え",
+    "正解は",
+    "answer is ",
+    "{",
+    "[",
+    "(",
+    "**",
+    "__",
+    "~~",
+    "`",
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "<answer>",
+    "<answer>b",
+    "<|channel|>",
+    "assistantfinal",
+    "1",
+    "1 ",
+    "1=",
+    "1,",
+    ".",
+    "❶",
+    "ア",
+    "もし",
+    "いや、",
+    "wait, ",
+    "正しいのは",
+    "a b ",
+    "|a|○|\n",
+    "- b\n",
+    '{"answer":',
+    "\\text{",
+    "\\boxed{",
+    "\\frac{1}",
+    "\nuser",
+    "Q: ",
+    "\na: x\nb: y\nc: z",
+    "答え: b\n",
+    "not A but ",
+    "ではなく",
+    "\n",
+    " ",
+)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_four_times_the_length_takes_about_four_times_as_long(unit):
+    def cost(length, asked):
+        text = unit * (length // len(unit))
+        begin = time.process_time()
+        parse(text, asked)
+        return time.process_time() - begin
+
+    for asked in (question("b,d"), question("2.1", choices=())):
+        short = max(min(cost(10_000, asked) for _ in range(2)), 0.002)
+        assert min(cost(40_000, asked) for _ in range(2)) < 10 * short, "twice the square's growth would be 16 times"

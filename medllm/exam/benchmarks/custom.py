@@ -141,6 +141,12 @@ class Cells:
             raise DataError(
                 "exam.accepted-not-a-list", f'{self.cell("accepted")} Give a list of answers, such as ["b", "c,d"].'
             )
+        if self.row.get("answer") in (None, "", []):
+            raise DataError(
+                "exam.no-key",
+                f"{self.place}: {where} has no answer, and without its key no reply can be scored. Give `answer`:"
+                ' letters, as ["b", "d"] or "b,d", or a number where there are no choices.',
+            )
         answers = [self._answer("answer", self.row.get("answer"), letters, where)]
         answers += [self._answer("accepted", value, letters, where) for value in accepted or ()]
         if len(set(answers)) < len(answers):

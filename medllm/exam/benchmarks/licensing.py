@@ -182,7 +182,7 @@ _EITHER_OF_119 = {"119E28": "ac"}
 _LABELLED_CHOICE = re.compile(r"\s*([a-hａ-ｈ])[.．、)]\s*(.*)", re.S)
 _FOLLOWS = re.compile(r"次の文を読み、?\s*(\d+)")
 _MISSING = "(記載なし)"
-"""What stands for a text or a choice that the published file lacks."""
+"""The text in place of a question or a choice that is absent from the published file."""
 
 
 def read_igakuqa119(folder: Path, name: str) -> list[Question]:

@@ -48,7 +48,7 @@ def test_worked_examples_lie_beside_the_exam_and_are_not_part_of_it(tmp_path):
         ({"choices": ["ア", " "]}, "exam.empty-choice", ("choices is ['ア', ' '].",)),
         ({"choices": ["Ａ", "A"]}, "exam.equal-choices", ("choices is ['Ａ', 'A'].",)),
         ({"choices": list("アイウエオカキクケ")}, "exam.too-many-choices", ("9 choices", "8")),
-        ({"answer": None}, "exam.not-letters", ("answer is None.",)),
+        ({"answer": None}, "exam.no-key", ("has no answer",)),
         ({"answer": "a,a"}, "exam.letter-twice", ("answer is 'a,a'.",)),
         ({"answer": ["d"]}, "exam.key-outside-choices", ("mine question x-1:", "key names d", "3 choices (a to c)")),
         ({"prohibited": ["z"]}, "exam.key-outside-choices", ("prohibited names z", "3 choices (a to c)")),

@@ -161,15 +161,20 @@ class RowReader:
         )
 
     def _of_lighteval(self, doc: dict[str, Any], response: dict[str, Any], place: str) -> NamedPrediction:
-        """Read a row of lighteval's details: generated text, or one log-likelihood for each choice."""
+        """Read a row of lighteval's details: generated text, or one log-likelihood for each choice.
+
+        A reply with as many tokens as the task allows was cut off; lighteval writes no other mark.
+        """
         specific = doc.get("specific")
         facts = specific if isinstance(specific, dict) else {}
         question_id = next((str(facts[name]) for name in IDS if facts.get(name) is not None), str(doc.get("id")))
         if question_id not in self.questions and question_id.isdigit() and int(question_id) < len(self.order):
             question_id = self.order[int(question_id)]
         texts = response.get("text_post_processed") or response.get("text")
-        if texts is not None and len(texts) and texts[0]:
-            return NamedPrediction(None, None, Prediction(self._id(question_id, place), str(texts[0]), place))
+        if texts is not None and len(texts):
+            size, tokens = doc.get("generation_size"), response.get("output_tokens") or [()]
+            cut = "length" if isinstance(size, int) and 0 < size <= len(tokens[0]) else None
+            return NamedPrediction(None, None, Prediction(self._id(question_id, place), str(texts[0]), place, cut))
         values = [[value] for value in response.get("logprobs") or ()]
         return NamedPrediction(None, None, self._likeliest(values, question_id, place, None))
 

@@ -17,6 +17,8 @@ __all__ = ["Prediction", "Source", "System", "parse_source", "read_predictions"]
 
 _SECTION_FILE = re.compile(r"\d{3}-[A-F]_(?P<model>.+)")
 _STAMP = re.compile(r"[_-]?\d{4}-?\d{2}-?\d{2}(?:[T_ -]\d{2}[-:.]?\d{2}(?:[-:.]?\d{2})?(?:[.]\d+)?)?")
+_ROW = re.compile(r" (?:line|row|sample)\b.*\Z", re.S)
+"""The end of a place, behind its file."""
 _PROMPT_WORD = re.compile(rf"[_\-. ]*(?:^|[_\-. ])({'|'.join(PROMPTS)})(?:ed)?(?=$|[_\-. ])", re.I)
 
 
@@ -150,9 +152,9 @@ def _remedy(prediction: Prediction, earlier: Prediction) -> str:
     """Return the remedy for two filters that changed a reply and left no raw one, or for two models of one name."""
     if prediction.filter is not None and prediction.filter != earlier.filter:
         return f": choose one filter, {earlier.filter} or {prediction.filter}, with --filter"
-    if prediction.place.rpartition(" line ")[0] == earlier.place.rpartition(" line ")[0]:
+    if _ROW.sub("", prediction.place) == _ROW.sub("", earlier.place):
         return ": leave one out, or give the table a column `model` if two models replied"
-    return "; if these are two models, name the files: ONE=FILE OTHER=FILE"
+    return "; if these are two models, name the files: ONE=FILE OTHER=FILE; if two prompts: ONE:plain=FILE ONE:explain=FILE"
 
 
 def _name_of(file: Path) -> tuple[str, PromptStyle | None]:
@@ -161,7 +163,7 @@ def _name_of(file: Path) -> tuple[str, PromptStyle | None]:
     if "details" in folders and file.name.startswith("details_"):
         inner = folders[folders.index("details") + 1 :]
         model = "/".join(part for part in inner if not _STAMP.fullmatch(part))
-        return model or file.stem, None
+        return model or file.stem, _prompt_in(re.sub(r"[:|]", " ", file.stem))
     if file.name.startswith("samples_") and _STAMP.search(file.stem):
         return _harness_model(file) or folders[-1].replace("__", "/"), _prompt_in(file.stem)
     stem = file.stem

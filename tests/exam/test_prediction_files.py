@@ -104,6 +104,25 @@ def test_details_of_lighteval_are_read_as_text_or_log_likelihoods(tmp_path, mark
     assert found(tmp_path) == {("org/m", None): {"112A1": "答え: b", "112B1": "b"}}
 
 
+def test_a_reply_of_lighteval_with_all_its_tokens_was_cut_off_and_an_empty_one_is_a_reply(tmp_path):
+    def row(name, text, tokens):
+        doc = {"id": "0", "specific": {"problem_id": name}, "generation_size": 3}
+        response = {"text": [text], "output_tokens": [tokens], "text_post_processed": None, "logprobs": []}
+        return {"doc": doc, "metric": {"exact_match": 0.0}, "model_response": response}
+
+    rows = [row("112A1", "答え: b", [1, 2]), row("112A2", "答え", [1, 2, 3]), row("112B1", "", [])]
+    folder = tmp_path / "details" / "m" / "2026-11-30T16-38-43.811813"
+    folder.mkdir(parents=True)
+    for task in ("igakuqa:plain|0", "igakuqa:explain|3"):
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"details_{task}_{folder.name}.parquet")
+    plain, explained = sorted(read_predictions([tmp_path], EXAM, "igakuqa"), key=lambda system: str(system.prompt))[
+        ::-1
+    ]
+    assert (plain.prompt, explained.prompt, plain.model) == ("plain", "explain", "m")
+    read = {name: (prediction.text, prediction.finish_reason) for name, prediction in plain.predictions.items()}
+    assert read == {"112A1": ("答え: b", None), "112A2": ("答え", "length"), "112B1": ("", None)}
+
+
 def inspect_sample(name, epoch, reply):
     message = {
         "role": "assistant",

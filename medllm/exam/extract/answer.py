@@ -96,7 +96,7 @@ def _breaks_off(answer: str | None, text: str, question: Question | None) -> boo
 def _stops_in_a_sentence(text: str, behind: int, *, aloud: bool) -> bool:
     """Return whether a text stops in a sentence that it began after its answer, beside sentences that it ended.
 
-    In a text that thinks aloud those may be on earlier lines.
+    `aloud`: the text reads like thinking, where those may be on earlier lines.
     """
     tail = text[len(text) - behind :] if behind else ""
     sentences = re.split(r"(?<=[。.!?])(?=[\s\u3000-\uffef])" + (r"|\n" if aloud else ""), tail.rstrip())

@@ -117,10 +117,18 @@ def test_every_column_refuses_a_wrong_type_and_a_value_out_of_range_by_line_and_
         assert column in message or (column == "answer" and "the key" in message), (column, value, message)
 
 
-@pytest.mark.parametrize("value", ["二", "", "2.5 g", "1e3", "nan", True, float("nan"), float("inf"), None, ["2"], "b"])
+@pytest.mark.parametrize("value", ["二", "2.5 g", "1e3", "nan", True, float("nan"), float("inf"), ["2"], "b"])
 def test_a_question_without_choices_needs_a_number(tmp_path, value):
     (tmp_path / "exam.jsonl").write_text(json.dumps(LEAST | {"answer": value}), encoding="utf-8")
     with refused("exam.not-a-number", "line 1: answer is "):
+        load("mine", tmp_path)
+
+
+@pytest.mark.parametrize("value", ["", None, []])
+@pytest.mark.parametrize("choices", [["x", "y"], []])
+def test_a_question_without_a_key_is_refused_as_such(tmp_path, value, choices):
+    (tmp_path / "exam.jsonl").write_text(json.dumps(LEAST | {"answer": value, "choices": choices}), encoding="utf-8")
+    with refused("exam.no-key", "line 1", "has no answer"):
         load("mine", tmp_path)
 
 

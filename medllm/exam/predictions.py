@@ -154,7 +154,10 @@ def _remedy(prediction: Prediction, earlier: Prediction) -> str:
         return f": choose one filter, {earlier.filter} or {prediction.filter}, with --filter"
     if _ROW.sub("", prediction.place) == _ROW.sub("", earlier.place):
         return ": leave one out, or give the table a column `model` if two models replied"
-    return "; if these are two models, name the files: ONE=FILE OTHER=FILE; if two prompts: ONE:plain=FILE ONE:explain=FILE"
+    return (
+        "; if these are two models, name the files: ONE=FILE OTHER=FILE; if two prompts:"
+        " ONE:plain=FILE ONE:explain=FILE"
+    )
 
 
 def _name_of(file: Path) -> tuple[str, PromptStyle | None]:

@@ -76,6 +76,24 @@ def test_a_workbook_with_a_title_above_its_headings_gives_the_same_questions(tmp
     assert list(imported(path).questions) == EXPECTED
 
 
+def test_json_of_quiz_programs_is_read_with_choices_by_letter_and_keys_as_a_list_or_run_together(tmp_path: Path):
+    options = {"A": "肺炎", "B": "胃炎", "C": "膵炎"}
+    years = [
+        {"id": "A001", "examYear": year, "prompt": "どれか。2つ選べ。", "options": options, "answer": "AC"}
+        for year in (2023, 2024)
+    ]
+    (tmp_path / "years.json").write_text(json.dumps({"total": 2, "questions": years}), "utf-8")
+    first, second = imported(tmp_path / "years.json").questions
+    assert (first["text"], first["choices"], first["answer"]) == ("どれか。2つ選べ。", ["肺炎", "胃炎", "膵炎"], "a,c")
+    assert (first["year"], second["year"]) == (2023, 2024)
+    assert first["question_id"] != second["question_id"]
+    choices = [{"id": "a", "text": "肺炎"}, {"id": "b", "text": "胃炎"}]
+    row = {"id": 1, "text": "どれか。", "options": choices, "correctAnswers": ["b"]}
+    (tmp_path / "list.json").write_text(json.dumps([row]), "utf-8")
+    (question,) = imported(tmp_path / "list.json").questions
+    assert (question["choices"], question["answer"]) == (["肺炎", "胃炎"], "b")
+
+
 def test_json_with_english_names_gives_the_same_questions(tmp_path: Path):
     rows = [
         {

@@ -75,7 +75,7 @@ def parse(
         aloud = thinks_aloud(reply.text)
         unfinished = parsed.behind > _LAST_WORDS and aloud
         if finish_reason is None:
-            unfinished = unfinished or _stops_in_a_sentence(reply.text, parsed.behind, aloud=aloud)
+            unfinished = unfinished or _stops_in_a_sentence(reply.text, parsed.behind, thinking=aloud)
             truncated = truncated or unfinished
         thinking = thinking or (unfinished and truncated)
         parsed = Parsed() if truncated or unfinished else parsed
@@ -93,15 +93,15 @@ def _breaks_off(answer: str | None, text: str, question: Question | None) -> boo
     return answer.count(",") + 1 < question.answers_wanted and _OPEN_LIST.search(text) is not None
 
 
-def _stops_in_a_sentence(text: str, behind: int, *, aloud: bool) -> bool:
+def _stops_in_a_sentence(text: str, behind: int, *, thinking: bool) -> bool:
     """Return whether a text stops in a sentence that it began after its answer, beside sentences that it ended.
 
-    `aloud`: the text reads like thinking, where those may be on earlier lines.
+    In a text that reads like `thinking` those may be on earlier lines.
     """
     tail = text[len(text) - behind :] if behind else ""
-    sentences = re.split(r"(?<=[。.!?])(?=[\s\u3000-\uffef])" + (r"|\n" if aloud else ""), tail.rstrip())
+    sentences = re.split(r"(?<=[。.!?])(?=[\s\u3000-\uffef])" + (r"|\n" if thinking else ""), tail.rstrip())
     last = sentences[-1].strip()
-    return len(sentences) > 1 and ("\n" not in last or aloud) and _FINISHED.search(last) is None
+    return len(sentences) > 1 and ("\n" not in last or thinking) and _FINISHED.search(last) is None
 
 
 def _find(text: str, question: Question | None) -> Parsed:

@@ -95,17 +95,8 @@ def test_json_of_quiz_programs_is_read_with_choices_by_letter_and_keys_as_a_list
 
 
 def test_json_with_english_names_gives_the_same_questions(tmp_path: Path):
-    rows = [
-        {
-            "id": row[0],
-            "question": row[1],
-            "options": list(row[2:5]),
-            "answer": row[5],
-            "year": row[6],
-            "rationale": row[7],
-        }
-        for row in ROWS
-    ]
+    names = ("id", "question", "options", "answer", "year", "rationale")
+    rows = [dict(zip(names, (*row[:2], list(row[2:5]), *row[5:]), strict=True)) for row in ROWS]
     (tmp_path / "exam.json").write_text(json.dumps({"title": "x", "questions": rows}, ensure_ascii=False), "utf-8")
     assert list(imported(tmp_path / "exam.json").questions) == EXPECTED
 

@@ -192,7 +192,7 @@ def _checked_room(
         written.append(replace(base.tensors[embedding], name=HEAD))
     needed = sum(_bytes(_as_written(tensor, changes), kind) for tensor in written)
     free = shutil.disk_usage(out).free
-    notes = f" and the certificate {beside / 1e9:.3g} GB" if beside else ""
+    notes = f" and the files beside it {beside / 1e9:.3g} GB" if beside else ""
     if free < needed + beside:
         raise ModelError(
             "weights.disk-too-small",

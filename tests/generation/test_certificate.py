@@ -175,13 +175,13 @@ def test_the_disk_must_hold_the_notes_of_the_certificate_too_and_the_room_is_che
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(free, 0, free))
 
     disk_of(whole + notes - 1)
-    with refused("weights.disk-too-small", f"and the certificate {notes / 1e9:.3g} GB"):
+    with refused("weights.disk-too-small", f"and the files beside it {notes / 1e9:.3g} GB"):
         merge_into(base, [adapter], out, dtype=None, questions=2)
     assert not list(out.with_name("out.part").iterdir())
     disk_of(whole + notes)
     merge_into(base, [adapter], out, dtype=None, questions=2)
     values = capsys.readouterr()
-    room = f"the merged model needs {whole / 1e9:.3g} GB of disk and the certificate {notes / 1e9:.3g} GB"
+    room = f"the merged model needs {whole / 1e9:.3g} GB of disk and the files beside it {notes / 1e9:.3g} GB"
     assert room in values.out + values.err
     files = (out.with_name("out.part") / certificate.NOTES).rglob("*")
     written = sum(path.stat().st_size for path in files if path.is_file())

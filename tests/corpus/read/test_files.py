@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -273,6 +274,12 @@ def test_each_item_is_written_plainly_and_explained(tmp_path):
 def test_an_item_without_an_explanation_is_written_plainly_only(tmp_path):
     (only,) = read_exam(exam(tmp_path, {**ROW, "explanation": None}))
     assert only.locator == "P1 plain"
+
+
+def test_an_item_with_a_year_alone_is_dated_by_the_years_last_day_unless_the_recipe_states_the_day(tmp_path):
+    undated = exam(tmp_path, {**ROW, "exam_date": None, "year": 2015})
+    stated = replace(undated, exam_date="2015-02-07")
+    assert [next(iter(read_exam(source))).exam_date for source in (undated, stated)] == ["2015-12-31", "2015-02-07"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_every_tab_is_whole_accessible_and_at_home(chromium, site, axe, size, la
         received: list[dict] = []
         network = seen.page.context.new_cdp_session(seen.page)
         network.send("Network.enable")
-        network.on("Network.loadingFinished", received.append)
+        network.on("Network.loadingFinished", lambda event, kept=received: kept.append(event))
         for tab in HEADINGS:
             seen.open(f"?tab={tab}&lang={language}")
             assert tab != "compare" or 100_000 < sum(event["encodedDataLength"] for event in received) < 300_000, (

@@ -114,7 +114,7 @@ def evaluate_recipe(
     say: Callable[[str], None] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Results:
-    """Make the results of a recipe that only evaluates and has no namespace, in a folder.
+    """Make the results of a recipe that only evaluates and has no namespace, in a folder; models keep their order.
 
     The two functions take what happens and how far the work is; both are lines on stderr when left out.
     """
@@ -131,7 +131,8 @@ def evaluate_recipe(
             say(f"evaluate: questions are sent to {name}")
         bench = BuildContext(there, work, say, progress or _on_stderr(PROGRESS_EVERY))
         folder = make_folder(planned, bench, maker_of("evaluate", recipe.folder))
-    return Results(read_records(folder), folder)
+    order = list(recipe.evaluate.models) if recipe.evaluate else []
+    return Results(sorted(read_records(folder), key=lambda record: order.index(record.model)), folder)
 
 
 def _on_stderr(every: float) -> Callable[[str], None]:

@@ -48,20 +48,20 @@ def address(server: Server, name: str) -> str:
 
 
 def test_two_models_of_a_server_are_asked_and_compared_by_one_command(ward, server):
-    done = typed("evaluate", address(server, "a"), address(server, "b"), "--on", "./ward", "--limit", "5")
+    done = typed("evaluate", address(server, "b"), address(server, "a"), "--on", "./ward", "--limit", "5")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["model", "exam", "questions", "plain", "explain", "delta"]
-    assert [line.split()[:4] for line in lines[1:3]] == [[name, "(trial)", "ward", "5"] for name in "ab"]
-    assert any(re.match(r"  b minus a, ward, plain: .+, 5 questions, p 1.0000 .*\(trial\)$", line) for line in lines)
-    running = [line for line in done.stderr.splitlines() if "b minus a, ward, " in line]
+    assert [line.split()[:4] for line in lines[1:3]] == [[name, "(trial)", "ward", "5"] for name in "ba"]
+    assert any(re.match(r"  a minus b, ward, plain: .+, 5 questions, p 1.0000 .*\(trial\)$", line) for line in lines)
+    running = [line for line in done.stderr.splitlines() if "a minus b, ward, " in line]
     assert [re.search(r"ward, (\w+): .+ 5 questions, p 1.0000 \(trial\)$", line)[1] for line in running] == [
         "plain",
         "explain",
     ], "each difference is printed as soon as both models are done"
     folder = Path(lines[-1].split("medllm app ")[1])
     assert len(read_records(folder)) == 20
-    assert server.new() == ["a"] * 10 + ["b"] * 10
+    assert sorted(server.new()) == ["a"] * 10 + ["b"] * 10
 
 
 def test_what_is_typed_again_asks_nothing_and_one_model_more_asks_only_that(ward, server):

@@ -29,7 +29,7 @@ PERSISTENT = Path("/data")
 
 
 ASSIGNMENTS = "assignments.json"
-"""File in the votes' folder that says which raters rate which pairs; without it every rater may rate all."""
+"""File in the votes' folder that gives each pair its raters; without it every rater may rate all."""
 
 
 @dataclass(frozen=True)

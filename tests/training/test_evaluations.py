@@ -191,7 +191,9 @@ def test_pairs_are_evaluated_with_the_figures_of_their_training_and_against_the_
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize(("stage", "sharded"), [("cpt", True), ("rpo", False)], ids=["cpt-fsdp2", "rpo-ddp"])
+@pytest.mark.parametrize(
+    ("stage", "sharded"), [("cpt", True), ("rpo", False), ("rpo", True)], ids=["cpt-fsdp2", "rpo-ddp", "rpo-fsdp2"]
+)
 def test_two_processes_find_what_one_finds(sources, tmp_path, stage, sharded):
     # The second process is late at each checkpoint, so it sees the folder that the first one has begun to fill.
     late = "import time, transformers\nsave = transformers.Trainer.save_model\n"

@@ -1,6 +1,7 @@
 """Make a stage as a Job on the Hub: our own script, always a time limit, work kept on the Hub, logs streamed here."""
 
 import base64
+import os
 import re
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from huggingface_hub import HfApi, JobInfo
 
 import medllm
 from medllm.errors import LaunchError
+from medllm.generation.serving import PROGRAM as VLLM_PROGRAM
 from medllm.hub import Artifact, Hub, digest_of_folder
 from medllm.hub.push import branch_of, push_once_tagged
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan
@@ -24,6 +26,7 @@ from medllm.recipe.base import Stage
 from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED
 from medllm.recipe.hardware import cheapest_with_disk, shape_if_known
+from medllm.recipe.servers import is_vllm
 from medllm.recipe.training import NAMED
 
 SCRIPT = Path(__file__).parent / "job_script.py"
@@ -85,7 +88,9 @@ class HubJobs:
             "MEDLLM_KEEP_EVERY": str(self.keep_every),
             "HF_ENDPOINT": hub.endpoint,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        } | carried(item, plan, hub)
+            **carried(item, plan, hub),
+            **where_vllm_is(item, plan, hub),
+        }
         job = hub.call(
             f"{item.stage} as a Job on {flavor}",
             lambda api: _sent(
@@ -145,6 +150,18 @@ def carried(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
             f"machine. Write {' or '.join(NAMED)}, or put the file beside the recipe.",
         )
     return {"MEDLLM_ACCELERATE": base64.b64encode(file.read_bytes()).decode(), "MEDLLM_ACCELERATE_AT": name}
+
+
+def where_vllm_is(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
+    """Return the variable by which a Job finds vLLM: as here on this machine, else in its image, else installed by uv.
+
+    A Job that is sent for `engine: vllm` has no other place to have it from, and uv is on every machine of the Hub.
+    """
+    if not is_vllm(str(getattr(item.settings, "engine", ""))):
+        return {}
+    if is_here(hub):
+        return {VLLM_PROGRAM: os.environ[VLLM_PROGRAM]} if VLLM_PROGRAM in os.environ else {}
+    return {} if plan.recipe.jobs.image else {VLLM_PROGRAM: "uv"}
 
 
 def flavor_of(item: StagePlan, plan: BuildPlan | None = None) -> str:

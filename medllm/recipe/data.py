@@ -137,7 +137,7 @@ class Preferences(Asking):
         {"run_on", "batch_size", "num_processes", "num_concurrent", "vllm"}
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
-    keys_since: ClassVar[Mapping[str, Any]] = {**Asking.keys_since, "exam_years": {}}
+    keys_since: ClassVar[Mapping[str, Any]] = {**Asking.keys_since, "exam_years": {}, "filters": []}
 
     model: str
     """The model that answers."""
@@ -179,6 +179,9 @@ class Preferences(Asking):
     """Maximum number of pairs of each step for one question, so that no question outweighs the rest."""
     max_similarity: Share = 0.95
     """Similarity above which two samples of one question count once."""
+    filters: tuple[Literal["contradiction", "foreign_disease"], ...] = ()
+    """Right answers that make no pair: whose explanation gives another answer before, or names a disease that neither
+    the question nor its verified explanation does. Without it they are counted on the card."""
     leaks_reviewed: tuple[str, ...] = ()
     """Questions (`own/100A1`), samples (`own/100A1#2`) or votes that a person has reviewed and found free of leaks."""
     votes: tuple[Data, ...] = ()

@@ -17,6 +17,7 @@ from medllm.exam.prompts import Prompt, render, target_completion
 from medllm.exam.question import Question
 from medllm.generation.identity import AskedAs
 from medllm.generation.types import Reply, Request, release_model, shared_length
+from medllm.preferences.lint import filter_samples, lint
 from medllm.preferences.pairs import (
     LabelledSample,
     PreferencePair,
@@ -58,7 +59,9 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     replies, kept_under = _sample(settings, sources, asked, prompts, work, form)
     if settings.prompt == "think":
         refuse_unseen_thinking([reply for of in replies.values() for _, _, reply in of])
-    samples = _label(settings, sources, asked.questions, _clean(asked, replies), prompts, kept_under)
+    drawn = _label(settings, sources, asked.questions, _clean(asked, replies), prompts, kept_under)
+    known = {key_of(question): question for question in asked.questions}
+    samples = {key: filter_samples(known[key], of, settings.filters) for key, of in drawn.items()}
     number = _round(sources.get(settings.model))
     values = _values(settings) if form.chat else None
     pairs = _pair(settings, asked.questions, samples, prompts, number, values)
@@ -81,6 +84,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     _table(asked.watch.rows(), work / "audit" / "train-00000.parquet", AUDIT)
     asked.watch.write("the preference pairs", work / "audit.html")
     facts = {"stage": "preferences", "round": number, **report, "votes": len(votes), "votes_undecided": undecided}
+    facts["lint"] = lint(asked.questions, drawn, pairs)
     settled = {"left_out": asked.counts, "audit": asked.watch.facts(), "settings": settings.model_dump(mode="json")}
     write_facts(work, {**facts, **settled, "languages": sorted({q.language for q in asked.questions})})
     move_into_place(work, out, (REPLIES,))

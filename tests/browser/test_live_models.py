@@ -66,7 +66,7 @@ def test_real_adapters_write_what_they_write_alone_and_the_exam_s_parser_judges_
                 for style in ("plain", "explain"):
                     reply = wanted[model, style]
                     parsed = parse(reply.text, question, finish_reason=reply.finish_reason)
-                    answer = seen.page.locator(f".model:nth-child({place + 1}) .line.now").nth(int(style == "explain"))
+                    answer = seen.page.locator(f".model:nth-child({place + 1}) .line.{style}.now")
                     assert (parsed.answer or "").upper() in answer.inner_text()
             assert seen.complaints == []
 

@@ -1,21 +1,27 @@
 """The endpoint maker against a real server, `transformers serve`: it says there what the model says here."""
 
+import json
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from medllm.cli.main import app
+from medllm.exam.record import read_records
 from medllm.generation.endpoint import EndpointGenerator
 from medllm.generation.engine.local import LocalGenerator
 from medllm.generation.types import NoReplyError, Request
 from medllm.training.checkpointing import write_tokenizer
 from medllm.weights.load import load_tokenizer
 from tests import tiny
+from tests.pipeline.whole import question
 from tests.refusals import refused
 
 PATIENCE = 900
@@ -125,6 +131,28 @@ def test_a_real_server_streams_the_words_it_says_at_once(served, here, chat):
         assert "".join(delta.text for delta in own) == own[-1].reply.text
         assert own[-1].reply.finish_reason == mine.finish_reason
         assert [delta.reply for delta in own[:-1]] == [None] * (len(own) - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_an_exam_is_evaluated_at_a_real_server_by_one_command_with_the_replies_of_the_folder(
+    served, tmp_path, monkeypatch
+):
+    base, url = served
+    monkeypatch.chdir(tmp_path)
+    Path("ward").mkdir()
+    rows = "".join(json.dumps(question(f"w{number}", 2020)) + "\n" for number in range(3))
+    Path("ward/all.jsonl").write_text(rows, "utf-8")
+    options = ["--set", "evaluate.max_new_tokens={plain: 8, explain: 16}", "--set", "evaluate.dtype=float32"]
+    words = ["evaluate", f"served={url}#{base}", f"here={base}", "--on", "./ward", *options]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    records = read_records(Path(done.stdout.splitlines()[-1].split("medllm app ")[1]))
+    texts = {
+        name: {(row.question_id, row.prompt): row.completion for row in records if row.model == name}
+        for name in ("served", "here")
+    }
+    assert len(texts["here"]) == 6 and texts["served"] == texts["here"]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from medllm.errors import LaunchError, RecipeError
 from medllm.hub import Hub, connect
-from medllm.launch.jobs import HubJobs, carried, dependencies, flavor_of, push_package
+from medllm.launch.jobs import HubJobs, carried, dependencies, flavor_of, push_package, where_vllm_is
 from medllm.localhub import serve
 from medllm.pipeline import BuildContext, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
@@ -275,6 +275,24 @@ def test_a_job_gets_the_accelerate_config_that_lies_beside_the_recipe_and_needs_
     assert base64.b64decode(text["own/two.yaml"]["MEDLLM_ACCELERATE"]) == b"num_processes: 2\n"
     for name in ("/etc/hostname", "../two.yaml", "nowhere.yaml"):
         assert text[name] == "training.no-accelerate-config"
+
+
+def test_a_job_finds_vllm_as_here_on_this_machine_and_else_in_its_image_or_by_uv(tmp_path, hub, monkeypatch):
+    toy.lay_out(tmp_path)
+    recipe = read_recipe(tmp_path / "toy.yaml")
+    monkeypatch.setenv("MEDLLM_VLLM", "/opt/vllm")
+
+    def found(where, **changes):
+        plan = make_plan(with_overrides(recipe, changes), hub, ("preferences",))
+        return where_vllm_is(plan.items[-1], plan, where)
+
+    asked = {"preferences.engine": "vllm==0.32.0"}
+    assert found(hub, **asked) == {"MEDLLM_VLLM": "/opt/vllm"}
+    assert found(far_from(hub), **asked) == {"MEDLLM_VLLM": "uv"}
+    assert found(far_from(hub), **asked, **{"jobs.image": "vllm/vllm-openai:v0.32.0"}) == {}
+    assert found(far_from(hub)) == {}
+    monkeypatch.delenv("MEDLLM_VLLM")
+    assert found(hub, **asked) == {}, "the program of that name on this machine's path"
 
 
 def test_a_merge_without_a_machine_gets_the_cheapest_one_whose_disk_holds_base_and_merged_model(tmp_path, hub):

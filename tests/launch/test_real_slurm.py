@@ -21,6 +21,7 @@ from medllm.launch.slurm import TEMPLATE, TRIES, launch
 from medllm.pipeline import BuildContext, make_plan, run
 from medllm.recipe import read_recipe, with_overrides
 from tests import slurm, tiny
+from tests.generation.fake_vllm import write_fake_vllm
 from tests.launch.test_jobs import lay_out_real_corpus
 from tests.pipeline.whole import lay_out
 from tests.refusals import refused
@@ -104,6 +105,24 @@ def test_a_training_on_two_nodes_learns_what_one_process_learns(tmp_path, bench)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     met = [re.search(r"node (\d of 2) \((node\d)\)", text) for text in messages]
     assert sorted(found.groups() for found in met if found) == [("1 of 2", "node0"), ("2 of 2", "node1")]
+
+
+@pytest.mark.long
+def test_an_evaluation_starts_its_own_vllm_beside_it_on_the_node_and_leaves_none_behind(tmp_path, bench, monkeypatch):
+    lay_out(tmp_path)
+    notes = tmp_path / "notes"
+    notes.touch()
+    program = write_fake_vllm(tmp_path / "program")
+    for name, value in (("MEDLLM_VLLM", str(program)), ("FAKE_NOTES", str(notes)), ("FAKE_FAULT", "")):
+        monkeypatch.setenv(name, value)
+    changes = {"evaluate.engine": "vllm", "evaluate.models": {"base": "base"}}
+    recipe = with_overrides(read_recipe(tmp_path / "tiny.yaml"), changes)
+    made = run(make_plan(recipe, bench.hub, ("evaluate",)), bench, launch, lambda plan: None)["evaluate"]
+    noted = [json.loads(line) for line in notes.read_text("utf-8").splitlines()]
+    servers = [about["pid"] for kind, about in noted if kind == "start"]
+    assert len(servers) == 1 and not Path(f"/proc/{servers[0]}").exists()
+    replies = json.loads((bench.hub.pull(made) / "facts.json").read_text("utf-8"))["replies"]
+    assert sum(kind == "asked" for kind, _ in noted) >= replies == 20
 
 
 ANSWER = """

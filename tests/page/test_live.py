@@ -141,9 +141,10 @@ def test_adapters_answer_in_the_numbers_that_the_description_names(monkeypatch, 
     )
     there = {"base": str(tmp_path), "adapters": {"cpt": str(tmp_path)}}
     open_live(json.dumps(there))
-    assert given == {"form": "completion", "engine": "local", "dtype": "float32", "quantization": "none"}
+    usual = {"form": "completion", "given": None}
+    assert given == {**usual, "engine": "local", "dtype": "float32", "quantization": "none"}
     open_live(json.dumps(there | {"dtype": "bfloat16", "quantization": "nf4", "engine": "auto"}))
-    assert given == {"form": "completion", "engine": "auto", "dtype": "bfloat16", "quantization": "nf4"}
+    assert given == {**usual, "engine": "auto", "dtype": "bfloat16", "quantization": "nf4"}
     with refused("page.bad-live-models", "`engine` is http://10.0.0.7/v1"):
         open_live(json.dumps(there | {"engine": "http://10.0.0.7/v1"}))
     with refused("page.bad-live-models", "`quantization` is int8"):

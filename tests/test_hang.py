@@ -10,7 +10,7 @@ from tests.hang import Watch
 
 STARTED = "import subprocess, sys, time; time.sleep(1); subprocess.run([sys.executable, '-c', sys.argv[1]])"
 STUCK = "import time; time.sleep(90)"
-BUSY = "import time\nuntil = time.monotonic() + 10\nwhile time.monotonic() < until: pass"
+BUSY = "import time\nuntil = time.monotonic() + 7\nwhile time.monotonic() < until: pass"
 
 
 @pytest.mark.parametrize(

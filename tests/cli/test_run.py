@@ -30,6 +30,7 @@ def medllm(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stage_is_made_once_and_not_again_and_what_is_built_can_be_traced(medllm):
     made = medllm("run", "toy.yaml", "corpus", "--hub", "hub")
     assert made.returncode == 0, made.stderr

@@ -57,8 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, and try what waits for another process twice; the summary shows both."""
     heavy = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
+    # Trainings take longest: were they last, one process would end with them alone.
+    order = {path: number for number, path in enumerate(sorted(heavy, reverse=True))}
     # The browser comes last: while playwright is there, its event loop runs, and no other test could run one.
-    items.sort(key=lambda item: (item.get_closest_marker("browser") is not None, item.path not in heavy))
+    items.sort(key=lambda item: (item.get_closest_marker("browser") is not None, order.get(item.path, len(order))))
     for item in items:
         if any(item.get_closest_marker(mark) for mark in HEAVY) and not item.get_closest_marker("flaky"):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))

@@ -143,13 +143,20 @@ def test_an_exam_is_evaluated_at_a_real_server_by_one_command_with_the_replies_o
     Path("ward").mkdir()
     rows = "".join(json.dumps(question(f"w{number}", 2020)) + "\n" for number in range(3))
     Path("ward/all.jsonl").write_text(rows, "utf-8")
-    options = ["--set", "evaluate.max_new_tokens={plain: 8, explain: 16}", "--set", "evaluate.dtype=float32"]
+    options = [
+        "--set",
+        "evaluate.format=chat",
+        "--set",
+        "evaluate.max_new_tokens={plain: 8, explain: 16}",
+        "--set",
+        "evaluate.dtype=float32",
+    ]
     words = ["evaluate", f"served={url}#{base}", f"here={base}", "--on", "./ward", *options]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     records = read_records(Path(done.stdout.splitlines()[-1].split("medllm app ")[1]))
     texts = {
-        name: {(row.question_id, row.prompt): row.completion for row in records if row.model == name}
+        name: {(row.question_id, row.prompt): row.completion.rstrip(BROKEN) for row in records if row.model == name}
         for name in ("served", "here")
     }
     assert len(texts["here"]) == 6 and texts["served"] == texts["here"]

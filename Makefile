@@ -36,9 +36,14 @@ test-all: test test-long ## everything, as CI runs it
 
 quality: .venv/.installed ## formatting, lint, types, import floors, fresh documents
 	@echo "medllm: checking format, lint, types, import floors and generated documents"
+	@$(MAKE) --no-print-directory --jobs=2 check-types check-rest
+
+check-types:
+	@$(BIN)/mypy
+
+check-rest:
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python docs/reference.py --check
 
@@ -97,4 +102,4 @@ bench: .venv/.installed ## run the benchmarks and print their figures (DATA=exam
 gpu-report: .venv/.installed ## check and measure everything that needs GPUs, into runs/gpu-report.json
 	@$(BIN)/python tools/gpu_report.py
 
-.PHONY: help quickstart golden test test-long test-all quality style app bench gpu-report
+.PHONY: help quickstart golden test test-long test-all quality check-types check-rest style app bench gpu-report

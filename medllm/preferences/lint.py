@@ -97,7 +97,7 @@ def _text(side: Text) -> str:
 
 
 def _same_answer(question: Question | None, pair: PreferencePair) -> bool:
-    """Whether both sides end in one answer, so that only their wording tells them apart."""
+    """Whether both sides end in one answer, so that only their wording differs."""
     if question is None:
         return False
     chosen, rejected = (parse(_text(side), question).answer for side in (pair.chosen, pair.rejected))

@@ -136,6 +136,7 @@ def test_the_command_line_of_0_36_uploads_every_folder_byte_for_byte(finished, s
             assert (back / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.long
 def test_the_token_is_nowhere_after_a_whole_run_and_after_failures(finished):
     store = finished.hub.store
     reader = HfApi(endpoint=finished.hub.url, token=finished.hub.token)

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -130,7 +131,11 @@ def line(hub: LocalHub) -> Wire:
 
 def on_disk(hub: LocalHub, content: bytes) -> bool:
     part = content[:200]
-    return any(part in path.read_bytes() for path in hub.store.folder.rglob("*") if path.is_file())
+    for path in list(hub.store.folder.rglob("*")):
+        with suppress(FileNotFoundError):  # what was on its way is removed after the answer
+            if path.is_file() and part in path.read_bytes():
+                return True
+    return False
 
 
 def take_down(api: HfApi, name: str, repo: str = "alice/model") -> None:

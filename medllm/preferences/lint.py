@@ -70,15 +70,14 @@ def lint(
         for sample in of_question
         if sample.label == "chosen"
     ]
-    named = Counter(name for question, sample in right for name in foreign_diseases(question, sample.completion))
+    foreign = {_name(sample): foreign_diseases(question, sample.completion) for question, sample in right}
+    named = Counter(name for names in foreign.values() for name in names)
     return {
         "right_answers": len(right),
         "contradictions": [
             _name(sample) for question, sample in right if earlier_answer(question, sample.completion) is not None
         ],
-        "foreign_diseases": [
-            _name(sample) for question, sample in right if foreign_diseases(question, sample.completion)
-        ],
+        "foreign_diseases": [name for name, diseases in foreign.items() if diseases],
         "diseases": dict(named.most_common(COMMONEST)),
         "near_copies": sum(
             alike(grams_of(_text(pair.chosen)), grams_of(_text(pair.rejected))) > NEAR for pair in pairs

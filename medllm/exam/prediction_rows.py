@@ -23,6 +23,8 @@ _KEYS = ("answer", "解答", "正答")
 _QUESTIONS = ("choices", "options", "選択肢")
 _MODELS = ("model", "model_name", "system", "モデル")
 _CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
+_LOOP = "repetition"
+"""vLLM's word for the end of a reply in a loop."""
 _KEPT = ("model_revision", "template", "shots", "context", "seed", "tokens", "prompt_hash")
 
 
@@ -154,11 +156,9 @@ class RowReader:
             question_id = self.order[at]
         model = next((row[usual[name]] for name in _MODELS if isinstance(row.get(usual.get(name, "")), str)), None)
         prompt = next((style for style in PROMPTS if row.get(usual.get("prompt", "")) == style), None)
-        cut_off = row.get(usual.get("finish_reason", "")) in _CUT_OFF
+        ended = _how_cut(row.get(usual.get("finish_reason", "")))
         text = _reply(value, reply, place)
-        return NamedPrediction(
-            model or None, prompt, Prediction(question_id, text, place, "length" if cut_off else None)
-        )
+        return NamedPrediction(model or None, prompt, Prediction(question_id, text, place, ended))
 
     def _of_lighteval(self, doc: dict[str, Any], response: dict[str, Any], place: str) -> NamedPrediction:
         """Read a row of lighteval's details: generated text, or one log-likelihood for each choice.
@@ -191,7 +191,7 @@ class RowReader:
         text = next((text for text in texts if isinstance(text, str) and text), "")
         incomplete = (body.get("incomplete_details") or {}).get("reason")
         ended = choice.get("finish_reason") or body.get("stop_reason") or incomplete
-        prediction = Prediction(self._id(row["custom_id"], place), text, place, "length" if ended in _CUT_OFF else None)
+        prediction = Prediction(self._id(row["custom_id"], place), text, place, _how_cut(ended))
         return NamedPrediction(body.get("model"), None, prediction)
 
     def _of_harness(self, row: dict[str, Any], place: str) -> NamedPrediction | None:
@@ -243,6 +243,13 @@ def _of_record(record: Record, place: str) -> NamedPrediction:
         record.question_id, record.completion, place, record.finish_reason, record.probability, facts=facts
     )
     return NamedPrediction(record.model, record.prompt, prediction)
+
+
+def _how_cut(ended: object) -> str | None:
+    """Return how a reply was cut, by any provider's word for its end; None where it may be whole."""
+    if ended == _LOOP:
+        return _LOOP
+    return "length" if ended in _CUT_OFF else None
 
 
 def _usual(name: object) -> str:

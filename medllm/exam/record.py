@@ -57,9 +57,10 @@ class Record:
     reasoning: str | None = None
     """What the model thought before its reply, in a channel of its own; it is never read as the answer."""
     finish_reason: str | None = None
-    """Why generation ended: "stop", "length", "too_long" (the prompt did not fit), "refused", or null when unknown."""
+    """Why generation ended: "stop", "length", "repetition" (in a loop), "too_long" (the prompt did not fit), "refused",
+    or null when unknown."""
     truncated: bool = False
-    """Whether the reply was cut off by its token budget."""
+    """Whether the reply was cut off by its token budget, or in a loop."""
     run_on: bool = False
     """Whether the reply continued into an invented next question or turn."""
     loop: bool = False

@@ -29,6 +29,8 @@ ENGINES = "engines.jsonl"
 """The file of the store that records which engine `auto` took."""
 AUDITS = "audits.jsonl"
 """The file of the store that records which worked examples were found clean of which questions."""
+KEPT = ("stop", "length", "repetition")
+"""How a reply ended that is kept."""
 _KEY = re.compile(r"([0-9a-f]{16}):([0-9a-f]{32}):([0-9]+)@(local|[0-9a-f]{8})")
 
 
@@ -99,10 +101,10 @@ class AnswerKey:
 def _serves(reply: Reply, kept_room: int, room: int) -> bool:
     """Return whether a reply that was written with room for `kept_room` tokens is the reply with `room`.
 
-    A reply that ended by itself is the same with more room.
+    A reply that ended by itself, or in a loop, is the same with more room.
     """
     return room == kept_room or (
-        reply.finish_reason == "stop" and (room > kept_room or 0 < reply.completion_tokens < room)
+        reply.finish_reason in ("stop", "repetition") and (room > kept_room or 0 < reply.completion_tokens < room)
     )
 
 
@@ -156,7 +158,7 @@ class AnswerStore:
             return
         lines: dict[str, list[str]] = defaultdict(list)
         for key, reply in replies:
-            if reply.finish_reason in ("stop", "length"):
+            if reply.finish_reason in KEPT:
                 row = {"key": key.prompt, "at": key.place, "room": key.max_new_tokens}
                 row = {**asdict(replace(reply, tokens=())), **row}
                 lines[key.model].append(json.dumps(row, ensure_ascii=False))
@@ -215,7 +217,7 @@ class AnswerStore:
             newer = [name for name in ("model", "prompt", "reasoning", "reasoning_tokens") if name in there]
             for row in pq.read_table(path, columns=[*names, *newer]).to_pylist():
                 key = AnswerKey.read(row["answer_key"])
-                if key is None or row["finish_reason"] not in ("stop", "length"):
+                if key is None or row["finish_reason"] not in KEPT:
                     continue
                 if key.model not in known:
                     known[key.model] = {(row["key"], row["at"], row["room"]) for row in self._rows(key.model)}

@@ -175,7 +175,8 @@ def read_reply(
         text = (visible or "").lstrip() if thought else text
     ends = [at for stop in request.stop if (at := text.find(stop)) >= 0]
     asked, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    kept: FinishReason = "length" if ending.reason == "length" and not ends else "stop"
+    cut = ending.reason in ("length", "repetition") and not ends
+    kept: FinishReason = ending.reason if cut else "stop"  # type: ignore[assignment]
     return Reply(
         key=request.key,
         text=text[: min(ends)] if ends else text,

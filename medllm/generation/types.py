@@ -9,7 +9,8 @@ from medllm.errors import ModelError
 from medllm.exam.record import PromptStyle
 
 Message = dict[str, str]
-FinishReason = Literal["stop", "length", "too_long", "refused"]
+FinishReason = Literal["stop", "length", "repetition", "too_long", "refused"]
+"""Why a reply ended: by itself, by its token budget, in a loop, unasked as too long, or declined."""
 BASE = "base"
 
 

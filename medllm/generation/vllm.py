@@ -316,4 +316,4 @@ class VllmClient(EndpointGenerator):
 
     def _finish(self, writing: Decoder, reason: str | None) -> None:
         if writing.finished is None and reason:
-            writing.finished = "length" if reason == "length" else "stop"
+            writing.finished = reason if reason in ("length", "repetition") else "stop"  # type: ignore[assignment]

@@ -131,7 +131,7 @@ REMEDIES = {
     "too_long": "have prompts that do not fit the model: lower evaluate.shots",
     "refused": "were declined by the server or the model: look at some with `medllm app`",
     "unparsed": "hold no answer that can be read: look at some with `medllm app`",
-    "loop": "end in a repetition",
+    "loop": "end in a loop: look at some with `medllm app`; a larger max_new_tokens does not help",
     "run_on": "run on into a question of their own without an answer",
     "wrong_count": "name another number of choices than asked for",
 }

@@ -167,6 +167,21 @@ def test_batch_outputs_of_openai_and_anthropic_are_read_and_a_failed_request_is_
     }  # fmt: skip
 
 
+def test_a_reply_that_vllm_ended_in_a_loop_is_no_whole_reply(tmp_path):
+    def row(name, ended):
+        choice = {"message": {"content": "答え: b"}, "finish_reason": ended}
+        return {"custom_id": name, "response": {"body": {"model": "m", "choices": [choice]}}}
+
+    ends = {"112A1": "repetition", "112A2": "length", "112B1": "stop"}
+    batch = write(tmp_path / "batch.jsonl", *(row(*end) for end in ends.items()))
+    table = tmp_path / "own.csv"
+    table.write_text("question_id,reply,finish_reason\n" + "".join(f"{name},b,{end}\n" for name, end in ends.items()))
+    for file in (batch, table):
+        (system,) = read_predictions([file], EXAM, "exam")
+        reasons = [system.predictions[name].finish_reason for name in ends]
+        assert reasons == ["repetition", "length", None]
+
+
 def test_requests_of_a_batch_that_failed_belong_to_the_model_of_their_file_and_a_retry_counts(tmp_path):
     def line(name, response, error=None):
         return {"id": "batch_req_1", "custom_id": name, "response": response, "error": error}

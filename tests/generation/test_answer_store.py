@@ -121,6 +121,13 @@ def test_a_reply_that_ended_by_itself_serves_with_more_room_and_one_that_was_cut
     assert generator.asked == ["cut", "ended"], "whether it would end there is not known"
 
 
+def test_a_reply_that_ended_in_a_loop_serves_with_more_room(tmp_path):
+    store, generator = AnswerStore(tmp_path), Counting(finish_reason="repetition", completion_tokens=8)
+    ask(store, generator, request("loop", max_new_tokens=16))
+    ask(store, generator, request("loop", max_new_tokens=512))
+    assert generator.asked == ["loop"]
+
+
 def test_what_was_refused_or_did_not_fit_is_asked_again(tmp_path):
     for reason in ("refused", "too_long"):
         generator = Counting(finish_reason=reason)

@@ -41,7 +41,7 @@ class Handler(JsonHandler):
         text = f"said {body.get('prompt') or body['messages'][-1]['content']} STOP more"
         if body["stream"]:
             events = [{"choices": [{"text": piece}]} for piece in (text[:5], text[5:9])]
-            events.append({"choices": [{"text": "", "finish_reason": "length"}]})
+            events.append({"choices": [{"text": "", "finish_reason": self.server.ended}]})
             self.send(200, as_events(events) + "data: [DONE]\n\n")
             return
         choice = {"finish_reason": "stop", "text": text, "message": {"content": text}}
@@ -55,6 +55,7 @@ class Server(JsonServer):
 
     def __init__(self, *faults):
         self.faults, self.seen, self.times = list(faults), [], []
+        self.ended = "length"
         super().__init__()
 
 
@@ -111,6 +112,15 @@ def test_a_stream_that_breaks_off_gives_what_came_and_then_says_so(serve):
     assert last.reply is None and isinstance(last.error, NoReplyError)
     assert last.error.code == "generation.answer-broken-off"
     assert list(deltas) == []
+
+
+@pytest.mark.parametrize(("stop", "kept"), [((), "repetition"), (("Q",), "stop")])
+def test_a_reply_that_the_server_ends_in_a_loop_is_not_whole_unless_its_stop_string_came_before(serve, stop, kept):
+    server = serve()
+    server.ended = "repetition"
+    asked = Request(key="k", model="m", text="Q", stop=stop)
+    *_, last = EndpointGenerator(server.url).stream([asked])
+    assert last.reply.finish_reason == kept
 
 
 def test_requests_are_streamed_side_by_side_and_one_that_is_refused_ends_alone(serve):

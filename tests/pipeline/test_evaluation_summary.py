@@ -49,6 +49,11 @@ def test_thinking_that_was_cut_off_is_named_with_the_key_to_raise():
     ]
 
 
+def test_loops_are_named_and_no_larger_budget_is_proposed():
+    (line,) = suspicious_rates([record(1, status="loop", finish_reason="repetition"), record(2)])
+    assert "1 of 2 replies end in a loop" in line and "raise" not in line
+
+
 def test_prompts_that_did_not_fit_are_not_counted_as_unread():
     (line,) = suspicious_rates([record(1, status="unparsed", finish_reason="too_long", completion=""), record(2)])
     assert "1 of 2 replies have prompts that do not fit the model" in line

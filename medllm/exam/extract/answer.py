@@ -48,8 +48,8 @@ def parse(
     """Read a reply's answer: the last marked answer counts, never a letter inside the explanation.
 
     `thinks`: the prompt's template has opened the thinking, so a completion that never closes it is truncated. Of a
-    completion that was cut off (`finish_reason` "length") only an answer in a distinct form counts: a box, a
-    tag, a key, a separate line, or the first words. The same applies to a text that thinks without marks.
+    completion that was cut off (`finish_reason` "length" or "repetition") only an answer in a distinct form counts: a
+    box, a tag, a key, a separate line, or the first words. The same applies to a text that thinks without marks.
 
     >>> parse("症状から肺塞栓を疑う。答え：ａ，Ｃ").answer
     'a,c'
@@ -66,7 +66,8 @@ def parse(
         above = _find(reply.text[:other], question)
         if above.firm:
             parsed, reply = above, replace(reply, text=reply.text[:other], run_on=True)
-    truncated, thinking = finish_reason == "length" or reply.truncated, reply.thinking
+    truncated, thinking = finish_reason in ("length", "repetition") or reply.truncated, reply.thinking
+    loop = reply.loop or finish_reason == "repetition"
     if finish_reason != "stop" and _BARE_THOUGHT.match(reply.text):
         parsed, truncated, thinking = Parsed(), True, True
     if truncated and _breaks_off(parsed.answer, reply.text, question):
@@ -79,7 +80,7 @@ def parse(
             truncated = truncated or unfinished
         thinking = thinking or (unfinished and truncated)
         parsed = Parsed() if truncated or unfinished else parsed
-    parsed = replace(parsed, text=reply.text, run_on=reply.run_on, loop=reply.loop)
+    parsed = replace(parsed, text=reply.text, run_on=reply.run_on, loop=loop)
     parsed = replace(parsed, truncated=truncated, thinking=thinking)
     return replace(parsed, status=_status(parsed, question))
 

@@ -22,6 +22,10 @@ TAIL = 48
 BROKEN = "�"
 THINNED = 0.75
 """A batch is made smaller once so many of its rows are still being written, or fewer."""
+LOOP_TOKENS, LOOP_PATTERN = 256, 64
+"""A reply is in a loop when so many of its last tokens repeat one pattern of at most so many: four times or more."""
+LOOP_STEP = 16
+"""Tokens between two looks for a loop."""
 LIKELIEST = 1024
 """A draw puts only so many in order, if it falls among them: sorting the vocabulary took longer than the model."""
 
@@ -73,6 +77,8 @@ class Decoder:
                 return
         if len(self.tokens) >= self.request.max_new_tokens:
             self.finished = "length"
+        elif len(self.tokens) % LOOP_STEP == 0 and ends_in_token_loop(self.tokens):
+            self.finished = "repetition"
 
     def _stopped(self) -> bool:
         visible = self._split()[1] or ""
@@ -135,6 +141,20 @@ class Decoder:
             rest = self.tokenizer.decode(self.tokens[middle:], skip_special_tokens=True)
             low, high = (middle, high) if len(rest) >= len(visible) else (low, middle)
         return low
+
+
+def ends_in_token_loop(tokens: Sequence[int]) -> bool:
+    """Return whether the last 256 tokens are one pattern of at most 64 tokens, again and again.
+
+    vLLM calls this repetition detection. A greedy reply does not leave such a loop, so its answer is known.
+
+    >>> ends_in_token_loop([5, 6, 7] * 100), ends_in_token_loop([5, 6, 7] * 80), ends_in_token_loop(range(300))
+    (True, False, False)
+    """
+    tail = list(tokens[-LOOP_TOKENS:])
+    if len(tail) < LOOP_TOKENS:
+        return False
+    return any(tail[size:] == tail[:-size] for size in range(1, LOOP_PATTERN + 1))
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -108,6 +108,7 @@ def test_saying_the_question_again_is_no_running_on():
         ("この症例では、まず", "length", "truncated"),
         ("<think>まだ考えている。答えはaか", None, "truncated"),
         ("よって、" + "ビタミンの欠乏である。" * 30, "length", "loop"),
+        ("よって、" + "．" * 300, "repetition", "loop"),
         ("わからない。\n問題: 次はどれか。", "stop", "run_on"),
     ],
 )

@@ -63,3 +63,39 @@ def test_of_equally_likely_tokens_a_greedy_answer_takes_the_first(dtype):
     writings = [Decoder(Request(key=str(row), text=""), 0, None, frozenset()) for row in range(len(logits))]
     firsts = [row.index(max(row)) for row in logits.tolist()]
     assert next_tokens(logits, writings) == firsts and len(set(firsts)) > 20
+
+
+class PlainTokenizer:
+    """Writes each token as its number."""
+
+    def decode(self, tokens, **_):
+        return " ".join(map(str, tokens))
+
+
+def written(tokens, room=2000):
+    decoder = Decoder(Request(key="a", text="", max_new_tokens=room), 0, PlainTokenizer(), frozenset())
+    for token in tokens:
+        if decoder.finished is None:
+            decoder.take(token)
+    return decoder
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 50, 64])
+def test_a_reply_that_repeats_one_pattern_for_256_tokens_ends_there_and_is_no_whole_reply(size):
+    before = list(range(1000, 1100))
+    decoder = written(before + list(range(size)) * 2000)
+    assert decoder.finished == "repetition" and decoder.reply().finish_reason == "repetition"
+    assert 0 <= len(decoder.tokens) - len(before) - 256 < decoding.LOOP_STEP, "at the first look after 256 of them"
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        list(range(65)) * 20,  # a table's rows may be long
+        ([7] * 250 + [8]) * 6,  # a rule across the page, then text
+        [token % 97 for token in range(1500)],
+    ],
+    ids=["longer pattern", "interrupted", "no pattern in reach"],
+)
+def test_what_only_resembles_a_loop_is_written_to_its_end(tokens):
+    assert written([*tokens], room=len(tokens)).finished == "length"

@@ -5,6 +5,7 @@ from collections import OrderedDict
 import pytest
 
 from medllm.generation.engine.local import LocalGenerator
+from medllm.generation.engine.transformers import TransformersGenerator
 from medllm.generation.types import Request
 from tests import tiny
 from tests.refusals import refused
@@ -186,6 +187,50 @@ def test_the_stream_says_piece_by_piece_what_generate_says_at_once(generator):
             done[delta.key] = delta.reply.text
     assert pieces == whole == done
     assert not any("a" in text for text in whole.values())
+
+
+def make_forgetful(folder):
+    """A model whose next token depends on the last one alone, so that every greedy reply ends in a loop."""
+    from safetensors.torch import load_file, save_file
+
+    base = tiny.make_base(folder / "base")
+    file = base / "model.safetensors"
+    weights = {
+        name: weight * (0 if "o_proj" in name or "down_proj" in name else 1) for name, weight in load_file(file).items()
+    }
+    save_file(weights, file, {"format": "pt"})
+    return base
+
+
+@pytest.mark.parametrize("engine", [LocalGenerator, TransformersGenerator])
+def test_a_loop_ends_a_reply_early_and_plain_generation_would_only_have_repeated_its_pattern(tmp_path, engine):
+    base = make_forgetful(tmp_path)
+    replies = engine(base, dtype="float32", batch_size=4).generate(
+        [Request(key=question, text=question, max_new_tokens=420) for question in QUESTIONS]
+    )
+    looped = {reply.key: reply.tokens for reply in replies if reply.finish_reason == "repetition"}
+    assert looped
+    whole = replies_of_base(base, looped, 420)
+    for key, tokens in looped.items():
+        assert len(tokens) < len(whole[key]) == 420
+        size = next(size for size in range(1, 65) if tokens[-256 + size :] == tokens[-256:-size])
+        assert (
+            whole[key][: len(tokens)] == tokens and whole[key][len(tokens) :] == whole[key][len(tokens) - size : -size]
+        )
+
+
+def replies_of_base(base, texts, room):
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    encoded = {text: tokenizer(text, return_tensors="pt")["input_ids"] for text in texts}
+    written = {
+        text: model.generate(input_ids=ids, max_new_tokens=room, do_sample=False, eos_token_id=None, pad_token_id=0)
+        for text, ids in encoded.items()
+    }
+    return {text: tuple(out[0, encoded[text].shape[1] :].tolist()) for text, out in written.items()}
 
 
 def test_a_stop_string_ends_the_answer_before_it_and_an_end_mark_is_not_part_of_it(generator):

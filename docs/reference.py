@@ -83,7 +83,8 @@ def recipe_page() -> str:
     queue: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
     while queue:
         place, model = queue.pop(0)
-        if model in seen:
+        # Of two blocks with the same keys, of which one is the other with other defaults, that other is listed.
+        if any(issubclass(model, known) and model.model_fields.keys() == known.model_fields.keys() for known in seen):
             continue
         seen.add(model)
         page += f"\n## {f'`{place}`' if place else 'The recipe'}\n\n{_first_line(model)}\n"

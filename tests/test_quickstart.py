@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from medllm.cli.quickstart import recipe_file
 from medllm.exam.record import Record, read_records
 from medllm.exam.stability.report import stability_report
 from medllm.hub import connect
@@ -17,7 +18,10 @@ from medllm.miniature.corpora import PLANTED_LEAKS, PLANTED_UNLICENSED, PLANTED_
 from medllm.miniature.exams import mock_exam
 from medllm.miniature.world import make_world
 from medllm.pipeline.build import read_facts
-from medllm.recipe.base import KINDS, STAGES
+from medllm.recipe import read_recipe, stages_of
+from medllm.recipe.base import KINDS
+
+STAGES = stages_of(read_recipe(recipe_file()))
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

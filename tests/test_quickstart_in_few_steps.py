@@ -2,11 +2,15 @@
 
 import pytest
 
+from medllm.cli.quickstart import recipe_file
 from medllm.hub import connect
 from medllm.miniature.corpora import PLANTED_LEAKS
 from medllm.pipeline.build import read_facts
-from medllm.recipe.base import KINDS, STAGES
+from medllm.recipe import read_recipe, stages_of
+from medllm.recipe.base import KINDS
 from tests.test_quickstart import run
+
+STAGES = stages_of(read_recipe(recipe_file()))
 
 FEW = (
     "cpt.num_train_epochs=null", "cpt.max_steps=4", "preferences.questions=8", "rpo.num_train_epochs=null",

@@ -26,8 +26,9 @@ from medllm.recipe.base import Stage
 from medllm.recipe.cost import disk_bytes
 from medllm.recipe.hardware import HUB as RENTED
 from medllm.recipe.hardware import cheapest_with_disk, shape_if_known
+from medllm.recipe.rounds import parts_of
 from medllm.recipe.servers import is_vllm
-from medllm.recipe.training import NAMED
+from medllm.recipe.training import NAMED, Training
 
 SCRIPT = Path(__file__).parent / "job_script.py"
 ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
@@ -137,7 +138,7 @@ def is_here(hub: Hub) -> bool:
 
 def carried(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
     """Read the accelerate config beside the recipe, so that the Job writes it beside its own copy of the recipe."""
-    name = getattr(item.settings, "accelerate", None)
+    name = next((part.accelerate for part in parts_of(item.settings) if isinstance(part, Training)), None)
     if name is None or name in NAMED:
         return {}
     file = plan.recipe.folder / name
@@ -157,7 +158,7 @@ def where_vllm_is(item: StagePlan, plan: BuildPlan, hub: Hub) -> dict[str, str]:
 
     A Job that is sent for `engine: vllm` has no other place to have it from, and uv is on every machine of the Hub.
     """
-    if not is_vllm(str(getattr(item.settings, "engine", ""))):
+    if not any(is_vllm(str(getattr(part, "engine", ""))) for part in parts_of(item.settings)):
         return {}
     if is_here(hub):
         return {VLLM_PROGRAM: os.environ[VLLM_PROGRAM]} if VLLM_PROGRAM in os.environ else {}

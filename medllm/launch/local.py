@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -25,7 +26,11 @@ def maker_of(stage: Stage, folder: Path | None = None) -> Maker:
     def work(settings: Settings, sources: dict[str, Path], out: Path) -> None:
         with redirect_stdout(sys.stderr):
             spread = on_all_devices(settings, out, stage=stage, base=sources.get("base"), folder=folder)
-            import_module(f"medllm.stages.{stage}").make(spread, sources, out)
+            module = import_module(f"medllm.stages.{stage}")
+            if stage == "rounds":  # which runs other stages, as they are run here
+                module.make(spread, sources, out, partial(maker_of, folder=folder))
+            else:
+                module.make(spread, sources, out)
 
     return work
 

@@ -17,6 +17,7 @@ from medllm.hub import Artifact, Hub, Input, Kind, Provenance, digest_of_folder
 from medllm.preflight.inspect import adapter_bases, folder_config
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import KINDS, Reference, Stage, parse_reference
+from medllm.recipe.data import DataSource
 from medllm.recipe.dependencies import source_text
 from medllm.weights.checkpoint import read_json
 
@@ -24,6 +25,8 @@ CARDS = (".gitattributes", "README.md", Provenance.FILE)
 """Files that the pipeline or the Hub adds to an output."""
 RECORDS = (*CARDS, "facts.json", "certificate.json", "training/*", "audit.html", "audit.json")
 """Those, and what a stage of weights records of its work: times, memory, curves."""
+OF_ROUNDS = ("rounds.parquet", "pairs/*", "samples/*", "audit/*", "records/*", "kept_back/*")
+"""What `rounds` writes beside the model it hands on: how it came about."""
 PAIR = ("prompt", "prompt_without_shots", "chosen", "rejected")
 """The columns of a preference pair that a training reads."""
 NO_QUESTIONS = ("exemplars.jsonl", "prompts/*", "*.md", "*.txt", "LICENSE*", "LICENCE*", "NOTICE*")
@@ -44,8 +47,8 @@ def content_of(stage: Stage, out: Path) -> str:
         return _digest([_texts(out / "corpus")])
     if stage == "preferences":
         return _digest([*_pairs(out / "data"), _round(out)])
-    if stage in ("cpt", "rpo", "merge"):
-        return _digest([digest_of_folder(out, without=RECORDS), _round(out)])
+    if stage in ("cpt", "rpo", "rounds", "merge"):
+        return _digest([digest_of_folder(out, without=(*RECORDS, *OF_ROUNDS)), _round(out)])
     return _digest([digest_of_folder(out, without=CARDS)])
 
 
@@ -87,7 +90,8 @@ def _read_exam(recipe: Recipe, use: Use, folder: Path) -> Iterator[bytes | str]:
         )
         return
     yield from map(_line, rows)
-    shots = recipe.evaluate.shots if recipe.evaluate and use.wanted == "exam" else 0
+    asking = recipe.rounds.evaluate if use.place == "rounds.exam" and recipe.rounds else recipe.evaluate
+    shots = asking.shots if asking and use.wanted == "exam" else 0
     count = shots if isinstance(shots, int) else shots.get(name, 0)
     if count:
         yield from (_line(exemplar.to_row()) for exemplar in exemplars(name, folder)[:count])
@@ -103,10 +107,17 @@ def _is_read(recipe: Recipe, use: Use, year: int | None) -> bool:
         exam = recipe.exams.get(use.source)
         years = exam.years if exam else None
         return not years or year in years or (year is None and use.held_out)
-    stage = recipe.corpus if use.place.startswith("corpus.") else recipe.preferences
-    stated = {source.source: source.years for source in (stage.data if stage else ())}
+    stated = {source.source: source.years for source in _listed(recipe, use.place)}
     years = stated.get(use.source)
     return not years or year in years
+
+
+def _listed(recipe: Recipe, place: str) -> tuple[DataSource, ...]:
+    """Return the sources of the block to which a key belongs."""
+    if recipe.rounds and place.startswith("rounds."):
+        return recipe.rounds.preferences.data
+    stage = recipe.corpus if place.startswith("corpus.") else recipe.preferences
+    return stage.data if stage else ()
 
 
 def _columns() -> set[str]:
@@ -121,7 +132,7 @@ def _reader(recipe: Recipe, use: Use, folder: Path) -> str:
 
     if use.wanted == "exam":
         return use.source
-    stated = recipe.preferences.data if recipe.preferences else ()
+    stated = _listed(recipe, use.place) if not use.place.startswith("corpus.") else ()
     named = next((source.exam for source in stated if source.source == use.source and source.exam), None)
     return name_of_past_exam(named, use.source, folder)
 
@@ -195,7 +206,7 @@ class Resolver:
             source = self._input(use, made)
             if source is not None:
                 resolved[source.reference] = source
-        if stage in ("corpus", "preferences") and (forgotten := self._forgotten()):
+        if stage in ("corpus", "preferences", "rounds") and (forgotten := self._forgotten()):
             resolved[FORGOTTEN] = forgotten
         return tuple(resolved.values())
 
@@ -297,7 +308,8 @@ def _read_as(use: Use) -> str:
     """Name what a stage reads of a folder: questions to leave out, an exam to ask, or files of a kind."""
     if use.held_out:
         return "questions"
-    return "exam" if use.wanted == "exam" or use.place.startswith("preferences.data") else use.wanted
+    past = use.place.removeprefix("rounds.").startswith("preferences.data")
+    return "exam" if use.wanted == "exam" or past else use.wanted
 
 
 def catalogue_source(use: Use) -> str:

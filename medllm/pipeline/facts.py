@@ -88,6 +88,24 @@ def _loss(first: object, last: object) -> str:
     )
 
 
+def _rounds(facts: Mapping[str, Any]) -> str:
+    made = facts["rounds"][1:]
+    kept = sum(row["outcome"] == "kept" for row in made)
+    ends = {
+        "max_rounds": "as many as the recipe allows",
+        "no_gain": "the last one shows no gain",
+        "worse": "the last one is worse",
+        "no_pairs": "no pairs are left",
+    }
+    result = f"the result is the model of round {facts['round']}"
+    if not made:
+        return f"no round; {result}"
+    prompt, last = facts["settings"]["prompt"], made[-1]
+    change = 100 * last[f"{prompt}_difference"]
+    tested = f"{last['exam']}, {prompt}: {change:+.1f} points, p {p_text(last[f'{prompt}_p'])}"
+    return f"kept {kept} of {number_of(len(made), 'round')}, {ends[facts['stop']]} ({tested}); {result}"
+
+
 def _merge(facts: Mapping[str, Any]) -> str:
     certificate = facts.get("certificate")
     size = f"a model of {format_bytes(facts['bytes'])}"
@@ -115,6 +133,7 @@ SENTENCES: dict[Stage, Callable[[Mapping[str, Any]], str]] = {
     "cpt": _cpt,
     "preferences": _preferences,
     "rpo": _rpo,
+    "rounds": _rounds,
     "merge": _merge,
     "evaluate": _evaluate,
     "space": _space,

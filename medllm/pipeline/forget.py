@@ -23,6 +23,7 @@ from medllm.pipeline.clean import find_work
 from medllm.pipeline.content import FORGOTTEN_FILE, forgotten_repo
 from medllm.pipeline.trace import (
     KEYS,
+    READ_ROWS,
     TracedRow,
     descendants,
     namespaces,
@@ -92,7 +93,7 @@ def withdrawal(hub: Hub, repo: str, name: str, work: Path) -> Withdrawal:
     """
     namespace = owner_of(repo)
     known = [tagged_output for space in namespaces(hub, repo) for tagged_output in tagged_outputs(hub, space)]
-    tables = [state for state in known if state.provenance and state.provenance.stage in STAGES[:3]]
+    tables = [state for state in known if state.provenance and state.provenance.stage in READ_ROWS]
     repo_id = repo.partition("@")[0]
     own = [table for table in tables if table.artifact.repo_id == repo_id]
     named = [row for table in own or tables for row in rows(hub, table.artifact, name)]
@@ -201,13 +202,13 @@ def _answers(
     models: set[str] = set()
     replies: set[AnswerKey] = set()
     for state, made in versions:
-        if made.stage not in ("preferences", "evaluate"):
+        if made.stage not in ("preferences", "rounds", "evaluate"):
             continue
         learnt = {use.reference for use in made.inputs if {(use.repo_id, use.commit), (use.repo_id, use.digest)} & gone}
         asked = made.settings.get("models") or {"train": made.settings.get("model")}
-        folder = hub.pull(state.artifact, ("records/*", "samples/*"))
-        for path in (*folder.glob("records/*.parquet"), *folder.glob("samples/*.parquet")):
-            whole = (
+        folder = hub.pull(state.artifact, ("records/*", "samples/*", "kept_back/*"))
+        for path in (path for name in ("records", "samples") for path in folder.rglob(f"{name}/*.parquet")):
+            whole = made.stage == "rounds" or (  # whose models answer one after the other, and learn in between
                 str(asked.get(path.stem.partition("-")[0] if path.parent.name == "samples" else path.stem)) in learnt
             )
             for row in _keyed_rows(path):

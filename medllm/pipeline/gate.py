@@ -180,6 +180,7 @@ CHECKS: dict[Stage, Callable[[Path, Facts], None]] = {
     "cpt": _check_adapter,
     "preferences": _needs_rows("preferences", "data/*.parquet", "pair"),
     "rpo": _check_adapter,
+    "rounds": _check_adapter,
     "merge": _check_model,
     "evaluate": _check_results,
     "space": _needs_rows("space", "results/records/*.parquet", "answer"),

@@ -12,9 +12,10 @@ from medllm.pipeline.gate import conflicts, license_of, link_of, terms_for
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.recipe import Recipe
 from medllm.recipe.base import STAGES, Stage, parse_reference
+from medllm.recipe.dependencies import samplings_of
 from medllm.recipe.estimate import format_duration
 
-TRAININGS = ("cpt", "rpo")
+TRAININGS = ("cpt", "rpo", "rounds")
 
 
 def lineage(
@@ -25,6 +26,7 @@ def lineage(
     sources = {source.reference: source for step in way for source in step.inputs if source.reference not in STAGES}
     base = sources.pop("base", None)
     exams = set(plan.recipe.exams) | set(plan.recipe.evaluate.benchmarks if plan.recipe.evaluate else ())
+    exams |= {plan.recipe.rounds.exam} if plan.recipe.rounds else set()
     data = {name: source for name, source in sources.items() if name not in exams}
     card = _card(plan, base, hub) if base else None
     base_license = license_of(card) if card else None
@@ -141,7 +143,8 @@ def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
 def _stated(plan: BuildPlan, name: str) -> str | None:
     """What the recipe itself states of a source's licence."""
     recipe = plan.recipe
-    blocks = [source for stage in (recipe.corpus, recipe.preferences) if stage for source in stage.data]
+    stages = (recipe.corpus, *(settings for _, settings in samplings_of(recipe)))
+    blocks = [source for stage in stages if stage for source in stage.data]
     return next((block.license.lower() for block in blocks if block.source == name and block.license), None)
 
 
@@ -150,6 +153,7 @@ TEMPLATES: dict[Stage, str] = {
     "cpt": "model_card/adapter.md",
     "preferences": "dataset_cards/preferences.md",
     "rpo": "model_card/adapter.md",
+    "rounds": "model_card/adapter.md",
     "merge": "model_card/merged.md",
     "evaluate": "dataset_cards/results.md",
     "space": "model_card/space.md",

@@ -73,11 +73,11 @@ def _add_hub_sources(
 
 def _private_exams(plan: BuildPlan, hub: Hub) -> Iterable[RecipeFault]:
     """The results hold the questions, so those of a private exam are pushed only to a Hub that it allows."""
-    evaluate = plan.recipe.evaluate
-    if evaluate is None or plan.recipe.namespace is None or all(item.stage != "evaluate" for item in plan.missing):
-        return
-    for name, exam in plan.recipe.exams.items():
-        if name in evaluate.benchmarks and not allows(exam, hub.endpoint):
+    missing, recipe = {item.stage for item in plan.missing}, plan.recipe
+    asked = set(recipe.evaluate.benchmarks) if recipe.evaluate and "evaluate" in missing else set()
+    asked |= {recipe.rounds.exam} if recipe.rounds and "rounds" in missing else set()
+    for name, exam in recipe.exams.items() if recipe.namespace is not None else ():
+        if name in asked and not allows(exam, hub.endpoint):
             text = (
                 f"`{name}` is private, and its questions would be pushed to {hub.endpoint} with the results. Use a Hub "
                 "of this machine (--hub DIR), or name that host under `allowed_hosts`."

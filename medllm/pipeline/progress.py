@@ -11,6 +11,7 @@ from typing import Any
 
 from medllm.pipeline.plan import StagePlan
 from medllm.recipe.estimate import format_duration
+from medllm.recipe.rounds import parts_of
 from medllm.recipe.training import Training
 from medllm.work_progress import WorkProgress, poll_in_background, progress_in, read_progress
 
@@ -26,11 +27,10 @@ are read, and the first tokens would foretell hundreds of hours."""
 def report_work(item: StagePlan, place: Path, progress: Callable[[str], None]) -> Iterator[None]:
     """Report how far the stage that works in `place` is: what it reports itself, else the log of its training."""
     pace = WorkPace()
-    log = place / "making.part" / "training" / "log.jsonl"
 
     def report() -> None:
         work = read_progress(place / "progress.json")
-        line = last_line(log)
+        line = last_line(_log_of(place))
         share = None if line is None else share_done(line, item)
         if share is not None and line is not None:
             loss = f", loss {float(line['loss']):.3f}" if "loss" in line else ""
@@ -40,6 +40,12 @@ def report_work(item: StagePlan, place: Path, progress: Callable[[str], None]) -
 
     with progress_in(place / "progress.json"), poll_in_background(report, POLL_SECONDS, f"progress of {item.stage}"):
         yield
+
+
+def _log_of(place: Path) -> Path:
+    """Find the log of the training that is at work: of rounds, the one within the last of them."""
+    within = sorted(place.glob("making.part/steps/*/rpo.part"), key=lambda path: path.stat().st_mtime)
+    return (within[-1] if within else place / "making.part") / "training" / "log.jsonl"
 
 
 class WorkPace:
@@ -169,10 +175,11 @@ def last_line(log: Path) -> dict[str, Any] | None:
 
 def share_done(line: dict[str, Any], item: StagePlan) -> float | None:
     """Return the share of the training that is done, by its steps or its epochs."""
-    if not isinstance(item.settings, Training):
+    training = next((part for part in parts_of(item.settings) if isinstance(part, Training)), None)
+    if training is None:
         return None
-    if item.settings.max_steps and "step" in line:
-        return min(1.0, float(line["step"]) / item.settings.max_steps)
-    if item.settings.num_train_epochs and "epoch" in line:
-        return min(1.0, float(line["epoch"]) / item.settings.num_train_epochs)
+    if training.max_steps and "step" in line:
+        return min(1.0, float(line["step"]) / training.max_steps)
+    if training.num_train_epochs and "epoch" in line:
+        return min(1.0, float(line["epoch"]) / training.num_train_epochs)
     return None

@@ -12,10 +12,14 @@ import pyarrow.parquet as pq
 
 from medllm.errors import HubError
 from medllm.hub import Artifact, Hub, Input, Kind, Provenance, RepoState
-from medllm.recipe.base import STAGES, parse_reference
+from medllm.pipeline.facts import describe_facts, facts_of
+from medllm.recipe.base import parse_reference
 
 KEYS = ("id", "question_id", "locator", "prompt_hash")
 """Columns by which people name a row of a corpus, of preference pairs or of records."""
+
+READ_ROWS = ("corpus", "cpt", "preferences", "rounds")
+"""The stages that read the rows of a source outside the recipe, and whose tables hold them."""
 
 TOLD = (
     "id",
@@ -46,8 +50,8 @@ class TracedRow:
 
     @property
     def kept(self) -> bool:
-        """Whether what reads this artifact saw the row: dropped, audited, or a sample that is in no pair, none did."""
-        return not self.file.startswith(("dropped/", "audit/", "samples/"))
+        """Whether what reads this artifact saw the row: no row dropped, audited, in no pair or of a round kept back."""
+        return not self.file.startswith(("dropped/", "audit/", "samples/", "kept_back/"))
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class TraceStep:
     depth: int
     source: Input
     provenance: Provenance | None
+    outcome: str = ""
+    """What rounds came to; empty for other stages."""
 
 
 def ancestors(hub: Hub, artifact: Artifact) -> Iterator[TraceStep]:
@@ -66,13 +72,16 @@ def ancestors(hub: Hub, artifact: Artifact) -> Iterator[TraceStep]:
 
 
 def _back(hub: Hub, source: Input, depth: int, seen: set[str]) -> Iterator[TraceStep]:
-    provenance = None
+    provenance, outcome = None, ""
     if source.repo_id and source.kind and source.commit:
+        artifact = Artifact(source.repo_id, source.kind, source.commit)
         try:
-            provenance = hub.provenance(Artifact(source.repo_id, source.kind, source.commit))
+            provenance = hub.provenance(artifact)
+            if provenance and provenance.stage == "rounds":
+                outcome = describe_facts("rounds", facts_of(hub, artifact))
         except HubError:
             provenance = None  # deleted since, or no longer to be seen: the line itself stays
-    yield TraceStep(depth, source, provenance)
+    yield TraceStep(depth, source, provenance, outcome)
     known = f"{source.repo_id}@{source.commit}"
     if provenance and known not in seen:
         seen.add(known)
@@ -157,12 +166,12 @@ def rows_with_texts(
 
 
 def direct_consumers(source: Artifact, known: list[RepoState]) -> list[RepoState]:
-    """The corpora and preference sets that were made directly from a source, at any of its commits."""
+    """What was made directly from the rows of a source, at any of its commits."""
     return [
         standing
         for standing in known
         if standing.provenance
-        and standing.provenance.stage in STAGES[:3]
+        and standing.provenance.stage in READ_ROWS
         and any(read.repo_id == source.repo_id for read in standing.provenance.inputs)
     ]
 
@@ -181,7 +190,8 @@ class Traced:
         for step in self.back:
             name = step.source.reference if step.depth else ""
             place = f"{step.source.repo_id}@{step.source.commit}" if step.source.repo_id else step.source.digest
-            made = f"  ({step.provenance.stage} of {step.provenance.recipe})" if step.provenance else ""
+            came = f": {step.outcome}" if step.outcome else ""
+            made = f"  ({step.provenance.stage} of {step.provenance.recipe}{came})" if step.provenance else ""
             yield f"{'  ' * step.depth}{name + ' = ' if name else ''}{place}{made}"
         for line, count in Counter(_row_line(row) for row in self.rows).items():
             yield line + (f"  ({count} rows)" if count > 1 else "")
@@ -250,7 +260,7 @@ def trace_of(hub: Hub, repo: str, row: str | None, kind: str = "") -> Traced:
             "command.unknown-row",
             f"{repo_id}: no row is called `{row}` (looked in {looked}). Give a locator such as FILE:LINE.",
         )
-    tables = [state.artifact for state in known if state.provenance and state.provenance.stage in STAGES[:3]]
+    tables = [state.artifact for state in known if state.provenance and state.provenance.stage in READ_ROWS]
     hits += rows_with_texts(hub, tables, {text for hit in hits for text in hit.hashes}, hits)
     seen: dict[str, RepoState] = {}
     for hit in hits:

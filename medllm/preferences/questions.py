@@ -119,7 +119,7 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
     forgotten = _forgotten(sources)
     for source in settings.data:
         late = printed_late(source, settings.cutoff)
-        for question in _read(source, sources):
+        for question in past_questions(source, sources):
             withdrawn = "forgotten" if question.question_id in forgotten else None
             reason = withdrawn or drop_reason(question, settings.cutoff, texts) or late
             counts[reason or "kept"] += 1
@@ -200,7 +200,8 @@ def essence(question: Question) -> str:
     return "".join(character for character in text if character.isalnum())
 
 
-def _read(source: DataSource, sources: dict[str, Path]) -> list[Question]:
+def past_questions(source: DataSource, sources: dict[str, Path]) -> list[Question]:
+    """Read the questions of a past exam, each with its day; raise DataError for an exam that is for tests only."""
     known = CATALOGUE.get(source.exam or "")
     if known is not None and known.test_only:
         raise DataError(

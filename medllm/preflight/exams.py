@@ -14,9 +14,10 @@ from medllm.exam.prompts import refuse_test_items, target_completion
 from medllm.exam.question import Question, of_years
 from medllm.recipe import Recipe
 from medllm.recipe.base import Stage
+from medllm.recipe.dependencies import samplings_of
 from medllm.recipe.errors import Lines, RecipeFault, error_of
 from medllm.recipe.read import parse_yaml
-from medllm.recipe.settings import DataSource, Evaluate, Preferences
+from medllm.recipe.settings import DataSource, Evaluate, Preferences, Rounds
 
 
 @dataclass
@@ -71,10 +72,12 @@ def check_exams(
     """Read every exam within reach once, then check what the stages ask of it."""
     _check_copies(recipe, stages, sources, findings)
     settings = recipe.evaluate if "evaluate" in stages else None
+    developing = recipe.rounds.evaluate if "rounds" in stages and recipe.rounds else None
     asked = settings.benchmarks if settings else ()
-    held = [name for stage in (recipe.corpus, recipe.preferences) if stage for name in stage.held_out or ()]
+    learning = (recipe.corpus, *(sampling for _, sampling in samplings_of(recipe)))
+    held = [name for stage in learning if stage for name in stage.held_out or ()]
     read: dict[str, _Exam] = {}
-    for name in dict.fromkeys((*asked, *held)):
+    for name in dict.fromkeys((*asked, *held, *(developing.benchmarks if developing else ()))):
         if name in sources:
             with findings.collect(f"exams.{name}" if name in recipe.exams else "evaluate.benchmarks"):
                 own = recipe.exams.get(name)
@@ -91,6 +94,25 @@ def check_exams(
         for exam in exams:
             _check_dates(recipe, settings, exam, findings)
             _check_exemplars(settings, exam, findings, thorough=thorough)
+    if developing:
+        for name in (name for name in developing.benchmarks if name in read):
+            _check_exemplars(developing, read[name], findings, thorough=thorough, place="rounds.evaluate.shots")
+            _check_development(read[name], [read[other] for other in asked if other in read], findings)
+
+
+def _check_development(exam: _Exam, asked: Sequence[_Exam], findings: Findings) -> None:
+    """No question on which rounds are chosen is one that the results are about."""
+    from medllm.preferences.questions import essence
+
+    for other in asked:
+        tested = {essence(question) for question in other.questions}
+        same = [question.question_id for question in exam.questions if essence(question) in tested]
+        if same:
+            text = (
+                f"{len(same)} of {len(exam.questions)} questions of the development exam `{exam.name}` are those of "
+                f"`{other.name}`, which `evaluate` asks ({_some(same)}). Take them out, or develop on another exam."
+            )
+            findings.add("rounds.exam", RecipeError("recipe.development-exam-asked", text))
 
 
 def _check_years(settings: Evaluate, exams: Sequence[_Exam], findings: Findings) -> None:
@@ -170,7 +192,8 @@ def _check_dated(recipe: Recipe, settings: Evaluate, exam: _Exam, cutoff: date, 
 
 def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Findings) -> None:
     """No question that is asked was sat on or before a cutoff."""
-    stages = [recipe.cutoff, *(stage.cutoff for stage in (recipe.corpus, recipe.preferences) if stage)]
+    learning = (recipe.corpus, *(sampling for _, sampling in samplings_of(recipe)))
+    stages = [recipe.cutoff, *(stage.cutoff for stage in learning if stage)]
     cutoff = max((day for day in stages if day), default=None)
     if cutoff is None:
         return
@@ -190,12 +213,14 @@ def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Find
         findings.add(place, RecipeError("recipe.exam-before-cutoff", text))
 
 
-def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, thorough: bool) -> None:
+def _check_exemplars(
+    settings: Evaluate, exam: _Exam, findings: Findings, *, thorough: bool, place: str = "evaluate.shots"
+) -> None:
     """There are as many worked examples as shots, and none is a question that is asked."""
     shots = settings.shots if isinstance(settings.shots, int) else settings.shots.get(exam.name, 0)
     if not shots:
         return
-    with findings.collect("evaluate.shots"):
+    with findings.collect(place):
         given = exemplars(exam.name, exam.folder)
         if len(given) < shots:
             raise DataError(
@@ -210,14 +235,15 @@ def _check_exemplars(settings: Evaluate, exam: _Exam, findings: Findings, *, tho
     if thorough and not findings.faults:
         from medllm.evaluation import build_exam_runs
 
-        with findings.collect("evaluate.shots"):
+        with findings.collect(place):
             build_exam_runs(settings.model_copy(update={"benchmarks": (exam.name,)}), {exam.name: exam.folder})
 
 
 def _check_copies(recipe: Recipe, stages: Collection[Stage], sources: Mapping[str, Path], findings: Findings) -> None:
     """No file is both trained on and held out: each question of it would be left out without a word."""
-    for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
-        if settings is None or stage not in stages:
+    learning = {"corpus": recipe.corpus, **dict(samplings_of(recipe))}
+    for stage, settings in learning.items():
+        if settings is None or stage.partition(".")[0] not in stages:
             continue
         held = {name: list(_tables(sources[name])) for name in settings.held_out or () if name in sources}
         sizes = {path.stat().st_size for files in held.values() for path in files}
@@ -259,7 +285,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def check_preferences(
-    settings: Preferences, sources: Mapping[str, Path], findings: Findings, *, thorough: bool
+    settings: Preferences,
+    sources: Mapping[str, Path],
+    findings: Findings,
+    *,
+    thorough: bool,
+    place: str = "preferences",
 ) -> None:
     """Choose the questions as the stage will; skipped while a source is out of reach or already faulty."""
     needed = [source.source for source in settings.data] + list(settings.held_out or ())
@@ -269,5 +300,17 @@ def check_preferences(
     from medllm.preferences.questions import select_questions
 
     held_out = settings.held_out if thorough else ()
-    with findings.collect("preferences.data"):
+    with findings.collect(f"{place}.data"):
         select_questions(settings.model_copy(update={"held_out": held_out}), dict(sources))
+
+
+def check_rounds(settings: Rounds, sources: Mapping[str, Path], findings: Findings, *, thorough: bool) -> None:
+    """Choose the questions of the rounds, of which none may be one of the development exam."""
+    check_preferences(settings.preferences, sources, findings, thorough=thorough, place="rounds.preferences")
+    needed = [source.source for source in settings.preferences.data] + [settings.exam]
+    if findings.faults or any(name not in sources for name in needed):
+        return
+    from medllm.preferences.development import refuse_trained_exam
+
+    with findings.collect("rounds.preferences.data"):
+        refuse_trained_exam(settings, dict(sources))

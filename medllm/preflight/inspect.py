@@ -12,11 +12,12 @@ from medllm.corpus.documents import read_date, read_license
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import TextSource, split_source
 from medllm.errors import DataError, ModelError, RecipeError
-from medllm.preflight.exams import Findings, check_exams, check_preferences
+from medllm.preflight.exams import Findings, check_exams, check_preferences, check_rounds
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import Stage, base_of, parse_reference
 from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
+from medllm.recipe.rounds import Rounds
 from medllm.recipe.servers import for_prompt, is_address, switches, takes_any_type
 from medllm.recipe.training import Training
 from medllm.stages.merge import find_converter
@@ -151,6 +152,7 @@ def check_trackers(recipe: Recipe, stages: Collection[Stage], findings: Findings
     """Check that what draws the curves of a training is installed here, or with the recipe's Jobs."""
     for stage in stages:
         settings = getattr(recipe, stage)
+        settings = settings.rpo if isinstance(settings, Rounds) else settings
         if isinstance(settings, Training):
             named = {re.split(r"[<>=!~\[ ;]", package)[0] for package in recipe.jobs.packages}
             here = settings.model_copy(update={"report_to": tuple(set(settings.report_to) - named)})
@@ -260,6 +262,8 @@ def inspect(
         check_texts(recipe.corpus, sources, findings)
     if "preferences" in stages and recipe.preferences:
         check_preferences(recipe.preferences, sources, findings, thorough=thorough)
+    if "rounds" in stages and recipe.rounds:
+        check_rounds(recipe.rounds, sources, findings, thorough=thorough)
     check_models(recipe, stages, sources, listed or {}, findings)
     check_templates(recipe, stages, sources, findings)
     if "preferences" in stages:

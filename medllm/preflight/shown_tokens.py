@@ -31,7 +31,7 @@ from medllm.weights.loadable import has_tokenizer, refuse_without_tokenizer
 
 ROWS = 2
 """Rows that are shown of a kind."""
-ADAPTERS = ("cpt", "rpo", "merge")
+ADAPTERS = ("cpt", "rpo", "rounds", "merge")
 """Stages whose model has the tokenizer and the chat template of the base while it does not exist yet."""
 
 

@@ -89,7 +89,7 @@ def _inner(value: object, dump: Any) -> Any:  # noqa: ANN401  a JSON value has n
     return dump
 
 
-Stage = Literal["corpus", "cpt", "preferences", "rpo", "merge", "evaluate", "space"]
+Stage = Literal["corpus", "cpt", "preferences", "rpo", "rounds", "merge", "evaluate", "space"]
 Kind = Literal["model", "dataset", "space"]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -100,6 +100,7 @@ KINDS: dict[Stage, Kind] = {
     "cpt": "model",
     "preferences": "dataset",
     "rpo": "model",
+    "rounds": "model",
     "merge": "model",
     "evaluate": "dataset",
     "space": "space",

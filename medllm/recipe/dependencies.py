@@ -9,7 +9,20 @@ from urllib.parse import urlsplit
 
 from medllm.recipe.base import base_of, parse_reference
 from medllm.recipe.servers import OPENAI, OPENAI_PREFIX, ApiModel, is_address
-from medllm.recipe.settings import Corpus, Cpt, Evaluate, Lora, Merge, OwnExam, Preferences, Recipe, Rpo, Space, Stage
+from medllm.recipe.settings import (
+    Corpus,
+    Cpt,
+    Evaluate,
+    Lora,
+    Merge,
+    OwnExam,
+    Preferences,
+    Recipe,
+    Rounds,
+    Rpo,
+    Space,
+    Stage,
+)
 
 Wanted = Literal["model", "dataset", "exam"]
 
@@ -43,16 +56,20 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
             if settings.replay:
                 collected.append(Use("corpus.replay.source", settings.replay.source, "dataset"))
         case Preferences():
-            collected += [Use("preferences.model", settings.model, "model"), *_data("preferences.data", settings)]
-            collected += [Use("preferences.held_out", name, "exam") for name in settings.held_out or ()]
-            collected += [Use(f"preferences.votes[{i}]", v.source, "dataset") for i, v in enumerate(settings.votes)]
-            if settings.exemplars:
-                collected.append(Use("preferences.exemplars", settings.exemplars, "dataset"))
+            collected += [Use("preferences.model", settings.model, "model"), *_past_exams("preferences", settings)]
+        case Rounds():
+            collected += [
+                Use("rounds.model", settings.model, "model"),
+                *_past_exams("rounds.preferences", settings.preferences),
+                Use("rounds.exam", settings.exam, "exam"),
+            ]
         case Cpt() | Rpo():
             collected += [
                 Use(f"{stage}.model", settings.model, "model"),
                 Use(f"{stage}.data", settings.data, "dataset"),
             ]
+            if isinstance(settings, Rpo) and settings.reference:
+                collected.append(Use("rpo.reference", settings.reference, "model"))
         case Merge():
             collected.append(Use("merge.model", settings.model, "model"))
         case Evaluate():
@@ -67,9 +84,18 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
             collected += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
         case Space():
             collected.append(Use("space.results", settings.results, "dataset"))
-    if isinstance(settings, Cpt | Preferences | Rpo | Merge | Evaluate) and recipe.base is not None:
+    if isinstance(settings, Cpt | Preferences | Rpo | Rounds | Merge | Evaluate) and recipe.base is not None:
         collected.append(Use("base", "base", "model"))
     return tuple(collected)
+
+
+def _past_exams(place: str, settings: Preferences) -> Iterator[Use]:
+    """Yield what a sampling of past exams reads beside its model."""
+    yield from _data(f"{place}.data", settings)
+    yield from (Use(f"{place}.held_out", name, "exam") for name in settings.held_out or ())
+    yield from (Use(f"{place}.votes[{i}]", vote.source, "dataset") for i, vote in enumerate(settings.votes))
+    if settings.exemplars:
+        yield Use(f"{place}.exemplars", settings.exemplars, "dataset")
 
 
 def _data(place: str, settings: Corpus | Preferences) -> Iterator[Use]:
@@ -126,17 +152,38 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def is_full(recipe: Recipe, stage: str) -> bool:
     """Whether a stage trains all weights of a full model, as far as the recipe shows: its start may be an adapter."""
-    settings = {"cpt": recipe.cpt, "rpo": recipe.rpo}.get(stage)
+    settings = _training_of(recipe, stage)
     if settings is None or settings.lora is not None:
         return False
-    return settings.model == "base" or (settings.model == "cpt" and is_full(recipe, "cpt"))
+    return settings.model == "base" or is_full(recipe, settings.model)
+
+
+def trainings_of(recipe: Recipe) -> Iterator[tuple[str, Cpt | Rpo]]:
+    """Yield the settings of each training, by their key in the recipe; those of the rounds are `rounds.rpo`."""
+    given = {"cpt": recipe.cpt, "rpo": recipe.rpo, "rounds.rpo": recipe.rounds.rpo if recipe.rounds else None}
+    yield from ((place, settings) for place, settings in given.items() if settings is not None)
+
+
+def samplings_of(recipe: Recipe) -> Iterator[tuple[str, Preferences]]:
+    """Yield the settings of each sampling of past exams, by their key in the recipe."""
+    if recipe.preferences:
+        yield "preferences", recipe.preferences
+    if recipe.rounds:
+        yield "rounds.preferences", recipe.rounds.preferences
+
+
+def _training_of(recipe: Recipe, stage: str) -> Cpt | Rpo | None:
+    """Return the settings of a stage's training, with the model it starts from; None for other stages."""
+    stage = stage.partition(".")[0]
+    if stage == "rounds" and recipe.rounds:
+        return recipe.rounds.rpo.model_copy(update={"model": recipe.rounds.model})
+    return {"cpt": recipe.cpt, "rpo": recipe.rpo}.get(stage)
 
 
 def lora_of(recipe: Recipe, source: str) -> Lora | None:
     """Return the adapter settings of a stage of this recipe, or None."""
-    if source == "rpo" and recipe.rpo:
-        return recipe.rpo.lora or lora_of(recipe, recipe.rpo.model)
-    return recipe.cpt.lora if source == "cpt" and recipe.cpt else None
+    settings = _training_of(recipe, source)
+    return (settings.lora or lora_of(recipe, settings.model)) if settings else None
 
 
 def loaded_together(recipe: Recipe, asked: list[str]) -> list[list[str]]:
@@ -152,7 +199,7 @@ def loaded_together(recipe: Recipe, asked: list[str]) -> list[list[str]]:
 
 def weights_of(recipe: Recipe, source: str) -> str:
     """Name whose weights a model has: those of a stage that trains all of them, else the base's."""
-    settings = {"cpt": recipe.cpt, "rpo": recipe.rpo}.get(source)
+    settings = _training_of(recipe, source)
     if settings is None or is_full(recipe, source):
         return source if settings else "base"
     return weights_of(recipe, settings.model)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.base import parse_reference
 from medllm.recipe.cost import (
     Memory,
     answering_memory,
     best_memory,
+    describe_drawing,
+    describe_exam,
     disk_bytes,
     gpu_hours,
     operations_per_token,
@@ -53,7 +54,7 @@ from medllm.recipe.servers import (
     is_vllm,
     takes_any_type,
 )
-from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Merge, Preferences, Recipe, Rpo, Stage, Training
+from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Merge, Preferences, Recipe, Rounds, Rpo, Stage, Training
 from medllm.wording import number_of
 
 Sized = Training | Preferences | Evaluate
@@ -226,6 +227,8 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
         match settings:
             case Cpt() | Rpo():
                 facts = _training(recipe, stage, settings, shape, on)
+            case Rounds():
+                facts = _rounds(recipe, settings, shape, on)
             case Preferences() | Evaluate():
                 facts = _answering(recipe, stage, settings, shape, on)
         if stage == "merge":
@@ -233,7 +236,7 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
         facts |= _disk(recipe, stage, settings, shape, on)
     elif isinstance(settings, Evaluate):
-        facts = {"notes": (_exam(settings),)}
+        facts = {"notes": (describe_exam(settings),)}
     if isinstance(settings, Preferences | Evaluate):
         facts["notes"] = (*facts.get("notes", ()), *_who_answers(recipe, settings))
     return StageCost(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
@@ -256,11 +259,13 @@ def _who_answers(recipe: Recipe, settings: Preferences | Evaluate) -> tuple[str,
 
 def _disk(recipe: Recipe, stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
     """Count the disk space of a stage that reads models, and compare it with the Hub's machine."""
+    if isinstance(settings, Rounds):
+        settings = settings.rpo
     if not isinstance(settings, Training | Preferences | Evaluate | Merge):
         return {}
     full = settings if isinstance(settings, Training) and is_full(recipe, stage) else None
     named = {use.source for use in uses(recipe, stage) if use.wanted == "model"}
-    models = {"base", *(weights_of(recipe, source) for source in named if source in ("cpt", "rpo"))}
+    models = {"base", *(weights_of(recipe, source) for source in named if source in ("cpt", "rpo", "rounds"))}
     need = disk_bytes(shape, stage, settings.dtype, models=len(models), full=full)
     facts: dict[str, Any] = {"gb_disk": round(need / 1e9, 1)}
     has = DISK.get(on.flavor or "") if on else None
@@ -302,6 +307,16 @@ def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, o
     return facts | {"notes": tuple(note for note in notes if note)}
 
 
+def _rounds(recipe: Recipe, settings: Rounds, shape: Shape, on: Machine | None) -> dict[str, Any]:
+    """Return the cost of one training, in which a round needs most memory, and what a round asks."""
+    started = settings.rpo.model_copy(update={"model": settings.model})
+    facts = _training(recipe, "rounds", started, shape, on)
+    most = f"at most {number_of(settings.max_rounds, 'round')}; of each: {describe_drawing(settings.preferences)}"
+    each = settings.evaluate.model_copy(update={"models": {"its model": settings.model}})
+    asked = f"{describe_exam(each)} of {settings.exam}; costs are of one training"
+    return facts | {"notes": (f"{most}; {asked}", *facts.get("notes", ()))}
+
+
 def _answering(
     recipe: Recipe, stage: Stage, settings: Preferences | Evaluate, shape: Shape, on: Machine | None
 ) -> dict[str, Any]:
@@ -322,7 +337,7 @@ def _answering(
             return max(memories, key=lambda memory: memory.peak)
 
         facts = _fitting(stage, fit(settings, on, need), on)
-    notes = [_drawing(settings) if isinstance(settings, Preferences) else _exam(settings)]
+    notes = [describe_drawing(settings) if isinstance(settings, Preferences) else describe_exam(settings)]
     if len(groups) > 1:
         notes.append(f"{len(groups)} models with weights of their own, in memory one after the other")
     return facts | {"notes": tuple(notes)}
@@ -330,7 +345,7 @@ def _answering(
 
 def _fitting(stage: Stage, fit: Fit, on: Machine) -> dict[str, Any]:
     memory = fit.memory
-    third = "activations" if stage in ("cpt", "rpo") else "cache"
+    third = "activations" if stage in ("cpt", "rpo", "rounds") else "cache"
     parts = {"weights": memory.weights, "adapter": memory.adapter, third: memory.activations}
     return {
         "gb_a_gpu": round(memory.total / 1e9, 1),
@@ -361,26 +376,6 @@ def _rate(settings: Cpt | Rpo, each: float, on: Machine | None) -> str:
         return ""
     price = "" if facts["dollars"] is None else f", ${facts['dollars']:.2f}"
     return f"data size not stated: {facts['gpu_hours']:.2f} GPU-hours{price} for {unit} and epoch"
-
-
-def _drawing(settings: Preferences) -> str:
-    if not settings.questions:
-        return f"{settings.samples} answers to each question, at most {settings.max_new_tokens} tokens each"
-    answers = settings.questions * settings.samples
-    tokens = answers * settings.max_new_tokens
-    most = f"{tokens / 1e6:.1f} million" if tokens >= 1e5 else f"{tokens:,}"
-    return f"{number_of(answers, 'answer')}, at most {most} tokens"
-
-
-def _exam(settings: Evaluate) -> str:
-    counts = [CATALOGUE[name].questions for name in settings.benchmarks if name in CATALOGUE]
-    if len(counts) < len(settings.benchmarks) or settings.years:
-        each = "one answer" if settings.samples == 1 else f"{settings.samples} answers"
-        models, prompts = number_of(len(settings.models), "model"), number_of(len(settings.prompts), "prompt")
-        return f"{models} x {prompts}, {each} to each question"
-    asked = sum(min(count, settings.limit or count) for count in counts)
-    answers = asked * len(settings.models) * len(settings.prompts) * settings.samples
-    return f"{asked:,} questions, {answers:,} answers"
 
 
 def _gb(size: float) -> str:

@@ -22,6 +22,7 @@ from medllm.recipe.errors import (
     with_new_keys,
     with_new_places,
 )
+from medllm.recipe.rounds import Rounds, inherit
 from medllm.recipe.settings import Corpus, Evaluate, Preferences, Recipe
 from medllm.recipe.validators import broken_rules, is_template
 
@@ -261,18 +262,33 @@ def _inherited(recipe: Recipe) -> Recipe:
     corpus, preferences = recipe.corpus, recipe.preferences
     if corpus and corpus.cutoff is None:
         corpus = corpus.model_copy(update={"cutoff": recipe.cutoff})
-    if preferences:
-        held_out = preferences.held_out
-        if held_out is None:
-            held_out = corpus.held_out if corpus else ()
-        cutoff = preferences.cutoff or recipe.cutoff
-        preferences = preferences.model_copy(update={"held_out": held_out, "cutoff": cutoff})
+    preferences = preferences and _with_held_out(preferences, recipe)
     stages = {"corpus": corpus, "preferences": preferences, "evaluate": recipe.evaluate}
     filled: dict[str, Any] = {name: stage and _with_years(stage, recipe) for name, stage in stages.items()}
     for name, stage in {"cpt": recipe.cpt, "rpo": recipe.rpo, **filled}.items():
         if recipe.chat_template is not None and getattr(stage, "chat_template", "none") is None:
             filled[name] = stage.model_copy(update={"chat_template": recipe.chat_template})
-    return recipe.model_copy(update=filled)
+    recipe = recipe.model_copy(update=filled)
+    return recipe.model_copy(update={"rounds": _complete(recipe.rounds, recipe)}) if recipe.rounds else recipe
+
+
+def _with_held_out(preferences: Preferences, recipe: Recipe) -> Preferences:
+    """Fill in the exams that are held out of the past questions, and the cutoff."""
+    held_out = preferences.held_out
+    if held_out is None:
+        held_out = recipe.corpus.held_out if recipe.corpus else ()
+    return preferences.model_copy(update={"held_out": held_out, "cutoff": preferences.cutoff or recipe.cutoff})
+
+
+def _complete(rounds: Rounds, recipe: Recipe) -> Rounds:
+    """Fill in what a round takes from the other blocks and from the recipe."""
+    rounds = inherit(rounds, recipe.preferences, recipe.rpo, recipe.evaluate)
+    preferences = _with_years(_with_held_out(rounds.preferences, recipe), recipe)
+    parts: dict[str, Any] = {"preferences": preferences, "evaluate": _with_years(rounds.evaluate, recipe)}
+    for name, part in {"rpo": rounds.rpo, **parts}.items():
+        if part.chat_template is None:
+            parts[name] = part.model_copy(update={"chat_template": recipe.chat_template})
+    return rounds.model_copy(update=parts)
 
 
 def _with_years(stage: Corpus | Preferences | Evaluate, recipe: Recipe) -> Corpus | Preferences | Evaluate:

@@ -199,10 +199,13 @@ class Rpo(Training):
 
     keys_since: ClassVar[Mapping[str, Any]] = {
         **{**EVALUATION, "format": "auto", "chat_template": None, "loss_type": "sigmoid", "label_smoothing": 0.0},
+        "reference": None,
     }
 
     model: str
-    """The reference model and the start."""
+    """The model to train, and the reference unless `reference` names another."""
+    reference: str | None = None
+    """Another model of the same base as the reference; asked once for every pair before the training."""
     data: str = "preferences"
     """The pairs."""
     format: Literal["auto", "completion", "chat"] = "auto"

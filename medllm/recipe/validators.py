@@ -1,17 +1,28 @@
 """Rules between the blocks of a recipe; each rule is a named function that yields faults."""
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import date
-from pathlib import Path
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.recipe.dependencies import Use, allows, hosts_of, is_full, stages_of, uses
+from medllm.recipe.dependencies import Use, allows, hosts_of, is_full, samplings_of, stages_of, uses
 from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
+from medllm.recipe.round_rules import ROUND_RULES
 from medllm.recipe.servers import OPENAI_PREFIX, ApiModel
-from medllm.recipe.settings import KINDS, STAGES, Recipe, Reference, Stage, Training, parse_reference
-from medllm.recipe.training import EVALUATION, NAMED, Lora
+from medllm.recipe.settings import (
+    KINDS,
+    STAGES,
+    Corpus,
+    Evaluate,
+    Preferences,
+    Recipe,
+    Reference,
+    Rounds,
+    Stage,
+    Training,
+    parse_reference,
+)
+from medllm.recipe.training_rules import TRAINING_RULES
 
 Rule = Callable[[Recipe], Iterator[RecipeFault]]
 
@@ -125,11 +136,11 @@ def years_belong_to_exams(recipe: Recipe) -> Iterator[RecipeFault]:
 def exam_is_held_out(recipe: Recipe) -> Iterator[RecipeFault]:
     """Every exam of `evaluate` is held out of corpus and preferences."""
     asked = recipe.evaluate.benchmarks if recipe.evaluate else ()
-    for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
-        if settings is None or (
-            stage == "preferences" and recipe.corpus and settings.held_out == recipe.corpus.held_out
-        ):
+    seen: list[tuple[str, ...]] = []
+    for stage, settings in _learning_exams(recipe):
+        if settings.held_out in seen:
             continue  # a list that comes from the corpus is reported there
+        seen.append(settings.held_out or ())
         for name in asked:
             if name not in (settings.held_out or ()):
                 text = f"`evaluate` asks `{name}`, which is not held out. Add it here."
@@ -159,46 +170,14 @@ def _first_asked(recipe: Recipe, first: date) -> date:
 def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
     if recipe.cutoff:
         yield "cutoff", recipe.cutoff
-    for stage, settings in (("corpus", recipe.corpus), ("preferences", recipe.preferences)):
-        if settings and settings.cutoff and settings.cutoff != recipe.cutoff:
+    for stage, settings in _learning_exams(recipe):
+        if settings.cutoff and settings.cutoff != recipe.cutoff:
             yield f"{stage}.cutoff", settings.cutoff
 
 
-def training_has_an_end(recipe: Recipe) -> Iterator[RecipeFault]:
-    """Each training has either num_train_epochs or max_steps, and an update after its warm-up."""
-    for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
-        if settings and (settings.num_train_epochs is None) == (settings.max_steps is None):
-            yield RecipeFault("recipe.training-end", stage, "give exactly one of `num_train_epochs` and `max_steps`.")
-        if settings and settings.max_steps == 1 and settings.warmup_ratio:
-            text = "the only update would be the first of the warm-up, whose learning rate is 0. Set `warmup_ratio: 0`."
-            yield RecipeFault("recipe.only-warm-up", f"{stage}.max_steps", text)
-
-
-def evaluation_is_complete(recipe: Recipe) -> Iterator[RecipeFault]:
-    """An evaluation during a training has its interval, and no key of it is given without one."""
-    for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
-        if settings is None:
-            continue
-        if settings.eval_strategy == "steps" and settings.eval_steps is None:
-            text = "`eval_strategy: steps` needs the number of updates between two evaluations. Set `eval_steps`."
-            yield RecipeFault("recipe.evaluation-without-interval", f"{stage}.eval_strategy", text)
-        if settings.eval_strategy == "epoch" and settings.eval_steps is not None:
-            text = (
-                "`eval_strategy: epoch` evaluates after each epoch. Remove this key, or write `eval_strategy: steps`."
-            )
-            yield RecipeFault("recipe.no-evaluation", f"{stage}.eval_steps", text)
-        given = [key for key, absent in EVALUATION.items() if getattr(settings, key) != absent]
-        for key in given if settings.eval_strategy == "no" else ():
-            text = "has no effect without an evaluation. Write `eval_strategy: steps` (or `epoch`), or remove it."
-            yield RecipeFault("recipe.no-evaluation", f"{stage}.{key}", text)
-
-
-def smoothing_fits_the_loss(recipe: Recipe) -> Iterator[RecipeFault]:
-    """`label_smoothing` is given with the losses that use it, and `exo_pair` needs it."""
-    if recipe.rpo and bool(recipe.rpo.label_smoothing) != (kind := recipe.rpo.loss_type in ("robust", "exo_pair")):
-        uses_it = "needs a value above 0, as 0.1 for `robust` or 0.001 for `exo_pair`." if kind else "has no effect."
-        text = f"{uses_it} `loss_type` is `{recipe.rpo.loss_type}`; `robust` and `exo_pair` use this key."
-        yield RecipeFault("recipe.label-smoothing", "rpo.label_smoothing", text)
+def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Preferences]]:
+    """Return what past exams are learnt from, by its key in the recipe."""
+    return [*([("corpus", recipe.corpus)] if recipe.corpus else ()), *samplings_of(recipe)]
 
 
 def chat_templates_are_texts(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -238,8 +217,10 @@ def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
 
 def samples_differ(recipe: Recipe) -> Iterator[RecipeFault]:
     """Several samples need a temperature above 0: greedy samples are identical."""
-    for stage, settings in (("preferences", recipe.preferences), ("evaluate", recipe.evaluate)):
-        if settings and settings.samples > 1 and settings.temperature == 0:
+    asking: list[tuple[str, Preferences | Evaluate]] = [*samplings_of(recipe)]
+    asking += [("evaluate", recipe.evaluate)] if recipe.evaluate else []
+    for stage, settings in asking:
+        if settings.samples > 1 and settings.temperature == 0:
             text = f"{settings.samples} samples at temperature 0 are identical. Set a temperature."
             yield RecipeFault("recipe.identical-samples", f"{stage}.samples", text)
 
@@ -277,13 +258,15 @@ def ablations_have_own_names(recipe: Recipe) -> Iterator[RecipeFault]:
 
 def machines_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
     """Each `run_on` is a known machine, and a batch divides evenly over its devices."""
-    for stage in stages_of(recipe):
-        settings = getattr(recipe, stage)
+    for named in stages_of(recipe):
+        stage, settings = str(named), getattr(recipe, named)
         name = getattr(settings, "run_on", None)
         on = machine(name) if name else None
         if name and on is None:
             near = did_you_mean(name, machine_names())
             yield RecipeFault("recipe.unknown-machine", f"{stage}.run_on", f"Unknown machine `{name}`. {near}")
+        if isinstance(settings, Rounds):
+            settings, stage = settings.rpo, "rounds.rpo"
         if isinstance(settings, Training):
             nodes = recipe.slurm.nodes
             at_once = settings.per_device_train_batch_size * (on.count if on else 1) * nodes
@@ -294,56 +277,6 @@ def machines_are_known(recipe: Recipe) -> Iterator[RecipeFault]:
             if on and on.gpu and not on.gpu.bfloat16 and settings.dtype == "bfloat16":
                 text = f"{on.name} cannot compute in bfloat16. Set `dtype: float16`."
                 yield RecipeFault("recipe.no-bfloat16", f"{stage}.dtype", text)
-
-
-def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
-    """FSDP2 can divide the training, and every layer can take an adapter; checked before the base is loaded."""
-    for stage, settings in (("cpt", recipe.cpt), ("rpo", recipe.rpo)):
-        if settings is None:
-            continue
-        divided = _is_divided(recipe, settings.accelerate)
-        if is_full(recipe, stage) and settings.quantization == "nf4":
-            text = "4-bit weights cannot be trained. Give `lora: {r: 64, lora_alpha: 128}`, or `quantization: none`."
-            yield RecipeFault("recipe.full-on-4-bit", f"{stage}.quantization", text)
-        if divided and settings.optim != "adamw_torch":
-            text = f"`{settings.optim}` cannot be divided by FSDP2. Set `optim: adamw_torch`, or `accelerate: ddp`."
-            yield RecipeFault("recipe.optimizer-not-divisible", f"{stage}.optim", text)
-        if divided and settings.quantization == "nf4" and settings.dtype != "bfloat16":
-            text = f"FSDP2 would cast the 4-bit base, stored as {settings.dtype}, to bfloat16. Set `dtype: bfloat16`."
-            yield RecipeFault("recipe.nf4-not-bfloat16", f"{stage}.dtype", text)
-        yield from _adapter_faults(stage, settings.lora, divided=divided)
-        for key in ("target_modules", "modules_to_save"):
-            if any(name.rsplit(".", 1)[-1] == "lm_head" for name in getattr(settings.lora, key, ())):
-                text = "`lm_head` takes no adapter here: the loss is computed in tiles. Remove it."
-                yield RecipeFault("recipe.adapter-on-lm-head", f"{stage}.lora.{key}", text)
-
-
-def _adapter_faults(stage: str, lora: Lora | None, *, divided: bool) -> Iterator[RecipeFault]:
-    """Yield kinds of adapters that contradict each other or the way of training."""
-    if lora is None:
-        return
-    ends = {name.rsplit(".", 1)[-1]: name for name in (*lora.target_modules, *lora.rank_pattern, *lora.alpha_pattern)}
-    if lora.use_dora and "embed_tokens" in ends:
-        text = "DoRA on `embed_tokens` cannot be merged here. Remove it, or set `use_dora: false`."
-        yield RecipeFault("recipe.adapter-mix", f"{stage}.lora.target_modules", text)
-    both = sorted({name.rsplit(".", 1)[-1] for name in lora.modules_to_save} & set(ends))
-    if both:
-        text = f"`{both[0]}` is trained whole and has an adapter as well. Remove it from one of the two."
-        yield RecipeFault("recipe.adapter-mix", f"{stage}.lora.modules_to_save", text)
-    for key in ("use_dora", "modules_to_save"):
-        if divided and getattr(lora, key):
-            text = f"FSDP2 divides plain LoRA only. Remove `{key}`, or set `accelerate: ddp`."
-            yield RecipeFault("recipe.adapter-not-divisible", f"{stage}.lora.{key}", text)
-
-
-def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:
-    """Return whether FSDP divides the model, as `accelerate` or its config file sets."""
-    if accelerate is None or accelerate in NAMED:
-        return accelerate == "fsdp2"
-    for file in (recipe.folder / accelerate, Path(accelerate)):
-        if file.is_file():
-            return re.search(r"^distributed_type:\s*['\"]?FSDP", file.read_text("utf-8"), re.MULTILINE) is not None
-    return False
 
 
 def private_exams_stay_here(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -367,23 +300,24 @@ RULES: tuple[Rule, ...] = (
     years_belong_to_exams,
     exam_is_held_out,
     cutoff_precedes_exams,
-    training_has_an_end,
-    evaluation_is_complete,
-    smoothing_fits_the_loss,
     chat_templates_are_texts,
     adapter_has_a_shape,
     samples_differ,
     thinking_has_a_channel,
     ablations_have_own_names,
     machines_are_known,
-    trainings_can_be_divided,
+    *TRAINING_RULES,
     private_exams_stay_here,
+    *ROUND_RULES,
 )
 
 
 def broken_rules(recipe: Recipe) -> list[RecipeFault]:
-    """Apply every rule to a recipe whose single values are valid."""
-    return [fault for rule in RULES for fault in rule(recipe)]
+    """Apply every rule to a recipe whose single values are valid; what the rounds inherit is reported once."""
+    faults = [fault for rule in RULES for fault in rule(recipe)]
+    known = {(fault.place, fault.code) for fault in faults}
+    inherited = [fault for fault in faults if (fault.place.removeprefix("rounds."), fault.code) in known]
+    return [fault for fault in faults if fault not in inherited or not fault.place.startswith("rounds.")]
 
 
 def known_exams(recipe: Recipe) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +29,7 @@ from medllm.preferences.pairs import (
 from medllm.preferences.questions import QuestionSelection, select_questions, vote_texts
 from medllm.recipe.servers import for_prompt, is_address, switches
 from medllm.recipe.settings import Preferences
-from medllm.stages.workdir import move_into_place, say, work_folder, write_facts
+from medllm.stages.workdir import move_into_place, round_of, say, work_folder, write_facts
 from medllm.wording import describe_counts
 
 REPLIES = "replies.jsonl"
@@ -62,7 +61,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     drawn = _label(settings, sources, asked.questions, _clean(asked, replies), prompts, kept_under)
     known = {key_of(question): question for question in asked.questions}
     samples = {key: filter_samples(known[key], of, settings.filters) for key, of in drawn.items()}
-    number = _round(sources.get(settings.model))
+    number = round_of(sources.get(settings.model)) + 1
     values = _values(settings) if form.chat else None
     pairs = _pair(settings, asked.questions, samples, prompts, number, values)
     votes, undecided = _votes(settings, sources, asked, {**values, **switches(thinks=False)} if values else None)
@@ -289,15 +288,6 @@ def _votes(
         asked.watch.refuse("preferences", f"preferences.votes: {vote.source}", vote_texts(more))
         pairs, undecided = pairs + more, undecided + none
     return pairs if values is None else [pair.conversation(values) for pair in pairs], undecided
-
-
-def _round(model: Path | None) -> int:
-    """Return one more than the round of the sampled model, which an RPO model's facts.json records."""
-    facts = model / "facts.json" if model is not None else None
-    if facts is None or not facts.is_file():
-        return 1
-    values = json.loads(facts.read_text("utf-8"))
-    return int(values.get("round", 0)) + 1 if values.get("stage") == "rpo" else 1
 
 
 def _by_name(samples: dict[Key, list[LabelledSample]]) -> dict[str, list[LabelledSample]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         from medllm.training.updates import evaluation_facts
         from medllm.weights.adapter import refuse_unstored
 
-        start = load_start(settings, sources)
         tell = partial(say, "rpo")
+        _keep_other_reference(settings, sources, (pairs, held_out), work)
+        start = load_start(settings, sources)
         trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, held_out, say=tell)
         refuse_unstored(trainer.model, start.base)
         covered, layout = coverage(trainer.model), choose_pairs(trainer)
@@ -95,6 +97,37 @@ def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa:
     return prepared(settings, sources, work, made)
 
 
+def _keep_other_reference(settings: Rpo, sources: dict[str, Path], parts: tuple[Any, Any], work: Path) -> None:
+    """Compute the reference with the model that `settings.reference` names, and keep it for the training.
+
+    That model is loaded and wrapped as the one to train will be, asked for every pair in the same micro-batches, and
+    given back before the other is loaded.
+    """
+    from medllm.training.reference import FILE, EndWithReference, ReferenceKnown
+
+    if settings.reference is None or (work / FILE).is_file():
+        return
+    from medllm.training.layout import choose_pairs
+    from medllm.training.load import load_start
+    from medllm.training.rpo import make_trainer
+    from medllm.weights.load import release
+
+    say("rpo", f"the reference is {settings.reference}")
+    own = settings.model_copy(update={"model": settings.reference, "reference": None})
+    start, apart = load_start(own, sources), work / "above"
+    trainer = make_trainer(start.model, start.tokenizer, parts[0], own, apart, parts[1], say=partial(say, "rpo"))
+    choose_pairs(trainer)
+    trainer.add_callback(EndWithReference())
+    with suppress(ReferenceKnown):
+        trainer.train()
+    if trainer.is_world_process_zero():
+        (apart / FILE).replace(work / FILE)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.free_memory()
+    del trainer, start
+    release()
+
+
 def _write(trainer: Any, start: Any, settings: Rpo, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
     """Write the adapter or the full model; one trained above another is first made one with it."""
     from medllm.training.checkpointing import save_adapter_only, write_trained
@@ -118,7 +151,7 @@ def _facts(settings: Rpo, result: Any, trainer: Any) -> dict[str, Any]:  # noqa:
         "first": {key: lines[0][key] for key in kept if key in lines[0]} if lines else None,
         "last": {key: lines[-1][key] for key in kept if key in lines[-1]} if lines else None,
         "chosen_fell_at_step": trainer.falling.first,
-        "reference": "the model at the start, proved equal to the policy before the first update",
+        "reference": settings.reference or "the model at the start, proved equal to the policy before the first update",
         "nll": "mean over the tokens of each chosen answer, then over pairs (Pang et al.)",
         "seconds": result.metrics.get("train_runtime"),
         "settings": settings.model_dump(mode="json"),

@@ -37,6 +37,15 @@ def finish_interrupted_move(out: Path, leave_out: tuple[str, ...]) -> bool:
     return True
 
 
+def round_of(model: Path | None) -> int:
+    """Return the number of the round that trained a model, as its facts.json has it; 0 where none did."""
+    path = model / FACTS if model is not None else None
+    if path is None or not path.is_file():
+        return 0
+    values = json.loads(path.read_text("utf-8"))
+    return int(values.get("round", 0)) if values.get("stage") in ("rpo", "rounds") else 0
+
+
 def move_into_place(work: Path, out: Path, leave_out: tuple[str, ...]) -> None:
     """Move the finished folder into place at once, without its intermediate files."""
     for name in leave_out:

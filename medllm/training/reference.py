@@ -69,12 +69,11 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         kept = read_reference(self.path, {"pairs": key["pairs"]} if begun else key)
         known = torch.tensor(float(kept is not None), device=args.device)
         if trainer.accelerator.reduce(known, "sum") < args.world_size:
-            if begun:
+            if begun or trainer.reference_checked:
                 raise TrainingError(
                     "training.reference-missing",
                     f"rpo: {self.path}, the reference of this run, is missing or of other pairs, so the run cannot "
-                    "continue from its checkpoint. Put the file back, or remove its folder to start from the "
-                    "beginning.",
+                    "continue. Put the file back, or remove its folder to start from the beginning.",
                 )
             kept = self._computed()
             if trainer.is_world_process_zero():
@@ -103,6 +102,18 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         summed = trainer.accelerator.reduce(table, "sum").cpu()
         reference: torch.Tensor = summed[:, :2].where(summed[:, 2:] > 0, torch.nan)
         return reference
+
+
+class ReferenceKnown(Exception):
+    """Ends a training before its first update: all that was wanted of it is the reference."""
+
+
+class EndWithReference(TrainerCallback):  # type: ignore[misc]
+    """Ends a training as soon as the reference is in its file, in every process."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Raise ReferenceKnown; the callbacks before this one have computed it."""
+        raise ReferenceKnown
 
 
 def fingerprint(pairs: Any) -> str:  # noqa: ANN401  a datasets.Dataset

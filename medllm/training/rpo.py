@@ -39,7 +39,14 @@ from medllm.training.load import (
 )
 from medllm.training.losses import PairLogps, rpo_loss
 from medllm.training.pair_batches import NOTHING, PairCollator
-from medllm.training.reference import FILE, WHOLE_LOGITS, ComputeReference, check_reference, fuse_head, vocabulary_of
+from medllm.training.reference import (
+    FILE,
+    WHOLE_LOGITS,
+    ComputeReference,
+    check_reference,
+    fuse_head,
+    vocabulary_of,
+)
 from medllm.training.targets import lora_config
 from medllm.training.updates import SHARE, Epochs, Updates, add_evaluation
 from medllm.weights.probing import value_of
@@ -84,7 +91,7 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         self.loss_options |= {"loss_type": settings.loss_type, "label_smoothing": settings.label_smoothing}
         self.whole = whole
         self.loss_is_scaled_for_ga = True
-        self.reference_checked = False
+        self.reference_checked = settings.reference is not None  # it differs from the policy
         self._sums: dict[str, torch.Tensor] = {}
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:  # noqa: ANN401

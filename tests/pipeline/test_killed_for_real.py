@@ -79,7 +79,7 @@ def content(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("calm") / "run"
-    whole.lay_out(folder)
+    whole.lay_out_rounds(folder)
     assert not killed(folder)
     return folder
 
@@ -99,7 +99,7 @@ def differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 def test_each_stage_killed_at_a_drawn_touch_of_the_world_ends_in_the_same_artifacts(calm, tmp_path):
     chance = random.Random(SEED)
     folder = tmp_path / "run"
-    whole.lay_out(folder)
+    whole.lay_out_rounds(folder)
     known = parts(calm)
     assert set(known) == {*STAGES, "publish"} - {"space"}
     for part, touches in known.items():
@@ -111,7 +111,7 @@ def test_each_stage_killed_at_a_drawn_touch_of_the_world_ends_in_the_same_artifa
 @pytest.mark.parametrize("stage", ["cpt", "rpo"])
 def test_a_training_killed_after_its_last_checkpoint_makes_no_update_more(calm, tmp_path, stage):
     folder = tmp_path / "run"
-    whole.lay_out(folder)
+    whole.lay_out_rounds(folder)
     last = int(parts(calm)[stage]["checkpoints"])
     assert last
     assert killed(folder, stage, checkpoint=last)
@@ -124,7 +124,7 @@ def test_a_training_killed_after_its_last_checkpoint_makes_no_update_more(calm, 
 def test_the_long_sweep(calm, tmp_path, number):
     chance = random.Random(SEED + 1 + number)
     folder, kills = tmp_path / "run", 0
-    whole.lay_out(folder)
+    whole.lay_out_rounds(folder)
     known = parts(calm)
     for part, touches in known.items():
         for _ in range(chance.randint(1, 3)):

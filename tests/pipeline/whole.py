@@ -42,5 +42,25 @@ def _lines(folder: Path, rows: list[dict[str, object]]) -> None:
     (folder / "all.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
+ROUNDS = {
+    "exams: {": "exams: {mock: {source: ./mock, first: 2019-01-01}, ",
+    "held_out: [world]": "held_out: [world, mock]",
+    "merge: {model: rpo,": "rounds: {exam: mock, max_rounds: 2, rpo: {learning_rate: 0.001}}\nmerge: {model: rounds,",
+    "final: rpo}": "final: rounds}",
+}
+"""What makes a recipe with rounds of the small one."""
+
+
+def lay_out_rounds(folder: Path) -> None:
+    """Write everything, with a development exam and rounds on it."""
+    lay_out(folder)
+    _lines(folder / "mock", [question(f"m{number}", 2019) for number in range(10)])
+    text = (folder / "tiny.yaml").read_text("utf-8")
+    for old, new in ROUNDS.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "tiny.yaml").write_text(text, "utf-8")
+
+
 if __name__ == "__main__":
     lay_out(Path(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -97,3 +98,26 @@ def test_settings_that_cannot_be_are_refused_with_their_mend(sources, tmp_path):
     nf4 = tiny.RPO.model_copy(update={"quantization": "nf4", "lora": Lora(r=2, lora_alpha=2)})
     with refused("training.adapter-on-4-bit", sources["cpt"]):
         rpo.make(nf4, sources, tmp_path / "c")
+
+
+def test_another_reference_is_asked_as_it_would_be_at_its_own_start(sources, tmp_path):
+    other = {**sources, "first": tiny.make_adapter(tmp_path / "first", sources["base"], seed=5)}
+    settings = tiny.RPO.model_copy(update={"max_steps": 2})
+    rpo.make(settings.model_copy(update={"reference": "first"}), other, tmp_path / "apart")
+    rpo.make(settings.model_copy(update={"model": "first"}), other, tmp_path / "own")
+    rpo.make(settings, other, tmp_path / "start")
+    references = {
+        name: pq.read_table(tmp_path / name / "reference.parquet").to_pylist() for name in ("apart", "own", "start")
+    }
+    assert references["apart"] == references["own"] != references["start"]
+    facts = json.loads((tmp_path / "apart" / "facts.json").read_text("utf-8"))
+    assert facts["reference"] == "first"
+    weights = {(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in references}
+    assert len(weights) == 3, "the start is `model`, whatever the reference"
+
+
+def test_a_reference_that_is_lost_is_never_replaced_by_the_start(sources, tmp_path, monkeypatch):
+    other = {**sources, "first": tiny.make_adapter(tmp_path / "first", sources["base"], seed=5)}
+    monkeypatch.setattr(rpo, "_keep_other_reference", lambda *given: None)
+    with refused("training.reference-missing", "reference.parquet"):
+        rpo.make(tiny.RPO.model_copy(update={"reference": "first"}), other, tmp_path / "out")

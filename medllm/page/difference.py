@@ -7,12 +7,12 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from urllib.parse import quote
 
-from medllm.exam.extract.answer import parse
+from medllm.exam.extract.answer import answer_at
+from medllm.exam.extract.completion import sentences
 from medllm.exam.extract.reply import split_thinking
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.page.html import LONGEST_CARD, both, safe, shortened
-from medllm.page.review import sentences
 
 MOST_SENTENCES = 400
 """Sentences of a reply above which nothing is aligned: the time grows with the square of their number."""
@@ -73,19 +73,6 @@ def _marked(first: str | None, second: str | None) -> tuple[str | None, str | No
     return "".join(parts[0]), "".join(parts[1])
 
 
-def read_from(parts: Sequence[str], answer: str | None, question: Question) -> int | None:
-    """Return the place of the sentence from which an answer was read; None where it is not near the end.
-
-    It begins the shortest end of the reply that gives the same answer: the last marked answer counts.
-    """
-    if answer is None:
-        return None
-    for at in range(len(parts) - 1, max(-1, len(parts) - 1 - FURTHEST), -1):
-        if parse("".join(parts[at:]), question).answer == answer:
-            return at
-    return None
-
-
 def difference(question: Question, first: Record, second: Record) -> str:
     """Return two recorded replies as a table: the line where they part, marked words, and each answer's sentence."""
     texts = [split_thinking(record.completion)[1] or "" for record in (first, second)]
@@ -97,7 +84,10 @@ def difference(question: Question, first: Record, second: Record) -> str:
         cells = "".join(f'<td lang="{question.language}">{shortened(text)}</td>' for text in texts)
         note = f'<p class="note">{both("difference_long")}</p>'
         return f'{note}<table class="difference"><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table>'
-    sources = [read_from(part, record.answer, question) for part, record in zip(parts, (first, second), strict=True)]
+    sources = [
+        answer_at(part, record.answer, question, within=FURTHEST)
+        for part, record in zip(parts, (first, second), strict=True)
+    ]
     rows, parted = "", False
     for row in aligned(*parts):
         if not row.equal and not parted:

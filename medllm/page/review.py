@@ -1,7 +1,6 @@
 """Blind review: the order in which a rater sees pairs, their blocks, and the vote that a browser sends on one."""
 
 import random
-import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medllm.errors import DataError
+from medllm.exam.extract.completion import sentences
 from medllm.exam.record import Record
 from medllm.page.results import RecordedResults
 from medllm.votes.vote import CHOICES, LONGEST_NOTE, REASONS, Choice, Vote, digest, use_of
@@ -215,12 +215,3 @@ def _marked(form: dict[str, Any], name: str, record: Record) -> tuple[str, ...]:
     parts = sentences(record.completion)
     places = sorted({place for place in _list(form, name) if isinstance(place, int) and 0 <= place < len(parts)})
     return tuple(parts[place].strip() for place in places)
-
-
-def sentences(text: str) -> list[str]:
-    r"""Cut a text after its sentence ends and line breaks; joined again it is the same text.
-
-    >>> sentences("発熱がある。肺炎か？\n答え：a")
-    ['発熱がある。', '肺炎か？\n', '答え：a']
-    """
-    return [part for part in re.findall(r"[^。！？!?\n]*(?:[。！？!?]+[」』）)]*\n*|\n+|$)", text) if part]

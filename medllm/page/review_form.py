@@ -13,11 +13,12 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from medllm.errors import DataError, HubError
+from medllm.exam.extract.completion import sentences
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.page.context import PageContext
 from medllm.page.html import LONGEST_CARD, both, has_form, percent, question_card, reply_html, safe, word
-from medllm.page.review import BLOCK, OFFERED, ROLES, ReviewPair, rater_number, sentences
+from medllm.page.review import BLOCK, OFFERED, ROLES, ReviewPair, rater_number
 from medllm.page.routes import INERT, attachment
 from medllm.page.vote_box import VoteBox
 from medllm.votes.agreement import Agreement

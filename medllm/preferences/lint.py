@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from medllm.exam.extract.answer import parse
+from medllm.exam.extract.answer import answer_at, parse
+from medllm.exam.extract.completion import sentences
 from medllm.exam.question import Question
 from medllm.exam.statistics import mcnemar
 from medllm.preferences.pairs import LabelledSample, PreferencePair, Text, alike, grams_of, length_of
@@ -16,7 +17,6 @@ NEAR = 0.8
 """Share of common trigrams from which the two sides of a pair are near-copies."""
 COMMONEST = 10
 """Names of diseases that the report lists."""
-_SENTENCE = re.compile(r"[^。\n]*(?:[。\n]+|$)")
 _DISEASE = re.compile(
     r"[一-龥々ァ-ヶー]{1,10}?(?:症候群|症|炎|癌|がん|肉腫|腫瘍|梗塞|不全|結核|貧血|肝硬変|麻痺|病)(?![一-龥々])"
 )
@@ -25,13 +25,12 @@ _GENERAL = frozenset(("疾病", "発病", "看病", "重症", "軽症", "発症"
 
 def earlier_answer(question: Question, completion: str) -> str | None:
     """Return an answer that the explanation gives before the last one, if it is another; None otherwise."""
-    final = parse(completion, question).answer
-    parts = [part for part in _SENTENCE.findall(completion) if part]
-    for begin in range(len(parts) - 1, -1, -1):
-        if final is not None and parse("".join(parts[begin:]), question).answer == final:
-            before = parse("".join(parts[:begin]), question).answer
-            return before if before != final else None
-    return None
+    parts, final = sentences(completion), parse(completion, question).answer
+    place = answer_at(parts, final, question)
+    if place is None:
+        return None
+    before = parse("".join(parts[:place]), question).answer
+    return before if before != final else None
 
 
 def foreign_diseases(question: Question, completion: str) -> list[str]:

@@ -8,11 +8,12 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from medllm.exam.extract.answer import answer_at
+from medllm.exam.extract.completion import sentences
 from medllm.exam.question import Question
 from medllm.page.compare_tab import picks
-from medllm.page.difference import FURTHEST, aligned, difference, read_from
+from medllm.page.difference import FURTHEST, aligned, difference
 from medllm.page.html import words
-from medllm.page.review import sentences
 from medllm.page.routes import routes
 from tests.page.simulated import HOSTILE
 
@@ -79,7 +80,7 @@ def test_a_sentence_without_counterpart_is_beside_an_empty_cell():
     ],
 )
 def test_the_sentence_from_which_the_answer_was_read_is_the_last_marked_one(text, answer, place):
-    assert read_from(sentences(text), answer, QUESTION) == place
+    assert answer_at(sentences(text), answer, QUESTION, within=FURTHEST) == place
 
 
 def test_thinking_is_left_out_and_hostile_text_stays_text(pair):

@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 import medllm.cli.main  # noqa: F401  (registers the commands)
 from medllm.cli.app import app
 from medllm.errors import DataError, HubError
+from medllm.exam.extract.completion import sentences
 from medllm.page.context import PageContext
 from medllm.page.html import words
-from medllm.page.review import BLOCK, COMMON, Review, correction_id, sentences, vote_id
+from medllm.page.review import BLOCK, COMMON, Review, correction_id, vote_id
 from medllm.page.review_form import ReviewPages, agreement_line, pair_form, review_routes
 from medllm.page.vote_box import VoteBox, card, open_vote_box
 from medllm.votes.journal import Journal
@@ -308,8 +309,3 @@ def test_the_card_says_what_may_be_trained_on_and_marks_simulated_results(result
     assert "simulated" in text
     real = replace(results, origin=replace(results.origin, marking="recorded"))
     assert "simulated" not in card(real, "clinic/votes")
-
-
-def test_a_text_cut_into_sentences_is_the_same_text_again():
-    for text in ("", "一文。", "肺炎か？はい！「そう。」\n\n答え:a", HOSTILE, "no end"):
-        assert "".join(sentences(text)) == text

@@ -1,6 +1,7 @@
 """Read the answer of a reply: the letters (or number), the rule that found them, or the reason why there are none."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 
@@ -166,6 +167,24 @@ def read_completion(completion: str, asked: str | None = None, *, thinks: bool =
     rest = STOP.sub("", text[min(ends) :]).strip() if ends else ""
     text = text[: min(ends, default=None)].rstrip()
     return Parsed(text=text, run_on=bool(rest) or other is not None, loop=loop)
+
+
+def answer_at(parts: Sequence[str], answer: str | None, question: Question, *, within: int | None = None) -> int | None:
+    """Return the place of the sentence from which an answer was read: the last marked answer counts.
+
+    It begins the shortest end of the reply (its sentences, as `sentences` cuts them) that gives the same answer.
+    None where there is no answer, or no such end among the last `within` sentences.
+
+    >>> asked = Question(question_id="1", benchmark="b", text="?", choices=("x", "y"), gold=(frozenset("a"),), key=("a",))
+    >>> answer_at(["答え：b。", "よって答え：a。", "以上。"], "a", asked)
+    1
+    """
+    first = 0 if within is None else max(0, len(parts) - within)
+    if answer is not None:
+        for place in range(len(parts) - 1, first - 1, -1):
+            if parse("".join(parts[place:]), question).answer == answer:
+                return place
+    return None
 
 
 def is_right(question: Question, answer: str | None) -> bool:

@@ -16,6 +16,7 @@ _PROTECT = str.maketrans(
     | {"\ufe0f": None, "\ufe0e": None, "\u200b": None, "\u2060": None, "\ufeff": None}
 )
 _PROTECTED = re.compile("[①-⑧➀-➇➊-➑⓵-⓼\U0001f150-\U0001f157\U0001f170-\U0001f177\ufe0e\ufe0f\u200b\u2060\ufeff]")
+_SENTENCE = re.compile(r"(?=.|\n)[^。！？!?\n]*(?:[。！？!?]+[」』）)]*\n*|\n+|$)")
 _LOOP_SPAN = 80
 _LOOP_TIMES = 3
 
@@ -56,6 +57,15 @@ def normal(text: str) -> str:
     if _PROTECTED.search(text):
         text = text.translate(_PROTECT)
     return unicodedata.normalize("NFKC", text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def sentences(text: str) -> list[str]:
+    r"""Cut a text after its sentence ends and line breaks; joined again it is the same text.
+
+    >>> sentences("発熱がある。肺炎か？\n答え：a")
+    ['発熱がある。', '肺炎か？\n', '答え：a']
+    """
+    return _SENTENCE.findall(text)
 
 
 def ends_in_loop(text: str) -> bool:

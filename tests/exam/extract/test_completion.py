@@ -3,7 +3,7 @@
 import pytest
 
 from medllm.exam.extract.answer import read_completion
-from medllm.exam.extract.completion import ends_in_loop, normal
+from medllm.exam.extract.completion import ends_in_loop, normal, sentences
 
 
 def test_full_width_becomes_plain_and_circled_digits_stay_apart():
@@ -35,3 +35,8 @@ def test_a_reply_that_says_the_same_again_and_again_is_a_loop(text):
 )  # fmt: skip
 def test_tables_rules_and_an_answer_given_twice_are_no_loops(text):
     assert not ends_in_loop(text)
+
+
+def test_a_text_cut_into_sentences_is_the_same_text_again():
+    for text in ("", "一文。", "肺炎か？はい！「そう。」\n\n答え:a", "`${alert(1)}`<b>\n\n終わり", "no end"):
+        assert "".join(sentences(text)) == text

@@ -21,7 +21,7 @@ from medllm.page.html import LONGEST_CARD, both, has_form, percent, question_car
 from medllm.page.review import BLOCK, OFFERED, ROLES, ReviewPair, rater_number
 from medllm.page.routes import INERT, attachment
 from medllm.page.vote_box import VoteBox
-from medllm.votes.agreement import Agreement
+from medllm.votes.agreement import Shared
 from medllm.votes.statistics import report_lines, vote_report, votes_csv
 from medllm.votes.vote import LONGEST_NOTE, REASONS, Use, Vote, use_of
 
@@ -319,7 +319,7 @@ def no_more(reason: str = "no_pairs") -> str:
     return f'<p class="card panel" role="status">{both(reason)}</p>'
 
 
-def agreement_line(agreement: Agreement) -> str:
+def agreement_line(agreement: Shared) -> str:
     """Return the figures of agreement, with the counts behind them."""
     text = both("agreement_counts", votes=agreement.votes, raters=agreement.raters, pairs=agreement.pairs)
     kappa = agreement.fleiss

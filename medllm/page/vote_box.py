@@ -5,9 +5,10 @@ import json
 import os
 import unicodedata
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from medllm.cards import render
@@ -16,10 +17,10 @@ from medllm.exam.prompts import Prompt
 from medllm.exam.record import Record
 from medllm.hub import Provenance, connect, digest_of
 from medllm.page.results import RecordedResults, key_of
-from medllm.page.review import Assignment, Review, ReviewPair, correction_id, rater_number, vote_id
-from medllm.votes.agreement import Agreement, agreement
+from medllm.page.review import RATERS, Assignment, Review, ReviewPair, correction_id, rater_number, vote_id
+from medllm.votes.agreement import AgreementTally, Shared
 from medllm.votes.journal import Journal, Uploader
-from medllm.votes.vote import Vote, counted, pair_of, preference_rows
+from medllm.votes.vote import Vote, pair_of, preference_rows
 
 NAMED = "name:"
 """Prefix of a rater's id in a request if the rater uses a name instead of a number drawn in the browser."""
@@ -43,6 +44,10 @@ class VoteBox:
     """Whether the journal's disk survives a restart; if not, a vote is safe only after the Hub has it."""
     key: bytes = b""
     """Secret that turns the raters' chosen names into numbers."""
+    _tally: AgreementTally = field(default_factory=AgreementTally, repr=False, compare=False)
+    _counting: Lock = field(default_factory=Lock, repr=False, compare=False)
+    _reached: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """Pairs that each rater has voted on from the first, as far as this was looked up: votes are never taken back."""
 
     def rater(self, given: str) -> str:
         """Return the rater's number: a browser's number unchanged, a name as a number that does not reveal the name.
@@ -59,9 +64,12 @@ class VoteBox:
 
     def place(self, rater: str) -> int:
         """Return the first pair on which this rater has not voted."""
-        at = 0
+        at = self._reached.get(rater, 0)
         while (pair := self.review.pair(rater, at)) is not None and self._voted(vote_id(rater, pair)):
             at += 1
+        for old in list(self._reached)[: max(0, len(self._reached) + 1 - RATERS)]:
+            self._reached.pop(old, None)  # another request may have done so
+        self._reached[rater] = at
         return at
 
     def closed(self, rater: str, at: int) -> bool:
@@ -129,9 +137,12 @@ class VoteBox:
             )
         return again
 
-    def agreement(self) -> Agreement:
-        """Compute the agreement of the raters so far; skips are left out."""
-        return agreement([vote for vote in counted(self.journal.votes()) if vote.choice != "skip"])
+    def agreement(self) -> Shared:
+        """Return the agreement of the raters so far; skips are left out. Each vote is read and counted once."""
+        with self._counting:
+            for vote in self.journal.later(self._tally.read):
+                self._tally.add(vote)
+            return self._tally.figures()
 
 
 def open_vote_box(results: RecordedResults, folder: Path | None, stack: ExitStack) -> VoteBox | None:

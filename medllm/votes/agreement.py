@@ -1,8 +1,8 @@
 """Agreement of raters on the same explanations: kappas of Cohen and Fleiss, Krippendorff's alpha, with intervals."""
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -32,8 +32,8 @@ class Coefficient:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Agreement figures, with the numbers of votes, raters and pairs behind them."""
+class Shared:
+    """How far raters agree on the pairs of texts that two or more of them judged."""
 
     votes: int
     raters: int
@@ -43,10 +43,16 @@ class Agreement:
     """Judgements by two different raters of the same two texts."""
     equal: float
     """The share of those with the same choice; nan when there are none."""
-    cohen: Coefficient
-    """Cohen's kappa: of two raters, or the mean over every two raters with shared pairs (Light's kappa)."""
     fleiss: Coefficient
     """Fleiss' kappa; with unequal numbers of raters, the means over pairs."""
+
+
+@dataclass(frozen=True)
+class Agreement(Shared):
+    """Agreement figures, with the numbers of votes, raters and pairs behind them."""
+
+    cohen: Coefficient
+    """Cohen's kappa: of two raters, or the mean over every two raters with shared pairs (Light's kappa)."""
     krippendorff: Coefficient
     """Krippendorff's alpha for unordered answers."""
 
@@ -81,6 +87,85 @@ def agreement(votes: Sequence[Vote]) -> Agreement:
         fleiss=coefficient([fleiss(table[at]) for at in draws], fleiss(table)),
         krippendorff=coefficient([krippendorff(table[at]) for at in draws], krippendorff(table)),
     )
+
+
+class AgreementTally:
+    """The agreement of votes as they come: each is counted once, however often the figures are asked for.
+
+    The counts and kappa are always those of all votes. From `steady` votes on, the bootstrap interval of kappa is
+    drawn again only when their number has grown by a twentieth: a study takes time in proportion to its votes.
+    """
+
+    def __init__(self, steady: int = 500) -> None:
+        self._steady = steady
+        self.read = 0
+        """Votes that were given to `add`, skips and corrected ones among them."""
+        self._last: dict[tuple[object, ...], Vote] = {}
+        self._judged: dict[tuple[object, ...], dict[str, str]] = defaultdict(dict)
+        self._votes: Counter[str] = Counter()
+        self._couples = self._equal = 0
+        self._rows: dict[tuple[object, ...], tuple[int, ...]] = {}
+        self._agreeing = 0.0
+        self._shares = np.zeros(len(JUDGED))
+        self._drawn: tuple[int, float, float] = (0, math.nan, math.nan)
+
+    def add(self, vote: Vote) -> None:
+        """Count a vote, in the place of the same rater's earlier one on the same two texts."""
+        self.read += 1
+        pair = pair_of(vote)
+        before = self._last.get((vote.rater, *pair))
+        if before is not None and before.time > vote.time:
+            return
+        self._last[vote.rater, *pair] = vote
+        judged = self._judged[pair]
+        self._count(pair, judged, -1)
+        if judged.pop(vote.rater, None) is not None:
+            self._votes[vote.rater] -= 1
+        if vote.choice != "skip":
+            judged[vote.rater] = _faced(vote)
+            self._votes[vote.rater] += 1
+        self._count(pair, judged, 1)
+
+    def figures(self) -> Shared:
+        """Return the figures of the votes so far."""
+        shared = len(self._rows)
+        value = math.nan
+        if shared:
+            share = self._shares / shared
+            value = _beyond_chance(self._agreeing / shared, float(share @ share))
+        raters = sum(count > 0 for count in self._votes.values())
+        equal = self._equal / self._couples if self._couples else math.nan
+        kappa = Coefficient(value, *self._interval(shared))
+        return Shared(sum(self._votes.values()), raters, shared, self._couples, equal, kappa)
+
+    def _count(self, pair: tuple[object, ...], judged: Mapping[str, str], sign: int) -> None:
+        """Add a pair's judgements to the sums, or (`sign` -1) take them out; one rater's alone count nowhere."""
+        raters = len(judged)
+        if raters < 2:
+            return
+        counts = Counter(judged.values())
+        row = tuple(counts[reason] for reason in JUDGED)
+        equal = sum(math.comb(count, 2) for count in row)
+        self._couples += sign * math.comb(raters, 2)
+        self._equal += sign * equal
+        self._agreeing += sign * equal / math.comb(raters, 2)
+        self._shares += sign * np.asarray(row) / raters
+        if sign > 0:
+            self._rows[pair] = row
+        else:
+            del self._rows[pair]
+
+    def _interval(self, shared: int) -> tuple[float, float]:
+        drawn, low, high = self._drawn
+        if shared < FEWEST_SHARED:
+            return math.nan, math.nan
+        if self.read > drawn and not self._steady <= self.read < drawn * 1.05:
+            table, chance = np.array(list(self._rows.values()), dtype=float), np.random.default_rng(0)
+            values = [fleiss(table[chance.integers(shared, size=shared)]) for _ in range(DRAWS)]
+            kept = np.array([value for value in values if not math.isnan(value)]).reshape(-1, 1)
+            (low,), (high,) = (ends.tolist() for ends in percentiles(kept))
+            self._drawn = (self.read, low, high)
+        return low, high
 
 
 def percentiles(drawn: Floats) -> tuple[Floats, Floats]:

@@ -30,6 +30,7 @@ class Journal:
         self.file = folder / "votes.jsonl"
         self._lock, self._way = Lock(), Lock()
         self._known: dict[str, Vote] = {}
+        self._order: list[Vote] = []
         self._spent: dict[str, deque[float]] = {}
         self._read_to = 0
 
@@ -63,6 +64,13 @@ class Journal:
             with self._alone():
                 self._catch_up()
         return list(self._spent.get(rater, ()))
+
+    def later(self, read: int) -> list[Vote]:
+        """Return the votes after the first `read` ones, in order: a reader that counts as it reads has each once."""
+        if self.file.exists():
+            with self._alone():
+                self._catch_up()
+        return self._order[read:]
 
     def append(self, vote: Vote) -> bool:
         """Store a vote durably; False when it is there already. When this returns, the vote survives a power cut."""
@@ -141,6 +149,7 @@ class Journal:
                     return  # torn: its writer died, and the next one cuts it off
                 vote = _vote_of(line, self.file)
                 self._known[vote.vote_id] = vote
+                self._order.append(vote)
                 if vote.choice != "skip":
                     self._spent.setdefault(vote.rater, deque(maxlen=TIMED)).append(vote.seconds)
                 self._read_to += len(line)

@@ -24,6 +24,7 @@ from medllm.page.html import words
 from medllm.page.review import BLOCK, COMMON, Review, correction_id, vote_id
 from medllm.page.review_form import ReviewPages, agreement_line, pair_form, review_routes
 from medllm.page.vote_box import VoteBox, card, open_vote_box
+from medllm.votes import journal as journal_module
 from medllm.votes.journal import Journal
 from medllm.votes.statistics import vote_report
 from medllm.votes.vote import counted
@@ -208,6 +209,19 @@ def test_the_page_and_the_command_print_the_same_figures_of_votes(tmp_path, page
     assert report.skipped == 10
     assert f"{report.agreement.fleiss.value:.2f}".replace("-", "−") in agreement_line(ballot.agreement())
     assert f"投票 {report.votes} 件" in agreement_line(ballot.agreement())
+
+
+def test_the_counts_of_votes_are_alive_and_each_vote_is_read_once(tmp_path, page, review, monkeypatch):
+    reading: list[bytes] = []
+    read = journal_module._vote_of
+    monkeypatch.setattr(journal_module, "_vote_of", lambda line, *more: reading.append(line) or read(line, *more))
+    ballot = VoteBox(review, Journal(tmp_path))
+    for at in range(BLOCK - 1):
+        answer = voted(page, ballot, at)
+        assert f"投票 {at + 1} 件、評価者 1 人" in answer.text
+        assert answer.text.count('id="agreement"') == 1
+    assert "評価者 2 人" in asked(page, ballot, "POST", "/medllm/vote", json=form(review, "r2", 0)).text
+    assert len(reading) == BLOCK, "pairs that are shown later do not read the votes again"
 
 
 def test_a_vote_is_corrected_within_its_block_and_final_when_models_are_named(tmp_path, page, review):

@@ -2,13 +2,14 @@
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 
-from medllm.votes.agreement import FEWEST_SHARED, agreement, fleiss, krippendorff, light
-from medllm.votes.vote import digest
+from medllm.votes.agreement import FEWEST_SHARED, AgreementTally, agreement, fleiss, krippendorff, light
+from medllm.votes.vote import counted, digest
 from tests.votes.making import vote
 
 
@@ -90,3 +91,32 @@ def test_an_interval_comes_from_ten_shared_pairs_on_and_holds_the_value(size):
             assert math.isnan(found.low) and math.isnan(found.high)
         else:
             assert found.low < found.value < found.high
+
+
+def test_votes_counted_as_they_come_give_the_figures_of_all_of_them():
+    """Corrections, skips, swapped sides and raters of unequal diligence; compared after every tenth vote."""
+    chance, tally, votes = random.Random(0), AgreementTally(), []
+    for number in range(1, 151):
+        choice = chance.choice(("a", "a", "b", "tie", "bad", "skip"))
+        each = of_rater(chance.randrange(25), chance.choice(("r1", "r2", "r3")), choice, swapped=chance.random() < 0.5)
+        votes.append(replace(each, time=f"2026-01-01T00:{number // 60:02}:{number % 60:02}+00:00"))
+        tally.add(votes[-1])
+        if number % 10:
+            continue
+        whole, so_far = agreement([each for each in counted(votes) if each.choice != "skip"]), tally.figures()
+        for name in ("votes", "raters", "shared", "pairs"):
+            assert getattr(so_far, name) == getattr(whole, name), name
+        assert so_far.equal == pytest.approx(whole.equal, nan_ok=True)
+        assert so_far.fleiss.value == pytest.approx(whole.fleiss.value, nan_ok=True)
+        assert (so_far.fleiss.low, so_far.fleiss.high) == pytest.approx(
+            (whole.fleiss.low, whole.fleiss.high), abs=0.08, nan_ok=True
+        )
+
+
+def test_the_interval_of_many_votes_is_drawn_again_when_a_twentieth_more_have_come():
+    tally, drawn = AgreementTally(steady=40), []
+    for number in range(80):
+        tally.add(of_rater(number // 2, f"r{number % 2}", "a" if number % 3 else "b"))
+        drawn.append((tally.figures().fleiss.low, tally.figures().fleiss.high))
+    assert len(set(drawn[22:40])) > 8, "at first after every vote"
+    assert len(set(drawn[60:])) <= 7, "later seldom"

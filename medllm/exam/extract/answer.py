@@ -175,7 +175,8 @@ def answer_at(parts: Sequence[str], answer: str | None, question: Question, *, w
     It begins the shortest end of the reply (its sentences, as `sentences` cuts them) that gives the same answer.
     None where there is no answer, or no such end among the last `within` sentences.
 
-    >>> asked = Question(question_id="1", benchmark="b", text="?", choices=("x", "y"), gold=(frozenset("a"),), key=("a",))
+    >>> key = {"gold": (frozenset("a"),), "key": ("a",)}
+    >>> asked = Question(question_id="1", benchmark="b", text="?", choices=("x", "y"), **key)
     >>> answer_at(["答え：b。", "よって答え：a。", "以上。"], "a", asked)
     1
     """

@@ -13,12 +13,12 @@ from medllm.exam.extract.answer import parse
 from medllm.exam.grading import grade
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
-from medllm.exam.record import PromptStyle, Record, Status
+from medllm.exam.record import CUT_OFF, PromptStyle, Record, Status
 from medllm.generation.types import Delta, Generator, NoReplyError, Reply, Request
 from medllm.recipe.servers import switches
 
 State = Literal["absent", "waiting", "running", "stopped", "failed", "done"]
-Flip = Literal["lost", "unread", "gained"]
+Flip = Literal["lost", "harmed", "unread", "cut", "gained"]
 FaultKind = Literal["silent", "refused", "answered", "too_long", "broken"]
 Column = tuple[str, PromptStyle]
 Generators = Mapping[str, tuple[Generator, str]]
@@ -70,12 +70,16 @@ Judge = Callable[[str, PromptStyle, str], Cell]
 
 
 def flip_between(plain: Cell | Record | None, explained: Cell | Record | None) -> Flip | None:
-    """What explaining did to the verdict: a right answer was lost, or is unread, or was gained; else nothing."""
+    """What explaining did to the verdict: a right answer lost, harmed (prohibited), unread or cut, or one gained."""
     if plain is None or explained is None or None in (plain.correct, explained.correct):
         return None
     if plain.correct == explained.correct:
         return None
-    return "gained" if not plain.correct else "lost" if explained.answer is not None else "unread"
+    if not plain.correct:
+        return "gained"
+    if explained.answer is None:
+        return "cut" if explained.status in CUT_OFF else "unread"
+    return "harmed" if explained.prohibited else "lost"
 
 
 async def stream(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -195,6 +196,8 @@ def test_a_flip_needs_two_verdicts_that_differ():
     assert flip_between(right, wrong) == "lost"
     assert flip_between(wrong, right) == flip_between(unread, right) == "gained"
     assert flip_between(right, unread) == "unread", "a reply without an answer did not become wrong"
+    assert flip_between(right, replace(unread, status="truncated")) == "cut"
+    assert flip_between(right, replace(wrong, prohibited="b")) == "harmed"
     assert flip_between(wrong, unread) is None
     assert flip_between(right, right) is None
     assert flip_between(right, free) is None

@@ -21,6 +21,8 @@ Status = Literal[
     "answered", "unparsed", "truncated", "thinking", "too_long", "refused", "run_on", "loop", "wrong_count"
 ]
 STATUSES: tuple[Status, ...] = get_args(Status)
+CUT_OFF: frozenset[Status] = frozenset(("truncated", "thinking"))
+"""The statuses of a reply that its budget cut off before an answer."""
 PROMPTS: tuple[PromptStyle, ...] = ("plain", "explain", "think")
 
 

@@ -135,7 +135,7 @@ def _verdict(place: str, cell: Cell | Record | None, flip: Flip | None, before: 
     # On a phone there is no room for words beside four models or more; the mark shows the same there.
     unread = f'<span class="word">{both("done" if cell.correct is None else "unparsed")}</span>'
     answer = safe(cell.answer.upper()) if cell.answer else unread
-    sign = {"lost": "▼", "gained": "▲"}.get(flip or "", "")
+    sign = {"lost": "▼", "harmed": "▼", "gained": "▲"}.get(flip or "", "")
     turned = f'<span class="turned" aria-hidden="true">{sign}</span>{hidden(flip)}' if flip else ""
     harm = f'<span class="harm">⚠{hidden("prohibited")}</span>' if cell.prohibited else ""
     other = f'<span class="other">≠{hidden("differs")}</span>' if _differs(cell, before) else ""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from medllm.errors import MedllmError
 from medllm.exam.prompts import Prompt, Template, render
 from medllm.exam.question import LETTERS, Question, read_answer
-from medllm.exam.record import PROMPTS, PromptStyle, Record, to_record
+from medllm.exam.record import CUT_OFF, PROMPTS, PromptStyle, Record, to_record
 from medllm.page.html import ResultsError
 
 NO_TEXT = "—"
@@ -218,6 +218,13 @@ class RecordedResults:
         """For each column, whether there is a reply from which no answer could be read."""
         lost = np.asarray([answer is None for answer in self._list("answer")], dtype=np.bool_)
         return {column: (rows >= 0) & lost[rows] for column, rows in self.rows.items()}
+
+    @cached_property
+    def cut(self) -> dict[Column, npt.NDArray[np.bool_]]:
+        """For each column, whether there is a reply that was cut off before an answer."""
+        statuses = zip(self._list("status"), self._list("answer"), strict=True)
+        cut = np.asarray([answer is None and status in CUT_OFF for status, answer in statuses], dtype=np.bool_)
+        return {column: (rows >= 0) & cut[rows] for column, rows in self.rows.items()}
 
     @cached_property
     def texts(self) -> dict[Column, npt.NDArray[np.int64]]:

@@ -215,15 +215,25 @@ def _bare_change(change: ScoreChange | None) -> str:
     return f"<b>{signed(change.value)}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
 
 
+LOST: tuple[tuple[Outcome, str, str], ...] = (
+    ("lost_wrong", "✗", "wrong"), ("lost_prohibited", "⚠", "prohibited"), ("lost_unread", "?", "unparsed"),
+    ("lost_cut", "…", "truncated"),
+)  # fmt: skip
+"""The kinds of a lost answer: their list, sign and word."""
+
+
 def _count(change: ScoreChange | None, model: str, outcome: Outcome) -> str:
     if change is None:
         return "<td>–</td>"
     number = behind(str(getattr(change, outcome)), model, outcome)
-    if outcome != "lost" or not change.lost_unread:
+    if outcome != "lost" or not change.lost_kinds:
         return f"<td>{number}</td>"
-    wrong = behind(f"✗{hidden('wrong')} {change.lost - change.lost_unread}", model, "lost_wrong")
-    unread = behind(f"?{hidden('unparsed')} {change.lost_unread}", model, "lost_unread")
-    return f"<td>{number}<small>{wrong} · {unread}</small></td>"
+    parts = " · ".join(
+        behind(f"{sign}{hidden(name)} {change.lost_kinds[kind]}", model, kind)
+        for kind, sign, name in LOST
+        if change.lost_kinds.get(kind)
+    )
+    return f"<td>{number}<small>{parts}</small></td>"
 
 
 def behind(number: str, model: str, outcome: Outcome, **narrower: str) -> str:
@@ -329,6 +339,8 @@ class _Exam:
             self._estimate(later, minus=earlier),
             **counts,
             lost_unread=int((plain & unread_later).sum()),
+            lost_cut=int((plain & self.results.cut[model, pair[1]][self.places]).sum()),
+            lost_prohibited=int((plain & both & ~explained & self.results.harmful[model, pair[1]][self.places]).sum()),
             readable=int(read.sum()),
             delta_readable=self._estimate(later_read, minus=earlier_read).value,
         )

@@ -19,7 +19,7 @@ from medllm.page.results import Column, RecordedResults
 
 Mask = npt.NDArray[np.bool_]
 Outcome = Literal[
-    "lost", "lost_wrong", "lost_unread", "gained", "kept", "never", "prohibited",
+    "lost", "lost_wrong", "lost_prohibited", "lost_unread", "lost_cut", "gained", "kept", "never", "prohibited",
     "any_lost", "any_gained", "disagree", "all_wrong",
     "plain_right", "plain_wrong", "plain_unparsed",
     "explain_right", "explain_wrong", "explain_unparsed", "asked",
@@ -115,12 +115,15 @@ def outcome(results: RecordedResults, model: str, wanted: Outcome) -> Mask:
     explained: Column = (model, "explain")
     thought: Column = (model, "think")
     right, there, lost = results.right, results.there, results.unanswered
+    harmful, cut = results.harmful, results.cut
     twice = there[plain] & there[explained]
     masks: dict[Outcome, Callable[[], Mask]] = {
         "lost": lambda: twice & right[plain] & ~right[explained],
-        "lost_wrong": lambda: twice & right[plain] & ~right[explained] & ~lost[explained],
-        "lost_unread": lambda: twice & right[plain] & lost[explained],
-        "prohibited": lambda: results.harmful[plain] | results.harmful[explained] | results.harmful[thought],
+        "lost_wrong": lambda: twice & right[plain] & ~right[explained] & ~lost[explained] & ~harmful[explained],
+        "lost_prohibited": lambda: twice & right[plain] & ~right[explained] & harmful[explained],
+        "lost_unread": lambda: twice & right[plain] & lost[explained] & ~cut[explained],
+        "lost_cut": lambda: twice & right[plain] & cut[explained],
+        "prohibited": lambda: harmful[plain] | harmful[explained] | harmful[thought],
         "gained": lambda: twice & ~right[plain] & right[explained],
         "kept": lambda: twice & right[plain] & right[explained],
         "never": lambda: twice & ~right[plain] & ~right[explained],
@@ -360,7 +363,9 @@ def _mark(results: RecordedResults, key: str, model: str, prompt: str) -> str:
     elif results.right[column][place]:  # type: ignore[index]
         sign, name = "✓", "right"
     elif results.unanswered[column][place]:  # type: ignore[index]
-        sign, name = "?", "unparsed"
+        sign, name = ("…", "truncated") if results.cut[column][place] else ("?", "unparsed")  # type: ignore[index]
+    elif results.harmful[column][place]:  # type: ignore[index]
+        sign, name = "✗⚠", "prohibited"
     else:
         sign, name = "✗", "wrong"
     return f'{letter}<span aria-hidden="true">{sign}</span>{hidden(name)}'

@@ -49,6 +49,7 @@ class EvaluationResults:
             "commit": self.artifact.revision,
             "columns": [asdict(column) for column in columns(compared)],
             "rows": [row.as_text() for row in compared],
+            "losses": [line for row in compared if (line := row.losses())],
             "index": [{"name": plan.recipe.name, "results": [self._indexed(row) for row in own]}],
             "eval_results": yaml.safe_dump([entry for row in own for entry in self._entries(row)], sort_keys=False),
         }

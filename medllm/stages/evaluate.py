@@ -260,6 +260,7 @@ def _facts(
         "prompts": list(settings.prompts),
         "columns": [asdict(column) for column in columns(table)],
         "rows": [row.as_text() for row in table],
+        "losses": [line for row in table if (line := row.losses())],
         "settings": settings.model_dump(mode="json"),
     }
 

@@ -115,7 +115,7 @@ def test_a_value_out_of_range_names_what_there_is(site):
     client = Client(site, verbose=False)
     with pytest.raises(AppError, match=r"nobody.*base, cpt, final"):
         client.predict("nobody", api_name="/flips")
-    with pytest.raises(AppError, match="lost, lost_wrong, lost_unread, gained"):
+    with pytest.raises(AppError, match="lost, lost_wrong, lost_prohibited, lost_unread, lost_cut, gained"):
         client.predict("final", "bad", api_name="/flips")
     with pytest.raises(AppError, match="2021"):
         client.predict(year="1999", api_name="/scores")

@@ -14,8 +14,8 @@ from medllm.page import selection
 from medllm.page.html import ResultsError, fault_panel
 from medllm.page.loading import load, read
 from medllm.page.results import NO_TEXT, Origin
-from medllm.page.scores import score_lines
-from medllm.page.selection import Wanted
+from medllm.page.scores import score_lines, scores
+from medllm.page.selection import Filter, Wanted
 from tests.page.simulated import MODELS
 from tests.refusals import refused
 
@@ -51,16 +51,24 @@ def test_a_lost_answer_that_cannot_be_read_is_counted_apart_from_a_wrong_one(eva
         pairs = [(cells[name, line.model, "plain"], cells[name, line.model, "explain"]) for name in names]
         lost = [later for earlier, later in pairs if earlier.correct and not later.correct]
         unread = [later for later in lost if later.answer is None]
+        cut = [later for later in unread if later.status == "truncated"]
+        harmful = [later for later in lost if later.prohibited]
         both = [(a, b) for a, b in pairs if a.answer is not None and b.answer is not None]
         assert (line.change.lost, line.change.lost_unread, line.change.readable) == (len(lost), len(unread), len(both))
         assert line.change.delta_readable == pytest.approx(sum(b.correct - a.correct for a, b in both) / len(both))
         assert line.plain.unread == sum(a.answer is None for a, _ in pairs)
-        found = {kind: len(Wanted(line.model, kind).keys(results)) for kind in ("lost", "lost_wrong", "lost_unread")}
-        assert found == {"lost": len(lost), "lost_wrong": len(lost) - len(unread), "lost_unread": len(unread)}
+        kinds = {"lost_wrong": len(lost) - len(unread) - len(harmful), "lost_prohibited": len(harmful)}
+        kinds |= {"lost_unread": len(unread) - len(cut), "lost_cut": len(cut)}
+        assert {kind: len(Wanted(line.model, kind).keys(results)) for kind in kinds} == kinds
+        assert line.change.lost_kinds == {kind: count for kind, count in kinds.items() if count}
         assert len(Wanted(line.model, "prohibited").keys(results)) == len(
             {r.question_id for pair in pairs for r in pair if r.prohibited}
         )
-    assert sum(line.change.lost_unread for line in lines) > 0
+    for counted in ("lost_unread", "lost_cut", "lost_prohibited"):
+        assert sum(getattr(line.change, counted) for line in lines) > 0, counted
+    html = scores(results, Filter(), "accuracy")
+    for kind in ("lost_wrong", "lost_prohibited", "lost_unread", "lost_cut"):
+        assert f'data-outcome="{kind}"' in html
 
 
 def test_lists_of_all_models_together_are_what_their_records_are(evaluation, results):

@@ -12,7 +12,7 @@ import numpy as np
 from medllm.exam.extract.answer import read_completion
 from medllm.exam.extract.choice_list import agrees, verdicts
 from medllm.exam.question import read_answer
-from medllm.exam.record import PROMPTS, PromptStyle, Record
+from medllm.exam.record import CUT_OFF, PROMPTS, PromptStyle, Record
 from medllm.exam.stability.condition import ExamReplies, scored
 from medllm.exam.statistics import Estimate, Interval, QuestionSample, Ratio, holm, mcnemar
 
@@ -43,6 +43,10 @@ class PairedChange:
     lost: int
     lost_unread: int
     """Of the lost ones, those whose later reply holds no answer: they did not become wrong."""
+    lost_cut: int
+    """Of `lost_unread`, those whose reply was cut off."""
+    lost_prohibited: int
+    """Of the lost ones, those whose later answer holds a prohibited choice."""
     gained: int
     p: float
     """Exact McNemar, two-sided, on lost against gained."""
@@ -110,7 +114,8 @@ def paired_change(
         return None
     read = both * exam.column(plain, _was_read)[0] * exam.column(explained, _was_read)[0]
     transitions = Counter(transition(*pair) for pair in pairs)
-    losses = Counter(loss(later) for earlier, later in pairs if earlier.correct and not later.correct)
+    lost = [later for earlier, later in pairs if earlier.correct and not later.correct]
+    losses = Counter(map(loss, lost))
     agreements = [agreed for _, later in pairs if (agreed := _agreement(later)) is not None]
     by_chance = expected_by_chance(pairs)
     return PairedChange(
@@ -120,7 +125,9 @@ def paired_change(
         unpaired=int((there + there_too - 2 * both).sum()),
         delta=sample.score(exam.points(explained, both), minus=exam.points(plain, both)),
         lost=transitions["right_wrong"],
-        lost_unread=sum(earlier.correct and not later.correct and later.answer is None for earlier, later in pairs),
+        lost_unread=sum(later.answer is None for later in lost),
+        lost_cut=sum(later.answer is None and later.status in CUT_OFF for later in lost),
+        lost_prohibited=sum(bool(later.prohibited) for later in lost),
         gained=transitions["wrong_right"],
         p=mcnemar(transitions["right_wrong"], transitions["wrong_right"]),
         transitions={name: transitions[name] for name in TRANSITIONS},

@@ -27,6 +27,11 @@ _WORDS = {
         "note": "Lines above and below the dots: 95 % intervals. Change: in points of 100, with paired 95 % interval.",
         "change": "change",
         "kept": "kept right",
+        "lost": "lost",
+        "lost_wrong": "other answer",
+        "lost_prohibited": "prohibited",
+        "lost_unread": "no answer",
+        "lost_cut": "cut off",
     },
     "ja": {
         "title": "説明を求めても得点は保たれるか",
@@ -37,6 +42,11 @@ _WORDS = {
         "note": "点の上下の横線は95%信頼区間。変化は100点満点での差と、対応のある95%信頼区間。",
         "change": "変化",
         "kept": "正答の維持",
+        "lost": "失った正答",
+        "lost_wrong": "別の答え",
+        "lost_prohibited": "禁忌肢",
+        "lost_unread": "答えなし",
+        "lost_cut": "打ち切り",
     },
 }
 _CELLS = (1.02, 1.24)
@@ -164,7 +174,8 @@ def _dot(axes: "Axes", share: Share, row: int, offset: float, prompt: PromptStyl
 def _change(row: ScoreRow, words: dict[str, str]) -> tuple[str, str]:
     """Return the cells at the right: "+0.4 [−0.9, +1.7]" in points of a hundred, and "97.1 %".
 
-    They have a line for each prompt that is compared with the plain one, with its name where there are two.
+    They have a line for each prompt that is compared with the plain one, with its name where there are two. Lost
+    answers are split by kind where some are no other answer.
     """
     shown = [(after, change) for (before, after), change in row.changes.items() if before == "plain" and change]
     changes, kept = [], []
@@ -172,7 +183,9 @@ def _change(row: ScoreRow, words: dict[str, str]) -> tuple[str, str]:
         name = f"{words[after]}: " if len(shown) > 1 else ""
         ends = f"[{100 * change.low:+z.1f}, {100 * change.high:+z.1f}]"
         changes.append(name + f"{100 * change.value:+z.1f} {ends}".replace("-", "−"))
-        kept.append("" if math.isnan(change.retention) else f"{100 * change.retention:.1f} %")
+        kinds = ", ".join(f"{words[kind]} {count}" for kind, count in change.lost_kinds.items())
+        lost = f"\n({words['lost']} {change.lost}: {kinds})" if kinds else ""
+        kept.append("" if math.isnan(change.retention) else f"{100 * change.retention:.1f} %{lost}")
     return "\n".join(changes), "\n".join(kept)
 
 

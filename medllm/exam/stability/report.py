@@ -22,6 +22,15 @@ HEADINGS: dict[PromptStyle, str] = {"plain": "plain", "explain": "explained", "t
 """The prompts as headings of columns."""
 
 
+LOST_TO = {
+    "lost_wrong": "to another answer",
+    "lost_prohibited": "to a prohibited choice",
+    "lost_unread": "without an answer",
+    "lost_cut": "cut off",
+}
+"""The kinds of a lost answer, as reports describe them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """A score under one prompt with its 95 % interval, from `right` of `asked` questions."""
@@ -62,6 +71,10 @@ class ScoreChange:
     """Right neither time."""
     lost_unread: int | None = None
     """Of the lost ones, those whose second reply holds no answer; None in tables of before it was counted."""
+    lost_cut: int | None = None
+    """Of `lost_unread`, those whose reply was cut off; None where they were not counted."""
+    lost_prohibited: int | None = None
+    """Of the lost ones, those whose second answer holds a prohibited choice."""
     readable: int | None = None
     """Questions with an answer in both replies."""
     delta_readable: float | None = None
@@ -88,6 +101,19 @@ class ScoreChange:
     def retention(self) -> float:
         """The share of questions right the first way that are right the second way too."""
         return self.kept / (self.kept + self.lost) if self.kept + self.lost else math.nan
+
+    @property
+    def lost_kinds(self) -> dict[str, int]:
+        """What the lost ones became, each in one kind: another answer, a prohibited choice, none, a reply cut off.
+
+        Empty where nothing but other answers was lost.
+        """
+        unread, cut, prohibited = self.lost_unread or 0, self.lost_cut or 0, self.lost_prohibited or 0
+        if not unread and not prohibited:
+            return {}
+        wrong = self.lost - unread - prohibited
+        kinds = {"lost_wrong": wrong, "lost_prohibited": prohibited, "lost_unread": unread - cut, "lost_cut": cut}
+        return {kind: count for kind, count in kinds.items() if count}
 
     @property
     def sense(self) -> Literal["worse", "better", "unclear"]:
@@ -151,6 +177,22 @@ class ScoreRow:
         for key, (_, part) in self.parts().items():
             row[key] = format_estimate(part.estimate if part else None, signed=isinstance(part, ScoreChange))
         return row
+
+    def losses(self) -> str | None:
+        """Describe what explaining lost, by kind, and the change without it; None where no answer was lost unread."""
+        change = self.change
+        if change is None or not change.lost_kinds:
+            return None
+        kinds = ", ".join(f"{count} {LOST_TO[kind]}" for kind, count in change.lost_kinds.items())
+        before = f"{self.name}, {self.exam}: of {change.lost + change.kept} right answers"
+        parts = [f"{before} explaining lost {change.lost} ({kinds})"]
+        unread = [
+            f"{HEADINGS[prompt]} {share.unread}" for prompt, share in self.shares.items() if share and share.unread
+        ]
+        parts += [f"replies without an answer: {', '.join(unread)}"] if unread else []
+        if change.delta_readable is not None:
+            parts.append(f"where both replies hold an answer the change is {100 * change.delta_readable:+z.1f}")
+        return "; ".join(parts)
 
     def as_facts(self) -> dict[str, Any]:
         """Return the numbers as flat columns, the ends of an interval and the p of a change in columns of their own.
@@ -305,7 +347,8 @@ def _score_row(model: ModelStability) -> ScoreRow:
 
 def _share(condition: Condition) -> Share | None:
     right = round((condition.accuracy.value or 0) * condition.questions)
-    return Share.of(condition.score, right, condition.questions)
+    unread = sum(count for status, count in condition.statuses.items() if status not in ("answered", "wrong_count"))
+    return Share.of(condition.score, right, condition.questions, unread)
 
 
 def _change(change: PairedChange) -> ScoreChange | None:
@@ -317,6 +360,8 @@ def _change(change: PairedChange) -> ScoreChange | None:
         kept=change.transitions["right_right"],
         never=never,
         lost_unread=change.lost_unread,
+        lost_cut=change.lost_cut,
+        lost_prohibited=change.lost_prohibited,
         readable=change.readable,
         delta_readable=change.delta_readable.value,
     )

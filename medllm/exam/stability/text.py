@@ -106,7 +106,10 @@ def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator
     delta = _number(change.delta, sign=True)
     yield f"  {effect} by {delta} over {change.questions} questions{unpaired}"
     yield from _claims(change.delta, margin)
-    unread = f" ({change.lost_unread} of them without an answer)" if change.lost_unread else ""
+    kinds = [f"{change.lost_unread} of them without an answer"] if change.lost_unread else []
+    kinds += [f"{change.lost_cut} of these cut off"] if change.lost_cut else []
+    kinds += [f"{change.lost_prohibited} to a prohibited choice"] if change.lost_prohibited else []
+    unread = f" ({', '.join(kinds)})" if kinds else ""
     yield f"    lost {change.lost}{unread}, gained {change.gained}, p {_p(change.p)}"
     shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
     yield f"    transitions: {shown}"

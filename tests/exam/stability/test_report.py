@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,33 @@ def test_the_lost_ones_are_distinguished_and_taken_out():
     assert {"thinking", "too_long", "refused", "run_on", "loop", "wrong_count", "unparsed"} < set(change.losses)
     assert change.readable == 7, "q4, q8 and q9 have a reply that could not be read"
     assert change.delta_readable.value == pytest.approx(4 / 7 - 4 / 7), "of these 7, 4 were right each way"
+
+
+def test_a_lost_answer_is_of_one_kind_in_row_card_figure_and_text_alike(tmp_path):
+    outcomes = [(True, True)] * 6 + [(True, "b"), (True, "c"), (True, None), (True, None)]
+    records = [
+        replace(each, prohibited="c" if each.answer == "c" else None, status="unparsed" if last else each.status)
+        for each in replies(outcomes=outcomes)
+        for last in [each.question_id == "q9" and each.answer is None]
+    ]
+    report = stability_report(records)
+    (row,) = score_table(report)
+    assert row.change.lost_kinds == {"lost_wrong": 1, "lost_prohibited": 1, "lost_unread": 1, "lost_cut": 1}
+    assert row.losses() == (
+        "m, invented: of 10 right answers explaining lost 4 (1 to another answer, 1 to a prohibited choice, "
+        "1 without an answer, 1 cut off); replies without an answer: explained 2; "
+        "where both replies hold an answer the change is -25.0"
+    )
+    kinds = "(2 of them without an answer, 1 of these cut off, 1 to a prohibited choice)"
+    assert f"lost 4 {kinds}" in "\n".join(report_lines(report))
+    draw_stability(report, tmp_path / "figure.svg")
+    drawn = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert "other answer 1, prohibited 1, no answer 1, cut off 1" in drawn
+
+
+def test_where_only_other_answers_are_lost_no_kinds_are_listed():
+    (row,) = score_table(stability_report(replies(outcomes=[(True, True), (True, "b")])))
+    assert (row.change.lost, row.change.lost_kinds, row.losses()) == (1, {}, None)
 
 
 def test_lost_and_gained_are_compared_with_what_guessing_brings():

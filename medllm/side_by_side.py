@@ -193,6 +193,7 @@ class Round:
     Args:
         question: The question with its key; None for a question that is not scored.
         values: Values of the chat template by prompt, for models that are asked by chat.
+        only: One cell that is asked again, as it was asked with the others; None asks all.
     """
 
     def __init__(
@@ -202,9 +203,11 @@ class Round:
         max_new_tokens: Mapping[PromptStyle, int],
         question: Question | None,
         values: Mapping[PromptStyle, Mapping[str, Any]] | None = None,
+        only: Column | None = None,
     ) -> None:
         self.question = question
-        self.columns: tuple[Column, ...] = tuple((model, style) for model in generators for style in prompts)
+        columns = [(model, style) for model in generators for style in prompts]
+        self.columns: tuple[Column, ...] = tuple(columns if only is None else [only])
         requests: dict[int, dict[Column, Request]] = {}
         for model, style in self.columns:
             generator, name = generators[model]

@@ -1,7 +1,9 @@
 """Compare and Ask: a recorded question, or one of the reader's own, with every model's verdicts and replies."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from asyncio import Event
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -14,10 +16,15 @@ from medllm.page.components import I18N, Stops, block, described_by, on
 from medllm.page.context import PageContext, Shelf
 from medllm.page.grid import MANY, TEMPLATE, Cells, grid_value
 from medllm.page.html import both, notice, question_card, safe
-from medllm.page.live import LiveAnswers
+from medllm.page.live import Live, LiveAnswers
 from medllm.page.selection import Wanted
+from medllm.side_by_side import Column
 
 REMEMBER = "(key, walk) => window.medllm.remember({ q: key, walk: walk ? 1 : '' })"
+AGAIN = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-again]');
+  if (button) trigger('again', { ...button.dataset });
+})"""
 LIST = """element.addEventListener('click', (event) => {
   if (event.target.closest('[data-list]')) trigger('list', {});
 })"""
@@ -158,12 +165,12 @@ def draw(page: PageContext, stops: Stops) -> Compare:
         with gr.Column(scale=2, min_width=300, elem_classes="asked-pane"):
             card = block(shown_card(page, first.key), elem_id="card")
         with gr.Column(scale=5, min_width=320):
-            grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid")
+            grid = block(shown_grid(page, first.key), html_template=TEMPLATE, elem_id="grid", js_on_load=AGAIN)
             links = block(tools(first.key))
     key, walk = gr.Textbox(first.key, visible=False), gr.Textbox("", visible=False)
     compare = Compare(key, walk, place, remark, grid, links, (key, walk, place, *lists, card, grid, links), page)
     if page.live is not None:
-        compare = replace(compare, answers=(_bind_live(page, compare, go, halt, stops),), stops=stops)
+        compare = replace(compare, answers=_bind_live(page, compare, go, halt, stops), stops=stops)
     _bind_choosing(compare, lists, buttons)
     return compare
 
@@ -216,27 +223,68 @@ def _bind_choosing(compare: Compare, lists: list[gr.Dropdown], buttons: dict[str
         on(moved.then, None, [compare.key, compare.walk], None, js=REMEMBER)
 
 
-def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> Any:  # noqa: ANN401
-    """Bind the buttons of live answers; return the event that writes them."""
+Shown = Callable[[LiveAnswers], object]
+"""Makes the grid's value of live answers."""
+
+
+async def asked_once_more(
+    page: PageContext, given: LiveAnswers, column: Column, stop: Event
+) -> AsyncIterator[LiveAnswers]:
+    """Yield live answers while one of their cells is asked again; the others stay as they are."""
+    live = page.live
+    assert live is not None
+    given = replace(given, later={**given.later, column: datetime.now(UTC)})
+    with live.start_round(given.question or page.results.question(given.key), only=column) as put:
+        async for cells in described_by(live, put, stop):
+            yield page.answers.keep(given.having(cells))
+
+
+def _bind_again(page: PageContext, grid: gr.HTML, key: gr.Textbox | None, shown: Shown, stops: Stops) -> Any:  # noqa: ANN401
+    """Bind the buttons that ask one cell again; return the event, which another question cancels."""
+
+    async def again(chosen: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[object]:
+        given = page.answers.of(str(getattr(event, "live", "")), chosen)
+        prompt, _, model = str(getattr(event, "again", "")).partition(" ")
+        column = next((each for each in given.cells if each == (model, prompt)), None) if given else None
+        if given is None or column is None:  # another question is shown, or a later round has pushed this one out
+            yield gr.skip()
+            return
+        with stops.of(request) as stop:
+            async for answers in asked_once_more(page, given, column, stop):
+                yield shown(answers)
+
+    async def own(event: gr.EventData, request: gr.Request) -> AsyncIterator[object]:
+        async for value in again("", event, request):
+            yield value
+
+    call, inputs = (own, None) if key is None else (again, [key])
+    return on(grid.again, call, inputs, grid, queue=True, concurrency_limit=64)
+
+
+def _bind_live(page: PageContext, compare: Compare, go: gr.Button, halt: gr.Button, stops: Stops) -> tuple[Any, ...]:
+    """Bind the buttons of live answers; return the events that write them."""
     live = page.live
     assert live is not None
 
     async def answer(chosen: str, request: gr.Request) -> AsyncIterator[tuple[object, object]]:
         key = page.results.find(chosen) or page.shelf.opening.key
-        put = live.start_round(page.results.question(key))
-        recorded, name = page.results.replies(key), None
-        names = {model: known for model, (_, known) in live.generators.items()}
-        given = LiveAnswers(key, live.name, names, {})
-        with stops.of(request) as stop, put:
+        recorded, first = page.results.replies(key), True
+        given = LiveAnswers(key, live.name, named(live), {})
+        with stops.of(request) as stop, live.start_round(page.results.question(key)) as put:
             async for cells in described_by(live, put, stop):
-                given = replace(given, cells=cells)
-                links = tools(key, name := page.answers.keep(given)) if name is None else gr.skip()
-                page.answers.keep(given, name)
-                yield shown_grid(page, key, recorded, given), links
+                given = page.answers.keep(given.having(cells))
+                yield shown_grid(page, key, recorded, given), tools(key, given.name) if first else gr.skip()
+                first = False
 
     answers = on(go.click, answer, [compare.key], [compare.grid, compare.links], queue=True, concurrency_limit=64)
     on(halt.click, stops.end)
-    return answers
+    again = _bind_again(page, compare.grid, compare.key, lambda now: shown_grid(page, now.key, None, now), stops)
+    return answers, again
+
+
+def named(live: Live) -> dict[str, str]:
+    """Return the server's name of each model."""
+    return {model: known for model, (_, known) in live.generators.items()}
 
 
 def find(compare: Compare, wanted: str | None, walk: str = "") -> list[Any]:
@@ -267,28 +315,45 @@ def draw_ask(page: PageContext, stops: Stops) -> None:
         go = gr.Button(I18N("generate"), variant="primary", elem_id="ask-go")
         halt = gr.Button(I18N("stop"), elem_id="ask-stop")
     remark = block()
-    grid = block(grid_value({}, key=None, models=(), notes={}), html_template=TEMPLATE, elem_id="own-grid")
-    block(f'<div class="tools"><button type="button" data-copy="own">{both("copy_answers")}</button></div>')
+    empty = grid_value({}, key=None, models=(), notes={})
+    grid = block(empty, html_template=TEMPLATE, elem_id="own-grid", js_on_load=AGAIN)
+    links = block()
 
-    async def answer(asked: str, listed: str, request: gr.Request) -> AsyncIterator[tuple[object, str]]:
+    def shown(given: LiveAnswers) -> dict[str, object]:
+        return grid_value({}, key=None, models=live.models, notes={}, now=given)
+
+    async def answer(asked: str, listed: str, request: gr.Request) -> AsyncIterator[tuple[object, object, object]]:
         if not asked.strip():
-            yield gr.skip(), notice("nothing_asked")
+            yield gr.skip(), notice("nothing_asked"), gr.skip()
             return
+        question, first = free_question(asked, listed), True
         try:
-            put = live.start_round(free_question(asked, listed))
+            put = live.start_round(question)
         except MedllmError as fault:
-            yield gr.skip(), notice("fault_asked", detail=str(fault))
+            yield gr.skip(), notice("fault_asked", detail=str(fault)), gr.skip()
             return
         more = sum(bool(line.strip()) for line in listed.splitlines()) - len(LETTERS)
         note = notice("choices_dropped", n=len(LETTERS)) if more > 0 else ""
+        given = LiveAnswers("", live.name, named(live), {}, question=question)
         with stops.of(request) as stop, put:
             async for cells in described_by(live, put, stop):
-                if not listed.strip():  # a free question has no letter for an answer: its reply is its text
-                    cells = {column: replace(cell, answer=None) for column, cell in cells.items()}
-                yield grid_value(cells, key=None, models=live.models, notes={}), note
+                given = page.answers.keep(given.having(cells))
+                yield shown(given), note, own_tools(given.name) if first else gr.skip()
+                first = False
 
-    on(go.click, answer, [text, choices], [grid, remark], queue=True, concurrency_limit=64)
+    on(go.click, answer, [text, choices], [grid, remark, links], queue=True, concurrency_limit=64)
     on(halt.click, stops.end)
+    _bind_again(page, grid, None, shown, stops)
+
+
+def own_tools(answers: str) -> str:
+    """Return the buttons below the answers to a reader's own question: copy, save, and a link that asks it again."""
+    return (
+        f'<div class="tools"><button type="button" data-copy="own">{both("copy_answers")}</button>'
+        f'<a href="medllm/comparison.md?live={safe(answers)}" download>{both("export")}</a>'
+        f'<button type="button" data-own-link aria-describedby="own-link-how">{both("copy_link")}</button>'
+        f'<small class="quiet" id="own-link-how">{both("own_link")}</small></div>'
+    )
 
 
 def free_question(asked: str, listed: str) -> Question:

@@ -135,6 +135,8 @@ class PageContext:
     shelf: Shelf
     live: Live | None = None
     ballot: VoteBox | None = None
+    sign_in: bool = False
+    """Whether raters sign in with a Hugging Face account."""
     answers: RecentAnswers = field(default_factory=RecentAnswers)
 
     def staleness(self) -> str:

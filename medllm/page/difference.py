@@ -12,7 +12,9 @@ from medllm.exam.extract.completion import sentences
 from medllm.exam.extract.reply import split_thinking
 from medllm.exam.question import Question
 from medllm.exam.record import Record
-from medllm.page.html import LONGEST_CARD, both, safe, shortened
+from medllm.page.html import LANGUAGES, LONGEST_CARD, both, safe, shortened, word
+from medllm.page.live import LiveAnswers, clock
+from medllm.side_by_side import Cell
 
 MOST_SENTENCES = 400
 """Sentences of a reply above which nothing is aligned: the time grows with the square of their number."""
@@ -73,11 +75,17 @@ def _marked(first: str | None, second: str | None) -> tuple[str | None, str | No
     return "".join(parts[0]), "".join(parts[1])
 
 
-def difference(question: Question, first: Record, second: Record) -> str:
-    """Return two recorded replies as a table: the line where they part, marked words, and each answer's sentence."""
-    texts = [split_thinking(record.completion)[1] or "" for record in (first, second)]
+Reply = Record | Cell
+"""A recorded reply, or a live one as far as it has come."""
+
+
+def difference(question: Question, first: Reply, second: Reply) -> str:
+    """Return two replies as a table: the line where they part, marked words, and each answer's sentence."""
+    texts = [split_thinking(_text(reply))[1] or "" for reply in (first, second)]
     heads = "".join(
-        f'<th scope="col">{safe(record.model)} <small>{both(record.prompt)}</small></th>' for record in (first, second)
+        f'<th scope="col">{safe(reply.model)} <small>{both(reply.prompt)}'
+        f"{'' if isinstance(reply, Record) else ' · ' + both('live')}</small></th>"
+        for reply in (first, second)
     )
     parts = [sentences(text) for text in texts]
     if max(map(len, texts)) > LONGEST_CARD or max(map(len, parts)) > MOST_SENTENCES:
@@ -109,22 +117,39 @@ def _cell(text: str | None, question: Question, *, read: bool) -> str:
     return f'<td lang="{question.language}"{" class=read" if read else ""}>{text}{source}</td>'
 
 
-def difference_fold(key: str, replies: Sequence[Record]) -> str:
-    """Return the fold in which a reader chooses two replies to compare; its table is fetched when it is opened."""
-    replies = sorted(replies, key=lambda record: record.prompt != "explain")  # stable: the models keep their order
+def _text(reply: Reply) -> str:
+    return reply.completion if isinstance(reply, Record) else reply.text
+
+
+def difference_fold(key: str, recorded: Sequence[Record], now: LiveAnswers | None = None) -> str:
+    """Return the fold in which a reader chooses two replies, recorded or live; its table is fetched when it opens."""
+    live = list(now.cells.values()) if now else []
+    # Stable: the models keep their order.
+    replies: list[Reply] = sorted([*recorded, *live], key=lambda reply: reply.prompt != "explain")
     if len(replies) < 2:
         return ""
     lists = "".join(
         f'<select data-reply="{side}" aria-label="{side.upper()}">'
-        + "".join(
-            f'<option value="{safe(record.prompt)} {safe(record.model)}"{" selected" if at == place else ""}>'
-            f"{safe(record.model)} ({record.prompt})</option>"
-            for place, record in enumerate(replies)
-        )
+        + "".join(_option(reply, now, selected=at == place) for place, reply in enumerate(replies))
         + "</select>"
         for at, side in enumerate("ab")
     )
+    name = now.name if now else ""
     return (
-        f'<details class="differ" data-key="{quote(key, safe="/")}"><summary>{both("difference_title")}</summary>'
+        f'<details class="differ" data-key="{quote(key, safe="/")}" data-live="{name}">'
+        f"<summary>{both('difference_title')}</summary>"
         f'<div class="tools">{lists}</div><div class="differ-table" role="status"></div></details>'
     )
+
+
+def _option(reply: Reply, now: LiveAnswers | None, *, selected: bool) -> str:
+    """Return a reply as a choice of a list, which holds text alone: the script shows it in the reader's language."""
+    column = (reply.model, reply.prompt)
+    live = f" {clock(now.asked_at(column))}" if now is not None and isinstance(reply, Cell) else ""
+    labels = {}
+    for language in LANGUAGES:
+        kind = word(reply.prompt, language) + (f", {word('live', language)}{live}" if live else "")
+        labels[language] = safe(f"{reply.model} ({kind})")
+    value = f"{'live ' if live else ''}{reply.prompt} {reply.model}"
+    shown = "".join(f' data-{language}="{label}"' for language, label in labels.items())
+    return f'<option value="{safe(value)}"{" selected" if selected else ""}{shown}>{labels["ja"]}</option>'

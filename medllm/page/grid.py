@@ -6,16 +6,17 @@ from urllib.parse import quote
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.difference import difference_fold
 from medllm.page.html import both, hidden, raw_link, reply_html, safe, shortened, thinking_html
-from medllm.page.live import LiveAnswers
+from medllm.page.live import LiveAnswers, clock
 from medllm.page.results import key_of
 from medllm.side_by_side import Cell, Flip, State, flip_between
 
 # The template only joins strings that the server has escaped. It must never hold double braces: Gradio would
 # expand them first.
 TEMPLATE = """<div class="matrix-box">${value.matrix}</div><div class="folds">${value.chips}${value.differ}</div>
-<div class="columns ${value.mode}" style="--lines:${value.lines}">${value.columns.map(column => `<section
- class="card model ${column.kind}" data-m="${column.at}" aria-labelledby="${column.id}"><h2 id="${column.id}"
->${column.head}</h2>${column.cells.map(cell => `<div class="answer-of"><div class="line ${cell.kind}">${cell.line}</div>
+<div class="columns ${value.mode}" data-key="${value.key}"
+ style="--lines:${value.lines}">${value.columns.map(column => `<section class="card model ${column.kind}"
+ data-m="${column.at}" aria-labelledby="${column.id}"><h2 id="${column.id}">${column.head}</h2
+>${column.cells.map(cell => `<div class="answer-of"><div class="line ${cell.kind}">${cell.line}</div>
 <div class="reply ${cell.kind}" tabindex="0" role="region" aria-labelledby="${cell.id}"><span class="sr" id="${cell.id}"
 >${cell.label}</span>${cell.body}</div>${cell.notes}</div>`).join('')}</section>`).join('')}</div>
 <div class="prompts">${value.prompts}</div>"""
@@ -34,9 +35,13 @@ def grid_value(
 ) -> dict[str, object]:
     """Return the template's value; replies are the only strings that grow, so streams are sent as appends.
 
-    `cells` are recorded replies, or those to a reader's own question, whose `key` is None; each live answer of `now`
-    gets a row below the recorded one.
+    `cells` are recorded replies, and each live answer of `now` gets a row below the recorded one. To a reader's own
+    question, whose `key` is None, there are live answers alone. The value names its question: the browser shows it
+    under no other.
     """
+    own = now if key is None else None
+    if own is not None:
+        cells, now = own.cells, None
     answers: Cells = now.cells if now else {}
     models = [*models, *dict.fromkeys(model for model, _ in answers if model not in models)]
     prompts = tuple(
@@ -50,17 +55,20 @@ def grid_value(
     matrix = _matrix(cells, models, prompts, flips, now) if models else ""
     columns: list[dict[str, object]] = [
         {"at": place}
-        | _column(f"{'' if key else 'own-'}{place}", model, cells, prompts, flips, notes.get(model, ""), now)
+        | _column(f"{'' if key else 'own-'}{place}", model, cells, prompts, flips, notes.get(model, ""), now, own)
         for place, model in enumerate(models)
     ]
     boxes = "".join(_prompt_box(key, prompt, now is not None) for prompt in prompts) if key else ""
-    writing = any(_state(cell) in ("waiting", "running") for cell in answers.values())
-    mode = ("writing " if writing else "") + ("many" if len(models) > MANY else "")
+    live = own or now
+    writing = live is not None and any(cell.state in ("waiting", "running") for cell in live.cells.values())
+    mode = ("writing " if writing else "") + ("own " if own else "") + ("many" if len(models) > MANY else "")
     lines = 1 + max((len(_list(column["cells"])) for column in columns), default=0)
     chips = model_chips(models) if key and len(models) > 1 else ""
+    recorded = [cell for cell in cells.values() if isinstance(cell, Record)]
     return {"mode": mode, "lines": lines, "chips": chips, "matrix": matrix, "columns": columns} | {
+        "key": safe(key or ""),
         "prompts": boxes,
-        "differ": difference_fold(key, [cell for cell in cells.values() if isinstance(cell, Record)]) if key else "",
+        "differ": difference_fold(key or "", recorded, live) if key or own else "",
     }
 
 
@@ -170,12 +178,13 @@ def _column(
     flips: Flips,
     note: str,
     now: LiveAnswers | None,
+    own: LiveAnswers | None,
 ) -> dict[str, object]:
     flip = flips[model, "explain"]
     shown = []
     for prompt in filter(prompts.__contains__, READING):
         cell = cells.get((model, prompt)) or Cell(model, prompt, "absent")
-        shown.append(_cell(place, prompt, cell, flips[model, prompt], both("recorded") if now else ""))
+        shown.append(_cell(place, prompt, cell, flips[model, prompt], both("recorded") if now else "", own))
         if now and (model, prompt) in now.cells:
             shown.append(_live_cell(place, prompt, now, model, cell))
     return {
@@ -196,23 +205,39 @@ def _live_cell(
 ) -> dict[str, object]:
     """Return the row of a live answer: when and by whom it was given, and whether it differs from the recorded one."""
     cell = now.cells[model, prompt]
-    source = f"{both('live')} {safe(now.time)} <small>{safe(now.origin(model))}</small>"
-    shown = _cell(f"{place}-now", prompt, cell, None, source)
+    source = f"{both('live')} {safe(clock(now.asked_at((model, prompt))))} <small>{safe(now.origin(model))}</small>"
+    shown = _cell(f"{place}-now", prompt, cell, None, source, now)
     other = f'<span class="badge odd">≠ {both("differs")}</span>' if _differs(cell, before) else ""
     return shown | {"kind": f"{prompt} now", "line": f"{shown['line']}{other}"}
 
 
 def _cell(
-    place: str, prompt: PromptStyle, cell: Cell | Record, flip: Flip | None, source: str = ""
+    place: str,
+    prompt: PromptStyle,
+    cell: Cell | Record,
+    flip: Flip | None,
+    source: str = "",
+    now: LiveAnswers | None = None,
 ) -> dict[str, object]:
+    again = "" if now is None else _again(now, cell)
     return {
         "id": f"reply-{place}-{prompt}",
         "kind": prompt,
         "label": both("reply_of", model=cell.model) + both(prompt),
         "line": f'<span class="asked">{both(prompt)}{f" · {source}" if source else ""}</span>{_badges(cell, flip)}',
         "body": _body(cell),
-        "notes": _notes(cell),
+        "notes": _notes(cell) + again,
     }
+
+
+def _again(now: LiveAnswers, cell: Cell | Record) -> str:
+    """Return the button that asks one cell again; none while it is being written, or where it was not asked."""
+    if _state(cell) not in ("done", "failed", "stopped"):
+        return ""
+    return (
+        f'<p class="again"><button type="button" class="linkish" data-again="{cell.prompt} {safe(cell.model)}" '
+        f'data-live="{now.name}">{both("ask_again")}</button></p>'
+    )
 
 
 def _badges(cell: Cell | Record, flip: Flip | None) -> str:

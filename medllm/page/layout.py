@@ -236,6 +236,11 @@ def bar(origin: Origin | None, *, live: bool) -> str:
     )
 
 
+SIGN_IN = "Hugging Face でサインイン · Sign in"
+SIGN_OUT = "サインアウト · Sign out"
+"""The words of Gradio's own button, which compares them: they are in both languages."""
+
+
 def draw_review(page: PageContext) -> None:
     """Draw the tab on which readers vote: the browser fills its box, and votes use a separate address, not an event."""
     ballot = page.ballot
@@ -246,12 +251,18 @@ def draw_review(page: PageContext) -> None:
     if not ballot.review.candidates:
         block(no_more("never_pairs"))
         return
+    if page.sign_in:
+        gr.LoginButton(SIGN_IN, f"{SIGN_OUT} ({{}})", variant="secondary", size="sm", icon=None, elem_id="sign-in")
     away = " / ".join(word("not_saved", language) for language in ("ja", "en"))
-    block(
-        f'<p class="rater"><label for="rater-name">{both("rater_name")}</label>'
+    name = (
+        f'<p class="quiet">{both("signed_in_how")}</p>'
+        if page.sign_in
+        else f'<p class="rater"><label for="rater-name">{both("rater_name")}</label>'
         '<input id="rater-name" maxlength="60" autocomplete="off" aria-describedby="rater-how">'
         f'<small id="rater-how">{both("rater_how")}</small></p>'
-        f'<div id="review-box" data-unsaved="{safe(away)}" data-away="{safe(away)}">'
+    )
+    block(
+        f'{name}<div id="review-box" data-unsaved="{safe(away)}" data-away="{safe(away)}">'
         f'<p role="status">{both("fetching")}</p></div>',
         js_on_load="window.medllm.review()",
     )

@@ -20,7 +20,7 @@ from medllm.page.results import RecordedResults
 from medllm.recipe.read import template_text
 from medllm.recipe.servers import ENGINES, LOCAL, for_prompt, is_vllm
 from medllm.recipe.validators import is_template
-from medllm.side_by_side import Cells, Generators, Round
+from medllm.side_by_side import Cells, Column, Generators, Round
 
 SILENCE = 120.0
 """Seconds until a silent server is reported: a reader is waiting, so sooner than in an evaluation."""
@@ -54,12 +54,12 @@ class Live:
         """Names of the models that can be asked."""
         return tuple(self.generators)
 
-    def start_round(self, question: Question) -> Round:
-        """Put a question to all models under every prompt; one of a reader's own has no key and is not scored."""
+    def start_round(self, question: Question, only: Column | None = None) -> Round:
+        """Put a question to all models under every prompt, or `only` to one cell; one without a key is not scored."""
         prompts = {style: self._rendered(question, style) for style in self.prompts}
         room = {style: self.max_new_tokens * (4 if style == "think" else 1) for style in self.prompts}
         values = {style: for_prompt(self.chat_template_kwargs, style) for style in self.prompts}
-        return Round(self.generators, prompts, room, question if question.has_key else None, values)
+        return Round(self.generators, prompts, room, question if question.has_key else None, values, only)
 
     def prompt(self, question: Question, style: PromptStyle) -> str:
         """Return the exact prompt that is sent."""
@@ -83,21 +83,42 @@ class LiveAnswers:
     """The live answers to one question, as far as they have come, with what marks them: when, and from which server."""
 
     key: str
-    """The key of the question."""
+    """The key of the question; empty for one of the reader's own."""
     server: str
     names: Mapping[str, str]
     """The server's name for each model."""
     cells: Cells
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    later: Mapping[Column, datetime] = field(default_factory=dict)
+    """When cells were asked again."""
+    question: Question | None = None
+    """The reader's own question."""
+    name: str = field(default_factory=lambda: token_urlsafe(12))
+    """A random name by which the page finds them again."""
 
     @property
     def time(self) -> str:
         """The time of asking, in the server's own zone, as the page shows it."""
-        return f"{self.at.astimezone():%H:%M %Z}"
+        return clock(self.at)
+
+    def asked_at(self, column: Column) -> datetime:
+        """Return when a cell was asked last."""
+        return self.later.get(column, self.at)
+
+    def having(self, cells: Cells) -> "LiveAnswers":
+        """Return these answers with cells as they are now; a free question has no letter for an answer."""
+        if self.question is not None and not self.question.choices:
+            cells = {column: replace(cell, answer=None) for column, cell in cells.items()}
+        return replace(self, cells={**self.cells, **cells})
 
     def origin(self, model: str) -> str:
         """Return the server and its name of a model."""
         return " · ".join(part for part in (self.server, self.names.get(model, "")) if part)
+
+
+def clock(at: datetime) -> str:
+    """Return a time of day in the server's own zone, as the page shows it."""
+    return f"{at.astimezone():%H:%M %Z}"
 
 
 MOST_KEPT = 128
@@ -105,19 +126,18 @@ MOST_KEPT = 128
 
 
 class RecentAnswers:
-    """The live answers on readers' screens, by a random name, so that a download holds them; in memory alone."""
+    """The live answers on readers' screens, so that downloads and comparisons hold them; in memory alone."""
 
     def __init__(self, most: int = MOST_KEPT) -> None:
         self._kept: OrderedDict[str, LiveAnswers] = OrderedDict()
         self._most = most
 
-    def keep(self, answers: LiveAnswers, name: str | None = None) -> str:
-        """Keep the answers under a name (None: a new one), and return the name."""
-        name = name or token_urlsafe(12)
-        self._kept[name] = answers
+    def keep(self, answers: LiveAnswers) -> LiveAnswers:
+        """Keep the answers under their name, in the place of an earlier state of them; return them."""
+        self._kept[answers.name] = answers
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
-        return name
+        return answers
 
     def of(self, name: str, key: str) -> LiveAnswers | None:
         """Return the answers of a name if they are to this question."""

@@ -65,21 +65,40 @@
       translate(document.body);
       document.dispatchEvent(new Event("medllm-language"));
     },
-    link() {
-      const text = location.href;
+    link(text = location.href) {
       const done = () => say(language === "ja" ? "リンクをコピーしました" : "Link copied");
       if (navigator.clipboard && window.isSecureContext) navigator.clipboard.writeText(text).then(done, () => say(text));
       else say(text);
     },
+  };
+  // A reader's own question travels behind the # of a link: browsers send that part to no server.
+  const OWN = ["#own textarea", "#own-choices textarea"];
+  const ownLink = () => {
+    const link = new URL(location);
+    link.search = "?tab=ask";
+    link.hash = "own=" + encodeURIComponent(JSON.stringify(OWN.map((place) => document.querySelector(place).value)));
+    return link.href;
+  };
+  const fillOwn = () => {
+    if (!location.hash.startsWith("#own=")) return;
+    let given = [];
+    try { given = JSON.parse(decodeURIComponent(location.hash.slice(5))); } catch (broken) { return; }
+    OWN.forEach((place, at) => {
+      const field = document.querySelector(place);
+      if (!field || typeof given[at] !== "string") return;
+      field.value = given[at].slice(0, field.maxLength > 0 ? field.maxLength : 4000);
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    });
   };
   document.addEventListener("click", (event) => {
     const button = event.target.closest && event.target.closest("[data-speak]");
     if (button) window.medllm.speak(button.dataset.speak);
     if (event.target.closest && event.target.closest("[data-link]")) window.medllm.link();
     if (event.target.closest && event.target.closest("[data-copy=own]")) {
-      const fields = ["#own textarea", "#own-choices textarea"].map((place) => document.querySelector(place).value), grid = document.getElementById("own-grid");
-      navigator.clipboard.writeText([...fields, grid.innerText].join("\n\n")).then(() => say(language === "ja" ? "コピーしました" : "Copied"), () => say(language === "ja" ? "コピーできません" : "Cannot copy"));
+      const saved = event.target.closest(".tools").querySelector("a").getAttribute("href") + "&lang=" + language;
+      fetch(saved).then((answer) => answer.text()).then((text) => navigator.clipboard.writeText(text)).then(() => say(language === "ja" ? "コピーしました" : "Copied"), () => say(language === "ja" ? "コピーできません" : "Cannot copy"));
     }
+    if (event.target.closest && event.target.closest("[data-own-link]")) window.medllm.link(ownLink());
     const file = event.target.closest && event.target.closest("a[href*='medllm/comparison.md']");
     if (file) { const link = new URL(file.href); link.searchParams.set("lang", language); file.href = link; }
     const row = event.target.closest && event.target.closest("#list [data-key]");
@@ -169,6 +188,14 @@
     const count = document.querySelector("#grid [data-shown-models]");
     if (count && count.textContent !== String(shown.length)) count.textContent = shown.length;
   };
+  // Choices of a list hold text alone, so the script puts them into the reader's language.
+  const label = () => document.querySelectorAll("option[data-en]").forEach((choice) => { const text = choice.dataset[language]; if (choice.textContent !== text) choice.textContent = text; });
+  document.addEventListener("medllm-language", label);
+  // Every value of the grid names its question: it is never shown under another one.
+  const guard = () => {
+    const grid = document.getElementById("grid"), shown = document.querySelector("#grid .columns"), card = document.querySelector("#card [data-key]");
+    if (grid && shown && card) grid.toggleAttribute("data-stale", shown.dataset.key !== card.dataset.key);
+  };
   let folded = true;
   document.addEventListener("click", (event) => {
     const button = event.target.closest && event.target.closest("#grid .chips button");
@@ -190,16 +217,19 @@
   });
   document.addEventListener("toggle", (event) => { if (event.target.matches && event.target.matches("#grid .chips")) folded = !event.target.open; }, true);
   new MutationObserver((changes) => {
-    if (!changes.some((change) => change.target.closest && change.target.closest("#grid"))) return;
+    if (!changes.some((change) => change.target.closest && change.target.closest("#grid, #card, #own-grid"))) return;
+    guard();
+    label();
     const fold = document.querySelector("#grid .chips");
     if (fold && fold.open === folded) fold.open = !folded;
     arrange(false);
-  }).observe(root, { childList: true, subtree: true });
+  }).observe(root, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-key"] });
   // Two replies beside each other: the table is made on the server, where model output becomes safe text.
   const differ = async (box) => {
     const place = box.querySelector(".differ-table"), lists = [...box.querySelectorAll("select")];
-    const wanted = "medllm/difference?" + new URLSearchParams({ q: decodeURIComponent(box.dataset.key), ...Object.fromEntries(lists.map((list) => [list.dataset.reply, list.value])) });
-    if (!box.open || box.dataset.got === wanted) return;
+    const wanted = "medllm/difference?" + new URLSearchParams({ q: decodeURIComponent(box.dataset.key), live: box.dataset.live, ...Object.fromEntries(lists.map((list) => [list.dataset.reply, list.value])) });
+    const writing = document.querySelector(".columns.writing");
+    if (!box.open || (box.dataset.got === wanted && !writing)) return;
     box.dataset.got = wanted;
     const answer = await fetch(wanted);
     if (box.dataset.got === wanted) place.innerHTML = answer.ok ? await answer.text() : "";
@@ -255,6 +285,9 @@
     pressed();
     watchCard();
     entitle();
+    label();
+    const wait = new MutationObserver(() => { if (document.querySelector(OWN[1])) { wait.disconnect(); fillOwn(); } });
+    if (document.querySelector(OWN[1])) fillOwn(); else if (location.hash) wait.observe(document.body, { childList: true, subtree: true });
   };
   const watch = new MutationObserver(() => {
     if (!document.getElementById("page-ready")) return;

@@ -144,6 +144,9 @@ SENT = re.compile(
 )
 """Addresses that accept data."""
 
+SIGN_IN = re.compile(r"/login/(huggingface|callback)|/logout")
+"""Addresses of Gradio's that sign a rater in and out; open only where raters sign in."""
+
 LARGEST_BODY = 256 * 1024
 """Bytes of an event; a reader's longest question with all its choices, each letter spelt \\uXXXX, is smaller."""
 
@@ -157,9 +160,10 @@ MOST_OPEN = 1024
 class RequestFilter:
     """ASGI middleware that refuses every request the page does not need before Gradio sees it."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, demo: Callable[[], Any]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, demo: Callable[[], Any], *, sign_in: bool = False) -> None:
         self.app = app
         self.hosts = hosts
+        self.sign_in = sign_in
         self.demo = demo
         self.pending = PendingRequests(demo)
         self.open = 0
@@ -203,6 +207,8 @@ class RequestFilter:
                 return PlainTextResponse("another site may send nothing to this page.", 403)
         elif method not in ("GET", "HEAD"):
             return PlainTextResponse("this page answers GET, HEAD and POST.", 405, {"Allow": "GET, HEAD, POST"})
+        if self.sign_in and method == "GET" and SIGN_IN.fullmatch(path):
+            return None
         if not (SENT if method == "POST" else READ).fullmatch(path):
             there = READ.fullmatch(path) or SENT.fullmatch(path)
             return PlainTextResponse("this page has no such address.", 405 if there else 404)

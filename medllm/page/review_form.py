@@ -1,12 +1,15 @@
 """Blind review as HTML and addresses: a pair with its form, the vote on it, and a block with its models named."""
 
 import json
+import math
 import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gradio as gr
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -20,7 +23,7 @@ from medllm.page.context import PageContext
 from medllm.page.html import LONGEST_CARD, both, has_form, percent, question_card, reply_html, safe, word
 from medllm.page.review import BLOCK, OFFERED, ROLES, ReviewPair, rater_number
 from medllm.page.routes import INERT, attachment
-from medllm.page.vote_box import VoteBox
+from medllm.page.vote_box import NAMED, VoteBox
 from medllm.votes.agreement import Shared
 from medllm.votes.statistics import report_lines, vote_report, votes_csv
 from medllm.votes.vote import LONGEST_NOTE, REASONS, Use, Vote, use_of
@@ -32,13 +35,29 @@ FEWEST_TIMED = 5
 """A rater's votes below which the time left is not estimated."""
 
 
+def signed_in_name(request: Request) -> str | None:
+    """Return the user name of the Hugging Face account that signed in; None without one, or when it has expired."""
+    signed = request.scope.get("session", {}).get("oauth_info") or {}
+    if signed.get("expires_at", math.inf) < time.time() or "userinfo" not in signed:
+        return None
+    return str(gr.OAuthProfile(signed["userinfo"]).username)
+
+
 def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
-    """Return the addresses, over one vote box."""
+    """Return the addresses, over one vote box. Where raters sign in, a rater is their account, whatever is sent."""
     box = ReviewPages(page, ballot)
+
+    def rater_of(request: Request, given: object) -> str | None:
+        if not page.sign_in:
+            return ballot.rater(str(given)[:200])
+        name = signed_in_name(request)
+        return None if name is None else ballot.rater(f"{NAMED}{name}")
 
     def pair(request: Request) -> Response:
         query = request.query_params
-        rater, block = ballot.rater(query.get("rater", "")[:200]), _number(query.get("block"))
+        rater, block = rater_of(request, query.get("rater", "")), _number(query.get("block"))
+        if rater is None:
+            return _signed_out()
         language = "en" if query.get("lang") == "en" else "ja"
         try:
             if block is not None:
@@ -54,8 +73,11 @@ def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
         form = await _body(request)
         if not isinstance(form, dict):
             return PlainTextResponse("this is no vote", status_code=400)
+        rater = rater_of(request, form.get("rater", ""))
+        if rater is None:
+            return _signed_out()
         try:
-            return HTMLResponse(await run_in_threadpool(_kept, box, form))
+            return HTMLResponse(await run_in_threadpool(_kept, box, {**form, "rater": rater}))
         except DataError as fault:
             if fault.code == "preferences.broken-vote":
                 return _unreadable(fault)
@@ -65,7 +87,9 @@ def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
 
     def own(request: Request) -> Response:
         """The rater's own votes of complete blocks as CSV; as text the figures of all votes, once a block is."""
-        rater = ballot.rater(request.query_params.get("rater", "")[:200])
+        rater = rater_of(request, request.query_params.get("rater", ""))
+        if rater is None:
+            return _signed_out()
         try:
             votes = ballot.own_votes(rater)
             if not votes:
@@ -82,6 +106,11 @@ def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
         Route("/medllm/vote", vote, methods=["POST"]),
         Route("/medllm/votes.{form:str}", own, methods=["GET"]),
     ]
+
+
+def _signed_out() -> Response:
+    """Return the panel that asks a rater to sign in."""
+    return HTMLResponse(f'<p class="card panel" role="status">{both("sign_in_first")}</p>', status_code=401)
 
 
 def _number(given: str | None) -> int | None:
@@ -110,8 +139,8 @@ async def _body(request: Request) -> object:
 
 def _kept(box: "ReviewPages", form: dict[str, Any]) -> str:
     """Store the vote, then return what the rater sees next: the next pair, or the block that is now complete."""
-    rater = box.ballot.rater(str(form.get("rater", ""))[:200])
-    box.ballot.cast({**form, "rater": rater})
+    rater = str(form["rater"])
+    box.ballot.cast(form)
     at, language = form["at"], "en" if form.get("language") == "en" else "ja"
     saved = f'<p class="card panel" tabindex="-1" id="saved" role="status">{both("thanks")}</p>'
     if box.ballot.closed(rater, at):

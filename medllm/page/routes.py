@@ -109,13 +109,14 @@ def routes(page: PageContext) -> list[BaseRoute]:
     """Return the addresses of one page."""
 
     def markdown(request: Request) -> Response:
-        key = page.results.find(request.query_params.get("q"))
-        if key is None:
+        query = request.query_params
+        key = page.results.find(query.get("q"))
+        answers = page.answers.of(query.get("live", ""), key or "")
+        if key is None and (answers is None or answers.question is None):
             return PlainTextResponse("no such question", status_code=404)
-        language = request.query_params.get("lang", "ja")
-        answers = page.answers.of(request.query_params.get("live", ""), key)
+        language = query.get("lang", "ja")
         text = comparison(page, key, language if language in LANGUAGES else "ja", answers)
-        return attachment(text, f"{key.replace('/', '-')}.md", "text/markdown")
+        return attachment(text, f"{(key or 'question').replace('/', '-')}.md", "text/markdown")
 
     def listed(request: Request) -> Response:
         form = request.path_params["form"]
@@ -149,10 +150,12 @@ def routes(page: PageContext) -> list[BaseRoute]:
     def differing(request: Request) -> Response:
         query = request.query_params
         key = page.results.find(query.get("q"))
-        first, second = (_reply(page, key, query.get(side, "")) for side in "ab")
-        if key is None or first is None or second is None:
+        now = page.answers.of(query.get("live", ""), key or "")
+        first, second = (_shown_reply(page, key, query.get(side, ""), now) for side in "ab")
+        question = page.results.question(key) if key is not None else now.question if now else None
+        if question is None or first is None or second is None:
             return PlainTextResponse("no such reply", status_code=404)
-        return HTMLResponse(difference(page.results.question(key), first, second), headers=INERT)
+        return HTMLResponse(difference(question, first, second), headers=INERT)
 
     return [
         _get("/medllm/difference", differing),
@@ -168,6 +171,15 @@ def _reply(page: PageContext, key: str | None, name: str) -> Record | None:
     prompt, _, model = name.partition(" ")
     style = next((style for style in page.results.prompts if style == prompt), None)
     return page.results.record(key, model, style) if key and style else None
+
+
+def _shown_reply(page: PageContext, key: str | None, name: str, now: LiveAnswers | None) -> Record | Cell | None:
+    """Return the reply that a list names: a recorded one, or (`live PROMPT MODEL`) one of the live answers."""
+    if not name.startswith("live "):
+        return _reply(page, key, name)
+    prompt, _, model = name.removeprefix("live ").partition(" ")
+    cells = now.cells.items() if now else ()
+    return next((cell for (of, style), cell in cells if (of, style) == (model, prompt)), None)
 
 
 def attachment(text: str | Iterable[str], name: str, kind: str) -> Response:
@@ -219,24 +231,30 @@ COLUMNS = (
 )
 
 
-def comparison(page: PageContext, key: str, language: str, now: LiveAnswers | None = None) -> str:
-    """Return one question with all replies, recorded and live, as Markdown; they cannot close their fences."""
-    question = page.results.question(key)
-    origin = page.results.origin
-    source = origin.name + (f"@{origin.revision}" if origin.revision else "")
-    parts = [
-        f"# {question.benchmark} {question.question_id}",
-        f"> {word('disclaimer', language)}\n>\n> {word(origin.marking + '_hint', language)} {source}",
-        _asked(question, language),
-    ]
-    recorded = page.results.replies(key)
+def comparison(page: PageContext, key: str | None, language: str, now: LiveAnswers | None = None) -> str:
+    """Return one question with all replies, recorded and live, as Markdown; they cannot close their fences.
+
+    Without a key it is the reader's own question, whose live answers are `now`.
+    """
+    if key is None:
+        assert now is not None
+        assert now.question is not None
+        question, recorded, title = now.question, {}, word("own_question", language)
+        source = word("live_hint", language)
+    else:
+        question, recorded = page.results.question(key), page.results.replies(key)
+        title, origin = f"{question.benchmark} {question.question_id}", page.results.origin
+        source = f"{word(origin.marking + '_hint', language)} {origin.name}"
+        source += f"@{origin.revision}" if origin.revision else ""
+    parts = [f"# {title}", f"> {word('disclaimer', language)}\n>\n> {source}", _asked(question, language)]
     live: Cells = now.cells if now else {}
     for model, prompt in dict.fromkeys((*recorded, *live)):
         head = f"## {model} · {word(prompt, language)}"
         if (model, prompt) in recorded:
             parts += [head, *_saved(recorded[model, prompt], language)]
         if now and (model, prompt) in live:
-            parts.append(f"{head} · {word('live', language)} {now.at:%Y-%m-%dT%H:%MZ} ({now.origin(model)})")
+            at = now.asked_at((model, prompt))
+            parts.append(f"{head} · {word('live', language)} {at:%Y-%m-%dT%H:%MZ} ({now.origin(model)})")
             parts += _saved(live[model, prompt], language)
     return "\n\n".join(parts) + "\n"
 
@@ -256,12 +274,15 @@ def _asked(question: Question, language: str) -> str:
         f"{letter.upper()}. {text}" for letter, text in zip(question.letters, question.choices, strict=True)
     )
     text = "\n\n".join(part for part in (question.context, question.text, choices) if part)
-    return f"{fenced(text)}\n\n{word('key', language)}: {question.gold_answer.upper()}"
+    key = f"\n\n{word('key', language)}: {question.gold_answer.upper()}" if question.has_key else ""
+    return f"{fenced(text)}{key}"
 
 
 def _verdict(record: Record | Cell, language: str) -> str:
     if isinstance(record, Cell) and record.state != "done":
         return word(record.state, language)
+    if record.correct is None:  # a question of the reader's own
+        return (record.answer or word("done", language)).upper()
     verdict = word("unparsed" if record.answer is None else "right" if record.correct else "wrong", language)
     status = "" if record.status in (None, "answered") else f" ({word(record.status, language)})"
     return f"{(record.answer or '–').upper()} {verdict}{status}"

@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class PageSettings:
     """The live models: opened already, or as JSON or a file of it; None leaves them to MEDLLM_LIVE."""
     votes: Path | None = None
     """The folder of the votes' journal; None leaves it to the environment."""
+    sign_in: bool = field(default_factory=lambda: os.environ.get("MEDLLM_SIGN_IN", "") in ("1", "true", "yes"))
+    """Whether raters sign in with a Hugging Face account; off unless MEDLLM_SIGN_IN is 1."""
     hosts: tuple[str, ...] = ()
     """Further names that the page answers to, besides loopback and the host; MEDLLM_HOSTS adds names."""
 
@@ -59,6 +61,20 @@ def check_port(host: str, port: int | None) -> None:
             ) from fault
 
 
+def check_sign_in() -> None:
+    """Refuse sign-in where nobody can: on a Space without its app's keys, elsewhere without an account to try it."""
+    from gradio import oauth
+
+    missing = [name for name in ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET") if not os.environ.get(name)]
+    if "SPACE_ID" in os.environ and missing:
+        cause = f"this Space has no {' and no '.join(missing)}. Write `hf_oauth: true` into its card"
+    elif "SPACE_ID" not in os.environ and oauth.get_token() is None:
+        cause = "here no Hugging Face account is signed in to try it with. Run `hf auth login`"
+    else:
+        return
+    raise MedllmError("page.nobody-to-sign-in", f"MEDLLM_SIGN_IN: {cause}, or leave the variable out.")
+
+
 def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[[], None]]:
     """Serve the page; return its address and a function to close it (at once if not blocking)."""
     check_port(settings.host, settings.port)
@@ -69,6 +85,8 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
     from medllm.page.middleware import Frame, hosts_of
     from medllm.page.request_filter import RequestFilter
 
+    if settings.sign_in:
+        check_sign_in()
     stack = ExitStack()
     demo, routes = _build(settings, stack)
     hosts = hosts_of(settings.host, settings.hosts)
@@ -92,7 +110,7 @@ def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[
         state_session_capacity=MOST_SESSIONS,
         max_file_size=0,
         app_kwargs={
-            "middleware": [Middleware(RequestFilter, hosts, lambda: demo), Middleware(Frame)],
+            "middleware": [Middleware(RequestFilter, hosts, lambda: demo, sign_in=settings.sign_in), Middleware(Frame)],
             "routes": routes,
         },
     )
@@ -127,7 +145,7 @@ def _build(settings: PageSettings, stack: ExitStack) -> tuple[Any, list[Any]]:
     except MedllmError as fault:
         sys.stderr.write(f"medllm: {fault} The page shows this too.\n")
         return page_of_fault(fault), []
-    page = PageContext(results, Shelf(results), live, ballot)
+    page = PageContext(results, Shelf(results), live, ballot, settings.sign_in and ballot is not None)
     return page_of(page), [*routes(page), *(review_routes(page, page.ballot) if page.ballot else [])]
 
 

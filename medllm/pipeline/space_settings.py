@@ -71,6 +71,8 @@ def _variables(recipe: Recipe, made: Made, say: Say) -> dict[str, str]:
         variables.setdefault("MEDLLM_VOTES", name if "/" in name else f"{recipe.owner}/{name}")
         if recipe.cutoff:
             variables.setdefault("MEDLLM_CUTOFF", recipe.cutoff.isoformat())
+    if wanted.sign_in:
+        variables.setdefault("MEDLLM_SIGN_IN", "1")
     if wanted.live != "none" and "MEDLLM_LIVE" not in variables:
         live = _adapters(recipe, made) if wanted.live in ("adapters", "zerogpu") else None
         if live is None:

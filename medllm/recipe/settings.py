@@ -141,6 +141,8 @@ class Space(Settings):
     """The Hub's name for the machine of the Space."""
     votes: str | None = None
     """Dataset repository for experts' votes; `NAME-votes` when left out."""
+    sign_in: bool = False
+    """Whether a rater of the blind review signs in with a Hugging Face account, whose user name is the rater's name."""
     variables: dict[str, str] = Field(default_factory=dict)
     """Variables of the Space; every visitor can read them."""
     secrets: tuple[str, ...] = ()

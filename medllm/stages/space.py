@@ -34,6 +34,8 @@ def make(settings: Space, sources: dict[str, Path], out: Path) -> None:
     needed = requirements(EXTRAS.get(settings.live, EXTRAS["adapters"]))
     if settings.live == "zerogpu":
         needed.append("spaces")
+    if settings.sign_in:
+        needed += [f"gradio[oauth]=={version('gradio')}"]
     (work / "requirements.txt").write_text("\n".join(needed) + "\n", encoding="utf-8")
     shutil.copytree(results, work / "results", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "README.md"))
     write_facts(work, _facts(settings, work / "results"))
@@ -70,6 +72,7 @@ def _facts(settings: Space, results: Path) -> dict[str, object]:
         "live": settings.live,
         "hardware": settings.hardware,
         "votes": settings.votes,
+        "sign_in": settings.sign_in,
         "sdk_version": version("gradio"),
         "models_shown": _models(results),
         "files": sum(1 for path in results.rglob("*") if path.is_file()),

@@ -93,6 +93,67 @@ def test_another_question_ends_the_answers_to_the_last_one(chromium, tmp_path_fa
         seen.wait("() => document.querySelectorAll('#grid .badge.running').length === 6")
 
 
+def test_a_live_answer_is_compared_with_its_recorded_one_and_one_cell_is_asked_again(
+    chromium, tmp_path_factory, evaluation_folder
+):
+    writer = Writer(endless=False)
+    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, writer):
+        seen.open("?q=kakuu/115A1")
+        seen.page.click("#go")
+        seen.wait("() => document.querySelectorAll('#grid [data-again]').length === 6")
+        seen.page.click("#grid .differ summary")
+        offered = seen.page.locator("[data-reply=b] option").all_inner_texts()
+        assert sum(words()["live"]["ja"] in text for text in offered) == 6
+        seen.page.select_option("[data-reply=b]", "live explain base")
+        seen.page.locator(".differ-table th", has_text=words()["live"]["ja"]).wait_for()
+        assert "考えた" in seen.page.inner_text(".differ-table")
+        seen.page.click("#grid [data-again='explain cpt']")
+        seen.wait("() => document.querySelectorAll('#grid .badge.running').length === 1")
+        assert seen.page.locator("#grid [data-again]").count() == 5, "the others stay"
+        seen.wait("() => document.querySelectorAll('#grid [data-again]').length === 6")
+        assert seen.page.input_value("[data-reply=b]") == "live explain base"
+        assert seen.complaints == []
+
+
+def test_a_value_of_another_question_is_not_shown(chromium, tmp_path_factory, evaluation_folder):
+    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, Writer(endless=False)):
+        seen.open("?q=kakuu/115A1")
+        assert seen.page.locator("#grid .columns").is_visible()
+        seen.page.evaluate("document.querySelector('#grid .columns').dataset.key = 'kakuu/115A2'")
+        seen.wait("() => document.querySelector('#grid').hasAttribute('data-stale')")
+        assert not seen.page.locator("#grid .columns").is_visible()
+        seen.page.click("#go-next")
+        seen.wait("() => document.querySelector('#card h2').innerText === '115A2'")
+        seen.page.locator("#grid .columns").wait_for(state="visible")
+
+
+def test_a_readers_own_question_is_saved_linked_and_asked_again_by_cell(chromium, tmp_path_factory, evaluation_folder):
+    for seen in page_of(chromium, tmp_path_factory, evaluation_folder, Writer(endless=False)):
+        seen.open("?tab=ask")
+        assert seen.page.locator("#own-grid .model").count() == 0, "nothing is asked yet"
+        seen.page.fill("#own textarea", "治療は？ $&<b>")
+        seen.page.fill("#own-choices textarea", "硝酸薬\n輸液")
+        seen.page.click("#ask-go")
+        seen.wait("() => document.querySelectorAll('#own-grid [data-again]').length === 6")
+        link = seen.page.locator("[role=tabpanel] a[href*='comparison.md?live=']").last.get_attribute("href")
+        saved = seen.page.request.get(seen.address + link).text()
+        assert "治療は？ $&<b>" in saved and saved.count("考えた。答え：a") == 6
+        seen.page.click("#own-grid [data-again='plain base']")
+        seen.wait("() => document.querySelectorAll('#own-grid .badge.running').length === 1")
+        seen.wait("() => document.querySelectorAll('#own-grid [data-again]').length === 6")
+        seen.page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+        seen.page.click("[data-own-link]")
+        copied = seen.page.evaluate("window.copied")
+        assert "%E6%B2%BB" in copied.split("#")[1] and "%E6%B2%BB" not in copied.split("#")[0], "no server gets it"
+        for other in opened(chromium, seen.address):
+            other.open(copied.removeprefix(seen.address))
+            other.wait("() => document.querySelector('#own textarea').value === '治療は？ $&<b>'")
+            assert other.page.input_value("#own-choices textarea") == "硝酸薬\n輸液"
+            other.page.click("#ask-go")
+            other.wait("() => document.querySelectorAll('#own-grid .badge.right, #own-grid .model').length === 3")
+        assert seen.page.evaluate("window.ran") == [] and seen.complaints == []
+
+
 def test_a_question_that_cannot_be_asked_has_its_reason_on_the_page(chromium, tmp_path_factory, tmp_path):
     folder = write(tmp_path / "shown", per_section=2)
     example = questions(2)[0]

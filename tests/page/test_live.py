@@ -5,16 +5,21 @@ import json
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from medllm.exam.prompts import render
 from medllm.generation.factory import OnDemand
 from medllm.generation.types import Delta, Reply
+from medllm.page import compare_tab
 from medllm.page.compare_tab import free_question
-from medllm.page.grid import grid_value
+from medllm.page.grid import TEMPLATE, grid_value
+from medllm.page.html import words
 from medllm.page.live import Live, LiveAnswers, OnZeroGpu, RecentAnswers, open_live
-from medllm.page.routes import comparison
+from medllm.page.routes import comparison, routes
 from medllm.side_by_side import Cell
 from tests.page.simulated import questions
 from tests.refusals import refused
@@ -258,5 +263,72 @@ def test_live_answers_are_shown_and_saved_beside_the_recorded_ones_with_their_ti
 
 def test_a_download_has_only_the_answers_to_its_own_question_and_only_so_many_are_kept():
     kept = RecentAnswers(most=2)
-    first, *_, last = (kept.keep(LiveAnswers(key, "", {}, {})) for key in ("a", "b", "c"))
+    first, *_, last = (kept.keep(LiveAnswers(key, "", {}, {})).name for key in ("a", "b", "c"))
     assert kept.of(first, "a") is None and kept.of(last, "b") is None and kept.of(last, "c").key == "c"
+
+
+def test_a_value_of_the_grid_names_its_question(page):
+    for key in page.results.keys[:2]:
+        value = grid_value(page.results.replies(key), key=key, models=page.results.models, notes={})
+        assert value["key"] == key and 'data-key="${value.key}"' in TEMPLATE
+
+
+def test_one_cell_is_asked_again_and_the_others_stay_with_the_time_of_each(question, page):
+    speaker = Speaker("答え：e")
+    asking = replace(page, live=live(speaker))
+    kept = {
+        column: Cell(*column, "done", "前の答え：a", answer="a")
+        for column in live(speaker).start_round(question).columns
+    }
+    earlier = datetime(2026, 1, 1, tzinfo=UTC)
+    given = LiveAnswers("", "here", {}, kept, at=earlier, question=question)
+
+    async def ask() -> list[LiveAnswers]:
+        again = compare_tab.asked_once_more(asking, given, ("cpt", "explain"), asyncio.Event())
+        return [answers async for answers in again]
+
+    end = asyncio.run(ask())[-1]
+    assert {column for column, cell in end.cells.items() if cell.text != "前の答え：a"} == {("cpt", "explain")}
+    assert end.cells["cpt", "explain"].answer == "e"
+    assert end.asked_at(("cpt", "plain")) == earlier < end.asked_at(("cpt", "explain"))
+    assert page.answers.of(given.name, "") == end, "a download and a comparison have it too"
+    assert [len(batch) for batch in speaker.batches] == [1], "no other cell is asked"
+
+
+def test_answers_to_a_readers_own_question_are_saved_and_compared_like_recorded_ones(page):
+    asked = free_question("治療は。", "硝酸薬\n輸液")
+    texts = {"base": "硝酸薬を使う。答え：a", "cpt": "輸液を使う。答え：b"}
+    cells = {(model, "explain"): Cell(model, "explain", "done", text, answer=text[-1]) for model, text in texts.items()}
+    now = page.answers.keep(LiveAnswers("", "here", {}, cells, question=asked))
+    value = grid_value({}, key=None, models=tuple(texts), notes={}, now=now)
+    assert "live explain base" in value["differ"] and f'data-live="{now.name}"' in value["differ"]
+    assert f'data-again="explain cpt" data-live="{now.name}"' in value["columns"][1]["cells"][0]["notes"]
+    client = TestClient(Starlette(routes=routes(page)))
+    saved = client.get(f"/medllm/comparison.md?live={now.name}&lang=en").text
+    assert "治療は。" in saved and "A. 硝酸薬" in saved and "輸液を使う。答え：b" in saved
+    assert "wrong" not in saved and "Key" not in saved, "it has no key"
+    assert client.get("/medllm/comparison.md?live=unknown").status_code == 404
+    address = {"live": now.name, "a": "live explain base", "b": "live explain cpt"}
+    table = client.get("/medllm/difference", params=address).text
+    assert "<mark>硝酸薬</mark>" in table and words()["live"]["ja"] in table
+    assert client.get("/medllm/difference", params=address | {"b": "live explain gone"}).status_code == 404
+
+
+def test_a_live_answer_can_be_compared_with_the_recorded_one(page):
+    key = page.results.keys[0]
+    cells = {("base", "explain"): Cell("base", "explain", "done", "いまの解説。答え：a", answer="a")}
+    now = page.answers.keep(LiveAnswers(key, "here", {}, cells))
+    differ = grid_value(page.results.replies(key), key=key, models=page.results.models, notes={}, now=now)["differ"]
+    assert 'value="explain base"' in differ and 'value="live explain base"' in differ
+    client = TestClient(Starlette(routes=routes(page)))
+    table = client.get(
+        "/medllm/difference", params={"q": key, "live": now.name, "a": "explain base", "b": "live explain base"}
+    )
+    assert table.status_code == 200 and "いまの解説" in table.text
+
+
+def test_a_free_question_has_no_letter_for_an_answer():
+    cells = {("base", "plain"): Cell("base", "plain", "done", "C 型肝炎を疑う。", answer="c")}
+    free = LiveAnswers("", "here", {}, {}, question=free_question("何を疑うか。", ""))
+    assert free.having(cells).cells["base", "plain"].answer is None
+    assert LiveAnswers("a", "here", {}, {}).having(cells).cells["base", "plain"].answer == "c"

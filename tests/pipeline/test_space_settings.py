@@ -58,6 +58,13 @@ def test_variables_secrets_votes_and_hardware_are_set(hub, monkeypatch):
     assert messages == []
 
 
+def test_raters_sign_in_only_where_the_recipe_says_so(hub):
+    configure_space(hub, SPACE, recipe(), {}, print, fresh=True)
+    assert "MEDLLM_SIGN_IN" not in set_there(hub)[0]
+    configure_space(hub, SPACE, recipe(sign_in=True), {}, print, fresh=True)
+    assert set_there(hub)[0]["MEDLLM_SIGN_IN"] == "1"
+
+
 def test_a_secret_that_is_not_here_is_named_before_any_work(monkeypatch):
     monkeypatch.delenv("KEY_OF_OURS", raising=False)
     with refused("stage.no-secret", "space.secrets:", "KEY_OF_OURS"):

@@ -59,6 +59,13 @@ def test_adapters_need_what_training_needs():
     assert any(line.startswith("peft") for line in requirements(("space", "train")))
 
 
+def test_a_space_whose_raters_sign_in_asks_the_hub_for_it_and_installs_what_it_needs(made, tmp_path):
+    make(Space(sign_in=True), {"evaluate": made / "results"}, tmp_path / "out")
+    assert "gradio[oauth]==" in (tmp_path / "out" / "requirements.txt").read_text(encoding="utf-8")
+    assert yaml.safe_load(card(tmp_path / "out").split("---")[1])["hf_oauth"] is True
+    assert "hf_oauth" not in yaml.safe_load(card(made).split("---")[1])
+
+
 def test_made_again_nothing_changes(made):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     make(Space(), {"evaluate": made / "results"}, made)

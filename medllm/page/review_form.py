@@ -46,12 +46,7 @@ def signed_in_name(request: Request) -> str | None:
 def review_routes(page: PageContext, ballot: VoteBox) -> list[BaseRoute]:
     """Return the addresses, over one vote box. Where raters sign in, a rater is their account, whatever is sent."""
     box = ReviewPages(page, ballot)
-
-    def rater_of(request: Request, given: object) -> str | None:
-        if not page.sign_in:
-            return ballot.rater(str(given)[:200])
-        name = signed_in_name(request)
-        return None if name is None else ballot.rater(f"{NAMED}{name}")
+    rater_of = box.rater_of
 
     def pair(request: Request) -> Response:
         query = request.query_params
@@ -153,6 +148,13 @@ class ReviewPages:
 
     def __init__(self, page: PageContext, ballot: VoteBox) -> None:
         self.page, self.ballot = page, ballot
+
+    def rater_of(self, request: Request, given: object) -> str | None:
+        """Return the rater's number: of the account that signed in, where raters do; None where none has."""
+        if not self.page.sign_in:
+            return self.ballot.rater(str(given)[:200])
+        name = signed_in_name(request)
+        return None if name is None else self.ballot.rater(f"{NAMED}{name}")
 
     def pair(self, rater: str, at: int | None, language: str) -> str:
         """Return the pair at a position with the rater's progress; a pair of a complete block shows that block."""

@@ -62,7 +62,7 @@ def check_port(host: str, port: int | None) -> None:
 
 
 def check_sign_in() -> None:
-    """Refuse sign-in where nobody can: on a Space without its app's keys, elsewhere without an account to try it."""
+    """Refuse sign-in where it cannot work: on a Space without its keys, elsewhere without an account to try it."""
     from gradio import oauth
 
     missing = [name for name in ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET") if not os.environ.get(name)]
@@ -72,7 +72,7 @@ def check_sign_in() -> None:
         cause = "here no Hugging Face account is signed in to try it with. Run `hf auth login`"
     else:
         return
-    raise MedllmError("page.nobody-to-sign-in", f"MEDLLM_SIGN_IN: {cause}, or leave the variable out.")
+    raise MedllmError("page.no-account", f"MEDLLM_SIGN_IN: {cause}, or leave the variable out.")
 
 
 def serve(settings: PageSettings, *, block: bool = True) -> tuple[str, Callable[[], None]]:

@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from medllm.errors import MedllmError
 from medllm.page.html import words
 from medllm.page.review import rater_number
 from medllm.page.serve import PageSettings, free_port, serve
 from medllm.page.vote_box import NAMED, VoteBox
 from medllm.votes.journal import Journal
 from tests.page.conftest import in_a_loop
+from tests.refusals import refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:Gradio does not support OAuth features outside of a Space")
 
@@ -87,6 +87,5 @@ def test_without_it_no_address_signs_anybody_in(evaluation, tmp_path):
 
 def test_outside_of_a_space_and_without_an_account_it_is_refused_plainly(evaluation, tmp_path, monkeypatch):
     monkeypatch.setattr("gradio.oauth.get_token", lambda: None)
-    with pytest.raises(MedllmError, match="MEDLLM_SIGN_IN") as refusal:
+    with refused("page.no-account", "MEDLLM_SIGN_IN"):
         serve(PageSettings(str(evaluation), port=free_port(), votes=tmp_path / "votes", sign_in=True), block=False)
-    assert refusal.value.code == "page.nobody-to-sign-in"

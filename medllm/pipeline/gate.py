@@ -12,6 +12,7 @@ from medllm.errors import DataError, MedllmError, ModelError
 from medllm.localhub.validation import hub_word, license_name
 from medllm.recipe import Recipe
 from medllm.recipe.base import Stage
+from medllm.recipe.dependencies import samplings_of
 
 SHARE_ALIKE = re.compile(r"-sa\b|-sa-|^(a?gpl|gfdl)")
 OWN_TERMS = re.compile(r"^(llama|gemma|qwen|deepseek|other|.*-community|.*-research)")
@@ -209,14 +210,16 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
             f"gate.audit: {open_findings} matches of the leakage audit need a person's review. Read audit.html in the "
             "corpus, and list those that are not leaks under corpus.leaks_reviewed"
         )
-    waiting = facts.get("preferences", {}).get("audit", {}).get("unreviewed")
-    if recipe.preferences is not None and waiting is None:
-        yield "gate.audit: the preference pairs have no leakage audit. Run the stage `preferences` with held_out"
-    elif recipe.preferences is not None and waiting:
-        yield (
-            f"gate.audit: {waiting} matches of the leakage audit in the preference pairs need a person's review. Read "
-            "audit.html there, and list those that are not leaks under preferences.leaks_reviewed"
-        )
+    for place, _ in samplings_of(recipe):
+        stage = place.partition(".")[0]
+        waiting = facts.get(stage, {}).get("audit", {}).get("unreviewed")
+        if waiting is None:
+            yield f"gate.audit: the pairs of `{stage}` have no leakage audit. Run that stage with held_out"
+        elif waiting:
+            yield (
+                f"gate.audit: {waiting} matches of the leakage audit in the pairs of `{stage}` need a person's review. "
+                f"Read `audit` there, and list those that are not leaks under {place}.leaks_reviewed"
+            )
 
 
 def _personal(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

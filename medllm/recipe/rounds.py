@@ -31,6 +31,15 @@ class RoundPreferences(Preferences):
     """The model of the round before."""
     data: DataList = ()
     """Exam sets with verified explanations, none younger than the cutoff."""
+    leaks_reviewed: tuple[str, ...] = ()
+    """Questions (`own/100A1`) or samples of a round (`round-2/own/100A1#2`) that a person has reviewed and found free
+    of leaks."""
+
+    def of_round(self, number: int, model: str, seed: int) -> "RoundPreferences":
+        """Return the settings of one round: samples that are reviewed in another round are other samples."""
+        mark = f"round-{number}/"
+        names = [name.removeprefix(mark) for name in self.leaks_reviewed if name.startswith(mark) or "#" not in name]
+        return self.model_copy(update={"model": model, "seed": seed, "leaks_reviewed": tuple(names)})
 
 
 class RoundRpo(Rpo):
@@ -93,6 +102,9 @@ def inherit(rounds: Rounds, preferences: Preferences | None, rpo: Rpo | None, ev
     without = {key: None for key in ENDS if given and key not in given}
     asked: dict[str, Any] = {"models": {}, "benchmarks": (rounds.exam,), "prompts": rounds.prompts, "prices": {}}
     asked |= {"years": None, "exam_years": {}, "samples": 1, "temperature": 0.0, "seed": 0}
+    if preferences:  # of the samples that were reviewed there, none is one of a round
+        reviewed = tuple(name for name in preferences.leaks_reviewed if "#" not in name)
+        preferences = preferences.model_copy(update={"leaks_reviewed": reviewed})
     return rounds.model_copy(
         update={
             "run_on": run_on,

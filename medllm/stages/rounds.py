@@ -148,9 +148,7 @@ def _train(
     step = _step(work, number)
     step.mkdir(parents=True, exist_ok=True)
     later, within = number - first.number, _within(settings, sources, first, before)
-    sampling = settings.preferences.model_copy(
-        update={"model": before.source, "seed": settings.preferences.seed + later}
-    )
+    sampling = settings.preferences.of_round(number, before.source, settings.preferences.seed + later)
     say("rounds", f"round {number}: samples from {before.source}, the model of round {before.number}")
     try:
         stages("preferences")(sampling, within, step / "preferences")
@@ -170,7 +168,8 @@ def _train(
 def _pairs_of(preferences: Path) -> dict[str, Any]:
     """Return what a round's sampling yielded."""
     facts = json.loads((preferences / "facts.json").read_text("utf-8"))
-    return {name: facts[name] for name in ("questions", "samples", "pairs")}
+    counts = {name: facts[name] for name in ("questions", "samples", "pairs")}
+    return counts | {"unreviewed": facts["audit"]["unreviewed"]}
 
 
 def _row(
@@ -180,7 +179,7 @@ def _row(
     (own,) = stability_report(model.records).models
     row: dict[str, Any] = {"round": model.number, "outcome": outcome, "exam": settings.exam}
     row["asked"] = max(condition.questions for condition in own.conditions.values())
-    row |= sampled or dict.fromkeys(("questions", "samples", "pairs"))
+    row |= sampled or dict.fromkeys(("questions", "samples", "pairs", "unreviewed"))
     for prompt in settings.prompts:
         row |= _ends(prompt, own.conditions[prompt].score)
         compared = verdict.comparisons[prompt] if verdict else None
@@ -216,7 +215,13 @@ def _write(settings: Rounds, work: Path, rows: list[dict[str, Any]], best: Round
     trained = json.loads(known.read_text("utf-8")) if known.is_file() else {}
     facts = {key: trained[key] for key in FROM_TRAINING if key in trained}
     facts |= {"stage": "rounds", "round": best.number, "first_round": rows[0]["round"], "stop": stop, "rounds": rows}
-    facts |= {"why": WHY[stop], "table": [_cells(settings, row) for row in rows], "columns": _columns(settings)}
+    learnt = [row["unreviewed"] for row in rows if row["outcome"] == "kept"]
+    facts |= {
+        "audit": {"unreviewed": sum(learnt)},
+        "why": WHY[stop],
+        "table": [_cells(settings, row) for row in rows],
+        "columns": _columns(settings),
+    }
     write_facts(work, {**facts, "settings": settings.model_dump(mode="json")})
 
 
@@ -258,7 +263,7 @@ def _collect(folder: Path, work: Path, name: str, kept_back: bool) -> None:
 def _schema(rows: list[dict[str, Any]]) -> pa.Schema:
     """Give columns that are empty in every row, as those of differences where no round was made, their types."""
     inferred = pa.Table.from_pylist(rows).schema
-    whole = ("questions", "samples", "pairs", "only_former", "only_new")
+    whole = ("questions", "samples", "pairs", "unreviewed", "only_former", "only_new")
     empty = {field.name: pa.int64() if field.name.endswith(whole) else pa.float64() for field in inferred}
     return pa.schema(
         [pa.field(field.name, empty[field.name]) if pa.types.is_null(field.type) else field for field in inferred]

@@ -43,6 +43,15 @@ def test_a_round_takes_every_key_that_it_does_not_give_from_the_other_blocks(rea
     assert rounds.evaluate.models == {}, "other models of `evaluate` do not change the rounds"
 
 
+def test_a_sample_that_was_reviewed_is_no_sample_of_another_round(read):
+    reviewed = ("data: me/explanations@v1", "data: me/explanations@v1\n  leaks_reviewed: [own/1, own/2#0]")
+    assert read("{exam: mock}", reviewed).rounds.preferences.leaks_reviewed == ("own/1",)
+    own = "{exam: mock, preferences: {leaks_reviewed: [own/1, round-2/own/2#0, round-3/own/2#1]}}"
+    sampling = read(own, reviewed).rounds.preferences
+    assert sampling.of_round(2, "rpo", 1).leaks_reviewed == ("own/1", "own/2#0")
+    assert sampling.of_round(3, "round-2", 2).leaks_reviewed == ("own/1", "own/2#1")
+
+
 def test_another_end_of_the_training_puts_out_the_one_of_rpo(read):
     rpo = read("{exam: mock, rpo: {max_steps: 50}}").rounds.rpo
     assert (rpo.max_steps, rpo.num_train_epochs) == (50, None)

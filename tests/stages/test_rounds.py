@@ -146,6 +146,7 @@ def test_the_tables_of_each_round_are_there_and_those_of_the_round_kept_back_apa
     rows = pq.read_table(out / "rounds.parquet").to_pylist()
     assert [row["pairs"] for row in rows][:2] == [None, len(pairs)]
     second = rows[1]
+    assert second["unreviewed"] == 0 and facts_of(out)["audit"] == {"unreviewed": 0}
     assert (second["explain"], second["explain_difference"], second["explain_only_new"]) == (0.75, 0.25, 10)
     assert second["explain_p"] == pytest.approx(2 * 0.5**10) and second["plain_p"] == 1.0
     assert second["cost"] == 0.0 and rows[0]["cost"] == -0.25

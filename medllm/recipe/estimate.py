@@ -247,6 +247,8 @@ def _who_answers(recipe: Recipe, settings: Preferences | Evaluate) -> tuple[str,
     stage = "evaluate" if isinstance(settings, Evaluate) else "preferences"
     servers = dict.fromkeys(host.address for host in hosts_of(recipe) if host.place.startswith(f"{stage}."))
     asked = tuple(f"asks the server {address}" for address in servers)
+    if recipe.chat_template and settings.format == "completion":
+        asked = (*asked, "asks by completion, so without `chat_template` (`format: chat` asks by it)")
     models = settings.models.values() if isinstance(settings, Evaluate) else [settings.model]
     behind = [isinstance(model, ApiModel) or model.startswith(OPENAI_PREFIX) for model in models]
     name = settings.engine

@@ -78,6 +78,18 @@ def test_a_server_elsewhere_needs_no_memory_here(sound: Path):
     assert step(served, "preferences").fits is None
 
 
+def test_a_chat_template_that_no_question_is_asked_by_is_noted(sound: Path):
+    (sound.parent / "own.jinja").write_text("{{ messages[0].content }}")
+
+    def notes(form: str) -> list[str]:
+        changes = {"chat_template": "./own.jinja", "preferences.format": "chat", "evaluate.format": form}
+        costs = plan(read_recipe(sound, changes))
+        return [stage for stage in ("preferences", "evaluate") if "without `chat_template`" in str(step(costs, stage))]
+
+    assert notes("completion") == ["evaluate"]
+    assert notes("chat") == []
+
+
 def test_an_unknown_base_is_reported_as_unknown(sound: Path):
     found = plan(read_recipe(sound, {"base": "me/other@v1"}))
     assert found.parameters is None

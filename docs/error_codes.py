@@ -18,6 +18,7 @@ AREAS = {
     "recipe": "A recipe",
     "exam": "Exams, records and reports",
     "corpus": "Texts and the leakage audit",
+    "teach": "A teacher's explanations",
     "preferences": "Preference pairs and votes",
     "weights": "Models, adapters and the merge",
     "training": "Training",

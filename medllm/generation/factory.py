@@ -27,7 +27,7 @@ from medllm.generation.types import (
 )
 from medllm.recipe.hardware import machine, nodes
 from medllm.recipe.servers import AUTO, LOCAL, OPENAI_PREFIX, VllmOptions, is_address, is_vllm
-from medllm.recipe.settings import ApiModel, Evaluate, Preferences
+from medllm.recipe.settings import ApiModel, Evaluate, Preferences, Teach
 from medllm.weights.adapter import Adapter, is_adapter
 from medllm.weights.checkpoint import Checkpoint, model_name
 from medllm.weights.load import Quantization
@@ -102,7 +102,7 @@ class OnDemand:
         return self._loaded
 
 
-def processes_of(settings: Preferences | Evaluate) -> int | None:
+def processes_of(settings: Teach | Preferences | Evaluate) -> int | None:
     """Count the processes that answer: as the recipe sets, else one for each visible GPU that `run_on` asks for."""
     here = not is_address(settings.engine) and not is_vllm(settings.engine)
     if settings.num_processes is not None or not here or settings.run_on is None:
@@ -127,6 +127,7 @@ def make_generators(  # noqa: PLR0913  each a way to load or to ask
     batch_size: int = 16,
     server: ServerOptions | None = None,
     num_processes: int | None = 1,
+    place: str = "evaluate.models",
 ) -> dict[str, tuple[Generator, str]]:
     """For each name in the tables: who answers for it, and under which name that maker knows it.
 
@@ -144,12 +145,12 @@ def make_generators(  # noqa: PLR0913  each a way to load or to ask
         if isinstance(source, ApiModel):
             twin = json.dumps(source.model_dump(exclude={"model", "revision"}), sort_keys=True)
             if twin not in own:
-                key = key_of(source, f"evaluate.models.{name}")
+                key = key_of(source, f"{place}.{name}")
                 chat, responses = source.chat, source.responses
                 own[twin] = _api(source.api, server, chat=chat, responses=responses, key=key, options=source.request)
             generators[name] = (own[twin], source.model)
         elif source.startswith(OPENAI_PREFIX):
-            maker = _api(openai_address(engine, name, source), server, chat=True, key=os.environ.get(KEY))
+            maker = _api(openai_address(engine, f"{place}.{name}", source), server, chat=True, key=os.environ.get(KEY))
             generators[name] = (maker, source.removeprefix(OPENAI_PREFIX))
         elif is_address(engine):
             chat, or_text = forms[name].chat, form == "auto"

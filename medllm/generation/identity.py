@@ -131,7 +131,7 @@ def answerers(
         elif source.startswith(OPENAI_PREFIX):
             served = source.removeprefix(OPENAI_PREFIX)
             asked = {"chat": True, "model": served, "request": {}, "revision": None}
-            by_model[name] = Answerer.behind(openai_address(engine, name, source), asked)
+            by_model[name] = Answerer.behind(openai_address(engine, f"evaluate.models.{name}", source), asked)
         elif is_address(engine):
             folder = sources.get(source)
             own = {"name": name, "files": files_digest(folder) if folder else source}
@@ -163,7 +163,7 @@ def base_under(source: str, sources: Mapping[str, Path]) -> Path | None:
     return sources.get(base_of(source), sources.get(BASE))
 
 
-def openai_address(engine: str, name: str, source: str) -> str:
+def openai_address(engine: str, place: str, source: str) -> str:
     """The engine's address, or OpenAI's own; refused where the environment names one that the recipe does not."""
     if is_address(engine):
         return engine
@@ -171,7 +171,7 @@ def openai_address(engine: str, name: str, source: str) -> str:
     if other != OPENAI:
         raise ModelError(
             "generation.address-from-environment",
-            f"evaluate.models.{name}: {ADDRESS} is {other}, but `{source}` is asked at {OPENAI}. Write "
+            f"{place}: {ADDRESS} is {other}, but `{source}` is asked at {OPENAI}. Write "
             f"`{{api: {other}, model: {source.removeprefix(OPENAI_PREFIX)}, key: {KEY}}}` to ask the other server, or "
             f"unset {ADDRESS}.",
         )

@@ -101,6 +101,9 @@ class Provenance:
     """The digest of what later stages read of the output."""
     same_as: str | None = None
     """The identity of an earlier version that has the same content; None for new content."""
+    teachers: tuple[dict[str, Any], ...] = ()
+    """The teachers whose explanations it holds or has learnt: model, revision, cutoff, and whether it is the model
+    itself."""
 
     FILE = "provenance.json"
 
@@ -116,7 +119,8 @@ class Provenance:
 
     def write(self, folder: Path) -> None:
         """Write the provenance into the folder of its output."""
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True)
+        values = {name: value for name, value in asdict(self).items() if name != "teachers" or value}
+        text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True)
         (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -125,6 +129,7 @@ class Provenance:
         try:
             values = json.loads(text)
             values["inputs"] = tuple(Input(**source) for source in values["inputs"])
+            values["teachers"] = tuple(values.get("teachers", ()))
             return cls(**values)
         except (ValueError, TypeError, KeyError) as fault:
             raise HubError(

@@ -48,7 +48,7 @@ LOOKS = 2.0
 TRAININGS = ("cpt", "rpo", "rounds")
 HERE = (LOCAL, TRANSFORMERS, AUTO)
 """The engines that answer in processes of the run, on every node."""
-LOADING = ("cpt", "preferences", "rpo", "rounds", "merge", "evaluate")
+LOADING = ("cpt", "teach", "preferences", "rpo", "rounds", "merge", "evaluate")
 """The stages that read the base's weights."""
 LEAST_MEMORY = 16e9
 

@@ -30,6 +30,7 @@ from medllm.pipeline.progress import count_bytes, format_bytes, report_pull, rep
 from medllm.pipeline.pushed import deleted_versions, drop_copy, is_local, record_push, sync_wip
 from medllm.pipeline.results import restore_answers
 from medllm.pipeline.space_settings import check_secrets, configure_space
+from medllm.pipeline.teachers import teachers_of
 from medllm.recipe.base import Settings, Stage
 
 Maker = Callable[[Settings, dict[str, Path], Path], None]
@@ -152,7 +153,8 @@ def make(
         refuse_empty(item.stage, out)
         provenance = replace(provenance, content=content_of(item.stage, out))
         equal = equal_version(bench.hub, item.repo_id, item.kind, provenance)
-        provenance = replace(provenance, same_as=equal.identity if equal else None)
+        teachers = teachers_of(plan, item, made, bench.hub)
+        provenance = replace(provenance, same_as=equal.identity if equal else None, teachers=teachers)
         card = card_of(plan, item, provenance, read_facts(out), made, hub=bench.hub)
         if card is not None:
             (out / "README.md").write_text(card, encoding="utf-8")

@@ -29,6 +29,8 @@ OF_ROUNDS = ("rounds.parquet", "pairs/*", "samples/*", "audit/*", "records/*", "
 """What `rounds` writes beside the model it hands on: how it came about."""
 PAIR = ("prompt", "prompt_without_shots", "chosen", "rejected")
 """The columns of a preference pair that a training reads."""
+CONVERSATION = ("messages", "date", "license", "question_hash", "explanation", "answer", "teacher", "teacher_cutoff")
+"""The columns of a teacher's explanation that later stages read."""
 NO_QUESTIONS = ("exemplars.jsonl", "prompts/*", "*.md", "*.txt", "LICENSE*", "LICENCE*", "NOTICE*")
 """Files of an exam's folder that hold no question of it: a stage that only leaves its questions out reads none."""
 NO_WEIGHTS = ("*.md", "LICENSE*", "LICENCE*", "NOTICE*", "*.png", "*.jpg", "*.svg", "*.pdf")
@@ -40,13 +42,15 @@ ASKED = ("question_id", "text", "choices", "key", "exam_date", "year", "context"
 def content_of(stage: Stage, out: Path) -> str:
     """Hash what later stages read of an output: `sha256:` and 64 letters.
 
-    Of a corpus that is its texts in any order (a training sorts them), of preferences the pairs in order, of the other
-    stages the bytes of their files.
+    Of a corpus that is its texts in any order (a training sorts them), of preferences the pairs in order, of a teacher
+    its conversations in order, of the other stages the bytes of their files.
     """
     if stage == "corpus":
         return _digest([_texts(out / "corpus")])
+    if stage == "teach":
+        return _digest(_rows_with(out / "data", CONVERSATION))
     if stage == "preferences":
-        return _digest([*_pairs(out / "data"), _round(out)])
+        return _digest([*_rows_with(out / "data", PAIR), _round(out)])
     if stage in ("cpt", "rpo", "rounds", "merge"):
         return _digest([digest_of_folder(out, without=(*RECORDS, *OF_ROUNDS)), _round(out)])
     return _digest([digest_of_folder(out, without=CARDS)])
@@ -116,7 +120,8 @@ def _listed(recipe: Recipe, place: str) -> tuple[DataSource, ...]:
     """Return the sources of the block to which a key belongs."""
     if recipe.rounds and place.startswith("rounds."):
         return recipe.rounds.preferences.data
-    stage = recipe.corpus if place.startswith("corpus.") else recipe.preferences
+    blocks = {"corpus": recipe.corpus, "teach": recipe.teach, "preferences": recipe.preferences}
+    stage = blocks[place.partition(".")[0]]
     return stage.data if stage else ()
 
 
@@ -150,11 +155,11 @@ def _texts(folder: Path) -> bytes:
     return np.sort(np.array(texts, "V16").view("S16").ravel() if texts else np.empty(0, "S16")).tobytes()
 
 
-def _pairs(folder: Path) -> Iterator[str]:
+def _rows_with(folder: Path, columns_read: tuple[str, ...]) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     for path in sorted(folder.glob("*.parquet")):
-        columns = [name for name in PAIR if name in pq.read_schema(path).names]
+        columns = [name for name in columns_read if name in pq.read_schema(path).names]
         for batch in pq.ParquetFile(path).iter_batches(1000, columns=columns):
             yield from map(_line, batch.to_pylist())
 
@@ -206,7 +211,7 @@ class Resolver:
             source = self._input(use, made)
             if source is not None:
                 resolved[source.reference] = source
-        if stage in ("corpus", "preferences", "rounds") and (forgotten := self._forgotten()):
+        if stage in ("corpus", "teach", "preferences", "rounds") and (forgotten := self._forgotten()):
             resolved[FORGOTTEN] = forgotten
         return tuple(resolved.values())
 
@@ -308,7 +313,7 @@ def _read_as(use: Use) -> str:
     """Name what a stage reads of a folder: questions to leave out, an exam to ask, or files of a kind."""
     if use.held_out:
         return "questions"
-    past = use.place.removeprefix("rounds.").startswith("preferences.data")
+    past = use.place.removeprefix("rounds.").startswith(("teach.data", "preferences.data"))
     return "exam" if use.wanted == "exam" or past else use.wanted
 
 

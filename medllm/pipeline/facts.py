@@ -67,6 +67,14 @@ def _cpt(facts: Mapping[str, Any]) -> str:
     )
 
 
+def _teach(facts: Mapping[str, Any]) -> str:
+    kept, replies = number_of(facts["explanations"], "explanation"), number_of(facts["samples"], "reply")
+    cost = f", {facts['cost_in_dollars']:.2f} dollars" if facts.get("cost_in_dollars") else ""
+    counts = describe_counts({name: count for name, count in facts["verdicts"].items() if name != "kept"})
+    share = f"{facts['questions_explained']:,} of {number_of(facts['questions'], 'question')}"
+    return f"kept {kept} of {share}, from {replies} of {facts['teacher']['model']} (not kept: {counts}){cost}"
+
+
 def _preferences(facts: Mapping[str, Any]) -> str:
     pairs, samples, questions = (number_of(facts[f"{noun}s"], noun) for noun in ("pair", "sample", "question"))
     return f"{pairs} from {samples} of {questions} ({describe_counts(facts['labels'])})"
@@ -131,6 +139,7 @@ def _space(facts: Mapping[str, Any]) -> str:
 SENTENCES: dict[Stage, Callable[[Mapping[str, Any]], str]] = {
     "corpus": _corpus,
     "cpt": _cpt,
+    "teach": _teach,
     "preferences": _preferences,
     "rpo": _rpo,
     "rounds": _rounds,

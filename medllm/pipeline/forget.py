@@ -202,7 +202,7 @@ def _answers(
     models: set[str] = set()
     replies: set[AnswerKey] = set()
     for state, made in versions:
-        if made.stage not in ("preferences", "rounds", "evaluate"):
+        if made.stage not in ("teach", "preferences", "rounds", "evaluate"):
             continue
         learnt = {use.reference for use in made.inputs if {(use.repo_id, use.commit), (use.repo_id, use.digest)} & gone}
         asked = made.settings.get("models") or {"train": made.settings.get("model")}

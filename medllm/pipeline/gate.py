@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from medllm.errors import DataError, MedllmError, ModelError
 from medllm.localhub.validation import hub_word, license_name
 from medllm.recipe import Recipe
 from medllm.recipe.base import Stage
-from medllm.recipe.dependencies import samplings_of
+from medllm.recipe.dependencies import askings_of
+from medllm.recipe.teaching import Teach
 
 SHARE_ALIKE = re.compile(r"-sa\b|-sa-|^(a?gpl|gfdl)")
 OWN_TERMS = re.compile(r"^(llama|gemma|qwen|deepseek|other|.*-community|.*-research)")
@@ -179,6 +180,7 @@ def _check_results(out: Path, facts: Facts) -> None:
 CHECKS: dict[Stage, Callable[[Path, Facts], None]] = {
     "corpus": _needs_rows("corpus", "corpus/*.parquet", "document"),
     "cpt": _check_adapter,
+    "teach": _needs_rows("teach", "data/*.parquet", "explanation"),
     "preferences": _needs_rows("preferences", "data/*.parquet", "pair"),
     "rpo": _check_adapter,
     "rounds": _check_adapter,
@@ -190,13 +192,22 @@ CHECKS: dict[Stage, Callable[[Path, Facts], None]] = {
 
 
 def failed_gate_conditions(
-    recipe: Recipe, facts: Mapping[str, Mapping[str, Any]], worst_delta: float | None
+    recipe: Recipe,
+    facts: Mapping[str, Mapping[str, Any]],
+    worst_delta: float | None,
+    teachers: Sequence[str] = (),
 ) -> list[str]:
     """Every condition that does not hold; `facts` by stage, `worst_delta` the far end of the final model's interval.
 
-    A condition that was not measured does not hold: a missing audit is not an audit without findings.
+    `teachers` has a sentence for each teacher that may know an exam that is asked. A condition that was not measured
+    does not hold: a missing audit is not an audit without findings.
     """
-    return [*_audit(recipe, facts), *_personal(recipe, facts), *_drop(recipe, worst_delta)]
+    closed = [*_audit(recipe, facts), *_personal(recipe, facts), *_drop(recipe, worst_delta)]
+    if recipe.gate.teacher_cutoff == "refuse":
+        closed += [
+            f"gate.teacher_cutoff: {sentence}. Take an older teacher, or ask later exams" for sentence in teachers
+        ]
+    return closed
 
 
 def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -210,15 +221,15 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
             f"gate.audit: {open_findings} matches of the leakage audit need a person's review. Read audit.html in the "
             "corpus, and list those that are not leaks under corpus.leaks_reviewed"
         )
-    for place, _ in samplings_of(recipe):
-        stage = place.partition(".")[0]
+    for place, settings in askings_of(recipe):
+        stage, what = place.partition(".")[0], "explanations" if isinstance(settings, Teach) else "pairs"
         waiting = facts.get(stage, {}).get("audit", {}).get("unreviewed")
         if waiting is None:
-            yield f"gate.audit: the pairs of `{stage}` have no leakage audit. Run that stage with held_out"
+            yield f"gate.audit: the {what} of `{stage}` have no leakage audit. Run that stage with held_out"
         elif waiting:
             yield (
-                f"gate.audit: {waiting} matches of the leakage audit in the pairs of `{stage}` need a person's review. "
-                f"Read `audit` there, and list those that are not leaks under {place}.leaks_reviewed"
+                f"gate.audit: {waiting} matches of the leakage audit in the {what} of `{stage}` need a person's review."
+                f" Read `audit` there, and list those that are not leaks under {place}.leaks_reviewed"
             )
 
 

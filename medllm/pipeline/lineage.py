@@ -10,9 +10,10 @@ from medllm.hub import Artifact, Hub, Input, Provenance
 from medllm.pipeline.facts import facts_of
 from medllm.pipeline.gate import conflicts, license_of, link_of, terms_for
 from medllm.pipeline.plan import BuildPlan, StagePlan
+from medllm.pipeline.teachers import ancestors_of, teacher_facts, teachers_of
 from medllm.recipe import Recipe
 from medllm.recipe.base import STAGES, Stage, parse_reference
-from medllm.recipe.dependencies import samplings_of
+from medllm.recipe.dependencies import askings_of
 from medllm.recipe.estimate import format_duration
 
 TRAININGS = ("cpt", "rpo", "rounds")
@@ -22,7 +23,7 @@ def lineage(
     plan: BuildPlan, item: StagePlan, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None = None
 ) -> dict[str, Any]:
     """Plain values for the templates; `own` is the provenance of the item itself, which may not be pushed yet."""
-    way = _ancestors(plan, item)
+    way = ancestors_of(plan, item)
     sources = {source.reference: source for step in way for source in step.inputs if source.reference not in STAGES}
     base = sources.pop("base", None)
     exams = set(plan.recipe.exams) | set(plan.recipe.evaluate.benchmarks if plan.recipe.evaluate else ())
@@ -48,24 +49,16 @@ def lineage(
         ],
         "datasets": _datasets(data, made, way),
         "trainings": [_training(step, made) for step in way if step.stage in TRAININGS],
+        "teachers": teacher_facts(plan.recipe, teachers_of(plan, item, made, hub)),
         "work": list(_work(way, item, made, hub, own)),
         **terms,
         "conflicts": conflicts((declared or base_license or "other").lower(), base_license, data_licenses),
     }
 
 
-def _ancestors(plan: BuildPlan, item: StagePlan) -> list[StagePlan]:
-    """List the item and everything it is built from, in build order."""
-    wanted = {item.stage}
-    for earlier in reversed(plan.items):
-        if earlier.stage in wanted:
-            wanted |= {source.reference for source in earlier.inputs if source.reference in STAGES}
-    return [other for other in plan.items if other.stage in wanted]
-
-
 def _datasets(data: Mapping[str, Input], made: Mapping[Stage, Artifact], way: list[StagePlan]) -> list[str]:
     """The repositories of the Hub that the model learnt from, as its header lists them."""
-    outside = [source.repo_id for source in data.values() if source.repo_id]
+    outside = [source.repo_id for source in data.values() if source.repo_id and source.kind != "model"]
     inside = [made[step.stage].repo_id for step in way if step.kind == "dataset" and step.stage in made]
     return sorted({*outside, *inside})
 
@@ -143,7 +136,7 @@ def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
 def _stated(plan: BuildPlan, name: str) -> str | None:
     """What the recipe itself states of a source's licence."""
     recipe = plan.recipe
-    stages = (recipe.corpus, *(settings for _, settings in samplings_of(recipe)))
+    stages = (recipe.corpus, *(settings for _, settings in askings_of(recipe)))
     blocks = [source for stage in stages if stage for source in stage.data]
     return next((block.license.lower() for block in blocks if block.source == name and block.license), None)
 
@@ -151,6 +144,7 @@ def _stated(plan: BuildPlan, name: str) -> str | None:
 TEMPLATES: dict[Stage, str] = {
     "corpus": "dataset_cards/corpus.md",
     "cpt": "model_card/adapter.md",
+    "teach": "dataset_cards/teach.md",
     "preferences": "dataset_cards/preferences.md",
     "rpo": "model_card/adapter.md",
     "rounds": "model_card/adapter.md",

@@ -87,15 +87,18 @@ def _private_exams(plan: BuildPlan, hub: Hub) -> Iterable[RecipeFault]:
 
 def _keys(plan: BuildPlan) -> Iterable[RecipeFault]:
     """The variables that hold the servers' keys are set."""
-    evaluate = plan.recipe.evaluate
-    if evaluate is None or all(item.stage != "evaluate" for item in plan.missing):
-        return
-    for name, model in evaluate.models.items():
+    missing = {item.stage for item in plan.missing}
+    evaluate, teach = plan.recipe.evaluate, plan.recipe.teach
+    asked = evaluate.models if evaluate and "evaluate" in missing else {}
+    models = {f"evaluate.models.{name}": model for name, model in asked.items()}
+    if teach and "teach" in missing:
+        models["teach.model"] = teach.model
+    for place, model in models.items():
         if isinstance(model, ApiModel):
             try:
-                key_of(model, f"evaluate.models.{name}")
+                key_of(model, place)
             except ModelError as error:
-                yield RecipeFault(error.code, f"evaluate.models.{name}", str(error))
+                yield RecipeFault(error.code, place, str(error))
 
 
 def _servers(plan: BuildPlan) -> Iterable[RecipeFault]:

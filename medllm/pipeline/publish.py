@@ -14,6 +14,7 @@ from medllm.pipeline.gate import failed_gate_conditions
 from medllm.pipeline.lineage import card_of
 from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.results import EvaluationResults, results_of
+from medllm.pipeline.teachers import teacher_facts, teachers_of
 from medllm.recipe.base import Stage
 
 Made = Mapping[Stage, Artifact]
@@ -26,7 +27,7 @@ def publish(plan: BuildPlan, made: Made, bench: BuildContext) -> None:
             bench.say(f"{stage}: put back on main, where another version had been pushed since")
     results = results_of(plan, made, bench.hub, bench.work)
     for item in plan.items:
-        if item.stage in made and item.kind == "model":
+        if item.stage in made and (item.kind == "model" or teachers_of(plan, item, made, bench.hub)):
             _refresh_card(plan, item, made, results, bench)
     _settings(plan, made, results, bench)
     if plan.recipe.publish.collection:
@@ -75,7 +76,10 @@ def _settings(plan: BuildPlan, made: Made, results: EvaluationResults | None, be
     wanted = plan.recipe.publish
     if not wanted.private:
         facts: dict[str, dict[str, Any]] = {stage: facts_of(bench.hub, artifact) for stage, artifact in made.items()}
-        closed = failed_gate_conditions(plan.recipe, facts, results.worst_delta if results else None)
+        named = [teacher for item in plan.items for teacher in teachers_of(plan, item, made, bench.hub)]
+        warnings = [teacher["warning"] for teacher in teacher_facts(plan.recipe, named) if teacher["warning"]]
+        worst = results.worst_delta if results else None
+        closed = failed_gate_conditions(plan.recipe, facts, worst, list(dict.fromkeys(warnings)))
         if closed:
             listed = "".join(f"\n  {line}" for line in closed)
             raise HubError("stage.gate-closed", f"Everything is pushed, but stays private: the gate is closed.{listed}")

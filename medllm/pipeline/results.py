@@ -118,7 +118,7 @@ def _asked_as(stage: Stage, plan: BuildPlan) -> str | None:
 def restore_answers(item: StagePlan, hub: Hub, say: Callable[[str], None]) -> None:
     """Take over the replies in every version of this stage's output, so that a fresh machine asks nothing twice."""
     store = AnswerStore.here()
-    if item.stage not in ("evaluate", "preferences", "rounds") or store.folder is None:
+    if item.stage not in ("evaluate", "preferences", "rounds", "teach") or store.folder is None:
         return
     seen = store.folder / "restored.txt"
     known = set(seen.read_text("utf-8").split()) if seen.is_file() else set()

@@ -4,11 +4,13 @@ import json
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from medllm.corpus.decontaminate.audit import AuditReport, AuditRequest, Finding, Stage, audit, write_page
 from medllm.corpus.decontaminate.exam_items import ExamItem, as_item, held_out_questions, translated_items
@@ -17,8 +19,17 @@ from medllm.exam.benchmarks import CATALOGUE, exemplars, load, name_of_past_exam
 from medllm.exam.prompts import exemplars_before
 from medllm.exam.question import Question, of_years
 from medllm.preferences.pairs import PreferencePair
-from medllm.recipe.settings import DataSource, Preferences
+from medllm.recipe.settings import DataSource, Preferences, Teach
 from medllm.wording import describe_counts
+
+AUDIT_COLUMNS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("document", "stage", "item", "part", "verdict")),
+        ("containment", pa.float64()),
+        ("reviewed", pa.bool_()),
+    ]
+)
+"""The columns of the audit's table, which may have no row."""
 
 
 @dataclass
@@ -108,23 +119,37 @@ class QuestionSelection:
     """The held-out questions, by benchmark and id: no vote on them may train."""
     watch: AuditTrail
     """The leakage audit; it has seen the questions and the examples."""
+    origins: Mapping[tuple[str, str], DataSource] = field(default_factory=dict)
+    """Where each question comes from, by benchmark and id."""
 
 
-def select_questions(settings: Preferences, sources: dict[str, Path]) -> QuestionSelection:
+Asking = Preferences | Teach
+"""A block that asks past questions."""
+
+
+def stage_of(settings: Asking) -> str:
+    """Return the key of the recipe under which a block that asks past questions is written."""
+    return "teach" if isinstance(settings, Teach) else "preferences"
+
+
+def select_questions(settings: Asking, sources: dict[str, Path]) -> QuestionSelection:
     """Read the exam sets and keep the questions that are allowed for training and useful for it."""
+    stage = stage_of(settings)
     held = _held_out(settings, sources)
     texts = {essence(question) for question in held}
     counts: Counter[str] = Counter()
     fit: list[Question] = []
+    origins: dict[tuple[str, str], DataSource] = {}
     forgotten = _forgotten(sources)
     for source in settings.data:
         late = printed_late(source, settings.cutoff)
-        for question in past_questions(source, sources):
+        for question in past_questions(source, sources, stage):
             withdrawn = "forgotten" if question.question_id in forgotten else None
-            reason = withdrawn or drop_reason(question, settings.cutoff, texts) or late
+            reason = withdrawn or _drop_reason(question, settings, texts) or late
             counts[reason or "kept"] += 1
             if reason is None:
                 fit.append(question)
+                origins.setdefault((question.benchmark, question.question_id), source)
     translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name], held)]
     watch = AuditTrail.over(held, settings.leaks_reviewed, translated)
     leaks = watch.match("preferences", question_texts(fit))
@@ -137,12 +162,12 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
         )
         raise DataError(
             "preferences.too-few-questions",
-            f"preferences.data: {len(fit)} of {counts.total()} questions can be used, and {settings.shots} shots take "
+            f"{stage}.data: {len(fit)} of {counts.total()} questions can be used, and {settings.shots} shots take "
             f"{settings.shots} of them as worked examples. Left out: {left_out or 'none'}. Lower shots, or add past "
             "questions.",
         )
     examples = _examples(settings, sources, fit)
-    watch.refuse("few-shot", "preferences.exemplars", question_texts(examples))
+    watch.refuse("few-shot", f"{stage}.exemplars", question_texts(examples))
     shown = {essence(question) for question in examples}
     questions = [question for question in fit if essence(question) not in shown]
     if settings.questions is not None and settings.questions < len(questions):
@@ -151,12 +176,12 @@ def select_questions(settings: Preferences, sources: dict[str, Path]) -> Questio
     if not questions:
         raise DataError(
             "preferences.no-question-left",
-            f"preferences.data: no question is left to ask ({describe_counts(counts)}). They need an exam date (or a "
-            "year) that ends on or before the cutoff, and a verified explanation that was published by then; state "
-            "`exam_date` and `published` for a source if you know.",
+            f"{stage}.data: no question is left to ask ({describe_counts(counts)}). They need an exam date (or a "
+            "year) that ends on or before the cutoff, and a verified explanation that was published by then (a "
+            "teacher needs none, unless it is to see it); state `exam_date` and `published` for a source if you know.",
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
-    return QuestionSelection(questions, examples, dict(counts), refused, watch)
+    return QuestionSelection(questions, examples, dict(counts), refused, watch, origins)
 
 
 def _forgotten(sources: dict[str, Path]) -> set[str]:
@@ -177,16 +202,19 @@ def printed_late(source: DataSource, cutoff: date | None) -> str | None:
     return "published after the cutoff" if cutoff and published and published > cutoff else None
 
 
-def drop_reason(question: Question, cutoff: date | None, held_out: set[str]) -> str | None:
-    """Why a question is not asked, or None when it is."""
+def _drop_reason(question: Question, settings: Asking, held_out: set[str]) -> str | None:
+    """Why a question is not asked, or None when it is; a teacher explains those without an explanation too."""
     if question.exam_date is None:
         return "no exam date"
-    if cutoff is not None and question.exam_date > cutoff:
+    if settings.cutoff is not None and question.exam_date > settings.cutoff:
         return "after the cutoff"
     if question.image:
         return "needs a picture"
-    if not question.explanation:
+    teach = settings if isinstance(settings, Teach) else None
+    if not question.explanation and (teach is None or teach.view_explanation):
         return "no explanation"
+    if question.explanation and teach and teach.only_unexplained:
+        return "explained already"
     if question.any_answer_correct:
         return "any answer is right"
     if essence(question) in held_out:
@@ -200,13 +228,13 @@ def essence(question: Question) -> str:
     return "".join(character for character in text if character.isalnum())
 
 
-def past_questions(source: DataSource, sources: dict[str, Path]) -> list[Question]:
+def past_questions(source: DataSource, sources: dict[str, Path], stage: str = "preferences") -> list[Question]:
     """Read the questions of a past exam, each with its day; raise DataError for an exam that is for tests only."""
     known = CATALOGUE.get(source.exam or "")
     if known is not None and known.test_only:
         raise DataError(
             "preferences.test-only-exam",
-            f"preferences.data: {known.name} is for tests only, never for training. Use another exam.",
+            f"{stage}.data: {known.name} is for tests only, never for training. Use another exam.",
         )
     folder = sources[source.source]
     name = name_of_past_exam(source.exam, source.source, folder)
@@ -217,7 +245,7 @@ def past_questions(source: DataSource, sources: dict[str, Path]) -> list[Questio
     ]
 
 
-def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Question]) -> Sequence[Question]:
+def _examples(settings: Asking, sources: dict[str, Path], fit: list[Question]) -> Sequence[Question]:
     if not settings.shots:
         return ()
     if settings.exemplars is None:
@@ -226,12 +254,12 @@ def _examples(settings: Preferences, sources: dict[str, Path], fit: list[Questio
     return exemplars_before(given, settings.cutoff or date.max, settings.shots, settings.prompt)
 
 
-def _held_out(settings: Preferences, sources: dict[str, Path]) -> list[Question]:
+def _held_out(settings: Asking, sources: dict[str, Path]) -> list[Question]:
     for name in settings.held_out or ():
         if name not in sources or not sources[name].exists():
             raise DataError(
                 "preferences.no-held-out-exam",
-                f"preferences.held_out: `{name}` is missing, so decontamination cannot run. Give its files.",
+                f"{stage_of(settings)}.held_out: `{name}` is missing, so decontamination cannot run. Give its files.",
             )
     years = settings.exam_years
     return [

@@ -14,10 +14,10 @@ from medllm.exam.prompts import refuse_test_items, target_completion
 from medllm.exam.question import Question, of_years
 from medllm.recipe import Recipe
 from medllm.recipe.base import Stage
-from medllm.recipe.dependencies import samplings_of
+from medllm.recipe.dependencies import askings_of
 from medllm.recipe.errors import Lines, RecipeFault, error_of
 from medllm.recipe.read import parse_yaml
-from medllm.recipe.settings import DataSource, Evaluate, Preferences, Rounds
+from medllm.recipe.settings import DataSource, Evaluate, Preferences, Rounds, Teach
 
 
 @dataclass
@@ -74,7 +74,7 @@ def check_exams(
     settings = recipe.evaluate if "evaluate" in stages else None
     developing = recipe.rounds.evaluate if "rounds" in stages and recipe.rounds else None
     asked = settings.benchmarks if settings else ()
-    learning = (recipe.corpus, *(sampling for _, sampling in samplings_of(recipe)))
+    learning = (recipe.corpus, *(asking for _, asking in askings_of(recipe)))
     held = [name for stage in learning if stage for name in stage.held_out or ()]
     read: dict[str, _Exam] = {}
     for name in dict.fromkeys((*asked, *held, *(developing.benchmarks if developing else ()))):
@@ -192,7 +192,7 @@ def _check_dated(recipe: Recipe, settings: Evaluate, exam: _Exam, cutoff: date, 
 
 def _check_dates(recipe: Recipe, settings: Evaluate, exam: _Exam, findings: Findings) -> None:
     """No question that is asked was sat on or before a cutoff."""
-    learning = (recipe.corpus, *(sampling for _, sampling in samplings_of(recipe)))
+    learning = (recipe.corpus, *(asking for _, asking in askings_of(recipe)))
     stages = [recipe.cutoff, *(stage.cutoff for stage in learning if stage)]
     cutoff = max((day for day in stages if day), default=None)
     if cutoff is None:
@@ -241,7 +241,7 @@ def _check_exemplars(
 
 def _check_copies(recipe: Recipe, stages: Collection[Stage], sources: Mapping[str, Path], findings: Findings) -> None:
     """No file is both trained on and held out: each question of it would be left out without a word."""
-    learning = {"corpus": recipe.corpus, **dict(samplings_of(recipe))}
+    learning = {"corpus": recipe.corpus, **dict(askings_of(recipe))}
     for stage, settings in learning.items():
         if settings is None or stage.partition(".")[0] not in stages:
             continue
@@ -284,8 +284,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def check_preferences(
-    settings: Preferences,
+def check_past_questions(
+    settings: Preferences | Teach,
     sources: Mapping[str, Path],
     findings: Findings,
     *,
@@ -306,7 +306,7 @@ def check_preferences(
 
 def check_rounds(settings: Rounds, sources: Mapping[str, Path], findings: Findings, *, thorough: bool) -> None:
     """Choose the questions of the rounds, of which none may be one of the development exam."""
-    check_preferences(settings.preferences, sources, findings, thorough=thorough, place="rounds.preferences")
+    check_past_questions(settings.preferences, sources, findings, thorough=thorough, place="rounds.preferences")
     needed = [source.source for source in settings.preferences.data] + [settings.exam]
     if findings.faults or any(name not in sources for name in needed):
         return

@@ -12,7 +12,7 @@ from medllm.corpus.documents import read_date, read_license
 from medllm.corpus.read.files import read_drafts
 from medllm.corpus.read.sources import TextSource, split_source
 from medllm.errors import DataError, ModelError, RecipeError
-from medllm.preflight.exams import Findings, check_exams, check_preferences, check_rounds
+from medllm.preflight.exams import Findings, check_exams, check_past_questions, check_rounds
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import Stage, base_of, parse_reference
 from medllm.recipe.data import Corpus, DataSource
@@ -260,8 +260,10 @@ def inspect(
     check_exams(recipe, stages, sources, findings, thorough=thorough)
     if "corpus" in stages and recipe.corpus:
         check_texts(recipe.corpus, sources, findings)
+    if "teach" in stages and recipe.teach:
+        check_past_questions(recipe.teach, sources, findings, thorough=thorough, place="teach")
     if "preferences" in stages and recipe.preferences:
-        check_preferences(recipe.preferences, sources, findings, thorough=thorough)
+        check_past_questions(recipe.preferences, sources, findings, thorough=thorough)
     if "rounds" in stages and recipe.rounds:
         check_rounds(recipe.rounds, sources, findings, thorough=thorough)
     check_models(recipe, stages, sources, listed or {}, findings)

@@ -89,7 +89,7 @@ def _inner(value: object, dump: Any) -> Any:  # noqa: ANN401  a JSON value has n
     return dump
 
 
-Stage = Literal["corpus", "cpt", "preferences", "rpo", "rounds", "merge", "evaluate", "space"]
+Stage = Literal["corpus", "cpt", "teach", "preferences", "rpo", "rounds", "merge", "evaluate", "space"]
 Kind = Literal["model", "dataset", "space"]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -98,6 +98,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 KINDS: dict[Stage, Kind] = {
     "corpus": "dataset",
     "cpt": "model",
+    "teach": "dataset",
     "preferences": "dataset",
     "rpo": "model",
     "rounds": "model",

@@ -4,12 +4,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.base import parse_reference
 from medllm.recipe.hardware import Machine, Shape
-from medllm.recipe.settings import Corpus, Cpt, DataSource, Evaluate, Lora, Preferences, Recipe, Rpo, Training
+from medllm.recipe.settings import Corpus, Cpt, DataSource, Evaluate, Lora, Preferences, Recipe, Rpo, Teach, Training
 from medllm.recipe.training import ALL_LINEAR
-from medllm.wording import number_of
 
 BYTES_PER_TOKEN = 3.4
 """Qwen2.5's tokenizer on Japanese medical text: 2.97 on package inserts, 3.5 on case reports and exams, 3.9 on
@@ -263,7 +261,7 @@ def best_memory(shape: Shape, settings: Training, lora: Lora | None, machine: Ma
 
 def answering_memory(
     shape: Shape,
-    settings: Preferences | Evaluate,
+    settings: Teach | Preferences | Evaluate,
     loras: list[Lora],
     models: int | None = None,
     gpu_bytes: float = math.inf,
@@ -275,10 +273,10 @@ def answering_memory(
     prompts that are read together.
     """
     asked = models if models is not None else max(len(loras), 1)
-    if isinstance(settings, Preferences):
-        tokens = QUESTION + settings.max_new_tokens
-    else:
+    if isinstance(settings, Evaluate):
         tokens = QUESTION + max(getattr(settings.max_new_tokens, prompt) for prompt in settings.prompts)
+    else:
+        tokens = QUESTION + settings.max_new_tokens
     adapters = sum(trainable_parameters(shape, lora) for lora in loras) * 4.0
     weights = weight_bytes(shape, settings.quantization, settings.dtype)
     left = gpu_bytes - (weights + adapters) * FRAGMENTS - CONTEXT
@@ -326,25 +324,3 @@ def gpu_hours(operations: float, machine: Machine, quantization: str) -> float |
 def _rows(settings: Training) -> int:
     # A pair is two rows: the chosen and the rejected answer go through the model together.
     return 2 if isinstance(settings, Rpo) else 1
-
-
-def describe_drawing(settings: Preferences) -> str:
-    """Describe how many answers are sampled, and their tokens."""
-    if not settings.questions:
-        return f"{settings.samples} answers to each question, at most {settings.max_new_tokens} tokens each"
-    answers = settings.questions * settings.samples
-    tokens = answers * settings.max_new_tokens
-    most = f"{tokens / 1e6:.1f} million" if tokens >= 1e5 else f"{tokens:,}"
-    return f"{number_of(answers, 'answer')}, at most {most} tokens"
-
-
-def describe_exam(settings: Evaluate) -> str:
-    """Describe how many answers are asked for."""
-    counts = [CATALOGUE[name].questions for name in settings.benchmarks if name in CATALOGUE]
-    if len(counts) < len(settings.benchmarks) or settings.years:
-        each = "one answer" if settings.samples == 1 else f"{settings.samples} answers"
-        models, prompts = number_of(len(settings.models), "model"), number_of(len(settings.prompts), "prompt")
-        return f"{models} x {prompts}, {each} to each question"
-    asked = sum(min(count, settings.limit or count) for count in counts)
-    answers = asked * len(settings.models) * len(settings.prompts) * settings.samples
-    return f"{asked:,} questions, {answers:,} answers"

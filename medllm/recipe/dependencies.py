@@ -22,6 +22,7 @@ from medllm.recipe.settings import (
     Rpo,
     Space,
     Stage,
+    Teach,
 )
 
 Wanted = Literal["model", "dataset", "exam"]
@@ -55,6 +56,9 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
                 collected.append(Use("corpus.tokenizer", settings.tokenizer, "model", only=("tokenizer.json",)))
             if settings.replay:
                 collected.append(Use("corpus.replay.source", settings.replay.source, "dataset"))
+        case Teach():
+            collected += [Use("teach.model", name, "model") for name in (settings.reference,) if name]
+            collected += _past_exams("teach", settings)
         case Preferences():
             collected += [Use("preferences.model", settings.model, "model"), *_past_exams("preferences", settings)]
         case Rounds():
@@ -84,21 +88,23 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
             collected += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
         case Space():
             collected.append(Use("space.results", settings.results, "dataset"))
-    if isinstance(settings, Cpt | Preferences | Rpo | Rounds | Merge | Evaluate) and recipe.base is not None:
+    loads = isinstance(settings, Cpt | Preferences | Rpo | Rounds | Merge | Evaluate)
+    if (loads or (isinstance(settings, Teach) and settings.reference)) and recipe.base is not None:
         collected.append(Use("base", "base", "model"))
     return tuple(collected)
 
 
-def _past_exams(place: str, settings: Preferences) -> Iterator[Use]:
-    """Yield what a sampling of past exams reads beside its model."""
+def _past_exams(place: str, settings: Teach | Preferences) -> Iterator[Use]:
+    """Yield what an asking of past exams reads beside its model."""
     yield from _data(f"{place}.data", settings)
     yield from (Use(f"{place}.held_out", name, "exam") for name in settings.held_out or ())
-    yield from (Use(f"{place}.votes[{i}]", vote.source, "dataset") for i, vote in enumerate(settings.votes))
+    votes = settings.votes if isinstance(settings, Preferences) else ()
+    yield from (Use(f"{place}.votes[{i}]", vote.source, "dataset") for i, vote in enumerate(votes))
     if settings.exemplars:
         yield Use(f"{place}.exemplars", settings.exemplars, "dataset")
 
 
-def _data(place: str, settings: Corpus | Preferences) -> Iterator[Use]:
+def _data(place: str, settings: Corpus | Preferences | Teach) -> Iterator[Use]:
     for index, source in enumerate(settings.data):
         yield Use(f"{place}[{index}]", source.source, "dataset")
 
@@ -170,6 +176,13 @@ def samplings_of(recipe: Recipe) -> Iterator[tuple[str, Preferences]]:
         yield "preferences", recipe.preferences
     if recipe.rounds:
         yield "rounds.preferences", recipe.rounds.preferences
+
+
+def askings_of(recipe: Recipe) -> Iterator[tuple[str, Teach | Preferences]]:
+    """Yield the settings of each asking of past exams, a teacher's and the samplings, by their key in the recipe."""
+    if recipe.teach:
+        yield "teach", recipe.teach
+    yield from samplings_of(recipe)
 
 
 def _training_of(recipe: Recipe, stage: str) -> Cpt | Rpo | None:
@@ -253,8 +266,19 @@ def allows(exam: OwnExam, address: str) -> bool:
     return not exam.private or not is_outside(address) or urlsplit(address).hostname in exam.allowed_hosts
 
 
+def _teachers(settings: Teach) -> Iterator[Host]:
+    if isinstance(settings.model, ApiModel):
+        yield Host("teach.model", settings.model.api)
+    elif is_address(settings.engine):
+        yield Host("teach.engine", settings.engine)
+    elif settings.model.startswith(OPENAI_PREFIX):
+        yield Host("teach.model", OPENAI)
+
+
 def hosts_of(recipe: Recipe) -> Iterator[Host]:
     """List the servers that questions are sent to, each under the key that names it."""
+    if recipe.teach:
+        yield from _teachers(recipe.teach)
     if recipe.preferences and is_address(recipe.preferences.engine):
         yield Host("preferences.engine", recipe.preferences.engine)
     evaluate = recipe.evaluate

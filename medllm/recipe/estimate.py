@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medllm.recipe.answering_notes import ENGINE_NOTES, describe_drawing, describe_exam, who_answers
 from medllm.recipe.base import parse_reference
 from medllm.recipe.cost import (
     Memory,
     answering_memory,
     best_memory,
-    describe_drawing,
-    describe_exam,
     disk_bytes,
     gpu_hours,
     operations_per_token,
@@ -44,20 +43,25 @@ from medllm.recipe.hardware import (
     shape_from_config,
     shape_if_known,
 )
-from medllm.recipe.servers import (
-    AUTO,
-    LOCAL,
-    OPENAI_PREFIX,
-    TRANSFORMERS,
-    ApiModel,
-    is_address,
-    is_vllm,
-    takes_any_type,
+from medllm.recipe.servers import takes_any_type
+from medllm.recipe.settings import (
+    KINDS,
+    Cpt,
+    Evaluate,
+    Kind,
+    Merge,
+    Preferences,
+    Recipe,
+    Rounds,
+    Rpo,
+    Stage,
+    Teach,
+    Training,
 )
-from medllm.recipe.settings import KINDS, Cpt, Evaluate, Kind, Merge, Preferences, Recipe, Rounds, Rpo, Stage, Training
+from medllm.recipe.teacher_rules import teacher_warnings
 from medllm.wording import number_of
 
-Sized = Training | Preferences | Evaluate
+Sized = Training | Teach | Preferences | Evaluate
 Need = Callable[[Sized, Machine], Memory]
 """Function that counts the bytes of a stage with given settings on a given machine."""
 
@@ -129,13 +133,6 @@ def too_much(stage: str, fit: Fit, on: Machine) -> str:
     return f"{stage}: needs about {fit.memory.peak / 1e9:.0f} GB a GPU{loading}, `{on.name}` has {has}: {mends}."
 
 
-ENGINE_NOTES = {
-    LOCAL: "medllm's own generator, which computes the worked examples once",
-    TRANSFORMERS: "plain `generate`, for a model of any type",
-    AUTO: "vLLM where there are a GPU and MEDLLM_VLLM, else `local` if it passes its check, else `transformers`",
-}
-"""What each engine of this machine is; a run states which one `auto` has chosen."""
-
 SHARD = "to divide it, set `accelerate: fsdp2`"
 """Note for a training that needs FSDP: without it every GPU has the whole model."""
 
@@ -199,6 +196,7 @@ def plan(recipe: Recipe, config: Path | None = None) -> CostPlan:
     shape = shape_from_config(config) if config else known(base, recipe.folder)
     steps = tuple(_step(recipe, stage, shape) for stage in stages_of(recipe))
     warnings = [warning for step in steps for warning in (step.too_much, step.too_little_disk) if warning]
+    warnings += teacher_warnings(recipe)
     missing = missing_folders(recipe)
     if shape is None and recipe.base and recipe.base not in missing:
         warnings.append(
@@ -231,32 +229,19 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
                 facts = _rounds(recipe, settings, shape, on)
             case Preferences() | Evaluate():
                 facts = _answering(recipe, stage, settings, shape, on)
+            case Teach() if settings.is_itself:
+                facts = _answering(recipe, stage, settings, shape, on)
         if stage == "merge":
             size = weight_bytes(shape, "none", settings.dtype) / 1e9
             facts = {"notes": (f"writes {_gb(size)}, shard by shard: memory of about one shard",)}
         facts |= _disk(recipe, stage, settings, shape, on)
     elif isinstance(settings, Evaluate):
         facts = {"notes": (describe_exam(settings),)}
-    if isinstance(settings, Preferences | Evaluate):
-        facts["notes"] = (*facts.get("notes", ()), *_who_answers(recipe, settings))
+    if isinstance(settings, Teach) and not settings.is_itself:
+        facts = _teaching(recipe, settings, on)
+    if isinstance(settings, Teach | Preferences | Evaluate):
+        facts["notes"] = (*facts.get("notes", ()), *who_answers(recipe, settings))
     return StageCost(stage, repo_id(recipe, stage), KINDS[stage], sources, machine=on.name if on else None, **facts)
-
-
-def _who_answers(recipe: Recipe, settings: Preferences | Evaluate) -> tuple[str, ...]:
-    """Name the engine that answers, if a model is here, and the servers that others are behind."""
-    stage = "evaluate" if isinstance(settings, Evaluate) else "preferences"
-    servers = dict.fromkeys(host.address for host in hosts_of(recipe) if host.place.startswith(f"{stage}."))
-    asked = tuple(f"asks the server {address}" for address in servers)
-    if recipe.chat_template and settings.format == "completion":
-        asked = (*asked, "asks by completion, so without `chat_template` (`format: chat` asks by it)")
-    models = settings.models.values() if isinstance(settings, Evaluate) else [settings.model]
-    behind = [isinstance(model, ApiModel) or model.startswith(OPENAI_PREFIX) for model in models]
-    name = settings.engine
-    if all(behind) or is_address(name):
-        return asked
-    if is_vllm(name):
-        return (f"answers with {name}: a server of the run's own, from MEDLLM_VLLM or the program `vllm`", *asked)
-    return (f"answers with {name}: {ENGINE_NOTES[name]}", *asked)
 
 
 def _disk(recipe: Recipe, stage: Stage, settings: Any, shape: Shape, on: Machine | None) -> dict[str, Any]:  # noqa: ANN401
@@ -319,11 +304,20 @@ def _rounds(recipe: Recipe, settings: Rounds, shape: Shape, on: Machine | None) 
     return facts | {"notes": (f"{most}; {asked}", *facts.get("notes", ()))}
 
 
+def _teaching(recipe: Recipe, settings: Teach, on: Machine | None) -> dict[str, Any]:
+    """Size a teacher with weights of its own: by its shape where it answers here and is known."""
+    shape = shape_if_known(settings.reference, recipe.folder) if settings.reference else None
+    if shape is None:
+        return {"notes": (describe_drawing(settings),)}
+    disk = disk_bytes(shape, "teach", settings.dtype) / 1e9
+    return {**_answering(recipe, "teach", settings, shape, on), "gb_disk": round(disk, 1)}
+
+
 def _answering(
-    recipe: Recipe, stage: Stage, settings: Preferences | Evaluate, shape: Shape, on: Machine | None
+    recipe: Recipe, stage: Stage, settings: Teach | Preferences | Evaluate, shape: Shape, on: Machine | None
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    asked = list(settings.references.values()) if isinstance(settings, Evaluate) else [settings.model]
+    asked = list(settings.references.values()) if isinstance(settings, Evaluate) else [str(settings.model)]
     groups = loaded_together(recipe, [source for source in asked if parse_reference(source).where != "api"])
     if on and settings.engine in ENGINE_NOTES:
 
@@ -339,7 +333,7 @@ def _answering(
             return max(memories, key=lambda memory: memory.peak)
 
         facts = _fitting(stage, fit(settings, on, need), on)
-    notes = [describe_drawing(settings) if isinstance(settings, Preferences) else describe_exam(settings)]
+    notes = [describe_exam(settings) if isinstance(settings, Evaluate) else describe_drawing(settings)]
     if len(groups) > 1:
         notes.append(f"{len(groups)} models with weights of their own, in memory one after the other")
     return facts | {"notes": tuple(notes)}

@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -22,8 +22,8 @@ from medllm.recipe.errors import (
     with_new_keys,
     with_new_places,
 )
-from medllm.recipe.rounds import Rounds, inherit
-from medllm.recipe.settings import Corpus, Evaluate, Preferences, Recipe
+from medllm.recipe.rounds import RoundPreferences, Rounds, inherit
+from medllm.recipe.settings import Corpus, Evaluate, Preferences, Recipe, Teach
 from medllm.recipe.validators import broken_rules, is_template
 
 LARGEST = 64_000
@@ -257,27 +257,37 @@ def template_text(given: str, folder: Path) -> str:
         return given  # which a rule reports
 
 
+_Dated = Corpus | Teach | Preferences | Evaluate
+"""A block with the years of the exams that it asks or holds out."""
+
+
 def _inherited(recipe: Recipe) -> Recipe:
     """Fill in the values that a stage takes from the recipe, so that its settings are complete."""
-    corpus, preferences = recipe.corpus, recipe.preferences
+    corpus = recipe.corpus
     if corpus and corpus.cutoff is None:
         corpus = corpus.model_copy(update={"cutoff": recipe.cutoff})
-    preferences = preferences and _with_held_out(preferences, recipe)
-    stages = {"corpus": corpus, "preferences": preferences, "evaluate": recipe.evaluate}
+    teach = recipe.teach and _with_held_out(recipe.teach, recipe)
+    preferences = recipe.preferences and _with_held_out(recipe.preferences, recipe)
+    stages = {"corpus": corpus, "teach": teach, "preferences": preferences, "evaluate": recipe.evaluate}
     filled: dict[str, Any] = {name: stage and _with_years(stage, recipe) for name, stage in stages.items()}
     for name, stage in {"cpt": recipe.cpt, "rpo": recipe.rpo, **filled}.items():
-        if recipe.chat_template is not None and getattr(stage, "chat_template", "none") is None:
+        other = isinstance(stage, Teach) and not stage.is_itself  # whose template is its own
+        if recipe.chat_template is not None and getattr(stage, "chat_template", "none") is None and not other:
             filled[name] = stage.model_copy(update={"chat_template": recipe.chat_template})
     recipe = recipe.model_copy(update=filled)
     return recipe.model_copy(update={"rounds": _complete(recipe.rounds, recipe)}) if recipe.rounds else recipe
 
 
-def _with_held_out(preferences: Preferences, recipe: Recipe) -> Preferences:
+_Asking = TypeVar("_Asking", Teach, Preferences, RoundPreferences)
+"""A block that asks past questions."""
+
+
+def _with_held_out(asking: _Asking, recipe: Recipe) -> _Asking:
     """Fill in the exams that are held out of the past questions, and the cutoff."""
-    held_out = preferences.held_out
+    held_out = asking.held_out
     if held_out is None:
         held_out = recipe.corpus.held_out if recipe.corpus else ()
-    return preferences.model_copy(update={"held_out": held_out, "cutoff": preferences.cutoff or recipe.cutoff})
+    return asking.model_copy(update={"held_out": held_out, "cutoff": asking.cutoff or recipe.cutoff})
 
 
 def _complete(rounds: Rounds, recipe: Recipe) -> Rounds:
@@ -291,7 +301,7 @@ def _complete(rounds: Rounds, recipe: Recipe) -> Rounds:
     return rounds.model_copy(update=parts)
 
 
-def _with_years(stage: Corpus | Preferences | Evaluate, recipe: Recipe) -> Corpus | Preferences | Evaluate:
+def _with_years(stage: _Dated, recipe: Recipe) -> _Dated:
     """Fill in the years of the exams that a stage asks or holds out."""
     names = stage.benchmarks if isinstance(stage, Evaluate) else stage.held_out or ()
     stated = {name: exam.years for name, exam in recipe.exams.items() if exam.years and name in names}

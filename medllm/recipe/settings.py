@@ -24,6 +24,7 @@ from medllm.recipe.base import (
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
 from medllm.recipe.rounds import Rounds
 from medllm.recipe.servers import ApiModel
+from medllm.recipe.teaching import Teach
 from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
 
 
@@ -103,6 +104,7 @@ __all__ = [
     "SlurmOptions",
     "Space",
     "Stage",
+    "Teach",
     "Training",
     "parse_reference",
     "settings_for_digest",
@@ -174,6 +176,9 @@ class PublishGate(Settings):
     """No document may name a patient."""
     max_drop: Share | None = None
     """Largest fall of an exam's score when the final model explains, at the far end of the interval."""
+    teacher_cutoff: Literal["state", "refuse"] = "state"
+    """What to do with a teacher that may know an exam of `evaluate`, by its stated cutoff or because it has none: state
+    it on every card, or refuse the push as well."""
 
 
 class Publish(Settings):
@@ -221,6 +226,8 @@ class Recipe(Settings):
     """Texts to corpus."""
     cpt: Cpt | None = None
     """Corpus to adapter."""
+    teach: Teach | None = None
+    """Past exams to a teacher's explanations."""
     preferences: Preferences | None = None
     """Past exams to pairs."""
     rpo: Rpo | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.recipe.dependencies import Use, allows, hosts_of, is_full, samplings_of, stages_of, uses
+from medllm.recipe.dependencies import Use, allows, askings_of, hosts_of, is_full, stages_of, uses
 from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.round_rules import ROUND_RULES
@@ -19,9 +19,11 @@ from medllm.recipe.settings import (
     Reference,
     Rounds,
     Stage,
+    Teach,
     Training,
     parse_reference,
 )
+from medllm.recipe.teacher_rules import TEACHER_RULES, first_asked, first_day
 from medllm.recipe.training_rules import TRAINING_RULES
 
 Rule = Callable[[Recipe], Iterator[RecipeFault]]
@@ -30,10 +32,13 @@ Rule = Callable[[Recipe], Iterator[RecipeFault]]
 def keys_of_stages_are_given(recipe: Recipe) -> Iterator[RecipeFault]:
     """Name what only some recipes can leave out: one that only evaluates needs no base, cutoff or namespace."""
     stages = stages_of(recipe)
-    trains = next((stage for stage in stages if stage not in ("evaluate", "space")), "" if stages else "any stage")
+    any_stage = "" if stages else "any stage"
+    trains = next((stage for stage in stages if stage not in ("evaluate", "space")), any_stage)
+    other = recipe.teach and not recipe.teach.is_itself  # a teacher with weights of its own needs no base
+    loads = next((stage for stage in stages if stage not in ("evaluate", "space", other and "teach")), any_stage)
     pushes = next((stage for stage in stages if stage != "evaluate"), trains)
     asks = "evaluate.models" if recipe.evaluate and "base" in recipe.evaluate.references.values() else ""
-    for key, who in (("base", trains or asks), ("cutoff", trains), ("namespace", pushes)):
+    for key, who in (("base", loads or asks), ("cutoff", trains), ("namespace", pushes)):
         if who and getattr(recipe, key) is None:
             yield RecipeFault("recipe.missing-key", key, f"is missing, and {who} needs it. Add it.")
 
@@ -154,17 +159,12 @@ def cutoff_precedes_exams(recipe: Recipe) -> Iterator[RecipeFault]:
     for name in recipe.evaluate.benchmarks:
         first = first_day(recipe, name)
         if first is not None:
-            asked = _first_asked(recipe, first)
+            asked = first_asked(recipe, first)
             for place, day in _cutoffs(recipe):
                 if day >= asked:
                     text = f"{day} is not before the first `{name}` exam asked ({asked}). "
                     text += "Set it earlier, or limit `years` to later exams."
                     yield RecipeFault("recipe.cutoff-too-late", place, text)
-
-
-def _first_asked(recipe: Recipe, first: date) -> date:
-    years = recipe.evaluate.years if recipe.evaluate else None
-    return max(first, date(min(years), 1, 1)) if years else first
 
 
 def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
@@ -175,9 +175,9 @@ def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
             yield f"{stage}.cutoff", settings.cutoff
 
 
-def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Preferences]]:
+def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Teach | Preferences]]:
     """Return what past exams are learnt from, by its key in the recipe."""
-    return [*([("corpus", recipe.corpus)] if recipe.corpus else ()), *samplings_of(recipe)]
+    return [*([("corpus", recipe.corpus)] if recipe.corpus else ()), *askings_of(recipe)]
 
 
 def chat_templates_are_texts(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -217,7 +217,7 @@ def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
 
 def samples_differ(recipe: Recipe) -> Iterator[RecipeFault]:
     """Several samples need a temperature above 0: greedy samples are identical."""
-    asking: list[tuple[str, Preferences | Evaluate]] = [*samplings_of(recipe)]
+    asking: list[tuple[str, Teach | Preferences | Evaluate]] = [*askings_of(recipe)]
     asking += [("evaluate", recipe.evaluate)] if recipe.evaluate else []
     for stage, settings in asking:
         if settings.samples > 1 and settings.temperature == 0:
@@ -309,6 +309,7 @@ RULES: tuple[Rule, ...] = (
     *TRAINING_RULES,
     private_exams_stay_here,
     *ROUND_RULES,
+    *TEACHER_RULES,
 )
 
 
@@ -323,11 +324,3 @@ def broken_rules(recipe: Recipe) -> list[RecipeFault]:
 def known_exams(recipe: Recipe) -> list[str]:
     """List the exams that a recipe may name: those of the catalogue and its own."""
     return [*CATALOGUE, *(name for name in recipe.exams if name not in CATALOGUE)]
-
-
-def first_day(recipe: Recipe, name: str) -> date | None:
-    """Return the earliest day of an exam, or None when it is unknown."""
-    own = recipe.exams.get(name)
-    if own and own.first:
-        return own.first
-    return CATALOGUE[name].first if name in CATALOGUE else None

@@ -26,7 +26,7 @@ from medllm.preferences.pairs import (
     read_votes,
     yield_report,
 )
-from medllm.preferences.questions import QuestionSelection, select_questions, vote_texts
+from medllm.preferences.questions import AUDIT_COLUMNS, QuestionSelection, select_questions, vote_texts
 from medllm.recipe.servers import for_prompt, is_address, switches
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, round_of, say, work_folder, write_facts
@@ -34,13 +34,6 @@ from medllm.wording import describe_counts
 
 REPLIES = "replies.jsonl"
 Key = tuple[str, str]
-AUDIT = pa.schema(
-    [
-        *((name, pa.string()) for name in ("document", "stage", "item", "part", "verdict")),
-        ("containment", pa.float64()),
-        ("reviewed", pa.bool_()),
-    ]
-)
 
 
 def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
@@ -80,7 +73,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
         )
     _table([pair.row() for pair in pairs], work / "data" / "train-00000.parquet")
     _table([sample.row() for of in samples.values() for sample in of], work / "samples" / "train-00000.parquet")
-    _table(asked.watch.rows(), work / "audit" / "train-00000.parquet", AUDIT)
+    _table(asked.watch.rows(), work / "audit" / "train-00000.parquet", AUDIT_COLUMNS)
     asked.watch.write("the preference pairs", work / "audit.html")
     facts = {"stage": "preferences", "round": number, **report, "votes": len(votes), "votes_undecided": undecided}
     facts["lint"] = lint(asked.questions, drawn, pairs)

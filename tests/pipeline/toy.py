@@ -72,7 +72,9 @@ def write_content(stage: str, settings, sources: dict[str, Path], part: Path) ->
         _table(rows, part / "corpus" / "toy.parquet")
         return
     read = [digest_of_folder(place, without=(*RECORDS, "seen.json")) for _, place in sorted(sources.items())]
-    if stage == "preferences":
+    if stage == "teach":
+        _table([{"messages": asked, "explanation": one} for one in read], part / "data" / "toy.parquet")
+    elif stage == "preferences":
         _table([{"prompt": asked, "chosen": one, "rejected": ""} for one in read], part / "data" / "toy.parquet")
     else:
         (part / "weights.json").write_text(json.dumps([asked, read]))
@@ -106,7 +108,7 @@ def answers(settings) -> Iterator[Record]:
 
 def without_dataset_cards() -> None:
     """The toy stages have neither the facts that the cards of real datasets contain, nor weights and tables."""
-    for stage in ("corpus", "preferences", "evaluate", "space"):
+    for stage in ("corpus", "teach", "preferences", "evaluate", "space"):
         lineage.TEMPLATES.pop(stage, None)
     gate.CHECKS.clear()
 

@@ -104,7 +104,8 @@ def shown_grid(
 ) -> dict[str, object]:
     """Return the recorded cells of a question as the grid's value, with live answers beside them."""
     recorded = page.results.replies(key) if recorded is None else recorded
-    return grid_value(recorded, key=key, models=page.results.models, notes=page.notes(), now=now)
+    held = page.results.shown
+    return grid_value(recorded, key=key, models=page.results.models, notes=page.notes(), now=now, held=held)
 
 
 def walked(page: PageContext, walk: str) -> list[str]:

@@ -21,7 +21,7 @@ LABELS = (
     "accuracy_measure", "all", "category", "exam", "find", "flipped", "generate", "measure", "model", "more", "next",
     "outcome", "own_choices", "own_question", "points_measure", "previous", "random", "section", "stop", "text_only",
     "which", "year", *TABS, *(f"{outcome}_long" for outcome in OUTCOMES), "sort",
-    *(f"sort_{name or 'exam'}" for name in SORTS),
+    *(f"sort_{name or 'exam'}" for name in SORTS), *(name for name in words() if name.startswith("both_")),
 )  # fmt: skip
 I18N = gr.I18n(**{language: {key: words()[key][language] for key in LABELS} for language in LANGUAGES})
 """The words on Gradio's own controls, as its translation table: the page carries it, so it has only these words."""
@@ -85,5 +85,7 @@ def remember(listener: Callable[..., Any], names: Sequence[str], inputs: Sequenc
 
 
 def anything(options: Sequence[str]) -> list[tuple[Any, str]]:
-    """Return the options of a filter, after "all"."""
-    return [(I18N("all"), ""), *((option, option) for option in options)]
+    """Return the options of a filter, after "all"; categories of the miniature in the reader's language."""
+    named = {option: f"both_{option.replace('/', '_')}" for option in options}
+    shown = ((I18N(key) if key in LABELS else option, option) for option, key in named.items())
+    return [(I18N("all"), ""), *shown]

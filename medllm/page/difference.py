@@ -1,7 +1,7 @@
 """Two replies side by side: sentences aligned, the words that differ marked, and where each answer was read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import zip_longest
@@ -24,6 +24,12 @@ MOST_WORDS = 400
 
 FURTHEST = 12
 """Sentences from the end within which the one is sought from which the answer was read."""
+
+MOST_PAIRS = 20_000
+"""Pairs of sentences between two equal ones above which they are put beside each other in their order alone."""
+
+BESIDE = 0.3
+"""Share of common letter pairs from which two sentences are put beside each other."""
 
 LIKE = 0.4
 """How alike two sentences are, of 1, that are marked word by word; less alike ones are marked whole."""
@@ -49,13 +55,73 @@ def aligned(left: Sequence[str], right: Sequence[str]) -> list[Row]:
     [('発熱。', '発熱。'), ('<mark>肺炎</mark>。', '<mark>肺癌</mark>。'), (None, '<mark>咳。</mark>')]
     """
     rows: list[Row] = []
-    stripped = [[sentence.strip() for sentence in side] for side in (left, right)]
+    stripped = [[worded(sentence) for sentence in side] for side in (left, right)]
     for kind, a, b, c, d in SequenceMatcher(None, stripped[0], stripped[1], autojunk=False).get_opcodes():
-        for at, beside in zip_longest(range(a, b), range(c, d)):
+        for at, beside in _beside(stripped, range(a, b), range(c, d), equal=kind == "equal"):
             first = stripped[0][at] if at is not None else None
             second = stripped[1][beside] if beside is not None else None
             rows.append(Row(*_marked(first, second), equal=kind == "equal", places=(at, beside)))
     return [row for row in rows if row.left or row.right]
+
+
+_MARKS = re.compile(r"\*\*|__|`|^\s*(?:#{1,6}\s+|>\s+|[-*_]{3,}\s*$)")
+_BULLET = re.compile(r"^\s*[-*+]\s+")
+
+
+def worded(sentence: str) -> str:
+    r"""Return a sentence without the marks of its form, which are no words: two replies differ in what they state.
+
+    >>> worded("* **所見**: 発熱\\n"), worded("## まとめ")
+    ('・所見: 発熱', 'まとめ')
+    """
+    return _BULLET.sub("・", _MARKS.sub("", sentence)).strip()
+
+
+def _beside(
+    texts: Sequence[Sequence[str]], left: range, right: range, *, equal: bool
+) -> Iterator[tuple[int | None, int | None]]:
+    """Yield the places of sentences that belong beside each other: alike ones, and what is between them in order."""
+    last = (left.start, right.start)
+    alike = [] if equal else _alike(texts, left, right)
+    for at, beside in (*alike, (left.stop, right.stop)):
+        yield from zip_longest(range(last[0], at), range(last[1], beside))
+        if at < left.stop and beside < right.stop:
+            yield at, beside
+        last = (at + 1, beside + 1)
+
+
+def _alike(texts: Sequence[Sequence[str]], left: range, right: range) -> list[tuple[int, int]]:
+    """Return the pairs of alike sentences, in order on both sides, that share the most letters in all."""
+    if len(left) * len(right) > MOST_PAIRS:
+        return []
+    grams = [[_grams(texts[side][place]) for place in places] for side, places in ((0, left), (1, right))]
+    best = [[0.0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    shared = [[_share(a, b) for b in grams[1]] for a in grams[0]]
+    for at in reversed(range(len(left))):
+        for beside in reversed(range(len(right))):
+            best[at][beside] = max(
+                best[at + 1][beside], best[at][beside + 1], shared[at][beside] + best[at + 1][beside + 1]
+            )
+    pairs, at, beside = [], 0, 0
+    while at < len(left) and beside < len(right):
+        if shared[at][beside] and best[at][beside] == shared[at][beside] + best[at + 1][beside + 1]:
+            pairs.append((left[at], right[beside]))
+            at, beside = at + 1, beside + 1
+        elif best[at][beside] == best[at + 1][beside]:
+            at += 1
+        else:
+            beside += 1
+    return pairs
+
+
+def _grams(text: str) -> frozenset[str]:
+    return frozenset(text[at : at + 2] for at in range(len(text) - 1)) or frozenset((text,))
+
+
+def _share(first: frozenset[str], second: frozenset[str]) -> float:
+    """Return which share of the letter pairs two sentences have in common (Dice), or 0 where it is small."""
+    share = 2 * len(first & second) / (len(first) + len(second))
+    return share if share >= BESIDE else 0.0
 
 
 def _marked(first: str | None, second: str | None) -> tuple[str | None, str | None]:

@@ -5,8 +5,9 @@ from urllib.parse import quote
 
 from medllm.exam.record import PROMPTS, PromptStyle, Record
 from medllm.page.difference import difference_fold
-from medllm.page.html import both, hidden, raw_link, reply_html, safe, shortened, thinking_html
+from medllm.page.html import both, hidden, safe, shortened
 from medllm.page.live import LiveAnswers, clock
+from medllm.page.markdown import raw_link, reply_html, thinking_html
 from medllm.page.results import key_of
 from medllm.side_by_side import Cell, Flip, State, flip_between
 
@@ -18,8 +19,14 @@ TEMPLATE = """<div class="matrix-box">${value.matrix}</div><div class="folds">${
  data-m="${column.at}" aria-labelledby="${column.id}"><h2 id="${column.id}">${column.head}</h2
 >${column.cells.map(cell => `<div class="answer-of"><div class="line ${cell.kind}">${cell.line}</div>
 <div class="reply ${cell.kind}" tabindex="0" role="region" aria-labelledby="${cell.id}"><span class="sr" id="${cell.id}"
->${cell.label}</span>${cell.body}</div>${cell.notes}</div>`).join('')}</section>`).join('')}</div>
+>${cell.label}</span>${cell.body}</div>${value.more}${cell.notes}</div>`).join('')}</section>`).join('')}</div>
 <div class="prompts">${value.prompts}</div>"""
+
+MORE = (
+    f'<p class="more"><button type="button" class="linkish" data-switch="whole" aria-expanded="false">'
+    f'{both("whole_reply")}</button><button type="button" class="linkish" data-end>{both("reply_end")}</button></p>'
+)
+"""The buttons below a reply that is longer than its box: all replies whole, and the end of this one."""
 
 STAGES = ("base", "cpt", "final", "cpt-dpo", "rpo-only")
 
@@ -31,9 +38,17 @@ Cells = Mapping[tuple[str, PromptStyle], Cell | Record]
 
 
 def grid_value(
-    cells: Cells, *, key: str | None, models: Sequence[str], notes: Mapping[str, str], now: LiveAnswers | None = None
+    cells: Cells,
+    *,
+    key: str | None,
+    models: Sequence[str],
+    notes: Mapping[str, str],
+    now: LiveAnswers | None = None,
+    held: Sequence[PromptStyle] = (),
 ) -> dict[str, object]:
     """Return the template's value; replies are the only strings that grow, so streams are sent as appends.
+
+    A prompt has a row where the results (`held`) or these answers have replies under it.
 
     `cells` are recorded replies, and each live answer of `now` gets a row below the recorded one. To a reader's own
     question, whose `key` is None, there are live answers alone. The value names its question: the browser shows it
@@ -44,9 +59,8 @@ def grid_value(
         cells, now = own.cells, None
     answers: Cells = now.cells if now else {}
     models = [*models, *dict.fromkeys(model for model, _ in answers if model not in models)]
-    prompts = tuple(
-        shown for shown in PROMPTS if shown != "think" or any(style == shown for _, style in {**cells, **answers})
-    )
+    asked = {*held, *(style for _, style in {**cells, **answers})}
+    prompts = tuple(prompt for prompt in PROMPTS if prompt in asked)
     flips: Flips = {
         (model, prompt): flip_between(cells.get((model, "plain")), cells.get((model, prompt)))
         for model in models
@@ -67,6 +81,7 @@ def grid_value(
     recorded = [cell for cell in cells.values() if isinstance(cell, Record)]
     return {"mode": mode, "lines": lines, "chips": chips, "matrix": matrix, "columns": columns} | {
         "key": safe(key or ""),
+        "more": MORE,
         "prompts": boxes,
         "differ": difference_fold(key or "", recorded, live) if key or own else "",
     }
@@ -180,7 +195,7 @@ def _column(
     now: LiveAnswers | None,
     own: LiveAnswers | None,
 ) -> dict[str, object]:
-    flip = flips[model, "explain"]
+    flip = flips.get((model, "explain"))
     shown = []
     for prompt in filter(prompts.__contains__, READING):
         cell = cells.get((model, prompt)) or Cell(model, prompt, "absent")

@@ -7,15 +7,17 @@ from urllib.parse import parse_qsl
 
 import gradio as gr
 
+from medllm.exam.record import PROMPTS
 from medllm.page import compare_tab, scores_tab
 from medllm.page.components import I18N, Stops, block, on
 from medllm.page.context import PageContext
-from medllm.page.html import both, fault_panel, safe, word
+from medllm.page.grid import STAGES
+from medllm.page.html import CATEGORIES, both, fault_panel, hidden, safe, word
 from medllm.page.results import Origin
 from medllm.page.review_form import no_more
 from medllm.page.routes import functions
 from medllm.page.scores_tab import set_filters
-from medllm.page.selection import Wanted
+from medllm.page.selection import Wanted, options
 
 FILTERED = ("model", "outcome", "exam", "year", "section", "category", "text", "find", "sort", "measure")
 """The parameters of an address that set Scores and Flips."""
@@ -139,24 +141,43 @@ def about(page: PageContext) -> str:
     """Return the whole tab as HTML."""
     parts = "".join(f"<h2>{both(f'about_{name}')}</h2><p>{both(f'about_{name}_text')}</p>" for name in POINTS)
     return (
-        f'<section class="card about">{parts}{_bibtex()}<h2>{both("about_revisions")}</h2>'
+        f'<section class="card about">{parts}{_bibtex()}{_terms(page)}<h2>{both("about_revisions")}</h2>'
         f"{_revisions(page)}{_runs(page)}<h2>API</h2><p>{both('about_api')}</p>{_example()}</section>"
     )
 
 
 def _revisions(page: PageContext) -> str:
     origin = page.results.origin
-    values = [
-        f"{both('source')}: <code>{safe(origin.name)}{safe(f'@{origin.revision}') if origin.revision else ''}</code>"
-    ]
+    values = [f"{both('source')}: {_source(origin)}"]
     values += [
         f"{both('model')} <b>{safe(model)}</b>: <code>{safe(note)}</code>"
         for model, note in page.notes().items()
         if note
     ]
+    if origin.dated:
+        values.append(f"{both('dated')}: <time>{safe(origin.dated)}</time>")
     if page.live is not None:
         values.append(f"{both('live')}: <code>{safe(page.live.name)}</code>")
     return "<ul>" + "".join(f"<li>{line}</li>" for line in values) + "</ul>"
+
+
+def _source(origin: Origin) -> str:
+    """Return the name of the results and their revision; a dataset of the Hub is a link."""
+    name = f"{safe(origin.name)}{safe(f'@{origin.revision}') if origin.revision else ''}"
+    if origin.revision and HUB.fullmatch(origin.name):
+        address = f"https://huggingface.co/datasets/{safe(origin.name)}/tree/{safe(origin.revision)}"
+        return f'<a href="{address}" rel="noopener"><code>{name}</code></a>'
+    return f"<code>{name}</code>"
+
+
+def _terms(page: PageContext) -> str:
+    """Return what the names of models and categories mean, of those that the results hold; empty where none has one."""
+    models = [name for name in STAGES if name in page.results.models]
+    terms = [(safe(name), both(f"term_{name}")) for name in models]
+    words_used = {part for name in options(page.results, "category") for part in name.split("/")}
+    terms += [(both(f"kind_{part}"), both(f"category_{part}")) for part in CATEGORIES if part in words_used]
+    listed = "".join(f"<dt>{name}</dt><dd>{meaning}</dd>" for name, meaning in terms)
+    return f"<h2>{both('about_terms')}</h2><dl>{listed}</dl>" if terms else ""
 
 
 PAPER = "https://arxiv.org/abs/2504.18080"
@@ -203,6 +224,8 @@ def _run_cell(page: PageContext, run: Mapping[str, object], name: str) -> str:
     known = page.results.origin.marking != "simulated" and HUB.fullmatch(source) and COMMIT.fullmatch(commit)
     if name == "model" and known:
         return f'<a href="https://huggingface.co/{safe(source)}/tree/{commit}" rel="noopener">{safe(value)}</a>'
+    if name == "prompt" and value in PROMPTS:
+        return both(str(value))
     return "–" if value in (None, "") else safe(f"{value:,}" if name == "replies" and isinstance(value, int) else value)
 
 
@@ -232,7 +255,8 @@ def bar(origin: Origin | None, *, live: bool) -> str:
     name = "" if origin is None else safe(origin.name) + (f"@{safe(origin.revision[:12])}" if origin.revision else "")
     return (
         f'<aside class="bar" id="page-ready"><strong>⚠ {both("disclaimer")}</strong>{chips}'
-        f'<span class="from">{both(hint)} {name}</span></aside>'
+        f'<span class="from">{both(hint)} {name}</span><span class="short">⚠ {both("bar_short")}</span>'
+        f'<button type="button" data-fold-bar><span aria-hidden="true">▾</span>{hidden("bar_fold")}</button></aside>'
     )
 
 

@@ -5,13 +5,14 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medllm.errors import HubError
+from medllm.errors import HubError, MedllmError
 from medllm.exam.question import Question
 from medllm.exam.record import REQUIRED, schema
 from medllm.hub import Provenance, connect
@@ -82,11 +83,26 @@ def read(path: Path, origin: Origin) -> RecordedResults:
     simulated = bool(facts.get("simulated")) or any(run.get("simulated") for run in runs)
     marking: Marking = "simulated" if simulated else origin.marking
     questions = asked or placeholders(table)
-    shown = replace(origin, marking=marking)
+    shown = replace(origin, marking=marking, dated=_day_of(path, files))
     exemplars = _exemplars(path / "exemplars")
     return RecordedResults(
         tuple(questions), table, shown, tuple(runs), facts, exemplars, changed=lambda: _states(path) != before
     )
+
+
+def _day_of(path: Path, files: list[Path]) -> str | None:
+    """Return the day on which results were made: the pipeline notes it, else the newest file has it."""
+    noted = path / Provenance.FILE
+    if noted.is_file():
+        with suppress(MedllmError):
+            at = str(Provenance.read(noted.read_text(encoding="utf-8"), noted.name).made.get("at") or "")
+            if re.match(r"\d{4}-\d\d-\d\d", at):
+                return at[:10]
+    if not (path / "records").is_dir() or path.is_relative_to(Path(str(resources.files("medllm")))):
+        return None  # a file may have been copied, and an installation has the date of its own
+    with suppress(OSError):
+        return date.fromtimestamp(max(file.stat().st_mtime for file in files)).isoformat()
+    return None
 
 
 def _states(path: Path) -> list[tuple[str, int, int]]:

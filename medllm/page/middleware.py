@@ -155,9 +155,13 @@ def frame(document: str) -> str:
 
 
 def first_screen() -> str:
-    """Return the screen shown until Gradio has mounted; it covers the page, so nothing jumps while parts arrive."""
+    """Return the screen shown until Gradio has mounted; it covers the page, so nothing jumps while parts arrive.
+
+    Its style also holds what concerns the document: Gradio confines the rules of style.css to its own container.
+    """
     return (
-        "<style>html[lang=en] .ja,html:not([lang=en]) .en{display:none}"
+        "<style>html[lang=en] .ja,html:not([lang=en]) .en{display:none}html{scroll-padding-bottom:90px}"
+        "@media print{footer{display:none!important}.gradio-container{max-width:none!important}}"
         "#medllm-first{position:fixed;inset:0;z-index:9999;background:#fff;color:#1f2937;padding:32px 24px;"
         "font:16px/1.7 system-ui,'Hiragino Sans','Yu Gothic UI',Meiryo,'Noto Sans CJK JP',sans-serif}"
         "@media(prefers-color-scheme:dark){#medllm-first{background:#0b0f19;color:#f3f4f6}}</style>"

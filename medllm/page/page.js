@@ -101,6 +101,9 @@
     if (event.target.closest && event.target.closest("[data-own-link]")) window.medllm.link(ownLink());
     const file = event.target.closest && event.target.closest("a[href*='medllm/comparison.md']");
     if (file) { const link = new URL(file.href); link.searchParams.set("lang", language); file.href = link; }
+    if (event.target.closest && event.target.closest("[data-fold-bar]")) event.target.closest(".bar").toggleAttribute("data-short");
+    const end = event.target.closest && event.target.closest("[data-end]");
+    if (end) { const reply = end.closest(".answer-of").querySelector(".reply"); reply.scrollTop = reply.scrollHeight; reply.focus({ preventScroll: true }); }
     const row = event.target.closest && event.target.closest("#list [data-key]");
     if (row) { listScroll = window.scrollY; row.classList.add("seen"); }
     const sentence = event.target.closest && event.target.closest("[data-sentence]");
@@ -151,7 +154,7 @@
       turn("away", away);
       if (!away) turn("recalled", false);
     }).observe(card);
-    const renew = () => { ["lists", "unfolded", "solving"].forEach((name) => turn(name, turned(name))); };
+    const renew = () => { ["lists", "unfolded", "solving", "whole"].forEach((name) => turn(name, turned(name))); };
     new MutationObserver((changes) => {
       if (!changes.some((change) => [...change.addedNodes].some((node) => node.querySelector))) return;
       turn("recalled", false);
@@ -196,6 +199,15 @@
     const grid = document.getElementById("grid"), shown = document.querySelector("#grid .columns"), card = document.querySelector("#card [data-key]");
     if (grid && shown && card) grid.toggleAttribute("data-stale", shown.dataset.key !== card.dataset.key);
   };
+  // A reply that is longer than its box is marked, and again when its end is reached: nothing else shows that more follows.
+  const measure = (reply) => {
+    reply.classList.toggle("long", reply.scrollHeight > reply.clientHeight + 8);
+    reply.classList.toggle("ended", reply.scrollTop + reply.clientHeight > reply.scrollHeight - 8);
+  };
+  const boxes = new ResizeObserver((entries) => entries.forEach((entry) => measure(entry.target)));
+  const long = () => document.querySelectorAll(".columns .reply").forEach((reply) => { measure(reply); boxes.observe(reply); });
+  document.addEventListener("scroll", (event) => { if (event.target.matches && event.target.matches(".reply")) measure(event.target); }, true);
+  document.addEventListener("toggle", (event) => { const reply = event.target.closest && event.target.closest(".reply"); if (reply) measure(reply); }, true);
   let folded = true;
   document.addEventListener("click", (event) => {
     const button = event.target.closest && event.target.closest("#grid .chips button");
@@ -220,6 +232,7 @@
     if (!changes.some((change) => change.target.closest && change.target.closest("#grid, #card, #own-grid"))) return;
     guard();
     label();
+    long();
     const fold = document.querySelector("#grid .chips");
     if (fold && fold.open === folded) fold.open = !folded;
     arrange(false);
@@ -252,6 +265,23 @@
     const all = (window.gradio_config || {}).i18n_translations || {}, from = all[first === "ja" ? "ja" : "en"] || {}, to = all[first === "ja" ? "en" : "ja"] || {};
     return new Map(Object.keys(from).map((key) => [from[key], to[key]]));
   };
+  // Messages that Gradio writes in English alone, whatever the reader's language.
+  const ENGLISH = {
+    "Connection Lost": "接続が切れました", "Connection to the server was lost. Attempting reconnection...": "サーバーとの接続が切れました。つなぎ直しています…",
+    "Error": "エラー", "Warning": "警告", "Info": "お知らせ",
+    "Connection errored out.": "接続できませんでした。", "Could not parse server response": "サーバーの返事を読めません。",
+    "This application is currently busy. Please try again.": "混み合っています。しばらくしてからもう一度お試しください。", "Queue is full. Please try again.": "混み合っています。しばらくしてからもう一度お試しください。",
+  };
+  new MutationObserver((changes) => {
+    if (language !== "ja") return;
+    for (const change of changes) for (const node of change.addedNodes) {
+      const toasts = node.closest ? (node.closest("[class*=toast]") ? [node] : [...node.querySelectorAll("[class*=toast]")]) : [];
+      for (const toast of toasts) {
+        const texts = document.createTreeWalker(toast, NodeFilter.SHOW_TEXT);
+        for (let text = texts.nextNode(); text; text = texts.nextNode()) { const known = ENGLISH[text.data.trim()]; if (known) text.data = known; }
+      }
+    }
+  }).observe(root, { childList: true, subtree: true });
   const translate = (part) => {
     if (!other && language === first) return;
     other = other || dictionary();
@@ -286,6 +316,7 @@
     watchCard();
     entitle();
     label();
+    long();
     const wait = new MutationObserver(() => { if (document.querySelector(OWN[1])) { wait.disconnect(); fillOwn(); } });
     if (document.querySelector(OWN[1])) fillOwn(); else if (location.hash) wait.observe(document.body, { childList: true, subtree: true });
   };

@@ -96,6 +96,8 @@ class Origin:
     marking: Marking = "recorded"
     title: str | None = None
     """The page's heading from the recipe."""
+    dated: str | None = None
+    """The day on which the results were made, as the pipeline noted it, or else that of the newest file; ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,8 @@ class RecordedResults:
 
     @cached_property
     def shown(self) -> tuple[PromptStyle, ...]:
-        """The prompts that every view shows: plain and explained, and thinking where a model was asked to think."""
-        return PROMPTS if "think" in self.prompts else ("plain", "explain")
+        """The prompts that every view shows: those under which these results hold replies."""
+        return self.prompts
 
     @cached_property
     def rows(self) -> dict[Column, npt.NDArray[np.int64]]:

@@ -20,7 +20,8 @@ from medllm.exam.extract.completion import sentences
 from medllm.exam.question import Question
 from medllm.exam.record import Record
 from medllm.page.context import PageContext
-from medllm.page.html import LONGEST_CARD, both, has_form, percent, question_card, reply_html, safe, word
+from medllm.page.html import LONGEST_CARD, both, percent, question_card, safe, word
+from medllm.page.markdown import has_form, reply_html
 from medllm.page.review import BLOCK, OFFERED, ROLES, ReviewPair, rater_number
 from medllm.page.routes import INERT, attachment
 from medllm.page.vote_box import NAMED, VoteBox

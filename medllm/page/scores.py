@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medllm.exam.record import PROMPTS, PromptStyle
-from medllm.exam.stability.paired import PAIRS, Pair
+from medllm.exam.stability.paired import EXPLAINING, PAIRS, Pair
 from medllm.exam.stability.report import ScoreChange, ScoreRow, Share
 from medllm.exam.statistics import Estimate, QuestionSample, Ratio
-from medllm.page.html import both, hidden, percent, safe, signed
+from medllm.page.html import both, bound, category_html, hidden, percent, safe, signed, word
 from medllm.page.results import RecordedResults
 from medllm.page.selection import Filter, Mask, Outcome, clusters, labels, options, points, sittings
 
@@ -34,10 +34,16 @@ def scores(results: RecordedResults, narrow: Filter, measure: Measure) -> str:
     cells = slices.count("--v:")
     slices = (f'<p class="note">{both("many_comparisons", n=f"{cells:,}")}</p>' if cells else "") + slices
     return (
-        f'<section class="card"><h2>{both("scores_title")}</h2><span class="sr" id="behind">'
+        f'<section class="card"><h2>{_title(results.shown)}</h2><span class="sr" id="behind">'
         f"{both('open_behind')}</span>{_legend(count, measure, results.shown)}{_dumbbells(lines)}"
         f"<h3>{both('same_numbers')}</h3>{_table(lines, harms)}</section>{slices}"
     )
+
+
+def _title(prompts: Sequence[PromptStyle]) -> str:
+    if len(prompts) > 1:
+        return both("scores_title")
+    return both("scores_of", prompt=word(prompts[0], "ja"), en=word(prompts[0], "en"))
 
 
 def _legend(count: int, measure: Measure, prompts: Sequence[PromptStyle]) -> str:
@@ -93,7 +99,7 @@ def _dumbbell(line: ScoreRow, grid: str, at: Callable[[float], str]) -> str:
             )
             marks += f'<i class="dot {prompt}" style="left:{at(share.value)}"></i>'
     change = (
-        f"{signed(line.change.value)}<small>[{signed(line.change.low)}, {signed(line.change.high)}]</small>"
+        f"{signed(line.change.value)}<small>[{bound(line.change.low)}, {bound(line.change.high)}]</small>"
         if line.change
         else "–"
     )
@@ -109,41 +115,44 @@ Harms = Mapping[tuple[str, PromptStyle], int]
 
 
 def _table(lines: Sequence[ScoreRow], harms: Harms) -> str:
-    thinks = any("think" in line.shares for line in lines)
-    names = [
-        both("model"), both("plain") + " %", both("explain") + " %", "Δ pt",
-        f"✓→✗{hidden('lost_long')}", f"✗→✓{hidden('gained_long')}", both("retention") + " %",
-    ]  # fmt: skip
-    if thinks:
-        names += [both("think") + " %", f"Δ pt, {both('think')} − {both('plain')}"]
-        names += [f"Δ pt, {both('think')} − {both('explain')}"]
     prompts = [prompt for prompt in PROMPTS if any(prompt in line.shares for line in lines)]
+    pairs = [pair for pair in PAIRS if set(pair) <= set(prompts)]
+    names = [both("model")]
+    for prompt in prompts:
+        names.append(f"{both(prompt)} %")
+    for pair in pairs:
+        if pair == EXPLAINING:
+            names += ["Δ pt", f"✓→✗{hidden('lost_long')}", f"✗→✓{hidden('gained_long')}", both("retention") + " %"]
+        else:
+            names.append(f"Δ pt, {both(pair[1])} − {both(pair[0])}")
     if any(harms.values()):
         names.append(f"{both('prohibited')}<small>{' → '.join(both(prompt) for prompt in prompts)}</small>")
     heads = "".join(f'<th scope="col">{head}</th>' for head in names)
-    body = "".join(f"<tr>{_row(line, thinks=thinks)}{_harm(line.model, prompts, harms)}</tr>" for line in lines)
+    body = "".join(f"<tr>{_row(line, prompts, pairs)}{_harm(line.model, prompts, harms)}</tr>" for line in lines)
     return _scroll(
         "same_numbers", f'<table class="figures"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
     )
 
 
-def _row(line: ScoreRow, *, thinks: bool) -> str:
-    model, change = line.model, line.change
-    kept = change.retention if change else math.nan
-    thought = ""
-    if thinks:
-        thought = _share(line.shares.get("think"), model, "think_right")
-        thought += f"<td>{_change(line.changes.get(('plain', 'think')), model, 'think_')}"
-        thought += f"{_pairs(line, ('plain', 'think'))}</td>"
-        thought += (
-            f"<td>{_bare_change(line.changes.get(('explain', 'think')))}{_pairs(line, ('explain', 'think'))}</td>"
-        )
+def _row(line: ScoreRow, prompts: Sequence[PromptStyle], pairs: Sequence[Pair]) -> str:
+    right: dict[PromptStyle, Outcome] = {
+        "plain": "plain_right", "explain": "explain_right", "think": "think_right",
+    }  # fmt: skip
+    cells = [_share(line.shares.get(prompt), line.model, right[prompt]) for prompt in prompts]
+    cells += [_changes(line, pair) for pair in pairs]
+    return f'<th scope="row">{safe(line.model)}{_trial(line)}</th>{"".join(cells)}'
+
+
+def _changes(line: ScoreRow, pair: Pair) -> str:
+    """Return the cells of a change: for explaining with what was lost, gained and kept."""
+    change, model = line.changes.get(pair), line.model
+    if pair != EXPLAINING:
+        shown = _change(change, model, "think_") if pair[0] == "plain" else _bare_change(change)
+        return f"<td>{shown}{_pairs(line, pair)}</td>"
+    kept = behind(percent(change.retention), model, "kept") if change else "–"
     return (
-        f'<th scope="row">{safe(model)}{_trial(line)}</th>{_share(line.plain, model, "plain_right")}'
-        f"{_share(line.explain, model, 'explain_right')}"
         f"<td>{_change(change, model)}{_pairs(line)}{_without_unread(change)}</td>"
-        f"{_count(change, model, 'lost')}{_count(change, model, 'gained')}"
-        f"<td>{behind(percent(kept), model, 'kept')}</td>{thought}"
+        f"{_count(change, model, 'lost')}{_count(change, model, 'gained')}<td>{kept}</td>"
     )
 
 
@@ -177,7 +186,7 @@ def _change(change: ScoreChange | None, model: str, prefix: Literal["", "think_"
         ("", True): "lost", ("", False): "gained", ("think_", True): "think_lost", ("think_", False): "think_gained",
     }  # fmt: skip
     number = behind(signed(change.value), model, turned[prefix, change.value <= 0], **narrower)
-    return f"<b>{number}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
+    return f"<b>{number}</b><small>[{bound(change.low)}, {bound(change.high)}]</small>"
 
 
 def _pairs(line: ScoreRow, pair: Pair = ("plain", "explain")) -> str:
@@ -212,7 +221,7 @@ def _unread(count: int | None, model: str, outcome: Outcome) -> str:
 def _bare_change(change: ScoreChange | None) -> str:
     if change is None:
         return "–"
-    return f"<b>{signed(change.value)}</b><small>[{signed(change.low)}, {signed(change.high)}]</small>"
+    return f"<b>{signed(change.value)}</b><small>[{bound(change.low)}, {bound(change.high)}]</small>"
 
 
 LOST: tuple[tuple[Outcome, str, str], ...] = (
@@ -255,7 +264,8 @@ def _slice(results: RecordedResults, narrow: Filter, measure: Measure, field: st
     for value in values:
         inside = mask & (labels(results, field) == value)
         cells = "".join(_heat(line, {name: value}) for line in score_lines(results, inside, measure))
-        body += f'<tr><th scope="row">{safe(value)}<small>n = {int(inside.sum()):,}</small></th>{cells}</tr>'
+        shown = category_html(value) if field == "category" else safe(value)
+        body += f'<tr><th scope="row">{shown}<small>n = {int(inside.sum()):,}</small></th>{cells}</tr>'
     heads = "".join(f'<th scope="col">{safe(model)}</th>' for model in results.models)
     table = (
         '<table class="figures heat"><thead><tr><th scope="col">'

@@ -9,7 +9,7 @@ from medllm.page.components import I18N, anything, block, on, remember
 from medllm.page.context import PageContext
 from medllm.page.results import RecordedResults
 from medllm.page.scores import scores
-from medllm.page.selection import PAGE, SORTS, Filter, Wanted, options, outcomes, rows
+from medllm.page.selection import PAGE, SORTS, Filter, Wanted, default_outcome, options, outcomes, rows
 
 NAMES = ("exam", "year", "section", "category", "text")
 """The names of the filters in an address, in the order of their controls."""
@@ -117,7 +117,8 @@ def draw_flips(page: PageContext) -> Flips:
     with gr.Row(elem_classes="controls"):
         model = gr.Dropdown(list(results.models), value=results.models[0], label=I18N("model"), min_width=110)
         offered = [(I18N(f"{name}_long"), name) for name in outcomes(results)]
-        outcome = gr.Dropdown(offered, value="lost", label=I18N("outcome"), elem_classes="wide", min_width=240)
+        first = default_outcome(results)
+        outcome = gr.Dropdown(offered, value=first, label=I18N("outcome"), elem_classes="wide", min_width=240)
         text = gr.Textbox(label=I18N("find"), max_length=200, min_width=160)
     with gr.Row(elem_classes="controls"):
         orders = [(I18N(f"sort_{name or 'exam'}"), name) for name in SORTS]
@@ -125,7 +126,7 @@ def draw_flips(page: PageContext) -> Flips:
         # The search comes last: its change is noticed while an address is restored, when all others are set.
         controls = [model, outcome, sort, *draw_filters(results), text]
     shown = gr.State(PAGE)
-    listed = block(rows(results, Wanted(results.models[0], "lost", Filter()), PAGE), elem_id="list", js_on_load=PICK)
+    listed = block(rows(results, Wanted(results.models[0], first, Filter()), PAGE), elem_id="list", js_on_load=PICK)
     more = gr.Button(I18N("more"), elem_id="more")
     tab = Flips(controls, listed, shown, page)
     for control in controls:

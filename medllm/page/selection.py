@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from medllm.exam.question import Question
-from medllm.exam.record import Record
-from medllm.page.html import both, hidden, safe
+from medllm.exam.record import PROMPTS, PromptStyle, Record
+from medllm.page.html import both, category_html, hidden, safe
 from medllm.page.results import Column, RecordedResults
 
 Mask = npt.NDArray[np.bool_]
@@ -32,8 +32,22 @@ SORTS: tuple[Sort, ...] = get_args(Sort)
 
 
 def outcomes(results: RecordedResults) -> list[Outcome]:
-    """Return the outcomes that these results can have: those of thinking only where a model was asked to think."""
-    return [name for name in OUTCOMES if "think" in results.shown or not name.startswith("think_")]
+    """Return the outcomes that these results can have: a change needs replies under both of its prompts."""
+    return [name for name in OUTCOMES if set(_prompts_of(name)) <= set(results.shown)]
+
+
+def _prompts_of(wanted: Outcome) -> tuple[PromptStyle, ...]:
+    """Return the prompts without which nothing has an outcome."""
+    if wanted in ("think_lost", "think_gained"):
+        return "plain", "think"
+    if wanted.startswith(("lost", "gained", "kept", "never", "any_")):
+        return "plain", "explain"
+    return tuple(prompt for prompt in PROMPTS if wanted.startswith(f"{prompt}_"))
+
+
+def default_outcome(results: RecordedResults) -> Outcome:
+    """Return the outcome that a list begins with: lost answers, or every question where none can be lost."""
+    return "lost" if "lost" in outcomes(results) else "asked"
 
 
 @dataclass(frozen=True)
@@ -281,7 +295,8 @@ class Wanted:
             query.get(name, "")[:200] for name in ("exam", "year", "section", "category", "find")
         )
         narrow = Filter(exam, year, section, category, text_only=query.get("text") == "1")
-        wanted: Outcome = next((name for name in OUTCOMES if name == query.get("outcome")), "lost")
+        offered = outcomes(results)
+        wanted: Outcome = next((name for name in offered if name == query.get("outcome")), default_outcome(results))
         sort: Sort = next((name for name in SORTS if name == query.get("sort")), "")
         return cls(query.get("model", results.models[0]), wanted, narrow, text, sort)
 
@@ -315,7 +330,7 @@ def _row(results: RecordedResults, key: str, model: str, sought: str) -> str:
     )
     return (
         f'<button type="button" data-key="{quote(key, safe="/")}"><span class="id">{safe(question.question_id)}</span>'
-        f'<span class="subject">{safe(question.category or question.benchmark)}</span>'
+        f'<span class="subject">{category_html(question.category or question.benchmark)}</span>'
         f'<span class="text" lang="{question.language}">{marked(beginning(question.text), sought)}'
         f'</span><span class="turns">{turns}</span></button>'
     )

@@ -1,16 +1,14 @@
 """The ways through the page: choosing, links, numbers that open questions, hostile text, votes that are kept."""
 
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from medllm.page.html import words
 from medllm.page.loading import load
 from medllm.page.selection import Wanted
 from tests.browser.conftest import opened, served
-from tests.page.simulated import HOSTILE, TWELVE, write
+from tests.page.simulated import HOSTILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -124,109 +122,6 @@ def test_a_list_is_walked_with_its_place_and_the_way_back_by_buttons_keys_and_hi
     assert tab.complaints == []
 
 
-@pytest.fixture(scope="module")
-def twelve(tmp_path_factory):
-    """The address of a page with twelve models of long names."""
-    folder = write(tmp_path_factory.mktemp("twelve"), per_section=3, models=TWELVE)
-    yield from served(tmp_path_factory, results=str(folder))
-
-
-BOXES = """() => [...document.querySelectorAll('#grid .columns .model')].filter(m => m.offsetParent)
-  .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)
-  .map(m => m.querySelector('h2').firstChild.textContent.trim())"""
-"""The shown models' names from left to right."""
-
-
-@pytest.mark.parametrize("size", ["desktop", "tablet", "phone"])
-@pytest.mark.parametrize("language", ["ja", "en"])
-def test_twelve_models_keep_their_names_whole_words_and_lines_at_one_height(chromium, twelve, size, language):
-    for seen in opened(chromium, twelve, size=size, language=language):
-        seen.open("?q=kakuu/115A1")
-        seen.page.locator("#grid .columns .model").nth(11).wait_for(state="attached")
-        assert seen.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-        tops = seen.page.evaluate(
-            "[...document.querySelectorAll('#grid .line.explain')].map(l => Math.round(l.getBoundingClientRect().y))"
-        )
-        assert len(tops) == 12 and len(set(tops)) == 1, "explanations begin at one height"
-        heads = seen.page.eval_on_selector_all("#grid .matrix .name", "names => names.map(n => n.offsetHeight)")
-        assert max(heads) < 70, "no name is written one letter a line"
-        first = seen.page.locator("#grid .reply.explain").first.bounding_box()["y"]
-        assert first + 20 < seen.page.locator("#bar").bounding_box()["y"], "it begins on the first screen"
-        assert seen.page.get_by_role("tab").count() == 6, "no tab is hidden in a menu"
-        seen.open("?tab=flips&model=base&outcome=asked")
-        seen.page.wait_for_selector("#list .list button", state="visible")
-        rows = seen.page.eval_on_selector_all("#list .list .text", "texts => texts.map(t => t.offsetWidth)")
-        assert min(rows) > 200, "a question has room for its text"
-        clipped = seen.page.evaluate(TEXT_UNDER_ARROW)
-        assert clipped == [], "the text of a list ends before its arrow"
-        assert seen.complaints == []
-
-
-def test_on_a_phone_the_question_is_folded_called_back_and_solved_before_anything_is_shown(chromium, twelve):
-    for seen in opened(chromium, twelve, size="phone"):
-        seen.open("?q=kakuu/115A1")
-        assert not seen.page.locator("#go-random").is_visible()
-        seen.page.tap("[data-switch=lists]")
-        assert seen.page.locator("#go-random").is_visible()
-        seen.page.tap("[data-switch=unfolded]")
-        assert seen.page.locator("#card .who").first.is_visible() and seen.page.locator("#card .key").is_visible()
-        seen.page.evaluate("window.scrollTo(0, 1200)")
-        assert seen.page.locator("#card .stem").bounding_box()["y"] < 0
-        seen.page.tap("#card .recall")
-        assert 0 < seen.page.locator("#card .choices").bounding_box()["y"] < 600, "the choices lie over the replies"
-        assert seen.page.get_attribute("#card .recall", "aria-expanded") == "true"
-        seen.page.evaluate("window.scrollTo(0, 0)")
-        seen.wait("() => document.querySelector('#card .recall').getAttribute('aria-expanded') === 'false'")
-        seen.page.tap("[data-switch=solving]")
-        seen.page.tap("#go-next")
-        seen.wait("() => document.querySelector('#card h2').innerText === '115A2'")
-        assert not seen.page.locator("#grid").is_visible() and not seen.page.locator("#card .who").first.is_visible()
-        seen.page.tap("#card [data-letter=c]")
-        assert seen.page.locator("#grid").is_visible()
-        assert "C ✓" in seen.page.inner_text(".own-answer")
-        seen.page.tap("#go-next")
-        seen.wait("() => document.querySelector('#card h2').innerText === '115A3'")
-        assert not seen.page.locator("#grid").is_visible(), "the next question is asked first, too"
-        assert seen.complaints == []
-
-
-TEXT_UNDER_ARROW = """() => [...document.querySelectorAll('.controls input[role=listbox]')].filter(i => i.offsetParent)
-  .filter(i => { const arrow = i.closest('.wrap-inner').querySelector('.icon-wrap').getBoundingClientRect();
-    return i.getBoundingClientRect().right - parseFloat(getComputedStyle(i).paddingRight) > arrow.left; })
-  .map(i => i.value)"""
-
-
-def test_models_are_hidden_pinned_and_ordered_and_a_link_and_a_later_visit_show_the_same(chromium, twelve):
-    for seen in opened(chromium, twelve):
-        seen.open("?q=kakuu/115A1")
-        seen.page.click("#grid .chips summary")
-        seen.page.click("#grid .chips [data-name='o1'] [data-pin]")
-        seen.page.click("#grid .chips [data-name='base'] [data-hide]")
-        seen.page.click("#grid .chips [data-name='final'] [data-earlier]")
-        order = ["o1", "final", "cpt", *(name for name in TWELVE[3:] if name != "o1")]
-        assert seen.page.evaluate(BOXES) == order
-        heads = seen.page.eval_on_selector_all(
-            "#grid .matrix .name", "names => names.filter(n => n.offsetParent).length"
-        )
-        assert heads == 11
-        assert seen.page.inner_text("[data-shown-models]") == "11"
-        before = seen.page.inner_text("#card h2")
-        seen.page.click("#go-next")
-        seen.wait("before => document.querySelector('#card h2').innerText !== before", before)
-        assert seen.page.evaluate(BOXES) == order, "another question keeps them"
-        link = query(seen)
-        seen.open("?q=kakuu/115A2")
-        assert seen.page.evaluate(BOXES) == order
-        for other in opened(chromium, twelve):
-            other.open(f"?q={link['q']}&models={quote(link['models'])}")
-            assert other.page.evaluate(BOXES) == order
-        seen.page.click("#grid .chips summary")
-        seen.page.click("[data-all-models]")
-        assert seen.page.evaluate(BOXES) == [*TWELVE]
-        assert "models" not in query(seen)
-        assert seen.complaints == []
-
-
 def test_a_link_restores_an_ordered_list(tab, evaluation_folder):
     recorded = load(str(evaluation_folder))
     for sort in ("hardest", "longest"):
@@ -280,30 +175,6 @@ def test_hostile_output_is_inert_text_on_every_tab(tab, evaluation_folder):
     assert tab.foreign == []
 
 
-def test_a_reply_is_read_as_it_was_meant_beside_its_question_and_as_written_on_request(
-    chromium, tmp_path_factory, tmp_path
-):
-    text = "<think>" + "考え。" * 900 + "</think>## 所見\n- **発熱**\n- 咳\n\n答え：a"
-    folder = write(tmp_path / "shown", per_section=1)
-    file = folder / "records" / "simulated.parquet"
-    table = pq.read_table(file)
-    written = [text if prompt == "explain" else "答え：a" for prompt in table.column("prompt").to_pylist()]
-    pq.write_table(table.set_column(table.column_names.index("completion"), "completion", pa.array(written)), file)
-    for address in served(tmp_path_factory, results=str(folder)):
-        for seen in opened(chromium, address):
-            seen.open()
-            reply = seen.page.locator("#grid .reply.explain").first
-            assert reply.locator("strong").inner_text() == "発熱" and reply.locator("li").count() == 2
-            assert "2,700" in reply.locator("summary").inner_text() and not reply.locator(".thinking .raw").is_visible()
-            assert reply.bounding_box()["y"] < 600, "the first explanation begins on the first screen"
-            seen.page.mouse.wheel(0, 900)
-            seen.wait("() => window.scrollY > 300")
-            assert 0 <= seen.page.locator("#card").bounding_box()["y"] < 100, "the question stays in view"
-            seen.page.locator("details.as-written summary").first.click()
-            seen.wait("text => document.querySelector('details.as-written pre').textContent === text", text)
-            assert seen.complaints == []
-
-
 def test_two_replies_are_compared_on_request_and_others_can_be_chosen(tab):
     tab.open("?q=kakuu/115A3")
     tab.page.click("#grid .differ summary")
@@ -321,6 +192,22 @@ def test_the_exact_prompt_comes_when_it_is_opened(tab):
     tab.open("?q=kakuu/115A1")
     tab.page.locator("details.prompt summary").last.click()
     tab.wait("() => document.querySelectorAll('details.prompt pre')[1].textContent.includes('Explanation:')")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_a_connection_that_is_lost_is_reported_in_the_readers_language(
+    chromium, tmp_path_factory, evaluation_folder, language
+):
+    serving = served(tmp_path_factory, results=str(evaluation_folder))
+    for seen in opened(chromium, next(serving), language=language):
+        seen.open("?q=kakuu/115A1")
+        next(serving, None)  # closes the server
+        seen.page.click("#go-next")
+        seen.page.locator("[class*=toast-title]").first.wait_for()
+        text = seen.page.locator("[class*=toast-body]").first.inner_text()
+        assert ("接続が切れました" if language == "ja" else "Connection Lost") in text
+        assert ("Attempting" in text) == (language == "en")
 
 
 @pytest.mark.parametrize("language", ["ja", "en"])

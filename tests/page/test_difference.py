@@ -70,6 +70,16 @@ def test_a_sentence_without_counterpart_is_beside_an_empty_cell():
     ]
 
 
+def test_alike_sentences_are_beside_each_other_whatever_is_between_and_marks_of_form_are_no_words():
+    left = ["前置きである。", "**右下肢の腱反射は亢進している。**", "病変は右の脊髄にある。"]
+    right = ["- 右下肢の腱反射が亢進する。", "経過は長い。", "予後は悪い。", "よって病変は右の脊髄にある。"]
+    rows = aligned(left, right)
+    assert [row.places for row in rows] == [(0, None), (1, 0), (None, 1), (None, 2), (2, 3)]
+    assert "**" not in rows[1].left and rows[1].right.startswith("<mark>・</mark>右下肢の腱反射")
+    assert rows[-1].right == "<mark>よって</mark>病変は右の脊髄にある。"
+    assert aligned(["**肺炎**。"], ["肺炎。"])[0].equal, "only its form differs"
+
+
 @pytest.mark.parametrize(
     ("text", "answer", "place"),
     [

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from medllm.page.difference import aligned
-from medllm.page.html import DRAWN, formatted, mathml, reply_html, safe
+from medllm.page.html import safe
+from medllm.page.markdown import DRAWN, formatted, mathml, reply_html
 from tests.page.simulated import HOSTILE
 
 
@@ -37,6 +38,24 @@ def test_formulas_become_mathml_and_prices_and_code_stay_text():
 def test_broken_or_endless_latex_stays_the_text_that_was_written(latex):
     assert mathml(latex) is None
     assert words_of(formatted(f"値は ${latex}$ です")) == words_of(f"<p>値は {safe(f'${latex}$')} です")
+
+
+@pytest.mark.parametrize(
+    ("text", "bold"),
+    [
+        (
+            "本症例では**「左下肢で温痛覚が低下」**しています。これは**右側の脊髄**を示す。",
+            ["「左下肢で温痛覚が低下」", "右側の脊髄"],
+        ),
+        ("**発熱。**よって**肺炎（細菌性）**である。", ["発熱。", "肺炎（細菌性）"]),
+        ("**CT（造影）**で**90%**以上", ["CT（造影）", "90%"]),
+        ("a **bold** word, not 2 ** 3 ** 4", ["bold"]),
+        ("snake_case_name と _強調_", []),
+    ],
+)
+def test_bold_ends_where_the_writer_of_japanese_ended_it(text, bold):
+    assert re.findall(r"<strong>(.*?)</strong>", formatted(text)) == bold
+    assert "<em>case</em>" not in formatted(text)
 
 
 def test_line_breaks_of_a_model_stay_line_breaks():

@@ -59,3 +59,14 @@ def describe_amount(number: float) -> str:
         if number >= size * (0.9995 if unit != "k" else 1):
             return f"{number / (1e3 if unit == 'k' else size):.3g} {unit}"
     return f"{number:,.0f}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration with one unit.
+
+    >>> format_duration(40), format_duration(600), format_duration(9000)
+    ('40 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

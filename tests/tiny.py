@@ -11,13 +11,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.recipe.settings import Cpt, Lora, Rpo, Sft
 
 _QUICK = {"dtype": "float32", "gradient_checkpointing": False, "logging_steps": 1, "save_steps": 2, "report_to": ()}
 _QUICK |= {"max_steps": 6, "total_batch_size": 4}
 CPT = Cpt(lora=Lora(r=4, lora_alpha=8), per_device_train_batch_size=2, max_length=64, learning_rate=1e-2, **_QUICK)
 RPO = Rpo(model="cpt", rpo_alpha=10, max_length=256, learning_rate=1e-3, **_QUICK)
-"""Six steps of either training, with a checkpoint after every other one."""
+SFT = Sft(
+    data=[{"source": "./talks", "license": "cc-by-4.0", "published": "2015-04-01"}],
+    held_out=[],
+    cutoff="2017-12-31",
+    lora=Lora(r=4, lora_alpha=8),
+    per_device_train_batch_size=2,
+    max_length=96,
+    learning_rate=1e-2,
+    **_QUICK,
+)
+"""Six steps of each training, with a checkpoint after every other one."""
 
 NAMES = "患者 発熱 咳嗽 心電図 腎 肝 投与 mg 診断 急性 慢性 治療 痛み 胸部 正解 答え 問題 解説"
 WORDS = [*NAMES.split(), *"abcde。、123"]
@@ -234,6 +244,14 @@ MARK = re.compile(
 """How the families write what steers a model."""
 
 
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A chat template without marks of what is learnt, for the small bases."""
+SFT = SFT.model_copy(update={"chat_template": CHAT})
+
+
 def make_corpus(folder: Path, count: int = 40, longest: int = 40) -> Path:
     """Write a corpus folder of invented documents."""
     (folder / "corpus").mkdir(parents=True)
@@ -254,6 +272,23 @@ def make_pairs(folder: Path, count: int = 16) -> Path:
         "rejected": [f"{text}\n答え: b" for text in rejected],
     }
     pq.write_table(pa.table(columns), folder / "data" / "train.parquet")
+    return folder
+
+
+def make_talks(folder: Path, count: int = 24) -> Path:
+    """Write a folder of invented conversations, every third with two turns of the assistant."""
+    folder.mkdir(parents=True)
+    asked, replied = (sentences(2 * count, seed=seed, longest=10) for seed in (30, 31))
+    lines = []
+    for number in range(count):
+        turns = [number, *([count + number] if number % 3 == 0 else [])]
+        messages = [
+            {"role": role, "content": text}
+            for turn in turns
+            for role, text in (("user", asked[turn]), ("assistant", replied[turn]))
+        ]
+        lines.append(json.dumps({"messages": messages}, ensure_ascii=False))
+    (folder / "talks.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     return folder
 
 
@@ -303,12 +338,13 @@ def make_exam(folder: Path, count: int = 12, *, first: str = "2015-02-07", seed:
 
 
 def make_sources(folder: Path) -> dict[str, Path]:
-    """What both trainings are made from, by the names that the stages know."""
+    """What the trainings are made from, by the names that the stages know."""
     base = make_base(folder / "base")
     return {
         "base": base,
         "corpus": make_corpus(folder / "corpus"),
         "preferences": make_pairs(folder / "preferences"),
+        "./talks": make_talks(folder / "talks"),
         "cpt": make_adapter(folder / "cpt", base),
     }
 

@@ -112,14 +112,14 @@ def main() -> None:
         _shard_on_cpu()
     else:
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    from medllm.stages import cpt, rpo
+    from medllm.stages import cpt, rpo, sft
     from medllm.training.launcher import SETTINGS
 
     given = json.loads(os.environ["GIVEN"])
     exec(os.environ["PATCHES"], {"rank": dist.get_rank()})
     settings = SETTINGS[given["stage"]].model_validate(given["settings"])
     sources = {name: Path(path) for name, path in given["sources"].items()}
-    {"cpt": cpt, "rpo": rpo}[given["stage"]].make(settings, sources, Path(given["out"]))
+    {"cpt": cpt, "sft": sft, "rpo": rpo}[given["stage"]].make(settings, sources, Path(given["out"]))
     dist.destroy_process_group()
 
 

@@ -142,7 +142,7 @@ def _shown(planned: "CostPlan", recipe: Path) -> str:
 
 
 def _facts(step: "StageCost") -> list[str]:
-    from medllm.recipe.estimate import format_duration
+    from medllm.wording import format_duration
 
     lines = []
     if step.trainable_parameters:

@@ -237,7 +237,7 @@ class QuickstartDisplay:
 
     def plan(self, plan: "BuildPlan") -> None:
         """Print what exists, what will be built, and about how long that takes."""
-        from medllm.recipe.estimate import format_duration
+        from medllm.wording import format_duration
 
         self._left = [item.stage for item in plan.missing]
         for item in plan.items:
@@ -256,7 +256,7 @@ class QuickstartDisplay:
         from medllm.launch.local import launch
         from medllm.pipeline.facts import facts_of
         from medllm.pipeline.progress import POLL_SECONDS
-        from medllm.recipe.estimate import format_duration
+        from medllm.wording import format_duration
         from medllm.work_progress import poll_in_background
 
         self.say(f"{item.stage}: {STAGE_PURPOSE[item.stage]}")
@@ -278,7 +278,7 @@ class QuickstartDisplay:
 
     def finish(self) -> None:
         """Print the total time."""
-        from medllm.recipe.estimate import format_duration
+        from medllm.wording import format_duration
 
         self.say(f"finished in {format_duration(time.monotonic() - self._began)}")
 

@@ -17,7 +17,7 @@ from medllm.launch import local
 from medllm.pipeline import BuildContext, BuildPlan, StagePlan, make
 from medllm.processes import start_guarded
 from medllm.recipe.base import Settings, Stage
-from medllm.recipe.settings import Cpt, Rpo
+from medllm.recipe.settings import Cpt, Rpo, Sft
 from medllm.stages.workdir import move_into_place, work_folder, write_facts
 
 LEFT_BEHIND = ("config.json", "tokenizer_config.json", "README.md")
@@ -184,6 +184,12 @@ def launch(plan: BuildPlan, item: StagePlan, made: dict[Stage, Artifact], bench:
 def refuse(item: StagePlan) -> None:
     """Raise LaunchError for what AutoTrain cannot do: checked for the whole plan before its first stage is made."""
     settings, stage = item.settings, item.stage
+    if isinstance(settings, Sft):
+        raise LaunchError(
+            "launch.autotrain-without-sft",
+            "sft: AutoTrain would learn whole conversations, and medllm learns the assistant's turns alone. Use --on "
+            "local, jobs or slurm.",
+        )
     if not isinstance(settings, Cpt | Rpo):
         return
     if isinstance(settings, Rpo) and settings.rpo_alpha > 0:

@@ -23,7 +23,9 @@ from medllm.weights.checkpoint import read_json
 
 CARDS = (".gitattributes", "README.md", Provenance.FILE)
 """Files that the pipeline or the Hub adds to an output."""
-RECORDS = (*CARDS, "facts.json", "certificate.json", "training/*", "audit.html", "audit.json")
+TABLES = ("instructions/*", "dropped/*", "audit/*")
+"""The lists of the conversations that a training has read."""
+RECORDS = (*CARDS, "facts.json", "certificate.json", "training/*", "audit.html", "audit.json", *TABLES)
 """Those, and what a stage of weights records of its work: times, memory, curves."""
 OF_ROUNDS = ("rounds.parquet", "pairs/*", "samples/*", "audit/*", "records/*", "kept_back/*")
 """What `rounds` writes beside the model it hands on: how it came about."""
@@ -51,7 +53,7 @@ def content_of(stage: Stage, out: Path) -> str:
         return _digest(_rows_with(out / "data", CONVERSATION))
     if stage == "preferences":
         return _digest([*_rows_with(out / "data", PAIR), _round(out)])
-    if stage in ("cpt", "rpo", "rounds", "merge"):
+    if stage in ("cpt", "sft", "rpo", "rounds", "merge"):
         return _digest([digest_of_folder(out, without=(*RECORDS, *OF_ROUNDS)), _round(out)])
     return _digest([digest_of_folder(out, without=CARDS)])
 
@@ -187,6 +189,11 @@ FORGOTTEN = "forgotten"
 FORGOTTEN_FILE = "forgotten.jsonl"
 
 
+def _reads_texts(recipe: Recipe, stage: Stage) -> bool:
+    """Return whether a stage reads texts or past exams themselves, from which withdrawn rows are left out."""
+    return stage in ("corpus", "teach", "sft", "preferences", "rounds")
+
+
 def forgotten_repo(namespace: str) -> str:
     """Name the dataset that lists the withdrawn rows of a namespace."""
     return f"{namespace}/medllm-forgotten"
@@ -211,7 +218,7 @@ class Resolver:
             source = self._input(use, made)
             if source is not None:
                 resolved[source.reference] = source
-        if stage in ("corpus", "teach", "preferences", "rounds") and (forgotten := self._forgotten()):
+        if _reads_texts(self.recipe, stage) and (forgotten := self._forgotten()):
             resolved[FORGOTTEN] = forgotten
         return tuple(resolved.values())
 

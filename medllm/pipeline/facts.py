@@ -75,6 +75,14 @@ def _teach(facts: Mapping[str, Any]) -> str:
     return f"kept {kept} of {share}, from {replies} of {facts['teacher']['model']} (not kept: {counts}){cost}"
 
 
+def _sft(facts: Mapping[str, Any]) -> str:
+    return (
+        f"trained on {facts['trained']:,} of {facts['conversations_read']:,} conversations "
+        f"({describe_amount(facts['tokens_learnt'])} tokens learnt) in {number_of(facts['steps'], 'update')} "
+        f"({facts['epochs']:.3g} epochs){_loss(facts['first_loss'], facts['last_loss'])}"
+    )
+
+
 def _preferences(facts: Mapping[str, Any]) -> str:
     pairs, samples, questions = (number_of(facts[f"{noun}s"], noun) for noun in ("pair", "sample", "question"))
     return f"{pairs} from {samples} of {questions} ({describe_counts(facts['labels'])})"
@@ -140,6 +148,7 @@ SENTENCES: dict[Stage, Callable[[Mapping[str, Any]], str]] = {
     "corpus": _corpus,
     "cpt": _cpt,
     "teach": _teach,
+    "sft": _sft,
     "preferences": _preferences,
     "rpo": _rpo,
     "rounds": _rounds,

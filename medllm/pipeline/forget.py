@@ -23,6 +23,7 @@ from medllm.pipeline.clean import find_work
 from medllm.pipeline.content import FORGOTTEN_FILE, forgotten_repo
 from medllm.pipeline.trace import (
     KEYS,
+    PARQUET,
     READ_ROWS,
     TracedRow,
     descendants,
@@ -130,7 +131,7 @@ def local_places(hub: Hub, repo: str, name: str, work: Path) -> list[tuple[Path,
 def _unknown(hub: Hub, tables: list[Version], repo: str, name: str) -> HubError:
     there: set[str] = set()
     for table in tables:
-        folder = hub.pull(table.artifact)
+        folder = hub.pull(table.artifact, PARQUET)
         for path in folder.rglob("*.parquet"):
             for key in set(KEYS) & set(pq.read_schema(path).names):
                 there |= set(map(str, pq.read_table(path, columns=[key])[key].to_pylist()))

@@ -181,6 +181,7 @@ CHECKS: dict[Stage, Callable[[Path, Facts], None]] = {
     "corpus": _needs_rows("corpus", "corpus/*.parquet", "document"),
     "cpt": _check_adapter,
     "teach": _needs_rows("teach", "data/*.parquet", "explanation"),
+    "sft": _check_adapter,
     "preferences": _needs_rows("preferences", "data/*.parquet", "pair"),
     "rpo": _check_adapter,
     "rounds": _check_adapter,
@@ -211,7 +212,10 @@ def failed_gate_conditions(
 
 
 def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    if not recipe.gate.audit or recipe.corpus is None:
+    if not recipe.gate.audit:
+        return
+    yield from _audit_of_instructions(recipe, facts)
+    if recipe.corpus is None:
         return
     open_findings = facts.get("corpus", {}).get("audit", {}).get("unreviewed")
     if open_findings is None:
@@ -233,8 +237,33 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
             )
 
 
+def _audit_of_instructions(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for place, own in _instructions(recipe, facts).items():
+        waiting = own.get("audit", {}).get("unreviewed")
+        if waiting is None:
+            yield f"gate.audit: the conversations of `{place}` have no leakage audit. Run that stage with held_out"
+        elif waiting:
+            yield (
+                f"gate.audit: {waiting} matches of the leakage audit in the conversations of `{place}` need a person's "
+                f"review. Read audit.html there, and list those that are not leaks under {place}.leaks_reviewed"
+            )
+
+
+def _instructions(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the facts of the conversations that a recipe learns from, by the block that names them."""
+    return {"sft": facts.get("sft", {})} if recipe.sft else {}
+
+
 def _personal(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    if not recipe.gate.personal_data or recipe.corpus is None:
+    if not recipe.gate.personal_data:
+        return
+    for place, own in _instructions(recipe, facts).items():
+        if standing := own.get("personal_data", {}).get("standing"):
+            yield (
+                f"gate.personal_data: {standing} places in the conversations of `{place}` seem to name a patient. Set "
+                f"{place}.personal_data: drop"
+            )
+    if recipe.corpus is None:
         return
     kept = facts.get("corpus", {}).get("personal_data", {}).get("standing")
     if kept is None:

@@ -14,15 +14,20 @@ from medllm.pipeline.teachers import ancestors_of, teacher_facts, teachers_of
 from medllm.recipe import Recipe
 from medllm.recipe.base import STAGES, Stage, parse_reference
 from medllm.recipe.dependencies import askings_of
-from medllm.recipe.estimate import format_duration
+from medllm.wording import format_duration
 
-TRAININGS = ("cpt", "rpo", "rounds")
+TRAININGS: tuple[Stage, ...] = ("cpt", "sft", "rpo", "rounds")
 
 
 def lineage(
-    plan: BuildPlan, item: StagePlan, made: Mapping[Stage, Artifact], hub: Hub, own: Provenance | None = None
+    plan: BuildPlan,
+    item: StagePlan,
+    made: Mapping[Stage, Artifact],
+    hub: Hub,
+    own: Provenance | None = None,
+    facts: Mapping[str, Any] = {},
 ) -> dict[str, Any]:
-    """Plain values for the templates; `own` is the provenance of the item itself, which may not be pushed yet."""
+    """Plain values for the templates; `own` and `facts` are of the item itself, which may not be pushed yet."""
     way = ancestors_of(plan, item)
     sources = {source.reference: source for step in way for source in step.inputs if source.reference not in STAGES}
     base = sources.pop("base", None)
@@ -31,7 +36,7 @@ def lineage(
     data = {name: source for name, source in sources.items() if name not in exams}
     card = _card(plan, base, hub) if base else None
     base_license = license_of(card) if card else None
-    counted = _counted(made, hub)
+    counted = _counted(made, hub, facts)
     data_licenses = {
         name: counted.get(name) or _stated(plan, name) or _license(plan, source, hub) for name, source in data.items()
     }
@@ -125,10 +130,11 @@ def _license(plan: BuildPlan, source: Input, hub: Hub, name: str | None = None) 
     return license_of(card) if card else None
 
 
-def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
-    """The licences that the corpus found on the rows of each source, which is more than a card states."""
+def _counted(made: Mapping[Stage, Artifact], hub: Hub, own: Mapping[str, Any]) -> dict[str, str]:
+    """The licences of the rows of each source, as corpus and trainings have read them: more than a card states."""
     names: dict[str, set[str]] = {}
-    for part in facts_of(hub, made["corpus"]).get("sources", []) if "corpus" in made else []:
+    read = [own, *(facts_of(hub, made[stage]) for stage in ("corpus", *TRAININGS) if stage in made)]
+    for part in (part for facts in read for part in facts.get("sources", [])):
         names.setdefault(part["source"], set()).add(part["license"])
     return {source: ", ".join(sorted(licenses)) for source, licenses in names.items()}
 
@@ -136,7 +142,7 @@ def _counted(made: Mapping[Stage, Artifact], hub: Hub) -> dict[str, str]:
 def _stated(plan: BuildPlan, name: str) -> str | None:
     """What the recipe itself states of a source's licence."""
     recipe = plan.recipe
-    stages = (recipe.corpus, *(settings for _, settings in askings_of(recipe)))
+    stages = (recipe.corpus, recipe.sft, *(settings for _, settings in askings_of(recipe)))
     blocks = [source for stage in stages if stage for source in stage.data]
     return next((block.license.lower() for block in blocks if block.source == name and block.license), None)
 
@@ -145,6 +151,7 @@ TEMPLATES: dict[Stage, str] = {
     "corpus": "dataset_cards/corpus.md",
     "cpt": "model_card/adapter.md",
     "teach": "dataset_cards/teach.md",
+    "sft": "model_card/adapter.md",
     "preferences": "dataset_cards/preferences.md",
     "rpo": "model_card/adapter.md",
     "rounds": "model_card/adapter.md",
@@ -175,7 +182,7 @@ def card_of(
         repo_id=item.repo_id,
         recipe=recipe_facts(plan.recipe),
         upstream={stage: facts_of(hub, artifact) for stage, artifact in made.items()},
-        lineage=lineage(plan, item, made, hub, provenance),
+        lineage=lineage(plan, item, made, hub, provenance, facts),
         results=results,
     )
 

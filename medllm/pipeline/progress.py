@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from medllm.pipeline.plan import StagePlan
-from medllm.recipe.estimate import format_duration
 from medllm.recipe.rounds import parts_of
 from medllm.recipe.training import Training
+from medllm.wording import format_duration
 from medllm.work_progress import WorkProgress, poll_in_background, progress_in, read_progress
 
 POLL_SECONDS = 2.0

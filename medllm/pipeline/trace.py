@@ -18,8 +18,11 @@ from medllm.recipe.base import parse_reference
 KEYS = ("id", "question_id", "locator", "prompt_hash")
 """Columns by which people name a row of a corpus, of preference pairs or of records."""
 
-READ_ROWS = ("corpus", "cpt", "teach", "preferences", "rounds")
-"""The stages that read the rows of a source outside the recipe, and whose tables hold them."""
+READ_ROWS = ("corpus", "teach", "sft", "preferences", "rpo", "rounds")
+"""The stages that read the rows of a source outside the recipe, and whose tables list them."""
+
+PARQUET = ("*.parquet",)
+"""The files of an output that have rows; of a model's repository the weights are not pulled."""
 
 TOLD = (
     "id",
@@ -118,7 +121,7 @@ def descendants(start: Artifact, known: list[RepoState]) -> list[RepoState]:
 
 def rows(hub: Hub, artifact: Artifact, name: str) -> list[TracedRow]:
     """List the rows of one artifact that have this name."""
-    folder = hub.pull(artifact)
+    folder = hub.pull(artifact, PARQUET)
     return [row for path in sorted(folder.rglob("*.parquet")) for row in _rows_of(folder, path, artifact, name)]
 
 
@@ -128,7 +131,7 @@ def _rows_of(folder: Path, path: Path, artifact: Artifact, name: str) -> Iterato
     keys = [column for column in KEYS if column in columns]
     if not keys:
         return
-    table = pq.read_table(path, columns=sorted({*texts, *keys, *({"text"} & columns)}))
+    table = pq.read_table(path, columns=sorted({*texts, *keys, *({"text", "sha256"} & columns)}))
     for key in keys:
         hits = table.filter(pc.equal(pc.cast(table[key], "string"), name)).to_pylist()
         if hits:
@@ -137,8 +140,8 @@ def _rows_of(folder: Path, path: Path, artifact: Artifact, name: str) -> Iterato
 
 
 def _traced(artifact: Artifact, file: str, hit: dict[str, Any], shown: list[str]) -> TracedRow:
-    text = hit.get("text")
-    hashes = frozenset([text_hash(text)] if text else [])
+    hashed = text_hash(hit["text"]) if hit.get("text") else hit.get("sha256")
+    hashes = frozenset([hashed] if hashed else [])
     return TracedRow(artifact, file, {name: hit[name] for name in shown if hit[name] is not None}, hashes)
 
 
@@ -153,16 +156,17 @@ def rows_with_texts(
     """Yield the rows with these texts, by their sha256, that are not among the known ones: under any name."""
     before = {(row.artifact, row.file) for row in known}
     for artifact in artifacts if texts else ():
-        folder = hub.pull(artifact)
+        folder = hub.pull(artifact, PARQUET)
         for path in sorted(folder.rglob("*.parquet")):
             file = path.relative_to(folder).as_posix()
             columns = set(pq.read_schema(path).names)
-            if "text" not in columns or (artifact, file) in before:
+            hashed = next((column for column in ("text", "sha256") if column in columns), None)
+            if hashed is None or (artifact, file) in before:
                 continue
             shown = [column for column in TOLD if column in columns]
-            for batch in pq.ParquetFile(path).iter_batches(1000, columns=[*shown, "text"]):
-                hits = (row for row in batch.to_pylist() if row["text"] and text_hash(row["text"]) in texts)
-                yield from (_traced(artifact, file, hit, shown) for hit in hits)
+            for batch in pq.ParquetFile(path).iter_batches(1000, columns=[*shown, hashed]):
+                traced = (_traced(artifact, file, row, shown) for row in batch.to_pylist())
+                yield from (row for row in traced if row.hashes & texts)
 
 
 def direct_consumers(source: Artifact, known: list[RepoState]) -> list[RepoState]:

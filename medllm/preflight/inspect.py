@@ -4,18 +4,14 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from medllm.corpus.documents import read_date, read_license
-from medllm.corpus.read.files import read_drafts
-from medllm.corpus.read.sources import TextSource, split_source
-from medllm.errors import DataError, ModelError, RecipeError
+from medllm.errors import ModelError, RecipeError
 from medllm.preflight.exams import Findings, check_exams, check_past_questions, check_rounds
+from medllm.preflight.texts import check_conversations, check_texts
 from medllm.recipe import Recipe, Use, uses
 from medllm.recipe.base import Stage, base_of, parse_reference
-from medllm.recipe.data import Corpus, DataSource
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.rounds import Rounds
 from medllm.recipe.servers import for_prompt, is_address, switches, takes_any_type
@@ -168,80 +164,6 @@ def check_converter(recipe: Recipe, stages: Collection[Stage], findings: Finding
             find_converter(os.environ)
 
 
-SAMPLED = 20
-"""Texts of a source that are opened: enough to see a licence or a date that no text states."""
-
-
-def check_texts(settings: Corpus, sources: Mapping[str, Path], findings: Findings) -> None:
-    """Open the first texts of each source within reach, and ask for licence and date in one line."""
-    given = [(f"corpus.data[{number}]", source) for number, source in enumerate(settings.data)]
-    if settings.replay:
-        given.append(("corpus.replay", settings.replay))
-    for place, source in given:
-        if source.source in sources:
-            with findings.collect(place):
-                _check_source(source, sources[source.source])
-    tokenizer = settings.tokenizer
-    if tokenizer and tokenizer in sources and not (sources[tokenizer] / "tokenizer.json").is_file():
-        text = f"there is no tokenizer.json in {sources[tokenizer]}. Save the tokenizer there, or leave the line out."
-        findings.add("corpus.tokenizer", DataError("corpus.no-tokenizer", text))
-
-
-def _check_source(source: DataSource, folder: Path) -> None:
-    texts_of = TextSource(
-        source.source,
-        folder,
-        columns=dict(source.columns),
-        license=source.license,
-        published=source.published.isoformat() if source.published else None,
-        exam_date=source.exam_date.isoformat() if source.exam_date else None,
-        exam=source.exam,
-        years=source.years,
-    )
-    drafts = list(islice((draft for part in split_source(texts_of) for draft in read_drafts(part)), SAMPLED))
-    texts = [draft for draft in drafts if not draft.fault]
-    if not texts:
-        why = sorted({draft.fault for draft in drafts if draft.fault})
-        listed = "; ".join(why[:3]) or "it is empty"
-        raise DataError("corpus.nothing-readable", f"{source.source}: none of the first texts can be read: {listed}")
-    missing = []
-    if all(read_license(draft.license) is None for draft in texts):
-        missing.append("license")
-    if all(not draft.published for draft in texts):
-        missing.append("published")
-    if source.exam and all(not draft.exam_date for draft in texts):
-        missing.append("exam_date")
-    if missing:
-        lacks = " and ".join(_NAMES[key] for key in missing)
-        raise DataError(
-            "corpus.facts-missing",
-            f"{source.source}: its first texts state {lacks} ({len(texts)} were opened). Write what is true of the "
-            f"whole source, in the form `{{{_line(source, missing)}}}`.",
-        )
-    for draft in texts:
-        if draft.published:
-            read_date(draft.published)
-
-
-_NAMES = {"license": "no licence", "published": "no date of publication", "exam_date": "no exam date"}
-_EXAMPLES = {"license": "cc-by-4.0", "published": "2015-04-01", "exam_date": "2015-02-07"}
-
-
-def _line(source: DataSource, missing: list[str]) -> str:
-    """Write the source as a recipe would, with an example for what is missing."""
-    stated = {
-        key: str(value)
-        for key, value in (
-            ("license", source.license),
-            ("published", source.published),
-            ("exam_date", source.exam_date),
-        )
-        if value
-    }
-    keys = {"source": source.source, **({"exam": source.exam} if source.exam else {}), **stated}
-    return ", ".join(f"{key}: {value}" for key, value in [*keys.items(), *((key, _EXAMPLES[key]) for key in missing)])
-
-
 def inspect(
     recipe: Recipe,
     stages: Collection[Stage],
@@ -262,6 +184,8 @@ def inspect(
         check_texts(recipe.corpus, sources, findings)
     if "teach" in stages and recipe.teach:
         check_past_questions(recipe.teach, sources, findings, thorough=thorough, place="teach")
+    if "sft" in stages and recipe.sft:
+        check_conversations("sft", recipe.sft, recipe.sft, sources, findings)
     if "preferences" in stages and recipe.preferences:
         check_past_questions(recipe.preferences, sources, findings, thorough=thorough)
     if "rounds" in stages and recipe.rounds:

@@ -20,10 +20,12 @@ from medllm.generation.types import BASE, Request
 from medllm.preferences.questions import select_questions
 from medllm.recipe import Recipe
 from medllm.recipe.servers import OPENAI_PREFIX, ApiModel, for_prompt, is_address
-from medllm.recipe.settings import Cpt, Evaluate, Preferences, Rpo
+from medllm.recipe.settings import Cpt, Evaluate, Instructions, Preferences, Rpo, Sft
 from medllm.stages.corpus import text_source
 from medllm.stages.preferences import prompts_of
+from medllm.training.conversations import writer_of
 from medllm.training.cpt import ITEM, Talk, make_rows, read_texts
+from medllm.training.instructions import read_conversations
 from medllm.training.load import chat_template_for, tokenizer_folder
 from medllm.training.pair_batches import VALUES, encode_pairs, read_pairs
 from medllm.weights.load import load_tokenizer
@@ -31,7 +33,7 @@ from medllm.weights.loadable import has_tokenizer, refuse_without_tokenizer
 
 ROWS = 2
 """Rows that are shown of a kind."""
-ADAPTERS = ("cpt", "rpo", "rounds", "merge")
+ADAPTERS = ("cpt", "sft", "rpo", "rounds", "merge")
 """Stages whose model has the tokenizer and the chat template of the base while it does not exist yet."""
 
 
@@ -57,6 +59,8 @@ def shown_rows(recipe: Recipe, sources: Mapping[str, Path]) -> Iterator[ShownRow
     with tempfile.TemporaryDirectory() as folder:
         if recipe.cpt:
             yield from _of_cpt(recipe, recipe.cpt, within, Path(folder))
+        if recipe.sft:
+            yield from _of_conversations("sft", recipe.sft, recipe.sft, within)
         if recipe.preferences:
             yield from _of_preferences(recipe.preferences, within)
         if recipe.rpo:
@@ -113,6 +117,27 @@ def _coming_items(recipe: Recipe, sources: Mapping[str, Path]) -> Dataset:
         for draft in islice((draft for draft in drafts if not draft.fault), ROWS)
     ]
     return Dataset.from_list(rows)
+
+
+def _of_conversations(
+    place: str, block: Instructions, training: Sft | Rpo, sources: dict[str, Path]
+) -> Iterator[ShownRow | str]:
+    """Yield the first conversations of a training, each row with the assistant's tokens that are learnt."""
+    if (missing := _missing(place, training.model, sources)) is not None:
+        yield missing
+        return
+    tokenizer = load_tokenizer(tokenizer_folder(training, sources))
+    for source in block.data:
+        if source.source not in sources:
+            yield f"{place}: `{source.source}` does not exist yet, so no conversation is shown."
+            continue
+        read = read_conversations(source, sources[source.source], block, block.system_prompt)
+        some = [conversation for conversation, _ in islice(read, ROWS)]
+        talks = any(conversation.messages for conversation in some)
+        writer = writer_of(tokenizer, chat_template_for(training, sources, tokenizer, talks=talks), block)
+        for number, conversation in enumerate(some, 1):
+            for ids, learnt in writer.pieces(conversation):
+                yield _row(f"{place}, {source.source}, conversation {number}", tokenizer, ids, [False, *learnt[1:]])
 
 
 def _of_preferences(settings: Preferences, sources: dict[str, Path]) -> Iterator[ShownRow | str]:

@@ -89,16 +89,18 @@ def _inner(value: object, dump: Any) -> Any:  # noqa: ANN401  a JSON value has n
     return dump
 
 
-Stage = Literal["corpus", "cpt", "teach", "preferences", "rpo", "rounds", "merge", "evaluate", "space"]
+Stage = Literal["corpus", "cpt", "teach", "sft", "preferences", "rpo", "rounds", "merge", "evaluate", "space"]
 Kind = Literal["model", "dataset", "space"]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""The stages in the order of the pipeline; a stage may use only those before it."""
+"""The stages in the order of the pipeline; a stage may use only those before it. `sft` comes behind the training whose
+model it continues."""
 
 KINDS: dict[Stage, Kind] = {
     "corpus": "dataset",
     "cpt": "model",
     "teach": "dataset",
+    "sft": "model",
     "preferences": "dataset",
     "rpo": "model",
     "rounds": "model",

@@ -6,7 +6,19 @@ from pathlib import Path
 
 from medllm.recipe.base import parse_reference
 from medllm.recipe.hardware import Machine, Shape
-from medllm.recipe.settings import Corpus, Cpt, DataSource, Evaluate, Lora, Preferences, Recipe, Rpo, Teach, Training
+from medllm.recipe.settings import (
+    Corpus,
+    Cpt,
+    DataSource,
+    Evaluate,
+    Lora,
+    Preferences,
+    Recipe,
+    Rpo,
+    Sft,
+    Teach,
+    Training,
+)
 from medllm.recipe.training import ALL_LINEAR
 
 BYTES_PER_TOKEN = 3.4
@@ -17,7 +29,7 @@ PLAIN = frozenset({".csv", ".html", ".htm", ".json", ".jsonl", ".md", ".txt"})
 """Files whose bytes are text; the size of others (parquet, PDF) does not give their text's."""
 
 
-def trained_tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:
+def trained_tokens(recipe: Recipe, settings: Cpt | Sft | Rpo) -> int | None:
     """Count the tokens of a training, over all epochs; None when the recipe does not decide them.
 
     An upper bound for pairs and for steps: rows may be shorter than `max_length`.
@@ -30,6 +42,9 @@ def trained_tokens(recipe: Recipe, settings: Cpt | Rpo) -> int | None:
     if isinstance(settings, Cpt):
         size = corpus_tokens(recipe) if settings.data == "corpus" else None
         return None if size is None else int(size * settings.num_train_epochs)
+    if isinstance(settings, Sft):
+        sizes = [_source_tokens(recipe, source) for source in settings.data]
+        return None if None in sizes else int(sum(size or 0 for size in sizes) * settings.num_train_epochs)
     pairs = most_pairs(recipe) if settings.data == "preferences" else None
     return None if pairs is None else int(pairs * rows * settings.max_length * settings.num_train_epochs)
 

@@ -130,6 +130,44 @@ class Corpus(Settings):
     """The machine; left out of the digest."""
 
 
+class Instructions(Settings):
+    """Conversations to learn from, admitted like the texts of a corpus."""
+
+    data: DataList
+    """The conversations: JSONL or Parquet with `messages`, or with `prompt` and `completion`; with `exam` past exam
+    items, as conversations."""
+    held_out: tuple[str, ...] | None = None
+    """Held-out exams: every conversation is audited against them; the list of `corpus` when left out."""
+    exam_years: ExamYears = Field(default_factory=dict)
+    """The years that are held out, by exam; those under `exams` when left out, else all."""
+    cutoff: date | None = None
+    """Latest day of publication; the recipe's own `cutoff` when left out. A conversation without a day is too young."""
+    allowed_licenses: tuple[str, ...] | None = None
+    """The licences that are allowed; every stated one when left out. An unknown licence is never allowed."""
+    formats: tuple[Literal["plain", "explain"], ...] = ("plain", "explain")
+    """The prompts in which each past exam item with an explanation becomes a conversation."""
+    template: Literal["paper", "igakuqa"] = "paper"
+    """The wording of those prompts."""
+    personal_data: Literal["drop", "keep", "stop"] = "drop"
+    """What to do with conversations that may name a patient; a public push is refused while any are kept."""
+    pii_reviewed: tuple[str, ...] = ()
+    """Ids of findings of personal data that a person has reviewed and that identify no patient."""
+    leaks_reviewed: tuple[str, ...] = ()
+    """Ids of conversations, or names of sources, that a person has reviewed and found free of the exams."""
+    format: Literal["auto", "completion", "chat"] = "auto"
+    """`auto` trains rows as they are: conversations by the model's chat template, texts as texts that go on; `chat`
+    takes the prompt of a text for what the user writes."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Values for the chat template, as `{reasoning_effort: low}`; those of a row's own column of this name win."""
+    system_prompt: str | None = None
+    """The system message of conversations that have none."""
+    assistant_only_loss: bool = True
+    """Learn the assistant's turns alone, with their thinking and end marks; of `prompt` and `completion` the latter.
+    `false` learns every token."""
+    on_too_long: Literal["stop", "drop"] = "stop"
+    """Action when a conversation is longer than `max_length`: stop before the training, or leave it out whole."""
+
+
 class Preferences(Asking):
     """Sample answers to past exams and rank them: ground truth above right answers above wrong ones."""
 

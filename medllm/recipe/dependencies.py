@@ -13,6 +13,7 @@ from medllm.recipe.settings import (
     Corpus,
     Cpt,
     Evaluate,
+    Instructions,
     Lora,
     Merge,
     OwnExam,
@@ -20,6 +21,7 @@ from medllm.recipe.settings import (
     Recipe,
     Rounds,
     Rpo,
+    Sft,
     Space,
     Stage,
     Teach,
@@ -50,12 +52,7 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
     collected: list[Use] = []
     match settings:
         case Corpus():
-            collected += _data("corpus.data", settings)
-            collected += [Use("corpus.held_out", name, "exam") for name in settings.held_out]
-            if settings.tokenizer:
-                collected.append(Use("corpus.tokenizer", settings.tokenizer, "model", only=("tokenizer.json",)))
-            if settings.replay:
-                collected.append(Use("corpus.replay.source", settings.replay.source, "dataset"))
+            collected += _texts(settings)
         case Teach():
             collected += [Use("teach.model", name, "model") for name in (settings.reference,) if name]
             collected += _past_exams("teach", settings)
@@ -74,6 +71,8 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
             ]
             if isinstance(settings, Rpo) and settings.reference:
                 collected.append(Use("rpo.reference", settings.reference, "model"))
+        case Sft():
+            collected += [Use("sft.model", settings.model, "model"), *_conversations("sft", settings)]
         case Merge():
             collected.append(Use("merge.model", settings.model, "model"))
         case Evaluate():
@@ -88,10 +87,20 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
             collected += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
         case Space():
             collected.append(Use("space.results", settings.results, "dataset"))
-    loads = isinstance(settings, Cpt | Preferences | Rpo | Rounds | Merge | Evaluate)
+    loads = isinstance(settings, Cpt | Sft | Preferences | Rpo | Rounds | Merge | Evaluate)
     if (loads or (isinstance(settings, Teach) and settings.reference)) and recipe.base is not None:
         collected.append(Use("base", "base", "model"))
     return tuple(collected)
+
+
+def _texts(settings: Corpus) -> Iterator[Use]:
+    """Yield what the corpus reads."""
+    yield from _data("corpus.data", settings)
+    yield from (Use("corpus.held_out", name, "exam") for name in settings.held_out)
+    if settings.tokenizer:
+        yield Use("corpus.tokenizer", settings.tokenizer, "model", only=("tokenizer.json",))
+    if settings.replay:
+        yield Use("corpus.replay.source", settings.replay.source, "dataset")
 
 
 def _past_exams(place: str, settings: Teach | Preferences) -> Iterator[Use]:
@@ -104,7 +113,13 @@ def _past_exams(place: str, settings: Teach | Preferences) -> Iterator[Use]:
         yield Use(f"{place}.exemplars", settings.exemplars, "dataset")
 
 
-def _data(place: str, settings: Corpus | Preferences | Teach) -> Iterator[Use]:
+def _conversations(place: str, block: Instructions) -> Iterator[Use]:
+    """Yield what a block of conversations reads."""
+    yield from _data(f"{place}.data", block)
+    yield from (Use(f"{place}.held_out", name, "exam") for name in block.held_out or ())
+
+
+def _data(place: str, settings: Corpus | Preferences | Teach | Instructions) -> Iterator[Use]:
     for index, source in enumerate(settings.data):
         yield Use(f"{place}[{index}]", source.source, "dataset")
 
@@ -150,10 +165,15 @@ def repo_id(recipe: Recipe, stage: Stage) -> str:
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """List the stages of a recipe, in order."""
+    """List the stages of a recipe, in order: `sft` comes behind the training whose model it trains further."""
     from medllm.recipe.settings import STAGES
 
-    return tuple(stage for stage in STAGES if getattr(recipe, stage) is not None)
+    there = [stage for stage in STAGES if getattr(recipe, stage) is not None]
+    before = next((stage for stage in there if recipe.sft and stage == recipe.sft.model), None)
+    if before and there.index(before) > there.index("sft"):
+        there.remove("sft")
+        there.insert(there.index(before) + 1, "sft")
+    return tuple(there)
 
 
 def is_full(recipe: Recipe, stage: str) -> bool:
@@ -161,12 +181,18 @@ def is_full(recipe: Recipe, stage: str) -> bool:
     settings = _training_of(recipe, stage)
     if settings is None or settings.lora is not None:
         return False
-    return settings.model == "base" or is_full(recipe, settings.model)
+    return settings.model == "base" or is_full(_before(recipe, stage), settings.model)
 
 
-def trainings_of(recipe: Recipe) -> Iterator[tuple[str, Cpt | Rpo]]:
+def _before(recipe: Recipe, stage: str) -> Recipe:
+    """Return the recipe without a training, whose start is looked up: a faulty recipe may name a circle."""
+    return recipe.model_copy(update={stage.partition(".")[0]: None})
+
+
+def trainings_of(recipe: Recipe) -> Iterator[tuple[str, Cpt | Sft | Rpo]]:
     """Yield the settings of each training, by their key in the recipe; those of the rounds are `rounds.rpo`."""
-    given = {"cpt": recipe.cpt, "rpo": recipe.rpo, "rounds.rpo": recipe.rounds.rpo if recipe.rounds else None}
+    given = {"cpt": recipe.cpt, "sft": recipe.sft, "rpo": recipe.rpo}
+    given |= {"rounds.rpo": recipe.rounds.rpo} if recipe.rounds else {}
     yield from ((place, settings) for place, settings in given.items() if settings is not None)
 
 
@@ -185,18 +211,18 @@ def askings_of(recipe: Recipe) -> Iterator[tuple[str, Teach | Preferences]]:
     yield from samplings_of(recipe)
 
 
-def _training_of(recipe: Recipe, stage: str) -> Cpt | Rpo | None:
+def _training_of(recipe: Recipe, stage: str) -> Cpt | Sft | Rpo | None:
     """Return the settings of a stage's training, with the model it starts from; None for other stages."""
     stage = stage.partition(".")[0]
     if stage == "rounds" and recipe.rounds:
         return recipe.rounds.rpo.model_copy(update={"model": recipe.rounds.model})
-    return {"cpt": recipe.cpt, "rpo": recipe.rpo}.get(stage)
+    return dict(trainings_of(recipe)).get(stage)
 
 
 def lora_of(recipe: Recipe, source: str) -> Lora | None:
     """Return the adapter settings of a stage of this recipe, or None."""
     settings = _training_of(recipe, source)
-    return (settings.lora or lora_of(recipe, settings.model)) if settings else None
+    return (settings.lora or lora_of(_before(recipe, source), settings.model)) if settings else None
 
 
 def loaded_together(recipe: Recipe, asked: list[str]) -> list[list[str]]:
@@ -215,7 +241,7 @@ def weights_of(recipe: Recipe, source: str) -> str:
     settings = _training_of(recipe, source)
     if settings is None or is_full(recipe, source):
         return source if settings else "base"
-    return weights_of(recipe, settings.model)
+    return weights_of(_before(recipe, source), settings.model)
 
 
 @dataclass(frozen=True)

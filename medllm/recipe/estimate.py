@@ -46,6 +46,7 @@ from medllm.recipe.hardware import (
 from medllm.recipe.servers import takes_any_type
 from medllm.recipe.settings import (
     KINDS,
+    STAGES,
     Cpt,
     Evaluate,
     Kind,
@@ -54,6 +55,7 @@ from medllm.recipe.settings import (
     Recipe,
     Rounds,
     Rpo,
+    Sft,
     Stage,
     Teach,
     Training,
@@ -223,7 +225,7 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
     facts: dict[str, Any] = {}
     if shape:
         match settings:
-            case Cpt() | Rpo():
+            case Cpt() | Sft() | Rpo():
                 facts = _training(recipe, stage, settings, shape, on)
             case Rounds():
                 facts = _rounds(recipe, settings, shape, on)
@@ -252,7 +254,7 @@ def _disk(recipe: Recipe, stage: Stage, settings: Any, shape: Shape, on: Machine
         return {}
     full = settings if isinstance(settings, Training) and is_full(recipe, stage) else None
     named = {use.source for use in uses(recipe, stage) if use.wanted == "model"}
-    models = {"base", *(weights_of(recipe, source) for source in named if source in ("cpt", "rpo", "rounds"))}
+    models = {"base", *(weights_of(recipe, source) for source in named if source in STAGES)}
     need = disk_bytes(shape, stage, settings.dtype, models=len(models), full=full)
     facts: dict[str, Any] = {"gb_disk": round(need / 1e9, 1)}
     has = DISK.get(on.flavor or "") if on else None
@@ -265,18 +267,19 @@ def _disk(recipe: Recipe, stage: Stage, settings: Any, shape: Shape, on: Machine
     return facts
 
 
-def _training(recipe: Recipe, stage: Stage, settings: Cpt | Rpo, shape: Shape, on: Machine | None) -> dict[str, Any]:
+def _training(
+    recipe: Recipe, stage: Stage, settings: Cpt | Sft | Rpo, shape: Shape, on: Machine | None
+) -> dict[str, Any]:
     lora = settings.lora or lora_of(recipe, settings.model)
     full = is_full(recipe, stage)
     if lora is None and not full:
         return {"notes": ("the size of the adapter is that of its start and unknown here",)}
-    shape_of_adapter = lora
     facts: dict[str, Any] = {"trainable_parameters": trainable_parameters(shape, lora)}
     if on:
 
         def need(changed: Sized, other: Machine) -> Memory:
             assert isinstance(changed, Training)
-            return best_memory(shape, changed, shape_of_adapter, other)
+            return best_memory(shape, changed, lora, other)
 
         facts |= _fitting(stage, fit(settings, on, need), on)
         if update := seconds_an_update(shape, settings, on):
@@ -341,8 +344,8 @@ def _answering(
 
 def _fitting(stage: Stage, fit: Fit, on: Machine) -> dict[str, Any]:
     memory = fit.memory
-    third = "activations" if stage in ("cpt", "rpo", "rounds") else "cache"
-    parts = {"weights": memory.weights, "adapter": memory.adapter, third: memory.activations}
+    parts = {"weights": memory.weights, "adapter": memory.adapter}
+    parts["activations" if stage in ("cpt", "sft", "rpo", "rounds") else "cache"] = memory.activations
     return {
         "gb_a_gpu": round(memory.total / 1e9, 1),
         "gb": {name: round(part / 1e9, 1) for name, part in parts.items()},
@@ -353,7 +356,7 @@ def _fitting(stage: Stage, fit: Fit, on: Machine) -> dict[str, Any]:
     }
 
 
-def _hours(operations: float, settings: Cpt | Rpo, on: Machine | None) -> dict[str, Any]:
+def _hours(operations: float, settings: Cpt | Sft | Rpo, on: Machine | None) -> dict[str, Any]:
     hours = gpu_hours(operations, on, settings.quantization) if on else None
     if hours is None or on is None:
         return {}
@@ -361,29 +364,17 @@ def _hours(operations: float, settings: Cpt | Rpo, on: Machine | None) -> dict[s
     return {"gpu_hours": round(hours, 2), "dollars": None if dollars is None else round(dollars, 2)}
 
 
-def _rate(settings: Cpt | Rpo, each: float, on: Machine | None) -> str:
+def _rate(settings: Cpt | Sft | Rpo, each: float, on: Machine | None) -> str:
     """Word the cost of a round number of tokens or pairs, for data of unknown size."""
     if isinstance(settings, Rpo):
         unit, operations = "1,000 pairs of full length", each * 2000 * settings.max_length
     else:
         unit, operations = "10 million tokens", each * 1e7
-    facts = _hours(operations, settings, on)
-    if not facts:
+    if not (facts := _hours(operations, settings, on)):
         return ""
     price = "" if facts["dollars"] is None else f", ${facts['dollars']:.2f}"
     return f"data size not stated: {facts['gpu_hours']:.2f} GPU-hours{price} for {unit} and epoch"
 
 
 def _gb(size: float) -> str:
-    return f"{size:.0f} GB" if size >= 10 else f"{size:.1f} GB"
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration with one unit.
-
-    >>> format_duration(40), format_duration(600), format_duration(9000)
-    ('40 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{size:.{0 if size >= 10 else 1}f} GB"

@@ -23,7 +23,7 @@ from medllm.recipe.errors import (
     with_new_places,
 )
 from medllm.recipe.rounds import RoundPreferences, Rounds, inherit
-from medllm.recipe.settings import Corpus, Evaluate, Preferences, Recipe, Teach
+from medllm.recipe.settings import Corpus, Evaluate, Instructions, Preferences, Recipe, Sft, Teach
 from medllm.recipe.validators import broken_rules, is_template
 
 LARGEST = 64_000
@@ -257,7 +257,7 @@ def template_text(given: str, folder: Path) -> str:
         return given  # which a rule reports
 
 
-_Dated = Corpus | Teach | Preferences | Evaluate
+_Dated = Corpus | Teach | Instructions | Preferences | Evaluate
 """A block with the years of the exams that it asks or holds out."""
 
 
@@ -267,8 +267,9 @@ def _inherited(recipe: Recipe) -> Recipe:
     if corpus and corpus.cutoff is None:
         corpus = corpus.model_copy(update={"cutoff": recipe.cutoff})
     teach = recipe.teach and _with_held_out(recipe.teach, recipe)
+    sft = recipe.sft and _with_held_out(recipe.sft, recipe)
     preferences = recipe.preferences and _with_held_out(recipe.preferences, recipe)
-    stages = {"corpus": corpus, "teach": teach, "preferences": preferences, "evaluate": recipe.evaluate}
+    stages = {"corpus": corpus, "teach": teach, "sft": sft, "preferences": preferences, "evaluate": recipe.evaluate}
     filled: dict[str, Any] = {name: stage and _with_years(stage, recipe) for name, stage in stages.items()}
     for name, stage in {"cpt": recipe.cpt, "rpo": recipe.rpo, **filled}.items():
         other = isinstance(stage, Teach) and not stage.is_itself  # whose template is its own
@@ -278,12 +279,12 @@ def _inherited(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"rounds": _complete(recipe.rounds, recipe)}) if recipe.rounds else recipe
 
 
-_Asking = TypeVar("_Asking", Teach, Preferences, RoundPreferences)
-"""A block that asks past questions."""
+_Asking = TypeVar("_Asking", Teach, Sft, Preferences, RoundPreferences)
+"""A block that asks past questions, or learns from conversations."""
 
 
 def _with_held_out(asking: _Asking, recipe: Recipe) -> _Asking:
-    """Fill in the exams that are held out of the past questions, and the cutoff."""
+    """Fill in the exams that are held out of past questions or conversations, and the cutoff."""
     held_out = asking.held_out
     if held_out is None:
         held_out = recipe.corpus.held_out if recipe.corpus else ()

@@ -39,6 +39,8 @@ def development_exam_is_not_trained(recipe: Recipe) -> Iterator[RecipeFault]:
     if recipe.corpus:
         same = held if list(held.values()) != [recipe.corpus.held_out] else {}
         held = {"corpus.held_out": recipe.corpus.held_out, **same}
+    if recipe.sft and recipe.sft.held_out not in held.values():
+        held["sft.held_out"] = recipe.sft.held_out or ()
     for place, names in held.items():
         if rounds.exam not in names:
             text = f"`rounds` develops on `{rounds.exam}`, which is not held out. Add it here."

@@ -21,11 +21,11 @@ from medllm.recipe.base import (
     parse_reference,
     settings_for_digest,
 )
-from medllm.recipe.data import Corpus, Data, DataList, DataSource, Preferences, Replay, Share, expand_name
+from medllm.recipe.data import Corpus, Data, DataList, DataSource, Instructions, Preferences, Replay, Share, expand_name
 from medllm.recipe.rounds import Rounds
 from medllm.recipe.servers import ApiModel
 from medllm.recipe.teaching import Teach
-from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Training
+from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Sft, Training
 
 
 class SlurmOptions(Settings):
@@ -36,7 +36,7 @@ class SlurmOptions(Settings):
     )
 
     nodes: int = Field(default=1, ge=1, le=1024)
-    """Nodes for cpt, rpo, preferences and evaluate, each with the GPUs of `run_on`; other stages take one."""
+    """Nodes for cpt, sft, rpo, preferences and evaluate, each with the GPUs of `run_on`; other stages take one."""
     cpus: int = Field(default=4, ge=1)
     """Processors on each node."""
     mem: str | None = Field(default=None, pattern=r"^[1-9][0-9]*[KMGT]?$|^0$")
@@ -84,6 +84,7 @@ __all__ = [
     "DataList",
     "DataSource",
     "Evaluate",
+    "Instructions",
     "JobsOptions",
     "Kind",
     "Lora",
@@ -100,6 +101,7 @@ __all__ = [
     "Rounds",
     "Rpo",
     "Settings",
+    "Sft",
     "Share",
     "SlurmOptions",
     "Space",
@@ -228,6 +230,8 @@ class Recipe(Settings):
     """Corpus to adapter."""
     teach: Teach | None = None
     """Past exams to a teacher's explanations."""
+    sft: Sft | None = None
+    """Conversations to adapter."""
     preferences: Preferences | None = None
     """Past exams to pairs."""
     rpo: Rpo | None = None

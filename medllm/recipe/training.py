@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from medllm.recipe.base import Settings
-from medllm.recipe.data import Share, as_list
+from medllm.recipe.data import Instructions, Share, as_list
 from medllm.recipe.servers import Asking
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -192,6 +192,21 @@ class Cpt(Training, Asking):
     packing: bool = True
     """Fill rows with several documents that do not attend to each other; no text is lost either way. With `format:
     chat` the exam items among them are conversations by the model's chat template; other texts stay texts."""
+
+
+class Sft(Training, Instructions):
+    """Supervised fine-tuning on conversations: the model learns the assistant's turns."""
+
+    model: str = "base"
+    """The model to train: `base`, or the adapter of `cpt` or `rpo`."""
+    lora: Lora | None = None
+    """A new adapter; when left out, the adapter of `model` is trained further, or all weights of a full model."""
+    chat_template: str | None = None
+    """The chat template of a model that has none; the recipe's `chat_template` when left out."""
+    packing: bool = True
+    """Fill rows with several conversations that do not attend to each other; none is cut either way."""
+    metric_for_best_model: Literal["loss"] = "loss"
+    """What makes an evaluation the best: the mean negative log-likelihood of a held-out token that would be learnt."""
 
 
 class Rpo(Training):

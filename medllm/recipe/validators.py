@@ -4,7 +4,17 @@ from collections.abc import Callable, Iterator
 from datetime import date
 
 from medllm.exam.benchmarks import CATALOGUE
-from medllm.recipe.dependencies import Use, allows, askings_of, hosts_of, is_full, stages_of, uses
+from medllm.recipe.dependencies import (
+    Use,
+    allows,
+    askings_of,
+    hosts_of,
+    is_full,
+    lora_of,
+    stages_of,
+    trainings_of,
+    uses,
+)
 from medllm.recipe.errors import RecipeFault, did_you_mean
 from medllm.recipe.hardware import machine, machine_names
 from medllm.recipe.round_rules import ROUND_RULES
@@ -14,6 +24,7 @@ from medllm.recipe.settings import (
     STAGES,
     Corpus,
     Evaluate,
+    Instructions,
     Preferences,
     Recipe,
     Reference,
@@ -85,7 +96,7 @@ def _stage_faults(recipe: Recipe, stage: Stage, use: Use) -> Iterator[RecipeFaul
     there = f"Available: {', '.join(_made_above(recipe, stage, use)) or 'nothing'}."
     if named == stage:
         yield RecipeFault("recipe.own-input", use.place, f"`{named}` cannot be its own input. {there}")
-    elif STAGES.index(named) > STAGES.index(stage):
+    elif _position(recipe, named) > _position(recipe, stage):
         text = f"`{named}` runs after `{stage}` and cannot be its input. {there}"
         yield RecipeFault("recipe.later-stage", use.place, text)
     elif getattr(recipe, named) is None:
@@ -100,9 +111,19 @@ def _made_above(recipe: Recipe, stage: Stage, use: Use) -> list[str]:
     above = [
         earlier
         for earlier in stages_of(recipe)
-        if STAGES.index(earlier) < STAGES.index(stage) and KINDS[earlier] == use.wanted
+        if _position(recipe, earlier) < _position(recipe, stage) and KINDS[earlier] == use.wanted
     ]
     return (["base"] if use.wanted == "model" else []) + list(above)
+
+
+def _position(recipe: Recipe, stage: Stage) -> float:
+    """Return where a stage is in the order of the recipe; of a stage that it lacks, where it would be."""
+    there = stages_of(recipe)
+    return (
+        there.index(stage)
+        if stage in there
+        else sum(STAGES.index(known) < STAGES.index(stage) for known in there) - 0.5
+    )
 
 
 def _outside_faults(
@@ -175,9 +196,10 @@ def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
             yield f"{stage}.cutoff", settings.cutoff
 
 
-def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Teach | Preferences]]:
-    """Return what past exams are learnt from, by its key in the recipe."""
-    return [*([("corpus", recipe.corpus)] if recipe.corpus else ()), *askings_of(recipe)]
+def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Teach | Preferences | Instructions]]:
+    """Return what past exams and other texts are learnt from, by its key in the recipe."""
+    given: list[tuple[str, Corpus | Instructions | None]] = [("corpus", recipe.corpus), ("sft", recipe.sft)]
+    return [*((place, block) for place, block in given if block), *askings_of(recipe)]
 
 
 def chat_templates_are_texts(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -200,14 +222,15 @@ def is_template(text: str) -> bool:
 
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
     """A merge needs an adapter, and two adapters that become one can be added up."""
-    below = recipe.cpt.lora if recipe.cpt and recipe.rpo and recipe.rpo.model == "cpt" else None
-    above = recipe.rpo.lora if recipe.rpo else None
-    if below and above and (below.use_dora or above.use_dora):
-        text = "RPO writes its adapter and that of `cpt` as one, which DoRA does not allow. Remove `rpo.lora` to train "
-        text += "the adapter of `cpt` further, or set `use_dora: false`."
-        yield RecipeFault("recipe.adapter-mix", "rpo.lora.use_dora" if above.use_dora else "rpo.lora", text)
+    for stage, settings in trainings_of(recipe):
+        below = lora_of(recipe, settings.model) if stage in ("sft", "rpo") and settings.model != stage else None
+        above = settings.lora
+        if below and above and (below.use_dora or above.use_dora):
+            text = f"`{stage}` writes its adapter and that of `{settings.model}` as one, which DoRA does not allow. "
+            text += f"Remove `{stage}.lora` to train the adapter below further, or set `use_dora: false`."
+            yield RecipeFault("recipe.adapter-mix", f"{stage}.lora" + ".use_dora" * above.use_dora, text)
     if recipe.merge and recipe.merge.model == "base":
-        text = "`base` has no adapter to merge. Name `cpt` or `rpo`."
+        text = "`base` has no adapter to merge. Name `cpt`, `sft` or `rpo`."
         yield RecipeFault("recipe.no-adapter-to-merge", "merge.model", text)
     elif recipe.merge and is_full(recipe, recipe.merge.model):
         text = f"`{recipe.merge.model}` trains all weights: it is a full model, and there is nothing to merge. Remove "

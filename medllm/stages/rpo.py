@@ -31,7 +31,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         pairs, held_out, tally = _pairs(settings, sources, work)
         if launch_processes("rpo", settings, sources, out):
             return
-        from medllm.training.checkpointing import run
+        from medllm.training.checkpointing import run, write_trained
         from medllm.training.layout import choose_pairs
         from medllm.training.load import load_start
         from medllm.training.rpo import make_trainer
@@ -51,7 +51,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         result = run(trainer, "rpo", work)
         state = gather_sharded_state(trainer)
         if trainer.is_world_process_zero():
-            _write(trainer, start, settings, work, state)
+            write_trained(trainer, start, settings, work, state)
             made_from: dict[str, Any] = {"base": start.base.name, "fingerprint": start.base.fingerprint}
             made_from |= {
                 "round": _round(sources[settings.data]),
@@ -126,20 +126,6 @@ def _keep_other_reference(settings: Rpo, sources: dict[str, Path], parts: tuple[
     trainer.accelerator.free_memory()
     del trainer, start
     release()
-
-
-def _write(trainer: Any, start: Any, settings: Rpo, work: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
-    """Write the adapter or the full model; one trained above another is first made one with it."""
-    from medllm.training.checkpointing import save_adapter_only, write_trained
-    from medllm.weights.adapter import Adapter, write_base
-    from medllm.weights.merge import concatenate
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    write_trained(trainer, start, settings, work, state)
-    if start.below is not None:
-        save_adapter_only(model, work / "above", state)
-        concatenate([start.below, Adapter(work / "above")], work)
-        write_base(work, start.base)
 
 
 def _facts(settings: Rpo, result: Any, trainer: Any) -> dict[str, Any]:  # noqa: ANN401

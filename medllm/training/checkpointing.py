@@ -16,11 +16,12 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainerCallback
 
 from medllm.errors import TrainingError
-from medllm.recipe.settings import Cpt, Rpo
-from medllm.weights.adapter import write_base
+from medllm.recipe.settings import Cpt, Rpo, Sft
+from medllm.weights.adapter import Adapter, write_base
 from medllm.weights.chat_template import PLAIN, ChatTemplate, begun_template, plain_template
 from medllm.weights.checkpoint import Checkpoint
 from medllm.weights.load import TextTokens, end_marks
+from medllm.weights.merge import concatenate
 
 SETS = ("target_modules", "exclude_modules")
 
@@ -75,14 +76,19 @@ def write_adapter(
     write_tokenizer(tokenizer, out, given)
 
 
-def write_trained(trainer: Any, start: Any, settings: Cpt | Rpo, out: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
+def write_trained(trainer: Any, start: Any, settings: Cpt | Sft | Rpo, out: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
     """Write what was trained, an adapter or a full model, with the tokenizer; `start` is the TrainingStart.
 
-    A full model, which learnt in float32, is written in the numbers of `settings.dtype`.
+    A full model, which learnt in float32, is written in the numbers of `settings.dtype`. An adapter trained above
+    another is written as one with it; the folder `above` holds it alone.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "peft_config"):
         write_adapter(model, start.tokenizer, start.base, out, state, settings.chat_template)
+        if start.below is not None:
+            save_adapter_only(model, out / "above", state)
+            concatenate([start.below, Adapter(out / "above")], out)
+            write_base(out, start.base)
         return
     dtype = getattr(torch, settings.dtype)
     if state is not None:  # gathered from the shares of all devices, as it has learnt

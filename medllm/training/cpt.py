@@ -20,7 +20,7 @@ from medllm.errors import DataError
 from medllm.exam.prompts import split_item, system_of
 from medllm.exam.record import PROMPTS, PromptStyle
 from medllm.recipe.servers import for_prompt
-from medllm.recipe.settings import Cpt
+from medllm.recipe.settings import Cpt, Sft
 from medllm.training.callbacks import LAST_GOOD, StopOnNonFinite, TrainingLog, add_curves, watch_sharding
 from medllm.training.checkpointing import Checkpoints
 from medllm.training.data import read_table
@@ -190,11 +190,14 @@ class RowCollator:
     flat: bool = False
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Pad, mark where documents begin, and leave each document's first token unpredicted."""
+        """Pad, mark where documents begin, and leave each document's first token unpredicted.
+
+        Of rows with `learnt`, a truth value for each token, the others are read and not predicted.
+        """
         import torch
 
         if self.flat:
-            joined = {key: [value for row in rows for value in row[key]] for key in ("input_ids", "seq_lengths")}
+            joined = {key: [value for row in rows for value in row[key]] for key in rows[0] if key != SHARE}
             rows = [joined]
         width = max(len(row["input_ids"]) for row in rows)
         ids = torch.full((len(rows), width), self.pad_token_id)
@@ -204,6 +207,8 @@ class RowCollator:
             length = len(row["input_ids"])
             ids[number, :length] = torch.tensor(row["input_ids"])
             labels[number, :length] = ids[number, :length]
+            if "learnt" in row:
+                labels[number, :length][~torch.tensor(row["learnt"], dtype=torch.bool)] = IGNORED
             begin = 0
             for piece in row["seq_lengths"]:
                 positions[number, begin : begin + piece] = torch.arange(piece)
@@ -275,7 +280,7 @@ def make_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
-    settings: Cpt,
+    settings: Cpt | Sft,
     work: Path,
     held_out: Dataset | None = None,
 ) -> RowTrainer:

@@ -16,7 +16,7 @@ from pyarrow import ArrowInvalid, types
 
 from medllm.errors import DataError, disk_is_full, memory_is_full
 from medllm.files import atomic_folder
-from medllm.recipe.settings import Cpt, Rpo
+from medllm.recipe.settings import Cpt, Instructions, Rpo, Sft
 from medllm.training.devices import is_chief, split_batch, world
 from medllm.training.load import tokenizer_folder
 
@@ -26,7 +26,7 @@ LOOK = 0.2
 
 
 def prepared(
-    settings: Cpt | Rpo,
+    settings: Cpt | Sft | Rpo,
     sources: dict[str, Path],
     work: Path,
     make: Callable[[Path], tuple[Dataset | DatasetDict, dict[str, Any]]],
@@ -39,7 +39,7 @@ def prepared(
     """
     split_batch(settings.total_batch_size, settings.per_device_train_batch_size, world())
     tokenizer = tokenizer_folder(settings, sources)
-    folder = work / "cache" / f"tokens-{_key(settings, sources[settings.data], tokenizer)}"
+    folder = work / "cache" / f"tokens-{_key(settings, sources, tokenizer)}"
     if not is_chief():
         while not (folder / TALLY).is_file():
             time.sleep(LOOK)
@@ -69,17 +69,26 @@ _DECIDING = ("tokenizer", "vocab", "merges", "chat_template")
 """How the names of the files begin that decide a model's tokens."""
 
 
-def _key(settings: Cpt | Rpo, data: Path, tokenizer: Path) -> str:
+def _key(settings: Cpt | Sft | Rpo, sources: dict[str, Path], tokenizer: Path) -> str:
     """What the rows are made from: settings, and the names, sizes and times of the tables and the tokenizer's files."""
     deciding = _OF_ROWS | (_OF_HELD_OUT if settings.eval_strategy != "no" else set())
+    deciding |= set(Instructions.model_fields) if isinstance(settings, Sft) else set()
     values = settings.model_dump(mode="json", include=deciding)
-    tables = sorted(path for suffix in ("parquet", "jsonl") for path in data.rglob(f"*.{suffix}"))
+    data = [sources[settings.data]] if not isinstance(settings, Sft) else _read_by(settings, sources)
+    kinds = ("parquet", "jsonl", "ndjson")
+    tables = sorted(path for folder in data for kind in kinds for path in folder.rglob(f"*.{kind}"))
     files = [
         *tables,
         *sorted(path for path in tokenizer.iterdir() if path.name.startswith(_DECIDING)),
     ]
     seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps([values, seen], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_by(block: Instructions, sources: dict[str, Path]) -> list[Path]:
+    """List the folders that decide which conversations are admitted: the sources, the exams, what was withdrawn."""
+    named = [*(source.source for source in block.data), *(block.held_out or ()), "forgotten"]
+    return [sources[name] for name in named if name in sources]
 
 
 LINES = (".jsonl", ".ndjson")
@@ -149,7 +158,7 @@ def holds_conversations(root: Path, column: str) -> bool:
         if path.suffix == ".parquet":
             schema = pq.read_schema(path)
             return column in schema.names and types.is_list(schema.field(column).type)
-        return isinstance(next((row.get(column) for _, row in _rows_of(path)), None), list)
+        return isinstance(next((row.get(column) for _, row in table_rows(path)), None), list)
     return False
 
 
@@ -184,7 +193,7 @@ def _columns(path: Path) -> list[str]:
     """The columns of a file; of JSONL those of its first row."""
     if path.suffix == ".parquet":
         return list(pq.read_schema(path).names)
-    return next((list(row) for _, row in _rows_of(path)), [])
+    return next((list(row) for _, row in table_rows(path)), [])
 
 
 def _read(path: Path, cache: Path, columns: list[str], talks: frozenset[str]) -> Dataset:
@@ -213,7 +222,7 @@ def _read(path: Path, cache: Path, columns: list[str], talks: frozenset[str]) ->
 
 def _texts(path: str, columns: tuple[str, ...], talks: tuple[str, ...], version: str) -> Iterator[dict[str, str]]:
     """Rows of a file with these columns alone; `version` makes an edited file another one for the cache."""
-    for place, row in _rows_of(Path(path)):
+    for place, row in table_rows(Path(path)):
         texts: dict[str, str] = {}
         for column in columns:
             value = row.get(column)
@@ -235,7 +244,11 @@ def _texts(path: str, columns: tuple[str, ...], talks: tuple[str, ...], version:
         yield texts
 
 
-def _rows_of(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+def table_rows(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield place and values of each row of a Parquet or JSONL file; the place ends in the row's or line's number.
+
+    Raises DataError for a line that is no JSON object.
+    """
     if path.suffix == ".parquet":
         rows = (row for batch in pq.ParquetFile(path).iter_batches(1000) for row in batch.to_pylist())
         yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))

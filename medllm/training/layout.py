@@ -52,7 +52,9 @@ class Pieces(Dataset[dict[str, Any]]):  # type: ignore[misc]
 
     def __getitem__(self, at: int) -> dict[str, Any]:
         number, begin, end = self.places[at]
-        return {"input_ids": self.rows[number]["input_ids"][begin:end], "seq_lengths": [end - begin]}
+        row = self.rows[number]
+        cut = {name: row[name][begin:end] for name in ("input_ids", "learnt") if name in row}
+        return {**cut, "seq_lengths": [end - begin]}
 
 
 def _begins(lengths: list[int]) -> list[int]:
@@ -96,7 +98,7 @@ def choose_rows(trainer: RowTrainer) -> Found:
     if chosen is None:
         raise TrainingError(
             "training.no-row-layout",
-            f"cpt: a model of type `{kind}` reads a text in a batch in another way than alone, so its loss would be "
+            f"a model of type `{kind}` reads a text in a batch in another way than alone, so its loss would be "
             f"of other texts. {HERE}",
         )
     together, flat, share = chosen

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import DataError, ModelError
-from medllm.recipe.settings import Cpt, Lora, Rpo
+from medllm.recipe.settings import Cpt, Lora, Rpo, Sft
 from medllm.training.devices import is_sharded, split_batch
 from medllm.training.updates import evaluation_arguments
 from medllm.weights.adapter import TRANSPOSED, Adapter, is_adapter
@@ -42,7 +42,7 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def trainer_arguments(settings: Cpt | Rpo, work: Path, model: Any = None, rows: int = 0) -> dict[str, Any]:  # noqa: ANN401
+def trainer_arguments(settings: Cpt | Sft | Rpo, work: Path, model: Any = None, rows: int = 0) -> dict[str, Any]:  # noqa: ANN401
     """What SFTConfig and DPOConfig share, for a model as it was loaded and so many rows."""
     per_device, accumulation = split_batch(
         settings.total_batch_size, settings.per_device_train_batch_size, processes().num_processes
@@ -74,7 +74,7 @@ def trainer_arguments(settings: Cpt | Rpo, work: Path, model: Any = None, rows: 
     }
 
 
-def _optimizer(settings: Cpt | Rpo, *, cuda: bool) -> str:
+def _optimizer(settings: Cpt | Sft | Rpo, *, cuda: bool) -> str:
     if settings.optim == "muon":
         return "adamw_torch"  # transformers has no name for it: `set_up_optimizer` puts it in this one's place
     return "adamw_torch_fused" if cuda and settings.optim == "adamw_torch" else settings.optim
@@ -120,7 +120,7 @@ class MuonAndAdamW(torch.optim.Optimizer):  # type: ignore[misc]
         return loss
 
 
-def set_up_optimizer(trainer: Any, settings: Cpt | Rpo) -> None:  # noqa: ANN401  one of TRL's trainers
+def set_up_optimizer(trainer: Any, settings: Cpt | Sft | Rpo) -> None:  # noqa: ANN401  one of TRL's trainers
     """Choose an optimizer that transformers has no name for."""
     if settings.optim == "muon":
 
@@ -131,7 +131,7 @@ def set_up_optimizer(trainer: Any, settings: Cpt | Rpo) -> None:  # noqa: ANN401
         trainer.optimizer_cls_and_kwargs = (lambda: make, {})
 
 
-def _is_mixed(settings: Cpt | Rpo, model: Any) -> bool:  # noqa: ANN401
+def _is_mixed(settings: Cpt | Sft | Rpo, model: Any) -> bool:  # noqa: ANN401
     """Whether what learns are whole modules, or all of them, in float32: then autocast computes in fewer bits."""
     given = [settings.lora] if settings.lora else []
     configs = getattr(model, "peft_config", {}).values()
@@ -180,23 +180,25 @@ class TrainingStart:
     """The adapter that was folded into the model in memory, because the fresh one is trained above it."""
 
 
-def tokenizer_folder(settings: Cpt | Rpo, sources: dict[str, Path]) -> Path:
+def tokenizer_folder(settings: Cpt | Sft | Rpo, sources: dict[str, Path]) -> Path:
     """Find the tokenizer of what `model` names: beside it, or else beside the base."""
     folder = sources[settings.model]
     return folder if has_tokenizer(folder) else sources["base"]
 
 
 def chat_template_for(
-    settings: Cpt | Rpo, sources: dict[str, Path], tokenizer: PreTrainedTokenizerBase, *, talks: bool = False
+    settings: Cpt | Sft | Rpo, sources: dict[str, Path], tokenizer: PreTrainedTokenizerBase, *, talks: bool = False
 ) -> ChatTemplate | None:
     """Load the chat template by which a model is trained: its own, or its base's; None for texts that go on.
 
     `talks`: the data are pairs of conversations, which need one.
     """
+    if settings.format == "completion" and isinstance(settings, Sft):
+        return None
     if settings.format == "completion" and talks:
         raise DataError(
             "training.conversations-as-text",
-            f"{sources[settings.data]}: the pairs are conversations, and `rpo.format: completion` trains on texts. "
+            f"{settings.data}: the pairs are conversations, and `rpo.format: completion` trains on texts. "
             "Write `auto` or `chat`, or make the pairs with `preferences.format: completion`.",
         )
     tries = settings.format == "auto" and isinstance(settings, Cpt)
@@ -217,23 +219,23 @@ def chat_template_for(
     return ChatTemplate(tokenizer, text, settings.model)
 
 
-def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
+def load_start(settings: Cpt | Sft | Rpo, sources: dict[str, Path]) -> TrainingStart:
     """Load what `model` names.
 
-    An adapter is trained on as it is. With `lora` given, RPO folds it into the base in memory and puts a fresh adapter
-    above; the reference then is the model with that fresh adapter switched off. That cannot be done in 4 bits, where
-    folding would quantise the weights once more.
+    An adapter is trained on as it is. With `lora` given, SFT and RPO fold it into the base in memory and put a fresh
+    adapter above; the reference of RPO then is the model with that fresh adapter switched off. That cannot be done in
+    4 bits, where folding would quantise the weights once more.
     """
     folder = sources[settings.model]
     adapted = is_adapter(folder)
     base = Checkpoint(sources["base"] if adapted else folder)
     _refuse_untrainable(base)
     tokenizer = load_tokenizer(tokenizer_folder(settings, sources))
-    fresh_above = adapted and isinstance(settings, Rpo) and settings.lora is not None
+    fresh_above = adapted and isinstance(settings, Sft | Rpo) and settings.lora is not None
     if fresh_above and settings.quantization == "nf4":
         raise ModelError(
             "training.adapter-on-4-bit",
-            f"{folder}: with `lora`, RPO merges this adapter into the base and trains a new one, which 4-bit weights "
+            f"{folder}: with `lora`, this adapter is merged into the base and a new one trained, which 4-bit weights "
             "do not allow. Remove `lora` to continue training this adapter, or set `quantization: none`, or give the "
             "merged model.",
         )
@@ -244,7 +246,7 @@ def load_start(settings: Cpt | Rpo, sources: dict[str, Path]) -> TrainingStart:
     if fresh_above and base.tied and Adapter(folder).acts_on_both_ends:
         raise ModelError(
             "training.adapter-on-tied-ends",
-            f"{folder}: with `lora`, RPO merges this adapter into the base and trains a new one, and PEFT would change "
+            f"{folder}: with `lora`, this adapter is merged into the base and a new one trained, and PEFT would change "
             "the tied embedding and head twice. Merge it first (`medllm merge`) and give the merged model.",
         )
     full = not adapted and settings.lora is None
@@ -279,8 +281,8 @@ def _refuse_above(folder: Path, lora: Lora | None) -> None:
     if (lora and lora.use_dora) or not Adapter(folder).is_sum:
         raise ModelError(
             "training.dora-above",
-            f"{folder}: with `lora`, RPO trains a new adapter above this one and writes both as one, which DoRA does "
-            "not allow. Remove `rpo.lora` to train this adapter further, or give the merged model.",
+            f"{folder}: with `lora`, a new adapter is trained above this one and written as one with it, which DoRA "
+            "does not allow. Remove `lora` to train this adapter further, or give the merged model.",
         )
 
 

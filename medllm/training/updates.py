@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from medllm.errors import DataError, TrainingError
-from medllm.recipe.settings import Cpt, Rpo
+from medllm.recipe.settings import Cpt, Rpo, Sft
 
 SHARE = "share"
 """Column of a row: its part of the mean over the rows of its update."""
@@ -257,7 +257,7 @@ def hold_out(groups: Sequence[str], size: float, seed: int) -> list[bool]:
     return [group in chosen for group in groups]
 
 
-def evaluation_arguments(settings: Cpt | Rpo, rows: int) -> dict[str, Any]:
+def evaluation_arguments(settings: Cpt | Sft | Rpo, rows: int) -> dict[str, Any]:
     """The arguments of TRL's trainers for an evaluation, of a training on so many rows; none without one."""
     if settings.eval_strategy == "no":
         return {}
@@ -318,7 +318,7 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = self.stopped = True
 
 
-def add_evaluation(trainer: Any, settings: Cpt | Rpo, work: Path) -> None:  # noqa: ANN401  one of our trainers
+def add_evaluation(trainer: Any, settings: Cpt | Sft | Rpo, work: Path) -> None:  # noqa: ANN401  one of our trainers
     """Let a trainer that has rows to evaluate keep its best weights, or end early, as the recipe has it."""
     if settings.eval_strategy == "no":
         return

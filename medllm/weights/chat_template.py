@@ -142,6 +142,18 @@ class ChatTemplate:
         values: Mapping[str, Any] = {},
     ) -> list[int]:
         """Return the tokens with which a reply goes on from `prompt`, as the template writes it, with its end mark."""
+        return self.turn(messages, content, reasoning, thinks=thinks, values=values)[1]
+
+    def turn(
+        self,
+        messages: Sequence[Message],
+        content: str,
+        reasoning: str = "",
+        *,
+        thinks: bool = False,
+        values: Mapping[str, Any] = {},
+    ) -> tuple[list[int], list[int]]:
+        """Return the tokens of `prompt` and of `reply` together, in half the time."""
         chosen = {**switches(thinks), **values}
         asked = self._fitted(messages)
         prompt = self._ids(asked, chosen, begins_reply=True)
@@ -150,7 +162,7 @@ class ChatTemplate:
         if whole[: len(prompt)] != prompt:
             # The template writes a past reply otherwise than a model writes it: DeepSeek's drops the thinking.
             whole = [*prompt, *self._raw_reply(content, reasoning, opened=self.opens_thinking(thinks, values))]
-        return self._ended(whole[len(prompt) :])
+        return prompt, self._ended(whole[len(prompt) :])
 
     def opens_thinking(self, thinks: bool, values: Mapping[str, Any] = {}) -> bool:
         """Return whether the prompt itself begins the thinking, so that a reply has only the mark of its end."""

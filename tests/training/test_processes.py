@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from medllm.recipe.settings import Cpt, Lora, Rpo
-from medllm.stages import cpt, rpo
+from medllm.stages import cpt, rpo, sft
 from medllm.training.devices import split_batch
 from tests import tiny, together
 from tests.refusals import refused
@@ -18,6 +18,7 @@ COMMON = {"max_steps": 4, "total_batch_size": 4, "dtype": "float32", "learning_r
 COMMON |= {"gradient_checkpointing": False, "logging_steps": 1, "report_to": ()}
 TRAININGS = {
     "cpt": (cpt.make, Cpt(lora=Lora(r=4, lora_alpha=8), max_length=64, **COMMON)),
+    "sft": (sft.make, tiny.SFT.model_copy(update={**COMMON, "per_device_train_batch_size": 1, "packing": False})),
     "rpo": (rpo.make, Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON)),
 }
 
@@ -28,7 +29,9 @@ def losses(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [pytest.param("cpt", marks=pytest.mark.long), "rpo"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("cpt", marks=pytest.mark.long), pytest.param("sft", marks=pytest.mark.long), "rpo"]
+)
 def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
     base = tiny.make_base(tmp_path / "base")
     sources = {"base": base, "cpt": tiny.make_adapter(tmp_path / "cpt", base)}
@@ -36,12 +39,13 @@ def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
     sources["corpus"] = tiny.make_corpus(tmp_path / "corpus", 20, longest=80)
     # The last update of an epoch has one pair, so that a pair counted twice to fill the other device would show.
     sources["preferences"] = tiny.make_pairs(tmp_path / "pairs", 13)
+    sources["./talks"] = tiny.make_talks(tmp_path / "talks", 15)
     make, settings = TRAININGS[stage]
     make(settings, sources, tmp_path / "one")
     make(settings.model_copy(update={"accelerate": CONFIG}), sources, tmp_path / "two")
     assert not (tmp_path / "two.given.json").exists()
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == {"cpt": 4, "rpo": 12}[stage] and len(set(one)) > 4 - 1
+    assert len(one) == {"cpt": 4, "sft": 4, "rpo": 12}[stage] and len(set(one)) > 4 - 1
     assert two == pytest.approx(one, rel=1e-4)
     left, right = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     start = load_file(sources["cpt"] / "adapter_model.safetensors") if stage == "rpo" else {}

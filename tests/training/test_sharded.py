@@ -23,6 +23,7 @@ COMMON = {
 }
 SETTINGS = {
     "cpt": Cpt(lora=Lora(r=8, lora_alpha=16), max_length=64, **COMMON),
+    "sft": tiny.SFT.model_copy(update={**COMMON, "dtype": "bfloat16", "lora": Lora(r=8, lora_alpha=16)}),
     "rpo": Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON),
 }
 KILL = """
@@ -42,7 +43,9 @@ def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     base = tiny.make_base(folder / "base", hidden_size=64, head_dim=16, dtype="bfloat16")
     pairs, corpus = tiny.make_pairs(folder / "pairs", 13), tiny.make_corpus(folder / "corpus")
-    return {"base": base, "cpt": tiny.make_adapter(folder / "cpt", base), "preferences": pairs, "corpus": corpus}
+    return {"base": base, "cpt": tiny.make_adapter(folder / "cpt", base), "preferences": pairs, "corpus": corpus} | {
+        "./talks": tiny.make_talks(folder / "talks", 13)
+    }
 
 
 def log_of(folder):
@@ -51,7 +54,7 @@ def log_of(folder):
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize(("stage", "quantization"), [("cpt", "none"), ("rpo", "nf4")])
+@pytest.mark.parametrize(("stage", "quantization"), [("cpt", "none"), ("sft", "none"), ("rpo", "nf4")])
 def test_two_shards_learn_what_one_process_learns_and_go_on_after_a_kill(sources, tmp_path, stage, quantization):
     settings = SETTINGS[stage].model_copy(update={"quantization": quantization})
     together.train(stage, settings, sources, tmp_path / "one", processes=1, sharded=True)

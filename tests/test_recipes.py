@@ -7,9 +7,12 @@ import pytest
 import yaml
 
 from medllm.recipe import ablated, read_recipe, stages_of
+from medllm.recipe.estimate import plan
+from tests.refusals import refused
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 MARKED = [FOLDER / f"{name}.yaml" for name in ("preferred-medllm-qwen-72b", "qwen2.5-7b", "qwen2.5-0.5b")]
+DISTIL = FOLDER / "distil-qwen2.5-0.5b.yaml"
 TABLES = [FOLDER / "table1.yaml", FOLDER / "table3.yaml"]
 MARKS = ("[paper]", "[ours: ", "[to measure]")
 
@@ -27,7 +30,7 @@ def numbers(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*MARKED, DISTIL], ids=lambda path: path.stem)
 def test_no_number_is_without_its_mark(path: Path):
     lines = path.read_text().splitlines()
     found = numbers(path)
@@ -86,6 +89,28 @@ def test_the_rows_of_table_2_can_be_made(path: Path):
     assert alone.rpo and alone.rpo.model == "base" and alone.preferences and alone.preferences.model == "base"
 
 
+def test_the_distillation_learns_from_a_teacher_whose_date_is_on_its_plan_and_can_be_refused():
+    recipe = read_recipe(DISTIL)
+    assert recipe.teach and recipe.preferences and recipe.preferences.explanations == "teach"
+    (warning,) = plan(recipe).warnings
+    assert "your-name/medllm-7b-distil@main" in warning and "igakuqa (first asked 2018-02-10)" in warning
+    alone = ablated(recipe, "no-teacher")
+    assert alone.preferences and alone.preferences.explanations is None
+    with refused("recipe.teacher-may-know-exam", "teach.teacher_cutoff"):
+        read_recipe(DISTIL, {"gate.teacher_cutoff": "refuse", "publish.private": False})
+
+
+def test_the_first_step_of_the_chain_is_the_same_recipe_with_a_larger_teacher_and_student():
+    base = "Qwen/Qwen2.5-7B@d149729398750b98c0af14eb82c78cfe92750796"
+    larger = {"name": "medllm-7b-distil", "base": base, "teach.model": "medllm-72b"}
+    larger |= {"teach.engine": "http://127.0.0.1:8000/v1", "teach.run_on": None}
+    larger |= {f"{stage}.run_on": "a100x1" for stage in ("cpt", "preferences", "rpo", "evaluate")}
+    found = plan(read_recipe(DISTIL, larger))
+    assert [step.stage for step in found.steps if step.too_much or step.too_little_disk] == []
+    assert found.hosts == ("127.0.0.1:8000 (teach.engine)",)
+    assert found.steps[-3].repo == "your-name/medllm-7b-distil", "which is the teacher of the second step"
+
+
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_the_tables_only_evaluate_and_have_a_mark_at_every_number(path: Path):
     recipe = read_recipe(path)
@@ -111,7 +136,7 @@ def test_table_3_asks_the_papers_four_sets_without_examples():
     assert (evaluate.shots, evaluate.prompts) == (0, ("plain",))
 
 
-@pytest.mark.parametrize("path", [*MARKED, *TABLES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*MARKED, DISTIL, *TABLES], ids=lambda path: path.stem)
 def test_a_recipe_opens_with_what_it_needs_how_to_run_it_and_what_it_yields(path: Path):
     head = path.read_text().split("\n\n")[0]
     assert [word for word in ("needs", "check", "run", "yields") if f"#   {word}" not in head] == []

@@ -1,21 +1,16 @@
 """Preference pairs by the paper's hierarchy, from sampled answers with their labels, and from experts' votes."""
 
-import hashlib
-import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from medllm.errors import DataError
 from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
-from medllm.exam.tables import table_rows
 from medllm.generation.types import Reply
 
 Label = Literal["chosen", "rejected", "unparsed", "untidy"]
@@ -149,7 +144,7 @@ class PreferencePair:
     pair: str
     """Which step of the hierarchy, or `expert`."""
     origin: str
-    """`sampled`, or `expert` for a person's vote."""
+    """`sampled`, `teacher` where the chosen side is a teacher's explanation, or `expert` for a person's vote."""
     question_id: str
     benchmark: str
     model: str
@@ -164,11 +159,16 @@ class PreferencePair:
     """Which round of sampling and training this is; 1 asks the CPT model, 2 the model of the first RPO."""
     chat_template_kwargs: Mapping[str, Any] | None = None
     """The values of the chat template with which a conversation was put to the model; none for texts."""
+    teacher: str | None = None
+    """Who wrote the chosen side, where that is a teacher's explanation."""
+    teacher_cutoff: str | None = None
+    """The last day of what the teacher was trained on, as stated, or `unknown`."""
 
-    def row(self) -> dict[str, Any]:
-        """A row for the table of pairs; the column of a conversation's values is there for conversations alone."""
-        left_out = "chat_template_kwargs" if self.chat_template_kwargs is None else ""
-        return {name: value for name, value in asdict(self).items() if name != left_out}
+    def row(self, *, taught: bool = False) -> dict[str, Any]:
+        """A row for the table of pairs; `taught` adds the columns of a teacher, a conversation that of its values."""
+        left_out = {"chat_template_kwargs"} if self.chat_template_kwargs is None else set()
+        left_out |= set() if taught else {"teacher", "teacher_cutoff"}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     def conversation(self, values: Mapping[str, Any]) -> "PreferencePair":
         """Return a pair of texts as a conversation: the prompt is what the user writes, an answer is the reply."""
@@ -199,6 +199,8 @@ class RankedAnswers:
     samples: Sequence[LabelledSample]
     values: Mapping[str, Any] | None = None
     """The values of the chat template where the model was asked by chat; None where it completed the text."""
+    teacher: tuple[str, str] | None = None
+    """The teacher that wrote the right answer, and its cutoff; None for a person."""
 
 
 def make_pairs(
@@ -248,10 +250,13 @@ def _same(truth: str, better: LabelledSample | None, worse: LabelledSample, max_
 def _pair(
     ranked: RankedAnswers, step: Step, better: LabelledSample | None, worse: LabelledSample, number: int
 ) -> PreferencePair:
+    teacher, cutoff = (better is None and ranked.teacher) or (None, None)
     return PreferencePair(
         **_sides(ranked, better, worse),
         pair=step,
-        origin="sampled",
+        origin="teacher" if teacher else "sampled",
+        teacher=teacher,
+        teacher_cutoff=cutoff,
         question_id=worse.question_id,
         benchmark=worse.benchmark,
         model=worse.model,
@@ -313,88 +318,3 @@ def _lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
         "rejected_median": median(length_of(pair.rejected) for pair in pairs),
         "chosen_longer_share": sum(length_of(pair.chosen) > length_of(pair.rejected) for pair in pairs) / len(pairs),
     }
-
-
-NEEDED = ("prompt", "chosen", "rejected", "question_id", "benchmark")
-SELECTED = {"left": ("answer1", "answer2"), "right": ("answer2", "answer1")}
-
-
-def read_votes(folder: Path, refused: frozenset[tuple[str, str]]) -> tuple[list[PreferencePair], int]:
-    """Read all pairs of a folder and count the votes for neither side; a vote on a test question is refused."""
-    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in _READERS)
-    if not files:
-        raise DataError(
-            "preferences.no-votes",
-            f"{folder}: holds no votes. Give rows with {', '.join(NEEDED)} or a Label Studio JSON export.",
-        )
-    pairs, undecided = [], 0
-    for file in files:
-        for place, row in _READERS[file.suffix](file):
-            if row is None:
-                undecided += 1
-                continue
-            pairs.append(_voted_pair(row, place, refused))
-    return pairs, undecided
-
-
-def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    yield from table_rows(file)
-
-
-def _label_studio(file: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    """Tasks whose data hold the prompt and both answers, with the side that was selected, once per annotator."""
-    try:
-        tasks = json.loads(file.read_text("utf-8"))
-    except ValueError as fault:
-        raise DataError(
-            "preferences.not-json", f"{file}: is not JSON ({fault}). Export from Label Studio as JSON."
-        ) from fault
-    for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
-        data = task.get("data", {})
-        for annotation in task.get("annotations", ()):
-            selected = [
-                result["value"]["selected"]
-                for result in annotation.get("result", ())
-                if result.get("type") == "pairwise" and not annotation.get("was_cancelled")
-            ]
-            place = f"{file} task {task.get('id', number)}"
-            sides = SELECTED.get(selected[0]) if selected else None
-            if sides is None:
-                yield place, None
-                continue
-            missing = [name for name in sides if name not in data]
-            if missing:
-                raise DataError(
-                    "preferences.missing-columns",
-                    f"{place}: its data lack {', '.join(missing)}. Keep `prompt`, `answer1`, `answer2`.",
-                )
-            yield place, {**data, "chosen": data[sides[0]], "rejected": data[sides[1]]}
-
-
-_READERS = {".json": _label_studio, ".jsonl": _rows, ".parquet": _rows, ".csv": _rows}
-
-
-def _voted_pair(row: Mapping[str, Any], place: str, refused: frozenset[tuple[str, str]]) -> PreferencePair:
-    missing = [name for name in NEEDED if not row.get(name)]
-    if missing:
-        raise DataError(
-            "preferences.missing-columns", f"{place}: lacks {', '.join(missing)}. A vote needs {', '.join(NEEDED)}."
-        )
-    if (row["benchmark"], row["question_id"]) in refused:
-        raise DataError(
-            "preferences.vote-on-held-out",
-            f"{place}: votes on {row['benchmark']} {row['question_id']}, a question of a held-out exam. Such votes are "
-            "for evaluation only; remove it.",
-        )
-    return PreferencePair(
-        prompt=row["prompt"],
-        prompt_without_shots=row.get("prompt_without_shots") or row["prompt"],
-        chosen=row["chosen"],
-        rejected=row["rejected"],
-        pair="expert",
-        origin="expert",
-        question_id=row["question_id"],
-        benchmark=row["benchmark"],
-        model=row.get("model") or "expert",
-        prompt_hash=row.get("prompt_hash") or hashlib.sha256(row["prompt"].encode()).hexdigest(),
-    )

@@ -1,5 +1,6 @@
 """Which past questions are asked: dated, before the cutoff, explained, and not held out by the leakage audit."""
 
+import hashlib
 import json
 import random
 import unicodedata
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from medllm.corpus.decontaminate.audit import AuditReport, AuditRequest, Finding, Stage, audit, write_page
 from medllm.corpus.decontaminate.exam_items import ExamItem, as_item, held_out_questions, translated_items
@@ -121,6 +123,19 @@ class QuestionSelection:
     """The leakage audit; it has seen the questions and the examples."""
     origins: Mapping[tuple[str, str], DataSource] = field(default_factory=dict)
     """Where each question comes from, by benchmark and id."""
+    taught: Mapping[tuple[str, str], "Taught"] = field(default_factory=dict)
+    """The questions whose explanation is a teacher's, by benchmark and id."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher's explanation of a question, and what is stated of the teacher."""
+
+    explanation: str
+    answer: str
+    teacher: str
+    cutoff: str
+    """The last day of what the teacher was trained on, as 2024-06-30, or `unknown`."""
 
 
 Asking = Preferences | Teach
@@ -140,16 +155,21 @@ def select_questions(settings: Asking, sources: dict[str, Path]) -> QuestionSele
     counts: Counter[str] = Counter()
     fit: list[Question] = []
     origins: dict[tuple[str, str], DataSource] = {}
+    taught: dict[tuple[str, str], Taught] = {}
+    known = _explanations(settings, sources)
     forgotten = _forgotten(sources)
     for source in settings.data:
         late = printed_late(source, settings.cutoff)
-        for question in past_questions(source, sources, stage):
+        for asked in past_questions(source, sources, stage):
+            question, lesson = _explained(asked, known)
             withdrawn = "forgotten" if question.question_id in forgotten else None
             reason = withdrawn or _drop_reason(question, settings, texts) or late
             counts[reason or "kept"] += 1
             if reason is None:
                 fit.append(question)
                 origins.setdefault((question.benchmark, question.question_id), source)
+                if lesson is not None:
+                    taught[question.benchmark, question.question_id] = lesson
     translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name], held)]
     watch = AuditTrail.over(held, settings.leaks_reviewed, translated)
     leaks = watch.match("preferences", question_texts(fit))
@@ -181,7 +201,36 @@ def select_questions(settings: Asking, sources: dict[str, Path]) -> QuestionSele
             "teacher needs none, unless it is to see it); state `exam_date` and `published` for a source if you know.",
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
-    return QuestionSelection(questions, examples, dict(counts), refused, watch, origins)
+    return QuestionSelection(questions, examples, dict(counts), refused, watch, origins, taught)
+
+
+def _explanations(settings: Asking, sources: dict[str, Path]) -> dict[str, list[Taught]]:
+    """Read a teacher's explanations by the hash of their question, in the order in which they were kept."""
+    if not isinstance(settings, Preferences) or settings.explanations is None:
+        return {}
+    folder = sources[settings.explanations]
+    columns = ["question_hash", "explanation", "answer", "teacher", "teacher_cutoff"]
+    files = sorted((folder / "data").glob("*.parquet"))
+    if not files or any(set(columns) - set(pq.read_schema(path).names) for path in files):
+        raise DataError(
+            "preferences.no-explanations",
+            f"preferences.explanations: {folder} holds no explanations of the stage `teach` (data/*.parquet with "
+            f"{', '.join(columns)}). Name `teach`, or what that stage made.",
+        )
+    known: dict[str, list[Taught]] = {}
+    for row in (row for path in files for row in pq.read_table(path, columns=columns).to_pylist()):
+        lesson = Taught(row["explanation"], row["answer"], row["teacher"], row["teacher_cutoff"])
+        known.setdefault(row["question_hash"], []).append(lesson)
+    return known
+
+
+def _explained(question: Question, known: Mapping[str, Sequence[Taught]]) -> tuple[Question, Taught | None]:
+    """Return a question that lacks an explanation with the first one of a teacher that gives its key."""
+    if question.explanation or not known:
+        return question, None
+    of = known.get(question_hash(question), ())
+    lesson = next((lesson for lesson in of if lesson.answer == question.gold_answer), None)
+    return (question, None) if lesson is None else (replace(question, explanation=lesson.explanation), lesson)
 
 
 def _forgotten(sources: dict[str, Path]) -> set[str]:
@@ -226,6 +275,11 @@ def essence(question: Question) -> str:
     """A question's text and choices without what printing changes: widths, spaces, punctuation."""
     text = unicodedata.normalize("NFKC", "".join((question.text, *question.choices))).casefold()
     return "".join(character for character in text if character.isalnum())
+
+
+def question_hash(question: Question) -> str:
+    """Return the hash of a question's text and choices, whatever its print, set and id."""
+    return hashlib.sha256(essence(question).encode()).hexdigest()
 
 
 def past_questions(source: DataSource, sources: dict[str, Path], stage: str = "preferences") -> list[Question]:

@@ -1,6 +1,5 @@
 """A teacher's explanations of past questions: what it is shown, which are kept, and the rows that are written."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from medllm.exam.question import Question
 from medllm.generation.types import Reply
 from medllm.preferences.lint import earlier_answer, foreign_diseases
 from medllm.preferences.pairs import alike, grams_of
-from medllm.preferences.questions import essence
+from medllm.preferences.questions import question_hash
 from medllm.recipe.settings import DataSource, Teach
 
 Verdict = Literal[
@@ -208,11 +207,6 @@ def without_leaks_and_copies(
                 kept.append(grams)
         decided.append(replace(sample, verdict=verdict))
     return decided
-
-
-def question_hash(question: Question) -> str:
-    """Return the hash of a question's text and choices, whatever its print, set and id."""
-    return hashlib.sha256(essence(question).encode()).hexdigest()
 
 
 def conversation_row(

@@ -294,7 +294,7 @@ def check_past_questions(
 ) -> None:
     """Choose the questions as the stage will; skipped while a source is out of reach or already faulty."""
     needed = [source.source for source in settings.data] + list(settings.held_out or ())
-    needed += [settings.exemplars] if settings.exemplars else []
+    needed += [name for name in (settings.exemplars, getattr(settings, "explanations", None)) if name]
     if findings.faults or any(name not in sources for name in needed):
         return
     from medllm.preferences.questions import select_questions

@@ -142,6 +142,7 @@ def _of_conversations(
 
 def _of_preferences(settings: Preferences, sources: dict[str, Path]) -> Iterator[ShownRow | str]:
     wanted = [*(source.source for source in settings.data), *(settings.held_out or ())]
+    wanted += [settings.explanations] if settings.explanations else []
     if absent := [name for name in wanted if name not in sources]:
         yield f"preferences: {', '.join(absent)}: not within reach, so no question is shown."
         return

@@ -175,12 +175,20 @@ class Preferences(Asking):
         {"run_on", "batch_size", "num_processes", "num_concurrent", "vllm"}
     )
     addresses: ClassVar[frozenset[str]] = frozenset({"engine"})
-    keys_since: ClassVar[Mapping[str, Any]] = {**Asking.keys_since, "exam_years": {}, "filters": []}
+    keys_since: ClassVar[Mapping[str, Any]] = {
+        **Asking.keys_since,
+        "exam_years": {},
+        "filters": [],
+        "explanations": None,
+    }
 
     model: str
     """The model that answers."""
     data: DataList
     """Exam sets with verified explanations, none younger than the cutoff."""
+    explanations: str | None = None
+    """A teacher's explanations, the ground truth of questions that have none of their own: `teach`, or a repository or
+    folder that this stage made. Pairs with one have the origin `teacher`."""
     held_out: tuple[str, ...] | None = None
     """Held-out exams, never sampled here; the list of `corpus` when left out."""
     exam_years: ExamYears = Field(default_factory=dict)

@@ -108,6 +108,8 @@ def _past_exams(place: str, settings: Teach | Preferences) -> Iterator[Use]:
     yield from _data(f"{place}.data", settings)
     yield from (Use(f"{place}.held_out", name, "exam") for name in settings.held_out or ())
     votes = settings.votes if isinstance(settings, Preferences) else ()
+    if isinstance(settings, Preferences) and settings.explanations:
+        yield Use(f"{place}.explanations", settings.explanations, "dataset")
     yield from (Use(f"{place}.votes[{i}]", vote.source, "dataset") for i, vote in enumerate(votes))
     if settings.exemplars:
         yield Use(f"{place}.exemplars", settings.exemplars, "dataset")

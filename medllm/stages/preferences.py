@@ -23,10 +23,10 @@ from medllm.preferences.pairs import (
     RankedAnswers,
     labelled,
     make_pairs,
-    read_votes,
     yield_report,
 )
 from medllm.preferences.questions import AUDIT_COLUMNS, QuestionSelection, select_questions, vote_texts
+from medllm.preferences.votes import read_votes
 from medllm.recipe.servers import for_prompt, is_address, switches
 from medllm.recipe.settings import Preferences
 from medllm.stages.workdir import move_into_place, round_of, say, work_folder, write_facts
@@ -56,7 +56,7 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     samples = {key: filter_samples(known[key], of, settings.filters) for key, of in drawn.items()}
     number = round_of(sources.get(settings.model)) + 1
     values = _values(settings) if form.chat else None
-    pairs = _pair(settings, asked.questions, samples, prompts, number, values)
+    pairs = _pair(settings, asked, samples, prompts, number, values)
     votes, undecided = _votes(settings, sources, asked, {**values, **switches(thinks=False)} if values else None)
     pairs += votes
     report = yield_report(_by_name(samples), pairs)
@@ -71,12 +71,17 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
             f"{describe_counts(report['labels'])}.{unfit} Ask more questions, draw more `samples`, or raise "
             "`max_new_tokens` if the answers are cut off.",
         )
-    _table([pair.row() for pair in pairs], work / "data" / "train-00000.parquet")
+    taught = settings.explanations is not None
+    _table([pair.row(taught=taught) for pair in pairs], work / "data" / "train-00000.parquet")
     _table([sample.row() for of in samples.values() for sample in of], work / "samples" / "train-00000.parquet")
     _table(asked.watch.rows(), work / "audit" / "train-00000.parquet", AUDIT_COLUMNS)
     asked.watch.write("the preference pairs", work / "audit.html")
     facts = {"stage": "preferences", "round": number, **report, "votes": len(votes), "votes_undecided": undecided}
     facts["lint"] = lint(asked.questions, drawn, pairs)
+    if taught:
+        facts["questions_explained_by_a_teacher"] = sum(
+            key_of(question) in asked.taught for question in asked.questions
+        )
     settled = {"left_out": asked.counts, "audit": asked.watch.facts(), "settings": settings.model_dump(mode="json")}
     write_facts(work, {**facts, **settled, "languages": sorted({q.language for q in asked.questions})})
     move_into_place(work, out, (REPLIES,))
@@ -250,18 +255,20 @@ def _label(
 
 def _pair(
     settings: Preferences,
-    questions: list[Question],
+    asked: QuestionSelection,
     samples: dict[Key, list[LabelledSample]],
     prompts: dict[Key, tuple[Prompt, Prompt]],
     number: int,
     values: Mapping[str, Any] | None,
 ) -> list[PreferencePair]:
     pairs: list[PreferencePair] = []
-    for question in questions:
+    for question in asked.questions:
         key = key_of(question)
         truth = target_completion(question, settings.prompt, settings.template)
+        lesson = asked.taught.get(key) if settings.prompt == "explain" else None
+        teacher = (lesson.teacher, lesson.cutoff) if lesson else None
         pairs += make_pairs(
-            RankedAnswers(*prompts[key], truth, samples[key], values),
+            RankedAnswers(*prompts[key], truth, samples[key], values, teacher),
             steps=settings.pairs,
             most=settings.pairs_per_question,
             max_similarity=settings.max_similarity,

@@ -8,8 +8,9 @@ import pytest
 from medllm.exam.prompts import Prompt
 from medllm.exam.question import Question
 from medllm.generation.types import Reply
-from medllm.preferences.pairs import STEPS, RankedAnswers, label, labelled, make_pairs, read_votes, yield_report
+from medllm.preferences.pairs import STEPS, RankedAnswers, label, labelled, make_pairs, yield_report
 from medllm.preferences.questions import printed_late
+from medllm.preferences.votes import read_votes
 from medllm.recipe.settings import DataSource
 from tests.refusals import refused
 

@@ -5,11 +5,11 @@ import pytest
 from medllm.exam.prompts import render
 from medllm.exam.question import Question
 from medllm.generation.types import Reply
+from medllm.preferences.questions import question_hash
 from medllm.preferences.teaching import (
     conversation_row,
     explanation_of,
     judged,
-    question_hash,
     with_view,
     without_leaks_and_copies,
 )

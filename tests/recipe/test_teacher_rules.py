@@ -41,6 +41,19 @@ def test_a_teacher_is_read_where_its_files_are(sound: Path, model, engine, place
     assert [use.place for use in uses(recipe, "teach") if use.wanted == "model"] == places
 
 
+def test_pairs_and_rounds_may_take_a_teachers_explanations_for_the_truth(sound: Path):
+    taught = {**BIG, "preferences.explanations": "teach"}
+    recipe = read_recipe(
+        sound, {**taught, "rounds.exam": "yakugakuqa", "corpus.held_out": ["igakuqa", "medqa-ja", "yakugakuqa"]}
+    )
+    named = [use.place for stage in ("preferences", "rounds") for use in uses(recipe, stage) if use.source == "teach"]
+    assert named == ["preferences.explanations", "rounds.preferences.explanations"]
+    before = read_recipe(sound).preferences
+    assert before and "explanations" not in settings_for_digest(before)
+    with refused("recipe.no-such-stage", "preferences.explanations", "`teach`"):
+        read_recipe(sound, {"preferences.explanations": "teach"})
+
+
 def test_a_recipe_that_only_teaches_needs_no_base_and_no_corpus(sound: Path):
     recipe = read_recipe(sound, {**ALONE, **BIG})
     assert stages_of(recipe) == ("teach",) and recipe.teach and recipe.teach.held_out == ()

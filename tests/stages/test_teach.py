@@ -6,8 +6,8 @@ from datetime import date
 import pyarrow.parquet as pq
 import pytest
 
-from medllm.recipe.settings import Teach
-from medllm.stages import teach
+from medllm.recipe.settings import Preferences, Teach
+from medllm.stages import preferences, teach
 from tests import tiny
 from tests.generation.serving import ChatServer
 from tests.refusals import refused
@@ -234,3 +234,76 @@ def test_a_server_with_an_address_and_a_key_of_its_own_is_asked_with_that_key(ex
     assert {body["model"] for body in server.seen} == {"gpt"}
     assert {(row["teacher"], row["teacher_revision"]) for row in rows(tmp_path / "out")} == {("gpt", "2026-11-29")}
     assert all(b"secret-word" not in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+def without_explanations(folder, names):
+    """Take the explanations of these questions away; the exam stays otherwise as it is."""
+    lines = [{**row, "explanation": None} if row["question_id"] in names else row for row in questions_of(folder)]
+    (folder / "exam.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines), "utf-8")
+    return folder
+
+
+def sampling(server, **changed):
+    common = {
+        "model": "student",
+        "engine": server.url,
+        "format": "chat",
+        "shots": 0,
+        "samples": 2,
+        "template": "igakuqa",
+    }
+    common |= {"data": [{"source": "./exam", "exam": "own"}], "cutoff": date(2017, 12, 31), "explanations": "teach"}
+    return Preferences(**{**common, **changed})
+
+
+def student_of(folder):
+    """A server that answers each question once right and once wrong."""
+    rows = questions_of(folder)
+    right = {row["question_id"]: f"別の言い方で説明する。\n答え: {row['answer']}" for row in rows}
+    wrong = {row["question_id"]: f"取り違えて説明する。\n答え: {'a' if row['answer'] != 'a' else 'b'}" for row in rows}
+    return teacher_of(folder, **{name: [right[name], wrong[name]] for name in right})
+
+
+def test_what_a_teacher_explained_is_the_ground_truth_of_pairs_where_no_person_did(tmp_path):
+    folder = without_explanations(tiny.make_exam(tmp_path / "exam", 6), {"Q0", "Q1", "Q2"})
+    teacher = teacher_of(folder, Q2="わかりません。")
+    sources = {"./exam": folder, "teach": tmp_path / "teach"}
+    teach.make(settings(engine=teacher.url), sources, sources["teach"])
+    teacher.close()
+    student = student_of(folder)
+    preferences.make(sampling(student, num_concurrent=1), sources, tmp_path / "pairs")
+    student.close()
+    pairs, facts = rows(tmp_path / "pairs"), facts_of(tmp_path / "pairs")
+    assert facts["left_out"] == {"kept": 5, "no explanation": 1}, "the teacher could not explain Q2"
+    assert facts["questions_explained_by_a_teacher"] == 2
+    truth = {row["question_id"]: row["messages"][-1]["content"] for row in rows(sources["teach"])}
+    origins = {
+        (pair["question_id"], pair["pair"]): (pair["origin"], pair["teacher"], pair["teacher_cutoff"]) for pair in pairs
+    }
+    assert len(origins) == 15
+    for (name, step), origin in origins.items():
+        taught = name in ("Q0", "Q1") and step != "chosen>rejected"
+        assert origin == (("teacher", "big", "2024-06-30") if taught else ("sampled", None, None))
+    for pair in pairs:
+        if pair["origin"] == "teacher":
+            assert pair["chosen"] == [{"role": "assistant", "content": truth[pair["question_id"]]}]
+        elif pair["pair"] != "chosen>rejected":
+            assert WHY not in pair["chosen"][0]["content"]
+
+
+def test_a_table_without_a_teachers_explanations_is_refused(tmp_path):
+    folder = tiny.make_exam(tmp_path / "exam", 4)
+    server = student_of(folder)
+    sources = {"./exam": folder, "teach": tiny.make_pairs(tmp_path / "pairs")}
+    with refused("preferences.no-explanations", "preferences.explanations", sources["teach"], "question_hash"):
+        preferences.make(sampling(server), sources, tmp_path / "out")
+    server.close()
+
+
+def test_pairs_of_a_recipe_without_a_teacher_have_the_columns_of_before(tmp_path):
+    folder = tiny.make_exam(tmp_path / "exam", 3)
+    server = student_of(folder)
+    preferences.make(sampling(server, explanations=None, num_concurrent=1), {"./exam": folder}, tmp_path / "out")
+    server.close()
+    assert not {"teacher", "teacher_cutoff"} & set(rows(tmp_path / "out")[0])
+    assert "questions_explained_by_a_teacher" not in facts_of(tmp_path / "out")

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from medllm.exam.benchmarks import CATALOGUE
+from medllm.recipe.dependencies import askings_of
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.rounds import SET_BY_ROUNDS
 from medllm.recipe.servers import is_address
-from medllm.recipe.settings import Recipe
+from medllm.recipe.settings import Corpus, Preferences, Recipe, Sft, Teach
 
 
 def development_exam_is_no_test(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -33,26 +34,24 @@ def development_exam_is_not_trained(recipe: Recipe) -> Iterator[RecipeFault]:
     rounds = recipe.rounds
     if rounds is None:
         return
-    held = {"rounds.preferences.held_out": rounds.preferences.held_out or ()}
-    if recipe.preferences and recipe.preferences.held_out == rounds.preferences.held_out:
-        held = {"preferences.held_out": recipe.preferences.held_out or ()}
-    if recipe.corpus:
-        same = held if list(held.values()) != [recipe.corpus.held_out] else {}
-        held = {"corpus.held_out": recipe.corpus.held_out, **same}
-    if recipe.sft and recipe.sft.held_out not in held.values():
-        held["sft.held_out"] = recipe.sft.held_out or ()
-    for place, names in held.items():
-        if rounds.exam not in names:
+    learning: list[tuple[str, Corpus | Sft | Preferences | Teach]] = (
+        [("corpus", recipe.corpus)] if recipe.corpus else []
+    )
+    learning += [("sft", recipe.sft)] if recipe.sft else []
+    learning += askings_of(recipe)
+    seen: list[tuple[str, ...]] = []
+    for place, settings in learning:
+        if settings.held_out not in seen and rounds.exam not in (settings.held_out or ()):
             text = f"`rounds` develops on `{rounds.exam}`, which is not held out. Add it here."
-            yield RecipeFault("recipe.exam-not-held-out", place, text)
+            yield RecipeFault("recipe.exam-not-held-out", f"{place}.held_out", text)
+        seen.append(settings.held_out or ())
     own = recipe.exams.get(rounds.exam)
-    for number, source in enumerate(rounds.preferences.data):
-        if own and source.source == own.source and _share(source.years, own.years):
-            text = (
-                f"{source.source} is also the development exam `{rounds.exam}`: a model that trains on its questions "
-            )
-            text += "cannot be tested on them. Divide it by `years` in both, or take another exam."
-            yield RecipeFault("recipe.development-exam-trained", f"rounds.preferences.data[{number}]", text)
+    for place, settings in learning:
+        for number, source in enumerate(settings.data):
+            if own and source.source == own.source and _share(source.years, own.years):
+                text = f"{source.source} is also the development exam `{rounds.exam}`: a model that trains on its "
+                text += "questions cannot be tested on them. Divide it by `years` in both, or take another exam."
+                yield RecipeFault("recipe.development-exam-trained", f"{place}.data[{number}]", text)
 
 
 def _overlap(recipe: Recipe, name: str, other: str) -> bool:

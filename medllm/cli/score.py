@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medllm.exam.question import Question
     from medllm.exam.record import Record
     from medllm.exam.scoring import Score
+    from medllm.exam.stability.report import StabilityReport
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 DataOption = Annotated[
@@ -215,10 +216,7 @@ def stability(
 
     if language not in ("en", "ja"):
         raise DataError("command.unknown-value", f"--language {language}: unknown language. Give en or ja.")
-    if margin is not None and not 0 < margin < 100:
-        raise DataError(
-            "command.unknown-value", f"--margin {margin:g}: is out of range. Give points above 0, below 100."
-        )
+    share = _margin_share(margin)
     if exam is None:
         report = stability_report(record for file in records for record in read_records(Path(file)))
     else:
@@ -227,13 +225,100 @@ def stability(
             if (note := scope_note(score_system)) is not None:
                 print(f"medllm: {note}", file=sys.stderr)
         report = stability_report(graded_records(questions, systems, rules="normalised"))
-    share = None if margin is None else margin / 100
     shown = report_json(report, share) if json_ else "\n".join(report_lines(report, share))
     text = json.dumps(shown, ensure_ascii=False, indent=2) if json_ else shown
     print(text, flush=True)  # before the figures: a figure that cannot be drawn does not cost the report
     for path in plot or ():
         draw_stability(report, path, language="ja" if language == "ja" else "en")
         print(f"medllm: drew {path}", file=sys.stderr)
+
+
+@app.command()
+def compare(  # noqa: PLR0913
+    systems: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]A [NAME=]B...", help="Records or evaluations; with --on, models to ask."),
+    ],
+    on: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--on", metavar="EXAM", help="Ask the models this exam; may repeat.", show_default=False),
+    ] = None,
+    exam: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--exam", metavar="NAME", help="Exam of any tool's results.", show_default=False),
+    ] = None,
+    data: DataOption = None,
+    modes: Annotated[Optional[str], typer.Option("--modes", help="With --on: plain,explain,think.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(help="With --on: only so many questions, a trial.")] = None,  # noqa: UP045
+    margin: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--margin", help="Loss in points that would not matter.", show_default=False),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail unless each loss is shown below --margin.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Compare models on the same questions.
+
+    For each exam and prompt: the paired difference with its 95 % interval, answers lost and gained, those that guesses
+    lose and gain by chance, McNemar's p and Holm's correction. `--strict` is for scripts that must not go on when a
+    model has lost what another one knew.
+    """
+    from medllm.exam.stability.paired import margin_claims
+    from medllm.exam.stability.text import comparison_lines, report_json
+
+    share = _margin_share(margin)
+    if strict and share is None:
+        raise DataError("command.no-margin", "--strict: needs --margin. Give the loss in points that would not matter.")
+    report = _compared(systems, on, exam, data, modes, limit)
+    if json_:
+        print(json.dumps(report_json(report, share)["comparisons"], ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(comparison_lines(report, share)).rstrip())
+    claims = [(row, margin_claims(row.difference, share)) for row in report.comparisons] if strict else []
+    if open_ := [row for row, claim in claims if claim is None or not claim.not_worse]:
+        names = "; ".join(f"{row.second} minus {row.first}, {row.benchmark}, {row.prompt}" for row in open_)
+        raise DataError(
+            "exam.loss-not-excluded",
+            f"--strict: the intervals do not exclude a loss of {margin:g} points: {names}. Ask more questions "
+            "(`medllm power`), or look at the lost answers with `medllm app`.",
+        )
+
+
+def _compared(
+    systems: list[str],
+    on: list[str] | None,
+    exam: str | None,
+    data: str | None,
+    modes: str | None,
+    limit: int | None,
+) -> "StabilityReport":
+    """Return the report of the systems' records: asked now, read, or graded from any tool's results."""
+    from medllm.library import functions
+    from medllm.library.results import Results
+
+    if on:
+        asked = functions.evaluate(systems, on, data=data, modes=modes.split(",") if modes else None, limit=limit)
+        report = asked.compare().report
+    elif exam is not None:
+        report = functions.load_results(systems, exam, data=exam_folder(exam, data)).compare().report
+    else:
+        report = Results([record for system in systems for record in functions.named_records(system)]).compare().report
+    if not report.comparisons:
+        raise DataError(
+            "exam.nothing-to-compare",
+            f"{', '.join(systems)}: no two models answer the same questions under one prompt. Give records of two "
+            "models, or of one model twice as NEW=FILE.",
+        )
+    return report
+
+
+def _margin_share(margin: float | None) -> float | None:
+    """Return a margin in points of 100 as a share."""
+    if margin is not None and not 0 < margin < 100:
+        raise DataError(
+            "command.unknown-value", f"--margin {margin:g}: is out of range. Give points above 0, below 100."
+        )
+    return None if margin is None else margin / 100
 
 
 @app.command()

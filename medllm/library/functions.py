@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ from medllm.library.results import Audit, Comparisons, Results, Scores, Stabilit
 if TYPE_CHECKING:
     from medllm.exam.predictions import System
     from medllm.exam.question import Question
+    from medllm.exam.record import Record
     from medllm.exam.scoring import Scope
     from medllm.recipe import Recipe
 
 Files = str | Path | Mapping[str, str | Path] | Sequence[str | Path]
-"""One file or folder, several, or a mapping of names to them: `MODEL`, or `MODEL:plain` and `MODEL:explain`."""
+"""One file or folder, several, or a mapping of names to them: `MODEL`, or `MODEL:plain` and `MODEL:explain`.
+
+Of records, a name renames the one model in them."""
 PROGRESS_EVERY = 10.0
 """Seconds between two lines of progress on stderr."""
 
@@ -162,14 +166,33 @@ def load_results(
         DataError: A file cannot be read, or a reply belongs to another exam; the text names the place.
     """
     if exam is None:
-        paths = [Path(name.partition("=")[2] or name) for name in _written(files)]
-        records = [record for path in paths for record in read_records(path)]
-        whole = len(paths) == 1 and paths[0].is_dir()
-        return Results(records, paths[0] if whole else None)
+        names = _written(files)
+        records = [record for name in names for record in named_records(name)]
+        whole = Path(names[0]) if len(names) == 1 else None
+        return Results(records, whole if whole and whole.is_dir() else None)
     from medllm.exam.scoring import graded_records
 
     questions, systems = read_systems(exam, _written(files), _folder(exam, data))
     return Results(graded_records(questions, systems, rules=rules))
+
+
+def named_records(written: str) -> "list[Record]":
+    """Read records of a file or folder; of `NAME=PATH` the one model in it gets that name.
+
+    Raises:
+        DataError: A name is given to records of several models.
+    """
+    name, equals, path = written.partition("=")
+    if not equals or Path(written).exists():
+        return list(read_records(Path(written)))
+    records = list(read_records(Path(path)))
+    if len(models := sorted({record.model for record in records})) > 1:
+        raise DataError(
+            "exam.one-name-for-several",
+            f"{written}: holds replies of {len(models)} models ({', '.join(models)}), and {name} is one name. Give the "
+            "file without a name.",
+        )
+    return [replace(record, model=name) for record in records]
 
 
 def score(

@@ -229,3 +229,44 @@ def test_an_exam_on_the_hub_is_scored_at_its_pinned_revision(own, tmp_path, monk
     file = predictions(tmp_path, {"1": "b", "2": "a", "3": "4"})
     result = run("score", "my-exam", file, "--data", f"org/exam@{commit}", "--hub", tmp_path / "hub", "--json")
     assert json.loads(result.stdout)["pooled"] == 1.0
+
+
+def two_models(folder, lost, questions=40):
+    """Records of an old model, right on every question, and of a new one that loses some answers."""
+    for model in ("old", "new"):
+        rows = [record(f"q{n}", model=model, choices=5, correct=model == "old" or n >= lost) for n in range(questions)]
+        write_records(rows, folder / f"{model}.parquet")
+    return folder / "old.parquet", folder / "new.parquet"
+
+
+def refusal(result):
+    return result.exception.code
+
+
+def test_two_models_are_compared_from_their_records_with_what_was_lost_and_by_chance(tmp_path):
+    old, new = two_models(tmp_path, lost=4)
+    result = run("compare", old, new, "--margin", 2)
+    assert result.exit_code == 0
+    assert (
+        "new minus old on invented: -0.100" in result.stdout and "only old right 4, only new right 0" in result.stdout
+    )
+    (row,) = json.loads(run("compare", old, new, "--margin", 2, "--json").stdout)
+    assert (row["first"], row["second"], row["only_first"], row["by_chance"]) == ("old", "new", 4, 0.0)
+    assert row["claims"] == {"margin": 0.02, "not_worse": False, "equivalent": False}
+    assert "old minus new" in run("compare", new, old).stdout, "the second minus the first, as typed"
+
+
+def test_a_script_stops_where_a_loss_is_not_excluded(tmp_path):
+    old, new = two_models(tmp_path, lost=4)
+    assert refusal(run("compare", old, new, "--margin", 2, "--strict")) == "exam.loss-not-excluded"
+    assert run("compare", new, old, "--margin", 2, "--strict").exit_code == 0, "a gain is no loss"
+    assert refusal(run("compare", old, new, "--strict")) == "command.no-margin"
+
+
+def test_one_model_is_compared_with_itself_under_another_name(tmp_path):
+    old, _ = two_models(tmp_path, lost=1)
+    assert refusal(run("compare", old, old)) == "exam.answered-twice"
+    assert refusal(run("compare", old)) == "exam.nothing-to-compare"
+    assert "later minus old" in run("compare", old, f"later={old}").stdout
+    write_records([record("q", model="a"), record("q", model="b")], tmp_path / "several.parquet")
+    assert refusal(run("compare", f"x={tmp_path / 'several.parquet'}")) == "exam.one-name-for-several"

@@ -221,7 +221,16 @@ class Comparison:
     difference: Estimate
     """Score of the second minus score of the first."""
     only_first: int
+    """Answers lost: right of the first, not of the second."""
+    only_first_unread: int
+    """Of these, those where the second's reply holds no answer: they did not become wrong."""
     only_second: int
+    """Answers gained."""
+    by_chance: float | None
+    """Answers that two guesses are expected to lose, and as many to gain; None where choices are not recorded."""
+    lost_beyond_chance: Estimate | None
+    """Lost answers less those by chance, in questions, as in `PairedChange`."""
+    gained_beyond_chance: Estimate | None
     p: float
     p_holm: float
     """Corrected for the number of comparisons under this prompt."""
@@ -242,23 +251,26 @@ def compare_models(exam: ExamReplies, sample: QuestionSample) -> list[Comparison
 def _compare(exam: ExamReplies, prompt: PromptStyle, first: str, second: str, sample: QuestionSample) -> Comparison:
     """Compute a pair's difference and its exact test, not yet corrected."""
     earlier, later = exam.replies[first, prompt], exam.replies[second, prompt]
-    (_, there), (_, there_too) = (exam.column(samples, lambda record: 1.0) for samples in (earlier, later))
+    (right, there), (right_too, there_too) = exam.column(earlier, _right), exam.column(later, _right)
     both = there * there_too
     answers, answers_too = scored(earlier), scored(later)
-    shared = [name for name in answers if name in answers_too]
-    rights = [(answers[name].correct, answers_too[name].correct) for name in shared]
-    only_first = sum(right and not right_too for right, right_too in rights)
-    only_second = sum(right_too and not right for right, right_too in rights)
-    p = mcnemar(only_first, only_second)
+    pairs = [(answers[name], answers_too[name]) for name in answers if name in answers_too]
+    lost = [record for before, record in pairs if before.correct and not record.correct]
+    gained = sum(record.correct and not before.correct for before, record in pairs)
+    by_chance, p = expected_by_chance(pairs) if pairs else None, mcnemar(len(lost), gained)
     return Comparison(
         benchmark=exam.benchmark,
         prompt=prompt,
         first=first,
         second=second,
-        questions=len(shared),
+        questions=len(pairs),
         difference=sample.score(exam.points(later, both), minus=exam.points(earlier, both)),
-        only_first=only_first,
-        only_second=only_second,
+        only_first=len(lost),
+        only_first_unread=sum(record.answer is None for record in lost),
+        only_second=gained,
+        by_chance=by_chance,
+        lost_beyond_chance=_beyond(sample.share(Ratio(both * right * (1 - right_too), both)), len(pairs), by_chance),
+        gained_beyond_chance=_beyond(sample.share(Ratio(both * right_too * (1 - right), both)), len(pairs), by_chance),
         p=p,
         p_holm=p,
         trial=exam.is_trial(first, second),

@@ -113,10 +113,7 @@ def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator
     yield f"    lost {change.lost}{unread}, gained {change.gained}, p {_p(change.p)}"
     shown = ", ".join(f"{name.replace('_', '-')} {count}" for name, count in change.transitions.items())
     yield f"    transitions: {shown}"
-    if change.by_chance is not None and change.lost_beyond_chance and change.gained_beyond_chance:
-        yield f"    by chance {change.by_chance:.1f} would be lost and as many gained (guesses on what is not known):"
-        lost, gained = (_questions(estimate) for estimate in (change.lost_beyond_chance, change.gained_beyond_chance))
-        yield f"    beyond that {lost} lost, {gained} gained"
+    yield from _beyond_chance(change)
     yield f"    retention {_number(change.retention)} of {change.transitions['right_right'] + change.lost} right ones"
     yield f"    churn {_number(change.churn)} of {change.questions}"
     losses = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in change.losses.items() if count)
@@ -130,6 +127,14 @@ def _change(effect: str, change: PairedChange, margin: float | None) -> Iterator
         yield f"    the answer agrees with the explanation's own verdicts in {agreed}"
 
 
+def _beyond_chance(change: PairedChange | Comparison) -> Iterator[str]:
+    """Yield how many answers are lost and gained beyond those that guesses lose and gain."""
+    if change.by_chance is not None and change.lost_beyond_chance and change.gained_beyond_chance:
+        yield f"    by chance {change.by_chance:.1f} would be lost and as many gained (guesses on what is not known):"
+        lost, gained = (_questions(estimate) for estimate in (change.lost_beyond_chance, change.gained_beyond_chance))
+        yield f"    beyond that {lost} lost, {gained} gained"
+
+
 def comparison_lines(report: StabilityReport, margin: float | None = None) -> Iterator[str]:
     """Yield every comparison of two models, prompt by prompt, each prompt with an empty line at its end."""
     for prompt in dict.fromkeys(comparison.prompt for comparison in report.comparisons):
@@ -137,15 +142,17 @@ def comparison_lines(report: StabilityReport, margin: float | None = None) -> It
         for comparison in report.comparisons:
             if comparison.prompt == prompt:
                 yield _comparison(comparison)
+                yield from _beyond_chance(comparison)
                 yield from _claims(comparison.difference, margin)
         yield ""
 
 
 def _comparison(comparison: Comparison) -> str:
-    first, second = comparison.first, comparison.second
+    first, second, without = comparison.first, comparison.second, comparison.only_first_unread
+    unread = f" ({without} of them since {second} gave no answer)" if without else ""
     return (
         f"  {second} minus {first} on {comparison.benchmark}: {_number(comparison.difference, sign=True)},"
-        f" {comparison.questions} questions, only {first} right {comparison.only_first}, only {second} right"
+        f" {comparison.questions} questions, only {first} right {comparison.only_first}{unread}, only {second} right"
         f" {comparison.only_second}, p {_p(comparison.p)}, Holm {_p(comparison.p_holm)}"
         f"{TRIAL if comparison.trial else ''}"
     )

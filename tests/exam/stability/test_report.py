@@ -176,6 +176,22 @@ def test_models_are_compared_on_the_questions_they_share_with_holm_s_correction(
     assert found["weak", "other", "plain"].questions == 10
 
 
+def test_what_a_model_loses_against_another_is_set_apart_from_what_guesses_would_lose():
+    before = [(True, True)] * 6 + [("b", "b")] * 4
+    after = [(True, True)] * 2 + [("b", "b")] * 3 + [(None, None)] + [(True, True)] * 3 + [("b", "b")]
+    choices = [replace(row, choices=5) for row in [*replies("old", before), *replies("new", after)]]
+    (plain,) = [row for row in stability_report(choices).comparisons if row.prompt == "plain"]
+    assert (plain.first, plain.second, plain.only_first, plain.only_first_unread, plain.only_second) == (
+        "old", "new", 4, 1, 3,
+    )  # fmt: skip
+    # Both are right on at least half of the questions: with five choices (1 - .6) / (1 - .2) = .5 and
+    # (1 - .5) / (1 - .2) = .625 are guessed, so half of them both times, each right and then wrong by .2 * .8.
+    assert plain.by_chance == pytest.approx(10 * 0.5 * 0.2 * 0.8)
+    assert plain.lost_beyond_chance.value == pytest.approx(4 - 0.8)
+    assert plain.gained_beyond_chance.value == pytest.approx(3 - 0.8)
+    assert stability_report(list(replies("old", before))).comparisons == []
+
+
 def test_nothing_depends_on_the_order_of_the_records():
     records = [*replies("m"), *replies("n", OUTCOMES[::-1])]
     shuffled = records[:]

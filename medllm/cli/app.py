@@ -36,6 +36,7 @@ ORDER = (
     "ask",
     "score",
     "stability",
+    "compare",
     "power",
     "exam",
     "audit",

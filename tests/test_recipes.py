@@ -92,10 +92,11 @@ def test_the_rows_of_table_2_can_be_made(path: Path):
 def test_the_distillation_learns_from_a_teacher_whose_date_is_on_its_plan_and_can_be_refused():
     recipe = read_recipe(DISTIL)
     assert recipe.teach and recipe.preferences and recipe.preferences.explanations == "teach"
+    assert recipe.sft and [source.source for source in recipe.sft.data] == ["teach"]
     (warning,) = plan(recipe).warnings
     assert "your-name/medllm-7b-distil@main" in warning and "igakuqa (first asked 2018-02-10)" in warning
     alone = ablated(recipe, "no-teacher")
-    assert alone.preferences and alone.preferences.explanations is None
+    assert alone.preferences and alone.preferences.explanations is None and alone.sft is None
     with refused("recipe.teacher-may-know-exam", "teach.teacher_cutoff"):
         read_recipe(DISTIL, {"gate.teacher_cutoff": "refuse", "publish.private": False})
 
@@ -104,7 +105,7 @@ def test_the_first_step_of_the_chain_is_the_same_recipe_with_a_larger_teacher_an
     base = "Qwen/Qwen2.5-7B@d149729398750b98c0af14eb82c78cfe92750796"
     larger = {"name": "medllm-7b-distil", "base": base, "teach.model": "medllm-72b"}
     larger |= {"teach.engine": "http://127.0.0.1:8000/v1", "teach.run_on": None}
-    larger |= {f"{stage}.run_on": "a100x1" for stage in ("cpt", "preferences", "rpo", "evaluate")}
+    larger |= {f"{stage}.run_on": "a100x1" for stage in ("cpt", "sft", "preferences", "rpo", "evaluate")}
     found = plan(read_recipe(DISTIL, larger))
     assert [step.stage for step in found.steps if step.too_much or step.too_little_disk] == []
     assert found.hosts == ("127.0.0.1:8000 (teach.engine)",)

@@ -20,9 +20,10 @@ from medllm.generation.types import BASE, Request
 from medllm.preferences.questions import select_questions
 from medllm.recipe import Recipe
 from medllm.recipe.servers import OPENAI_PREFIX, ApiModel, for_prompt, is_address
-from medllm.recipe.settings import Cpt, Evaluate, Instructions, Preferences, Rpo, Sft
+from medllm.recipe.settings import Cpt, Evaluate, Instructions, Preferences, Rpo, Sft, Teach
 from medllm.stages.corpus import text_source
 from medllm.stages.preferences import prompts_of
+from medllm.stages.teach import prompts_to_teacher
 from medllm.training.conversations import writer_of
 from medllm.training.cpt import ITEM, Talk, make_rows, read_texts
 from medllm.training.instructions import read_conversations
@@ -61,6 +62,8 @@ def shown_rows(recipe: Recipe, sources: Mapping[str, Path]) -> Iterator[ShownRow
             yield from _of_cpt(recipe, recipe.cpt, within, Path(folder))
         if recipe.sft:
             yield from _of_conversations("sft", recipe.sft, recipe.sft, within)
+        if recipe.teach:
+            yield from _of_teach(recipe.teach, within)
         if recipe.preferences:
             yield from _of_preferences(recipe.preferences, within)
         if recipe.rpo:
@@ -140,6 +143,24 @@ def _of_conversations(
                 yield _row(f"{place}, {source.source}, conversation {number}", tokenizer, ids, [False, *learnt[1:]])
 
 
+def _of_teach(settings: Teach, sources: dict[str, Path]) -> Iterator[ShownRow | str]:
+    wanted = [*(source.source for source in settings.data), *(settings.held_out or ())]
+    if absent := [name for name in wanted if name not in sources]:
+        yield f"teach: {', '.join(absent)}: not within reach, so no question is shown."
+        return
+    asked = select_questions(settings, sources)
+    requests = [
+        Request(
+            **prompts_to_teacher(question, asked, settings)[0].request_fields,
+            key=question.question_id,
+            max_new_tokens=settings.max_new_tokens,
+            chat_template_kwargs=for_prompt(settings.chat_template_kwargs, settings.prompt),
+        )
+        for question in asked.questions[:ROWS]
+    ]
+    yield from _asked("teach", {settings.name: settings.model}, requests, sources, settings)
+
+
 def _of_preferences(settings: Preferences, sources: dict[str, Path]) -> Iterator[ShownRow | str]:
     wanted = [*(source.source for source in settings.data), *(settings.held_out or ())]
     wanted += [settings.explanations] if settings.explanations else []
@@ -192,7 +213,7 @@ def _asked(
     models: Mapping[str, str | ApiModel],
     requests: Sequence[Request],
     sources: dict[str, Path],
-    settings: Preferences | Evaluate,
+    settings: Teach | Preferences | Evaluate,
 ) -> Iterator[ShownRow | str]:
     """Yield the prompts as the models get them, those that get the same tokens once."""
     seen: set[tuple[str, tuple[int, ...]]] = set()

@@ -60,7 +60,7 @@ def make(settings: Teach, sources: dict[str, Path], out: Path) -> None:
     work = work_folder(out)
     asked = select_questions(settings, sources)
     say("teach", f"{len(asked.questions)} questions, {settings.samples} samples each; {describe_counts(asked.counts)}")
-    prompts = {_key_of(question): _prompts(question, asked, settings) for question in asked.questions}
+    prompts = {_key_of(question): prompts_to_teacher(question, asked, settings) for question in asked.questions}
     replies, kept_under, changes = _ask(settings, sources, asked, prompts, work)
     samples = _judge(settings, sources, asked, prompts, replies, kept_under)
     report = teaching_report(samples)
@@ -90,7 +90,7 @@ def _key_of(question: Question) -> Key:
     return question.benchmark, question.question_id
 
 
-def _prompts(question: Question, asked: QuestionSelection, settings: Teach) -> tuple[Prompt, Prompt]:
+def prompts_to_teacher(question: Question, asked: QuestionSelection, settings: Teach) -> tuple[Prompt, Prompt]:
     """Render the prompt that the teacher gets, and the one that is written: without worked examples and view."""
     options: dict[str, Any] = {"prompt": "explain", "template": settings.template, "system": settings.system_prompt}
     prompt = render(question, exemplars=asked.exemplars, **options)

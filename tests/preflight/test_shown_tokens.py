@@ -114,3 +114,14 @@ def test_the_command_marks_what_is_learnt_without_colour_and_colours_it_with(lai
     assert "患者の発熱はどれか。\x1b[32m正解" in coloured and "⟦" not in coloured
     rows = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)["rows"]
     assert {"rpo, pair 1, chosen", "cpt, exam item 1"} <= {row["title"] for row in rows}
+
+
+def test_a_teacher_here_is_shown_its_prompts_and_one_behind_an_address_a_sentence(laid):
+    teach = {"teach.model": "base", "teach.data": {"source": "./past", "exam": "own"}, "teach.view_explanation": True}
+    first, second = of(shown(laid, **teach), "teach")
+    assert first.title.startswith("teach, base, p") and first.title.endswith("(explain)") and first != second
+    text = first.parts[0][0]
+    assert "検証済みの解説" in text and text.index("検証済みの解説") < text.index("問題: ")
+    assert not any(learnt for _, learnt in first.parts)
+    away = {**teach, "teach.model": "big", "teach.engine": "http://127.0.0.1:1/v1"}
+    assert "teach, big: its server makes the tokens." in shown(laid, **away)

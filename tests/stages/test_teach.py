@@ -6,6 +6,7 @@ from datetime import date
 import pyarrow.parquet as pq
 import pytest
 
+from medllm.generation.endpoint import EndpointGenerator
 from medllm.recipe.settings import Preferences, Teach
 from medllm.stages import preferences, teach
 from tests import tiny
@@ -307,3 +308,32 @@ def test_pairs_of_a_recipe_without_a_teacher_have_the_columns_of_before(tmp_path
     server.close()
     assert not {"teacher", "teacher_cutoff"} & set(rows(tmp_path / "out")[0])
     assert "questions_explained_by_a_teacher" not in facts_of(tmp_path / "out")
+
+
+def test_an_interrupted_asking_goes_on_without_asking_twice_and_ends_the_same(exam, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDLLM_ANSWERS", "none")
+    server = teacher_of(exam)
+    wanted = settings(engine=server.url, num_concurrent=1)
+    teach.make(wanted, {"./exam": exam}, tmp_path / "whole")
+    server.seen.clear()
+    generate = EndpointGenerator.generate
+
+    def stumbling(self, requests):
+        for count, reply in enumerate(generate(self, requests)):
+            if count == 5:
+                raise KeyboardInterrupt
+            yield reply
+
+    monkeypatch.setattr(EndpointGenerator, "generate", stumbling)
+    with pytest.raises(KeyboardInterrupt):
+        teach.make(wanted, {"./exam": exam}, tmp_path / "resumed")
+    assert len((tmp_path / "resumed.part" / "replies.jsonl").read_text("utf-8").splitlines()) == 5
+    assert not (tmp_path / "resumed").exists()
+    server.seen.clear()
+    monkeypatch.setattr(EndpointGenerator, "generate", generate)
+    teach.make(wanted, {"./exam": exam}, tmp_path / "resumed")
+    server.close()
+    assert len(server.seen) == 16 - 5
+    for part in ("data", "samples"):
+        assert rows(tmp_path / "whole", part) == rows(tmp_path / "resumed", part)
+    assert not (tmp_path / "resumed" / "replies.jsonl").exists()

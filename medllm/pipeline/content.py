@@ -191,7 +191,8 @@ FORGOTTEN_FILE = "forgotten.jsonl"
 
 def _reads_texts(recipe: Recipe, stage: Stage) -> bool:
     """Return whether a stage reads texts or past exams themselves, from which withdrawn rows are left out."""
-    return stage in ("corpus", "teach", "sft", "preferences", "rounds")
+    mixes = stage == "rpo" and recipe.rpo is not None and recipe.rpo.mix is not None
+    return mixes or stage in ("corpus", "teach", "sft", "preferences", "rounds")
 
 
 def forgotten_repo(namespace: str) -> str:

@@ -251,7 +251,10 @@ def _audit_of_instructions(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]
 
 def _instructions(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return the facts of the conversations that a recipe learns from, by the block that names them."""
-    return {"sft": facts.get("sft", {})} if recipe.sft else {}
+    own: dict[str, Mapping[str, Any]] = {"sft": facts.get("sft", {})} if recipe.sft else {}
+    if recipe.rpo and recipe.rpo.mix:
+        own["rpo.mix"] = facts.get("rpo", {}).get("mix", {})
+    return own
 
 
 def _personal(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

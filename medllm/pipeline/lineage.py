@@ -13,7 +13,7 @@ from medllm.pipeline.plan import BuildPlan, StagePlan
 from medllm.pipeline.teachers import ancestors_of, teacher_facts, teachers_of
 from medllm.recipe import Recipe
 from medllm.recipe.base import STAGES, Stage, parse_reference
-from medllm.recipe.dependencies import askings_of
+from medllm.recipe.dependencies import askings_of, instructions_of
 from medllm.wording import format_duration
 
 TRAININGS: tuple[Stage, ...] = ("cpt", "sft", "rpo", "rounds")
@@ -134,7 +134,7 @@ def _counted(made: Mapping[Stage, Artifact], hub: Hub, own: Mapping[str, Any]) -
     """The licences of the rows of each source, as corpus and trainings have read them: more than a card states."""
     names: dict[str, set[str]] = {}
     read = [own, *(facts_of(hub, made[stage]) for stage in ("corpus", *TRAININGS) if stage in made)]
-    for part in (part for facts in read for part in facts.get("sources", [])):
+    for part in (part for facts in read for part in (facts.get("mix") or facts).get("sources", [])):
         names.setdefault(part["source"], set()).add(part["license"])
     return {source: ", ".join(sorted(licenses)) for source, licenses in names.items()}
 
@@ -142,7 +142,11 @@ def _counted(made: Mapping[Stage, Artifact], hub: Hub, own: Mapping[str, Any]) -
 def _stated(plan: BuildPlan, name: str) -> str | None:
     """What the recipe itself states of a source's licence."""
     recipe = plan.recipe
-    stages = (recipe.corpus, recipe.sft, *(settings for _, settings in askings_of(recipe)))
+    stages = (
+        recipe.corpus,
+        *(settings for _, settings in askings_of(recipe)),
+        *(block for _, block in instructions_of(recipe)),
+    )
     blocks = [source for stage in stages if stage for source in stage.data]
     return next((block.license.lower() for block in blocks if block.source == name and block.license), None)
 

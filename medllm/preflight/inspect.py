@@ -186,6 +186,8 @@ def inspect(
         check_past_questions(recipe.teach, sources, findings, thorough=thorough, place="teach")
     if "sft" in stages and recipe.sft:
         check_conversations("sft", recipe.sft, recipe.sft, sources, findings)
+    if "rpo" in stages and recipe.rpo and recipe.rpo.mix:
+        check_conversations("rpo.mix", recipe.rpo.mix, recipe.rpo, sources, findings)
     if "preferences" in stages and recipe.preferences:
         check_past_questions(recipe.preferences, sources, findings, thorough=thorough)
     if "rounds" in stages and recipe.rounds:

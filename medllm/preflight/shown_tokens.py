@@ -68,6 +68,8 @@ def shown_rows(recipe: Recipe, sources: Mapping[str, Path]) -> Iterator[ShownRow
             yield from _of_preferences(recipe.preferences, within)
         if recipe.rpo:
             yield from _of_rpo(recipe.rpo, within, Path(folder))
+            if recipe.rpo.mix:
+                yield from _of_conversations("rpo.mix", recipe.rpo.mix, recipe.rpo, within)
         if recipe.evaluate:
             yield from _of_evaluate(recipe.evaluate, within)
 
@@ -137,7 +139,8 @@ def _of_conversations(
         read = read_conversations(source, sources[source.source], block, block.system_prompt)
         some = [conversation for conversation, _ in islice(read, ROWS)]
         talks = any(conversation.messages for conversation in some)
-        writer = writer_of(tokenizer, chat_template_for(training, sources, tokenizer, talks=talks), block)
+        asked = training.model_copy(update={"format": block.format})
+        writer = writer_of(tokenizer, chat_template_for(asked, sources, tokenizer, talks=talks), block)
         for number, conversation in enumerate(some, 1):
             for ids, learnt in writer.pieces(conversation):
                 yield _row(f"{place}, {source.source}, conversation {number}", tokenizer, ids, [False, *learnt[1:]])

@@ -123,5 +123,5 @@ def _check_conversations(
     tokenizer = load_tokenizer(folder)
     conversations = [conversation for conversation, _ in rows]
     talks = any(conversation.messages for conversation in conversations)
-    chat = chat_template_for(training, within, tokenizer, talks=talks)
+    chat = chat_template_for(training.model_copy(update={"format": block.format}), within, tokenizer, talks=talks)
     encode_conversations(conversations, writer_of(tokenizer, chat, block), training.max_length)

@@ -63,14 +63,14 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
                 Use("rounds.model", settings.model, "model"),
                 *_past_exams("rounds.preferences", settings.preferences),
                 Use("rounds.exam", settings.exam, "exam"),
+                *_beside_pairs("rounds.rpo", settings.rpo),
             ]
         case Cpt() | Rpo():
             collected += [
                 Use(f"{stage}.model", settings.model, "model"),
                 Use(f"{stage}.data", settings.data, "dataset"),
             ]
-            if isinstance(settings, Rpo) and settings.reference:
-                collected.append(Use("rpo.reference", settings.reference, "model"))
+            collected += _beside_pairs("rpo", settings)
         case Sft():
             collected += [Use("sft.model", settings.model, "model"), *_conversations("sft", settings)]
         case Merge():
@@ -113,6 +113,23 @@ def _past_exams(place: str, settings: Teach | Preferences) -> Iterator[Use]:
     yield from (Use(f"{place}.votes[{i}]", vote.source, "dataset") for i, vote in enumerate(votes))
     if settings.exemplars:
         yield Use(f"{place}.exemplars", settings.exemplars, "dataset")
+
+
+def _beside_pairs(place: str, settings: Cpt | Rpo) -> Iterator[Use]:
+    """Yield what RPO reads beside its model and its pairs."""
+    if isinstance(settings, Rpo) and settings.reference and place == "rpo":
+        yield Use("rpo.reference", settings.reference, "model")
+    if isinstance(settings, Rpo) and settings.mix:
+        yield from _conversations(f"{place}.mix", settings.mix)
+
+
+def instructions_of(recipe: Recipe) -> Iterator[tuple[str, Instructions]]:
+    """Yield the blocks of conversations, by their key in the recipe."""
+    if recipe.sft:
+        yield "sft", recipe.sft
+    for place, settings in trainings_of(recipe):
+        if isinstance(settings, Rpo) and settings.mix:
+            yield f"{place}.mix", settings.mix
 
 
 def _conversations(place: str, block: Instructions) -> Iterator[Use]:

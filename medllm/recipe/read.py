@@ -23,7 +23,7 @@ from medllm.recipe.errors import (
     with_new_places,
 )
 from medllm.recipe.rounds import RoundPreferences, Rounds, inherit
-from medllm.recipe.settings import Corpus, Evaluate, Instructions, Preferences, Recipe, Sft, Teach
+from medllm.recipe.settings import Corpus, Evaluate, Instructions, Mix, Preferences, Recipe, Sft, Teach
 from medllm.recipe.validators import broken_rules, is_template
 
 LARGEST = 64_000
@@ -271,6 +271,9 @@ def _inherited(recipe: Recipe) -> Recipe:
     preferences = recipe.preferences and _with_held_out(recipe.preferences, recipe)
     stages = {"corpus": corpus, "teach": teach, "sft": sft, "preferences": preferences, "evaluate": recipe.evaluate}
     filled: dict[str, Any] = {name: stage and _with_years(stage, recipe) for name, stage in stages.items()}
+    if recipe.rpo and recipe.rpo.mix:
+        mix = _with_years(_with_held_out(recipe.rpo.mix, recipe), recipe)
+        filled["rpo"] = recipe.rpo.model_copy(update={"mix": mix})
     for name, stage in {"cpt": recipe.cpt, "rpo": recipe.rpo, **filled}.items():
         other = isinstance(stage, Teach) and not stage.is_itself  # whose template is its own
         if recipe.chat_template is not None and getattr(stage, "chat_template", "none") is None and not other:
@@ -279,7 +282,7 @@ def _inherited(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"rounds": _complete(recipe.rounds, recipe)}) if recipe.rounds else recipe
 
 
-_Asking = TypeVar("_Asking", Teach, Sft, Preferences, RoundPreferences)
+_Asking = TypeVar("_Asking", Teach, Sft, Mix, Preferences, RoundPreferences)
 """A block that asks past questions, or learns from conversations."""
 
 

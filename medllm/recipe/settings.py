@@ -25,7 +25,7 @@ from medllm.recipe.data import Corpus, Data, DataList, DataSource, Instructions,
 from medllm.recipe.rounds import Rounds
 from medllm.recipe.servers import ApiModel
 from medllm.recipe.teaching import Teach
-from medllm.recipe.training import Cpt, Lora, Positive, Rpo, Sft, Training
+from medllm.recipe.training import Cpt, Lora, Mix, Positive, Rpo, Sft, Training
 
 
 class SlurmOptions(Settings):
@@ -90,6 +90,7 @@ __all__ = [
     "Lora",
     "MaxNewTokens",
     "Merge",
+    "Mix",
     "OwnExam",
     "Positive",
     "Preferences",

@@ -209,12 +209,22 @@ class Sft(Training, Instructions):
     """What makes an evaluation the best: the mean negative log-likelihood of a held-out token that would be learnt."""
 
 
+class Mix(Instructions):
+    """Conversations that join the pairs of RPO, by the negative log-likelihood of the assistant's turns."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Their part of the rows of each update, rounded to whole rows."""
+    weight: Positive = 1.0
+    """Weight of a conversation's mean negative log-likelihood beside a pair's loss."""
+
+
 class Rpo(Training):
     """Reasoning preference optimization: DPO plus rpo_alpha times the negative log-likelihood of the chosen answer."""
 
     keys_since: ClassVar[Mapping[str, Any]] = {
         **{**EVALUATION, "format": "auto", "chat_template": None, "loss_type": "sigmoid", "label_smoothing": 0.0},
         "reference": None,
+        "mix": None,
     }
 
     model: str
@@ -239,6 +249,8 @@ class Rpo(Training):
     lengths; [all of them](training.md#other-losses)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Share of pairs whose sides may be the wrong way round, for `robust` and `exo_pair`."""
+    mix: Mix | None = None
+    """Conversations that join the pairs, as `{data: ./talks, share: 0.25}`."""
     keep_exemplars: bool = True
     """Train on the pairs with their worked examples before the question, or without."""
     order: Literal["pairs", "questions"] = "pairs"
@@ -248,3 +260,8 @@ class Rpo(Training):
     """What makes an evaluation the best: the lowest loss, or the highest reward accuracy or margin."""
     on_falling_chosen: Literal["warn", "stop"] = "warn"
     """Action when the chosen answers become less likely than under the reference."""
+
+    @property
+    def mixed_rows(self) -> int:
+        """How many rows of an update are conversations."""
+        return round(self.mix.share * self.total_batch_size) if self.mix else 0

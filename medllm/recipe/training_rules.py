@@ -49,6 +49,17 @@ def smoothing_fits_the_loss(recipe: Recipe) -> Iterator[RecipeFault]:
             yield RecipeFault("recipe.label-smoothing", f"{stage}.label_smoothing", text)
 
 
+def conversations_have_rows(recipe: Recipe) -> Iterator[RecipeFault]:
+    """The share of conversations in an update leaves room for both: at least one of them and one pair."""
+    for stage, rpo in trainings_of(recipe):
+        if isinstance(rpo, Rpo) and rpo.mix and not 0 < rpo.mixed_rows < rpo.total_batch_size:
+            text = (
+                f"{rpo.mix.share:g} of {rpo.total_batch_size} rows are {rpo.mixed_rows} conversations; an update needs "
+            )
+            text += "at least one, and one pair. Change `share`, or raise `total_batch_size`."
+            yield RecipeFault("recipe.mix-without-rows", f"{stage}.mix.share", text)
+
+
 def trainings_can_be_divided(recipe: Recipe) -> Iterator[RecipeFault]:
     """FSDP2 can divide the training, and every layer can take an adapter; checked before the base is loaded."""
     for stage, settings in trainings_of(recipe):
@@ -97,4 +108,10 @@ def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:
     return False
 
 
-TRAINING_RULES = (training_has_an_end, evaluation_is_complete, smoothing_fits_the_loss, trainings_can_be_divided)
+TRAINING_RULES = (
+    training_has_an_end,
+    evaluation_is_complete,
+    smoothing_fits_the_loss,
+    conversations_have_rows,
+    trainings_can_be_divided,
+)

@@ -9,6 +9,7 @@ from medllm.recipe.dependencies import (
     allows,
     askings_of,
     hosts_of,
+    instructions_of,
     is_full,
     lora_of,
     stages_of,
@@ -198,8 +199,8 @@ def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
 
 def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Teach | Preferences | Instructions]]:
     """Return what past exams and other texts are learnt from, by its key in the recipe."""
-    given: list[tuple[str, Corpus | Instructions | None]] = [("corpus", recipe.corpus), ("sft", recipe.sft)]
-    return [*((place, block) for place, block in given if block), *askings_of(recipe)]
+    corpus = [("corpus", recipe.corpus)] if recipe.corpus else []
+    return [*corpus, *askings_of(recipe), *instructions_of(recipe)]
 
 
 def chat_templates_are_texts(recipe: Recipe) -> Iterator[RecipeFault]:

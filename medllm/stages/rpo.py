@@ -29,6 +29,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
     work = work_folder(out)
     with translate_resource_errors("rpo", work):
         pairs, held_out, tally = _pairs(settings, sources, work)
+        mix, account = _mix(settings, sources, work)
         if launch_processes("rpo", settings, sources, out):
             return
         from medllm.training.checkpointing import run, write_trained
@@ -40,9 +41,9 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
         from medllm.weights.adapter import refuse_unstored
 
         tell = partial(say, "rpo")
-        _keep_other_reference(settings, sources, (pairs, held_out), work)
+        _keep_other_reference(settings, sources, (pairs, held_out, mix), work)
         start = load_start(settings, sources)
-        trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, held_out, say=tell)
+        trainer = make_trainer(start.model, start.tokenizer, pairs, settings, work, held_out, say=tell, mix=mix)
         refuse_unstored(trainer.model, start.base)
         covered, layout = coverage(trainer.model), choose_pairs(trainer)
         if trainer.is_world_process_zero():
@@ -59,7 +60,7 @@ def make(settings: Rpo, sources: dict[str, Path], out: Path) -> None:
                 **layout.facts,
                 **evaluation_facts(trainer),
             }
-            write_facts(work, {"stage": "rpo", **made_from, **tally, **_facts(settings, result, trainer)})
+            write_facts(work, {"stage": "rpo", **made_from, **tally, **account, **_facts(settings, result, trainer)})
             move_into_place(work, out, ON_THE_WAY)
         trainer.accelerator.wait_for_everyone()
 
@@ -97,7 +98,34 @@ def _pairs(settings: Rpo, sources: dict[str, Path], work: Path) -> Any:  # noqa:
     return prepared(settings, sources, work, made)
 
 
-def _keep_other_reference(settings: Rpo, sources: dict[str, Path], parts: tuple[Any, Any], work: Path) -> None:
+def _mix(settings: Rpo, sources: dict[str, Path], work: Path) -> tuple[Any, dict[str, Any]]:
+    """Return the conversations that join the pairs, and their account; nothing where the recipe has none."""
+    block = settings.mix
+    if block is None:
+        return None, {}
+    from medllm.training.conversations import encode_conversations, writer_of
+    from medllm.training.data import prepared
+    from medllm.training.instructions import admit_conversations
+    from medllm.training.load import chat_template_for
+    from medllm.training.pair_batches import conversations_as_pairs
+    from medllm.weights.load import load_tokenizer
+
+    def made(tokenizer: Path) -> tuple[Any, dict[str, Any]]:
+        admitted = admit_conversations(block, sources, "rpo.mix", system=block.system_prompt)
+        admitted.write(work)
+        words = load_tokenizer(tokenizer)
+        talks = block.format != "completion" and any(talk.messages for talk in admitted.conversations)
+        chat = chat_template_for(settings.model_copy(update={"format": "auto"}), sources, words, talks=talks)
+        writer = writer_of(words, chat, block)
+        rows, tally = encode_conversations(admitted.conversations, writer, settings.max_length, "rpo.mix")
+        say("rpo", f"{tally}; {settings.mixed_rows} of {settings.total_batch_size} rows of an update")
+        return conversations_as_pairs(rows), {**admitted.facts(), **tally.as_facts()}
+
+    rows, _, account = prepared(settings, sources, work, made, "mix")
+    return rows, {"mix": {**account, "settings": block.model_dump(mode="json")}}
+
+
+def _keep_other_reference(settings: Rpo, sources: dict[str, Path], parts: tuple[Any, Any, Any], work: Path) -> None:
     """Compute the reference with the model that `settings.reference` names, and keep it for the training.
 
     That model is loaded and wrapped as the one to train will be, asked for every pair in the same micro-batches, and
@@ -115,7 +143,9 @@ def _keep_other_reference(settings: Rpo, sources: dict[str, Path], parts: tuple[
     say("rpo", f"the reference is {settings.reference}")
     own = settings.model_copy(update={"model": settings.reference, "reference": None})
     start, apart = load_start(own, sources), work / "above"
-    trainer = make_trainer(start.model, start.tokenizer, parts[0], own, apart, parts[1], say=partial(say, "rpo"))
+    pairs, held_out, mix = parts
+    tell = partial(say, "rpo")
+    trainer = make_trainer(start.model, start.tokenizer, pairs, own, apart, held_out, say=tell, mix=mix)
     choose_pairs(trainer)
     trainer.add_callback(EndWithReference())
     with suppress(ReferenceKnown):
@@ -130,7 +160,7 @@ def _keep_other_reference(settings: Rpo, sources: dict[str, Path], parts: tuple[
 
 def _facts(settings: Rpo, result: Any, trainer: Any) -> dict[str, Any]:  # noqa: ANN401
     lines = [line for line in trainer.state.log_history if "loss" in line]
-    kept = ("loss", "loss/dpo", "loss/nll", "rewards/chosen", "rewards/margins", "rewards/accuracies")
+    kept = ("loss", "loss/dpo", "loss/nll", "loss/mix", "rewards/chosen", "rewards/margins", "rewards/accuracies")
     return {
         "steps": result.global_step,
         "epochs": float(trainer.state.epoch or 0),

@@ -30,16 +30,18 @@ def prepared(
     sources: dict[str, Path],
     work: Path,
     make: Callable[[Path], tuple[Dataset | DatasetDict, dict[str, Any]]],
+    name: str = "tokens",
 ) -> tuple[Dataset, Dataset | None, dict[str, Any]]:
     """The rows to train on, those held out if any, and their account, from the work folder where they are already made.
 
     The first process makes them (or the one that starts the others), however long that takes; the others look for the
     finished folder instead of waiting in an exchange, which would give up after some minutes. `make` is given the
-    tokenizer's folder. Raises TrainingError before any work where the batch cannot be split.
+    tokenizer's folder; `name` divides the rows of one training that are made apart. Raises TrainingError before any
+    work where the batch cannot be split.
     """
     split_batch(settings.total_batch_size, settings.per_device_train_batch_size, world())
     tokenizer = tokenizer_folder(settings, sources)
-    folder = work / "cache" / f"tokens-{_key(settings, sources, tokenizer)}"
+    folder = work / "cache" / f"{name}-{_key(settings, sources, tokenizer)}"
     if not is_chief():
         while not (folder / TALLY).is_file():
             time.sleep(LOOK)
@@ -72,9 +74,10 @@ _DECIDING = ("tokenizer", "vocab", "merges", "chat_template")
 def _key(settings: Cpt | Sft | Rpo, sources: dict[str, Path], tokenizer: Path) -> str:
     """What the rows are made from: settings, and the names, sizes and times of the tables and the tokenizer's files."""
     deciding = _OF_ROWS | (_OF_HELD_OUT if settings.eval_strategy != "no" else set())
-    deciding |= set(Instructions.model_fields) if isinstance(settings, Sft) else set()
+    deciding |= set(Instructions.model_fields) if isinstance(settings, Sft) else {"mix"}
     values = settings.model_dump(mode="json", include=deciding)
-    data = [sources[settings.data]] if not isinstance(settings, Sft) else _read_by(settings, sources)
+    data = _read_by(settings, sources) if isinstance(settings, Sft) else [sources[settings.data]]
+    data += _read_by(settings.mix, sources) if isinstance(settings, Rpo) and settings.mix else []
     kinds = ("parquet", "jsonl", "ndjson")
     tables = sorted(path for folder in data for kind in kinds for path in folder.rglob(f"*.{kind}"))
     files = [

@@ -150,12 +150,17 @@ class PromptAnswers:
 
     prompt: list[int]
     answers: list[list[int]]
+    targets: list[list[int]]
+    """What is learnt of each answer: its tokens, or NOTHING in the place of those that are only read."""
 
-    def place(self, answer: list[int]) -> int:
+    def place(self, answer: list[int], target: list[int]) -> int:
         """Return the number of this answer among those of the prompt; add it when it is new."""
-        if answer not in self.answers:
-            self.answers.append(answer)
-        return self.answers.index(answer)
+        for number, known in enumerate(zip(self.answers, self.targets, strict=True)):
+            if known == (answer, target):
+                return number
+        self.answers.append(answer)
+        self.targets.append(target)
+        return len(self.answers) - 1
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,8 @@ class PairCollator:
             answers = [row.answers[number] if number < len(row.answers) else [] for row in rows]
             begun = [[*row.prompt[-own:], *ids[:-1]] if ids else [] for row, ids in zip(rows, answers, strict=True)]
             columns.append(self._column(begun))
-            learnt = [[NOTHING] * (len(row.prompt[-own:]) - 1) + ids for row, ids in zip(rows, answers, strict=True)]
+            goals = [row.targets[number] if number < len(row.targets) else [] for row in rows]
+            learnt = [[NOTHING] * (len(row.prompt[-own:]) - 1) + ids for row, ids in zip(rows, goals, strict=True)]
             targets.append(self._column(learnt, NOTHING))
         real = [column >= 0 for column in columns]
         tokens = torch.cat(columns, 1)
@@ -231,9 +237,9 @@ class PairCollator:
                 key = tuple(pair["prompt_ids"]) if self.shared else (*pair["prompt_ids"], -1, *pair[side])
                 if key not in numbers:
                     numbers[key] = len(rows)
-                    rows.append(PromptAnswers(pair["prompt_ids"], []))
+                    rows.append(PromptAnswers(pair["prompt_ids"], [], []))
                 row = numbers[key]
-                positions.append((row, rows[row].place(pair[side])))
+                positions.append((row, rows[row].place(pair[side], _target(pair, side))))
         return rows, places["chosen_ids"], places["rejected_ids"]
 
     def _column(self, lists: list[list[int]], gap: int = -1) -> torch.Tensor:
@@ -252,6 +258,33 @@ class PairCollator:
         near = positions[:, :, None] - positions[:, None, :] < self.window
         sliding = (full & near)[:, None]
         return {"full_attention": full[:, None], "sliding_attention": sliding} if self.mixed else sliding
+
+
+def _target(pair: dict[str, Any], side: str) -> list[int]:
+    """What is learnt of an answer; a conversation's later questions are only read."""
+    if "learnt" not in pair:
+        return list(pair[side])
+    return [token if learnt else NOTHING for token, learnt in zip(pair[side], pair["learnt"], strict=True)]
+
+
+def conversations_as_pairs(pieces: Dataset) -> Dataset:
+    """Lay out rows of conversations as a batch of pairs takes them: a prompt, and one answer that is both sides.
+
+    The answer reaches from the first learnt token to the last one. `pair` is -1: no reference belongs to them.
+    """
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("prompt_ids", "chosen_ids", "rejected_ids", "learnt", "pair")
+    }
+    for piece in pieces:
+        ids, learnt = piece["input_ids"], piece["learnt"]
+        begin = max(1, learnt.index(True))
+        end = len(learnt) - learnt[::-1].index(True)
+        columns["prompt_ids"].append(ids[:begin])
+        columns["chosen_ids"].append(ids[begin:end])
+        columns["rejected_ids"].append(ids[begin:end])
+        columns["learnt"].append(learnt[begin:end])
+        columns["pair"].append(-1)
+    return Dataset.from_dict(columns)
 
 
 def _prompt_positions(real: torch.Tensor) -> torch.Tensor:

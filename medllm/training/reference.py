@@ -62,6 +62,7 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
         trainer = self.trainer
         split = [args.per_device_train_batch_size, args.world_size, args.seed, trainer.groups is not None]
         split.append(trainer.data_collator.layout)
+        split += [trainer.mixed.per_update, fingerprint(trainer.mixed.rows)] if trainer.mixed else []
         held_out = "" if trainer.eval_dataset is None else fingerprint(trainer.eval_dataset)
         key = {"pairs": fingerprint(trainer.train_dataset) + held_out, "split": json.dumps(split)}
         begun = state.global_step > 0
@@ -95,7 +96,7 @@ class ComputeReference(TrainerCallback):  # type: ignore[misc]
             batch = trainer._prepare_inputs(batch)
             with torch.no_grad(), trainer.compute_loss_context_manager():
                 chosen, rejected, *_ = trainer.answer_logps(trainer.model, batch)
-            real = batch[SHARE] > 0
+            real = (batch[SHARE] > 0) & (batch["pair"] >= 0)
             values = torch.stack([chosen, rejected, torch.ones_like(chosen)], 1)
             table[batch["pair"][real]] = values[real].float()
         trainer.model.train()

@@ -6,6 +6,11 @@ with p the policy, r the reference, w the chosen and l the rejected answer, |w| 
 its end mark and without the prompt. A batch's loss is the mean over its pairs, however it is split over devices and
 accumulation; TRL's own `loss_type=["sigmoid", "sft"]` averages the second term over the tokens of a micro-batch
 instead, so that long answers weigh more and the result depends on the split.
+
+A conversation c that joins the pairs (`rpo.mix`) has the loss
+    weight * -log p(c) / |c|
+where -log p(c) is summed over the tokens of the assistant's turns, |c| of them. Of P pairs and C conversations in an
+update the loss is the sum of all their losses, divided by P + C.
 """
 
 from collections.abc import Callable
@@ -48,11 +53,13 @@ from medllm.training.reference import (
     vocabulary_of,
 )
 from medllm.training.targets import lora_config
-from medllm.training.updates import SHARE, Epochs, Updates, add_evaluation
+from medllm.training.updates import SHARE, Epochs, MixedIn, Updates, add_evaluation, own_rows
 from medllm.weights.probing import value_of
 
 PAIRS = "pairs"
 """The sum that counts the pairs of the others."""
+MIXED, MIX = "conversations", "loss/mix"
+"""The sum that counts conversations that join the pairs, and that of their mean negative log-likelihoods."""
 FOR_MODEL = ("input_ids", "position_ids", "attention_mask")
 
 
@@ -89,6 +96,7 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.loss_options: dict[str, Any] = {"beta": settings.beta, "alpha": settings.rpo_alpha}
         self.loss_options |= {"loss_type": settings.loss_type, "label_smoothing": settings.label_smoothing}
+        self.mix_weight = settings.mix.weight if settings.mix else 0.0
         self.whole = whole
         self.loss_is_scaled_for_ga = True
         self.reference_checked = settings.reference is not None  # it differs from the policy
@@ -109,20 +117,27 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:  # noqa: ANN401
         share = inputs[SHARE].float()
         taught, reference = self._reference_of(inputs)
+        spoken = (inputs[SHARE] > 0) & ~taught
         policy = self.answer_logps(model, inputs)
         if not self.reference_checked and self.state.global_step == 0:
             self._check_reference(model, inputs, policy, reference)
         dpo, nll = rpo_loss(policy, reference, **self.loss_options)
+        losses = (dpo + nll).where(taught, 0.0)
+        figures = self._figures(taught, policy, reference, dpo)
+        if self.mixed is not None:
+            means = (-policy.chosen / policy.chosen_tokens).where(spoken, 0.0)
+            losses = losses + self.mix_weight * means
+            figures |= {MIX: means.detach().double().sum(), MIXED: spoken.double().sum()}
         # Sums of all devices are only brought together when a line of the log is written.
-        for name, value in self._figures(taught, policy, reference, dpo).items():
+        for name, value in figures.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         # Devices' gradients are averaged afterwards, so each takes its part so many times.
-        loss = ((dpo + nll).where(taught, 0.0) * share).sum() * self.accelerator.num_processes
+        loss = (losses * share).sum() * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
     def _reference_of(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, PairLogps]:
-        """Which pairs of a batch are real, and the reference's log-probabilities of their answers."""
-        taught = inputs[SHARE] > 0
+        """Which rows of a batch are pairs, and the reference's log-probabilities of their answers."""
+        taught = (inputs[SHARE] > 0) & (inputs["pair"] >= 0)
         kept = self.reference[inputs["pair"].cpu()].to(taught.device).where(taught[:, None], 0.0)
         return taught, PairLogps(kept[:, 0], kept[:, 1], *[torch.ones_like(kept[:, 0])] * 2)
 
@@ -136,7 +151,7 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
 
     def _check_reference(self, model: Any, inputs: dict[str, Any], policy: PairLogps, reference: PairLogps) -> None:  # noqa: ANN401
         """Compare the policy with the reference on the first micro-batch, both without dropout."""
-        taught = inputs[SHARE] > 0
+        taught = (inputs[SHARE] > 0) & (inputs["pair"] >= 0)
         if has_dropout(model):
             model.eval()
             with torch.no_grad():
@@ -170,6 +185,9 @@ class RpoTrainer(Updates, DPOTrainer):  # type: ignore[misc]
             names = list(self._sums)
             summed = self.accelerator.reduce(torch.stack(list(self._sums.values())).float(), "sum").tolist()
             figures = dict(zip(names, summed, strict=True))
+            spoken = figures.pop(MIXED, 0.0)
+            if MIX in figures:
+                logs[MIX] = figures.pop(MIX) / max(spoken, 1.0)
             logs.update({name: value / figures[PAIRS] for name, value in figures.items() if name != PAIRS})
             self._sums = {}
         super().log(logs, start_time)
@@ -204,11 +222,15 @@ def make_trainer(
     held_out: Dataset | None = None,
     *,
     say: Callable[[str], None],
+    mix: Dataset | None = None,
 ) -> RpoTrainer:
-    """Everything wired, ready to train or to go on; `held_out` are the pairs of its evaluations."""
+    """Everything wired, ready to train or to go on; `held_out` are the pairs of its evaluations.
+
+    `mix` are conversations that join them, as `conversations_as_pairs` lays them out.
+    """
     continues = hasattr(model, "peft_config")
     start = learning(model)
-    every = chain(pairs, held_out or ())
+    every = chain(pairs, held_out or (), mix or ())
     answers = max(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in every)
     at_once = settings.per_device_train_batch_size * answers * vocabulary_of(model)
     trainer = RpoTrainer(
@@ -237,7 +259,8 @@ def make_trainer(
     for prints in (PrinterCallback, ProgressCallback):  # what they print as dicts is in the log and the progress
         trainer.remove_callback(prints)
     trainer.add_callback(ComputeReference(trainer, work / FILE))
-    trainer.add_callback(Epochs(trainer, settings.total_batch_size))
+    trainer.mixed = None if mix is None else MixedIn(mix, settings.mixed_rows)
+    trainer.add_callback(Epochs(trainer, own_rows(settings)))
     trainer.add_callback(StopOnNonFinite(trainer, work / LAST_GOOD))
     trainer.falling = WatchChosenReward(trainer, work / LAST_GOOD, settings.on_falling_chosen, say)
     trainer.add_callback(trainer.falling)

@@ -31,6 +31,15 @@ class RowPosition:
     rows_in_update: int
 
 
+@dataclass(frozen=True)
+class MixedIn:
+    """Rows of another kind that each update takes beside its own, in an order of their own."""
+
+    rows: Any
+    """A datasets.Dataset."""
+    per_update: int
+
+
 class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
     """The micro-batches of one device, epoch by epoch.
 
@@ -39,6 +48,9 @@ class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
     Where the last update has fewer rows than devices, a device gets an empty place instead of a row for the second
     time, so that all devices take part in the same exchanges and no row counts twice. `groups` names the group of each
     row, whose rows then stay together: the order is one of groups.
+
+    With `mixed` each update also takes so many rows of another table, numbered behind the own ones, in random orders
+    that go on over the epochs; the last update of an epoch takes them in proportion.
     """
 
     def __init__(
@@ -51,8 +63,10 @@ class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
         devices: int,
         seed: int,
         groups: Sequence[int] | None = None,
+        mixed: MixedIn | None = None,
     ) -> None:
         self.rows = rows
+        self.others, self.mixed = (len(mixed.rows), mixed.per_update) if mixed else (0, 0)
         self.groups: dict[int, list[int]] = {}
         for row, group in enumerate(groups or range(rows)):
             self.groups.setdefault(group, []).append(row)
@@ -62,6 +76,7 @@ class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
         self.devices = devices
         self.seed = seed
         self.epoch = 0
+        self._orders: dict[int, list[int]] = {}
 
     @property
     def batch_sampler(self) -> UpdateBatches:
@@ -81,17 +96,35 @@ class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
 
     def __len__(self) -> int:
         whole, left = divmod(self.rows, self.batch_size)
-        return whole * self._steps(self.batch_size) + self._steps(left)
+        return whole * self._steps(self.batch_size + self.mixed) + self._steps(left + self._mixed_with(left))
 
     def __iter__(self) -> Iterator[list[RowPosition]]:
         order = self.order()
-        for begin in range(0, self.rows, self.batch_size):
-            update = order[begin : begin + self.batch_size]
+        taken = self.epoch * sum(self._mixed_with(len(rows)) for rows in self._updates(order))
+        for own in self._updates(order):
+            more = self._mixed_with(len(own))
+            update = [*own, *(self.rows + self._other(place) for place in range(taken, taken + more))]
+            taken += more
             pieces = [update[at : at + self.per_device] for at in range(0, len(update), self.per_device)]
             for step in range(self._steps(len(update))):
                 number = step * self.devices + self.rank
                 mine: Sequence[int | None] = pieces[number] if number < len(pieces) else [None]
                 yield [RowPosition(row, len(update)) for row in mine]
+
+    def _updates(self, order: list[int]) -> list[list[int]]:
+        return [order[begin : begin + self.batch_size] for begin in range(0, self.rows, self.batch_size)]
+
+    def _mixed_with(self, rows: int) -> int:
+        """How many rows of the other table an update with so many own ones takes."""
+        return round(rows * self.mixed / self.batch_size)
+
+    def _other(self, place: int) -> int:
+        """The row at a place in the stream of the other table's orders."""
+        cycle, at = divmod(place, self.others)
+        if cycle not in self._orders:
+            generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (cycle + 1))
+            self._orders = {cycle: torch.randperm(self.others, generator=generator).tolist()}
+        return self._orders[cycle][at]
 
     def _steps(self, rows: int) -> int:
         return -(-rows // (self.per_device * self.devices))
@@ -100,8 +133,9 @@ class UpdateBatches(Sampler[list[RowPosition]]):  # type: ignore[misc]
 class PositionedRows(TorchDataset[dict[str, Any]]):  # type: ignore[misc]
     """The rows of a table by their places, each with its share; an empty place gets a row that teaches nothing."""
 
-    def __init__(self, rows: Any, empty: dict[str, Any]) -> None:  # noqa: ANN401  a datasets.Dataset
+    def __init__(self, rows: Any, empty: dict[str, Any], others: Any = None) -> None:  # noqa: ANN401  Datasets
         self.rows = rows
+        self.others = others
         self.empty = empty
 
     def __len__(self) -> int:
@@ -110,7 +144,9 @@ class PositionedRows(TorchDataset[dict[str, Any]]):  # type: ignore[misc]
     def __getitem__(self, place: RowPosition) -> dict[str, Any]:
         if place.row is None:
             return {**self.empty, SHARE: 0.0}
-        return {**self.rows[place.row], SHARE: 1 / place.rows_in_update}
+        own = place.row < len(self.rows)
+        row = self.rows[place.row] if own else self.others[place.row - len(self.rows)]
+        return {**row, SHARE: 1 / place.rows_in_update}
 
 
 class Updates:
@@ -120,6 +156,8 @@ class Updates:
     """A row without anything to learn, for a device that has none left in an update."""
     groups: Sequence[int] | None = None
     """The group of each row, where rows of one group are to be learnt together."""
+    mixed: MixedIn | None = None
+    """Rows that join each update."""
     args: Any
     state: Any
     control: Any
@@ -134,13 +172,20 @@ class Updates:
         """This device's micro-batches; batches go to the device when they are used."""
         args = self.args
         rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return self._loader(self.train_dataset, rows, self.groups)
+        own = rows - (self.mixed.per_update if self.mixed else 0)
+        return self._loader(self.train_dataset, own, self.groups, self.mixed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Any]]:  # noqa: ANN401  our own rows
         """This device's micro-batches of the rows that are held out, each row once."""
         return self._loader(self.eval_dataset, len(self.eval_dataset), None)
 
-    def _loader(self, table: Any, batch_size: int, groups: Sequence[int] | None) -> DataLoader[dict[str, Any]]:  # noqa: ANN401
+    def _loader(
+        self,
+        table: Any,  # noqa: ANN401  a datasets.Dataset
+        batch_size: int,
+        groups: Sequence[int] | None,
+        mixed: MixedIn | None = None,
+    ) -> DataLoader[dict[str, Any]]:
         args = self.args
         batches = UpdateBatches(
             len(table),
@@ -150,9 +195,10 @@ class Updates:
             devices=args.world_size,
             seed=args.seed,
             groups=groups,
+            mixed=mixed,
         )
         return DataLoader(
-            PositionedRows(table, self.empty),
+            PositionedRows(table, self.empty, mixed and mixed.rows),
             batch_sampler=batches,
             collate_fn=self.data_collator,
             pin_memory=args.dataloader_pin_memory,
@@ -257,6 +303,11 @@ def hold_out(groups: Sequence[str], size: float, seed: int) -> list[bool]:
     return [group in chosen for group in groups]
 
 
+def own_rows(settings: Cpt | Sft | Rpo) -> int:
+    """How many rows of an update are of the training's own data; the others are mixed in."""
+    return settings.total_batch_size - (settings.mixed_rows if isinstance(settings, Rpo) else 0)
+
+
 def evaluation_arguments(settings: Cpt | Sft | Rpo, rows: int) -> dict[str, Any]:
     """The arguments of TRL's trainers for an evaluation, of a training on so many rows; none without one."""
     if settings.eval_strategy == "no":
@@ -265,7 +316,7 @@ def evaluation_arguments(settings: Cpt | Sft | Rpo, rows: int) -> dict[str, Any]
     chooses = settings.load_best_model_at_end or settings.early_stopping_patience
     return {
         "eval_strategy": "steps",
-        "eval_steps": settings.eval_steps or -(-rows // settings.total_batch_size),
+        "eval_steps": settings.eval_steps or -(-rows // own_rows(settings)),
         **(
             {"metric_for_best_model": f"eval_{name}", "greater_is_better": name.startswith("rewards")}
             if chooses

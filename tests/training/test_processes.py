@@ -20,17 +20,36 @@ TRAININGS = {
     "cpt": (cpt.make, Cpt(lora=Lora(r=4, lora_alpha=8), max_length=64, **COMMON)),
     "sft": (sft.make, tiny.SFT.model_copy(update={**COMMON, "per_device_train_batch_size": 1, "packing": False})),
     "rpo": (rpo.make, Rpo(model="cpt", rpo_alpha=10, max_length=256, **COMMON)),
+    "mix": (
+        rpo.make,
+        Rpo(
+            model="cpt",
+            rpo_alpha=10,
+            max_length=256,
+            chat_template=tiny.CHAT,
+            mix={"data": tiny.SFT.data, "held_out": [], "cutoff": tiny.SFT.cutoff, "share": 0.25},
+            **COMMON,
+        ),
+    ),
 }
 
 
 def losses(folder):
     lines = [json.loads(line) for line in (folder / "training" / "log.jsonl").read_text("utf-8").splitlines()]
-    return [value for line in lines for name, value in line.items() if name in ("loss", "loss/dpo", "loss/nll")]
+    return [
+        value for line in lines for name, value in line.items() if name in ("loss", "loss/dpo", "loss/nll", "loss/mix")
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stage", [pytest.param("cpt", marks=pytest.mark.long), pytest.param("sft", marks=pytest.mark.long), "rpo"]
+    "stage",
+    [
+        pytest.param("cpt", marks=pytest.mark.long),
+        pytest.param("sft", marks=pytest.mark.long),
+        "rpo",
+        pytest.param("mix", marks=pytest.mark.long),
+    ],
 )
 def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
     base = tiny.make_base(tmp_path / "base")
@@ -45,10 +64,10 @@ def test_two_processes_over_gloo_learn_what_one_learns(tmp_path, stage):
     make(settings.model_copy(update={"accelerate": CONFIG}), sources, tmp_path / "two")
     assert not (tmp_path / "two.given.json").exists()
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == {"cpt": 4, "sft": 4, "rpo": 12}[stage] and len(set(one)) > 4 - 1
+    assert len(one) == {"cpt": 4, "sft": 4, "rpo": 12, "mix": 16}[stage] and len(set(one)) > 4 - 1
     assert two == pytest.approx(one, rel=1e-4)
     left, right = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
-    start = load_file(sources["cpt"] / "adapter_model.safetensors") if stage == "rpo" else {}
+    start = load_file(sources["cpt"] / "adapter_model.safetensors") if stage in ("rpo", "mix") else {}
     assert left.keys() == right.keys()
     for name, learnt in left.items():
         moved = float((learnt - start[name]).abs().max()) if start else float(learnt.abs().max())

@@ -117,6 +117,13 @@
     else if (event.key === "u" && place && place.offsetParent) place.click();
     else if (event.key === "?") say(language === "ja" ? "← → または k j：前・次の問題、u：一覧へ戻る" : "← → or k j: previous and next question, u: back to the list");
   });
+  // From an open list of Gradio's, Tab would fall on the body and then on the list itself: it goes to the control beside.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Tab" || !event.target.matches || !event.target.matches(".controls input[role=combobox]")) return;
+    const all = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")].filter((part) => part.offsetParent && !part.disabled && !part.closest("ul[role=listbox]"));
+    const next = all[all.indexOf(event.target) + (event.shiftKey ? -1 : 1)];
+    if (next) { event.preventDefault(); event.target.blur(); next.focus(); }
+  }, true);
   // Switches of the layout are attributes of the tabs, so that another question keeps them: the lists, the whole question, the
   // question called back over the replies, and the mode in which nothing is shown before the reader has chosen.
   const turn = (name, on) => {

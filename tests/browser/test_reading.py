@@ -80,7 +80,7 @@ def test_on_a_phone_the_question_is_folded_called_back_and_solved_before_anythin
         assert seen.complaints == []
 
 
-TEXT_UNDER_ARROW = """() => [...document.querySelectorAll('.controls input[role=listbox]')].filter(i => i.offsetParent)
+TEXT_UNDER_ARROW = """() => [...document.querySelectorAll('.controls input[role=combobox]')].filter(i => i.offsetParent)
   .filter(i => { const arrow = i.closest('.wrap-inner').querySelector('.icon-wrap').getBoundingClientRect();
     return i.getBoundingClientRect().right - parseFloat(getComputedStyle(i).paddingRight) > arrow.left; })
   .map(i => i.value)"""

@@ -163,6 +163,30 @@ def test_the_keyboard_reaches_tabs_replies_and_the_key(tab):
     assert tab.page.evaluate("document.activeElement.classList.contains('explain')")
 
 
+def test_tab_leads_from_a_list_to_the_control_beside_it_and_an_opened_question_has_the_focus(tab):
+    tab.open()
+    tab.page.get_by_label(words()["which"]["ja"], exact=True).first.focus()
+    tab.page.keyboard.press("Tab")
+    assert tab.page.evaluate("document.activeElement.id") == "go-previous"
+    tab.page.keyboard.press("Shift+Tab")
+    assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')") == words()["which"]["ja"]
+    tab.open("?tab=flips")
+    row = tab.page.locator("#list [data-key]").first
+    row.focus()
+    name = row.locator(".id").inner_text()
+    tab.page.keyboard.press("Enter")
+    tab.wait("name => document.activeElement.tagName === 'H2' && document.activeElement.innerText === name", name)
+    assert tab.complaints == []
+
+
+def test_at_four_hundred_percent_no_tab_is_wider_than_the_screen_and_the_bar_covers_nothing(tab):
+    tab.page.set_viewport_size({"width": 360, "height": 225})
+    for name in ("compare", "scores", "flips", "ask", "review", "about"):
+        tab.open(f"?tab={name}")
+        assert tab.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
+        assert tab.page.locator("#bar").evaluate("bar => getComputedStyle(bar).position") == "static"
+
+
 def test_hostile_output_is_inert_text_on_every_tab(tab, evaluation_folder):
     tab.open("?q=kakuu/115A3")
     tab.wait("text => document.querySelector('.stem').textContent === text", HOSTILE)

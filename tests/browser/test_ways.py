@@ -93,7 +93,7 @@ def test_a_number_opens_its_questions_and_a_question_opens_compare(tab):
     name = row.locator(".id").inner_text()
     row.click()
     tab.wait("name => document.querySelector('#card h2')?.innerText === name", name)
-    tab.page.wait_for_selector(".matrix td.lost", state="visible")
+    tab.page.wait_for_selector(".matrix td:is(.lost, .harmed, .unread, .cut)", state="visible")
     assert query(tab)["tab"] == "compare"
 
 

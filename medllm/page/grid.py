@@ -19,7 +19,8 @@ TEMPLATE = """<div class="matrix-box">${value.matrix}</div><div class="folds">${
  data-m="${column.at}" aria-labelledby="${column.id}"><h2 id="${column.id}">${column.head}</h2
 >${column.cells.map(cell => `<div class="answer-of"><div class="line ${cell.kind}">${cell.line}</div>
 <div class="reply ${cell.kind}" tabindex="0" role="region" aria-labelledby="${cell.id}"><span class="sr" id="${cell.id}"
->${cell.label}</span>${cell.body}</div>${value.more}${cell.notes}</div>`).join('')}</section>`).join('')}</div>
+>${cell.label}</span>${cell.body}</div><div class="below">${value.more}${cell.notes}</div>
+</div>`).join('')}</section>`).join('')}</div>
 <div class="prompts">${value.prompts}</div>"""
 
 MORE = (
@@ -76,7 +77,7 @@ def grid_value(
     live = own or now
     writing = live is not None and any(cell.state in ("waiting", "running") for cell in live.cells.values())
     mode = ("writing " if writing else "") + ("own " if own else "") + ("many" if len(models) > MANY else "")
-    lines = 1 + max((len(_list(column["cells"])) for column in columns), default=0)
+    lines = 1 + 3 * max((len(_list(column["cells"])) for column in columns), default=0)
     chips = model_chips(models) if key and len(models) > 1 else ""
     recorded = [cell for cell in cells.values() if isinstance(cell, Record)]
     return {"mode": mode, "lines": lines, "chips": chips, "matrix": matrix, "columns": columns} | {

@@ -52,6 +52,24 @@ def test_twelve_models_keep_their_names_whole_words_and_lines_at_one_height(chro
         assert seen.complaints == []
 
 
+def test_five_models_are_in_one_row_and_their_lines_at_one_height_whatever_is_known_of_each(
+    chromium, tmp_path_factory, tmp_path
+):
+    folder = write(tmp_path / "five", per_section=2, models=("base", "cpt", "final", "cpt-dpo", "rpo-only"))
+    runs = folder / "runs" / "runs.parquet"
+    rows = pq.read_table(runs).to_pylist()[:3]  # nothing is recorded of the last two
+    pq.write_table(pa.Table.from_pylist([{**row, "source": f"organisation/{row['model']}" * 3} for row in rows]), runs)
+    for address in served(tmp_path_factory, results=str(folder)):
+        for seen in opened(chromium, address):
+            seen.open("?q=kakuu/115A1")
+            for part in ("h2", ".line.explain", ".reply.explain", ".line.plain"):
+                tops = seen.page.eval_on_selector_all(
+                    f"#grid .columns .model {part}", "all => all.map(p => Math.round(p.getBoundingClientRect().y))"
+                )
+                assert len(tops) == 5 and len(set(tops)) == 1, part
+            assert seen.complaints == []
+
+
 def test_on_a_phone_the_question_is_folded_called_back_and_solved_before_anything_is_shown(chromium, twelve):
     for seen in opened(chromium, twelve, size="phone"):
         seen.open("?q=kakuu/115A1")
@@ -164,7 +182,7 @@ def test_a_long_reply_shows_that_it_goes_on_and_is_opened_whole(chromium, tmp_pa
                 seen.page.click("#go-next")
                 seen.wait("() => document.querySelector('#card h2').innerText === '115A2'")
                 assert reply.evaluate("box => box.scrollHeight - box.clientHeight") <= 1, "and stays so"
-                assert not seen.page.locator("#grid .reply.plain + .more [data-end]").first.is_visible()
+                assert not seen.page.locator("#grid .reply.plain + .below [data-end]").first.is_visible()
                 assert seen.complaints == []
 
 

@@ -21,6 +21,8 @@ DOCUMENT = f'<!doctype html><html style="" lang="en"><head><title>x</title></hea
 def asked(path: str, **headers: str) -> httpx.Response:
     async def ask():
         routes = [Route("/", lambda _: HTMLResponse(DOCUMENT)), Route("/other", lambda _: PlainTextResponse("same"))]
+        quick = lambda request: PlainTextResponse("答" * int(request.query_params["size"]))  # noqa: E731
+        routes.append(Route("/gradio_api/run/predict", quick))
         app = Starlette(routes=routes, middleware=[Middleware(Frame)])
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
             return await client.get(path, headers=headers)
@@ -38,6 +40,16 @@ def test_the_document_gets_language_policy_and_first_screen_packed_or_not(coding
     assert "語" * 5000 in answer.text
     assert answer.headers["content-security-policy"] == POLICY
     assert answer.headers.get("content-encoding") == packed
+
+
+@pytest.mark.parametrize(("size", "packed"), [(40_000, "br"), (200, None)])
+def test_the_answer_to_a_quick_event_is_packed_where_it_is_worth_it(size, packed):
+    answer = asked(f"/gradio_api/run/predict?size={size}", **{"accept-encoding": "gzip, br"})
+    assert answer.text == "答" * size
+    assert answer.headers.get("content-encoding") == packed
+    assert packed is None or int(answer.headers["content-length"]) < 1000
+    plain = asked("/gradio_api/run/predict?size=9000", **{"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
 
 
 def test_other_addresses_pass_through_untouched():

@@ -125,3 +125,13 @@ def test_a_teacher_here_is_shown_its_prompts_and_one_behind_an_address_a_sentenc
     assert not any(learnt for _, learnt in first.parts)
     away = {**teach, "teach.model": "big", "teach.engine": "http://127.0.0.1:1/v1"}
     assert "teach, big: its server makes the tokens." in shown(laid, **away)
+
+
+def test_conversations_are_shown_with_the_assistants_tokens_alone_as_learnt(laid):
+    talk = [{"role": "user", "content": "患者"}, {"role": "assistant", "content": "正解"}]
+    lines(laid / "talks", [{"messages": talk}])
+    data = {"source": "./talks", "license": "cc-by-4.0", "published": "2015-01-01"}
+    rows = shown(laid, sft={"model": "base", "data": [data], "max_steps": 4, "lora": {"r": 2, "lora_alpha": 2}})
+    [row] = [row for row in rows if not isinstance(row, str) and row.title.startswith("sft")]
+    learnt = "".join(text for text, now in row.parts if now)
+    assert learnt == "正解<|im_end|>" and "患者" in row.parts[0][0]

@@ -309,3 +309,20 @@ def test_values_of_a_template_do_not_decide_what_the_evaluation_decides(read_cha
     for value in ("{tokenize: false}", "{think: {messages: []}}"):
         with refused("recipe.wrong-type", "evaluate.chat_template_kwargs"):
             read_changed("  benchmarks: [igakuqa", f"  chat_template_kwargs: {value}\n  benchmarks: [igakuqa")
+
+
+def test_sft_comes_behind_the_training_whose_model_it_continues_and_no_circle_is_built():
+    from medllm.recipe import stages_of
+    from medllm.recipe.dependencies import is_full, lora_of, weights_of
+    from medllm.recipe.settings import Recipe, Rpo, Sft
+    from medllm.recipe.validators import broken_rules
+
+    lora = {"r": 2, "lora_alpha": 4}
+    after = Sft(model="rpo", data=["./talks"], max_steps=4)
+    rpo = Rpo(model="base", data="./pairs", rpo_alpha=1, max_steps=4, lora=lora)
+    recipe = Recipe(name="toy", base="./base", namespace="me", cutoff="2017-12-31", sft=after, rpo=rpo)
+    assert stages_of(recipe) == ("rpo", "sft")
+    assert stages_of(recipe.model_copy(update={"sft": after.model_copy(update={"model": "base"})})) == ("sft", "rpo")
+    assert lora_of(recipe, "sft") == rpo.lora and not is_full(recipe, "sft") and weights_of(recipe, "sft") == "base"
+    circle = recipe.model_copy(update={"rpo": rpo.model_copy(update={"model": "sft", "lora": None})})
+    assert "recipe.later-stage" in {fault.code for fault in broken_rules(circle)}

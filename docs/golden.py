@@ -27,7 +27,7 @@ def main(seeds: tuple[int, ...] = SEEDS) -> None:
 
 
 def rows_of(seed: int) -> object:
-    """The five rows of one seed, as `medllm ablate --json` tells them."""
+    """The six rows of one seed, as `medllm ablate --json` tells them."""
     folder = WORK / f"seed-{seed}"
     medllm("quickstart", str(folder), "--seed", str(seed))
     printed = medllm("ablate", str(folder / "quickstart.yaml"), "--hub", str(folder / "hub"),
@@ -42,7 +42,7 @@ def medllm(*words: str) -> str:
 
 
 def record(folder: Path, tables: dict[str, object]) -> None:
-    """The evaluation of all five rows of one seed as one folder, with the tables of every seed beside it."""
+    """The evaluation of all rows of one seed as one folder, with the tables of every seed beside it."""
     recipe = read_recipe(folder / "quickstart.yaml")
     out = RESULTS.with_name("results.new")
     shutil.rmtree(out, ignore_errors=True)

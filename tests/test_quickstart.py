@@ -98,7 +98,7 @@ def test_it_tells_a_plan_a_word_on_each_stage_the_table_and_what_to_type_next(st
         assert f"{stage}: " in stopped[2] + done.stderr
     assert "to build" in done.stderr
     assert "explained minus plain" in done.stdout
-    assert all(row in done.stdout for row in ("base", "cpt", "final"))
+    assert all(row in done.stdout for row in ("base", "cpt", "cpt-rpo", "final"))
     assert "medllm app" in done.stdout
 
 
@@ -135,7 +135,7 @@ def test_both_trainings_go_in_their_direction(pulled):
     assert cpt["last_loss"] < cpt["first_loss"]
     assert rpo["last"]["loss/nll"] < rpo["first"]["loss/nll"]
     records = read_records(pulled["evaluate"])
-    assert {record.model for record in records} == {"base", "cpt", "final"}
+    assert {record.model for record in records} == {"base", "cpt", "cpt-rpo", "final"}
     assert all(one.change is not None for one in stability_report(records).models)
 
 
@@ -170,7 +170,7 @@ def test_the_merged_model_answers_as_the_adapter_does(made, pulled):
     tokenizer = AutoTokenizer.from_pretrained(pulled["merge"], padding_side="left")
     merged = AutoModelForCausalLM.from_pretrained(pulled["merge"])
     base = AutoModelForCausalLM.from_pretrained(made[0] / "base")
-    adapted = PeftModel.from_pretrained(base, str(pulled["rpo"]))
+    adapted = PeftModel.from_pretrained(base, str(pulled["rounds"]))
     items = mock_exam(make_world(0), 40).items
     asked = tokenizer(
         [f"{exams.question_block(item)}Explanation:" for item in items], return_tensors="pt", padding=True

@@ -14,7 +14,7 @@ STAGES = stages_of(read_recipe(recipe_file()))
 
 FEW = (
     "cpt.num_train_epochs=null", "cpt.max_steps=4", "preferences.questions=8", "rpo.num_train_epochs=null",
-    "rpo.max_steps=2", "rpo.logging_steps=1", "evaluate.limit=8",
+    "rpo.max_steps=2", "rpo.logging_steps=1", "rounds.evaluate.limit=8", "evaluate.limit=8",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def test_a_few_steps_go_from_an_empty_folder_to_the_table_and_leave_every_stage_
     assert [line for line in (done.stdout + done.stderr).splitlines() if "Warning" in line or "Traceback" in line] == []
     assert all(f"{stage}: done in" in done.stderr for stage in STAGES)
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and "(" in line]
-    assert rows[:3] == ["base", "cpt", "final"]
+    assert rows[:4] == ["base", "cpt", "cpt-rpo", "final"]
     with connect(str(folder / "hub"), "quickstart") as hub:
         for stage in STAGES:
             name = "quickstart/medllm-mini" + ("" if stage == "merge" else f"-{stage}")

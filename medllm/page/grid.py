@@ -29,7 +29,7 @@ MORE = (
 )
 """The buttons below a reply that is longer than its box: all replies whole, and the end of this one."""
 
-STAGES = ("base", "cpt", "final", "cpt-dpo", "rpo-only")
+STAGES = ("base", "cpt", "cpt-rpo", "final", "cpt-dpo", "rpo-only")
 
 READING: tuple[PromptStyle, ...] = ("explain", "think", "plain")
 """The order of replies in a column: the explanation is what is read, the matrix shows a plain answer."""

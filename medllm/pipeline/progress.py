@@ -30,11 +30,12 @@ def report_work(item: StagePlan, place: Path, progress: Callable[[str], None]) -
 
     def report() -> None:
         work = read_progress(place / "progress.json")
-        line = last_line(_log_of(place))
+        name, log = _training_at_work(place)
+        line = last_line(log)
         share = None if line is None else share_done(line, item)
         if share is not None and line is not None:
             loss = f", loss {float(line['loss']):.3f}" if "loss" in line else ""
-            progress(f"{item.stage}: {100 * share:.0f} % done{loss}{pace.left('training', share)}")
+            progress(f"{item.stage}: {name}{100 * share:.0f} % done{loss}{pace.left(f'training {name}', share)}")
         elif work is not None:
             progress(f"{item.stage}: {describe_work(work, pace)}")
 
@@ -42,10 +43,11 @@ def report_work(item: StagePlan, place: Path, progress: Callable[[str], None]) -
         yield
 
 
-def _log_of(place: Path) -> Path:
-    """Find the log of the training that is at work: of rounds, the one within the last of them."""
-    within = sorted(place.glob("making.part/steps/*/rpo.part"), key=lambda path: path.stat().st_mtime)
-    return (within[-1] if within else place / "making.part") / "training" / "log.jsonl"
+def _training_at_work(place: Path) -> tuple[str, Path]:
+    """Find the log of the training that is at work, after its name where it is one of several: the round's."""
+    within = next(place.glob("making.part/steps/*/rpo.part"), None)
+    name = f"{within.parent.name}, training: " if within else ""
+    return name, (within or place / "making.part") / "training" / "log.jsonl"
 
 
 class WorkPace:

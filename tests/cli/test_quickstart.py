@@ -18,4 +18,4 @@ def test_the_recorded_rows_stand_beside_a_run_on_the_recorded_exam(tmp_path):
 
 
 def test_the_recorded_rows_stay_away_from_a_run_on_another_exam(tmp_path):
-    assert set(table_of(trained_here(tmp_path, questions=40)).rows) == {"base", "cpt", "final"}
+    assert set(table_of(trained_here(tmp_path, questions=40)).rows) == {"base", "cpt", "cpt-rpo", "final"}

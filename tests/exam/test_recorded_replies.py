@@ -32,7 +32,7 @@ def asked():
     }
 
 
-@pytest.mark.parametrize("model", ["base", "cpt", "cpt-dpo", "final", "rpo-only"])
+@pytest.mark.parametrize("model", ["base", "cpt", "cpt-dpo", "cpt-rpo", "final", "rpo-only"])
 def test_recorded_replies_are_read_as_before(asked, model):
     rows = pq.read_table(RESULTS / "records" / f"{model}.parquet").to_pylist()[::EVERY]
     assert len(rows) == 500

@@ -291,6 +291,10 @@ def test_a_job_finds_vllm_as_here_on_this_machine_and_else_in_its_image_or_by_uv
     assert found(far_from(hub), **asked) == {"MEDLLM_VLLM": "uv"}
     assert found(far_from(hub), **asked, **{"jobs.image": "vllm/vllm-openai:v0.32.0"}) == {}
     assert found(far_from(hub)) == {}
+    rounds = {"exams": {"world": "./world", "mock": "./world"}, "evaluate.benchmarks": [], "corpus.held_out": ["mock"]}
+    rounds |= {"rounds": {"exam": "mock", "preferences": {"engine": "vllm"}}}
+    planned = make_plan(with_overrides(recipe, rounds), hub, ("rounds",))
+    assert where_vllm_is(planned.items[-1], planned, far_from(hub)) == {"MEDLLM_VLLM": "uv"}, "a part of it asks vLLM"
     monkeypatch.delenv("MEDLLM_VLLM")
     assert found(hub, **asked) == {}, "the program of that name on this machine's path"
 

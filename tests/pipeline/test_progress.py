@@ -11,6 +11,7 @@ import pytest
 from medllm import work_progress
 from medllm.pipeline import progress
 from medllm.pipeline.progress import WorkPace, describe_work, report_pull, report_push, report_work
+from medllm.recipe.rounds import RoundRpo, Rounds
 from medllm.recipe.settings import Cpt
 from medllm.work_progress import WorkProgress, counted, poll_in_background, report_progress
 
@@ -46,6 +47,20 @@ def test_a_training_tells_its_share_and_loss_from_the_last_whole_line_of_its_log
         while "90 %" not in messages[-1] and time.monotonic() < deadline:
             time.sleep(0.01)
     assert messages[-1].startswith("cpt: 90 % done, loss 6.500, ") and messages[-1].endswith(" s left")
+
+
+def test_the_training_within_a_round_is_shown_by_the_rounds_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
+    log = tmp_path / "making.part" / "steps" / "round-3" / "rpo.part" / "training" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text(json.dumps({"step": 4, "loss": "6.5"}) + "\n")
+    rounds = Rounds(exam="mock", rpo=RoundRpo(max_steps=8))
+    messages = []
+    with report_work(SimpleNamespace(stage="rounds", settings=rounds), tmp_path, messages.append):
+        deadline = time.monotonic() + 30
+        while not messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert messages[0] == "rounds: round-3, training: 50 % done, loss 6.500"
 
 
 def test_a_stage_reports_its_items_from_any_process_and_the_time_that_is_left(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 from medllm.errors import RecipeError
 from medllm.recipe import read_recipe, settings_for_digest, uses
 from medllm.recipe.dependencies import is_full, lora_of, trainings_of
+from medllm.recipe.estimate import plan
 from medllm.recipe.rounds import parts_of
 from tests.recipe.conftest import SOUND, faults_in
 
@@ -82,6 +83,16 @@ def test_the_adapter_of_the_rounds_has_the_shape_of_the_last_training(read):
     assert not is_full(recipe, "rounds")
     assert [place for place, _ in trainings_of(recipe)] == ["cpt", "rpo", "rounds.rpo"]
     assert len(parts_of(recipe.rounds)) == 3 and parts_of(recipe.rpo) == (recipe.rpo,)
+
+
+def test_the_dry_run_counts_one_training_and_names_what_a_round_asks(read):
+    (step,) = [
+        step for step in plan(read("{exam: mock, max_rounds: 2, run_on: a100x1}")).steps if step.stage == "rounds"
+    ]
+    assert (step.repo, step.kind, step.machine) == ("me/small-rounds", "model", "a100x1")
+    assert step.trainable_parameters == 35_192_832 and step.fits
+    assert step.notes[0].startswith("at most 2 rounds; of each: 8 answers to each question")
+    assert "1 model x 2 prompts, one answer to each question of mock" in step.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def test_two_shards_learn_what_one_process_learns_and_go_on_after_a_kill(sources
         assert left.name == "checkpoint-3"
     together.train(stage, settings, sources, tmp_path / "two", processes=2, sharded=True)
     one, two = (log_of(tmp_path / name) for name in ("one", "two"))
-    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 4, 5, 6, 7, 8]
+    updates = 6 if stage == "sft" else 8  # some of the conversations share a row
+    assert [line["step"] for line in two] == [line["step"] for line in one] == list(range(1, updates + 1))
     # The processes' gradients are added up in bfloat16, as accelerate has it for the exchange.
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=2e-3)
     if stage == "rpo":

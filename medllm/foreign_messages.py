@@ -42,7 +42,7 @@ WARNINGS = (
         LIBRARIES,
     ),
     KnownWarning(
-        ".is_gradient_checkpointing. is deprecated|.gradient_checkpointing(_kwargs)?. is deprecated",
+        ".is_gradient_checkpointing. is deprecated|.gradient_checkpointing(_kwargs|_disable|_enable)?. is deprecated",
         FutureWarning,
         "PEFT and TRL use old names of transformers",
     ),

@@ -45,10 +45,10 @@ BEFORE_THE_LIMIT = 600
 LAST_LINES = 15
 LOOKS = 2.0
 """Seconds between two checks of the queue."""
-TRAININGS = ("cpt", "sft", "rpo", "rounds")
+TRAININGS = ("cpt", "sft", "rpo", "rounds", "grpo")
 HERE = (LOCAL, TRANSFORMERS, AUTO)
 """The engines that answer in processes of the run, on every node."""
-LOADING = ("cpt", "teach", "sft", "preferences", "rpo", "rounds", "merge", "evaluate")
+LOADING = ("cpt", "teach", "sft", "preferences", "rpo", "rounds", "grpo", "merge", "evaluate")
 """The stages that read the base's weights."""
 LEAST_MEMORY = 16e9
 

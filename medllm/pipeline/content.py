@@ -23,8 +23,8 @@ from medllm.weights.checkpoint import read_json
 
 CARDS = (".gitattributes", "README.md", Provenance.FILE)
 """Files that the pipeline or the Hub adds to an output."""
-TABLES = ("instructions/*", "dropped/*", "audit/*")
-"""The lists of the conversations that a training has read."""
+TABLES = ("instructions/*", "dropped/*", "audit/*", "questions/*", "rollouts/*")
+"""The lists of what a training has read, and of what its model wrote in it."""
 RECORDS = (*CARDS, "facts.json", "certificate.json", "training/*", "audit.html", "audit.json", *TABLES)
 """Those, and what a stage of weights records of its work: times, memory, curves."""
 OF_ROUNDS = ("rounds.parquet", "pairs/*", "samples/*", "audit/*", "records/*", "kept_back/*")
@@ -53,7 +53,7 @@ def content_of(stage: Stage, out: Path) -> str:
         return _digest(_rows_with(out / "data", CONVERSATION))
     if stage == "preferences":
         return _digest([*_rows_with(out / "data", PAIR), _round(out)])
-    if stage in ("cpt", "sft", "rpo", "rounds", "merge"):
+    if stage in ("cpt", "sft", "rpo", "rounds", "grpo", "merge"):
         return _digest([digest_of_folder(out, without=(*RECORDS, *OF_ROUNDS)), _round(out)])
     return _digest([digest_of_folder(out, without=CARDS)])
 
@@ -122,7 +122,7 @@ def _listed(recipe: Recipe, place: str) -> tuple[DataSource, ...]:
     """Return the sources of the block to which a key belongs."""
     if recipe.rounds and place.startswith("rounds."):
         return recipe.rounds.preferences.data
-    blocks = {"corpus": recipe.corpus, "teach": recipe.teach, "preferences": recipe.preferences}
+    blocks = {"corpus": recipe.corpus, "teach": recipe.teach, "preferences": recipe.preferences, "grpo": recipe.grpo}
     stage = blocks[place.partition(".")[0]]
     return stage.data if stage else ()
 
@@ -192,7 +192,7 @@ FORGOTTEN_FILE = "forgotten.jsonl"
 def _reads_texts(recipe: Recipe, stage: Stage) -> bool:
     """Return whether a stage reads texts or past exams themselves, from which withdrawn rows are left out."""
     mixes = stage == "rpo" and recipe.rpo is not None and recipe.rpo.mix is not None
-    return mixes or stage in ("corpus", "teach", "sft", "preferences", "rounds")
+    return mixes or stage in ("corpus", "teach", "sft", "preferences", "rounds", "grpo")
 
 
 def forgotten_repo(namespace: str) -> str:
@@ -321,7 +321,7 @@ def _read_as(use: Use) -> str:
     """Name what a stage reads of a folder: questions to leave out, an exam to ask, or files of a kind."""
     if use.held_out:
         return "questions"
-    past = use.place.removeprefix("rounds.").startswith(("teach.data", "preferences.data"))
+    past = use.place.removeprefix("rounds.").startswith(("teach.data", "preferences.data", "grpo.data"))
     return "exam" if use.wanted == "exam" or past else use.wanted
 
 

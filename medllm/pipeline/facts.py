@@ -122,6 +122,17 @@ def _rounds(facts: Mapping[str, Any]) -> str:
     return f"kept {kept} of {number_of(len(made), 'round')}, {ends[facts['stop']]} ({tested}); {result}"
 
 
+def _grpo(facts: Mapping[str, Any]) -> str:
+    watch = facts["watch"]
+    first, last = watch["first"], watch["last"]
+    return (
+        f"trained on {number_of(watch['completions'], 'completion')} to {number_of(facts['questions'], 'question')} in "
+        f"{number_of(facts['steps'], 'update')}: reward {first['reward']:.2f} at first and {last['reward']:.2f} at "
+        f"last, {100 * first['rewards/answer']:.0f} % and {100 * last['rewards/answer']:.0f} % right answers, "
+        f"{100 * last['cut_off']:.0f} % cut off at last"
+    )
+
+
 def _merge(facts: Mapping[str, Any]) -> str:
     certificate = facts.get("certificate")
     size = f"a model of {format_bytes(facts['bytes'])}"
@@ -152,6 +163,7 @@ SENTENCES: dict[Stage, Callable[[Mapping[str, Any]], str]] = {
     "preferences": _preferences,
     "rpo": _rpo,
     "rounds": _rounds,
+    "grpo": _grpo,
     "merge": _merge,
     "evaluate": _evaluate,
     "space": _space,

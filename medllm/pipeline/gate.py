@@ -13,7 +13,6 @@ from medllm.localhub.validation import hub_word, license_name
 from medllm.recipe import Recipe
 from medllm.recipe.base import Stage
 from medllm.recipe.dependencies import askings_of
-from medllm.recipe.teaching import Teach
 
 SHARE_ALIKE = re.compile(r"-sa\b|-sa-|^(a?gpl|gfdl)")
 OWN_TERMS = re.compile(r"^(llama|gemma|qwen|deepseek|other|.*-community|.*-research)")
@@ -185,6 +184,7 @@ CHECKS: dict[Stage, Callable[[Path, Facts], None]] = {
     "preferences": _needs_rows("preferences", "data/*.parquet", "pair"),
     "rpo": _check_adapter,
     "rounds": _check_adapter,
+    "grpo": _check_adapter,
     "merge": _check_model,
     "evaluate": _check_results,
     "space": _needs_rows("space", "results/records/*.parquet", "answer"),
@@ -225,8 +225,9 @@ def _audit(recipe: Recipe, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[s
             f"gate.audit: {open_findings} matches of the leakage audit need a person's review. Read audit.html in the "
             "corpus, and list those that are not leaks under corpus.leaks_reviewed"
         )
-    for place, settings in askings_of(recipe):
-        stage, what = place.partition(".")[0], "explanations" if isinstance(settings, Teach) else "pairs"
+    for place, _ in askings_of(recipe):
+        stage, kinds = place.partition(".")[0], {"teach": "explanations", "grpo": "questions"}
+        what = kinds.get(stage, "pairs")
         waiting = facts.get(stage, {}).get("audit", {}).get("unreviewed")
         if waiting is None:
             yield f"gate.audit: the {what} of `{stage}` have no leakage audit. Run that stage with held_out"

@@ -16,7 +16,7 @@ from medllm.recipe.base import STAGES, Stage, parse_reference
 from medllm.recipe.dependencies import askings_of, instructions_of
 from medllm.wording import format_duration
 
-TRAININGS: tuple[Stage, ...] = ("cpt", "sft", "rpo", "rounds")
+TRAININGS: tuple[Stage, ...] = ("cpt", "sft", "rpo", "rounds", "grpo")
 
 
 def lineage(
@@ -159,6 +159,7 @@ TEMPLATES: dict[Stage, str] = {
     "preferences": "dataset_cards/preferences.md",
     "rpo": "model_card/adapter.md",
     "rounds": "model_card/adapter.md",
+    "grpo": "model_card/adapter.md",
     "merge": "model_card/merged.md",
     "evaluate": "dataset_cards/results.md",
     "space": "model_card/space.md",

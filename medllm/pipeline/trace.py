@@ -18,7 +18,7 @@ from medllm.recipe.base import parse_reference
 KEYS = ("id", "question_id", "locator", "prompt_hash")
 """Columns by which people name a row of a corpus, of preference pairs or of records."""
 
-READ_ROWS = ("corpus", "teach", "sft", "preferences", "rpo", "rounds")
+READ_ROWS = ("corpus", "teach", "sft", "preferences", "rpo", "rounds", "grpo")
 """The stages that read the rows of a source outside the recipe, and whose tables list them."""
 
 PARQUET = ("*.parquet",)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ from medllm.exam.benchmarks import CATALOGUE, exemplars, load, name_of_past_exam
 from medllm.exam.prompts import exemplars_before
 from medllm.exam.question import Question, of_years
 from medllm.preferences.pairs import PreferencePair
-from medllm.recipe.settings import DataSource, Preferences, Teach
+from medllm.recipe.settings import DataSource, Grpo, Preferences, Teach
 from medllm.wording import describe_counts
 
 AUDIT_COLUMNS = pa.schema(
@@ -138,12 +138,14 @@ class Taught:
     """The last day of what the teacher was trained on, as 2024-06-30, or `unknown`."""
 
 
-Asking = Preferences | Teach
+Asking = Preferences | Teach | Grpo
 """A block that asks past questions."""
 
 
-def stage_of(settings: Asking) -> str:
+def stage_of(settings: Asking) -> Literal["teach", "preferences", "grpo"]:
     """Return the key of the recipe under which a block that asks past questions is written."""
+    if isinstance(settings, Grpo):
+        return "grpo"
     return "teach" if isinstance(settings, Teach) else "preferences"
 
 
@@ -172,7 +174,7 @@ def select_questions(settings: Asking, sources: dict[str, Path]) -> QuestionSele
                     taught[question.benchmark, question.question_id] = lesson
     translated = [item for name in settings.held_out or () for item in translated_items(name, sources[name], held)]
     watch = AuditTrail.over(held, settings.leaks_reviewed, translated)
-    leaks = watch.match("preferences", question_texts(fit))
+    leaks = watch.match("grpo" if stage == "grpo" else "preferences", question_texts(fit))
     fit = [question for question in fit if f"{question.benchmark}/{question.question_id}" not in leaks]
     if leaks:
         counts.update({"kept": -len(leaks), "leak": len(leaks)})
@@ -198,7 +200,8 @@ def select_questions(settings: Asking, sources: dict[str, Path]) -> QuestionSele
             "preferences.no-question-left",
             f"{stage}.data: no question is left to ask ({describe_counts(counts)}). They need an exam date (or a "
             "year) that ends on or before the cutoff, and a verified explanation that was published by then (a "
-            "teacher needs none, unless it is to see it); state `exam_date` and `published` for a source if you know.",
+            "teacher needs none, unless it is to see it, nor does `grpo`); state `exam_date` and `published` for a "
+            "source if you know.",
         )
     refused = frozenset((question.benchmark, question.question_id) for question in held)
     return QuestionSelection(questions, examples, dict(counts), refused, watch, origins, taught)
@@ -252,7 +255,7 @@ def printed_late(source: DataSource, cutoff: date | None) -> str | None:
 
 
 def _drop_reason(question: Question, settings: Asking, held_out: set[str]) -> str | None:
-    """Why a question is not asked, or None when it is; a teacher explains those without an explanation too."""
+    """Why a question is not asked, or None when it is; `teach` and `grpo` need no explanation."""
     if question.exam_date is None:
         return "no exam date"
     if settings.cutoff is not None and question.exam_date > settings.cutoff:
@@ -260,7 +263,8 @@ def _drop_reason(question: Question, settings: Asking, held_out: set[str]) -> st
     if question.image:
         return "needs a picture"
     teach = settings if isinstance(settings, Teach) else None
-    if not question.explanation and (teach is None or teach.view_explanation):
+    needs_one = teach.view_explanation if teach else not isinstance(settings, Grpo)
+    if needs_one and not question.explanation:
         return "no explanation"
     if question.explanation and teach and teach.only_unexplained:
         return "explained already"

@@ -17,7 +17,7 @@ from medllm.recipe.base import Stage
 from medllm.recipe.dependencies import askings_of
 from medllm.recipe.errors import Lines, RecipeFault, error_of
 from medllm.recipe.read import parse_yaml
-from medllm.recipe.settings import DataSource, Evaluate, Preferences, Rounds, Teach
+from medllm.recipe.settings import DataSource, Evaluate, Grpo, Preferences, Rounds, Teach
 
 
 @dataclass
@@ -285,7 +285,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def check_past_questions(
-    settings: Preferences | Teach,
+    settings: Preferences | Teach | Grpo,
     sources: Mapping[str, Path],
     findings: Findings,
     *,

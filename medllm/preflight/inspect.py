@@ -192,6 +192,8 @@ def inspect(
         check_past_questions(recipe.preferences, sources, findings, thorough=thorough)
     if "rounds" in stages and recipe.rounds:
         check_rounds(recipe.rounds, sources, findings, thorough=thorough)
+    if "grpo" in stages and recipe.grpo:
+        check_past_questions(recipe.grpo, sources, findings, thorough=thorough, place="grpo")
     check_models(recipe, stages, sources, listed or {}, findings)
     check_templates(recipe, stages, sources, findings)
     if "preferences" in stages:

@@ -34,7 +34,7 @@ from medllm.weights.loadable import has_tokenizer, refuse_without_tokenizer
 
 ROWS = 2
 """Rows that are shown of a kind."""
-ADAPTERS = ("cpt", "sft", "rpo", "rounds", "merge")
+ADAPTERS = ("cpt", "sft", "rpo", "rounds", "grpo", "merge")
 """Stages whose model has the tokenizer and the chat template of the base while it does not exist yet."""
 
 

@@ -3,7 +3,7 @@
 from medllm.exam.benchmarks import CATALOGUE
 from medllm.recipe.dependencies import hosts_of
 from medllm.recipe.servers import AUTO, LOCAL, OPENAI_PREFIX, TRANSFORMERS, ApiModel, is_address, is_vllm
-from medllm.recipe.settings import Evaluate, Preferences, Recipe, Teach
+from medllm.recipe.settings import Evaluate, Grpo, Preferences, Recipe, Teach
 from medllm.wording import number_of
 
 ENGINE_NOTES = {
@@ -55,6 +55,19 @@ def most_dollars(settings: Teach) -> float | None:
     if price is None or settings.questions is None:
         return None
     return settings.questions * settings.samples * settings.max_new_tokens * price[1] / 1e6
+
+
+def describe_rollouts(settings: Grpo) -> str:
+    """Describe how many completions a training by rewards writes, and their tokens."""
+    count = settings.max_steps and settings.max_steps * settings.total_batch_size // settings.num_iterations
+    if settings.num_train_epochs and settings.questions:
+        count = int(settings.num_train_epochs * settings.questions) * settings.num_generations
+    if not count:
+        each = f"{settings.num_generations} completions of each question and epoch"
+        return f"writes {each}, at most {settings.max_completion_length} tokens each"
+    tokens = count * settings.max_completion_length
+    most = f"{tokens / 1e6:.1f} million" if tokens >= 1e5 else f"{tokens:,}"
+    return f"writes {number_of(count, 'completion')}, at most {most} tokens"
 
 
 def describe_exam(settings: Evaluate) -> str:

@@ -89,7 +89,7 @@ def _inner(value: object, dump: Any) -> Any:  # noqa: ANN401  a JSON value has n
     return dump
 
 
-Stage = Literal["corpus", "cpt", "teach", "sft", "preferences", "rpo", "rounds", "merge", "evaluate", "space"]
+Stage = Literal["corpus", "cpt", "teach", "sft", "preferences", "rpo", "rounds", "grpo", "merge", "evaluate", "space"]
 Kind = Literal["model", "dataset", "space"]
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -104,6 +104,7 @@ KINDS: dict[Stage, Kind] = {
     "preferences": "dataset",
     "rpo": "model",
     "rounds": "model",
+    "grpo": "model",
     "merge": "model",
     "evaluate": "dataset",
     "space": "space",

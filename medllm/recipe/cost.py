@@ -11,6 +11,7 @@ from medllm.recipe.settings import (
     Cpt,
     DataSource,
     Evaluate,
+    Grpo,
     Lora,
     Preferences,
     Recipe,
@@ -29,7 +30,7 @@ PLAIN = frozenset({".csv", ".html", ".htm", ".json", ".jsonl", ".md", ".txt"})
 """Files whose bytes are text; the size of others (parquet, PDF) does not give their text's."""
 
 
-def trained_tokens(recipe: Recipe, settings: Cpt | Sft | Rpo) -> int | None:
+def trained_tokens(recipe: Recipe, settings: Cpt | Sft | Rpo | Grpo) -> int | None:
     """Count the tokens of a training, over all epochs; None when the recipe does not decide them.
 
     An upper bound for pairs and for steps: rows may be shorter than `max_length`.
@@ -45,6 +46,10 @@ def trained_tokens(recipe: Recipe, settings: Cpt | Sft | Rpo) -> int | None:
     if isinstance(settings, Sft):
         sizes = [_source_tokens(recipe, source) for source in settings.data]
         return None if None in sizes else int(sum(size or 0 for size in sizes) * settings.num_train_epochs)
+    if isinstance(settings, Grpo):
+        asked = settings.questions
+        each = settings.num_generations * settings.num_iterations * settings.max_length
+        return None if asked is None else int(asked * each * settings.num_train_epochs)
     pairs = most_pairs(recipe) if settings.data == "preferences" else None
     return None if pairs is None else int(pairs * rows * settings.max_length * settings.num_train_epochs)
 
@@ -312,6 +317,8 @@ def operations_per_token(shape: Shape, settings: Training) -> float:
     passes = 3 if settings.gradient_checkpointing else 2
     # The reference answers once for each pair, before the first update, however many epochs follow.
     reference = 1 / max(settings.num_train_epochs or 1, 1) if isinstance(settings, Rpo) else 0
+    if isinstance(settings, Grpo):  # which first writes what it learns from, and asks the model at its start
+        reference = 1 / settings.num_iterations + (settings.beta > 0)
     return forward * (passes + reference)
 
 

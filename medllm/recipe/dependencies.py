@@ -13,6 +13,7 @@ from medllm.recipe.settings import (
     Corpus,
     Cpt,
     Evaluate,
+    Grpo,
     Instructions,
     Lora,
     Merge,
@@ -65,6 +66,8 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
                 Use("rounds.exam", settings.exam, "exam"),
                 *_beside_pairs("rounds.rpo", settings.rpo),
             ]
+        case Grpo():
+            collected += [Use("grpo.model", settings.model, "model"), *_past_exams("grpo", settings)]
         case Cpt() | Rpo():
             collected += [
                 Use(f"{stage}.model", settings.model, "model"),
@@ -87,7 +90,7 @@ def uses(recipe: Recipe, stage: Stage) -> tuple[Use, ...]:
             collected += [Use("evaluate.benchmarks", name, "exam") for name in settings.benchmarks]
         case Space():
             collected.append(Use("space.results", settings.results, "dataset"))
-    loads = isinstance(settings, Cpt | Sft | Preferences | Rpo | Rounds | Merge | Evaluate)
+    loads = isinstance(settings, Cpt | Sft | Preferences | Rpo | Rounds | Grpo | Merge | Evaluate)
     if (loads or (isinstance(settings, Teach) and settings.reference)) and recipe.base is not None:
         collected.append(Use("base", "base", "model"))
     return tuple(collected)
@@ -103,7 +106,7 @@ def _texts(settings: Corpus) -> Iterator[Use]:
         yield Use("corpus.replay.source", settings.replay.source, "dataset")
 
 
-def _past_exams(place: str, settings: Teach | Preferences) -> Iterator[Use]:
+def _past_exams(place: str, settings: Teach | Preferences | Grpo) -> Iterator[Use]:
     """Yield what an asking of past exams reads beside its model."""
     yield from _data(f"{place}.data", settings)
     yield from (Use(f"{place}.held_out", name, "exam") for name in settings.held_out or ())
@@ -138,7 +141,7 @@ def _conversations(place: str, block: Instructions) -> Iterator[Use]:
     yield from (Use(f"{place}.held_out", name, "exam") for name in block.held_out or ())
 
 
-def _data(place: str, settings: Corpus | Preferences | Teach | Instructions) -> Iterator[Use]:
+def _data(place: str, settings: Corpus | Preferences | Teach | Instructions | Grpo) -> Iterator[Use]:
     for index, source in enumerate(settings.data):
         yield Use(f"{place}[{index}]", source.source, "dataset")
 
@@ -208,10 +211,11 @@ def _before(recipe: Recipe, stage: str) -> Recipe:
     return recipe.model_copy(update={stage.partition(".")[0]: None})
 
 
-def trainings_of(recipe: Recipe) -> Iterator[tuple[str, Cpt | Sft | Rpo]]:
+def trainings_of(recipe: Recipe) -> Iterator[tuple[str, Cpt | Sft | Rpo | Grpo]]:
     """Yield the settings of each training, by their key in the recipe; those of the rounds are `rounds.rpo`."""
-    given = {"cpt": recipe.cpt, "sft": recipe.sft, "rpo": recipe.rpo}
+    given: dict[str, Cpt | Sft | Rpo | Grpo | None] = {"cpt": recipe.cpt, "sft": recipe.sft, "rpo": recipe.rpo}
     given |= {"rounds.rpo": recipe.rounds.rpo} if recipe.rounds else {}
+    given |= {"grpo": recipe.grpo}
     yield from ((place, settings) for place, settings in given.items() if settings is not None)
 
 
@@ -223,14 +227,16 @@ def samplings_of(recipe: Recipe) -> Iterator[tuple[str, Preferences]]:
         yield "rounds.preferences", recipe.rounds.preferences
 
 
-def askings_of(recipe: Recipe) -> Iterator[tuple[str, Teach | Preferences]]:
-    """Yield the settings of each asking of past exams, a teacher's and the samplings, by their key in the recipe."""
+def askings_of(recipe: Recipe) -> Iterator[tuple[str, Teach | Preferences | Grpo]]:
+    """Yield the settings of each asking of past exams, also of a teacher or by GRPO, by their key in the recipe."""
     if recipe.teach:
         yield "teach", recipe.teach
     yield from samplings_of(recipe)
+    if recipe.grpo:
+        yield "grpo", recipe.grpo
 
 
-def _training_of(recipe: Recipe, stage: str) -> Cpt | Sft | Rpo | None:
+def _training_of(recipe: Recipe, stage: str) -> Cpt | Sft | Rpo | Grpo | None:
     """Return the settings of a stage's training, with the model it starts from; None for other stages."""
     stage = stage.partition(".")[0]
     if stage == "rounds" and recipe.rounds:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medllm.recipe.answering_notes import ENGINE_NOTES, describe_drawing, describe_exam, who_answers
+from medllm.recipe.answering_notes import ENGINE_NOTES, describe_drawing, describe_exam, describe_rollouts, who_answers
 from medllm.recipe.base import parse_reference
 from medllm.recipe.cost import (
     Memory,
@@ -49,6 +49,7 @@ from medllm.recipe.settings import (
     STAGES,
     Cpt,
     Evaluate,
+    Grpo,
     Kind,
     Merge,
     Preferences,
@@ -225,7 +226,7 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
     facts: dict[str, Any] = {}
     if shape:
         match settings:
-            case Cpt() | Sft() | Rpo():
+            case Cpt() | Sft() | Rpo() | Grpo():
                 facts = _training(recipe, stage, settings, shape, on)
             case Rounds():
                 facts = _rounds(recipe, settings, shape, on)
@@ -239,6 +240,8 @@ def _step(recipe: Recipe, stage: Stage, shape: Shape | None) -> StageCost:
         facts |= _disk(recipe, stage, settings, shape, on)
     elif isinstance(settings, Evaluate):
         facts = {"notes": (describe_exam(settings),)}
+    if isinstance(settings, Grpo):
+        facts["notes"] = (*facts.get("notes", ()), describe_rollouts(settings))
     if isinstance(settings, Teach) and not settings.is_itself:
         facts = _teaching(recipe, settings, on)
     if isinstance(settings, Teach | Preferences | Evaluate):
@@ -268,7 +271,7 @@ def _disk(recipe: Recipe, stage: Stage, settings: Any, shape: Shape, on: Machine
 
 
 def _training(
-    recipe: Recipe, stage: Stage, settings: Cpt | Sft | Rpo, shape: Shape, on: Machine | None
+    recipe: Recipe, stage: Stage, settings: Cpt | Sft | Rpo | Grpo, shape: Shape, on: Machine | None
 ) -> dict[str, Any]:
     lora = settings.lora or lora_of(recipe, settings.model)
     full = is_full(recipe, stage)
@@ -345,7 +348,7 @@ def _answering(
 def _fitting(stage: Stage, fit: Fit, on: Machine) -> dict[str, Any]:
     memory = fit.memory
     parts = {"weights": memory.weights, "adapter": memory.adapter}
-    parts["activations" if stage in ("cpt", "sft", "rpo", "rounds") else "cache"] = memory.activations
+    parts["activations" if stage in ("cpt", "sft", "rpo", "rounds", "grpo") else "cache"] = memory.activations
     return {
         "gb_a_gpu": round(memory.total / 1e9, 1),
         "gb": {name: round(part / 1e9, 1) for name, part in parts.items()},
@@ -356,7 +359,7 @@ def _fitting(stage: Stage, fit: Fit, on: Machine) -> dict[str, Any]:
     }
 
 
-def _hours(operations: float, settings: Cpt | Sft | Rpo, on: Machine | None) -> dict[str, Any]:
+def _hours(operations: float, settings: Cpt | Sft | Rpo | Grpo, on: Machine | None) -> dict[str, Any]:
     hours = gpu_hours(operations, on, settings.quantization) if on else None
     if hours is None or on is None:
         return {}
@@ -364,7 +367,7 @@ def _hours(operations: float, settings: Cpt | Sft | Rpo, on: Machine | None) -> 
     return {"gpu_hours": round(hours, 2), "dollars": None if dollars is None else round(dollars, 2)}
 
 
-def _rate(settings: Cpt | Sft | Rpo, each: float, on: Machine | None) -> str:
+def _rate(settings: Cpt | Sft | Rpo | Grpo, each: float, on: Machine | None) -> str:
     """Word the cost of a round number of tokens or pairs, for data of unknown size."""
     if isinstance(settings, Rpo):
         unit, operations = "1,000 pairs of full length", each * 2000 * settings.max_length

@@ -23,7 +23,7 @@ from medllm.recipe.errors import (
     with_new_places,
 )
 from medllm.recipe.rounds import RoundPreferences, Rounds, inherit
-from medllm.recipe.settings import Corpus, Evaluate, Instructions, Mix, Preferences, Recipe, Sft, Teach
+from medllm.recipe.settings import Corpus, Evaluate, Grpo, Instructions, Mix, Preferences, Recipe, Sft, Teach
 from medllm.recipe.validators import broken_rules, is_template
 
 LARGEST = 64_000
@@ -257,7 +257,7 @@ def template_text(given: str, folder: Path) -> str:
         return given  # which a rule reports
 
 
-_Dated = Corpus | Teach | Instructions | Preferences | Evaluate
+_Dated = Corpus | Teach | Instructions | Preferences | Grpo | Evaluate
 """A block with the years of the exams that it asks or holds out."""
 
 
@@ -269,7 +269,9 @@ def _inherited(recipe: Recipe) -> Recipe:
     teach = recipe.teach and _with_held_out(recipe.teach, recipe)
     sft = recipe.sft and _with_held_out(recipe.sft, recipe)
     preferences = recipe.preferences and _with_held_out(recipe.preferences, recipe)
-    stages = {"corpus": corpus, "teach": teach, "sft": sft, "preferences": preferences, "evaluate": recipe.evaluate}
+    grpo = recipe.grpo and _with_held_out(recipe.grpo, recipe)
+    stages: dict[str, _Dated | None] = {"corpus": corpus, "teach": teach, "sft": sft, "preferences": preferences}
+    stages |= {"grpo": grpo, "evaluate": recipe.evaluate}
     filled: dict[str, Any] = {name: stage and _with_years(stage, recipe) for name, stage in stages.items()}
     if recipe.rpo and recipe.rpo.mix:
         mix = _with_years(_with_held_out(recipe.rpo.mix, recipe), recipe)
@@ -282,7 +284,7 @@ def _inherited(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"rounds": _complete(recipe.rounds, recipe)}) if recipe.rounds else recipe
 
 
-_Asking = TypeVar("_Asking", Teach, Sft, Mix, Preferences, RoundPreferences)
+_Asking = TypeVar("_Asking", Teach, Sft, Mix, Preferences, RoundPreferences, Grpo)
 """A block that asks past questions, or learns from conversations."""
 
 

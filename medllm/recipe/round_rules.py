@@ -7,7 +7,7 @@ from medllm.recipe.dependencies import askings_of
 from medllm.recipe.errors import RecipeFault
 from medllm.recipe.rounds import SET_BY_ROUNDS
 from medllm.recipe.servers import is_address
-from medllm.recipe.settings import Corpus, Preferences, Recipe, Sft, Teach
+from medllm.recipe.settings import Corpus, Grpo, Preferences, Recipe, Sft, Teach
 
 
 def development_exam_is_no_test(recipe: Recipe) -> Iterator[RecipeFault]:
@@ -34,7 +34,7 @@ def development_exam_is_not_trained(recipe: Recipe) -> Iterator[RecipeFault]:
     rounds = recipe.rounds
     if rounds is None:
         return
-    learning: list[tuple[str, Corpus | Sft | Preferences | Teach]] = (
+    learning: list[tuple[str, Corpus | Sft | Preferences | Teach | Grpo]] = (
         [("corpus", recipe.corpus)] if recipe.corpus else []
     )
     learning += [("sft", recipe.sft)] if recipe.sft else []

@@ -22,6 +22,7 @@ from medllm.recipe.base import (
     settings_for_digest,
 )
 from medllm.recipe.data import Corpus, Data, DataList, DataSource, Instructions, Preferences, Replay, Share, expand_name
+from medllm.recipe.grpo import Grpo
 from medllm.recipe.rounds import Rounds
 from medllm.recipe.servers import ApiModel
 from medllm.recipe.teaching import Teach
@@ -36,7 +37,7 @@ class SlurmOptions(Settings):
     )
 
     nodes: int = Field(default=1, ge=1, le=1024)
-    """Nodes for cpt, sft, rpo, preferences and evaluate, each with the GPUs of `run_on`; other stages take one."""
+    """Nodes for the trainings, preferences and evaluate, each with the GPUs of `run_on`; other stages take one."""
     cpus: int = Field(default=4, ge=1)
     """Processors on each node."""
     mem: str | None = Field(default=None, pattern=r"^[1-9][0-9]*[KMGT]?$|^0$")
@@ -84,6 +85,7 @@ __all__ = [
     "DataList",
     "DataSource",
     "Evaluate",
+    "Grpo",
     "Instructions",
     "JobsOptions",
     "Kind",
@@ -239,6 +241,8 @@ class Recipe(Settings):
     """Pairs to adapter."""
     rounds: Rounds | None = None
     """Adapter to a better one: pairs of its own answers, and training on them, as long as a test shows a gain."""
+    grpo: Grpo | None = None
+    """Past exams to a better adapter, by rewards for the model's own answers."""
     merge: Merge | None = None
     """Adapter to model."""
     evaluate: Evaluate | None = None

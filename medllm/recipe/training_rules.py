@@ -6,7 +6,8 @@ from pathlib import Path
 
 from medllm.recipe.dependencies import is_full, trainings_of
 from medllm.recipe.errors import RecipeFault
-from medllm.recipe.settings import Recipe
+from medllm.recipe.hardware import machine
+from medllm.recipe.settings import Grpo, Recipe
 from medllm.recipe.training import EVALUATION, NAMED, Lora, Rpo
 
 
@@ -31,7 +32,7 @@ def evaluation_is_complete(recipe: Recipe) -> Iterator[RecipeFault]:
                 "`eval_strategy: epoch` evaluates after each epoch. Remove this key, or write `eval_strategy: steps`."
             )
             yield RecipeFault("recipe.no-evaluation", f"{stage}.eval_steps", text)
-        given = [key for key, absent in EVALUATION.items() if getattr(settings, key) != absent]
+        given = [key for key, absent in EVALUATION.items() if getattr(settings, key, absent) != absent]
         for key in given if settings.eval_strategy == "no" else ():
             text = "has no effect without an evaluation. Write `eval_strategy: steps` (or `epoch`), or remove it."
             yield RecipeFault("recipe.no-evaluation", f"{stage}.{key}", text)
@@ -108,10 +109,61 @@ def _is_divided(recipe: Recipe, accelerate: str | None) -> bool:
     return False
 
 
+def rewards_can_be_compared(recipe: Recipe) -> Iterator[RecipeFault]:
+    """Each question of a GRPO update has all of its completions there, room for them, and something to be rewarded."""
+    grpo = recipe.grpo
+    if grpo is None:
+        return
+    if grpo.total_batch_size % grpo.num_generations:
+        text = f"{grpo.total_batch_size} completions are not {grpo.num_generations} of each question. Use a multiple "
+        yield RecipeFault("recipe.grpo-batch", "grpo.total_batch_size", text + "of `num_generations`.")
+    if not grpo.rewards.weights():
+        text = "all weights are 0, so every completion has the same reward. Give one, as `{answer: 1}`."
+        yield RecipeFault("recipe.grpo-no-reward", "grpo.rewards", text)
+    if grpo.max_completion_length >= grpo.max_length:
+        text = f"a completion of {grpo.max_completion_length} tokens leaves no room for a prompt in {grpo.max_length}. "
+        yield RecipeFault("recipe.grpo-no-room", "grpo.max_length", text + "Raise it.")
+    if grpo.soft_length > grpo.max_completion_length:
+        text = f"is more than `max_completion_length` ({grpo.max_completion_length}). Lower it."
+        yield RecipeFault("recipe.grpo-no-room", "grpo.soft_punish_cache", text)
+
+
+def grpo_trains_an_adapter(recipe: Recipe) -> Iterator[RecipeFault]:
+    """GRPO trains an adapter that each device holds whole, and is measured by `evaluate`, not as it trains."""
+    grpo = recipe.grpo
+    if grpo is None:
+        return
+    if is_full(recipe, "grpo"):
+        text = "GRPO trains an adapter, and `model` is a full model. Give `lora: {r: 16, lora_alpha: 32}`."
+        yield RecipeFault("recipe.grpo-without-adapter", "grpo.lora", text)
+    if _is_divided(recipe, grpo.accelerate):
+        text = "a model that FSDP2 divides cannot write its completions here. Set `accelerate: ddp`."
+        yield RecipeFault("recipe.grpo-not-divisible", "grpo.accelerate", text)
+    if grpo.eval_strategy != "no":
+        text = "GRPO logs the rewards of each update; questions that are held out are asked by `evaluate`. Remove it."
+        yield RecipeFault("recipe.grpo-evaluation", "grpo.eval_strategy", text)
+
+
+def vllm_has_a_place(recipe: Recipe) -> Iterator[RecipeFault]:
+    """VLLM of a GRPO training runs on a GPU, at an address where it is a server, and no key of it is given without."""
+    grpo: Grpo | None = recipe.grpo
+    if grpo is None:
+        return
+    on = machine(grpo.run_on) if grpo.run_on else None
+    if grpo.use_vllm and on is not None and on.gpu is None:
+        text = f"vLLM needs a GPU, and {on.name} has none. Remove it: transformers writes the completions."
+        yield RecipeFault("recipe.vllm-needs-gpu", "grpo.use_vllm", text)
+    server = grpo.use_vllm and grpo.vllm_mode == "server"
+    if server and grpo.vllm_server_base_url is None:
+        text = "needs the address of `trl vllm-serve`. Set `vllm_server_base_url: http://HOST:8000`."
+        yield RecipeFault("recipe.vllm-without-address", "grpo.vllm_mode", text)
+    if grpo.vllm_server_base_url is not None and not server:
+        text = "has no effect. Write `use_vllm: true` and `vllm_mode: server`, or remove it."
+        yield RecipeFault("recipe.vllm-without-address", "grpo.vllm_server_base_url", text)
+
+
 TRAINING_RULES = (
-    training_has_an_end,
-    evaluation_is_complete,
-    smoothing_fits_the_loss,
-    conversations_have_rows,
+    *(training_has_an_end, evaluation_is_complete, smoothing_fits_the_loss, conversations_have_rows),
     trainings_can_be_divided,
+    *(rewards_can_be_compared, grpo_trains_an_adapter, vllm_has_a_place),
 )

@@ -25,6 +25,7 @@ from medllm.recipe.settings import (
     STAGES,
     Corpus,
     Evaluate,
+    Grpo,
     Instructions,
     Preferences,
     Recipe,
@@ -197,7 +198,7 @@ def _cutoffs(recipe: Recipe) -> Iterator[tuple[str, date]]:
             yield f"{stage}.cutoff", settings.cutoff
 
 
-def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Teach | Preferences | Instructions]]:
+def _learning_exams(recipe: Recipe) -> list[tuple[str, Corpus | Teach | Preferences | Instructions | Grpo]]:
     """Return what past exams and other texts are learnt from, by its key in the recipe."""
     corpus = [("corpus", recipe.corpus)] if recipe.corpus else []
     return [*corpus, *askings_of(recipe), *instructions_of(recipe)]
@@ -224,14 +225,14 @@ def is_template(text: str) -> bool:
 def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
     """A merge needs an adapter, and two adapters that become one can be added up."""
     for stage, settings in trainings_of(recipe):
-        below = lora_of(recipe, settings.model) if stage in ("sft", "rpo") and settings.model != stage else None
+        below = lora_of(recipe, settings.model) if stage in ("sft", "rpo", "grpo") and settings.model != stage else None
         above = settings.lora
         if below and above and (below.use_dora or above.use_dora):
             text = f"`{stage}` writes its adapter and that of `{settings.model}` as one, which DoRA does not allow. "
             text += f"Remove `{stage}.lora` to train the adapter below further, or set `use_dora: false`."
             yield RecipeFault("recipe.adapter-mix", f"{stage}.lora" + ".use_dora" * above.use_dora, text)
     if recipe.merge and recipe.merge.model == "base":
-        text = "`base` has no adapter to merge. Name `cpt`, `sft` or `rpo`."
+        text = "`base` has no adapter to merge. Name `cpt`, `sft`, `rpo` or `grpo`."
         yield RecipeFault("recipe.no-adapter-to-merge", "merge.model", text)
     elif recipe.merge and is_full(recipe, recipe.merge.model):
         text = f"`{recipe.merge.model}` trains all weights: it is a full model, and there is nothing to merge. Remove "
@@ -241,10 +242,10 @@ def adapter_has_a_shape(recipe: Recipe) -> Iterator[RecipeFault]:
 
 def samples_differ(recipe: Recipe) -> Iterator[RecipeFault]:
     """Several samples need a temperature above 0: greedy samples are identical."""
-    asking: list[tuple[str, Teach | Preferences | Evaluate]] = [*askings_of(recipe)]
+    asking: list[tuple[str, Teach | Preferences | Grpo | Evaluate]] = [*askings_of(recipe)]
     asking += [("evaluate", recipe.evaluate)] if recipe.evaluate else []
     for stage, settings in asking:
-        if settings.samples > 1 and settings.temperature == 0:
+        if not isinstance(settings, Grpo) and settings.samples > 1 and settings.temperature == 0:
             text = f"{settings.samples} samples at temperature 0 are identical. Set a temperature."
             yield RecipeFault("recipe.identical-samples", f"{stage}.samples", text)
 
@@ -252,6 +253,9 @@ def samples_differ(recipe: Recipe) -> Iterator[RecipeFault]:
 def thinking_has_a_channel(recipe: Recipe) -> Iterator[RecipeFault]:
     """The prompt `think` is asked by chat: a model that completes a text has no channel to think in."""
     evaluate, preferences = recipe.evaluate, recipe.preferences
+    if recipe.grpo and recipe.grpo.prompt == "think" and recipe.grpo.format == "completion":
+        text = "`think` asks the model by its chat template. Write `format: chat` (or `auto`) under grpo."
+        yield RecipeFault("recipe.think-needs-chat", "grpo.prompt", text)
     if preferences and preferences.prompt == "think":
         if preferences.format == "completion":
             text = "`think` asks the model by its chat template. Write `format: chat` (or `auto`) under preferences."

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainerCallback
 
 from medllm.errors import TrainingError
-from medllm.recipe.settings import Cpt, Rpo, Sft
+from medllm.recipe.settings import Cpt, Grpo, Rpo, Sft
 from medllm.weights.adapter import Adapter, write_base
 from medllm.weights.chat_template import PLAIN, ChatTemplate, begun_template, plain_template
 from medllm.weights.checkpoint import Checkpoint
@@ -76,7 +76,13 @@ def write_adapter(
     write_tokenizer(tokenizer, out, given)
 
 
-def write_trained(trainer: Any, start: Any, settings: Cpt | Sft | Rpo, out: Path, state: dict[str, Any] | None) -> None:  # noqa: ANN401
+def write_trained(
+    trainer: Any,  # noqa: ANN401  one of our trainers
+    start: Any,  # noqa: ANN401
+    settings: Cpt | Sft | Rpo | Grpo,
+    out: Path,
+    state: dict[str, Any] | None,
+) -> None:
     """Write what was trained, an adapter or a full model, with the tokenizer; `start` is the TrainingStart.
 
     A full model, which learnt in float32, is written in the numbers of `settings.dtype`. An adapter trained above

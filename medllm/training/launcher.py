@@ -23,7 +23,7 @@ import yaml
 from medllm.errors import MedllmError, TrainingError
 from medllm.foreign_messages import silence_known_messages
 from medllm.processes import exit_with_stdin
-from medllm.recipe.settings import Cpt, Rpo, Sft
+from medllm.recipe.settings import Cpt, Grpo, Rpo, Sft
 from medllm.recipe.training import NAMED
 from medllm.training.devices import refuse_config
 
@@ -199,10 +199,10 @@ def _launch_node(config: str, host: str, port: str, *arguments: str) -> None:
     sys.exit(run([*words, "-m", MODULE, *arguments], dict(os.environ)))
 
 
-SETTINGS: dict[str, type[Cpt] | type[Sft] | type[Rpo]] = {"cpt": Cpt, "sft": Sft, "rpo": Rpo}
+SETTINGS: dict[str, type[Cpt] | type[Sft] | type[Rpo] | type[Grpo]] = {"cpt": Cpt, "sft": Sft, "rpo": Rpo, "grpo": Grpo}
 
 
-def launch_processes(stage: str, settings: Cpt | Sft | Rpo, sources: dict[str, Path], out: Path) -> bool:
+def launch_processes(stage: str, settings: Cpt | Sft | Rpo | Grpo, sources: dict[str, Path], out: Path) -> bool:
     """Run the stage under `accelerate launch` when its settings ask for it and we are not there already."""
     if settings.accelerate is None or FOLDER in os.environ or "RANK" in os.environ:
         return False

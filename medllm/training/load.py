@@ -10,7 +10,7 @@ from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import DataError, ModelError
-from medllm.recipe.settings import Cpt, Lora, Rpo, Sft
+from medllm.recipe.settings import Cpt, Grpo, Lora, Rpo, Sft
 from medllm.training.devices import is_sharded, split_batch
 from medllm.training.updates import evaluation_arguments
 from medllm.weights.adapter import TRANSPOSED, Adapter, is_adapter
@@ -42,7 +42,7 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def trainer_arguments(settings: Cpt | Sft | Rpo, work: Path, model: Any = None, rows: int = 0) -> dict[str, Any]:  # noqa: ANN401
+def trainer_arguments(settings: Cpt | Sft | Rpo | Grpo, work: Path, model: Any = None, rows: int = 0) -> dict[str, Any]:  # noqa: ANN401
     """What SFTConfig and DPOConfig share, for a model as it was loaded and so many rows."""
     per_device, accumulation = split_batch(
         settings.total_batch_size, settings.per_device_train_batch_size, processes().num_processes
@@ -74,7 +74,7 @@ def trainer_arguments(settings: Cpt | Sft | Rpo, work: Path, model: Any = None, 
     }
 
 
-def _optimizer(settings: Cpt | Sft | Rpo, *, cuda: bool) -> str:
+def _optimizer(settings: Cpt | Sft | Rpo | Grpo, *, cuda: bool) -> str:
     if settings.optim == "muon":
         return "adamw_torch"  # transformers has no name for it: `set_up_optimizer` puts it in this one's place
     return "adamw_torch_fused" if cuda and settings.optim == "adamw_torch" else settings.optim
@@ -120,7 +120,7 @@ class MuonAndAdamW(torch.optim.Optimizer):  # type: ignore[misc]
         return loss
 
 
-def set_up_optimizer(trainer: Any, settings: Cpt | Sft | Rpo) -> None:  # noqa: ANN401  one of TRL's trainers
+def set_up_optimizer(trainer: Any, settings: Cpt | Sft | Rpo | Grpo) -> None:  # noqa: ANN401  one of TRL's trainers
     """Choose an optimizer that transformers has no name for."""
     if settings.optim == "muon":
 
@@ -131,7 +131,7 @@ def set_up_optimizer(trainer: Any, settings: Cpt | Sft | Rpo) -> None:  # noqa: 
         trainer.optimizer_cls_and_kwargs = (lambda: make, {})
 
 
-def _is_mixed(settings: Cpt | Sft | Rpo, model: Any) -> bool:  # noqa: ANN401
+def _is_mixed(settings: Cpt | Sft | Rpo | Grpo, model: Any) -> bool:  # noqa: ANN401
     """Whether what learns are whole modules, or all of them, in float32: then autocast computes in fewer bits."""
     given = [settings.lora] if settings.lora else []
     configs = getattr(model, "peft_config", {}).values()
@@ -180,14 +180,18 @@ class TrainingStart:
     """The adapter that was folded into the model in memory, because the fresh one is trained above it."""
 
 
-def tokenizer_folder(settings: Cpt | Sft | Rpo, sources: dict[str, Path]) -> Path:
+def tokenizer_folder(settings: Cpt | Sft | Rpo | Grpo, sources: dict[str, Path]) -> Path:
     """Find the tokenizer of what `model` names: beside it, or else beside the base."""
     folder = sources[settings.model]
     return folder if has_tokenizer(folder) else sources["base"]
 
 
 def chat_template_for(
-    settings: Cpt | Sft | Rpo, sources: dict[str, Path], tokenizer: PreTrainedTokenizerBase, *, talks: bool = False
+    settings: Cpt | Sft | Rpo | Grpo,
+    sources: dict[str, Path],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    talks: bool = False,
 ) -> ChatTemplate | None:
     """Load the chat template by which a model is trained: its own, or its base's; None for texts that go on.
 
@@ -219,10 +223,10 @@ def chat_template_for(
     return ChatTemplate(tokenizer, text, settings.model)
 
 
-def load_start(settings: Cpt | Sft | Rpo, sources: dict[str, Path]) -> TrainingStart:
+def load_start(settings: Cpt | Sft | Rpo | Grpo, sources: dict[str, Path]) -> TrainingStart:
     """Load what `model` names.
 
-    An adapter is trained on as it is. With `lora` given, SFT and RPO fold it into the base in memory and put a fresh
+    An adapter is trained on as it is. With `lora` given, all but CPT fold it into the base in memory and put a fresh
     adapter above; the reference of RPO then is the model with that fresh adapter switched off. That cannot be done in
     4 bits, where folding would quantise the weights once more.
     """
@@ -231,7 +235,7 @@ def load_start(settings: Cpt | Sft | Rpo, sources: dict[str, Path]) -> TrainingS
     base = Checkpoint(sources["base"] if adapted else folder)
     _refuse_untrainable(base)
     tokenizer = load_tokenizer(tokenizer_folder(settings, sources))
-    fresh_above = adapted and isinstance(settings, Sft | Rpo) and settings.lora is not None
+    fresh_above = adapted and isinstance(settings, Sft | Rpo | Grpo) and settings.lora is not None
     if fresh_above and settings.quantization == "nf4":
         raise ModelError(
             "training.adapter-on-4-bit",

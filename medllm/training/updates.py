@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from medllm.errors import DataError, TrainingError
-from medllm.recipe.settings import Cpt, Rpo, Sft
+from medllm.recipe.settings import Cpt, Grpo, Rpo, Sft
 
 SHARE = "share"
 """Column of a row: its part of the mean over the rows of its update."""
@@ -303,14 +303,14 @@ def hold_out(groups: Sequence[str], size: float, seed: int) -> list[bool]:
     return [group in chosen for group in groups]
 
 
-def own_rows(settings: Cpt | Sft | Rpo) -> int:
+def own_rows(settings: Cpt | Sft | Rpo | Grpo) -> int:
     """How many rows of an update are of the training's own data; the others are mixed in."""
     return settings.total_batch_size - (settings.mixed_rows if isinstance(settings, Rpo) else 0)
 
 
-def evaluation_arguments(settings: Cpt | Sft | Rpo, rows: int) -> dict[str, Any]:
+def evaluation_arguments(settings: Cpt | Sft | Rpo | Grpo, rows: int) -> dict[str, Any]:
     """The arguments of TRL's trainers for an evaluation, of a training on so many rows; none without one."""
-    if settings.eval_strategy == "no":
+    if settings.eval_strategy == "no" or isinstance(settings, Grpo):
         return {}
     name = settings.metric_for_best_model
     chooses = settings.load_best_model_at_end or settings.early_stopping_patience
@@ -369,7 +369,7 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = self.stopped = True
 
 
-def add_evaluation(trainer: Any, settings: Cpt | Sft | Rpo, work: Path) -> None:  # noqa: ANN401  one of our trainers
+def add_evaluation(trainer: Any, settings: Cpt | Sft | Rpo | Grpo, work: Path) -> None:  # noqa: ANN401  one of our trainers
     """Let a trainer that has rows to evaluate keep its best weights, or end early, as the recipe has it."""
     if settings.eval_strategy == "no":
         return

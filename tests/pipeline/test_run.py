@@ -10,7 +10,7 @@ from medllm.hub.push import push
 from medllm.recipe.settings import STAGES
 from tests.refusals import refused
 
-MADE = [stage for stage in STAGES if stage not in ("teach", "sft", "rounds", "space")]
+MADE = [stage for stage in STAGES if stage not in ("teach", "sft", "rounds", "grpo", "space")]
 
 
 def test_the_second_run_makes_nothing(workshop):

@@ -93,7 +93,7 @@ def excerpt(text: str, item: ExamItem) -> list[Excerpt]:
     return [piece for piece in (*pieces, Excerpt(text[at:end], False)) if piece.text]
 
 
-Stage = Literal["corpus", "preferences", "few-shot", "teacher", "instructions"]
+Stage = Literal["corpus", "preferences", "few-shot", "teacher", "instructions", "grpo"]
 SHOWN = 200
 """Number of matches that are shown with their text; all are listed."""
 

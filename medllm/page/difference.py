@@ -71,7 +71,7 @@ _BULLET = re.compile(r"^\s*[-*+]\s+")
 def worded(sentence: str) -> str:
     r"""Return a sentence without the marks of its form, which are no words: two replies differ in what they state.
 
-    >>> worded("* **所見**: 発熱\\n"), worded("## まとめ")
+    >>> worded("* **所見**: 発熱\n"), worded("## まとめ")
     ('・所見: 発熱', 'まとめ')
     """
     return _BULLET.sub("・", _MARKS.sub("", sentence)).strip()

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from medllm.cli import console
-from medllm.cli.console import QuickstartDisplay, Reporter, handle_interrupt, open_reporter
+from medllm.cli.console import EXPECTED_SECONDS, QuickstartDisplay, Reporter, handle_interrupt, open_reporter
 from medllm.files import write_text
+from medllm.wording import format_duration
 from tests.refusals import refused
 
 
@@ -79,7 +80,11 @@ def test_the_quickstart_shows_the_pipelines_progress_with_the_time_that_is_left(
     monkeypatch.setattr("medllm.pipeline.progress.POLL_SECONDS", 0.01)
     display.plan(plan)
     display.launch(plan, item, {}, SimpleNamespace(work=tmp_path, hub=hub))
-    assert messages[:2] == ["  cpt         to build  mini/cpt", "about 2 min on two idle cores, or less (an estimate)"]
+    expected = format_duration(EXPECTED_SECONDS["cpt"])
+    assert messages[:2] == [
+        "  cpt         to build  mini/cpt",
+        f"about {expected} on two idle cores, or less (an estimate)",
+    ]
     assert re.fullmatch(r"cpt: done in \d+ s; 1,234 tokens", messages[-1])
 
 

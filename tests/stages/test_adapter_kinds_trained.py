@@ -123,7 +123,7 @@ def test_dora_below_or_above_another_adapter_is_refused_before_the_base_is_loade
     for name, below, above in (("a", {}, DORA), ("b", DORA, {})):
         start = tiny.make_adapter(tmp_path / name, sources["base"], **below)
         settings = tiny.RPO.model_copy(update={"lora": Lora(r=2, lora_alpha=2, **above)})
-        with refused("training.dora-above", start, "`rpo.lora`"):
+        with refused("training.dora-above", start, "`lora`"):
             rpo.make(settings, {**sources, "cpt": start}, tmp_path / f"out-{name}")
     with refused("weights.adapters-apart", tmp_path / "b"):
         merge_into(sources["base"], [tmp_path / "a", tmp_path / "b"], tmp_path / "merged", dtype=None, questions=2)

@@ -125,7 +125,8 @@ def routes(page: PageContext) -> list[BaseRoute]:
         wanted = Wanted.read(dict(request.query_params), page.results)
         kind = "text/csv" if form == "csv" else "application/jsonl"
         records = records_of(page.results, wanted, only=request.query_params.get("only") == "1")
-        return attachment(lines(records, form), f"{wanted.model}-{wanted.outcome}.{form}", kind)
+        columns = columns_of(request.query_params.get("columns", ""))
+        return attachment(lines(records, form, columns), f"{wanted.model}-{wanted.outcome}.{form}", kind)
 
     def prompt(request: Request) -> Response:
         query = request.query_params
@@ -228,6 +229,7 @@ COLUMNS = (
     "gold",
     "correct",
     "completion",
+    "reasoning",
 )
 
 
@@ -306,15 +308,26 @@ PIECE = 64_000
 """Characters of a download that are sent at once."""
 
 
-def lines(records: Iterable[Record], form: str) -> Iterator[str]:
+TEXTS = ("completion", "reasoning")
+"""The columns that make a download large."""
+
+
+def columns_of(wanted: str) -> Sequence[str]:
+    """Return the columns of a download: those that are named, `no-texts` for all but the replies' texts, else all."""
+    if wanted == "no-texts":
+        return [name for name in COLUMNS if name not in TEXTS]
+    return [name for name in COLUMNS if name in wanted.split(",")] or COLUMNS
+
+
+def lines(records: Iterable[Record], form: str, columns: Sequence[str] = COLUMNS) -> Iterator[str]:
     """Yield records as CSV or as JSON lines, in pieces; cells that a spreadsheet would run as a formula are quoted."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\r\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\r\n")
     if form == "csv":
         out.write("\ufeff")
         writer.writeheader()
     for record in records:
-        row = {name: getattr(record, name) for name in COLUMNS}
+        row = {name: getattr(record, name) for name in columns}
         if form == "csv":
             writer.writerow({name: _inert(value) for name, value in row.items()})
         else:

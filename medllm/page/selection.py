@@ -313,6 +313,8 @@ def rows(results: RecordedResults, wanted: Wanted, shown: int) -> str:
     )
     own = safe(f"medllm/list.csv?{wanted.query()}&only=1")
     links += f'<a href="{own}" download><span>{both("download_model", model=wanted.model)}</span></a>'
+    short = safe(f"medllm/list.csv?{wanted.query()}&columns=no-texts")
+    links += f'<a href="{short}" download><span>{both("download_short")}</span></a>'
     empty = f'<p class="card">{both("no_rows")}</p>' if not keys else ""
     return (
         f'<p class="count" role="status"><b>{len(keys):,}</b> / {total:,} {both("questions")}</p>'

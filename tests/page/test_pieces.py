@@ -16,7 +16,7 @@ from medllm.page.components import LABELS
 from medllm.page.context import LONGEST_LIST, Shelf
 from medllm.page.grid import TEMPLATE, grid_value
 from medllm.page.html import LANGUAGES, LONGEST_CARD, both, question_card, safe, words
-from medllm.page.routes import comparison, lines
+from medllm.page.routes import COLUMNS, columns_of, comparison, lines
 from medllm.page.scores import scores
 from medllm.page.selection import OUTCOMES, Filter, Wanted, records_of, rows
 from medllm.side_by_side import Cell
@@ -163,6 +163,21 @@ def test_the_list_counts_filters_and_leaves_as_a_file(page):
     assert len("".join(lines(records_of(page.results, wanted), "jsonl")).splitlines()) == len(keys) * 6
     alone = list(csv.DictReader(io.StringIO("".join(lines(records_of(page.results, wanted, only=True), "csv")))))
     assert len(alone) == len(keys) * 2 and {row["model"] for row in alone} == {"base"}
+
+
+def test_a_download_has_the_columns_that_are_chosen(page):
+    wanted = Wanted("base", "lost")
+
+    def header(chosen):
+        text = "".join(lines(records_of(page.results, wanted), "csv", columns_of(chosen)))
+        return text.removeprefix("\ufeff").splitlines()[0].split(","), len(text)
+
+    whole, size = header("")
+    short, less = header("no-texts")
+    assert whole == list(COLUMNS) and set(whole) - set(short) == {"completion", "reasoning"} and less < size
+    assert header("answer,question_id,nonsense")[0] == ["question_id", "answer"], "in the schema's order"
+    assert header("nonsense")[0] == whole
+    assert "columns=no-texts" in rows(page.results, wanted, 1)
 
 
 def test_a_long_list_leaves_in_pieces_and_a_row_names_its_letters(page):

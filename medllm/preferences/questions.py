@@ -33,6 +33,20 @@ AUDIT_COLUMNS = pa.schema(
 )
 """The columns of the audit's table, which may have no row."""
 
+Key = tuple[str, str]
+"""The name of a question: benchmark and question id."""
+
+
+def key_of(question: Question) -> Key:
+    """Return the unique key of a question: benchmark and question id."""
+    return question.benchmark, question.question_id
+
+
+def seed_of(settings: Preferences | Teach, key: Key, sample: int) -> int:
+    """Derive a separate seed for every draw, the same in every run."""
+    text = f"{settings.seed} {key[0]} {key[1]} {sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
 
 @dataclass
 class AuditTrail:

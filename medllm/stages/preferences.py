@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,15 @@ from medllm.preferences.pairs import (
     make_pairs,
     yield_report,
 )
-from medllm.preferences.questions import AUDIT_COLUMNS, QuestionSelection, select_questions, vote_texts
+from medllm.preferences.questions import (
+    AUDIT_COLUMNS,
+    Key,
+    QuestionSelection,
+    key_of,
+    seed_of,
+    select_questions,
+    vote_texts,
+)
 from medllm.preferences.votes import read_votes
 from medllm.recipe.servers import for_prompt, is_address, switches
 from medllm.recipe.settings import Preferences
@@ -33,7 +40,6 @@ from medllm.stages.workdir import move_into_place, round_of, say, work_folder, w
 from medllm.wording import describe_counts
 
 REPLIES = "replies.jsonl"
-Key = tuple[str, str]
 
 
 def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
@@ -87,11 +93,6 @@ def make(settings: Preferences, sources: dict[str, Path], out: Path) -> None:
     move_into_place(work, out, (REPLIES,))
 
 
-def key_of(question: Question) -> Key:
-    """Return the unique key of a question: benchmark and question id."""
-    return question.benchmark, question.question_id
-
-
 def prompts_of(question: Question, asked: QuestionSelection, settings: Preferences) -> tuple[Prompt, Prompt]:
     """Render the prompt of a question, with and without its worked examples."""
     options: dict[str, Any] = {"prompt": settings.prompt, "template": settings.template}
@@ -143,12 +144,6 @@ def refuse_unseen_thinking(replies: list[Reply]) -> None:
             f"preferences: the model thought before none of {len(whole)} replies, and `prompt: think` makes pairs of "
             "thinking. Write `prompt: plain` or `explain`, or switch thinking on by `chat_template_kwargs`.",
         )
-
-
-def seed_of(settings: Preferences, key: Key, sample: int) -> int:
-    """Derive a separate seed for every draw, the same in every run."""
-    text = f"{settings.seed} {key[0]} {key[1]} {sample}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
 def _sample(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +14,7 @@ from medllm.exam.extract.answer import is_right, parse
 from medllm.exam.prompts import Prompt, render
 from medllm.exam.question import Question
 from medllm.generation.types import Reply, Request, release_model, shared_length
-from medllm.preferences.questions import AUDIT_COLUMNS, QuestionSelection, select_questions
+from medllm.preferences.questions import AUDIT_COLUMNS, Key, QuestionSelection, key_of, seed_of, select_questions
 from medllm.preferences.teaching import (
     TaughtSample,
     conversation_row,
@@ -32,7 +31,6 @@ from medllm.wording import describe_counts
 REPLIES = "replies.jsonl"
 GIVE_UP = (100, 25)
 """Replies, and questions that they are to, after which a teacher without one right answer is not asked any more."""
-Key = tuple[str, str]
 Drawn = dict[Key, list[tuple[int, int | None, Reply]]]
 CONVERSATIONS = pa.schema(
     [
@@ -60,7 +58,7 @@ def make(settings: Teach, sources: dict[str, Path], out: Path) -> None:
     work = work_folder(out)
     asked = select_questions(settings, sources)
     say("teach", f"{len(asked.questions)} questions, {settings.samples} samples each; {describe_counts(asked.counts)}")
-    prompts = {_key_of(question): prompts_to_teacher(question, asked, settings) for question in asked.questions}
+    prompts = {key_of(question): prompts_to_teacher(question, asked, settings) for question in asked.questions}
     replies, kept_under, changes = _ask(settings, sources, asked, prompts, work)
     samples = _judge(settings, sources, asked, prompts, replies, kept_under)
     report = teaching_report(samples)
@@ -69,7 +67,7 @@ def make(settings: Teach, sources: dict[str, Path], out: Path) -> None:
     rows = [
         conversation_row(question, sample, prompts[key][1], asked.origins[key], settings)
         for question in asked.questions
-        for key in (_key_of(question),)
+        for key in (key_of(question),)
         for sample in samples[key]
         if sample.verdict == "kept"
     ]
@@ -86,21 +84,11 @@ def make(settings: Teach, sources: dict[str, Path], out: Path) -> None:
     move_into_place(work, out, (REPLIES,))
 
 
-def _key_of(question: Question) -> Key:
-    return question.benchmark, question.question_id
-
-
 def prompts_to_teacher(question: Question, asked: QuestionSelection, settings: Teach) -> tuple[Prompt, Prompt]:
     """Render the prompt that the teacher gets, and the one that is written: without worked examples and view."""
     options: dict[str, Any] = {"prompt": "explain", "template": settings.template, "system": settings.system_prompt}
     prompt = render(question, exemplars=asked.exemplars, **options)
     return with_view(prompt, question) if settings.view_explanation else prompt, render(question, **options)
-
-
-def _seed_of(settings: Teach, key: Key, sample: int) -> int:
-    """Derive a separate seed for every draw, the same in every run."""
-    text = f"{settings.seed} {key[0]} {key[1]} {sample}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
 def _ask(
@@ -133,7 +121,7 @@ def _ask(
     who = answerers(models, sources, **computing)[_row_of(settings)]
     wanted = {
         f"{key[0]}/{key[1]}#{number}": (key, number)
-        for key in map(_key_of, asked.questions)
+        for key in map(key_of, asked.questions)
         for number in range(settings.samples)
     }
     shared = shared_length([prompt.text for prompt, _ in prompts.values()]) if asked.exemplars else 0
@@ -142,10 +130,10 @@ def _ask(
     kept = KeptGenerator(teacher, AnswerStore.here(), dict.fromkeys(put, who))
     kept_under: dict[Key, dict[int, str]] = defaultdict(dict)
     replies: Drawn = defaultdict(list)
-    hope = _Hope(settings, {_key_of(question): question for question in asked.questions}, work)
+    hope = _Hope(settings, {key_of(question): question for question in asked.questions}, work)
     for reply in generate_watched(kept, requests, work / REPLIES, "", "samples"):
         key, number = wanted[reply.key]
-        replies[key].append((number, _seed_of(settings, key, number) if settings.temperature else None, reply))
+        replies[key].append((number, seed_of(settings, key, number) if settings.temperature else None, reply))
         kept_under[key][number] = str(kept.key_of(put[reply.key], reply))
         hope.see(key, reply)
     if kept.kept:
@@ -164,7 +152,7 @@ def _request(settings: Teach, text: str, key: Key, number: int, prompt: Prompt, 
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        seed=_seed_of(settings, key, number),
+        seed=seed_of(settings, key, number),
         chat_template_kwargs=for_prompt(settings.chat_template_kwargs, "explain"),
     )
 
@@ -210,7 +198,7 @@ def _judge(
     if isinstance(settings.model, ApiModel):
         revision = settings.model.revision
     samples = {
-        (key := _key_of(question)): judged(
+        (key := key_of(question)): judged(
             question,
             replies[key],
             settings,
